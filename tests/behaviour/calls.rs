@@ -1,16 +1,16 @@
-//! Two people who hear each other through one node, placed by a Wasm plugin.
+//! A call through a node that a Wasm plugin chose.
 
 use evenkeel_core::{Decider, Hook};
 use evenkeel_server::control::Opened;
 
-use crate::harness::{Node, Phone, World, continuous, declared, offer, talk, udp_of};
+use crate::harness::{Node, Phone, World, assert_continuous, declared, offer, talk, udp_of};
 
 #[test]
-fn two_people_hear_each_other_through_a_node_that_a_plugin_chose() {
+fn plugin_places_call_and_both_hear() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let gateway = World::of(&[&nodes[0], &nodes[1]]).routed().start();
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
-    // On a busy machine an answer may come too late, and the native default stands: not in every room.
+    // On a busy machine some answers are late and the native default decides, but not in every room.
     let by_plugin = |opened: &Opened| matches!(opened.routed_by, Decider::Policy { .. });
     let (room, first) = (0..30)
         .find_map(|number| {
@@ -24,8 +24,8 @@ fn two_people_hear_each_other_through_a_node_that_a_plugin_chose() {
         })
         .expect("the plugin answers in time at least once");
     let second = gateway.open(offer(&room, declared(&bob)));
-    ann.dial(udp_of(&first));
-    bob.dial(udp_of(&second));
+    ann.set_target(udp_of(&first));
+    bob.set_target(udp_of(&second));
 
     let policies = gateway.ask(gateway.handle.policies()).unwrap();
     let routing = policies.iter().find(|view| view.policy.hook == Hook::Routing).unwrap();
@@ -41,15 +41,15 @@ fn two_people_hear_each_other_through_a_node_that_a_plugin_chose() {
     assert_eq!(first.route.len(), 2, "a spare");
 
     talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
-        phones[0].voices_of(2) >= 25 && phones[1].voices_of(1) >= 25
+        phones[0].audio_from(2) >= 25 && phones[1].audio_from(1) >= 25
     });
     let node = &nodes[first.route[0].node.0 as usize];
     for (phone, other, opened) in [(&ann, 2, &first), (&bob, 1, &second)] {
-        let heard = phone.heard_of(other, 0);
-        assert_eq!(heard.len(), phone.heard.len(), "nobody else is heard");
+        let heard = phone.heard_from(other, 0);
+        assert_eq!(heard.len(), phone.heard.len(), "only the other is heard");
         assert!(heard.iter().all(|heard| heard.mark.node == node.number()));
         assert!(heard.iter().all(|heard| heard.from == udp_of(opened)));
-        assert_eq!(continuous(&heard), 0);
+        assert_eq!(assert_continuous(&heard), 0);
     }
     let status = gateway.status();
     assert!(status.packets_to_node >= 50 && status.packets_to_client >= 50);

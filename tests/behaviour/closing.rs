@@ -1,4 +1,4 @@
-//! How sessions end: by silence, by the API, with the gateway.
+//! Sessions end by inactivity, by request and at shutdown.
 
 use std::time::Duration;
 
@@ -7,40 +7,41 @@ use evenkeel_dataplane::worker::Totals;
 use evenkeel_server::control::{Failed, Happened, Opened};
 
 use crate::harness::{
-    Gateway, Node, PATIENCE, Phone, World, continuous, declared, offer, talk, udp_of, wait_until,
+    Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
+    wait_until,
 };
 
 fn closed(gateway: &Gateway, opened: &Opened) -> (CloseReason, Totals) {
-    gateway.expect("its end is told", |told| match &told.event {
+    gateway.expect("the close event", |told| match &told.event {
         Happened::Core(Event::Closed { session, reason, .. }) if *session == opened.session => {
-            Some((*reason, told.totals.expect("and what it carried")))
+            Some((*reason, told.totals.expect("totals of the session")))
         }
         _ => None,
     })
 }
 
-/// Somebody who hears herself.
-fn talking(gateway: &Gateway) -> (Phone, Opened) {
+/// A client alone in its room, which hears itself.
+fn client_with_media(gateway: &Gateway) -> (Phone, Opened) {
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     (ann, opened)
 }
 
 #[test]
-fn who_falls_silent_is_closed_and_who_talks_is_not() {
+fn silent_session_is_closed_active_one_kept() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.scenario += "close_after = \"1s\"\n";
     let gateway = world.start();
-    let (mut ann, opened) = talking(&gateway);
+    let (mut ann, opened) = client_with_media(&gateway);
     let (mut bob, silent) = (Phone::new(2), Phone::new(3));
     let quiet = gateway.open(offer("other", declared(&silent)));
     let left = gateway.open(offer("left", declared(&bob)));
-    bob.dial(udp_of(&left));
-    bob.speak();
-    talk(&mut [&mut ann], "both are gone", |_| {
+    bob.set_target(udp_of(&left));
+    bob.send_media();
+    talk(&mut [&mut ann], "both are closed", |_| {
         gateway.session(&quiet).is_none() && gateway.session(&left).is_none()
     });
     assert_eq!(closed(&gateway, &quiet), (CloseReason::Silent, Totals::default()));
@@ -50,10 +51,10 @@ fn who_falls_silent_is_closed_and_who_talks_is_not() {
 }
 
 #[test]
-fn a_session_that_is_closed_carries_nothing_any_more() {
+fn closed_session_forwards_nothing() {
     let mut node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
-    let (mut ann, opened) = talking(&gateway);
+    let (mut ann, opened) = client_with_media(&gateway);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     let (reason, totals) = closed(&gateway, &opened);
     assert_eq!(reason, CloseReason::Asked);
@@ -68,23 +69,23 @@ fn a_session_that_is_closed_carries_nothing_any_more() {
     assert!(gateway.ask(gateway.handle.close(opened.session)).is_err());
     assert_eq!(gateway.status().rooms, 0);
     drop(gateway);
-    assert_eq!(node.kill().closed, 1, "the node was told");
+    assert_eq!(node.kill().closed, 1, "the node was notified");
 }
 
 #[test]
-fn a_panic_over_one_sessions_packet_ends_it_and_nobody_elses() {
+fn panic_on_packet_ends_only_its_session() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
-    let (mut ann, broken) = talking(&gateway);
+    let (mut ann, broken) = client_with_media(&gateway);
     let mut bob = Phone::new(2);
     let whole = gateway.open(offer("other", declared(&bob)));
-    bob.dial(udp_of(&whole));
+    bob.set_target(udp_of(&whole));
     talk(&mut [&mut ann, &mut bob], "he hears himself", |phones| phones[1].heard.len() >= 10);
     gateway.ask(gateway.handle.panic_session(broken.session)).unwrap();
     talk(&mut [&mut ann, &mut bob], "her session is gone", |_| gateway.session(&broken).is_none());
     let (reason, totals) = closed(&gateway, &broken);
     assert_eq!(reason, CloseReason::Panicked);
-    assert!(totals.packets_up > 0, "as was told last");
+    assert!(totals.packets_up > 0, "totals of the last report");
     assert!(gateway.ask(gateway.handle.panic_session(broken.session)).is_err());
     let again = gateway.open(offer("room", declared(&ann)));
     let (hers, his) = (ann.heard.len(), bob.heard.len());
@@ -92,18 +93,18 @@ fn a_panic_over_one_sessions_packet_ends_it_and_nobody_elses() {
         phones[0].heard.len() >= hers + 20 && phones[1].heard.len() >= his + 20
     });
     assert!(gateway.session(&again).is_some() && gateway.session(&whole).is_some());
-    let heard = bob.heard_of(2, 0);
-    assert_eq!((continuous(&heard), heard.len()), (0, bob.heard.len()), "he missed nothing");
+    let heard = bob.heard_from(2, 0);
+    assert_eq!((assert_continuous(&heard), heard.len()), (0, bob.heard.len()), "he lost no packet");
 }
 
 #[test]
-fn a_gateway_that_shuts_down_refuses_newcomers_and_ends_when_the_last_has_left() {
+fn shutdown_refuses_offers_and_waits_for_last() {
     let node = Node::agent("east-a1");
     let mut gateway = World::of(&[&node]).start();
-    let (mut ann, opened) = talking(&gateway);
+    let (mut ann, opened) = client_with_media(&gateway);
     let handle = gateway.handle.clone();
-    let ending = gateway.runtime.spawn(async move { handle.shut_down(PATIENCE * 2).await });
-    gateway.expect_event("it is told", |event| {
+    let ending = gateway.runtime.spawn(async move { handle.shut_down(TIMEOUT * 2).await });
+    gateway.expect_event("the shutdown event", |event| {
         gateway.ask(tokio::task::yield_now());
         matches!(event, Event::ShuttingDown).then_some(())
     });
@@ -120,26 +121,25 @@ fn a_gateway_that_shuts_down_refuses_newcomers_and_ends_when_the_last_has_left()
 }
 
 #[test]
-fn a_gateway_that_shuts_down_ends_who_is_left_at_the_deadline() {
+fn shutdown_deadline_closes_sessions() {
     let node = Node::agent("east-a1");
     let mut gateway = World::of(&[&node]).start();
-    let (ann, opened) = talking(&gateway);
+    let (ann, opened) = client_with_media(&gateway);
     gateway.ask(gateway.handle.shut_down(Duration::from_millis(100))).unwrap();
     let (reason, totals) = closed(&gateway, &opened);
     assert_eq!((reason, totals.packets_up), (CloseReason::Shutdown, ann.voice.sent));
     gateway.running.take().unwrap().join().unwrap();
-    // Its port is free again.
-    std::net::UdpSocket::bind(ann.to).unwrap();
+    std::net::UdpSocket::bind(ann.target).unwrap();
 }
 
 #[test]
-fn who_asks_twice_to_end_it_means_it() {
+fn second_shutdown_request_ends_at_once() {
     let node = Node::agent("east-a1");
     let mut gateway = World::of(&[&node]).start();
-    let (_ann, opened) = talking(&gateway);
+    let (_ann, opened) = client_with_media(&gateway);
     let handle = gateway.handle.clone();
-    let patient = gateway.runtime.spawn(async move { handle.shut_down(PATIENCE * 100).await });
-    wait_until("it drains", || !gateway.status().admitting);
+    let patient = gateway.runtime.spawn(async move { handle.shut_down(TIMEOUT * 100).await });
+    wait_until("it refuses offers", || !gateway.status().admitting);
     gateway.ask(gateway.handle.shut_down(Duration::ZERO)).unwrap();
     assert_eq!(closed(&gateway, &opened).0, CloseReason::Shutdown);
     patient.abort();

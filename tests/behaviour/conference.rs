@@ -1,4 +1,4 @@
-//! A conference under the policies we ship: placed by them, and who only listens gives way before who speaks.
+//! A conference under the shipped policies: they place it, and degrade listeners before speakers.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of}
 
 const SHIPPED: &str = include_str!("../../policies/conference.toml");
 
-/// Of 256 packets, 6 %: more than who listens bears, and less than who speaks does.
+/// In 256ths: 6 %, above the limit for listeners and below that for speakers.
 const LOSS: u8 = 15;
 
-fn enters(room: &str, phone: &Phone, role: &str) -> Wanted {
+fn request(room: &str, phone: &Phone, role: &str) -> Wanted {
     let mut wanted = offer(room, declared(phone));
     wanted.scenario = "conference".into();
     wanted.labels = Arc::new([("role".into(), role.into())]);
     wanted
 }
 
-/// A room that the shipped routing policy placed: on a busy machine an answer may come too late, and the native default
-/// stands; not in every room.
+/// Opens rooms until the shipped routing policy placed one: on a busy machine some answers are late and the native default
+/// decides.
 fn enter(gateway: &Gateway, phones: &[Phone], roles: [&str; 4]) -> [Opened; 4] {
     let by_us = |opened: &Opened| matches!(&opened.routed_by, Decider::Policy { policy, .. } if &*policy.set == "conference");
     for number in 0..30 {
         let room = format!("room-{number}");
-        let first = gateway.open(enters(&room, &phones[0], roles[0]));
+        let first = gateway.open(request(&room, &phones[0], roles[0]));
         if by_us(&first) {
             let mut entered = vec![first];
             for at in 1..4 {
-                entered.push(gateway.open(enters(&room, &phones[at], roles[at])));
+                entered.push(gateway.open(request(&room, &phones[at], roles[at])));
             }
             return entered.try_into().unwrap();
         }
@@ -39,10 +39,10 @@ fn enter(gateway: &Gateway, phones: &[Phone], roles: [&str; 4]) -> [Opened; 4] {
     panic!("the policy never answers in time");
 }
 
-/// Says that so many of 256 packets of the other one's streams were lost on the way here.
+/// Reports this loss of the other client's streams.
 fn report(phone: &Phone, other: u64, fraction_lost: u8) {
     let heard =
-        [0, 1].into_iter().filter_map(|stream| phone.heard_of(other, stream).last().cloned());
+        [0, 1].into_iter().filter_map(|stream| phone.heard_from(other, stream).last().cloned());
     let block = |heard: crate::harness::Heard| ReportBlock {
         ssrc: heard.header.ssrc,
         fraction_lost,
@@ -72,7 +72,7 @@ fn degraded(gateway: &Gateway, session: SessionId) -> Option<(Op, Decider)> {
 }
 
 #[test]
-fn in_a_conference_who_only_listens_loses_the_picture_and_who_speaks_keeps_it() {
+fn conference_listener_loses_video_before_speaker() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let mut world = World::of(&nodes.each_ref());
     world.conference = SHIPPED.into();
@@ -83,34 +83,38 @@ fn in_a_conference_who_only_listens_loses_the_picture_and_who_speaks_keeps_it() 
     assert!(opened.iter().all(|one| (one.room, &one.route) == (opened[0].room, &opened[0].route)));
     assert_eq!(opened[0].route.len(), 2, "a spare");
     for (phone, opened) in phones.iter_mut().zip(&opened) {
-        phone.dial(udp_of(opened));
+        phone.set_target(udp_of(opened));
     }
-    phones[0].films = true;
+    phones[0].sends_video = true;
     let [ann, bob, cleo, dan] = &mut phones[..] else { panic!() };
     talk(&mut [ann, bob, cleo, dan], "all see the speaker", |phones| {
-        phones[1..].iter().all(|phone| phone.heard_of(1, 1).len() >= 25)
+        phones[1..].iter().all(|phone| phone.heard_from(1, 1).len() >= 25)
     });
 
-    // Both lose as much on the way to them; only the listener gives way.
+    // Both have the same loss; only the listener is degraded.
     let mut said = None;
-    talk(&mut [ann, bob, cleo, dan], "who listens hears voice only", |phones| {
+    talk(&mut [ann, bob, cleo, dan], "the listener gets voice only", |phones| {
         report(phones[1], 1, LOSS);
         report(phones[2], 1, LOSS);
         said = degraded(&gateway, opened[2].session);
         said.is_some()
     });
     let (op, by) = said.unwrap();
-    assert_eq!(op, Op::VoiceOnly, "a cap on who listens would mend nothing");
+    assert_eq!(op, Op::VoiceOnly, "a cap on a listener would not help");
     let Decider::Policy { policy, .. } = by else { panic!("{by:?}") };
     assert_eq!(policy.to_string(), "conference/degradation");
-    let (voices, pictures) = (cleo.voices_of(1), cleo.heard_of(1, 1).len());
-    let seen = bob.heard_of(1, 1).len();
+    let (voices, pictures) = (cleo.audio_from(1), cleo.heard_from(1, 1).len());
+    let seen = bob.heard_from(1, 1).len();
     talk(&mut [ann, bob, cleo, dan], "the voice goes on", |phones| {
         report(phones[1], 1, LOSS);
         report(phones[2], 1, LOSS);
-        phones[2].voices_of(1) >= voices + 40 && phones[1].heard_of(1, 1).len() >= seen + 40
+        phones[2].audio_from(1) >= voices + 40 && phones[1].heard_from(1, 1).len() >= seen + 40
     });
-    assert!(cleo.heard_of(1, 1).len() <= pictures + 2, "what was on its way");
-    assert_eq!(degraded(&gateway, opened[1].session), None, "who speaks bears more");
-    assert_eq!(degraded(&gateway, opened[3].session), None, "nobody gives way for another");
+    assert!(cleo.heard_from(1, 1).len() <= pictures + 2, "packets in flight");
+    assert_eq!(degraded(&gateway, opened[1].session), None, "the limit for speakers is higher");
+    assert_eq!(
+        degraded(&gateway, opened[3].session),
+        None,
+        "a listener without loss is not degraded"
+    );
 }

@@ -1,4 +1,4 @@
-//! A crowd comes in by the API, a node dies under it, and the books say what it heard.
+//! Load clients over the API, a node death, and their report.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use evenkeel_lab::crowd::{Crowd, Fault, Page, Plan, Scope};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_server::api;
 
-use crate::harness::{Gateway, Node, PATIENCE, World};
+use crate::harness::{Gateway, Node, TIMEOUT, World};
 
-/// A gateway's API, which ends with this.
+/// The admin API of a gateway, shut down on drop.
 struct Api {
     place: Place,
     thread: Option<api::Thread>,
@@ -36,9 +36,9 @@ impl Drop for Api {
     }
 }
 
-/// Turns the page until it holds something.
+/// Ends pages until one meets the condition.
 async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Page) -> bool) -> Page {
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = std::time::Instant::now() + TIMEOUT;
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let page = crowd.end_page().await;
@@ -50,7 +50,7 @@ async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Page) -> bool)
 }
 
 #[test]
-fn crowd_tells_who_was_hit_what_was_lost_who_moved_and_who_saw_it() {
+fn crowd_report_counts_hits_losses_and_witnesses() {
     let mut nodes = ["east-a1", "east-b1", "west-a1"].map(Node::agent);
     let gateway = World::of(&nodes.each_ref()).start();
     let api = Api::of(&gateway);
@@ -82,7 +82,7 @@ fn crowd_tells_who_was_hit_what_was_lost_who_moved_and_who_saw_it() {
         nodes[busiest].die();
         let is_down =
             |event: &evenkeel_lab::admin::Event| event.name == "node" && event.data["to"] == "down";
-        assert!(crowd.heard().wait(fault.at_ns, PATIENCE, is_down).await);
+        assert!(crowd.heard().wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let page = crowd.end_page().await;
         let reckoning = page.reckon(&fault);
@@ -95,7 +95,7 @@ fn crowd_tells_who_was_hit_what_was_lost_who_moved_and_who_saw_it() {
         assert!(!found.by_witness.is_empty());
         assert!(found.by_witness.values().all(|since| *since <= found.after_ms));
 
-        // The books of one page hold nothing of another's.
+        // A page contains only its own records.
         let next = page_with(&mut crowd, "all listeners hear again", |page| {
             let reckoning = page.reckon(&everybody(page));
             reckoning.hit == 6 && reckoning.unheard == 0 && reckoning.lost == 0

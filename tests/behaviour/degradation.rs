@@ -1,23 +1,25 @@
-//! A client that loses packets gets less, and gets it back: a cap, voice only, and video again with a key frame.
+//! A lossy client is capped, then gets voice only, then video again with a key frame.
 
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_server::control::Happened;
 
-use crate::harness::{Gateway, Node, Phone, World, continuous, declared, offer, talk, udp_of};
+use crate::harness::{
+    Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,
+};
 
-/// Down within a tick or two of 3 % loss, up again the same way.
+/// Steps down within a tick or two of 3 % loss, and up equally fast.
 const QUICK: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.03, down_after = \"50ms\", \
     hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1, raise_factor = 10 }\n";
 
-/// A tenth, in 256ths.
+/// 10 % in 256ths.
 const LOSS: u8 = 26;
 
-/// What a phone says of what it hears: so many of 256 packets were lost.
+/// Reports this loss of both streams.
 fn report(phone: &Phone, fraction_lost: u8) {
     let blocks: Vec<ReportBlock> = [0, 1]
         .into_iter()
-        .filter_map(|stream| phone.heard_of(phone.number, stream).last().cloned())
+        .filter_map(|stream| phone.heard_from(phone.number, stream).last().cloned())
         .map(|heard| ReportBlock {
             ssrc: heard.header.ssrc,
             fraction_lost,
@@ -33,7 +35,7 @@ fn report(phone: &Phone, fraction_lost: u8) {
     phone.send(&packet);
 }
 
-/// The caps that a phone was told, in bits per second.
+/// The REMB caps that a phone received, in bits per second.
 fn caps(phone: &Phone) -> Vec<u64> {
     let packets = phone.other.iter().flat_map(|bytes| rtcp::packets(bytes));
     packets
@@ -49,86 +51,86 @@ fn rung(gateway: &Gateway) -> u8 {
 }
 
 #[test]
-fn a_lossy_client_is_capped_then_hears_only_voice_and_gets_its_video_back_with_a_key_frame() {
+fn lossy_client_steps_down_and_recovers_video() {
     let mut node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.hooks = QUICK.into();
     let gateway = world.start();
     let mut ann = Phone::new(1);
-    ann.films = true;
+    ann.sends_video = true;
     ann.video.size = 1_000;
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
-    talk(&mut [&mut ann], "she sees herself", |phones| phones[0].heard_of(1, 1).len() >= 25);
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she sees herself", |phones| phones[0].heard_from(1, 1).len() >= 25);
     assert!(caps(&ann).is_empty() && rung(&gateway) == 0);
 
     talk(&mut [&mut ann], "she is capped", |phones| {
         report(phones[0], LOSS);
         caps(phones[0]).iter().any(|cap| *cap <= 100_000)
     });
-    // While video is shed, voice goes on.
+    // Voice continues while video is shed.
     let shed = || gateway.status().drops.iter().any(|(name, count)| *name == "shed" && *count > 10);
     talk(&mut [&mut ann], "video is shed", |phones| {
         report(phones[0], LOSS);
         shed()
     });
-    let (voices, pictures) = (ann.voices_of(1), ann.heard_of(1, 1).len());
+    let (voices, pictures) = (ann.audio_from(1), ann.heard_from(1, 1).len());
     talk(&mut [&mut ann], "voice goes on", |phones| {
         report(phones[0], LOSS);
-        phones[0].voices_of(1) >= voices + 20
+        phones[0].audio_from(1) >= voices + 20
     });
-    assert!(ann.heard_of(1, 1).len() <= pictures + 2, "what was on its way");
+    assert!(ann.heard_from(1, 1).len() <= pictures + 2, "packets in flight");
     let asked = gateway.status().key_frames_to_node;
 
     talk(&mut [&mut ann], "video is back", |phones| {
         report(phones[0], 0);
-        phones[0].heard_of(1, 1).len() >= pictures + 20
+        phones[0].heard_from(1, 1).len() >= pictures + 20
     });
-    assert!(gateway.status().key_frames_to_node > asked, "its node is asked for a key frame");
+    assert!(gateway.status().key_frames_to_node > asked, "a key frame is requested from its node");
     let is_asked = |phone: &Phone| {
         phone.other.iter().flat_map(|bytes| rtcp::packets(bytes)).any(
             |packet| matches!(packet, Ok(rtcp::Packet::Pli(pli)) if pli.media == phone.video.ssrc),
         )
     };
-    talk(&mut [&mut ann], "and so, by the node, is the sender", |phones| is_asked(phones[0]));
+    talk(&mut [&mut ann], "the node requests it from the sender", |phones| is_asked(phones[0]));
     talk(&mut [&mut ann], "the cap is lifted", |phones| {
         report(phones[0], 0);
         caps(phones[0]).last().is_some_and(|cap| *cap >= 1_000_000)
     });
-    assert_eq!(continuous(&ann.heard_of(1, 0)), 0, "voice was never touched");
+    assert_eq!(assert_continuous(&ann.heard_from(1, 0)), 0, "voice lost no packet");
 
-    // What was shed is told of, packet by packet: nothing else of video is missing, and what is heard is one stream.
-    let video = ann.heard_of(1, 1);
-    let mut told = 0;
-    talk(&mut [&mut ann], "all that was shed is told", |_| {
-        told = 0;
+    // Each shed packet is reported: no other video packet is missing, and the rest is one stream.
+    let video = ann.heard_from(1, 1);
+    let mut shed_reported = 0;
+    talk(&mut [&mut ann], "all shed packets are reported", |_| {
+        shed_reported = 0;
         gateway.happened(|event| {
             if let Happened::Shed { run, .. } = &event.event {
-                told += u64::from(run.packets);
+                shed_reported += u64::from(run.packets);
             }
             None::<()>
         });
-        told == gateway.drops("shed")
+        shed_reported == gateway.drops("shed")
     });
-    continuous(&video);
+    assert_continuous(&video);
     let missing: u64 =
         video.windows(2).map(|pair| pair[1].mark.number - pair[0].mark.number - 1).sum();
-    assert_eq!(missing, told);
+    assert_eq!(missing, shed_reported);
     drop(gateway);
     assert!(node.kill().pli >= 1);
 }
 
 #[test]
-fn a_client_that_hears_well_keeps_what_it_has() {
+fn client_without_loss_is_not_degraded() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.hooks = QUICK.into();
     let gateway = world.start();
     let mut ann = Phone::new(1);
-    ann.films = true;
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.sends_video = true;
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she sees herself", |phones| {
         report(phones[0], 0);
-        phones[0].heard_of(1, 1).len() >= 50
+        phones[0].heard_from(1, 1).len() >= 50
     });
     assert!(caps(&ann).is_empty());
     assert_eq!((rung(&gateway), gateway.drops("shed")), (0, 0));

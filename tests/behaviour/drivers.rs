@@ -1,4 +1,4 @@
-//! Media servers that are told of sessions: by a webhook, and as rtpengine is.
+//! Media servers that are informed of sessions by webhook and by rtpengine's NG protocol.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,25 +11,25 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
-/// An operator's server: what it is POSTed, and one answer to all of it.
+/// An operator's server, which records POSTs and gives the same answer to each.
 pub(super) fn operator(
     status: &'static str,
     answer: String,
 ) -> (String, mpsc::Receiver<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/sessions", listener.local_addr().unwrap());
-    let (told, asked) = mpsc::channel();
-    // It ends with the process.
+    let (sender, received) = mpsc::channel();
+    // The thread ends with the process.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let _nobody_waits = told.send(request(&mut stream));
+            let _no_receiver = sender.send(request(&mut stream));
             let length = answer.len();
             let _gone =
                 write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{answer}");
         }
     });
-    (url, asked)
+    (url, received)
 }
 
 fn request(stream: &mut TcpStream) -> (String, Value) {
@@ -45,7 +45,7 @@ fn request(stream: &mut TcpStream) -> (String, Value) {
     }
 }
 
-/// A gateway before one node, whose media server is a plain one that everybody shares.
+/// A gateway with one node, a plain media server whose clients share one room.
 fn before(node: &Node, driver: &str) -> Gateway {
     let mut world = World::of(&[]);
     world.nodes = format!(
@@ -55,26 +55,26 @@ fn before(node: &Node, driver: &str) -> Gateway {
     world.start()
 }
 
-fn two_hear_each_other(gateway: &Gateway) {
+fn assert_two_clients_hear(gateway: &Gateway) {
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
     for phone in [&mut ann, &mut bob] {
         let opened = gateway.open(offer("room", declared(phone)));
-        phone.dial(udp_of(&opened));
+        phone.set_target(udp_of(&opened));
     }
     talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
-        phones[0].voices_of(2) >= 5 && phones[1].voices_of(1) >= 5
+        phones[0].audio_from(2) >= 5 && phones[1].audio_from(1) >= 5
     });
 }
 
 #[test]
-fn a_media_server_behind_a_webhook_is_told_of_sessions_and_of_their_ends() {
+fn webhook_is_called_at_open_and_close() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
     let (url, asked) = operator("200 OK", json!({"address": node.address}).to_string());
     let driver = format!(
         "driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"\ntoken_file = \"secret\""
     );
     let mut gateway = before(&node, &driver);
-    two_hear_each_other(&gateway);
+    assert_two_clients_hear(&gateway);
     let opens: Vec<(String, Value)> = (0..2).map(|_| asked.recv().unwrap()).collect();
     for (head, open) in &opens {
         assert!(head.contains("authorization: bearer what both ends know"), "{head}");
@@ -91,31 +91,31 @@ fn a_media_server_behind_a_webhook_is_told_of_sessions_and_of_their_ends() {
 }
 
 #[test]
-fn who_asked_and_who_listens_are_told_why_a_session_was_not_opened() {
+fn webhook_refusal_reason_reaches_reply_and_event() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
     let (url, _asked) = operator("409 Conflict", json!({"error": "no licence left"}).to_string());
     let driver =
         format!("driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"");
     let gateway = before(&node, &driver);
     let ann = Phone::new(1);
-    let words = "it answers 409: no licence left";
-    let refused = Failed::NotOpened { node: NodeId(0), reason: words.into() };
+    let reason = "it answers 409: no licence left";
+    let refused = Failed::NotOpened { node: NodeId(0), reason: reason.into() };
     assert_eq!(gateway.try_open(offer("room", declared(&ann))), Err(refused));
-    gateway.expect("the reason", |told| match &told.event {
-        Happened::NotOpened { node: NodeId(0), reason, .. } => {
-            assert_eq!(&**reason, words);
+    gateway.expect("the event with the reason", |told| match &told.event {
+        Happened::NotOpened { node: NodeId(0), reason: told, .. } => {
+            assert_eq!(&**told, reason);
             Some(())
         }
         _ => None,
     });
 }
 
-/// An rtpengine that takes everybody's packets at one address, as far as the gateway can tell.
+/// An rtpengine that offers one media address to all clients.
 fn rtpengine(media: SocketAddr) -> (SocketAddr, mpsc::Receiver<String>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ng = socket.local_addr().unwrap();
-    let (told, asked) = mpsc::channel();
-    // It ends with the process.
+    let (sender, received) = mpsc::channel();
+    // The thread ends with the process.
     std::thread::spawn(move || {
         let mut datagram = [0; 8_192];
         loop {
@@ -133,22 +133,22 @@ fn rtpengine(media: SocketAddr) -> (SocketAddr, mpsc::Receiver<String>) {
             };
             let _sent = socket.send_to(format!("{cookie} {answer}").as_bytes(), from);
             if !text.contains("4:ping") {
-                let _nobody_waits = told.send(text);
+                let _no_receiver = sender.send(text);
             }
         }
     });
-    (ng, asked)
+    (ng, received)
 }
 
 #[test]
-fn an_rtpengine_is_told_of_a_room_of_two_and_refuses_a_third() {
+fn rtpengine_joins_two_and_refuses_a_third() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
     let (ng, asked) = rtpengine(node.address);
     let mut gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{ng}\""));
     wait_until("its pings are answered", || {
         gateway.ask(gateway.handle.nodes()).unwrap()[0].round_trip.is_some()
     });
-    two_hear_each_other(&gateway);
+    assert_two_clients_hear(&gateway);
     let carol = Phone::new(3);
     let Err(Failed::NotOpened { reason, .. }) = gateway.try_open(offer("room", declared(&carol)))
     else {
@@ -156,20 +156,20 @@ fn an_rtpengine_is_told_of_a_room_of_two_and_refuses_a_third() {
     };
     assert!(reason.contains("joins two sessions"), "{reason}");
     gateway.end();
-    let told: Vec<String> = asked.try_iter().collect();
-    let told_of = |word: &str| told.iter().filter(|text| text.contains(word)).count();
-    // Alone, and together.
-    assert_eq!((told_of("command5:offer"), told_of("command6:answer")), (2, 2), "{told:#?}");
+    let messages: Vec<String> = asked.try_iter().collect();
+    let count = |word: &str| messages.iter().filter(|text| text.contains(word)).count();
+    // One offer and answer alone, one when joined.
+    assert_eq!((count("command5:offer"), count("command6:answer")), (2, 2), "{messages:#?}");
 }
 
 #[test]
-fn an_rtpengine_that_nobody_answers_for_refuses_and_keeps_nobody_waiting() {
+fn absent_rtpengine_refuses_without_delay() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{nobody}\""));
+    let unused = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{unused}\""));
     let ann = Phone::new(1);
     let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
-    // Asked before or after the node was found dead.
+    // The answer depends on whether the node is already marked down.
     let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode { .. }));
     let unanswered = matches!(
         &refused,

@@ -1,4 +1,4 @@
-//! Plugins that mean harm are pushed while somebody talks: each is refused or outlived, and nobody misses a packet.
+//! Hostile plugins are pushed during a call: each is refused or contained, and no packet is lost.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,16 +19,15 @@ fn policy(guest: &Guest) -> PolicyName {
     PolicyName { set: "call".into(), hook: guest.hook }
 }
 
-/// Calls of each policy so far.
 fn calls(gateway: &Gateway) -> Vec<u64> {
     gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.calls).collect()
 }
 
-/// Calls of a policy in which its revision comes to be asked with states that it wrote itself, also where answers are late.
-const CALLS_TO_REMEMBER: u64 = 5;
+/// So many calls that a revision is asked with states that it wrote itself, even if some answers are late.
+const CALLS_UNTIL_STATEFUL: u64 = 5;
 
-/// The one that a guest comes after is in force, and has been asked with what it left behind.
-fn precede(gateway: &Gateway, guest: &Guest, before: &[u8]) {
+/// Activates the plugin that the guest follows, and waits until it was asked with its own state.
+fn activate_predecessor(gateway: &Gateway, guest: &Guest, before: &[u8]) {
     let of = |gateway: &Gateway| {
         let views = gateway.ask(gateway.handle.policies()).unwrap();
         views.into_iter().find(|view| view.policy == policy(guest)).unwrap().calls
@@ -37,23 +36,23 @@ fn precede(gateway: &Gateway, guest: &Guest, before: &[u8]) {
     let pushed = gateway.runtime.block_on(pushing).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "before {}: {pushed:?}", guest.name);
     let (from, deadline) = (of(gateway), Instant::now() + Duration::from_secs(20));
-    while of(gateway) < from + CALLS_TO_REMEMBER {
-        assert!(Instant::now() < deadline, "what comes before {} is not asked", guest.name);
+    while of(gateway) < from + CALLS_UNTIL_STATEFUL {
+        assert!(Instant::now() < deadline, "the predecessor of {} is not asked", guest.name);
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// What is wrong with what became of a guest, if anything is. One that came in goes again, and so does one before it.
-fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
+/// Pushes a guest; describes the result if it differs from the expected one. Rolls back what was activated.
+fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
     if let Some(before) = &guest.before {
-        precede(gateway, guest, before);
+        activate_predecessor(gateway, guest, before);
     }
     let pushing = gateway.handle.push_policy(policy(guest), guest.bytes.clone(), None);
     let Rollout { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
     let reason = reason.unwrap_or_default();
     let met = match (guest.expected, outcome) {
         (Expected::Refused(expected), RolloutOutcome::Refused) => code == Some(expected),
-        // It fails at what its predecessor was asked; on a busy machine its time may be over before it got there.
+        // It fails on a question of its predecessor; on a busy machine it may miss the deadline first.
         (Expected::Fault(fault), RolloutOutcome::Refused) => {
             code == Some("disproved") && (reason.contains(fault) || reason.contains("deadline"))
         }
@@ -70,54 +69,53 @@ fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
     (!met).then(told)
 }
 
-/// Somebody talks with herself at this node, and the ladder that ships is asked about her.
-fn laddered(node: &Node) -> (Gateway, Phone) {
+/// A gateway with the shipped ladder, and a client that hears itself.
+fn gateway_with_ladder(node: &Node) -> (Gateway, Phone) {
     let mut world = World::of(&[node]);
     world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
     let gateway = world.start();
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     (gateway, ann)
 }
 
-/// The guest of this name.
-fn one(name: &str) -> Guest {
+fn guest(name: &str) -> Guest {
     hostile().into_iter().find(|guest| guest.name == name).unwrap()
 }
 
-/// It cannot be replayed, and nobody knows what it does after a fault.
+/// Its answers cannot be replayed, and a restart after a fault loses its state.
 #[test]
-fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_in_again() {
+fn hidden_state_plugin_is_rolled_back_and_barred() {
     let node = Node::agent("east-a1");
-    let (gateway, mut ann) = laddered(&node);
+    let (gateway, mut ann) = gateway_with_ladder(&node);
     let standing = || gateway.ask(gateway.handle.policies()).unwrap().remove(0);
     let shipped = standing().revision;
 
     let hides = one("memory of what it was asked");
     let push =
         || gateway.ask(gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None));
-    // On a machine that was busy when it was started it is not looked at, for lack of time.
+    // On a busy machine the first answers may be left unchecked.
     let is_back = || standing().revision == shipped;
     let caught = (0..5).any(|_| {
         assert_eq!(push().unwrap().outcome, RolloutOutcome::Activated);
         let goal = ann.heard.len() + 150;
-        talk(&mut [&mut ann], "it decides, or the one before is back", |phones| {
+        talk(&mut [&mut ann], "it answers or is rolled back", |phones| {
             is_back() || phones[0].heard.len() >= goal
         });
         is_back() || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
-    assert!(caught, "what it hides is not found");
+    assert!(caught, "hidden state is not found");
     let quarantined = standing().life.quarantined;
     assert!(quarantined[0].reason.starts_with("hidden state: "), "{quarantined:?}");
     assert_eq!(push().unwrap().code, Some("quarantined"));
 }
 
-/// Later it would not be looked at for minutes: the first answers of a revision are, and then one in a thousand.
+/// Only the first answers of a revision and then one in 1,024 are checked, so a later check would take minutes.
 #[test]
-fn what_a_plugin_hides_is_found_in_shadow_too_and_it_goes_without_having_decided_anything() {
+fn hidden_state_in_shadow_ends_the_rollout() {
     let node = Node::agent("east-a1");
-    let (gateway, mut ann) = laddered(&node);
+    let (gateway, mut ann) = gateway_with_ladder(&node);
     let life = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).life;
 
     let hides = one("memory of what it was asked");
@@ -127,20 +125,20 @@ fn what_a_plugin_hides_is_found_in_shadow_too_and_it_goes_without_having_decided
             gateway.handle.push_policy_as(policy(&hides), hides.bytes.clone(), None, wish);
         assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Begun);
         let goal = ann.heard.len() + 150;
-        talk(&mut [&mut ann], "it is compared, or gone", |phones| {
+        talk(&mut [&mut ann], "it is compared or dropped", |phones| {
             life().tried.is_none() || phones[0].heard.len() >= goal
         });
-        // On a machine that was busy when it was started it is not looked at, for lack of time.
+        // On a busy machine the first answers may be left unchecked.
         life().tried.is_none()
             || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
-    assert!(caught, "what it hides is not found");
+    assert!(caught, "hidden state is not found");
     let quarantined = life().quarantined;
     assert!(quarantined[0].reason.starts_with("hidden state, seen in shadow"), "{quarantined:?}");
 }
 
 #[test]
-fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
+fn hostile_plugins_are_contained_without_loss() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let mut world = World::of(&nodes.each_ref()).routed();
     world.hooks += OTHERS;
@@ -153,10 +151,10 @@ fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
     };
     let shipped = standing();
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    // What they are asked now is what others have to answer before they come in. On a busy machine an answer may be late.
-    // Each keeps its address as long as its session stands.
+    // Candidates are proved with questions that are asked now. On a busy machine an answer may be late.
+    // Each phone keeps its address as long as its session exists.
     let _others: Vec<Phone> = (2..10)
         .map(|number| {
             let phone = Phone::new(number);
@@ -164,18 +162,18 @@ fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
             phone
         })
         .collect();
-    talk(&mut [&mut ann], "every policy was asked something", |_| {
+    talk(&mut [&mut ann], "each policy was asked", |_| {
         calls(&gateway).iter().all(|calls| *calls > 0)
     });
 
     let (done, said) = (AtomicBool::new(false), AtomicU64::new(0));
-    // Each guest with the number of the packet that was said when it came.
+    // Each guest with the number of the packet sent when it was pushed.
     let mut came_at: Vec<(u64, String)> = Vec::new();
-    let unmet: Vec<String> = std::thread::scope(|scope| {
+    let mismatches: Vec<String> = std::thread::scope(|scope| {
         let talking = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let goal = ann.heard.len() + 10;
-                talk(&mut [&mut ann], "she goes on", |phones| {
+                talk(&mut [&mut ann], "she hears herself", |phones| {
                     said.store(phones[0].voice.sent, Ordering::Relaxed);
                     phones[0].heard.len() >= goal
                 });
@@ -185,20 +183,20 @@ fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
         let all = all.inspect(|guest| {
             came_at.push((said.load(Ordering::Relaxed), guest.name.clone()));
         });
-        let unmet = all.filter_map(|guest| unmet(&gateway, &guest)).collect();
+        let mismatches = all.filter_map(|guest| mismatch(&gateway, &guest)).collect();
         done.store(true, Ordering::Relaxed);
         talking.join().unwrap();
-        unmet
+        mismatches
     });
-    assert!(unmet.is_empty(), "{}", unmet.join("\n"));
-    assert_eq!(standing(), shipped, "all answer as before");
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
+    assert_eq!(standing(), shipped, "all revisions are as before");
     let kept = gateway.ask(gateway.handle.refusals()).unwrap();
     assert_eq!(kept.last().map(|refusal| refusal.code), Some("compile-limit"));
     let came: BTreeSet<u64> = ann.heard.iter().map(|heard| heard.mark.number).collect();
-    assert_eq!(came.len(), ann.heard.len(), "each came once");
+    assert_eq!(came.len(), ann.heard.len(), "no duplicates");
     let sent = 0..came.last().copied().unwrap_or(0);
     let lost: Vec<u64> = sent.filter(|number| !came.contains(number)).collect();
     let first = lost.first().copied().unwrap_or(0);
     let last = came_at.iter().rfind(|(at, _)| *at <= first);
-    assert!(lost.is_empty(), "{lost:?} did not come back; the last guest before: {last:?}");
+    assert!(lost.is_empty(), "lost {lost:?}; the last guest before: {last:?}");
 }

@@ -1,4 +1,4 @@
-//! Nodes that come and go while people talk.
+//! Nodes are added and removed during calls.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use evenkeel_server::control::{Actor, Failed, Happened, ListChange, NodeList, No
 use evenkeel_server::settings;
 
 use crate::harness::{
-    Gateway, Node, Phone, World, complete, continuous, declared, offer, talk, udp_of, wait_until,
+    Gateway, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
+    wait_until,
 };
 
-/// Lists the nodes with these names anew.
+/// Replaces the node list by the nodes with these names.
 fn list(
     gateway: &Gateway,
     all: &[settings::Node],
@@ -35,7 +36,7 @@ fn change(added: &[&str], removed: &[&str]) -> ListChange {
 }
 
 #[test]
-fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
+fn node_list_changes_during_call_without_loss() {
     let names = ["east-a1", "east-b1", "east-c1", "east-d1", "east-e1"];
     let nodes = names.map(Node::agent);
     let all = World::of(&nodes.each_ref()).listed();
@@ -43,16 +44,16 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
     let gateway = World::of(&[a, b, c, d]).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    let first = ann.heard_of(1, 0).last().map_or(0, |heard| heard.mark.number);
+    let first = ann.heard_from(1, 0).last().map_or(0, |heard| heard.mark.number);
 
     assert_eq!(list(&gateway, &all, &names, false), Ok(change(&["east-e1"], &[])));
-    talk(&mut [&mut ann], "the new one is trusted", |_| {
+    talk(&mut [&mut ann], "the new node is up", |_| {
         standing(&gateway).iter().any(|(name, health)| name == "east-e1" && *health == Health::Up)
     });
     gateway.ask(gateway.handle.move_room("room".into(), "east-e1".into())).unwrap();
-    talk(&mut [&mut ann], "it takes the room", |phones| phones[0].hears_by(new.number()));
+    talk(&mut [&mut ann], "it takes the room", |phones| phones[0].last_heard_via(new.number()));
 
     let refused = list(&gateway, &all, &["east-a1", "east-b1", "east-c1"], false);
     let shrinks = Shrinks { removing: 2, before: 0, of: 5 };
@@ -61,10 +62,10 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
 
     let four = &names[..4];
     assert_eq!(list(&gateway, &all, four, false), Ok(change(&[], &["east-e1"])));
-    talk(&mut [&mut ann], "it is empty, and forgotten", |_| standing(&gateway).len() == 4);
-    assert!(!ann.hears_by(new.number()), "she went on elsewhere");
+    talk(&mut [&mut ann], "the empty node is removed", |_| standing(&gateway).len() == 4);
+    assert!(!ann.last_heard_via(new.number()), "the room moved");
 
-    let here = nodes.iter().find(|node| ann.hears_by(node.number())).unwrap();
+    let here = nodes.iter().find(|node| ann.last_heard_via(node.number())).unwrap();
     let others: Vec<&str> = four.iter().copied().filter(|name| *name != here.name).collect();
     let refused = list(&gateway, &all, &others[..1], false);
     assert!(matches!(refused, Err(NotListed::Shrinks(_))), "{refused:?}");
@@ -72,9 +73,9 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
     assert_eq!(forced.removed.len(), 3);
     talk(&mut [&mut ann], "one is left", |_| standing(&gateway).len() == 1);
     let left = nodes.iter().find(|node| node.name == others[0]).unwrap();
-    talk(&mut [&mut ann], "she hears it", |phones| phones[0].hears_by(left.number()));
+    talk(&mut [&mut ann], "she hears it", |phones| phones[0].last_heard_via(left.number()));
 
-    hears_all_since(first, &mut ann);
+    assert_no_loss_since(first, &mut ann);
 
     let explained = gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap();
     let names = gateway.handle.names();
@@ -101,12 +102,12 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
         (file, false, false),
         (person, true, true),
     ];
-    assert_eq!(told, lists, "all of it is told, and that the node is gone");
-    wait_until("the gateway answers still", || gateway.status().sessions == 1);
+    assert_eq!(told, lists, "each list change and the removed node are reported");
+    wait_until("the gateway answers", || gateway.status().sessions == 1);
 }
 
 #[test]
-fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
+fn renamed_node_at_same_address_keeps_calls() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
     let mut world = World::of(&[&node]);
     world.nodes = world.nodes.replace("200 Mbit/s", "640 kbit/s");
@@ -115,9 +116,9 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     let all = [world.listed(), renamed.listed()].concat();
     let gateway = world.start();
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    let first = ann.heard_of(1, 0).last().map_or(0, |heard| heard.mark.number);
+    let first = ann.heard_from(1, 0).last().map_or(0, |heard| heard.mark.number);
 
     let taken = list(&gateway, &all, &["east-z9"], false);
     assert_eq!(taken, Ok(change(&["east-z9"], &["east-a1"])));
@@ -127,66 +128,66 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     let bob = Phone::new(2);
     let opened = gateway.try_open(offer("other room", declared(&bob)));
     let is_shared = matches!(opened, Err(Failed::SharedNodeAddress { .. }));
-    assert!(!is_shared, "who leaves keeps its address from nobody: {opened:?}");
-    talk(&mut [&mut ann], "the old one is forgotten", |_| standing(&gateway).len() == 1);
-    hears_all_since(first, &mut ann);
+    assert!(!is_shared, "a leaving node does not reserve its address: {opened:?}");
+    talk(&mut [&mut ann], "the old node is removed", |_| standing(&gateway).len() == 1);
+    assert_no_loss_since(first, &mut ann);
 }
 
 #[test]
-fn a_node_whose_entry_changed_is_drained_as_before() {
+fn changed_node_entry_keeps_drain() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
     let world = World::of(&[&node]);
     let mut changed = World::of(&[]);
     changed.nodes = world.nodes.replace("echo", "stun");
     let all = changed.listed();
     let gateway = world.start();
-    // Who talks there keeps the one that goes.
+    // The client keeps the leaving node in use.
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     gateway.ask(gateway.handle.drain_node("east-a1".into(), true)).unwrap();
     assert_eq!(
         list(&gateway, &all, &["east-a1"], true),
         Ok(change(&["east-a1"], &["east-a1"])),
-        "it goes, and comes"
+        "it is removed and added"
     );
     let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
     let drains: Vec<(bool, bool)> = nodes.iter().map(|node| (node.leaves, node.draining)).collect();
     assert_eq!(drains, [(true, true), (false, true)]);
 }
 
-/// Nothing that she said since then is lost.
-fn hears_all_since(first: u64, ann: &mut Phone) {
+/// No packet sent from `first` on is lost.
+fn assert_no_loss_since(first: u64, ann: &mut Phone) {
     let sent = ann.voice.sent;
-    talk(&mut [&mut *ann], "what she said is heard", |phones| {
-        let heard = phones[0].heard_of(1, 0);
+    talk(&mut [&mut *ann], "all packets are heard", |phones| {
+        let heard = phones[0].heard_from(1, 0);
         heard.iter().any(|heard| heard.mark.number + 1 >= sent)
     });
-    let mut heard = ann.heard_of(1, 0);
+    let mut heard = ann.heard_from(1, 0);
     heard.retain(|heard| (first..sent).contains(&heard.mark.number));
-    continuous(&heard);
-    complete(&heard, first, sent);
+    assert_continuous(&heard);
+    assert_complete(&heard, first, sent);
 }
 
 #[test]
-fn a_deadline_holds_for_a_node_that_leaves_already() {
+fn deadline_applies_to_leaving_node() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
-    let nobody = |within| NodeList { nodes: Vec::new(), force: true, within, by: Actor::Operator };
-    let list = |within| gateway.ask(gateway.handle.list_nodes(nobody(within))).unwrap();
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    let empty = |within| NodeList { nodes: Vec::new(), force: true, within, by: Actor::Operator };
+    let list = |within| gateway.ask(gateway.handle.list_nodes(empty(within))).unwrap();
     assert_eq!(list(None), Ok(change(&[], &["east-a1"])));
-    assert_eq!(list(None), Ok(change(&[], &[])), "it leaves already");
+    assert_eq!(list(None), Ok(change(&[], &[])), "it is already leaving");
     let soon = Duration::from_millis(100);
     assert_eq!(list(Some(soon)), Ok(change(&[], &["east-a1"])));
-    gateway.expect_event("the room fits nowhere else", |event| match event {
+    gateway.expect_event("the drain ends with the room left", |event| match event {
         Event::Drained { left: 1, .. } => Some(()),
         _ => None,
     });
 }
 
 #[test]
-fn nothing_is_opened_for_a_list_that_the_guard_holds() {
+fn refused_node_list_opens_no_socket() {
     let node = Node::agent("east-a1");
     let world = World::of(&[&node]);
     let mut all = [world.listed(), world.listed()].concat();
@@ -194,7 +195,7 @@ fn nothing_is_opened_for_a_list_that_the_guard_holds() {
     all[1].address = ([255, 255, 255, 255], 9).into();
     let gateway = world.start();
     let unfit = list(&gateway, &all, &["east-a1", "east-b1"], false);
-    assert!(matches!(unfit, Err(NotListed::Unfit { .. })), "nobody sends there: {unfit:?}");
+    assert!(matches!(unfit, Err(NotListed::Unfit { .. })), "a broadcast address: {unfit:?}");
     let held = list(&gateway, &all, &["east-b1"], false);
     assert!(matches!(held, Err(NotListed::Shrinks(_))), "{held:?}");
 }

@@ -1,4 +1,4 @@
-//! A whole gateway in this process, sample nodes and clients around it on loopback: one file per promise.
+//! Tests of a complete gateway in this process, with sample nodes and clients on loopback.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 #[path = "../interop/binary.rs"]

@@ -1,36 +1,38 @@
-//! Planned moves lose nothing.
+//! Planned moves lose no packet.
 
 use evenkeel_core::{Cause, Event, Impossible};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_server::control::Failed;
 
-use crate::harness::{Node, Phone, World, complete, continuous, declared, offer, talk, udp_of};
+use crate::harness::{
+    Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
+};
 
-/// A room of one who hears herself, or of two who hear each other, is moved there and back.
-fn nothing_is_lost(make: fn(&str) -> Node, people: u64) {
+/// Moves a room (one client that hears itself, or two that hear each other) to the other node and back.
+fn assert_move_without_loss(make: fn(&str) -> Node, people: u64) {
     let nodes = ["east-a1", "east-b1"].map(make);
     let gateway = World::of(&nodes.each_ref()).start();
     let mut phones: Vec<Phone> = (1..=people).map(Phone::new).collect();
     let mut opened = None;
     for phone in &mut phones {
-        phone.films = true;
+        phone.sends_video = true;
         let reply = gateway.open(offer("room", declared(phone)));
-        phone.dial(udp_of(&reply));
+        phone.set_target(udp_of(&reply));
         opened = Some(reply);
     }
     let opened = opened.unwrap();
     let (here, there) = (opened.route[0].node.0 as usize, opened.route[1].node.0 as usize);
     let other = |phone: &Phone| people + 1 - phone.number;
     let mut talking: Vec<&mut Phone> = phones.iter_mut().collect();
-    talk(&mut talking, "they talk", |phones| {
-        phones.iter().all(|phone| phone.voices_of(other(phone)) >= 10)
+    talk(&mut talking, "media flows", |phones| {
+        phones.iter().all(|phone| phone.audio_from(other(phone)) >= 10)
     });
-    // By now all are there, and whatever one says is to be heard.
+    // All clients are bound, so each packet from here on must arrive.
     let firsts: Vec<[u64; 2]> = talking
         .iter()
         .map(|phone| {
             [0, 1].map(|stream| {
-                phone.heard_of(other(phone), stream).last().map_or(0, |heard| heard.mark.number)
+                phone.heard_from(other(phone), stream).last().map_or(0, |heard| heard.mark.number)
             })
         })
         .collect();
@@ -39,17 +41,17 @@ fn nothing_is_lost(make: fn(&str) -> Node, people: u64) {
         gateway.ask(gateway.handle.move_room("room".into(), name.into())).unwrap();
         let number = nodes[to].number();
         let goal = talking[0].voice.sent + 40;
-        talk(&mut talking, "it moved", |phones| {
-            phones[0].voice.sent >= goal && phones.iter().all(|phone| phone.hears_by(number))
+        talk(&mut talking, "the room moved", |phones| {
+            phones[0].voice.sent >= goal && phones.iter().all(|phone| phone.last_heard_via(number))
         });
     }
     let sent: Vec<[u64; 2]> =
         talking.iter().map(|phone| [phone.voice.sent, phone.video.sent]).collect();
     let last = |phone: &Phone, stream| {
-        phone.heard_of(other(phone), stream).iter().map(|heard| heard.mark.number).max()
+        phone.heard_from(other(phone), stream).iter().map(|heard| heard.mark.number).max()
     };
     let place = |phone: &Phone| (phone.number - 1) as usize;
-    talk(&mut talking, "what was said is heard", |phones| {
+    talk(&mut talking, "all packets are heard", |phones| {
         phones.iter().all(|phone| {
             let sent = sent[(other(phone) - 1) as usize];
             [0, 1].into_iter().all(|stream| last(phone, stream as u8) >= Some(sent[stream] - 1))
@@ -59,10 +61,10 @@ fn nothing_is_lost(make: fn(&str) -> Node, people: u64) {
         for stream in [0, 1] {
             let first = firsts[place(phone)][stream];
             let sent = sent[(other(phone) - 1) as usize][stream];
-            let mut heard = phone.heard_of(other(phone), stream as u8);
+            let mut heard = phone.heard_from(other(phone), stream as u8);
             heard.retain(|heard| (first..sent).contains(&heard.mark.number));
-            continuous(&heard);
-            complete(&heard, first, sent);
+            assert_continuous(&heard);
+            assert_complete(&heard, first, sent);
         }
     }
     let mut moves = Vec::new();
@@ -76,35 +78,37 @@ fn nothing_is_lost(make: fn(&str) -> Node, people: u64) {
     });
     assert_eq!(moves, [(Cause::Manual, there), (Cause::Manual, here)]);
     let asked = gateway.status().key_frames_to_client;
-    assert!(asked >= people, "at a move senders are asked for key frames: {asked}");
+    assert!(asked >= people, "a move requests key frames from senders: {asked}");
 }
 
 #[test]
-fn a_move_between_nodes_that_rewrite_loses_nothing() {
-    nothing_is_lost(Node::agent, 2);
+fn move_between_rewriting_nodes_loses_nothing() {
+    assert_move_without_loss(Node::agent, 2);
 }
 
 #[test]
-fn a_move_between_nodes_that_leave_packets_alone_loses_nothing() {
-    nothing_is_lost(Node::untouched, 2);
+fn move_between_transparent_nodes_loses_nothing() {
+    assert_move_without_loss(Node::unchanged, 2);
 }
 
 #[test]
-fn a_move_between_nodes_with_port_legs_loses_nothing() {
-    nothing_is_lost(|name| Node::plain(name, "echo", PlainRoom::Alone), 1);
+fn move_between_port_leg_nodes_loses_nothing() {
+    assert_move_without_loss(|name| Node::plain(name, "echo", PlainRoom::Alone), 1);
 }
 
 #[test]
-fn rooms_leave_a_node_that_is_drained_and_come_back_to_none() {
+fn drained_node_loses_rooms_and_takes_none() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let gateway = World::of(&nodes.each_ref()).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     let (here, there) = (opened.route[0].node.0 as usize, opened.route[1].node.0 as usize);
     gateway.ask(gateway.handle.drain_node(nodes[here].name.as_str().into(), true)).unwrap();
-    talk(&mut [&mut ann], "it moved", |phones| phones[0].hears_by(nodes[there].number()));
+    talk(&mut [&mut ann], "the room moved", |phones| {
+        phones[0].last_heard_via(nodes[there].number())
+    });
     let back = gateway.handle.move_room("room".into(), nodes[here].name.as_str().into());
     let unfit = gateway.ask(back);
     assert!(matches!(unfit, Err(Failed::Unfit { draining: true, .. })), "{unfit:?}");

@@ -1,4 +1,4 @@
-//! Offers that cannot be are refused with their reason, and nothing changes.
+//! Offers that cannot be served are refused with a reason and change nothing.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use evenkeel_server::control::Failed;
 use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
 #[test]
-fn an_address_has_one_session_at_a_time() {
+fn address_has_one_session_at_a_time() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let ann = Phone::new(1);
@@ -20,7 +20,7 @@ fn an_address_has_one_session_at_a_time() {
 }
 
 #[test]
-fn two_offers_for_one_address_at_once_get_one_session() {
+fn concurrent_offers_of_address_get_one_session() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).routed().start();
     let ann = Phone::new(1);
@@ -41,7 +41,7 @@ fn two_offers_for_one_address_at_once_get_one_session() {
 }
 
 #[test]
-fn what_does_not_exist_cannot_be_asked_for() {
+fn offer_for_unknown_names_is_refused() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let ann = Phone::new(1);
@@ -61,7 +61,7 @@ fn what_does_not_exist_cannot_be_asked_for() {
         Ingress::Quic,
         Ingress::Udp(Identity::Stun),
         Ingress::Udp(Identity::DeclaredIp(ann.address().ip())),
-        // The one listener is of the other kind, and this client could never reach it.
+        // The only listener is IPv4, which this client cannot reach.
         Ingress::Udp(Identity::Declared { address: "[::1]:4000".parse().unwrap(), rtcp: None }),
     ] {
         assert_eq!(gateway.try_open(offer("room", ingress)), Err(Failed::NoListener));
@@ -71,7 +71,7 @@ fn what_does_not_exist_cannot_be_asked_for() {
 }
 
 #[test]
-fn sessions_are_bounded() {
+fn session_limit_refuses_offers() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.limits += "sessions = 2\n";
@@ -87,19 +87,21 @@ fn sessions_are_bounded() {
 }
 
 #[test]
-fn a_node_without_room_refuses_the_newcomer_and_a_dead_one_takes_nobody() {
+fn full_or_dead_node_refuses_sessions() {
     let node = Node::with("east-a1", "127.0.0.1:0", |options| options.sessions_max = 1);
     let mut node = node.without_canaries();
     let gateway = World::of(&[&node]).start();
     let (mut ann, bob) = (Phone::new(1), Phone::new(2));
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     let refused = gateway.try_open(offer("room", declared(&bob)));
     let Err(Failed::NotOpened { node: by, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(by, opened.route[0].node);
-    talk(&mut [&mut ann], "who talks talks on", |phones| phones[0].heard.len() >= 10);
+    talk(&mut [&mut ann], "the first client still hears itself", |phones| {
+        phones[0].heard.len() >= 10
+    });
     node.kill();
-    wait_until("nobody is let in", || {
+    wait_until("offers are refused", || {
         matches!(
             gateway.try_open(offer("other", declared(&bob))),
             Err(Failed::Refused(Refused::NoNode { .. }) | Failed::NotOpened { .. })
@@ -108,28 +110,28 @@ fn a_node_without_room_refuses_the_newcomer_and_a_dead_one_takes_nobody() {
 }
 
 #[test]
-fn only_what_was_declared_passes() {
+fn undeclared_payload_type_is_dropped() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     ann.voice.payload_type = 112;
-    ann.speak();
+    ann.send_media();
     ann.send(&[0x80, 111, 0]);
-    wait_until("it is counted", || {
+    wait_until("both drops are counted", || {
         gateway.drops("undeclared-payload") == 1 && gateway.drops("malformed") == 1
     });
     assert_eq!(gateway.status().packets_to_node, 0);
 }
 
 #[test]
-fn a_packet_too_large_to_share_a_datagram_goes_alone() {
+fn large_packet_is_sent_unbundled() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     ann.voice.size = 1_388;
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     assert_eq!(ann.heard[0].length, 1_400);
@@ -137,7 +139,7 @@ fn a_packet_too_large_to_share_a_datagram_goes_alone() {
 }
 
 #[test]
-fn a_port_is_not_shared_with_another_gateway() {
+fn port_of_another_gateway_is_refused() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let taken = gateway.running.as_ref().unwrap().udp[0];

@@ -1,4 +1,4 @@
-//! Everything that is not needed for packets is dead: they flow, and a node's death is survived.
+//! Packets flow and a node death is survived while API, telemetry and plugins are down.
 
 use std::net::TcpListener;
 
@@ -9,11 +9,11 @@ use evenkeel_server::control::Happened;
 use evenkeel_server::telemetry::{Moment, Telemetry};
 
 use crate::harness::{
-    Node, PATIENCE, Phone, World, continuous, declared, offer, talk, udp_of, wait_until,
+    Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
 };
 
 #[test]
-fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
+fn node_death_survived_without_api_and_plugins() {
     let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let mut world = World::of(&nodes.each_ref()).routed();
     world.hooks += "[resolve]\nplugin = \"scenario-call\"\n[degradation]\nplugin = \"degrade-ladder\"\n\
@@ -27,13 +27,13 @@ fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
     let policies = gateway.ask(gateway.handle.policies()).unwrap();
     assert_eq!(policies.len(), 4);
     assert!(policies.iter().any(|policy| policy.calls > 0), "they were asked");
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     let mut client = Admin::new(Place::Unix(socket));
     gateway.ask(client.read("/v1/sessions")).unwrap();
 
     api.shut_down();
-    gateway.ask(client.read("/v1/sessions")).expect_err("nobody is there");
+    gateway.ask(client.read("/v1/sessions")).expect_err("the API is down");
     for hook in Hook::ALL {
         let policy = PolicyName { set: "call".into(), hook };
         gateway.ask(gateway.handle.stop_policy(policy)).unwrap();
@@ -42,21 +42,21 @@ fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
 
     nodes[opened.route[0].node.0 as usize].kill();
     let second = nodes[opened.route[1].node.0 as usize].number();
-    talk(&mut [&mut ann], "she goes on by the second hop", |phones| {
+    talk(&mut [&mut ann], "media through the second hop", |phones| {
         phones[0].heard.iter().filter(|heard| heard.mark.node == second).count() >= 20
     });
-    continuous(&ann.heard);
+    assert_continuous(&ann.heard);
 
-    // And newcomers come in by the native defaults.
+    // New sessions are decided by native defaults.
     let mut bob = Phone::new(2);
     let opened = gateway.open(offer("another", declared(&bob)));
     assert_eq!((&opened.routed_by, &opened.admitted_by), (&Decider::Native, &Decider::Native));
-    bob.dial(udp_of(&opened));
+    bob.set_target(udp_of(&opened));
     talk(&mut [&mut bob], "he hears himself", |phones| phones[0].heard.len() >= 5);
 }
 
 #[test]
-fn a_node_dies_while_nobody_receives_telemetry() {
+fn node_death_survived_without_telemetry_receiver() {
     let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut world = World::of(&nodes.each_ref()).routed();
@@ -75,18 +75,18 @@ fn a_node_dies_while_nobody_receives_telemetry() {
     });
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
 
     drop(receiver);
     nodes[opened.route[0].node.0 as usize].kill();
     let second = nodes[opened.route[1].node.0 as usize].number();
-    talk(&mut [&mut ann], "she goes on by the second hop", |phones| {
+    talk(&mut [&mut ann], "media through the second hop", |phones| {
         phones[0].heard.iter().filter(|heard| heard.mark.node == second).count() >= 20
     });
-    continuous(&ann.heard);
+    assert_continuous(&ann.heard);
     let text = telemetry.prometheus();
-    wait_until("its death is counted", || text.render().contains("evenkeel_node_deaths_total"));
-    assert!(telemetry.flush(PATIENCE), "what nobody takes is given up");
+    wait_until("the death is counted", || text.render().contains("evenkeel_node_deaths_total"));
+    assert!(telemetry.flush(TIMEOUT), "the flush gives up");
     assert!(text.render().contains("evenkeel_telemetry_dropped_total"));
 }

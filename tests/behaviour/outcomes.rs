@@ -1,4 +1,4 @@
-//! A policy that fails over one session, or does not start again, costs nobody else anything, and says so.
+//! A policy that faults on one session, or does not restart, leaves other sessions unaffected and is reported.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use evenkeel_server::control::{
 };
 
 use crate::harness::{
-    Fails, Gateway, Manner, Node, Phone, World, declared, offer, plugin, thrifty, wait_until,
+    Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,
+    wait_until,
 };
 
 fn policy(hook: Hook) -> PolicyName {
@@ -27,12 +28,16 @@ fn rungs(gateway: &Gateway, sessions: &[Opened]) -> Vec<u8> {
 }
 
 #[test]
-fn a_session_over_which_its_policy_traps_is_left_out_and_explained_and_the_others_are_decided() {
+fn trapping_session_is_quarantined_and_explained() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
     let gateway = world.start();
-    let push = gateway.handle.push_policy(policy(Hook::Degradation), thrifty(Fails::Over(2)), None);
+    let push = gateway.handle.push_policy(
+        policy(Hook::Degradation),
+        capping_plugin(Fault::TrapsOnSession(2)),
+        None,
+    );
     let pushed = gateway.ask(push).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "{pushed:?}");
     let revision = pushed.revision.unwrap();
@@ -46,7 +51,7 @@ fn a_session_over_which_its_policy_traps_is_left_out_and_explained_and_the_other
     assert_eq!(sessions[1].session.0, 2);
     wait_until("the others are capped", || rungs(&gateway, &sessions) == [1, 0, 1]);
 
-    let told = gateway.expect_event("that it is left out is told", |event| match event {
+    let told = gateway.expect_event("the quarantine event", |event| match event {
         Event::Quarantined { session, fault, .. } => Some((*session, fault.to_string())),
         _ => None,
     });
@@ -54,9 +59,9 @@ fn a_session_over_which_its_policy_traps_is_left_out_and_explained_and_the_other
     assert!(told.1.starts_with("trap: wasm trap"), "{}", told.1);
     let explained =
         |opened: &Opened| gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap();
-    let left_out = explained(&sessions[1]);
-    assert!(left_out.said.is_empty());
-    let [quarantine] = &left_out.quarantines[..] else { panic!("{left_out:?}") };
+    let quarantined = explained(&sessions[1]);
+    assert!(quarantined.said.is_empty());
+    let [quarantine] = &quarantined.quarantines[..] else { panic!("{quarantined:?}") };
     assert_eq!((&quarantine.policy.hook, &quarantine.revision), (&Hook::Degradation, &revision));
     assert!(quarantine.fault.to_string().contains("unreachable"), "{quarantine:?}");
     for opened in [&sessions[0], &sessions[2]] {
@@ -69,18 +74,18 @@ fn a_session_over_which_its_policy_traps_is_left_out_and_explained_and_the_other
 
     let view = view(&gateway, Hook::Degradation);
     assert_eq!((view.revision, view.quarantined), (Some(revision), 1));
-    assert_eq!(view.failing, None, "it answers");
+    assert_eq!(view.failing, None, "the policy itself answers");
     let faults = view.faults;
-    assert!((1..=5).contains(&faults), "once it is left out nothing fails any more: {faults}");
+    assert!((1..=5).contains(&faults), "no faults after the quarantine: {faults}");
 }
 
-/// A plugin comes in like this, and does not start again from then on; until it goes. Its gateway, and what was in force before.
-fn does_not_start_again(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
+/// Pushes a plugin that cannot restart and waits until it is rolled back. Returns the revision before it, too.
+fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
     let all = World::of(&nodes.each_ref()).listed();
     let gateway = World::of(&[&nodes[0]]).routed().start();
     let shipped = view(&gateway, Hook::Routing).revision;
-    // A region, a zone, a node, and where we are: with one node more it does not start.
-    let bytes = plugin(Manner::StartsWithin(0, 4));
+    // The catalog has a region, a zone, a node and our location: with a second node the plugin does not start.
+    let bytes = routing_plugin(Behaviour::StartsWithin(0, 4));
     let pushing = gateway.handle.push_policy_as(policy(Hook::Routing), bytes, None, wish);
     let pushed = gateway.ask(pushing).unwrap();
     assert_ne!(pushed.outcome, RolloutOutcome::Refused, "{pushed:?}");
@@ -88,8 +93,8 @@ fn does_not_start_again(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<s
     let list = NodeList { nodes: all, force: false, within: None, by: Actor::File };
     gateway.ask(gateway.handle.list_nodes(list)).unwrap().unwrap();
     let phone = Phone::new(1);
-    wait_until("it goes", || {
-        // Each time it is asked for a place, and the native default stands in where nobody answers.
+    wait_until("it is rolled back", || {
+        // Each offer asks for a place; the native default decides while the plugin is down.
         let opened = gateway.open(offer("room", declared(&phone)));
         gateway.ask(gateway.handle.close(opened.session)).unwrap();
         let last = view(&gateway, Hook::Routing).life.last;
@@ -102,19 +107,19 @@ fn does_not_start_again(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<s
 }
 
 #[test]
-fn a_policy_that_does_not_start_again_three_times_gives_way_to_the_last_good_one() {
+fn policy_failing_to_restart_is_rolled_back() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
-    let (gateway, shipped) = does_not_start_again(Wish::default(), &nodes);
+    let (gateway, shipped) = failed_restart(Wish::default(), &nodes);
     let view = view(&gateway, Hook::Routing);
     assert_eq!(view.revision, shipped);
-    assert!(view.faults <= 5, "it was not asked while it was down");
+    assert!(view.faults <= 5, "not asked while down");
 }
 
 #[test]
-fn a_candidate_that_does_not_start_again_does_not_stay_in_shadow() {
+fn candidate_failing_to_restart_leaves_shadow() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
     let wish = Wish { shadow: true, ..Wish::default() };
-    let (gateway, shipped) = does_not_start_again(wish, &nodes);
+    let (gateway, shipped) = failed_restart(wish, &nodes);
     let view = view(&gateway, Hook::Routing);
     assert_eq!((view.revision, view.life.tried), (shipped, None));
 }

@@ -1,10 +1,11 @@
-//! Policies are swapped under calls; what does not run never answers, and what fails gives way to what was.
+//! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
 use evenkeel_core::{Decider, Event, Hook, PolicyName};
 use evenkeel_server::control::{Failed, Happened, Opened, Rollout, RolloutOutcome};
 
 use crate::harness::{
-    Gateway, Manner, Node, Phone, World, complete, declared, offer, plugin, talk, udp_of,
+    Behaviour, Gateway, Node, Phone, World, assert_complete, declared, offer, routing_plugin, talk,
+    udp_of,
 };
 
 fn routing() -> PolicyName {
@@ -20,17 +21,17 @@ fn shipped_bytes(name: &str) -> Vec<u8> {
     shipped.unwrap().bytes.to_vec()
 }
 
-/// The revision that answers now.
-fn standing(gateway: &Gateway) -> std::sync::Arc<str> {
+/// The active revision.
+fn active(gateway: &Gateway) -> std::sync::Arc<str> {
     let views = gateway.ask(gateway.handle.policies()).unwrap();
     views.into_iter().find(|view| view.policy == routing()).unwrap().revision.unwrap()
 }
 
-/// Opens a room of one; questions are asked of the policy by that.
+/// Opens a room with one client, which asks the policy.
 fn room(gateway: &Gateway, number: u64) -> (Phone, Opened) {
     let mut phone = Phone::new(number);
     let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
-    phone.dial(udp_of(&opened));
+    phone.set_target(udp_of(&opened));
     (phone, opened)
 }
 
@@ -41,33 +42,33 @@ fn revision(opened: &Opened) -> Option<&str> {
     }
 }
 
-/// Opens rooms until one was placed by this revision: on a busy machine an answer may come too late.
+/// Opens rooms until this revision placed one: on a busy machine some answers are late.
 fn placed_by(gateway: &Gateway, wanted: &str, numbers: std::ops::Range<u64>) -> Opened {
     for number in numbers {
         let (_, opened) = room(gateway, number);
         match revision(&opened) {
             Some(revision) if revision == wanted => return opened,
-            Some(other) => panic!("{other} answers, not {wanted}"),
+            Some(other) => panic!("{other} answered, not {wanted}"),
             None => {}
         }
     }
-    panic!("{wanted} never answers in time");
+    panic!("{wanted} never answered in time");
 }
 
 #[test]
-fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
+fn pushed_revision_answers_until_rolled_back() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
-    let shipped = standing(&gateway);
+    let shipped = active(&gateway);
     let (mut ann, first) = room(&gateway, 1);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
 
-    // It sends everybody far away, as nobody else would.
-    let rollout = push(&gateway, plugin(Manner::Places(2)));
+    // The pushed plugin places rooms on the remote node, unlike all others.
+    let rollout = push(&gateway, routing_plugin(Behaviour::Places(2)));
     assert_eq!(rollout.outcome, RolloutOutcome::Activated, "{rollout:?}");
     assert_eq!(rollout.previous.as_ref(), Some(&shipped));
     let pushed = rollout.revision.clone().unwrap();
-    assert_eq!(standing(&gateway), pushed);
+    assert_eq!(active(&gateway), pushed);
     let far = placed_by(&gateway, &pushed, 10..40);
     assert_eq!(far.route[0].node.0, 2);
 
@@ -77,7 +78,7 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
         (rollout.revision.as_ref(), rollout.previous.as_ref()),
         (Some(&shipped), Some(&pushed))
     );
-    // The same bytes: their settings are those in force, which are not those of the file's defaults.
+    // The same bytes with the active settings, which differ from the plugin's defaults.
     let again = push(&gateway, shipped_bytes("route-nearest"));
     assert_eq!(
         (again.outcome, again.revision.as_ref()),
@@ -88,8 +89,8 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
     let nothing = gateway.ask(gateway.handle.rollback_policy(routing()));
     assert!(matches!(nothing, Err(Failed::Policy(_))), "{nothing:?}");
 
-    talk(&mut [&mut ann], "she talked all the while", |phones| phones[0].heard.len() >= 30);
-    complete(&ann.heard, 0, ann.heard.len() as u64);
+    talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);
+    assert_complete(&ann.heard, 0, ann.heard.len() as u64);
     assert!(
         ann.heard
             .iter()
@@ -115,26 +116,26 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
 }
 
 #[test]
-fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
+fn invalid_plugin_is_refused_with_reason() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
-    let shipped = standing(&gateway);
+    let shipped = active(&gateway);
     let (mut ann, _) = room(&gateway, 1);
     placed_by(&gateway, &shipped, 2..30);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     for (bytes, reason) in [
-        (b"these are no bytes of a plugin".to_vec(), ""),
-        (plugin(Manner::Traps), "trap"),
-        (plugin(Manner::NeverEnds), "deadline"),
-        (plugin(Manner::EatsMemory), "out-of-memory"),
+        (b"not a plugin".to_vec(), ""),
+        (routing_plugin(Behaviour::Traps), "trap"),
+        (routing_plugin(Behaviour::NeverEnds), "deadline"),
+        (routing_plugin(Behaviour::EatsMemory), "out-of-memory"),
         (shipped_bytes("degrade-ladder"), "routing"),
     ] {
         let rollout = push(&gateway, bytes);
         assert_eq!(rollout.outcome, RolloutOutcome::Refused, "{rollout:?}");
         let why = rollout.reason.unwrap();
         assert!(why.contains(reason) && !why.is_empty(), "{why}");
-        assert_eq!(standing(&gateway), shipped);
-        gateway.expect("it is told", |told| match &told.event {
+        assert_eq!(active(&gateway), shipped);
+        gateway.expect("the refusal is reported", |told| match &told.event {
             Happened::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
             Happened::Core(_)
             | Happened::Shed { .. }
@@ -150,34 +151,34 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
         gateway.ask(gateway.handle.push_policy(routing(), bytes, Some(settings))).unwrap();
     assert_eq!(rollout.outcome, RolloutOutcome::Refused);
     assert!(rollout.reason.unwrap().contains("spares"));
-    let nobody = PolicyName { set: "opera".into(), hook: Hook::Routing };
-    let unknown = gateway.ask(gateway.handle.push_policy(nobody, Vec::new(), None));
+    let unbound = PolicyName { set: "opera".into(), hook: Hook::Routing };
+    let unknown = gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None));
     assert!(matches!(unknown, Err(Failed::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);
-    talk(&mut [&mut ann], "she talked all the while", |phones| phones[0].heard.len() >= 30);
-    complete(&ann.heard, 0, ann.heard.len() as u64);
+    talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);
+    assert_complete(&ann.heard, 0, ann.heard.len() as u64);
 }
 
 #[test]
-fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_decides() {
+fn failing_revision_is_rolled_back_by_gateway() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
-    let shipped = standing(&gateway);
+    let shipped = active(&gateway);
     let (_, last) = room(&gateway, 1);
-    let rollout = push(&gateway, plugin(Manner::TrapsFromRoom(0, last.room.0 + 1)));
+    let rollout = push(&gateway, routing_plugin(Behaviour::TrapsFromRoom(0, last.room.0 + 1)));
     assert_eq!(rollout.outcome, RolloutOutcome::Activated, "{rollout:?}");
     let failing = rollout.revision.unwrap();
     let mut phones = Vec::new();
     for number in 2..60 {
         let (phone, opened) = room(&gateway, number);
-        assert_ne!(revision(&opened), Some(&*failing), "its answer was a trap");
+        assert_ne!(revision(&opened), Some(&*failing), "it trapped");
         phones.push(phone);
-        if standing(&gateway) == shipped {
+        if active(&gateway) == shipped {
             break;
         }
     }
-    let reason = gateway.expect("it is told", |told| match &told.event {
+    let reason = gateway.expect("the rollback is reported", |told| match &told.event {
         Happened::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
             assert_eq!(rollout.revision.as_ref(), Some(&shipped));
             rollout.reason.clone()
@@ -192,7 +193,7 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);
-    gateway.expect_event("that it failed is told", |event| {
+    gateway.expect_event("the fault is reported", |event| {
         matches!(event, Event::Standing { fault: Some(_), .. }).then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Port legs: any media server, told apart by addresses.
+//! Port legs: nodes without trunk support, distinguished by address.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -8,22 +8,24 @@ use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::{demux, rtcp};
 use evenkeel_server::control::{Failed, Reached};
 
-use crate::harness::{Node, Phone, World, continuous, declared, offer, talk, udp_of, wait_until};
+use crate::harness::{
+    Node, Phone, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
+};
 
 #[test]
-fn two_people_hear_each_other_through_a_node_that_knows_nothing_of_us() {
+fn clients_hear_each_other_through_port_legs() {
     for probe in ["echo", "stun", "none"] {
         let node = Node::plain("east-a1", probe, PlainRoom::Shared);
         let gateway = World::of(&[&node]).start();
         let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
         for phone in [&mut ann, &mut bob] {
             let opened = gateway.open(offer("room", declared(phone)));
-            phone.dial(udp_of(&opened));
+            phone.set_target(udp_of(&opened));
         }
         talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
-            phones[0].voices_of(2) >= 20 && phones[1].voices_of(1) >= 20
+            phones[0].audio_from(2) >= 20 && phones[1].audio_from(1) >= 20
         });
-        assert_eq!(continuous(&ann.heard_of(2, 0)), 0);
+        assert_eq!(assert_continuous(&ann.heard_from(2, 0)), 0);
         wait_until("its probes are answered", || {
             let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
             assert_eq!(nodes[0].health, Health::Up);
@@ -37,8 +39,8 @@ fn two_people_hear_each_other_through_a_node_that_knows_nothing_of_us() {
 }
 
 #[test]
-fn an_offer_may_name_its_address_at_a_node() {
-    // The one of the configuration is somebody else's.
+fn offer_names_media_address_at_node() {
+    // The configured address belongs to another server.
     let (configured, named) = (
         Node::plain("east-a1", "echo", PlainRoom::Alone),
         Node::plain("west-a1", "echo", PlainRoom::Alone),
@@ -47,13 +49,13 @@ fn an_offer_may_name_its_address_at_a_node() {
     let mut ann = Phone::new(1);
     let mut wanted = offer("room", declared(&ann));
     wanted.nodes = vec![("east-a1".into(), named.address)];
-    ann.dial(udp_of(&gateway.open(wanted)));
+    ann.set_target(udp_of(&gateway.open(wanted)));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     assert!(ann.heard.iter().all(|heard| heard.mark.node == named.number()));
 }
 
 #[test]
-fn an_offer_that_names_one_address_for_two_nodes_is_refused() {
+fn offer_with_shared_node_address_is_refused() {
     let nodes = ["east-a1", "west-a1"].map(|name| Node::plain(name, "echo", PlainRoom::Alone));
     let gateway = World::of(&[&nodes[0], &nodes[1]]).start();
     let ann = Phone::new(1);
@@ -65,7 +67,7 @@ fn an_offer_that_names_one_address_for_two_nodes_is_refused() {
     gateway.open(offer("room", declared(&ann)));
 }
 
-/// Two sockets on ports in a row, for RTP and RTCP.
+/// Two sockets on consecutive ports, for RTP and RTCP.
 fn pair() -> (UdpSocket, UdpSocket) {
     loop {
         let rtp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -88,7 +90,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 }
 
 #[test]
-fn rtcp_on_its_own_port_stays_there_all_the_way() {
+fn rtcp_on_own_port_keeps_its_port() {
     let (node_rtp, node_rtcp) = pair();
     let (ann_rtp, ann_rtcp) = pair();
     let template = Node::plain("east-a1", "none", PlainRoom::Alone);
@@ -137,7 +139,7 @@ fn rtcp_on_its_own_port_stays_there_all_the_way() {
 }
 
 #[test]
-fn a_stranger_at_the_port_of_a_session_is_not_heard() {
+fn unknown_source_at_session_port_is_dropped() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
     let (fake, _) = pair();
     let mut world = World::of(&[]);
@@ -147,19 +149,19 @@ fn a_stranger_at_the_port_of_a_session_is_not_heard() {
         .replace("\"echo\"", "\"none\"");
     let gateway = world.start();
     let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
-    ann.speak();
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    ann.send_media();
     let (packet, session) = receive(&fake);
     let session = SocketAddr::new([127, 0, 0, 1].into(), session.port());
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.send_to(&packet, session).unwrap();
-    wait_until("it is counted", || gateway.drops("unknown-source") == 1);
+    wait_until("the drop is counted", || gateway.drops("unknown-source") == 1);
     fake.send_to(&packet, session).unwrap();
     talk(&mut [&mut ann], "she hears the node", |phones| phones[0].heard.len() == 1);
 }
 
 #[test]
-fn by_ipv6_clients_and_nodes_are_reached_as_well() {
+fn ipv6_clients_and_nodes_are_reached() {
     let agent = Node::with("east-a1", "[::1]:0", |_| {});
     let mut world = World::of(&[&agent]).with_quic();
     world.listens = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -170,15 +172,15 @@ fn by_ipv6_clients_and_nodes_are_reached_as_well() {
     for phone in [&mut ann, &mut bob] {
         let opened = gateway.open(offer("room", declared(phone)));
         assert_eq!(udp_of(&opened).is_ipv4(), phone.address().is_ipv4());
-        phone.dial(udp_of(&opened));
+        phone.set_target(udp_of(&opened));
     }
     talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
-        phones[0].voices_of(2) >= 10 && phones[1].voices_of(1) >= 10
+        phones[0].audio_from(2) >= 10 && phones[1].audio_from(1) >= 10
     });
 }
 
 #[test]
-fn one_listener_for_all_addresses_reaches_both_kinds() {
+fn wildcard_listener_serves_ipv4_and_ipv6() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Shared);
     let mut world = World::of(&[&node]);
     world.listens =
@@ -189,9 +191,9 @@ fn one_listener_for_all_addresses_reaches_both_kinds() {
     for phone in [&mut ann, &mut bob] {
         let opened = gateway.open(offer("room", declared(phone)));
         let port = udp_of(&opened).port();
-        phone.dial(SocketAddr::new(phone.address().ip(), port));
+        phone.set_target(SocketAddr::new(phone.address().ip(), port));
     }
     talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
-        phones[0].voices_of(2) >= 10 && phones[1].voices_of(1) >= 10
+        phones[0].audio_from(2) >= 10 && phones[1].audio_from(1) >= 10
     });
 }

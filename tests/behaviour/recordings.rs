@@ -1,4 +1,4 @@
-//! What policies are asked and say is written down, and the plugins that ship say the same again.
+//! Policy questions and answers are recorded, and replaying them gives equal answers.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ async fn whole(admin: &Admin, path: &str) -> Vec<u8> {
 fn records(bytes: &[u8]) -> Vec<Record> {
     let mut reader = Reader::open(bytes).unwrap();
     let records = reader.by_ref().collect();
-    assert_eq!(reader.lost(), None, "it was not cut off");
+    assert_eq!(reader.lost(), None, "the recording is complete");
     records
 }
 
@@ -44,7 +44,7 @@ fn calls(records: &[Record]) -> Vec<&Call> {
     calls.collect()
 }
 
-fn patient() -> Engine {
+fn engine_without_deadlines() -> Engine {
     let long = std::time::Duration::from_secs(60);
     Engine::with_budgets(Budgets {
         init: long,
@@ -59,8 +59,8 @@ fn patient() -> Engine {
     })
 }
 
-/// Asks a plugin that ships what it was asked in the gateway.
-fn again(
+/// Replays a recorded call with the shipped plugin.
+fn replay(
     engine: &Engine,
     plugins: &[Component],
     call: &Call,
@@ -76,7 +76,7 @@ fn again(
 }
 
 #[test]
-fn what_was_asked_while_calls_came_is_recorded_without_addresses_and_replayed_exactly() {
+fn recording_is_redacted_and_replays_exactly() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]).routed();
     world.hooks += SET;
@@ -93,7 +93,7 @@ fn what_was_asked_while_calls_came_is_recorded_without_addresses_and_replayed_ex
         let mut phone = Phone::new(number);
         let mut wanted = offer(&format!("room-{number}"), declared(&phone));
         wanted.labels = Arc::new([("client".into(), format!("192.0.2.{number}").into())]);
-        phone.dial(udp_of(&gateway.open(wanted)));
+        phone.set_target(udp_of(&gateway.open(wanted)));
         phones.push(phone);
     }
     let mut all: Vec<&mut Phone> = phones.iter_mut().collect();
@@ -106,20 +106,20 @@ fn what_was_asked_while_calls_came_is_recorded_without_addresses_and_replayed_ex
     let text = format!("{recorded:?}");
     assert!(text.contains("address-1") && !text.contains("192.0.2."));
 
-    let engine = patient();
+    let engine = engine_without_deadlines();
     let plugins = shipped().iter().map(|plugin| Component::vet(&engine, plugin.bytes).unwrap());
     let plugins: Vec<Component> = plugins.collect();
     let mut compared = 0;
     for call in &calls {
-        // A busy machine may have let one wait for too long.
+        // On a busy machine a call may have missed its deadline.
         let Ok(answered) = &call.result else { continue };
-        let said = again(&engine, &plugins, call).unwrap();
+        let said = replay(&engine, &plugins, call).unwrap();
         assert_eq!(said, (answered.answer.clone(), answered.notes.clone()), "{call:?}");
         compared += 1;
     }
     assert!(compared >= 3, "{compared} of {}", calls.len());
 
-    // What was before anybody asked for it, of one policy, with all that was said.
+    // The past of one policy, with addresses.
     let past =
         gateway.ask(whole(&admin, "/v1/recording?last=true&addresses=true&policy=call/admission"));
     let past = records(&past);

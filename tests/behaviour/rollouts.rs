@@ -1,4 +1,4 @@
-//! A revision is tried on a share, and goes all the way or back: by command, and by itself where it does harm.
+//! A candidate gets a share of rooms, and is promoted or rolled back, by command or because it does harm.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use evenkeel_server::control::{
 use evenkeel_server::settings;
 
 use crate::harness::{
-    Fails, Gateway, Manner, Node, Phone, World, declared, offer, plugin, talk, thrifty, udp_of,
-    wait_until,
+    Behaviour, Fault, Gateway, Node, Phone, World, capping_plugin, declared, offer, routing_plugin,
+    talk, udp_of, wait_until,
 };
 
 fn routing() -> PolicyName {
@@ -33,11 +33,11 @@ fn canary(percent: u8) -> Wish {
     Wish { canary: Some(vec![percent]), pace, ..Wish::default() }
 }
 
-fn walk(gateway: &Gateway, verb: Verb) -> Result<Rollout, Failed> {
+fn control(gateway: &Gateway, verb: Verb) -> Result<Rollout, Failed> {
     gateway.ask(gateway.handle.walk_policy(routing(), verb))
 }
 
-/// The arm of a room while this candidate has that share.
+/// The arm of a room while the candidate has this share.
 fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
     let revision = |name: &str| Revision { name: name.into(), plugin: "x".into(), schema: 1 };
     let judging = Judging::default();
@@ -46,7 +46,8 @@ fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
         .arm(opened.room.0)
 }
 
-/// Opens rooms of one; who placed each, or nobody where the answer came too late. Who is in them keeps his address.
+/// Opens rooms with one client each; returns the revision that placed each, if its answer was in time. The phones keep their
+/// addresses.
 fn placed(
     gateway: &Gateway,
     numbers: std::ops::Range<u64>,
@@ -55,7 +56,7 @@ fn placed(
     let open = |number: u64| {
         let mut phone = Phone::new(number);
         let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
-        phone.dial(udp_of(&opened));
+        phone.set_target(udp_of(&opened));
         phones.push(phone);
         let by = match &opened.routed_by {
             Decider::Policy { revision, .. } => Some(revision.to_string()),
@@ -67,17 +68,17 @@ fn placed(
 }
 
 #[test]
-fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() {
+fn canary_places_its_share_until_promoted() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
     let shipped = view(&gateway, &routing()).revision.unwrap();
-    // It sends everybody far away, as nobody else would.
-    let begun = push(&gateway, plugin(Manner::Places(2)), canary(50));
+    // The candidate places rooms on the remote node, unlike the shipped plugin.
+    let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(50));
     assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Begun, Actor::Operator), "{begun:?}");
     assert_eq!(begun.previous.as_ref(), Some(&shipped));
     let staged = begun.stage.unwrap();
     assert_eq!((staged.stage, staged.next), (Stage::Canary(50), 100));
-    assert_eq!(staged.next_in, Some(Duration::from_secs(3_600)), "it goes on by itself");
+    assert_eq!(staged.next_in, Some(Duration::from_secs(3_600)), "the next stage is timed");
     let candidate = begun.revision.unwrap();
     let shown = view(&gateway, &routing());
     assert_eq!(shown.revision.as_ref(), Some(&shipped));
@@ -111,16 +112,16 @@ fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() 
     assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
     let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
     assert_eq!((back.outcome, back.revision), (RolloutOutcome::RolledBack, Some(shipped)));
-    assert!(walk(&gateway, Verb::Promote).is_err(), "none is on its way");
+    assert!(walk(&gateway, Verb::Promote).is_err(), "no rollout is running");
 }
 
 #[test]
-fn a_canary_ends_by_rollback_and_by_abort_and_the_rest_was_never_touched() {
+fn canary_ends_by_rollback_and_by_abort() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
     let shipped = view(&gateway, &routing()).revision.unwrap();
     for verb in [None, Some(Verb::Abort)] {
-        let begun = push(&gateway, plugin(Manner::Places(2)), canary(5));
+        let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(5));
         let candidate = begun.revision.unwrap();
         let back = match verb {
             Some(verb) => walk(&gateway, verb),
@@ -134,22 +135,22 @@ fn a_canary_ends_by_rollback_and_by_abort_and_the_rest_was_never_touched() {
         assert_eq!(back.previous, Some(candidate));
         let shown = view(&gateway, &routing());
         assert_eq!((shown.life.walk, shown.life.tried), (None, None));
-        assert!(shown.life.quarantined.is_empty(), "nobody found fault with it");
+        assert!(shown.life.quarantined.is_empty(), "it is not quarantined");
     }
-    assert!(walk(&gateway, Verb::Abort).is_err(), "there is none any more");
+    assert!(walk(&gateway, Verb::Abort).is_err(), "no rollout is running");
     let by = placed(&gateway, 1..20, &mut Vec::new());
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }
 
-/// Never degrades anybody, and judges nobody: a thousand sessions are not there.
+/// Never degrades a session and never judges, because 1,000 sessions are not reached.
 const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.5, down_after = \"10s\", \
     hysteresis = 0.2, up_after = \"10s\", cap_factor = 0.5 }\n\
     [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { sessions = 1000 }\n";
 
-/// What a phone says of the voice it hears: 1 % is lost, and nobody minds.
+/// Reports 1 % loss of audio, which the active settings tolerate.
 fn report(phone: &Phone) {
-    let heard = phone.heard_of(phone.number, 0);
+    let heard = phone.heard_from(phone.number, 0);
     let blocks: Vec<ReportBlock> = heard
         .last()
         .into_iter()
@@ -168,7 +169,7 @@ fn report(phone: &Phone) {
     phone.send(&packet);
 }
 
-/// A gateway before this node, with a ladder that nobody goes down.
+/// A gateway with the ladder of `CALM`.
 fn calm(node: &Node) -> Gateway {
     let mut world = World::of(&[node]);
     world.hooks = CALM.into();
@@ -179,7 +180,7 @@ fn degradation() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Degradation }
 }
 
-/// Four sessions, which are asked about.
+/// Opens four sessions and waits until the policy was asked about them.
 fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, Opened)> {
     let sessions = (1..=4).map(|number| {
         let phone = Phone::new(number);
@@ -187,7 +188,7 @@ fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, Opened)> {
         (phone, opened)
     });
     let sessions = sessions.collect();
-    wait_until("all are asked about", || view(gateway, &degradation()).calls > 2);
+    wait_until("the policy is asked", || view(gateway, &degradation()).calls > 2);
     sessions
 }
 
@@ -198,30 +199,30 @@ fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
     assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
 }
 
-/// As it would be asked in force: so it is not thought to fail.
+/// Batches are split as for an active revision, so it does not count as failing.
 #[test]
-fn a_candidate_whose_memory_is_too_small_for_all_is_compared_over_fewer_at_a_time() {
+fn shadow_candidate_is_compared_in_smaller_batches() {
     let node = Node::agent("east-a1");
     let gateway = calm(&node);
     let _sessions = four_asked_about(&gateway);
-    shadow(&gateway, thrifty(Fails::Beyond(2)));
-    // It caps everybody, and the one in force nobody.
+    shadow(&gateway, capping_plugin(Fault::MemoryForRows(2)));
+    // The candidate caps all sessions, the active revision none.
     wait_until("its answers are compared", || {
         view(&gateway, &degradation()).life.tried.is_some_and(|tried| tried.different >= 3)
     });
 }
 
 #[test]
-fn a_candidate_that_fails_in_shadow_says_over_what_and_goes() {
+fn shadow_candidate_that_faults_is_dropped() {
     let node = Node::agent("east-a1");
     let gateway = calm(&node);
     let _sessions = four_asked_about(&gateway);
-    // What was asked before it came did not show that.
-    shadow(&gateway, thrifty(Fails::Over(5)));
+    // The recorded questions do not contain session 5.
+    shadow(&gateway, capping_plugin(Fault::TrapsOnSession(5)));
     let phone = Phone::new(5);
     gateway.open(offer("room-5", declared(&phone)));
     let (mut fault, mut last) = (None, None);
-    wait_until("it goes", || {
+    wait_until("it is dropped", || {
         let life = view(&gateway, &degradation()).life;
         fault = life.tried.and_then(|tried| tried.last_fault).or(fault.take());
         last = life.last.map(|last| last.rollout);
@@ -229,12 +230,12 @@ fn a_candidate_that_fails_in_shadow_says_over_what_and_goes() {
     });
     let reason = last.and_then(|last| last.reason);
     assert_eq!(reason.as_deref(), Some("too many faults in shadow; the last: trap"));
-    let fault = fault.expect("it was told meanwhile").to_string();
+    let fault = fault.expect("the fault was visible").to_string();
     assert!(fault.contains("unreachable"), "{fault}");
 }
 
 #[test]
-fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
+fn harmful_canary_is_rolled_back_by_gateway() {
     let node = Node::agent("east-a1");
     let gateway = calm(&node);
     let policy = degradation();
@@ -242,18 +243,18 @@ fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     let mut phones: Vec<Phone> = (1..=40)
         .map(|number| {
             let mut phone = Phone::new(number);
-            phone.films = true;
+            phone.sends_video = true;
             let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
-            phone.dial(udp_of(&opened));
+            phone.set_target(udp_of(&opened));
             phone
         })
         .collect();
     let mut all: Vec<&mut Phone> = phones.iter_mut().collect();
-    talk(&mut all, "everybody hears themselves", |phones| {
-        phones.iter().all(|phone| phone.voices_of(phone.number) >= 10)
+    talk(&mut all, "all hear themselves", |phones| {
+        phones.iter().all(|phone| phone.audio_from(phone.number) >= 10)
     });
 
-    // It takes the least loss for a reason to go all the way down.
+    // Goes to the last step at the smallest loss.
     let eager = serde_json::json!({
         "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "voice_only_at_loss": 0.001, "down_after": "50ms",
         "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1,
@@ -266,7 +267,7 @@ fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
     let candidate = begun.revision.unwrap();
     assert!(view(&gateway, &policy).life.walk.is_some());
-    // What its file says meanwhile holds at once: a few are enough.
+    // A changed file applies to the running rollout: few sessions suffice.
     let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
     let rollout = settings::Rollout { judging: Judging::default(), ..set.rollout.clone() };
     let paces = BTreeMap::from([("call".into(), rollout)]);

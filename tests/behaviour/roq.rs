@@ -1,4 +1,4 @@
-//! RTP over QUIC to UDP and back, in datagrams and in streams.
+//! RTP over QUIC to UDP and back, in datagrams and streams.
 
 use std::net::SocketAddr;
 
@@ -9,8 +9,8 @@ use evenkeel_media::roq::{self, Flow, Item, StreamDecoder};
 use evenkeel_media::rtp;
 
 use crate::harness::{
-    Node, PATIENCE, Phone, World, complete, continuous, declared, offer, quic_of, talk, udp_of,
-    wait_until,
+    Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared, offer, quic_of,
+    talk, udp_of, wait_until,
 };
 
 fn persona(session: u64) -> Persona {
@@ -18,22 +18,22 @@ fn persona(session: u64) -> Persona {
 }
 
 #[test]
-fn a_client_by_quic_and_one_by_udp_hear_each_other() {
+fn quic_and_udp_clients_hear_each_other() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
     let by_quic = gateway.open(offer("room", Ingress::Quic));
     let by_udp = gateway.open(offer("room", declared(&bob)));
-    bob.dial(udp_of(&by_udp));
+    bob.set_target(udp_of(&by_udp));
     let fleet = Fleet::start(&Books::default()).unwrap();
     fleet.join(persona(1), Way::Quic(quic_of(&by_quic)));
     talk(&mut [&mut bob], "both hear", |phones| {
         let tally = fleet.state(1).unwrap().tally;
         let reports = tally.packets_received >= 20 && tally.reports_received > 0;
-        reports && phones[0].voices_of(1) >= 20 && phones[0].heard_of(1, 1).len() >= 5
+        reports && phones[0].audio_from(1) >= 20 && phones[0].heard_from(1, 1).len() >= 5
     });
     for stream in [0, 1] {
-        assert_eq!(continuous(&bob.heard_of(1, stream)), 0);
+        assert_eq!(assert_continuous(&bob.heard_from(1, stream)), 0);
     }
     assert!(gateway.quic_count("received-datagrams") > 0);
     assert!(gateway.quic_count("sent-datagrams") > 0);
@@ -42,7 +42,7 @@ fn a_client_by_quic_and_one_by_udp_hear_each_other() {
 }
 
 #[test]
-fn two_clients_by_quic_hear_each_other() {
+fn quic_clients_hear_each_other() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]).with_quic();
     world.limits = "workers = 2\n".into();
@@ -56,7 +56,7 @@ fn two_clients_by_quic_hear_each_other() {
     wait_until("both hear", || heard(1) >= 50 && heard(2) >= 50);
 }
 
-/// A connection by hand.
+/// A QUIC connection without the client library.
 struct Line {
     connection: quinn::Connection,
     _endpoint: quinn::Endpoint,
@@ -79,12 +79,12 @@ async fn connect(way: QuicWay) -> Line {
 }
 
 #[test]
-fn packets_in_a_stream_cross_in_order() {
+fn stream_packets_arrive_in_order() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
     let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
-    bob.dial(udp_of(&gateway.open(offer("room", declared(&bob)))));
+    bob.set_target(udp_of(&gateway.open(offer("room", declared(&bob)))));
     let mut ann = Phone::new(1).voice;
     gateway.ask(async {
         let line = connect(way).await;
@@ -94,38 +94,38 @@ fn packets_in_a_stream_cross_in_order() {
         for _ in 0..20 {
             roq::write_stream_packet(&ann.packet(1), &mut bytes);
         }
-        // Pieces end where they happen to.
+        // Writes need not end at packet boundaries.
         for piece in bytes.chunks(37) {
             stream.write_all(piece).await.unwrap();
         }
         stream.finish().unwrap();
-        let _ = tokio::time::timeout(PATIENCE, stream.stopped()).await;
+        let _ = tokio::time::timeout(TIMEOUT, stream.stopped()).await;
         line.connection.close(0_u32.into(), b"");
     });
-    talk(&mut [&mut bob], "he hears them", |phones| phones[0].voices_of(1) >= 20);
-    complete(&bob.heard_of(1, 0), 0, 20);
+    talk(&mut [&mut bob], "all packets are heard", |phones| phones[0].audio_from(1) >= 20);
+    assert_complete(&bob.heard_from(1, 0), 0, 20);
     assert_eq!(gateway.quic_count("received-in-streams"), 20);
 }
 
 #[test]
-fn a_packet_too_large_for_a_datagram_comes_in_a_stream() {
+fn packet_above_datagram_size_uses_stream() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let mut bob = Phone::new(2);
     let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
-    bob.dial(udp_of(&gateway.open(offer("room", declared(&bob)))));
+    bob.set_target(udp_of(&gateway.open(offer("room", declared(&bob)))));
     let line = gateway.ask(connect(way));
-    // It is attached by what it sends.
+    // The first packet attaches the session to the connection.
     let mut datagram = Vec::new();
     roq::write_datagram(line.to, &Phone::new(1).voice.packet(1), &mut datagram);
     gateway.ask(async { line.connection.send_datagram(datagram.into()).unwrap() });
-    talk(&mut [&mut bob], "she is there", |phones| {
+    talk(&mut [&mut bob], "her packet is heard", |phones| {
         gateway.ask(tokio::task::yield_now());
-        phones[0].voices_of(1) == 1
+        phones[0].audio_from(1) == 1
     });
-    // More than any path of QUIC carries: quinn tries up to 1,452 bytes in all.
+    // Above the largest datagram: quinn probes up to 1,452 bytes.
     bob.voice.size = 1_440;
-    bob.speak();
+    bob.send_media();
     let packet = gateway.ask(async {
         let mut stream = line.connection.accept_uni().await.unwrap();
         let bytes = stream.read_to_end(4_096).await.unwrap();
@@ -140,5 +140,5 @@ fn a_packet_too_large_for_a_datagram_comes_in_a_stream() {
         }
     });
     assert_eq!(rtp::Header::parse(&packet).unwrap().payload_len(), 1_440);
-    wait_until("it is counted", || gateway.quic_count("sent-in-streams") >= 1);
+    wait_until("the packet is counted", || gateway.quic_count("sent-in-streams") >= 1);
 }

@@ -1,4 +1,4 @@
-//! What keeps a gateway from starting is said, and leaves nothing behind.
+//! A gateway that cannot start reports why and releases what it opened.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use evenkeel_server::settings::{Ingress, Rtcp, Settings};
 
 use crate::harness::{Node, Phone, World, declared, offer};
 
-/// The same settings, where its sockets are known: at the addresses of this gateway, which has ended.
+/// The settings of a gateway that has ended, with the addresses it had.
 fn fixed(world: &World) -> Settings {
     let mut gateway = world.start();
     let status = gateway.status();
@@ -28,23 +28,23 @@ fn fixed(world: &World) -> Settings {
 }
 
 #[test]
-fn a_second_gateway_on_the_same_port_is_refused() {
+fn second_gateway_on_same_port_is_refused() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut second = Settings::clone(&gateway.settings);
     second.listens[0].address = gateway.status().udp[0];
     let failure = run::start(&Arc::new(second)).unwrap_err();
-    let words = failure.to_string();
-    assert!(matches!(failure, Failure::Listen { .. }), "{words}");
-    assert!(words.contains("is another gateway running"), "{words}");
+    let message = failure.to_string();
+    assert!(matches!(failure, Failure::Listen { .. }), "{message}");
+    assert!(message.contains("is another gateway running"), "{message}");
 }
 
 #[test]
-fn a_start_that_fails_late_leaves_nothing_behind() {
+fn late_start_failure_releases_sockets() {
     let node = Node::agent("east-a1");
     let settings = Arc::new(fixed(&World::of(&[&node]).with_quic().routed()));
     let [udp, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
-    // Policies run and UDP is listened on before QUIC finds its port taken.
+    // Policies and UDP start before QUIC finds its port taken.
     let rival = UdpSocket::bind(quic.address).unwrap();
     let failure = run::start(&settings).unwrap_err();
     assert!(matches!(failure, Failure::Quic(_)), "{failure}");
@@ -58,10 +58,9 @@ fn a_start_that_fails_late_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_node_that_no_network_can_ever_lead_to_is_named() {
+fn broadcast_node_address_is_refused_by_name() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
-    // A broadcast: whoever is there, it is not one node.
     world.nodes += "[[node]]\nname = \"all\"\naddress = \"127.255.255.255:4000\"\nregion = \"east\"\n\
                     zone = \"b\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
     let failure = world.try_start().map(drop).unwrap_err();
@@ -69,7 +68,7 @@ fn a_node_that_no_network_can_ever_lead_to_is_named() {
     assert!(failure.to_string().contains("node all at 127.255.255.255:4000"), "{failure}");
 }
 
-/// With the routing policy, told something that it does not take.
+/// With an invalid setting of the routing policy.
 fn broken(world: &World) -> Arc<Settings> {
     let mut settings = fixed(world);
     let call = settings.sets.iter_mut().find(|set| &*set.name == "call").unwrap();
@@ -78,7 +77,7 @@ fn broken(world: &World) -> Arc<Settings> {
 }
 
 #[test]
-fn a_policy_that_does_not_run_keeps_a_gateway_from_starting() {
+fn invalid_policy_prevents_start() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
     let failure = run::start(&settings).unwrap_err();
@@ -87,7 +86,7 @@ fn a_policy_that_does_not_run_keeps_a_gateway_from_starting() {
 }
 
 #[test]
-fn a_gateway_that_forwards_already_ends_where_a_policy_does_not_run() {
+fn invalid_policy_ends_forwarding_gateway() {
     let node = Node::agent("east-a1");
     let settings = broken(&World::of(&[&node]).routed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -99,7 +98,7 @@ fn a_gateway_that_forwards_already_ends_where_a_policy_does_not_run() {
 }
 
 #[test]
-fn offers_that_come_before_the_policies_are_decided_by_them() {
+fn offers_before_policies_wait_for_them() {
     let node = Node::agent("east-a1");
     let settings = Arc::new(fixed(&World::of(&[&node]).routed()));
     let phone = Phone::new(1);

@@ -1,4 +1,4 @@
-//! Nothing of a stranger's is forwarded, nothing is learned from one, and each is counted by its reason.
+//! Packets of unknown senders are dropped, counted by reason, and not answered.
 
 use evenkeel_core::{Identity, Ingress};
 use evenkeel_lab::stranger::{SESSION, Stranger, knock_quic};
@@ -9,20 +9,20 @@ use crate::harness::{
 };
 
 #[test]
-fn strangers_by_udp_are_not_heard_of() {
+fn unknown_udp_packets_are_dropped_by_reason() {
     let node = Node::agent("east-a1").without_canaries();
-    let gateway = World::of(&[&node]).taking("[\"declared\", \"stun\"]").start();
+    let gateway = World::of(&[&node]).with_identities("[\"declared\", \"stun\"]").start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     let by_stun = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     let to = udp_of(&opened);
     let mut stranger = Stranger::new(7);
     stranger.send_rtp(to, 10).unwrap();
     stranger.send_checks(to, &Credentials::of(&by_stun).ufrag, 10).unwrap();
     stranger.send_bundles(to, 10).unwrap();
     stranger.send_messages(to, 10).unwrap();
-    wait_until("all is counted", || {
+    wait_until("all drops are counted", || {
         gateway.drops("unknown-source") == 20
             && gateway.drops("bad-integrity") == 10
             && gateway.drops("malformed") == 20
@@ -37,20 +37,20 @@ fn strangers_by_udp_are_not_heard_of() {
 }
 
 #[test]
-fn a_flood_from_a_prefix_leaves_those_who_talk_alone() {
+fn flood_from_prefix_spares_known_clients() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.limits += "misses_per_prefix = 1\n";
     let gateway = world.start();
     let (mut ann, mut eve) = (Phone::new(1), Phone::new(6));
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
-    eve.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
+    eve.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     let begun = ann.heard.len() as u64;
-    // Longer than anything is kept at hand without being looked up again.
-    talk(&mut [&mut ann, &mut eve], "she talks on", |phones| phones[0].voice.sent >= 150);
-    talk(&mut [&mut ann], "and hears everything", |phones| {
+    // Longer than a cached lookup is valid.
+    talk(&mut [&mut ann, &mut eve], "she sends", |phones| phones[0].voice.sent >= 150);
+    talk(&mut [&mut ann], "she hears herself", |phones| {
         phones[0].heard.len() as u64 + 20 >= phones[0].voice.sent
     });
     assert!(gateway.drops("limited") > 0, "there was a flood");
@@ -60,20 +60,20 @@ fn a_flood_from_a_prefix_leaves_those_who_talk_alone() {
 }
 
 #[test]
-fn a_wrong_tag_on_a_trunk_reaches_nobody() {
+fn unknown_trunk_tag_is_dropped() {
     let mut node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
-    // In the node's place, at its address, somebody who knows no tag; and who learned where the gateway's trunk is.
+    // An impostor at the node's address knows the gateway's trunk address but no tag.
     node.kill();
     let impostor = std::net::UdpSocket::bind(node.address).unwrap();
     impostor.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let mut buffer = [0; 2_048];
     let trunk = loop {
-        ann.speak();
+        ann.send_media();
         let (length, from) = impostor.recv_from(&mut buffer).unwrap();
         if length > 0 && buffer[0] == 0xe0 {
             break from;
@@ -86,14 +86,14 @@ fn a_wrong_tag_on_a_trunk_reaches_nobody() {
         assert!(bundle.push(Tag(tag), &packet.packet(SESSION)));
         impostor.send_to(bundle.as_bytes(), trunk).unwrap();
     }
-    wait_until("each is counted", || gateway.drops("unknown-tag") == 10);
+    wait_until("each drop is counted", || gateway.drops("unknown-tag") == 10);
     ann.listen();
-    assert_eq!(ann.heard_of(SESSION, 0).len(), 0);
+    assert_eq!(ann.heard_from(SESSION, 0).len(), 0);
     assert!(ann.heard.len() <= heard + 50);
 }
 
 #[test]
-fn a_flow_that_nobody_has_is_dropped_stopped_and_counted() {
+fn unknown_quic_flow_is_dropped_and_stopped() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).with_quic().start();
     let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
@@ -107,16 +107,16 @@ fn a_flow_that_nobody_has_is_dropped_stopped_and_counted() {
 }
 
 #[test]
-fn dtls_that_nobody_declared_is_dropped() {
+fn undeclared_dtls_is_dropped() {
     let node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    ann.dial(udp_of(&opened));
+    ann.set_target(udp_of(&opened));
     for byte in [20, 22, 63] {
         ann.send(&[byte, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
     }
-    wait_until("it is counted", || gateway.drops("dtls") == 3);
+    wait_until("the drops are counted", || gateway.drops("dtls") == 3);
     talk_for(&mut [&mut ann], 1);
     assert!(ann.other.is_empty());
 }

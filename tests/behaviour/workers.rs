@@ -1,27 +1,27 @@
-//! A packet that another worker read goes home.
+//! Packets read by another worker reach their session's worker.
 
 use evenkeel_core::{Identity, Ingress};
 
 use crate::harness::{
-    Credentials, Node, Nominate, Phone, World, continuous, declared, offer, talk, udp_of,
+    Credentials, Node, Nominate, Phone, World, assert_continuous, declared, offer, talk, udp_of,
 };
 
 #[test]
-fn sessions_are_served_whichever_worker_reads_their_packets() {
+fn packets_read_by_other_worker_are_forwarded() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]).taking("[\"declared\", \"stun\"]");
+    let mut world = World::of(&[&node]).with_identities("[\"declared\", \"stun\"]");
     world.limits = "workers = 2\n".into();
     let gateway = world.start();
-    // Twelve addresses: that the kernel gives all of them to their own worker happens once in 4,096 times.
+    // With twelve addresses the kernel gives all to the right worker once in 4,096 runs.
     let mut phones: Vec<Phone> = (1..=12).map(Phone::new).collect();
     for phone in &mut phones {
         let room = format!("room-{}", phone.number);
         if phone.number % 2 == 0 {
             let opened = gateway.open(offer(&room, declared(phone)));
-            phone.dial(udp_of(&opened));
+            phone.set_target(udp_of(&opened));
         } else {
             let opened = gateway.open(offer(&room, Ingress::Udp(Identity::Stun)));
-            phone.dial(udp_of(&opened));
+            phone.set_target(udp_of(&opened));
             Credentials::of(&opened).check(phone, Nominate::Yes);
         }
     }
@@ -30,8 +30,8 @@ fn sessions_are_served_whichever_worker_reads_their_packets() {
         phones.iter().all(|phone| phone.heard.len() >= 20)
     });
     for phone in &phones {
-        let heard = phone.heard_of(phone.number, 0);
-        assert_eq!(heard.len(), phone.heard.len(), "nobody hears another room");
-        assert_eq!(continuous(&heard), 0);
+        let heard = phone.heard_from(phone.number, 0);
+        assert_eq!(heard.len(), phone.heard.len(), "no client hears another room");
+        assert_eq!(assert_continuous(&heard), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! A plugin for degradation, written by hand: it caps everybody, says why, and fails over one session or over many.
+//! A degradation plugin in WAT: caps every session, gives its reason, and faults on one session or on large batches.
 
 use serde_json::json;
 use wit_component::StringEncoding;
@@ -6,20 +6,19 @@ use wit_parser::Resolve;
 
 use super::routing_plugin::section;
 
-/// What it fails over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fails {
-    /// It traps over the session with this number.
-    Over(u64),
-    /// Its memory is too small for more sessions than this at a time.
-    Beyond(u32),
+pub(crate) enum Fault {
+    /// Traps when the batch contains this session.
+    TrapsOnSession(u64),
+    /// Runs out of memory when the batch has more rows than this.
+    MemoryForRows(u32),
 }
 
-impl Fails {
-    /// What it does before it answers. A row is a session's number, of eight bytes.
-    fn first(self) -> String {
+impl Fault {
+    /// The code that runs before the answer. A row is a session id of eight bytes.
+    fn prologue(self) -> String {
         match self {
-            Fails::Over(session) => format!(
+            Fault::TrapsOnSession(session) => format!(
                 "(local.set $at (local.get $ids))
                 (loop $next
                     (if (i32.lt_u (local.get $row) (local.get $rows)) (then
@@ -29,7 +28,7 @@ impl Fails {
                         (br $next))))
                 (local.set $row (i32.const 0))"
             ),
-            Fails::Beyond(rows) => format!(
+            Fault::MemoryForRows(rows) => format!(
                 "(if (i32.gt_u (local.get $rows) (i32.const {rows})) (then
                     (loop $again
                         (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
@@ -39,13 +38,13 @@ impl Fails {
     }
 }
 
-/// A degradation plugin that caps every session at 100 kbit/s for the reason `thrifty`, and fails like this.
-pub(crate) fn thrifty(fails: Fails) -> Vec<u8> {
+/// A degradation plugin that caps every session at 100 kbit/s with the reason `thrifty`, and has this fault.
+pub(crate) fn capping_plugin(fault: Fault) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/wit/policy.wit");
     let package = resolve.push_file(contract).unwrap();
     let world = resolve.select_world(&[package], Some("degradation-policy")).unwrap();
-    let mut module = wat::parse_str(text(fails)).unwrap();
+    let mut module = wat::parse_str(text(fault)).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .unwrap();
     let manifest = json!({
@@ -61,10 +60,10 @@ pub(crate) fn thrifty(fails: Fails) -> Vec<u8> {
     module
 }
 
-/// What it is given lies from 65536 on, what it answers from 2048 on: actions from 8192, offsets, all 0, from 32768. Where
-/// nothing was written memory is zero, which says: all is well, and that nothing is to be kept.
-fn text(fails: Fails) -> String {
-    let first = fails.first();
+/// Arguments are allocated from 65536 on. The answer starts at 2048: actions at 8192, offsets (all 0) at 32768. Unwritten
+/// memory is zero, which encodes success and no retained state.
+fn text(fault: Fault) -> String {
+    let prologue = fault.prologue();
     format!(
         r#"(module
         (import "evenkeel:policy/diag@0.1.0" "note" (func $note (param i32 i32 i32 i64)))
@@ -96,7 +95,7 @@ fn text(fails: Fails) -> String {
             (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             (local $row i32) (local $at i32)
             (global.set $top (i32.const 65536))
-            {first}
+            {prologue}
             (block $end (loop $next
                 (br_if $end (i32.eq (local.get $row) (local.get $rows)))
                 (local.set $at

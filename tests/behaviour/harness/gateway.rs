@@ -17,10 +17,10 @@ use tokio::sync::broadcast;
 
 use super::{Node, PATIENCE, SECRET, wait_until};
 
-/// Gateways at a time: each has threads that want a processor in time, and tests run side by side.
-const AT_ONCE: usize = 2;
+/// Gateways that run at the same time: each has threads with deadlines, and tests run in parallel.
+const RUNNING_MAX: usize = 2;
 
-/// What is around a gateway, in words of its configuration.
+/// The configuration of a gateway, in parts that a test replaces.
 pub(crate) struct World {
     /// `[[listen]]` tables.
     pub(crate) listens: String,
@@ -30,18 +30,18 @@ pub(crate) struct World {
     pub(crate) limits: String,
     /// Lines of `[scenario.call]`.
     pub(crate) scenario: String,
-    /// The hooks that the set `call` binds.
+    /// The hooks that the policy set `call` binds.
     pub(crate) hooks: String,
-    /// The set `conference`, as it would be in a file.
+    /// The text of the policy set `conference`.
     pub(crate) conference: String,
-    /// After how long unanswered probes alone condemn a node.
-    pub(crate) alone: &'static str,
-    /// What compiles plugins that are pushed; else they are compiled in this process.
+    /// The node is marked down after this time of unanswered probes, without another witness.
+    pub(crate) probe_timeout: &'static str,
+    /// Compiles pushed plugins; without it they are compiled in this process.
     pub(crate) compiler: Option<Compiler>,
 }
 
 impl World {
-    /// A listener for declared addresses and one for QUIC, one worker, no policies: everything is decided natively.
+    /// One UDP listener for declared addresses, one worker, no policies: native defaults decide.
     pub(crate) fn of(nodes: &[&Node]) -> World {
         World {
             listens: "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".into(),
@@ -50,24 +50,24 @@ impl World {
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
             conference: "[scenario.conference]\n".into(),
-            alone: "400ms",
+            probe_timeout: "400ms",
             compiler: None,
         }
     }
 
-    /// With a listener for UDP clients of these kinds instead.
-    pub(crate) fn taking(mut self, identities: &str) -> World {
+    /// Replaces the listeners by one for UDP clients with these identities.
+    pub(crate) fn with_identities(mut self, identities: &str) -> World {
         self.listens = format!("[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = {identities}\n");
         self
     }
 
-    /// With a listener for QUIC beside.
+    /// Adds a listener for QUIC.
     pub(crate) fn with_quic(mut self) -> World {
         self.listens += "[[listen]]\nquic = \"127.0.0.1:0\"\n";
         self
     }
 
-    /// With the shipped routing policy, which costs delay and nothing else.
+    /// Binds the shipped routing policy, with delay as its only cost.
     pub(crate) fn routed(mut self) -> World {
         self.hooks += "[routing]\nplugin = \"route-nearest\"\nsettings = { review_every = \"0s\", min_stay = \"1h\" }\n";
         self
@@ -77,14 +77,13 @@ impl World {
         self.try_start().unwrap()
     }
 
-    /// Where it may not start.
     pub(crate) fn try_start(&self) -> Result<Gateway, Failure> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("gateway-{}-{number}", std::process::id()));
         let settings = self.settings(&folder);
-        let turn = Turn::take();
+        let slot = Slot::take();
         let running = run::start(&settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let events = running.handle.events();
@@ -95,11 +94,11 @@ impl World {
             settings,
             events: Mutex::new((events, Vec::new())),
             folder,
-            _turn: turn,
+            _slot: slot,
         })
     }
 
-    /// The nodes, as a gateway would list them.
+    /// The nodes, parsed as the gateway parses its node list.
     pub(crate) fn listed(&self) -> Vec<settings::Node> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -114,19 +113,20 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks, conference, alone, compiler } = self;
+        let World { listens, nodes, limits, scenario, hooks, conference, probe_timeout, compiler } =
+            self;
         let call = format!("[scenario.call]\n{scenario}\n{hooks}");
         std::fs::write(policies.join("call.toml"), call).unwrap();
         std::fs::write(policies.join("conference.toml"), conference).unwrap();
         std::fs::write(policies.join("live.toml"), "[scenario.live]\n").unwrap();
-        // Slower than what ships by as much as a busy machine is late.
+        // Timeouts are longer than the defaults because tests share the machine.
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\
              [admin]\nsocket = \"admin.sock\"\n[limits]\n{limits}\n\
              [detector]\nanswer_within = \"100ms\"\nsilence = \"100ms\"\n\
              eject_for = \"10ms\"\nwary_for = \"10ms\"\n\
-             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"{alone}\" }}\n\
-             across = {{ probe_every = \"20ms\", condemn_alone_after = \"{alone}\" }}\n"
+             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"{probe_timeout}\" }}\n\
+             across = {{ probe_every = \"20ms\", condemn_alone_after = \"{probe_timeout}\" }}\n"
         );
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();
@@ -146,14 +146,14 @@ pub(crate) struct Gateway {
     pub(crate) settings: Arc<Settings>,
     events: Mutex<Seen>,
     folder: PathBuf,
-    _turn: Turn,
+    _slot: Slot,
 }
 
 impl Gateway {
-    /// What control says to this, in time.
+    /// Waits for an answer of the control thread.
     pub(crate) fn ask<T>(&self, asked: impl Future<Output = T>) -> T {
         let limited = async { tokio::time::timeout(PATIENCE, asked).await };
-        self.runtime.block_on(limited).expect("control answers")
+        self.runtime.block_on(limited).expect("control answers in time")
     }
 
     pub(crate) fn try_open(&self, wanted: Wanted) -> Result<Opened, Failed> {
@@ -168,24 +168,22 @@ impl Gateway {
         self.ask(self.handle.status()).unwrap()
     }
 
-    /// Packets dropped for this reason so far.
     pub(crate) fn drops(&self, reason: &str) -> u64 {
         self.status().drops.iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count)
     }
 
-    /// A count of the QUIC endpoint.
-    pub(crate) fn quic_count(&self, word: &str) -> u64 {
+    /// A counter of the QUIC endpoint.
+    pub(crate) fn quic_count(&self, name: &str) -> u64 {
         let counts = self.status().quic_counts;
-        counts.iter().find(|(name, _)| *name == word).map_or(0, |(_, count)| *count)
+        counts.iter().find(|(key, _)| *key == name).map_or(0, |(_, count)| *count)
     }
 
-    /// A session as it stands.
     pub(crate) fn session(&self, opened: &Opened) -> Option<SessionView> {
         let sessions = self.ask(self.handle.sessions()).unwrap();
         sessions.into_iter().find(|session| session.session == opened.session)
     }
 
-    /// Whether something happened so far that is seen like this.
+    /// The first event so far that `see` accepts.
     pub(crate) fn happened<T>(&self, see: impl FnMut(&Told) -> Option<T>) -> Option<T> {
         let mut seen = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(told) = seen.0.try_recv() {
@@ -194,7 +192,7 @@ impl Gateway {
         seen.1.iter().map(|told| &**told).find_map(see)
     }
 
-    /// Waits until something happened.
+    /// Waits for an event that `see` accepts.
     pub(crate) fn expect<T>(&self, what: &str, mut see: impl FnMut(&Told) -> Option<T>) -> T {
         let mut found = None;
         wait_until(what, || {
@@ -204,7 +202,7 @@ impl Gateway {
         found.unwrap()
     }
 
-    /// Waits until the core told of something.
+    /// Waits for an event of the core that `see` accepts.
     pub(crate) fn expect_event<T>(
         &self,
         what: &str,
@@ -221,8 +219,8 @@ impl Gateway {
         })
     }
 
-    /// What it knows, for people who look for the reason of a failure.
-    fn confess(&self) {
+    /// Prints the gateway's state, for the analysis of a failed test.
+    fn print_state(&self) {
         let told = self.runtime.block_on(async {
             tokio::time::timeout(PATIENCE, async {
                 (
@@ -241,7 +239,7 @@ impl Gateway {
         });
     }
 
-    /// Ends it, and waits for its threads.
+    /// Shuts down at once and waits for the threads.
     pub(crate) fn end(&mut self) {
         if let Some(running) = self.running.take() {
             let _ = self.ask(self.handle.shut_down(Duration::ZERO));
@@ -253,7 +251,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.confess();
+            self.print_state();
         } else {
             self.end();
         }
@@ -261,26 +259,26 @@ impl Drop for Gateway {
     }
 }
 
-/// One of the few that may run.
-struct Turn;
+/// One of the `RUNNING_MAX` gateways that may run.
+struct Slot;
 
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-impl Turn {
-    fn take() -> Turn {
+impl Slot {
+    fn take() -> Slot {
         let (running, freed) = &RUNNING;
         let began = Instant::now();
         let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard = freed
-            .wait_while(guard, |running| *running >= AT_ONCE)
+            .wait_while(guard, |running| *running >= RUNNING_MAX)
             .unwrap_or_else(PoisonError::into_inner);
         *guard += 1;
-        assert!(began.elapsed() < Duration::from_secs(600), "nobody's turn ends");
-        Turn
+        assert!(began.elapsed() < Duration::from_secs(600), "no running gateway ended");
+        Slot
     }
 }
 
-impl Drop for Turn {
+impl Drop for Slot {
     fn drop(&mut self) {
         let (running, freed) = &RUNNING;
         *running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;

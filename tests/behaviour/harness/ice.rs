@@ -1,4 +1,4 @@
-//! Connectivity checks by hand.
+//! Connectivity checks of ICE (RFC 8445).
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,6 @@ use evenkeel_server::control::{Opened, Reached};
 
 use super::Phone;
 
-/// What a client proves itself with.
 pub(crate) struct Credentials {
     pub(crate) ufrag: String,
     pub(crate) password: String,
@@ -36,7 +35,7 @@ impl Credentials {
         phone.send(&check);
     }
 
-    /// What the gateway took the phone's address for, if it answered a check.
+    /// The mapped address of the first answer to a check.
     pub(crate) fn mapped(&self, phone: &Phone) -> Option<SocketAddr> {
         let answers = phone.other.iter().filter(|bytes| is_stun(bytes));
         answers.filter_map(|bytes| Response::parse(bytes).ok()).find_map(|response| {
@@ -49,7 +48,6 @@ impl Credentials {
     }
 }
 
-/// Whether a check carries USE-CANDIDATE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Nominate {
     Yes,

@@ -1,4 +1,4 @@
-//! The world around a gateway: nodes, phones, offers, and patience.
+//! Nodes, phones and offers around a gateway.
 
 mod degradation_plugin;
 mod gateway;
@@ -9,25 +9,25 @@ mod phone;
 mod process;
 mod routing_plugin;
 
-pub(crate) use degradation_plugin::{Fails, thrifty};
+pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
-pub(crate) use phone::{Heard, Phone, complete, continuous, talk, talk_for};
-pub(crate) use process::{Beside, Process};
-pub(crate) use routing_plugin::{Manner, plugin};
+pub(crate) use phone::{Heard, Phone, assert_complete, assert_continuous, talk, talk_for};
+pub(crate) use process::{AgentFiles, Process};
+pub(crate) use routing_plugin::{Behaviour, routing_plugin};
 
 use std::time::{Duration, Instant};
 
-/// For what must happen: generous, since other things run on this machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of conditions; generous, because tests share the machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Waits for the thing itself.
+/// Polls until the condition holds.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }

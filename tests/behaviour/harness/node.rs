@@ -1,4 +1,4 @@
-//! Sample nodes in threads, which die and come back.
+//! Sample nodes in threads, which can be killed and restarted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +10,13 @@ use evenkeel_lab::sample_node::{
 };
 use evenkeel_media::trunk::message::Secret;
 
-/// What gateway and nodes sign with.
 pub(crate) const SECRET: &[u8] = b"what both ends know of each other";
 
-/// A node, alive or not.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     options: Options,
-    /// The driver by which the gateway speaks with it, in words of its configuration.
+    /// Lines of its `[[node]]` table that select the driver.
     driver: String,
     region: String,
     zone: String,
@@ -32,38 +30,37 @@ struct Alive {
 }
 
 impl Node {
-    /// A rewriting node with trunk legs, named `<region>-<zone><number>`.
+    /// A node with trunk legs that rewrites RTP; its name is `<region>-<zone><number>`.
     pub(crate) fn agent(name: &str) -> Node {
         Node::start(name, "127.0.0.1:0", "driver = \"agent\"\nsecret_file = \"secret\"", |_| {})
     }
 
-    /// A node with trunk legs that leaves packets as they came.
-    pub(crate) fn untouched(name: &str) -> Node {
+    /// A node with trunk legs that forwards packets unchanged.
+    pub(crate) fn unchanged(name: &str) -> Node {
         Node::start(name, "127.0.0.1:0", "driver = \"agent\"\nsecret_file = \"secret\"", |o| {
             o.numbers = Numbers::Untouched;
         })
     }
 
-    /// One that does not even write its number into their test headers: two of them deliver copies.
-    pub(crate) fn copying(name: &str) -> Node {
+    /// A node that does not write its number into the test header either, so that two nodes deliver equal copies.
+    pub(crate) fn identical(name: &str) -> Node {
         Node::with(name, "127.0.0.1:0", |options| {
             options.numbers = Numbers::Untouched;
             options.stamps = Stamps::No;
         })
     }
 
-    /// A node with trunk legs and these options.
     pub(crate) fn with(name: &str, listen: &str, change: impl FnOnce(&mut Options)) -> Node {
         Node::start(name, listen, "driver = \"agent\"\nsecret_file = \"secret\"", change)
     }
 
-    /// A node with port legs, probed this way; all that it hears are in one room, or each alone.
+    /// A node with port legs and this probe. Its clients share one room, or are each alone.
     pub(crate) fn plain(name: &str, probe: &str, room: PlainRoom) -> Node {
         let driver = format!("driver = \"plain\"\nprobe = \"{probe}\"");
         Node::start(name, "127.0.0.1:0", &driver, |options| options.plain_room = room)
     }
 
-    /// To which the gateway sends nothing of its own but probes.
+    /// Probes are then the only packets that the gateway sends on its own.
     pub(crate) fn without_canaries(mut self) -> Node {
         self.driver.push_str("\ncanary = false");
         self
@@ -87,7 +84,7 @@ impl Node {
         node
     }
 
-    /// As it stands in `evenkeel.toml`.
+    /// Its `[[node]]` table.
     pub(crate) fn text(&self) -> String {
         let Node { name, address, driver, region, zone, .. } = self;
         format!(
@@ -96,12 +93,12 @@ impl Node {
         )
     }
 
-    /// What it stamps packets with.
+    /// The number in the test headers of packets that it forwarded.
     pub(crate) fn number(&self) -> u32 {
         number_of(&self.name)
     }
 
-    /// Comes up, knowing nothing of before, at the address it had.
+    /// Starts it at the address it had, without state.
     pub(crate) fn revive(&mut self) {
         self.options.listen = self.address;
         let node = SampleNode::bind(self.options.clone()).unwrap();
@@ -111,19 +108,18 @@ impl Node {
         self.alive = Some(Alive { ending, stopped, thread });
     }
 
-    /// Is gone without a word; its socket is closed when this returns.
+    /// Ends it without notice; its socket is closed on return.
     pub(crate) fn kill(&mut self) -> Counters {
-        let alive = self.alive.take().expect("only who lives can be killed");
+        let alive = self.alive.take().expect("the node runs");
         alive.ending.store(true, Ordering::Relaxed);
         alive.thread.join().unwrap()
     }
 
-    /// The same, whatever it counted.
     pub(crate) fn die(&mut self) {
         self.kill();
     }
 
-    /// Its socket stays open and nobody reads from it, as with a stopped process; or somebody does again.
+    /// Stops or resumes reading; the socket stays open, as with a process under SIGSTOP.
     pub(crate) fn stop(&self, stopped: bool) {
         self.alive.as_ref().unwrap().stopped.store(stopped, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What clients want.
+//! Session requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use evenkeel_server::control::{Opened, Reached, Wanted};
 
 use super::Phone;
 
-/// A call with voice (111) and video (96), RTCP muxed.
+/// A call with audio (111), video (96) and muxed RTCP.
 pub(crate) fn offer(room: &str, ingress: Ingress) -> Wanted {
     let stream = |kind, number, codec: &str, clock_rate, feedback| Stream {
         kind,
@@ -37,12 +37,10 @@ pub(crate) fn offer(room: &str, ingress: Ingress) -> Wanted {
     }
 }
 
-/// The address of this phone, declared.
 pub(crate) fn declared(phone: &Phone) -> Ingress {
     Ingress::Udp(Identity::Declared { address: phone.address(), rtcp: None })
 }
 
-/// Where it is reached by UDP.
 pub(crate) fn udp_of(opened: &Opened) -> SocketAddr {
     match &opened.ingress {
         Reached::Udp { address, .. } => *address,
@@ -50,7 +48,6 @@ pub(crate) fn udp_of(opened: &Opened) -> SocketAddr {
     }
 }
 
-/// How it is reached by QUIC.
 pub(crate) fn quic_of(opened: &Opened) -> evenkeel_lab::client::QuicWay {
     match opened.ingress {
         Reached::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {

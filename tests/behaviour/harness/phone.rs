@@ -1,4 +1,4 @@
-//! A client as a plain socket: it sends what it is told to and keeps all that comes.
+//! A client on a plain UDP socket, which keeps all packets that it receives.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,28 +8,23 @@ use evenkeel_media::{demux, rtp};
 
 use super::PATIENCE;
 
-/// Voice comes every 20 ms.
+/// The packet interval of audio.
 const PACE: Duration = Duration::from_millis(20);
 
-/// A phone.
 pub(crate) struct Phone {
     pub(crate) socket: UdpSocket,
-    /// Where it sends.
-    pub(crate) to: SocketAddr,
-    /// Its number, by which packets say whose they are.
+    pub(crate) target: SocketAddr,
+    /// Identifies its packets in the test header.
     pub(crate) number: u64,
     pub(crate) voice: Track,
     pub(crate) video: Track,
-    /// Whether it sends video too.
-    pub(crate) films: bool,
-    /// RTP that came.
+    pub(crate) sends_video: bool,
     pub(crate) heard: Vec<Heard>,
-    /// Everything else that came.
+    /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
     due: Instant,
 }
 
-/// An RTP packet that came.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) header: rtp::Header,
@@ -38,7 +33,6 @@ pub(crate) struct Heard {
     pub(crate) length: usize,
 }
 
-/// One of its streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Track {
     pub(crate) payload_type: u8,
@@ -47,13 +41,11 @@ pub(crate) struct Track {
     pub(crate) timestamp: u32,
     pub(crate) step: u32,
     pub(crate) size: usize,
-    /// Packets so far.
     pub(crate) sent: u64,
     pub(crate) stream: u8,
 }
 
 impl Track {
-    /// The next packet of it.
     pub(crate) fn packet(&mut self, session: u64) -> Vec<u8> {
         let mark = Mark { session, number: self.sent, sent_ns: 0, node: 0, stream: self.stream };
         let mut payload = Vec::new();
@@ -76,7 +68,6 @@ impl Track {
 }
 
 impl Phone {
-    /// On IPv4 loopback.
     pub(crate) fn new(number: u64) -> Phone {
         Phone::on("127.0.0.1:0", number)
     }
@@ -95,12 +86,12 @@ impl Phone {
             stream,
         };
         Phone {
-            to: socket.local_addr().unwrap(),
+            target: socket.local_addr().unwrap(),
             socket,
             number,
             voice: track(111, 0, 960),
             video: track(96, 1, 1_800),
-            films: false,
+            sends_video: false,
             heard: Vec::new(),
             other: Vec::new(),
             due: Instant::now(),
@@ -111,26 +102,25 @@ impl Phone {
         self.socket.local_addr().unwrap()
     }
 
-    /// From now on its packets go there.
-    pub(crate) fn dial(&mut self, to: SocketAddr) {
-        self.to = to;
+    pub(crate) fn set_target(&mut self, target: SocketAddr) {
+        self.target = target;
     }
 
-    /// Sends one packet of each of its streams.
-    pub(crate) fn speak(&mut self) {
+    /// Sends one packet of each stream.
+    pub(crate) fn send_media(&mut self) {
         let voice = self.voice.packet(self.number);
         self.send(&voice);
-        if self.films {
+        if self.sends_video {
             let video = self.video.packet(self.number);
             self.send(&video);
         }
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
-        self.socket.send_to(packet, self.to).unwrap();
+        self.socket.send_to(packet, self.target).unwrap();
     }
 
-    /// Takes in what is there, waiting a millisecond for the first.
+    /// Receives what is queued; waits a millisecond for the first packet.
     pub(crate) fn listen(&mut self) {
         let mut buffer = [0; 4_096];
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
@@ -146,24 +136,22 @@ impl Phone {
         }
     }
 
-    /// What it heard of one stream of a phone.
-    pub(crate) fn heard_of(&self, number: u64, stream: u8) -> Vec<Heard> {
+    pub(crate) fn heard_from(&self, number: u64, stream: u8) -> Vec<Heard> {
         let is = |heard: &&Heard| heard.mark.session == number && heard.mark.stream == stream;
         self.heard.iter().filter(is).cloned().collect()
     }
 
-    /// How much it heard of voice of a phone.
-    pub(crate) fn voices_of(&self, number: u64) -> usize {
-        self.heard_of(number, 0).len()
+    pub(crate) fn audio_from(&self, number: u64) -> usize {
+        self.heard_from(number, 0).len()
     }
 
-    /// Whether the last thing it heard passed the node with this number.
-    pub(crate) fn hears_by(&self, node: u32) -> bool {
+    /// True if the last packet came through this node.
+    pub(crate) fn last_heard_via(&self, node: u32) -> bool {
         self.heard.last().is_some_and(|heard| heard.mark.node == node)
     }
 }
 
-/// They talk, each at its pace, until something holds.
+/// Sends audio and video of all phones, each at its pace, until the condition holds.
 pub(crate) fn talk(
     phones: &mut [&mut Phone],
     what: &str,
@@ -171,44 +159,44 @@ pub(crate) fn talk(
 ) {
     let deadline = Instant::now() + PATIENCE;
     while !until(phones) {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         for phone in phones.iter_mut() {
             let now = Instant::now();
             if now >= phone.due {
                 phone.due = now.max(phone.due + PACE);
-                phone.speak();
+                phone.send_media();
             }
             phone.listen();
         }
     }
 }
 
-/// They talk for so many packets, and then listen until nobody hears anything more that was on its way.
+/// Sends this many packets per phone.
 pub(crate) fn talk_for(phones: &mut [&mut Phone], packets: u64) {
     let goal: Vec<u64> = phones.iter().map(|phone| phone.voice.sent + packets).collect();
-    talk(phones, "they say what they have to", |phones| {
+    talk(phones, "all packets are sent", |phones| {
         phones.iter().zip(&goal).all(|(phone, goal)| phone.voice.sent >= *goal)
     });
 }
 
-/// One stream as a receiver sees it: one SSRC, nothing twice, numbers that go on, time that does not go back (packets of a frame share one). How many
-/// numbers are missing.
-pub(crate) fn continuous(heard: &[Heard]) -> u64 {
+/// Asserts that a receiver sees one stream: one SSRC, no duplicate, sequence numbers in order, timestamps that do not go back
+/// (packets of a frame share one). Returns how many sequence numbers are missing.
+pub(crate) fn assert_continuous(heard: &[Heard]) -> u64 {
     let mut missing = 0;
     for pair in heard.windows(2) {
         let (before, after) = (&pair[0].header, &pair[1].header);
-        assert_eq!(before.ssrc, after.ssrc, "another stream: {pair:?}");
+        assert_eq!(before.ssrc, after.ssrc, "SSRC changed: {pair:?}");
         let step = after.sequence.wrapping_sub(before.sequence);
         assert!((1..500).contains(&step), "a step of {step}: {pair:?}");
         let elapsed = after.timestamp.wrapping_sub(before.timestamp);
-        assert!(elapsed < 20 * 48_000, "time went {elapsed}: {pair:?}");
+        assert!(elapsed < 20 * 48_000, "timestamp step of {elapsed}: {pair:?}");
         missing += u64::from(step - 1);
     }
     missing
 }
 
-/// Every packet of a stream that was sent is among these, once, from this one on.
-pub(crate) fn complete(heard: &[Heard], first: u64, sent: u64) {
+/// Asserts that the packets are those from `first` to `sent`, each once and in order.
+pub(crate) fn assert_complete(heard: &[Heard], first: u64, sent: u64) {
     let numbers: Vec<u64> = heard.iter().map(|heard| heard.mark.number).collect();
     let expected: Vec<u64> = (first..sent).collect();
     assert_eq!(numbers, expected);

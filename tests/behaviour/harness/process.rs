@@ -1,4 +1,4 @@
-//! Processes of their own: media servers, and agents beside them.
+//! Media servers and agents that run as processes.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,10 +11,9 @@ use nix::unistd::Pid;
 use super::SECRET;
 use crate::binary::evenkeel;
 
-/// An `evenkeel` of its own, killed when this is dropped.
+/// An `evenkeel` process, killed on drop.
 pub(crate) struct Process {
     child: Child,
-    /// Where it said that it listens.
     pub(crate) address: SocketAddr,
 }
 
@@ -30,19 +29,19 @@ impl Process {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let address = said["listening"].as_str().unwrap().parse().unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = line["listening"].as_str().unwrap().parse().unwrap();
         Process { child, address }
     }
 
-    /// A media server that knows nothing of trunks: it sends back what it gets.
+    /// A media server without trunk support, which echoes media.
     pub(crate) fn server(name: &str, listen: &str) -> Process {
         Process::start(&["sample-node", "--name", name, "--listen", listen])
     }
 
-    /// A media server that ends trunks by itself.
-    pub(crate) fn node(name: &str, place: &Beside) -> Process {
-        let secret = place.folder.join("secret");
+    /// A media server that speaks the trunk protocol itself.
+    pub(crate) fn node(name: &str, files: &AgentFiles) -> Process {
+        let secret = files.folder.join("secret");
         let secret = secret.to_str().unwrap();
         let listen = "127.0.0.1:0";
         Process::start(&["sample-node", "--name", name, "--listen", listen, "--secret", secret])
@@ -52,7 +51,6 @@ impl Process {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
-    /// SIGKILL, and reaped.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -61,32 +59,32 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The place of an agent's files, gone when this is dropped.
-pub(crate) struct Beside {
+/// The folder of an agent's files, removed on drop.
+pub(crate) struct AgentFiles {
     folder: PathBuf,
 }
 
-impl Beside {
-    pub(crate) fn new(name: &str) -> Beside {
+impl AgentFiles {
+    pub(crate) fn new(name: &str) -> AgentFiles {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("agent-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        Beside { folder }
+        AgentFiles { folder }
     }
 
-    /// What a daemon leaves in its pid file.
-    pub(crate) fn note(&self, process: &Process) {
+    /// Writes the pid file, as a daemon would.
+    pub(crate) fn write_pid(&self, process: &Process) {
         std::fs::write(self.folder.join("pid"), format!("{}\n", process.child.id())).unwrap();
     }
 
-    /// An agent that watches the process of the pid file, with more in its configuration.
+    /// Starts an agent that watches the process of the pid file; `more` is appended to its configuration.
     pub(crate) fn agent(&self, more: &str) -> Process {
         let config = self.folder.join("agent.toml");
         let text = format!(
@@ -97,7 +95,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for AgentFiles {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }

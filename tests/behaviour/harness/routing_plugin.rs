@@ -1,29 +1,26 @@
-//! Plugins for routing, written by hand: they keep the contract but for what is asked of them.
+//! Routing plugins in WAT that follow the contract except for one behaviour.
 
 use serde_json::json;
 use wit_component::StringEncoding;
 use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{Resolve, WorldItem};
 
-/// How a plugin behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Manner {
-    /// It places every room on the node with this number.
+pub(crate) enum Behaviour {
+    /// Places each room on this node.
     Places(u32),
-    /// It does so for rooms with a smaller number than this, and traps over the others.
+    /// Places rooms with a smaller number than the second on the first, and traps on others.
     TrapsFromRoom(u32, u64),
-    /// It traps over every question.
     Traps,
-    /// It never ends.
     NeverEnds,
-    /// It asks for more memory until it gets none.
+    /// Grows its memory until that fails.
     EatsMemory,
-    /// It places every room on the node with this number, and starts only where the catalog is no longer than this.
+    /// Places each room on the first; starts only with a catalog of at most the second's length.
     StartsWithin(u32, u32),
 }
 
-impl Manner {
-    /// What it does when it is to place a room, whose number is the second parameter.
+impl Behaviour {
+    /// The body of `place`; the room's number is the second parameter.
     fn place(self) -> String {
         let answer = |node| {
             format!(
@@ -34,27 +31,26 @@ impl Manner {
             )
         };
         match self {
-            Manner::Places(node) | Manner::StartsWithin(node, _) => answer(node),
-            Manner::TrapsFromRoom(node, room) => format!(
+            Behaviour::Places(node) | Behaviour::StartsWithin(node, _) => answer(node),
+            Behaviour::TrapsFromRoom(node, room) => format!(
                 "(if (i64.ge_u (local.get 1) (i64.const {room})) (then unreachable)) {}",
                 answer(node)
             ),
-            Manner::Traps => "unreachable".into(),
-            Manner::NeverEnds => "(loop $again br $again) unreachable".into(),
-            Manner::EatsMemory => "(loop $again
+            Behaviour::Traps => "unreachable".into(),
+            Behaviour::NeverEnds => "(loop $again br $again) unreachable".into(),
+            Behaviour::EatsMemory => "(loop $again
                  (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"
                 .into(),
         }
     }
 }
 
-/// A routing plugin that behaves like this.
-pub(crate) fn plugin(manner: Manner) -> Vec<u8> {
+pub(crate) fn routing_plugin(behaviour: Behaviour) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/wit/policy.wit");
     let package = resolve.push_file(contract).unwrap();
     let world = resolve.select_world(&[package], Some("routing-policy")).unwrap();
-    let mut module = wat::parse_str(text(&resolve, world, manner)).unwrap();
+    let mut module = wat::parse_str(text(&resolve, world, behaviour)).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .unwrap();
     let manifest = json!({
@@ -68,9 +64,8 @@ pub(crate) fn plugin(manner: Manner) -> Vec<u8> {
     module
 }
 
-/// A module with what the world asks for. Where nothing was written memory is zero, which says: all is well, and that
-/// nothing is to change.
-fn text(resolve: &Resolve, world: wit_parser::WorldId, manner: Manner) -> String {
+/// A module with all exports of the world. Unwritten memory is zero, which encodes success and no change.
+fn text(resolve: &Resolve, world: wit_parser::WorldId, behaviour: Behaviour) -> String {
     let mut text = String::from(
         r#"(module (memory (export "memory") 2)
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65536)"#,
@@ -80,17 +75,19 @@ fn text(resolve: &Resolve, world: wit_parser::WorldId, manner: Manner) -> String
         for (name, function) in &resolve.interfaces[*id].functions {
             let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
             let types = |types: &[WasmType]| {
-                types.iter().map(|&kind| word(kind)).collect::<Vec<_>>().join(" ")
+                types.iter().map(|&kind| wasm_type(kind)).collect::<Vec<_>>().join(" ")
             };
-            let body = match (name.as_str(), manner) {
-                ("catalog", Manner::StartsWithin(_, most)) => {
+            let body = match (name.as_str(), behaviour) {
+                ("catalog", Behaviour::StartsWithin(_, most)) => {
                     format!("(if (i32.gt_u (local.get 1) (i32.const {most})) (then unreachable))")
                 }
                 ("catalog", _) => String::new(),
-                ("place", _) => manner.place(),
+                ("place", _) => behaviour.place(),
                 ("init", _) => "(i32.const 3072)".into(),
-                (_, Manner::Traps | Manner::NeverEnds | Manner::EatsMemory) => manner.place(),
-                // Nothing to say about rooms that stand.
+                (_, Behaviour::Traps | Behaviour::NeverEnds | Behaviour::EatsMemory) => {
+                    behaviour.place()
+                }
+                // No change for existing rooms.
                 _ => "(i32.const 3072)".into(),
             };
             let export = format!("{}#{name}", resolve.name_world_key(key));
@@ -104,7 +101,7 @@ fn text(resolve: &Resolve, world: wit_parser::WorldId, manner: Manner) -> String
     text
 }
 
-fn word(kind: WasmType) -> &'static str {
+fn wasm_type(kind: WasmType) -> &'static str {
     match kind {
         WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32",
         WasmType::I64 | WasmType::PointerOrI64 => "i64",
