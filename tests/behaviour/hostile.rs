@@ -92,7 +92,7 @@ fn hidden_state_plugin_is_rolled_back_and_barred() {
     let standing = || gateway.ask(gateway.handle.policies()).unwrap().remove(0);
     let shipped = standing().revision;
 
-    let hides = one("memory of what it was asked");
+    let hides = guest("hidden state");
     let push =
         || gateway.ask(gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None));
     // On a busy machine the first answers may be left unchecked.
@@ -118,7 +118,7 @@ fn hidden_state_in_shadow_ends_the_rollout() {
     let (gateway, mut ann) = gateway_with_ladder(&node);
     let life = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).life;
 
-    let hides = one("memory of what it was asked");
+    let hides = guest("hidden state");
     let caught = (0..5).any(|_| {
         let wish = Wish { shadow: true, ..Wish::default() };
         let pushing =

@@ -1,19 +1,18 @@
-//! The binary under test: the one that was built along with the tests, or built once with their profile.
+//! The `evenkeel` binary under test: built along with the tests, or on first use with their profile.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Variables beside `CARGO_PKG_*` that a test is told of its own package.
-const TOLD: [&str; 4] =
+/// Variables beside `CARGO_PKG_*` that cargo sets for the test's own package.
+const PACKAGE_VARIABLES: [&str; 4] =
     ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
-/// Where `evenkeel` is, for who built it already: a run of the whole workspace did, and it by itself would want other
-/// features of what it depends on, which is minutes of compiling.
+/// The path of an `evenkeel` that is built already. A build of that package alone would select other features of its
+/// dependencies and compile for minutes.
 const BUILT: &str = "EVENKEEL_BUILT";
 
-/// `evenkeel`, as it is built from what is here now.
 pub(crate) fn evenkeel() -> &'static Path {
     static EVENKEEL: OnceLock<PathBuf> = OnceLock::new();
     EVENKEEL.get_or_init(|| env::var_os(BUILT).map_or_else(build, PathBuf::from))
@@ -29,10 +28,11 @@ fn build() -> PathBuf {
         Some(profile) => profile,
     };
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo tells the test about its own package is not for the build: dependencies that read it would be built
-    // anew each time.
-    let told = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in told.filter(|name| name.starts_with("CARGO_PKG_") || TOLD.contains(&&**name)) {
+    // These variables belong to the test's package; dependencies that read them would be rebuilt each time.
+    let set = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in
+        set.filter(|name| name.starts_with("CARGO_PKG_") || PACKAGE_VARIABLES.contains(&&**name))
+    {
         cargo.env_remove(name);
     }
     let built = cargo
@@ -44,7 +44,7 @@ fn build() -> PathBuf {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .expect("cargo runs, as it ran this test");
+        .expect("cargo can be run");
     assert!(built.status.success(), "evenkeel cannot be built: {}", built.status);
     let messages = String::from_utf8_lossy(&built.stdout);
     let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
@@ -52,5 +52,5 @@ fn build() -> PathBuf {
         let ours = message["target"]["name"] == "evenkeel";
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
-    programs.next_back().expect("cargo says where the program is")
+    programs.next_back().expect("cargo reports the executable")
 }

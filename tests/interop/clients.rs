@@ -1,4 +1,4 @@
-//! Which real clients and servers are on this machine.
+//! Third-party clients and servers that are installed on this machine.
 
 use std::env;
 use std::io::Write as _;
@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A client or server that is not ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Client {
     GStreamer,
@@ -17,7 +16,7 @@ pub(crate) enum Client {
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Elements that pipelines here are made of, one or more of each package that `install` sets up.
+/// GStreamer elements that the pipelines use: at least one of each package that `install` sets up.
 const ELEMENTS: [&str; 10] = [
     "videotestsrc",
     "audiotestsrc",
@@ -31,11 +30,11 @@ const ELEMENTS: [&str; 10] = [
     "avdec_h264",
 ];
 
-/// Whether a test can run: its client is here. Else that is said and counted, past the harness, which hides what a
-/// test prints as long as it passes.
+/// True if the client is installed. Otherwise the skipped test is counted and reported on standard error directly,
+/// because the test harness hides the output of passing tests.
 ///
 /// # Panics
-/// The client is absent, and required.
+/// The client is absent, and clients are required.
 pub(crate) fn present(test: &str, client: Client) -> bool {
     if client.is_here() {
         return true;
@@ -49,11 +48,11 @@ pub(crate) fn present(test: &str, client: Client) -> bool {
     let line = format!(
         "skipped: {test}: {name} is not installed (run make clients); {skipped} skipped so far\n"
     );
-    let _nobody_reads = std::io::stderr().write_all(line.as_bytes());
+    let _closed = std::io::stderr().write_all(line.as_bytes());
     false
 }
 
-/// The interpreter that knows aioquic.
+/// The Python interpreter with aioquic.
 pub(crate) fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop-venv/bin/python")
 }

@@ -1,5 +1,5 @@
-//! The demo as people run it, smaller. What depends on how busy the machine is is not asserted here: gaps, and packets
-//! lost to a machine that stood still; `make demo` judges those.
+//! The demo with fewer sessions. Gaps and packet loss depend on the machine's load and are not asserted here; `make demo`
+//! checks them.
 
 use std::process::{Command, Stdio};
 
@@ -8,17 +8,18 @@ use serde_json::Value;
 use crate::binary::evenkeel;
 
 #[test]
-fn demo_plays_all_acts_and_reports_them_as_one_object() {
+fn demo_reports_all_acts_as_one_json_object() {
     let output = Command::new(evenkeel())
         .args(["demo", "--json", "--sessions", "100"])
         .stdin(Stdio::null())
         .output()
         .expect("the demo runs");
     let progress = String::from_utf8_lossy(&output.stderr);
-    let words = String::from_utf8_lossy(&output.stdout);
-    let last = words.lines().last().unwrap_or_else(|| panic!("it reports; it said:\n{progress}"));
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    let last =
+        output_text.lines().last().unwrap_or_else(|| panic!("no report; stderr:\n{progress}"));
     let report: Value = serde_json::from_str(last).expect("the last line is JSON");
-    assert_eq!(report["ok"], output.status.success(), "the exit code says the same");
+    assert_eq!(report["ok"], output.status.success(), "the exit code agrees");
 
     let number = |pointer: &str| {
         report

@@ -1,4 +1,4 @@
-//! ffmpeg talks to ffmpeg, RTCP on its own port, while the node between them is killed.
+//! ffmpeg streams to ffmpeg with RTCP on its own port, while the node between them is killed.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,23 +14,22 @@ use crate::process::Process;
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
 
-/// A hiccup; what the gateway takes by itself is measured elsewhere.
+/// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);
 
-/// One medium as ffmpeg is told of it.
+/// A stream with its ffmpeg arguments.
 struct Medium {
     name: &'static str,
     media: Media,
     payload_type: u8,
     clock_rate: u32,
-    /// Steps of the timestamp: none within a frame, one from frame to frame.
+    /// The timestamp step between frames; packets of one frame share a timestamp.
     frame: u32,
-    /// What it is made of, and how it is encoded.
     source: &'static [&'static str],
-    /// `m=` and `a=rtpmap:` of the receiver's description.
+    /// The media type of `m=` and the encoding of `a=rtpmap:` in the receiver's SDP.
     kind: &'static str,
     map: &'static str,
-    /// Frames decoded before the kill, and as many again after it: two seconds.
+    /// Frames decoded before the kill and again after it: two seconds.
     frames: usize,
 }
 
@@ -68,7 +67,7 @@ fn vp8() -> Medium {
         payload_type: 96,
         clock_rate: 90_000,
         frame: 3_600,
-        // ffmpeg does not hear requests for key frames, so it makes one twice a second.
+        // ffmpeg ignores key frame requests, so it produces two key frames a second.
         source: &[
             "-f",
             "lavfi",
@@ -106,31 +105,31 @@ fn ffmpeg() -> Command {
     command
 }
 
-/// When the frames that were decoded are to be shown, in order; a line of `framecrc` is one of them.
+/// Presentation times of decoded frames; each line of `framecrc` is one frame.
 fn shown(lines: &[String], clock_rate: u32) -> Vec<Duration> {
     let frames = lines.iter().filter(|line| !line.starts_with('#'));
     let time = |line: &String| line.split(',').nth(2)?.trim().parse::<f64>().ok();
     frames.filter_map(time).map(|at| Duration::from_secs_f64(at / f64::from(clock_rate))).collect()
 }
 
-/// Sends a medium from the addresses the offer declared, straight to the gateway; receives it through a tap.
-fn plays_through_a_kill(medium: &Medium) {
+/// Sends from the declared addresses directly to the gateway, and receives through a tap.
+fn assert_stream_survives_kill(medium: &Medium) {
     let mut stage = Stage::set(&format!("ffmpeg-{}", medium.name), "");
     let room = medium.name;
     let media = || vec![medium.media.clone()];
     let (rtp, rtcp) = free_pair();
-    let talks = stage.open(&own_port(offer(room, declared(rtp, Some(rtcp)), media())));
+    let outgoing = stage.open(&own_port(offer(room, declared(rtp, Some(rtcp)), media())));
     let tap = Tap::bind();
     let ingress = declared(tap.rtp(), Some(tap.rtcp()));
-    let hears = stage.open(&own_port(offer(room, ingress, media())));
-    let node = talks.route[0].node.clone();
+    let incoming = stage.open(&own_port(offer(room, ingress, media())));
+    let node = outgoing.route[0].node.clone();
 
     let (rtp_in, rtcp_in) = free_pair();
     let lane = Lane { payload_type: medium.payload_type, rtp: rtp_in, rtcp: rtcp_in };
-    let tap = tap.run(&hears.udp.expect("by UDP"), vec![lane]);
+    let tap = tap.run(&incoming.udp.expect("by UDP"), vec![lane]);
     let receiving = receive(medium, rtp_in, &stage);
 
-    let to = talks.udp.expect("by UDP");
+    let to = outgoing.udp.expect("by UDP");
     let url = format!(
         "rtp://{}?rtcpport={}&localrtpport={}&localrtcpport={}&pkt_size=1200",
         to.addresses[0],
@@ -153,7 +152,7 @@ fn plays_through_a_kill(medium: &Medium) {
     let death = Death { killed, moved: Instant::now() };
     let at_switch = receiving.look(|lines| shown(lines, 1).len());
     decoded(at_switch + medium.frames);
-    // ffmpeg reports every five seconds.
+    // ffmpeg sends a report every five seconds.
     tap.wait_for("sender report", |books| books.sender_reports > 0);
 
     let sessions = stage.read("/v1/sessions");
@@ -174,11 +173,11 @@ fn plays_through_a_kill(medium: &Medium) {
     );
 
     assert_eq!(findings.breaks, [""; 0]);
-    assert_eq!(findings.ssrcs.len(), 1, "the SSRC was kept");
+    assert_eq!(findings.ssrcs.len(), 1, "the SSRC is unchanged");
     assert!(findings.gap <= GAP_MAX, "{findings}");
     assert!(longest <= GAP_MAX + Duration::from_millis(500), "nothing decoded for {longest:?}");
-    assert_eq!(books.strange, 0, "packets that are nobody's");
-    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "nobody hung up");
+    assert_eq!(books.strange, 0, "unexpected packets");
+    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "no session ended");
 }
 
 fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
@@ -198,15 +197,15 @@ fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
 }
 
 #[test]
-fn ffmpeg_goes_on_hearing_opus_when_the_node_between_is_killed() {
-    if present("ffmpeg_goes_on_hearing_opus_when_the_node_between_is_killed", Client::Ffmpeg) {
-        plays_through_a_kill(&opus());
+fn ffmpeg_opus_continues_when_node_killed() {
+    if present("ffmpeg_opus_continues_when_node_killed", Client::Ffmpeg) {
+        assert_stream_survives_kill(&opus());
     }
 }
 
 #[test]
-fn ffmpeg_goes_on_seeing_vp8_when_the_node_between_is_killed() {
-    if present("ffmpeg_goes_on_seeing_vp8_when_the_node_between_is_killed", Client::Ffmpeg) {
-        plays_through_a_kill(&vp8());
+fn ffmpeg_vp8_continues_when_node_killed() {
+    if present("ffmpeg_vp8_continues_when_node_killed", Client::Ffmpeg) {
+        assert_stream_survives_kill(&vp8());
     }
 }

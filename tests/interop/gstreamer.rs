@@ -1,4 +1,4 @@
-//! GStreamer talks to GStreamer, voice and picture, while the node between them is killed.
+//! GStreamer sends audio and video to GStreamer, while the node between them is killed.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -13,17 +13,17 @@ use crate::process::Process;
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
 
-/// Pictures decoded before the kill, and as many again after it: two seconds each.
+/// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;
-/// The same of voice.
+/// The same for audio.
 const VOICE: usize = 100;
-/// A hiccup; past it people ask whether the other is still there. What the gateway takes by itself is measured elsewhere.
+/// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);
 
 const OPUS: u8 = 111;
 const H264: u8 = 96;
 
-/// Key frames only when asked for one: after the first there is none, unless somebody asks.
+/// After the first key frame the encoder sends one only on request.
 const PICTURE: &str = "videotestsrc is-live=true pattern=ball \
     ! video/x-raw,width=320,height=240,framerate=25/1 \
     ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=300 key-int-max=100000 \
@@ -31,7 +31,6 @@ const PICTURE: &str = "videotestsrc is-live=true pattern=ball \
 const SOUND: &str = "audiotestsrc is-live=true wave=pink-noise samplesperbuffer=960 \
     ! audio/x-raw,rate=48000,channels=1 ! opusenc ! rtpopuspay pt=111";
 
-/// Two ports of one medium, where GStreamer takes RTP and RTCP.
 #[derive(Clone, Copy)]
 struct Ports {
     rtp: SocketAddr,
@@ -57,7 +56,7 @@ fn udp_sink(to: SocketAddr) -> String {
     format!("udpsink host={} port={} sync=false async=false", to.ip(), to.port())
 }
 
-/// A pipeline that sends both media to one address, as a client does that bundles them.
+/// A pipeline that sends audio and video from one address (BUNDLE).
 fn sender(to: SocketAddr, picture: Ports, voice: Ports) -> String {
     let medium = |number: u8, source: &str, ports: Ports| {
         format!(
@@ -71,8 +70,8 @@ fn sender(to: SocketAddr, picture: Ports, voice: Ports) -> String {
     format!("rtpbin name=bin rtp-profile=avpf {first} {second}")
 }
 
-/// A pipeline that decodes both media and says so of every frame. After a loss it shows no picture until the next key
-/// frame, and asks for one.
+/// A pipeline that decodes both streams and logs each frame. After a loss it shows no video until the next key frame,
+/// and requests one.
 fn receiver(to: SocketAddr, picture: Ports, voice: Ports) -> String {
     let medium = |number: u8, caps: &str, decode: &str, name: &str, ports: Ports| {
         format!(
@@ -95,20 +94,20 @@ fn receiver(to: SocketAddr, picture: Ports, voice: Ports) -> String {
 }
 
 fn launch(name: &str, pipeline: &str, stage: &Stage) -> Process {
-    // Not by a shell: words are separated by spaces alone, and the quotes are for one.
+    // Arguments are split at spaces only, without a shell, so quotes are removed.
     let words = pipeline.split_whitespace().map(|word| word.replace('"', ""));
     let mut command = Command::new("gst-launch-1.0");
     Process::start(name, command.arg("-v").args(words), stage.folder())
 }
 
-/// When the frames that a sink got are to be shown, in order.
+/// Presentation times of the frames that reached a sink.
 fn shown(lines: &[String], sink: &str) -> Vec<Duration> {
     let frame = format!("GstFakeSink:{sink}: last-message = chain");
     let frames = lines.iter().filter(|line| line.contains(&frame));
     frames.filter_map(|line| clock(line.split("pts: ").nth(1)?.split(',').next()?)).collect()
 }
 
-/// `0:00:03.970595033`.
+/// Parses `0:00:03.970595033`.
 fn clock(text: &str) -> Option<Duration> {
     let mut parts = text.splitn(3, ':');
     let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
@@ -116,12 +115,12 @@ fn clock(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(hours * 3_600 + minutes * 60) + seconds)
 }
 
-/// The longest time between two frames that follow each other.
+/// The longest time between consecutive frames.
 fn longest(frames: &[Duration]) -> Duration {
     frames.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
 }
 
-/// Whether an H.264 packet begins a picture that needs no other (RFC 6184, 5.4; NAL unit type 5).
+/// True if an H.264 packet begins an IDR picture (RFC 6184, 5.4; NAL unit type 5).
 fn begins_key_frame(packet: &Packet) -> bool {
     const IDR: u8 = 5;
     const FU_A: u8 = 28;
@@ -135,30 +134,33 @@ fn begins_key_frame(packet: &Packet) -> bool {
 }
 
 #[test]
-fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
-    let test = "gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed";
+fn gstreamer_continues_when_rewriting_node_killed() {
+    let test = "gstreamer_continues_when_rewriting_node_killed";
     if !present(test, Client::GStreamer) {
         return;
     }
     let mut stage = Stage::set("gstreamer", "");
-    let moved = goes_on_decoding(&mut stage, &["node-down"]);
-    let standby = stage.end_node(moved["to"].as_str().expect("the room went somewhere"));
-    assert!(standby["pli"].as_u64() > Some(0), "the standby was not asked: {standby}");
+    let moved = assert_decoding_survives_kill(&mut stage, &["node-down"]);
+    let standby = stage.end_node(moved["to"].as_str().expect("the room moved"));
+    assert!(
+        standby["pli"].as_u64() > Some(0),
+        "no key frame was requested from the standby: {standby}"
+    );
 }
 
-/// One GStreamer hears and sees another; the node between them is killed, and the room moves for one of these causes.
-pub(crate) fn goes_on_decoding(stage: &mut Stage, causes: &[&str]) -> Value {
+/// Two GStreamer clients in one room; its node is killed, and the room moves for one of these causes.
+pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) -> Value {
     let (talker, listener) = (Tap::bind(), Tap::bind());
     let media = || vec![voice(), picture("h264")];
-    let talks = stage.open(&offer("studio", declared(talker.rtp(), None), media()));
-    let hears = stage.open(&offer("studio", declared(listener.rtp(), None), media()));
-    let node = talks.route[0].node.clone();
-    assert_eq!(hears.route[0].node, node, "a room is in one place");
+    let outgoing = stage.open(&offer("studio", declared(talker.rtp(), None), media()));
+    let incoming = stage.open(&offer("studio", declared(listener.rtp(), None), media()));
+    let node = outgoing.route[0].node.clone();
+    assert_eq!(incoming.route[0].node, node, "both are at one node");
 
     let (picture_in, voice_in) = (Ports::free(), Ports::free());
     let pipeline = receiver(listener.inside(), picture_in, voice_in);
     let lanes = vec![picture_in.lane(H264), voice_in.lane(OPUS)];
-    let listener = listener.run(&hears.udp.expect("by UDP"), lanes);
+    let listener = listener.run(&incoming.udp.expect("by UDP"), lanes);
     let receiving = launch("receiver", &pipeline, stage);
     receiving
         .wait_for("readiness", |lines| lines.iter().find(|line| line.contains("PLAYING")).cloned());
@@ -166,7 +168,7 @@ pub(crate) fn goes_on_decoding(stage: &mut Stage, causes: &[&str]) -> Value {
     let (picture_out, voice_out) = (Ports::free(), Ports::free());
     let pipeline = sender(talker.inside(), picture_out, voice_out);
     let lanes = vec![picture_out.lane(H264), voice_out.lane(OPUS)];
-    let talker = talker.run(&talks.udp.expect("by UDP"), lanes);
+    let talker = talker.run(&outgoing.udp.expect("by UDP"), lanes);
     let sending = launch("sender", &pipeline, stage);
 
     let decoded = |pictures: usize, frames: usize| {
@@ -180,12 +182,12 @@ pub(crate) fn goes_on_decoding(stage: &mut Stage, causes: &[&str]) -> Value {
     let moved = stage.kill_under(&node, "studio");
     let death = Death { killed, moved: Instant::now() };
     assert!(causes.iter().any(|cause| moved["cause"] == *cause), "{moved}");
-    // What was in flight and in the jitter buffer was decoded at the latest when twice as many are.
+    // Twice as many frames include all that was in flight or in the jitter buffer at the switch.
     let at_switch =
         receiving.look(|lines| (shown(lines, "picture").len(), shown(lines, "voice").len()));
     decoded(at_switch.0 + PICTURES, at_switch.1 + VOICE);
 
-    // Reports come every few seconds, when GStreamer pleases.
+    // GStreamer chooses when to report, every few seconds.
     listener
         .wait_for("reports both ways", |books| books.sender_reports > 0 && books.feedback_sent > 0);
     let status = stage.read("/v1/status");
@@ -200,7 +202,7 @@ pub(crate) fn goes_on_decoding(stage: &mut Stage, causes: &[&str]) -> Value {
     println!(
         "decoded before {before:?}, in all ({}, {}); longest between frames shown: picture {:.1?}, voice {:.1?}\n\
          picture on the wire: {by_picture}\nvoice on the wire: {by_voice}\n\
-         key frames asked for since the kill: {} of the sender; {moved}",
+         key frames requested from the sender since the kill: {}; {moved}",
         pictures.len(),
         frames.len(),
         longest(&pictures),
@@ -211,25 +213,28 @@ pub(crate) fn goes_on_decoding(stage: &mut Stage, causes: &[&str]) -> Value {
     for (what, findings) in [("picture", &by_picture), ("voice", &by_voice)] {
         assert_eq!(findings.breaks, [""; 0], "{what}");
         assert_eq!(findings.ssrcs.len(), 1, "{what} kept its SSRC");
-        assert_eq!(findings.lost, findings.lost_to_death, "{what} lost something without cause");
+        assert_eq!(
+            findings.lost, findings.lost_to_death,
+            "{what} lost packets before or after the switch"
+        );
         assert!(findings.gap <= GAP_MAX, "{what}: {findings}");
     }
     assert!(longest(&frames) <= GAP_MAX, "voice was not decoded for {:?}", longest(&frames));
-    assert_eq!((heard.strange, said.strange), (0, 0), "packets that are nobody's");
+    assert_eq!((heard.strange, said.strange), (0, 0), "unexpected packets");
 
     let ours = said.sent.iter().find(|packet| packet.header.payload_type == H264);
     let ours = ours.expect("pictures were sent").header.ssrc;
-    let first = asked.iter().find(|asked| asked.ssrc == ours).expect("a key frame is asked for");
+    let first = asked.iter().find(|asked| asked.ssrc == ours).expect("a key frame is requested");
     let answered = |packet: &&Packet| packet.at >= first.at && begins_key_frame(packet);
-    assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder heard of it");
+    assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder sends a key frame");
     assert!(status["key_frames_to_client"].as_u64() > Some(0), "{status}");
     let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
-    assert_eq!(sessions, 2, "nobody hung up");
+    assert_eq!(sessions, 2, "no session ended");
     moved
 }
 
 #[test]
-fn clock_is_read_as_gstreamer_writes_it() {
+fn gstreamer_clock_is_parsed() {
     assert_eq!(clock("0:00:03.970595033"), Some(Duration::from_nanos(3_970_595_033)));
     assert_eq!(clock("1:02:03.5"), Some(Duration::from_millis(3_723_500)));
     assert_eq!(clock("none"), None);

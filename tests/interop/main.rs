@@ -1,7 +1,7 @@
-//! Real media, and implementations that are not ours, against the binary people run.
+//! Third-party clients and servers against the `evenkeel` binary, with real media.
 //!
-//! `make clients` sets the clients up. Where one is absent its tests are skipped, which is said and counted; with
-//! `EVENKEEL_CLIENTS=required` they fail.
+//! `make clients` installs them. Tests of absent clients are skipped and counted; with `EVENKEEL_CLIENTS=required` they
+//! fail.
 
 mod binary;
 mod clients;

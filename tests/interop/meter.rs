@@ -1,4 +1,4 @@
-//! Did the receiver notice? What a stream's numbers and times say about the switch of nodes that it went through.
+//! Analysis of a stream across a switch of nodes: sequence numbers, timestamps, loss and gaps.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::tap::Packet;
 
-/// Sequence numbers that an estimate may be off by: two frames of these pictures, or a quarter of a second of voice.
+/// Tolerated error of sequence numbers: two frames of these videos, or 240 ms of audio.
 const SEQUENCE_OFF_MAX: i16 = 12;
-/// How much a timestamp may be off: half of it estimate, half of it a machine that encodes and decodes beside us.
+/// Tolerated error of timestamps: half for the estimate, half for encoders and decoders on the same machine.
 const TIMESTAMP_OFF_MAX: Duration = Duration::from_millis(160);
 
-/// How long before a node's death it may have taken packets that it never gave back: its own work, and one batch.
+/// Packets that a node received this long before its death may be lost: its processing time and one batch.
 const IN_FLIGHT: Duration = Duration::from_millis(40);
 
-/// From a node's death to its room's having moved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Death {
     pub(crate) killed: Instant,
@@ -22,28 +21,24 @@ pub(crate) struct Death {
 }
 
 impl Death {
-    /// Whether a packet that was sent then may be lost to it.
+    /// True if a packet sent at this time may be lost by the node's death.
     fn takes(&self, sent: Instant) -> bool {
         (self.killed - IN_FLIGHT..=self.moved).contains(&sent)
     }
 }
 
-/// What a stream went through, from its first packet to its last.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Findings {
-    /// Packets received.
     pub(crate) packets: usize,
-    /// Packets that never came, between the first and the last that did.
     pub(crate) lost: usize,
-    /// Of these, those that were lost while the node was dead and not yet left.
+    /// The part of `lost` sent while the node was dead and the room had not moved.
     pub(crate) lost_to_death: usize,
-    /// SSRCs it came with.
     pub(crate) ssrcs: BTreeSet<u32>,
-    /// The longest time between two packets since the switch began.
+    /// Longest time between packets from the kill on.
     pub(crate) gap: Duration,
-    /// The longest before it: what this machine does by itself.
+    /// Longest time between packets before the kill: jitter of this machine.
     pub(crate) control: Duration,
-    /// Where numbers did not go on as they should have.
+    /// Unexpected jumps of sequence numbers or timestamps.
     pub(crate) breaks: Vec<String>,
 }
 
@@ -58,7 +53,7 @@ impl fmt::Display for Findings {
     }
 }
 
-/// A stream of one payload type, as its receiver saw it.
+/// The received packets of one payload type.
 pub(crate) struct Stream<'a> {
     pub(crate) came: Vec<&'a Packet>,
     pub(crate) clock_rate: u32,
@@ -76,8 +71,8 @@ impl<'a> Stream<'a> {
         Stream { came: came.collect(), clock_rate, death }
     }
 
-    /// Held against what its sender sent: each packet must be one of these, in their order, with numbers that are as
-    /// far from the sender's as those before it, save where the node changed: once, since the kill.
+    /// Compares with the sent packets: each received packet must be one of them, in order, with a constant offset of sequence
+    /// number and timestamp that changes once, after the kill.
     pub(crate) fn follow(&self, sent: &[Packet]) -> Findings {
         let mut findings = self.timed();
         let mut before: Option<(usize, Offset)> = None;
@@ -86,7 +81,7 @@ impl<'a> Stream<'a> {
             let from = before.as_ref().map_or(0, |(at, _)| at + 1);
             let found = sent[from..].iter().position(|one| is_same(one, packet));
             let Some(ahead) = found else {
-                findings.breaks.push(format!("{:?} was not sent then", packet.header));
+                findings.breaks.push(format!("{:?} was not sent at that position", packet.header));
                 continue;
             };
             let offset = Offset::between(&sent[from + ahead], packet);
@@ -97,10 +92,13 @@ impl<'a> Stream<'a> {
                     findings.lost_to_death += usize::from(self.death.takes(missing.at));
                 }
                 if *old != offset {
-                    let far = offset.far_from(old);
+                    let change = offset.change_from(old);
                     let again = std::mem::replace(&mut switched, true);
-                    if again || packet.at < self.death.killed || !far.is_bearable(self.clock_rate) {
-                        findings.breaks.push(format!("{far:?} at {:?}", packet.header));
+                    if again
+                        || packet.at < self.death.killed
+                        || !change.is_tolerable(self.clock_rate)
+                    {
+                        findings.breaks.push(format!("{change:?} at {:?}", packet.header));
                     }
                 }
             }
@@ -109,8 +107,8 @@ impl<'a> Stream<'a> {
         findings
     }
 
-    /// Held against itself alone: numbers in a row but for one place since the kill, and each step of the timestamp
-    /// such as `is_step` takes it, but for that place, where it is as long as time says.
+    /// Checks the received packets alone: consecutive numbers and timestamp steps that `is_step` accepts, except at one place
+    /// after the kill, where the timestamp step must match the elapsed time.
     pub(crate) fn alone(&self, is_step: impl Fn(u32) -> bool) -> Findings {
         let mut findings = self.timed();
         let mut switched = false;
@@ -163,16 +161,15 @@ fn is_same(sent: &Packet, came: &Packet) -> bool {
         && sent.payload == came.payload
 }
 
-/// How far the numbers of a packet are from those its sender gave it.
+/// Received minus sent numbers of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Offset {
     sequence: u16,
     timestamp: u32,
 }
 
-/// How far one offset is from another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Far {
+struct OffsetChange {
     sequence: i16,
     timestamp: i32,
 }
@@ -185,16 +182,16 @@ impl Offset {
         }
     }
 
-    fn far_from(&self, other: &Offset) -> Far {
-        Far {
+    fn change_from(&self, other: &Offset) -> OffsetChange {
+        OffsetChange {
             sequence: self.sequence.wrapping_sub(other.sequence).cast_signed(),
             timestamp: self.timestamp.wrapping_sub(other.timestamp).cast_signed(),
         }
     }
 }
 
-impl Far {
-    fn is_bearable(self, clock_rate: u32) -> bool {
+impl OffsetChange {
+    fn is_tolerable(self, clock_rate: u32) -> bool {
         let off = f64::from(self.timestamp.unsigned_abs()) / f64::from(clock_rate);
         self.sequence.unsigned_abs() <= SEQUENCE_OFF_MAX.unsigned_abs()
             && off <= TIMESTAMP_OFF_MAX.as_secs_f64()
@@ -221,7 +218,7 @@ mod tests {
         Packet { at: start + Duration::from_millis(ms), header, payload }
     }
 
-    /// Fifty packets, of which `missing` never came, with an offset before number 25 and one from there on.
+    /// Fifty sent packets; those in `missing` are lost, and the offset changes to `after` at number 25.
     fn voice(missing: &[u16], after: (u16, u32)) -> (Vec<Packet>, Vec<Packet>, Death) {
         let start = Instant::now();
         let ms = |number| u64::from(number) * 20;
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_and_gap_at_a_switch_are_found_and_are_no_break() {
+    fn loss_and_gap_at_switch_are_no_break() {
         // Sent 41 ms and 21 ms before the kill, after it, and after the move.
         let (sent, came, death) = voice(&[21, 22, 24, 25], (101, 7_960));
         let findings = Stream::of(&came, 111, 48_000, death).follow(&sent);
@@ -252,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_jump_are_a_break_on_both_sides_of_what_is_borne() {
+    fn jump_beyond_tolerance_is_a_break() {
         assert_eq!(breaks(&[], (112, 7_000)), 0);
         assert_eq!(breaks(&[], (113, 7_000)), 1);
         assert_eq!(breaks(&[], (88, 7_000)), 0);
@@ -262,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_that_comes_twice_or_was_never_sent_is_a_break() {
+    fn duplicate_or_unsent_packet_is_a_break() {
         let (sent, mut came, death) = voice(&[], (100, 7_000));
         let again = came[10].clone();
         came.insert(11, again);
@@ -272,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_alone_may_jump_once_as_far_as_time_went() {
+    fn stream_may_jump_once_by_elapsed_time() {
         let alone = |missing: &[u16], after| {
             let (_, came, death) = voice(missing, after);
             Stream::of(&came, 111, 48_000, death).alone(|step| step == 960)
@@ -281,6 +278,6 @@ mod tests {
         assert_eq!((findings.lost, findings.breaks.len()), (2, 0));
         assert_eq!(alone(&[3], (100, 7_000)).breaks.len(), 1, "before the kill");
         assert_eq!(alone(&[24, 30], (100, 7_000)).breaks.len(), 1, "a second time");
-        assert_eq!(alone(&[], (100, 7_000 + 48 * 161)).breaks.len(), 1, "a leap of time");
+        assert_eq!(alone(&[], (100, 7_000 + 48 * 161)).breaks.len(), 1, "timestamp ahead of time");
     }
 }

@@ -1,4 +1,4 @@
-//! A gateway as its operator knows it: signals, and files that change.
+//! Signals and file changes handled by a running gateway.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -9,17 +9,17 @@ use nix::sys::signal::Signal;
 
 use crate::stage::{CONFIGURATION, Stage, declared, offer, voice};
 
-/// A policy set whose routing is a link to a file that no watched folder holds.
+/// A policy set whose routing plugin is a link to a file outside of the watched folders.
 fn call(folder: &Path, cap: &str, spares: u8) {
     let text = format!(
         "[scenario.call]\n[admission]\nplugin = \"admit-capacity\"\nsettings = {{ cap = {cap} }}\n\
          [routing]\nplugin = \"mine.wasm\"\nsettings = {{ spares = {spares} }}\n\
          [rollout]\ncanary = []\n"
     );
-    // As editors save.
+    // Editors save by renaming.
     let new = folder.join("policies/.call.toml.new");
     fs::write(&new, text).expect("a file can be written");
-    fs::rename(new, folder.join("policies/call.toml")).expect("it takes the other's place");
+    fs::rename(new, folder.join("policies/call.toml")).expect("a file can be renamed");
 }
 
 fn routing() -> Vec<u8> {
@@ -27,16 +27,16 @@ fn routing() -> Vec<u8> {
     shipped.find(|shipped| shipped.name == "route-nearest").expect("it ships").bytes.to_vec()
 }
 
-/// Waits for the next revision of a policy.
+/// Waits until a revision of the policy is activated.
 fn activated(stage: &mut Stage, policy: &str) {
-    stage.hear("revision in force", |event| {
+    stage.wait_for_event("activation", |event| {
         let ours = event.name == "policy" && event.data["policy"] == policy;
         (ours && event.data["outcome"] == "activated").then_some(())
     });
 }
 
 #[test]
-fn policies_are_reloaded_when_a_file_changes_and_on_sighup() {
+fn policies_reload_on_file_change_and_sighup() {
     let configuration = CONFIGURATION.replace("[gateway]", "[gateway]\npolicies = \"policies\"");
     let mut stage = Stage::of("reload", &configuration, |folder| {
         for name in ["policies", "elsewhere"] {
@@ -61,7 +61,7 @@ fn policies_are_reloaded_when_a_file_changes_and_on_sighup() {
     let second = revisions(&mut stage);
     assert_ne!(second, first);
 
-    // One value is good, the other is not.
+    // The set has one valid and one invalid value.
     call(&folder, "100", 9);
     let log = stage.wait_for_log("nothing changed");
     assert!(log.contains("policies/call.toml") && log.contains("spares = 9"), "{log}");
@@ -77,18 +77,18 @@ fn policies_are_reloaded_when_a_file_changes_and_on_sighup() {
 }
 
 #[test]
-fn a_gateway_that_is_told_to_end_admits_nobody_and_ends_at_its_deadline() {
+fn sigterm_refuses_sessions_and_ends_at_deadline() {
     let configuration = CONFIGURATION.replace("drain_within = \"0s\"", "drain_within = \"3s\"");
     let mut stage = Stage::of("sigterm", &configuration, |_| {});
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = socket.local_addr().expect("its address");
     stage.open(&offer("room", declared(address, None), vec![voice()]));
     stage.signal(Signal::SIGTERM);
-    stage.hear("word that it ends", |event| {
+    stage.wait_for_event("draining event", |event| {
         (event.name == "draining" && event.data["node"].is_null()).then_some(())
     });
     assert!(!stage.is_ready());
-    let ended = stage.hear("end of the session", |event| {
+    let ended = stage.wait_for_event("end of the session", |event| {
         (event.name == "closed").then(|| event.data["reason"].clone())
     });
     assert_eq!(ended, "shutdown");

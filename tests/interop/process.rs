@@ -1,4 +1,4 @@
-//! Processes: started, listened to, signalled by their id, and gone when the handle is.
+//! Child processes with captured output, killed on drop.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -12,23 +12,22 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// For what takes a second on an idle machine. Whoever waits so long has failed.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Timeout of steps that take a second on an idle machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lines shown of what a process said when it failed.
-const SHOWN: usize = 15;
+/// Lines of output shown on failure.
+const TAIL_LINES: usize = 15;
 
-/// A process; it is killed when this is dropped.
 pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    said: Arc<Said>,
+    output: Arc<Output>,
     reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Said {
+struct Output {
     lines: Mutex<Lines>,
     more: Condvar,
 }
@@ -39,14 +38,14 @@ struct Lines {
     ended: bool,
 }
 
-impl Said {
+impl Output {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Process {
-    /// Starts it. Its standard output is listened to, its standard error goes to a file of its name in `folder`.
+    /// Starts the command. Standard output is captured; standard error goes to `<name>.log` in `folder`.
     pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Process {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).expect("the test's folder can be written");
@@ -54,35 +53,35 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
-            // Of its own group: an interrupt at the terminal is for the test, which ends what it started.
+            // Its own group, so that Ctrl-C reaches only the test, which ends its processes.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        let said = Arc::<Said>::default();
-        let (out, hears) = (child.stdout.take(), Arc::clone(&said));
+        let output = Arc::<Output>::default();
+        let (out, sink) = (child.stdout.take(), Arc::clone(&output));
         let reader = std::thread::spawn(move || {
             let lines = out.into_iter().flat_map(|out| BufReader::new(out).lines());
             for line in lines.map_while(Result::ok) {
-                hears.lines().all.push(line);
-                hears.more.notify_all();
+                sink.lines().all.push(line);
+                sink.more.notify_all();
             }
-            hears.lines().ended = true;
-            hears.more.notify_all();
+            sink.lines().ended = true;
+            sink.more.notify_all();
         });
-        Process { name: name.to_owned(), child, log, said, reader: Some(reader) }
+        Process { name: name.to_owned(), child, log, output, reader: Some(reader) }
     }
 
-    /// Waits until what it said so far answers the question.
+    /// Waits until `look` finds something in the captured output.
     ///
     /// # Panics
-    /// It ends before it does, or takes too long.
+    /// The process ends first, or the timeout elapses.
     pub(crate) fn wait_for<T>(
         &self,
         what: &str,
         mut look: impl FnMut(&[String]) -> Option<T>,
     ) -> T {
-        let until = Instant::now() + SOON;
-        let mut lines = self.said.lines();
+        let until = Instant::now() + TIMEOUT;
+        let mut lines = self.output.lines();
         loop {
             if let Some(found) = look(&lines.all) {
                 return found;
@@ -90,14 +89,13 @@ impl Process {
             let left = until.saturating_duration_since(Instant::now());
             assert!(!lines.ended, "{} ended before {what}\n{}", self.name, self.tail(&lines));
             assert!(!left.is_zero(), "{}: no {what} in time\n{}", self.name, self.tail(&lines));
-            let waited = self.said.more.wait_timeout(lines, left);
+            let waited = self.output.more.wait_timeout(lines, left);
             lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// What it said so far answers the question, whatever it is.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&[String]) -> T) -> T {
-        look(&self.said.lines().all)
+        look(&self.output.lines().all)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -105,38 +103,38 @@ impl Process {
         kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// Asks it to end, waits until it has, and gives all it said.
+    /// Sends the signal, waits for the end, and returns all output.
     pub(crate) fn end(mut self, signal: Signal) -> Vec<String> {
         self.signal(signal);
-        let until = Instant::now() + SOON;
-        let mut lines = self.said.lines();
+        let until = Instant::now() + TIMEOUT;
+        let mut lines = self.output.lines();
         while !lines.ended && Instant::now() < until {
-            let waited = self.said.more.wait_timeout(lines, SOON);
+            let waited = self.output.more.wait_timeout(lines, TIMEOUT);
             lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let said = std::mem::take(&mut lines.all);
+        let output = std::mem::take(&mut lines.all);
         drop(lines);
         self.kill_and_wait();
-        said
+        output
     }
 
-    /// Waits until it has ended by itself, and says how.
+    /// Waits until it ends on its own.
     pub(crate) fn outcome(mut self) -> ExitStatus {
-        let until = Instant::now() + SOON;
-        let mut lines = self.said.lines();
+        let until = Instant::now() + TIMEOUT;
+        let mut lines = self.output.lines();
         while !lines.ended {
             let left = until.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} does not end\n{}", self.name, self.tail(&lines));
-            let waited = self.said.more.wait_timeout(lines, left);
+            let waited = self.output.more.wait_timeout(lines, left);
             lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(lines);
         self.child.wait().expect("it was not waited for before")
     }
 
-    /// Waits until its log holds these words, and gives all of it.
+    /// Waits until its log contains the text, and returns the log.
     pub(crate) fn wait_for_log(&self, words: &str) -> String {
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + TIMEOUT;
         loop {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             if log.contains(words) {
@@ -150,8 +148,8 @@ impl Process {
     fn tail(&self, lines: &Lines) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let log: Vec<String> = log.lines().map(str::to_owned).collect();
-        let last = |all: &[String]| all[all.len().saturating_sub(SHOWN)..].join("\n");
-        format!("it said:\n{}\nand logged:\n{}", last(&lines.all), last(&log))
+        let last = |all: &[String]| all[all.len().saturating_sub(TAIL_LINES)..].join("\n");
+        format!("stdout:\n{}\nlog:\n{}", last(&lines.all), last(&log))
     }
 
     fn kill_and_wait(&mut self) {

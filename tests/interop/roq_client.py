@@ -1,4 +1,4 @@
-"""A client of RTP over QUIC on aioquic: does right and wrong, and says as JSON what came of each.
+"""An RTP-over-QUIC client on aioquic: valid and invalid behaviour, with a JSON report of the results.
 
     roq_client.py ADDRESS PORT CERTIFICATE_SHA256 FLOW_TO_GATEWAY FLOW_FROM_GATEWAY
 """
@@ -23,7 +23,7 @@ from aioquic.quic.events import (
 )
 from cryptography.hazmat.primitives import hashes
 
-SOON = 30
+TIMEOUT = 30
 PACKETS = 50
 SSRC = 0x0EC0FFEE
 
@@ -38,7 +38,7 @@ def framed(packet):
 
 
 class Client(QuicConnectionProtocol):
-    """Keeps what came, and wakes whoever waits for it."""
+    """Keeps received packets and wakes waiting tasks."""
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
@@ -88,7 +88,7 @@ class Client(QuicConnectionProtocol):
                 await self.changed.wait()
 
         try:
-            await asyncio.wait_for(wait(), SOON)
+            await asyncio.wait_for(wait(), TIMEOUT)
         except asyncio.TimeoutError:
             sys.exit(f"no {what} in time; {len(self.packets)} packets, closed: {self.closed}")
 
@@ -109,7 +109,7 @@ class Client(QuicConnectionProtocol):
         return self._quic.tls._peer_certificate.fingerprint(hashes.SHA256()).hex()
 
     async def hears_itself(self, flow, number):
-        """Whether the connection still carries media both ways."""
+        """True once a packet returns on this connection."""
         self.datagram(flow + rtp(number))
         await self.until(f"packet {number}", lambda: any(p[2] == number for p in self.packets))
         return True
@@ -134,7 +134,7 @@ class Gateway:
             is_client=True,
             alpn_protocols=[alpn],
             max_datagram_frame_size=65536,
-            # Known by its fingerprint, not by who signed it.
+            # Identified by its fingerprint, not by an issuer.
             verify_mode=ssl.CERT_NONE,
         )
         made = connect(
@@ -158,15 +158,15 @@ def summed(gateway, packets):
     }
 
 
-async def media(gateway, said):
+async def media(gateway, report):
     async with gateway.connected() as client:
-        said["alpn"] = client.alpn
+        report["alpn"] = client.alpn
         for number in range(PACKETS):
             client.datagram(gateway.flow_to + rtp(number))
             await client.until(f"packet {number}", lambda: len(client.packets) > number)
-        said["datagrams"] = summed(gateway, client.packets)
+        report["datagrams"] = summed(gateway, client.packets)
 
-        # One stream with many packets, in pieces that end anywhere.
+        # One stream with many packets, written in pieces of 37 bytes.
         del client.packets[:]
         whole = gateway.flow_to + b"".join(framed(rtp(n)) for n in range(PACKETS, 2 * PACKETS))
         stream = client.stream(b"")
@@ -174,65 +174,65 @@ async def media(gateway, said):
             client.more(stream, whole[at:at + 37])
         client.more(stream, b"", True)
         await client.until("packets of the stream", lambda: len(client.packets) >= PACKETS)
-        said["stream"] = summed(gateway, client.packets)
+        report["stream"] = summed(gateway, client.packets)
 
-        # More than fits a DATAGRAM comes back by a stream.
+        # A packet above the size of a DATAGRAM returns in a stream.
         del client.packets[:]
         client.stream(gateway.flow_to + framed(rtp(100, size=1600)), True)
         await client.until("the large packet", lambda: client.packets)
-        said["large"] = summed(gateway, client.packets)
+        report["large"] = summed(gateway, client.packets)
 
         unknown = encode_uint_var(1234567890123456789)
         client.datagram(unknown + rtp(101))
-        said["unknown_flow_datagram"] = {"kept": await client.hears_itself(gateway.flow_to, 102)}
+        report["unknown_flow_datagram"] = {"kept": await client.hears_itself(gateway.flow_to, 102)}
 
         stream = client.stream(unknown + framed(rtp(103)))
         code = await client.stop_code(stream)
         kept = await client.hears_itself(gateway.flow_to, 104)
-        said["unknown_flow_stream"] = {"stop": code, "kept": kept}
+        report["unknown_flow_stream"] = {"stop": code, "kept": kept}
 
         stream = client.stream(gateway.flow_to + framed(b"\x16 not media"))
         code = await client.stop_code(stream)
         kept = await client.hears_itself(gateway.flow_to, 105)
-        said["not_rtp_in_stream"] = {"stop": code, "kept": kept}
+        report["not_rtp_in_stream"] = {"stop": code, "kept": kept}
 
         stream = client.stream(gateway.flow_to + encode_uint_var(100_000))
         code = await client.stop_code(stream)
         kept = await client.hears_itself(gateway.flow_to, 106)
-        said["too_long_in_stream"] = {"stop": code, "kept": kept}
-        said["strangers_heard"] = [p[2] for p in client.packets if p[2] in (101, 103)]
+        report["too_long_in_stream"] = {"stop": code, "kept": kept}
+        report["strangers_heard"] = [p[2] for p in client.packets if p[2] in (101, 103)]
 
 
-async def closes(gateway, said, name, wrong, number):
-    """A connection that carries media, then does something wrong."""
+async def closes(gateway, report, name, wrong, number):
+    """A connection that carries media, then violates the draft."""
     async with gateway.connected() as client:
         await client.hears_itself(gateway.flow_to, number)
         wrong(client)
-        said[name] = await client.close_code()
+        report[name] = await client.close_code()
 
 
-async def moves(gateway, said):
-    """Packets go where the last valid one came from."""
+async def moves(gateway, report):
+    """Packets go to the connection of the last valid packet."""
     async with gateway.connected() as first, gateway.connected() as second:
         await first.hears_itself(gateway.flow_to, 120)
         await second.hears_itself(gateway.flow_to, 121)
-        said["moved"] = [[p[2] for p in client.packets] for client in (first, second)]
+        report["moved"] = [[p[2] for p in client.packets] for client in (first, second)]
 
 
-async def unasked(gateway, said):
-    """A connection that never shows a flow, and one that speaks something else."""
+async def protocol_errors(gateway, report):
+    """A connection without a flow, and one with another ALPN."""
     async with gateway.connected() as client:
-        said["flowless"] = await client.close_code()
+        report["flowless"] = await client.close_code()
     try:
         async with gateway.connected(alpn="h3"):
-            said["wrong_alpn"] = "taken"
+            report["wrong_alpn"] = "taken"
     except ConnectionError:
-        said["wrong_alpn"] = "refused"
+        report["wrong_alpn"] = "refused"
 
 
 async def main():
-    gateway, said = Gateway(*sys.argv[1:]), {}
-    await media(gateway, said)
+    gateway, report = Gateway(*sys.argv[1:]), {}
+    await media(gateway, report)
     bidirectional = lambda client: client._quic.send_stream_data(  # noqa: E731
         client._quic.get_next_available_stream_id(), gateway.flow_to + framed(rtp(1))
     ) or client.transmit()
@@ -245,12 +245,12 @@ async def main():
             gateway.flow_to + encode_uint_var(500) + rtp(1), True
         ),
     }
-    said["closed"] = {}
+    report["closed"] = {}
     for number, (name, wrong) in enumerate(wrongs.items()):
-        await closes(gateway, said["closed"], name, wrong, 110 + number)
-    await moves(gateway, said)
-    await unasked(gateway, said)
-    print(json.dumps(said), flush=True)
+        await closes(gateway, report["closed"], name, wrong, 110 + number)
+    await moves(gateway, report)
+    await protocol_errors(gateway, report)
+    print(json.dumps(report), flush=True)
 
 
 asyncio.run(main())

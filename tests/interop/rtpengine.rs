@@ -1,4 +1,4 @@
-//! Calls through two rtpengine daemons, of which the one that carries them is killed.
+//! Calls through two rtpengine daemons; the one that carries them is killed.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clients::{Client, present};
-use crate::gstreamer::goes_on_decoding;
-use crate::process::{Process, SOON};
+use crate::gstreamer::assert_decoding_survives_kill;
+use crate::process::{Process, TIMEOUT};
 use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 
-/// Rooms of two that talk to each other.
+/// Rooms with two clients each.
 const ROOMS: usize = 40;
-/// How long they talk before the kill, and after.
+/// Talking time before and after the kill.
 const TALK: Duration = Duration::from_secs(3);
-/// Between two packets of one talker.
+/// Packet interval of a client.
 const STEP_MS: usize = 20;
-/// A hiccup; past it people ask whether the other is still there. The figure is printed.
+/// Longest accepted interruption; the measured value is printed.
 const GAP_MAX: Duration = Duration::from_millis(500);
 
-/// A daemon in user space, with ports clear of those that the kernel hands out.
+/// A daemon in user space, with ports outside of the kernel's ephemeral range.
 fn daemon(name: &'static str, folder: &Path) -> Node {
     let at = NODES.iter().position(|node| *node == name).unwrap_or_default();
     let ng = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
@@ -33,7 +33,7 @@ fn daemon(name: &'static str, folder: &Path) -> Node {
     let (first, last) = (20_000 + at * 5_000, 24_999 + at * 5_000);
     let mut command = Command::new("rtpengine");
     command.args(["--interface=127.0.0.1", "--table=-1", "--num-threads=1", "--foreground"]);
-    // Not what is configured for the machine.
+    // Ignores the configuration of the machine.
     command.args(["--config-file=none", "--log-stderr", "--log-level=4"]);
     command.arg(format!("--listen-ng={ng}"));
     command.arg(format!("--port-min={first}")).arg(format!("--port-max={last}"));
@@ -47,7 +47,7 @@ fn daemon(name: &'static str, folder: &Path) -> Node {
         let length = socket.recv(&mut answer)?;
         Ok(&answer[..length] == b"1 d6:result4:ponge")
     };
-    let until = Instant::now() + SOON;
+    let until = Instant::now() + TIMEOUT;
     while !answers().unwrap_or_default() {
         assert!(Instant::now() < until, "{name} does not answer at {ng}");
         thread::sleep(Duration::from_millis(10));
@@ -59,11 +59,11 @@ fn before_two(name: &str) -> Stage {
     Stage::before(name, CONFIGURATION, |folder| NODES.map(|node| daemon(node, folder)).into())
 }
 
-/// One who talks, and when they heard the other.
+/// A client, with the times at which it heard the other.
 struct Talker {
     socket: UdpSocket,
     gateway: SocketAddr,
-    /// The node that carries it at first.
+    /// The node that carries the room before the kill.
     node: String,
     heard: Vec<(Instant, u16)>,
 }
@@ -78,7 +78,7 @@ impl Talker {
         Talker { socket, gateway, node: opened.route[0].node.clone(), heard: Vec::new() }
     }
 
-    /// The longest time between two packets within these bounds; none where it did not hear both ends of it.
+    /// The longest gap within these bounds; `None` with fewer than two packets.
     fn longest(&self, from: Instant, to: Instant) -> Option<Duration> {
         let within = |(at, _): &&(Instant, u16)| (from..=to).contains(at);
         let heard: Vec<Instant> = self.heard.iter().filter(within).map(|(at, _)| *at).collect();
@@ -92,7 +92,7 @@ impl Talker {
     }
 }
 
-/// They talk, 20 ms apart and each at a time of their own, until they are told to end.
+/// Sends packets of all clients every 20 ms, each with its own phase, until told to end.
 fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
     thread::spawn(move || {
         let (start, mut turn, mut datagram) = (Instant::now(), 0_u64, [0; 2_048]);
@@ -102,7 +102,7 @@ fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Tal
                 let number = (turn / STEP_MS as u64) as u16;
                 for (ssrc, talker) in (1_u32..).zip(&talkers) {
                     if ssrc as usize % STEP_MS == turn as usize % STEP_MS {
-                        let _as_on_any_network =
+                        let _unreachable =
                             talker.socket.send_to(&packet(number, ssrc), talker.gateway);
                     }
                 }
@@ -111,7 +111,7 @@ fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Tal
             let ready = ready(&talkers);
             for (talker, _) in talkers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
                 while let Ok((length, from)) = talker.socket.recv_from(&mut datagram) {
-                    assert_eq!(from, talker.gateway, "from nobody else");
+                    assert_eq!(from, talker.gateway, "only the gateway sends");
                     if length > 12 && datagram[1] & 0x7f == 111 {
                         let number = u16::from_be_bytes([datagram[2], datagram[3]]);
                         talker.heard.push((Instant::now(), number));
@@ -123,7 +123,7 @@ fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Tal
     })
 }
 
-/// Who has something to hear; after a moment, if nobody has.
+/// Which clients have packets to receive; waits at most a millisecond.
 fn ready(talkers: &[Talker]) -> Vec<bool> {
     let mut watched: Vec<PollFd<'_>> = Vec::new();
     for talker in talkers {
@@ -133,7 +133,7 @@ fn ready(talkers: &[Talker]) -> Vec<bool> {
     watched.iter().map(|fd| fd.any() == Some(true)).collect()
 }
 
-/// A packet of Opus, as far as anybody here looks.
+/// A packet with an Opus payload type; the payload is not decoded.
 fn packet(number: u16, ssrc: u32) -> Vec<u8> {
     let timestamp = u32::from(number) * 960;
     let number = number.to_be_bytes();
@@ -146,8 +146,8 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
 }
 
 #[test]
-fn calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_killed() {
-    let test = "calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_killed";
+fn rtpengine_killed_calls_move_to_another() {
+    let test = "rtpengine_killed_calls_move_to_another";
     if !present(test, Client::Rtpengine) {
         return;
     }
@@ -165,14 +165,16 @@ fn calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_kille
     let moved = stage.kill_under(&node, "room-0");
     thread::sleep(TALK);
     ending.store(true, Ordering::Relaxed);
-    let talkers = talking.join().expect("they talk");
+    let talkers = talking.join().expect("the talking thread ends");
     let ended = Instant::now();
 
     let step = Duration::from_millis(STEP_MS as u64);
     let hit: Vec<&Talker> = talkers.iter().filter(|talker| talker.node == node).collect();
     let longest = |from, to| -> Vec<Duration> {
-        let mut gaps: Vec<Duration> =
-            hit.iter().map(|talker| talker.longest(from, to).expect("they are heard")).collect();
+        let mut gaps: Vec<Duration> = hit
+            .iter()
+            .map(|talker| talker.longest(from, to).expect("each client hears packets"))
+            .collect();
         gaps.sort_unstable();
         gaps
     };
@@ -180,7 +182,7 @@ fn calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_kille
     let gaps = longest(killed - 2 * step, ended);
     let lost: Vec<u16> = hit.iter().map(|talker| talker.lost()).collect();
     println!(
-        "{} sessions at the rtpengine that was killed: gap p50 {:.1?}, p99 {:.1?}, max {:.1?} (without a kill p50 {:.1?}, \
+        "{} sessions at the killed rtpengine: gap p50 {:.1?}, p99 {:.1?}, max {:.1?} (without a kill p50 {:.1?}, \
          p99 {:.1?}, max {:.1?}); lost at most {} packets each; {moved}",
         hit.len(),
         quantile(&gaps, 0.5),
@@ -193,25 +195,22 @@ fn calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_kille
     );
     for talker in &talkers {
         let last = talker.heard.last().map(|(at, _)| ended - *at);
-        assert!(
-            last.is_some_and(|last| last <= GAP_MAX),
-            "somebody was not heard any more: {last:?}"
-        );
+        assert!(last.is_some_and(|last| last <= GAP_MAX), "a client hears nothing since: {last:?}");
     }
     assert!(quantile(&gaps, 1.0) <= GAP_MAX, "{gaps:?}");
     let sessions = stage.read("/v1/sessions");
-    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "nobody hung up");
+    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "no session ended");
     stage.end_gateway();
 }
 
 #[test]
-fn gstreamer_goes_on_decoding_when_the_rtpengine_between_is_killed() {
-    let test = "gstreamer_goes_on_decoding_when_the_rtpengine_between_is_killed";
+fn gstreamer_continues_when_rtpengine_killed() {
+    let test = "gstreamer_continues_when_rtpengine_killed";
     if !present(test, Client::Rtpengine) || !present(test, Client::GStreamer) {
         return;
     }
     let mut stage = before_two("rtpengine-gstreamer");
-    // Its ports are closed, for which a room leaves it, unless its pings were refused before.
-    goes_on_decoding(&mut stage, &["link", "node-down"]);
+    // Its closed ports make rooms leave by `link`, unless its pings were refused first.
+    assert_decoding_survives_kill(&mut stage, &["link", "node-down"]);
     stage.end_gateway();
 }

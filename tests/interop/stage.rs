@@ -1,4 +1,4 @@
-//! A gateway and its nodes, as people run them, and a line to its API.
+//! A gateway and nodes as processes, and a client of the admin API.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::binary::evenkeel;
-use crate::process::{Process, SOON};
+use crate::process::{Process, TIMEOUT};
 
-/// Two zones of one region: what kills one of them leaves the other.
+/// Two zones of one region, so that a node's death leaves the other zone.
 pub(crate) const NODES: [&str; 2] = ["east-a1", "east-b1"];
 
-/// Encoders, decoders and nodes of one test are enough for a machine with two cores.
+/// Encoders, decoders and nodes of one test use both cores of a test machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Everything beside the clients; dropping it ends all of it.
+/// The gateway and its nodes; ended on drop.
 pub(crate) struct Stage {
     runtime: Runtime,
     admin: Admin,
@@ -35,35 +35,34 @@ pub(crate) struct Stage {
     gateway: Process,
     nodes: BTreeMap<&'static str, Process>,
     folder: Folder,
-    _alone: MutexGuard<'static, ()>,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
-/// A node that runs.
 pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) process: Process,
-    /// How the gateway reaches it, as its configuration says so.
-    pub(crate) reached: String,
+    /// Lines of its `[[node]]` table.
+    pub(crate) table: String,
 }
 
-/// A node that rewrites what it is sent.
+/// A sample node that rewrites RTP.
 fn sample_node(name: &'static str, folder: &Path) -> Node {
     let mut command = Command::new(evenkeel());
     command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name]);
     let process = Process::start(name, command.arg("--secret").arg(folder.join("secret")), folder);
     let line = process.wait_for("first line", |lines| lines.first().cloned());
     let address = json(&line)["listening"].as_str().map(str::to_owned);
-    let address = address.unwrap_or_else(|| panic!("{name} said {line}"));
-    let reached = format!("address = \"{address}\"\ndriver = \"agent\"\nsecret_file = \"secret\"");
-    Node { name, process, reached }
+    let address = address.unwrap_or_else(|| panic!("{name} printed {line}"));
+    let table = format!("address = \"{address}\"\ndriver = \"agent\"\nsecret_file = \"secret\"");
+    Node { name, process, table }
 }
 
-/// A folder with a secret in it, for its owner only.
+/// A temporary folder, readable by its owner only.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What a failed test leaves behind is what explains it.
+        // Logs of a failed test are kept.
         if !std::thread::panicking() {
             let _gone_already = fs::remove_dir_all(&self.0);
         }
@@ -71,12 +70,12 @@ impl Drop for Folder {
 }
 
 impl Stage {
-    /// Starts two rewriting nodes and a gateway; `more` is added to its configuration.
+    /// Starts two rewriting nodes and a gateway; `more` is appended to its configuration.
     pub(crate) fn set(name: &str, more: &str) -> Stage {
         Stage::of(name, &(CONFIGURATION.to_owned() + more), |_| {})
     }
 
-    /// The same with another configuration, and with what else it needs in its folder.
+    /// The same with another configuration; `prepare` adds files to the test's folder first.
     pub(crate) fn of(name: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Stage {
         Stage::before(name, configuration, |folder| {
             prepare(folder);
@@ -84,14 +83,14 @@ impl Stage {
         })
     }
 
-    /// A gateway before nodes of any kind, which are started in the test's folder.
+    /// A gateway with nodes of any kind, which `nodes` starts in the test's folder.
     pub(crate) fn before(
         name: &str,
         configuration: &str,
         nodes: impl FnOnce(&Path) -> Vec<Node>,
     ) -> Stage {
         let evenkeel = evenkeel();
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&path).expect("the temporary folder is ours");
         let folder = Folder(path);
@@ -99,12 +98,12 @@ impl Stage {
         fs::write(&secret, format!("{:?}-{name}", std::time::SystemTime::now()))
             .expect("a file can be written");
         let (mut started, mut text) = (BTreeMap::new(), configuration.to_owned());
-        for Node { name, process, reached } in nodes(&folder.0) {
+        for Node { name, process, table } in nodes(&folder.0) {
             let zone = &name[5..6];
             write!(
                 text,
                 "\n[[node]]\nname = \"{name}\"\nregion = \"east\"\nzone = \"{zone}\"\n\
-                 {reached}\ncapacity = \"100 Mbit/s\"\n"
+                 {table}\ncapacity = \"100 Mbit/s\"\n"
             )
             .expect("a string takes everything");
             started.insert(name, process);
@@ -117,17 +116,17 @@ impl Stage {
         let gateway = Process::start("gateway", &mut command, &folder.0);
         let line = gateway.wait_for("first line", |lines| lines.first().cloned());
         let socket = json(&line)["socket"].as_str().map(PathBuf::from);
-        let socket = socket.unwrap_or_else(|| panic!("the gateway said {line}"));
+        let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let mut admin = Admin::new(Place::Unix(socket));
         runtime.block_on(ready(&mut admin));
-        // What its start told is of no test's doing.
-        let events = runtime.block_on(admin.events()).expect("the API tells events");
-        Stage { runtime, admin, events, gateway, nodes, folder, _alone: alone }
+        // Subscribes after the start, so that its events are not seen by tests.
+        let events = runtime.block_on(admin.events()).expect("the API streams events");
+        Stage { runtime, admin, events, gateway, nodes, folder, _exclusive: exclusive }
     }
 
-    /// Where logs and files of the test go.
+    /// The folder of logs and files of the test.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder.0
     }
@@ -141,7 +140,7 @@ impl Stage {
         self.runtime.block_on(self.admin.ask(call)).expect("the API answers")
     }
 
-    /// Whether the gateway takes new sessions.
+    /// True if the gateway accepts new sessions.
     pub(crate) fn is_ready(&mut self) -> bool {
         self.runtime.block_on(self.admin.is_ready()).expect("the API answers")
     }
@@ -154,57 +153,61 @@ impl Stage {
         self.runtime.block_on(self.admin.push(set, hook, wasm))
     }
 
-    /// Waits for an event that answers the question.
-    pub(crate) fn hear<T>(&mut self, what: &str, mut look: impl FnMut(&Event) -> Option<T>) -> T {
+    /// Waits for an event in which `look` finds something.
+    pub(crate) fn wait_for_event<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&Event) -> Option<T>,
+    ) -> T {
         let heard = async {
             loop {
-                let event = self.events.next().await.expect("the gateway tells events");
+                let event = self.events.next().await.expect("the API streams events");
                 let event = event.unwrap_or_else(|| panic!("no more events before {what}"));
                 if let Some(found) = look(&event) {
                     return found;
                 }
             }
         };
-        let heard = self.runtime.block_on(async { tokio::time::timeout(SOON, heard).await });
+        let heard = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, heard).await });
         heard.unwrap_or_else(|_| panic!("no {what} in time"))
     }
 
-    /// Kills a node, so that it says nothing more, and waits until the room has moved off it.
+    /// Kills a node with SIGKILL and waits until the room has left it.
     pub(crate) fn kill_under(&mut self, node: &str, room: &str) -> Value {
         self.nodes[node].signal(Signal::SIGKILL);
-        self.hear("move of the room", |event| {
+        self.wait_for_event("move of the room", |event| {
             let ours = event.name == "moved" && event.data["room"] == room;
             (ours && event.data["from"] == node).then(|| event.data.clone())
         })
     }
 
-    /// Ends a node in good order, and gives what it counted.
+    /// Ends a node with SIGTERM and returns the counters that it prints.
     pub(crate) fn end_node(&mut self, node: &str) -> Value {
-        let said = self.nodes.remove(node).expect("the node runs").end(Signal::SIGTERM);
-        json(said.last().expect("a node says what it counted"))
+        let output = self.nodes.remove(node).expect("the node runs").end(Signal::SIGTERM);
+        json(output.last().expect("a node prints its counters"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         self.gateway.signal(signal);
     }
 
-    /// Waits until the gateway's log holds these words, and gives all of it.
+    /// Waits until the gateway's log contains the text, and returns the log.
     pub(crate) fn wait_for_log(&self, words: &str) -> String {
         self.gateway.wait_for_log(words)
     }
 
-    /// Waits until the gateway, which was told to, has ended, and says how.
+    /// Waits until the gateway, which was signalled, has ended.
     pub(crate) fn outcome(self) -> ExitStatus {
         self.gateway.outcome()
     }
 
-    /// Ends the gateway in good order: what it had to tell has been told.
+    /// Ends the gateway with SIGTERM, which flushes telemetry.
     pub(crate) fn end_gateway(self) {
         self.gateway.end(Signal::SIGTERM);
     }
 }
 
-/// A gateway without nodes.
+/// The configuration of a gateway without nodes.
 pub(crate) const CONFIGURATION: &str = r#"
 [gateway]
 region = "east"
@@ -221,21 +224,20 @@ quic = "127.0.0.1:0"
 socket = "admin.sock"
 "#;
 
-/// Waits until its first policies are in force: it says that it runs before it has compiled them.
+/// Waits for the first policies, which compile after the gateway prints its first line.
 async fn ready(admin: &mut Admin) {
     let waited = async {
         while !admin.is_ready().await.expect("the API answers") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SOON, waited).await.expect("the gateway becomes ready in time");
+    tokio::time::timeout(TIMEOUT, waited).await.expect("the gateway becomes ready in time");
 }
 
 fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
 }
 
-/// An offer of a call.
 pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {
     Offer {
         scenario: "call".to_owned(),
@@ -248,7 +250,7 @@ pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {
     }
 }
 
-/// A UDP client that is known by its addresses.
+/// A UDP client identified by its declared addresses.
 pub(crate) fn declared(rtp: SocketAddr, rtcp: Option<SocketAddr>) -> Ingress {
     Ingress::Udp(Identity::Declared { address: rtp, rtcp })
 }
@@ -270,7 +272,7 @@ fn media(kind: Kind, payload_type: u8, codec: &str, clock_rate: u32, feedback: &
     }
 }
 
-/// A port and the next one, free a moment ago: RTP's and RTCP's, for programs that cannot choose their own and say.
+/// Two consecutive ports that were free a moment ago, for programs that cannot report the ports they choose.
 pub(crate) fn free_pair() -> (SocketAddr, SocketAddr) {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let pair = (0..1_000).find_map(|_| {
@@ -279,5 +281,5 @@ pub(crate) fn free_pair() -> (SocketAddr, SocketAddr) {
         let next = at(even.port() + 1);
         (UdpSocket::bind(even).is_ok() && UdpSocket::bind(next).is_ok()).then_some((even, next))
     });
-    pair.expect("loopback has two ports in a row")
+    pair.expect("loopback has two ports ")
 }

@@ -1,5 +1,4 @@
-//! A client's socket with a meter on it: the program behind it speaks through it with the gateway, and everything that
-//! passes is written down. The gateway knows the client by this socket's address.
+//! A relay between a client program and the gateway, which records all packets. The gateway sees the relay's address.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -14,13 +13,13 @@ use evenkeel_media::demux::{Kind, classify};
 use evenkeel_media::{rtcp, rtp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::process::SOON;
+use crate::process::TIMEOUT;
 
-/// How long a quiet tap sleeps before it looks whether it is over.
-const NAP_MS: u16 = 50;
+/// Poll timeout of an idle tap.
+const POLL_MS: u16 = 50;
 const DATAGRAM: usize = 65_535;
 
-/// Where the program takes the packets of one payload type, and the RTCP.
+/// The program's addresses for packets of one payload type and its RTCP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lane {
     pub(crate) payload_type: u8,
@@ -28,7 +27,6 @@ pub(crate) struct Lane {
     pub(crate) rtcp: SocketAddr,
 }
 
-/// An RTP packet that passed.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) at: Instant,
@@ -36,15 +34,13 @@ pub(crate) struct Packet {
     pub(crate) payload: Box<[u8]>,
 }
 
-/// The gateway asked for a key frame.
+/// A PLI or FIR from the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyFrameRequest {
     pub(crate) at: Instant,
-    /// Of which stream.
     pub(crate) ssrc: u32,
 }
 
-/// All that passed.
 #[derive(Default)]
 pub(crate) struct Books {
     /// From the program, in order.
@@ -56,11 +52,11 @@ pub(crate) struct Books {
     pub(crate) sender_reports: usize,
     /// RTCP from the program.
     pub(crate) feedback_sent: usize,
-    /// What is neither RTP nor RTCP, or did not come from the gateway.
+    /// Neither RTP nor RTCP, or from another source than the gateway.
     pub(crate) strange: usize,
 }
 
-/// A client's sockets that are not spoken through yet.
+/// A client's sockets before the tap relays.
 pub(crate) struct Tap {
     outside: UdpSocket,
     outside_rtcp: UdpSocket,
@@ -70,11 +66,11 @@ pub(crate) struct Tap {
 #[derive(Default)]
 struct Shared {
     books: Mutex<Books>,
-    /// Something was written down.
+    /// Signals new entries.
     more: Condvar,
 }
 
-/// A tap in use; dropping it ends it.
+/// A relaying tap, ended on drop.
 pub(crate) struct Running {
     shared: Arc<Shared>,
     ending: Arc<AtomicBool>,
@@ -84,7 +80,6 @@ pub(crate) struct Running {
 struct Line {
     tap: Tap,
     gateway: SocketAddr,
-    /// Where RTCP goes, and by which socket.
     gateway_rtcp: Option<SocketAddr>,
     lanes: Vec<Lane>,
     shared: Arc<Shared>,
@@ -100,22 +95,22 @@ impl Tap {
         Tap { outside: socket(), outside_rtcp: socket(), inside: socket() }
     }
 
-    /// Where the client's RTP comes from, and its RTCP if muxed.
+    /// The source of the client's RTP, and of muxed RTCP.
     pub(crate) fn rtp(&self) -> SocketAddr {
         address(&self.outside)
     }
 
-    /// Where its RTCP comes from, if not.
+    /// The source of RTCP that is not muxed.
     pub(crate) fn rtcp(&self) -> SocketAddr {
         address(&self.outside_rtcp)
     }
 
-    /// Where the program sends everything.
+    /// The address to which the program sends everything.
     pub(crate) fn inside(&self) -> SocketAddr {
         address(&self.inside)
     }
 
-    /// Speaks with the gateway from now on.
+    /// Starts to relay.
     pub(crate) fn run(self, gateway: &UdpAnswer, lanes: Vec<Lane>) -> Running {
         let shared = Arc::<Shared>::default();
         let ending = Arc::<AtomicBool>::default();
@@ -126,8 +121,8 @@ impl Tap {
             lanes,
             shared: Arc::clone(&shared),
         };
-        let told = Arc::clone(&ending);
-        let thread = std::thread::spawn(move || line.run(&told));
+        let end = Arc::clone(&ending);
+        let thread = std::thread::spawn(move || line.run(&end));
         Running { shared, ending, thread: Some(thread) }
     }
 }
@@ -137,10 +132,10 @@ impl Running {
         self.shared.open()
     }
 
-    /// Waits until the books say so.
+    /// Waits until the condition holds.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Books) -> bool) {
         let not_yet = |books: &mut Books| !holds(books);
-        let waited = self.shared.more.wait_timeout_while(self.books(), SOON, not_yet);
+        let waited = self.shared.more.wait_timeout_while(self.books(), TIMEOUT, not_yet);
         let (books, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         let Books { sent, came, sender_reports, feedback_sent, strange, .. } = &*books;
         assert!(
@@ -175,7 +170,7 @@ impl Line {
         while !ending.load(Ordering::Relaxed) {
             let mut ready =
                 [outside, outside_rtcp, inside].map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN));
-            poll(&mut ready, PollTimeout::from(NAP_MS)).expect("sockets can be polled");
+            poll(&mut ready, PollTimeout::from(POLL_MS)).expect("sockets can be polled");
             while let Some((length, _)) = receive(inside, &mut datagram) {
                 self.handle_inside(&datagram[..length]);
             }
@@ -254,7 +249,7 @@ fn packet(datagram: &[u8]) -> Option<Packet> {
     Some(Packet { at: Instant::now(), header, payload })
 }
 
-/// The next datagram, if one is there; what was sent to a program that is gone is not minded.
+/// The next queued datagram. Errors of earlier sends to an ended program are ignored.
 fn receive(socket: &UdpSocket, datagram: &mut [u8]) -> Option<(usize, SocketAddr)> {
     loop {
         match socket.recv_from(datagram) {
@@ -267,7 +262,7 @@ fn receive(socket: &UdpSocket, datagram: &mut [u8]) -> Option<(usize, SocketAddr
 }
 
 fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
-    // As on any network: who is not there does not get it.
+    // A program that has ended receives nothing, as on any network.
     let _gone = socket.send_to(datagram, to);
 }
 

@@ -1,4 +1,4 @@
-//! A strict receiver of OpenTelemetry holds everything the gateway sends against the registry.
+//! A strict OpenTelemetry receiver compares all that the gateway sends with the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
 
 use crate::stage::{Stage, offer, voice};
 
-/// A trace of the client's, which it does not own here.
+/// The trace of a client, from outside of the gateway.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// What a value of an attribute is.
+/// The type of an attribute's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Text,
@@ -74,7 +74,7 @@ fn fits(shape: Shape, value: &Value) -> bool {
     }
 }
 
-/// What is wrong with a span: nothing of it may be other than the registry says.
+/// Deviations of a span from the registry.
 fn wrong(span: &Span) -> Vec<String> {
     let kind = registry::Span::ALL.iter().find(|kind| kind.name() == span.name);
     let Some(kind) = kind else { return vec!["is not registered".to_owned()] };
@@ -103,8 +103,8 @@ fn wrong(span: &Span) -> Vec<String> {
         wrong.push(format!("{:?} with {:?}", span.scope, span.events));
     }
     let resource: BTreeSet<_> = span.resource.keys().map(String::as_str).collect();
-    let told = ["evenkeel.region", "service.instance.id", "service.name", "service.version"];
-    if resource != BTreeSet::from(told) {
+    let expected = ["evenkeel.region", "service.instance.id", "service.name", "service.version"];
+    if resource != BTreeSet::from(expected) {
         wrong.push(format!("its resource is {:?}", span.resource));
     }
     wrong
@@ -120,7 +120,7 @@ fn text(span: &Span, attribute: Attribute) -> &str {
 fn has(span: &Span, attributes: &[Attribute]) {
     for attribute in attributes {
         let found = span.attributes.contains_key(attribute.key());
-        assert!(found, "{} says nothing of {attribute:?}: {:?}", span.name, span.attributes);
+        assert!(found, "{} lacks {attribute:?}: {:?}", span.name, span.attributes);
     }
 }
 
@@ -130,8 +130,9 @@ fn children<'a>(books: &'a Books, of: &'a Span, name: &'a str) -> impl Iterator<
     })
 }
 
-/// Sessions, a stranger's offer, revisions good and bad, and a node's death; then everything that was told of it.
-fn tells_everything(protocol: &str, traceparent: &str) {
+/// Opens sessions, sends an invalid offer, pushes valid and invalid plugins and kills a node; then checks all spans,
+/// metrics and logs.
+fn assert_matches_registry(protocol: &str, traceparent: &str) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let receiver = Receiver::start(Listen { grpc: any, http: any }).expect("loopback has ports");
     let endpoint = match protocol {
@@ -146,7 +147,7 @@ fn tells_everything(protocol: &str, traceparent: &str) {
 
     let quic = || Ingress::Quic(QuicOffer {});
     let first = offer("traced", quic(), vec![voice()]);
-    let body = serde_json::to_vec(&first).expect("an offer has words").into();
+    let body = serde_json::to_vec(&first).expect("an offer serialises").into();
     let header = format!("00-{TRACE}-{CALLER}-01");
     let headers = [("traceparent", &*header)];
     let post = Call {
@@ -155,12 +156,12 @@ fn tells_everything(protocol: &str, traceparent: &str) {
         headers: &headers,
         body,
     };
-    let reply = stage.ask(post).accepted().expect("the offer is taken");
+    let reply = stage.ask(post).accepted().expect("the offer is accepted");
     let node = reply["route"][0]["node"].as_str().expect("a route").to_owned();
     stage.open(&first);
     let mut unknown = offer("nowhere", quic(), vec![voice()]);
     unknown.scenario = "no-such".to_owned();
-    let body = serde_json::to_vec(&unknown).expect("an offer has words").into();
+    let body = serde_json::to_vec(&unknown).expect("an offer serialises").into();
     let post = Call {
         method: "POST".parse().expect("a method"),
         path: "/v1/sessions",
@@ -171,7 +172,7 @@ fn tells_everything(protocol: &str, traceparent: &str) {
 
     let plugin = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
     let plugin = plugin.expect("it is shipped").bytes;
-    // Another section at its end: the same plugin, but another revision.
+    // Another section gives the same plugin another digest, and so another revision.
     let again = [plugin, &[0, 2, 1, b'x']].concat();
     let pushed = stage.push("call", "routing", &again).expect("the API answers");
     assert_eq!(pushed["outcome"], "activated", "{pushed}");
@@ -202,18 +203,18 @@ fn check_all(books: &Books) {
     let mut ids = BTreeSet::new();
     for span in books.spans() {
         assert_eq!(wrong(span), [""; 0], "{span:?}");
-        assert!(ids.insert((&span.trace_id, &span.span_id)), "{} came twice", span.name);
+        assert!(ids.insert((&span.trace_id, &span.span_id)), "{} is a duplicate", span.name);
     }
     for span in books.spans().iter().filter(|span| span.trace_id != TRACE) {
         if let Some(parent) = &span.parent {
             let parent = books.span(&span.trace_id, parent);
-            let parent = parent.unwrap_or_else(|| panic!("the parent of {span:?} never came"));
+            let parent = parent.unwrap_or_else(|| panic!("the parent of {span:?} is missing"));
             assert!(parent.start_ns <= span.start_ns, "{} began before {}", span.name, parent.name);
         }
     }
     let names: BTreeSet<_> = books.spans().iter().map(|span| &*span.name).collect();
     let registered = registry::Span::ALL.iter().map(|kind| kind.name()).collect();
-    assert_eq!(names, registered, "every kind of span was seen");
+    assert_eq!(names, registered, "each kind of span is sent");
 
     let counts = Count::ALL.iter().map(|metric| metric.described().name);
     let levels = Level::ALL.iter().map(|metric| metric.described().name);
@@ -230,9 +231,9 @@ fn check_all(books: &Books) {
         Level::SessionsLive.described().name,
         Time::Detection.described().name,
     ] {
-        assert!(report.metrics_received.contains_key(metric), "{metric} never came");
+        assert!(report.metrics_received.contains_key(metric), "{metric} is missing");
     }
-    assert!(report.logs_received > 0, "a node's death is worth a line");
+    assert!(report.logs_received > 0, "a node's death is logged");
 }
 
 fn check_opening(books: &Books, traceparent: &str) {
@@ -247,7 +248,10 @@ fn check_opening(books: &Books, traceparent: &str) {
         assert_eq!((&*traced.trace_id, traced.parent.as_deref()), (TRACE, Some(CALLER)));
         assert_eq!(traced.links, []);
     } else {
-        assert!(traced.parent.is_none() && traced.trace_id != TRACE, "a stranger is no parent");
+        assert!(
+            traced.parent.is_none() && traced.trace_id != TRACE,
+            "an untrusted caller is no parent"
+        );
         let links: Vec<_> =
             traced.links.iter().map(|link| (&*link.trace_id, &*link.span_id)).collect();
         assert_eq!(links, [(TRACE, CALLER)]);
@@ -274,7 +278,7 @@ fn check_opening(books: &Books, traceparent: &str) {
     }
 
     let refused = books.spans_named("session.open").find(|span| span.error.is_some());
-    let refused = refused.expect("a refused offer is told of");
+    let refused = refused.expect("a refused offer has a span");
     assert_eq!(text(refused, Attribute::Outcome), "refused");
     assert_eq!(text(refused, Attribute::Reason), "unknown-scenario");
 }
@@ -289,7 +293,7 @@ fn check_rollouts(books: &Books, revision: &str) {
             let of = || text(span, Attribute::Revision);
             text(span, Attribute::Outcome) == outcome && revision.is_none_or(|one| one == of())
         });
-        *found.unwrap_or_else(|| panic!("nothing was {outcome}: {rollouts:?}"))
+        *found.unwrap_or_else(|| panic!("no rollout is {outcome}: {rollouts:?}"))
     };
     let activated = with("activated", Some(revision));
     has(activated, &[Attribute::Previous]);
@@ -301,7 +305,7 @@ fn check_rollouts(books: &Books, revision: &str) {
 
 fn check_failover(books: &Books, node: &str) {
     let [failover] = books.spans_named("node.failover").collect::<Vec<_>>()[..] else {
-        panic!("one node died")
+        panic!("not one failover span")
     };
     assert_eq!(text(failover, Attribute::Node), node);
     has(failover, &[Attribute::Witness, Attribute::Region, Attribute::Zone]);
@@ -314,20 +318,20 @@ fn check_failover(books: &Books, node: &str) {
         .iter()
         .map(|link| {
             let span = books.span(&link.trace_id, &link.span_id);
-            let span = span.unwrap_or_else(|| panic!("{link:?} leads nowhere"));
+            let span = span.unwrap_or_else(|| panic!("{link:?} is dangling"));
             (&*span.name, text(span, Attribute::Session))
         })
         .collect();
     assert_eq!(linked, BTreeSet::from([("session.open", "s1"), ("session.open", "s2")]));
-    assert!(failover.start_ns < failover.end_ns, "dying takes time");
+    assert!(failover.start_ns < failover.end_ns, "the failover has a duration");
 }
 
 #[test]
-fn strict_receiver_over_grpc_finds_nothing_that_is_not_registered() {
-    tells_everything("grpc", "link");
+fn grpc_export_matches_registry() {
+    assert_matches_registry("grpc", "link");
 }
 
 #[test]
-fn strict_receiver_over_http_finds_nothing_that_is_not_registered() {
-    tells_everything("http", "parent");
+fn http_export_matches_registry() {
+    assert_matches_registry("http", "parent");
 }

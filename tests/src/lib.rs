@@ -1,1 +1,1 @@
-//! Drives the house from outside, or a crate through its front door.
+//! Tests of a whole gateway: in this process (`behaviour`) and as the `evenkeel` binary (`interop`).

@@ -1,4 +1,4 @@
-//! What every guest is asked: an ordinary world.
+//! The questions that each guest is asked, with ordinary values.
 
 use std::sync::Arc;
 
@@ -9,10 +9,8 @@ use evenkeel_core::{
 
 use crate::module::{NAME, SCHEMA};
 
-/// Rows of a batch.
 const ROWS: u64 = 64;
 
-/// Every question of a hook, once.
 pub fn questions(hook: Hook) -> Vec<Question> {
     let scenario: Arc<str> = "call".into();
     let labels: Labels = Arc::new([("region".into(), "east".into())]);
@@ -53,7 +51,7 @@ pub fn questions(hook: Hook) -> Vec<Question> {
     }
 }
 
-/// The same question, with states and a memo of the older schema in it.
+/// The same question with states and a memo of the older schema.
 pub(crate) fn of_older(mut question: Question) -> Question {
     let state = || Some(State { plugin: NAME.into(), schema: SCHEMA, bytes: Box::new([1]) });
     match &mut question {

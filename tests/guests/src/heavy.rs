@@ -1,4 +1,4 @@
-//! Those whose weight is the weapon: bytes without end, and code that takes for ever to compile.
+//! Guests that are too large, or too slow to compile.
 
 use evenkeel_core::Hook;
 
@@ -9,7 +9,7 @@ pub(crate) fn all() -> Vec<Guest> {
     let too_large = Expected::Refused("too-large");
     vec![
         guest("a function of 20 MB", Hook::Routing, one_function(20 << 20), too_large),
-        // Below what is taken as a plugin, above what an engine takes as a function.
+        // Below the size limit of plugins, above the engine's limit for functions.
         guest(
             "a function of 15 MB",
             Hook::Routing,
@@ -19,7 +19,7 @@ pub(crate) fn all() -> Vec<Guest> {
     ]
 }
 
-/// A module with a function of about so many bytes that do nothing.
+/// A module with one function of about this many bytes of no-ops.
 fn one_function(bytes: usize) -> Vec<u8> {
     // `i32.const 0`, `drop`.
     const NOTHING: [u8; 3] = [0x41, 0x00, 0x1a];
@@ -43,14 +43,13 @@ fn one_function(bytes: usize) -> Vec<u8> {
     module
 }
 
-/// A plugin of less than a megabyte that is honest in all but this: to compile it takes minutes.
+/// A valid plugin of less than a megabyte that takes minutes to compile.
 ///
-/// Each of its functions has loops in loops, and every loop changes every local, so that each value has to be followed through
-/// each loop.
+/// Its functions nest loops that all change all locals, so the compiler follows each value through each loop.
 pub fn slow_to_compile() -> Guest {
-    /// Loops in loops, and locals that all of them change.
+    /// Nested loops, and locals that each of them changes.
     const DEPTH: usize = 400;
-    /// Functions, each of which takes a good part of a second.
+    /// Each function takes most of a second to compile.
     const FUNCTIONS: usize = 300;
     let locals = "i64 ".repeat(DEPTH);
     let changes: String = (0..DEPTH)
@@ -63,7 +62,7 @@ pub fn slow_to_compile() -> Guest {
     let closes: String =
         (0..DEPTH).map(|local| format!("(br_if 0 (i64.eqz (local.get {local}))))")).collect();
     let function = format!("(func (local {locals}) {opens} {changes} {closes})");
-    let module = Module::honest(Hook::Routing).with(&function.repeat(FUNCTIONS));
+    let module = Module::honest(Hook::Routing).item(&function.repeat(FUNCTIONS));
     let expected = Expected::Refused("compile-limit");
     guest("code that takes minutes to compile", Hook::Routing, module.build(), expected)
 }

@@ -1,4 +1,4 @@
-//! Those that are not what they say, or want what nobody gets: refused before anything of them runs.
+//! Guests with false manifests, forbidden imports or unsupported features: refused before they run.
 
 use evenkeel_core::Hook;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn imports() -> Vec<Guest> {
         refused("import of WASI", text(wasi), "import"),
         refused("import of WASI by a component", text(sockets), "import"),
         refused("import of a clock", text(clock), "import"),
-        refused("import of what the contract has not", text(more), "import"),
+        refused("import outside the contract", text(more), "import"),
         refused("import of another contract", text(other), "contract"),
     ]
 }
@@ -44,7 +44,7 @@ fn manifests() -> Vec<Guest> {
     for _ in 0..100 {
         schema = json!({"type": "object", "properties": {"a": schema}});
     }
-    // Each of a list's items has the defaults of all lists inside it: 4 to the power of 24.
+    // The default of each list contains the defaults of the lists inside it: 4^24 values.
     let mut defaults = json!({"type": "object", "properties": {"a": {"default": 1}}});
     for _ in 0..24 {
         let list = json!({"type": "array", "items": defaults, "default": [{}, {}, {}, {}]});
@@ -55,7 +55,7 @@ fn manifests() -> Vec<Guest> {
         Value::Array((1..=count).map(reason).collect())
     };
     let red = json!([{"number": 1, "name": "\u{1b}[31mred"}]);
-    let saying = |key: &str, value: Value| honest().saying(key, value).build();
+    let manifest = |key: &str, value: Value| honest().manifest_key(key, value).build();
     let hooks = json!(["routing", "admission", "degradation", "scenario"]);
     let mut unsigned = honest().build();
     section(&mut unsigned, "evenkeel:signature", &[1; 97]);
@@ -65,43 +65,51 @@ fn manifests() -> Vec<Guest> {
     section(&mut short, "evenkeel:signature", &[]);
     vec![
         refused("no manifest", honest().without_manifest(), "no-manifest"),
-        refused("a manifest as deep as a well", too_deep, "manifest"),
-        refused("a schema deeper than what is read", saying("settings", schema), "manifest"),
-        refused("hooks that it does not export", saying("hooks", hooks), "hook-missing"),
-        refused("no hook at all", saying("hooks", json!(["recording"])), "manifest"),
-        refused("a name that is a path", saying("name", json!("../../etc/passwd")), "manifest"),
-        refused("a name without end", saying("name", json!("a".repeat(1 << 20))), "manifest"),
+        refused("a manifest of 10,000 nested lists", too_deep, "manifest"),
+        refused("a schema nested too deep", manifest("settings", schema), "manifest"),
+        refused("hooks without exports", manifest("hooks", hooks), "hook-missing"),
+        refused("no hook at all", manifest("hooks", json!(["recording"])), "manifest"),
+        refused("a name that is a path", manifest("name", json!("../../etc/passwd")), "manifest"),
+        refused("a name of a megabyte", manifest("name", json!("a".repeat(1 << 20))), "manifest"),
         refused(
             "a manifest of 15 MB",
-            saying("x-words", json!("a".repeat(15_000_000))),
+            manifest("x-words", json!("a".repeat(15_000_000))),
             "manifest",
         ),
-        refused("defaults that multiply", saying("settings", defaults), "manifest"),
-        refused("100,000 reasons", saying("reasons", reasons(100_000)), "manifest"),
-        refused("a reason too many", saying("reasons", reasons(257)), "manifest"),
-        refused("a reason that colours terminals", saying("reasons", red), "manifest"),
+        refused("defaults that multiply", manifest("settings", defaults), "manifest"),
+        refused("100,000 reasons", manifest("reasons", reasons(100_000)), "manifest"),
+        refused("one reason too many", manifest("reasons", reasons(257)), "manifest"),
+        refused("a reason with escape codes", manifest("reasons", red), "manifest"),
         refused(
-            "a version that colours terminals",
-            saying("version", json!("1.0.0\u{1b}[31m\n2")),
+            "a version with escape codes",
+            manifest("version", json!("1.0.0\u{1b}[31m\n2")),
             "manifest",
         ),
-        refused("a version without end", saying("version", json!("1".repeat(65))), "manifest"),
         refused(
-            "metrics that are no numbers",
-            saying("subject_metrics", json!(["loss"])),
+            "a version one character too long",
+            manifest("version", json!("1".repeat(65))),
             "manifest",
         ),
-        refused("another contract in its manifest", saying("contract", json!("1.0.0")), "contract"),
-        refused("a signature that is none", unsigned, "signature"),
+        refused(
+            "metrics that are not numbers",
+            manifest("subject_metrics", json!(["loss"])),
+            "manifest",
+        ),
+        refused(
+            "another contract in its manifest",
+            manifest("contract", json!("1.0.0")),
+            "contract",
+        ),
+        refused("an invalid signature", unsigned, "signature"),
         refused("two signatures", twice, "signature"),
-        refused("a signature without a signature", short, "signature"),
+        refused("an empty signature", short, "signature"),
     ]
 }
 
 fn shapes() -> Vec<Guest> {
     let half = { honest().build()[..400].to_vec() };
     let memory = |pages: u64| format!("(memory (export \"memory\") {pages})");
-    let with = |besides: &str| honest().with(besides).build();
+    let with = |besides: &str| honest().item(besides).build();
     let tail = with("(func $tail (result i32) (return_call $tail))");
     let vast = with("(table 10000000 funcref)");
     let mut without = wat::parse_str("(module)").expect("it is WebAssembly");
@@ -109,11 +117,11 @@ fn shapes() -> Vec<Guest> {
     vec![
         refused("a script", b"#!/bin/sh\nrm -rf /\n".to_vec(), "not-wasm"),
         refused("half of a module", half, "not-wasm"),
-        refused("a module that is no policy", without, "not-a-plugin"),
-        refused("more memory than is there", honest().with_memory(&memory(257)).build(), "engine"),
-        refused("all memory that can be", honest().with_memory(&memory(65_536)).build(), "engine"),
+        refused("a module without exports", without, "not-a-plugin"),
+        refused("memory above the limit", honest().with_memory(&memory(257)).build(), "engine"),
+        refused("the maximum of memory", honest().with_memory(&memory(65_536)).build(), "engine"),
         refused("a second memory", with("(memory 1)"), "engine"),
-        refused("a table for a city", vast, "engine"),
+        refused("a table of 10,000,000 entries", vast, "engine"),
         refused("tail calls", tail, "engine"),
         refused("relaxed arithmetic", with(RELAXED), "engine"),
     ]

@@ -1,7 +1,6 @@
-//! Plugins that mean harm, each with what is to become of it; made here, nothing of them lies on disk.
+//! Hostile plugins, generated in memory, each with the outcome that is expected.
 //!
-//! [`hostile`] is the whole list. Tests of the host, of a gateway with calls on it, and whoever measures what an attack
-//! costs, all go through the same one.
+//! [`hostile`] lists them for the tests of the host and of a gateway with calls, and for the benchmark of their cost.
 
 mod answers;
 mod asked;
@@ -9,30 +8,25 @@ mod heavy;
 mod liars;
 mod loops;
 mod migrations;
-mod module;
+pub mod module;
 
 pub use asked::questions;
 pub use heavy::slow_to_compile;
 
 use evenkeel_core::{Hook, Question};
 
-/// A plugin that means harm.
 #[derive(Clone, Debug)]
 pub struct Guest {
-    /// What it does.
     pub name: String,
-    /// The hook it is bound to.
     pub hook: Hook,
-    /// Itself.
     pub bytes: Vec<u8>,
-    /// The revision that it comes after and that means no harm, where it does harm to what that one leaves behind.
+    /// The harmless revision that it follows, if it attacks the state which that one left.
     pub before: Option<Vec<u8>>,
-    /// What is to become of it.
     pub expected: Expected,
 }
 
 impl Guest {
-    /// What it is asked, with what the one before it left behind.
+    /// The questions it is asked, with the state of its predecessor.
     pub fn questions(&self) -> Vec<Question> {
         let questions = questions(self.hook);
         match self.before {
@@ -42,23 +36,21 @@ impl Guest {
     }
 }
 
-/// What is to become of a plugin that means harm.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// It never answers; the word for why, as the host has it.
+    /// It is never activated; the host's error code.
     Refused(&'static str),
-    /// It costs one fault each time it is asked; the word for the fault.
+    /// Each question costs one fault; the fault's name.
     Fault(&'static str),
-    /// It is answered for: what is against the rules in its answer is dropped, and the rest is what anybody may say.
+    /// Its answer is used without the parts that break the rules.
     Curbed,
 }
 
-/// All of them, each with a name of its own, but for those that only cost time: see [`slow_to_compile`].
+/// All hostile plugins with unique names, except [`slow_to_compile`], which only costs time.
 pub fn hostile() -> Vec<Guest> {
     [liars::all(), heavy::all(), loops::all(), migrations::all(), answers::all()].concat()
 }
 
-/// A guest by its parts.
 fn guest(name: impl Into<String>, hook: Hook, bytes: Vec<u8>, expected: Expected) -> Guest {
     Guest { name: name.into(), hook, bytes, before: None, expected }
 }
@@ -70,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_a_name_of_its_own_and_every_hook_has_some_that_it_lets_in() {
+    fn guests_have_unique_names_and_cover_all_hooks() {
         let all = hostile();
         let names: BTreeSet<_> = all.iter().map(|guest| &guest.name).collect();
         assert_eq!(names.len(), all.len());

@@ -1,12 +1,12 @@
-//! Those that do not end, or take all there is: in each hook, and before the first question.
+//! Guests that never return or exhaust a resource, in each hook and before the first question.
 
 use evenkeel_core::Hook;
 
 use crate::module::{Module, nothing};
 use crate::{Expected, Guest, guest};
 
-/// What one does, and what that costs.
-const DEEDS: [(&str, &str, &str); 8] = [
+/// Name, body and fault.
+const ATTACKS: [(&str, &str, &str); 8] = [
     ("endless-loop", "(loop $again br $again) unreachable", "deadline"),
     ("deep-recursion", "(drop (call $deeper)) unreachable", "trap"),
     (
@@ -20,8 +20,8 @@ const DEEDS: [(&str, &str, &str); 8] = [
          unreachable",
         "out-of-memory",
     ),
-    ("division-by-nothing", "(drop (i32.div_u (i32.const 1) (i32.const 0))) unreachable", "trap"),
-    ("access-outside", "(drop (i32.load (i32.const -4))) unreachable", "trap"),
+    ("division-by-zero", "(drop (i32.div_u (i32.const 1) (i32.const 0))) unreachable", "trap"),
+    ("access-out-of-bounds", "(drop (i32.load (i32.const -4))) unreachable", "trap"),
     (
         "log-flood",
         "(loop $again (call $log (i32.const 4) (i32.const 4096) (i32.const 8)) br $again) unreachable",
@@ -34,12 +34,12 @@ const DEEDS: [(&str, &str, &str); 8] = [
     ),
 ];
 
-/// A function that calls itself, with too much in hand to do so for ever.
+/// Recursion that is not a tail call.
 const DEEPER: &str = "(func $deeper (result i64) (i64.add (call $deeper) (i64.const 1)))";
 
 const TABLE: &str = "(table $t 1 funcref)";
 
-/// The functions that answer the questions of a hook.
+/// The functions that answer a hook's questions.
 pub(crate) fn answering(hook: Hook) -> &'static [&'static str] {
     match hook {
         Hook::Admission => &["admit"],
@@ -49,17 +49,17 @@ pub(crate) fn answering(hook: Hook) -> &'static [&'static str] {
     }
 }
 
-fn capable(hook: Hook) -> Module {
-    Module::honest(hook).with(DEEPER).with(TABLE)
+fn with_functions(hook: Hook) -> Module {
+    Module::honest(hook).item(DEEPER).item(TABLE)
 }
 
 pub(crate) fn all() -> Vec<Guest> {
     let mut guests = Vec::new();
-    for (name, body, fault) in DEEDS {
+    for (name, body, fault) in ATTACKS {
         for hook in Hook::ALL {
-            let mut module = capable(hook);
+            let mut module = with_functions(hook);
             for function in answering(hook) {
-                module = module.doing(function, body);
+                module = module.body(function, body);
             }
             let expected = Expected::Fault(fault);
             guests.push(guest(
@@ -69,18 +69,19 @@ pub(crate) fn all() -> Vec<Guest> {
                 expected,
             ));
         }
-        let module = capable(Hook::Routing).doing("init", body).build();
+        let module = with_functions(Hook::Routing).body("init", body).build();
         let expected = Expected::Refused(fault);
         guests.push(guest(format!("{name} in init"), Hook::Routing, module, expected));
-        let module = capable(Hook::Routing).doing("catalog", body).build();
+        let module = with_functions(Hook::Routing).body("catalog", body).build();
         guests.push(guest(format!("{name} in catalog"), Hook::Routing, module, expected));
     }
-    let module = capable(Hook::Degradation).doing("open", "(loop $again br $again) unreachable");
+    let module =
+        with_functions(Hook::Degradation).body("open", "(loop $again br $again) unreachable");
     let (name, expected) = ("endless-loop in open", Expected::Fault("deadline"));
     guests.push(guest(name, Hook::Degradation, module.build(), expected));
     let start = "(func $begin (loop $again br $again)) (start $begin)";
-    let module = Module::honest(Hook::Scenario).with(start).doing("resolve", nothing()).build();
+    let module = Module::honest(Hook::Scenario).item(start).body("resolve", nothing()).build();
     let expected = Expected::Refused("deadline");
-    guests.push(guest("endless-loop at its start", Hook::Scenario, module, expected));
+    guests.push(guest("endless-loop in the start function", Hook::Scenario, module, expected));
     guests
 }

@@ -1,6 +1,5 @@
-//! Writes the plugins that mean harm into a folder, and says of each on a line of its own: its file, the hook it is for, what
-//! is to become of it (`refused CODE`, `fault WORD` or `curbed`), the file of the one that it comes after (`-` for none), and
-//! its name.
+//! Writes the hostile plugins into a folder and prints a line for each: file, hook, expected outcome (`refused CODE`,
+//! `fault NAME` or `curbed -`), file of its predecessor (`-` for none), and name, separated by tabs.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +8,7 @@ use evenkeel_guests::{Expected, hostile};
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {
-        eprintln!("evenkeel-guests: found no argument, expected a folder that is there");
+        eprintln!("evenkeel-guests: found no argument, expected an existing folder");
         return ExitCode::from(2);
     };
     for (number, guest) in hostile().iter().enumerate() {

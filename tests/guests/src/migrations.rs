@@ -1,4 +1,4 @@
-//! Those that do harm to what the revision before them left behind: they ask for it to be rewritten, and lie.
+//! Guests that migrate the state of the revision before them wrongly.
 
 use evenkeel_core::Hook;
 use serde_json::json;
@@ -8,13 +8,13 @@ use crate::{Expected, Guest, guest};
 
 const LOOP: &str = "(loop $again br $again) unreachable";
 
-/// The longest state (4 KiB) and the longest memo (64 KiB), and a byte.
+/// One byte above the limits of a state (4 KiB) and of a memo (64 KiB).
 const STATE: u32 = (4 << 10) + 1;
 const MEMO: u32 = (64 << 10) + 1;
 
 pub(crate) fn all() -> Vec<Guest> {
     let malformed = Expected::Fault("malformed");
-    // How many offsets it was given, one more than states, is the third parameter.
+    // The third parameter is the number of offsets, one more than states.
     let offsets = format!("(i32.store (i32.const {}) (local.get 2))", ANSWER + 8);
     let fewer =
         format!("(i32.store (i32.const {}) (i32.sub (local.get 2) (i32.const 1)))", ANSWER + 8);
@@ -34,27 +34,28 @@ pub(crate) fn all() -> Vec<Guest> {
             LOOP.into(),
             Expected::Fault("deadline"),
         ),
-        after("a state too few of those it migrated", "migrate", answer(&too_few), malformed),
-        after("a migrated state of a byte too many", "migrate", answer(&too_long), malformed),
-        after("a migrated memo of a byte too many", "migrate-memo", answer(&long_memo), malformed),
+        after("one migrated state too few", "migrate", answer(&too_few), malformed),
+        after("a migrated state one byte too long", "migrate", answer(&too_long), malformed),
+        after("a migrated memo one byte too long", "migrate-memo", answer(&long_memo), malformed),
     ]
 }
 
-/// One that does this with what [`before`] left behind. It leaves no memo itself, as if there had been none.
+/// A guest that follows [`before`] and has this function body. It keeps no memo itself.
 fn after(name: &str, function: &'static str, body: String, expected: Expected) -> Guest {
-    let module = remembering(0).saying("state_schema", json!(SCHEMA + 1)).doing(function, body);
+    let module =
+        keeping_memo(0).manifest_key("state_schema", json!(SCHEMA + 1)).body(function, body);
     let guest = guest(name, Hook::Degradation, module.build(), expected);
     Guest { before: Some(before()), ..guest }
 }
 
-/// The revision before: it keeps a memo, and states without bytes.
+/// The predecessor: it keeps a memo, and states without bytes.
 fn before() -> Vec<u8> {
-    remembering(1).build()
+    keeping_memo(1).build()
 }
 
-/// One that does nothing but to leave a memo of so many bytes.
-fn remembering(bytes: u32) -> Module {
+/// A module that only keeps a memo of this length.
+fn keeping_memo(bytes: u32) -> Module {
     let nothing = [list(0, 0, 0), list(8, 0, 0), list(16, 0, 0), list(24, 0, 0)].concat();
     let memo = [nothing, word_at(ANSWER + 32, 1), list(36, ZEROES, bytes)];
-    Module::honest(Hook::Degradation).doing("tick", answer(&memo))
+    Module::honest(Hook::Degradation).body("tick", answer(&memo))
 }

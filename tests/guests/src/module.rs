@@ -1,4 +1,4 @@
-//! A module that keeps the contract but for what is asked of it.
+//! Modules in WAT that follow the contract except for the functions that are replaced.
 
 use std::sync::LazyLock;
 
@@ -8,28 +8,32 @@ use wit_component::StringEncoding;
 use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
-/// Where answers are written.
-pub(crate) const ANSWER: u32 = 2_048;
+/// The address of answers.
+pub const ANSWER: u32 = 2_048;
 
-/// Zeroes, for an answer that says nothing: 256 bytes.
+/// 256 zero bytes, which encode success and no change in every answer.
 const NOTHING: u32 = 3_072;
 
-/// Room for what answers point to: from here up to 60 KiB.
-pub(crate) const SCRATCH: u32 = 4_096;
+/// Memory for lists of answers, up to 60 KiB.
+pub const SCRATCH: u32 = 4_096;
 
-/// Zeroes without end, for states that are empty: up to [`GIVEN`].
+/// Zeroes up to [`ARGUMENTS`], for empty states.
 pub(crate) const ZEROES: u32 = 65_536;
 
-/// What all of them are called, so that each is a revision of the one before.
+/// A common name, so that each guest is a revision of the one before.
 pub(crate) const NAME: &str = "hostile";
 
-/// Of the states that they write, but for those that come after one of these.
+/// The state schema of all guests but those that follow another.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// Where what comes in lies, one thing over the other: nobody reads it.
-const GIVEN: u32 = 1 << 20;
+/// All arguments are written here, over one another, unless the module reads them.
+const ARGUMENTS: u32 = 1 << 20;
 
-/// The contract, parsed once.
+/// Frees the arguments of the current and earlier calls; needs [`Module::reading_arguments`].
+pub const FREE_ARGUMENTS: &str = "(global.set $top (i32.const 1048576))";
+
+const REALLOC: &str = r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)"#;
+
 static CONTRACT: LazyLock<Resolve> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/wit/policy.wit");
@@ -37,19 +41,20 @@ static CONTRACT: LazyLock<Resolve> = LazyLock::new(|| {
     resolve
 });
 
-/// A module in the making.
+/// A plugin under construction.
 #[derive(Clone)]
-pub(crate) struct Module {
+pub struct Module {
     hook: Hook,
     memory: String,
-    besides: String,
+    allocator: String,
+    items: String,
     bodies: Vec<(&'static str, String)>,
     manifest: Value,
 }
 
 impl Module {
-    /// One that keeps the contract, and says nothing when it is asked.
-    pub(crate) fn honest(hook: Hook) -> Module {
+    /// A plugin that follows the contract and never changes anything.
+    pub fn honest(hook: Hook) -> Module {
         let manifest = json!({
             "name": NAME,
             "version": "1.0.0",
@@ -61,20 +66,21 @@ impl Module {
             "node_metrics": [32, 35],
             "ops": [1],
         });
-        // 2 MiB, to 16 MiB.
+        // 2 MiB; the limit is 16 MiB.
         let memory = "(memory (export \"memory\") 32)".to_owned();
-        Module { hook, memory, besides: String::new(), bodies: Vec::new(), manifest }
+        let allocator = format!("{REALLOC} i32.const {ARGUMENTS})");
+        Module { hook, memory, allocator, items: String::new(), bodies: Vec::new(), manifest }
     }
 
-    /// It does this in one of its functions: `place`, `init`.
-    pub(crate) fn doing(mut self, function: &'static str, body: impl Into<String>) -> Module {
+    /// Replaces the body of an exported function such as `place` or `init`.
+    pub fn body(mut self, function: &'static str, body: impl Into<String>) -> Module {
         self.bodies.push((function, body.into()));
         self
     }
 
-    /// With this in the module besides: tables, functions.
-    pub(crate) fn with(mut self, besides: &str) -> Module {
-        self.besides.push_str(besides);
+    /// Adds tables, functions or globals.
+    pub fn item(mut self, items: &str) -> Module {
+        self.items.push_str(items);
         self
     }
 
@@ -83,13 +89,26 @@ impl Module {
         self
     }
 
-    /// With another value at a key of the manifest.
-    pub(crate) fn saying(mut self, key: &str, value: Value) -> Module {
+    /// Keeps arguments apart from one another. A function that reads many frees them by [`FREE_ARGUMENTS`].
+    pub fn reading_arguments(mut self) -> Module {
+        self.allocator = format!(
+            "(global $top (mut i32) (i32.const {ARGUMENTS}))
+            {REALLOC} (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+                (global.set $top (i32.add (local.get $at) (local.get 3)))
+                (local.get $at))"
+        );
+        self
+    }
+
+    /// Sets a key of the manifest.
+    pub fn manifest_key(mut self, key: &str, value: Value) -> Module {
         self.manifest[key] = value;
         self
     }
 
-    pub(crate) fn build(&self) -> Vec<u8> {
+    /// The module with its manifest.
+    pub fn build(&self) -> Vec<u8> {
         let mut module = self.without_manifest();
         section(&mut module, "evenkeel:manifest", self.manifest.to_string().as_bytes());
         module
@@ -110,16 +129,16 @@ impl Module {
             (import "evenkeel:policy/diag@0.1.0" "log" (func $log (param i32 i32 i32)))
             (import "evenkeel:policy/diag@0.1.0" "note" (func $note (param i32 i32 i32 i64)))
             {}
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const {GIVEN})
+            {}
             {}"#,
-            self.memory, self.besides
+            self.memory, self.allocator, self.items
         );
         for (key, item) in &CONTRACT.worlds[world].exports {
             let WorldItem::Interface { id, .. } = item else { continue };
             for (name, function) in &CONTRACT.interfaces[*id].functions {
                 let signature = CONTRACT.wasm_signature(AbiVariant::GuestExport, function);
                 let types = |types: &[WasmType]| {
-                    types.iter().map(|&kind| word(kind)).collect::<Vec<_>>().join(" ")
+                    types.iter().map(|&kind| wasm_type(kind)).collect::<Vec<_>>().join(" ")
                 };
                 let body = self.bodies.iter().find(|(of, _)| of == name).map(|(_, body)| &**body);
                 let body = body.map_or_else(|| honest(name), ToOwned::to_owned);
@@ -141,11 +160,11 @@ fn world(hook: Hook) -> WorldId {
     found.expect("every hook has a world").0
 }
 
-/// What a function does that means no harm.
+/// The default body of a function.
 fn honest(function: &str) -> String {
     match function {
         "catalog" => String::new(),
-        // A state without bytes for each newcomer, whose number is the second parameter.
+        // A state without bytes for each new session; the second parameter is their number.
         "open" => format!(
             "(i32.store (i32.const {ANSWER}) (i32.const {ZEROES}))
              (i32.store (i32.const {}) (i32.add (local.get 1) (i32.const 1)))
@@ -154,7 +173,7 @@ fn honest(function: &str) -> String {
             ANSWER + 4,
             ANSWER + 8
         ),
-        // As many states without bytes as there are offsets but one, whose number is the third parameter.
+        // As many states without bytes as given; the third parameter is the number of offsets, one more.
         "migrate" => answer(&[
             word_at(ANSWER, 0),
             word_at(ANSWER + 4, ZEROES),
@@ -165,18 +184,18 @@ fn honest(function: &str) -> String {
     }
 }
 
-/// An answer of zeroes: all is well, and nothing is to change.
+/// Returns the zero answer.
 pub(crate) fn nothing() -> String {
     format!("(i32.const {NOTHING})")
 }
 
-/// Writes a list at this byte of the answer.
-pub(crate) fn list(at: u32, pointer: u32, length: u32) -> String {
+/// Writes a list at this offset of the answer.
+pub fn list(at: u32, pointer: u32, length: u32) -> String {
     format!("{} {}", word_at(ANSWER + at, pointer), word_at(ANSWER + at + 4, length))
 }
 
 /// Writes 32 bits.
-pub(crate) fn word_at(address: u32, value: u32) -> String {
+pub fn word_at(address: u32, value: u32) -> String {
     format!("(i32.store (i32.const {address}) (i32.const {}))", value as i32)
 }
 
@@ -185,12 +204,12 @@ pub(crate) fn long_at(address: u32, value: u64) -> String {
     format!("(i64.store (i32.const {address}) (i64.const {}))", value as i64)
 }
 
-/// Does this, and returns the answer.
-pub(crate) fn answer(writes: &[String]) -> String {
+/// Returns the answer after these writes.
+pub fn answer(writes: &[String]) -> String {
     format!("{} (i32.const {ANSWER})", writes.join(" "))
 }
 
-fn word(kind: WasmType) -> &'static str {
+fn wasm_type(kind: WasmType) -> &'static str {
     match kind {
         WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32",
         WasmType::I64 | WasmType::PointerOrI64 => "i64",
