@@ -8,30 +8,30 @@
 
 pub mod check;
 mod client;
+mod comparison;
 mod driver;
 mod fault;
-mod flows;
-mod guests;
-mod house;
+mod lost_flows;
+mod merge;
 mod node;
 mod outcome;
 mod packet;
 pub mod phi;
+mod policies;
 mod queue;
 pub mod rows;
 mod script;
 mod swarm;
 mod trace;
-mod twin;
-mod whatif;
+mod worker;
 mod world;
 
 pub use check::Violation;
+pub use comparison::{Change, WhatIf, policy_name};
 pub use fault::{Episode, Fault};
-pub use flows::LostFlows;
-pub use guests::Library;
+pub use lost_flows::LostFlows;
 pub use outcome::{Digest, Listed, Outcome, Spread};
+pub use policies::Library;
 pub use script::{Join, NodeScript, Script};
 pub use swarm::{Swarm, Totals};
-pub use whatif::{Change, WhatIf, policy_name};
 pub use world::World;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::check::Violation;
 use crate::fault::Episode;
-use crate::flows::LostFlows;
+use crate::lost_flows::LostFlows;
 
 /// A longer gap is one that is noticed: more than a packet of voice is missing, or late.
 const NOTICED: Duration = Duration::from_millis(30);

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::check::Violation;
-use crate::guests::Library;
 use crate::outcome::{Digest, Outcome, Spread};
+use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::{Arm, Ask, AskId, Decider, Event, PolicyName, Question, Revisions};
 
-use crate::guests::Revision;
+use crate::policies::Revision;
 
 type Found = Option<(&'static str, String)>;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, Hook, Kept, Settings};
 
-use super::books::LEGS_MAX;
+use super::outputs::LEGS_MAX;
 
 /// Questions in flight.
 const ASKS_MAX: usize = 256;

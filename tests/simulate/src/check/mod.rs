@@ -13,22 +13,22 @@
 //!
 //! What is never played: nodes that pass on to each other and are not probed, of whose life nothing would tell.
 
-mod books;
-mod carried;
+mod carriers;
 mod causes;
 mod deaths;
 mod decisions;
 mod drains;
-mod ends;
 mod flow;
-mod grays;
+mod gray_nodes;
 mod hops;
-mod listing;
 mod load;
 mod memory;
+mod move_ends;
 mod moves;
-mod old;
+mod node_list;
+mod outputs;
 mod scene;
+mod stale;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -63,20 +63,20 @@ pub(crate) struct Checker {
     pub(crate) violations: Vec<Violation>,
     began: Instant,
     hops: hops::Hops,
-    old: old::Old,
+    old: stale::Old,
     moves: moves::Moves,
-    ends: ends::Ends,
+    ends: move_ends::Ends,
     pub(crate) causes: causes::Causes,
-    pub(crate) carried: carried::Carried,
+    pub(crate) carried: carriers::Carried,
     memory: memory::Memory,
     load: load::Load,
     pub(crate) decisions: decisions::Decisions,
     pub(crate) flow: flow::Flow,
     pub(crate) deaths: deaths::Deaths,
-    pub(crate) grays: grays::Grays,
+    pub(crate) grays: gray_nodes::Grays,
     pub(crate) drains: drains::Drains,
-    pub(crate) listing: listing::Listing,
-    books: books::Books,
+    pub(crate) listing: node_list::Listing,
+    books: outputs::Books,
     looked: Option<Instant>,
     /// The highest load of a node there ever was, thousandths of what it can carry.
     pub(crate) peak_permille: u64,
@@ -95,17 +95,17 @@ const TOLD_MAX: usize = 5;
 impl Checker {
     pub(crate) fn new(scene: Scene, settings: &Settings, began: Instant) -> Checker {
         let deaths = deaths::Deaths::new(settings);
-        let grays = grays::Grays::new(scene.nodes.len());
+        let grays = gray_nodes::Grays::new(scene.nodes.len());
         Checker {
             scene,
             violations: Vec::new(),
             began,
             hops: hops::Hops::default(),
-            old: old::Old::default(),
+            old: stale::Old::default(),
             moves: moves::Moves::default(),
-            ends: ends::Ends::default(),
+            ends: move_ends::Ends::default(),
             causes: causes::Causes::new(settings),
-            carried: carried::Carried::default(),
+            carried: carriers::Carried::default(),
             memory: memory::Memory::new(settings),
             load: load::Load::default(),
             decisions: decisions::Decisions::default(),
@@ -113,8 +113,8 @@ impl Checker {
             deaths,
             grays,
             drains: drains::Drains::default(),
-            listing: listing::Listing::default(),
-            books: books::Books::default(),
+            listing: node_list::Listing::default(),
+            books: outputs::Books::default(),
             looked: None,
             peak_permille: 0,
         }

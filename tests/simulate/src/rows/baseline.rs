@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::stage::{calls, ms, with};
+use super::setup::{calls, ms, with};
 use super::{Row, Scale, play, row};
 use crate::fault::Fault;
-use crate::guests::Library;
+use crate::policies::Library;
 use crate::script::Script;
 
 const CHECKED_EVERY: Duration = Duration::from_secs(5);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::stage::{calls, ms, with};
+use super::setup::{calls, ms, with};
 use super::{Row, Scale, play, row};
 use crate::fault::Fault;
-use crate::guests::Library;
 use crate::outcome::Spread;
+use crate::policies::Library;
 
 const WORLDS: u64 = 30;
 const ROOMS: u32 = 500;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use evenkeel_core::{Hook, Mode};
 
-use super::stage::{Place, calls, ms, with};
+use super::setup::{Place, calls, ms, with};
 use super::{Row, Scale, play, row};
 use crate::fault::{Episode, Fault};
-use crate::guests::Library;
+use crate::policies::Library;
 use crate::script::Script;
 
 /// How often each happens, in a world of its own.

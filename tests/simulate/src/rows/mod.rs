@@ -1,18 +1,18 @@
 //! Long runs by name, each with its figures and its limit.
 
 mod baseline;
+mod endurance;
 mod flows;
 mod kill;
-mod long;
 mod region;
-mod stage;
+mod setup;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::guests::Library;
 use crate::outcome::{Outcome, Spread};
+use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 
@@ -84,9 +84,9 @@ pub const ROWS: [(&str, Play); 17] = [
     ("node.kill.alone", kill::alone),
     ("node.kill.hitless", kill::hitless),
     ("node.kill.hitless.silent", kill::hitless_silent),
-    ("node.flap", long::node_flap),
-    ("link.flap", long::link_flap),
-    ("link.jitter", long::jitter),
+    ("node.flap", endurance::node_flap),
+    ("link.flap", endurance::link_flap),
+    ("link.jitter", endurance::jitter),
     ("link.lost-flows", flows::lost),
     ("region.kill", region::kill),
     ("region.kill.silent", region::silent),

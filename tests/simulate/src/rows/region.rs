@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::stage::{Place, calls, ms, with};
+use super::setup::{Place, calls, ms, with};
 use super::{Row, Scale, play, row};
 use crate::fault::Fault;
-use crate::guests::Library;
 use crate::outcome::Outcome;
+use crate::policies::Library;
 
 const ROOMS: u32 = 5_000;
 const KBPS: u64 = 128;

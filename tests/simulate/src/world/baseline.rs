@@ -9,8 +9,8 @@ use evenkeel_core::{
 
 use super::{Event, World};
 use crate::client::Phase;
-use crate::house::Home;
 use crate::node::Arrival;
+use crate::worker::Home;
 
 /// What does not answer a check for so long is dead.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);

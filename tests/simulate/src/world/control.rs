@@ -7,8 +7,8 @@ use evenkeel_core::{Health, Measures, Metric, Output, SessionId, WATCH_EVERY};
 use super::{Event, SUMMARIES_EVERY, Word, World};
 use crate::check::Checker;
 use crate::fault::Fault;
-use crate::house::Home;
 use crate::node::Arrival;
+use crate::worker::Home;
 
 impl World<'_> {
     /// The law: after every change, what the core wants is done.

@@ -9,9 +9,9 @@ use super::{Event, Word, World};
 use crate::check::{Delivered, Passed};
 use crate::client::{Phase, VOICE_EVERY};
 use crate::driver::Tag;
-use crate::house::Sent;
 use crate::node::{Arrival, CANARY, Listing};
 use crate::packet::{BYTES, Packet};
+use crate::worker::Sent;
 
 /// A kernel says at most so often that nobody listens.
 const REFUSES_EVERY: Duration = Duration::from_millis(1);

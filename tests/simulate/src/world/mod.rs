@@ -1,18 +1,18 @@
 //! A world at play: one event after the other, in virtual time.
 
-mod ailing;
 mod baseline;
-mod books;
-mod breaking;
 mod clients;
 mod control;
-mod ending;
+mod delivery;
 mod event;
-mod hearing;
-mod listing;
+mod faults;
+mod gaps;
+mod impairments;
+mod legs;
 mod media;
-mod opening;
-mod operating;
+mod node_list;
+mod operator;
+mod shutdown;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use fastrand::Rng;
 use crate::check::{Checker, Scene};
 use crate::client::Client;
 use crate::driver::{self, LEASES_EVERY, Tag};
-use crate::guests::{Guests, Library};
-use crate::house::Home;
 use crate::node::{Arrival, Node};
 use crate::outcome::Outcome;
+use crate::policies::{Guests, Library};
 use crate::queue::Queue;
 use crate::script::{Join, Script};
 use crate::trace::Trace;
+use crate::worker::Home;
 pub(crate) use event::{Event, Word};
 
 /// How often workers tell of their sessions.
@@ -67,7 +67,7 @@ pub struct World<'a> {
     pub(super) stamps: Vec<Stamp>,
     /// Of each room, by its number in the script: who may come.
     pub(super) people: Vec<Vec<u32>>,
-    pub(super) on_their_way: hearing::OnTheirWay,
+    pub(super) on_their_way: delivery::OnTheirWay,
     pub(super) drivers: driver::Manner,
     pub(super) control_stalls_until: Option<Instant>,
     pub(super) unheard: Vec<Word>,
@@ -122,7 +122,7 @@ impl<'a> World<'a> {
             checked: vec![(true, true); nodes.len()],
             nodes,
             people: people(&script.joins),
-            on_their_way: hearing::OnTheirWay::default(),
+            on_their_way: delivery::OnTheirWay::default(),
             drivers: driver::Manner::default(),
             control_stalls_until: None,
             unheard: Vec::new(),

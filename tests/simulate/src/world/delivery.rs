@@ -8,8 +8,8 @@ use evenkeel_core::{Hop, Mode, RoomId};
 
 use super::World;
 use crate::client::Phase;
-use crate::house::Home;
 use crate::packet::Packet;
+use crate::worker::Home;
 
 /// What had to be mended is: sessions that a new process did not know are told to it within 4 s.
 const MENDED_AFTER: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::fmt;
 use evenkeel_core::{Hook, PolicyName};
 use serde_json::Value;
 
-use crate::guests::Library;
 use crate::outcome::{Outcome, Spread};
+use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 

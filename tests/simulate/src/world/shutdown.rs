@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::World;
 use crate::client::{Client, Phase};
-use crate::house::Home;
+use crate::worker::Home;
 
 impl World<'_> {
     /// I9: at the end, when nothing has been wrong for long, everybody is heard.

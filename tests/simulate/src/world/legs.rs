@@ -7,8 +7,8 @@ use evenkeel_links::Fate;
 
 use super::{Event, Word, World};
 use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag, WORKER_TOLD_WITHIN};
-use crate::house::Leg;
 use crate::node::Arrival;
+use crate::worker::Leg;
 
 impl World<'_> {
     pub(super) fn open(&mut self, session: SessionId, call: RoomId, hop: Hop) {

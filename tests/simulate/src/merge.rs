@@ -7,8 +7,8 @@ use evenkeel_media::continuity::Epoch;
 use evenkeel_media::merge::{Pair, Settled, Taken};
 use evenkeel_media::rtp;
 
-use crate::house::Home;
 use crate::packet::Packet;
+use crate::worker::Home;
 
 impl Home {
     /// A packet that one of the two hops sent; `other` carries as well, unless it is gone.

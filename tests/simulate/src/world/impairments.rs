@@ -6,7 +6,7 @@ use evenkeel_core::{Probed, Witness};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::World;
-use super::listing::is_meshed;
+use super::node_list::is_meshed;
 use crate::check::{Dying, Patient, Voice};
 use crate::fault::Fault;
 use crate::node::{CANARY, Listing, Node};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::World;
 use crate::client::{Phase, Watch};
-use crate::house::Home;
+use crate::worker::Home;
 
 impl World<'_> {
     /// From here on gaps of whoever stands where it goes wrong are this fault's.

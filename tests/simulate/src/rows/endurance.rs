@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::stage::{calls, ms, with};
+use super::setup::{calls, ms, with};
 use super::{Row, Scale, play, row};
 use crate::fault::Fault;
-use crate::guests::Library;
 use crate::outcome::Outcome;
+use crate::policies::Library;
 use crate::script::Script;
 
 const NEAR: Duration = Duration::from_micros(400);

@@ -8,8 +8,8 @@ use super::{Event, World};
 use crate::check::Why;
 use crate::driver;
 use crate::fault::Fault;
-use crate::guests::Manner;
 use crate::node::Listing;
+use crate::policies::Manner;
 
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
