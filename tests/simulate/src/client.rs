@@ -1,4 +1,4 @@
-//! Clients: what they send, on packet clocks of their own, and what their receivers hear.
+//! Simulated clients: the media that they send, and what their receivers get.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use fastrand::Rng;
 use crate::packet::{Numbers, Packet};
 use crate::script::Join;
 
-/// Between two packets of voice.
+/// Packet interval of audio.
 pub(crate) const VOICE_EVERY: Duration = Duration::from_millis(20);
-/// Between two frames of video; each is some packets.
+/// Frame interval of video; a frame is `FRAME_PACKETS` packets.
 const FRAME_EVERY: Duration = Duration::from_micros(33_333);
 const FRAME_PACKETS: u32 = 3;
 
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
     pub(crate) session: Option<SessionId>,
     pub(crate) since: Instant,
-    /// It stopped sending, and told nobody.
+    /// It stopped sending without closing the session.
     pub(crate) mute: bool,
     voice: Source,
     video: Source,
@@ -39,19 +39,20 @@ struct Source {
     index: u32,
 }
 
-/// What a receiver hears of one sender's voice.
+/// The audio of one sender at one receiver.
 pub(crate) struct Heard {
     pub(crate) origin: u32,
     pub(crate) last: Instant,
-    /// The newest that came, and which of those before it did: the lowest bit is the newest.
+    /// The newest index received.
     index: u32,
-    came: u128,
-    /// Packets since this was last set to zero.
-    pub(crate) lately: u32,
+    /// Bit `n` is set if the packet `n` before the newest was received.
+    received: u128,
+    /// Packets since the last reset.
+    pub(crate) recent: u32,
     pub(crate) watch: Option<Watch>,
 }
 
-/// The worst gap since something went wrong.
+/// The worst gap since a fault began.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
     pub(crate) episode: usize,
@@ -78,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Its packets of one beat of this clock, and when the next beat is.
+    /// The packets of one clock tick, and the time until the next tick.
     pub(crate) fn beat(&mut self, me: u32, kind: Kind) -> (Vec<Packet>, Duration) {
         let room = self.join.room;
         match kind {
@@ -95,20 +96,20 @@ impl Client {
         }
     }
 
-    /// A packet of voice arrives; how long nothing had come from that sender.
-    pub(crate) fn hear(&mut self, packet: &Packet, at: Instant) -> Duration {
+    /// Handles a received audio packet and returns the gap since the previous one of that sender.
+    pub(crate) fn receive(&mut self, packet: &Packet, at: Instant) -> Duration {
         let Some(heard) = self.heard.iter_mut().find(|heard| heard.origin == packet.origin) else {
             let (origin, index) = (packet.origin, packet.index);
-            self.heard.push(Heard { origin, last: at, index, came: 1, lately: 1, watch: None });
+            self.heard.push(Heard { origin, last: at, index, received: 1, recent: 1, watch: None });
             return Duration::ZERO;
         };
-        heard.lately += 1;
+        heard.recent += 1;
         let gap = at.saturating_duration_since(heard.last);
         heard.last = heard.last.max(at);
         let ahead = packet.index.saturating_sub(heard.index);
-        heard.came = heard.came.checked_shl(ahead).unwrap_or(0);
+        heard.received = heard.received.checked_shl(ahead).unwrap_or(0);
         heard.index = heard.index.max(packet.index);
-        heard.came |= 1_u128.checked_shl(heard.index - packet.index).unwrap_or(0);
+        heard.received |= 1_u128.checked_shl(heard.index - packet.index).unwrap_or(0);
         if let Some(watch) = &mut heard.watch {
             watch.worst = watch.worst.max(gap);
             watch.lost += ahead.saturating_sub(1);
@@ -118,10 +119,10 @@ impl Client {
 }
 
 impl Heard {
-    /// Whether this packet did not come, as far as that is remembered.
+    /// True if the packet was not received; packets too old to be remembered count as received.
     pub(crate) fn missed(&self, index: u32) -> bool {
         match self.index.checked_sub(index) {
-            Some(behind) => 1_u128.checked_shl(behind).is_some_and(|bit| self.came & bit == 0),
+            Some(behind) => 1_u128.checked_shl(behind).is_some_and(|bit| self.received & bit == 0),
             None => true,
         }
     }

@@ -1,4 +1,4 @@
-//! What if another plugin had answered: the same world twice, with what came of it side by side.
+//! Compares a seed with shipped policies and with changed ones.
 
 use std::fmt;
 
@@ -10,21 +10,20 @@ use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 
-/// A policy that is to be answered by another plugin, or with other settings.
+/// A changed policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
-    /// Which.
     pub policy: PolicyName,
-    /// The plugin's bytes; `None`: the one that ships.
+    /// The plugin's bytes; `None` is the shipped plugin.
     pub plugin: Option<Vec<u8>>,
-    /// Its settings; `None`: those that ship where it is the plugin that ships, else its own defaults.
+    /// The settings; `None` is the shipped settings for the shipped plugin, otherwise the plugin's defaults.
     pub settings: Option<Value>,
 }
 
-/// The name of a policy: `call/routing`.
+/// Parses a policy name such as `call/routing`.
 ///
 /// # Errors
-/// What was found, and what would be right.
+/// The found and the expected text.
 pub fn policy_name(text: &str) -> Result<PolicyName, String> {
     let parts = text.split_once('/');
     let found = parts.and_then(|(set, hook)| {
@@ -34,33 +33,30 @@ pub fn policy_name(text: &str) -> Result<PolicyName, String> {
     found.ok_or_else(|| format!("found {text:?}, expected <set>/<hook>, such as call/routing"))
 }
 
-/// One world as it ships, and the same one changed. What clients do, what breaks and how links behave is the same in both;
-/// what follows from decisions is not.
+/// Two outcomes of one seed. Clients, faults and links are equal; effects of decisions differ.
 #[derive(Clone, PartialEq, Debug)]
-pub struct WhatIf {
-    /// As it ships.
+pub struct Comparison {
     pub before: Outcome,
-    /// With the changes.
     pub after: Outcome,
 }
 
-impl WhatIf {
-    /// Plays the world of this seed twice.
+impl Comparison {
+    /// Plays the seed twice.
     ///
     /// # Errors
-    /// Why a plugin does not run where it is to.
-    pub fn play(seed: u64, changes: Vec<Change>) -> Result<WhatIf, String> {
+    /// A plugin does not run.
+    pub fn play(seed: u64, changes: Vec<Change>) -> Result<Comparison, String> {
         let mut library = Library::new();
         let before = World::new(Script::from_seed(seed), &library).play();
         for Change { policy, plugin, settings } in changes {
             library.replace(&policy, plugin.as_deref(), settings)?;
         }
         let after = World::new(Script::from_seed(seed), &library).play();
-        Ok(WhatIf { before, after })
+        Ok(Comparison { before, after })
     }
 }
 
-/// A line of the comparison: what, and how to read it off.
+/// The label of a line and its value.
 type Line = (&'static str, fn(&Outcome) -> f64);
 
 const LINES: [Line; 13] = [
@@ -76,7 +72,7 @@ const LINES: [Line; 13] = [
     ("longest gap, ms", |outcome| gaps(outcome).max),
     ("moves of sessions", |outcome| outcome.session_moves as f64),
     ("most moves in a minute", |outcome| outcome.worst_minute() as f64),
-    ("promises broken", |outcome| outcome.violations.len() as f64),
+    ("violations", |outcome| outcome.violations.len() as f64),
 ];
 
 fn gaps(outcome: &Outcome) -> Spread {
@@ -84,9 +80,9 @@ fn gaps(outcome: &Outcome) -> Spread {
     Spread::of(&all)
 }
 
-impl fmt::Display for WhatIf {
+impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<24} {:>12} {:>12} {:>12}", "", "as it ships", "changed", "difference")?;
+        writeln!(f, "{:<24} {:>12} {:>12} {:>12}", "", "shipped", "changed", "difference")?;
         for (what, of) in LINES {
             let (before, after) = (of(&self.before), of(&self.after));
             writeln!(f, "{what:<24} {before:>12} {after:>12} {:>+12}", round(after - before))?;
@@ -95,7 +91,7 @@ impl fmt::Display for WhatIf {
     }
 }
 
-/// To a hundredth, as times are.
+/// To hundredths, like times.
 fn round(difference: f64) -> f64 {
     (difference * 100.0).round() / 100.0
 }

@@ -1,98 +1,96 @@
-//! What goes wrong, and for how long.
+//! Faults and their durations.
 
 use std::time::Duration;
 
-/// Something that goes wrong.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fault {
-    /// The node's process ends, and its kernel says so. Undone: a new process, which knows nothing of before.
+    /// The process ends and the kernel refuses packets. Afterwards a new process runs, without state.
     Kill(usize),
-    /// The node's machine is gone without a word. Undone: as after a kill.
+    /// The machine disappears without notice. Afterwards as after a kill.
     Silent(usize),
-    /// SIGSTOP: the process stands still, and goes on with what waited in its sockets.
+    /// SIGSTOP; afterwards the process reads what waited in its sockets.
     Stop(usize),
-    /// Killed and started again, half of this period each.
+    /// The process is killed and restarted, each for half of this period.
     Flap(usize, Duration),
-    /// No packet crosses, either way, for the first half of each of these periods.
+    /// No packet crosses in either direction for the first half of each period.
     FlapLink(usize, Duration),
-    /// No packet crosses, either way.
+    /// No packet crosses in either direction.
     Cut(usize),
-    /// No packet gets to the node; what it sends arrives.
+    /// No packet reaches the node; its packets arrive.
     CutUp(usize),
-    /// No packet of the node's arrives.
+    /// No packet from the node arrives.
     CutDown(usize),
-    /// 200 ms of nothing in each of these periods.
+    /// A blackout of 200 ms in each period.
     Blackouts(usize, Duration),
-    /// Loss both ways, climbing from 0 to 30 %.
+    /// Loss in both directions, rising from 0 to 30 %.
     LossRamp(usize),
-    /// Loss in bursts: 1 % of packets begin one, of ten packets.
+    /// Bursts of loss: each packet begins one with 1 %, of ten packets on average.
     Bursts(usize),
-    /// So much later, each way.
+    /// Additional delay in each direction.
     Slow(usize, Duration),
-    /// Up to so much later, each way, in order. It grows evenly to that over the second time.
+    /// Additional jitter in each direction, in order, which grows linearly over the second duration.
     Jitter(usize, Duration, Duration),
-    /// The same, and who is less late overtakes.
+    /// The same with reordering.
     Scatter(usize, Duration, Duration),
-    /// Of a tenth of packets each is late by 25 ms, of a twentieth a copy arrives.
+    /// 10 % of packets are delayed by 25 ms, 5 % are duplicated.
     Unruly(usize),
-    /// It answers probes, opens sessions and forwards nothing.
+    /// The node answers probes and opens sessions, but forwards nothing.
     Gray(usize),
-    /// One flow in so many is not forwarded.
+    /// One of this many flows is not forwarded.
     GrayFlows(usize, u32),
-    /// Its process ends as soon as it runs, or a while later, again and again.
+    /// The process ends at random times after each restart.
     CrashLoop(usize),
-    /// It says that it is empty, and refuses sessions as a full one does beyond so many.
+    /// The agent reports no load, and the node refuses more than this many sessions.
     Boasts(usize, u32),
-    /// It says that it takes no new sessions, or that it does, whatever is true.
+    /// The node reports at random whether it accepts sessions.
     Liar(usize),
-    /// Every node of the region is gone without a word.
+    /// All nodes of the region disappear without notice.
     RegionSilent(usize),
-    /// Every node's process in the region ends.
+    /// All node processes of the region end.
     RegionKilled(usize),
     /// No packet crosses to or from the region.
     RegionCut(usize),
-    /// 15 % of packets to and from the region are lost.
+    /// 15 % loss to and from the region.
     RegionBrownOut(usize),
-    /// A region is drained within this, and taken back at the end.
+    /// The region is drained with this deadline, and undrained at the end.
     RegionDrained(usize, Duration),
-    /// An operator has rooms go back to where they came from at once, and at the end by themselves again.
+    /// An operator forces fail-back, which is automatic again at the end.
     FailBackForced,
-    /// Rooms stay where they are until the end.
+    /// Fail-back is forbidden until the end.
     FailBackForbidden,
-    /// Control does nothing for so long.
+    /// The control thread stalls.
     ControlStalls(Duration),
-    /// Workers read nothing for so long.
+    /// The packet workers stall.
     WorkersStall(Duration),
-    /// Plugins fault in so many of a hundred questions.
+    /// Plugins fault on this percentage of questions.
     PoliciesTrap(u8),
-    /// Answers come after their deadline.
     PoliciesLate,
-    /// Nobody answers.
+    /// Policies do not answer.
     PoliciesDead,
-    /// Answers are nonsense.
+    /// Policies give invalid answers.
     PoliciesHostile,
-    /// Every policy gets a new revision in each of these periods.
+    /// A policy gets a new revision in each period.
     PoliciesSwapped(Duration),
-    /// Nobody answers but nodes' media ports: neither policies nor drivers, agents or hooks.
+    /// Policies, drivers, agents and hooks do nothing; only media ports of nodes answer.
     BackendsDead,
-    /// The drivers take up to so long to open a session.
+    /// Drivers take up to this long to open a session.
     DriversSlow(Duration),
-    /// The drivers refuse so many of a hundred sessions.
+    /// Drivers refuse this percentage of sessions.
     DriversRefuse(u8),
-    /// Rooms are moved by hand, nodes drained and taken back, at random, in each of these periods.
+    /// In each period an operator moves a room, or drains or undrains a node, at random.
     Operator(Duration),
-    /// The list of nodes changes in each of these periods: nodes come, go, stay after all, and change.
+    /// The node list changes in each period.
     Relisted(Duration),
-    /// A node is drained, and taken back at the end.
+    /// A node is drained, and undrained at the end.
     Drain(usize),
-    /// A node is drained within this, and taken back at the end.
+    /// A node is drained with this deadline, and undrained at the end.
     DrainWithin(usize, Duration),
-    /// The agent beside the node says that it drains, where there is one.
+    /// The node's agent, if there is one, reports a drain.
     Leaves(usize),
 }
 
 impl Fault {
-    /// The word in summaries and traces.
+    /// The name in reports and traces.
     pub fn name(&self) -> &'static str {
         match self {
             Fault::Kill(_) => "kill",
@@ -140,7 +138,6 @@ impl Fault {
         }
     }
 
-    /// The node that it is about, where it is about one.
     pub fn node(&self) -> Option<usize> {
         match *self {
             Fault::Kill(node)
@@ -170,7 +167,6 @@ impl Fault {
         }
     }
 
-    /// The region that it is about, where it is about one.
     pub fn region(&self) -> Option<usize> {
         match *self {
             Fault::RegionSilent(region)
@@ -182,19 +178,16 @@ impl Fault {
         }
     }
 
-    /// Whether it lasts no time: what it does is over at once.
+    /// True if the fault has no duration.
     pub fn is_moment(&self) -> bool {
         matches!(self, Fault::ControlStalls(_) | Fault::WorkersStall(_))
     }
 }
 
-/// A fault from its beginning to its undoing.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Episode {
-    /// Since the world began.
+    /// Time since the start of the world.
     pub at: Duration,
-    /// Until it is undone.
     pub lasts: Duration,
-    /// What goes wrong.
     pub fault: Fault,
 }

@@ -1,10 +1,10 @@
-//! Whole worlds from one seed in virtual time.
+//! Deterministic simulation of a gateway with its nodes, clients and links in virtual time.
 //!
-//! The core, the guests that answer its questions, what becomes of a packet and how a receiver is kept from noticing are
-//! the ones that ship. Around them everything is played: links, nodes, clients, drivers, and whatever goes wrong.
+//! The core, the plugins, the forwarding code and the continuity code are those of the product. Links, nodes, clients,
+//! drivers and faults are simulated.
 //!
-//! Read it in this order: a [`Script`] says what is in a world and what happens there, drawn from a seed; a [`World`]
-//! plays it, event by event; the checker ([`check`]) looks on and knows only what can be seen from outside.
+//! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
+//! ([`check`]) observes it from outside and reports violated invariants.
 
 pub mod check;
 mod client;
@@ -27,7 +27,7 @@ mod worker;
 mod world;
 
 pub use check::Violation;
-pub use comparison::{Change, WhatIf, policy_name};
+pub use comparison::{Change, Comparison, policy_name};
 pub use fault::{Episode, Fault};
 pub use lost_flows::LostFlows;
 pub use outcome::{Digest, Listed, Outcome, Spread};

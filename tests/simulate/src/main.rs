@@ -1,45 +1,45 @@
-//! `evenkeel-simulate`: a swarm of worlds, one world again, or the long runs by name.
+//! `evenkeel-simulate`: plays many seeds, one seed with a trace, or the named long runs.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use evenkeel_simulate::rows::{ROWS, Report, Scale};
-use evenkeel_simulate::{Change, Library, Listed, Script, Swarm, WhatIf, World, policy_name};
+use evenkeel_simulate::{Change, Comparison, Library, Listed, Script, Swarm, World, policy_name};
 
-/// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
+/// Simulates worlds in virtual time, each from one seed, and reports violated invariants
 #[derive(Parser)]
 struct Arguments {
-    /// Worlds to play.
+    /// Number of seeds
     #[arg(long, default_value_t = 200)]
     seeds: u64,
-    /// The first seed.
+    /// First seed
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Plays this one alone, and says what happens.
+    /// Play only this seed, with a trace
     #[arg(long)]
     seed: Option<u64>,
-    /// With --seed: plays that world twice, as it ships and with this plugin in a policy's place, and compares.
+    /// With --seed: play it with the shipped plugins and with this one, and compare the results
     #[arg(long, value_name = "SET/HOOK=FILE.wasm", requires = "seed")]
     policy: Vec<String>,
-    /// The same with other settings, of the plugin that ships or of the one that --policy names.
+    /// With --seed: the same with other settings, of the shipped plugin or of the one given by --policy
     #[arg(long, value_name = "SET/HOOK=FILE.json", requires = "seed")]
     settings: Vec<String>,
-    /// Ends with the first broken promise.
+    /// Stop at the first violated invariant
     #[arg(long)]
     until_broken: bool,
-    /// Plays the long runs, all or those named, and writes target/simulate/report.json; exits with 1 where one misses.
+    /// Play the long runs (all, or those named), write the report, and exit with 1 if one misses its limit
     #[arg(long, num_args = 0.., value_name = "ROW")]
     rows: Option<Vec<String>>,
-    /// Measures the rule for probes beside phi-accrual, on the same traces.
+    /// Compare the detector's probe rule with phi-accrual on the same traces
     #[arg(long)]
     phi: bool,
-    /// Where the report of the long runs goes.
+    /// Path of the report of the long runs
     #[arg(long, default_value = "target/simulate/report.json")]
     report: std::path::PathBuf,
-    /// Write each seed's digest to this file, to compare two versions of the core.
+    /// Write each seed's digest to this file, to compare two versions of the core
     #[arg(long, value_name = "FILE")]
     digests: Option<std::path::PathBuf>,
-    /// Threads; all cores where it is left out.
+    /// Number of threads; default: all cores
     #[arg(long)]
     threads: Option<usize>,
 }
@@ -50,10 +50,10 @@ fn main() -> ExitCode {
         if arguments.policy.is_empty() && arguments.settings.is_empty() {
             return replay(seed);
         }
-        return what_if(seed, &arguments.policy, &arguments.settings);
+        return comparison(seed, &arguments.policy, &arguments.settings);
     }
     if arguments.phi {
-        evenkeel_simulate::phi::beside_the_rule();
+        evenkeel_simulate::phi::compare();
         return ExitCode::SUCCESS;
     }
     if let Some(names) = arguments.rows {
@@ -81,19 +81,19 @@ fn main() -> ExitCode {
         sum.delivered
     );
     println!(
-        "{} sessions admitted, {} offers refused, {} questions to guests, {} deaths",
+        "{} sessions admitted, {} offers refused, {} questions to plugins, {} deaths",
         sum.admitted, sum.refused, sum.asked, sum.deaths
     );
     println!("moves of rooms: {:?}", sum.moves);
-    println!("accused of the dead by: {:?}", sum.witnesses);
-    println!("known in time by: {:?}", sum.known);
+    println!("nodes marked down by: {:?}", sum.witnesses);
+    println!("detected in time by: {:?}", sum.known);
     println!(
-        "{} rooms struck off a hop, {} breakers opened, {} nodes started, {} drains over",
+        "{} hops removed from rooms, {} breakers opened, {} nodes started, {} drains ended",
         sum.struck, sum.breakers, sum.started, sum.drained
     );
     let Listed { added, taken_again, removed, kept, forgotten, changed } = sum.listed;
     println!(
-        "{added} nodes listed ({taken_again} under a number of before), {removed} delisted ({kept} kept, {forgotten} forgotten), {changed} changed"
+        "{added} nodes listed ({taken_again} with a reused number), {removed} delisted ({kept} kept, {forgotten} forgotten), {changed} changed"
     );
     println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
@@ -114,18 +114,18 @@ fn main() -> ExitCode {
         }
     }
     if totals.broken.is_empty() {
-        println!("no promise broken");
+        println!("no invariant violated");
         return ExitCode::SUCCESS;
     }
     println!(
-        "{} worlds broke a promise; to see one: make simulate SEED={}",
+        "{} seeds violated an invariant; trace the first: make simulate SEED={}",
         totals.broken.len(),
         totals.broken[0].seed
     );
     ExitCode::FAILURE
 }
 
-/// Plays the long runs, and writes what they measured.
+/// Plays the long runs and writes the report.
 fn report(names: &[String], path: &std::path::Path) -> ExitCode {
     let library = Library::new();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
@@ -159,16 +159,16 @@ fn report(names: &[String], path: &std::path::Path) -> ExitCode {
     }
 }
 
-/// Plays one world as it ships and as it would be; exits with 2 where a file or a plugin is wrong.
-fn what_if(seed: u64, plugins: &[String], settings: &[String]) -> ExitCode {
-    let played = changes(plugins, settings).and_then(|changes| WhatIf::play(seed, changes));
+/// Compares a seed with changed policies; exits with 2 if a file or plugin is invalid.
+fn comparison(seed: u64, plugins: &[String], settings: &[String]) -> ExitCode {
+    let played = changes(plugins, settings).and_then(|changes| Comparison::play(seed, changes));
     match played {
-        Ok(what_if) => {
-            println!("{what_if}");
+        Ok(comparison) => {
+            println!("{comparison}");
             ExitCode::SUCCESS
         }
-        Err(words) => {
-            eprintln!("evenkeel-simulate: {words}");
+        Err(error) => {
+            eprintln!("evenkeel-simulate: {error}");
             ExitCode::from(2)
         }
     }
@@ -204,7 +204,7 @@ fn replay(seed: u64) -> ExitCode {
         println!("{node:?}");
     }
     println!("{:?}", script.settings.limits);
-    let outcome = World::new(script, &Library::new()).told().play();
+    let outcome = World::new(script, &Library::new()).with_trace().play();
     for violation in &outcome.violations {
         println!("{violation}");
     }

@@ -1,4 +1,4 @@
-//! In hitless mode two hops carry a session both ways, as `dataplane/src/worker/session/hitless.rs` does it.
+//! Merging of the two hops of a hitless room, as `dataplane/src/worker/session/hitless.rs` does it.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use evenkeel_media::merge::{Pair, Settled, Taken};
 use evenkeel_media::rtp;
 
 use crate::packet::Packet;
-use crate::worker::Home;
+use crate::worker::SessionState;
 
-impl Home {
-    /// A packet that one of the two hops sent; `other` carries as well, unless it is gone.
+impl SessionState {
+    /// Handles a packet of one of the two hops; `other` is the second one while it is usable.
     pub(crate) fn merge(
         &mut self,
         from: Hop,
@@ -41,16 +41,16 @@ impl Home {
         }
     }
 
-    /// Who leads, and who is the twin.
+    /// Updates which hop leads and which is its twin.
     fn settle_twin(&mut self, from: Hop, other: Option<Hop>) {
         let hitless = other.is_some() || self.route.load().mode == Mode::Hitless;
         match Pair::settle(&mut self.pair, self.hearing, (from, other), hitless) {
             Settled::Same => {}
             Settled::Turned(twin) => match self.pair.as_deref() {
-                Some(pair) if pair.unalike().next().is_some() => self.hear(twin),
+                Some(pair) if pair.unalike().next().is_some() => self.handle_message(twin),
                 _ => self.hearing = Some(twin),
             },
-            Settled::Begins => self.hear(from),
+            Settled::Begins => self.handle_message(from),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Nodes as they are: processes that come and go, and what they do with a packet.
+//! Simulated nodes: processes that end and restart, and what they do with packets.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,65 +9,61 @@ use evenkeel_links::{Conditions, Impairment};
 use crate::packet::{Numbers, Packet};
 use crate::script::NodeScript;
 
-/// The flow of a node's canary.
+/// The flow of canary packets.
 pub(crate) const CANARY: u32 = u32::MAX;
 
-/// Packets that wait in the sockets of a process that stands still.
+/// Packets that wait in the sockets of a stopped process.
 const SOCKET_MAX: usize = 256;
 
-/// What the list says of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Listing {
     Stays,
-    /// It is to go.
     Leaves,
-    /// The gateway has forgotten it.
     Gone,
 }
 
 pub(crate) struct Node {
     pub(crate) script: NodeScript,
     pub(crate) listing: Listing,
-    /// Counts the processes it had: what was open in one before is gone.
+    /// The number of its current process; sessions opened at an earlier one are unknown.
     pub(crate) process: u32,
-    /// How many of what goes on now hold it down.
+    /// Active faults of each kind.
     pub(crate) killed: u32,
     pub(crate) unplugged: u32,
     pub(crate) stopped: u32,
     pub(crate) gray: u32,
-    /// One flow in so many is dropped; none where it is 0.
+    /// One of this many flows is dropped; 0 drops none.
     pub(crate) gray_flows: u32,
-    /// It says that it is empty, and refuses more sessions than this.
+    /// It reports no load, and refuses more sessions than this.
     pub(crate) boasts: Option<u32>,
-    /// Sessions that its process has taken.
+    /// Sessions open in the current process.
     pub(crate) taken: u32,
-    /// It does not run until its hook is called.
+    /// It waits for its start hook.
     pub(crate) cold: bool,
     pub(crate) leaving: u32,
     pub(crate) willing: bool,
     pub(crate) up: Impairment,
     pub(crate) down: Impairment,
-    /// What waits for a process that stands still.
+    /// Packets for a stopped process.
     pub(crate) waiting: Vec<Arrival>,
-    /// Streams of its own, by whom they are for, from whom, and what.
+    /// Outgoing streams by receiver, sender and kind.
     streams: HashMap<(u32, u32, bool), Numbers>,
-    /// The newest of each sender's packets that came from another node.
+    /// The newest packet of each sender that came through another node.
     meshed: HashMap<(u32, u32, bool), u32>,
-    /// When its kernel last said that nobody listens.
+    /// The last ICMP refusal.
     pub(crate) refused: Option<Instant>,
-    /// Since when it cannot answer, if it cannot.
+    /// Since when it cannot answer.
     pub(crate) dead_since: Option<Instant>,
-    /// Until when each witness may rightly accuse it, in the order of [`Witness::ALL`].
-    pub(crate) right: [Option<Instant>; Witness::ALL.len()],
-    /// Until when what was usual on the way there counts.
-    pub(crate) bent: Option<Instant>,
-    /// Until when something was wrong with it, or with the way there, if ever.
-    pub(crate) ill: Option<Instant>,
-    /// Until when it kept packets to itself, if ever.
-    pub(crate) muffled: Option<Instant>,
+    /// Until when each witness may accuse it, in the order of [`Witness::ALL`].
+    pub(crate) may_accuse: [Option<Instant>; Witness::ALL.len()],
+    /// Until when its earlier latency is not representative.
+    pub(crate) irregular: Option<Instant>,
+    /// Until when it, or the path to it, was impaired.
+    pub(crate) impaired: Option<Instant>,
+    /// Until when it dropped packets of sessions.
+    pub(crate) dropping: Option<Instant>,
 }
 
-/// What comes to a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arrival {
     Media {
@@ -80,7 +76,7 @@ pub(crate) enum Arrival {
     Canary {
         sequence: u64,
     },
-    /// Both canary sessions are opened, or kept open.
+    /// Both canary sessions are opened or refreshed.
     CanariesKept,
     Open {
         tag: u32,
@@ -118,27 +114,27 @@ impl Node {
             meshed: HashMap::new(),
             refused: None,
             dead_since: None,
-            right: [None; Witness::ALL.len()],
-            bent: None,
-            ill: None,
-            muffled: None,
+            may_accuse: [None; Witness::ALL.len()],
+            irregular: None,
+            impaired: None,
+            dropping: None,
         }
     }
 
-    /// Another node takes its place in the list. What goes wrong there meanwhile goes on.
+    /// Another node gets its number in the list; faults of this number continue.
     pub(crate) fn renew(&mut self, script: NodeScript) {
         self.end_process();
         (self.script, self.listing) = (script, Listing::Stays);
         (self.cold, self.willing) = (script.starts.is_some(), true);
-        (self.refused, self.bent, self.ill, self.muffled) = (None, None, None, None);
-        self.right = [None; Witness::ALL.len()];
+        (self.refused, self.irregular, self.impaired, self.dropping) = (None, None, None, None);
+        self.may_accuse = [None; Witness::ALL.len()];
     }
 
     pub(crate) fn runs(&self) -> bool {
         self.killed == 0 && self.unplugged == 0 && self.stopped == 0 && !self.cold
     }
 
-    /// What the agent beside it sees.
+    /// The report of its agent.
     pub(crate) fn agent_word(&self) -> AgentWord {
         match (self.killed, self.leaving) {
             (1.., _) => AgentWord::Gone,
@@ -147,7 +143,7 @@ impl Node {
         }
     }
 
-    /// A new process, which knows nothing of before.
+    /// Ends the process; the next one has no state.
     pub(crate) fn end_process(&mut self) {
         self.process += 1;
         self.taken = 0;
@@ -156,9 +152,9 @@ impl Node {
         self.meshed.clear();
     }
 
-    /// Whether nothing was wrong with it, or with the way there, for so long.
-    pub(crate) fn is_well_for(&self, time: Duration, now: Instant) -> bool {
-        self.ill.is_none_or(|until| until + time <= now)
+    /// True if it and the path to it were unimpaired for this long.
+    pub(crate) fn is_healthy_for(&self, time: Duration, now: Instant) -> bool {
+        self.impaired.is_none_or(|until| until + time <= now)
     }
 
     pub(crate) fn wait(&mut self, arrival: Arrival) {
@@ -172,14 +168,14 @@ impl Node {
         self.down.conditions = down;
     }
 
-    /// Whether it drops what comes by this flow.
+    /// True if it drops packets of this flow.
     pub(crate) fn drops(&self, tag: u32) -> bool {
         self.gray > 0
             || self.gray_flows > 0
                 && (tag.wrapping_mul(0x9e37_79b1) >> 8).is_multiple_of(self.gray_flows)
     }
 
-    /// Whether what another node passes on is news: what comes after newer ones is played no more.
+    /// True if a packet from another node is newer than all before it; older ones are not played.
     pub(crate) fn is_news(&mut self, to: u32, packet: &Packet) -> bool {
         let key = (to, packet.origin, packet.kind == Kind::Video);
         let newest = self.meshed.insert(key, packet.index);
@@ -190,7 +186,7 @@ impl Node {
         true
     }
 
-    /// The packet as this node sends it on: as it came, or in a stream of its own.
+    /// The packet as this node sends it: unchanged, or in a stream of its own.
     pub(crate) fn send_on(&mut self, to: u32, mut packet: Packet) -> Packet {
         if !self.script.mixes {
             return packet;

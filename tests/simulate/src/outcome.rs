@@ -1,4 +1,4 @@
-//! What came of a world.
+//! The result of a simulated world.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,71 +10,55 @@ use crate::check::Violation;
 use crate::fault::Episode;
 use crate::lost_flows::LostFlows;
 
-/// A longer gap is one that is noticed: more than a packet of voice is missing, or late.
+/// More than one audio packet is missing or late.
 const NOTICED: Duration = Duration::from_millis(30);
 
-/// What came of a world.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Outcome {
-    /// Its seed.
     pub seed: u64,
-    /// Promises that were broken.
     pub violations: Vec<Violation>,
-    /// Virtual time.
     pub lasted: Duration,
-    /// Packets that clients sent.
     pub packets: u64,
-    /// Packets that reached clients.
     pub delivered: u64,
-    /// Packets that had no hop, or none that was open.
+    /// Packets without a hop, or without an open one.
     pub dropped: u64,
-    /// Sessions that were admitted, and offers that were refused.
     pub admitted: u64,
-    /// Offers that were refused.
     pub refused: u64,
-    /// Questions to policies.
     pub asked: u64,
-    /// Moves by cause.
     pub moves: BTreeMap<&'static str, u64>,
-    /// Moves of sessions: those of rooms, times who was in them.
+    /// Moves of rooms, multiplied by their sessions.
     pub session_moves: u64,
-    /// When each session moved, since the world began, by its number.
+    /// Times of moves by session, since the start.
     pub moved: BTreeMap<u64, Vec<Duration>>,
-    /// Nodes that were found dead.
+    /// Nodes marked down.
     pub deaths: u64,
-    /// Gaps by kind of fault: the worst of each who heard somebody then, and what was lost.
+    /// By kind of fault: the worst gap of each receiver during it.
     pub gaps: BTreeMap<&'static str, Vec<Duration>>,
-    /// Packets lost by kind of fault.
     pub lost: BTreeMap<&'static str, u64>,
-    /// From a death to the flip, by kind of fault.
+    /// Time from death to down, by kind of fault.
     pub detected: BTreeMap<&'static str, Vec<Duration>>,
-    /// How often each kind of fault began.
     pub begun: BTreeMap<&'static str, u64>,
-    /// Nodes that a hook started.
     pub started: u64,
-    /// Breakers that opened.
     pub breakers: u64,
-    /// Hops that a room was struck off, by why.
+    /// Hops removed from a room's route.
     pub struck: u64,
-    /// How the list of nodes changed.
     pub listed: Listed,
-    /// Rooms that lost a flow, and those beside them.
     pub flows: LostFlows,
-    /// Drains that were told to be over.
+    /// Drains reported as ended.
     pub drained: u64,
-    /// Who accused those that were condemned.
+    /// Witnesses of nodes marked down.
     pub witnesses: BTreeMap<&'static str, u64>,
-    /// Deaths that were known in their time, by what there was to know them by.
+    /// Deaths detected in time, by the applicable limit.
     pub known: BTreeMap<&'static str, u64>,
-    /// Nodes that were condemned while they could answer.
+    /// Nodes marked down although they could answer.
     pub false_deaths: u64,
-    /// Live sessions whose room stood nowhere at the end.
+    /// Sessions at the end whose room has no usable hop.
     pub homeless: u64,
-    /// The highest load of a node there ever was, thousandths of what it can carry.
+    /// The highest load of a node, in thousandths of its capacity.
     pub peak_permille: u64,
-    /// All gaps longer than 30 ms, without the 20 ms that are none, together.
+    /// The sum of all gaps above 30 ms, less 20 ms each.
     pub outage: Duration,
-    /// Who heard somebody where something went wrong, and noticed: how many.
+    /// Receivers with a gap above `NOTICED` during a fault.
     pub noticed: u64,
     /// Order and time of the core's outputs. Two versions of the core that behave alike have equal digests for a seed.
     pub digest: Digest,
@@ -134,20 +118,18 @@ impl Digest {
     }
 }
 
-/// How often the list of nodes changed, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Listed {
-    /// Nodes that came.
     pub added: u64,
-    /// Those of them that took the number of one before.
+    /// Of `added`: those with a reused number.
     pub taken_again: u64,
-    /// Nodes that were to go.
+    /// Nodes marked to leave.
     pub removed: u64,
-    /// Those of them that stayed after all.
+    /// Of `removed`: those kept after all.
     pub kept: u64,
-    /// Those of them that nothing led to any more.
+    /// Of `removed`: those that were forgotten, as nothing used them.
     pub forgotten: u64,
-    /// Nodes that have another capacity, role, canary or zone.
+    /// Nodes with a changed capacity, role, canary or zone.
     pub changed: u64,
 }
 
@@ -163,21 +145,17 @@ impl std::ops::AddAssign for Listed {
     }
 }
 
-/// A distribution in milliseconds; all 0 of nothing.
+/// A distribution in milliseconds; all 0 without values.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Spread {
-    /// How many.
     pub n: usize,
-    /// Half are at most this.
     pub p50: f64,
-    /// 99 in 100 are at most this.
     pub p99: f64,
-    /// All are at most this.
     pub max: f64,
 }
 
 impl Spread {
-    /// The distribution of these, by nearest rank.
+    /// By nearest rank.
     pub fn of(times: &[Duration]) -> Spread {
         let mut sorted = times.to_vec();
         sorted.sort_unstable();
@@ -214,7 +192,7 @@ impl Outcome {
         *self.lost.entry(kind).or_default() += u64::from(lost);
     }
 
-    /// A node was condemned so long after it could answer no more; nothing, where it still could.
+    /// A node was marked down this long after it stopped answering; `None` if it still could answer.
     pub(crate) fn death(&mut self, episode: Option<usize>, after: Option<Duration>) {
         match (episode, after) {
             (Some(episode), Some(after)) => {
@@ -236,7 +214,7 @@ impl Outcome {
         self.digest.add(&gaps);
     }
 
-    /// Moves of the session that moved most within a minute.
+    /// The most moves of a session within a minute.
     pub fn worst_minute(&self) -> usize {
         let within = |moves: &[Duration], first: &Duration| {
             let minute = *first..*first + Duration::from_secs(60);

@@ -1,29 +1,27 @@
-//! A packet of media: a real RTP header, and beside it what only the simulator knows.
+//! A media packet: a real RTP header, and simulation data beside it.
 
 use evenkeel_core::Kind;
 use evenkeel_media::rtp;
 
-/// Payload types of all sessions here.
 pub(crate) const VOICE: u8 = 111;
 pub(crate) const VIDEO: u8 = 96;
 
-/// Bytes of a packet, as a link of limited rate counts them.
+/// The size for links of limited rate.
 pub(crate) const BYTES: usize = 200;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet {
-    /// The fixed header; the payload is not carried around.
+    /// The fixed header; there is no payload.
     pub(crate) header: [u8; rtp::HEADER_LEN],
-    /// The client whose media this is.
+    /// The client that sent it.
     pub(crate) origin: u32,
-    /// The room that it was said in.
+    /// That client's room.
     pub(crate) room: u32,
-    /// Counts what that client sent, voice and video each by itself.
+    /// A counter per client and kind.
     pub(crate) index: u32,
     pub(crate) kind: Kind,
 }
 
-/// Numbers of an RTP packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers {
     pub(crate) ssrc: u32,
@@ -68,7 +66,7 @@ impl Packet {
         rtp::set_timestamp(&mut self.header, numbers.timestamp);
     }
 
-    /// The header, read by the reader that ships.
+    /// Parses the header with the product's parser.
     pub(crate) fn read(&self) -> Option<rtp::Header> {
         rtp::Header::parse(&self.header).ok()
     }

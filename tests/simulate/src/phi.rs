@@ -1,7 +1,5 @@
-//! The probe rule beside phi-accrual (Hayashibara and others 2004), on the same traces. Not part of the product: it shows
-//! why the rule is what it is.
-//!
-//! `evenkeel-simulate --phi` prints the table.
+//! The detector's probe rule compared with phi-accrual (Hayashibara et al. 2004) on the same traces. Not part of the
+//! product; it documents the choice of the rule. `evenkeel-simulate --phi` prints the table.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,16 +12,16 @@ use crate::script::settings;
 const PROBE_EVERY_US: u64 = 10_000;
 const WATCH_EVERY_US: u64 = WATCH_EVERY.as_micros() as u64;
 
-/// How the way to a node and back treats probes.
+/// Probe latency and loss of a path.
 #[derive(Clone, Copy)]
 struct Trace {
     name: &'static str,
     loss: f64,
-    /// Of bursts, in which all is lost: the chance that one begins with a probe, and how many probes it takes.
+    /// Bursts of total loss: the probability that a probe begins one, and its length in probes.
     burst: (f64, u64),
-    /// Up to so much later than the round trip of 1 ms, evenly.
+    /// Uniform additional latency, on top of a round trip of 1 ms.
     jitter_us: u64,
-    /// A machine under load: the chance that an answer is this much later, evenly.
+    /// A loaded machine: the probability that an answer has this uniform additional latency.
     stall: (f64, u64),
 }
 
@@ -39,7 +37,7 @@ const TRACES: [Trace; 6] = [
     Trace { name: "loaded machine", stall: (0.02, 30_000), ..QUIET },
 ];
 
-/// When the answer to each probe comes, in microseconds; none where it is lost.
+/// Arrival times of the answers in microseconds; `None` if lost.
 fn answers(trace: Trace, probes: u64, rng: &mut Rng) -> Vec<Option<u64>> {
     let mut burst = 0;
     (0..probes)
@@ -57,26 +55,26 @@ fn answers(trace: Trace, probes: u64, rng: &mut Rng) -> Vec<Option<u64>> {
         .collect()
 }
 
-/// A rule that says after each 2 ms whether it accuses.
+/// A detection rule, evaluated every 2 ms.
 trait Rule {
     fn sent(&mut self, sequence: u64, at: Instant);
     fn answered(&mut self, sequence: u64, at: Instant);
-    fn accuses(&mut self, now: Instant) -> bool;
+    fn suspects(&mut self, now: Instant) -> bool;
 }
 
-/// The product's: two in a row unanswered after round trip and slack. A whole gateway with one node that nobody uses.
-struct Present {
+/// The product's rule (two consecutive unanswered probes after round trip and slack), in a gateway with one idle node.
+struct ProbeRule {
     gateway: Gateway,
-    /// Its probes by their place in the trace.
+    /// Probe sequence numbers by their index in the trace.
     sequences: BTreeMap<u64, u64>,
 }
 
-impl Present {
-    fn new(now: Instant) -> Present {
+impl ProbeRule {
+    fn new(now: Instant) -> ProbeRule {
         let mut settings = settings(&[0], &[(0, 1_000)]);
-        // There is no other node by which to tell that it is not our own uplink.
+        // A single node cannot be distinguished from a loss of the gateway's own uplink.
         settings.timings.panic_percent = 100;
-        Present { gateway: Gateway::new(settings, now), sequences: BTreeMap::new() }
+        ProbeRule { gateway: Gateway::new(settings, now), sequences: BTreeMap::new() }
     }
 
     fn probe(&mut self) -> Option<u64> {
@@ -90,7 +88,7 @@ impl Present {
     }
 }
 
-impl Rule for Present {
+impl Rule for ProbeRule {
     fn sent(&mut self, place: u64, at: Instant) {
         self.gateway.handle_timeout(at);
         if let Some(sequence) = self.probe() {
@@ -104,7 +102,7 @@ impl Rule for Present {
         }
     }
 
-    fn accuses(&mut self, now: Instant) -> bool {
+    fn suspects(&mut self, now: Instant) -> bool {
         self.gateway.handle_stamps(&[Stamp::default()], Duration::ZERO, now);
         self.probe();
         let health = self.gateway.nodes().next().map(|node| node.health);
@@ -112,8 +110,8 @@ impl Rule for Present {
     }
 }
 
-/// Phi-accrual: how unlikely so long an interval without an answer is, after the last 1,000, taken for normal; the
-/// deviation is at least 1 ms, or a quiet LAN would make it 0.
+/// Phi-accrual: the probability of the current interval without an answer, given the last 1,000 as a normal distribution.
+/// The deviation is at least 1 ms, because it would be 0 in a quiet LAN.
 struct Phi {
     threshold: f64,
     last: Option<Instant>,
@@ -144,21 +142,20 @@ impl Rule for Phi {
         }
     }
 
-    fn accuses(&mut self, now: Instant) -> bool {
+    fn suspects(&mut self, now: Instant) -> bool {
         let Some(last) = self.last.filter(|_| self.intervals.len() >= 100) else { return false };
         let count = self.intervals.len() as f64;
         let mean = self.sum / count;
         let deviation = (self.squares / count - mean * mean).max(0.0).sqrt().max(1.0);
         let y = (now.saturating_duration_since(last).as_secs_f64() * 1e3 - mean) / deviation;
-        // The logistic approximation of the normal distribution that Akka and Cassandra use.
+        // The logistic approximation of the normal distribution in Akka and Cassandra.
         let e = (-y * (1.5976 + 0.070_566 * y * y)).exp();
         let later = if y > 0.0 { e / (1.0 + e) } else { 1.0 - 1.0 / (1.0 + e) };
         -later.max(1e-300).log10() >= self.threshold
     }
 }
 
-/// False accusations within an hour, how many milliseconds the longest of them lasted, and then milliseconds from death
-/// to the accusation.
+/// Returns false suspicions within an hour, the longest of them in ms, and the time from death to suspicion in ms.
 fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64, start: Instant) -> (u32, u64, u64) {
     const HOUR: u64 = 3_600_000_000;
     let at = |us: u64| start + Duration::from_micros(us);
@@ -180,26 +177,26 @@ fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64, start: Instant) -> (u32, 
         while let Some((us, probe)) = coming.next_if(|(us, _)| *us <= now.min(died)) {
             rule.answered(probe, at(us));
         }
-        let accuses = rule.accuses(at(now));
-        if now >= died && accuses {
+        let suspects = rule.suspects(at(now));
+        if now >= died && suspects {
             return (times, longest, (now - died) / 1_000);
         }
-        times += u32::from(accuses && since.is_none());
-        since = accuses.then(|| since.unwrap_or(now));
+        times += u32::from(suspects && since.is_none());
+        since = suspects.then(|| since.unwrap_or(now));
         longest = longest.max(since.map_or(0, |since| (now - since) / 1_000));
-        assert!(now < died + 60_000_000, "it never accuses");
+        assert!(now < died + 60_000_000, "the rule never suspects");
     }
     unreachable!("the loop has no end")
 }
 
-/// Prints the table: an hour of each trace, and a death at its end.
-pub fn beside_the_rule() {
+/// Prints the table: an hour of each trace, with a death at its end.
+pub fn compare() {
     let start = Instant::now();
-    println!("false accusations an hour, the longest of them in ms; ms from death to accusation");
-    println!("{:<18} {:>18} {:>18} {:>18}", "", "the rule", "phi 8", "phi 12");
+    println!("false suspicions per hour, the longest in ms; time from death to suspicion in ms");
+    println!("{:<18} {:>18} {:>18} {:>18}", "", "probe rule", "phi 8", "phi 12");
     for trace in TRACES {
         let rules: [Box<dyn Rule>; 3] =
-            [Box::new(Present::new(start)), Box::new(Phi::new(8.0)), Box::new(Phi::new(12.0))];
+            [Box::new(ProbeRule::new(start)), Box::new(Phi::new(8.0)), Box::new(Phi::new(12.0))];
         let cells = rules.map(|mut rule| {
             let (times, longest, ms) = judge(&mut *rule, trace, 1, start);
             format!("{times}, {longest}; {ms}")

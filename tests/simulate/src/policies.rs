@@ -1,4 +1,4 @@
-//! The policies: the shipped guests with the shipped settings, and what becomes of them when they fail.
+//! The shipped plugins with the shipped settings, and their faults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,50 +12,50 @@ use evenkeel_core::{
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use fastrand::Rng;
 
-/// The sets that ship and that worlds play.
+/// The shipped policy sets in use.
 const SETS: [(&str, &str); 2] = [
     ("call", include_str!("../../../policies/call.toml")),
     ("live", include_str!("../../../policies/live.toml")),
 ];
 
-/// In virtual time a slow machine must not change what is decided.
+/// Plugins get no deadline, so that the machine's speed does not change decisions.
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// Every policy of the shipped sets, compiled once for all worlds of a thread.
+/// The plugins of the shipped sets, compiled once per thread.
 pub struct Library {
     engine: Engine,
     policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
 }
 
-/// How policies behave for now.
+/// How policies behave at present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Manner {
-    Sound,
-    /// So many of a hundred fault.
+pub(crate) enum Behaviour {
+    Normal,
+    /// This percentage of questions faults.
     Trap(u8),
     Late,
     Dead,
     Hostile,
 }
 
-pub(crate) struct Guests {
+pub(crate) struct Policies {
     policies: BTreeMap<PolicyName, Policy>,
-    /// Revisions that are tried, with their shares.
+    /// Canary revisions with their percentages.
     candidates: BTreeMap<PolicyName, (Policy, u8)>,
     catalog: Vec<Entry>,
-    pub(crate) manner: Manner,
+    pub(crate) behaviour: Behaviour,
     rng: Rng,
     nodes: u32,
 }
 
-/// What comes back, and after how long; nothing at all from the dead.
-pub(crate) type Said = Option<(Duration, Result<Answered, Failure>)>;
+/// The result and its delay; `None` if the policy does not answer.
+pub(crate) type Reply = Option<(Duration, Result<Answered, Failure>)>;
 
 impl Library {
-    /// Reads the shipped sets and compiles what they name.
+    /// Compiles the plugins of the shipped sets.
     ///
     /// # Panics
-    /// Where a shipped set or plugin is not sound: the house does not stand then.
+    /// A shipped set or plugin is invalid.
     pub fn new() -> Library {
         let budgets = Budgets {
             init: FOREVER,
@@ -88,10 +88,10 @@ impl Library {
         Library { engine, policies }
     }
 
-    /// Another plugin answers for a policy that ships, or the same one with other settings.
+    /// Replaces the plugin or the settings of a shipped policy.
     ///
     /// # Errors
-    /// Why it does not run there.
+    /// The policy is unknown, or the plugin does not run.
     pub(crate) fn replace(
         &mut self,
         name: &PolicyName,
@@ -100,7 +100,7 @@ impl Library {
     ) -> Result<(), String> {
         let standing = self.policies.get(name);
         let (component, ours) =
-            standing.ok_or_else(|| format!("no set that ships binds {name}"))?.clone();
+            standing.ok_or_else(|| format!("no shipped set binds {name}"))?.clone();
         let wrong = |refused: evenkeel_host::Refused| format!("{name}: {refused}");
         let other = plugin.map(|bytes| Component::vet(&self.engine, bytes)).transpose();
         let other = other.map_err(wrong)?.unwrap_or_else(|| component.clone());
@@ -117,7 +117,7 @@ impl Library {
         Policy::install(&self.engine, component, name.hook, settings.clone(), catalog, seed).ok()
     }
 
-    /// Another revision of it: the same plugin, settings that differ in nothing that matters.
+    /// Another revision of the same plugin, with settings that change little.
     fn install_another(
         &self,
         name: &PolicyName,
@@ -143,9 +143,9 @@ impl Default for Library {
     }
 }
 
-impl Guests {
-    /// The guests that the scenarios bind.
-    pub(crate) fn of(library: &Library, settings: &Settings, mut rng: Rng) -> Guests {
+impl Policies {
+    /// The plugins that the scenarios bind.
+    pub(crate) fn of(library: &Library, settings: &Settings, mut rng: Rng) -> Policies {
         let catalog = catalog(settings);
         let mut policies = BTreeMap::new();
         for scenario in settings.scenarios.values() {
@@ -157,11 +157,11 @@ impl Guests {
             }
         }
         let (candidates, nodes) = (BTreeMap::new(), settings.nodes.len() as u32);
-        Guests { policies, candidates, catalog, manner: Manner::Sound, rng, nodes }
+        Policies { policies, candidates, catalog, behaviour: Behaviour::Normal, rng, nodes }
     }
 
-    /// Where nodes are now, of those that are there.
-    pub(crate) fn teach(&mut self, settings: &Settings, there: &[bool]) {
+    /// Updates the catalog to the nodes that are listed.
+    pub(crate) fn set_catalog(&mut self, settings: &Settings, there: &[bool]) {
         let is_there = |entry: &Entry| {
             entry.kind != EntryKind::Node
                 || there.get(entry.id as usize).is_some_and(|there| *there)
@@ -170,13 +170,13 @@ impl Guests {
         self.nodes = there.len() as u32;
         let candidates = self.candidates.values_mut().map(|(policy, _)| policy);
         for policy in self.policies.values_mut().chain(candidates) {
-            // A plugin that fails at it is asked on, as any that fails.
+            // A plugin that faults here is asked on, like any that faults.
             let _ = policy.catalog(self.catalog.clone());
         }
     }
 
-    /// Revisions of one of them are others: one is tried on a share, that share grows, it is in force, or it is gone.
-    /// Which are there since.
+    /// Advances the rollout of one policy: starts a canary, raises its percentage, promotes it or drops it. Returns the
+    /// revisions since then.
     pub(crate) fn swap(&mut self, library: &Library) -> Option<(PolicyName, Revisions)> {
         let names: Vec<PolicyName> = self.policies.keys().cloned().collect();
         let name = self.rng.choice(&names)?.clone();
@@ -192,29 +192,29 @@ impl Guests {
             }
             (Some(_), 1) => {}
             (Some((policy, _)), _) => {
-                kept = self.policies.insert(name.clone(), policy).as_ref().map(known);
+                kept = self.policies.insert(name.clone(), policy).as_ref().map(core_revision);
             }
         }
-        let standing = known(self.policies.get(&name)?);
+        let standing = core_revision(self.policies.get(&name)?);
         let judging = Judging::default();
         let canary = self.candidates.get(&name).map(|(policy, percent)| Canary {
-            revision: known(policy),
+            revision: core_revision(policy),
             percent: *percent,
             judging,
         });
         Some((name, Revisions { standing, canary, kept, judging }))
     }
 
-    pub(crate) fn ask(&mut self, ask: &Ask) -> Said {
+    pub(crate) fn ask(&mut self, ask: &Ask) -> Reply {
         let soon = Duration::from_micros(self.rng.u64(20..400));
         let late = Duration::from_millis(self.rng.u64(3..40));
         let dice = self.rng.u8(0..100);
-        match self.manner {
-            Manner::Trap(percent) if dice < percent => {
+        match self.behaviour {
+            Behaviour::Trap(percent) if dice < percent => {
                 return Some((soon, Err(failure(&mut self.rng))));
             }
-            Manner::Dead => return None,
-            Manner::Hostile if dice < 70 => {
+            Behaviour::Dead => return None,
+            Behaviour::Hostile if dice < 70 => {
                 let answer = nonsense(&mut self.rng, ask, self.nodes);
                 let revision = format!("hostile{:05}", self.rng.u32(0..100_000)).into();
                 return Some((
@@ -232,22 +232,21 @@ impl Guests {
             }
             _ => {}
         }
-        let after = if self.manner == Manner::Late { late } else { soon };
+        let after = if self.behaviour == Behaviour::Late { late } else { soon };
         let tried = self.candidates.get_mut(&ask.policy).filter(|_| ask.arm == Arm::Canary);
         let tried = tried.map(|(policy, _)| policy);
         let Some(policy) = tried.or_else(|| self.policies.get_mut(&ask.policy)) else {
             return Some((soon, Err(Failure::Absent)));
         };
-        // What it took here is the machine's affair.
-        let said = policy
+        // The measured time depends on the machine.
+        let reply = policy
             .ask(&ask.question, ask.now_us)
             .map(|answered| Answered { took: soon, ..answered });
-        Some((after, said))
+        Some((after, reply))
     }
 }
 
-/// A revision as the core knows it.
-fn known(policy: &Policy) -> Known {
+fn core_revision(policy: &Policy) -> Known {
     let manifest = policy.component().manifest();
     let plugin = Arc::clone(&manifest.name);
     Known { name: policy.revision().into(), plugin, schema: manifest.state_schema }
@@ -290,8 +289,7 @@ fn failure(rng: &mut Rng) -> Failure {
     }
 }
 
-/// An answer of the right shape without any sense. What it may say of rates is left to the sound ones, so that what a
-/// session counts for is known outside.
+/// An invalid answer of the right type. Rates are not changed, so that the checker knows the load of each session.
 fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
     let state =
         || State { plugin: "hostile".into(), schema: 1, bytes: Box::from([7_u8].as_slice()) };
@@ -356,5 +354,4 @@ fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
     }
 }
 
-/// So that a revision is told from another by what is written, as the records do.
 pub(crate) type Revision = Arc<str>;

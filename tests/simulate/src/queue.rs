@@ -1,10 +1,10 @@
-//! What happens next, and when.
+//! The event queue.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Events in the order of their time; those of one moment in the order they were put in.
+/// Events ordered by time, and by insertion at equal times.
 pub(crate) struct Queue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
     next: u64,

@@ -1,4 +1,4 @@
-//! What is in a world and what happens there, drawn from a seed.
+//! A world and its faults, drawn from a seed.
 
 mod draw;
 
@@ -20,81 +20,72 @@ use draw::{
     draw_sleepers,
 };
 
-/// The longest a world goes on undisturbed at its end, so that what was broken is whole again: ejections are this long
-/// at most here.
+/// The longest ejection in simulated worlds; the undisturbed end must be longer.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
 
-/// In so many worlds all is hot, and in as many after them modes are drawn.
+/// 16 seeds with hot mode alternate with 16 seeds whose modes are drawn.
 const MODES_EVERY: u64 = 16;
 
-/// Every so many worlds there is one of two rooms, whose policies do nothing but move them.
+/// Every eighth seed has two rooms, whose policies move them all the time.
 const RESTLESS: u64 = 8;
 
-/// A world, and what happens in it.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// All dice come from it.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// What the gateway is told.
+    /// The gateway's settings.
     pub settings: Settings,
-    /// The nodes as they are.
     pub nodes: Vec<NodeScript>,
-    /// Who comes, in the order of time.
+    /// Clients, ordered by time.
     pub joins: Vec<Join>,
-    /// What goes wrong.
     pub faults: Vec<Episode>,
-    /// How long it all takes; the last [`Script::calm`] of it undisturbed.
+    /// The duration, including [`Script::calm`] without faults at the end.
     pub lasts: Duration,
-    /// From the last un-fault to the end.
     pub calm: Duration,
-    /// Instead of the core: a health check in each of these periods, and clients that open again.
+    /// Replaces the core by a health check with this period and clients that reopen.
     pub baseline: Option<Duration>,
-    /// Whether packets are checked one by one: not where there are millions.
+    /// Checks each packet; disabled for millions of packets.
     pub thorough: bool,
 }
 
-/// A node as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeScript {
-    /// The way there, and the way back.
+    /// The link in each direction.
     pub link: Conditions,
-    /// Whether it sends streams of its own, as a mixer does, and not what came in.
+    /// It sends its own streams, as a mixer does.
     pub mixes: bool,
-    /// Whether each session has a port there, and not all of them one trunk.
+    /// Each session has a port instead of a shared trunk.
     pub ports: bool,
-    /// Whether an agent stands beside it, which tells of its death, and of its load.
+    /// An agent beside it reports the end of the process, and its load.
     pub agent: bool,
-    /// What its hook does, where it is one that runs only when rooms of cold scenarios need it.
+    /// Its start hook, for cold scenarios.
     pub starts: Option<Starting>,
 }
 
-/// How a node comes to run once its hook is called.
 #[derive(Clone, Copy, Debug)]
 pub struct Starting {
-    /// How long it takes; it may be longer than it may.
+    /// Time to start, which may exceed the node's limit.
     pub takes: Duration,
-    /// The hook fails so many times of a hundred.
+    /// Per cent of failed starts.
     pub fails: u8,
 }
 
-/// Somebody comes.
+/// A client that joins.
 #[derive(Clone, Copy, Debug)]
 pub struct Join {
-    /// Since the world began.
+    /// Time since the start of the world.
     pub at: Duration,
-    /// The number of the room.
     pub room: u32,
-    /// The scenario: `call`, else `live`.
+    /// True: scenario `call`; false: `live`.
     pub call: bool,
-    /// Whether they have a camera.
     pub video: bool,
-    /// Whether they send: a viewer does not.
+    /// False for viewers.
     pub sends: bool,
-    /// How far away from the gateway, one way.
+    /// One-way delay to the gateway.
     pub delay: Duration,
-    /// How long until they leave; for ever where there is none.
+    /// Time until it leaves; `None` stays.
     pub stays: Option<Duration>,
-    /// Whether they vanish without a word then.
+    /// It leaves without closing its session.
     pub vanishes: bool,
 }
 
@@ -102,7 +93,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A scenario of this set, with hooks bound as given.
+/// A scenario of this policy set with these hooks bound.
 pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -> Scenario {
     Scenario {
         set: set.into(),
@@ -119,7 +110,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
     }
 }
 
-/// Regions with so many zones each, and one node per entry: its zone and capacity in kbit/s.
+/// Settings with the region of each zone, and the zone and capacity (kbit/s) of each node.
 pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
     let zone = |(at, region): (usize, &usize)| Zone {
         name: format!("z{at}").into(),
@@ -151,7 +142,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
 }
 
 impl Script {
-    /// A world, and what happens in it, from one number.
+    /// Draws a world and its faults.
     pub fn from_seed(seed: u64) -> Script {
         let mut rng = Rng::with_seed(seed);
         let mut settings = draw_settings(&mut rng);

@@ -1,4 +1,4 @@
-//! Many worlds, each from a seed of its own, over all cores.
+//! Plays many seeds on all cores.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,34 +13,28 @@ use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 
-/// Many worlds.
 #[derive(Clone, Debug)]
 pub struct Swarm {
-    /// Their seeds.
     pub seeds: Range<u64>,
-    /// Threads to play them on.
     pub threads: usize,
-    /// Whether the first broken promise ends it.
+    /// Stops at the first violated invariant.
     pub until_broken: bool,
 }
 
-/// What came of all of them.
 #[derive(Default, Debug)]
 pub struct Totals {
-    /// Worlds that were played.
     pub worlds: u64,
-    /// Virtual time.
     pub lasted: Duration,
-    /// What came of them together; gaps and moves by their kind.
+    /// The sum of all outcomes.
     pub sum: Outcome,
-    /// Those that broke a promise, by seed.
+    /// Outcomes with violations, by seed.
     pub broken: Vec<Outcome>,
     /// The digest of each seed.
     pub digests: BTreeMap<u64, Digest>,
 }
 
 impl Swarm {
-    /// Plays them all.
+    /// Plays all seeds.
     pub fn play(&self) -> Totals {
         let next = AtomicU64::new(self.seeds.start);
         let stop = AtomicBool::new(false);
@@ -86,13 +80,13 @@ impl Swarm {
     }
 }
 
-/// A world in which something panics has broken a promise as well, and is told by its seed.
+/// Plays a seed; a panic counts as a violation.
 fn play(seed: u64, library: &Library) -> Outcome {
     let world = || World::new(Script::from_seed(seed), library).play();
-    // Nothing of a world outlives it.
-    panic::catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|said| {
-        let words = said.downcast_ref::<String>().cloned();
-        let what = words.or_else(|| Some((*said.downcast_ref::<&str>()?).to_owned()));
+    // No state of a world outlives it, so it is unwind safe.
+    panic::catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let what = text.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
         let what = what.unwrap_or_default();
         let violation = Violation { invariant: "panic", at: Duration::ZERO, what };
         let mut outcome = Outcome::new(seed, &[]);
@@ -138,7 +132,6 @@ impl Totals {
         }
     }
 
-    /// Gaps by kind of fault.
     pub fn spreads(&self) -> BTreeMap<&'static str, Spread> {
         self.sum.gaps.iter().map(|(kind, gaps)| (*kind, Spread::of(gaps))).collect()
     }

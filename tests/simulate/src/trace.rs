@@ -1,23 +1,23 @@
-//! What happens, for people to read.
+//! The printed trace of a world.
 
 use std::time::Instant;
 
 use evenkeel_core::{Event, Hop};
 
-/// Says what happens while a world plays, or says nothing.
+/// Prints events, if enabled.
 #[derive(Default)]
 pub(crate) struct Trace {
     began: Option<Instant>,
 }
 
 impl Trace {
-    pub(crate) fn spoken(began: Instant) -> Trace {
+    pub(crate) fn printing(began: Instant) -> Trace {
         Trace { began: Some(began) }
     }
 
-    pub(crate) fn say(&self, now: Instant, words: impl FnOnce() -> String) {
+    pub(crate) fn say(&self, now: Instant, text: impl FnOnce() -> String) {
         if let Some(began) = self.began {
-            println!("{:10.6} {}", (now - began).as_secs_f64(), words());
+            println!("{:10.6} {}", (now - began).as_secs_f64(), text());
         }
     }
 
@@ -25,9 +25,9 @@ impl Trace {
         match event {
             Event::Decided { .. } | Event::Degraded { .. } => {}
             Event::Node { hop, from, to, witnesses, rooms, .. } => self.say(now, || {
-                let words: Vec<&str> =
+                let names: Vec<&str> =
                     witnesses.iter().map(|(witness, _)| witness.name()).collect();
-                format!("{} {} -> {} by {words:?}, {rooms} rooms", at(hop), from.name(), to.name())
+                format!("{} {} -> {} by {names:?}, {rooms} rooms", at(hop), from.name(), to.name())
             }),
             Event::Moved { room, sessions, cause, by, from, to, .. } => self.say(now, || {
                 let to = to.as_ref().map_or("nowhere".to_owned(), at);

@@ -1,4 +1,4 @@
-//! The gateway's workers: what they do with a packet, by the code that ships.
+//! The gateway's packet path, with the shipped forwarding and continuity code.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,26 +13,26 @@ use evenkeel_media::rtp;
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
 
-/// A session as its worker knows it.
-pub(crate) struct Home {
+/// A session in its worker.
+pub(crate) struct SessionState {
     pub(crate) id: SessionId,
     pub(crate) room: RoomId,
     pub(crate) client: u32,
     pub(crate) route: Arc<RouteCell>,
     pub(crate) plan: Plan,
-    /// Where it is open, or being opened, and by which tag.
+    /// Hops where it is open or being opened.
     pub(crate) legs: Vec<Leg>,
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
-    /// In hitless mode: the two hops whose packets reach the client.
+    /// The two hops whose packets reach the client, in hitless mode.
     pub(crate) pair: Option<Box<Pair<Hop>>>,
-    /// Hops that were noticed to deliver no copies, until control is told.
+    /// Hops that deliver different packets, until control is informed.
     pub(crate) unalike: Option<[Hop; 2]>,
     pub(crate) hearing: Option<Hop>,
     pub(crate) switches: u32,
     continuity: Continuity,
     flow: Flow,
-    /// Of what should have come, smoothed over a second.
+    /// Smoothed over a second.
     pub(crate) loss_ppm: f64,
 }
 
@@ -40,32 +40,32 @@ pub(crate) struct Home {
 pub(crate) struct Leg {
     pub(crate) hop: Hop,
     pub(crate) tag: u32,
-    /// Since when it is open, if it is.
+    /// Since when it is open.
     pub(crate) since: Option<Instant>,
 }
 
-/// Where a client's packet goes.
+/// The destination of a client's packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sent {
     To {
         hop: Hop,
         standing: Option<Standing>,
         tag: Option<u32>,
-        /// In hitless mode: the other hop, if it is open there, and by which tag.
+        /// The second hop in hitless mode, with its tag, if the session is open there.
         copy: Option<(Hop, u32)>,
     },
     Nowhere,
 }
 
-impl Home {
+impl SessionState {
     pub(crate) fn new(
         id: SessionId,
         room: RoomId,
         client: u32,
         route: Arc<RouteCell>,
         plan: Plan,
-    ) -> Home {
-        Home {
+    ) -> SessionState {
+        SessionState {
             id,
             room,
             client,
@@ -84,7 +84,7 @@ impl Home {
         }
     }
 
-    /// A packet of the client's.
+    /// Forwards a packet of the client.
     pub(crate) fn send_to_node(&mut self, kind: Kind, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
         self.flow.sent[kind as usize] += 1;
@@ -99,9 +99,7 @@ impl Home {
         Sent::To { hop, standing, tag: leg(hop).map(|leg| leg.tag), copy }
     }
 
-    /// A packet that a hop sent for the client, as it leaves for there; none where it does not.
-    ///
-    /// As `dataplane/src/worker/session/to_client.rs` does it.
+    /// Forwards a packet of a hop to the client, as `dataplane/src/worker/session/to_client.rs` does; `None` if dropped.
     pub(crate) fn send_to_client(
         &mut self,
         from: Hop,
@@ -123,7 +121,7 @@ impl Home {
                         if self.pair.is_some() {
                             return None;
                         }
-                        self.hear(from);
+                        self.handle_message(from);
                     }
                     self.flow.came[packet.kind as usize] += 1;
                     let epoch = Epoch(u64::from(self.switches));
@@ -137,15 +135,15 @@ impl Home {
             return self.merge(from, None, &header, packet, now);
         }
         if !leaving && !hears {
-            self.hear(from);
+            self.handle_message(from);
         }
         let left = leaving && !hears;
         let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
         self.pass(from, epoch, &header, packet, now)
     }
 
-    /// What is told of it, and counted anew.
-    pub(crate) fn told_of(&mut self) -> Flow {
+    /// The summary since the last call.
+    pub(crate) fn take_summary(&mut self) -> Flow {
         let (expected, lost) = self.continuity.arrivals();
         if expected > 0 {
             let ppm = f64::from(lost) * 1e6 / f64::from(expected);
@@ -154,7 +152,7 @@ impl Home {
         Flow { hears: self.hearing, expected, lost, ..std::mem::take(&mut self.flow) }
     }
 
-    /// A packet of the hop that leads, where two are merged.
+    /// Counts a packet of the leading hop of a merged pair.
     pub(crate) fn note_came(&mut self, kind: Kind) {
         self.flow.came[kind as usize] += 1;
     }
@@ -167,7 +165,7 @@ impl Home {
         mut packet: Packet,
         now: Instant,
     ) -> Option<Packet> {
-        // Of two hops all that the one that leads delivers is counted, where they are merged.
+        // For a merged pair, all packets of the leading hop are counted by `note_came`.
         if self.hearing == Some(from) && self.pair.is_none() {
             self.flow.came[packet.kind as usize] += 1;
         }

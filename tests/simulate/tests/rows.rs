@@ -1,4 +1,4 @@
-//! The rows of the long runs, small: their limits hold in a few worlds of some dozens of sessions.
+//! The limits of the long runs, in a few small worlds.
 
 use evenkeel_simulate::Library;
 use evenkeel_simulate::rows::{ROWS, Scale};
@@ -13,22 +13,22 @@ fn holds(names: &[&str]) {
 }
 
 #[test]
-fn kills() {
+fn node_failures_hold_limits() {
     holds(&["node.kill.hot", "node.kill.hot.silent", "node.kill.cross-region", "node.kill.far"]);
     holds(&["node.stop", "node.drain", "node.kill.alone"]);
 }
 
 #[test]
-fn kills_where_two_carry_all() {
+fn hitless_node_failures_hold_limits() {
     holds(&["node.kill.hitless", "node.kill.hitless.silent"]);
 }
 
 #[test]
-fn regions() {
+fn region_failures_hold_limits() {
     holds(&["region.kill", "region.kill.silent", "region.kill.tight"]);
 }
 
 #[test]
-fn flaps() {
+fn flapping_holds_limits() {
     holds(&["node.flap", "link.flap"]);
 }

@@ -1,19 +1,19 @@
-//! The swarm keeps the promises: a fixed budget of seeds, and every seed that ever broke one.
+//! Invariants hold for a fixed number of seeds, and for each seed that violated one before.
 
 use evenkeel_simulate::{Library, Script, Swarm, World};
 
-/// Half a minute of a debug build on two cores.
+/// Half a minute in a debug build on two cores.
 const SEEDS: u64 = 120;
 
 #[test]
-fn promises_hold_in_every_world() {
+fn invariants_hold_for_all_seeds() {
     let threads = std::thread::available_parallelism().map_or(1, Into::into);
     let totals = Swarm { seeds: 0..SEEDS, threads, until_broken: false }.play();
     for outcome in &totals.broken {
         eprintln!("make simulate SEED={}: {}", outcome.seed, outcome.violations[0]);
     }
     assert!(totals.broken.is_empty());
-    // What never happens is not tested.
+    // Each kind of event must occur to be tested.
     let sum = &totals.sum;
     assert!(sum.deaths > 50 && sum.refused > 50 && sum.asked > 10_000, "{totals:?}");
     let listed = &sum.listed;
@@ -31,20 +31,20 @@ fn promises_hold_in_every_world() {
         assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
     }
     for cause in ["drain", "fail-back", "link", "manual", "node-down", "quality"] {
-        assert!(sum.moves.contains_key(cause), "nobody moved for {cause}: {:?}", sum.moves);
+        assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }
 }
 
-/// A region among others, and bad enough: one world in fifty.
+/// Needs several regions and enough loss: one seed in fifty.
 #[test]
-fn a_breaker_opens_in_some_world_and_promises_hold_there() {
+fn invariants_hold_with_open_breaker() {
     let outcome = World::new(Script::from_seed(304), &Library::new()).play();
     assert!(outcome.violations.is_empty(), "{}", outcome.violations[0]);
     assert!(outcome.breakers > 0);
 }
 
 #[test]
-fn one_seed_is_one_history() {
+fn same_seed_gives_same_outcome() {
     let library = Library::new();
     let play = || World::new(Script::from_seed(11), &library).play();
     let first = play();
@@ -52,8 +52,8 @@ fn one_seed_is_one_history() {
     assert_eq!(first, play());
 }
 
-/// Seeds that broke a promise once, by what it was.
-mod seeds_that_broke {
+/// Seeds that violated an invariant before.
+mod regressions {
     use super::*;
 
     fn holds(seed: u64) {
@@ -61,15 +61,15 @@ mod seeds_that_broke {
         assert!(outcome.violations.is_empty(), "{}", outcome.violations[0]);
     }
 
-    /// Two nodes found dead in one watch: rooms of the first were told to go to the second.
+    /// Both nodes were marked down in one watch, and rooms of the first were moved to the second.
     #[test]
-    fn two_nodes_of_a_region_die_in_one_watch() {
+    fn two_node_deaths_in_one_watch() {
         holds(14);
     }
 
-    /// Who fell silent and left was kept in mind until flows were judged again.
+    /// A client that closed its session while silent was kept until the next review of flows.
     #[test]
-    fn who_left_in_silence_is_kept() {
+    fn silent_client_that_left_is_dropped() {
         holds(113);
     }
 }

@@ -1,4 +1,4 @@
-//! Which hops carry each room, and since when.
+//! The hops that carry each room, and since when.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use evenkeel_core::{Hop, RoomId};
 use super::Scene;
 
 #[derive(Default)]
-pub(crate) struct Carried {
+pub(crate) struct Carriers {
     rooms: BTreeMap<RoomId, Carriers>,
 }
 
-/// The one that packets take first, and in hitless mode the other.
-type Carriers = [Option<(Hop, Instant)>; 2];
+/// The hop that packets take first, and the second one in hitless mode.
+type Pair = [Option<(Hop, Instant)>; 2];
 
 impl Carried {
-    /// Which do, now that the core has spoken.
-    pub(super) fn look(&mut self, scene: &Scene, now: Instant) {
+    /// Updates the carriers after the core's outputs.
+    pub(super) fn update(&mut self, scene: &Scene, now: Instant) {
         self.rooms.retain(|id, _| scene.rooms.contains_key(id));
         for (id, room) in &scene.rooms {
             let carriers = room.route.carriers(&scene.board);
@@ -29,7 +29,6 @@ impl Carried {
         }
     }
 
-    /// The hops that carry the room, and since when each does.
     pub(crate) fn of(&self, room: RoomId) -> impl Iterator<Item = (Hop, Instant)> + Clone {
         self.rooms.get(&room).copied().unwrap_or_default().into_iter().flatten()
     }

@@ -1,7 +1,7 @@
-//! I4: the cause of a move is true of the world.
+//! I4: the cause of a move is true.
 //!
-//! What is true is told by the world, not by the core: who drained what, who asked for which move, whether rooms may go
-//! back, which rooms policies wanted where. A cause is looked at when the move begins.
+//! The truth comes from the world, not from the core: drains and requested moves, the fail-back setting, and where
+//! policies placed rooms. A cause is checked when the move begins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,37 +14,36 @@ use evenkeel_core::{
 
 use super::Scene;
 
-/// What a node says of itself takes so long to be heard, and is unsaid as late; control may stand still meanwhile.
+/// Longest delay until a node's own report, or its withdrawal, takes effect; control may stall meanwhile.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 type Found = Option<(&'static str, String)>;
 
 pub(crate) struct Causes {
     home: RegionId,
-    /// Nodes that people drain, or took off the list.
+    /// Nodes that operators drained or delisted.
     drained: BTreeSet<(NodeId, Why)>,
-    /// Nodes that said that they drain, and until when that may be believed; for ever while they do.
+    /// Nodes that reported a drain; with a time if they withdrew it, until when the report may still count.
     drain_themselves: BTreeMap<NodeId, Option<Instant>>,
-    /// Moves that people asked for.
+    /// Moves that operators requested.
     asked: BTreeSet<(Arc<str>, NodeId)>,
-    /// Whether rooms may go back, and since when.
+    /// Changes of the fail-back setting.
     fail_backs: Vec<(Instant, FailBack)>,
-    /// Where policies wanted rooms to be.
+    /// Placements that policies answered.
     wished: BTreeSet<(RoomId, NodeId)>,
-    /// Hops that rooms were struck off.
+    /// Hops removed from rooms.
     struck: BTreeSet<(RoomId, Hop)>,
-    /// Moves whose cause was looked at when they began.
-    looked_at: BTreeSet<(RoomId, Hop, Instant)>,
+    /// Moves that were checked when they began.
+    checked: BTreeSet<(RoomId, Hop, Instant)>,
 }
 
-/// Why people have a node empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Why {
     Drained,
     Delisted,
 }
 
-/// A move, as far as its cause goes.
+/// A move with its cause.
 struct Step<'a> {
     room: RoomId,
     name: &'a str,
@@ -65,11 +64,11 @@ impl Causes {
             fail_backs: Vec::new(),
             wished: BTreeSet::new(),
             struck: BTreeSet::new(),
-            looked_at: BTreeSet::new(),
+            checked: BTreeSet::new(),
         }
     }
 
-    /// People have the node empty from now on, or no longer.
+    /// An operator drains or delists the node, or ends that.
     pub(crate) fn emptied(&mut self, node: NodeId, why: Why, is: bool) {
         match is {
             true => _ = self.drained.insert((node, why)),
@@ -77,8 +76,8 @@ impl Causes {
         }
     }
 
-    /// The node says that it drains, or no longer.
-    pub(crate) fn says_it_drains(&mut self, node: NodeId, drains: bool, now: Instant) {
+    /// The node reports a drain, or withdraws it.
+    pub(crate) fn report_drain(&mut self, node: NodeId, drains: bool, now: Instant) {
         match drains {
             true => _ = self.drain_themselves.insert(node, None),
             false => {
@@ -89,13 +88,12 @@ impl Causes {
         }
     }
 
-    /// Another node has the number.
+    /// The node number is reused.
     pub(super) fn begin(&mut self, node: NodeId) {
         self.drained.retain(|(drained, _)| *drained != node);
         self.drain_themselves.remove(&node);
     }
 
-    /// Somebody asked for the move.
     pub(crate) fn asked(&mut self, room: &Arc<str>, to: NodeId) {
         self.asked.insert((Arc::clone(room), to));
     }
@@ -104,7 +102,6 @@ impl Causes {
         self.fail_backs.push((now, fail_back));
     }
 
-    /// A policy answered: where it wants rooms to be.
     pub(crate) fn answered(&mut self, ask: &Ask, answered: &Answered) {
         let (Question::Reroute { rooms, .. }, Answer::Moves { moves, .. }) =
             (&ask.question, &answered.answer)
@@ -123,21 +120,21 @@ impl Causes {
         }
     }
 
-    /// I4: what begins to move, or moves at once, does so for what is said.
-    pub(super) fn of_what_begins<'a>(
+    /// I4: the causes of moves that began since the last call.
+    pub(super) fn check_begun<'a>(
         &mut self,
         moves: impl Iterator<Item = &'a MoveUnderWay>,
         gateway: &Gateway,
         scene: &Scene,
         now: Instant,
     ) -> Found {
-        let mut looked_at = BTreeSet::new();
+        let mut checked = BTreeSet::new();
         let mut found = None;
         for way in moves {
             let MoveUnderWay { room, cause, by, from, to, started } = way;
             let key = (*room, *to, *started);
-            looked_at.insert(key);
-            if self.looked_at.contains(&key) {
+            checked.insert(key);
+            if self.checked.contains(&key) {
                 continue;
             }
             let (room, cause, from, to, started) = (*room, *cause, *from, *to, *started);
@@ -145,12 +142,12 @@ impl Causes {
             let step = Step { room, name: &name, cause, by, from, to, started };
             found = found.or(self.is_false(&step, scene, now));
         }
-        self.looked_at = looked_at;
+        self.checked = checked;
         found
     }
 
-    /// I4: the same of what ends, where nobody saw it begin.
-    pub(super) fn of_what_ends(&self, event: &Event, scene: &Scene, now: Instant) -> Found {
+    /// I4: the cause of a move that ended before it was seen to begin.
+    pub(super) fn check_ended(&self, event: &Event, scene: &Scene, now: Instant) -> Found {
         let step = match event {
             Event::Moved { room, room_name, cause, by, from, to: Some(to), started, .. }
             | Event::MoveEnded { room, room_name, cause, by, from, to, started, .. } => {
@@ -159,7 +156,7 @@ impl Causes {
             }
             _ => return None,
         };
-        if self.looked_at.contains(&(step.room, step.to, step.started)) {
+        if self.checked.contains(&(step.room, step.to, step.started)) {
             return None;
         }
         self.is_false(&step, scene, now)
@@ -181,10 +178,10 @@ impl Causes {
         };
         let cause = cause.name();
         let text = || format!("room {room} ({name}) moves {from:?} -> {to:?} for {cause}, by {by}");
-        (!is_true).then(|| ("I4", text() + ", and that is not so"))
+        (!is_true).then(|| ("I4", text() + ", which is false"))
     }
 
-    /// The node is accused of losing what others do not.
+    /// The node is suspected of loss that other nodes do not have.
     fn loses(&self, from: Hop, scene: &Scene) -> bool {
         let node = &scene.nodes[from.node.0 as usize];
         [Witness::Cohort, Witness::Feedback].iter().any(|of| node.accused_by[*of as usize])
@@ -203,8 +200,7 @@ impl Causes {
         }
     }
 
-    /// From where the room would not natively be to where it would; by itself where that is allowed, by people where they
-    /// force it.
+    /// True for a move from a hop that is not the room's native place to one that is, if the fail-back setting allows it.
     fn goes_home(&self, step: &Step, scene: &Scene) -> bool {
         let Some(room) = scene.rooms.get(&step.room) else { return true };
         let leaves_standbys = matches!(room.route.load().mode, Mode::Hitless | Mode::Hot);

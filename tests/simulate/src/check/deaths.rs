@@ -1,4 +1,4 @@
-//! Nobody who can answer is condemned, and a death is known in its time.
+//! No node that can answer is marked down, and a death is detected in time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,99 +9,98 @@ use super::Scene;
 
 type Found = Option<(&'static str, String)>;
 
-/// A death that somebody tells of, beside the way the word takes.
+/// Detection limit for a reported death, plus the path delay.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
 
-/// Two witnesses of a busy node that dies without a word, beside three round trips: what was usual between two of its
-/// packets counts twice.
+/// Detection limit with two witnesses for a busy node that dies silently, plus three round trips; its packet interval
+/// counts twice.
 const TWO_WITHIN: Duration = Duration::from_millis(60);
 
-/// A node that sends so many packets a second is silent at once; one that sends so many, soon.
+/// Packets per second of a node whose silence is a witness at once, and of one whose silence is one soon.
 const BUSY: u64 = 1_000;
 const STEADY: u64 = 300;
 
-/// Packets are counted in turns of this length; the fewest of the last turns count.
+/// Packets are counted per interval of this length; the minimum of the last `TURNS` intervals is the rate.
 const TURN: Duration = Duration::from_millis(100);
 const TURNS: usize = 25;
 
-/// A node to which nothing was sent for so long is not missed in its media.
+/// A node to which no packet was sent for this long is not expected to send.
 const IDLE: Duration = Duration::from_millis(30);
 
-/// Where the way there was bent within ten seconds, answers are waited for as long as they took, and that as long as one
-/// witness alone has to accuse at most.
-const BENT: Duration = Duration::from_millis(400);
+/// Additional limit if latency was irregular within ten seconds: as long as answers then took, at most the limit of one
+/// witness alone.
+const IRREGULAR: Duration = Duration::from_millis(400);
 
-/// Who fell so soon after another of its region that died without a word fell with it: one witness is enough.
+/// A node that dies this soon after another silent death in its region belongs to a common failure: one witness suffices.
 const FALLS_WITHIN: Duration = Duration::from_millis(50);
 
-/// Who says that a node died.
+/// The source of a death report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Voice {
+pub(crate) enum Notice {
     /// The agent beside it.
     Agent,
-    /// Its kernel, to whoever sends something there.
+    /// The kernel, by ICMP errors.
     Kernel,
-    /// Nobody.
-    Nobody,
+    None,
 }
 
 /// A node that cannot answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dying {
     pub(crate) since: Instant,
-    pub(crate) voice: Voice,
+    pub(crate) notice: Notice,
 }
 
-/// A node and the way there, as far as it counts for how soon its death is known.
+/// The facts about a node that determine its detection limit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patient {
+pub(crate) struct NodeFacts {
     /// Since when it cannot answer, if it cannot.
     pub(crate) dying: Option<Dying>,
-    /// There and back, where nothing bends the way.
+    /// Round trip without faults.
     pub(crate) round_trip: Duration,
-    /// Whether packets are lost where nothing is wrong: the word may be.
+    /// The link loses packets without a fault, so a report may be lost.
     pub(crate) lossy: bool,
-    /// Whether the way there was bent, or it stood still, within ten seconds.
-    pub(crate) bent: bool,
-    /// Whether it goes on sending though nothing gets there: what meshed nodes pass on to it.
+    /// Latency was irregular, or the node stalled, within ten seconds.
+    pub(crate) irregular: bool,
+    /// It sends without receiving, because meshed nodes forward to it.
     pub(crate) speaks_on: bool,
-    /// Packets that came from it, ever.
+    /// Packets received from it in total.
     pub(crate) received: u64,
-    /// When one was last sent there.
+    /// The last packet sent to it.
     pub(crate) sent: Option<Instant>,
 }
 
-impl Patient {
+impl NodeFacts {
     fn is_idle(&self, now: Instant) -> bool {
         self.sent.is_none_or(|sent| now.saturating_duration_since(sent) > IDLE)
     }
 }
 
-/// How soon a death has to be known, by what there is to know it by.
+/// The name of the detection limit, and the limit.
 type Budget = (&'static str, Duration);
 
 #[derive(Clone, Debug)]
 struct Watched {
     region: u32,
     near: bool,
-    /// Since when it cannot answer with this voice; our own stalls begin it anew.
+    /// The gateway's own stalls restart the time.
     dying: Option<Dying>,
-    /// Of the death that goes on, as it was when it began.
+    /// The limit of the current death, as of its beginning.
     budget: Option<Budget>,
     counted: Option<(Instant, u64)>,
-    /// Packets in each of the last turns.
+    /// Packets in the last intervals.
     turns: [u64; TURNS],
 }
 
 pub(crate) struct Deaths {
     nodes: Vec<Watched>,
     timings: Timings,
-    /// Deaths that were known in time, by what there was to know them by.
+    /// Deaths detected in time, by the name of the limit.
     pub(crate) known: BTreeMap<&'static str, u64>,
-    /// When a node last died without a word, by its region.
+    /// The last silent death by region.
     silent: BTreeMap<u32, Instant>,
-    /// Who was condemned by its probes alone, as one that fell with another of its region: its region, and what is said
-    /// of it unless that other one is told of in the same watch.
+    /// Nodes marked down by probes alone, as part of a common failure: region and violation text. They are violations unless
+    /// another node of the region is marked down in the same watch.
     alleged: Vec<(u32, String)>,
 }
 
@@ -116,7 +115,7 @@ impl Deaths {
         }
     }
 
-    /// A node is listed, maybe under the number of one that is gone.
+    /// A node is listed, possibly with a reused number.
     pub(super) fn listed(&mut self, id: NodeId, settings: &Settings) {
         let place = id.0 as usize;
         let watched = Watched::new(&settings.nodes[place], settings);
@@ -126,9 +125,9 @@ impl Deaths {
         }
     }
 
-    /// A node is condemned by witnesses that may rightly accuse it: until when each may is given. Two of them, or one
-    /// for as long as one needs, or the agent's word; what loss and quality say never counts.
-    pub(crate) fn of_the_guilty(
+    /// A node is marked down by enough witnesses that may accuse it: two, or one for as long as one needs, or the agent.
+    /// Witnesses of loss and quality never count. `right` holds until when each witness may accuse.
+    pub(crate) fn check_down(
         &mut self,
         event: &Event,
         right: &[Option<Instant>; Witness::ALL.len()],
@@ -157,7 +156,8 @@ impl Deaths {
         let words: Vec<_> =
             witnesses.iter().map(|(witness, since)| (witness.name(), lasted(*since))).collect();
         let names: Vec<_> = rightly.iter().map(|(witness, _)| witness.name()).collect();
-        let text = format!("{hop:?} was condemned by {words:?}, of which {names:?} had reason");
+        let text =
+            format!("{hop:?} was marked down by {words:?}, of which only {names:?} may accuse it");
         if self.nodes[at].near && rightly.iter().any(|(witness, _)| *witness == Witness::Probe) {
             let fell = self.silent.get(&region).is_some_and(|at| lasted(*at) <= FALLS_WITHIN);
             self.alleged.extend((!fell).then_some((region, text)));
@@ -166,30 +166,30 @@ impl Deaths {
         Some(("false death", text))
     }
 
-    /// The watch is over: who did not fall with another was condemned for nothing.
-    pub(crate) fn fell_alone(&mut self) -> Found {
+    /// The watch ends: nodes that were marked down as part of a common failure, without another one, are violations.
+    pub(crate) fn check_alleged(&mut self) -> Found {
         let text = self.alleged.drain(..).next().map(|(_, text)| text);
         text.map(|text| ("false death", text))
     }
 
-    /// A node that does not answer is Down within what there is to know it by needs. Our own stalls, and a doubted
-    /// uplink, have their time on top; where nobody tells of it and its media port is not probed, it takes a packet.
-    pub(crate) fn in_time(
+    /// A node that does not answer is marked down within its limit. The gateway's own stalls and a suspected uplink extend it.
+    /// Without a report, a node whose media port is not probed needs traffic.
+    pub(crate) fn check_detection(
         &mut self,
-        patients: &[Patient],
+        facts: &[NodeFacts],
         scene: &Scene,
         (stalled, doubted): (bool, bool),
         now: Instant,
     ) -> Found {
         let mut found = None;
-        for (at, (patient, node)) in patients.iter().zip(&scene.nodes).enumerate() {
-            self.nodes[at].count(patient, now);
+        for (at, (facts, node)) in facts.iter().zip(&scene.nodes).enumerate() {
+            self.nodes[at].count(facts, now);
             let down = matches!(node.health, Health::Down | Health::Cold);
-            let Some(dying) = patient.dying else {
+            let Some(dying) = facts.dying else {
                 (self.nodes[at].dying, self.nodes[at].budget) = (None, None);
                 continue;
             };
-            let before = self.nodes[at].dying.filter(|before| before.voice == dying.voice);
+            let before = self.nodes[at].dying.filter(|before| before.notice == dying.notice);
             if down {
                 if let Some((name, _)) = self.nodes[at].budget.take() {
                     *self.known.entry(name).or_default() += 1;
@@ -197,7 +197,7 @@ impl Deaths {
                 self.nodes[at].dying = Some(Dying { since: now, ..dying });
                 continue;
             }
-            if !node.probed && dying.voice != Voice::Agent {
+            if !node.probed && dying.notice != Notice::Agent {
                 continue;
             }
             let since = match before {
@@ -207,9 +207,9 @@ impl Deaths {
                 None => dying.since,
             };
             self.nodes[at].dying = Some(Dying { since, ..dying });
-            let fresh = before.is_none() || self.nodes[at].budget.is_none() || patient.is_idle(now);
+            let fresh = before.is_none() || self.nodes[at].budget.is_none() || facts.is_idle(now);
             if fresh {
-                self.nodes[at].budget = Some(self.budget(at, patient, dying.voice, now));
+                self.nodes[at].budget = Some(self.budget(at, facts, dying.notice, now));
             }
             let Some((name, within)) = self.nodes[at].budget else { continue };
             let doubt = if doubted { self.timings.panic_for } else { Duration::ZERO };
@@ -217,7 +217,7 @@ impl Deaths {
             if lasted > within + doubt {
                 let health = node.health.name();
                 let text = format!(
-                    "n{at} is dead for {lasted:?}, and is still {health}: {name} has {within:?}"
+                    "n{at} has been dead for {lasted:?} and is still {health}; limit {name} is {within:?}"
                 );
                 found.get_or_insert(("late death", text));
             }
@@ -232,29 +232,29 @@ impl Deaths {
         }
     }
 
-    fn budget(&self, at: usize, patient: &Patient, voice: Voice, now: Instant) -> Budget {
+    fn budget(&self, at: usize, facts: &NodeFacts, notice: Notice, now: Instant) -> Budget {
         let Timings { probe_every_near, probe_every_far, probe_slack, .. } = self.timings;
         let (every, missed) =
             if self.nodes[at].near { (probe_every_near, 2) } else { (probe_every_far, 1) };
-        let Patient { round_trip, lossy, bent, speaks_on, .. } = *patient;
+        let NodeFacts { round_trip, lossy, irregular, speaks_on, .. } = *facts;
         let alone = self.condemn_alone(at);
-        // Until the probes that make a witness are due, and a watch sees it.
+        // Until the probes of a witness are overdue and a watch sees it.
         let probes = every * missed + round_trip + probe_slack * 3 + WATCH_EVERY * 2;
         let lost = if lossy { AGENT_REPEATS } else { Duration::ZERO };
-        let rate = self.nodes[at].rate(patient, now);
-        match voice {
-            Voice::Agent => ("agent", TOLD_WITHIN + round_trip + lost),
-            Voice::Nobody if bent => ("bent", alone + BENT),
-            Voice::Kernel if bent => ("kernel, bent", alone + BENT),
-            Voice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),
-            Voice::Kernel => ("kernel", probes + lost),
-            Voice::Nobody if rate >= STEADY && !speaks_on => ("two", TWO_WITHIN + round_trip * 3),
-            Voice::Nobody => ("alone", alone + probes + every * 2 + round_trip),
+        let rate = self.nodes[at].rate(facts, now);
+        match notice {
+            Notice::Agent => ("agent", TOLD_WITHIN + round_trip + lost),
+            Notice::None if irregular => ("irregular", alone + IRREGULAR),
+            Notice::Kernel if irregular => ("kernel, irregular", alone + IRREGULAR),
+            Notice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),
+            Notice::Kernel => ("kernel", probes + lost),
+            Notice::None if rate >= STEADY && !speaks_on => ("two", TWO_WITHIN + round_trip * 3),
+            Notice::None => ("alone", alone + probes + every * 2 + round_trip),
         }
     }
 }
 
-/// An agent says again what it said so long after.
+/// Repetition interval of an agent's report.
 const AGENT_REPEATS: Duration = Duration::from_millis(100);
 
 impl Watched {
@@ -270,27 +270,26 @@ impl Watched {
         }
     }
 
-    fn count(&mut self, patient: &Patient, now: Instant) {
-        let (since, before) = *self.counted.get_or_insert((now, patient.received));
-        if now.saturating_duration_since(since) < TURN || patient.dying.is_some() {
+    fn count(&mut self, facts: &NodeFacts, now: Instant) {
+        let (since, before) = *self.counted.get_or_insert((now, facts.received));
+        if now.saturating_duration_since(since) < TURN || facts.dying.is_some() {
             return;
         }
         self.turns.rotate_right(1);
-        self.turns[0] = patient.received.saturating_sub(before);
-        self.counted = Some((now, patient.received));
+        self.turns[0] = facts.received.saturating_sub(before);
+        self.counted = Some((now, facts.received));
     }
 
-    /// Packets a second, in the turn with the fewest: the one that goes on counts too once it says something, since rooms
-    /// may have left.
-    fn rate(&self, patient: &Patient, now: Instant) -> u64 {
+    /// The lowest rate in packets per second; the current interval counts after a fifth of its length, since rooms may have
+    /// left.
+    fn rate(&self, facts: &NodeFacts, now: Instant) -> u64 {
         let per_second = |count: u64, time: Duration| count * 1_000 / time.as_millis() as u64;
-        if patient.is_idle(now) {
+        if facts.is_idle(now) {
             return 0;
         }
         let current = self.counted.and_then(|(since, before)| {
             let lasted = now.saturating_duration_since(since);
-            (lasted >= TURN / 5)
-                .then(|| per_second(patient.received.saturating_sub(before), lasted))
+            (lasted >= TURN / 5).then(|| per_second(facts.received.saturating_sub(before), lasted))
         });
         let turns = self.turns.iter().map(|count| per_second(*count, TURN));
         turns.chain(current).min().unwrap_or(0)

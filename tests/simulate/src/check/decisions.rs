@@ -1,4 +1,4 @@
-//! I8: one decision comes from one revision.
+//! I8: each decision comes from one revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,24 +12,23 @@ type Found = Option<(&'static str, String)>;
 pub(crate) struct Decisions {
     answers: BTreeMap<AskId, Revision>,
     revisions: BTreeSet<(PolicyName, Revision)>,
-    /// What there is of each policy, where it changed.
-    turned: BTreeMap<PolicyName, Revisions>,
+    /// The revisions of each policy that changed.
+    revised: BTreeMap<PolicyName, Revisions>,
 }
 
 impl Decisions {
-    /// A revision answered.
     pub(crate) fn answered(&mut self, ask: AskId, policy: &PolicyName, revision: &Revision) {
         self.answers.insert(ask, revision.clone());
         self.revisions.insert((policy.clone(), revision.clone()));
     }
 
-    /// A policy has these revisions from now on.
-    pub(crate) fn turned(&mut self, policy: &PolicyName, revisions: &Revisions) {
-        self.turned.insert(policy.clone(), revisions.clone());
+    /// The revisions of a policy change.
+    pub(crate) fn set_revisions(&mut self, policy: &PolicyName, revisions: &Revisions) {
+        self.revised.insert(policy.clone(), revisions.clone());
     }
 
-    /// I8: a question is about one arm: all rooms, or all sessions, of it belong to the revision that is asked.
-    pub(crate) fn of_one_arm(&self, ask: &Ask) -> Found {
+    /// I8: all rooms or sessions of a question belong to the arm that is asked.
+    pub(crate) fn check_arm(&self, ask: &Ask) -> Found {
         let units: Vec<u64> = match &ask.question {
             Question::Resolve { .. } => Vec::new(),
             Question::Admit { session, .. } => vec![session.0],
@@ -37,14 +36,17 @@ impl Decisions {
             Question::Reroute { rooms, .. } => rooms.iter().map(|room| room.row.id).collect(),
             Question::Tick { sessions, .. } => sessions.iter().map(|row| row.row.id).collect(),
         };
-        let arm = |unit| self.turned.get(&ask.policy).map_or(Arm::Standing, |all| all.arm(unit));
+        let arm = |unit| self.revised.get(&ask.policy).map_or(Arm::Standing, |all| all.arm(unit));
         let stray = units.into_iter().find(|unit| arm(*unit) != ask.arm)?;
         let (policy, id, asked) = (&ask.policy, ask.id, ask.arm.name());
-        Some(("I8", format!("{policy} was asked {id} as {asked}, and {stray} is not of that")))
+        Some((
+            "I8",
+            format!("{policy} was asked {id} for arm {asked}, but {stray} belongs to the other"),
+        ))
     }
 
-    /// I8: a decision is put down to the revision that answered, and only once.
-    pub(super) fn of_one_revision(&mut self, event: &Event) -> Found {
+    /// I8: a decision names the revision that answered, once.
+    pub(super) fn check_revision(&mut self, event: &Event) -> Found {
         let Event::Decided { ask, revision: Some(revision), policy, .. } = event else {
             return None;
         };
@@ -52,20 +54,22 @@ impl Decisions {
             Some(answered) if answered == *revision => None,
             Some(answered) => Some((
                 "I8",
-                format!("{policy} answered {ask} as {answered}, decided was as {revision}"),
+                format!("{ask} was answered by {policy}@{answered}, but decided as {revision}"),
             )),
-            None => Some(("I8", format!("{policy} did not answer {ask}, or was heard twice"))),
+            None => {
+                Some(("I8", format!("{policy} did not answer {ask}, or the answer was used twice")))
+            }
         }
     }
 
-    /// I8: who decided a move answered a question before.
-    pub(super) fn by_who_answered(&self, event: &Event) -> Found {
+    /// I8: the revision that decided a move answered a question before.
+    pub(super) fn check_decider(&self, event: &Event) -> Found {
         let Event::Moved { by: Decider::Policy { policy, revision }, room, .. } = event else {
             return None;
         };
         let known = self.revisions.contains(&(policy.clone(), revision.clone()));
         (!known).then(|| {
-            ("I8", format!("room {room} was moved by {policy}@{revision}, who never answered"))
+            ("I8", format!("room {room} was moved by {policy}@{revision}, which never answered"))
         })
     }
 }

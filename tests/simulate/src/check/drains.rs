@@ -1,11 +1,11 @@
-//! What a drain left is told at its deadline.
+//! The result of a drain is reported at its deadline.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Event, NodeId};
 
-/// Control may stand still meanwhile.
+/// Control may stall meanwhile.
 const SLACK: Duration = Duration::from_millis(500);
 
 type Found = Option<(&'static str, String)>;
@@ -20,7 +20,7 @@ impl Drains {
         self.due.insert(node, due);
     }
 
-    /// The node serves again, or is drained without a deadline.
+    /// The node is undrained, or drained without a deadline.
     pub(crate) fn over(&mut self, node: NodeId) {
         self.due.remove(&node);
     }
@@ -31,11 +31,14 @@ impl Drains {
         }
     }
 
-    /// Nobody waits for the word in vain.
-    pub(super) fn told_in_time(&self, now: Instant) -> Found {
+    /// Each deadline is followed by a report.
+    pub(super) fn check(&self, now: Instant) -> Found {
         let late = self.due.iter().find(|(_, due)| now > **due + SLACK);
         late.map(|(node, due)| {
-            ("drain", format!("{node} was to be drained {:?} ago, and nobody said so", now - *due))
+            (
+                "drain",
+                format!("the drain of {node} was due {:?} ago and is not reported", now - *due),
+            )
         })
     }
 }

@@ -1,4 +1,4 @@
-//! I9: packets flow whatever else is dead.
+//! I9: packets flow whatever else fails.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use evenkeel_core::{Event, Health, Hop, Mode, RoomId};
 use super::Scene;
 use super::scene::SeenRoom;
 
-/// A node that could take a room without a hop all the time has it within this: longer than it is believed that it takes
-/// no sessions.
+/// A node that can take a stranded room all the time has it within this limit, which exceeds the time for which a report
+/// of no capacity is believed.
 const RESCUED_WITHIN: Duration = Duration::from_secs(6);
 
-/// A hop that did not take a room is not tried again for 10 s.
+/// A hop that failed to take a room is not retried for 10 s.
 const SHUNNED_FOR: Duration = Duration::from_secs(10);
 
-/// A hook that was called has so long, with all that follows a failure.
+/// Time for a start hook and the retries after its failure.
 const STARTING_FOR: Duration = Duration::from_secs(12);
 
 type Found = Option<(&'static str, String)>;
@@ -25,15 +25,15 @@ pub(crate) struct Flow {
     stranded: BTreeMap<RoomId, Stranded>,
     /// When rooms last found a hop again.
     rescued: BTreeMap<RoomId, Instant>,
-    /// When rooms were struck off hops.
+    /// When hops were removed from rooms.
     struck: BTreeMap<(RoomId, Hop), Instant>,
-    /// When drivers, nodes or the way to them last did less than they should.
+    /// When drivers, nodes or links last worked less than they should.
     hindered: Option<Instant>,
-    /// When a node's hook was last called.
+    /// The last call of a start hook.
     started: Option<Instant>,
 }
 
-/// A room that stands nowhere.
+/// A room without a usable hop.
 struct Stranded {
     since: Instant,
     /// Since when each node could take it.
@@ -59,13 +59,13 @@ impl Flow {
         }
     }
 
-    /// Whether the room found a hop only within this time.
+    /// True if the room found a hop less than this time ago.
     pub(crate) fn rescued_within(&self, room: RoomId, time: Duration, now: Instant) -> bool {
         self.rescued.get(&room).is_some_and(|at| now - *at < time)
     }
 
-    /// I9: a room stands nowhere only where no node can take it.
-    pub(super) fn nobody_stranded_for_nothing(&mut self, scene: &Scene, now: Instant) -> Found {
+    /// I9: a room has no hop only while no node can take it.
+    pub(super) fn check_stranded(&mut self, scene: &Scene, now: Instant) -> Found {
         let lost = |room: &SeenRoom| room.is_placed() && room.stands(&scene.board).is_none();
         let found_again =
             self.stranded.extract_if(.., |id, _| !scene.rooms.get(id).is_some_and(lost));
@@ -94,7 +94,7 @@ impl Flow {
                 if could.is_some_and(|since| waits(since) > RESCUED_WITHIN) {
                     let lost = now - since;
                     let text =
-                        format!("room {id} stands nowhere for {lost:?}, and n{at} could take it");
+                        format!("room {id} has had no hop for {lost:?}, but n{at} could take it");
                     found.get_or_insert(("I9", text));
                 }
             }
@@ -105,7 +105,7 @@ impl Flow {
             if let Some(at) = startable.filter(|_| cold) {
                 let lost = now - since;
                 let text =
-                    format!("room {id} stands nowhere for {lost:?}, and nobody starts n{at}");
+                    format!("room {id} has had no hop for {lost:?}, and n{at} is not started");
                 found.get_or_insert(("I9", text));
             }
         }
@@ -113,7 +113,7 @@ impl Flow {
     }
 }
 
-/// What each node that takes rooms has free, beside the most that it keeps for a death, by its hop.
+/// The free capacity of each node that accepts rooms, less its largest reservation, with its hop.
 fn free(scene: &Scene) -> Vec<Option<(Hop, u64)>> {
     let (loads, reserved) = scene.needs();
     let kept = |at: usize| {

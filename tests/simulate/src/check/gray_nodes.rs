@@ -1,4 +1,4 @@
-//! A node that accepts and does not forward is found by its canaries.
+//! A node that accepts sessions but forwards nothing is detected by canaries.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,25 @@ use evenkeel_core::Health;
 
 use super::Scene;
 
-/// Twelve canaries of 100 ms, the latest round trip and slack, and what one witness takes alone: 200 ms, across 500.
+/// Twelve canaries at 100 ms, the longest round trip and slack, and the limit of one witness alone: 200 ms, or 500 in
+/// other regions.
 const FOUND_WITHIN: Duration = Duration::from_secs(2);
 
 type Found = Option<(&'static str, String)>;
 
-pub(crate) struct Grays {
-    /// Since when each node forwards nothing, and is trusted all the same.
+pub(crate) struct GrayNodes {
+    /// Since when each node forwards nothing and is not down.
     since: Vec<Option<Instant>>,
-    /// Whether a canary ever came out there: before that they say nothing.
+    /// A canary has returned; before that, missing ones mean nothing.
     forwards: Vec<bool>,
 }
 
-impl Grays {
-    pub(super) fn new(nodes: usize) -> Grays {
-        Grays { since: vec![None; nodes], forwards: vec![false; nodes] }
+impl GrayNodes {
+    pub(super) fn new(nodes: usize) -> GrayNodes {
+        GrayNodes { since: vec![None; nodes], forwards: vec![false; nodes] }
     }
 
-    /// The node, or its canaries, begin anew.
+    /// The node or its canaries restart.
     pub(super) fn begin(&mut self, node: usize) {
         let nodes = self.forwards.len().max(node + 1);
         self.forwards.resize(nodes, false);
@@ -31,13 +32,12 @@ impl Grays {
         (self.forwards[node], self.since[node]) = (false, None);
     }
 
-    /// A canary came out.
     pub(crate) fn passed(&mut self, node: usize) {
         self.forwards[node] = true;
     }
 
-    /// A node that forwards nothing, where nothing else is wrong, is Down in time.
-    pub(crate) fn in_time(
+    /// A node that forwards nothing, without other faults, is marked down in time.
+    pub(crate) fn check(
         &mut self,
         gray: &[bool],
         scene: &Scene,
@@ -56,7 +56,7 @@ impl Grays {
                 let health = node.health.name();
                 found.get_or_insert((
                     "late gray",
-                    format!("n{at} forwards nothing for {lasted:?}, and is still {health}"),
+                    format!("n{at} has forwarded nothing for {lasted:?} and is still {health}"),
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! I1, I2, I7 and the numbers towards a client: what becomes of packets.
+//! I1, I2, I7 and sequence numbers: what happens to packets.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,36 +7,36 @@ use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
 
 use super::Scene;
 
-/// What a make-before-break may last.
+/// Longest duration of a make-before-break.
 pub(super) const BREAK_WITHIN: Duration = Duration::from_millis(500);
 
-/// Outgoing numbers that are remembered of a stream.
+/// Outgoing sequence numbers remembered per stream.
 const NUMBERS: usize = 256;
 
-/// What was heard that is remembered of a session.
+/// Received packets remembered per session.
 const HEARD_MAX: usize = 128;
 
 type Found = Option<(&'static str, String)>;
 
-/// A client's packet on its way to a node.
+/// A client's packet for a node.
 pub(crate) struct Passed {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
-    /// In hitless mode: the other hop, which has it as well.
+    /// The second hop in hitless mode.
     pub(crate) copy: Option<Hop>,
     pub(crate) epoch: Option<Epoch>,
 }
 
-/// A node's packet on its way to a client.
+/// A node's packet for a client.
 pub(crate) struct Delivered {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
-    /// The rooms of who hears it, and of who said it.
+    /// The rooms of the receiver and of the sender.
     pub(crate) heard_in: u32,
     pub(crate) said_in: u32,
-    /// Who said it, and which of theirs it is.
+    /// The sender, and its packet counter.
     pub(crate) origin: u32,
     pub(crate) index: u32,
     pub(crate) video: bool,
@@ -48,23 +48,23 @@ pub(crate) struct Delivered {
 pub(super) struct Hops {
     /// By session, dense.
     sessions: Vec<Session>,
-    /// Where the last of a room's packets went, and whose it was.
+    /// The last packet's epoch, hop and session, by room.
     rooms: BTreeMap<RoomId, (Epoch, Hop, SessionId)>,
-    /// The hops that carry hitless rooms, and since when it is these.
+    /// The hops that carry hitless rooms, and since when.
     carriers: BTreeMap<RoomId, (Carriers, Instant)>,
 }
 
 type Carriers = Option<(Hop, Option<Hop>)>;
 
-/// Who said it, which of theirs it was, and whether it was seen.
-type Said = (u32, u32, bool);
+/// Sender, packet counter, and whether it is video.
+type PacketKey = (u32, u32, bool);
 
 #[derive(Default)]
 struct Session {
     last: Option<(Epoch, Hop)>,
     numbers: Vec<Stream>,
-    /// What was heard lately, whatever its number was, from where, and when.
-    heard: VecDeque<(Said, Hop, Instant)>,
+    /// Recently received packets whatever their sequence number, with hop and time.
+    heard: VecDeque<(PacketKey, Hop, Instant)>,
 }
 
 struct Stream {
@@ -93,8 +93,8 @@ impl Hops {
         *self.session(id) = Session::default();
     }
 
-    /// Which hops carry hitless rooms, now that the core has spoken.
-    pub(super) fn look(&mut self, scene: &Scene, now: Instant) {
+    /// Updates the carriers of hitless rooms after the core's outputs.
+    pub(super) fn update(&mut self, scene: &Scene, now: Instant) {
         self.rooms.retain(|id, _| scene.rooms.contains_key(id));
         self.carriers.retain(|id, _| scene.rooms.contains_key(id));
         for (id, room) in &scene.rooms {
@@ -110,8 +110,8 @@ impl Hops {
         }
     }
 
-    /// I1: a packet goes to one hop, and in hitless mode to two: those that the room is admitted at.
-    pub(super) fn two_where_hitless(sent: &Passed, scene: &Scene) -> Found {
+    /// I1: a packet goes to one hop; in hitless mode to the two admitted ones.
+    pub(super) fn check_copies(sent: &Passed, scene: &Scene) -> Found {
         let copy = sent.copy?;
         let route = scene.rooms.get(&sent.room)?.route.load_full();
         let admitted = |(hop, grant): &(Hop, Grant)| {
@@ -125,8 +125,8 @@ impl Hops {
         })
     }
 
-    /// I1: of one epoch, all packets of a session go to one hop first.
-    pub(super) fn one_at_a_time(&mut self, sent: &Passed) -> Found {
+    /// I1: within an epoch, all packets of a session go to the same first hop.
+    pub(super) fn check_one_hop(&mut self, sent: &Passed) -> Found {
         let (last, hop) = self.session(sent.session).last?;
         (Some(last) == sent.epoch && hop != sent.hop).then(|| {
             (
@@ -139,8 +139,8 @@ impl Hops {
         })
     }
 
-    /// I2: the epoch never goes back.
-    pub(super) fn never_back(&mut self, sent: &Passed) -> Found {
+    /// I2: the epoch never decreases.
+    pub(super) fn check_epoch(&mut self, sent: &Passed) -> Found {
         let Some(epoch) = sent.epoch else {
             return Some((
                 "I2",
@@ -158,9 +158,9 @@ impl Hops {
         ))
     }
 
-    /// I7: at one time, all packets of a room go to one hop: none of a session's goes by an epoch that another of the room
-    /// has left behind.
-    pub(super) fn never_split(&mut self, sent: &Passed) -> Found {
+    /// I7: all packets of a room go to the same hop at a time: no session uses an epoch that another session of the room has
+    /// left.
+    pub(super) fn check_split(&mut self, sent: &Passed) -> Found {
         let epoch = sent.epoch?;
         let last = self.rooms.insert(sent.room, (epoch, sent.hop, sent.session));
         let (last, hop, other) = last.filter(|(.., other)| *other != sent.session)?;
@@ -171,9 +171,9 @@ impl Hops {
         })
     }
 
-    /// I1: in hitless mode what somebody said is heard once, though two hops that live carry it. While hops of the room
-    /// change, for as long as a make-before-break may last, one that is new may say again what one that was left has said.
-    pub(super) fn once(
+    /// I1: in hitless mode a client receives each packet once, although two hops deliver it. While hops of the room change,
+    /// a new hop may repeat packets of a hop that was left.
+    pub(super) fn check_once(
         &mut self,
         got: &Delivered,
         scene: &Scene,
@@ -207,8 +207,8 @@ impl Hops {
         Some(("I1", text))
     }
 
-    /// What a receiver keeps streams together by: under one number of a stream never two packets.
-    pub(super) fn own_number(&mut self, got: &Delivered) -> Found {
+    /// A sequence number of a stream is used for one packet only.
+    pub(super) fn check_numbers(&mut self, got: &Delivered) -> Found {
         let session = self.session(got.session);
         let at = session.numbers.iter().position(|stream| stream.ssrc == got.ssrc).unwrap_or_else(
             || {
@@ -235,19 +235,19 @@ impl Hops {
     }
 }
 
-/// I1: a make-before-break is over within its time.
-pub(super) fn breaks_end(scene: &Scene, now: Instant) -> Found {
+/// I1: a make-before-break ends in time.
+pub(super) fn check_break(scene: &Scene, now: Instant) -> Found {
     scene.rooms.iter().find_map(|(id, room)| {
         let (left, until) = room.route.load().leaving?;
         (until > now + BREAK_WITHIN)
-            .then(|| ("I1", format!("room {id} is to hear {left:?} for {:?} more", until - now)))
+            .then(|| ("I1", format!("room {id} still accepts {left:?} for {:?}", until - now)))
     })
 }
 
-/// I7: nobody hears another room.
-pub(super) fn own_room(got: &Delivered) -> Found {
+/// I7: no client receives packets of another room.
+pub(super) fn check_room(got: &Delivered) -> Found {
     (got.heard_in != got.said_in).then(|| {
         let Delivered { session, heard_in, said_in, origin, index, .. } = got;
-        ("I7", format!("{session} of room {heard_in} got packet {index} of client {origin}, said in room {said_in}"))
+        ("I7", format!("{session} of room {heard_in} got packet {index} of client {origin}, sent in room {said_in}"))
     })
 }

@@ -1,17 +1,17 @@
-//! The history checker: looks on from outside, and says which promise was broken, with what was seen.
+//! The checker observes the gateway from outside and reports violated invariants.
 //!
-//! The promises are the invariants of the failover design, I1 to I10, and what follows from them for detectors: nobody
-//! who is well is condemned, and a death is known in its time. Each is a small function of its own.
+//! The invariants are I1 to I10 of the failover design, and two of failure detection: no healthy node is marked down, and
+//! a death is detected in time. Each is a small function.
 //!
-//! What it lets pass, and why. For 500 ms after the hops of a hitless room changed a client may hear something twice,
-//! since a hop that is new has no proven copies yet. A room without a hop has 6 s to find one once nothing hinders it any
-//! more, as long as a node is believed that says it takes no sessions. A node whose capacity shrank carries for 3 s what
-//! was on its way there, and then what did not leave. A move has 6 s to end since drivers, nodes or ways were last changed.
-//! Who hears whom is looked at where the nodes between them were well for 5 s, and nothing changed for 1 s. That a hitless
-//! room loses nothing is not asked of mixers, whose streams are no copies; of ways that lose by themselves; of a hop that
-//! kept packets to itself until a moment ago; while workers stand still; and between rooms of meshed nodes.
+//! Tolerances: for 500 ms after the hops of a hitless room change, a client may receive a packet twice, because a new hop
+//! has no proven copies yet. A stranded room has 6 s without obstacles to find a hop, as long as a node's report of no
+//! capacity is believed. A node whose capacity shrank carries for 3 s what was on its way there, and then what did not
+//! leave. A move has 6 s since the last change of drivers, nodes or links. Media between clients is checked while their
+//! nodes were healthy for 5 s and nothing changed for 1 s. The absence of loss in hitless rooms is not checked for mixers,
+//! whose streams are not copies; for lossy links; for hops that dropped packets until recently; while workers stall; and
+//! between rooms of meshed nodes.
 //!
-//! What is never played: nodes that pass on to each other and are not probed, of whose life nothing would tell.
+//! Not simulated: meshed nodes without probes, whose health nothing would show.
 
 mod carriers;
 mod causes;
@@ -40,14 +40,14 @@ use evenkeel_core::{
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
 
-/// A promise that was broken.
+/// A violated invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Which: `I3`.
+    /// Its name, such as `I3`.
     pub invariant: &'static str,
-    /// Since the world began.
+    /// Time since the start of the world.
     pub at: Duration,
-    /// What was seen.
+    /// The observation.
     pub what: String,
 }
 
@@ -57,91 +57,91 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All of them, over one history.
+/// All checks of one world.
 pub(crate) struct Checker {
     pub(crate) scene: Scene,
     pub(crate) violations: Vec<Violation>,
     began: Instant,
     hops: hops::Hops,
-    old: stale::Old,
+    stale: stale::Stale,
     moves: moves::Moves,
-    ends: move_ends::Ends,
+    move_ends: move_ends::MoveEnds,
     pub(crate) causes: causes::Causes,
-    pub(crate) carried: carriers::Carried,
+    pub(crate) carriers: carriers::Carriers,
     memory: memory::Memory,
     load: load::Load,
     pub(crate) decisions: decisions::Decisions,
     pub(crate) flow: flow::Flow,
     pub(crate) deaths: deaths::Deaths,
-    pub(crate) grays: gray_nodes::Grays,
+    pub(crate) gray_nodes: gray_nodes::GrayNodes,
     pub(crate) drains: drains::Drains,
-    pub(crate) listing: node_list::Listing,
-    books: outputs::Books,
-    looked: Option<Instant>,
-    /// The highest load of a node there ever was, thousandths of what it can carry.
+    pub(crate) node_list: node_list::NodeList,
+    outputs: outputs::Outputs,
+    checked_at: Option<Instant>,
+    /// The highest load of a node, in thousandths of its capacity.
     pub(crate) peak_permille: u64,
 }
 
-/// More rooms than this make a large world.
+/// A world with more rooms is large, and checked every millisecond only.
 const ROOMS_LARGE: usize = 200;
-const LOOKED_EVERY: Duration = Duration::from_millis(1);
+const CHECKED_EVERY: Duration = Duration::from_millis(1);
 
-/// A world in which nothing is said is looked at all the same.
-const LOOKED_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
+/// Check interval without outputs.
+const CHECKED_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
 
-/// More are not told: one broken promise breaks others.
-const TOLD_MAX: usize = 5;
+/// Further violations are not recorded, since one causes others.
+const VIOLATIONS_MAX: usize = 5;
 
 impl Checker {
     pub(crate) fn new(scene: Scene, settings: &Settings, began: Instant) -> Checker {
         let deaths = deaths::Deaths::new(settings);
-        let grays = gray_nodes::Grays::new(scene.nodes.len());
+        let gray_nodes = gray_nodes::GrayNodes::new(scene.nodes.len());
         Checker {
             scene,
             violations: Vec::new(),
             began,
             hops: hops::Hops::default(),
-            old: stale::Old::default(),
+            stale: stale::Stale::default(),
             moves: moves::Moves::default(),
-            ends: move_ends::Ends::default(),
+            move_ends: move_ends::MoveEnds::default(),
             causes: causes::Causes::new(settings),
-            carried: carriers::Carried::default(),
+            carriers: carriers::Carriers::default(),
             memory: memory::Memory::new(settings),
             load: load::Load::default(),
             decisions: decisions::Decisions::default(),
             flow: flow::Flow::default(),
             deaths,
-            grays,
+            gray_nodes,
             drains: drains::Drains::default(),
-            listing: node_list::Listing::default(),
-            books: outputs::Books::default(),
-            looked: None,
+            node_list: node_list::NodeList::default(),
+            outputs: outputs::Outputs::default(),
+            checked_at: None,
             peak_permille: 0,
         }
     }
 
     pub(crate) fn note(&mut self, found: Option<(&'static str, String)>, now: Instant) {
-        if let Some((invariant, what)) = found.filter(|_| self.violations.len() < TOLD_MAX) {
+        if let Some((invariant, what)) = found.filter(|_| self.violations.len() < VIOLATIONS_MAX) {
             self.violations.push(Violation { invariant, at: now - self.began, what });
         }
     }
 
-    /// The core wants something: in the order it said so, before it is done.
+    /// An output of the core, in order, before it is executed.
     pub(crate) fn output(&mut self, output: &Output, now: Instant) {
-        let found = self.books.heard(output);
+        let found = self.outputs.check(output);
         self.note(found, now);
         if let Output::Event(event) = output {
             self.drains.hear(event);
-            self.old.hear(event, now);
+            self.stale.hear(event, now);
             self.flow.hear(event, now);
             self.causes.hear(event);
             for found in [
-                self.moves.on_record(event, &self.scene, now),
-                self.ends.once(event),
-                self.causes.of_what_ends(event, &self.scene, now),
-                self.moves.few(event, now),
-                self.decisions.of_one_revision(event),
-                self.decisions.by_who_answered(event),
+                self.moves.check_report(event, &self.scene, now),
+                self.move_ends.check_event(event),
+                self.causes.check_ended(event, &self.scene, now),
+                self.moves.check_rate(event, now),
+                self.decisions.check_revision(event),
+                self.decisions.check_decider(event),
             ] {
                 self.note(found, now);
             }
@@ -150,7 +150,7 @@ impl Checker {
             }
         }
         if let Output::Forget { node } = output {
-            let found = self.listing.forgotten(*node, &self.scene, self.books.open(), now);
+            let found = self.node_list.forgotten(*node, &self.scene, self.outputs.open(), now);
             self.note(found, now);
         }
         if let Output::Start { .. } = output {
@@ -162,99 +162,97 @@ impl Checker {
         }
     }
 
-    /// Everything the core wanted is done: the world as it stands. In a large one it is looked at every millisecond.
+    /// All outputs are executed: checks the state of the world.
     pub(crate) fn settled(&mut self, gateway: &Gateway, now: Instant) {
         let large = self.scene.rooms.len() > ROOMS_LARGE;
-        if large && self.looked.is_some_and(|at| now - at < LOOKED_EVERY) {
+        if large && self.checked_at.is_some_and(|at| now - at < CHECKED_EVERY) {
             return;
         }
-        self.looked = Some(now);
-        self.scene.look(gateway, now);
-        self.hops.look(&self.scene, now);
-        self.old.look(&self.scene);
-        self.carried.look(&self.scene, now);
+        self.checked_at = Some(now);
+        self.scene.update(gateway, now);
+        self.hops.update(&self.scene, now);
+        self.stale.update(&self.scene);
+        self.carriers.update(&self.scene, now);
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
-        let open = self.books.open();
-        let stays = self.listing.forgotten_in_time(&self.scene, &open, now);
+        let open = self.outputs.open();
+        let unforgotten = self.node_list.check(&self.scene, &open, now);
         drop(open);
         for found in [
-            self.moves.all_told(&self.scene, now),
-            self.ends.told_in_time(gateway.moves_under_way(), self.flow.last_hindered(), now),
-            self.causes.of_what_begins(self.ends.under_way(), gateway, &self.scene, now),
-            self.memory.within_limits(gateway, large, now),
-            hops::breaks_end(&self.scene, now),
-            self.drains.told_in_time(now),
-            stays,
-            self.load.refusals_are_believed(&self.scene),
-            self.load.within_limit(&self.scene),
-            self.load.reserves_within_limit(&self.scene, now),
-            self.flow.nobody_stranded_for_nothing(&self.scene, now),
+            self.moves.check_all(&self.scene, now),
+            self.move_ends.check_moves(gateway.moves_under_way(), self.flow.last_hindered(), now),
+            self.causes.check_begun(self.move_ends.under_way(), gateway, &self.scene, now),
+            self.memory.check(gateway, large, now),
+            hops::check_break(&self.scene, now),
+            self.drains.check(now),
+            unforgotten,
+            self.load.check_refusals(&self.scene),
+            self.load.check_load(&self.scene),
+            self.load.check_reservations(&self.scene, now),
+            self.flow.check_stranded(&self.scene, now),
         ] {
             self.note(found, now);
         }
     }
 
-    /// A client's packet goes to a node.
     pub(crate) fn sent(&mut self, sent: &Passed, now: Instant) {
         for found in [
-            hops::Hops::two_where_hitless(sent, &self.scene),
-            self.hops.one_at_a_time(sent),
-            self.hops.never_back(sent),
-            self.hops.never_split(sent),
+            hops::Hops::check_copies(sent, &self.scene),
+            self.hops.check_one_hop(sent),
+            self.hops.check_epoch(sent),
+            self.hops.check_split(sent),
         ] {
             self.note(found, now);
         }
     }
 
-    /// A node's packet goes to a client.
     pub(crate) fn delivered(&mut self, delivered: &Delivered, board: &Board, now: Instant) {
         for found in [
-            self.old.nothing_old(delivered, &self.scene, board, now),
-            hops::own_room(delivered),
-            self.hops.own_number(delivered),
-            self.hops.once(delivered, &self.scene, board, now),
+            self.stale.check(delivered, &self.scene, board, now),
+            hops::check_room(delivered),
+            self.hops.check_numbers(delivered),
+            self.hops.check_once(delivered, &self.scene, board, now),
         ] {
             self.note(found, now);
         }
     }
 
-    /// A node is listed, maybe under the number of one that is gone.
+    /// A node is listed, possibly with a reused number.
     pub(crate) fn listed(&mut self, id: NodeId, settings: &Settings) {
         self.scene.list(id, settings);
         self.causes.begin(id);
-        self.grays.begin(id.0 as usize);
+        self.gray_nodes.begin(id.0 as usize);
         self.deaths.listed(id, settings);
     }
 
-    /// A node becomes another in what can change.
+    /// Settings of a node change.
     pub(crate) fn changed(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
         self.scene.change(id, settings, now);
-        self.grays.begin(id.0 as usize);
+        self.gray_nodes.begin(id.0 as usize);
     }
 
-    /// A node refuses a session since it is full.
+    /// A node refuses a session as full.
     pub(crate) fn full(&mut self, node: NodeId) {
         self.load.full(node.0 as usize, &self.scene);
     }
 
-    /// Whether it is time to look though the core said nothing: what should have happened may not have.
+    /// True if a check is due although the core had no output.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.looked.is_none_or(|at| now - at >= LOOKED_AT_LEAST_EVERY)
+        self.checked_at.is_none_or(|at| now - at >= CHECKED_AT_LEAST_EVERY)
     }
 
     /// The driver refused a session at a hop.
     pub(crate) fn refused(&mut self, session: SessionId, hop: Hop) {
-        self.books.refused(session, hop);
+        self.outputs.refused(session, hop);
     }
 
-    /// The gateway was told to end, and time to do so has passed.
+    /// The gateway was shut down and its deadline has passed.
     pub(crate) fn ended(&mut self, gateway: &Gateway, now: Instant) {
-        for found in [self.books.closed(gateway), memory::nothing_left(gateway)] {
+        for found in [self.outputs.check_end(gateway), memory::nothing_left(gateway)] {
             self.note(found, now);
         }
     }
 }
 
 pub(crate) use causes::Why;
-pub(crate) use deaths::{Dying, Patient, Voice};
+pub(crate) use deaths::{Dying, NodeFacts, Notice};
 pub(crate) use hops::Passed;

@@ -1,26 +1,26 @@
-//! I4: every move that begins ends, once, and that is told in its time.
+//! I4: each move that begins ends once, and the end is reported in time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Cause, Event, Hop, MoveUnderWay, RoomId};
 
-/// A move that waits for nothing but openings is over within this: a node has up to 2 s for each, and they go in turns.
+/// The longest move without obstacles: up to 2 s per opening, in turns.
 const ENDS_WITHIN: Duration = Duration::from_secs(6);
 
 type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
-pub(super) struct Ends {
-    /// Moves that were seen to be under way, and whose end was not told.
+pub(super) struct MoveEnds {
+    /// Moves under way whose end was not reported.
     under_way: BTreeMap<RoomId, MoveUnderWay>,
     looked: Option<Instant>,
 }
 
-impl Ends {
-    /// I4: what ends had begun, and has not ended before. A death takes rooms without having been under way, maybe to
-    /// where they were to go.
-    pub(super) fn once(&mut self, event: &Event) -> Found {
+impl MoveEnds {
+    /// I4: a reported end belongs to a move under way. A node's death moves rooms without one, possibly to the target of
+    /// one.
+    pub(super) fn check_event(&mut self, event: &Event) -> Found {
         let (room, to, started, died) = match event {
             Event::Moved { room, to: Some(to), started, cause, .. } => {
                 (*room, *to, *started, *cause == Cause::NodeDown)
@@ -41,8 +41,8 @@ impl Ends {
         })
     }
 
-    /// I4: what was under way and is not any more has ended, and what is has not been for too long.
-    pub(super) fn told_in_time(
+    /// I4: each move that is no longer under way was reported, and no move takes too long.
+    pub(super) fn check_moves(
         &mut self,
         moves: impl Iterator<Item = MoveUnderWay>,
         hindered: Option<Instant>,
@@ -55,16 +55,16 @@ impl Ends {
         let untold = self.under_way.values().find(|way| !goes_on(way)).cloned();
         (self.under_way, self.looked) = (moves, Some(now));
         if let Some(way) = untold {
-            return Some(("I4", format!("nobody told that this move ended: {way:?}")));
+            return Some(("I4", format!("the end of this move was not reported: {way:?}")));
         }
         let since = |way: &MoveUnderWay| hindered.map_or(way.started, |at| at.max(way.started));
         let late = |way: &&MoveUnderWay| now.saturating_duration_since(since(way)) > ENDS_WITHIN;
         let late = self.under_way.values().find(late)?;
         let lasted = now.saturating_duration_since(late.started);
-        Some(("I4", format!("this move is under way for {lasted:?}: {late:?}")))
+        Some(("I4", format!("this move has taken {lasted:?}: {late:?}")))
     }
 
-    /// Moves that are under way, as they were seen last.
+    /// The moves under way as of the last check.
     pub(super) fn under_way(&self) -> impl Iterator<Item = &MoveUnderWay> {
         self.under_way.values()
     }

@@ -1,4 +1,4 @@
-//! I4 and I5: every move is on record, and there are few.
+//! I4 and I5: each move is reported, and moves are rare.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use evenkeel_core::{Cause, Decider, Event, Health, Hop, RoomId};
 
 use super::Scene;
 
-/// A move that packets made by themselves is on record after so long at most: a herd goes on in turns.
-const TOLD_WITHIN: Duration = Duration::from_millis(500);
+/// Longest delay of the report of a move that packets made; rooms of a failed node are reported in turns.
+const REPORTED_WITHIN: Duration = Duration::from_millis(500);
 
-/// More than so many within a minute are too many.
+/// Limit of moves per minute.
 const MOVES_MAX: usize = 3;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -18,47 +18,50 @@ type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
 pub(super) struct Moves {
-    /// Where each room stands as far as was told; `None`: nowhere, since its hop died.
-    told: BTreeMap<RoomId, Option<Hop>>,
-    /// Since when a room stands elsewhere than was told.
-    untold: BTreeMap<RoomId, Instant>,
+    /// The hop of each room as reported; `None` after its death.
+    reported: BTreeMap<RoomId, Option<Hop>>,
+    /// Since when a room's hop differs from the reported one.
+    unreported: BTreeMap<RoomId, Instant>,
     recent: BTreeMap<RoomId, VecDeque<Instant>>,
-    /// Hops whose death was told.
+    /// Hops reported as down.
     dead: BTreeSet<Hop>,
 }
 
 impl Moves {
-    /// I4: a move begins where the last one ended, its cause is true, and it did not begin after its end.
-    pub(super) fn on_record(&mut self, event: &Event, scene: &Scene, now: Instant) -> Found {
+    /// I4: a move begins at the reported hop, has a true cause, and does not begin after its end.
+    pub(super) fn check_report(&mut self, event: &Event, scene: &Scene, now: Instant) -> Found {
         if let Event::Node { hop, to: Health::Down, .. } = event {
             self.dead.insert(*hop);
         }
         let Event::Moved { room, from, to, cause, started, .. } = event else { return None };
-        let told = self.told.insert(*room, *to);
-        if let Some(Some(stood)) = told
+        let reported = self.reported.insert(*room, *to);
+        if let Some(Some(stood)) = reported
             && stood != *from
         {
             return Some((
                 "I4",
-                format!("room {room} stood at {stood:?}, and moved from {from:?} to {to:?}"),
+                format!("room {room} was at {stood:?} but moved from {from:?} to {to:?}"),
             ));
         }
         if Some(*from) == *to {
             return Some(("I4", format!("room {room} moved from {from:?} to itself")));
         }
         if *started > now {
-            return Some(("I4", format!("room {room} moved before it began to")));
+            return Some(("I4", format!("the move of room {room} ended before it began")));
         }
         let lives = scene.board.is_up(from.node, from.incarnation);
         if *cause == Cause::NodeDown && lives {
-            return Some(("I4", format!("room {room} left {from:?} for its death, which lives")));
+            return Some((
+                "I4",
+                format!("room {room} left {from:?} because of its death, but it is up"),
+            ));
         }
         let dead = to.filter(|to| self.dead.contains(to))?;
         Some(("I4", format!("room {room} moved to {dead:?}, which is down")))
     }
 
-    /// I5: no more than three moves a minute, but off the dead and by hand.
-    pub(super) fn few(&mut self, event: &Event, now: Instant) -> Found {
+    /// I5: at most three moves a minute, except off down nodes and by operators.
+    pub(super) fn check_rate(&mut self, event: &Event, now: Instant) -> Found {
         let Event::Moved { room, cause, by, .. } = event else { return None };
         if *cause == Cause::NodeDown || *by == Decider::Operator {
             return None;
@@ -78,25 +81,25 @@ impl Moves {
         })
     }
 
-    /// I4: nothing moves that is not told of.
-    pub(super) fn all_told(&mut self, scene: &Scene, now: Instant) -> Found {
-        self.told.retain(|id, _| scene.rooms.contains_key(id));
-        self.untold.retain(|id, _| scene.rooms.contains_key(id));
+    /// I4: no room changes its hop without a report.
+    pub(super) fn check_all(&mut self, scene: &Scene, now: Instant) -> Found {
+        self.reported.retain(|id, _| scene.rooms.contains_key(id));
+        self.unreported.retain(|id, _| scene.rooms.contains_key(id));
         let mut found = None;
         for (id, room) in &scene.rooms {
             if !room.is_placed() {
                 continue;
             }
             let stands = room.stands(&scene.board);
-            let told = *self.told.entry(*id).or_insert(stands);
-            if told == stands {
-                self.untold.remove(id);
+            let reported = *self.reported.entry(*id).or_insert(stands);
+            if reported == stands {
+                self.unreported.remove(id);
                 continue;
             }
-            let since = *self.untold.entry(*id).or_insert(now);
-            if now - since > TOLD_WITHIN {
+            let since = *self.unreported.entry(*id).or_insert(now);
+            if now - since > REPORTED_WITHIN {
                 let text = format!(
-                    "room {id} stands at {stands:?} for {:?}, and was told to be at {told:?}",
+                    "room {id} has been at {stands:?} for {:?}, but was reported at {reported:?}",
                     now - since
                 );
                 found.get_or_insert(("I4", text));

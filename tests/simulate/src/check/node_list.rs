@@ -1,4 +1,4 @@
-//! The list of nodes: who is forgotten was to go, and nothing leads there any more; and who can be forgotten is.
+//! The node list: only nodes marked to leave are forgotten, once nothing uses them, and all of them are.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use evenkeel_core::{Hop, NodeId};
 
 use super::Scene;
 
-/// A node that nothing leads to any more is forgotten within this: what it still delivers, and a drain's next turn.
+/// A node that nothing uses is forgotten within this limit: packets in flight and the next turn of its drain.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(2);
 
 type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
-pub(crate) struct Listing {
-    /// Nodes that are to go, and since when nothing leads there.
+pub(crate) struct NodeList {
+    /// Nodes marked to leave, and since when nothing uses them.
     leaving: BTreeMap<NodeId, Option<Instant>>,
 }
 
-impl Listing {
+impl NodeList {
     pub(crate) fn leaves(&mut self, node: NodeId) {
         self.leaving.insert(node, None);
     }
@@ -27,7 +27,7 @@ impl Listing {
         self.leaving.remove(&node);
     }
 
-    /// The node is forgotten: it was to go, and no route leads there, nor is a session open there.
+    /// A forgotten node was marked to leave, and neither a route nor an open session uses it.
     pub(super) fn forgotten(
         &mut self,
         node: NodeId,
@@ -36,17 +36,17 @@ impl Listing {
         now: Instant,
     ) -> Found {
         if self.leaving.remove(&node).is_none() {
-            return Some(("list", format!("{node} is forgotten, and is listed")));
+            return Some(("list", format!("{node} is forgotten but listed")));
         }
-        if let Some(room) = leads(scene, node, now) {
-            return Some(("list", format!("{node} is forgotten, and room {room} leads there")));
+        if let Some(room) = user_of(scene, node, now) {
+            return Some(("list", format!("{node} is forgotten but used by room {room}")));
         }
         open.any(|hop| hop.node == node)
-            .then(|| ("list", format!("{node} is forgotten, and a session is open there")))
+            .then(|| ("list", format!("{node} is forgotten but has an open session")))
     }
 
-    /// Nobody stays for ever that could go.
-    pub(super) fn forgotten_in_time(
+    /// Each unused node marked to leave is forgotten in time.
+    pub(super) fn check(
         &mut self,
         scene: &Scene,
         open: &(impl Iterator<Item = Hop> + Clone),
@@ -55,15 +55,13 @@ impl Listing {
         let mut found = None;
         for (node, since) in &mut self.leaving {
             let used =
-                leads(scene, *node, now).is_some() || open.clone().any(|hop| hop.node == *node);
+                user_of(scene, *node, now).is_some() || open.clone().any(|hop| hop.node == *node);
             let empty = *since.get_or_insert(now);
             if used {
                 *since = None;
             } else if now - empty > FORGOTTEN_WITHIN {
-                let text = format!(
-                    "nothing leads to {node} for {:?}, and it is not forgotten",
-                    now - empty
-                );
+                let text =
+                    format!("{node} has been unused for {:?} and is not forgotten", now - empty);
                 found.get_or_insert(("list", text));
             }
         }
@@ -71,8 +69,8 @@ impl Listing {
     }
 }
 
-/// A room whose route leads to the node, or that still hears it.
-fn leads(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_core::RoomId> {
+/// A room whose route uses the node, or that still accepts its packets.
+fn user_of(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_core::RoomId> {
     let leads = |room: &super::scene::SeenRoom| {
         let route = room.route.load();
         let leaving = route.leaving.is_some_and(|(hop, until)| hop.node == node && now < until);

@@ -1,16 +1,16 @@
-//! I10 and the law of outputs: what was begun is ended, and nothing is left.
+//! I10: outputs form complete lifecycles, and nothing is left at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::{Gateway, HOPS_MAX, Hop, OfferId, Output, SessionId};
 
-/// A session is open where its room's route leads, where the one under way does, and where it is being left.
+/// A session is open at the hops of its room's route, of the route being prepared, and of one being left.
 pub(super) const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
 
 type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
-pub(super) struct Books {
+pub(super) struct Outputs {
     installed: BTreeSet<SessionId>,
     ended: BTreeSet<SessionId>,
     legs: BTreeMap<SessionId, BTreeSet<Hop>>,
@@ -18,9 +18,9 @@ pub(super) struct Books {
     finished: u32,
 }
 
-impl Books {
-    /// What is said fits what was said before.
-    pub(super) fn heard(&mut self, output: &Output) -> Found {
+impl Outputs {
+    /// I10: an output fits the ones before it.
+    pub(super) fn check(&mut self, output: &Output) -> Found {
         let odd = match output {
             Output::Install { session, .. } => {
                 !self.installed.insert(*session) || self.ended.contains(session)
@@ -58,23 +58,23 @@ impl Books {
             | Output::Forget { .. }
             | Output::Event(_) => false,
         };
-        odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
+        odd.then(|| ("I10", format!("output does not fit earlier ones: {output:?}")))
     }
 
-    /// Every hop where some session is open, or being opened.
+    /// All hops where a session is open or being opened.
     pub(super) fn open(&self) -> impl Iterator<Item = Hop> + Clone {
         self.legs.values().flatten().copied()
     }
 
-    /// The driver refused it there: it needs no closing.
+    /// The driver refused the session at this hop, so it will not be closed there.
     pub(super) fn refused(&mut self, session: SessionId, hop: Hop) {
         if let Some(legs) = self.legs.get_mut(&session) {
             legs.remove(&hop);
         }
     }
 
-    /// I10: nothing is remembered of those who are gone.
-    pub(super) fn closed(&self, gateway: &Gateway) -> Found {
+    /// I10: no state is left at the end.
+    pub(super) fn check_end(&self, gateway: &Gateway) -> Found {
         let left = gateway.live()
             + gateway.standing_rooms()
             + gateway.offers_asked()

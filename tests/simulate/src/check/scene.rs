@@ -1,4 +1,4 @@
-//! What can be seen of a gateway from outside.
+//! The state of a gateway as seen from outside.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use evenkeel_core::{
     Output, Plan, Probed, RegionId, Role, RoomId, RouteCell, SessionId, Settings, Starts, Witness,
 };
 
-/// What a voice stream counts for where nobody said.
+/// The load of a stream without a declared bitrate.
 const VOICE_KBPS: u64 = 64;
 
-/// Rooms that are on their way to a node have come, or gone elsewhere, within this.
+/// Rooms on their way to a node have arrived, or gone elsewhere, within this time.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Scene {
@@ -23,14 +23,14 @@ pub(crate) struct Scene {
 }
 
 pub(crate) struct SeenNode {
-    /// As its newest incarnation.
+    /// Its current incarnation.
     pub(crate) hop: Hop,
     pub(crate) capacity: u64,
-    /// What it may carry: more than its capacity while that is less than it was, and rooms have not left.
+    /// The load it may carry: above its capacity after that shrank, until rooms have left.
     pub(crate) limit: u64,
-    /// Rooms that were on their way there when its capacity changed have come by then.
+    /// Until when rooms on their way may still arrive after a change of capacity.
     shrinks_until: Option<Instant>,
-    /// What it can take by its own word and what it refused.
+    /// The capacity according to its load reports and refusals.
     pub(crate) measured: u64,
     pub(crate) probed: bool,
     pub(crate) health: Health,
@@ -43,16 +43,16 @@ pub(crate) struct SeenNode {
 pub(crate) struct SeenSession {
     room: RoomId,
     need: u64,
-    /// What it counts for now.
+    /// Its current load.
     kbps: u64,
 }
 
 pub(crate) struct SeenRoom {
     pub(crate) route: Arc<RouteCell>,
     pub(crate) sessions: usize,
-    /// What it counts for at least: caps are seen, and not whether a policy wants them or admission does.
+    /// Its minimum load: caps are visible, but not whether a policy or admission set them.
     pub(crate) kbps: u64,
-    /// What it counts for at most.
+    /// Its maximum load.
     pub(crate) need: u64,
 }
 
@@ -111,7 +111,7 @@ impl Scene {
                 seen.kbps += kbps;
                 seen.need += need;
             }
-            // Who was capped for want of room counts for what is left to it.
+            // A session capped for lack of capacity counts with its cap.
             Output::Plan { session, plan } => {
                 let Some(seen) = self.sessions.get_mut(session) else { return };
                 let kbps = within(seen.need, plan);
@@ -136,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// A node is listed, maybe under the number of one that is gone.
+    /// A node is listed, possibly with a reused number.
     pub(super) fn list(&mut self, id: NodeId, settings: &Settings) {
         let place = id.0 as usize;
         let node = &settings.nodes[place];
@@ -149,7 +149,6 @@ impl Scene {
         self.nodes[place].health = Health::Down;
     }
 
-    /// It has another capacity from now on.
     pub(super) fn change(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
         let node = &mut self.nodes[id.0 as usize];
         (node.capacity, node.role) = (settings.capacity_kbps, settings.role);
@@ -157,7 +156,7 @@ impl Scene {
         node.shrinks_until = Some(now + ARRIVED_WITHIN);
     }
 
-    pub(super) fn look(&mut self, gateway: &Gateway, now: Instant) {
+    pub(super) fn update(&mut self, gateway: &Gateway, now: Instant) {
         self.shrink(now);
         for node in &mut self.nodes {
             node.health = Health::Down;
@@ -170,7 +169,7 @@ impl Scene {
         }
     }
 
-    /// What a node may carry falls with what it carries, down to its capacity.
+    /// A node's limit follows its load down to its capacity.
     fn shrink(&mut self, now: Instant) {
         let shrinks = |node: &SeenNode| node.limit > node.capacity;
         if !self.nodes.iter().any(shrinks) {
@@ -184,12 +183,12 @@ impl Scene {
         }
     }
 
-    /// What stands on each node at least, and per pair of standby and first node what would come.
+    /// The minimum load of each node, and the reserved load by standby and first node.
     pub(crate) fn loads(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
         self.loads_of(|room| room.kbps)
     }
 
-    /// The same at most.
+    /// The same with maximum loads.
     pub(crate) fn needs(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
         self.loads_of(|room| room.need)
     }

@@ -1,7 +1,7 @@
-//! I3: what is still heard of hops that were left.
+//! I3: packets of hops that a room has left.
 //!
-//! When an old hop may be heard is known from the records of moves alone, never from the route that forwards: from the
-//! end of a move, which is told as it is published, for as long as a make-before-break may last.
+//! How long an old hop may deliver follows from the reported moves alone, not from the route that forwards: from the end
+//! of the move for the duration of a make-before-break.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,15 +14,15 @@ use super::hops::{BREAK_WITHIN, Delivered};
 type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
-pub(super) struct Old {
-    /// Of each room, the hop that it left last without a death, and until when that may be heard.
+pub(super) struct Stale {
+    /// The hop that each room left last without a death, and until when it may deliver.
     left: BTreeMap<RoomId, (Hop, Instant)>,
-    /// In hitless mode: the second hop of a room.
+    /// The second hop of each hitless room.
     second: BTreeMap<RoomId, Hop>,
 }
 
-impl Old {
-    /// A room moved, or has one hop where it had two.
+impl Stale {
+    /// Records moves, and the end of hitless mode.
     pub(super) fn hear(&mut self, event: &Event, now: Instant) {
         let until = now + BREAK_WITHIN;
         match event {
@@ -38,8 +38,8 @@ impl Old {
         }
     }
 
-    /// Which hops carry rooms beside the first, now that the core has spoken.
-    pub(super) fn look(&mut self, scene: &Scene) {
+    /// Updates the second hops after the core's outputs.
+    pub(super) fn update(&mut self, scene: &Scene) {
         self.left.retain(|id, _| scene.rooms.contains_key(id));
         self.second.clear();
         let second = |room: &super::scene::SeenRoom| room.route.carriers(&scene.board)?.1;
@@ -47,9 +47,8 @@ impl Old {
         self.second.extend(carried);
     }
 
-    /// I3: nothing of a hop where the room does not stand, but of the one that it left last, for as long as that may take
-    /// and that lives.
-    pub(super) fn nothing_old(
+    /// I3: packets arrive only from the room's hops, and for a limited time from the live hop that it left last.
+    pub(super) fn check(
         &self,
         got: &Delivered,
         scene: &Scene,
@@ -67,12 +66,12 @@ impl Old {
             return None;
         }
         let Delivered { session, index, origin, hop, .. } = got;
-        let (stands, how) = (carriers.map(|(hop, _)| hop), if lives { "lives" } else { "died" });
+        let (stands, how) = (carriers.map(|(hop, _)| hop), if lives { "is up" } else { "is down" });
         let until = left.map(|(_, until)| now.saturating_duration_since(*until));
         Some((
             "I3",
             format!(
-                "{session} is at {stands:?} and got packet {index} of client {origin} from {hop:?}, which {how}; it may not since {until:?}"
+                "{session} is at {stands:?} and got packet {index} of client {origin} from {hop:?}, which {how}; not allowed since {until:?}"
             ),
         ))
     }

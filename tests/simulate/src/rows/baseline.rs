@@ -1,5 +1,5 @@
-//! The same faults and seeds for the core, and for a health check every 5 s with clients that open again: at the nodes of
-//! their region that are well, as ours stand there too.
+//! The core compared with a health check every 5 s and clients that reopen sessions, at the same faults and seeds. The
+//! baseline's clients use the healthy nodes of their region, as the core's do.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What goes on for minutes.
+//! Runs of several minutes.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::script::Script;
 const NEAR: Duration = Duration::from_micros(400);
 const ROOMS: u32 = 20;
 
-/// The node's process is killed and started again once a second, for 10 minutes.
+/// The node's process is killed and restarted every second for 10 minutes.
 pub(super) fn node_flap(library: &Library, scale: Scale) -> Row {
     flap("node.flap", "flap", &Fault::Flap(0, ms(1_000)), library, scale)
 }
 
-/// The way to the node is gone for half of each second, and nobody says so, for 10 minutes.
+/// The link to the node is down for half of each second for 10 minutes.
 pub(super) fn link_flap(library: &Library, scale: Scale) -> Row {
     flap("link.flap", "link-flap", &Fault::FlapLink(0, ms(1_000)), library, scale)
 }
@@ -47,13 +47,12 @@ fn flap(
         .holds(moved && worst <= 1)
 }
 
-/// Jitter of ±80 ms takes so long to grow.
+/// The time in which jitter grows to ±80 ms.
 const GROWS_OVER: Duration = Duration::from_secs(25);
 
-/// Each node in turn: each way up to 80 ms later or sooner than the mean, growing evenly, then for 70 s as it is. In one half
-/// of the worlds in order, as in a queue; in the other who is less late overtakes, as where packets take several ways.
-/// Beside it, and not promised: the same within one packet. A way on which nothing comes for up to 160 ms that was steady
-/// until then looks as a death does, and is left as one.
+/// Each node in turn: jitter of ±80 ms in each direction, growing linearly and then constant for 70 s. Half of the worlds
+/// keep the packet order, as a queue does; the other half reorders, as multiple paths do. Also measured, without a limit:
+/// the same jitter at once. A link without packets for 160 ms after a steady phase looks dead, and is left.
 pub(super) fn jitter(library: &Library, _: Scale) -> Row {
     let both = |grows_over: Duration, then: Duration| -> Vec<Script> {
         let queued = jittery(grows_over, then, Fault::Jitter);
@@ -64,7 +63,7 @@ pub(super) fn jitter(library: &Library, _: Scale) -> Row {
     let false_deaths =
         |outcomes: &[Outcome]| outcomes.iter().map(|one| one.false_deaths).sum::<u64>();
     let (false_failovers, at_onset) = (false_deaths(&grown), false_deaths(&abrupt));
-    let limit = "0 false failovers while it grows over 25 s and for 70 s after; an abrupt onset is not promised";
+    let limit = "0 false failovers while jitter grows over 25 s and for 70 s after; no limit for an abrupt onset";
     row("link.jitter", "jitter", &grown, limit)
         .with("false_failovers", false_failovers as f64)
         .with("abrupt_onset_failovers", at_onset as f64)

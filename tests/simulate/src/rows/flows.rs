@@ -1,4 +1,4 @@
-//! A node that forwards one flow of 64 no longer, though it does all else well.
+//! A node that drops one flow of 64 and is otherwise healthy.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::policies::Library;
 const WORLDS: u64 = 30;
 const ROOMS: u32 = 500;
 
-/// Rooms that have such a flow leave the node, and no other room does.
+/// Rooms with a lost flow leave the node, and no other room does.
 pub(super) fn lost(library: &Library, scale: Scale) -> Row {
     let worlds = scale.pick(WORLDS, 2);
     let near = Duration::from_micros(400);

@@ -1,4 +1,4 @@
-//! One node, gone in one way or another, with 1,000 sessions.
+//! One node fails, with 1,000 sessions.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::fault::{Episode, Fault};
 use crate::policies::Library;
 use crate::script::Script;
 
-/// How often each happens, in a world of its own.
+/// Worlds per row.
 const TIMES: u64 = 30;
 const ROOMS: u32 = 500;
 const ROOMS_SMALL: u32 = 60;
-/// Everybody is there, and every node's rate is known.
+/// All clients have joined, and the rate of each node is known.
 const SETTLED: Duration = Duration::from_millis(2_500);
 
-/// Four nodes in two zones at home, of which any three carry all.
+/// Four nodes in two zones of the home region, of which three suffice.
 fn home() -> [Place; 4] {
     let near = Duration::from_micros(400);
     [(0, 30_000, near), (1, 30_000, near), (0, 30_000, near), (1, 30_000, near)]
@@ -42,7 +42,7 @@ fn worlds(
         .collect()
 }
 
-/// Gaps that a row is judged by.
+/// The number of gaps that a row needs.
 fn enough(scale: Scale) -> usize {
     scale.pick(3_000, 20)
 }
@@ -61,7 +61,7 @@ pub(super) fn silent(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// The same while neither policies nor drivers, agents or hooks answer: packets need none of them.
+/// The same without policies, drivers, agents and hooks, which packets do not need.
 pub(super) fn alone(library: &Library, scale: Scale) -> Row {
     let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Kill(0));
     for script in &mut scripts {
@@ -74,7 +74,7 @@ pub(super) fn alone(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// The node at home dies, and the next is 80 ms away, there and back.
+/// The node in the home region dies; the next one is 80 ms away (round trip).
 pub(super) fn cross_region(library: &Library, scale: Scale) -> Row {
     let places = [(0, 70_000, Duration::from_micros(400)), (1, 70_000, ms(40))];
     let outcomes = play(worlds(scale, &[0, 1], &places, ms(3_000), &Fault::Kill(0)), library);
@@ -83,13 +83,13 @@ pub(super) fn cross_region(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// The node that dies is 80 ms away, there and back, and dies without a word.
+/// The node that dies silently is 80 ms away (round trip).
 pub(super) fn far(library: &Library, scale: Scale) -> Row {
     let places =
         [(1, 70_000, ms(40)), (2, 70_000, ms(40)), (1, 70_000, ms(40)), (2, 70_000, ms(40))];
     let mut scripts = worlds(scale, &[0, 1, 1], &places, ms(3_000), &Fault::Silent(1));
     for scenario in scripts.iter_mut().flat_map(|script| script.settings.scenarios.values_mut()) {
-        // It would send everybody to a gateway over there.
+        // The admission policy would redirect sessions to a gateway there.
         scenario.bound[Hook::Admission as usize] = false;
     }
     let outcomes = play(scripts, library);
@@ -98,7 +98,7 @@ pub(super) fn far(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// It stands still for 5 s, and goes on with what waited in its sockets: none of that reaches a client (I3).
+/// The node is stopped for 5 s, then handles what waited in its sockets; none of that may reach a client (I3).
 pub(super) fn stop(library: &Library, scale: Scale) -> Row {
     let scripts = worlds(scale, &[0, 0], &home(), ms(5_000), &Fault::Stop(0));
     let scripts =
@@ -114,7 +114,7 @@ pub(super) fn stop(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// It is drained, and nobody hears it.
+/// The node is drained without loss.
 pub(super) fn drain(library: &Library, scale: Scale) -> Row {
     let scripts =
         worlds(scale, &[0, 0], &home(), ms(2_000), &Fault::Drain(0)).into_iter().take(10).collect();
@@ -124,7 +124,7 @@ pub(super) fn drain(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// Two nodes carry each call, and one is gone.
+/// Two nodes carry each call, and one dies.
 fn twice(
     id: &'static str,
     kind: &'static str,
@@ -135,7 +135,7 @@ fn twice(
     let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), fault);
     for script in &mut scripts {
         script.settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Hitless);
-        // Streams of each node's own are no copies of each other.
+        // Streams of mixers are not copies of each other.
         script.nodes.iter_mut().for_each(|node| node.mixes = false);
     }
     let row = row(id, kind, &play(scripts, library), "0 lost");

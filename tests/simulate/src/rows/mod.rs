@@ -1,4 +1,4 @@
-//! Long runs by name, each with its figures and its limit.
+//! Named long runs, each with figures and a limit.
 
 mod baseline;
 mod endurance;
@@ -16,53 +16,45 @@ use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 
-/// A run by name, with its figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its name.
     pub id: &'static str,
-    /// Sessions in each of its worlds.
+    /// Sessions per world.
     pub sessions: usize,
-    /// How often what it is about happened.
+    /// How often the fault occurred.
     pub times: usize,
-    /// The worst gap of each who heard somebody then.
+    /// The worst gap of each receiver during the fault.
     pub gap_ms: Spread,
-    /// From a death to the flip.
+    /// Time from death to down.
     pub detect_ms: Spread,
-    /// Who accused the dead.
+    /// Witnesses of nodes marked down.
     pub by_witness: BTreeMap<&'static str, u64>,
-    /// Packets that were not heard then.
+    /// Packets lost during the fault.
     pub packets_lost: u64,
-    /// Moves per session, over all the run.
     pub moves_per_session: f64,
-    /// What else it measured.
+    /// Further measurements.
     pub figures: BTreeMap<&'static str, f64>,
-    /// What has to hold, in words.
     pub limit: &'static str,
-    /// Whether it did; a broken promise is none that holds.
+    /// The limit held, and no invariant was violated.
     pub held: bool,
-    /// Promises that were broken.
     pub violations: Vec<String>,
 }
 
-/// All of them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Row by row.
     pub rows: Vec<Row>,
 }
 
-/// How much of a row is played.
+/// The size of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
-    /// All that its figures need.
+    /// Enough worlds for the figures.
     Full,
-    /// A few small worlds: whether its limit holds at all.
+    /// A few small worlds, to check the limit.
     Small,
 }
 
 impl Scale {
-    /// The one or the other.
     fn pick<T>(self, full: T, small: T) -> T {
         match self {
             Scale::Full => full,
@@ -73,7 +65,6 @@ impl Scale {
 
 type Play = fn(&Library, Scale) -> Row;
 
-/// Every row by its name.
 pub const ROWS: [(&str, Play); 17] = [
     ("node.kill.hot", kill::hot),
     ("node.kill.hot.silent", kill::silent),
@@ -94,12 +85,11 @@ pub const ROWS: [(&str, Play); 17] = [
     ("baseline", baseline::beside),
 ];
 
-/// What came of some worlds, together.
 fn play(scripts: Vec<Script>, library: &Library) -> Vec<Outcome> {
     scripts.into_iter().map(|script| World::new(script, library).play()).collect()
 }
 
-/// The row of these outcomes, as far as they are about one kind of fault.
+/// The row of outcomes with one kind of fault.
 fn row(id: &'static str, kind: &'static str, outcomes: &[Outcome], limit: &'static str) -> Row {
     let of = |pick: fn(&Outcome) -> &BTreeMap<&'static str, Vec<std::time::Duration>>| {
         let times: Vec<_> =

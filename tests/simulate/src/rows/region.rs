@@ -1,4 +1,4 @@
-//! A whole region, lost with 10,000 sessions.
+//! A region with 10,000 sessions fails.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::policies::Library;
 const ROOMS: u32 = 5_000;
 const KBPS: u64 = 128;
 
-/// Four nodes at home that carry everybody, and four abroad with room for so many per cent of them. Whoever stands nowhere
-/// is counted while the region is still gone.
+/// Four nodes in the home region carry all sessions; four in another one have capacity for `percent` of them. Sessions
+/// without a hop are counted while the region is down.
 fn lose(
     id: &'static str,
     fault: &Fault,
@@ -35,7 +35,7 @@ fn lose(
     let outcomes = play(scripts, library);
     let peak = outcomes.iter().map(|one| one.peak_permille).max().unwrap_or(0);
     let row = row(id, fault.name(), &outcomes, limit);
-    // What no node can take stays where it is; what fits by the room has to be there, but for a room on each node.
+    // All sessions that fit must be re-homed, except for one room per node.
     let fits = (abroad / KBPS * 4 * 2).saturating_sub(8);
     let re_homed = |one: &Outcome| one.admitted - one.homeless;
     let wanted = |one: &Outcome| one.admitted.min(fits);
@@ -48,7 +48,7 @@ fn lose(
         .holds(all_that_fit && peak <= 1_000)
 }
 
-/// Abroad there is room for all of them.
+/// The other region has capacity for all sessions.
 const FOR_ALL: (u64, &str) = (120, "all re-homed, p99 <= 300 ms, no node above its limit");
 
 fn in_time(row: Row) -> Row {
@@ -64,7 +64,7 @@ pub(super) fn silent(library: &Library, scale: Scale) -> Row {
     in_time(lose("region.kill.silent", &Fault::RegionSilent(0), FOR_ALL, library, scale))
 }
 
-/// Abroad there is room for 60 in 100.
+/// The other region has capacity for 60 %.
 pub(super) fn tight(library: &Library, scale: Scale) -> Row {
     let limit = (60, "all that fit re-homed, no node above its limit");
     lose("region.kill.tight", &Fault::RegionSilent(0), limit, library, scale)

@@ -1,4 +1,4 @@
-//! Worlds of the rows: nodes alike, calls of two, and one thing that goes wrong.
+//! Worlds of the long runs: equal nodes, calls of two, and one fault.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use fastrand::Rng;
 use crate::fault::{Episode, Fault};
 use crate::script::{Join, NodeScript, Script, settings};
 
-/// Where a node is: its zone, what it can carry, how far away it is, one way.
+/// A node's zone, capacity in kbit/s, and one-way delay.
 pub(super) type Place = (usize, u64, Duration);
 
 pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// So many calls of two at these places; the region of each zone is given. Nobody leaves.
+/// Calls of two clients that stay, at these nodes; `regions` holds the region of each zone.
 pub(super) fn calls(
     seed: u64,
     rooms: u32,
@@ -29,7 +29,7 @@ pub(super) fn calls(
     let mut settings = settings(regions, &nodes);
     settings.timings = Timings::default();
     for scenario in settings.scenarios.values_mut() {
-        // It is asked of every session all the time, and has no say here.
+        // Degradation is asked all the time and has no effect here.
         scenario.bound[Hook::Degradation as usize] = false;
     }
     let nodes = places
@@ -73,7 +73,7 @@ pub(super) fn calls(
     }
 }
 
-/// With this going wrong from `at` on, at random phase of every clock.
+/// Adds a fault with a random phase to all clocks.
 pub(super) fn with(mut script: Script, at: Duration, lasts: Duration, fault: Fault) -> Script {
     let phase = Duration::from_micros(Rng::with_seed(script.seed ^ 0xfa_17).u64(0..20_000));
     script.faults.push(Episode { at: at + phase, lasts, fault });

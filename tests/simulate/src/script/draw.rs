@@ -1,4 +1,4 @@
-//! What is drawn for a world: nodes, who comes, and what goes wrong.
+//! Drawing of nodes, clients and faults.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) fn draw_settings(rng: &mut Rng) -> Settings {
     let limits = &mut settings.limits;
     limits.open_within = ms(rng.u64(500..2_000));
     limits.churn_percent = rng.u32(10..101);
-    // Few rooms make herds that last, where a turn is short.
+    // With few rooms, only a small limit makes recovery take several turns.
     limits.lost_at_once = if rng.bool() { 256 } else { rng.usize(1..4) };
     for node in &mut settings.nodes {
         node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
@@ -34,7 +34,7 @@ pub(super) fn draw_settings(rng: &mut Rng) -> Settings {
     settings
 }
 
-/// Scenarios have any mode, and some nodes stand by. By dice of its own, so that the same happens to them as to hot ones.
+/// Draws modes and standbys. The generator is separate, so that hot and other seeds have the same faults.
 pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
     let regions = settings.regions.len() as u32;
     for scenario in settings.scenarios.values_mut() {
@@ -47,7 +47,7 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
         scenario.affinity = if rng.u8(0..3) == 0 { Affinity::Session } else { Affinity::Room };
     }
     if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
-        // A node whose sessions are heard at other nodes alone is silent, and nothing but probes says that it lives.
+        // A node whose sessions are all heard at other nodes is silent, so only probes show that it is up.
         settings.nodes.iter_mut().for_each(|node| node.probed = Probed::Yes);
     }
     if settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold) {
@@ -61,7 +61,7 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
     }
 }
 
-/// Nodes with canaries, and breakers that so few sessions can open.
+/// Draws canaries, and breakers that few sessions can open.
 pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
     for node in &mut settings.nodes {
         node.canary = rng.bool();
@@ -72,7 +72,7 @@ pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
     breakers.open_for_max = EJECTION_MAX;
 }
 
-/// Any mode but hot, which others have: for regional mode with all regions in any order.
+/// Draws a mode other than hot; regional mode has all regions in random order.
 pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
     let modes = [Mode::Hitless, Mode::ActiveActive, Mode::Cold, Mode::Regional];
     scenario.mode = modes[rng.usize(0..modes.len())];
@@ -150,7 +150,7 @@ pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duratio
         })
         .collect();
     if regions > 1 && rng.u8(0..16) == 0 {
-        // Two at once, and both come back.
+        // Two regions fail at once and return.
         let (first, at) = (rng.usize(0..regions), rng.u64(2_500..end - 500));
         let lasts = ms(rng.u64(300..4_000).min(end - at));
         for region in [first, (first + 1) % regions] {
@@ -160,8 +160,8 @@ pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duratio
     faults
 }
 
-/// A node that is being left stands still, and wakes up while what it delivers would still pass. In one world of four, by
-/// dice of its own.
+/// In one of four worlds: a node that is drained stands still, and resumes while its packets are still accepted. Has its own
+/// generator.
 pub(super) fn draw_sleepers(
     rng: &mut Rng,
     settings: &Settings,
@@ -179,7 +179,7 @@ pub(super) fn draw_sleepers(
     ]
 }
 
-/// In one world of six nothing answers but nodes' media ports, and meanwhile a node dies; by dice of its own.
+/// In one of six worlds: only media ports answer, and a node dies meanwhile. Has its own generator.
 pub(super) fn draw_backends(
     rng: &mut Rng,
     settings: &Settings,
@@ -200,7 +200,7 @@ pub(super) fn draw_backends(
     ]
 }
 
-/// In one world of six the list of nodes changes, for so long that numbers are taken again; by dice of its own.
+/// In one of six worlds: the node list changes for long enough to reuse numbers. Has its own generator.
 pub(super) fn draw_lists(rng: &mut Rng, settings: &mut Settings) -> Option<Episode> {
     if rng.u8(0..6) > 0 {
         return None;

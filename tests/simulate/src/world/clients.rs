@@ -1,4 +1,4 @@
-//! Clients come and go.
+//! Clients join and leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,16 +59,16 @@ impl World<'_> {
         let one = &mut self.clients[client as usize];
         one.session = Some(session);
         if one.phase == Phase::Gone {
-            // It left while it waited for the answer.
+            // It left while the offer was pending.
             let _ = self.gateway.handle_close(session, now);
             return;
         }
         (one.phase, one.since) = (Phase::Live, now);
         let (delay, video, sends) = (one.join.delay, one.join.video, one.join.sends);
-        if let Some(home) = self.home(session) {
-            home.last_heard = Some(now);
+        if let Some(state) = self.session(session) {
+            state.last_heard = Some(now);
         }
-        // Whose clock has which phase is chance.
+        // Client clocks have random phases.
         let phase = VOICE_EVERY.mul_f64(self.rng.f64());
         if sends {
             self.put_in(delay * 2 + phase, Event::Beat { client, kind: Kind::Audio, session });
@@ -106,21 +106,21 @@ impl World<'_> {
             if self.script.baseline.is_some() {
                 return self.end(session);
             }
-            // Closed by the gateway meanwhile, it needs no closing.
+            // It fails if the gateway has closed the session meanwhile.
             let _ = self.gateway.handle_close(session, self.now);
             self.settle();
         }
     }
 
     pub(super) fn end(&mut self, session: SessionId) {
-        let Some(home) = self.homes.get_mut(session.0 as usize).and_then(Option::take) else {
+        let Some(state) = self.sessions.get_mut(session.0 as usize).and_then(Option::take) else {
             return;
         };
-        let one = &mut self.clients[home.client as usize];
+        let one = &mut self.clients[state.client as usize];
         if one.session == Some(session) {
             (one.phase, one.session) = (Phase::Gone, None);
         }
-        for leg in home.legs {
+        for leg in state.legs {
             self.tags[leg.tag as usize].closed = true;
             self.send(leg.hop.node.0 as usize, Arrival::Close { tag: leg.tag });
         }

@@ -1,77 +1,68 @@
-//! What happens, and what control hears.
+//! Events of a world, and messages to control.
 
 use evenkeel_core::{AgentWord, Answered, AskId, Fault as Failure, Hop, Kind, NodeId, SessionId};
 
 use crate::node::Arrival;
 use crate::packet::Packet;
 
-/// Something happens.
 pub(crate) enum Event {
-    /// A client comes, or tries again.
+    /// A client joins or retries.
     Join(u32),
-    /// A client leaves, or vanishes.
+    /// A client leaves or vanishes.
     Leave(u32),
-    /// A client's packets arrive at the gateway, and its clock goes on.
+    /// Packets of a client arrive at the gateway; schedules the next ones.
     Beat {
         client: u32,
         kind: Kind,
         session: SessionId,
     },
-    /// Something arrives at a node.
     AtNode {
         node: usize,
         arrival: Arrival,
     },
-    /// A packet of a client's is read late.
+    /// A client's packet is read after a stall.
     FromClient {
         session: SessionId,
         packet: Packet,
     },
-    /// A packet of a node's arrives at the gateway.
     FromNode {
         tag: u32,
         packet: Packet,
     },
-    /// Control hears something.
-    Told(Word),
-    /// The driver asks again for what was not answered.
-    AskAgain {
+    ToControl(Message),
+    /// The driver retries an unanswered opening.
+    RetryOpen {
         tag: u32,
     },
-    /// The agent beside a node is asked.
     Agent(usize),
-    /// The canary sessions at a node are kept open.
+    /// Canary sessions at a node are refreshed.
     Canaries(usize),
-    /// A node's hook has done its work.
+    /// A start hook has finished.
     Started(usize),
-    /// Leases at a node are renewed.
+    /// Leases at a node are refreshed.
     Leases {
         node: usize,
     },
-    /// Workers' stamps are looked at.
+    /// Control reads the workers' stamps.
     Watch,
-    /// Workers tell of their sessions.
     Summaries,
-    /// An episode begins, goes on, ends.
     Begins(usize),
     GoesOn(usize, u32),
     Ends(usize),
-    /// Nobody waits any longer for what follows an episode.
+    /// Gaps after an episode no longer belong to it.
     Settled(usize),
-    /// Workers, or control, go on.
     WorkersGoOn,
     ControlGoesOn,
-    /// What receivers heard is counted anew: the last second begins.
+    /// Resets the receivers' packet counters for the last second.
     LastSecond,
-    /// The baseline looks after a node; it has had its time to answer.
+    /// The baseline checks a node; its answer is due.
     Check(usize),
     Checked(usize),
-    /// A client of the baseline opens again.
     Reopen(u32),
 }
 
-/// What control hears.
-pub(crate) enum Word {
+/// A message to control.
+pub(crate) enum Message {
     ProbeAnswered { node: NodeId, sequence: u64, willing: bool },
     Load(NodeId, u16),
     CanaryPassed { node: NodeId, sequence: u64 },

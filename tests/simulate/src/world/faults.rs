@@ -1,4 +1,4 @@
-//! What goes wrong begins, goes on, and is undone.
+//! Faults begin, continue and end.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::check::Why;
 use crate::driver;
 use crate::fault::Fault;
 use crate::node::Listing;
-use crate::policies::Manner;
+use crate::policies::Behaviour;
 
-/// Gaps count as those of a fault until so long after it was undone.
+/// Gaps are assigned to a fault for this long after its end.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
 
 /// How often a hostile policy is asked about every room.
 const HOSTILE_EVERY: Duration = Duration::from_millis(300);
 
-/// How often a ramp climbs.
+/// Update interval of ramps.
 const RAMP_EVERY: Duration = Duration::from_millis(100);
 
 impl World<'_> {
@@ -35,7 +35,7 @@ impl World<'_> {
         })
     }
 
-    /// Whether the episode goes on at the node.
+    /// True if the episode is active at the node.
     pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
         let episode = &self.script.faults[number];
         let begun = self.now >= self.began + episode.at;
@@ -46,7 +46,7 @@ impl World<'_> {
         let fault = self.script.faults[number].fault.clone();
         self.trace.say(self.now, || format!("-- {fault:?} begins"));
         self.hit[number] = self.nodes_of(&fault);
-        self.open_books_of(number);
+        self.begin_gaps_of(number);
         for node in self.hit[number].clone() {
             self.begins_at(node, &fault);
         }
@@ -59,15 +59,15 @@ impl World<'_> {
                 self.workers_stall = Some((self.now, self.now + time));
                 self.put_in(time, Event::WorkersGoOn);
             }
-            Fault::PoliciesTrap(percent) => self.guests.manner = Manner::Trap(percent),
-            Fault::PoliciesLate => self.guests.manner = Manner::Late,
-            Fault::PoliciesDead => self.guests.manner = Manner::Dead,
+            Fault::PoliciesTrap(percent) => self.policies.behaviour = Behaviour::Trap(percent),
+            Fault::PoliciesLate => self.policies.behaviour = Behaviour::Late,
+            Fault::PoliciesDead => self.policies.behaviour = Behaviour::Dead,
             Fault::PoliciesHostile => {
-                self.guests.manner = Manner::Hostile;
+                self.policies.behaviour = Behaviour::Hostile;
                 self.goes_on(number, 0);
             }
             Fault::BackendsDead => {
-                self.guests.manner = Manner::Dead;
+                self.policies.behaviour = Behaviour::Dead;
                 self.drivers.dead = true;
             }
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
@@ -109,12 +109,12 @@ impl World<'_> {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed += 1;
                 here.end_process();
-                self.agent_speaks(node);
+                self.send_agent_report(node);
             }
             Fault::Leaves(_) => {
                 here.leaving += 1;
-                self.checker.causes.says_it_drains(NodeId(node as u32), true, self.now);
-                self.agent_speaks(node);
+                self.checker.causes.report_drain(NodeId(node as u32), true, self.now);
+                self.send_agent_report(node);
             }
             Fault::Silent(_) | Fault::RegionSilent(_) => {
                 here.unplugged += 1;
@@ -128,7 +128,7 @@ impl World<'_> {
         }
     }
 
-    /// A fault that has turns takes its next.
+    /// The next turn of a periodic fault.
     pub(super) fn goes_on(&mut self, number: usize, turn: u32) {
         let episode = self.script.faults[number].clone();
         let over = self.began + episode.at + episode.lasts;
@@ -173,11 +173,11 @@ impl World<'_> {
                 HOSTILE_EVERY
             }
             Fault::PoliciesSwapped(period) => {
-                // The thread of a policy waits until control has heard of the step before.
+                // A policy thread waits until control has handled the previous step.
                 if self.control_stalls_until.is_none()
-                    && let Some((name, revisions)) = self.guests.swap(self.library)
+                    && let Some((name, revisions)) = self.policies.swap(self.library)
                 {
-                    self.checker.decisions.turned(&name, &revisions);
+                    self.checker.decisions.set_revisions(&name, &revisions);
                     self.gateway.handle_revisions(&name, revisions, self.now);
                     self.settle();
                 }
@@ -202,17 +202,17 @@ impl World<'_> {
             | Fault::PoliciesLate
             | Fault::PoliciesDead
             | Fault::PoliciesHostile => {
-                self.guests.manner = Manner::Sound;
+                self.policies.behaviour = Behaviour::Normal;
             }
             Fault::BackendsDead => {
-                self.guests.manner = Manner::Sound;
+                self.policies.behaviour = Behaviour::Normal;
                 self.drivers.dead = false;
                 self.checker.flow.hindered(self.now);
-                (0..self.nodes.len()).for_each(|node| self.agent_speaks(node));
+                (0..self.nodes.len()).for_each(|node| self.send_agent_report(node));
             }
             Fault::DriversSlow(_) | Fault::DriversRefuse(_) => {
                 let dead = self.drivers.dead;
-                self.drivers = driver::Manner { dead, ..driver::Manner::default() };
+                self.drivers = driver::DriverFaults { dead, ..driver::DriverFaults::default() };
             }
             Fault::Drain(node) | Fault::DrainWithin(node, _) => self.drain(node, false),
             Fault::RegionDrained(..) => {
@@ -232,13 +232,13 @@ impl World<'_> {
         match fault {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed -= 1;
-                self.agent_speaks(node);
+                self.send_agent_report(node);
             }
             Fault::Leaves(_) => {
                 here.leaving -= 1;
                 let still = here.leaving > 0;
-                self.checker.causes.says_it_drains(NodeId(node as u32), still, self.now);
-                self.agent_speaks(node);
+                self.checker.causes.report_drain(NodeId(node as u32), still, self.now);
+                self.send_agent_report(node);
             }
             Fault::Flap(..) | Fault::CrashLoop(_) if !turns.is_multiple_of(2) => here.killed -= 1,
             Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
@@ -260,11 +260,11 @@ impl World<'_> {
 
     pub(super) fn control_goes_on(&mut self) {
         self.control_stalls_until = None;
-        self.stalled_lately = Some(self.now);
-        self.bend_all();
-        // What has arrived is read before anything is judged by the clock.
-        for word in std::mem::take(&mut self.unheard) {
-            self.hear(word);
+        self.last_stall = Some(self.now);
+        self.mark_all_irregular();
+        // Received messages are handled before timers.
+        for message in std::mem::take(&mut self.unhandled) {
+            self.handle_message(message);
             self.settle();
         }
         self.watch();
@@ -274,21 +274,21 @@ impl World<'_> {
         if let Some((since, _)) = self.workers_stall.take() {
             self.workers_late = self.workers_late.max(self.now - since);
         }
-        self.stalled_lately = Some(self.now);
-        self.on_their_way.forget();
-        self.bend_all();
+        self.last_stall = Some(self.now);
+        self.in_flight.forget();
+        self.mark_all_irregular();
         for event in std::mem::take(&mut self.unread) {
-            self.happens(event);
+            self.handle_event(event);
         }
     }
 
-    /// A new process has still to learn its sessions.
+    /// A process was started; its sessions are not yet known to it.
     pub(super) fn renewed(&mut self) {
         self.checker.flow.hindered(self.now);
         self.refresh();
     }
 
-    /// A process that ends and is there again by turns.
+    /// Kills or restarts a process by turns.
     fn fall_or_rise(&mut self, node: usize, turn: u32) {
         let here = &mut self.nodes[node];
         if turn.is_multiple_of(2) {
@@ -297,6 +297,6 @@ impl World<'_> {
         } else {
             here.killed -= 1;
         }
-        self.agent_speaks(node);
+        self.send_agent_report(node);
     }
 }

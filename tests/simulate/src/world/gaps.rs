@@ -1,24 +1,24 @@
-//! What receivers heard while something was wrong.
+//! Gaps at receivers during faults.
 
 use std::time::{Duration, Instant};
 
 use super::World;
 use crate::client::{Phase, Watch};
-use crate::worker::Home;
+use crate::worker::SessionState;
 
 impl World<'_> {
-    /// From here on gaps of whoever stands where it goes wrong are this fault's.
-    pub(super) fn open_books_of(&mut self, number: usize) {
+    /// Assigns further gaps at the nodes of this fault to it.
+    pub(super) fn begin_gaps_of(&mut self, number: usize) {
         let fault = &self.script.faults[number].fault;
         let hit = self.nodes_of(fault);
         let everybody = hit.is_empty();
         for at in 0..self.clients.len() {
             let Some(id) = self.clients[at].session else { continue };
-            let Some(home) = self.homes.get(id.0 as usize).and_then(Option::as_deref) else {
+            let Some(state) = self.sessions.get(id.0 as usize).and_then(Option::as_deref) else {
                 continue;
             };
             let stands =
-                home.route.load().first_usable(&self.board).map(|(hop, _)| hop.node.0 as usize);
+                state.route.load().first_usable(&self.board).map(|(hop, _)| hop.node.0 as usize);
             if !everybody && !stands.is_some_and(|node| hit.contains(&node)) {
                 continue;
             }
@@ -33,7 +33,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn close_books_of(&mut self, number: usize) {
+    pub(super) fn end_gaps_of(&mut self, number: usize) {
         for at in 0..self.clients.len() {
             for place in 0..self.clients[at].heard.len() {
                 if self.clients[at].heard[place].watch.is_some_and(|watch| watch.episode == number)
@@ -44,12 +44,12 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn close_books(&mut self) {
-        let lost = |home: &Home| home.route.load().first_usable(&self.board).is_none();
+    pub(super) fn end_gaps(&mut self) {
+        let lost = |state: &SessionState| state.route.load().first_usable(&self.board).is_none();
         let live = self.clients.iter().filter(|client| client.phase == Phase::Live);
-        let homes =
-            live.filter_map(|client| self.homes.get(client.session?.0 as usize)?.as_deref());
-        self.outcome.homeless = homes.filter(|home| lost(home)).count() as u64;
+        let states =
+            live.filter_map(|client| self.sessions.get(client.session?.0 as usize)?.as_deref());
+        self.outcome.homeless = states.filter(|state| lost(state)).count() as u64;
         for at in 0..self.clients.len() {
             for place in 0..self.clients[at].heard.len() {
                 self.close_watch(at, place);
@@ -64,7 +64,7 @@ impl World<'_> {
         }
     }
 
-    /// Who hears, and who is heard, were there since.
+    /// True if receiver and sender were both live since then.
     fn both_live(&self, at: usize, origin: usize, since: Instant) -> bool {
         let live = |client: usize| {
             let client = &self.clients[client];

@@ -1,4 +1,4 @@
-//! What is wrong with a node, or with the way there: what it does to its link, and who may rightly say that it is dead.
+//! Effects of faults on links and nodes, and which witnesses may accuse a node.
 
 use std::time::{Duration, Instant};
 
@@ -7,30 +7,30 @@ use evenkeel_links::{Bursts, Conditions};
 
 use super::World;
 use super::node_list::is_meshed;
-use crate::check::{Dying, Patient, Voice};
+use crate::check::{Dying, NodeFacts, Notice};
 use crate::fault::Fault;
 use crate::node::{CANARY, Listing, Node};
 
-/// So long after something was undone what was said of it may still stand: until an answer has come back.
+/// A report may remain valid this long after the end of a fault, until an answer has returned.
 const RIGHT_FOR: Duration = Duration::from_millis(500);
 
-/// What was usual on the way is remembered so long.
-const BENT_FOR: Duration = Duration::from_secs(10);
+/// The detector remembers latency for this long.
+const IRREGULAR_FOR: Duration = Duration::from_secs(10);
 
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
 impl World<'_> {
-    /// What every link does now, since when each node cannot answer, and who may say so.
+    /// Updates the conditions of each link, since when each node is dead, and which witnesses may accuse it.
     pub(super) fn refresh(&mut self) {
         for node in 0..self.nodes.len() {
             let (mut up, mut down) = (self.nodes[node].script.link, self.nodes[node].script.link);
-            let mut bent = false;
+            let mut irregular = false;
             for number in 0..self.script.faults.len() {
                 if self.is_at(number, node) {
                     let episode = &self.script.faults[number];
                     let since = self.now - (self.began + episode.at);
-                    bent |= bends(&episode.fault);
-                    bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
+                    irregular |= is_irregular(&episode.fault);
+                    impair(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
                 }
             }
             let now = self.now;
@@ -45,65 +45,65 @@ impl World<'_> {
                 false => before.map(|until| until.min(now + RIGHT_FOR)),
             };
             for witness in Witness::ALL {
-                // Where nothing but its media speaks for a node, one that drops all there is of it is as good as dead.
+                // If media is a node's only sign of life, a node that drops all of it counts as dead.
                 let mute = here.gray_flows > 0 && !probed && witness == Witness::Silence;
-                let holds = mute || may_say(witness, here, dead, impaired);
-                here.right[witness as usize] = until(holds, here.right[witness as usize]);
+                let holds = mute || may_accuse(witness, here, dead, impaired);
+                here.may_accuse[witness as usize] = until(holds, here.may_accuse[witness as usize]);
             }
             let lasts = |holds: bool, before: Option<Instant>, after: Duration| match holds {
                 true => Some(now + FOR_EVER),
                 false => before.map(|until| until.min(now + after)),
             };
-            here.bent = lasts(bent, here.bent, BENT_FOR);
+            here.irregular = lasts(irregular, here.irregular, IRREGULAR_FOR);
             let muffles = here.gray > 0 || here.gray_flows > 0;
             let ill = dead || impaired || muffles || here.boasts.is_some();
-            here.muffled = lasts(muffles, here.muffled, Duration::ZERO);
-            here.ill = lasts(ill, here.ill, Duration::ZERO);
+            here.dropping = lasts(muffles, here.dropping, Duration::ZERO);
+            here.impaired = lasts(ill, here.impaired, Duration::ZERO);
         }
     }
 
-    /// Our own stall makes what comes late usual, at every node.
-    pub(super) fn bend_all(&mut self) {
-        let until = self.now + BENT_FOR;
+    /// A stall of the gateway makes the latency of all nodes irregular.
+    pub(super) fn mark_all_irregular(&mut self) {
+        let until = self.now + IRREGULAR_FOR;
         for node in &mut self.nodes {
-            node.bent = node.bent.max(Some(until));
+            node.irregular = node.irregular.max(Some(until));
         }
     }
 
-    /// Each node, as far as it counts for how soon its death is known.
-    pub(super) fn patients(&self) -> Vec<Patient> {
+    /// The facts that determine each node's detection limit.
+    pub(super) fn node_facts(&self) -> Vec<NodeFacts> {
         let meshed = self.script.settings.scenarios.values().any(is_meshed);
-        let patient = |(node, stamp): (&Node, &evenkeel_core::Stamp)| {
+        let facts = |(node, stamp): (&Node, &evenkeel_core::Stamp)| {
             let cut = node.up.conditions.blackout || node.down.conditions.blackout;
-            let voice = match (
+            let notice = match (
                 node.killed > 0 && node.unplugged == 0 && !cut && !node.cold,
                 node.script.agent && !self.drivers.dead,
             ) {
-                (true, true) => Voice::Agent,
-                (true, false) => Voice::Kernel,
-                (false, _) => Voice::Nobody,
+                (true, true) => Notice::Agent,
+                (true, false) => Notice::Kernel,
+                (false, _) => Notice::None,
             };
             let is_there = node.listing != Listing::Gone;
             let link = &node.script.link;
             let one_way = node.up.conditions.blackout && !node.down.conditions.blackout;
-            Patient {
+            NodeFacts {
                 speaks_on: one_way && meshed,
-                dying: node.dead_since.filter(|_| is_there).map(|since| Dying { since, voice }),
+                dying: node.dead_since.filter(|_| is_there).map(|since| Dying { since, notice }),
                 round_trip: (link.delay + link.jitter) * 2,
                 lossy: link.bursts.is_some() || link.loss_ppm > 0,
-                bent: node.bent.is_some_and(|until| self.now < until),
+                irregular: node.irregular.is_some_and(|until| self.now < until),
                 received: stamp.received,
                 sent: stamp.last_sent,
             }
         };
-        self.nodes.iter().zip(&self.stamps).map(patient).collect()
+        self.nodes.iter().zip(&self.stamps).map(facts).collect()
     }
 }
 
-/// Whether the witness has reason to accuse the node: the dead are accused by all who see it, and the kernel and the
-/// agent speak of a process that ended. Where the way is bad, only what asks the node itself may take it for dead; what
-/// its canaries and other rooms lose is no death.
-fn may_say(witness: Witness, node: &Node, dead: bool, impaired: bool) -> bool {
+/// True if the witness may accuse the node. All witnesses may accuse a dead one; the kernel and the agent only a process
+/// that ended. On an impaired path only probes and media may take it for dead. Loss at canaries and other rooms is not
+/// a death.
+fn may_accuse(witness: Witness, node: &Node, dead: bool, impaired: bool) -> bool {
     let mute = node.gray > 0 || node.drops(CANARY);
     match witness {
         Witness::Agent | Witness::KernelError => node.killed > 0,
@@ -114,8 +114,8 @@ fn may_say(witness: Witness, node: &Node, dead: bool, impaired: bool) -> bool {
     }
 }
 
-/// Whether answers, or packets, come later or more seldom than they did, and come.
-fn bends(fault: &Fault) -> bool {
+/// True if packets or answers arrive, but later or more rarely than before.
+fn is_irregular(fault: &Fault) -> bool {
     matches!(
         fault,
         Fault::Stop(_)
@@ -135,8 +135,13 @@ fn bends(fault: &Fault) -> bool {
     )
 }
 
-/// What the fault does to a link, both ways.
-fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Duration, turn: u32) {
+/// Applies the fault to both directions of a link.
+fn impair(
+    fault: &Fault,
+    (up, down): (&mut Conditions, &mut Conditions),
+    since: Duration,
+    turn: u32,
+) {
     let both = |up: &mut Conditions, down: &mut Conditions, change: &dyn Fn(&mut Conditions)| {
         change(up);
         change(down);

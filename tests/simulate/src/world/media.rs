@@ -1,11 +1,11 @@
-//! Packets: from a client to the room's node, there to the others, and back.
+//! Packets from a client to the room's node, there to the other clients, and back.
 
 use std::time::Duration;
 
 use evenkeel_core::{Affinity, Kind, NodeId, SessionId};
 use evenkeel_links::Fate;
 
-use super::{Event, Word, World};
+use super::{Event, Message, World};
 use crate::check::{Delivered, Passed};
 use crate::client::{Phase, VOICE_EVERY};
 use crate::driver::Tag;
@@ -13,11 +13,10 @@ use crate::node::{Arrival, CANARY, Listing};
 use crate::packet::{BYTES, Packet};
 use crate::worker::Sent;
 
-/// A kernel says at most so often that nobody listens.
+/// Rate limit of ICMP errors.
 const REFUSES_EVERY: Duration = Duration::from_millis(1);
 
 impl World<'_> {
-    /// A client's packets arrive.
     pub(super) fn beat(&mut self, client: u32, kind: Kind, session: SessionId) {
         let one = &mut self.clients[client as usize];
         if one.session != Some(session) || one.phase != Phase::Live || one.mute {
@@ -38,13 +37,13 @@ impl World<'_> {
     pub(super) fn forward(&mut self, session: SessionId, packet: Packet) {
         let now = self.now;
         let board = std::sync::Arc::clone(&self.board);
-        let Some(home) = self.home(session) else { return };
-        let Sent::To { hop, standing, tag, copy } = home.send_to_node(packet.kind, &board, now)
+        let Some(state) = self.session(session) else { return };
+        let Sent::To { hop, standing, tag, copy } = state.send_to_node(packet.kind, &board, now)
         else {
             self.outcome.dropped += 1;
             return;
         };
-        let room = home.room;
+        let room = state.room;
         if self.script.thorough && self.script.baseline.is_none() {
             let copy = copy.map(|(hop, _)| hop);
             self.checker.sent(&Passed { session, room, hop, copy, epoch: standing }, now);
@@ -63,7 +62,6 @@ impl World<'_> {
         }
     }
 
-    /// Something goes to a node.
     pub(super) fn send(&mut self, node: usize, arrival: Arrival) {
         let Fate::Deliver { at, copy_at, .. } = self.nodes[node].up.decide(self.now, BYTES) else {
             return;
@@ -73,7 +71,7 @@ impl World<'_> {
         }
     }
 
-    /// When what a node sends now arrives, and its copy, if it does.
+    /// Arrival times of a packet that a node sends now, and of its duplicate.
     fn back(&mut self, node: usize) -> Vec<std::time::Instant> {
         match self.nodes[node].down.decide(self.now, BYTES) {
             Fate::Deliver { at, copy_at, .. } => [at].into_iter().chain(copy_at).collect(),
@@ -98,16 +96,18 @@ impl World<'_> {
                 let willing = here.willing;
                 for at in self.back(node) {
                     let node = NodeId(node as u32);
-                    self.queue
-                        .put(at, Event::Told(Word::ProbeAnswered { node, sequence, willing }));
+                    self.queue.put(
+                        at,
+                        Event::ToControl(Message::ProbeAnswered { node, sequence, willing }),
+                    );
                 }
             }
             Arrival::Canary { sequence } if !here.drops(CANARY) => {
                 let node = NodeId(node as u32);
-                self.say_back(Word::CanaryPassed { node, sequence });
+                self.say_back(Message::CanaryPassed { node, sequence });
             }
             Arrival::Canary { .. } => {}
-            Arrival::CanariesKept => self.say_back(Word::CanariesOpen(NodeId(node as u32))),
+            Arrival::CanariesKept => self.say_back(Message::CanariesOpen(NodeId(node as u32))),
             Arrival::Open { tag } => self.open_at_node(node, tag),
             Arrival::Close { tag } => {
                 let process = Some(here.process);
@@ -118,16 +118,18 @@ impl World<'_> {
         }
     }
 
-    /// What a node says to control.
-    fn say_back(&mut self, word: Word) {
-        let (Word::CanaryPassed { node, .. } | Word::CanariesOpen(node)) = word else { return };
+    /// A message from a node to control.
+    fn say_back(&mut self, message: Message) {
+        let (Message::CanaryPassed { node, .. } | Message::CanariesOpen(node)) = message else {
+            return;
+        };
         if let Some(at) = self.back(node.0 as usize).first() {
-            self.queue.put(*at, Event::Told(word));
+            self.queue.put(*at, Event::ToControl(message));
         }
     }
 
-    /// The agent beside the node says how it is, and how loaded, unless its machine is gone.
-    pub(super) fn agent_speaks(&mut self, node: usize) {
+    /// The agent reports state and load, unless its machine is gone.
+    pub(super) fn send_agent_report(&mut self, node: usize) {
         let here = &self.nodes[node];
         if self.drivers.dead
             || !here.script.agent
@@ -140,35 +142,35 @@ impl World<'_> {
         if here.runs() {
             let permille = if here.boasts.is_some() { 0 } else { self.load_at(node) };
             if let Some(at) = self.back(node).first() {
-                self.queue.put(*at, Event::Told(Word::Load(NodeId(node as u32), permille)));
+                self.queue.put(*at, Event::ToControl(Message::Load(NodeId(node as u32), permille)));
             }
         }
-        let word = Word::Agent(NodeId(node as u32), self.nodes[node].agent_word());
+        let message = Message::Agent(NodeId(node as u32), self.nodes[node].agent_word());
         if let Some(at) = self.back(node).first() {
-            self.queue.put(*at, Event::Told(word));
+            self.queue.put(*at, Event::ToControl(message));
         }
     }
 
-    /// Nobody listens, and the kernel says so: of the node, or where each session has a port of its own, of that one.
+    /// ICMP errors of a node without a process; with port legs, of the session's port.
     fn refuse(&mut self, node: usize, arrival: Arrival) {
         let now = self.now;
-        let word = match arrival {
+        let message = match arrival {
             Arrival::Media { tag, .. } if self.nodes[node].script.ports => {
                 let tag = self.tags[tag as usize];
-                Word::PortClosed { session: tag.session, hop: tag.hop }
+                Message::PortClosed { session: tag.session, hop: tag.hop }
             }
             _ if self.nodes[node].refused.is_some_and(|at| now - at < REFUSES_EVERY) => return,
             _ => {
                 self.nodes[node].refused = Some(now);
-                Word::Refused(NodeId(node as u32))
+                Message::Refused(NodeId(node as u32))
             }
         };
         if let Some(at) = self.back(node).first() {
-            self.queue.put(*at, Event::Told(word));
+            self.queue.put(*at, Event::ToControl(message));
         }
     }
 
-    /// The node sends it to everybody else in the room that it knows, or to whoever is alone.
+    /// A node sends a packet to all other clients of the room that it knows, or back to a client that is alone.
     fn reflect(&mut self, node: usize, from: u32, packet: Packet) {
         let process = Some(self.nodes[node].process);
         let knows = |tag: u32, tags: &[Tag]| {
@@ -184,7 +186,7 @@ impl World<'_> {
         let call = self.tags[from as usize].call;
         let session = self.tags[from as usize].session;
         let meshed = self.is_meshed(self.tags[from as usize].client);
-        // Reopened, a session may have been known by more than one tag: the last one counts.
+        // A session that was reopened may have several tags; the last one counts.
         let tags = self.tags_of.get(&call).map_or(&[][..], Vec::as_slice);
         let mut to: Vec<(SessionId, u32)> = Vec::with_capacity(tags.len());
         for &tag in tags {
@@ -215,41 +217,43 @@ impl World<'_> {
     fn drop_flow(&mut self, node: usize, from: u32) {
         let Tag { session, hop, .. } = self.tags[from as usize];
         let is_gray = self.nodes[node].gray > 0;
-        if let Some(room) = self.home(session).map(|home| home.room).filter(|_| !is_gray) {
+        if let Some(room) = self.session(session).map(|state| state.room).filter(|_| !is_gray) {
             self.outcome.flows.lost(room, hop, self.now - self.began);
         }
     }
 
-    /// Whether the client's scenario stands on nodes that pass on to each other what their sessions say.
+    /// True if the client's scenario uses meshed nodes.
     fn is_meshed(&self, client: u32) -> bool {
         let scenario = if self.clients[client as usize].join.call { "call" } else { "live" };
         let found = self.script.settings.scenarios.get(scenario);
         found.is_some_and(|scenario| scenario.affinity == Affinity::Session)
     }
 
-    /// The load that it carries, thousandths of its capacity.
+    /// Its load, in thousandths of its capacity.
     fn load_at(&self, node: usize) -> u16 {
         let (loads, _) = self.checker.scene.loads();
         let capacity = self.script.settings.nodes[node].capacity_kbps.max(1);
         u16::try_from(loads[node] * 1_000 / capacity).unwrap_or(u16::MAX)
     }
 
-    /// A node's packet arrives.
     pub(super) fn arrives(&mut self, tag: u32, packet: Packet) {
         let Some(tag) = self.tags.get(tag as usize).copied() else { return };
         let node = tag.hop.node.0 as usize;
-        // Known as media of the node, whoever it is for.
+        // Counts as media of the node, whichever session it is for.
         self.stamps[node].received += 1;
         self.stamps[node].last_received = Some(self.now);
         if tag.closed && tag.read_until.is_none_or(|until| self.now >= until) {
             return;
         }
         let (now, board) = (self.now, std::sync::Arc::clone(&self.board));
-        let Some(home) = self.home(tag.session) else { return };
-        let room = home.room;
-        let out = home.send_to_client(tag.hop, packet, &board, now);
-        if let Some(hops) = home.unalike.take() {
-            self.put_in(Duration::ZERO, Event::Told(Word::Unalike { session: tag.session, hops }));
+        let Some(state) = self.session(tag.session) else { return };
+        let room = state.room;
+        let out = state.send_to_client(tag.hop, packet, &board, now);
+        if let Some(hops) = state.unalike.take() {
+            self.put_in(
+                Duration::ZERO,
+                Event::ToControl(Message::Unalike { session: tag.session, hops }),
+            );
         }
         let Some(out) = out else { return };
         self.outcome.delivered += 1;

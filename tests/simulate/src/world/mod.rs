@@ -1,4 +1,4 @@
-//! A world at play: one event after the other, in virtual time.
+//! Plays a world event by event in virtual time.
 
 mod baseline;
 mod clients;
@@ -26,26 +26,26 @@ use crate::client::Client;
 use crate::driver::{self, LEASES_EVERY, Tag};
 use crate::node::{Arrival, Node};
 use crate::outcome::Outcome;
-use crate::policies::{Guests, Library};
+use crate::policies::{Library, Policies};
 use crate::queue::Queue;
 use crate::script::{Join, Script};
 use crate::trace::Trace;
-use crate::worker::Home;
-pub(crate) use event::{Event, Word};
+use crate::worker::SessionState;
+pub(crate) use event::{Event, Message};
 
-/// How often workers tell of their sessions.
+/// Interval of worker summaries.
 const SUMMARIES_EVERY: Duration = Duration::from_millis(100);
 
-/// How often a node says that both canary sessions are open.
+/// Interval of canary refreshes.
 const CANARIES_KEPT_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the agent beside a node is asked.
+/// Interval of agent queries.
 const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a client that was refused waits before it tries again.
+/// Retry interval of refused clients.
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
 
-/// A world at play.
+/// A world in progress.
 pub struct World<'a> {
     pub(super) script: Script,
     pub(super) library: &'a Library,
@@ -55,48 +55,47 @@ pub struct World<'a> {
     pub(super) rng: Rng,
     pub(super) gateway: Gateway,
     pub(super) board: Arc<Board>,
-    pub(super) guests: Guests,
+    pub(super) policies: Policies,
     pub(super) clients: Vec<Client>,
     pub(super) by_offer: Vec<u32>,
-    /// By session, dense.
-    pub(super) homes: Vec<Option<Box<Home>>>,
+    /// By session id.
+    pub(super) sessions: Vec<Option<Box<SessionState>>>,
     pub(super) tags: Vec<Tag>,
-    /// Tags by the number by which nodes know the room.
+    /// Tags by room id at nodes.
     pub(super) tags_of: BTreeMap<RoomId, Vec<u32>>,
     pub(super) nodes: Vec<Node>,
     pub(super) stamps: Vec<Stamp>,
-    /// Of each room, by its number in the script: who may come.
-    pub(super) people: Vec<Vec<u32>>,
-    pub(super) on_their_way: delivery::OnTheirWay,
-    pub(super) drivers: driver::Manner,
+    /// The clients of each room.
+    pub(super) room_clients: Vec<Vec<u32>>,
+    pub(super) in_flight: delivery::InFlight,
+    pub(super) drivers: driver::DriverFaults,
     pub(super) control_stalls_until: Option<Instant>,
-    pub(super) unheard: Vec<Word>,
+    pub(super) unhandled: Vec<Message>,
     pub(super) workers_stall: Option<(Instant, Instant)>,
-    /// How late workers were since the last watch.
+    /// The lateness of workers since the last watch.
     pub(super) workers_late: Duration,
     pub(super) unread: Vec<Event>,
-    pub(super) stalled_lately: Option<Instant>,
+    pub(super) last_stall: Option<Instant>,
     pub(super) checker: Checker,
     pub(super) outcome: Outcome,
     pub(super) trace: Trace,
     pub(super) ending: bool,
-    /// Of each node: whether the baseline believes it well, and whether it answered the last check.
+    /// For each node: healthy according to the baseline, and answered its last check.
     pub(super) checked: Vec<(bool, bool)>,
-    /// Of each episode: turns it took, and whether it was undone.
+    /// For each episode: turns so far, and whether it has ended.
     pub(super) turns: Vec<u32>,
     pub(super) ended: Vec<bool>,
-    /// Of each episode: the nodes that it was to hit when it began.
+    /// For each episode: the nodes affected since its begin.
     pub(super) hit: Vec<Vec<usize>>,
 }
 
 impl<'a> World<'a> {
-    /// A world at its beginning.
     pub fn new(script: Script, library: &'a Library) -> World<'a> {
         let began = Instant::now();
         let mut rng = Rng::with_seed(script.seed ^ 0x51_7c_c1_b7);
         let gateway = Gateway::new(script.settings.clone(), began);
         let board = gateway.board();
-        let guests = Guests::of(library, &script.settings, rng.fork());
+        let policies = Policies::of(library, &script.settings, rng.fork());
         let clients: Vec<Client> =
             script.joins.iter().map(|join| Client::new(*join, began, &mut rng)).collect();
         let nodes: Vec<Node> =
@@ -112,24 +111,24 @@ impl<'a> World<'a> {
             rng,
             gateway,
             board,
-            guests,
+            policies,
             clients,
             by_offer: Vec::new(),
-            homes: Vec::new(),
+            sessions: Vec::new(),
             tags: Vec::new(),
             tags_of: BTreeMap::new(),
             stamps: vec![Stamp::default(); nodes.len()],
             checked: vec![(true, true); nodes.len()],
             nodes,
-            people: people(&script.joins),
-            on_their_way: delivery::OnTheirWay::default(),
-            drivers: driver::Manner::default(),
+            room_clients: room_clients(&script.joins),
+            in_flight: delivery::InFlight::default(),
+            drivers: driver::DriverFaults::default(),
             control_stalls_until: None,
-            unheard: Vec::new(),
+            unhandled: Vec::new(),
             workers_stall: None,
             workers_late: Duration::ZERO,
             unread: Vec::new(),
-            stalled_lately: None,
+            last_stall: None,
             checker,
             outcome,
             trace: Trace::default(),
@@ -143,10 +142,10 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Says what happens while it plays.
+    /// Prints events while it plays.
     #[must_use]
-    pub fn told(mut self) -> World<'a> {
-        self.trace = Trace::spoken(self.began);
+    pub fn with_trace(mut self) -> World<'a> {
+        self.trace = Trace::printing(self.began);
         self
     }
 
@@ -171,7 +170,7 @@ impl<'a> World<'a> {
             None => {
                 self.put_in(WATCH_EVERY, Event::Watch);
                 self.put_in(SUMMARIES_EVERY, Event::Summaries);
-                (0..self.nodes.len()).for_each(|node| self.look_after(node));
+                (0..self.nodes.len()).for_each(|node| self.schedule_node(node));
             }
             Some(period) => {
                 for node in 0..self.nodes.len() {
@@ -182,8 +181,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The agent beside it is asked, and canaries are kept open there, from now on.
-    pub(super) fn look_after(&mut self, node: usize) {
+    /// Schedules agent queries and canaries of a node.
+    pub(super) fn schedule_node(&mut self, node: usize) {
         self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
         self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
     }
@@ -192,19 +191,19 @@ impl<'a> World<'a> {
         self.queue.put(self.now + after, event);
     }
 
-    /// Plays it to its end, or to a broken promise.
+    /// Plays until the end or the first violation.
     pub fn play(mut self) -> Outcome {
         let end = self.began + self.script.lasts;
         self.settle();
-        while self.go_on(end) {}
+        while self.step(end) {}
         if self.checker.violations.is_empty() && self.script.baseline.is_none() {
             self.now = end;
             self.checker.settled(&self.gateway, end);
             self.flows_at_the_end();
-            self.close_books();
+            self.end_gaps();
             self.close();
         } else {
-            self.close_books();
+            self.end_gaps();
         }
         self.outcome.known = std::mem::take(&mut self.checker.deaths.known);
         self.outcome.peak_permille = self.checker.peak_permille;
@@ -214,8 +213,8 @@ impl<'a> World<'a> {
         self.outcome
     }
 
-    /// The next thing happens; false once there is none before `end`.
-    fn go_on(&mut self, end: Instant) -> bool {
+    /// Handles the next event; returns false if there is none before `end`.
+    fn step(&mut self, end: Instant) -> bool {
         let timer = match self.control_stalls_until {
             None if self.script.baseline.is_none() => self.gateway.poll_timeout(),
             _ => None,
@@ -230,12 +229,12 @@ impl<'a> World<'a> {
             self.gateway.handle_timeout(self.now);
             self.settle();
         } else if let Some((_, event)) = self.queue.pop() {
-            self.happens(event);
+            self.handle_event(event);
         }
         true
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Join(client) => self.join(client),
             Event::Leave(client) => self.leave(client),
@@ -244,15 +243,17 @@ impl<'a> World<'a> {
             Event::FromClient { session, packet } => self.forward(session, packet),
             Event::FromNode { tag, packet } => self.arrives(tag, packet),
             Event::AtNode { node, arrival } => self.at_node(node, arrival),
-            Event::Told(word) if self.control_stalls_until.is_some() => self.unheard.push(word),
-            Event::Told(word) => {
-                self.hear(word);
+            Event::ToControl(message) if self.control_stalls_until.is_some() => {
+                self.unhandled.push(message)
+            }
+            Event::ToControl(message) => {
+                self.handle_message(message);
                 self.settle();
             }
-            Event::AskAgain { tag } => self.ask_driver(tag),
+            Event::RetryOpen { tag } => self.ask_driver(tag),
             Event::Agent(node) => {
                 self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
-                self.agent_speaks(node);
+                self.send_agent_report(node);
             }
             Event::Canaries(node) => {
                 self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
@@ -267,35 +268,35 @@ impl<'a> World<'a> {
             Event::Begins(number) => self.begins(number),
             Event::GoesOn(number, turn) => self.goes_on(number, turn),
             Event::Ends(number) => self.ends(number),
-            Event::Settled(number) => self.close_books_of(number),
+            Event::Settled(number) => self.end_gaps_of(number),
             Event::WorkersGoOn => self.workers_go_on(),
             Event::ControlGoesOn => self.control_goes_on(),
             Event::LastSecond => self
                 .clients
                 .iter_mut()
                 .flat_map(|client| &mut client.heard)
-                .for_each(|heard| heard.lately = 0),
+                .for_each(|heard| heard.recent = 0),
             Event::Check(node) => self.check_node(node),
             Event::Checked(node) => self.judge_node(node),
             Event::Reopen(client) => self.reopen(client),
         }
     }
 
-    /// What is asked of a policy is answered after a while.
+    /// Asks a policy; the answer arrives later.
     pub(super) fn ask(&mut self, ask: &Ask) {
-        let found = self.checker.decisions.of_one_arm(ask);
+        let found = self.checker.decisions.check_arm(ask);
         self.checker.note(found, self.now);
-        let Some((after, said)) = self.guests.ask(ask) else { return };
+        let Some((after, said)) = self.policies.ask(ask) else { return };
         self.outcome.asked += 1;
         if let Ok(answered) = &said {
             self.checker.decisions.answered(ask.id, &ask.policy, &answered.revision);
             self.checker.causes.answered(ask, answered);
         }
-        self.put_in(after, Event::Told(Word::Answered(ask.id, said)));
+        self.put_in(after, Event::ToControl(Message::Answered(ask.id, said)));
     }
 
-    pub(super) fn home(&mut self, id: SessionId) -> Option<&mut Home> {
-        self.homes.get_mut(id.0 as usize)?.as_deref_mut()
+    pub(super) fn session(&mut self, id: SessionId) -> Option<&mut SessionState> {
+        self.sessions.get_mut(id.0 as usize)?.as_deref_mut()
     }
 
     pub(super) fn offer_id(&mut self, client: u32) -> OfferId {
@@ -304,8 +305,8 @@ impl<'a> World<'a> {
     }
 }
 
-/// Of each room, by its number: who may come.
-fn people(joins: &[Join]) -> Vec<Vec<u32>> {
+/// The clients of each room.
+fn room_clients(joins: &[Join]) -> Vec<Vec<u32>> {
     let rooms = joins.iter().map(|join| join.room as usize + 1).max().unwrap_or(0);
     let mut people = vec![Vec::new(); rooms];
     for (client, join) in (0..).zip(joins) {

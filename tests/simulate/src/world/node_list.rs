@@ -1,4 +1,4 @@
-//! The list of nodes changes while packets flow: nodes come, go, stay after all, and change.
+//! Changes of the node list while packets flow.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::node::{Listing, Node};
 use crate::script::draw_node;
 
 impl World<'_> {
-    /// Somebody changes the list.
+    /// A random change.
     pub(super) fn relist(&mut self) {
         let of = |wanted: Listing| -> Vec<usize> {
             (0..self.nodes.len()).filter(|node| self.nodes[*node].listing == wanted).collect()
@@ -40,7 +40,7 @@ impl World<'_> {
         self.settle();
     }
 
-    /// A node is listed, where there is room for it: in a zone that is there, or in a new one.
+    /// Lists a node in an existing or a new zone, if the limit allows.
     fn list_another(&mut self) {
         let settings = self.draw_listed();
         let slots = self.nodes.len();
@@ -56,14 +56,14 @@ impl World<'_> {
             self.script.settings.nodes.push(settings);
             let phase = LEASES_EVERY.mul_f64(self.rng.f64());
             self.put_in(phase, Event::Leases { node });
-            self.look_after(node);
+            self.schedule_node(node);
         } else {
             self.outcome.listed.taken_again += 1;
             self.nodes[node].renew(script);
             self.script.settings.nodes[node] = settings;
         }
         self.checker.listed(id, &self.script.settings);
-        self.teach();
+        self.update_catalog();
         self.refresh();
     }
 
@@ -108,7 +108,7 @@ impl World<'_> {
         if let Some(within) = within {
             self.checker.drains.begun(id, self.now + within);
         }
-        self.checker.listing.leaves(id);
+        self.checker.node_list.leaves(id);
         self.checker.causes.emptied(id, Why::Delisted, true);
         self.gateway.handle_node_removed(id, within, self.now).expect("it is there");
     }
@@ -119,12 +119,12 @@ impl World<'_> {
         self.nodes[node].listing = Listing::Stays;
         self.outcome.listed.kept += 1;
         self.checker.drains.over(id);
-        self.checker.listing.stays(id);
+        self.checker.node_list.stays(id);
         self.checker.causes.emptied(id, Why::Delisted, false);
         self.gateway.handle_node_kept(id, self.now).expect("it is there, and leaves");
     }
 
-    /// Another capacity, role, canary, or zone of its region.
+    /// Changes capacity, role, canary, or zone within the region.
     fn change_node(&mut self, node: usize) {
         let id = NodeId(node as u32);
         let zones = &self.script.settings.zones;
@@ -143,32 +143,31 @@ impl World<'_> {
         self.script.settings.nodes[node] = after.clone();
         self.checker.changed(id, &after, self.now);
         self.gateway.handle_node_changed(id, after, self.now).expect("it is there");
-        self.teach();
+        self.update_catalog();
     }
 
-    /// The core has no more to do with it.
+    /// The core forgot the node.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.nodes[id.0 as usize].listing = Listing::Gone;
         self.stamps[id.0 as usize] = Stamp::default();
         self.outcome.listed.forgotten += 1;
         self.checker.drains.over(id);
-        self.teach();
+        self.update_catalog();
     }
 
-    /// Whether two sessions are kept open there, to see that it forwards.
+    /// True if canary sessions are open there.
     pub(super) fn keeps_canaries(&self, node: usize) -> bool {
         self.nodes[node].listing != Listing::Gone && self.script.settings.nodes[node].canary
     }
 
-    /// Policies are told where nodes are now.
-    fn teach(&mut self) {
+    fn update_catalog(&mut self) {
         let there = |node: usize| self.nodes[node].listing != Listing::Gone;
         let there: Vec<bool> = (0..self.nodes.len()).map(there).collect();
-        self.guests.teach(&self.script.settings, &there);
+        self.policies.set_catalog(&self.script.settings, &there);
     }
 }
 
-/// Whether nodes of the scenario pass on to each other what their sessions say.
+/// True if nodes of the scenario forward media to each other.
 pub(super) fn is_meshed(scenario: &Scenario) -> bool {
     scenario.affinity == Affinity::Session
 }

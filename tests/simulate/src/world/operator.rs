@@ -1,4 +1,4 @@
-//! What people do: they drain and take back, move, go back, and change how sessions survive.
+//! Operator actions: drains, moves, fail-back, and mode changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl World<'_> {
     pub(super) fn drain_within(&mut self, nodes: &[usize], within: Duration) {
         for node in nodes {
             let node = NodeId(*node as u32);
-            // One that was forgotten needs no draining.
+            // It fails for a forgotten node.
             if self.gateway.handle_drain_within(node, true, Some(within), self.now).is_ok() {
                 self.checker.causes.emptied(node, Why::Drained, true);
                 self.expect_drained(&[node.0 as usize], within);
@@ -43,7 +43,7 @@ impl World<'_> {
         self.settle();
     }
 
-    /// As if every routing policy had a new revision.
+    /// As after a new revision of each routing policy.
     pub(super) fn ask_about_every_room(&mut self) {
         for set in ["call", "live"] {
             let policy = PolicyName { set: set.into(), hook: Hook::Routing };
@@ -52,7 +52,6 @@ impl World<'_> {
         }
     }
 
-    /// Scenarios are changed while packets flow.
     pub(super) fn change_modes(&mut self) {
         let regions = self.script.settings.regions.len() as u32;
         let mut scenarios = self.script.settings.scenarios.clone();
@@ -67,19 +66,19 @@ impl World<'_> {
         self.settle();
     }
 
-    /// A person does something.
+    /// A random action.
     pub(super) fn operate(&mut self) {
         let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
         if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
             self.change_modes();
         }
         let node = self.rng.usize(0..self.nodes.len());
-        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.people.len())).into();
+        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.room_clients.len())).into();
         match self.rng.u8(0..6) {
             0 => self.drain(node, true),
             1 | 2 => self.drain(node, false),
             _ => {
-                // That it is there already, or full, is an answer too.
+                // It fails if the room is already there or the node is full.
                 let to = NodeId(node as u32);
                 if self.gateway.handle_move(&room, to, self.now).is_ok() {
                     self.checker.causes.asked(&room, to);

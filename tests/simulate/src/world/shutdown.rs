@@ -1,31 +1,31 @@
-//! The end of a world: everybody is heard, then everybody goes.
+//! The end of a world: all clients are heard, then the gateway shuts down.
 
 use std::time::{Duration, Instant};
 
 use super::World;
 use crate::client::{Client, Phase};
-use crate::worker::Home;
+use crate::worker::SessionState;
 
 impl World<'_> {
-    /// I9: at the end, when nothing has been wrong for long, everybody is heard.
+    /// I9: at the end, after a time without faults, each client hears the others.
     pub(super) fn flows_at_the_end(&mut self) {
         let live = |client: &Client, now: Instant| {
             client.phase == Phase::Live
                 && !client.mute
                 && now - client.since > Duration::from_secs(4)
         };
-        let stands = |home: &Home| home.route.load().first_usable(&self.board).is_some();
+        let stands = |state: &SessionState| state.route.load().first_usable(&self.board).is_some();
         let mut found = None;
         for (at, client) in
             self.clients.iter().enumerate().filter(|(_, client)| live(client, self.now))
         {
-            let Some(home) =
-                client.session.and_then(|id| self.homes.get(id.0 as usize)?.as_deref())
+            let Some(state) =
+                client.session.and_then(|id| self.sessions.get(id.0 as usize)?.as_deref())
             else {
                 continue;
             };
             let lately = Duration::from_secs(2);
-            if !stands(home) || self.checker.flow.rescued_within(home.room, lately, self.now) {
+            if !stands(state) || self.checker.flow.rescued_within(state.room, lately, self.now) {
                 continue;
             }
             let others = |(other, one): &(usize, &Client)| {
@@ -36,9 +36,9 @@ impl World<'_> {
             };
             for (other, _) in self.clients.iter().enumerate().filter(others) {
                 let heard = client.heard.iter().find(|heard| heard.origin == other as u32);
-                let packets = heard.map_or(0, |heard| heard.lately);
+                let packets = heard.map_or(0, |heard| heard.recent);
                 if packets < 35 {
-                    let id = home.id;
+                    let id = state.id;
                     let text = format!(
                         "{id} (client {at}) heard {packets} of 50 packets of client {other} in the last second"
                     );
@@ -49,14 +49,13 @@ impl World<'_> {
         self.checker.note(found, self.now);
     }
 
-    /// The gateway is told to end.
     pub(super) fn close(&mut self) {
         self.ending = true;
         let deadline = self.now + Duration::from_secs(1);
         self.gateway.handle_shutdown(deadline);
         self.settle();
         let end = deadline + Duration::from_secs(1);
-        while self.go_on(end) {}
+        while self.step(end) {}
         self.now = end;
         self.checker.ended(&self.gateway, self.now);
     }
