@@ -82,7 +82,7 @@ impl Digest {
         }
     }
 
-    /// Folds in an output. Events are left out, and so is what concerns revisions of policies alone.
+    /// Adds an output. Events other than moves, and outputs about policy revisions only, are left out.
     pub(crate) fn add_output(&mut self, output: &Output, at: Duration) {
         let hop = |hop: &Hop| u64::from(hop.node.0) << 32 | u64::from(hop.incarnation.0);
         let at = at.as_nanos() as u64;

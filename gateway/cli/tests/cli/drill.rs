@@ -1,5 +1,4 @@
 //! A world of real processes, and drills in it, as a person types them.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

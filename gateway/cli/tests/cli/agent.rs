@@ -1,5 +1,4 @@
 //! `evenkeel agent` as a command: what is wrong is told, with exit code 2.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,5 @@
 //! Telemetry from outside: what an OTLP receiver gets, and what happens when there is none.
 
-mod receiver;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,7 +20,7 @@ use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
 use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
-use receiver::Receiver;
+use crate::receiver::Receiver;
 
 /// More than any step here takes; a test that needs it has failed.
 const SOON: Duration = Duration::from_secs(20);

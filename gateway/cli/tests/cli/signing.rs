@@ -1,5 +1,4 @@
 //! `evenkeel plugin key new`, `sign`, and the compiler that `evenkeel run` starts, as commands.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::fs;
 use std::io::{Read, Write};

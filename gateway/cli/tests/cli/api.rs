@@ -1,5 +1,4 @@
 //! Commands that speak with a gateway, each as a process of its own; the test at the gateway's place.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

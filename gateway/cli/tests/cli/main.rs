@@ -1,0 +1,8 @@
+//! The `evenkeel` command, run as a process.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod agent;
+mod api;
+mod drill;
+mod plugin;
+mod signing;

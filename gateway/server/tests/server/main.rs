@@ -1,0 +1,5 @@
+//! Settings and telemetry through the public interface.
+
+mod receiver;
+mod settings;
+mod telemetry;
