@@ -4,7 +4,7 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+.PHONY: demo test lint doc simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -36,9 +36,9 @@ simulate-rows: target
 	$(SIMULATOR)
 	$(BUILT)/evenkeel-simulate --rows $(ROWS)
 
-# Deliberate bugs, one line each: the swarm has to break on every one of them.
-simulate-bites: target
-	tests/simulate/bites/run $(BITES)
+# Bugs of one line each, put into a copy of the tree: the simulation must find every one.
+simulate-mutations: target
+	tests/simulate/mutations/run $(MUTATIONS)
 
 # Figures beside a bare relay, the limit and the peers that can be had; as root. Written to target/bench as JSON.
 bench: target
