@@ -173,7 +173,7 @@ fn absent_rtpengine_refuses_without_delay() {
     let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode { .. }));
     let unanswered = matches!(
         &refused,
-        Failed::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {nobody}"))
+        Failed::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {unused}"))
     );
     assert!(dead || unanswered, "{refused:?}");
 }

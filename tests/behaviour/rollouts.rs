@@ -98,11 +98,11 @@ fn canary_places_its_share_until_promoted() {
     }
     assert!(by.values().all(|rooms| *rooms > 5), "{by:?}");
 
-    let paused = walk(&gateway, Verb::Pause).unwrap();
+    let paused = control(&gateway, Verb::Pause).unwrap();
     assert!(paused.stage.unwrap().paused);
     assert!(view(&gateway, &routing()).life.walk.unwrap().staged.paused);
-    assert!(!walk(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
-    let promoted = walk(&gateway, Verb::Promote).unwrap();
+    assert!(!control(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
+    let promoted = control(&gateway, Verb::Promote).unwrap();
     assert_eq!(
         (promoted.outcome, promoted.revision.as_ref()),
         (RolloutOutcome::Activated, Some(&candidate))
@@ -112,7 +112,7 @@ fn canary_places_its_share_until_promoted() {
     assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
     let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
     assert_eq!((back.outcome, back.revision), (RolloutOutcome::RolledBack, Some(shipped)));
-    assert!(walk(&gateway, Verb::Promote).is_err(), "no rollout is running");
+    assert!(control(&gateway, Verb::Promote).is_err(), "no rollout is running");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn canary_ends_by_rollback_and_by_abort() {
         let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(5));
         let candidate = begun.revision.unwrap();
         let back = match verb {
-            Some(verb) => walk(&gateway, verb),
+            Some(verb) => control(&gateway, verb),
             None => gateway.ask(gateway.handle.rollback_policy(routing())),
         }
         .unwrap();
@@ -137,7 +137,7 @@ fn canary_ends_by_rollback_and_by_abort() {
         assert_eq!((shown.life.walk, shown.life.tried), (None, None));
         assert!(shown.life.quarantined.is_empty(), "it is not quarantined");
     }
-    assert!(walk(&gateway, Verb::Abort).is_err(), "no rollout is running");
+    assert!(control(&gateway, Verb::Abort).is_err(), "no rollout is running");
     let by = placed(&gateway, 1..20, &mut Vec::new());
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }

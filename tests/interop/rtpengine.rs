@@ -52,7 +52,7 @@ fn daemon(name: &'static str, folder: &Path) -> Node {
         assert!(Instant::now() < until, "{name} does not answer at {ng}");
         thread::sleep(Duration::from_millis(10));
     }
-    Node { name, process, reached: format!("driver = \"rtpengine\"\nng = \"{ng}\"") }
+    Node { name, process, table: format!("driver = \"rtpengine\"\nng = \"{ng}\"") }
 }
 
 fn before_two(name: &str) -> Stage {

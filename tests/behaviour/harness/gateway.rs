@@ -15,7 +15,7 @@ use evenkeel_server::settings::{self, Colour, Compiler, Invalid, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
-use super::{Node, PATIENCE, SECRET, wait_until};
+use super::{Node, SECRET, TIMEOUT, wait_until};
 
 /// Gateways that run at the same time: each has threads with deadlines, and tests run in parallel.
 const RUNNING_MAX: usize = 2;
@@ -152,7 +152,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Waits for an answer of the control thread.
     pub(crate) fn ask<T>(&self, asked: impl Future<Output = T>) -> T {
-        let limited = async { tokio::time::timeout(PATIENCE, asked).await };
+        let limited = async { tokio::time::timeout(TIMEOUT, asked).await };
         self.runtime.block_on(limited).expect("control answers in time")
     }
 
@@ -222,7 +222,7 @@ impl Gateway {
     /// Prints the gateway's state, for the analysis of a failed test.
     fn print_state(&self) {
         let told = self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, async {
+            tokio::time::timeout(TIMEOUT, async {
                 (
                     self.handle.status().await,
                     self.handle.nodes().await,

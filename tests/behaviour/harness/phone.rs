@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_lab::Mark;
 use evenkeel_media::{demux, rtp};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// The packet interval of audio.
 const PACE: Duration = Duration::from_millis(20);
@@ -157,7 +157,7 @@ pub(crate) fn talk(
     what: &str,
     mut until: impl FnMut(&[&mut Phone]) -> bool,
 ) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !until(phones) {
         assert!(Instant::now() < deadline, "timed out: {what}");
         for phone in phones.iter_mut() {

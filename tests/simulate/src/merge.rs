@@ -47,10 +47,10 @@ impl SessionState {
         match Pair::settle(&mut self.pair, self.hearing, (from, other), hitless) {
             Settled::Same => {}
             Settled::Turned(twin) => match self.pair.as_deref() {
-                Some(pair) if pair.unalike().next().is_some() => self.handle_message(twin),
+                Some(pair) if pair.unalike().next().is_some() => self.switch_to(twin),
                 _ => self.hearing = Some(twin),
             },
-            Settled::Begins => self.handle_message(from),
+            Settled::Begins => self.switch_to(from),
         }
     }
 }

@@ -121,7 +121,7 @@ impl SessionState {
                         if self.pair.is_some() {
                             return None;
                         }
-                        self.handle_message(from);
+                        self.switch_to(from);
                     }
                     self.flow.came[packet.kind as usize] += 1;
                     let epoch = Epoch(u64::from(self.switches));
@@ -135,7 +135,7 @@ impl SessionState {
             return self.merge(from, None, &header, packet, now);
         }
         if !leaving && !hears {
-            self.handle_message(from);
+            self.switch_to(from);
         }
         let left = leaving && !hears;
         let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
@@ -179,7 +179,7 @@ impl SessionState {
         }
     }
 
-    pub(crate) fn hear(&mut self, hop: Hop) {
+    pub(crate) fn switch_to(&mut self, hop: Hop) {
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving.map(|(left, _)| left), route.lead)

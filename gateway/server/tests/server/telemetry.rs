@@ -1,6 +1,5 @@
 //! Telemetry from outside: what an OTLP receiver gets, and what happens when there is none.
 
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -9,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::receiver::Receiver;
 use evenkeel_core::{
     Arm, AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
     NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Stage, Strike,
@@ -20,7 +20,6 @@ use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
 use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
-use crate::receiver::Receiver;
 
 /// More than any step here takes; a test that needs it has failed.
 const SOON: Duration = Duration::from_secs(20);

@@ -9,13 +9,13 @@ use super::Scene;
 
 #[derive(Default)]
 pub(crate) struct Carriers {
-    rooms: BTreeMap<RoomId, Carriers>,
+    rooms: BTreeMap<RoomId, Pair>,
 }
 
 /// The hop that packets take first, and the second one in hitless mode.
 type Pair = [Option<(Hop, Instant)>; 2];
 
-impl Carried {
+impl Carriers {
     /// Updates the carriers after the core's outputs.
     pub(super) fn update(&mut self, scene: &Scene, now: Instant) {
         self.rooms.retain(|id, _| scene.rooms.contains_key(id));

@@ -69,7 +69,7 @@ impl World<'_> {
         let mut found = None;
         for room in &self.room_clients {
             let there: Vec<u32> =
-                room.iter().copied().filter(|client| self.has_a_sound_way(*client)).collect();
+                room.iter().copied().filter(|client| self.has_healthy_path(*client)).collect();
             for listener in &there {
                 for sender in there.iter().filter(|sender| *sender != listener) {
                     let client = &self.clients[*listener as usize];

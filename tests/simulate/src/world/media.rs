@@ -276,7 +276,7 @@ impl World<'_> {
             self.checker.delivered(&delivered, &board, now);
         }
         if packet.kind == Kind::Audio {
-            let gap = self.clients[tag.client as usize].hear(&packet, now);
+            let gap = self.clients[tag.client as usize].receive(&packet, now);
             self.note_gap(tag.client, packet.origin, gap);
         }
     }
