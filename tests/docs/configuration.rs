@@ -141,8 +141,8 @@ enum Shape {
 
 /// All keys at and below a place, found by asking the parser for one that it has not.
 fn discover(file: File, path: &[(String, Shape)], known: &mut BTreeSet<(File, Table, String)>) {
-    let Some(keys) = keys(file, path) else { return };
-    for key in keys {
+    let Some(found) = keys(file, path) else { return };
+    for key in found {
         let shapes = [Shape::Table, Shape::List, Shape::Map];
         let inside = shapes.into_iter().map(|shape| [path, &[(key.clone(), shape)]].concat());
         let inside = inside.into_iter().find(|path| keys(file, path).is_some());
