@@ -1,4 +1,4 @@
-//! Agents beside nodes: asked how the nodes fare, and told unasked when that changes.
+//! Agents beside nodes: polled for the nodes' state, and sending notices when it changes.
 
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use super::driver::Clock;
 use super::prober::{Prober, ToldOf, Unbelieved};
 use super::thread::{Control, fill};
 
-/// Each agent beside a node is asked once in so many watches: every 100 ms. Deaths are told unasked; this finds those whose
-/// notice was lost, and that notices have a place to go to.
+/// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
+/// send them.
 const WATCHES: u64 = 50;
 
 impl Control {
-    /// Asks those agents whose turn it is.
+    /// Polls the agents that are due.
     pub(super) fn ask_agents(&mut self) {
         self.watches += 1;
         let turn = (self.watches % WATCHES) as usize;
@@ -22,18 +22,18 @@ impl Control {
         for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
             let mut token = [0; 12];
             fill(&self.random, &mut token);
-            // What cannot be asked is not answered, which says nothing of the node.
+            // A poll that cannot be sent is unanswered, which says nothing about the node.
             let _ = agent.probe(self.watches, token, clock);
         }
     }
 
-    /// Why a node, or the agent beside it, is not believed.
+    /// Why messages of the node, or of the agent beside it, are rejected.
     pub(super) fn unbelieved(&self, node: NodeId, now: Instant) -> Option<Unbelieved> {
         let of = |all: &[Option<Prober>]| all.get(node.0 as usize)?.as_ref()?.unbelieved(now);
         of(&self.probers).or_else(|| of(&self.agents))
     }
 
-    /// Tells people of those who are not believed, with the turns in which agents are asked.
+    /// Logs nodes with rejected messages, in the rhythm of polls.
     pub(super) fn tell_of_unbelieved(&mut self, now: Instant) {
         if !self.watches.is_multiple_of(WATCHES) {
             return;
@@ -49,8 +49,8 @@ impl Control {
         }
     }
 
-    /// How a node fares, as it says itself or the agent beside it. Where there is one, it has the word on the process and
-    /// the load; whether the node takes sessions is the node's own to say, if it speaks.
+    /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and
+    /// load; the node decides whether it takes sessions, if it reports at all.
     pub(super) fn fares(&mut self, node: NodeId, beside: bool, load: Load, at: Instant) {
         let place = node.0 as usize;
         let has_agent = self.agents[place].is_some();
@@ -73,17 +73,17 @@ impl Control {
     }
 }
 
-/// On what a word counts.
+/// The parts of a report that count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Heeded {
-    /// Its process and its load.
+    /// Process state and load.
     process: bool,
-    /// Whether it takes sessions.
+    /// Whether the node takes sessions.
     sessions: bool,
 }
 
 impl Heeded {
-    /// A word from `beside` a node, or of its own, where the node has an agent beside it, and speaks for itself.
+    /// The parts of a report from the agent `beside` a node, or from the node itself.
     fn of(beside: bool, has_agent: bool, speaks: bool) -> Heeded {
         Heeded { process: beside == has_agent, sessions: !beside || !speaks }
     }
@@ -94,14 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_has_the_word_on_the_process_and_the_node_on_sessions() {
+    fn agent_decides_on_process_and_node_on_sessions() {
         let heeded = |beside, has_agent, speaks| {
             let Heeded { process, sessions } = Heeded::of(beside, has_agent, speaks);
             (process, sessions)
         };
         assert_eq!(heeded(true, true, true), (true, false));
         assert_eq!(heeded(false, true, true), (false, true));
-        assert_eq!(heeded(true, true, false), (true, true), "who else would");
-        assert_eq!(heeded(false, false, true), (true, true), "it is alone");
+        assert_eq!(heeded(true, true, false), (true, true), "the node does not report");
+        assert_eq!(heeded(false, false, true), (true, true), "no agent");
     }
 }

@@ -1,4 +1,4 @@
-//! What happened, told to whoever listens.
+//! Events to subscribers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use evenkeel_dataplane::worker::Totals;
 use super::messages::{Caller, Happened, Rollout, Told, Wanted};
 use super::thread::Control;
 
-/// A worker tells what a session carried with its next pass; after this it is not waited for.
+/// Workers report final totals with their next pass; later ones are not waited for.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sessions that ended, and of which their workers have not told yet what they carried.
+/// Sessions that ended and whose workers have not reported final totals yet.
 #[derive(Default)]
 pub(super) struct Closings(BTreeMap<SessionId, Closing>);
 
 struct Closing {
     event: Event,
-    /// As was told last.
+    /// Totals of the last summary.
     totals: Totals,
     since: Instant,
 }
@@ -29,12 +29,12 @@ impl Closings {
         self.0.insert(session, Closing { event, totals, since });
     }
 
-    /// Its worker has told, or nobody is to be told.
+    /// Takes a closing session: its worker has reported, or no event is due.
     pub(super) fn take(&mut self, session: SessionId) -> Option<(Event, Totals)> {
         self.0.remove(&session).map(|closing| (closing.event, closing.totals))
     }
 
-    /// A worker's last word on a session may be lost when many end at once; the one before will do.
+    /// The final report may be lost when many sessions end at once; then the last summary's totals are used.
     fn unheard(&mut self, now: Instant) -> Vec<(Event, Totals)> {
         let unheard = |_: &SessionId, closing: &mut Closing| {
             now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
@@ -49,11 +49,11 @@ impl Closings {
 }
 
 impl Control {
-    /// Tells an event; that of a session's end waits for what it carried.
+    /// Sends an event. The event of a session's end waits for its final totals.
     pub(super) fn tell_or_hold(&mut self, event: Event) {
         match event {
             Event::Closed { session, reason, .. } => match self.homes.get(session) {
-                // Its worker has dropped it, and told for the last time.
+                // Its worker has removed it and reports no more.
                 Some(resident) if reason == CloseReason::Panicked => {
                     self.tell(event, Some(resident.totals()));
                 }
@@ -95,7 +95,7 @@ impl Control {
             event => (Happened::Core(event), None),
         };
         let told = Told { at: SystemTime::now(), event, totals, caller };
-        // Nobody listens, perhaps; that is no failure.
+        // Fails only without subscribers.
         let _ = self.events.send(Arc::new(told));
     }
 
@@ -112,7 +112,7 @@ impl Control {
         self.tell_happened(Happened::Rollout(rollout));
     }
 
-    /// A session was not opened at a node. Whoever offered it is told as well, if that is what it is refused for.
+    /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.
     pub(super) fn tell_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
         let offer = self.homes.get(session).map(|resident| resident.offer);
         if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_whose_worker_cannot_tell_ends_with_what_was_told_last() {
+    fn missing_final_totals_default_to_the_last_summary() {
         let now = Instant::now();
         let closed = |number| Event::Closed {
             session: SessionId(number),
@@ -146,7 +146,7 @@ mod tests {
         let mut closings = Closings::default();
         closings.hold(SessionId(1), closed(1), totals, now);
         closings.hold(SessionId(2), closed(2), totals, now);
-        assert_eq!(closings.take(SessionId(2)), Some((closed(2), totals)), "its worker told");
+        assert_eq!(closings.take(SessionId(2)), Some((closed(2), totals)), "its worker reported");
         assert!(closings.unheard(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
         assert_eq!(closings.unheard(now + TOTALS_WITHIN), [(closed(1), totals)]);
         assert!(closings.is_empty());

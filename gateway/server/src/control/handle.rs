@@ -1,4 +1,4 @@
-//! How others speak with control: requests in, replies and events out. Never packets.
+//! The interface of control: requests, replies and events. Never packets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,15 +18,14 @@ use super::orders::Order;
 use super::walking::{Verb, Wish};
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
-/// Requests that may wait; past it the caller is told that control is busy.
+/// Queue of requests. When it is full the caller gets an error.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
 
-/// Events a slow listener may fall behind before it misses some.
+/// Events that a slow subscriber may fall behind before it misses some.
 pub(crate) const EVENTS_MAX: usize = 8_192;
 
 type Reply<T> = oneshot::Sender<T>;
 
-/// What is asked of control.
 #[derive(Debug)]
 pub(crate) enum Request {
     Offer(Box<Wanted>, Reply<Result<Opened, Failed>>),
@@ -52,20 +51,20 @@ pub(crate) enum Request {
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
-    /// Whose plugins are taken from now on, and what they may do.
+    /// Replaces the trust rules for plugins.
     Govern(Box<Rules>, Reply<()>),
-    /// A file of the configuration was refused before it was rolled out.
+    /// Notes a configuration file that was refused before its rollout.
     NoteRefusal(Refusal),
     Refusals(Reply<Vec<Refusal>>),
     Status(Reply<Status>),
     Modes(Reply<Vec<ModeView>>),
-    /// Scenarios say something else now; answered when that is in force, or on its way.
+    /// Replaces scenarios; the reply comes when the change is active or in progress.
     Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
-    /// Nodes are listed anew.
+    /// Replaces the node list.
     List(Box<NodeList>, Reply<Result<ListChange, NotListed>>),
-    /// Somebody wants the configuration read again.
+    /// Reloads the configuration.
     Reload(Reload),
-    /// Who does that.
+    /// Registers the task that reloads it.
     FollowReloads(mpsc::Sender<Reload>),
     Push {
         policy: PolicyName,
@@ -83,21 +82,21 @@ pub(crate) enum Request {
         policy: PolicyName,
         reply: Reply<Result<Rollout, Failed>>,
     },
-    /// Somebody wants a revision that is on its way to go on, or to stay.
+    /// Resumes, pauses or ends a rollout.
     Walk {
         policy: PolicyName,
         verb: Verb,
         reply: Reply<Result<Rollout, Failed>>,
     },
-    /// How revisions come into force from now on, by set.
+    /// Replaces rollout settings by set.
     Paces(BTreeMap<Arc<str>, crate::settings::Rollout>),
     Stop {
         policy: PolicyName,
         reply: Reply<Result<(), Failed>>,
     },
-    /// The first revisions of all policies are in force.
+    /// The first revisions of all policies are active.
     PoliciesStand,
-    /// Answered once they are.
+    /// Replies once they are.
     AwaitPolicies(Reply<()>),
     Shutdown {
         within: Duration,
@@ -105,55 +104,50 @@ pub(crate) enum Request {
     },
 }
 
-/// The configuration is to be read again, as an operator wishes.
+/// A reload that an operator requested.
 #[derive(Debug)]
 pub struct Reload {
-    /// More nodes may go than the guard of the list lets go.
+    /// Allows more removed nodes than the guard does.
     pub force: bool,
-    /// By when nodes that go are to be empty; none: as soon as others can take their rooms.
+    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
     pub within: Option<Duration>,
-    /// What became of it.
     pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
 }
 
-/// What a reload changed, and what of it waits.
+/// Changes of a reload.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Reloaded {
-    /// Of the nodes.
     pub nodes: ListChange,
-    /// Keys that changed, and wait for a restart.
+    /// Changed keys that need a restart.
     pub waiting: Vec<String>,
-    /// Policies that were to run otherwise, and run as they did.
+    /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
 }
 
 /// A policy that a reload did not replace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyRefused {
-    /// Which.
     pub policy: PolicyName,
-    /// Why, in words.
     pub reason: String,
 }
 
 /// Why a reload changed nothing.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum NotReloaded {
-    /// What the files say is not usable: each mistake with its place.
+    /// Errors in the files, each with its place.
     #[error("{0}")]
     Invalid(String),
-    /// What was tried before anything is taken broke, for no fault of the files.
+    /// The dry run failed for a reason other than the files.
     #[error("what was saved could not be tried, and nothing changed: {0}")]
     Untried(String),
-    /// The list of nodes cannot be taken.
     #[error(transparent)]
     NodeList(#[from] NotListed),
-    /// Nobody reads a configuration here.
+    /// No configuration file to reload.
     #[error("this gateway reads no configuration again")]
     Nobody,
 }
 
-/// Speaks with control. Cheap to clone.
+/// The handle of control. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
@@ -171,7 +165,7 @@ impl Handle {
     /// Opens a session.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// The offer was refused.
     pub async fn offer(&self, wanted: Wanted) -> Result<Opened, Failed> {
         self.ask(|reply| Request::Offer(Box::new(wanted), reply)).await?
     }
@@ -179,7 +173,7 @@ impl Handle {
     /// Ends a session.
     ///
     /// # Errors
-    /// Where there is none.
+    /// There is no such session.
     pub async fn close(&self, session: SessionId) -> Result<(), Failed> {
         self.ask(|reply| Request::Close(session, reply)).await?
     }
@@ -193,32 +187,32 @@ impl Handle {
         self.ask(|reply| Request::Panic(session, reply)).await?
     }
 
-    /// Moves a room to a node, make-before-break. Returns once it is on its way.
+    /// Moves a room to a node, make-before-break. Returns once the move is in progress.
     ///
     /// # Errors
-    /// Where room or node do not exist, or the node cannot take it.
+    /// Room or node do not exist, or the node cannot take it.
     pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), Failed> {
         self.ask(|reply| Request::Move { room, node, reply }).await?
     }
 
-    /// Drains a node, or lets it take rooms again.
+    /// Drains or undrains a node.
     ///
     /// # Errors
-    /// Where there is no such node.
+    /// There is no such node.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), Failed> {
         let place = Place::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }
 
-    /// Does what an operator wants. Returns once it is on its way.
+    /// Starts an operation and returns once it is in progress.
     ///
     /// # Errors
-    /// Where there is no such node or region, or it cannot be.
+    /// There is no such node or region, or the operation is impossible.
     pub async fn operate(&self, operation: Operation) -> Result<(), Failed> {
         self.ask(|reply| Request::Operate(operation, reply)).await?
     }
 
-    /// Why a live session is where it is, if there is one with this id.
+    /// Why a session is on its hop; `None` without such a session.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -226,7 +220,7 @@ impl Handle {
         self.ask(|reply| Request::Explain(session, reply)).await
     }
 
-    /// Every region.
+    /// Lists regions.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -234,23 +228,23 @@ impl Handle {
         self.ask(Request::Regions).await
     }
 
-    /// Tells the agent beside a node to start its process, or to break it in a drill. Returns when it is done.
+    /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
     ///
     /// # Errors
-    /// Where there is no such node, it has no agent, or that does not do it.
+    /// There is no such node or agent, or the agent did not do it.
     pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), Failed> {
         self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
-    /// Every live session.
+    /// Lists live sessions.
     ///
     /// # Errors
-    /// [`Failed::Unavailable`], as for all that follow.
+    /// Control is gone or busy, as for the following methods.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, Failed> {
         self.ask(Request::Sessions).await
     }
 
-    /// One live session, if there is one with this id.
+    /// A live session, if it exists.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -258,7 +252,7 @@ impl Handle {
         self.ask(|reply| Request::Session(session, reply)).await
     }
 
-    /// Every room.
+    /// Lists rooms.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -266,7 +260,7 @@ impl Handle {
         self.ask(Request::Rooms).await
     }
 
-    /// Every node.
+    /// Lists nodes.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -274,7 +268,7 @@ impl Handle {
         self.ask(Request::Nodes).await
     }
 
-    /// Every policy.
+    /// Lists policies.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -282,7 +276,7 @@ impl Handle {
         self.ask(Request::Policies).await
     }
 
-    /// Who writes down what policies are asked, if somebody does.
+    /// The recorder of policy questions, if recording is on.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -290,7 +284,7 @@ impl Handle {
         self.ask(Request::Recorder).await
     }
 
-    /// The gateway as a whole.
+    /// The state of the gateway.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -298,7 +292,7 @@ impl Handle {
         self.ask(Request::Status).await
     }
 
-    /// Each mode, as measured on this gateway.
+    /// Cost and benefit of each mode, as measured here.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -306,7 +300,7 @@ impl Handle {
         self.ask(Request::Modes).await
     }
 
-    /// Has rooms take what their scenarios say now: their mode, and what goes with it.
+    /// Replaces scenarios; open rooms change mode too.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -317,11 +311,10 @@ impl Handle {
         self.ask(|reply| Request::Scenarios(scenarios, reply)).await
     }
 
-    /// Lists nodes anew: those that are new come, those that are missing go, as soon as they are empty, and those that
-    /// changed change.
+    /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
     ///
     /// # Errors
-    /// Why none of it was done.
+    /// The list was refused and nothing changed.
     pub async fn list_nodes(
         &self,
         list: NodeList,
@@ -329,28 +322,28 @@ impl Handle {
         self.ask(|reply| Request::List(Box::new(list), reply)).await
     }
 
-    /// Has the configuration read again, and taken as far as it can be taken live.
+    /// Reloads the configuration, as far as it can change at run time.
     ///
     /// # Errors
-    /// [`Failed::NotReloaded`].
+    /// Nothing changed.
     pub async fn reload(&self, force: bool, within: Option<Duration>) -> Result<Reloaded, Failed> {
         let asked = |reply| Request::Reload(Reload { force, within, reply });
         self.ask(asked).await?.map_err(Failed::NotReloaded)
     }
 
-    /// Who reads the configuration again is asked there from now on.
+    /// Registers the task that reloads the configuration.
     ///
     /// # Errors
-    /// Where control is gone.
+    /// Control is gone.
     pub(crate) async fn follow_reloads(&self, asked: mpsc::Sender<Reload>) -> Result<(), Failed> {
         let request = Request::FollowReloads(asked);
         self.requests.send(request).await.map_err(|_| Failed::Unavailable)
     }
 
-    /// Replaces a policy's plugin, and its settings where some are given. A refusal is an outcome, no error.
+    /// Replaces a policy's plugin and, if given, its settings. A refusal is an outcome, not an error.
     ///
     /// # Errors
-    /// Where there is no such policy, or its first revision is still compiled.
+    /// There is no such policy, or its first revision is still being compiled.
     pub async fn push_policy(
         &self,
         policy: PolicyName,
@@ -360,7 +353,7 @@ impl Handle {
         self.push_policy_as(policy, bytes, settings, Wish::default()).await
     }
 
-    /// The same, into force by the steps that are wished.
+    /// The same with rollout steps of the caller.
     ///
     /// # Errors
     /// See [`push_policy`](Handle::push_policy).
@@ -374,18 +367,18 @@ impl Handle {
         self.ask(|reply| Request::Push { policy, bytes, settings, wish, reply }).await?
     }
 
-    /// Has a revision that is on its way go on, stay, or go.
+    /// Resumes, pauses, promotes or aborts a rollout.
     ///
     /// # Errors
-    /// Where there is no such policy, or none is on its way.
+    /// There is no such policy, or no rollout in progress.
     pub async fn walk_policy(&self, policy: PolicyName, verb: Verb) -> Result<Rollout, Failed> {
         self.ask(|reply| Request::Walk { policy, verb, reply }).await?
     }
 
-    /// Sets' revisions come into force like this from now on.
+    /// Replaces rollout settings by set.
     ///
     /// # Errors
-    /// Where control is gone.
+    /// Control is gone.
     pub async fn change_paces(
         &self,
         paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
@@ -394,7 +387,7 @@ impl Handle {
         self.requests.send(request).await.map_err(|_| Failed::Unavailable)
     }
 
-    /// The last plugins that were not taken, oldest first.
+    /// The last refused plugins, oldest first.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -402,18 +395,18 @@ impl Handle {
         self.ask(Request::Refusals).await
     }
 
-    /// Rollouts that begin from now on keep these rules.
+    /// Sets the trust rules for rollouts from now on.
     pub(crate) async fn govern(&self, rules: Rules) -> Result<(), Failed> {
         self.ask(|reply| Request::Govern(Box::new(rules), reply)).await
     }
 
-    /// Keeps a refusal that no rollout led to.
+    /// Notes a refusal that belongs to no rollout.
     pub(crate) async fn note_refusal(&self, refusal: Refusal) {
-        // Control is gone, and the gateway with it, where that fails.
+        // Fails only if control is gone.
         let _ = self.requests.send(Request::NoteRefusal(refusal)).await;
     }
 
-    /// Returns once the first revisions of all policies are in force.
+    /// Returns once the first revisions of all policies are active.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -421,10 +414,10 @@ impl Handle {
         self.ask(Request::AwaitPolicies).await
     }
 
-    /// Rolls out a revision that the configuration names.
+    /// Rolls out a revision of the configuration.
     ///
     /// # Errors
-    /// Where there is no such policy, or its first revision is still compiled.
+    /// There is no such policy, or its first revision is still being compiled.
     pub(crate) async fn roll_out(
         &self,
         policy: PolicyName,
@@ -434,23 +427,23 @@ impl Handle {
         self.ask(|reply| Request::RollOut { policy, source, reply }).await?
     }
 
-    /// Lets the revision go that is on its way or, where none is, puts the one before in force again.
+    /// Aborts the rollout in progress or, without one, restores the previous revision.
     ///
     /// # Errors
-    /// Where there is no such policy, or no revision before; nothing changes then.
+    /// There is no such policy or previous revision; nothing changes.
     pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, Failed> {
         self.ask(|reply| Request::Rollback { policy, reply }).await?
     }
 
-    /// Ends a policy's thread, as a drill does: its hook falls back to the native default.
+    /// Ends a policy's thread for a drill: its hook falls back to the native default.
     ///
     /// # Errors
-    /// Where there is no such policy.
+    /// There is no such policy.
     pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), Failed> {
         self.ask(|reply| Request::Stop { policy, reply }).await?
     }
 
-    /// Admits nobody any more; returns when the last session ended, or what was left was closed at the deadline.
+    /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
@@ -458,12 +451,12 @@ impl Handle {
         self.ask(|done| Request::Shutdown { within, done }).await
     }
 
-    /// What nodes and regions are called: those of now, and those that what happens may still speak of.
+    /// Names of nodes and regions, including those that recent events mention.
     pub fn names(&self) -> Arc<Names> {
         Arc::clone(&self.names)
     }
 
-    /// What happens from now on.
+    /// Subscribes to events from now on.
     pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
         self.events.subscribe()
     }

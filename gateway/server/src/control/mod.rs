@@ -1,4 +1,4 @@
-//! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
+//! Control: one thread owns the core. Its bounded input channels carry events and summaries, never packets.
 
 mod agents;
 mod canary;

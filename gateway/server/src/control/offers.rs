@@ -1,4 +1,4 @@
-//! From an offer to its reply: whoever asks is told once, and only once the session can carry packets.
+//! Offers and their replies. A caller gets one reply, after the session can carry packets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use super::messages::{Failed, Opened, Reached, Wanted};
 use super::registry::Homeless;
 use super::thread::Control;
 
-/// An offer whose reply is awaited.
+/// An offer without a reply yet.
 pub(super) struct Pending {
     pub(super) wanted: Wanted,
     pub(super) arrived: Instant,
-    /// Where and how the gateway is reached, once the session has a home.
+    /// The answer to the client, once the session is registered.
     pub(super) reached: Option<Reached>,
     pub(super) homeless: Option<Homeless>,
-    /// The last node that did not open it, and why.
+    /// The last node that did not open it, with its reason.
     pub(super) not_opened: Option<(NodeId, Box<str>)>,
     pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
 }
 
 impl Control {
-    /// A packet of nobody's came to an open listener: it opens a session, once.
+    /// RTP from an unknown source came to an open listener: offers a session, once.
     pub(super) fn knock(
         &mut self,
         listener: u8,
@@ -64,7 +64,7 @@ impl Control {
             };
             nodes.push((node, *address));
             if let Some(listed) = self.listed(node) {
-                // Kept once, however many sessions name it.
+                // One copy, however many sessions name it.
                 *name = Arc::clone(&listed.name);
             }
         }
@@ -131,7 +131,7 @@ impl Control {
                 if reply.send(answer).is_err()
                     && let Some(session) = opened
                 {
-                    // Whoever asked is gone and will never use it.
+                    // The caller is gone and will never use the session.
                     let _ = self.gateway.handle_close(session, Instant::now());
                 }
             }

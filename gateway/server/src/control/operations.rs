@@ -1,4 +1,4 @@
-//! What operators want of nodes and regions.
+//! Operations of operators on nodes and regions.
 
 use std::time::{Duration, Instant};
 
@@ -7,33 +7,28 @@ use evenkeel_core::{FailBack, Impossible, NodeId, RegionId};
 use super::messages::Failed;
 use super::thread::Control;
 
-/// What an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// It takes no new rooms, and those it has move, within the time given if they fit elsewhere by then; or it takes them
-    /// again.
+    /// Drains or undrains a place: it takes no new rooms, and its rooms move, by the deadline if they fit elsewhere.
     Drain {
-        /// What.
         place: Place,
-        /// Whether it is drained.
         draining: bool,
-        /// When it is to be empty; none: as soon as others can take its rooms.
+        /// The deadline; without one rooms move as others can take them.
         within: Option<Duration>,
     },
-    /// The node is dead, whatever it says, until it is let back.
+    /// Marks the node down until it is returned.
     Eject(Box<str>),
-    /// The node need not wait out its ejection.
+    /// Ends the node's ejection early.
     Return(Box<str>),
-    /// Whether rooms go back to a region by themselves; none: to any of them.
+    /// Sets fail-back of a region, or of all regions.
     FailBack(Option<Box<str>>, FailBack),
 }
 
-/// A node or a region, by its name.
+/// A node or a region, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// A node.
     Node(Box<str>),
-    /// A region, with all its nodes.
+    /// All nodes of a region.
     Region(Box<str>),
 }
 
@@ -64,7 +59,7 @@ impl Control {
         }
     }
 
-    /// Why it cannot be, with what is there instead, or how the node fares that was named.
+    /// The error, with the existing names or the node's state.
     pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> Failed {
         match reason {
             Impossible::NoSuchNode => {

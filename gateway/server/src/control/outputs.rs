@@ -1,4 +1,4 @@
-//! What the core wants, done: by workers, drivers, probers and policies.
+//! Executes the core's outputs through workers, drivers, probers and policies.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::settings::Start;
 use crate::webhook;
 
 impl Control {
-    /// Does what the core wants, until it wants nothing more, and wakes the workers that were told something.
+    /// Executes outputs until there are none left, then wakes the workers that got commands.
     pub(super) fn drain(&mut self) {
         loop {
             let clock = Clock::read();
@@ -104,14 +104,14 @@ impl Control {
         }
     }
 
-    /// Whatever was to start the node ends.
+    /// Ends the node's start hook.
     fn not_started(&mut self, node: NodeId, why: NotStarted) {
         self.starter.give_up(node);
         if let Some(listed) = self.listed(node)
             && let Some(Start { within, .. }) = &listed.start
             && why == NotStarted::Late
         {
-            tracing::warn!(node = %listed.name, "the node did not answer within {within:?}: its start is given up");
+            tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
         }
     }
 
@@ -144,7 +144,7 @@ impl Control {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
                     pending.homeless = Some(homeless);
                 }
-                // It cannot be reached; the refusal tells why.
+                // The session cannot be reached. The refusal has the reason.
                 let _ = self.gateway.handle_close(session, now);
             }
         }
@@ -170,7 +170,7 @@ impl Control {
                     node = %name,
                     worker,
                     bytes = size_max,
-                    "the path carries other bundles"
+                    "bundle size limit changed"
                 );
                 self.command(worker, Command::LimitBundles { node, size_max });
             }
@@ -189,7 +189,7 @@ impl Control {
                         None => Err(webhook::Failed::Busy),
                     };
                     let answer = answer.map_err(|failed| failed.to_string());
-                    // Where control is gone, so is who asked.
+                    // Fails only if control is gone.
                     let _ = posted.send((node, number, answer)).await;
                 });
             }
@@ -245,7 +245,7 @@ impl Control {
     }
 }
 
-/// What is asked of a driver, of a session that has its home.
+/// The driver's request for a registered session.
 fn wish<'a>(
     (homes, listed): (&'a Homes, &[Option<Listed>]),
     session: SessionId,
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_a_sessions_own_is_at_the_node_that_it_was_given_for_whatever_its_number() {
+    fn offered_address_follows_the_node_name() {
         let quic = super::super::registry::QuicListener {
             address: ([127, 0, 0, 1], 1).into(),
             certificate_sha256: [0; 32],
@@ -313,8 +313,8 @@ mod tests {
         };
         assert_eq!(address(&[listed("sfu-1", "east")], 0), Some(own));
         let goes_and_comes = [listed("sfu-1", "east"), listed("sfu-1", "west")];
-        assert_eq!(address(&goes_and_comes, 1), Some(own), "it is the same node");
+        assert_eq!(address(&goes_and_comes, 1), Some(own), "same node");
         let taken_again = [listed("sfu-9", "east")];
-        assert_eq!(address(&taken_again, 0), None, "another has its number");
+        assert_eq!(address(&taken_again, 0), None, "reused number");
     }
 }

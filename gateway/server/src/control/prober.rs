@@ -1,4 +1,4 @@
-//! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
+//! Probes nodes' media ports. Each prober has its own connected socket, so that ICMP errors identify the node.
 
 mod pending;
 mod probe_event;
@@ -25,41 +25,40 @@ use signed::{Answers, Heard, Signed, Who};
 pub(crate) use unbelieved::ToldOf;
 pub use unbelieved::Unbelieved;
 
-/// How often a node that no network leads to is tried again.
+/// Retry interval of `connect` while no route to the node exists.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a probe brought, or came unasked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
-    /// The node answered this one, then.
+    /// The node answered this probe.
     Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
-    /// The node said how it fares; or the agent beside it did.
+    /// The node, or the agent beside it, reported its state.
     Said { node: NodeId, beside: bool, load: Load, at: Instant },
-    /// What became of the order with this nonce.
+    /// The answer to the order with this nonce.
     Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
-    /// Nobody listens there.
+    /// ICMP: no listener.
     Refused { node: NodeId },
-    /// What went in at one canary session came out at the other.
+    /// A packet crossed between the canary sessions.
     CanaryPassed { node: NodeId, sequence: u64 },
-    /// The node says that both canary sessions are open.
+    /// Both canary sessions are open.
     CanaryOpen { node: NodeId, at: Instant },
 }
 
-/// How a node is asked whether it lives.
+/// Protocol of probes.
 pub(crate) enum Way {
     /// A signed question.
     Signed(Secret),
-    /// A signed question to the agent beside it, whose answer is no evidence that the node lives.
+    /// A signed question to the agent beside the node. Its answer is no evidence that the node is up.
     Beside(Secret),
     /// A STUN binding request (RFC 8489).
     Stun,
-    /// A datagram that comes back as it went.
+    /// A datagram that the node returns unchanged.
     Echo,
     /// A ping of rtpengine's NG protocol.
     Ping,
 }
 
-/// A task on control's own runtime that ends with who it works for.
+/// A task on control's runtime, aborted when dropped.
 pub(super) struct Task(tokio::task::AbortHandle);
 
 impl Task {
@@ -74,16 +73,16 @@ impl Drop for Task {
     }
 }
 
-/// One node's probe.
+/// Probes one node.
 pub(crate) struct Prober {
     _reading: Task,
     _listens: Listens,
     questions: Rc<Questions>,
-    /// There once the network leads to the node.
+    /// Set once a route to the node exists.
     socket: Rc<OnceCell<UdpSocket>>,
 }
 
-/// What was asked, by the way it was asked.
+/// Pending probes by protocol.
 enum Questions {
     Signed(Box<Signed>),
     Stun(Asked),
@@ -92,8 +91,8 @@ enum Questions {
 }
 
 impl Prober {
-    /// A task that connects as soon as the network leads to the node, and reads what comes back; to be called on
-    /// control's own runtime. `connect` gives a socket like [`connected`], `first` is drawn.
+    /// Starts a task that connects as soon as a route to the node exists and reads answers. Must be called on control's
+    /// runtime. `connect` returns a socket like [`connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
         way: Way,
@@ -113,7 +112,7 @@ impl Prober {
         Prober { _reading: reading, _listens: listens, questions, socket }
     }
 
-    /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.
+    /// Sends a probe. A probe that cannot be sent counts as unanswered, unless the kernel reports a closed port.
     pub(crate) fn probe(
         &self,
         sequence: u64,
@@ -142,12 +141,12 @@ impl Prober {
         self.send(&datagram)
     }
 
-    /// Whether it speaks in signed messages, and so takes orders.
+    /// Whether the node speaks signed messages and so takes orders.
     pub(crate) fn takes_orders(&self) -> bool {
         matches!(*self.questions, Questions::Signed(_))
     }
 
-    /// Why the other end is not believed, or does not believe us, where it said so lately.
+    /// Why this end or the other rejected a recent message.
     pub(crate) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
         match &*self.questions {
             Questions::Signed(signed) => signed.unbelieved(now),
@@ -155,7 +154,7 @@ impl Prober {
         }
     }
 
-    /// Sends a signed order, or says it again. One that is lost has no answer.
+    /// Sends a signed order, once or again. A lost order has no answer.
     pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
         if let Questions::Signed(signed) = &*self.questions {
             let _lost = self.send(&signed.write(order, nonce, clock));
@@ -170,7 +169,7 @@ impl Prober {
     }
 }
 
-/// The socket in the cell, which is filled as soon as the network leads to the node.
+/// The socket of the cell, set as soon as a route to the node exists.
 pub(super) async fn connect_in_time(
     cell: &OnceCell<UdpSocket>,
     node: NodeId,
@@ -185,7 +184,7 @@ pub(super) async fn connect_in_time(
     }
 }
 
-/// Fills the cell where the network leads to the node.
+/// Sets the cell if a route to the node exists.
 pub(super) fn fill(
     cell: &OnceCell<UdpSocket>,
     node: NodeId,
@@ -197,10 +196,10 @@ pub(super) fn fill(
     }
 }
 
-/// A socket that knows no other peer.
+/// A socket connected to this address.
 ///
 /// # Errors
-/// What the system says.
+/// Of the system.
 pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -213,7 +212,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
     Ok(socket)
 }
 
-/// Tells what comes back, until nobody listens.
+/// Passes on answers until the receiver is gone.
 async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Tells) {
     let mut buffer = [0; 512];
     loop {
@@ -221,12 +220,12 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Te
             Ok((length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
-                    // The notice comes again if this is lost.
+                    // A lost receipt is harmless: the notice is repeated.
                     let _ = socket.try_send(receipt);
                 }
                 words(&heard, node, questions.beside(), at)
             }
-            // That an agent is gone says nothing of the node.
+            // A closed port of the agent says nothing about the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 [(!questions.beside()).then_some(Probed::Refused { node }), None, None]
             }
@@ -240,7 +239,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Te
     }
 }
 
-/// What a message that arrived then tells control; how the node fares comes first, since it may be gone.
+/// The events of a message. The node's state comes first, since the node may be gone.
 fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 3] {
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
@@ -275,7 +274,7 @@ impl Questions {
         matches!(self, Questions::Signed(signed) if signed.who() == Who::Beside)
     }
 
-    /// What a datagram says, if it answers what was asked.
+    /// The content of a datagram, if it answers a probe.
     fn read(&self, datagram: &[u8]) -> Option<Heard> {
         let sequence = match self {
             Questions::Signed(signed) => return signed.read(datagram, Clock::read()),
@@ -297,7 +296,7 @@ impl Questions {
     }
 }
 
-/// The same without a space, which ends a cookie: 60 random bits.
+/// The token without spaces, which end a cookie: 60 random bits.
 fn cookie(token: Token) -> Token {
     token.map(|byte| b'@' | (byte & 0x1f))
 }

@@ -1,4 +1,4 @@
-//! What others ask of control.
+//! Handles requests to control.
 
 use std::time::Instant;
 

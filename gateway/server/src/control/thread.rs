@@ -1,4 +1,4 @@
-//! The thread that owns the core: what the world says goes in, what the core wants is done.
+//! The control thread, which owns the core: inputs go into the core, outputs are executed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
 
-/// A worker as control knows it. However control ends, the worker ends with it.
+/// Control's handle of a worker. The worker stops when it is dropped, however control ends.
 pub(crate) struct WorkerLine {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
     pub(crate) waker: Arc<Waker>,
@@ -42,25 +42,24 @@ pub(crate) struct WorkerLine {
 
 impl Drop for WorkerLine {
     fn drop(&mut self) {
-        // One that is gone needs no word.
+        // The worker may be gone.
         let _ = self.commands.send(Command::Stop);
         self.waker.wake();
     }
 }
 
-/// Watches from one look at paths to the next: 30 ms.
+/// Watches between two rounds of path probes: 30 ms.
 const PATHS_EVERY: u64 = 15;
 
-/// What control is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) gateway: Gateway,
     pub(crate) workers: Vec<WorkerLine>,
     pub(crate) homes: Homes,
     pub(crate) drivers: Drivers,
-    /// Of the nodes of the settings, without trunks, which workers have.
+    /// Of the configured nodes. Trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
-    /// Whether there are webhooks.
+    /// Whether webhooks are configured.
     pub(crate) posts: bool,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
@@ -69,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<Arc<Told>>,
     pub(crate) names: Arc<Names>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
-    /// Whether first revisions are on their way.
+    /// Whether first revisions are being compiled.
     pub(crate) awaits_policies: bool,
     pub(crate) started: Instant,
 }
@@ -80,22 +79,22 @@ pub(super) struct Control {
     pub(super) workers: Vec<WorkerLine>,
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
-    /// Nodes, by number.
+    /// By node.
     pub(super) listed: Vec<Option<Listed>>,
     pub(super) guard: Guard,
-    /// Who reads the configuration again, if somebody does.
+    /// The task that reloads the configuration, if there is one.
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
     pub(super) probers: Vec<Option<Prober>>,
-    /// Where probers and canaries tell what they hear.
+    /// Events of probers and canaries.
     pub(super) told: mpsc::Sender<Hearsay>,
     pub(super) lines: Vec<Option<Line>>,
-    /// Where lines tell what they hear.
+    /// Messages from NG sockets.
     pub(super) said: mpsc::Sender<(NodeId, Ng)>,
-    /// For webhooks, where there are any; and where their answers come.
+    /// For webhooks, with the channel of their responses.
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
-    /// Of nodes that are not believed, what people were told last.
+    /// The last warning about each node with rejected messages.
     pub(super) told_of: Vec<ToldOf>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
@@ -103,9 +102,8 @@ pub(super) struct Control {
     pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
-    /// What control knows of each policy's revisions.
     pub(super) walking: BTreeMap<PolicyName, Walking>,
-    /// How revisions come into force, by set.
+    /// Rollout settings by set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
     pub(super) names: Arc<Names>,
@@ -115,9 +113,9 @@ pub(super) struct Control {
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
     pub(super) shelf: Shelf,
-    /// Offers that wait for the first policies, until those are in force and the last of them was let go.
+    /// Offers that wait for the first policies; `None` after the last was released.
     pub(super) waiting: Option<Waiting>,
-    /// Sessions that were told to end, and their event waits for what they carried.
+    /// Sessions that ended and wait for their final totals.
     pub(super) closing: Closings,
     pub(super) knocks: Knocks,
     pub(super) starter: Starter,
@@ -128,10 +126,10 @@ pub(super) struct Control {
     pub(super) finished: bool,
 }
 
-/// Runs control until it is shut down, on the calling thread.
+/// Runs control on the calling thread until shutdown.
 ///
 /// # Errors
-/// Where the system gives no event loop, or no thread for rollouts.
+/// The system gives no event loop, or no thread for rollouts.
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(parts))
@@ -140,7 +138,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    // One word for each call, and one call for each node there may be.
+    // At most one failure per call, and one call per node.
     let (failed, mut not_started) = mpsc::channel(settings::NODES_MAX);
     let random = ring::rand::SystemRandom::new();
     let (said, mut ngs) = mpsc::channel(4_096);
@@ -194,13 +192,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
         control.equip(id, node, equipment);
     }
-    // Gone before control is, whose policies wait for their threads: none of those waits for room here then.
+    // Dropped before control, whose policies wait for their threads: no thread may block on this channel then.
     let mut words = parts.words;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !control.finished {
-        // The watch goes first, so that nobody's flood of reports keeps it waiting; and what has arrived by then is
-        // read before anything is judged by the clock.
+        // The watch comes first, so that a flood of reports cannot delay it. Inputs that have arrived are read before
+        // the detector runs.
         tokio::select! {
             biased;
             _ = watch.tick() => {
@@ -252,7 +250,7 @@ impl Control {
         }
     }
 
-    /// Every 2 ms: what workers saw, and what time it is.
+    /// Every 2 ms: workers' statistics and timers.
     fn watch(&mut self) {
         let mut stamps = vec![Stamp::default(); self.listed.len()];
         let mut late = Duration::ZERO;
@@ -273,7 +271,7 @@ impl Control {
         self.finish_if_told();
     }
 
-    /// Every 30 ms: whether paths to nodes carry the bundles that are sent.
+    /// Every 30 ms: path MTU discovery.
     fn look_at_paths(&mut self, now: Instant) {
         if !self.watches.is_multiple_of(PATHS_EVERY) {
             return;
@@ -340,7 +338,7 @@ impl Control {
         }
     }
 
-    /// The core is done. How sessions ended is told first.
+    /// Ends control once the core has finished and all sessions' ends were reported.
     fn finish_if_told(&mut self) {
         if self.core_finished && self.closing.is_empty() {
             self.finished = true;
@@ -370,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_control_lets_go_of_is_told_to_stop() {
+    fn dropped_worker_handle_stops_the_worker() {
         let (commands, told) = crossbeam_channel::bounded(1);
         let stats = Arc::new(WorkerStats::new(Instant::now(), 0));
         let line = WorkerLine { commands, waker: Arc::new(Waker::new().unwrap()), stats };

@@ -1,15 +1,15 @@
-//! Questions that nobody signed: who repeats one saw it.
+//! Pending unsigned probes: an answer must repeat the token.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-/// What an answer repeats: random, so that only who saw the question can give it (RFC 8489, 5).
+/// Random, so that only a node that saw the probe can answer it (RFC 8489, 5).
 pub(super) type Token = [u8; 12];
 
-/// Questions whose answers may still come; the oldest gives way. At one every 10 ms, two seconds and a half.
+/// Probes that may still be answered; at one every 10 ms, 2.5 seconds. The oldest is replaced.
 pub(super) const ASKED_MAX: usize = 256;
 
-/// The tokens of the last questions, and the probes that they are of.
+/// Tokens of pending probes with their sequences.
 #[derive(Default)]
 pub(super) struct Asked(RefCell<VecDeque<(Token, u64)>>);
 
@@ -22,7 +22,7 @@ impl Asked {
         asked.push_back((token, sequence));
     }
 
-    /// The sequence of the probe that this token was of. It counts once.
+    /// The sequence of the probe with this token. It counts once.
     pub(super) fn answered(&self, token: &[u8]) -> Option<u64> {
         let mut asked = self.0.borrow_mut();
         let place = asked.iter().position(|(known, _)| known == token)?;

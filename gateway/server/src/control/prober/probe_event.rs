@@ -1,5 +1,5 @@
-//! What is heard at a node waits until control reads it, and counts only as long as who heard it is still the one that
-//! listens there: the next one may be at another agent, or at another node in the same slot.
+//! Events of probers, queued for control. An event counts only while its prober is still in use: the next one may probe
+//! another agent, or another node in the same slot.
 
 use std::rc::{Rc, Weak};
 
@@ -8,18 +8,18 @@ use tokio::sync::mpsc::error::SendError;
 
 use super::Probed;
 
-/// Kept by who listens, for as long as he does.
+/// Held by a prober for its lifetime.
 #[derive(Default, Debug)]
 pub(crate) struct Listens(Rc<()>);
 
-/// A word, and who heard it.
+/// An event and its prober's subscription.
 #[derive(Debug)]
 pub(crate) struct Hearsay {
     by: Weak<()>,
     probed: Probed,
 }
 
-/// Where the words of one listener go.
+/// Sends the events of one prober.
 #[derive(Debug)]
 pub(crate) struct Tells {
     by: Weak<()>,
@@ -34,14 +34,14 @@ impl Listens {
 
 impl Tells {
     /// # Errors
-    /// Where nobody reads any more.
+    /// The receiver is gone.
     pub(crate) async fn send(&self, probed: Probed) -> Result<(), SendError<Hearsay>> {
         self.to.send(Hearsay { by: self.by.clone(), probed }).await
     }
 }
 
 impl Hearsay {
-    /// The word, unless who heard it listens no longer.
+    /// The event, if its prober is still in use.
     pub(crate) fn heed(self) -> Option<Probed> {
         (self.by.strong_count() > 0).then_some(self.probed)
     }

@@ -1,4 +1,4 @@
-//! Datagrams with the moment they arrived, by the kernel's clock: how late we read them is no delay of the way.
+//! Receive times of datagrams by the kernel's clock, so that reading late does not add to the round-trip time.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -9,21 +9,21 @@ use nix::sys::time::TimeSpec;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// What waited longer has a stamp of a clock that was set meanwhile.
+/// A longer wait means that the clock was set in between.
 const WAITED_MAX: Duration = Duration::from_secs(1);
 
-/// Asks the kernel to stamp what arrives at a socket (socket(7), SO_TIMESTAMPNS).
+/// Enables receive timestamps (socket(7), SO_TIMESTAMPNS).
 ///
 /// # Errors
-/// What the kernel says.
+/// Of the kernel.
 pub(super) fn stamp(socket: &std::net::UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
-/// The next datagram: its length, and when it arrived; without a stamp that can be believed, now.
+/// The length and receive time of the next datagram; the current time without a plausible timestamp.
 ///
 /// # Errors
-/// What the kernel says, a refusal of something sent earlier (ECONNREFUSED) among it.
+/// Of the kernel, including ECONNREFUSED for an earlier datagram.
 pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
     let (length, stamped) = socket
         .async_io(Interest::READABLE | Interest::ERROR, || {
@@ -42,7 +42,7 @@ pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result
     Ok((length, arrived(stamped.map(Duration::from), since, Instant::now())))
 }
 
-/// When what was stamped then arrived, both counted from the epoch by a clock that may be set.
+/// Converts a receive time of the wall clock, which may be set, to the monotonic clock.
 fn arrived(stamped: Option<Duration>, since_epoch: Duration, now: Instant) -> Instant {
     let waited = stamped.and_then(|stamped| since_epoch.checked_sub(stamped));
     waited
@@ -58,7 +58,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_waited_arrived_before_and_what_cannot_be_believed_arrives_now() {
+    fn implausible_timestamp_defaults_to_now() {
         let (now, epoch) = (Instant::now() + MS * 5_000, MS * 90_000);
         let waited = |stamped| now - arrived(stamped, epoch, now);
         assert_eq!(waited(Some(epoch - MS * 7)), MS * 7);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_datagram_arrives_when_it_comes_and_not_when_it_is_read() {
+    async fn receive_time_is_arrival_not_read() {
         let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         stamp(&ours).unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -81,7 +81,7 @@ mod tests {
         let own = ours.local_addr().unwrap();
         let ours = UdpSocket::from_std(ours).unwrap();
         let mut buffer = [0; 16];
-        // Where the machine stands still for a second meanwhile, the stamp is not believed.
+        // If the machine stalls for a second the timestamp is not plausible.
         for _ in 0..10 {
             peer.send_to(b"words", own).unwrap();
             let sent = Instant::now();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_an_error() {
+    async fn refused_datagram_is_an_error() {
         let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let nobody = {
             let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Signed questions to a node, or to the agent beside it, and what comes back: answers, and notices unasked.
+//! Signed questions to a node or to the agent beside it, with their answers and unsolicited notices.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,26 +10,26 @@ use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Secret, St
 use super::super::driver::Clock;
 use super::unbelieved::{Doubts, Unbelieved};
 
-/// Probes that are remembered: at one every 10 ms those of 10 s, as long as a node gives notices to who probed.
+/// Pending probes: at one every 10 ms those of 10 s, for as long as a node sends notices to a prober.
 const ASKED_MAX: usize = 1_024;
 
-/// Who is asked, and how well the answer speaks for the node.
+/// The asked end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Who {
-    /// The node: that it answers is evidence that it lives.
+    /// The node: its answer is evidence that it is up.
     Node,
-    /// The agent beside it: that it answers says nothing good of the node.
+    /// The agent beside it: its answer is no evidence that the node is up.
     Beside,
 }
 
-/// One end of that conversation.
+/// One end of the conversation.
 pub(crate) struct Signed {
     secret: Secret,
     who: Who,
-    /// Nonces are sequences from here on. Drawn, so that nobody's answers to others fit.
+    /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
     first: u64,
     asked: RefCell<VecDeque<u64>>,
-    /// When the newest word on how the node fares was signed: older ones come too late.
+    /// Signing time of the newest state report; older ones are outdated.
     newest_us: Cell<u64>,
     doubts: Doubts,
 }
@@ -38,20 +38,18 @@ pub(crate) struct Signed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Answers {
     pub(super) sequence: u64,
-    /// Whether the answer speaks for the media port.
+    /// Whether the answer covers the media port.
     pub(super) vouched: bool,
 }
 
-/// What a message means.
+/// Content of a message.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Heard {
-    /// The probe that the node answered.
     pub(super) answers: Option<Answers>,
-    /// How the node fares.
     pub(super) load: Option<Load>,
-    /// What became of the order with this nonce.
+    /// The answer to the order with this nonce.
     pub(super) obeyed: Option<(u64, Outcome)>,
-    /// To be sent back: the notice arrived.
+    /// The receipt of a notice, to be sent back.
     pub(super) receipt: Option<Vec<u8>>,
 }
 
@@ -82,7 +80,7 @@ impl Signed {
         datagram
     }
 
-    /// What came; nothing where it is not believed, or answers nothing that was asked.
+    /// Content of a datagram; `None` if it is not authentic or answers nothing pending.
     pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<Heard> {
         let verified = match Answer::read(datagram, &self.secret, clock.unix_us) {
             Ok(verified) => verified,
@@ -114,13 +112,13 @@ impl Signed {
         }
     }
 
-    /// Why the other end is not believed, or does not believe us, where it said so lately.
+    /// Why this end or the other rejected a recent message.
     pub(super) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
         self.doubts.lately(now)
     }
 
     fn was_asked(&self, nonce: u64) -> bool {
-        // The newest are asked for most.
+        // Most answers are to the newest probes.
         self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
     }
 
@@ -145,7 +143,7 @@ mod tests {
         Load { permille: 420, state, sessions: 3, vouched: true }
     }
 
-    /// A conversation that began at nonce 100, with the probe of sequence 7 asked.
+    /// A conversation from nonce 100 on, with the probe of sequence 7 pending.
     fn asked(who: Who) -> (Signed, Clock) {
         let (signed, clock) = (Signed::new(secret(), who, 100), Clock::read());
         signed.probe(7, clock);
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_speaks_for_the_node_that_gave_it() {
+    fn answer_of_a_node_covers_that_node() {
         let (signed, clock) = asked(Who::Node);
         let heard =
             signed.read(&say(&Answer::Probe(load(State::Serving)), 107, clock.unix_us), clock);
@@ -170,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_answers_nothing_for_its_node_nor_does_one_whose_process_is_gone() {
+    fn agent_answer_is_no_evidence_for_the_node() {
         for (who, state) in [(Who::Beside, State::Serving), (Who::Node, State::Gone)] {
             let (signed, clock) = asked(who);
             let answer = say(&Answer::Probe(load(state)), 107, clock.unix_us);
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_noted_each_time_it_comes() {
+    fn repeated_notice_is_confirmed_each_time() {
         let (signed, clock) = asked(Who::Beside);
         let notice = Answer::Notice { number: 9, load: load(State::Gone) };
         let bytes = say(&notice, 107, clock.unix_us);
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_no_question_of_ours_is_not_believed() {
+    fn unsolicited_answer_is_rejected() {
         let (signed, clock) = asked(Who::Node);
         let notice = Answer::Notice { number: 1, load: load(State::Gone) };
         for answer in [Answer::Probe(load(State::Gone)), notice] {
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_or_time_is_told_of_and_is_no_answer() {
+    fn wrong_secret_or_clock_is_reported() {
         use evenkeel_media::trunk::message::Refusal;
         let other = Secret::new(b"another secret of some length").unwrap();
         let serving = Answer::Probe(load(State::Serving));
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_a_newer_one_overtook_changes_nothing() {
+    fn outdated_state_report_is_ignored() {
         let (signed, clock) = asked(Who::Beside);
         let back = Answer::Notice { number: 2, load: load(State::Serving) };
         signed.read(&say(&back, 107, clock.unix_us), clock).unwrap();
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_probes_of_ten_seconds_are_remembered() {
+    fn probes_stay_pending_for_ten_seconds() {
         let (signed, clock) = (Signed::new(secret(), Who::Node, u64::MAX), Clock::read());
         (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
         assert!(!signed.was_asked(u64::MAX), "the oldest gave way");

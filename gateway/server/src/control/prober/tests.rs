@@ -5,7 +5,7 @@ use tokio::task::LocalSet;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_node_is_probed_once_a_network_leads_to_it() {
+async fn node_is_probed_once_a_route_exists() {
     let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = node.local_addr().unwrap();
     let (told, mut probed) = mpsc::channel(8);
@@ -40,7 +40,7 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
 }
 
 #[tokio::test]
-async fn what_was_heard_by_who_listens_no_longer_does_not_count_for_who_came_after_it() {
+async fn event_of_a_replaced_prober_is_dropped() {
     for stays in [true, false] {
         let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = node.local_addr().unwrap();
@@ -74,7 +74,7 @@ fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
 }
 
 #[test]
-fn only_who_repeats_the_question_answers_it_and_once() {
+fn token_answers_its_probe_once() {
     let reader = Way::Echo.questions(0);
     let Questions::Echo(asked) = &reader else { panic!() };
     let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
@@ -88,7 +88,7 @@ fn only_who_repeats_the_question_answers_it_and_once() {
 }
 
 #[test]
-fn a_binding_response_answers_the_transaction_it_repeats() {
+fn binding_response_answers_its_transaction() {
     let reader = Way::Stun.questions(0);
     let Questions::Stun(asked) = &reader else { panic!() };
     asked.ask([7; 12], 42);
@@ -103,7 +103,7 @@ fn a_binding_response_answers_the_transaction_it_repeats() {
 }
 
 #[test]
-fn a_pong_answers_the_ping_with_its_cookie_and_once() {
+fn pong_answers_its_cookie_once() {
     let reader = Questions::Ping(Asked::default());
     let Questions::Ping(asked) = &reader else { panic!() };
     // A space would end it.
@@ -119,7 +119,7 @@ fn a_pong_answers_the_ping_with_its_cookie_and_once() {
 }
 
 #[test]
-fn questions_that_nobody_answers_are_forgotten_in_turn() {
+fn oldest_pending_probe_is_replaced() {
     let asked = Asked::default();
     let token = |number: u64| -> Token {
         let [.., a, b] = number.to_be_bytes();
