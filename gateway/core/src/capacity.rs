@@ -1,36 +1,252 @@
-//! What nodes and regions can carry, and what is counted against it.
+//! Capacity of nodes, reserves, shares of sessions, and breakers of regions.
+
+mod breaker;
+mod gauge;
+mod ledger;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::ops::Bound;
+use std::time::{Duration, Instant};
 
-use crate::SessionId;
-use crate::breaker::Breaker;
-use crate::ledger::Ledger;
+pub use breaker::BreakerState;
+pub(crate) use breaker::Judged;
+pub(crate) use breaker::Verdict;
+use breaker::{Breaker, Evidence, is_bad};
+pub(crate) use ledger::{Holding, Ledger};
+
+use crate::effects::Effects;
+use crate::nodes::{Node, Nodes};
+use crate::timer::Timer;
+use crate::{
+    Breakers, Event, Guard, Measures, Metric, NodeId, RegionId, RoomId, Row, SessionId, Settings,
+};
+
+/// Evidence within this is weighed together.
+pub(crate) const WINDOW: Duration = Duration::from_secs(1);
+
+/// Sessions that policies move are counted within this.
+const CHURN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Reduced sessions that are looked at together, so that it stays short.
+const REDUCED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    pub(crate) ledger: Ledger,
+    ledger: Ledger,
     /// By the region's number.
-    pub(crate) breakers: Vec<Breaker>,
-    /// The number of the window in which regions are heard now.
-    pub(crate) window: u32,
+    breakers: Vec<Breaker>,
+    settings: Breakers,
+    /// The number of the current window of the breakers.
+    window: u32,
     /// Sessions that get less than they need, and since when.
-    pub(crate) sparing: BTreeMap<SessionId, Instant>,
-    /// The last of them that was looked at for more.
-    pub(crate) climbed_last: SessionId,
+    reduced: BTreeMap<SessionId, Instant>,
+    /// The last of them that was looked at.
+    reduced_last: SessionId,
     /// When policies moved rooms, and of how many sessions, within the last second.
-    pub(crate) churn: VecDeque<(Instant, usize)>,
+    churn: VecDeque<(Instant, usize)>,
 }
 
 impl Capacity {
-    pub(crate) fn new(kbps: Vec<u64>, regions: usize, now: Instant) -> Capacity {
+    pub(crate) fn new(settings: &Settings, now: Instant) -> Capacity {
         Capacity {
-            ledger: Ledger::new(kbps),
-            breakers: (0..regions).map(|_| Breaker::new(now)).collect(),
+            ledger: Ledger::new(settings.nodes.iter().map(|node| node.capacity_kbps).collect()),
+            breakers: settings.regions.iter().map(|_| Breaker::new(now)).collect(),
+            settings: settings.limits.breakers,
             window: 1,
-            sparing: BTreeMap::new(),
-            climbed_last: SessionId(0),
+            reduced: BTreeMap::new(),
+            reduced_last: SessionId(0),
             churn: VecDeque::new(),
         }
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    pub(crate) fn set_reduced(&mut self, session: SessionId, since: Option<Instant>) {
+        match since {
+            Some(since) => _ = self.reduced.insert(session, since),
+            None => _ = self.reduced.remove(&session),
+        }
+    }
+
+    pub(crate) fn reduced(&self) -> usize {
+        self.reduced.len()
+    }
+
+    /// The next sessions that have been reduced at least so long.
+    pub(crate) fn next_reduced(&mut self, after: Duration, now: Instant) -> Vec<SessionId> {
+        let from = (Bound::Excluded(self.reduced_last), Bound::Unbounded);
+        let turn: Vec<(SessionId, Instant)> =
+            self.reduced.range(from).take(REDUCED_AT_ONCE).map(|(id, at)| (*id, *at)).collect();
+        let goes_on = turn.last().filter(|_| turn.len() == REDUCED_AT_ONCE);
+        self.reduced_last = goes_on.map_or(SessionId(0), |(id, _)| *id);
+        let due = |since: Instant| now.saturating_duration_since(since) >= after;
+        turn.into_iter().filter(|(_, since)| due(*since)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether a policy may move so many sessions now. One room may always move, however many sessions it has.
+    pub(crate) fn check_churn(
+        &mut self,
+        sessions: usize,
+        allowed: usize,
+        now: Instant,
+    ) -> Result<(), Guard> {
+        let past =
+            |&mut (at, _): &mut (Instant, usize)| now.saturating_duration_since(at) >= CHURN_WITHIN;
+        while self.churn.pop_front_if(past).is_some() {}
+        let moved: usize = self.churn.iter().map(|(_, sessions)| sessions).sum();
+        let fits = self.churn.is_empty() || moved + sessions <= allowed;
+        if fits { Ok(()) } else { Err(Guard::Churn) }
+    }
+
+    pub(crate) fn note_churn(&mut self, sessions: usize, now: Instant) {
+        self.churn.push_back((now, sessions));
+    }
+
+    /// A session's measures speak of the region where its room stands.
+    pub(crate) fn judge(&mut self, region: RegionId, judged: &mut Judged, measures: &Measures) {
+        let bad = is_bad(measures, &self.settings);
+        self.breakers[region.0 as usize].evidence.hear(judged, self.window, bad);
+    }
+
+    /// An opening in the region succeeded, or failed.
+    pub(crate) fn note_opening(&mut self, region: RegionId, opened: bool) {
+        let evidence = &mut self.breakers[region.0 as usize].evidence;
+        if opened {
+            evidence.opened += 1;
+        } else {
+            evidence.failed += 1;
+        }
+    }
+
+    /// A window ended. Says whether a breaker closed.
+    pub(crate) fn weigh_breakers(
+        &mut self,
+        nodes: &Nodes,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> bool {
+        effects.set(Timer::Breakers, now + WINDOW);
+        self.window = self.window.wrapping_add(1).max(1);
+        let settings = self.settings;
+        // With one region listed, bad media is no reason to refuse rooms that have nowhere else to go.
+        let mut listed = nodes.iter().filter(|node| !node.removed);
+        let first = listed.next().map(|node| nodes.region_of(node.id));
+        let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
+        let heard: Vec<(Evidence, Verdict)> = self
+            .breakers
+            .iter_mut()
+            .map(|breaker| std::mem::take(&mut breaker.evidence))
+            .map(|evidence| match alone {
+                true => (evidence, evidence.of_openings().verdict(&settings)),
+                false => (evidence, evidence.verdict(&settings)),
+            })
+            .collect();
+        let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
+        let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
+        // Where all regions are as bad, it is our own uplink, and no other region is any better.
+        let ours = known > 1 && bad == known;
+        let mut closed = false;
+        for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
+            let verdict = if ours { Verdict::Unknown } else { verdict };
+            let region = RegionId(place as u32);
+            if verdict == Verdict::Unknown && self.waits_for_probes(region, evidence, nodes) {
+                continue;
+            }
+            if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
+                let Evidence { sessions, bad, opened, failed } = evidence;
+                effects.event(Event::Breaker { region, from, to, sessions, bad, opened, failed });
+                closed |= to == BreakerState::Closed;
+            }
+        }
+        closed
+    }
+
+    /// A half-open breaker does not close while all running nodes of the region lose much and no session, or few good ones,
+    /// could tell otherwise.
+    fn waits_for_probes(&self, region: RegionId, evidence: Evidence, nodes: &Nodes) -> bool {
+        let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
+        self.breaker(region) == BreakerState::HalfOpen
+            && evidence.bad * 2 >= evidence.sessions
+            && running.peek().is_some()
+            && running.all(Node::loses)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn breaker_mut(&mut self, region: usize) -> &mut Breaker {
+        &mut self.breakers[region]
+    }
+
+    pub(crate) fn breaker(&self, region: RegionId) -> BreakerState {
+        self.breakers[region.0 as usize].state()
+    }
+
+    pub(crate) fn opens_until(&self, region: RegionId) -> Option<Instant> {
+        self.breakers[region.0 as usize].opens_until()
+    }
+
+    /// When the first region takes new rooms again, if none does now.
+    pub(crate) fn all_open_until(&self) -> Option<Instant> {
+        let all = self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Open);
+        self.breakers.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
+    }
+
+    /// Whether the room may go to a region that it is not in.
+    pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
+        self.breakers[region.0 as usize].admits(room, &self.settings)
+    }
+
+    /// Nodes of regions that do not take the room, but for those that it keeps.
+    pub(crate) fn behind_breakers(
+        &self,
+        room: RoomId,
+        kept: impl Fn(NodeId) -> bool,
+        nodes: &Nodes,
+    ) -> Vec<NodeId> {
+        if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
+            return Vec::new();
+        }
+        let shut = |node: &NodeId| !kept(*node) && !self.may_enter(room, nodes.region_of(*node));
+        nodes.iter().map(|node| node.id).filter(shut).collect()
+    }
+
+    fn node_measures(&self, node: &Node) -> Measures {
+        let mut measures = Measures::default();
+        node.measure(&mut measures);
+        measures.set(Metric::Capacity, self.ledger.capacity(node.id));
+        // It knows better than our ledger that it is full.
+        let least = if node.welcomes_rooms() { 0 } else { 1_000 };
+        measures.set(Metric::Load, self.ledger.permille(node.id).max(least));
+        measures.set(Metric::Rooms, u64::from(self.ledger.rooms(node.id)));
+        measures
+    }
+
+    /// One row per node.
+    pub(crate) fn node_rows(&self, nodes: &Nodes) -> Vec<Row> {
+        let row =
+            |node: &Node| Row { id: u64::from(node.id.0), measures: self.node_measures(node) };
+        nodes.iter().map(row).collect()
+    }
+
+    /// One row per region. A region's load is that of its nodes together.
+    pub(crate) fn region_rows(&self, nodes: &Nodes) -> Vec<Row> {
+        let row = |region: RegionId| {
+            let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
+            let capacity: u64 = takers().map(|node| self.ledger.capacity(node.id)).sum();
+            let used = |node: &Node| self.ledger.permille(node.id) * self.ledger.capacity(node.id);
+            let used: u64 = takers().map(used).sum();
+            let mut measures = Measures::default();
+            measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
+            measures.set(Metric::NodesUp, takers().count() as u64);
+            measures.set(Metric::Breaker, self.breaker(region) as u64);
+            measures.set(Metric::Capacity, capacity);
+            Row { id: u64::from(region.0), measures }
+        };
+        nodes.regions().map(row).collect()
     }
 }

@@ -1,15 +1,127 @@
-//! Outputs and timers: the parts push them here, in the order in which they decide.
+//! Effects: the parts push outputs, timers and notices here, in the order in which they decide.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::rooms::Room;
+use crate::sessions::Session;
 use crate::timer::{Timer, Timers};
-use crate::{Event, Output};
+use crate::{
+    Accepted, Ask, CloseReason, Event, Hop, NodeId, Offer, OfferId, Plan, Refused, RoomId,
+    RouteCell, SessionId,
+};
+
+/// What the core wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Ask a policy. The answer comes back by [`crate::Gateway::handle_answer`].
+    Ask(Ask),
+    /// Give the session a home worker; its packets may come from now on.
+    Install {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// What it wants.
+        offer: Arc<Offer>,
+        /// Where its room's route stands.
+        route: Arc<RouteCell>,
+        /// What it gets.
+        plan: Plan,
+    },
+    /// Have the driver open the session at a hop. The outcome comes back by [`crate::Gateway::handle_opened`].
+    Open {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// Where.
+        hop: Hop,
+    },
+    /// Have the driver close the session at a hop.
+    CloseAt {
+        /// The session.
+        session: SessionId,
+        /// Where.
+        hop: Hop,
+    },
+    /// Answer an offer.
+    Reply {
+        /// Which.
+        offer: OfferId,
+        /// With what.
+        result: Result<Accepted, Refused>,
+    },
+    /// The session gets something else from now on.
+    Plan {
+        /// The session.
+        session: SessionId,
+        /// What it gets.
+        plan: Plan,
+    },
+    /// Ask these senders for a key frame of each of their video streams.
+    KeyFrame {
+        /// The senders.
+        sessions: Vec<SessionId>,
+    },
+    /// Forget the session.
+    End {
+        /// The session.
+        session: SessionId,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// Call the hook that starts a node. What becomes of it comes back by [`crate::Gateway::handle_start_failed`], or the node
+    /// answers probes.
+    Start {
+        /// The node.
+        node: NodeId,
+    },
+    /// Probe a node's media port. Answers come back by [`crate::Gateway::handle_probe_answered`].
+    Probe {
+        /// The node.
+        node: NodeId,
+        /// Comes back with the answer.
+        sequence: u64,
+    },
+    /// Send a packet from one canary session at the node; it must come out at the other. That it did comes back by
+    /// [`crate::Gateway::handle_canary_passed`], that both are open by [`crate::Gateway::handle_canary_open`].
+    Canary {
+        /// The node.
+        node: NodeId,
+        /// Comes back with the packet.
+        sequence: u64,
+    },
+    /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
+    Forget {
+        /// The node.
+        node: NodeId,
+    },
+    /// Something worth knowing happened.
+    Event(Event),
+    /// The shutdown is over: no session is left.
+    Finished,
+}
+
+/// Something that policies and quality are told of.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// The routing policy is to look at the room soon.
+    Reroute(RoomId),
+    /// The session became live, or its room moved: judges know it from now on.
+    Enrol(SessionId),
+    /// A move counts against the room's limit.
+    MoveCounted(RoomId),
+    Ended(Box<Session>),
+    Dissolved(Box<Room>),
+}
 
 #[derive(Default, Debug)]
 pub(crate) struct Effects {
-    pub(crate) outputs: VecDeque<Output>,
-    pub(crate) timers: Timers,
+    outputs: VecDeque<Output>,
+    timers: Timers,
+    notices: VecDeque<Notice>,
 }
 
 impl Effects {
@@ -19,6 +131,27 @@ impl Effects {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
+    }
+
+    /// The place of the next output, where an event that explains it can be [inserted](Effects::insert).
+    pub(crate) fn place(&self) -> usize {
+        self.outputs.len()
+    }
+
+    pub(crate) fn insert(&mut self, place: usize, event: Event) {
+        self.outputs.insert(place, Output::Event(event));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.notices.push_back(notice);
+    }
+
+    pub(crate) fn pop_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
@@ -31,5 +164,13 @@ impl Effects {
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {
         self.timers.cancel(timer);
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    pub(crate) fn pop_timer(&mut self, now: Instant) -> Option<Timer> {
+        self.timers.pop(now)
     }
 }

@@ -60,10 +60,6 @@ impl<K: Ord + Copy, V> FewMap<K, V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    pub(crate) fn into_keys(self) -> impl Iterator<Item = K> {
-        self.0.into_iter().map(|(key, _)| key)
-    }
-
     /// Takes out what is meant.
     pub(crate) fn extract_if(
         &mut self,
@@ -135,7 +131,7 @@ mod tests {
         assert_eq!(map.remove(&2), Some(21));
         assert_eq!(map.remove(&2), None);
         assert_eq!(map.extract_if(.., |key, _| *key == 1).collect::<Vec<_>>(), [(1, 10)]);
-        assert_eq!(map.into_keys().collect::<Vec<_>>(), [3]);
+        assert_eq!(map.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::Hop;
-use crate::detector::Since;
+use crate::nodes::Since;
 
 /// Kinds of media are told apart: who listens to voice alone loses nothing by a camera that is turned on.
 const KINDS: usize = 2;

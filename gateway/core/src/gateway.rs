@@ -1,180 +1,40 @@
-//! The state machine: what the world tells us goes in by `handle_*`, what we want done comes out by `poll_*`.
+//! The state machine: inputs go in by `handle_*`, and what is to be done comes out by `poll_*`.
 //!
-//! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
+//! After every input, drain the outputs. This module dispatches: the parts decide.
 
-mod accepting;
-mod agents;
-pub(crate) mod asking;
-mod breaking;
-pub(crate) mod calls;
-mod canaries;
-mod changing;
-mod climbing;
-pub(crate) mod cohorts;
-pub(crate) mod draining;
-mod explaining;
-pub(crate) mod failing;
-mod falling;
-mod flows;
-mod keeping;
-mod listing;
-mod moving;
-pub(crate) mod noting;
-mod offering;
-mod opening;
-mod pacing;
-mod placing;
-mod quality;
-mod recording;
-mod rerouting;
-mod rescuing;
-mod returning;
+mod answers;
 mod revising;
-mod sparing;
-mod standing;
-mod starting;
-mod uplink;
-mod view;
-mod watching;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::capacity::Capacity;
-use crate::effects::Effects;
-use crate::nodes::Nodes;
-use crate::policy::Policy;
+use crate::capacity::{Capacity, WINDOW};
+use crate::effects::{Effects, Notice, Output};
+use crate::nodes::{AgentWord, Nodes, Stamp};
+use crate::policy::{Questions, Subject};
 use crate::quality::Quality;
 use crate::rollout::Memos;
-use crate::room::Room;
-use crate::rooms::Rooms;
-use crate::session::Session;
+use crate::rooms::{FailBack, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
 use crate::sessions::Sessions;
 use crate::settings::Settings;
 use crate::timer::Timer;
+use crate::views::{
+    Explanation, Kept, NodeStanding, RegionStanding, RoomStanding, SessionStanding, Views,
+};
 use crate::{
-    Accepted, Ask, Board, CloseReason, Decider, Event, Hook, Hop, NodeId, Offer, OfferId, Plan,
-    PolicyName, Refused, RoomId, RouteCell, Scenario, SessionId,
+    Board, CloseReason, Event, Flow, Hook, Hop, Measures, Mode, NodeId, NodeSettings, NotStarted,
+    PolicyName, RegionId, RoomId, Scenario, SessionId, Zone, ZoneId,
 };
 
 /// How often workers' stamps are looked at.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
-pub use agents::AgentWord;
-pub use calls::names_one_apart;
-pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
-pub use keeping::Kept;
-pub use noting::{Quarantine, Said};
-pub use opening::NotOpened;
-pub use recording::{MoveOutcome, MoveRecord, MoveUnderWay};
-pub use returning::FailBack;
 pub use revising::{Cohort, HIDDEN_MAX};
-pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
-/// How often sessions are looked at for silence.
+/// How often sessions are looked at for silence, and how soon the next ones where not all were.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
-
-/// Sessions that are looked at together, so that a sweep stays short; the next ones after this: 20,000 a second, which is
-/// as often as workers tell of so many.
-const SWEPT_AT_ONCE: usize = 1_024;
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
-
-/// How often rooms without a reserve are looked at.
-const WEIGH_EVERY: Duration = Duration::from_millis(500);
-
-/// What the core wants done.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Ask a policy. The answer comes back by [`Gateway::handle_answer`].
-    Ask(Ask),
-    /// Give the session a home worker; its packets may come from now on.
-    Install {
-        /// The session.
-        session: SessionId,
-        /// Its room.
-        room: RoomId,
-        /// What it wants.
-        offer: Arc<Offer>,
-        /// Where its room's route stands.
-        route: Arc<RouteCell>,
-        /// What it gets.
-        plan: Plan,
-    },
-    /// Have the driver open the session at a hop. The outcome comes back by [`Gateway::handle_opened`].
-    Open {
-        /// The session.
-        session: SessionId,
-        /// Its room.
-        room: RoomId,
-        /// Where.
-        hop: Hop,
-    },
-    /// Have the driver close the session at a hop.
-    CloseAt {
-        /// The session.
-        session: SessionId,
-        /// Where.
-        hop: Hop,
-    },
-    /// Answer an offer.
-    Reply {
-        /// Which.
-        offer: OfferId,
-        /// With what.
-        result: Result<Accepted, Refused>,
-    },
-    /// The session gets something else from now on.
-    Plan {
-        /// The session.
-        session: SessionId,
-        /// What it gets.
-        plan: Plan,
-    },
-    /// Ask these senders for a key frame of each of their video streams.
-    KeyFrame {
-        /// The senders.
-        sessions: Vec<SessionId>,
-    },
-    /// Forget the session.
-    End {
-        /// The session.
-        session: SessionId,
-        /// Why it ended.
-        reason: CloseReason,
-    },
-    /// Call the hook that starts a node. What becomes of it comes back by [`Gateway::handle_start_failed`], or the node
-    /// answers probes.
-    Start {
-        /// The node.
-        node: NodeId,
-    },
-    /// Probe a node's media port. Answers come back by [`Gateway::handle_probe_answered`].
-    Probe {
-        /// The node.
-        node: NodeId,
-        /// Comes back with the answer.
-        sequence: u64,
-    },
-    /// Send a packet from one canary session at the node; it must come out at the other. That it did comes back by
-    /// [`Gateway::handle_canary_passed`], that both are open by [`Gateway::handle_canary_open`].
-    Canary {
-        /// The node.
-        node: NodeId,
-        /// Comes back with the packet.
-        sequence: u64,
-    },
-    /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
-    Forget {
-        /// The node.
-        node: NodeId,
-    },
-    /// Something worth knowing happened.
-    Event(Event),
-    /// The shutdown is over: no session is left.
-    Finished,
-}
 
 /// What a request of an operator broke on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,13 +67,12 @@ pub enum Impossible {
 #[derive(Debug)]
 pub struct Gateway {
     settings: Settings,
-    started: Instant,
     sessions: Sessions,
     rooms: Rooms,
     nodes: Nodes,
     capacity: Capacity,
     quality: Quality,
-    policy: Policy,
+    questions: Questions,
     effects: Effects,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, Memos>,
@@ -229,19 +88,25 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that begins now. All nodes are Up until evidence says otherwise.
-    pub fn new(settings: Settings, now: Instant) -> Gateway {
-        let nodes = watching::nodes(&settings, now);
-        let kbps = settings.nodes.iter().map(|node| node.capacity_kbps).collect();
-        let regions = settings.regions.len();
-        let mut gateway = Gateway {
-            started: now,
+    pub fn new(mut settings: Settings, now: Instant) -> Gateway {
+        let mut effects = Effects::default();
+        let nodes = Nodes::new(&mut settings, now);
+        nodes.start_timers(now, &mut effects);
+        effects.set(Timer::Sweep, now + SWEEP_EVERY);
+        effects.set(Timer::Weigh, now + WEIGH_EVERY);
+        effects.set(Timer::Breakers, now + WINDOW);
+        for scenario in settings.scenarios.values().filter(|it| it.binds(Hook::Degradation)) {
+            let policy = Arc::new(scenario.policy(Hook::Degradation));
+            effects.set_if_idle(Timer::Tick(policy), now + settings.limits.tick_every);
+        }
+        Gateway {
             sessions: Sessions::new(),
-            rooms: Rooms::new(nodes.len(), regions),
-            nodes: Nodes::new(nodes, &settings.limits),
-            capacity: Capacity::new(kbps, regions, now),
+            rooms: Rooms::new(&settings, now),
+            nodes,
+            capacity: Capacity::new(&settings, now),
             quality: Quality::default(),
-            policy: Policy::new(),
-            effects: Effects::default(),
+            questions: Questions::new(now),
+            effects,
             memos: BTreeMap::new(),
             revised: BTreeMap::new(),
             judged: 0,
@@ -249,91 +114,63 @@ impl Gateway {
             shutting_down: false,
             finished: false,
             settings,
+        }
+    }
+
+    fn router(&mut self) -> Router<'_> {
+        Router {
+            settings: &self.settings,
+            sessions: &mut self.sessions,
+            rooms: &mut self.rooms,
+            nodes: &mut self.nodes,
+            capacity: &mut self.capacity,
+            effects: &mut self.effects,
+        }
+    }
+
+    /// Has the router do something, and tells the other parts what became of it.
+    fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut Router) -> T) -> T {
+        let done = act(&mut self.router());
+        self.take_notices(now);
+        done
+    }
+
+    /// Has quality do something with the router.
+    fn route_quality<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Quality, &mut Router) -> T,
+    ) -> T {
+        let mut router = Router {
+            settings: &self.settings,
+            sessions: &mut self.sessions,
+            rooms: &mut self.rooms,
+            nodes: &mut self.nodes,
+            capacity: &mut self.capacity,
+            effects: &mut self.effects,
         };
-        gateway.condemn_the_cold(now);
-        gateway.start_timers(now);
-        gateway
+        let done = act(&mut self.quality, &mut router);
+        self.take_notices(now);
+        done
     }
 
-    fn start_timers(&mut self, now: Instant) {
-        self.start_probing(now);
-        self.start_canaries(now);
-        self.effects.set(Timer::Sweep, now + SWEEP_EVERY);
-        self.effects.set(Timer::Weigh, now + WEIGH_EVERY);
-        self.effects.set(Timer::Breakers, now + breaking::WINDOW);
-        for scenario in self.settings.scenarios.values() {
-            if scenario.binds(Hook::Degradation) {
-                let policy = Arc::new(scenario.policy(Hook::Degradation));
-                self.effects
-                    .set_if_idle(Timer::Tick(policy), now + self.settings.limits.tick_every);
+    fn take_notices(&mut self, now: Instant) {
+        while let Some(notice) = self.effects.pop_notice() {
+            match notice {
+                Notice::Reroute(room) => self.want_reroute(room, now),
+                Notice::Enrol(session) => self.enrol(session),
+                Notice::MoveCounted(room) => self.weigh_moves(room, now),
+                Notice::Ended(session) => {
+                    self.leave_judges(&session);
+                    self.quality.forget_session(session.room, session.id);
+                    self.questions.noted.forget(Subject::Session(session.id));
+                }
+                Notice::Dissolved(room) => {
+                    self.leave_judge(&room);
+                    self.questions.forget_room(room.id);
+                }
             }
         }
-    }
-
-    /// What chance there is comes from this seed; 0 before.
-    pub fn handle_seed(&mut self, seed: u64) {
-        self.sessions.rng = fastrand::Rng::with_seed(seed);
-    }
-
-    /// What packets read.
-    pub fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.nodes.board)
-    }
-
-    /// The next thing to do. Drain it after every `handle_*`.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.effects.outputs.pop_front()
-    }
-
-    /// When to call [`handle_timeout`](Gateway::handle_timeout) next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.effects.timers.next()
-    }
-
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.effects.timers.pop(now) {
-            match timer {
-                Timer::Probe(node) => self.probe(node, now),
-                Timer::Canary(node) => self.send_canary(node, now),
-                Timer::AskLate(ask) => self.conclude_late(ask, now),
-                Timer::OpenLate(session) => self.open_late(session, now),
-                Timer::LeavingEnds(room) => self.close_left_hops(room, now),
-                Timer::RoomDue(room) => self.room_due(room, now),
-                Timer::Reroute(policy) => self.ask_reroute(&policy, now),
-                Timer::Tick(policy) => self.ask_tick(&policy, now),
-                Timer::Drain(node) => self.drain(node, now),
-                Timer::Forget(node) => self.forget_node(node, now),
-                Timer::Herd => self.lose_some(now),
-                Timer::Rescue => self.rescue_stranded(now),
-                Timer::Change => self.change_some(now),
-                Timer::StartLate(node) => self.start_late(node, now),
-                Timer::FailBack => self.fail_back(now),
-                Timer::Breakers => self.weigh_breakers(now),
-                Timer::Cohorts => self.weigh_cohorts(now),
-                Timer::Flows => self.judge_flows(now),
-                Timer::Judge => self.turn_judges(now),
-                Timer::Sweep => self.sweep(now),
-                Timer::Weigh => self.weigh_unreserved(now),
-                Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
-            }
-        }
-    }
-
-    /// Admits nobody any more, and finishes when the last session ended or, with what is left, at the deadline.
-    pub fn handle_shutdown(&mut self, deadline: Instant) {
-        if self.finished {
-            return;
-        }
-        if !self.shutting_down {
-            self.shutting_down = true;
-            self.effects.event(Event::ShuttingDown);
-        }
-        self.effects.set(Timer::ShutdownEnds, deadline);
-        self.finish_if_empty();
-    }
-
-    fn finish_if_empty(&mut self) {
         if self.shutting_down && self.sessions.is_empty() && !self.finished {
             self.finished = true;
             self.effects.cancel(&Timer::ShutdownEnds);
@@ -341,45 +178,580 @@ impl Gateway {
         }
     }
 
-    fn sweep(&mut self, now: Instant) {
-        let after = (Bound::Excluded(self.sessions.swept_last), Bound::Unbounded);
-        let turn: Vec<&Session> =
-            self.sessions.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| session).collect();
-        let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
-        let silent = turn.into_iter().filter(|session| {
-            session.is_silent(now, self.sessions.told_within) && !self.is_held(session.room, now)
-        });
-        let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
-        for session in silent {
-            self.close(session, CloseReason::Silent, now);
+    fn views(&self) -> Views<'_> {
+        Views {
+            sessions: &self.sessions,
+            rooms: &self.rooms,
+            nodes: &self.nodes,
+            capacity: &self.capacity,
+            noted: &self.questions.noted,
         }
+    }
+
+    /// Seeds the jitter of retry times; 0 before.
+    pub fn handle_seed(&mut self, seed: u64) {
+        self.sessions.seed(seed);
+    }
+
+    /// What packets read.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(self.nodes.board())
+    }
+
+    /// The next output. Drain them after every `handle_*`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.effects.pop()
+    }
+
+    /// When to call [`handle_timeout`](Gateway::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.effects.timers().next()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.effects.pop_timer(now) {
+            match timer {
+                Timer::Probe(node) => self.nodes.probe(node, now, &mut self.effects),
+                Timer::Canary(node) => self.nodes.send_canary(node, now, &mut self.effects),
+                Timer::AskLate(ask) => self.conclude_late(ask, now),
+                Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
+                Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
+                Timer::RoomDue(id) => self.route(now, |router| router.room_due(id, now)),
+                Timer::Reroute(policy) => self.ask_reroute(&policy, now),
+                Timer::Tick(policy) => self.ask_tick(&policy, now),
+                Timer::Drain(node) => self.route(now, |router| router.drain(node, now)),
+                Timer::Forget(node) => {
+                    if self.route(now, |router| router.forget_node(node, now)) {
+                        self.quality.forget_node(node);
+                    }
+                }
+                Timer::Herd => self.route(now, |router| router.lose_some(now)),
+                Timer::Rescue => self.route(now, |router| router.rescue_stranded(now)),
+                Timer::Change => self.route(now, |router| router.change_some(now)),
+                Timer::StartLate(node) => {
+                    self.nodes.start_failed(node, NotStarted::Late, now, &mut self.effects);
+                }
+                Timer::FailBack => self.route(now, |router| router.fail_back(now)),
+                Timer::Breakers => self.route(now, |router| router.weigh_breakers(now)),
+                Timer::Cohorts => {
+                    self.route_quality(now, |quality, router| quality.weigh_cohorts(router, now));
+                }
+                Timer::Flows => {
+                    self.route_quality(now, |quality, router| quality.judge_flows(router, now));
+                }
+                Timer::Judge => self.turn_judges(now),
+                Timer::Sweep => self.sweep(now),
+                Timer::Weigh => self.route(now, |router| router.weigh_unreserved(now)),
+                Timer::ShutdownEnds => {
+                    self.route(now, |router| router.close_all(CloseReason::Shutdown, now));
+                }
+            }
+        }
+    }
+
+    /// Admits no session any more, and finishes when the last session ended, or at the deadline.
+    pub fn handle_shutdown(&mut self, deadline: Instant) {
+        if self.finished {
+            return;
+        }
+        if !self.shutting_down {
+            self.shutting_down = true;
+            self.nodes.start_no_more();
+            self.effects.event(Event::ShuttingDown);
+        }
+        self.effects.set(Timer::ShutdownEnds, deadline);
+        self.take_notices(deadline);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let (silent, goes_on) = self.sessions.sweep(now);
+        self.route(now, |router| router.close_silent(silent, now));
         self.forget_older_states(goes_on);
-        self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
+        self.sessions.set_swept_last(goes_on.unwrap_or(SessionId(0)));
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.effects.set(Timer::Sweep, now + after);
     }
 
-    /// What the room is called; its number if it is gone.
-    fn name_of(&self, room: RoomId) -> Arc<str> {
-        let name = self.rooms.get(&room).map(|room| Arc::clone(&room.name));
-        name.unwrap_or_else(|| room.to_string().into())
+    /// Changes how rooms of scenarios survive a node, over which regions, with how many spares, and whether sessions are
+    /// placed together. Scenarios that are not named, and all other settings, stay. Rooms take it in turns without losing a
+    /// packet; affinity holds for new rooms.
+    pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
+        for (name, new) in scenarios {
+            let Some(old) = self.settings.scenarios.get_mut(name) else {
+                continue;
+            };
+            let Scenario { mode, affinity, ref regions, spares, .. } = *new;
+            let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
+            let changed = (old.spares != spares).then_some(spares);
+            (old.mode, old.affinity, old.regions, old.spares) =
+                (mode, affinity, regions.clone(), spares);
+            if !same {
+                self.rooms.scenario_changed(name, changed);
+            }
+        }
+        self.route(now, |router| router.change_some(now));
     }
 
-    fn now_us(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.started).as_micros() as u64
+    /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
+    /// [`Output::CloseAt`] said so, this changes nothing.
+    pub fn handle_opened(
+        &mut self,
+        id: SessionId,
+        hop: Hop,
+        result: Result<(), NotOpened>,
+        now: Instant,
+    ) {
+        self.route(now, |router| router.handle_opened(id, hop, result, now));
     }
 
-    fn scenario_of(&self, room: &Room) -> Option<&Scenario> {
-        self.settings.scenarios.get(&room.scenario)
+    /// Ends a session through the API.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchSession`].
+    pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
+        if !self.sessions.contains_key(&id) {
+            return Err(Impossible::NoSuchSession);
+        }
+        self.route(now, |router| router.close(id, CloseReason::Asked, now));
+        Ok(())
     }
-}
 
-/// Who decided, if a revision answered.
-fn decider(policy: &PolicyName, revision: Option<&Arc<str>>) -> Decider {
-    revision.map_or(Decider::Native, |revision| Decider::Policy {
-        policy: policy.clone(),
-        revision: revision.clone(),
-    })
+    /// A worker failed over one of its packets, and dropped it.
+    pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
+        self.route(now, |router| router.close(id, CloseReason::Panicked, now));
+    }
+
+    /// Moves a room by hand, make-before-break.
+    ///
+    /// # Errors
+    /// Where there is no such room or node, it stands there, or the node cannot take it.
+    pub fn handle_move(
+        &mut self,
+        name: &Arc<str>,
+        to: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_move(name, to, now))
+    }
+
+    /// The kernel says that no process listens at a port of a node's that serves one room: that hop leaves its route.
+    pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
+        self.route(now, |router| router.handle_port_closed(session, hop, now));
+    }
+
+    /// A worker noticed that what two hops deliver to a session are no copies of each other: the room goes on as in hot
+    /// mode, with the first hop of its route, as long as it stands on these two.
+    pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
+        self.route(now, |router| router.handle_unalike(session, hops, now));
+    }
+
+    /// How old the last report of workers on a session may be.
+    pub fn handle_summaries_within(&mut self, within: Duration) {
+        self.sessions.set_told_within(within);
+    }
+
+    /// What workers measured of a session, and when it was last heard.
+    pub fn handle_summary(
+        &mut self,
+        id: SessionId,
+        measures: Measures,
+        last_heard: Option<Instant>,
+    ) {
+        self.enrol(id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            match &mut session.measures {
+                Some(standing) => **standing = measures,
+                None => session.measures = Some(Box::new(measures)),
+            }
+            session.last_heard =
+                last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
+            if let Some(on) = self.rooms.get(&session.room).and_then(|room| room.holding.on) {
+                let region = self.nodes.region_of(on);
+                self.capacity.judge(region, &mut session.judged, &measures);
+            }
+            self.weigh_session(id);
+        }
+    }
+
+    /// What went between a session and its node since the last report, if anything did lately.
+    pub fn handle_flow(&mut self, id: SessionId, flow: &Flow, now: Instant) {
+        if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
+            self.weigh_flow(id, flow.missed, now);
+        }
+    }
+
+    /// What workers saw of each node, by its number, every [`WATCH_EVERY`]; and how late the latest of them was since the last
+    /// watch. Report probes that were answered and errors that were read before.
+    ///
+    /// If control or a worker came late, all deadlines are that much later, and no node is marked down on the first late
+    /// watch. Where lateness has become the rule, its watches judge like others: what arrived was read.
+    pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
+        let (late, changes) = self.nodes.watch(stamps, workers_late, now, &mut self.effects);
+        if let Some(late) = late {
+            self.quality.excuse_flows(late, &mut self.sessions);
+        }
+        self.route(now, |router| router.nodes_changed(changes, now));
+    }
+
+    /// A node's media port answered.
+    pub fn handle_probe_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_probe_answered(sequence, now);
+        }
+    }
+
+    /// The agent that ends a node's trunk answered a probe, and does not know whether the media port behind it would: no
+    /// evidence against silence.
+    pub fn handle_agent_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_agent_answered(sequence, now);
+        }
+    }
+
+    /// A node said whether it takes new sessions: with the answer to a probe, or to an opening.
+    pub fn handle_willing(&mut self, id: NodeId, willing: bool, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.handle_willing(willing, now);
+        }
+    }
+
+    /// The kernel says that no process listens at a node's media port: on its trunk, or on a probe.
+    pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_kernel_error(now);
+        }
+    }
+
+    /// What went in at one canary session of a node came out at the other.
+    pub fn handle_canary_passed(&mut self, id: NodeId, sequence: u64) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_canary_passed(sequence);
+        }
+    }
+
+    /// A node says that both canary sessions are open.
+    pub fn handle_canary_open(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_canary_open(now);
+        }
+    }
+
+    /// A node refused a session since it is full: it takes no more than it has, for now. One that drains refuses them for
+    /// that, and can take what it could.
+    pub fn handle_full(&mut self, id: NodeId, now: Instant) {
+        self.route(now, |router| router.handle_full(id, now));
+    }
+
+    /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer. It
+    /// corrects the capacity that we believe it has, and never beyond its configuration. While it drains that stands.
+    pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
+        self.route(now, |router| router.handle_load(id, permille, now));
+    }
+
+    /// An agent's word on its node. That the process is gone marks the node down at once; the others take that back, and let
+    /// rooms go or come.
+    pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
+        self.route(now, |router| router.handle_agent_word(id, word, now));
+    }
+
+    /// No agent speaks for the node any more: nothing that it said counts.
+    pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_agent(true, now);
+        }
+        self.route(now, |router| router.decide_drain(id, |node| node.leaving = false, now));
+    }
+
+    /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
+    pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
+        self.nodes.start_failed(id, NotStarted::Hook, now, &mut self.effects);
+    }
+
+    /// Whether our own uplink is doubted: most nodes fell silent at once.
+    pub fn doubts_uplink(&self) -> bool {
+        self.nodes.doubts_uplink()
+    }
+
+    /// How many nodes could be added now.
+    pub fn vacancies(&self, now: Instant) -> usize {
+        self.nodes.vacancies(now)
+    }
+
+    /// The zone of this name in a region. A new one takes the number of a zone without nodes, or the next; a node is to take
+    /// it at once.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchRegion`].
+    pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
+        self.nodes.zone(name, region)
+    }
+
+    /// The region that this gateway is in.
+    pub fn home(&self) -> RegionId {
+        self.nodes.home()
+    }
+
+    /// Every node, and the zone that it is in.
+    pub fn zones_of_nodes(&self) -> impl Iterator<Item = (NodeId, ZoneId)> {
+        self.nodes.iter().map(|node| (node.id, node.settings.zone))
+    }
+
+    /// The zones, by their numbers.
+    pub fn zones(&self) -> &[Zone] {
+        self.nodes.zones()
+    }
+
+    /// Adds a node, as a new incarnation. It takes rooms once it answered, as one that came back does: Wary at first. One that
+    /// its hook starts is Cold.
+    ///
+    /// # Errors
+    /// [`Impossible::NoRoomForNodes`]: there are as many as there may be, with those that are still leaving and those that
+    /// left within the last 10 s.
+    pub fn handle_node_added(
+        &mut self,
+        settings: NodeSettings,
+        now: Instant,
+    ) -> Result<NodeId, Impossible> {
+        self.route(now, |router| router.handle_node_added(settings, now))
+    }
+
+    /// A node that was just added replaces one that is about to go, as a node whose key or address changed does: an operator's
+    /// drain or eject of the old one holds for it.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_takes_place(
+        &mut self,
+        new: NodeId,
+        old: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_takes_place(new, old, now))
+    }
+
+    /// A node that was just added is the machine of another one, by its new name: what that one carries still is taken of the
+    /// capacity of both.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
+        self.router().handle_same_machine(new, old)
+    }
+
+    /// A node has another capacity, zone of its region, role, hook or canary from now on. Nothing leaves it for that; where
+    /// it can take less than it carries, only reserves go.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_node_changed(
+        &mut self,
+        id: NodeId,
+        settings: NodeSettings,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_node_changed(id, settings, now))
+    }
+
+    /// A node is to go: it is drained, by a deadline if there is one, whoever else wants it to take rooms. When it is empty it
+    /// is forgotten, by [`Output::Forget`]. A drain that is under way goes on, unless there is a new deadline.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_node_removed(
+        &mut self,
+        id: NodeId,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_node_removed(id, within, now))
+    }
+
+    /// A node that was to go stays after all, and takes rooms again unless it drains for another reason.
+    ///
+    /// # Errors
+    /// Where it is gone, or was not to go.
+    pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_node_kept(id, now))
+    }
+
+    /// A node takes no new rooms, and those it has move, within the time given if they fit elsewhere by then; or it takes
+    /// them again. Rooms that fit nowhere else stay until they do. [`Event::Drained`] tells how many are left at the
+    /// deadline, or that none is.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`]; where it is to take rooms, [`Impossible::NodeLeaves`] if it is to go, and
+    /// [`Impossible::NodeDrains`] if it wishes to be drained itself.
+    pub fn handle_drain_within(
+        &mut self,
+        node: NodeId,
+        draining: bool,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_drain_within(node, draining, within, now))
+    }
+
+    /// As [`handle_drain_within`](Gateway::handle_drain_within), without a deadline.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_drain(
+        &mut self,
+        node: NodeId,
+        draining: bool,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.handle_drain_within(node, draining, None, now)
+    }
+
+    /// All nodes of a region are drained, and those that are added there later; or they take rooms again, but for those that
+    /// wish to be drained themselves.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchRegion`].
+    pub fn handle_drain_region(
+        &mut self,
+        region: RegionId,
+        draining: bool,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_drain_region(region, draining, within, now))
+    }
+
+    /// Whether rooms go back to a region by themselves, or to any of them.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchRegion`].
+    pub fn handle_fail_back(
+        &mut self,
+        region: Option<RegionId>,
+        fail_back: FailBack,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.router().handle_fail_back(region, fail_back, now)
+    }
+
+    /// An operator says that the node is dead: its rooms leave it at once, and it stays Down until it is
+    /// [let back](Gateway::handle_return).
+    ///
+    /// # Errors
+    /// Where there is no such node, or it is ejected already.
+    pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+        self.route(now, |router| router.handle_eject(id, now))
+    }
+
+    /// A node that is Down needs to wait no longer: it is Wary as soon as it answers.
+    ///
+    /// # Errors
+    /// Where there is no such node, or it is not Down.
+    pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
+        if node.health() != crate::Health::Down {
+            return Err(Impossible::NotDown);
+        }
+        node.let_back();
+        Ok(())
+    }
+
+    /// Every live session.
+    pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionStanding> {
+        let views = self.views();
+        self.sessions.keys().filter_map(move |id| views.session(*id, now))
+    }
+
+    /// How many live sessions there are.
+    pub fn live(&self) -> usize {
+        self.sessions.live()
+    }
+
+    /// One live session.
+    pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
+        self.views().session(id, now)
+    }
+
+    /// The mode in force for a session, and at how many hops it is open, or is to be.
+    pub fn mode_of(&self, id: SessionId) -> Option<(Mode, usize)> {
+        let session = self.sessions.get(&id)?;
+        Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
+    }
+
+    /// Why a live session is where it is.
+    pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
+        self.views().explain(id, now)
+    }
+
+    /// Every scenario, as it is in force.
+    pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
+        self.settings.scenarios.iter()
+    }
+
+    /// How many rooms stand somewhere.
+    pub fn standing_rooms(&self) -> usize {
+        self.rooms.placed()
+    }
+
+    /// Every room that stands somewhere.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomStanding> {
+        let views = self.views();
+        self.rooms.values().filter(|room| room.is_placed()).map(move |room| views.room(room))
+    }
+
+    /// The room's name.
+    pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
+        self.rooms.get(&room).map(|room| room.name.clone())
+    }
+
+    /// Every move that is under way, by its room. It ends with an [`Event::Moved`] to where it goes, or with an
+    /// [`Event::MoveEnded`].
+    pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
+        self.rooms.moves_under_way()
+    }
+
+    /// Every node, by its id.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
+        let views = self.views();
+        self.nodes.iter().map(move |node| views.node(node))
+    }
+
+    /// Every region, by its number.
+    pub fn regions(&self, now: Instant) -> impl Iterator<Item = RegionStanding> {
+        let views = self.views();
+        self.nodes.regions().map(move |id| views.region(id, now))
+    }
+
+    /// How many questions about offers are not answered yet.
+    pub fn offers_asked(&self) -> usize {
+        self.questions.in_flight().filter(|asked| asked.about.is_of_offer()).count()
+    }
+
+    /// Whether new sessions are admitted.
+    pub fn is_admitting(&self) -> bool {
+        !self.shutting_down
+    }
+
+    /// How much is kept now. It looks at every session and room.
+    pub fn kept(&self) -> Kept {
+        let judged = self.revised.values().map(revising::Revised::known).max().unwrap_or(0);
+        let views = self.views().kept();
+        Kept {
+            rooms_listed: self.rooms.most_listed().max(self.questions.most_rerouted()),
+            sessions_listed: [
+                self.capacity.reduced(),
+                self.quality.silent(),
+                self.sessions.most_ticked(),
+                judged,
+            ]
+            .into_iter()
+            .max()
+            .unwrap_or(0),
+            asks: self.questions.in_flight().len(),
+            ballots: self.quality.ballots(),
+            timers: self.effects.timers().standing().len(),
+            ..views
+        }
+    }
 }
 
 #[cfg(test)]

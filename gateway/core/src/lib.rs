@@ -7,39 +7,31 @@
 mod alike;
 mod ask;
 mod board;
-mod breaker;
 mod capacity;
 mod cohort;
-mod detector;
 mod effects;
 mod event;
 mod few;
 mod flow;
 pub mod forward;
 mod gateway;
-mod gauge;
 mod id;
 mod judge;
 mod ladder;
-mod ledger;
 mod measure;
 mod mode;
-mod node;
 mod nodes;
 mod offer;
-mod pace;
-mod place;
 mod policy;
 mod quality;
 mod registry;
 mod rollout;
-mod room;
 mod rooms;
 mod route;
-mod session;
 mod sessions;
 mod settings;
 mod timer;
+mod views;
 mod walk;
 
 pub use ask::{
@@ -47,32 +39,35 @@ pub use ask::{
     Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
-pub use breaker::BreakerState;
-pub use detector::Stamp;
+pub use capacity::BreakerState;
+pub use effects::Output;
 pub use event::{
     Cause, CloseReason, Event, Guard, Health, ModeChange, NotStarted, Outcome, Start, Strike,
     Witness,
 };
 pub use flow::Flow;
-pub use gateway::{
-    AgentWord, Candidate, Cohort, Explanation, FailBack, Gateway, HIDDEN_MAX, Heading, Impossible,
-    Kept, MoveOutcome, MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine,
-    RegionStanding, RoomStanding, Said, SessionStanding, WATCH_EVERY, Why, names_one_apart,
-};
+pub use gateway::{Cohort, Gateway, HIDDEN_MAX, Impossible, WATCH_EVERY};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use judge::{Breach, Count, Figure, Judging};
 pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
+pub use nodes::{AgentWord, Stamp};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,
 };
+pub use policy::{Quarantine, Said};
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rollout::{Arm, Canary, Revision, Revisions};
+pub use rooms::{FailBack, MoveOutcome, MoveRecord, MoveUnderWay, NotOpened, names_one_apart};
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,
+};
+pub use views::{
+    Candidate, Explanation, Heading, Kept, NodeStanding, RegionStanding, RoomStanding,
+    SessionStanding, Why,
 };
 pub use walk::{Heard, Pace, Stage, Turn, Walk};

@@ -1,52 +1,72 @@
-//! The nodes, each in a slot: its number, by which the board and every table of nodes know it. A slot that its node left is
-//! taken again by another.
+//! Nodes: which there are, how they fare, and what packets see of them.
+
+mod detector;
+mod list;
+mod node;
+mod pace;
+mod uplink;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::node::Node;
-use crate::pace::Pace;
-use crate::{Board, Limits, NodeId, RegionId};
+use detector::Finding;
+pub(crate) use detector::Since;
+pub use detector::Stamp;
+pub(crate) use node::{Change, Node};
+pub(crate) use pace::{ANSWERED_IN_TIME, Class, Pace, Turn};
+pub use watch::AgentWord;
+pub(crate) use watch::NodeChange;
 
-/// A slot that its node left is not taken again for so long: by then whatever was asked or said of that node has come.
+use crate::{Board, Hop, Limits, NodeId, RegionId, Settings, Timings, Zone};
+
+/// A slot that its node left is not taken again for so long: by then all late answers about that node have come.
 const RESTS: Duration = Duration::from_secs(10);
 
-/// Slots, most of them with a node.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     slots: Vec<Option<Node>>,
-    /// Those without one, and since when; the first of them was left first.
+    /// Slots without a node, and since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
-    /// So many there may be.
-    slots_max: usize,
-    pub(crate) board: Arc<Board>,
-    /// How many sessions each opens at a time, by its number.
-    pub(crate) paces: Vec<Pace>,
-    /// Regions that an operator drains, with nodes that come there later.
-    pub(crate) drained: BTreeSet<RegionId>,
-    pub(crate) next_probe: u64,
-    pub(crate) last_watch: Option<Instant>,
-    /// Whether we or a worker came late to the last watch.
-    pub(crate) stalled: bool,
-    /// Whether our own uplink is doubted.
-    pub(crate) uplink_doubted: bool,
-    /// When no node at all was heard last, while it was doubted.
-    pub(crate) nobody_heard: Option<Instant>,
+    board: Arc<Board>,
+    /// How many sessions each node opens at a time, by slot.
+    paces: Vec<Pace>,
+    home: RegionId,
+    regions: usize,
+    zones: Vec<Zone>,
+    timings: Timings,
+    limits: Limits,
+    /// Regions that an operator drains; nodes that are added there drain too.
+    drained: BTreeSet<RegionId>,
+    next_probe: u64,
+    last_watch: Option<Instant>,
+    /// Whether control or a worker was late for the last watch.
+    stalled: bool,
+    uplink_doubted: bool,
+    /// When no node at all was heard last, while the uplink was doubted.
+    nobody_heard: Option<Instant>,
     /// Regions in which a node fell silent just now, and when.
-    pub(crate) fell: BTreeMap<RegionId, Instant>,
+    fell: BTreeMap<RegionId, Instant>,
+    /// No node is started any more.
+    shutting_down: bool,
 }
 
 impl Nodes {
-    pub(crate) fn new(nodes: Vec<Node>, limits: &Limits) -> Nodes {
-        let slots_max = limits.nodes_max;
-        Nodes {
-            board: Arc::new(Board::with_room(nodes.len(), slots_max)),
-            paces: nodes.iter().map(|_| Pace::new(limits.openings_at_once)).collect(),
-            slots: nodes.into_iter().map(Some).collect(),
+    /// All nodes are Up until evidence says otherwise; those that a hook starts are Cold.
+    pub(crate) fn new(settings: &mut Settings, now: Instant) -> Nodes {
+        let Settings { home, timings, limits, .. } = *settings;
+        let mut nodes = Nodes {
+            slots: Vec::new(),
             free: VecDeque::new(),
-            slots_max,
+            board: Arc::new(Board::with_room(settings.nodes.len(), limits.nodes_max)),
+            paces: settings.nodes.iter().map(|_| Pace::new(limits.openings_at_once)).collect(),
+            home,
+            regions: settings.regions.len(),
+            zones: std::mem::take(&mut settings.zones),
+            timings,
+            limits,
             drained: BTreeSet::new(),
             next_probe: 1,
             last_watch: None,
@@ -54,15 +74,29 @@ impl Nodes {
             uplink_doubted: false,
             nobody_heard: None,
             fell: BTreeMap::new(),
+            shutting_down: false,
+        };
+        for (at, node) in settings.nodes.iter().enumerate() {
+            let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
+            let node = Node::new(id, node.clone(), distance, timings, now);
+            if node.health() == crate::Health::Cold {
+                nodes.board.condemn(id, now);
+            }
+            nodes.slots.push(Some(node));
         }
+        nodes
     }
 
-    /// The slot that the next node takes, if there is one: one that rested, or else a new one.
-    pub(crate) fn next_slot(&self, now: Instant) -> Option<NodeId> {
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// The slot that the next node takes: one that rested, or else a new one.
+    fn next_slot(&self, now: Instant) -> Option<NodeId> {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         match self.free.front() {
             Some((slot, since)) if rested(*since) => Some(*slot),
-            _ if self.slots.len() < self.slots_max => Some(NodeId(self.slots.len() as u32)),
+            _ if self.slots.len() < self.limits.nodes_max => Some(NodeId(self.slots.len() as u32)),
             _ => None,
         }
     }
@@ -71,11 +105,11 @@ impl Nodes {
     pub(crate) fn vacancies(&self, now: Instant) -> usize {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         let free = self.free.iter().filter(|(_, since)| rested(*since)).count();
-        free + self.slots_max.saturating_sub(self.slots.len())
+        free + self.limits.nodes_max.saturating_sub(self.slots.len())
     }
 
     /// The node takes its [slot](Nodes::next_slot).
-    pub(crate) fn put(&mut self, node: Node) {
+    fn put(&mut self, node: Node) {
         let place = node.id.0 as usize;
         self.free.retain(|(slot, _)| *slot != node.id);
         if place == self.slots.len() {
@@ -85,22 +119,15 @@ impl Nodes {
         }
     }
 
-    /// The node leaves its slot.
-    pub(crate) fn forget(&mut self, id: NodeId, now: Instant) {
-        if self.slots.get_mut(id.0 as usize).and_then(Option::take).is_some() {
-            self.free.push_back((id, now));
-        }
+    pub(crate) fn get(&self, id: NodeId) -> Option<&Node> {
+        self.slots.get(id.0 as usize)?.as_ref()
     }
 
-    pub(crate) fn get(&self, place: usize) -> Option<&Node> {
-        self.slots.get(place)?.as_ref()
+    pub(crate) fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 
-    pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut Node> {
-        self.slots.get_mut(place)?.as_mut()
-    }
-
-    /// Those that are there, in the order of their numbers.
+    /// In the order of their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
         self.slots.iter().flatten()
     }
@@ -109,28 +136,62 @@ impl Nodes {
         self.slots.iter_mut().flatten()
     }
 
-    /// How many are there.
     pub(crate) fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// How many slots there are, with a node or without.
+    /// Slots with a node or without.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
-}
 
-/// Of a node that is known to be there: it carries something, or was just looked at.
-impl Index<usize> for Nodes {
-    type Output = Node;
+    pub(crate) fn pace(&self, id: NodeId) -> &Pace {
+        &self.paces[id.0 as usize]
+    }
 
-    fn index(&self, place: usize) -> &Node {
-        self.get(place).expect("who has the number of a node that left looks it up")
+    pub(crate) fn pace_mut(&mut self, id: NodeId) -> &mut Pace {
+        &mut self.paces[id.0 as usize]
+    }
+
+    pub(crate) fn paces(&self) -> impl Iterator<Item = &Pace> {
+        self.paces.iter()
+    }
+
+    /// Nodes where as many sessions wait already as are opened at a time.
+    pub(crate) fn busy(&self) -> Vec<NodeId> {
+        self.iter().map(|node| node.id).filter(|id| self.pace(*id).is_busy()).collect()
+    }
+
+    pub(crate) fn hops(&self, nodes: &[NodeId]) -> Vec<Hop> {
+        nodes.iter().filter_map(|&node| self.get(node)).map(Node::hop).collect()
+    }
+
+    pub(crate) fn is_up(&self, hop: Hop) -> bool {
+        self.board.is_up(hop.node, hop.incarnation)
+    }
+
+    /// Home for a node that is gone: nothing leads there.
+    pub(crate) fn region_of(&self, node: NodeId) -> RegionId {
+        let zone = self.get(node).map(|node| node.settings.zone);
+        zone.map_or(self.home, |zone| self.zones[zone.0 as usize].region)
+    }
+
+    pub(crate) fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
+        self.iter().filter(move |node| self.region_of(node.id) == region)
     }
 }
 
-impl IndexMut<usize> for Nodes {
-    fn index_mut(&mut self, place: usize) -> &mut Node {
-        self.get_mut(place).expect("who has the number of a node that left looks it up")
+/// For a node that is known to be there: it carries something, or was just looked at.
+impl Index<NodeId> for Nodes {
+    type Output = Node;
+
+    fn index(&self, id: NodeId) -> &Node {
+        self.get(id).expect("the number of a node that left is looked up with `get`")
+    }
+}
+
+impl IndexMut<NodeId> for Nodes {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node {
+        self.get_mut(id).expect("the number of a node that left is looked up with `get`")
     }
 }

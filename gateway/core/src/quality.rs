@@ -1,19 +1,101 @@
-//! What sessions hear, and what rooms say of nodes.
+//! Quality: media flows that end, nodes that lose more than their siblings, and plans of sessions.
+
+mod cohorts;
+mod flows;
+mod plans;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use crate::gateway::cohorts::Ballots;
-use crate::ladder::Climb;
-use crate::{Arm, PolicyName, RoomId, SessionId};
+pub(crate) use plans::Replans;
+
+use crate::cohort::Ballot;
+use crate::ladder::{Climb, Look};
+use crate::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
+
+/// Sessions in one question; more follow with the next tick.
+const SESSIONS_PER_ASK: usize = 4_096;
+
+/// Sessions that are passed over for one question to a canary, most of which are not in its cohort.
+const SESSIONS_PASSED: usize = 16_384;
 
 #[derive(Default, Debug)]
 pub(crate) struct Quality {
     /// Sessions that hear nothing any more, though they did steadily.
-    pub(crate) silent: BTreeSet<(RoomId, SessionId)>,
-    /// What rooms say of nodes.
-    pub(crate) ballots: Ballots,
-    /// Where the next batch of a degradation policy starts.
-    pub(crate) tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
+    silent: BTreeSet<(RoomId, SessionId)>,
+    /// Votes of rooms about nodes, by scenario: only rooms of one scenario are compared.
+    ballots: BTreeMap<(NodeId, std::sync::Arc<str>), Ballot>,
+    /// Where the next question to a degradation policy begins.
+    tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     /// Sessions on the native ladder.
-    pub(crate) climbs: BTreeMap<SessionId, Climb>,
+    climbs: BTreeMap<SessionId, Climb>,
+}
+
+impl Quality {
+    pub(crate) fn forget_session(&mut self, room: RoomId, session: SessionId) {
+        self.silent.remove(&(room, session));
+        self.climbs.remove(&session);
+    }
+
+    pub(crate) fn forget_node(&mut self, id: NodeId) {
+        self.ballots.retain(|(node, _), _| *node != id);
+    }
+
+    pub(crate) fn silent(&self) -> usize {
+        self.silent.len()
+    }
+
+    pub(crate) fn ballots(&self) -> usize {
+        self.ballots.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ballot_of(&mut self, node: NodeId, scenario: &str) -> &mut Ballot {
+        self.ballots.entry((node, scenario.into())).or_default()
+    }
+
+    /// The next sessions, of `ours`, that an arm of a degradation policy is asked about.
+    pub(crate) fn next_ticked(
+        &mut self,
+        cursor: (PolicyName, Arm),
+        ours: &BTreeSet<SessionId>,
+        asks: impl Fn(SessionId) -> bool,
+    ) -> Vec<SessionId> {
+        let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
+        let (mut ids, mut next) = (Vec::new(), SessionId(0));
+        for (passed, id) in ours.range(from..).enumerate() {
+            if ids.len() == SESSIONS_PER_ASK || passed == SESSIONS_PASSED {
+                next = *id;
+                break;
+            }
+            if asks(*id) {
+                ids.push(*id);
+            }
+        }
+        self.tick_cursors.insert(cursor, next);
+        ids
+    }
+
+    pub(crate) fn restart_ticks(&mut self, policy: &PolicyName, arm: Arm) {
+        self.tick_cursors.remove(&(policy.clone(), arm));
+    }
+
+    pub(crate) fn climbs_any(&self) -> bool {
+        !self.climbs.is_empty()
+    }
+
+    /// The policy answers about the session again.
+    pub(crate) fn leave_ladder(&mut self, session: SessionId) {
+        self.climbs.remove(&session);
+    }
+
+    /// The next action of the native ladder.
+    pub(crate) fn climb(
+        &mut self,
+        session: SessionId,
+        look: Look,
+        now: Instant,
+    ) -> Option<(Op, u64)> {
+        self.climbs.entry(session).or_insert_with(|| Climb::begin(now)).step(look, now)
+    }
 }

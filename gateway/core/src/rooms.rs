@@ -1,4 +1,18 @@
-//! Rooms and their routes.
+//! Rooms: what is placed and moved together, and the route that its sessions share.
+
+mod calls;
+mod drain;
+mod failback;
+mod failover;
+mod modes;
+mod moves;
+mod offers;
+mod openings;
+mod placement;
+mod reroutes;
+mod room;
+mod routes;
+mod shares;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,54 +20,62 @@ use std::ops::Index;
 use std::sync::Arc;
 use std::time::Instant;
 
+use calls::Call;
+pub use calls::names_one_apart;
+use drain::Drain;
+pub use failback::FailBack;
+use failover::Herd;
+pub use moves::{MoveOutcome, MoveRecord, MoveUnderWay};
+pub use openings::NotOpened;
+pub(crate) use room::{Founding, Pending, Room, Stranded};
+
+pub(crate) use routes::WEIGH_EVERY;
+
 use crate::alike::Alike;
+use crate::capacity::Capacity;
+use crate::effects::{Effects, Notice};
 use crate::few::FewSet;
-use crate::gateway::calls::Call;
-use crate::gateway::draining::Drain;
-use crate::gateway::failing::Herd;
-use crate::room::{Room, Stranded};
-use crate::{Decider, FailBack, Hop, NodeId, RoomId};
+use crate::nodes::Nodes;
+use crate::sessions::{Phase, Sessions};
+use crate::{CloseReason, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId, Settings};
 
 #[derive(Debug)]
 pub(crate) struct Rooms {
-    pub(crate) all: BTreeMap<RoomId, Box<Room>>,
-    pub(crate) next: u64,
-    pub(crate) by_name: BTreeMap<Arc<str>, RoomId>,
+    all: BTreeMap<RoomId, Box<Room>>,
+    next: u64,
+    by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls whose sessions are rooms of their own, by name.
-    pub(crate) calls: BTreeMap<Arc<str>, Call>,
-    /// Rooms that have still to take what their scenarios say now.
-    pub(crate) changing: BTreeSet<RoomId>,
-    /// Rooms that stand somewhere.
-    pub(crate) placed: usize,
-    /// Rooms whose route leads to a node, in force or under way, by the node's number.
-    pub(crate) at: Vec<BTreeSet<RoomId>>,
+    calls: BTreeMap<Arc<str>, Call>,
+    /// Rooms that have still to take the changed settings of their scenarios.
+    changing: BTreeSet<RoomId>,
+    placed: usize,
+    /// Rooms whose route leads to a node, in force or pending, by the node's number.
+    at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, as long as some have still to go on without it.
-    pub(crate) herd: Option<Herd>,
-    /// Rooms without a usable hop: how often each was looked at in vain, its priority, its id.
-    pub(crate) stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
-    /// The last of them that was looked at, where the next look begins behind it.
-    pub(crate) rescued_last: Option<(u32, Reverse<i64>, RoomId)>,
-    /// Rooms without a usable hop wait until a node has opened more of others.
-    pub(crate) paced: bool,
+    herd: Option<Herd>,
+    /// Rooms without a usable hop: how often each was tried in vain, its priority, its id.
+    stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
+    /// The next rescue begins behind it.
+    rescued_last: Option<(u32, Reverse<i64>, RoomId)>,
+    /// Stranded rooms wait until a node has opened more sessions of others.
+    paced: bool,
     /// Rooms that would be stranded by the death of their node.
-    pub(crate) unreserved: BTreeSet<RoomId>,
-    /// The last of them that was weighed again.
-    pub(crate) weighed_last: RoomId,
+    unreserved: BTreeSet<RoomId>,
+    weighed_last: RoomId,
     /// Whether rooms go back there, by the region's number.
-    pub(crate) fail_backs: Vec<FailBack>,
-    /// Rooms that stand elsewhere than they natively would, and nobody meant it.
-    pub(crate) away: BTreeSet<RoomId>,
-    /// The last of them that went back, or was looked at.
-    pub(crate) failed_back_last: RoomId,
-    /// Nodes that are being drained.
-    pub(crate) drains: BTreeMap<NodeId, Drain>,
-    /// Rooms that left last a node that loses more than others.
-    pub(crate) leave_cursors: BTreeMap<NodeId, RoomId>,
-    pub(crate) deciders: Alike<Decider>,
+    fail_backs: Vec<FailBack>,
+    /// Rooms that stand elsewhere than they natively would, though no policy or person chose it.
+    away: BTreeSet<RoomId>,
+    failed_back_last: RoomId,
+    drains: BTreeMap<NodeId, Drain>,
+    /// The room that left last, by node that loses more than others.
+    leave_cursors: BTreeMap<NodeId, RoomId>,
+    deciders: Alike<Decider>,
+    started: Instant,
 }
 
 impl Rooms {
-    pub(crate) fn new(nodes: usize, regions: usize) -> Rooms {
+    pub(crate) fn new(settings: &Settings, now: Instant) -> Rooms {
         Rooms {
             all: BTreeMap::new(),
             next: 1,
@@ -61,19 +83,20 @@ impl Rooms {
             calls: BTreeMap::new(),
             changing: BTreeSet::new(),
             placed: 0,
-            at: vec![BTreeSet::new(); nodes],
+            at: vec![BTreeSet::new(); settings.nodes.len()],
             herd: None,
             stranded: BTreeSet::new(),
             rescued_last: None,
             paced: false,
             unreserved: BTreeSet::new(),
             weighed_last: RoomId(0),
-            fail_backs: vec![FailBack::default(); regions],
+            fail_backs: vec![FailBack::default(); settings.regions.len()],
             away: BTreeSet::new(),
             failed_back_last: RoomId(0),
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
             deciders: Alike::default(),
+            started: now,
         }
     }
 
@@ -93,20 +116,63 @@ impl Rooms {
         self.all.values().map(|room| &**room)
     }
 
-    pub(crate) fn set_placed_by(&mut self, id: RoomId, by: Decider) {
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Rooms that stand somewhere.
+    pub(crate) fn placed(&self) -> usize {
+        self.placed
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<(&Arc<str>, RoomId)> {
+        self.by_name.get_key_value(name).map(|(name, id)| (name, *id))
+    }
+
+    pub(crate) fn away_from(&self, region: RegionId) -> usize {
+        let of_it = |id: &&RoomId| self.get(id).is_some_and(|room| room.region == region);
+        self.away.iter().filter(of_it).count()
+    }
+
+    pub(crate) fn fail_back(&self, region: RegionId) -> FailBack {
+        self.fail_backs[region.0 as usize]
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(crate) fn drains(&self) -> usize {
+        self.drains.len()
+    }
+
+    /// Entries of the longest list of rooms.
+    pub(crate) fn most_listed(&self) -> usize {
+        let lists = [
+            self.by_name.len(),
+            self.changing.len(),
+            self.stranded.len(),
+            self.unreserved.len(),
+            self.away.len(),
+            self.herd.as_ref().map_or(0, |herd| herd.rooms.len()),
+        ];
+        lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
+    }
+
+    fn set_placed_by(&mut self, id: RoomId, by: Decider) {
         if let Some(room) = self.all.get_mut(&id) {
             room.placed_by = self.deciders.share(by);
         }
     }
 
-    pub(crate) fn strand(&mut self, id: RoomId, lost: Hop, since: Instant) {
+    fn strand(&mut self, id: RoomId, lost: Hop, since: Instant) {
         if let Some(room) = self.all.get_mut(&id) {
             room.stranded = Some(Stranded { lost, since, attempts: 0 });
             self.stranded.insert((0, Reverse(room.priority), id));
         }
     }
 
-    pub(crate) fn unstrand(&mut self, id: RoomId) {
+    fn unstrand(&mut self, id: RoomId) {
         if let Some(room) = self.all.get_mut(&id)
             && let Some(Stranded { attempts, .. }) = room.stranded.take()
         {
@@ -115,7 +181,7 @@ impl Rooms {
     }
 
     /// Rooms that were tried less often go first.
-    pub(crate) fn count_attempt(&mut self, id: RoomId) {
+    fn count_attempt(&mut self, id: RoomId) {
         if let Some(room) = self.all.get_mut(&id)
             && let Some(Stranded { attempts, .. }) = &mut room.stranded
         {
@@ -126,7 +192,7 @@ impl Rooms {
     }
 
     /// Lists the room under every node that its route leads to, in force or pending.
-    pub(crate) fn list(&mut self, id: RoomId) {
+    fn list(&mut self, id: RoomId) {
         let Some(room) = self.all.get_mut(&id) else {
             return;
         };
@@ -146,8 +212,20 @@ impl Rooms {
         room.listed = nodes;
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
+    /// The name of the room; its number if it is gone.
+    pub(crate) fn name_of(&self, room: RoomId) -> Arc<str> {
+        let name = self.get(&room).map(|room| Arc::clone(&room.name));
+        name.unwrap_or_else(|| room.to_string().into())
+    }
+
+    /// Whether rooms without a hop wait for nothing but their turn: rooms of newcomers come after them.
+    pub(crate) fn stranded_go_first(&self) -> bool {
+        self.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
+    }
+
+    /// Whether stranded rooms wait for a turn of theirs.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.paced
     }
 }
 
@@ -158,3 +236,82 @@ impl Index<&RoomId> for Rooms {
         &self.all[id]
     }
 }
+
+/// Opens, places and moves rooms and their sessions, over the state that this takes.
+pub(crate) struct Router<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) rooms: &'a mut Rooms,
+    pub(crate) nodes: &'a mut Nodes,
+    pub(crate) capacity: &'a mut Capacity,
+    pub(crate) effects: &'a mut Effects,
+}
+
+impl Router<'_> {
+    /// The hop that the room's packets take now.
+    pub(crate) fn stands_at(&self, id: RoomId) -> Option<Hop> {
+        self.rooms.get(&id)?.stands_at(self.nodes.board())
+    }
+
+    fn sessions_of(&self, id: RoomId) -> Vec<SessionId> {
+        self.rooms.get(&id).map_or_else(Vec::new, |room| room.sessions.iter().copied().collect())
+    }
+
+    fn sessions_from(&self, id: RoomId, phase: Phase) -> Vec<SessionId> {
+        let mut sessions = self.sessions_of(id);
+        sessions.retain(|id| self.sessions.get(id).is_some_and(|it| it.phase >= phase));
+        sessions
+    }
+
+    /// Those of its sessions that may send.
+    pub(crate) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
+        self.sessions_from(id, Phase::Live)
+    }
+
+    fn room_kbps(&self, id: RoomId) -> u64 {
+        let sessions = self.sessions_from(id, Phase::Placing);
+        sessions.iter().map(|id| self.sessions[id].kbps()).sum()
+    }
+
+    fn scenario_of(&self, room: &Room) -> Option<&Scenario> {
+        self.settings.scenarios.get(&room.scenario)
+    }
+
+    /// The region where the room stands, or stood before its node died.
+    pub(crate) fn region_of_room(&self, id: RoomId) -> Option<RegionId> {
+        let room = self.rooms.get(&id)?;
+        let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
+        Some(self.nodes.region_of(on))
+    }
+
+    fn want_reroute(&mut self, id: RoomId) {
+        self.effects.notice(Notice::Reroute(id));
+    }
+
+    /// Closes those of the sessions whose rooms do not wait for a node to start.
+    pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
+        sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
+        for session in sessions {
+            self.close(session, CloseReason::Silent, now);
+        }
+    }
+
+    pub(crate) fn weigh_breakers(&mut self, now: Instant) {
+        if self.capacity.weigh_breakers(self.nodes, now, self.effects) {
+            self.want_reroute_of_short_rooms();
+        }
+    }
+
+    /// A node may take spares again: rooms that have too few are looked at.
+    pub(crate) fn want_reroute_of_short_rooms(&mut self) {
+        let short =
+            |room: &&Room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares);
+        let short: Vec<RoomId> = self.rooms.values().filter(short).map(|room| room.id).collect();
+        for room in short {
+            self.want_reroute(room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

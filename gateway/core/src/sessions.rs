@@ -1,28 +1,35 @@
 //! Sessions from their offer to their end.
 
+mod session;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Index, RangeBounds};
-use std::time::Duration;
+use std::ops::{Bound, Index, RangeBounds};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) use session::{Leg, Opening, Phase, Session, WHOLE, Wanted};
 
 use crate::alike::Alike;
-use crate::session::{Session, Wanted};
-use crate::{PolicyName, SessionId};
+use crate::{Decider, PolicyName, SessionId};
+
+/// Sessions that are looked at together for silence, 20,000 a second: as often as workers report of so many.
+const SWEPT_AT_ONCE: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    pub(crate) all: BTreeMap<SessionId, Box<Session>>,
-    pub(crate) next: u64,
-    /// How many are live.
-    pub(crate) live: usize,
-    pub(crate) wants: Alike<Wanted>,
+    all: BTreeMap<SessionId, Box<Session>>,
+    next: u64,
+    live: usize,
+    wants: Alike<Wanted>,
+    deciders: Alike<Decider>,
     /// The last session that was looked at for silence.
-    pub(crate) swept_last: SessionId,
-    /// How old the last word on a session may be.
-    pub(crate) told_within: Duration,
-    /// Live sessions that a degradation policy is asked about.
-    pub(crate) ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
+    swept_last: SessionId,
+    /// How old the last report of workers on a session may be.
+    told_within: Duration,
+    /// Live sessions by the degradation policy that is asked about them.
+    ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
     /// Jitter of retry times.
-    pub(crate) rng: fastrand::Rng,
+    rng: fastrand::Rng,
 }
 
 impl Sessions {
@@ -32,11 +39,98 @@ impl Sessions {
             next: 1,
             live: 0,
             wants: Alike::default(),
+            deciders: Alike::default(),
             swept_last: SessionId(0),
             told_within: Duration::ZERO,
             ticked: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(0),
         }
+    }
+
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.rng = fastrand::Rng::with_seed(seed);
+    }
+
+    /// Up to twice as long, so that clients that are refused together do not come back together.
+    pub(crate) fn jittered(&mut self, wait: Duration) -> Duration {
+        wait.saturating_add(wait.mul_f64(self.rng.f64()))
+    }
+
+    pub(crate) fn next_id(&self) -> SessionId {
+        SessionId(self.next)
+    }
+
+    pub(crate) fn wanted(&mut self, wanted: Wanted) -> Arc<Wanted> {
+        self.wants.share(wanted)
+    }
+
+    pub(crate) fn decider(&mut self, by: Decider) -> Arc<Decider> {
+        self.deciders.share(by)
+    }
+
+    /// The session has the [next number](Sessions::next_id).
+    pub(crate) fn insert(&mut self, session: Session) {
+        self.next += 1;
+        self.all.insert(session.id, Box::new(session));
+    }
+
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
+        let session = self.all.remove(&id)?;
+        if session.phase == Phase::Live {
+            self.live -= 1;
+            self.ticked.values_mut().for_each(|ours| _ = ours.remove(&id));
+        }
+        Some(session)
+    }
+
+    /// The session is live, and the policy is asked about it from now on.
+    pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
+        if let Some(session) = self.all.get_mut(&id) {
+            session.phase = Phase::Live;
+            self.live += 1;
+            if let Some(policy) = ticks {
+                self.ticked.entry(policy).or_default().insert(id);
+            }
+        }
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(crate) fn ticked(&self, policy: &PolicyName) -> Option<&BTreeSet<SessionId>> {
+        self.ticked.get(policy)
+    }
+
+    /// The most sessions that one degradation policy is asked about.
+    pub(crate) fn most_ticked(&self) -> usize {
+        self.ticked.values().map(BTreeSet::len).max().unwrap_or(0)
+    }
+
+    pub(crate) fn told_within(&self) -> Duration {
+        self.told_within
+    }
+
+    pub(crate) fn set_told_within(&mut self, within: Duration) {
+        self.told_within = within;
+    }
+
+    /// The next sessions to be looked at for silence: those that are silent, and where the sweep goes on.
+    pub(crate) fn sweep(&self, now: Instant) -> (Vec<SessionId>, Option<SessionId>) {
+        let after = (Bound::Excluded(self.swept_last), Bound::Unbounded);
+        let turn: Vec<&Session> =
+            self.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| session).collect();
+        let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
+        let silent = turn.into_iter().filter(|session| session.is_silent(now, self.told_within));
+        (silent.map(|session| session.id).collect(), goes_on)
+    }
+
+    pub(crate) fn swept_last(&self) -> SessionId {
+        self.swept_last
+    }
+
+    pub(crate) fn set_swept_last(&mut self, last: SessionId) {
+        self.swept_last = last;
     }
 
     pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
-use super::asking::{About, Asked};
 use crate::judge::{Bad, Conduct, Count, Judge, Newcomer};
+use crate::policy::{About, Asked};
 use crate::rollout::unit;
-use crate::room::Room;
-use crate::session::Session;
+use crate::rooms::Room;
+use crate::sessions::Session;
 use crate::timer::Timer;
 use crate::{
     Arm, AskId, Breach, Event, Figure, Heard, Hook, Metric, Outcome, PolicyName, Revision,
@@ -101,7 +101,7 @@ impl Gateway {
             self.ask_again(policy, Arm::Standing, at);
         }
         if had != has {
-            self.quality.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+            self.quality.restart_ticks(policy, Arm::Canary);
         }
         self.reroute_others(policy, was.as_ref(), at);
     }
@@ -115,8 +115,12 @@ impl Gateway {
         let by = |revisions: &Revisions, id: RoomId| -> Arc<str> {
             Arc::clone(&revisions.of(revisions.arm(id.0)).name)
         };
-        let of_set =
-            |room: &Room| self.scenario_of(room).is_some_and(|scenario| scenario.set == policy.set);
+        let of_set = |room: &Room| {
+            self.settings
+                .scenarios
+                .get(&room.scenario)
+                .is_some_and(|scenario| scenario.set == policy.set)
+        };
         let others: Vec<RoomId> = self
             .rooms
             .values()
@@ -134,11 +138,10 @@ impl Gateway {
     fn ask_again(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
         let of_arm = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
         let ids: Vec<AskId> =
-            self.policy.asks.iter().filter(|(_, asked)| of_arm(asked)).map(|(id, _)| *id).collect();
+            self.questions.in_flight().filter(|it| of_arm(it)).map(|asked| asked.id).collect();
         for id in ids {
             self.effects.cancel(&Timer::AskLate(id));
-            let Some(Asked { policy, arm, about, at: asked, .. }) = self.policy.asks.remove(&id)
-            else {
+            let Some(Asked { policy, arm, about, at: asked, .. }) = self.questions.take(id) else {
                 continue;
             };
             let (session, room) = match about {
@@ -210,7 +213,7 @@ impl Gateway {
 
     /// With each turn of the sweep: sessions up to this one, and their rooms, keep only what somebody still may read.
     pub(super) fn forget_older_states(&mut self, until: Option<SessionId>) {
-        let from = SessionId(self.sessions.swept_last.0.saturating_add(1));
+        let from = SessionId(self.sessions.swept_last().0.saturating_add(1));
         let until = until.unwrap_or(SessionId(u64::MAX));
         if !self.keeps_older || from > until {
             return;
@@ -469,7 +472,10 @@ impl Gateway {
     }
 
     fn is_of(&self, room: &Room, policy: &PolicyName) -> bool {
-        self.scenario_of(room).is_some_and(|scenario| scenario.set == policy.set)
+        self.settings
+            .scenarios
+            .get(&room.scenario)
+            .is_some_and(|scenario| scenario.set == policy.set)
     }
 
     fn belongs(&self, session: &Session, policy: &PolicyName) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::NotOpened;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::session::Leg;
+use crate::sessions::Leg;
 use crate::{Decider, Event, Grant, Hook, Hop, NodeId, Op, Refused, SessionId};
 
 /// A driver that answers after so long; what it was told last, and when.
@@ -170,7 +170,7 @@ fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
         world.offer(&number.to_string());
     }
     assert_eq!(world.opening.len(), 64);
-    let pace = |world: &World, node: NodeId| world.gateway.nodes.paces[node.0 as usize].window();
+    let pace = |world: &World, node: NodeId| world.gateway.nodes.pace(node).window();
     for _ in 0..5 {
         let (session, hop) = world.opening.pop_first().unwrap();
         world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);

@@ -207,7 +207,7 @@ fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
 #[test]
 fn what_an_agent_said_ends_with_it() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
-    let drains = |world: &World| world.gateway.node(A).unwrap().drains();
+    let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     say(&mut world, A, AgentWord::Draining);
     world.pass(ms(1_000));
     assert!(drains(&world));
@@ -232,10 +232,10 @@ fn a_node_that_wanted_to_be_left_and_died_takes_rooms_when_it_is_back() {
     say(&mut world, A, AgentWord::Draining);
     world.kill(A);
     world.pass(ms(1_000));
-    assert!(world.gateway.node(A).unwrap().drains());
+    assert!(world.gateway.nodes.get(A).unwrap().drains());
     world.unmute(A);
     world.pass(ms(5_000));
-    assert!(is_up(&world, A) && world.gateway.node(A).unwrap().takes_rooms());
+    assert!(is_up(&world, A) && world.gateway.nodes.get(A).unwrap().takes_rooms());
     let told = |event: &Event| match event {
         Event::Draining { node: A, draining } => Some(*draining),
         _ => None,

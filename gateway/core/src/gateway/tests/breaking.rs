@@ -48,7 +48,7 @@ fn a_brown_out_opens_the_breaker_and_new_rooms_go_elsewhere() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 15), (&away, 0)], 3_500);
     assert_eq!(told(&world), [(0, BreakerState::Open)]);
-    let measures = world.gateway.region_measures(RegionId(0));
+    let measures = world.gateway.capacity.region_rows(&world.gateway.nodes)[0].measures;
     assert_eq!(measures.measured(Metric::Breaker), Some(1));
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));

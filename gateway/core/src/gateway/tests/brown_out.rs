@@ -1,7 +1,7 @@
 //! Ways that lose much: what probes say of them where nobody is any more who would notice.
 
 use super::*;
-use crate::breaker::Verdict;
+use crate::capacity::Verdict;
 use crate::{
     BreakerState, Breakers, Cause, Event, FailBack, Health, Measures, Metric, NodeId, Why,
 };
@@ -43,7 +43,7 @@ fn away(rooms: u32) -> World {
     assert_eq!(at(&world, B), rooms as usize);
     world.revive(A);
     world.pass(ms(3_000));
-    assert_eq!(world.gateway.node(A).unwrap().health(), Health::Up);
+    assert_eq!(world.gateway.nodes.get(A).unwrap().health(), Health::Up);
     world
 }
 
@@ -73,9 +73,9 @@ fn what_a_nodes_death_cost_is_no_loss_on_its_way() {
     let mut world = home_and_away(0);
     world.mute(A);
     world.pass(ms(30_000));
-    assert!(world.gateway.node(A).unwrap().loses());
+    assert!(world.gateway.nodes.get(A).unwrap().loses());
     world.revive(A);
-    assert!(!world.gateway.node(A).unwrap().loses());
+    assert!(!world.gateway.nodes.get(A).unwrap().loses());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn rooms_do_not_go_back_to_a_node_that_loses_much_unless_they_are_forced() {
 fn bad(world: &mut World, region: usize) {
     let (now, settings) = (world.now, Breakers::default());
     for _ in 0..2 {
-        world.gateway.capacity.breakers[region].weigh(Verdict::Bad, &settings, now);
+        world.gateway.capacity.breaker_mut(region).weigh(Verdict::Bad, &settings, now);
     }
 }
 
@@ -112,7 +112,7 @@ fn rooms_do_not_go_back_to_a_region_that_takes_no_new_rooms() {
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
-    assert_eq!(world.gateway.capacity.breakers[0].state(), BreakerState::Closed);
+    assert_eq!(world.gateway.capacity.breaker(crate::RegionId(0)), BreakerState::Closed);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_half_open_breaker_closes_where_the_few_who_are_there_fare_well_whatever_pro
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.capacity.breakers[0].state();
+        let state = world.gateway.capacity.breaker(crate::RegionId(0));
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

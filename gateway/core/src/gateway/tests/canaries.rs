@@ -98,8 +98,8 @@ fn a_node_that_never_forwarded_a_canary_is_not_accused_by_them() {
     let mut world = World::new(settings);
     world.gateway.settings.nodes[0].canary = true;
     world.turn_gray(A, true);
-    world.gateway.nodes[0].settings.canary = true;
-    world.gateway.start_canaries(world.now);
+    world.gateway.nodes[A].settings.canary = true;
+    world.gateway.nodes.start_timers(world.now, &mut world.gateway.effects);
     assert_eq!(condemned_after(&mut world), None);
 }
 

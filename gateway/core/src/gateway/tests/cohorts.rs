@@ -63,7 +63,7 @@ impl Lossy {
     }
 
     fn accused(&self, node: NodeId) -> Vec<Witness> {
-        let detector = &self.world.gateway.node(node).unwrap().detector;
+        let detector = &self.world.gateway.nodes.get(node).unwrap().detector;
         detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
     }
 
@@ -94,7 +94,7 @@ fn a_node_worse_than_its_siblings_is_accused_within_two_seconds_and_its_rooms_le
     let after = lossy.accused_after(A).unwrap();
     assert!(after <= 2_000, "{after}");
     assert_eq!(lossy.accused(A), [Witness::Cohort]);
-    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Suspect);
+    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Suspect);
     assert_eq!(lossy.rooms_at(A), before, "loss that passes by itself moves nobody");
     lossy.goes_on(1_500);
     assert_eq!(lossy.rooms_at(A), 0);
@@ -112,9 +112,9 @@ fn a_node_that_was_left_is_avoided_for_a_while_and_then_trusted_again() {
     lossy.goes_on(4_000);
     lossy.loss.clear();
     lossy.goes_on(5_000);
-    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Suspect);
+    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Suspect);
     lossy.goes_on(8_000);
-    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Up);
+    assert_eq!(lossy.world.gateway.nodes.get(A).unwrap().health(), Health::Up);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn lost_probes_and_lost_media_are_not_two_witnesses() {
     lossy.loss.insert(A, 15);
     lossy.accused_after(A).unwrap();
     let now = lossy.world.now;
-    let detector = &mut lossy.world.gateway.nodes[0].detector;
+    let detector = &mut lossy.world.gateway.nodes[A].detector;
     (0..2).for_each(|sequence| detector.handle_probe_sent(sequence, now - ms(40)));
     lossy.world.stamp(ms(0));
     assert_eq!(lossy.accused(A), [Witness::Probe, Witness::Cohort]);
@@ -251,11 +251,14 @@ fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for
 fn a_few_rooms_of_one_kind_that_fare_badly_speak_for_no_others() {
     let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
     let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
-        let ballot = world.gateway.quality.ballots.entry((A, kind.into())).or_default();
+        let ballot = world.gateway.quality.ballot_of(A, kind);
         rooms.for_each(|room| ballot.vote(RoomId(room), bad, world.now));
-        world.gateway.weigh_cohorts(world.now);
+        {
+            let now = world.now;
+            world.gateway.route_quality(now, |quality, router| quality.weigh_cohorts(router, now));
+        };
     };
-    let loses = |world: &World| world.gateway.node(A).unwrap().loses();
+    let loses = |world: &World| world.gateway.nodes.get(A).unwrap().loses();
     vote(&mut world, "call", 0..20, false);
     vote(&mut world, "live", 20..26, true);
     assert!(!loses(&world));

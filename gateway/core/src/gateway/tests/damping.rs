@@ -43,7 +43,7 @@ fn a_node_that_flaps_slowly_is_ejected_longer_each_time() {
     for _ in 0..4 {
         world.mute(A);
         world.pass(ms(300));
-        assert_eq!(world.gateway.node(A).unwrap().health(), Health::Down);
+        assert_eq!(world.gateway.nodes.get(A).unwrap().health(), Health::Down);
         let start = world.now;
         world.revive(A);
         away.push((world.now - start).as_millis() / 1_000);

@@ -217,9 +217,9 @@ fn rooms_that_keep_away_from_the_one_free_node_do_not_keep_others_from_it() {
     world.kill(A);
     world.pass(ms(200));
     let (now, left) = (world.now, world.room("0"));
-    assert!(world.gateway.shunned(left, now).contains(&C), "it did not take them");
-    assert!(!world.gateway.is_left_for(left, now), "not worth looking for");
-    assert!(world.gateway.is_left_for(world.room("last"), now));
+    assert!(world.gateway.router().shunned(left, now).contains(&C), "it did not take them");
+    assert!(!world.gateway.router().is_left_for(left, now), "not worth looking for");
+    assert!(world.is_left_for("last"));
     assert_eq!(world.stands("last"), Some(C));
 }
 
@@ -430,7 +430,7 @@ fn time_that_we_slept_through_is_no_evidence_afterwards_either() {
         world.stamp(ms(0));
     }
     assert!(world.events().any(|e| matches!(e, Event::OwnStall { .. })));
-    assert_eq!(world.gateway.node(A).unwrap().detector.witnesses(), []);
+    assert_eq!(world.gateway.nodes.get(A).unwrap().detector.witnesses(), []);
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
     world.answer_with(place(&[B]));
     world.open("lonely");
     world.kill(B);
-    assert_eq!(world.gateway.rooms.at[1].len(), 0);
+    assert_eq!(world.gateway.rooms.at()[1].len(), 0);
     let touched = |e: &Event| matches!(e, Event::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
 }

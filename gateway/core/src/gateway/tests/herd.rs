@@ -40,9 +40,9 @@ fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
     assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
-    assert!(world.gateway.rooms.herd.is_none());
+    assert!(world.gateway.rooms.herd().is_none());
     let holdings = world.gateway.rooms.values().map(|room| room.holding);
-    world.gateway.capacity.ledger.audit(holdings).unwrap();
+    world.gateway.capacity.ledger().audit(holdings).unwrap();
 }
 
 /// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
@@ -82,7 +82,7 @@ fn a_second_death_flips_before_the_first_herd_is_through() {
         assert!(before < 700, "the first herd was still under way: {before}");
         assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
         world.pass(ms(1_000));
-        assert!(world.gateway.rooms.herd.is_none());
+        assert!(world.gateway.rooms.herd().is_none());
         for number in 0..800 {
             for room in [format!("a{number}"), format!("b{number}")] {
                 let stands = world.stands(&room);
@@ -90,7 +90,7 @@ fn a_second_death_flips_before_the_first_herd_is_through() {
             }
         }
         let holdings = world.gateway.rooms.values().map(|room| room.holding);
-        world.gateway.capacity.ledger.audit(holdings).unwrap();
+        world.gateway.capacity.ledger().audit(holdings).unwrap();
     }
 }
 
@@ -119,7 +119,7 @@ fn a_room_whose_spare_died_first_does_not_go_back_to_the_second_that_did() {
     let last = world.room("last");
     assert!(world.gateway.rooms[&last].heads_for(world.hop(A)));
     world.kill(A);
-    assert!(world.gateway.rooms.herd.as_ref().unwrap().rooms.contains(&last));
+    assert!(world.gateway.rooms.herd().unwrap().rooms.contains(&last));
     world.kill(B);
     assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
     assert_eq!(world.stands("last"), Some(C));
@@ -214,12 +214,12 @@ fn a_room_goes_on_before_anything_else_happens_to_it() {
         world.kill(A);
         let last = world.room("last");
         let waits = |world: &World| {
-            world.gateway.rooms.herd.as_ref().is_some_and(|herd| herd.rooms.contains(&last))
+            world.gateway.rooms.herd().is_some_and(|herd| herd.rooms.contains(&last))
         };
         assert!(waits(&world), "{what}");
         after(&mut world);
         assert!(!waits(&world), "{what}");
-        assert!(world.gateway.rooms.herd.is_some(), "{what}");
+        assert!(world.gateway.rooms.herd().is_some(), "{what}");
         let told = |e: &Event| matches!(e, Event::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");

@@ -36,7 +36,7 @@ fn a_node_that_is_added_takes_rooms_once_it_answered() {
     assert_eq!(world.stands("3"), Some(new));
     world.pass(ms(2_100));
     assert_eq!(health(&world, new), Some(Health::Up));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
+    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::Phase::Live);
     world.audit();
 }
 
@@ -119,7 +119,7 @@ fn rooms_leave_a_node_that_is_removed_make_before_break_and_it_is_forgotten_afte
     world.outputs.clear();
     world.pass(ms(2_000));
     world.audit();
-    assert!(world.gateway.effects.timers.standing().all(|timer| *timer != Timer::Probe(node)));
+    assert!(world.gateway.effects.timers().standing().all(|timer| *timer != Timer::Probe(node)));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_node_whose_rooms_fit_nowhere_else_stays_until_they_do() {
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
-    assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
+    assert_eq!(world.gateway.sessions[&session].phase, crate::sessions::Phase::Live);
     world.audit();
 }
 
@@ -257,7 +257,7 @@ fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
 #[test]
 fn a_node_that_an_operator_drains_is_drained_still_where_the_list_has_it_again() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
-    let drains = |world: &World| world.gateway.node(A).unwrap().drains();
+    let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     for kept in [true, false] {
         world.gateway.handle_drain(A, true, world.now).unwrap();
         world.gateway.handle_node_removed(A, None, world.now).unwrap();
@@ -284,7 +284,7 @@ fn what_changes_in_place_moves_nobody() {
     assert_eq!((world.stands("1"), world.moves().len()), (Some(node), 0));
     let standing = world.gateway.nodes().find(|standing| standing.hop.node == node).unwrap();
     assert_eq!(standing.capacity_kbps, 70);
-    assert_eq!(world.gateway.node(node).unwrap().settings.zone, crate::ZoneId(1));
+    assert_eq!(world.gateway.nodes.get(node).unwrap().settings.zone, crate::ZoneId(1));
     let nobody = world.gateway.handle_node_changed(D, listed(0), world.now);
     assert_eq!(nobody, Err(Impossible::NoSuchNode));
 }
@@ -294,11 +294,11 @@ fn a_node_that_said_that_it_is_full_is_so_still_where_its_capacity_changes() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.handle_full(A, world.now);
-    let takes = world.gateway.capacity.ledger.capacity(A);
+    let takes = world.gateway.capacity.ledger().capacity(A);
     assert!(takes < 100, "{takes}");
     let more = NodeSettings { capacity_kbps: 200, ..listed(0) };
     world.gateway.handle_node_changed(A, more, world.now).unwrap();
-    assert_eq!(world.gateway.capacity.ledger.capacity(A), takes);
+    assert_eq!(world.gateway.capacity.ledger().capacity(A), takes);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_zone_without_nodes_gives_its_number_to_the_next() {
 fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
     let mut world = World::new(settings());
     let session = world.open("1");
-    let standing = world.gateway.effects.timers.standing().len();
+    let standing = world.gateway.effects.timers().standing().len();
     let mut last = BTreeSet::new();
     for round in 0..2_000 {
         let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
@@ -338,9 +338,9 @@ fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
     assert!(world.gateway.nodes.slots() <= 4 + 12, "{}", world.gateway.nodes.slots());
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
     assert_eq!(world.gateway.nodes.count(), 4);
-    assert_eq!(world.gateway.settings.zones.len(), 4);
-    assert!(world.gateway.effects.timers.standing().len() <= standing);
-    assert!(world.gateway.rooms.drains.is_empty() && world.gateway.rooms.leave_cursors.is_empty());
+    assert_eq!(world.gateway.zones().len(), 4);
+    assert!(world.gateway.effects.timers().standing().len() <= standing);
+    assert!(world.gateway.rooms.drains() == 0 && world.gateway.rooms.leave_cursors().is_empty());
     world.audit();
 }
 

@@ -421,7 +421,7 @@ fn where_nodes_are_meshed_each_session_is_a_room_of_its_own_under_one_number_at_
     assert_eq!(world.stands(&moved), Some(to));
     assert_eq!(world.stands(&room(&sessions[1])), Some(stands[1]), "the others stay");
     sessions.into_iter().for_each(|session| world.close(session));
-    assert!(world.gateway.rooms.calls.is_empty());
+    assert!(world.gateway.rooms.calls() == 0);
 }
 
 #[test]
@@ -553,7 +553,7 @@ fn a_change_of_many_rooms_is_done_in_turns() {
     let mut scenarios = world.gateway.settings.scenarios.clone();
     scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
     world.gateway.handle_scenarios(&scenarios, world.now);
-    assert_eq!(world.gateway.rooms.changing.len(), 600 - 256);
+    assert_eq!(world.gateway.rooms.changing().len(), 600 - 256);
     world.pass(ms(2));
-    assert!(world.gateway.rooms.changing.is_empty());
+    assert!(world.gateway.rooms.changing().is_empty());
 }

@@ -424,7 +424,7 @@ fn a_move_says_how_much_sooner_the_new_hop_delivers() {
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
-            let detector = &mut world.gateway.nodes[node.0 as usize].detector;
+            let detector = &mut world.gateway.nodes[node].detector;
             for sequence in 1_000_000..1_000_200 {
                 detector.handle_probe_sent(sequence, world.now);
                 let late = if node == A && sequence % 2 == 0 { ms(late) } else { ms(0) };

@@ -176,12 +176,12 @@ fn a_node_that_takes_no_sessions_gets_no_new_rooms_and_keeps_those_it_has() {
     assert!(world.route("new").iter().all(|(node, _)| *node != B));
     assert_eq!(world.stands("old"), Some(A));
     assert_eq!(world.route("old")[1].0, B, "its sessions are open there");
-    assert!(world.gateway.check_hops(world.room("old"), &[A, B], world.now).is_ok());
-    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_err());
+    assert!(world.check_hops("old", &[A, B]).is_ok());
+    assert!(world.check_hops("new", &[A]).is_err());
     world.gateway.handle_willing(B, true, world.now);
-    assert!(world.gateway.check_hops(world.room("new"), &[B], world.now).is_ok());
+    assert!(world.check_hops("new", &[B]).is_ok());
     world.pass(ms(5_002));
-    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_ok());
+    assert!(world.check_hops("new", &[A]).is_ok());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::Said;
 use super::*;
+use crate::Said;
 use crate::{
     Action, Answer, Answered, Apart, Decider, DegradeOnFault, Event, Fault, Guard, Hook, Measures,
     Metric, Move, NodeId, Note, Op, Outcome, Poisoned, PolicyName, Question, SessionId,
@@ -120,7 +120,7 @@ fn who_is_answered_again_is_left_out_no_longer_and_who_waits_for_its_turn_is() {
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
     tick(&mut world, Answered { apart: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
-    assert!(world.gateway.policy.noted.held.is_empty(), "it ends with its session");
+    assert!(world.gateway.questions.noted.holds_none(), "it ends with its session");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_room_that_is_left_out_has_the_native_default() {
 fn what_changed_since_it_was_asked_about_is_decided_no_more() {
     let (mut world, ids) = ticking(2);
     world.pass(ms(200));
-    world.gateway.act(ids[0], Op::Cap as u32, 500, &Decider::Operator).unwrap();
+    world.gateway.act(ids[0], Op::Cap, 500);
     reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
     assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
     assert_eq!(world.guards(), [Guard::Outdated]);
@@ -160,7 +160,7 @@ fn what_changed_since_it_was_asked_about_is_decided_no_more() {
 fn an_answer_about_nobody_who_is_as_he_was_is_stale_in_whole() {
     let (mut world, ids) = ticking(1);
     world.pass(ms(200));
-    world.gateway.act(ids[0], Op::Cap as u32, 500, &Decider::Operator).unwrap();
+    world.gateway.act(ids[0], Op::Cap, 500);
     reply(&mut world, answered(actions(vec![cap(0, 100)])));
     let stale = |event: &Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
     assert!(world.events().any(stale));
@@ -290,7 +290,7 @@ fn a_policy_that_fails_for_two_seconds_gives_way_to_the_native_ladder() {
     });
     world.pass(ms(5_000));
     assert_eq!(world.cap(session), 300);
-    assert!(world.gateway.quality.climbs.is_empty());
+    assert!(!world.gateway.quality.climbs_any());
 }
 
 #[test]
@@ -359,9 +359,9 @@ fn nothing_is_kept_of_who_nothing_was_said_of_nor_of_who_left() {
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
     assert!(said(&world, ids[1]).is_empty());
     world.close(ids[0]);
-    assert_eq!(world.gateway.policy.noted.said(&[], world.now), []);
+    assert_eq!(world.gateway.questions.noted.said(&[], world.now), []);
     assert!(
-        format!("{:?}", world.gateway.policy.noted).contains("said: {}"),
+        format!("{:?}", world.gateway.questions.noted).contains("said: {}"),
         "it ends with its session"
     );
 }

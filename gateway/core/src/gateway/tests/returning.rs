@@ -50,7 +50,7 @@ fn rooms_go_back_once_their_node_is_trusted_and_not_all_at_once() {
     world.pass(ms(4_000));
     assert_eq!(at(&world, A), 60);
     assert_eq!(back(&world), vec![Decider::Native; 60]);
-    assert!(world.gateway.rooms.away.is_empty());
+    assert!(world.gateway.rooms.away().is_empty());
 }
 
 #[test]

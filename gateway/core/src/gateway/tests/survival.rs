@@ -25,7 +25,7 @@ fn rooms_leave_a_node_that_stands_by_once_another_is_trusted_again() {
         world.revive(A);
         world.pass(ms(5_000));
         assert_eq!(world.stands("r"), Some(back), "{mode:?}");
-        assert!(world.gateway.rooms.away.is_empty());
+        assert!(world.gateway.rooms.away().is_empty());
     }
 }
 

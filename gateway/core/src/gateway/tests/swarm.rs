@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::super::{NotOpened, Output};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
-use crate::session::{Leg, Phase};
+use crate::sessions::{Leg, Phase};
 use crate::timer::Timer;
 use crate::{
     Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, FailBack, Fault, Grant,
@@ -277,14 +277,18 @@ impl Swarm {
                     }
                     1 => world.gateway.handle_node_kept(node, world.now),
                     // Less than it carries it may not turn out to take: that is no broken promise, and is tested apart.
-                    2 => match world.gateway.node(node).map(|node| node.settings.capacity_kbps) {
-                        Some(before) => {
-                            let capacity_kbps = before + rng.u64(0..300);
-                            let settings = NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) };
-                            world.gateway.handle_node_changed(node, settings, world.now)
+                    2 => {
+                        match world.gateway.nodes.get(node).map(|node| node.settings.capacity_kbps)
+                        {
+                            Some(before) => {
+                                let capacity_kbps = before + rng.u64(0..300);
+                                let settings =
+                                    NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) };
+                                world.gateway.handle_node_changed(node, settings, world.now)
+                            }
+                            None => Ok(()),
                         }
-                        None => Ok(()),
-                    },
+                    }
                     _ => {
                         let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
                         world.gateway.handle_node_removed(node, within, world.now)
@@ -295,7 +299,7 @@ impl Swarm {
                 // What happens next may well happen amid a herd.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
-                    if world.gateway.rooms.herd.is_some() && rng.u8(0..4) > 0 {
+                    if world.gateway.rooms.herd().is_some() && rng.u8(0..4) > 0 {
                         break;
                     }
                 }
@@ -356,9 +360,9 @@ impl Swarm {
     fn check(&mut self) {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
-        let herd = gateway.rooms.herd.as_ref();
+        let herd = gateway.rooms.herd();
         seen.herd |= herd.is_some();
-        match gateway.capacity.ledger.audit(gateway.rooms.values().map(|room| room.holding)) {
+        match gateway.capacity.ledger().audit(gateway.rooms.values().map(|room| room.holding)) {
             // While a herd is under way, standbys carry what they kept free for one death, and still keep for others.
             Err(wrong) if herd.is_some() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
@@ -368,7 +372,7 @@ impl Swarm {
         let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
         assert_eq!(gateway.live(), live.count());
         for room in gateway.rooms.values() {
-            assert_eq!(gateway.rooms.by_name.get(&room.name), Some(&room.id));
+            assert_eq!(gateway.rooms.by_name().get(&room.name), Some(&room.id));
             assert!(!room.sessions.is_empty());
             assert!(room.sessions.iter().all(|id| gateway.sessions[id].room == room.id));
             let route = room.route();
@@ -378,9 +382,7 @@ impl Swarm {
             for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {
                 let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
                 assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
-                let up = |hop: &Hop| {
-                    Some(*hop) == dead || gateway.nodes.board.is_up(hop.node, hop.incarnation)
-                };
+                let up = |hop: &Hop| Some(*hop) == dead || gateway.nodes.is_up(*hop);
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             for (place, (_, grant)) in route.hops.iter().enumerate() {
@@ -391,11 +393,11 @@ impl Swarm {
                     wrong => panic!("{wrong:?} on {route:?}"),
                 }
             }
-            if room.is_placed() && !gateway.rooms.changing.contains(&room.id) {
+            if room.is_placed() && !gateway.rooms.changing().contains(&room.id) {
                 assert_eq!(room.mode, gateway.settings.scenarios[&room.scenario].mode);
                 assert!(route.mode == room.mode || room.mode == Mode::Hitless, "{route:?}");
             }
-            let now = route.first_usable(&gateway.nodes.board);
+            let now = route.first_usable(gateway.nodes.board());
             let lost = now.is_none() && room.is_placed();
             assert!(lost == room.stranded.is_some() || dead.is_some());
             if let Some((_, epoch)) = now {
@@ -415,7 +417,7 @@ impl Swarm {
             let listed: BTreeSet<NodeId> =
                 hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
             let found = |at: &BTreeSet<RoomId>| at.contains(&room.id);
-            let places = gateway.rooms.at.iter().enumerate().filter(|(_, at)| found(at));
+            let places = gateway.rooms.at().iter().enumerate().filter(|(_, at)| found(at));
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
@@ -426,7 +428,7 @@ impl Swarm {
                 session.legs.iter().all(|(hop, _)| used.contains(hop)),
                 "a leg was left behind: {session:?} {used:?}"
             );
-            let there = |hop: &Hop| gateway.node(hop.node).is_some();
+            let there = |hop: &Hop| gateway.nodes.get(hop.node).is_some();
             assert!(session.legs.iter().all(|(hop, _)| there(hop)), "a leg at a node that is gone");
         }
         assert_eq!(
@@ -438,7 +440,7 @@ impl Swarm {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
             }
         }
-        for (place, pace) in gateway.nodes.paces.iter().enumerate() {
+        for (place, pace) in gateway.nodes.paces().enumerate() {
             let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
@@ -447,11 +449,14 @@ impl Swarm {
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound =
-            gateway.nodes.count() * 4 + gateway.policy.asks.len() + sessions + rooms * 2 + 8;
-        assert!(gateway.effects.timers.standing().len() <= bound);
-        assert!(gateway.rooms.stranded.len() <= rooms && gateway.rooms.unreserved.len() <= rooms);
-        assert_eq!(gateway.rooms.stranded.len(), {
+        let bound = gateway.nodes.count() * 4
+            + gateway.questions.in_flight().len()
+            + sessions
+            + rooms * 2
+            + 8;
+        assert!(gateway.effects.timers().standing().len() <= bound);
+        assert!(gateway.rooms.stranded() <= rooms && gateway.rooms.unreserved() <= rooms);
+        assert_eq!(gateway.rooms.stranded(), {
             gateway.rooms.values().filter(|room| room.stranded.is_some()).count()
         });
     }
@@ -464,20 +469,20 @@ impl Swarm {
         self.check();
         let gateway = &self.world.gateway;
         assert!(gateway.sessions.is_empty() && gateway.rooms.len() == 0);
-        assert!(gateway.rooms.by_name.is_empty() && gateway.policy.asks.is_empty());
-        assert!(gateway.rooms.calls.is_empty() && gateway.rooms.changing.is_empty());
-        assert!(gateway.rooms.at.iter().all(BTreeSet::is_empty));
-        assert!(gateway.policy.reroutes.values().all(BTreeSet::is_empty));
-        assert!(gateway.rooms.stranded.is_empty() && gateway.rooms.unreserved.is_empty());
-        assert!(gateway.rooms.away.is_empty() && gateway.capacity.sparing.is_empty());
-        assert!(gateway.nodes.paces.iter().all(|pace| pace.counts() == (0, 0)));
-        assert!(gateway.sessions.ticked.values().all(BTreeSet::is_empty));
+        assert!(gateway.rooms.by_name().is_empty() && gateway.questions.in_flight().len() == 0);
+        assert!(gateway.rooms.calls() == 0 && gateway.rooms.changing().is_empty());
+        assert!(gateway.rooms.at().iter().all(BTreeSet::is_empty));
+        assert!(gateway.questions.most_rerouted() == 0);
+        assert!(gateway.rooms.stranded() == 0 && gateway.rooms.unreserved() == 0);
+        assert!(gateway.rooms.away().is_empty() && gateway.capacity.reduced() == 0);
+        assert!(gateway.nodes.paces().all(|pace| pace.counts() == (0, 0)));
+        assert!(gateway.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.effects.timers.standing().all(endless));
+        assert!(gateway.effects.timers().standing().all(endless));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

@@ -433,7 +433,7 @@ impl World {
     }
 
     pub(super) fn room(&self, name: &str) -> RoomId {
-        self.gateway.rooms.by_name[name]
+        self.gateway.rooms.by_name()[name]
     }
 
     /// Nodes of the room's route with what packets may do there.
@@ -462,7 +462,7 @@ impl World {
     pub(super) fn audit(&self) {
         self.gateway
             .capacity
-            .ledger
+            .ledger()
             .audit(self.gateway.rooms.values().map(|room| room.holding))
             .unwrap();
     }
@@ -546,4 +546,29 @@ pub(super) fn place(hops: &'static [NodeId]) -> impl FnMut(&Ask) -> Says {
 
 pub(super) fn denied(reply: Option<&Result<Accepted, Refused>>) -> Option<Refused> {
     reply.and_then(|reply| reply.as_ref().err().cloned())
+}
+
+impl Gateway {
+    pub(super) fn stands_at(&self, id: RoomId) -> Option<Hop> {
+        self.rooms.get(&id)?.stands_at(self.nodes.board())
+    }
+
+    /// Takes one action.
+    pub(super) fn act(&mut self, id: SessionId, op: crate::Op, arg: u64) {
+        let mut replans = crate::quality::Replans::default();
+        self.replan(id, (op as u32, arg), &mut replans).unwrap();
+        replans.put_in_force(&mut self.router(), &crate::Decider::Operator);
+    }
+}
+
+impl World {
+    pub(super) fn check_hops(&mut self, room: &str, nodes: &[NodeId]) -> Result<(), crate::Guard> {
+        let room = self.room(room);
+        self.gateway.router().check_hops(room, nodes, self.now)
+    }
+
+    pub(super) fn is_left_for(&mut self, room: &str) -> bool {
+        let room = self.room(room);
+        self.gateway.router().is_left_for(room, self.now)
+    }
 }

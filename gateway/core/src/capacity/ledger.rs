@@ -1,0 +1,306 @@
+//! Who counts on which capacity: load where rooms stand, reserves where they would go.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::gauge::Gauge;
+use crate::NodeId;
+use crate::few::FewSet;
+
+/// What one room counts on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Holding {
+    /// Where it stands; none before it is placed, and while it is stranded.
+    pub(crate) on: Option<NodeId>,
+    /// Where capacity is reserved for the death of that node.
+    pub(crate) reserve: Option<NodeId>,
+    /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
+    pub(crate) heading: Option<NodeId>,
+    /// In hitless mode: the twin of that node, which carries all its packets as well.
+    pub(crate) twin: Option<NodeId>,
+    /// What it needs.
+    pub(crate) kbps: u64,
+}
+
+impl Holding {
+    /// Nodes that carry it, or are about to.
+    pub(crate) fn loads(self) -> impl Iterator<Item = NodeId> {
+        let heading = self.heading.filter(|heading| Some(*heading) != self.on);
+        let twin = self.twin.filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
+        self.on.into_iter().chain(heading).chain(twin)
+    }
+
+    /// Standby and first node; none where the standby carries the room's load already, or there is none to carry.
+    fn reserves(self) -> Option<(NodeId, NodeId)> {
+        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
+        let on = self.on.filter(|_| self.kbps > 0)?;
+        Some((standby, on))
+    }
+}
+
+/// Capacity, load and reserves of every node.
+///
+/// A node's reserve is the largest load that one other node's death would bring, not the sum over all of them.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// What each can take, as measured.
+    gauges: Vec<Gauge>,
+    load: Vec<u64>,
+    rooms: Vec<u32>,
+    /// Other slots of its machine: what stands there takes of the same capacity.
+    beside: Vec<FewSet<NodeId>>,
+    /// By standby and first node.
+    reserved: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+impl Ledger {
+    pub(crate) fn new(capacity: Vec<u64>) -> Ledger {
+        let nodes = capacity.len();
+        let gauges = capacity.into_iter().map(Gauge::new).collect();
+        Ledger {
+            gauges,
+            load: vec![0; nodes],
+            rooms: vec![0; nodes],
+            beside: vec![FewSet::default(); nodes],
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    /// A node is new, and can take so much by its configuration.
+    pub(crate) fn add(&mut self, node: NodeId, kbps: u64) {
+        let place = node.0 as usize;
+        if place == self.gauges.len() {
+            self.load.push(0);
+            self.rooms.push(0);
+            self.beside.push(FewSet::default());
+            self.gauges.push(Gauge::new(kbps));
+        } else {
+            self.gauges[place] = Gauge::new(kbps);
+        }
+    }
+
+    /// Two nodes are one machine, by its old and its new name: its capacity is there once.
+    pub(crate) fn is_one_machine(&mut self, nodes: [NodeId; 2]) {
+        let [one, other] = nodes;
+        self.beside[one.0 as usize].insert(other);
+        self.beside[other.0 as usize].insert(one);
+    }
+
+    /// The node is gone; its machine is the other's alone.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.beside[node.0 as usize] = FewSet::default();
+        self.beside.iter_mut().for_each(|beside| beside.remove(&node));
+    }
+
+    /// The configuration says otherwise than before what a node can take.
+    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
+        self.gauges[node.0 as usize].claim(kbps);
+    }
+
+    /// What the node can take, as measured, kbit/s.
+    pub(crate) fn capacity(&self, node: NodeId) -> u64 {
+        self.gauges[node.0 as usize].kbps()
+    }
+
+    /// A node's own word on how full it is.
+    pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
+        let ours = self.load(node);
+        self.gauges[node.0 as usize].handle_load(permille, ours, now);
+    }
+
+    /// A node that drains said how full it is.
+    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
+        self.gauges[node.0 as usize].hold(now);
+    }
+
+    /// A node refused a session, since it is full.
+    pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
+        let ours = self.load(node);
+        self.gauges[node.0 as usize].handle_full(ours, now);
+    }
+
+    /// Time has passed: what was said against nodes is forgotten.
+    pub(crate) fn recover(&mut self, now: Instant) {
+        self.gauges.iter_mut().for_each(|gauge| gauge.recover(now));
+    }
+
+    pub(crate) fn hold(&mut self, holding: Holding) {
+        for node in holding.loads() {
+            self.load[node.0 as usize] += holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] += 1;
+        }
+        if let Some(key) = holding.reserves() {
+            *self.reserved.entry(key).or_default() += holding.kbps;
+        }
+    }
+
+    pub(crate) fn release(&mut self, holding: Holding) {
+        for node in holding.loads() {
+            self.load[node.0 as usize] -= holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] -= 1;
+        }
+        if let Some(key) = holding.reserves()
+            && let Some(kbps) = self.reserved.get_mut(&key)
+        {
+            *kbps -= holding.kbps;
+            if *kbps == 0 {
+                self.reserved.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a room may stand on the node without breaking what is reserved there.
+    pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
+        self.load(node) + self.reserve(node) + kbps <= self.capacity(node)
+    }
+
+    /// Whether a room may stand on the node if nothing is reserved there any more.
+    pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
+        self.load(node) + kbps <= self.capacity(node)
+    }
+
+    /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
+    /// with it, and is weighed by itself.
+    pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
+        let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
+        self.load(standby) + brought <= self.capacity(standby)
+    }
+
+    /// Nodes that keep capacity for the death of this one.
+    pub(crate) fn standbys_of(&self, first: NodeId) -> Vec<NodeId> {
+        self.reserved.keys().filter(|(_, of)| *of == first).map(|(standby, _)| *standby).collect()
+    }
+
+    /// What its machine carries.
+    fn load(&self, node: NodeId) -> u64 {
+        let beside = self.beside[node.0 as usize].iter();
+        self.load[node.0 as usize] + beside.map(|other| self.load[other.0 as usize]).sum::<u64>()
+    }
+
+    fn reserve(&self, node: NodeId) -> u64 {
+        let of_node = (node, NodeId(0))..=(node, NodeId(u32::MAX));
+        self.reserved.range(of_node).map(|(_, kbps)| *kbps).max().unwrap_or(0)
+    }
+
+    /// Load and reserve against capacity.
+    pub(crate) fn permille(&self, node: NodeId) -> u64 {
+        let used = self.load(node) + self.reserve(node);
+        used * 1_000 / self.capacity(node).max(1)
+    }
+
+    /// Load alone against capacity.
+    pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
+        self.load(node) * 1_000 / self.capacity(node).max(1)
+    }
+
+    pub(crate) fn rooms(&self, node: NodeId) -> u32 {
+        self.rooms[node.0 as usize]
+    }
+
+    /// Whether it is the sum of these holdings, and within every node's capacity: what was found wrong.
+    #[cfg(test)]
+    pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
+        let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
+        holdings.for_each(|holding| sum.hold(holding));
+        if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
+            return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
+        }
+        // What a node turned out not to take after it was admitted there, nobody takes away again.
+        let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
+        broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(0);
+    const B: NodeId = NodeId(1);
+    const C: NodeId = NodeId(2);
+
+    fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
+        Holding { on: Some(on), reserve: Some(reserve), kbps, ..Holding::default() }
+    }
+
+    #[test]
+    fn a_reserve_is_the_largest_load_that_one_death_would_bring() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        ledger.hold(holding(A, C, 40));
+        ledger.hold(holding(B, C, 60));
+        assert!(ledger.fits(C, 40), "one death brings 60 at most");
+        assert!(!ledger.fits(C, 41));
+        assert!(ledger.fits_reserve(C, A, 60));
+        assert!(!ledger.fits_reserve(C, A, 61));
+    }
+
+    #[test]
+    fn two_nodes_that_are_one_machine_have_its_capacity_once() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        ledger.is_one_machine([A, B]);
+        let on = |node, kbps| Holding { on: Some(node), kbps, ..Holding::default() };
+        ledger.hold(on(A, 60));
+        let fit = |ledger: &Ledger| (ledger.fits(B, 40), ledger.fits(B, 41), ledger.fits(C, 100));
+        assert_eq!(fit(&ledger), (true, false, true));
+        assert_eq!((ledger.carries(B, 41), ledger.fits_reserve(B, C, 41)), (false, false));
+        assert_eq!([A, B, C].map(|node| ledger.permille(node)), [600, 600, 0]);
+        // Who goes over to the new name takes what he had.
+        ledger.release(on(A, 60));
+        ledger.hold(on(B, 60));
+        assert_eq!(fit(&ledger), (true, false, true));
+        ledger.forget(A);
+        ledger.add(A, 100);
+        assert!(ledger.fits(A, 100), "another machine");
+    }
+
+    #[test]
+    fn what_is_released_was_held() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        ledger.hold(holding(A, C, 40));
+        assert_eq!(ledger.standbys_of(A), [C]);
+        assert_eq!((ledger.permille(A), ledger.permille(C), ledger.rooms(A)), (400, 400, 1));
+        ledger.release(holding(A, C, 40));
+        assert_eq!(ledger.standbys_of(A), []);
+        assert_eq!((ledger.permille(A), ledger.permille(C), ledger.rooms(A)), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_promise_is_broken_when_load_eats_the_reserve() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        ledger.hold(holding(A, C, 60));
+        ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
+        assert!(ledger.fits(C, 0));
+        ledger.hold(Holding { on: Some(C), kbps: 1, ..Holding::default() });
+        assert!(!ledger.fits(C, 0));
+    }
+
+    #[test]
+    fn a_room_that_two_nodes_carry_counts_at_both() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        let both =
+            Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
+        ledger.hold(both);
+        assert_eq!([A, B, C].map(|node| ledger.permille(node)), [400, 400, 0]);
+        assert_eq!((ledger.rooms(A), ledger.rooms(B)), (1, 0), "it stands on one");
+        ledger.release(both);
+        assert_eq!([A, B].map(|node| ledger.permille(node)), [0, 0]);
+    }
+
+    #[test]
+    fn a_room_on_its_way_counts_at_both_ends_and_once_where_its_reserve_was() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        let going = Holding { heading: Some(C), ..holding(A, C, 40) };
+        ledger.hold(going);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (400, 400));
+        assert_eq!((ledger.rooms(A), ledger.rooms(C)), (1, 0));
+        ledger.release(going);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 0));
+        let stranded = Holding { on: None, reserve: None, ..going };
+        ledger.hold(stranded);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 400));
+    }
+}

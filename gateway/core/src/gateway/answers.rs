@@ -1,0 +1,757 @@
+//! Questions to policies, and what follows from their answers: offers, placements, reroutes and ticks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use crate::judge::{Count, Newcomer};
+use crate::ladder::Look;
+use crate::policy::{
+    About, Asked, Batch, Beside, Part, Parts, Subject, mismatched, reasons_given, turns_away,
+    was_taken,
+};
+use crate::quality::Replans;
+use crate::rollout::unit;
+use crate::rooms::{Room, Rooms};
+use crate::sessions::{Phase, Sessions};
+use crate::timer::Timer;
+use crate::{
+    AdmitOnFault, AdmitVerdict, Answer, Answered, Arm, AskId, Decider, DegradeOnFault, Event,
+    Fault, Guard, Hook, Metric, Move, Offer, Outcome, PolicyName, Question, Refused, RoomId,
+    RoomRow, Row, SessionId, SessionRow, State,
+};
+
+/// When a client may try again that an admission policy which failed keeps out.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Rooms in one question; more follow in the next.
+const ROOMS_PER_ASK: usize = 256;
+
+/// A degradation policy that fails for less has a bad moment: sessions keep what they have.
+const FAILING_FOR: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// A client wants a session. The reply comes out by [`Output::Reply`], at once or after policies were asked.
+    pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
+        // The name of a room that is there is kept once.
+        let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
+        let (name, room) = room.unzip();
+        let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
+        if let Some(room) = room {
+            self.route(now, |router| router.catch_up(room, now));
+        }
+        let begun = match self.shutting_down {
+            true => Err(Refused::Draining),
+            false => self.route(now, |router| router.begin(&offer, now)),
+        };
+        match begun {
+            Err(reason) => self.router().refuse(&offer, None, reason),
+            Ok(id) if self.sessions[&id].of_first_packet => {
+                self.admit(id, None, Decider::Native, now);
+            }
+            Ok(id) => self.ask_scenario(id, now),
+        }
+    }
+
+    /// What its scenario asks of the data plane, where a plugin says so.
+    pub(super) fn ask_scenario(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let wanted = Arc::clone(&session.wanted);
+        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario) else {
+            return;
+        };
+        if !scenario.binds(Hook::Scenario) {
+            self.ask_admission(id, now);
+            return;
+        }
+        let set = Arc::clone(&scenario.set);
+        let arm =
+            self.arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
+        let (scenario, labels) = (wanted.scenario.clone(), wanted.labels.clone());
+        let question = Question::Resolve { scenario, labels };
+        self.ask(&set, arm, About::Resolve(id), question, now);
+    }
+
+    /// The scenario plugin said what it asks of the data plane. It overrides the text within the text's bounds.
+    pub(super) fn resolved(
+        &mut self,
+        id: SessionId,
+        answer: Result<Answer, Fault>,
+        now: Instant,
+    ) -> Outcome {
+        let outcome = match answer {
+            Ok(Answer::Params(params)) => self.router().take_params(id, &params),
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        self.ask_admission(id, now);
+        outcome
+    }
+
+    pub(super) fn ask_admission(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.phase = Phase::Admitting;
+        let (room, wanted) = (session.room, Arc::clone(&session.wanted));
+        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario).cloned() else {
+            return;
+        };
+        if !scenario.binds(Hook::Admission) {
+            self.admit(id, None, Decider::Native, now);
+            return;
+        }
+        let question = Question::Admit {
+            session: id,
+            room,
+            standing: self.router().region_of_room(room),
+            scenario: wanted.scenario.clone(),
+            labels: wanted.labels.clone(),
+            regions: self.capacity.region_rows(&self.nodes),
+        };
+        let arm = self.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
+        self.ask(&scenario.set, arm, About::Admit(id), question, now);
+    }
+
+    pub(super) fn admission_said(
+        &mut self,
+        id: SessionId,
+        answer: Result<Answer, Fault>,
+        by: Decider,
+        now: Instant,
+    ) -> Outcome {
+        let Some(session) = self.sessions.get(&id) else {
+            return Outcome::Stale;
+        };
+        let bounds = session.bounds;
+        let verdict = match answer {
+            Ok(Answer::Admit { verdict, .. }) => verdict,
+            Ok(_) => return self.admission_failed(id, mismatched(), now),
+            Err(fault) => return self.admission_failed(id, Outcome::Faulted(fault), now),
+        };
+        match verdict {
+            AdmitVerdict::Abstain => {
+                self.admit(id, None, Decider::Native, now);
+                Outcome::Abstained
+            }
+            AdmitVerdict::Accept => {
+                self.admit(id, None, by, now);
+                Outcome::Applied { differs: false }
+            }
+            AdmitVerdict::AcceptCapped(kbps)
+                if kbps >= bounds.floor_kbps && kbps <= bounds.ceiling_kbps =>
+            {
+                self.admit(id, Some(kbps), by, now);
+                Outcome::Applied { differs: true }
+            }
+            AdmitVerdict::AcceptCapped(_) => {
+                self.admission_failed(id, Outcome::Guarded(Guard::CapOutOfBounds), now)
+            }
+            AdmitVerdict::Redirect(region) if self.router().may_redirect(id, region) => {
+                self.give_up(id, Refused::Redirected(region), now);
+                Outcome::Applied { differs: true }
+            }
+            AdmitVerdict::Redirect(_) => {
+                self.admission_failed(id, Outcome::Guarded(Guard::UnusableRegion), now)
+            }
+            AdmitVerdict::Reject(retry_after_ms) => {
+                let wait = Duration::from_millis(u64::from(retry_after_ms));
+                let retry_after = self.sessions.jittered(wait);
+                self.give_up(id, Refused::Rejected { retry_after }, now);
+                Outcome::Applied { differs: true }
+            }
+        }
+    }
+
+    /// It failed us, or broke a rule: its scenario says what happens to newcomers then.
+    fn admission_failed(&mut self, id: SessionId, outcome: Outcome, now: Instant) -> Outcome {
+        let Some(session) = self.sessions.get(&id) else {
+            return outcome;
+        };
+        let scenario = self.settings.scenarios.get(&session.wanted.scenario);
+        match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
+            AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
+            AdmitOnFault::AdmitCapped => {
+                let floor = session.bounds.floor_kbps;
+                self.admit(id, Some(floor), Decider::Native, now);
+            }
+            AdmitOnFault::Reject => {
+                let retry_after = self.sessions.jittered(RETRY_AFTER);
+                self.give_up(id, Refused::Rejected { retry_after }, now);
+            }
+        }
+        outcome
+    }
+
+    fn give_up(&mut self, id: SessionId, reason: Refused, now: Instant) {
+        self.route(now, |router| router.give_up(id, reason, now));
+    }
+
+    fn admit(&mut self, id: SessionId, cap_kbps: Option<u32>, by: Decider, now: Instant) {
+        if self.shutting_down {
+            return self.give_up(id, Refused::Draining, now);
+        }
+        if let Some(room) = self.route(now, |router| router.admit(id, cap_kbps, by, now)) {
+            let unasked = self.sessions[&id].of_first_packet;
+            self.place(room, unasked, now);
+        }
+    }
+
+    /// The first session of a room was admitted: its routing policy is asked, or the native default places it.
+    pub(super) fn place(&mut self, id: RoomId, unasked: bool, now: Instant) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let (scenario, labels) = (room.scenario.clone(), room.labels.clone());
+        let Some(settings) = self.settings.scenarios.get(&scenario) else {
+            return;
+        };
+        if unasked || !settings.binds(Hook::Routing) {
+            self.route(now, |router| router.place_natively(id, now));
+        } else if !room.placing {
+            room.placing = true;
+            let set = settings.set.clone();
+            let arm = self.arm(&settings.policy(Hook::Routing), id.0);
+            let question = Question::Place {
+                room: id,
+                scenario,
+                labels,
+                nodes: self.capacity.node_rows(&self.nodes),
+            };
+            self.ask(&set, arm, About::Place(id), question, now);
+        }
+    }
+
+    pub(super) fn placed(
+        &mut self,
+        id: RoomId,
+        answer: Result<Answer, Fault>,
+        by: Decider,
+        now: Instant,
+    ) -> Outcome {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return Outcome::Stale;
+        };
+        room.placing = false;
+        if room.is_placed() || self.router().waiting_for_placement(id).is_empty() {
+            return Outcome::Stale;
+        }
+        let outcome = match answer {
+            Ok(Answer::Placed { hops, .. }) if hops.is_empty() => Outcome::Abstained,
+            Ok(Answer::Placed { hops, ttl_ms, state, .. }) => {
+                match self.router().check_placement(id, &hops, now) {
+                    Err(guard) => Outcome::Guarded(guard),
+                    Ok(()) => {
+                        let differs = hops != self.router().native_hops(id, &[], now);
+                        self.write_room_state(id, state);
+                        self.route(now, |router| {
+                            router.place_as_answered(id, &hops, ttl_ms, by, now)
+                        });
+                        return Outcome::Applied { differs };
+                    }
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        self.route(now, |router| router.place_natively(id, now));
+        outcome
+    }
+
+    /// Keeps what the routing policy wrote about the room.
+    fn write_room_state(&mut self, id: RoomId, state: State) {
+        if let Some(room) = self.rooms.get_mut(&id)
+            && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
+        {
+            let revised = self.revised.get(&scenario.policy(Hook::Routing));
+            room.memory.write(self.questions.state(state), revised.map(|revised| &revised.now));
+        }
+    }
+
+    /// Asks, or where too much is in flight takes the native default at once.
+    pub(super) fn ask(
+        &mut self,
+        set: &Arc<str>,
+        arm: Arm,
+        about: About,
+        question: Question,
+        now: Instant,
+    ) {
+        let policy = PolicyName { set: set.clone(), hook: about.hook() };
+        let revision = self.reads(&policy, arm).map(|revision| Arc::clone(&revision.name));
+        let limits = &self.settings.limits;
+        let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
+        let (question, effects) = ((question, revision), (now, &mut self.effects));
+        if let Some(asked) = self.questions.ask(set, arm, about, question, now + budget, effects) {
+            self.conclude(asked, Err(Fault::Late), now);
+        }
+    }
+
+    /// A policy answered, or failed us. An answer that comes too late changes nothing.
+    pub fn handle_answer(&mut self, id: AskId, result: Result<Answered, Fault>, now: Instant) {
+        if let Some(asked) = self.questions.take(id) {
+            self.effects.cancel(&Timer::AskLate(id));
+            self.conclude(asked, result, now);
+        }
+    }
+
+    pub(super) fn conclude_late(&mut self, id: AskId, now: Instant) {
+        if let Some(asked) = self.questions.take(id) {
+            self.conclude(asked, Err(Fault::Late), now);
+        }
+    }
+
+    fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
+        let rows = asked.about.rows();
+        let (session, room) = match asked.about {
+            About::Resolve(session) | About::Admit(session) => {
+                (Some(session), self.sessions.get(&session).map(|session| session.room))
+            }
+            About::Place(room) => (None, Some(room)),
+            About::Reroute(_) | About::Tick(_) => (None, None),
+        };
+        let (revision, answer, beside) = match result {
+            Ok(Answered { answer, revision, notes, took, apart, reasons, ungranted }) => {
+                let reasons = Some(reasons);
+                let beside = Beside { notes, apart, reasons, ungranted, took };
+                (Some(revision), Ok(answer), beside)
+            }
+            Err(fault) => (None, Err(fault), Beside::default()),
+        };
+        let Asked { id: ask, policy, arm, about, at: asked } = asked;
+        if arm == Arm::Standing {
+            let fault = answer.as_ref().err();
+            self.questions.note_standing(&policy, fault, now, &mut self.effects);
+        }
+        let by = decider(&policy, revision.as_ref());
+        let given = answer.as_ref().map(reasons_given).unwrap_or_default();
+        let turns_away = answer.as_ref().is_ok_and(turns_away);
+        // The event stands before what it led to.
+        let place = self.effects.place();
+        let one = Batch::one;
+        let whose = (&policy, arm);
+        let Batch { outcome, parts } = match &about {
+            About::Resolve(session) => one(self.resolved(*session, answer, now)),
+            About::Admit(session) => one(self.admission_said(*session, answer, by.clone(), now)),
+            About::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            About::Reroute(rooms) => self.rerouted(whose, rooms, answer, (&by, &beside), now),
+            About::Tick(sessions) => self.ticked(whose, sessions, answer, (&by, &beside), now),
+        };
+        if let Some(revision) = &revision {
+            let is_there = |it| is_there(&self.sessions, &self.rooms, it);
+            let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.effects));
+            self.questions.noted.note_apart(&about, &policy, revision, apart, is_there, effects);
+            if about.is_of_offer() {
+                let worse =
+                    u32::from(matches!(&outcome, Outcome::Guarded(guard) if guard.is_its_own()));
+                self.note_conduct(&policy, arm, Count { of: 1, worse }, now);
+            }
+            if matches!(about, About::Admit(_)) && was_taken(&outcome) {
+                // What a rule keeps from being done turns nobody away.
+                let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
+                self.weigh_newcomer(&policy, Newcomer { arm, turned_away }, now);
+            }
+        }
+        let said = (&by, &outcome, &parts);
+        let is_there = |it| is_there(&self.sessions, &self.rooms, it);
+        let noted = &mut self.questions.noted;
+        let reason = noted.note_said(&about, said, &given, &beside, is_there, now);
+        let Beside { notes, took, .. } = beside;
+        let decided = Event::Decided {
+            ask,
+            policy,
+            arm,
+            revision,
+            outcome,
+            reason,
+            session,
+            room,
+            rows,
+            asked,
+            took,
+            notes,
+        };
+        self.effects.insert(place, decided);
+    }
+
+    /// A policy's plugin answered otherwise than a fresh instance of it, so often by now. A revision that does so again goes,
+    /// if it is tried or another may take over.
+    pub fn handle_hidden_state(
+        &mut self,
+        policy: &PolicyName,
+        revision: &Arc<str>,
+        differs: Box<str>,
+        answers: Count,
+    ) {
+        let guard = Guard::HiddenState;
+        self.effects.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
+        let (policy, revision) = (policy.clone(), revision.clone());
+        let told =
+            Event::HiddenState { policy: policy.clone(), revision: revision.clone(), differs };
+        self.effects.event(told);
+        self.weigh_hidden_state(&policy, &revision, answers);
+    }
+
+    /// The room's routing policy is to look at it, soon.
+    pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else {
+            return;
+        };
+        let Some(scenario) = self.settings.scenarios.get(&room.scenario) else {
+            return;
+        };
+        let policy = scenario.policy(Hook::Routing);
+        let arm = self.arm(&policy, id.0);
+        self.questions.want_reroute(&policy, arm, id);
+        self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
+    }
+
+    /// A policy was replaced: every room of its scenarios is looked at with the new one.
+    pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
+        if policy.hook != Hook::Routing {
+            return;
+        }
+        let scenarios = &self.settings.scenarios;
+        let of_set =
+            |room: &&Room| scenarios.get(&room.scenario).is_some_and(|s| s.set == policy.set);
+        let placed = self.rooms.values().filter(|room| room.is_placed());
+        let concerned: Vec<RoomId> = placed.filter(of_set).map(|room| room.id).collect();
+        for room in concerned {
+            self.want_reroute(room, now);
+        }
+    }
+
+    pub(super) fn ask_reroute(&mut self, policy: &PolicyName, now: Instant) {
+        for arm in Arm::ALL {
+            self.ask_reroute_of(policy, arm, now);
+        }
+    }
+
+    fn ask_reroute_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+        if self.questions.is_asking(policy, arm, |about| matches!(about, About::Reroute(_))) {
+            return;
+        }
+        let batch = self.waiting_for_reroute(policy, arm, now);
+        if batch.is_empty() {
+            return;
+        }
+        let bound =
+            self.settings.scenarios.values().any(|s| s.set == policy.set && s.binds(Hook::Routing));
+        if !bound {
+            for id in batch {
+                self.route(now, |router| router.reroute_natively(id, now));
+            }
+            self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+            return;
+        }
+        let reads = self.reads(policy, arm).cloned();
+        let router = self.router();
+        let rows = batch.iter().map(|id| router.room_row(*id, reads.as_ref(), now));
+        let rooms: Vec<RoomRow> = rows.collect();
+        let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
+        let memo = self.memo(policy, arm);
+        let question =
+            Question::Reroute { nodes: self.capacity.node_rows(&self.nodes), rooms, memo };
+        self.ask(&policy.set, arm, About::Reroute(versions), question, now);
+    }
+
+    /// The next that wait for this revision. Those that belong to the other one by now wait there.
+    fn waiting_for_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) -> Vec<RoomId> {
+        let mut batch = Vec::new();
+        let place = (policy.clone(), arm);
+        while batch.len() < ROOMS_PER_ASK
+            && let Some(id) = self.questions.next_reroute(&place)
+        {
+            let belongs = self.arm(policy, id.0);
+            if !self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+                continue;
+            }
+            if belongs == arm {
+                batch.push(id);
+            } else {
+                self.questions.want_reroute(policy, belongs, id);
+                self.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+            }
+        }
+        batch
+    }
+
+    /// A policy said which rooms should move. Rooms that changed since it was asked keep what they have, and what it
+    /// wrote about them is not kept either.
+    pub(super) fn rerouted(
+        &mut self,
+        (policy, arm): (&PolicyName, Arm),
+        rooms: &[(RoomId, u64)],
+        answer: Result<Answer, Fault>,
+        (by, beside): (&Decider, &Beside),
+        now: Instant,
+    ) -> Batch {
+        self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+        self.route(now, |router| rooms.iter().for_each(|&(id, _)| router.catch_up(id, now)));
+        let mut parts = Parts::default();
+        let outcome = match answer {
+            Ok(Answer::Moves { moves, states, memo }) => {
+                let router = self.router();
+                let fresh: Vec<Option<RoomId>> =
+                    rooms.iter().map(|row| router.unchanged(*row)).collect();
+                if fresh.iter().any(Option::is_some) {
+                    self.keep_memo((policy, arm), memo);
+                    self.take_moves(&mut parts, &fresh, moves, by, now);
+                    self.tell_broken(policy, &parts);
+                    self.note_conduct(policy, arm, parts.count(), now);
+                    for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
+                        if let Some(id) = fresh.get(row as usize).copied().flatten() {
+                            self.write_room_state(id, state);
+                        }
+                    }
+                    parts.outcome()
+                } else {
+                    Outcome::Stale
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        let failed = matches!(outcome, Outcome::Faulted(_));
+        let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
+        for (row, &(id, _)) in (0..).zip(rooms) {
+            let apart = failed || left_out(row);
+            self.route(now, |router| router.answered(id, apart, now));
+        }
+        Batch { outcome, parts }
+    }
+
+    fn tell_broken(&mut self, policy: &PolicyName, parts: &Parts) {
+        for (guard, times) in parts.broken() {
+            self.effects.event(Event::Guarded { policy: policy.clone(), guard, times });
+        }
+    }
+
+    fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
+        if let Some(memo) = memo {
+            let tried =
+                self.revised.get(policy).is_some_and(|revised| revised.now.canary.is_some());
+            // What was asked of it as a canary may be answered when it is in force.
+            let arm = if tried { arm } else { Arm::Standing };
+            self.memos.entry(policy.clone()).or_default().write(arm, memo);
+        }
+    }
+
+    /// Takes the moves, and notes what became of them.
+    fn take_moves(
+        &mut self,
+        parts: &mut Parts,
+        rooms: &[Option<RoomId>],
+        moves: Vec<Move>,
+        by: &Decider,
+        now: Instant,
+    ) {
+        let mut seen = BTreeSet::new();
+        for step in moves {
+            let part = match rooms.get(step.row as usize) {
+                Some(_) if !seen.insert(step.row) => Err(Guard::UnknownRow),
+                Some(Some(id)) => self.route(now, |router| router.take_move(*id, &step, by, now)),
+                Some(None) => Err(Guard::Outdated),
+                None => Err(Guard::UnknownRow),
+            };
+            parts.note(step.row, part);
+        }
+    }
+
+    /// Asks about the next batch of the policy's sessions.
+    pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
+        self.effects
+            .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
+        for arm in self.arms(policy) {
+            self.ask_tick_of(policy, *arm, now);
+        }
+    }
+
+    fn ask_tick_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+        if self.questions.is_asking(policy, arm, |about| matches!(about, About::Tick(_))) {
+            return;
+        }
+        let Some(ours) = self.sessions.ticked(policy).filter(|ours| !ours.is_empty()) else {
+            return;
+        };
+        let revisions = self.revised.get(policy).map(|revised| &revised.now);
+        let asks = |id: SessionId| revisions.map_or(Arm::Standing, |both| both.arm(id.0)) == arm;
+        let ids = self.quality.next_ticked((policy.clone(), arm), ours, asks);
+        let reads = self.reads(policy, arm).cloned();
+        let router = self.router();
+        let of = ids.iter().filter_map(|id| router.sessions.get(id));
+        let sessions: Vec<SessionRow> = of
+            .map(|session| SessionRow {
+                row: Row { id: session.id.0, measures: router.session_measures(session, now) },
+                room: session.room,
+                scenario: session.wanted.scenario.clone(),
+                labels: session.wanted.labels.clone(),
+                state: session.memory.read(reads.as_ref()).map(|state| State::clone(state)),
+            })
+            .collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let version = |id| self.sessions.get(&id).map_or(0, |session| session.plans);
+        let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
+        let ids = ids.collect();
+        let memo = self.memo(policy, arm);
+        self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
+    }
+
+    /// A policy said what should change. Where it failed, and about whom it was not asked, every session keeps what it has,
+    /// or goes by the native ladder after a while. A session whose plan changed since has what it was changed to.
+    pub(super) fn ticked(
+        &mut self,
+        (policy, arm): (&PolicyName, Arm),
+        sessions: &[(SessionId, u32)],
+        answer: Result<Answer, Fault>,
+        (by, beside): (&Decider, &Beside),
+        now: Instant,
+    ) -> Batch {
+        let (actions, states, memo) = match answer {
+            Ok(Answer::Actions { actions, states, memo }) => (actions, states, memo),
+            Ok(_) => return Batch::one(mismatched()),
+            Err(fault) => {
+                self.climb_natively(policy, sessions, now);
+                return Batch::one(Outcome::Faulted(fault));
+            }
+        };
+        let fresh: Vec<Option<SessionId>> =
+            sessions.iter().map(|row| self.unreplanned(*row)).collect();
+        if !fresh.iter().any(Option::is_some) {
+            return Batch::one(Outcome::Stale);
+        }
+        self.keep_memo((policy, arm), memo);
+        let (mut parts, mut replans) = (Parts::default(), Replans::default());
+        for action in actions {
+            let part = match fresh.get(action.row as usize) {
+                Some(Some(id)) => self.replan(*id, (action.op, action.arg), &mut replans),
+                Some(None) => Err(Guard::Outdated),
+                None => Err(Guard::UnknownRow),
+            };
+            parts.note(action.row, part);
+        }
+        replans.put_in_force(&mut self.router(), by);
+        self.take_notices(now);
+        parts.note_ungranted(beside.ungranted);
+        self.tell_broken(policy, &parts);
+        // A session that got nothing of what was decided for it keeps its state too.
+        let revisions = self.revised.get(policy).map(|revised| &revised.now);
+        for (row, state) in states {
+            let id = fresh.get(row as usize).copied().flatten();
+            let session = id.and_then(|id| self.sessions.get_mut(&id));
+            if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
+                session.memory.write(self.questions.state(state), revisions);
+            }
+        }
+        self.note_conduct(policy, arm, parts.count(), now);
+        self.climb_left_out(sessions, beside, now);
+        Batch { outcome: parts.outcome(), parts }
+    }
+
+    /// The session, if it gets what it got when it was asked about.
+    fn unreplanned(&self, (id, plans): (SessionId, u32)) -> Option<SessionId> {
+        self.sessions.get(&id).filter(|session| session.plans == plans).map(|session| session.id)
+    }
+
+    /// The policy failed over these: after a while the native ladder has them, where their set says so.
+    pub(super) fn climb_natively(
+        &mut self,
+        policy: &PolicyName,
+        sessions: &[(SessionId, u32)],
+        now: Instant,
+    ) {
+        let since = self.questions.failing_since(policy);
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
+            for (session, _) in sessions {
+                self.climb_one(*session, now);
+            }
+        }
+    }
+
+    /// The policy was not asked about some of these. The others are its own again.
+    pub(super) fn climb_left_out(
+        &mut self,
+        sessions: &[(SessionId, u32)],
+        beside: &Beside,
+        now: Instant,
+    ) {
+        if beside.apart.is_none() && !self.quality.climbs_any() {
+            return;
+        }
+        for (row, (session, _)) in (0..).zip(sessions) {
+            if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
+                self.quality.leave_ladder(*session);
+                continue;
+            }
+            let subject = Subject::Session(*session);
+            let since = self.questions.noted.held_since(subject, Hook::Degradation);
+            if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
+                self.climb_one(*session, now);
+            }
+        }
+    }
+
+    fn climb_one(&mut self, id: SessionId, now: Instant) {
+        let router = self.router();
+        let caps = router.sessions.get(&id).is_some_and(|session| router.obeys_caps(session));
+        let Some(session) = self.sessions.get(&id).filter(|session| session.phase == Phase::Live)
+        else {
+            return;
+        };
+        let scenario = self.settings.scenarios.get(&session.wanted.scenario);
+        if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
+            return;
+        }
+        let measured = |metric| session.measures.as_ref()?.measured(metric);
+        let loss_ppm = measured(Metric::LossDown).max(measured(Metric::LossUp));
+        let look = Look {
+            plan: session.plan,
+            loss_ppm,
+            bounds: session.bounds,
+            caps,
+            video: session.wanted.media.has_video(),
+        };
+        if let Some((op, arg)) = self.quality.climb(id, look, now) {
+            let mut replans = Replans::default();
+            // It keeps to the bounds, and to what is obeyed; an action that does not changes nothing.
+            let _ = self.replan(id, (op as u32, arg), &mut replans);
+            replans.put_in_force(&mut self.router(), &Decider::Native);
+            self.take_notices(now);
+        }
+    }
+
+    /// The effect of the action, or the rule that it broke. The native default changes no session's quality.
+    pub(super) fn replan(
+        &mut self,
+        id: SessionId,
+        (op, arg): (u32, u64),
+        replans: &mut Replans,
+    ) -> Result<Part, Guard> {
+        let Some((op, plan)) = Replans::after(&self.router(), id, op, arg)? else {
+            return Ok(Part::Kept);
+        };
+        self.enrol(id);
+        replans.replan(&mut self.router(), id, (op, arg), plan);
+        Ok(Part::Applied { differs: true })
+    }
+}
+
+/// The decider, if a revision answered.
+fn decider(policy: &PolicyName, revision: Option<&Arc<str>>) -> Decider {
+    revision.map_or(Decider::Native, |revision| Decider::Policy {
+        policy: policy.clone(),
+        revision: revision.clone(),
+    })
+}
+
+fn is_there(sessions: &Sessions, rooms: &Rooms, subject: Subject) -> bool {
+    match subject {
+        Subject::Session(session) => sessions.contains_key(&session),
+        Subject::Room(room) => rooms.contains_key(&room),
+    }
+}

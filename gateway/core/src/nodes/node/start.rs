@@ -1,0 +1,142 @@
+//! A node that does not run until rooms need it: when its hook may be called, and what comes of it.
+
+use std::time::{Duration, Instant};
+
+use super::{Change, Node, RELAPSES_MAX, Standing};
+use crate::{Health, Starts};
+
+/// A cold node is asked whether it runs after all this often, while nobody starts it.
+const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// After a start that failed the next one waits so long, and twice as long after each further one.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// But no longer than this.
+const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How the start of a node by its hook fares.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Starting {
+    /// When the hook was called, while the node is awaited.
+    called: Option<Instant>,
+    /// How often since the node ran last.
+    attempts: u32,
+    /// Not before this.
+    again: Option<Instant>,
+}
+
+impl Node {
+    /// A cold node that answers runs. It is trusted where it was started and never died before; else it is Wary, as any
+    /// node is that came back: it may come and go.
+    pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
+        self.detector.weigh(now);
+        // An agent may answer for a process that does not run, and says so.
+        let answer = self.detector.last_answer().filter(|&answer| answer > since);
+        answer.filter(|_| !self.detector.is_gone())?;
+        self.detector.absolve();
+        self.detector.forget_loss();
+        let Starting { called, .. } = std::mem::take(&mut self.starting);
+        let trusted = called.is_some() && self.relapses == 0;
+        self.standing =
+            if trusted { Standing::Up { since: now } } else { Standing::Wary { since: now } };
+        let after = called.map(|at| now.saturating_duration_since(at));
+        Some(Change::Started { to: self.health(), after })
+    }
+
+    /// Whether its hook may be called: not before it is known that the node does not run already, as it may when the
+    /// gateway has just begun.
+    pub(crate) fn may_start(&self, now: Instant) -> bool {
+        let Starting { called, again, .. } = self.starting;
+        let idle = called.is_none() && again.is_none_or(|again| again <= now);
+        let absent = self.detector.has_missed() || self.detector.is_gone();
+        self.health() == Health::Cold && !self.drains() && idle && absent
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting.called.is_some()
+    }
+
+    /// Its hook is called: the how manieth time, and how long it may take.
+    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
+        self.starting.called = Some(now);
+        self.starting.attempts = self.starting.attempts.saturating_add(1);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        (self.starting.attempts, within)
+    }
+
+    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
+    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+        self.starting.called.take()?;
+        let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
+        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
+        self.starting.again = Some(now + again);
+        Some(again)
+    }
+
+    pub(crate) fn probe_every(&self) -> Duration {
+        match self.standing {
+            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            Standing::Up { .. }
+            | Standing::Suspect { .. }
+            | Standing::Down { .. }
+            | Standing::Wary { .. }
+            | Standing::Cold { .. } => self.detector.probe_every(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nodes::detector::Distance;
+    use crate::{NodeId, NodeSettings, Probed, Role, Timings, ZoneId};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn cold(now: Instant) -> Node {
+        let settings = NodeSettings {
+            name: "a".into(),
+            zone: ZoneId(0),
+            capacity_kbps: 1_000,
+            probed: Probed::Yes,
+            role: Role::Active,
+            starts: Starts::ByHook { within: Duration::from_secs(30) },
+            canary: false,
+        };
+        Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
+    }
+
+    #[test]
+    fn nobody_calls_the_hook_before_the_node_left_a_probe_unanswered() {
+        let start = Instant::now();
+        let mut node = cold(start);
+        node.detector.handle_probe_sent(1, start);
+        node.conclude(crate::nodes::detector::Finding::Well, start + MS);
+        assert!(!node.may_start(start + MS), "it may run since before we did");
+        node.conclude(crate::nodes::detector::Finding::Well, start + 100 * MS);
+        assert!(node.may_start(start + 100 * MS));
+    }
+
+    #[test]
+    fn the_hook_is_called_where_an_agent_answers_and_says_that_the_process_is_gone() {
+        let start = Instant::now();
+        let mut node = cold(start);
+        node.detector.handle_agent(false, start);
+        assert!(node.may_start(start));
+    }
+
+    #[test]
+    fn after_each_start_that_failed_the_next_waits_twice_as_long_up_to_a_minute() {
+        let now = Instant::now();
+        let mut node = cold(now);
+        let again = (1..=9).map(|attempt| {
+            assert_eq!(node.start(now).0, attempt);
+            node.start_failed(now).unwrap().as_secs()
+        });
+        assert_eq!(again.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(node.start_failed(now), None, "nobody starts it");
+    }
+}

@@ -1,0 +1,253 @@
+//! Evidence of how nodes fare: probes, canaries, stamps of workers, and words of agents and kernel.
+
+use std::time::{Duration, Instant};
+
+use super::detector::{Distance, Finding, Stamp};
+use super::{Change, Node, Nodes};
+use crate::effects::Effects;
+use crate::timer::Timer;
+use crate::{
+    Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, WATCH_EVERY, Witness, ZoneId,
+};
+
+/// Longer lateness of a worker excuses nothing: where the machine stood still, control did too, and its own lateness counts.
+const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);
+
+/// Between two canaries of a node.
+const CANARY_EVERY: Duration = Duration::from_millis(100);
+
+/// A node that misses its probes so soon after another node of its region died silently fell with it.
+const FALLS_WITHIN: Duration = Duration::from_millis(50);
+
+/// If nothing was heard of it for two probes: a node that still sends media did not fall.
+const UNHEARD_FOR: Duration = Duration::from_millis(20);
+
+/// What an agent says of the node that it is beside: unasked when it changes, and with each answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AgentWord {
+    /// Its process runs. That it works, other evidence has to show.
+    Serving,
+    /// It wants its rooms moved away, and takes no new ones.
+    Draining,
+    /// Its process died, or was not started.
+    Gone,
+}
+
+/// A node whose health changed, with the evidence.
+#[derive(Debug)]
+pub(crate) struct NodeChange {
+    pub(crate) node: NodeId,
+    pub(crate) change: Change,
+    pub(crate) witnesses: Vec<(Witness, Instant)>,
+    /// Since when the evidence says that it is dead.
+    pub(crate) since: Instant,
+}
+
+impl Nodes {
+    pub(super) fn distance(&self, zone: ZoneId) -> Distance {
+        let region = self.zones[zone.0 as usize].region;
+        if region == self.home { Distance::Near } else { Distance::Far }
+    }
+
+    pub(crate) fn start_timers(&self, now: Instant, effects: &mut Effects) {
+        for node in self.iter().filter(|node| node.settings.probed == Probed::Yes) {
+            effects.set(Timer::Probe(node.id), now);
+        }
+        for node in self.iter().filter(|node| node.settings.canary) {
+            effects.set(Timer::Canary(node.id), now);
+        }
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        let sequence = self.next_probe;
+        self.next_probe += 1;
+        sequence
+    }
+
+    pub(crate) fn probe(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
+        let sequence = self.next_sequence();
+        if let Some(node) = self.get_mut(id) {
+            node.detector.handle_probe_sent(sequence, now);
+            effects.set(Timer::Probe(id), now + node.probe_every());
+            effects.push(Output::Probe { node: id, sequence });
+        }
+    }
+
+    pub(crate) fn send_canary(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
+        let sequence = self.next_sequence();
+        if let Some(node) = self.get_mut(id) {
+            node.detector.handle_canary_sent(sequence, now);
+            effects.set(Timer::Canary(id), now + CANARY_EVERY);
+            effects.push(Output::Canary { node: id, sequence });
+        }
+    }
+
+    /// Reads the workers' stamps. Gives back how late this watch was, if it was too late to judge by, and the nodes that
+    /// changed.
+    pub(crate) fn watch(
+        &mut self,
+        stamps: &[Stamp],
+        workers_late: Duration,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> (Option<Duration>, Vec<NodeChange>) {
+        let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
+        self.last_watch = Some(now);
+        let own_late = since.saturating_sub(WATCH_EVERY);
+        let workers_late = workers_late.min(WORKER_EXCUSED_MAX);
+        let late = Some(own_late.max(workers_late)).filter(|late| *late > self.timings.own_stall);
+        let before = std::mem::replace(&mut self.stalled, late.is_some());
+        for node in self.iter_mut() {
+            let Some(stamp) = stamps.get(node.id.0 as usize) else {
+                continue;
+            };
+            node.detector.handle_stamp(*stamp, now);
+            if late.is_some() {
+                node.detector.excuse(own_late, workers_late);
+            }
+        }
+        if let Some(late) = late {
+            effects.event(Event::OwnStall { late });
+        }
+        let is_due =
+            |node: &&Node| node.settings.probed == Probed::Yes && node.detector.hastens(now);
+        let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
+        for id in due {
+            self.probe(id, now, effects);
+        }
+        if late.is_some() && !before {
+            return (late, Vec::new());
+        }
+        let before: Vec<_> = self.iter().map(|node| (node.id, node.detector.witnesses())).collect();
+        let mut found: Vec<Finding> = self.iter_mut().map(|node| node.look(now)).collect();
+        self.doubt_uplink(&mut found, now, effects);
+        self.fall_together(&mut found, now);
+        let mut changed = Vec::new();
+        for (found, (id, before)) in found.into_iter().zip(before) {
+            if let Some(change) = self[id].conclude(found, now) {
+                let mut witnesses = self[id].detector.witnesses();
+                let since = witnesses.iter().map(|(_, since)| *since).min();
+                let known = |(old, _): &(Witness, Instant)| witnesses.iter().all(|(w, _)| w != old);
+                let before: Vec<_> = before.into_iter().filter(known).collect();
+                witnesses.extend(before);
+                let since = since.unwrap_or(now).min(now);
+                changed.push(NodeChange { node: id, change, witnesses, since });
+            }
+        }
+        (late, changed)
+    }
+
+    /// A whole region that goes down: nodes that are only accused by their probes, such as those that stand by, are dead if
+    /// they fell with one that is. Deaths that were reported count by themselves; one lost probe of a far node is too little;
+    /// and no node falls while our own uplink is doubted.
+    fn fall_together(&mut self, found: &mut [Finding], now: Instant) {
+        let fell: Vec<RegionId> = (self.iter().zip(&*found))
+            .filter(|(node, found)| **found == Finding::Dead && !node.detector.is_told_of())
+            .map(|(node, _)| self.region_of(node.id))
+            .collect();
+        self.fell.extend(fell.into_iter().map(|region| (region, now)));
+        self.fell.retain(|_, at| now.saturating_duration_since(*at) < FALLS_WITHIN);
+        if self.fell.is_empty() || self.uplink_doubted {
+            return;
+        }
+        for (node, found) in self.iter().zip(found) {
+            let falls = || self.fell.contains_key(&self.region_of(node.id));
+            let unheard = || {
+                let heard = node.detector.last_heard();
+                heard.is_none_or(|at| now.saturating_duration_since(at) >= UNHEARD_FOR)
+            };
+            if *found == Finding::Accused && node.detector.misses_two() && unheard() && falls() {
+                *found = Finding::Dead;
+            }
+        }
+    }
+
+    /// An agent said that the process is gone, which is enough by itself.
+    pub(crate) fn handle_gone(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
+        let node = self.get_mut(id)?;
+        let mut before = node.detector.witnesses();
+        let change = node.handle_gone(now)?;
+        let mut witnesses = node.detector.witnesses();
+        before.retain(|(old, _)| witnesses.iter().all(|(w, _)| w != old));
+        witnesses.extend(before);
+        Some(NodeChange { node: id, change, witnesses, since: now })
+    }
+
+    /// An operator declares the node dead.
+    pub(crate) fn eject(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
+        let node = self.get_mut(id)?;
+        let change = node.eject(now)?;
+        let mut witnesses = node.detector.witnesses();
+        if witnesses.iter().all(|(witness, _)| *witness != Witness::Operator) {
+            witnesses.push((Witness::Operator, now));
+        }
+        Some(NodeChange { node: id, change, witnesses, since: now })
+    }
+
+    /// The one place that marks a node down: packets take their second hops at once.
+    pub(crate) fn mark_down(&self, dead: Hop, since: Instant) {
+        if self.is_up(dead) {
+            self.board.condemn(dead.node, since);
+        }
+    }
+
+    /// The reserve at a node is taken by the rooms of a dead one, or free again.
+    pub(crate) fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
+        self.board.spend(standby, dead);
+    }
+
+    pub(crate) fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
+        if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
+            self.spend(standby, Some(dead));
+        }
+    }
+
+    pub(crate) fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
+        let spent = |id: &NodeId| self.board.cell(*id).is_some_and(|it| it.spent_for == Some(dead));
+        self.iter().map(|node| node.id).filter(spent).collect()
+    }
+
+    /// The node runs again, as a new incarnation.
+    pub(crate) fn reincarnate(&mut self, id: NodeId) {
+        if let Some(incarnation) = self.board.reincarnate(id) {
+            self[id].incarnation = incarnation;
+            self.paces[id.0 as usize].renew();
+        }
+    }
+
+    /// Calls the hook of the node that is nearest to the region, unless one is being started already. What that one cannot
+    /// carry has its turn when it runs.
+    pub(crate) fn start_nearest(&mut self, region: RegionId, now: Instant, effects: &mut Effects) {
+        if self.shutting_down || self.iter().any(Node::is_starting) {
+            return;
+        }
+        let may = self.iter().filter(|node| node.may_start(now)).map(|node| node.id);
+        let Some(nearest) = may.min_by_key(|node| (self.region_of(*node) != region, *node)) else {
+            return;
+        };
+        let (attempt, within) = self[nearest].start(now);
+        effects.event(Event::Start { node: nearest, step: Start::Begun { attempt } });
+        effects.push(Output::Start { node: nearest });
+        effects.set(Timer::Probe(nearest), now);
+        effects.set(Timer::StartLate(nearest), now + within);
+    }
+
+    pub(crate) fn start_no_more(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// A start that is under way, if there is one, failed.
+    pub(crate) fn start_failed(
+        &mut self,
+        id: NodeId,
+        why: NotStarted,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
+        if let Some(again) = failed {
+            effects.cancel(&Timer::StartLate(id));
+            effects.event(Event::Start { node: id, step: Start::Failed { why, again } });
+        }
+    }
+}

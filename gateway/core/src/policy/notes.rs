@@ -1,0 +1,296 @@
+//! What policies said of sessions and rooms, the last time they said something; and whom they are not asked about.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::parts::Parts;
+use super::questions::{About, Beside};
+use crate::alike::Alike;
+use crate::effects::Effects;
+use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
+
+/// What was said is kept of so many, about 2 MB of it: who asks why something happened asks soon. What was said first of
+/// somebody else gives way.
+const SAID_MAX: usize = 8_192;
+
+/// Notes kept of one decision about one session or room: what fits on a screen.
+const NOTES_MAX: usize = 8;
+
+/// What a policy decides about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Subject {
+    Session(SessionId),
+    Room(RoomId),
+}
+
+impl Subject {
+    fn session(self) -> Option<SessionId> {
+        match self {
+            Subject::Session(session) => Some(session),
+            Subject::Room(_) => None,
+        }
+    }
+
+    fn room(self) -> Option<RoomId> {
+        match self {
+            Subject::Session(_) => None,
+            Subject::Room(room) => Some(room),
+        }
+    }
+}
+
+/// The last thing that a policy said of a session, or of its room.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Said {
+    /// The hook.
+    pub hook: Hook,
+    /// Who said it: a policy and its revision.
+    pub by: Decider,
+    /// The plugin's word for its reason, or its number where it has no word; none where it gave none.
+    pub reason: Option<Arc<str>>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long ago.
+    pub since: Duration,
+    /// The first of its notes, as the plugin made them.
+    pub notes: Box<[(Box<str>, i64)]>,
+}
+
+/// A session, or its room, that a revision is not asked about.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Quarantine {
+    /// The policy.
+    pub policy: PolicyName,
+    /// Its revision.
+    pub revision: Arc<str>,
+    /// How it failed over it.
+    pub fault: Fault,
+    /// How long ago that was found.
+    pub since: Duration,
+}
+
+#[derive(Debug)]
+struct Saying {
+    by: Arc<Decider>,
+    reason: Option<Arc<str>>,
+    outcome: Outcome,
+    at: Instant,
+    notes: Box<[(Box<str>, i64)]>,
+}
+
+#[derive(Debug)]
+struct Held {
+    policy: PolicyName,
+    revision: Arc<str>,
+    fault: Fault,
+    since: Instant,
+}
+
+/// What was said, and who is left out.
+#[derive(Default, Debug)]
+pub(crate) struct Noted {
+    said: BTreeMap<(Subject, Hook), Saying>,
+    /// In the order in which they were first said something of, with some that are gone.
+    order: VecDeque<(Subject, Hook)>,
+    held: BTreeMap<(Subject, Hook), Held>,
+    deciders: Alike<Decider>,
+}
+
+impl Noted {
+    fn say(&mut self, key: (Subject, Hook), saying: Saying) {
+        if self.said.insert(key, saying).is_some() {
+            return;
+        }
+        if self.order.len() == SAID_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.said.remove(&oldest);
+        }
+        self.order.push_back(key);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn holds_none(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Since when the hook is not asked about it.
+    pub(crate) fn held_since(&self, subject: Subject, hook: Hook) -> Option<Instant> {
+        self.held.get(&(subject, hook)).map(|held| held.since)
+    }
+
+    pub(crate) fn forget(&mut self, subject: Subject) {
+        for hook in Hook::ALL {
+            self.said.remove(&(subject, hook));
+            self.held.remove(&(subject, hook));
+        }
+    }
+
+    pub(crate) fn said(&self, of: &[Subject], now: Instant) -> Vec<Said> {
+        let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
+        let said = keys.filter_map(|key| Some((key.1, self.said.get(&key)?)));
+        said.map(|(hook, saying)| Said {
+            hook,
+            by: (*saying.by).clone(),
+            reason: saying.reason.clone(),
+            outcome: saying.outcome.clone(),
+            since: now.saturating_duration_since(saying.at),
+            notes: saying.notes.clone(),
+        })
+        .collect()
+    }
+
+    pub(crate) fn held(&self, of: &[Subject], now: Instant) -> Vec<Quarantine> {
+        let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
+        keys.filter_map(|key| self.held.get(&key))
+            .map(|held| Quarantine {
+                policy: held.policy.clone(),
+                revision: held.revision.clone(),
+                fault: held.fault.clone(),
+                since: now.saturating_duration_since(held.since),
+            })
+            .collect()
+    }
+}
+
+impl Noted {
+    /// Notes whom the revision was not asked about, since it fails over them; whoever it answered about is asked about
+    /// again.
+    pub(crate) fn note_apart(
+        &mut self,
+        about: &About,
+        policy: &PolicyName,
+        revision: &Arc<str>,
+        apart: Option<&Apart>,
+        is_there: impl Fn(Subject) -> bool,
+        (now, effects): (Instant, &mut Effects),
+    ) {
+        if apart.is_none() && self.held.is_empty() {
+            return;
+        }
+        self.held.retain(|(subject, _), held| {
+            let row = about.row_of(*subject).filter(|_| held.policy == *policy);
+            row.is_none_or(|row| apart.is_some_and(|apart| apart.leaves_out(row)))
+        });
+        for poisoned in apart.into_iter().flat_map(|apart| &apart.poisoned) {
+            let subject = about.subject(poisoned.row).filter(|subject| is_there(*subject));
+            let Some(subject) = subject else { continue };
+            let (fault, key) = (poisoned.fault.clone(), (subject, policy.hook));
+            if self.held.get(&key).is_some_and(|held| held.revision == *revision) {
+                continue;
+            }
+            let (policy, revision) = (policy.clone(), revision.clone());
+            let held = Held {
+                policy: policy.clone(),
+                revision: revision.clone(),
+                fault: fault.clone(),
+                since: now,
+            };
+            self.held.insert(key, held);
+            let (session, room) = (subject.session(), subject.room());
+            effects.event(Event::Quarantined { policy, revision, session, room, fault });
+        }
+    }
+
+    /// Notes what was said of each that the question was about, where something was; gives back the reason where it was
+    /// about one.
+    pub(crate) fn note_said(
+        &mut self,
+        about: &About,
+        (by, outcome, parts): (&Decider, &Outcome, &Parts),
+        given: &[(u32, u32)],
+        beside: &Beside,
+        is_there: impl Fn(Subject) -> bool,
+        now: Instant,
+    ) -> Option<Arc<str>> {
+        let batch = matches!(about, About::Reroute(_) | About::Tick(_));
+        let of_row = |row| if batch { parts.outcome_of(row) } else { outcome.clone() };
+        let mut notes: BTreeMap<u32, Vec<&Note>> = BTreeMap::new();
+        for note in &beside.notes {
+            notes.entry(note.row).or_default().push(note);
+        }
+        let mut reasons: BTreeMap<u32, u32> = BTreeMap::new();
+        for (row, reason) in given {
+            // That nothing changes needs no reason; most rows of most ticks are so.
+            let worth_it = || notes.contains_key(row) || of_row(*row) != Outcome::Kept;
+            if *reason != 0 && worth_it() {
+                reasons.insert(*row, *reason);
+            }
+        }
+        let word = |reason: &u32| word_for(beside.reasons.as_deref().unwrap_or_default(), *reason);
+        let rows: std::collections::BTreeSet<u32> =
+            notes.keys().chain(reasons.keys()).copied().collect();
+        let by = self.deciders.share(by.clone());
+        for row in rows {
+            let Some(subject) = about.subject(row).filter(|subject| is_there(*subject)) else {
+                continue;
+            };
+            let notes = notes.remove(&row).unwrap_or_default().into_iter().take(NOTES_MAX);
+            let saying = Saying {
+                by: Arc::clone(&by),
+                reason: reasons.get(&row).map(word),
+                outcome: of_row(row),
+                at: now,
+                notes: notes.map(|note| (note.key.clone(), note.value)).collect(),
+            };
+            self.say((subject, about.hook()), saying);
+        }
+        if batch { None } else { reasons.get(&0).map(word) }
+    }
+}
+
+/// The word for a reason, of those that came with the answer in the order of their numbers; its number where it has none.
+fn word_for(reasons: &[(u32, Arc<str>)], reason: u32) -> Arc<str> {
+    match reasons.binary_search_by_key(&reason, |(number, _)| *number) {
+        Ok(at) => Arc::clone(&reasons[at].1),
+        Err(_) => reason.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_its_word_wherever_it_stands_among_the_others() {
+        let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
+        let reasons = reasons.map(|(number, name): (u32, &str)| (number, Arc::<str>::from(name)));
+        let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| word_for(&reasons, reason));
+        assert_eq!(
+            words.each_ref().map(|word| &**word),
+            ["near", "2", "far", "last", "65536", "jitter"]
+        );
+        assert_eq!(&*word_for(&[], 1), "1");
+    }
+
+    #[test]
+    fn what_was_said_is_kept_of_so_many_and_the_first_gives_way() {
+        let now = Instant::now();
+        let by = Arc::new(Decider::Native);
+        let of = |session| Subject::Session(SessionId(session));
+        let say = |noted: &mut Noted, session| {
+            let (by, outcome, notes) = (Arc::clone(&by), Outcome::Kept, Box::default());
+            let saying = Saying { by, reason: None, outcome, at: now, notes };
+            noted.say((of(session), Hook::Degradation), saying);
+        };
+        let mut noted = Noted::default();
+        let most = SAID_MAX as u64;
+        for session in 0..most {
+            say(&mut noted, session);
+        }
+        say(&mut noted, 5);
+        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
+        assert_eq!(noted.said(&[of(0)], now).len(), 1, "there is room for all");
+        say(&mut noted, most);
+        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
+        assert!(noted.said(&[of(0)], now).is_empty());
+        // Those that left have their place until it comes to them.
+        noted.forget(of(1));
+        say(&mut noted, most + 1);
+        say(&mut noted, most + 2);
+        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
+        assert!(noted.said(&[of(2)], now).is_empty());
+        assert_eq!(noted.said(&[of(3), of(most + 2)], now).len(), 2);
+    }
+}

@@ -1,0 +1,120 @@
+//! An answer of many parts is taken part by part: what fits is done, what breaks a rule is left out and told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::judge::Count;
+use crate::{Guard, Outcome};
+
+/// What one part changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    /// Nothing: what it asks for is in force already, or came too late.
+    Kept,
+    /// Something.
+    Applied {
+        /// Whether it differs from what the native default would have done.
+        differs: bool,
+    },
+}
+
+/// What became of a question, and of its parts.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) outcome: Outcome,
+    pub(crate) parts: Parts,
+}
+
+impl Batch {
+    /// A question that is not decided in parts.
+    pub(crate) fn one(outcome: Outcome) -> Batch {
+        Batch { outcome, parts: Parts::default() }
+    }
+}
+
+/// What became of the parts so far, by the rows they are about.
+#[derive(Default, Debug)]
+pub(crate) struct Parts {
+    taken: BTreeSet<u32>,
+    /// By what changed, whether a part differs from what the native default would have done.
+    applied: BTreeMap<u32, bool>,
+    refused: BTreeMap<u32, Guard>,
+    last_broken: Option<Guard>,
+    /// How often each rule was broken.
+    broken: BTreeMap<Guard, u32>,
+    /// Parts, and those of them that were wrong by themselves.
+    count: Count,
+}
+
+impl Parts {
+    /// Whether what was written about the row is kept: not where all that was decided for it was refused.
+    pub(crate) fn keeps_state(&self, row: u32) -> bool {
+        self.taken.contains(&row) || !self.refused.contains_key(&row)
+    }
+
+    /// Whether a part about the row was refused.
+    pub(crate) fn refused(&self, row: u32) -> bool {
+        self.refused.contains_key(&row)
+    }
+
+    /// Parts, and those of them that were wrong by themselves.
+    pub(crate) fn count(&self) -> Count {
+        self.count
+    }
+
+    pub(crate) fn note(&mut self, row: u32, part: Result<Part, Guard>) {
+        self.count.of += 1;
+        match part {
+            Ok(part) => {
+                self.taken.insert(row);
+                if let Part::Applied { differs } = part {
+                    *self.applied.entry(row).or_default() |= differs;
+                }
+            }
+            Err(guard) => {
+                self.refused.insert(row, guard);
+                self.note_broken(guard, 1);
+                self.count.worse += u32::from(guard.is_its_own());
+            }
+        }
+    }
+
+    /// Actions that the plugin was not granted were left out before they came here.
+    pub(crate) fn note_ungranted(&mut self, times: u32) {
+        self.count.of = self.count.of.saturating_add(times);
+        self.count.worse = self.count.worse.saturating_add(times);
+        self.note_broken(Guard::UnknownAction, times);
+    }
+
+    /// A rule was broken so often.
+    fn note_broken(&mut self, guard: Guard, times: u32) {
+        if times > 0 {
+            self.last_broken = Some(guard);
+            let count = self.broken.entry(guard).or_default();
+            *count = count.saturating_add(times);
+        }
+    }
+
+    /// The rules that were broken, each with how often: an answer may break one a million times.
+    pub(crate) fn broken(&self) -> impl Iterator<Item = (Guard, u32)> {
+        self.broken.iter().map(|(guard, times)| (*guard, *times))
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (self.applied.is_empty(), self.last_broken) {
+            (false, _) => {
+                Outcome::Applied { differs: self.applied.values().any(|differs| *differs) }
+            }
+            (true, Some(guard)) => Outcome::Guarded(guard),
+            (true, None) => Outcome::Kept,
+        }
+    }
+
+    /// What became of what was decided about one row.
+    pub(crate) fn outcome_of(&self, row: u32) -> Outcome {
+        match (self.applied.get(&row), self.refused.get(&row)) {
+            (Some(&differs), _) => Outcome::Applied { differs },
+            (None, Some(guard)) => Outcome::Guarded(*guard),
+            (None, None) => Outcome::Kept,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Questions in flight, and what becomes of their answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::notes::{Noted, Subject};
+use crate::alike::Alike;
+use crate::effects::Effects;
+use crate::timer::Timer;
+use crate::{
+    AdmitVerdict, Answer, Apart, Arm, Ask, AskId, Event, Fault, Hook, Note, Outcome, Output,
+    PolicyName, Question, Reasons, RoomId, SessionId, State,
+};
+
+/// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
+const ASKS_IN_FLIGHT_MAX: usize = 256;
+
+/// A question in flight.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) id: AskId,
+    pub(crate) policy: PolicyName,
+    pub(crate) arm: Arm,
+    pub(crate) about: About,
+    pub(crate) at: Instant,
+}
+
+/// What was asked about, as it stood.
+#[derive(Debug)]
+pub(crate) enum About {
+    Resolve(SessionId),
+    Admit(SessionId),
+    Place(RoomId),
+    /// Each room with the version of its route, in the order of their numbers.
+    Reroute(Vec<(RoomId, u64)>),
+    /// Each session with the version of its plan, in the order of their numbers.
+    Tick(Vec<(SessionId, u32)>),
+}
+
+/// What came with an answer.
+#[derive(Default, Debug)]
+pub(crate) struct Beside {
+    pub(crate) notes: Vec<Note>,
+    pub(crate) apart: Option<Box<Apart>>,
+    pub(crate) reasons: Option<Reasons>,
+    pub(crate) ungranted: u32,
+    pub(crate) took: Duration,
+}
+
+impl About {
+    pub(crate) fn rows(&self) -> u32 {
+        match self {
+            About::Resolve(_) | About::Admit(_) | About::Place(_) => 1,
+            About::Reroute(rooms) => rooms.len() as u32,
+            About::Tick(sessions) => sessions.len() as u32,
+        }
+    }
+
+    /// Somebody waits for the answer.
+    pub(crate) fn is_of_offer(&self) -> bool {
+        matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
+    }
+
+    /// Whom a row of the question is about.
+    pub(crate) fn subject(&self, row: u32) -> Option<Subject> {
+        match self {
+            About::Resolve(session) | About::Admit(session) => {
+                (row == 0).then_some(Subject::Session(*session))
+            }
+            About::Place(room) => (row == 0).then_some(Subject::Room(*room)),
+            About::Reroute(rooms) => rooms.get(row as usize).map(|(room, _)| Subject::Room(*room)),
+            About::Tick(sessions) => {
+                sessions.get(row as usize).map(|(session, _)| Subject::Session(*session))
+            }
+        }
+    }
+
+    /// The row of a batch that is about it.
+    pub(crate) fn row_of(&self, subject: Subject) -> Option<u32> {
+        let row = match (self, subject) {
+            (About::Reroute(rooms), Subject::Room(room)) => {
+                rooms.binary_search_by_key(&room, |(room, _)| *room)
+            }
+            (About::Tick(sessions), Subject::Session(session)) => {
+                sessions.binary_search_by_key(&session, |(session, _)| *session)
+            }
+            (
+                About::Resolve(_)
+                | About::Admit(_)
+                | About::Place(_)
+                | About::Reroute(_)
+                | About::Tick(_),
+                Subject::Session(_) | Subject::Room(_),
+            ) => return None,
+        };
+        row.ok().map(|row| row as u32)
+    }
+
+    pub(crate) fn hook(&self) -> Hook {
+        match self {
+            About::Resolve(_) => Hook::Scenario,
+            About::Admit(_) => Hook::Admission,
+            About::Place(_) | About::Reroute(_) => Hook::Routing,
+            About::Tick(_) => Hook::Degradation,
+        }
+    }
+}
+
+/// Questions in flight, and what is kept of answers.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    asks: BTreeMap<AskId, Asked>,
+    next: u64,
+    started: Instant,
+    /// Rooms to ask about, by routing policy and arm; native ones under the name of their set.
+    reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
+    /// Policies that failed last time, and since when they do.
+    failing: BTreeMap<PolicyName, Instant>,
+    pub(crate) noted: Noted,
+    states: Alike<State>,
+}
+
+impl Questions {
+    pub(crate) fn new(now: Instant) -> Questions {
+        Questions {
+            asks: BTreeMap::new(),
+            next: 1,
+            started: now,
+            reroutes: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            noted: Noted::default(),
+            states: Alike::default(),
+        }
+    }
+
+    /// Asks. Where too much is in flight the question comes back, and takes the native default at once.
+    pub(crate) fn ask(
+        &mut self,
+        set: &Arc<str>,
+        arm: Arm,
+        about: About,
+        (question, revision): (Question, Option<Arc<str>>),
+        deadline: Instant,
+        (now, effects): (Instant, &mut Effects),
+    ) -> Option<Asked> {
+        let policy = PolicyName { set: set.clone(), hook: about.hook() };
+        let id = AskId(self.next);
+        self.next += 1;
+        let asked = Asked { id, policy: policy.clone(), arm, about, at: now };
+        if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
+            return Some(asked);
+        }
+        effects.set(Timer::AskLate(id), deadline);
+        self.asks.insert(id, asked);
+        let now_us = now.saturating_duration_since(self.started).as_micros() as u64;
+        effects.push(Output::Ask(Ask { id, policy, arm, revision, now_us, deadline, question }));
+        None
+    }
+
+    pub(crate) fn is_asking(
+        &self,
+        policy: &PolicyName,
+        arm: Arm,
+        like: fn(&About) -> bool,
+    ) -> bool {
+        let asks = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
+        self.asks.values().any(|asked| asks(asked) && like(&asked.about))
+    }
+
+    pub(crate) fn take(&mut self, id: AskId) -> Option<Asked> {
+        self.asks.remove(&id)
+    }
+
+    pub(crate) fn in_flight(&self) -> impl ExactSizeIterator<Item = &Asked> {
+        self.asks.values()
+    }
+
+    /// A policy that fails is reported once, and once when it answers again.
+    pub(crate) fn note_standing(
+        &mut self,
+        policy: &PolicyName,
+        fault: Option<&Fault>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let failing = self.failing.contains_key(policy);
+        if fault.is_some() {
+            self.failing.entry(policy.clone()).or_insert(now);
+        } else {
+            self.failing.remove(policy);
+        }
+        if failing != fault.is_some() {
+            let (hook, policy) = (policy.hook, policy.clone());
+            effects.event(Event::Standing { hook, policy, fault: fault.cloned() });
+        }
+    }
+
+    pub(crate) fn failing_since(&self, policy: &PolicyName) -> Option<Instant> {
+        self.failing.get(policy).copied()
+    }
+
+    pub(crate) fn state(&mut self, state: State) -> Arc<State> {
+        self.states.share(state)
+    }
+
+    pub(crate) fn want_reroute(&mut self, policy: &PolicyName, arm: Arm, room: RoomId) {
+        self.reroutes.entry((policy.clone(), arm)).or_default().insert(room);
+    }
+
+    /// The next room that waits for a question to this arm.
+    pub(crate) fn next_reroute(&mut self, place: &(PolicyName, Arm)) -> Option<RoomId> {
+        self.reroutes.get_mut(place).and_then(BTreeSet::pop_first)
+    }
+
+    pub(crate) fn forget_room(&mut self, id: RoomId) {
+        self.noted.forget(Subject::Room(id));
+        for waiting in self.reroutes.values_mut() {
+            waiting.remove(&id);
+        }
+    }
+
+    /// The most rooms that wait for one arm.
+    pub(crate) fn most_rerouted(&self) -> usize {
+        self.reroutes.values().map(BTreeSet::len).max().unwrap_or(0)
+    }
+}
+
+/// What became of an answer of the wrong kind: the host promises that this cannot be.
+pub(crate) fn mismatched() -> Outcome {
+    Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
+}
+
+/// Whether it was an answer, and somebody was still there whom it was about.
+pub(crate) fn was_taken(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Applied { .. } | Outcome::Abstained | Outcome::Kept | Outcome::Guarded(_) => true,
+        Outcome::Stale | Outcome::Faulted(_) => false,
+    }
+}
+
+/// Whether it keeps a newcomer out.
+pub(crate) fn turns_away(answer: &Answer) -> bool {
+    match answer {
+        Answer::Admit { verdict, .. } => match verdict {
+            AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_) => true,
+            AdmitVerdict::Abstain | AdmitVerdict::Accept | AdmitVerdict::AcceptCapped(_) => false,
+        },
+        Answer::Params(_)
+        | Answer::Placed { .. }
+        | Answer::Moves { .. }
+        | Answer::Actions { .. } => false,
+    }
+}
+
+/// The reasons that an answer gives, by row; one that says nothing of its reasons has 0.
+pub(crate) fn reasons_given(answer: &Answer) -> Vec<(u32, u32)> {
+    match answer {
+        Answer::Params(_) => Vec::new(),
+        Answer::Admit { reason, .. } | Answer::Placed { reason, .. } => vec![(0, *reason)],
+        Answer::Moves { moves, .. } => moves.iter().map(|step| (step.row, step.reason)).collect(),
+        Answer::Actions { actions, .. } => {
+            actions.iter().map(|action| (action.row, action.reason)).collect()
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Nodes that lose more than their siblings, by the votes of rooms: they are Suspect, and rooms leave them.
+//!
+//! Loss is not death: what still arrives is worth more than nothing. So these witnesses condemn nobody, neither alone nor
+//! with another: lost probes and lost media have one cause. Where the accusation lasted, the node's rooms leave it
+//! make-before-break for sound nodes that have room for them, some at a time, each as seldom as it may move; those that
+//! fit nowhere stay. A node without rooms has no votes: it stays Suspect for its ejection, which grows with each relapse.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Quality;
+use crate::cohort::{Count, Tally, Word, weigh};
+use crate::nodes::Nodes;
+use crate::rooms::Router;
+use crate::timer::Timer;
+use crate::{Flow, Hop, Metric, NodeId, RegionId, RoomId, Witness};
+
+/// How often votes are weighed.
+const WEIGH_EVERY: Duration = Duration::from_millis(100);
+
+/// How long an accusation has to last before rooms leave: what passes by itself in a second moves nobody.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
+impl Quality {
+    /// What a session of the room saw of its hop counts for the room's vote.
+    pub(crate) fn tally(
+        &mut self,
+        id: RoomId,
+        hop: Hop,
+        flow: &Flow,
+        router: &mut Router,
+        now: Instant,
+    ) {
+        if flow.expected == 0 && flow.reported_ppm.is_none() {
+            return;
+        }
+        let Some(room) = router.rooms.get_mut(&id) else {
+            return;
+        };
+        let tally = room.tally.get_or_insert_with(|| Box::new(Tally::new(hop, now)));
+        tally.stands_at(hop, now);
+        if !tally.add(flow, now) {
+            return;
+        }
+        let next = tally.anew(now);
+        let seen = std::mem::replace(&mut **tally, next);
+        let scenario = Arc::clone(&room.scenario);
+        let worst = |metric| worst(router, id, metric);
+        let bad = seen.vote(worst(Metric::LossUp), worst(Metric::LossDown));
+        self.ballots.entry((hop.node, scenario)).or_default().vote(id, bad, now);
+        router.effects.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
+    }
+
+    /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
+    pub(crate) fn weigh_cohorts(&mut self, router: &mut Router, now: Instant) {
+        let (words, at) = self.words(router.nodes, now);
+        let mut left = Vec::new();
+        for node in router.nodes.iter_mut() {
+            node.fares_badly = at.get(&node.id).is_some_and(|count| count.is_bad());
+            match words.get(&node.id) {
+                Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
+                Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
+                word => node.found_no_worse(word == Some(&Word::Well), now),
+            }
+            if node.worse_for(now).is_some_and(|lasted| lasted >= LEAVE_AFTER) {
+                left.push(node.id);
+            }
+        }
+        for node in left {
+            router.leave_worse(node, now);
+        }
+        let watched = router.nodes.iter().any(|node| node.worse_for(now).is_some());
+        if watched || !self.ballots.is_empty() {
+            router.effects.set(Timer::Cohorts, now + WEIGH_EVERY);
+        }
+    }
+
+    /// What the votes say of each node that there are votes about, beside those of its siblings, and how many rooms of all
+    /// kinds fare badly there.
+    fn words(
+        &mut self,
+        nodes: &Nodes,
+        now: Instant,
+    ) -> (BTreeMap<NodeId, Word>, BTreeMap<NodeId, Count>) {
+        let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
+        self.ballots.retain(|place, ballot| {
+            counts.insert(place.clone(), ballot.count(now));
+            !ballot.is_empty()
+        });
+        let mut cohorts: BTreeMap<(RegionId, Arc<str>), Count> = BTreeMap::new();
+        for ((node, kind), count) in &counts {
+            cohorts.entry((nodes.region_of(*node), kind.clone())).or_default().add(*count);
+        }
+        let (mut words, mut at) = (BTreeMap::new(), BTreeMap::<_, Count>::new());
+        for ((node, kind), own) in counts {
+            at.entry(node).or_default().add(own);
+            let word = weigh(own, cohorts[&(nodes.region_of(node), kind)].less(own));
+            let said = words.entry(node).or_insert(word);
+            *said = word.max(*said);
+        }
+        (words, at)
+    }
+}
+
+/// The worst that is measured of a session of the room.
+fn worst(router: &Router, id: RoomId, metric: Metric) -> u64 {
+    let sessions = router.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+    let measured = |id| router.sessions.get(id).and_then(|s| s.measures.as_ref()?.measured(metric));
+    sessions.filter_map(measured).max().unwrap_or(0).into()
+}

@@ -1,0 +1,158 @@
+//! Lost flows: a session that hears nothing any more while others go on. Its room leaves that hop, and no other room.
+
+use std::time::{Duration, Instant};
+
+use super::Quality;
+use crate::flow::{Sending, Track};
+use crate::nodes::Nodes;
+use crate::rooms::Router;
+use crate::sessions::{Phase, Sessions};
+use crate::timer::Timer;
+use crate::{Flow, Hop, RoomId, SessionId, Strike};
+
+/// How often sessions that hear nothing any more are looked at.
+const JUDGE_EVERY: Duration = Duration::from_millis(100);
+
+/// Words on a session are so old where there are few: what more it is, everything is given.
+const TOLD_WITHIN: Duration = Duration::from_millis(200);
+
+/// A node that was not heard for so long says nothing to anybody: that is no lost flow, and has witnesses of its own.
+const NODE_HEARD_WITHIN: Duration = Duration::from_millis(200);
+
+/// What is thought of a session that hears nothing any more.
+enum Verdict {
+    /// This hop keeps from it what others send.
+    Lost(Hop),
+    /// It is nobody's fault, or cannot be told.
+    Innocent,
+    /// It is too early to say.
+    Wait,
+}
+
+impl Quality {
+    /// What went between a session and its node since this was told last, if anything did lately.
+    /// Says whether the session is live and carried.
+    pub(crate) fn handle_flow(
+        &mut self,
+        id: SessionId,
+        flow: &Flow,
+        router: &mut Router,
+        now: Instant,
+    ) -> bool {
+        let slack = slack(router);
+        let Some(session) = router.sessions.get_mut(&id).filter(|s| s.phase == Phase::Live) else {
+            return false;
+        };
+        let room = session.room;
+        let carriers =
+            router.rooms.get(&room).and_then(|room| room.cell.carriers(router.nodes.board()));
+        let Some((first, other)) = carriers else {
+            return false;
+        };
+        // Of two hops that carry, the client hears the one that leads.
+        let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
+        let track = session.track.get_or_insert_with(|| Box::new(Track::new(hop, now)));
+        if track.hop() != hop {
+            track.goes_to(hop, now);
+        }
+        if flow.came != [0; 2]
+            && let Some(from) = flow.hears
+            && let Some(node) = router.nodes.get_mut(from.node)
+            && node.hop() == from
+        {
+            node.detector.handle_delivered(now);
+        }
+        // What came from a hop that was left is no measure of this one.
+        let is_here = flow.hears == Some(hop);
+        // What neither of two hops delivered accuses neither, and what one lost the other made good.
+        let is_its_own = is_here && other.is_none();
+        let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
+        let came = if is_here { flow.came } else { [0; 2] };
+        let falls_silent = track.note(&Flow { came, expected, lost, ..*flow }, slack, now);
+        if is_its_own {
+            self.tally(room, hop, flow, router, now);
+        }
+        if falls_silent {
+            self.silent.insert((room, id));
+            router.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
+        }
+        true
+    }
+
+    /// Looks at those that are silent; the others cost nothing.
+    pub(crate) fn judge_flows(&mut self, router: &mut Router, now: Instant) {
+        for (room, session) in std::mem::take(&mut self.silent) {
+            router.catch_up(room, now);
+            match judge_flow(room, session, router, now) {
+                Verdict::Wait => _ = self.silent.insert((room, session)),
+                Verdict::Innocent => with_track(router.sessions, session, Track::forget),
+                Verdict::Lost(hop) => {
+                    with_track(router.sessions, session, Track::moved);
+                    router.strike(room, hop, (Strike::FlowLost, Some(session)), now);
+                }
+            }
+        }
+        if !self.silent.is_empty() {
+            router.effects.set(Timer::Flows, now + JUDGE_EVERY);
+        }
+    }
+
+    /// We were late ourselves: whoever seems silent may not have been read.
+    pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut Sessions) {
+        for (_, session) in &self.silent {
+            let session = sessions.get_mut(session);
+            if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
+                track.excuse(late);
+            }
+        }
+    }
+}
+
+/// How much later than usual workers may report on a session.
+fn slack(router: &Router) -> Duration {
+    router.sessions.told_within().saturating_sub(TOLD_WITHIN)
+}
+
+fn with_track(sessions: &mut Sessions, session: SessionId, change: impl FnOnce(&mut Track)) {
+    if let Some(track) = sessions.get_mut(&session).and_then(|s| s.track.as_deref_mut()) {
+        change(track);
+    }
+}
+
+fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> Verdict {
+    let slack = slack(router);
+    let track = router.sessions.get(&session).and_then(|session| session.track.as_deref());
+    let (Some(track), Some(room)) = (track, router.rooms.get(&id)) else {
+        return Verdict::Innocent;
+    };
+    let carries =
+        |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
+    if !track.is_silent() || !room.cell.carriers(router.nodes.board()).is_some_and(carries) {
+        return Verdict::Innocent;
+    }
+    let Some(silent) = track.lost_since(slack, now) else {
+        return Verdict::Wait;
+    };
+    if !is_heard(router.nodes, track.hop(), now) {
+        return Verdict::Innocent;
+    }
+    let kinds = track.heard();
+    let mut fed = false;
+    for other in room.sessions.iter() {
+        let track = router.sessions.get(other).and_then(|session| session.track.as_deref());
+        match track.map_or(Sending::Not, |track| track.sending(kinds, silent, slack, now)) {
+            // It may be the one that was heard.
+            Sending::Stopped => return Verdict::Innocent,
+            // A session that is alone may hear itself.
+            Sending::On => fed |= *other != session || room.sessions.len() == 1,
+            Sending::Not => {}
+        }
+    }
+    if fed { Verdict::Lost(track.hop()) } else { Verdict::Innocent }
+}
+
+/// Whether the node says something to somebody.
+fn is_heard(nodes: &Nodes, hop: Hop, now: Instant) -> bool {
+    let received = nodes.get(hop.node).and_then(|node| node.detector.last_received());
+    received.is_some_and(|at| now.saturating_duration_since(at) < NODE_HEARD_WITHIN)
+}

@@ -1,0 +1,102 @@
+//! Plans of sessions change by actions of policies and of the native ladder.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::rooms::Router;
+use crate::{Decider, Event, Guard, Op, Output, Plan, SessionId};
+
+/// Sessions whose plans one answer changes.
+#[derive(Default)]
+pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
+
+struct Replan {
+    before: Plan,
+    /// The last action of each kind, in that order.
+    last: Vec<(Op, u64)>,
+}
+
+impl Replans {
+    /// The session's plan after the action, if it is another one, or the rule that the action breaks.
+    pub(crate) fn after(
+        router: &Router,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+    ) -> Result<Option<(Op, Plan)>, Guard> {
+        let op = Op::from_number(op).ok_or(Guard::UnknownAction)?;
+        let Some(session) = router.sessions.get(&id) else {
+            return Ok(None);
+        };
+        let plan = session
+            .plan
+            .after(op, arg, &session.wanted.media, session.bounds)
+            .ok_or(Guard::CapOutOfBounds)?;
+        if plan == session.plan {
+            return Ok(None);
+        }
+        if op == Op::Cap && plan.cap_kbps > 0 && !router.obeys_caps(session) {
+            return Err(Guard::CapObeyedByNobody);
+        }
+        Ok(Some((op, plan)))
+    }
+
+    /// Changes the session's plan, and nothing that follows from it.
+    pub(crate) fn replan(
+        &mut self,
+        router: &mut Router,
+        id: SessionId,
+        (op, arg): (Op, u64),
+        plan: Plan,
+    ) {
+        if let Some(session) = router.sessions.get_mut(&id) {
+            let new = Replan { before: session.plan, last: Vec::new() };
+            let last = &mut self.0.entry(id).or_insert(new).last;
+            last.retain(|(other, _)| *other != op);
+            last.push((op, arg));
+            session.plan = plan;
+        }
+    }
+
+    /// What follows from an answer, once for each session and room, however often the answer changed a plan: rooms may be as
+    /// large as a batch.
+    pub(crate) fn put_in_force(self, router: &mut Router, by: &Decider) {
+        let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+        for (id, Replan { before, last }) in self.0 {
+            let Some(session) = router.sessions.get_mut(&id).filter(|s| s.plan != before) else {
+                continue;
+            };
+            session.plans = session.plans.wrapping_add(1);
+            let (room, kept, plan) = (session.room, session.plan, session.plan_now());
+            router.effects.push(Output::Plan { session: id, plan });
+            let room_name = router.rooms.name_of(room);
+            for (op, arg) in last {
+                let differs = match op {
+                    Op::Cap => before.cap_kbps != kept.cap_kbps,
+                    Op::VoiceOnly => before.shed != kept.shed,
+                };
+                if differs {
+                    let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
+                    let degraded = Event::Degraded { session: id, room_name, op, arg, rung, by };
+                    router.effects.event(degraded);
+                }
+            }
+            if before.cap_kbps != kept.cap_kbps {
+                capped.insert(room);
+            }
+            if before.shed != 0 && kept.shed == 0 {
+                see_again.entry(room).or_default().push(id);
+            }
+        }
+        for room in capped {
+            router.settle_peer_caps(room);
+        }
+        for (room, receivers) in see_again {
+            let mut senders = router.live_sessions(room);
+            // No session receives its own media.
+            senders.retain(|sender| *receivers != [*sender]);
+            if !senders.is_empty() {
+                router.effects.push(Output::KeyFrame { sessions: senders });
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Failback: rooms go back, once a node is trusted again, to where they would natively be.
+
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use super::{Room, Router};
+use crate::nodes::{Node, Nodes};
+use crate::timer::Timer;
+use crate::{Cause, Decider, Health, Impossible, NodeId, RegionId, Role, RoomId};
+
+/// Rooms that are looked at for one that can go back, so that it stays short.
+const LOOKED_AT: usize = 64;
+
+/// How soon rooms are looked at again of which none could go back.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Whether rooms go back to a region by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FailBack {
+    /// To nodes that are Up and lose little, unless the room moved too often or the region takes no new rooms.
+    #[default]
+    Auto,
+    /// An operator wants them back: to nodes that are Wary or lose much as well, however often the room moved, and whatever
+    /// the region's breaker says.
+    Force,
+    /// An operator wants them to stay where they are.
+    Forbid,
+}
+
+impl FailBack {
+    /// All of them.
+    pub const ALL: [FailBack; 3] = [FailBack::Auto, FailBack::Force, FailBack::Forbid];
+
+    /// The word in the API: `forbid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailBack::Auto => "auto",
+            FailBack::Force => "force",
+            FailBack::Forbid => "forbid",
+        }
+    }
+}
+
+impl Room {
+    /// Whether the room would natively be elsewhere than on this node: in its own region, and not where nodes stand by.
+    pub(crate) fn is_away(&self, on: NodeId, nodes: &Nodes) -> bool {
+        let stands_by = nodes.get(on).is_some_and(|node| self.leaves_to_others(node));
+        nodes.region_of(on) != self.region || stands_by
+    }
+
+    /// Whether the node stands by for other rooms while others can take this one.
+    pub(crate) fn leaves_to_others(&self, node: &Node) -> bool {
+        self.mode.leaves_standbys() && node.settings.role == Role::Standby
+    }
+}
+
+impl Router<'_> {
+    fn is_away(&self, id: RoomId, on: NodeId) -> bool {
+        self.rooms.get(&id).is_some_and(|room| room.is_away(on, self.nodes))
+    }
+
+    /// Whether rooms go back to a region by themselves, or to any of them.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchRegion`].
+    pub(crate) fn handle_fail_back(
+        &mut self,
+        region: Option<RegionId>,
+        fail_back: FailBack,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        match region {
+            None => self.rooms.fail_backs.fill(fail_back),
+            Some(region) => {
+                let found = self.rooms.fail_backs.get_mut(region.0 as usize);
+                *found.ok_or(Impossible::NoSuchRegion)? = fail_back;
+            }
+        }
+        if !self.rooms.away.is_empty() {
+            self.effects.set(Timer::FailBack, now);
+        }
+        Ok(())
+    }
+
+    /// Nobody chose where it stands: it goes back when it can.
+    pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
+        if on.is_some_and(|on| self.is_away(id, on)) {
+            self.rooms.away.insert(id);
+            self.effects.set_if_idle(Timer::FailBack, now + LOOK_AGAIN);
+        } else {
+            self.rooms.away.remove(&id);
+        }
+    }
+
+    /// The next room goes back, if one can.
+    pub(crate) fn fail_back(&mut self, now: Instant) {
+        let after = (Bound::Excluded(self.rooms.failed_back_last), Bound::Unbounded);
+        let turn: Vec<RoomId> = self.rooms.away.range(after).take(LOOKED_AT).copied().collect();
+        let found = turn.iter().copied().find(|id| self.goes_back(*id, now));
+        let all = turn.len() < LOOKED_AT && found.is_none();
+        self.rooms.failed_back_last =
+            found.or(turn.last().copied()).filter(|_| !all).unwrap_or(RoomId(0));
+        if !self.rooms.away.is_empty() {
+            let every = Duration::from_secs(1) / self.settings.limits.fail_back_per_second.max(1);
+            let next = if found.is_some() || !all { every } else { every.max(LOOK_AGAIN) };
+            self.effects.set(Timer::FailBack, now + next);
+        }
+    }
+
+    /// Sends the room back, make-before-break, if it may go and there is a place.
+    fn goes_back(&mut self, id: RoomId, now: Instant) -> bool {
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
+            return false;
+        };
+        let (region, stands) = (room.region, self.stands_at(id));
+        if stands.is_some_and(|hop| !self.is_away(id, hop.node)) {
+            self.rooms.away.remove(&id);
+            return false;
+        }
+        let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
+        let shut = abroad && !self.capacity.may_enter(id, region);
+        let fail_back = self.rooms.fail_backs[region.0 as usize];
+        let by = match fail_back {
+            FailBack::Forbid => return false,
+            FailBack::Auto if shut || self.moved_enough(id, now) => return false,
+            FailBack::Auto => Decider::Native,
+            FailBack::Force => Decider::Operator,
+        };
+        let forced = fail_back == FailBack::Force;
+        let trusted = |node: &Node| match node.health() {
+            Health::Up => forced || !node.loses(),
+            Health::Wary => forced,
+            Health::Suspect | Health::Down | Health::Cold => false,
+        };
+        let unfit = |node: &&Node| {
+            self.is_away(id, node.id) || !trusted(node) || self.nodes.pace(node.id).is_busy()
+        };
+        let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
+        if stands.is_none() || but.len() == self.nodes.count() {
+            return false;
+        }
+        let Some(home) = self.native_hops_but(id, &[], &but, now).first().copied() else {
+            return false;
+        };
+        let nodes = self.native_hops(id, &[home], now);
+        self.head_for(id, &nodes, Cause::FailBack, by, now);
+        true
+    }
+}

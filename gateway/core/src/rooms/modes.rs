@@ -1,0 +1,126 @@
+//! Rooms take a changed mode of their scenario while packets flow.
+
+use std::time::{Duration, Instant};
+
+use super::{Rooms, Router};
+use crate::sessions::Phase;
+use crate::timer::Timer;
+use crate::{Decider, Event, Hop, Mode, ModeChange, RoomId, SessionId};
+
+/// Rooms that take what their scenarios say now together, so that one wake-up stays short.
+const CHANGED_AT_ONCE: usize = 256;
+
+/// Between two turns of them there is time for what else goes on.
+const CHANGE_EVERY: Duration = Duration::from_millis(1);
+
+impl Router<'_> {
+    pub(crate) fn change_some(&mut self, now: Instant) {
+        for _ in 0..CHANGED_AT_ONCE {
+            let Some(id) = self.rooms.changing.pop_first() else {
+                return;
+            };
+            self.catch_up(id, now);
+            self.change(id, now);
+        }
+        self.effects.set(Timer::Change, now + CHANGE_EVERY);
+    }
+
+    /// The room takes the mode of its scenario: spares are opened before packets may take them, and closed when they no
+    /// longer may.
+    fn change(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else {
+            return;
+        };
+        let Some(mode) = self.scenario_of(room).map(|scenario| scenario.mode) else {
+            return;
+        };
+        self.hear_of(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        if room.mode != mode {
+            room.take_mode(mode);
+        }
+        room.await_what_is_opened();
+        if room.is_placed() {
+            let unchosen = *room.placed_by == Decider::Native;
+            self.renew(id, ModeChange::Scenario, now);
+            self.publish_pending_if_open(id, now);
+            self.want_reroute(id);
+            if let Some(hop) = self.stands_at(id).filter(|_| unchosen) {
+                self.note_away(id, Some(hop.node), now);
+            }
+        }
+    }
+
+    /// The same hops in another mode; those behind the first that were not opened ahead are left, since packets may take
+    /// none that is not open: the room gets its spares as any room does. What the second hop of a hitless room delivers
+    /// passes on for a moment.
+    fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
+        let room = &self.rooms[&id];
+        let before = room.route();
+        let mut hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        if room.mode.opens_ahead() && !before.mode.opens_ahead() {
+            hops.truncate(1);
+        }
+        let stops = |twin| room.mode_over(&hops) != Mode::Hitless && room.holding.on != Some(twin);
+        let twin = room.holding.twin.filter(|twin| stops(*twin));
+        let twin = hops.iter().find(|hop| Some(hop.node) == twin).copied();
+        let until = now + self.settings.limits.leave_within;
+        let leaving = before.leaving.filter(|(_, until)| now < *until);
+        self.publish(id, &hops, leaving.or(twin.map(|twin| (twin, until))));
+        self.close_left_hops(id, now);
+        let room = &self.rooms[&id];
+        let (from, to) = (before.mode, room.route().mode);
+        if from != to {
+            let room_name = room.name.clone();
+            self.effects.event(Event::Mode { room: id, room_name, from, to, why });
+            self.tell_kept(id, Mode::Hitless);
+        }
+    }
+
+    /// Its sessions are opened wherever its mode wants them open.
+    pub(crate) fn open_missing(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else {
+            return;
+        };
+        let hops = room.hops_to_open();
+        for session in self.sessions_from(id, Phase::Opening) {
+            for &hop in &hops {
+                self.open_at(session, hop, now);
+            }
+        }
+    }
+
+    /// A worker noticed that what two hops deliver to a session are no copies of each other: the room goes on as in hot
+    /// mode, with the first hop of its route, as long as it stands on these two.
+    pub(crate) fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
+        let Some(id) = self.sessions.get(&session).map(|session| session.room) else {
+            return;
+        };
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let carries = |hop: &Hop| {
+            let nodes = [room.holding.on, room.holding.twin];
+            room.route().holds(*hop) && nodes.contains(&Some(hop.node))
+        };
+        if room.route().mode == Mode::Hitless && hops.iter().all(carries) && room.note_unalike(hops)
+        {
+            self.renew(id, ModeChange::Unalike { hops }, now);
+        }
+    }
+}
+
+impl Rooms {
+    /// Rooms of the scenario take what it says now, in their turn.
+    pub(crate) fn scenario_changed(&mut self, name: &str, spares: Option<u8>) {
+        for room in self.all.values_mut().filter(|room| *room.scenario == *name) {
+            if let Some(spares) = spares {
+                room.spares = spares;
+            }
+            self.changing.insert(room.id);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Moves: pending routes, make-before-break, and the record of each move.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Pending, Router};
+use crate::effects::Notice;
+use crate::sessions::{Leg, Phase};
+use crate::{Cause, Decider, Event, Guard, Hop, Impossible, NodeId, Output, RoomId, SessionId};
+
+/// What became of a move.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MoveOutcome {
+    /// The room is there.
+    Done,
+    /// No hop was left; the core looks for one.
+    Stranded,
+    /// Another move took its place.
+    Superseded,
+    /// Where it was to go died before it was there.
+    TargetLost,
+    /// Where it was to go did not open its sessions.
+    NotOpened,
+    /// The room had moved too often within a minute.
+    Damped,
+    /// The room ended.
+    Closed,
+}
+
+impl MoveOutcome {
+    /// The word in metrics and records: `target-lost`.
+    pub fn name(self) -> &'static str {
+        match self {
+            MoveOutcome::Done => "done",
+            MoveOutcome::Stranded => "stranded",
+            MoveOutcome::Superseded => "superseded",
+            MoveOutcome::TargetLost => "target-lost",
+            MoveOutcome::NotOpened => "not-opened",
+            MoveOutcome::Damped => "damped",
+            MoveOutcome::Closed => "closed",
+        }
+    }
+}
+
+/// A move of a room, as it is on record.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MoveRecord {
+    /// Why.
+    pub cause: Cause,
+    /// Who decided.
+    pub by: Arc<Decider>,
+    /// Where it was.
+    pub from: Hop,
+    /// Where it went, or should have gone; `None`: no hop was left.
+    pub to: Option<Hop>,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// What became of it.
+    pub outcome: MoveOutcome,
+}
+
+/// A move that began, and has not ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MoveUnderWay {
+    /// The room.
+    pub room: RoomId,
+    /// Why.
+    pub cause: Cause,
+    /// Who decided.
+    pub by: Decider,
+    /// Where it is, or stood before that died.
+    pub from: Hop,
+    /// Where it goes.
+    pub to: Hop,
+    /// When it began.
+    pub started: Instant,
+}
+
+/// What [`Event::Moved`] tells of.
+pub(crate) struct Step {
+    pub(crate) cause: Cause,
+    pub(crate) by: Decider,
+    pub(crate) from: Hop,
+    pub(crate) to: Option<Hop>,
+    pub(crate) started: Instant,
+}
+
+impl Router<'_> {
+    /// The room shall have this route: its sessions are opened where they are not yet, then it is published. A room
+    /// that moves does not wait for its spares, and where its mode opens none ahead, none are opened. Nothing happens
+    /// where there is no node.
+    pub(crate) fn head_for(
+        &mut self,
+        id: RoomId,
+        nodes: &[NodeId],
+        cause: Cause,
+        by: Decider,
+        now: Instant,
+    ) {
+        let hops = self.nodes.hops(nodes);
+        if hops.is_empty() {
+            return;
+        }
+        let moves = self.stands_at(id) != Some(hops[0]);
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
+        let opened = if ahead { hops.len() } else { 1 };
+        let awaited: BTreeSet<Hop> =
+            hops.iter().take(if moves { 1 } else { opened }).copied().collect();
+        let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        let same = before.as_ref().filter(|before| before.hops[0] == hops[0]);
+        let started = same.map_or(now, |before| before.started);
+        let other = before.filter(|before| before.hops[0] != hops[0]);
+        self.given_up(id, other, MoveOutcome::Superseded, now);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let waiting = BTreeSet::new();
+        let (to, of) = (hops[..opened].to_vec(), awaited.clone());
+        let pending = Pending { hops, awaited, waiting, cause, by, started };
+        room.pending = Some(Box::new(pending));
+        let waiting = self.open_all_at(id, &to, &of, now);
+        if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
+            pending.waiting = waiting;
+        }
+        self.rooms.list(id);
+        self.regrant(id);
+        self.close_left_hops(id, now);
+        self.publish_pending_if_open(id, now);
+    }
+
+    /// Has the room's sessions opened at these hops. Those that are not open yet where that is awaited.
+    fn open_all_at(
+        &mut self,
+        id: RoomId,
+        hops: &[Hop],
+        awaited: &BTreeSet<Hop>,
+        now: Instant,
+    ) -> BTreeSet<(SessionId, Hop)> {
+        let mut waiting = BTreeSet::new();
+        for session in self.sessions_from(id, Phase::Opening) {
+            for &hop in hops {
+                if self.open_at(session, hop, now) != Some(Leg::Open) && awaited.contains(&hop) {
+                    waiting.insert((session, hop));
+                }
+            }
+        }
+        waiting
+    }
+
+    pub(crate) fn pending_opened(
+        &mut self,
+        id: RoomId,
+        session: SessionId,
+        hop: Hop,
+        now: Instant,
+    ) {
+        if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
+            pending.waiting.remove(&(session, hop));
+            self.publish_pending_if_open(id, now);
+        }
+    }
+
+    /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
+    pub(crate) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
+        let ready = |pending: &Pending| pending.waiting.is_empty();
+        if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
+            return;
+        }
+        let from = self.stands_at(id);
+        let moved_enough = self.moved_enough(id, now);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let Some(pending) = room.pending.take() else {
+            return;
+        };
+        let (lost, since) = room.stranded.map(|stranded| (stranded.lost, stranded.since)).unzip();
+        let route = room.route();
+        let target = pending.hops[0];
+        if from == Some(target) {
+            let Pending { hops, by, .. } = *pending;
+            self.admit_at(id, &hops, route.leaving);
+            self.effects.event(Event::Rerouted { room: id, hops, by });
+            self.close_left_hops(id, now);
+            self.welcome(id, now);
+            return;
+        }
+        if lost.is_none() && pending.by != Decider::Operator && moved_enough {
+            if let Decider::Policy { policy, .. } = &pending.by {
+                let policy = policy.clone();
+                self.effects.event(Event::Guarded {
+                    policy,
+                    guard: Guard::MovedTooOften,
+                    times: 1,
+                });
+            }
+            self.given_up(id, Some(pending), MoveOutcome::Damped, now);
+            self.rooms.list(id);
+            self.regrant(id);
+            self.close_left_hops(id, now);
+            return;
+        }
+        let Some(left) = from.or(lost) else {
+            return;
+        };
+        let Pending { hops, cause, by, started, .. } = *pending;
+        let started = since.unwrap_or(started);
+        self.rooms.set_placed_by(id, by.clone());
+        let until = now + self.settings.limits.leave_within;
+        self.admit_at(id, &hops, from.map(|from| (from, until)));
+        let cause = if lost.is_some() { Cause::NodeDown } else { cause };
+        self.moved(id, Step { cause, by, from: left, to: Some(target), started }, now);
+        self.close_left_hops(id, now);
+    }
+
+    /// The room moved: its senders are asked for key frames, and sessions that waited for this hop are live.
+    pub(crate) fn moved(&mut self, id: RoomId, step: Step, now: Instant) {
+        let Step { cause, by, from, to, started } = step;
+        let sessions = self.live_sessions(id);
+        if to.is_some() && cause == Cause::NodeDown {
+            self.hear_of(id, now);
+        }
+        if to.is_some() && !sessions.is_empty() {
+            self.effects.push(Output::KeyFrame { sessions: sessions.clone() });
+        }
+        let room_name = self.rooms.name_of(id);
+        let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
+        self.record(id, Step { cause, by: by.clone(), from, to, started }, outcome, now);
+        // A policy or a person that sends a room away means it.
+        let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
+        self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
+        if let Some(session) = sessions.first() {
+            self.effects.notice(Notice::Enrol(*session));
+        }
+        let moved = Event::Moved { room: id, room_name, sessions, cause, by, from, to, started };
+        self.effects.event(moved);
+        let counted_max = self.settings.limits.moves_per_minute;
+        if let Some(room) = self.rooms.get_mut(&id)
+            && cause != Cause::NodeDown
+        {
+            room.note_move(now, counted_max);
+            self.effects.notice(Notice::MoveCounted(id));
+        }
+        self.welcome(id, now);
+    }
+
+    /// Whether only the death of its node may move the room for now.
+    pub(crate) fn moved_enough(&mut self, id: RoomId, now: Instant) -> bool {
+        let limit = self.settings.limits.moves_per_minute;
+        self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
+    }
+
+    /// Moves a room by hand, make-before-break.
+    ///
+    /// # Errors
+    /// Where there is no such room or node, it stands there, or the node cannot take it.
+    pub(crate) fn handle_move(
+        &mut self,
+        name: &Arc<str>,
+        to: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let (_, id) = self.rooms.named(name).ok_or(Impossible::NoSuchRoom)?;
+        self.catch_up(id, now);
+        if !self.rooms[&id].is_placed() {
+            return Err(Impossible::NoSuchRoom);
+        }
+        let node = self.nodes.get(to).ok_or(Impossible::NoSuchNode)?;
+        if self.stands_at(id).is_some_and(|hop| hop.node == to) {
+            return Err(Impossible::AlreadyThere);
+        }
+        if !node.takes_rooms() || !self.fits(id, to) {
+            return Err(Impossible::NodeUnfit);
+        }
+        let nodes = self.native_hops(id, &[to], now);
+        self.head_for(id, &nodes, Cause::Manual, Decider::Operator, now);
+        Ok(())
+    }
+
+    /// A route that was under way is not any more. Where it would have moved the room, that is told.
+    pub(crate) fn given_up(
+        &mut self,
+        id: RoomId,
+        pending: Option<Box<Pending>>,
+        outcome: MoveOutcome,
+        now: Instant,
+    ) {
+        let Some(Pending { hops, cause, by, started, .. }) = pending.map(|pending| *pending) else {
+            return;
+        };
+        let Some(room) = self.rooms.get(&id) else {
+            return;
+        };
+        let Some(from) = room.stood().filter(|from| *from != hops[0]) else {
+            return;
+        };
+        let to = hops[0];
+        let room_name = self.rooms.name_of(id);
+        let step = Step { cause, by: by.clone(), from, to: Some(to), started };
+        self.record(id, step, outcome, now);
+        self.effects.event(Event::MoveEnded {
+            room: id,
+            room_name,
+            cause,
+            by,
+            from,
+            to,
+            started,
+            outcome,
+        });
+    }
+
+    /// Keeps it among the room's last moves.
+    pub(crate) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
+        let Step { cause, by, from, to, started } = step;
+        let by = self.rooms.deciders.share(by);
+        if let Some(room) = self.rooms.all.get_mut(&id) {
+            room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
+        }
+    }
+}
+
+impl super::Rooms {
+    /// Every move that is under way, by its room. It ends with an [`Event::Moved`] to where it goes, or with an
+    /// [`Event::MoveEnded`].
+    pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
+        self.values().filter_map(|room| {
+            let Pending { hops, cause, by, started, .. } = room.pending.as_deref()?;
+            let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
+            let (cause, by, started) = (*cause, by.clone(), *started);
+            Some(MoveUnderWay { room: room.id, cause, by, from, to, started })
+        })
+    }
+}

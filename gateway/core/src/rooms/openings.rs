@@ -1,0 +1,472 @@
+//! Sessions of a room are opened at its hops, at the pace of each node, and closed.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Router;
+use crate::effects::Notice;
+use crate::nodes::{ANSWERED_IN_TIME, Class, Turn};
+use crate::sessions::{Leg, Opening, Phase, Session};
+use crate::timer::Timer;
+use crate::{
+    Accepted, CloseReason, Event, Hook, Hop, MoveOutcome, NodeId, Offer, Output, PolicyName,
+    Refused, RoomId, SessionId, Strike,
+};
+
+/// When to try again where there is no room.
+const RETRY_SOON: Duration = Duration::from_secs(2);
+
+/// When to try again while rooms that have nowhere to go are being let in.
+const RETRY_BEHIND_A_HERD: Duration = Duration::from_secs(5);
+
+/// Nobody is sent away for longer by an open breaker.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The driver could not open a session at a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOpened;
+
+impl Router<'_> {
+    /// Its room has a route: it is opened at the hops of it, and of the one under way.
+    pub(crate) fn open(&mut self, id: SessionId, now: Instant) {
+        let open_by = now + self.settings.limits.open_within;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(&session.room) else {
+            return;
+        };
+        let Some(opening) = session.opening.as_deref_mut() else {
+            return;
+        };
+        session.phase = Phase::Opening;
+        opening.by = Some(open_by);
+        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
+        self.effects.push(Output::Install {
+            session: id,
+            room: room.id,
+            offer: Arc::clone(&opening.offer),
+            route: room.cell.clone(),
+            plan: session.plan_now(),
+        });
+        if let Some(pending) = &mut room.pending {
+            pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
+        }
+        let (hops, room) = (room.hops_to_open(), room.id);
+        for hop in hops {
+            self.open_at(id, hop, now);
+        }
+        self.regrant(room);
+    }
+
+    /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
+    /// [`Output::CloseAt`] said so, its word changes nothing.
+    pub(crate) fn handle_opened(
+        &mut self,
+        id: SessionId,
+        hop: Hop,
+        result: Result<(), NotOpened>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        // What it was not told to open yet it has no word on: that is about an earlier time.
+        let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != Leg::Waiting) else {
+            return;
+        };
+        let room = session.room;
+        // Written down before the room goes on: what the driver refused is not closed as well.
+        match result {
+            Ok(()) => {
+                let before = std::mem::replace(leg, Leg::Open);
+                self.opened_in(before, hop, now);
+                self.catch_up(room, now);
+                self.live_if_open(id, now);
+                self.pending_opened(room, id, hop, now);
+            }
+            Err(NotOpened) => {
+                if let Some(leg) = session.legs.remove(&hop) {
+                    self.failed_in(leg, hop, now);
+                }
+                self.not_opened(id, hop, now);
+            }
+        }
+        self.open_next(hop.node, now);
+    }
+
+    /// Where others talk already, a newcomer that the carrying hop did not take is refused. Any other hop leaves the
+    /// room's route, and so does the carrying one while nobody talks there: the next has its turn.
+    fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+            self.catch_up(room, now);
+        }
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let (room, phase) = (session.room, session.phase);
+        let carries = phase == Phase::Opening && self.stands_at(room) == Some(hop);
+        if carries && !self.live_sessions(room).is_empty() {
+            let retry_after = self.retry_after(now);
+            self.give_up(id, Refused::NotOpened { node: hop.node, retry_after }, now);
+        } else {
+            self.strike(room, hop, (Strike::NotOpened, Some(id)), now);
+            self.give_up_without_hop(room, hop, now);
+        }
+    }
+
+    /// Nobody talks in the room, the hop that carries it took none of them, and no other is on its way: its sessions
+    /// are refused now, not when their time is up.
+    fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
+            return;
+        };
+        let Some(on) = self.stands_at(id) else {
+            return;
+        };
+        let lost = |id: &SessionId| {
+            let opening = self.sessions.get(id).filter(|s| s.phase == Phase::Opening);
+            opening.is_some_and(|session| !session.legs.contains_key(&on))
+        };
+        let sessions: Vec<SessionId> = room.sessions.iter().copied().filter(lost).collect();
+        for session in sessions {
+            let retry_after = self.retry_after(now);
+            self.give_up(session, Refused::NotOpened { node: refused.node, retry_after }, now);
+        }
+    }
+
+    /// Live as soon as it is open where its room's packets go.
+    pub(crate) fn live_if_open(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == Phase::Opening) else {
+            return;
+        };
+        let Some(hop) = self.stands_at(session.room).filter(|hop| session.is_open_at(*hop)) else {
+            return;
+        };
+        let room = &self.rooms[&session.room];
+        let accepted = Accepted {
+            session: id,
+            room: room.id,
+            route: room.cell.clone(),
+            plan: session.plan_now(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
+        };
+        let opened = Event::Opened {
+            session: id,
+            room: room.id,
+            room_name: room.name.clone(),
+            scenario: room.scenario.clone(),
+            hop,
+            offered: session.offered,
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
+        };
+        self.effects.event(opened);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(Opening { offer, .. }) = session.opening.take().as_deref() {
+                let (offer, result) = (offer.id, Ok(accepted));
+                self.effects.push(Output::Reply { offer, result });
+            }
+            session.last_heard = now;
+            let room = session.room;
+            let ticks = self.ticks(id);
+            self.sessions.set_live(id, ticks);
+            self.settle_peer_caps(room);
+            self.effects.notice(Notice::Enrol(id));
+        }
+    }
+
+    /// The driver's time is up: what is not open by now counts as not opened. An offer that is not live by now, for
+    /// want of a hop that carries its room, is refused.
+    pub(crate) fn open_late(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let late = session.late_legs(now);
+        let late_at = late.first().map(|hop| hop.node);
+        for hop in late {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                return;
+            };
+            if let Some(leg) = session.legs.remove(&hop) {
+                self.effects.push(Output::CloseAt { session: id, hop });
+                self.failed_in(leg, hop, now);
+                self.not_opened(id, hop, now);
+                self.open_next(hop.node, now);
+            }
+        }
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let by = session.opening.as_ref().and_then(|opening| opening.by);
+        if by.is_some_and(|by| by <= now) {
+            let retry_after = self.retry_after(now);
+            let refused = late_at.map_or(Refused::NoNode { retry_after }, |node| {
+                Refused::NotOpened { node, retry_after }
+            });
+            self.give_up(id, refused, now);
+        } else if let Some(next) = session.next_late() {
+            self.effects.set(Timer::OpenLate(id), next);
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, id: SessionId, reason: Refused, now: Instant) {
+        self.reply_refused(id, reason);
+        self.remove(id, CloseReason::NotOpened, now);
+    }
+
+    fn reply_refused(&mut self, id: SessionId, reason: Refused) {
+        if let Some(session) = self.sessions.get(&id)
+            && let Some(opening) = &session.opening
+        {
+            let (offer, room) = (Arc::clone(&opening.offer), session.room);
+            self.refuse(&offer, Some((id, room)), reason);
+        }
+    }
+
+    pub(crate) fn refuse(
+        &mut self,
+        offer: &Offer,
+        session: Option<(SessionId, RoomId)>,
+        reason: Refused,
+    ) {
+        let scenario = offer.scenario.clone();
+        self.effects.event(Event::Refused {
+            offer: offer.id,
+            session,
+            scenario,
+            reason: reason.clone(),
+        });
+        self.effects.push(Output::Reply { offer: offer.id, result: Err(reason) });
+    }
+
+    pub(crate) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if session.phase == Phase::Live {
+            let room = session.room;
+            let room_name = self.rooms.name_of(room);
+            self.effects.event(Event::Closed { session: id, room, room_name, reason });
+            self.remove(id, reason, now);
+        } else {
+            let refused = match reason {
+                CloseReason::Shutdown => Refused::Draining,
+                CloseReason::Asked
+                | CloseReason::Silent
+                | CloseReason::NotOpened
+                | CloseReason::Panicked => Refused::Closed,
+            };
+            self.reply_refused(id, refused);
+            self.remove(id, reason, now);
+        }
+    }
+
+    pub(crate) fn close_all(&mut self, reason: CloseReason, now: Instant) {
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in all {
+            self.close(session, reason, now);
+        }
+    }
+
+    fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.remove(id) else {
+            return;
+        };
+        let room = session.room;
+        self.effects.cancel(&Timer::OpenLate(id));
+        self.capacity.set_reduced(id, None);
+        for (hop, leg) in session.legs.iter() {
+            self.leave_leg(id, *hop, *leg);
+        }
+        if session.phase >= Phase::Opening {
+            self.effects.push(Output::End { session: id, reason });
+        }
+        self.leave_room(room, id, now);
+        session.legs.iter().for_each(|(hop, _)| self.open_next(hop.node, now));
+        if session.track.as_ref().is_some_and(|track| track.sends()) {
+            self.forget_heard(room);
+        }
+        self.effects.notice(Notice::Ended(session));
+    }
+
+    /// A sender is gone: the sessions that heard it have no reason to hear anything more.
+    fn forget_heard(&mut self, id: RoomId) {
+        for session in self.sessions_of(id) {
+            let session = self.sessions.get_mut(&session);
+            if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
+                track.forget();
+            }
+        }
+    }
+
+    fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
+        self.catch_up(room_id, now);
+        let Some(room) = self.rooms.get_mut(&room_id) else {
+            return;
+        };
+        room.sessions.remove(&id);
+        if let Some(pending) = &mut room.pending {
+            pending.waiting.retain(|(session, _)| *session != id);
+        }
+        if room.sessions.is_empty() {
+            self.dissolve(room_id, now);
+        } else {
+            self.regrant(room_id);
+            self.publish_pending_if_open(room_id, now);
+            self.settle_peer_caps(room_id);
+        }
+    }
+
+    fn dissolve(&mut self, id: RoomId, now: Instant) {
+        let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        self.given_up(id, pending, MoveOutcome::Closed, now);
+        if let Some(room) = self.rooms.remove(id) {
+            self.capacity.ledger_mut().release(room.holding);
+            self.effects.cancel(&Timer::RoomDue(id));
+            self.effects.cancel(&Timer::LeavingEnds(id));
+            self.effects.notice(Notice::Dissolved(room));
+        }
+    }
+
+    /// Has the driver open the session at a hop, unless it was told already, as soon as the node can. How far it is
+    /// with that.
+    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+        let session = self.sessions.get(&id)?;
+        if let Some(leg) = session.legs.get(&hop) {
+            return Some(*leg);
+        }
+        let turn = self.turn(session, hop);
+        let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
+        self.sessions.get_mut(&id)?.legs.insert(hop, Leg::Waiting);
+        if goes { self.open_now(id, hop, now) } else { Some(Leg::Waiting) }
+    }
+
+    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+        let until = now + self.settings.limits.open_within;
+        let session = self.sessions.get_mut(&id)?;
+        session.legs.insert(hop, Leg::Opening(until));
+        let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
+        self.effects.push(Output::Open { session: id, room, hop });
+        self.effects.set_if_idle(Timer::OpenLate(id), until);
+        Some(Leg::Opening(until))
+    }
+
+    /// Who has nowhere to go goes before who stands, newcomers after them, and spares last; calls before streams.
+    fn turn(&self, session: &Session, hop: Hop) -> Turn {
+        let order = self.nodes.pace(hop.node).drawn();
+        let Some(room) = self.rooms.get(&session.room) else {
+            return (Class::Spare, Reverse(0), order);
+        };
+        let carries = match &room.pending {
+            Some(pending) => pending.hops[0] == hop || room.route().is_first(hop),
+            None => room.route().is_first(hop),
+        };
+        let class = match (carries, room.stranded, session.phase) {
+            (false, ..) => Class::Spare,
+            (true, Some(_), _) => Class::Stranded,
+            (true, None, Phase::Live) => Class::Moving,
+            (true, None, _) => Class::Newcomer,
+        };
+        (class, Reverse(room.priority), order)
+    }
+
+    /// Something that was under way at the node ended: the next have their turn, and rooms that waited for it.
+    pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) {
+        while let Some((id, hop)) = self.nodes.pace_mut(node).next() {
+            let waits = |session: &Session| session.legs.get(&hop) == Some(&Leg::Waiting);
+            if self.sessions.get(&id).is_some_and(|session| waits(session)) {
+                self.open_now(id, hop, now);
+            } else {
+                self.nodes.pace_mut(node).end();
+            }
+        }
+        if self.rooms.paced && !self.nodes.pace(node).is_busy() {
+            // The turn is for those in front.
+            (self.rooms.paced, self.rooms.rescued_last) = (false, None);
+            self.effects.set(Timer::Rescue, now);
+        }
+    }
+
+    /// The driver opened what was under way.
+    pub(crate) fn opened_in(&mut self, before: Leg, hop: Hop, now: Instant) {
+        let Leg::Opening(until) = before else {
+            return;
+        };
+        let in_time = until - self.settings.limits.open_within + ANSWERED_IN_TIME;
+        let pace = self.nodes.pace_mut(hop.node);
+        pace.end();
+        if now <= in_time {
+            pace.faster();
+        } else {
+            pace.slower(now);
+        }
+        self.capacity.note_opening(self.nodes.region_of(hop.node), true);
+    }
+
+    /// The driver could not, or not in time.
+    pub(crate) fn failed_in(&mut self, leg: Leg, hop: Hop, now: Instant) {
+        if let Leg::Opening(_) = leg {
+            let pace = self.nodes.pace_mut(hop.node);
+            pace.end();
+            pace.slower(now);
+            self.capacity.note_opening(self.nodes.region_of(hop.node), false);
+        }
+    }
+
+    /// The session is not wanted there any more: the driver closes it, if it was told to open it.
+    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: Leg) {
+        let pace = self.nodes.pace_mut(hop.node);
+        match leg {
+            Leg::Waiting => return pace.forget(id, hop),
+            Leg::Opening(_) => pace.end(),
+            Leg::Open => {}
+        }
+        self.effects.push(Output::CloseAt { session: id, hop });
+    }
+
+    /// There is no room for a newcomer now.
+    pub(crate) fn turn_away(&mut self, id: SessionId, now: Instant) {
+        let retry_after = self.retry_after(now);
+        self.give_up(id, Refused::NoNode { retry_after }, now);
+    }
+
+    /// When somebody may try again for whom there is no room: two seconds; five while others have nowhere to go; or, where
+    /// no region takes new rooms, when the first does again, a minute at most. With [jitter](Gateway::jittered).
+    pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
+        let herd = self.rooms.herd.is_some() || !self.rooms.stranded.is_empty();
+        let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };
+        let opens = self.capacity.all_open_until().map(|at| at.saturating_duration_since(now));
+        self.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
+    }
+
+    /// The degradation policy of the session's scenario.
+    fn ticks(&self, id: SessionId) -> Option<PolicyName> {
+        let scenario = &self.sessions.get(&id)?.wanted.scenario;
+        let scenario = self.settings.scenarios.get(scenario)?;
+        scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
+    }
+
+    /// In a room of two, one hears what the other sends: a cap holds both. Senders of a larger room are not held down for one
+    /// listener.
+    pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
+        let live = self.live_sessions(room);
+        let cap = |id: &SessionId| self.sessions[id].plan_now().cap_kbps;
+        let peer_caps: Vec<u32> = match &*live {
+            [first, second] => vec![cap(second), cap(first)],
+            others => vec![0; others.len()],
+        };
+        for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            if session.plan.peer_cap_kbps != peer_cap_kbps {
+                session.plan.peer_cap_kbps = peer_cap_kbps;
+                let plan = session.plan_now();
+                self.effects.push(Output::Plan { session: id, plan });
+            }
+        }
+    }
+}

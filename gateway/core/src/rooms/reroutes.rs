@@ -1,0 +1,163 @@
+//! Reroutes: rows that policies see, and moves that they wish.
+
+use std::time::Instant;
+
+use super::Router;
+use crate::policy::Part;
+use crate::sessions::{Phase, Session};
+use crate::{
+    Cause, Decider, Guard, Measures, Metric, Move, NodeId, Revision, RoomId, RoomRow, Row, State,
+};
+
+impl Router<'_> {
+    /// A room as routing policies see it; `reads` is the revision that is asked.
+    pub(crate) fn room_row(&self, id: RoomId, reads: Option<&Revision>, now: Instant) -> RoomRow {
+        let room = &self.rooms[&id];
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions.len() as u64);
+        let sessions = || room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) =
+                sessions().filter_map(|session| session.measures.as_ref()?.measured(metric)).max()
+            {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        if let Some(first) = sessions().map(|session| session.offered).min() {
+            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        RoomRow {
+            row: Row { id: id.0, measures },
+            scenario: room.scenario.clone(),
+            labels: room.labels.clone(),
+            standing: room.standing(),
+            state: room.memory.read(reads).map(|state| State::clone(state)),
+        }
+    }
+
+    /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
+    pub(crate) fn session_measures(&self, session: &Session, now: Instant) -> Measures {
+        let mut measures = session.measures(now);
+        if let Some(room) = self.rooms.get(&session.room) {
+            measures.set(Metric::Sessions, room.sessions.len() as u64);
+        }
+        if !self.obeys_caps(session) {
+            measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
+        }
+        measures
+    }
+
+    /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
+    pub(crate) fn obeys_caps(&self, session: &Session) -> bool {
+        if session.wanted.media.takes_remb() {
+            return true;
+        }
+        let in_room =
+            self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
+        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let live = live.filter(|other| other.phase == Phase::Live).take(3);
+        let (count, taking) = live.fold((0, false), |(count, taking), other| {
+            (count + 1, taking || other.wanted.media.takes_remb())
+        });
+        count == 2 && taking
+    }
+
+    /// The room, if its route is what it was and neither an operator nor a rescue moves it meanwhile.
+    pub(crate) fn unchanged(&self, (id, version): (RoomId, u64)) -> Option<RoomId> {
+        let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
+        let taken = room.pending.as_ref().is_some_and(|pending| {
+            matches!(pending.by, Decider::Operator | Decider::Node)
+                || matches!(pending.cause, Cause::NodeDown | Cause::Link)
+        });
+        (!taken).then_some(id)
+    }
+
+    /// What the move changed, or the rule it broke. Off a dead node nothing is damped.
+    pub(crate) fn take_move(
+        &mut self,
+        id: RoomId,
+        step: &Move,
+        by: &Decider,
+        now: Instant,
+    ) -> Result<Part, Guard> {
+        self.check_hops(id, &step.hops, now)?;
+        let room = &self.rooms[&id];
+        let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
+        let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
+        let stands = self.stands_at(id).map(|hop| hop.node);
+        // Who is told again where it is heading moves once.
+        if ![stands, heads].contains(&step.hops.first().copied()) {
+            self.check_placement(id, &step.hops, now)?;
+            if !stranded {
+                if self.moved_enough(id, now) {
+                    return Err(Guard::MovedTooOften);
+                }
+                let sessions = self.rooms[&id].sessions.len();
+                let percent = self.settings.limits.churn_percent as usize;
+                let allowed = self.sessions.live() * percent / 100;
+                self.capacity.check_churn(sessions, allowed, now)?;
+                self.capacity.note_churn(sessions, now);
+            }
+        }
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return Ok(Part::Kept);
+        };
+        room.ttl_ms = step.ttl_ms;
+        let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
+        let same = heading
+            .map_or_else(|| room.standing() == step.hops, |to| to.eq(step.hops.iter().copied()));
+        if same {
+            return Ok(Part::Kept);
+        }
+        let differs = step.hops != self.native_route(id, now);
+        let cause = if stranded { Cause::NodeDown } else { Cause::Quality };
+        self.head_for(id, &step.hops, cause, by.clone(), now);
+        Ok(Part::Applied { differs })
+    }
+
+    /// Whether it has no spare at all: no room is left so because its policy had nothing to say.
+    pub(crate) fn is_bare(&self, id: RoomId) -> bool {
+        self.rooms.get(&id).is_some_and(|room| {
+            room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
+        })
+    }
+
+    /// What the native default would have the room's route be: it stays where it stands.
+    fn native_route(&mut self, id: RoomId, now: Instant) -> Vec<NodeId> {
+        let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
+            let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+            std::iter::once(stands.node).chain(others).collect()
+        });
+        self.native_hops(id, &standing, now)
+    }
+
+    /// The native default never moves a room that stands, and leaves it the spares it has: it gives it more, and
+    /// puts one that keeps capacity before those that do not.
+    pub(crate) fn reroute_natively(&mut self, id: RoomId, now: Instant) {
+        self.catch_up(id, now);
+        if self.stands_at(id).is_none() || self.rooms[&id].pending.is_some() {
+            return;
+        }
+        let nodes = self.native_route(id, now);
+        if self.rooms[&id].standing() != nodes {
+            self.head_for(id, &nodes, Cause::Quality, Decider::Native, now);
+        }
+    }
+
+    /// Its policy answered about the room; `apart`: it failed, or left this room out.
+    pub(crate) fn answered(&mut self, id: RoomId, apart: bool, now: Instant) {
+        if self.rooms.contains_key(&id) {
+            self.set_due(id, now);
+            if apart || self.is_bare(id) {
+                self.reroute_natively(id, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What tests of the gateway see of its rooms.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rooms;
+use super::failover::Herd;
+use crate::{NodeId, RoomId};
+
+impl Rooms {
+    pub(crate) fn herd(&self) -> Option<&Herd> {
+        self.herd.as_ref()
+    }
+
+    pub(crate) fn at(&self) -> &[BTreeSet<RoomId>] {
+        &self.at
+    }
+
+    pub(crate) fn by_name(&self) -> &BTreeMap<std::sync::Arc<str>, RoomId> {
+        &self.by_name
+    }
+
+    pub(crate) fn away(&self) -> &BTreeSet<RoomId> {
+        &self.away
+    }
+
+    pub(crate) fn changing(&self) -> &BTreeSet<RoomId> {
+        &self.changing
+    }
+
+    pub(crate) fn stranded(&self) -> usize {
+        self.stranded.len()
+    }
+
+    pub(crate) fn unreserved(&self) -> usize {
+        self.unreserved.len()
+    }
+
+    pub(crate) fn leave_cursors(&self) -> &BTreeMap<NodeId, RoomId> {
+        &self.leave_cursors
+    }
+}

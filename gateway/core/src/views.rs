@@ -1,0 +1,418 @@
+//! Views of the state, for people and their tools to read. Nothing here changes anything.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::capacity::Capacity;
+use crate::nodes::{Node, Nodes, Pace};
+use crate::policy::{Noted, Quarantine, Said, Subject};
+use crate::rooms::{FailBack, MoveRecord, Room, Rooms};
+use crate::sessions::{Phase, Sessions, WHOLE};
+use crate::{
+    BreakerState, Cause, Decider, Grant, Health, Hop, Measures, Mode, Plan, RegionId, RoomId,
+    SessionId, Transport, Witness,
+};
+
+/// A session as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionStanding {
+    /// The session.
+    pub session: SessionId,
+    /// Its room's name.
+    pub room: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// What it comes over.
+    pub transport: Transport,
+    /// How it is to survive the death of its node.
+    pub mode: Mode,
+    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    pub kept: Mode,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// What it gets.
+    pub plan: Plan,
+    /// As workers measured it last.
+    pub measures: Measures,
+    /// Since it was offered.
+    pub age: Duration,
+}
+
+/// A room as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomStanding {
+    /// The room.
+    pub room: RoomId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// How it is to survive the death of its node.
+    pub mode: Mode,
+    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    pub kept: Mode,
+    /// Its sessions.
+    pub sessions: Vec<SessionId>,
+    /// Its hops, best first.
+    pub route: Vec<Hop>,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// Who placed it.
+    pub placed_by: Decider,
+}
+
+/// A node as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeStanding {
+    /// The node, as its newest incarnation.
+    pub hop: Hop,
+    /// Its health.
+    pub health: Health,
+    /// Who accuses it now, in the order of [`Witness::ALL`].
+    pub accused_by: [bool; Witness::ALL.len()],
+    /// Whether it takes new rooms.
+    pub draining: bool,
+    /// Whether it is to go, and is forgotten when it is empty.
+    pub leaves: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
+    /// Load and reserves, thousandths of its capacity.
+    pub load_permille: u32,
+    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    pub measured_permille: Option<u16>,
+    /// Rooms on it.
+    pub rooms: u32,
+    /// Smoothed round trip to it.
+    pub round_trip: Option<Duration>,
+}
+
+/// A session, with why.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Explanation {
+    /// As it stands.
+    pub standing: SessionStanding,
+    /// Who let it in.
+    pub admitted_by: Decider,
+    /// Who placed its room.
+    pub placed_by: Decider,
+    /// Who goes first where not all can; higher is earlier.
+    pub priority: i64,
+    /// The room's hops, best first, and what packets may do there.
+    pub route: Vec<(Hop, Grant)>,
+    /// What it gets of what it needs above its floor, thousandths: less than all where not all fits.
+    pub share_permille: u16,
+    /// Who accuses the node where its packets go, and for how long.
+    pub witnesses: Vec<(Witness, Duration)>,
+    /// Where its room is on its way to.
+    pub heading: Option<Heading>,
+    /// Every node but the one where its packets go.
+    pub candidates: Vec<Candidate>,
+    /// Its room's last moves, the oldest first.
+    pub moves: Vec<MoveRecord>,
+    /// What policies said of it and of its room, the last time they said something.
+    pub said: Vec<Said>,
+    /// Revisions that are not asked about it, or about its room.
+    pub quarantines: Vec<Quarantine>,
+}
+
+/// A move that is under way.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heading {
+    /// Where it goes.
+    pub to: Hop,
+    /// Why.
+    pub cause: Cause,
+    /// Who decided.
+    pub by: Decider,
+    /// For how long it has been under way.
+    pub since: Duration,
+    /// Openings that are awaited.
+    pub waiting: usize,
+}
+
+/// Where else the room could be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The node.
+    pub hop: Hop,
+    /// Why the room is not there.
+    pub why: Why,
+    /// Load and reserves, thousandths of its capacity.
+    pub load_permille: u32,
+}
+
+/// Why a room is not at a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// It is Down.
+    Down,
+    /// It does not run, and nothing needed it yet.
+    Cold,
+    /// It is being drained.
+    Draining,
+    /// It said that it takes no new sessions.
+    Unwilling,
+    /// The breaker of its region keeps new rooms out.
+    BreakerOpen,
+    /// It did not take the room a moment ago.
+    KeptAway,
+    /// There is no room for it.
+    Full,
+    /// It is accused, not trusted yet, or much of what it is asked is lost.
+    Unsound,
+    /// It is in another region than the room's people.
+    Abroad,
+    /// It stands by, and others can take the room.
+    StandsBy,
+    /// It is a spare of the room's.
+    Spare,
+    /// It would do as well: who decided found the other one better, or it was better then.
+    AsGood,
+}
+
+impl Why {
+    /// The word in the API: `breaker-open`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::Down => "down",
+            Why::Cold => "cold",
+            Why::Draining => "draining",
+            Why::Unwilling => "unwilling",
+            Why::BreakerOpen => "breaker-open",
+            Why::KeptAway => "kept-away",
+            Why::Full => "full",
+            Why::Unsound => "unsound",
+            Why::Abroad => "abroad",
+            Why::StandsBy => "stands-by",
+            Why::Spare => "spare",
+            Why::AsGood => "as-good",
+        }
+    }
+}
+
+/// A region as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RegionStanding {
+    /// The region.
+    pub region: RegionId,
+    /// Its breaker.
+    pub breaker: BreakerState,
+    /// How long its breaker is open still.
+    pub opens_for: Option<Duration>,
+    /// Whether rooms go back to it by themselves.
+    pub fail_back: FailBack,
+    /// Its nodes.
+    pub nodes: u32,
+    /// Those of them that take rooms.
+    pub nodes_up: u32,
+    /// Those of them that are being drained.
+    pub nodes_draining: u32,
+    /// Rooms on them.
+    pub rooms: u32,
+    /// Rooms that would natively be there, and stand in other regions, or on nodes of it that stand by.
+    pub away: u32,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Kept {
+    /// Sessions, with those that are not live yet.
+    pub sessions: usize,
+    /// Rooms, with those that stand nowhere yet.
+    pub rooms: usize,
+    /// Calls whose sessions are rooms of their own.
+    pub calls: usize,
+    /// Entries of the longest list of rooms: those that are stranded, away, to be asked about, at one node, and so on. Each
+    /// names a room at most once.
+    pub rooms_listed: usize,
+    /// Entries of the longest list of sessions.
+    pub sessions_listed: usize,
+    /// Questions in flight.
+    pub asks: usize,
+    /// Hops of the session that is open, or to be opened, at most.
+    pub legs: usize,
+    /// Openings at the node that has most of them under way.
+    pub opening: usize,
+    /// Openings that wait for their turn, at all nodes.
+    pub waiting: usize,
+    /// Moves on record, of the room that has most.
+    pub moves: usize,
+    /// Moves that damping counts, of the room that has most.
+    pub damped: usize,
+    /// What rooms say of nodes: pairs of a node and a scenario.
+    pub ballots: usize,
+    /// Nodes that are being drained.
+    pub drains: usize,
+    /// Numbers of nodes, with those that rest.
+    pub slots: usize,
+    /// Reasons to wake.
+    pub timers: usize,
+}
+
+/// What views are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Views<'a> {
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) rooms: &'a Rooms,
+    pub(crate) nodes: &'a Nodes,
+    pub(crate) capacity: &'a Capacity,
+    pub(crate) noted: &'a Noted,
+}
+
+impl Views<'_> {
+    pub(crate) fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
+        let session = self.sessions.get(&id).filter(|session| session.phase == Phase::Live)?;
+        let room = self.rooms.get(&session.room)?;
+        let route = room.route();
+        Some(SessionStanding {
+            session: session.id,
+            room: room.name.clone(),
+            scenario: session.wanted.scenario.clone(),
+            mode: route.mode,
+            kept: route.kept(),
+            transport: session.transport,
+            hop: room.stands_at(self.nodes.board()),
+            plan: session.plan_now(),
+            measures: session.measures(now),
+            age: now.saturating_duration_since(session.offered),
+        })
+    }
+
+    pub(crate) fn room(&self, room: &Room) -> RoomStanding {
+        let route = room.route();
+        RoomStanding {
+            room: room.id,
+            name: room.name.clone(),
+            scenario: room.scenario.clone(),
+            mode: route.mode,
+            kept: route.kept(),
+            sessions: room.sessions.iter().copied().collect(),
+            route: route.hops.iter().map(|(hop, _)| *hop).collect(),
+            hop: room.stands_at(self.nodes.board()),
+            placed_by: (*room.placed_by).clone(),
+        }
+    }
+
+    pub(crate) fn node(&self, node: &Node) -> NodeStanding {
+        let (opening, waiting) = self.nodes.pace(node.id).counts();
+        let ledger = self.capacity.ledger();
+        NodeStanding {
+            hop: node.hop(),
+            health: node.health(),
+            accused_by: node.detector.accused_by(),
+            draining: node.drains(),
+            leaves: node.removed,
+            ejected: node.ejected,
+            capacity_kbps: ledger.capacity(node.id),
+            opening,
+            waiting: waiting as u32,
+            load_permille: ledger.permille(node.id) as u32,
+            measured_permille: node.measured_permille(),
+            rooms: ledger.rooms(node.id),
+            round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
+        }
+    }
+
+    pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
+        let nodes = || self.nodes.in_region(region);
+        let opens = self.capacity.opens_until(region);
+        RegionStanding {
+            region,
+            breaker: self.capacity.breaker(region),
+            opens_for: opens.map(|at| at.saturating_duration_since(now)),
+            fail_back: self.rooms.fail_back(region),
+            nodes: nodes().count() as u32,
+            nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
+            nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
+            rooms: nodes().map(|node| self.capacity.ledger().rooms(node.id)).sum(),
+            away: self.rooms.away_from(region) as u32,
+        }
+    }
+
+    pub(crate) fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
+        let standing = self.session(id, now)?;
+        let session = self.sessions.get(&id)?;
+        let room = self.rooms.get(&session.room)?;
+        let on = standing.hop.map(|hop| hop.node);
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let witnesses = on.and_then(|on| self.nodes.get(on)).map(|node| node.detector.witnesses());
+        let witnesses = witnesses.into_iter().flatten().map(|(witness, at)| (witness, since(at)));
+        let subjects = [Subject::Session(id), Subject::Room(room.id)];
+        let others = self.nodes.iter().filter(|node| Some(node.id) != on);
+        Some(Explanation {
+            admitted_by: (*session.admitted_by).clone(),
+            placed_by: (*room.placed_by).clone(),
+            priority: room.priority,
+            route: room.route().hops.clone(),
+            share_permille: session.share.min(WHOLE),
+            witnesses: witnesses.collect(),
+            heading: room.pending.as_ref().map(|pending| Heading {
+                to: pending.hops[0],
+                cause: pending.cause,
+                by: pending.by.clone(),
+                since: since(pending.started),
+                waiting: pending.waiting.len(),
+            }),
+            candidates: others.map(|node| self.candidate(room, node, now)).collect(),
+            moves: room.records().cloned().collect(),
+            said: self.noted.said(&subjects, now),
+            quarantines: self.noted.held(&subjects, now),
+            standing,
+        })
+    }
+
+    fn candidate(&self, room: &Room, node: &Node, now: Instant) -> Candidate {
+        let load_permille = self.capacity.ledger().permille(node.id) as u32;
+        Candidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
+    }
+
+    fn why_not(&self, room: &Room, node: &Node, now: Instant) -> Why {
+        let ledger = self.capacity.ledger();
+        let stays = room.holding.on.is_some_and(|on| {
+            let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
+            reserved && ledger.fits_reserve(node.id, on, 0)
+        });
+        let fits = stays || ledger.fits(node.id, room.holding.kbps);
+        let region = self.nodes.region_of(node.id);
+        match node.health() {
+            Health::Down => Why::Down,
+            Health::Cold => Why::Cold,
+            _ if node.drains() => Why::Draining,
+            _ if !node.welcomes_rooms() => Why::Unwilling,
+            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => Why::KeptAway,
+            _ if room.standing().contains(&node.id) => Why::Spare,
+            _ if !self.capacity.may_enter(room.id, region) => Why::BreakerOpen,
+            _ if !fits => Why::Full,
+            Health::Suspect | Health::Wary => Why::Unsound,
+            Health::Up if node.loses() => Why::Unsound,
+            Health::Up if room.leaves_to_others(node) => Why::StandsBy,
+            Health::Up if room.is_away(node.id, self.nodes) => Why::Abroad,
+            Health::Up => Why::AsGood,
+        }
+    }
+
+    /// What the sessions, rooms and nodes keep.
+    pub(crate) fn kept(&self) -> Kept {
+        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
+        let paces = || self.nodes.paces().map(Pace::counts);
+        Kept {
+            sessions: self.sessions.len(),
+            rooms: self.rooms.len(),
+            calls: self.rooms.calls(),
+            legs: most(&mut self.sessions.values().map(|session| session.legs.iter().count())),
+            opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
+            waiting: paces().map(|(_, waiting)| waiting).sum(),
+            moves: most(&mut self.rooms.values().map(|room| room.records().count())),
+            damped: most(&mut self.rooms.values().map(Room::moves_noted)),
+            drains: self.rooms.drains(),
+            slots: self.nodes.slots(),
+            ..Kept::default()
+        }
+    }
+}
