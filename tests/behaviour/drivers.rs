@@ -45,7 +45,7 @@ fn request(stream: &mut TcpStream) -> (String, Value) {
     }
 }
 
-/// A gateway with one node, a plain media server whose clients share one room.
+/// A gateway with one node, a plain media server with one room for all clients.
 fn before(node: &Node, driver: &str) -> Gateway {
     let mut world = World::of(&[]);
     world.nodes = format!(

@@ -1,4 +1,4 @@
-//! What each survival mode guarantees when nodes die, and mode changes during calls.
+//! Guarantees of each survival mode when nodes die, and mode changes during calls.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::stage::{CONFIGURATION, Stage, declared, offer, voice};
 
-/// A policy set whose routing plugin is a link to a file outside of the watched folders.
+/// Writes a policy set; its routing plugin is a link to a file outside of the watched folders.
 fn call(folder: &Path, cap: &str, spares: u8) {
     let text = format!(
         "[scenario.call]\n[admission]\nplugin = \"admit-capacity\"\nsettings = {{ cap = {cap} }}\n\

@@ -52,7 +52,7 @@ pub struct Outcome {
     pub known: BTreeMap<&'static str, u64>,
     /// Nodes marked down although they could answer.
     pub false_deaths: u64,
-    /// Sessions at the end whose room has no usable hop.
+    /// Sessions at the end without a usable hop for their room.
     pub homeless: u64,
     /// The highest load of a node, in thousandths of its capacity.
     pub peak_permille: u64,

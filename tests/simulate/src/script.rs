@@ -23,10 +23,10 @@ use draw::{
 /// The longest ejection in simulated worlds; the undisturbed end must be longer.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
 
-/// 16 seeds with hot mode alternate with 16 seeds whose modes are drawn.
+/// 16 seeds with hot mode alternate with 16 seeds with drawn modes.
 const MODES_EVERY: u64 = 16;
 
-/// Every eighth seed has two rooms, whose policies move them all the time.
+/// Every eighth seed has two rooms, and policies that move them all the time.
 const RESTLESS: u64 = 8;
 
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@ pub(crate) struct SessionState {
     pub(crate) legs: Vec<Leg>,
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
-    /// The two hops whose packets reach the client, in hitless mode.
+    /// The two hops that deliver to the client, in hitless mode.
     pub(crate) pair: Option<Box<Pair<Hop>>>,
     /// Hops that deliver different packets, until control is informed.
     pub(crate) unalike: Option<[Hop; 2]>,

@@ -16,7 +16,7 @@ const TOLD_WITHIN: Duration = Duration::from_millis(20);
 /// counts twice.
 const TWO_WITHIN: Duration = Duration::from_millis(60);
 
-/// Packets per second of a node whose silence is a witness at once, and of one whose silence is one soon.
+/// From this packet rate per second on, silence is a witness at once (`BUSY`) or soon (`STEADY`).
 const BUSY: u64 = 1_000;
 const STEADY: u64 = 300;
 
@@ -173,7 +173,7 @@ impl Deaths {
     }
 
     /// A node that does not answer is marked down within its limit. The gateway's own stalls and a suspected uplink extend it.
-    /// Without a report, a node whose media port is not probed needs traffic.
+    /// Without a report, detection of an unprobed node needs traffic.
     pub(crate) fn check_detection(
         &mut self,
         facts: &[NodeFacts],

@@ -67,7 +67,7 @@ impl Memory {
 }
 
 impl Limits {
-    /// What is kept, how much, and the limit.
+    /// The name, size and limit of each collection.
     fn of(&self, kept: &Kept) -> [(&'static str, usize, usize); 15] {
         let policies = self.scenarios * Hook::ALL.len();
         let timers = kept.slots * TIMERS_OF_A_NODE

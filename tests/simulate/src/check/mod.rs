@@ -5,13 +5,13 @@
 //!
 //! Tolerances: for 500 ms after the hops of a hitless room change, a client may receive a packet twice, because a new hop
 //! has no proven copies yet. A stranded room has 6 s without obstacles to find a hop, as long as a node's report of no
-//! capacity is believed. A node whose capacity shrank carries for 3 s what was on its way there, and then what did not
-//! leave. A move has 6 s since the last change of drivers, nodes or links. Media between clients is checked while their
+//! capacity is believed. After its capacity shrank, a node may carry rooms on their way for 3 s, and later those
+//! that cannot leave. A move has 6 s since the last change of drivers, nodes or links. Media between clients is checked while their
 //! nodes were healthy for 5 s and nothing changed for 1 s. The absence of loss in hitless rooms is not checked for mixers,
-//! whose streams are not copies; for lossy links; for hops that dropped packets until recently; while workers stall; and
+//! as their streams are not copies; for lossy links; for hops that dropped packets until recently; while workers stall; and
 //! between rooms of meshed nodes.
 //!
-//! Not simulated: meshed nodes without probes, whose health nothing would show.
+//! Not simulated: meshed nodes without probes, as nothing would show their health.
 
 mod carriers;
 mod causes;

@@ -12,7 +12,7 @@ type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
 pub(super) struct MoveEnds {
-    /// Moves under way whose end was not reported.
+    /// Moves under way without a reported end.
     under_way: BTreeMap<RoomId, MoveUnderWay>,
     looked: Option<Instant>,
 }

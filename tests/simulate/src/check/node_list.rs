@@ -69,7 +69,7 @@ impl NodeList {
     }
 }
 
-/// A room whose route uses the node, or that still accepts its packets.
+/// A room that uses the node in its route, or still accepts its packets.
 fn user_of(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_core::RoomId> {
     let leads = |room: &super::scene::SeenRoom| {
         let route = room.route.load();

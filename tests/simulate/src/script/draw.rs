@@ -47,7 +47,7 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
         scenario.affinity = if rng.u8(0..3) == 0 { Affinity::Session } else { Affinity::Room };
     }
     if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
-        // A node whose sessions are all heard at other nodes is silent, so only probes show that it is up.
+        // A node is silent if all its sessions are heard at other nodes; then only probes show that it is up.
         settings.nodes.iter_mut().for_each(|node| node.probed = Probed::Yes);
     }
     if settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold) {
