@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_left_out_rows_are_numbered_as_if_they_had_never_been_there() {
+    fn rows_are_renumbered_without_left_out() {
         let poisoned = [1, 3].map(|row| Poisoned { row, fault: Fault::OutOfMemory });
         let known = Apart { poisoned: poisoned.into(), ..Apart::default() };
         let (question, rest) = answered(&[0, 2, 4], known.clone())

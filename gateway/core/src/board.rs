@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_known_by_its_time_until_the_node_is_back() {
+    fn death_time_is_kept_until_node_returns() {
         let (board, now) = (Board::new(2), Instant::now());
         let hop = |node, incarnation| Hop { node, incarnation: Incarnation(incarnation) };
         assert_eq!(board.died(hop(A, 1)), None, "it lives");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_node_is_not_up() {
+    fn unknown_node_number_is_not_up() {
         assert!(!Board::new(1).is_up(B, Incarnation(1)));
     }
 }

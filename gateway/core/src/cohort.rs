@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_like_its_siblings_is_not_accused() {
+    fn node_like_its_siblings_is_not_suspected() {
         let mut rng = Rng::with_seed(3);
         for chance in [0.0, 0.02, 0.1, 0.3, 0.6, 1.0] {
             for rooms in [1, 5, 12, 50, 1_000] {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_loses_more_is_known_by_eight_rooms_and_beside_many_by_five() {
+    fn lossy_node_needs_eight_or_five_rooms() {
         let siblings = |good| Count { bad: 0, good };
         assert_eq!(weigh(Count { bad: 8, good: 0 }, siblings(15)), Word::WorseThanSiblings);
         assert_eq!(weigh(Count { bad: 5, good: 0 }, siblings(60)), Word::WorseThanSiblings);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_lose_themselves_is_no_fault_of_the_node() {
+    fn client_side_loss_is_not_the_nodes() {
         let now = Instant::now();
         let hop = Hop { node: crate::NodeId(0), incarnation: crate::Incarnation(1) };
         let mut tally = Tally::new(hop, now);

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn in_hitless_mode_both_hops_carry_both_ways_until_one_of_them_died() {
+    fn hitless_hops_carry_until_one_dies() {
         let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
         let hops = vec![(OLD, Grant::Admitted), (NEW, Grant::Admitted)];
         let (cell, lead) = (RouteCell::default(), Duration::ZERO);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_from_a_hop_that_the_room_left_never_reaches_the_client() {
+    fn packet_of_left_hop_never_reaches_client() {
         let verdict = to_client(
             OLD,
             Some(111),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_planned_move_lets_the_old_hop_finish_until_its_time_is_up() {
+    fn planned_move_lets_old_hop_finish() {
         let now = Instant::now();
         let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
         let board = Board::new(2);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_plan_sheds_is_dropped_and_the_rest_passes() {
+    fn shed_packets_are_dropped_others_pass() {
         let plan = Plan { shed: 1 << 96, ..Plan::default() };
         let (route, board) = (on(NEW, None), Board::new(2));
         let with = |payload| to_client(NEW, payload, &plan, &route, &board, Instant::now());

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_goes_down_to_the_floor_then_without_video_and_comes_back_slowly() {
+    fn lossy_session_steps_down_and_recovers() {
         let (mut plan, mut now) = (Plan::default(), Instant::now());
         let mut climb = Climb::begin(now);
         climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 1);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn between_both_thresholds_nothing_changes_and_calm_begins_anew() {
+    fn between_thresholds_nothing_changes() {
         let (mut plan, mut now) = (Plan { cap_kbps: 500, ..Plan::default() }, Instant::now());
         let mut climb = Climb::begin(now);
         for loss_ppm in [DOWN_AT_PPM - 1, UP_BELOW_PPM + 1] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_that_nobody_obeys_is_no_rung_and_what_is_not_measured_none_either() {
+    fn unsupported_cap_is_no_rung() {
         let now = Instant::now();
         let of = |caps, video, loss_ppm| {
             let plan = Plan::default();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_of_two_caps_holds_and_none_is_no_cap() {
+    fn lower_of_two_caps_applies() {
         let cap = |cap_kbps, peer_cap_kbps| {
             Plan { cap_kbps, peer_cap_kbps, ..Plan::default() }.send_cap_kbps()
         };

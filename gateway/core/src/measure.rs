@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_too_large_for_the_wire_is_the_largest_that_fits() {
+    fn large_value_is_clamped_to_wire() {
         let mut measures = Measures::default();
         measures.set(Metric::Age, u64::from(UNMEASURED) - 1);
         assert_eq!(measures.measured(Metric::Age), Some(UNMEASURED - 1));

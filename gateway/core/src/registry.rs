@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_outside_its_bounds_counts_as_the_nearest_inside() {
+    fn parameter_is_clamped_to_bounds() {
         let spares = [0, 1, 3, 4].map(|value| Param::Spares.within(value));
         assert_eq!(spares, [1, 1, 3, 3]);
         assert_eq!(Param::BitrateFloor.within(-1), -1, "the scenario's text bounds it");

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_take_the_reserved_hop_when_the_first_dies() {
+    fn packets_use_reserved_hop_after_death() {
         let board = Board::new(3);
         assert_eq!(usable(&route(), &board), Some(0));
         board.spend(NodeId(1), Some(NodeId(0)));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserve_spent_for_another_node_is_gated() {
+    fn spent_reservation_is_gated() {
         let board = Board::new(4);
         board.spend(NodeId(1), Some(NodeId(3)));
         board.condemn(NodeId(0), Instant::now());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_hop_is_the_one_that_packets_take_while_it_is_up_and_theirs() {
+    fn first_usable_hop_carries() {
         let (board, cell) = (Board::new(3), RouteCell::default());
         let first = || cell.first_if_usable(&board).map(|hop| hop.node.0);
         assert_eq!(first(), None, "nowhere yet");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hops_carry_where_the_room_is_admitted_at_both_and_one_when_the_other_died() {
+    fn two_admitted_hops_carry_until_death() {
         let (board, cell) = (Board::new(3), RouteCell::default());
         let hops =
             vec![(hop(0), Grant::Admitted), (hop(1), Grant::Admitted), (hop(2), Grant::Gated)];
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_room_keeps_of_its_mode_is_what_its_second_hop_is_there_for() {
+    fn second_hop_role_follows_mode() {
         use Grant::{Admitted, Gated, Reserved};
         let kept = |mode, second: Option<Grant>| {
             let grants = [Admitted].into_iter().chain(second);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_never_take_a_gated_hop_by_themselves() {
+    fn gated_hop_is_never_used() {
         let board = Board::new(3);
         board.condemn(NodeId(0), Instant::now());
         board.condemn(NodeId(1), Instant::now());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_returns_is_not_on_a_standing_route() {
+    fn returned_node_is_not_on_route() {
         let board = Board::new(3);
         board.condemn(NodeId(0), Instant::now());
         board.reincarnate(NodeId(0));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_grows_along_a_route_and_with_its_version() {
+    fn epoch_grows_with_route_and_version() {
         let early = Epoch { version: 7, index: 1 };
         assert!(early > Epoch { version: 7, index: 0 });
         assert!(early < Epoch { version: 8, index: 0 });

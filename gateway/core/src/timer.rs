@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_set_again_fires_once_at_the_new_time() {
+    fn reset_timer_fires_once() {
         let now = Instant::now();
         let later = now + Duration::from_millis(5);
         let mut timers = Timers::default();

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_counts_once_in_a_window_and_as_bad_if_ever_it_was() {
+    fn session_counts_once_per_window_as_worst() {
         let (mut evidence, mut judged) = (Evidence::default(), Judged::default());
         for bad in [false, true, true, false] {
             evidence.hear(&mut judged, 7, bad);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_for_longer_each_time_and_closes_after_sound_windows() {
+    fn breaker_opens_longer_and_closes_when_sound() {
         let settings = Breakers::default();
         let mut now = Instant::now();
         let mut breaker = Breaker::new(now);

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_says_corrects_what_it_claims_smoothly() {
+    fn reported_load_corrects_estimate_smoothly() {
         let start = Instant::now();
         let mut gauge = Gauge::new(1_000);
         gauge.handle_load(900, 200, start);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_liar_neither_gets_more_than_its_configuration_says_nor_nothing() {
+    fn false_load_report_is_bounded() {
         let start = Instant::now();
         let mut gauge = Gauge::new(1_000);
         says(&mut gauge, 0, 900, start);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_stands_where_the_configuration_says_otherwise() {
+    fn measured_capacity_overrides_config() {
         let start = Instant::now();
         let mut gauge = Gauge::new(1_600);
         gauge.claim(2_000);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_at_once_and_more_than_words_and_is_forgotten_with_time() {
+    fn refusal_outweighs_reports_and_expires() {
         let start = Instant::now();
         let mut gauge = Gauge::new(1_600);
         gauge.handle_full(400, start);

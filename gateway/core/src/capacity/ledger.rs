@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserve_is_the_largest_load_that_one_death_would_bring() {
+    fn reservation_is_largest_death_load() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         ledger.hold(holding(A, C, 40));
         ledger.hold(holding(B, C, 60));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn two_nodes_that_are_one_machine_have_its_capacity_once() {
+    fn nodes_on_one_machine_share_capacity() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         ledger.is_one_machine([A, B]);
         let on = |node, kbps| Holding { on: Some(node), kbps, ..Holding::default() };
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_was_held() {
+    fn released_load_was_held() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         ledger.hold(holding(A, C, 40));
         assert_eq!(ledger.standbys_of(A), [C]);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_is_broken_when_load_eats_the_reserve() {
+    fn load_above_reservation_breaks_it() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         ledger.hold(holding(A, C, 60));
         ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_two_nodes_carry_counts_at_both() {
+    fn hitless_room_counts_at_both_nodes() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         let both =
             Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_on_its_way_counts_at_both_ends_and_once_where_its_reserve_was() {
+    fn moving_room_counts_at_both_ends() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         let going = Holding { heading: Some(C), ..holding(A, C, 40) };
         ledger.hold(going);

@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_node_returns_wary_and_then_is_trusted() {
+    fn dead_node_returns_wary_then_up() {
         let start = Instant::now();
         let mut node = node(start);
         kill(&mut node, start);
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_never_heard_is_down_and_up_with_its_first_answer() {
+    fn unheard_node_is_up_with_first_answer() {
         let start = Instant::now();
         let mut node = unknown(start);
         kill(&mut node, start);
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_node_that_misses_an_answer_starts_over() {
+    fn missed_answer_restarts_return() {
         let start = Instant::now();
         let mut node = node(start);
         kill(&mut node, start);
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wary_node_that_was_accused_is_not_trusted_any_sooner() {
+    fn suspected_wary_node_waits_as_long() {
         let start = Instant::now();
         let mut node = node(start);
         kill(&mut node, start);
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_ports_of_three_rooms_at_once_accuse_the_node() {
+    fn three_closed_ports_suspect_node() {
         let now = Instant::now();
         let mut node = node(now);
         for (room, ms) in [(1, 0), (1, 1), (1, 2), (2, 3), (3, 22)] {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stranded_go_first_then_who_stands_then_newcomers_and_calls_before_streams() {
+    fn queue_order_is_stranded_existing_new() {
         let mut pace = Pace::new(1);
         assert!(pace.begin(turn(Class::Spare, 0, 0), SessionId(0), HOP));
         let waiting = [
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_grows_with_answers_in_time_while_more_is_wanted_and_halves_with_late_ones() {
+    fn window_grows_on_time_and_halves_late() {
         let now = Instant::now();
         let mut pace = Pace::new(8);
         pace.faster();

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_reads_as_a_session_apart_is_taken_for_one() {
+    fn session_room_name_is_recognised() {
         assert!(names_one_apart(&apart("conf", SessionId(7))));
         for room in ["conf", "conf~", "conf~s", "conf~7", "conf~s7x", "~", "conf~s7~a"] {
             assert!(!names_one_apart(room), "{room}");

@@ -54,7 +54,7 @@ fn retry(world: &World, offer: crate::OfferId) -> Duration {
 }
 
 #[test]
-fn ten_thousand_of_a_dead_region_come_in_at_the_pace_of_others_and_within_their_limits() {
+fn dead_region_is_admitted_at_pace_and_limits() {
     const ROOMS: u64 = 10_000;
     // Home dies as a whole; what is left has room for all but a hundred of them.
     let room = (ROOMS - 100) * VOICE;
@@ -88,7 +88,7 @@ fn ten_thousand_of_a_dead_region_come_in_at_the_pace_of_others_and_within_their_
 }
 
 #[test]
-fn newcomers_wait_behind_those_who_have_nowhere_to_go_or_are_told_when_to_come_again() {
+fn new_sessions_wait_behind_stranded_ones() {
     let mut settings = settings_of(&[(0, 100_000), (1, 100_000)]);
     settings.limits.openings_at_once = 2;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
@@ -125,7 +125,7 @@ fn newcomers_wait_behind_those_who_have_nowhere_to_go_or_are_told_when_to_come_a
 }
 
 #[test]
-fn what_is_of_no_use_to_those_who_wait_a_newcomer_may_take() {
+fn unusable_capacity_goes_to_new_sessions() {
     let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, VOICE)]);
     settings.limits.openings_at_once = 2;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
@@ -143,7 +143,7 @@ fn what_is_of_no_use_to_those_who_wait_a_newcomer_may_take() {
 }
 
 #[test]
-fn who_waits_behind_a_room_that_is_too_large_goes_before_a_newcomer() {
+fn waiting_session_precedes_new_one() {
     let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, VOICE)]);
     settings.limits.openings_at_once = 2;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
@@ -161,7 +161,7 @@ fn who_waits_behind_a_room_that_is_too_large_goes_before_a_newcomer() {
 }
 
 #[test]
-fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
+fn refused_openings_slow_only_their_node() {
     let mut settings = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
     settings.limits.openings_at_once = 64;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
@@ -180,7 +180,7 @@ fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
 }
 
 #[test]
-fn what_does_not_fit_climbs_down_before_it_is_stranded_and_up_again_when_there_is_room() {
+fn oversized_room_steps_down_before_stranding() {
     let mut world = World::with_policy(
         settings_of(&[(0, 100_000), (1, 6 * 64 + 63)]),
         &[Hook::Routing],
@@ -209,7 +209,7 @@ fn what_does_not_fit_climbs_down_before_it_is_stranded_and_up_again_when_there_i
 }
 
 #[test]
-fn a_newcomer_gets_less_before_it_is_refused_and_is_told_when_to_come_again() {
+fn new_session_is_capped_before_refused() {
     let second = |capacity| {
         let mut world = World::new(settings_of(&[(0, capacity)]));
         world.open("r");
@@ -237,7 +237,7 @@ fn a_newcomer_gets_less_before_it_is_refused_and_is_told_when_to_come_again() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_waits_and_another_others() {
+fn same_seed_gives_same_waits() {
     let waits = |seed| {
         let mut world = World::new(settings_of(&[(0, 10)]));
         world.gateway.handle_seed(seed);
@@ -249,7 +249,7 @@ fn the_same_seed_gives_the_same_waits_and_another_others() {
 }
 
 #[test]
-fn a_node_that_says_it_is_nearly_full_is_believed_and_its_neighbour_takes_the_rest() {
+fn nearly_full_node_is_believed() {
     let mut world = World::new(settings_of(&[(0, 1_000), (0, 1_000)]));
     for _ in 0..300 {
         world.gateway.handle_load(A, 950, world.now);
@@ -270,7 +270,7 @@ fn a_node_that_says_it_is_nearly_full_is_believed_and_its_neighbour_takes_the_re
 }
 
 #[test]
-fn a_node_that_refuses_for_being_full_takes_no_more_than_it_has_and_keeps_no_reserve_beyond() {
+fn full_node_keeps_no_reservation_above_load() {
     let mut world = World::new(settings_of(&[(0, 600), (1, 600)]));
     for number in 0..4 {
         world.open(&number.to_string());
@@ -288,7 +288,7 @@ fn a_node_that_refuses_for_being_full_takes_no_more_than_it_has_and_keeps_no_res
 }
 
 #[test]
-fn explained_is_where_a_session_is_why_and_where_else_it_could_be() {
+fn explain_shows_place_reason_alternatives() {
     let mut settings = settings_of(&[(0, 1_000), (1, 1_000), (0, 10), (2, 1_000)]);
     settings.limits.openings_at_once = 1;
     let mut world = World::new(settings);

@@ -25,7 +25,7 @@ fn is_up(world: &World, node: crate::NodeId) -> bool {
 }
 
 #[test]
-fn an_agents_word_condemns_alone_and_in_the_same_moment() {
+fn agent_report_downs_node_at_once() {
     let mut world = World::new(settings());
     world.open("r");
     let (on, spare) = (world.stands("r").unwrap(), world.route("r")[1].0);
@@ -38,7 +38,7 @@ fn an_agents_word_condemns_alone_and_in_the_same_moment() {
 }
 
 #[test]
-fn an_agents_word_counts_though_we_were_late_ourselves() {
+fn agent_report_counts_despite_own_stall() {
     let mut world = World::new(settings());
     world.now += ms(50);
     world.stamp(ms(0));
@@ -47,7 +47,7 @@ fn an_agents_word_counts_though_we_were_late_ourselves() {
 }
 
 #[test]
-fn a_node_stays_out_for_as_long_as_its_agent_says_that_it_is_gone() {
+fn node_stays_down_while_agent_says_gone() {
     for probed in [Probed::Yes, Probed::No] {
         let mut settings = settings();
         settings.nodes[A.0 as usize].probed = probed;
@@ -68,7 +68,7 @@ fn a_node_stays_out_for_as_long_as_its_agent_says_that_it_is_gone() {
 }
 
 #[test]
-fn an_agent_that_fell_silent_accuses_nobody_any_more() {
+fn silent_agent_is_no_witness() {
     let mut world = World::new(settings());
     say(&mut world, A, AgentWord::Gone);
     world.pass(ms(10));
@@ -80,7 +80,7 @@ fn an_agent_that_fell_silent_accuses_nobody_any_more() {
 }
 
 #[test]
-fn an_agent_that_speaks_well_is_no_evidence_of_life() {
+fn good_agent_report_is_no_sign_of_life() {
     let mut world = World::new(settings());
     world.mute(A);
     for _ in 0..30 {
@@ -91,7 +91,7 @@ fn an_agent_that_speaks_well_is_no_evidence_of_life() {
 }
 
 #[test]
-fn an_agent_that_checks_no_port_does_not_outlive_silence() {
+fn agent_without_check_yields_to_silence() {
     let mut world = World::new(settings());
     world.answer_probes_for(A);
     world.mute(A);
@@ -102,7 +102,7 @@ fn an_agent_that_checks_no_port_does_not_outlive_silence() {
 }
 
 #[test]
-fn a_node_that_drains_by_itself_loses_its_rooms_by_its_own_wish() {
+fn self_drained_node_loses_rooms() {
     let mut world = World::new(settings());
     world.open("r");
     let (on, spare) = (world.stands("r").unwrap(), world.route("r")[1].0);
@@ -132,7 +132,7 @@ fn a_node_that_drains_by_itself_loses_its_rooms_by_its_own_wish() {
 }
 
 #[test]
-fn what_an_operator_drains_no_agent_undrains() {
+fn agent_does_not_undo_operator_drain() {
     let mut world = World::new(settings());
     world.gateway.handle_drain(A, true, world.now).unwrap();
     say(&mut world, A, AgentWord::Draining);
@@ -143,7 +143,7 @@ fn what_an_operator_drains_no_agent_undrains() {
 }
 
 #[test]
-fn what_a_node_wishes_itself_no_operator_undrains_and_is_told_so() {
+fn operator_undrain_of_self_drain_is_refused() {
     let mut world = World::new(settings());
     let drains = |world: &World| world.gateway.nodes().next().unwrap().draining;
     world.gateway.handle_drain(A, true, world.now).unwrap();
@@ -157,7 +157,7 @@ fn what_a_node_wishes_itself_no_operator_undrains_and_is_told_so() {
 }
 
 #[test]
-fn a_node_that_cannot_decide_whether_to_drain_moves_a_room_three_times_a_minute() {
+fn flapping_self_drain_moves_3_times_a_minute() {
     let mut world = World::new(settings());
     world.open("r");
     for _ in 0..20 {
@@ -170,7 +170,7 @@ fn a_node_that_cannot_decide_whether_to_drain_moves_a_room_three_times_a_minute(
 }
 
 #[test]
-fn what_a_node_could_take_before_it_drained_it_can_take_afterwards() {
+fn capacity_is_unchanged_after_drain() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
     let capacity = |world: &World| world.gateway.nodes().next().unwrap().capacity_kbps;
     world.gateway.handle_drain(A, true, world.now).unwrap();
@@ -193,7 +193,7 @@ fn what_a_node_could_take_before_it_drained_it_can_take_afterwards() {
 }
 
 #[test]
-fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
+fn measured_load_is_valid_for_five_seconds() {
     let mut world = World::new(settings());
     let measured = |world: &World| world.gateway.nodes().next().unwrap().measured_permille;
     assert_eq!(measured(&world), None);
@@ -205,7 +205,7 @@ fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
 }
 
 #[test]
-fn what_an_agent_said_ends_with_it() {
+fn agent_data_ends_with_the_agent() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     say(&mut world, A, AgentWord::Draining);
@@ -227,7 +227,7 @@ fn what_an_agent_said_ends_with_it() {
 }
 
 #[test]
-fn a_node_that_wanted_to_be_left_and_died_takes_rooms_when_it_is_back() {
+fn self_drained_node_returns_and_takes_rooms() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     say(&mut world, A, AgentWord::Draining);
     world.kill(A);

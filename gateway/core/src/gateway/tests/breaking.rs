@@ -44,7 +44,7 @@ fn told(world: &World) -> Vec<(u32, BreakerState)> {
 }
 
 #[test]
-fn a_brown_out_opens_the_breaker_and_new_rooms_go_elsewhere() {
+fn brown_out_opens_breaker_for_new_rooms() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 15), (&away, 0)], 3_500);
     assert_eq!(told(&world), [(0, BreakerState::Open)]);
@@ -69,7 +69,7 @@ fn a_brown_out_opens_the_breaker_and_new_rooms_go_elsewhere() {
 }
 
 #[test]
-fn half_open_and_still_bad_is_open_for_longer() {
+fn bad_half_open_breaker_opens_longer() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 15), (&away, 0)], 40_000);
     let open = (0, BreakerState::Open);
@@ -78,7 +78,7 @@ fn half_open_and_still_bad_is_open_for_longer() {
 }
 
 #[test]
-fn a_few_with_bad_luck_and_what_is_bad_everywhere_open_nothing() {
+fn few_or_general_failures_open_nothing() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home[..10], 60), (&home[10..], 2), (&away, 0)], 5_000);
     hear(&mut world, &[(&home[..15], 60), (&away, 0)], 5_000);
@@ -104,7 +104,7 @@ fn a_policy_cannot_override_an_open_breaker() {
 }
 
 #[test]
-fn where_every_region_is_shut_newcomers_are_told_when_to_come_again() {
+fn all_regions_open_gives_retry_after() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 15), (&away, 0)], 2_500);
     hear(&mut world, &[(&away, 15)], 2_500);
@@ -116,7 +116,7 @@ fn where_every_region_is_shut_newcomers_are_told_when_to_come_again() {
 }
 
 #[test]
-fn bad_media_of_the_only_region_refuses_nobody() {
+fn only_regions_breaker_refuses_nothing() {
     let mut world = World::new(settings_of(&[(0, 100_000), (0, 100_000)]));
     let home: Vec<SessionId> = (0..60).map(|number| world.open(&number.to_string())).collect();
     hear(&mut world, &[(&home, 15)], 5_000);
@@ -128,7 +128,7 @@ fn bad_media_of_the_only_region_refuses_nobody() {
 }
 
 #[test]
-fn openings_that_fail_open_it_too() {
+fn failed_openings_open_breaker() {
     let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
     world.drive_with(|_, hop| match hop.node {
@@ -147,7 +147,7 @@ fn openings_that_fail_open_it_too() {
 }
 
 #[test]
-fn the_stranded_take_a_region_that_newcomers_may_not_where_nothing_else_is_left() {
+fn stranded_rooms_pass_open_breaker() {
     let (mut world, home, away) = world();
     hear(&mut world, &[(&home, 0), (&away, 15)], 3_500);
     assert_eq!(breaker(&world, 1), BreakerState::Open);
@@ -158,7 +158,7 @@ fn the_stranded_take_a_region_that_newcomers_may_not_where_nothing_else_is_left(
 }
 
 #[test]
-fn a_regional_room_without_a_node_passes_over_a_region_that_takes_no_new_rooms() {
+fn regional_room_skips_open_breaker() {
     let mut settings =
         modes::in_mode(Mode::Regional, settings_of(&[(0, 100_000), (2, 100_000), (3, 100_000)]));
     settings.regions.push("far".into());

@@ -48,7 +48,7 @@ fn away(rooms: u32) -> World {
 }
 
 #[test]
-fn newcomers_go_where_little_is_lost() {
+fn new_rooms_prefer_low_loss() {
     let mut world = home_and_away(0);
     loses(&mut world, A, 15);
     world.open("far");
@@ -59,7 +59,7 @@ fn newcomers_go_where_little_is_lost() {
 }
 
 #[test]
-fn a_far_node_is_a_better_spare_than_one_that_loses_much() {
+fn far_node_beats_lossy_spare() {
     let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (2, 1_000_000)]));
     loses(&mut world, A, 15);
     let session = world.open("r");
@@ -69,7 +69,7 @@ fn a_far_node_is_a_better_spare_than_one_that_loses_much() {
 }
 
 #[test]
-fn what_a_nodes_death_cost_is_no_loss_on_its_way() {
+fn loss_at_node_death_is_not_path_loss() {
     let mut world = home_and_away(0);
     world.mute(A);
     world.pass(ms(30_000));
@@ -79,7 +79,7 @@ fn what_a_nodes_death_cost_is_no_loss_on_its_way() {
 }
 
 #[test]
-fn rooms_do_not_go_back_to_a_node_that_loses_much_unless_they_are_forced() {
+fn fail_back_skips_lossy_node_unless_forced() {
     let mut world = away(10);
     loses(&mut world, A, 15);
     world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
@@ -104,7 +104,7 @@ fn bad(world: &mut World, region: usize) {
 }
 
 #[test]
-fn rooms_do_not_go_back_to_a_region_that_takes_no_new_rooms() {
+fn fail_back_skips_open_region() {
     let mut world = away(10);
     bad(&mut world, 0);
     world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
@@ -116,7 +116,7 @@ fn rooms_do_not_go_back_to_a_region_that_takes_no_new_rooms() {
 }
 
 #[test]
-fn a_half_open_breaker_does_not_close_while_nobody_is_there_and_probes_are_lost() {
+fn half_open_breaker_needs_sessions_or_probes() {
     let mut world = home_and_away(0);
     loses(&mut world, A, 15);
     bad(&mut world, 0);
@@ -129,7 +129,7 @@ fn a_half_open_breaker_does_not_close_while_nobody_is_there_and_probes_are_lost(
 }
 
 #[test]
-fn a_half_open_breaker_closes_where_the_few_who_are_there_fare_well_whatever_probes_say() {
+fn half_open_breaker_closes_on_good_sessions() {
     for (percent, closes) in [(0, true), (15, false)] {
         let mut world = home_and_away(5);
         loses(&mut world, A, 15);

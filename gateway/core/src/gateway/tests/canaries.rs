@@ -31,7 +31,7 @@ fn condemned_after(world: &mut World) -> Option<u64> {
 }
 
 #[test]
-fn a_node_that_accepts_and_forwards_nothing_is_condemned_within_two_seconds() {
+fn gray_node_is_down_within_two_seconds() {
     for rooms in [0, 4] {
         let mut world = World::new(with_canaries());
         (0..rooms).for_each(|room| _ = world.open(&room.to_string()));
@@ -45,7 +45,7 @@ fn a_node_that_accepts_and_forwards_nothing_is_condemned_within_two_seconds() {
 }
 
 #[test]
-fn a_gray_node_that_sends_nothing_to_anybody_anyway_is_condemned_by_canaries_alone() {
+fn idle_gray_node_is_down_by_canaries() {
     let mut world = World::new(with_canaries());
     world.hush(A);
     world.pass(ms(10_000));
@@ -57,14 +57,14 @@ fn a_gray_node_that_sends_nothing_to_anybody_anyway_is_condemned_by_canaries_alo
 }
 
 #[test]
-fn without_canaries_a_gray_node_is_only_suspect() {
+fn gray_node_without_canaries_is_suspect() {
     let mut world = World::new(settings());
     world.turn_gray(A, true);
     assert_eq!(condemned_after(&mut world), None);
 }
 
 #[test]
-fn a_node_that_forwards_others_media_is_no_dead_one_whatever_becomes_of_canaries() {
+fn forwarding_node_survives_lost_canaries() {
     let mut world = World::new(with_canaries());
     let session = world.open("r");
     let hears = Some(world.hop(A));
@@ -80,7 +80,7 @@ fn a_node_that_forwards_others_media_is_no_dead_one_whatever_becomes_of_canaries
 }
 
 #[test]
-fn a_gray_node_does_not_return_before_it_forwards() {
+fn gray_node_returns_only_when_forwarding() {
     let mut world = World::new(with_canaries());
     world.turn_gray(A, true);
     condemned_after(&mut world).unwrap();
@@ -92,7 +92,7 @@ fn a_gray_node_does_not_return_before_it_forwards() {
 }
 
 #[test]
-fn a_node_that_never_forwarded_a_canary_is_not_accused_by_them() {
+fn never_passed_canary_is_no_witness() {
     let mut settings = with_canaries();
     settings.nodes[0].canary = false;
     let mut world = World::new(settings);
@@ -104,7 +104,7 @@ fn a_node_that_never_forwarded_a_canary_is_not_accused_by_them() {
 }
 
 #[test]
-fn a_cut_that_ends_leaves_no_canaries_to_accuse() {
+fn ended_cut_leaves_no_canary_witness() {
     let mut world = World::new(with_canaries());
     let all = [A, B, C, D];
     all.iter().for_each(|node| world.mute(*node));

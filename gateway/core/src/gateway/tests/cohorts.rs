@@ -86,7 +86,7 @@ fn siblings() -> Settings {
 }
 
 #[test]
-fn a_node_worse_than_its_siblings_is_accused_within_two_seconds_and_its_rooms_leave_it() {
+fn worse_node_is_suspected_and_left_within_2_s() {
     let mut lossy = Lossy::of(siblings(), 60);
     let before = lossy.rooms_at(A);
     assert!(before >= 15, "{before}");
@@ -106,7 +106,7 @@ fn a_node_worse_than_its_siblings_is_accused_within_two_seconds_and_its_rooms_le
 }
 
 #[test]
-fn a_node_that_was_left_is_avoided_for_a_while_and_then_trusted_again() {
+fn left_node_is_avoided_then_trusted() {
     let mut lossy = Lossy::of(siblings(), 60);
     lossy.loss.insert(A, 15);
     lossy.goes_on(4_000);
@@ -118,7 +118,7 @@ fn a_node_that_was_left_is_avoided_for_a_while_and_then_trusted_again() {
 }
 
 #[test]
-fn nodes_that_are_all_bad_are_left_by_nobody() {
+fn equally_bad_nodes_are_kept() {
     let mut lossy = Lossy::of(siblings(), 60);
     [A, B, C].into_iter().for_each(|node| _ = lossy.loss.insert(node, 20));
     assert_eq!(lossy.accused_after(A), None, "our own uplink, most likely");
@@ -135,7 +135,7 @@ fn ordinary_loss_accuses_nobody_for_an_hour() {
 }
 
 #[test]
-fn clients_with_bad_networks_are_no_bad_node() {
+fn bad_client_networks_suspect_no_node() {
     let mut lossy = Lossy::of(siblings(), 60);
     let at_a: Vec<SessionId> = (lossy.sessions.iter())
         .filter(|(room, _)| lossy.world.stands(room) == Some(A))
@@ -146,7 +146,7 @@ fn clients_with_bad_networks_are_no_bad_node() {
 }
 
 #[test]
-fn a_bad_node_without_siblings_is_left_for_one_that_is_far_away() {
+fn bad_node_without_siblings_is_left_for_far() {
     let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (2, 100_000)]), 30);
     assert_eq!(lossy.rooms_at(A), 30);
     lossy.loss.insert(A, 15);
@@ -158,7 +158,7 @@ fn a_bad_node_without_siblings_is_left_for_one_that_is_far_away() {
 }
 
 #[test]
-fn what_a_death_cost_is_not_held_against_the_node_that_takes_the_rooms() {
+fn failover_loss_is_not_new_nodes() {
     let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (0, 100_000), (2, 100_000)]), 60);
     assert!(lossy.rooms_at(A) >= 20);
     lossy.world.kill(A);
@@ -177,7 +177,7 @@ fn what_a_death_cost_is_not_held_against_the_node_that_takes_the_rooms() {
 }
 
 #[test]
-fn rooms_that_fit_nowhere_else_stay() {
+fn rooms_without_alternative_stay() {
     let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (0, 64)]), 30);
     let before = lossy.rooms_at(A);
     lossy.loss.insert(A, 15);
@@ -186,7 +186,7 @@ fn rooms_that_fit_nowhere_else_stay() {
 }
 
 #[test]
-fn lost_probes_and_lost_media_are_not_two_witnesses() {
+fn probe_and_media_loss_are_one_witness() {
     let mut lossy = Lossy::of(siblings(), 60);
     lossy.loss.insert(A, 15);
     lossy.accused_after(A).unwrap();
@@ -199,7 +199,7 @@ fn lost_probes_and_lost_media_are_not_two_witnesses() {
 }
 
 #[test]
-fn rooms_leave_a_node_that_goes_on_losing_once_and_do_not_go_to_and_fro() {
+fn lossy_node_is_left_once_without_flapping() {
     let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (2, 100_000)]), 30);
     lossy.loss.insert(A, 15);
     lossy.world.lose_probes(A, 15);
@@ -213,7 +213,7 @@ fn rooms_leave_a_node_that_goes_on_losing_once_and_do_not_go_to_and_fro() {
 }
 
 #[test]
-fn rooms_do_not_leave_a_node_for_one_that_loses_as_much() {
+fn equally_lossy_target_is_refused() {
     for (percent, leaves) in [(0, true), (15, false)] {
         let settings = settings_of(&[(0, 100_000), (1, 100_000)]);
         let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
@@ -233,7 +233,7 @@ fn rooms_do_not_leave_a_node_for_one_that_loses_as_much() {
 }
 
 #[test]
-fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for_the_other() {
+fn bad_region_is_left_as_a_whole() {
     let settings = settings_of(&[(0, 100_000), (1, 100_000), (2, 100_000)]);
     let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
     let before = lossy.rooms_at(B);
@@ -248,7 +248,7 @@ fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for
 }
 
 #[test]
-fn a_few_rooms_of_one_kind_that_fare_badly_speak_for_no_others() {
+fn few_bad_rooms_of_one_kind_are_ignored() {
     let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
     let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
         let ballot = world.gateway.quality.ballot_of(A, kind);

@@ -26,7 +26,7 @@ fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
 }
 
 #[test]
-fn a_node_that_flaps_once_a_second_moves_a_session_less_than_once_a_minute() {
+fn flapping_node_moves_session_once_a_minute() {
     for flapping in [vec![A], vec![A, B]] {
         let mut world = World::new(settings());
         world.open("r");
@@ -37,7 +37,7 @@ fn a_node_that_flaps_once_a_second_moves_a_session_less_than_once_a_minute() {
 }
 
 #[test]
-fn a_node_that_flaps_slowly_is_ejected_longer_each_time() {
+fn slow_flapping_lengthens_ejection() {
     let mut world = World::new(settings());
     let mut away = Vec::new();
     for _ in 0..4 {
@@ -53,7 +53,7 @@ fn a_node_that_flaps_slowly_is_ejected_longer_each_time() {
 }
 
 #[test]
-fn a_room_that_moved_as_often_as_it_may_leaves_a_dead_node_all_the_same() {
+fn damped_room_still_leaves_dead_node() {
     let mut world = World::new(settings_of(&[(0, 1_000); 7]));
     let session = world.open("r");
     for _ in 0..10 {

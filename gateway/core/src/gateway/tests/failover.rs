@@ -17,7 +17,7 @@ fn placed(nodes: &[(u32, u64)], rooms: &'static [&'static [NodeId]]) -> World {
 }
 
 #[test]
-fn packets_take_the_second_hop_with_the_flip_and_then_it_is_told() {
+fn packets_fail_over_at_flip_then_event() {
     let mut world = World::new(settings());
     let session = world.open("r");
     let listener = world.open("r");
@@ -51,7 +51,7 @@ fn the_native_default_restores_the_spare() {
 }
 
 #[test]
-fn the_policy_restores_the_spare_where_it_wants_it() {
+fn policy_restores_spare_at_its_choice() {
     let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000)], &[&[A, B]]);
     world.answer_with(|ask| {
         let Question::Reroute { rooms, .. } = &ask.question else { return None };
@@ -65,7 +65,7 @@ fn the_policy_restores_the_spare_where_it_wants_it() {
 }
 
 #[test]
-fn a_policy_that_fails_leaves_no_room_without_a_spare() {
+fn failing_policy_keeps_a_spare() {
     let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000)], &[&[A, B]]);
     world.answer_with(|_| None);
     world.kill(A);
@@ -75,7 +75,7 @@ fn a_policy_that_fails_leaves_no_room_without_a_spare() {
 }
 
 #[test]
-fn a_node_that_returns_is_a_new_incarnation_and_no_old_route_leads_there() {
+fn returned_node_is_on_no_old_route() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
     world.open("r");
     let old = world.gateway.rooms[&world.room("r")].route();
@@ -94,7 +94,7 @@ fn a_node_that_returns_is_a_new_incarnation_and_no_old_route_leads_there() {
 }
 
 #[test]
-fn a_session_is_closed_at_the_hop_that_died() {
+fn session_is_closed_at_dead_hop() {
     let mut world = World::new(settings());
     let session = world.open("r");
     world.kill(A);
@@ -102,7 +102,7 @@ fn a_session_is_closed_at_the_hop_that_died() {
 }
 
 #[test]
-fn a_reserve_counts_once_for_two_nodes_and_is_spent_for_one() {
+fn shared_reservation_is_spent_once() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
     assert_eq!(world.route("1")[1], (C, Grant::Reserved));
@@ -127,7 +127,7 @@ fn two_deaths_at_once_stay_within_the_limit() {
 }
 
 #[test]
-fn who_died_in_the_same_watch_is_no_place_to_go() {
+fn node_down_in_same_watch_is_no_target() {
     let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000)], &[&[A, B], &[B, A]]);
     world.mute(A);
     world.mute(B);
@@ -143,7 +143,7 @@ fn who_died_in_the_same_watch_is_no_place_to_go() {
 }
 
 #[test]
-fn who_has_nowhere_to_go_takes_what_is_kept_free_for_deaths_to_come() {
+fn stranded_room_uses_reserved_capacity() {
     let nodes = [(0, 2 * VOICE), (1, VOICE), (0, 2 * VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[A, C], &[B]]);
     assert_eq!(world.route("1")[1], (C, Grant::Reserved));
@@ -160,7 +160,7 @@ fn who_has_nowhere_to_go_takes_what_is_kept_free_for_deaths_to_come() {
 }
 
 #[test]
-fn a_stranded_room_is_rescued_as_soon_as_there_is_room() {
+fn stranded_room_recovers_with_capacity() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
     let first = *world.gateway.sessions.keys().next().unwrap();
@@ -178,7 +178,7 @@ fn a_stranded_room_is_rescued_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn a_stranded_room_takes_its_own_gated_hop_first() {
+fn stranded_room_prefers_its_gated_hop() {
     let nodes = [(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000)];
     let mut world = placed(&nodes, &[&[A, B, D]]);
     world.mute(A);
@@ -188,7 +188,7 @@ fn a_stranded_room_takes_its_own_gated_hop_first() {
 }
 
 #[test]
-fn a_stranded_room_takes_its_own_open_hop_before_a_nearer_one_that_is_free_as_well() {
+fn stranded_room_prefers_its_open_hop() {
     let nodes = [(0, 1_000), (1, 10), (0, VOICE), (2, VOICE)];
     let mut world = placed(&nodes, &[&[C], &[D], &[A, D]]);
     world.kill(A);
@@ -203,7 +203,7 @@ fn a_stranded_room_takes_its_own_open_hop_before_a_nearer_one_that_is_free_as_we
 }
 
 #[test]
-fn rooms_that_keep_away_from_the_one_free_node_do_not_keep_others_from_it() {
+fn avoided_node_stays_free_for_other_rooms() {
     const SHUN: usize = 600;
     let nodes = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A, C]));
@@ -224,7 +224,7 @@ fn rooms_that_keep_away_from_the_one_free_node_do_not_keep_others_from_it() {
 }
 
 #[test]
-fn a_stranded_room_is_opened_where_there_is_room_before_it_goes_there() {
+fn stranded_room_is_opened_before_moving() {
     let nodes = [(0, 1_000), (1, 1_000), (0, 1_000)];
     let mut world = placed(&nodes, &[&[A]]);
     world.drive_with(|_, _| Driver::Waits);
@@ -238,7 +238,7 @@ fn a_stranded_room_is_opened_where_there_is_room_before_it_goes_there() {
 }
 
 #[test]
-fn in_a_herd_the_scenario_with_priority_goes_first() {
+fn herd_serves_scenario_priority_first() {
     let mut world =
         World::with_policy(settings_of(&[(0, 1_000), (1, VOICE)]), &[Hook::Routing], place(&[A]));
     world.offer_as("stream", "stream");
@@ -250,7 +250,7 @@ fn in_a_herd_the_scenario_with_priority_goes_first() {
 }
 
 #[test]
-fn a_herd_never_counts_on_the_same_capacity_twice() {
+fn herd_counts_capacity_once() {
     let nodes = [(0, 1_000), (1, 3 * VOICE)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     for room in 0..10 {
@@ -266,7 +266,7 @@ fn a_herd_never_counts_on_the_same_capacity_twice() {
 }
 
 #[test]
-fn rooms_that_fit_nowhere_do_not_keep_others_from_being_rescued() {
+fn unplaceable_rooms_block_no_others() {
     let nodes = [(0, 100_000), (1, 23)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     for room in 0..600 {
@@ -282,7 +282,7 @@ fn rooms_that_fit_nowhere_do_not_keep_others_from_being_rescued() {
 }
 
 #[test]
-fn a_newcomer_to_a_room_without_a_hop_is_refused_when_its_time_is_up() {
+fn session_of_stranded_room_times_out() {
     let mut world = placed(&[(0, 1_000)], &[&[A]]);
     world.drive_with(|_, _| Driver::Waits);
     world.answer_with(place(&[A]));
@@ -295,7 +295,7 @@ fn a_newcomer_to_a_room_without_a_hop_is_refused_when_its_time_is_up() {
 }
 
 #[test]
-fn a_spare_that_dies_leaves_the_route_and_packets_go_on() {
+fn dead_spare_leaves_route_packets_flow() {
     let mut world = World::new(settings());
     world.open("r");
     world.kill(B);
@@ -308,7 +308,7 @@ fn a_spare_that_dies_leaves_the_route_and_packets_go_on() {
 }
 
 #[test]
-fn a_move_whose_target_dies_is_dropped() {
+fn move_to_dead_target_is_dropped() {
     let mut world = World::new(settings());
     let session = world.open("r");
     world.drive_with(|_, _| Driver::Waits);
@@ -335,7 +335,7 @@ fn a_move_goes_on_when_only_its_spare_dies() {
 }
 
 #[test]
-fn when_capacity_is_free_again_a_gated_spare_is_reserved() {
+fn freed_capacity_reserves_gated_spare() {
     let nodes = [(0, 1_000), (1, VOICE)];
     let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
     assert_eq!(world.route("2")[1], (B, Grant::Gated));
@@ -346,7 +346,7 @@ fn when_capacity_is_free_again_a_gated_spare_is_reserved() {
 }
 
 #[test]
-fn our_own_stall_condemns_nobody_and_delays_judgement_only_by_its_length() {
+fn own_stall_delays_detection_by_its_length() {
     let mut world = World::new(settings());
     world.open("r");
     world.mute(A);
@@ -365,7 +365,7 @@ fn our_own_stall_condemns_nobody_and_delays_judgement_only_by_its_length() {
 }
 
 #[test]
-fn who_begins_to_be_silent_is_asked_at_once_and_not_in_its_turn() {
+fn silent_node_is_probed_at_once() {
     for phase in 0..5 {
         let mut world = World::new(settings());
         world.open("r");
@@ -381,7 +381,7 @@ fn who_begins_to_be_silent_is_asked_at_once_and_not_in_its_turn() {
 }
 
 #[test]
-fn a_load_that_never_ends_delays_judgement_by_a_bounded_time() {
+fn constant_load_delays_detection_boundedly() {
     // Every pass of a worker takes longer than it should, and none of the watches is a calm one.
     for silent in [false, true] {
         let mut world = World::new(settings());
@@ -405,7 +405,7 @@ fn a_load_that_never_ends_delays_judgement_by_a_bounded_time() {
 }
 
 #[test]
-fn a_worker_that_never_comes_back_is_no_excuse_for_ever() {
+fn lost_worker_excuses_for_a_bounded_time() {
     let mut world = World::new(settings());
     world.open("r");
     world.mute(A);
@@ -418,7 +418,7 @@ fn a_worker_that_never_comes_back_is_no_excuse_for_ever() {
 }
 
 #[test]
-fn time_that_we_slept_through_is_no_evidence_afterwards_either() {
+fn suspended_time_is_no_evidence() {
     let mut world = World::new(settings());
     world.open("r");
     world.pass(ms(100));
@@ -434,7 +434,7 @@ fn time_that_we_slept_through_is_no_evidence_afterwards_either() {
 }
 
 #[test]
-fn a_late_tick_of_ours_condemns_nobody() {
+fn late_tick_marks_no_node_down() {
     for (late, condemned) in [(ms(5), true), (ms(6), false)] {
         let mut world = World::new(settings());
         world.mute(A);
@@ -447,7 +447,7 @@ fn a_late_tick_of_ours_condemns_nobody() {
 }
 
 #[test]
-fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
+fn flip_cost_is_independent_of_other_nodes() {
     let mut settings = settings_of(&[(0, 100_000_000), (1, 100_000_000), (0, 100_000_000)]);
     settings.limits.sessions_max = 1_000_000;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, C]));
@@ -463,14 +463,14 @@ fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
 }
 
 #[test]
-fn sessions_beyond_one_sweep_are_looked_at_for_silence_too() {
+fn inactivity_sweep_covers_all_sessions() {
     let mut world = herd::crowd();
     world.pass(ms(40_000));
     assert_eq!(world.gateway.live(), 0);
 }
 
 #[test]
-fn nobody_is_silent_whose_word_may_still_be_on_its_way() {
+fn pending_summary_prevents_inactivity_close() {
     let mut world = World::new(settings());
     world.open("r");
     world.gateway.handle_summaries_within(ms(5_000));

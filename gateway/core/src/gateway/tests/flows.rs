@@ -69,7 +69,7 @@ impl Talk {
 const A_TO_B: (NodeId, Option<NodeId>) = (A, Some(B));
 
 #[test]
-fn a_session_that_hears_nothing_any_more_moves_its_room_within_two_seconds() {
+fn lost_flow_moves_room_within_two_seconds() {
     for sessions in [2, 3, 40] {
         let mut talk = Talk::of(sessions);
         talk.world.open("other");
@@ -92,7 +92,7 @@ fn a_session_that_hears_nothing_any_more_moves_its_room_within_two_seconds() {
 }
 
 #[test]
-fn a_session_that_ends_in_silence_is_watched_no_longer() {
+fn closed_silent_session_is_not_watched() {
     let mut talk = Talk::of(2);
     talk.came[1] = NOTHING;
     talk.goes_on(300);
@@ -103,14 +103,14 @@ fn a_session_that_ends_in_silence_is_watched_no_longer() {
 }
 
 #[test]
-fn a_session_alone_that_no_longer_hears_itself_moves_its_room() {
+fn lone_session_without_echo_moves_room() {
     let mut talk = Talk::of(1);
     talk.came[0] = NOTHING;
     assert!(talk.moves_after().is_some_and(|after| after <= 1_500));
 }
 
 #[test]
-fn a_listener_that_sends_nothing_is_missed_too() {
+fn silent_listener_detects_lost_flow() {
     let mut talk = Talk::of(2);
     talk.sent[1] = NOTHING;
     talk.goes_on(3_000);
@@ -119,7 +119,7 @@ fn a_listener_that_sends_nothing_is_missed_too() {
 }
 
 #[test]
-fn who_hears_nobody_since_nobody_speaks_is_not_missed() {
+fn silence_of_all_senders_is_no_lost_flow() {
     // Muted, or silent with DTX: a packet in 400 ms.
     for rest in [[0, 0], [1, 0]] {
         let mut talk = Talk::of(3);
@@ -136,7 +136,7 @@ fn who_hears_nobody_since_nobody_speaks_is_not_missed() {
 }
 
 #[test]
-fn a_camera_that_stays_on_does_not_make_a_muted_voice_a_lost_one() {
+fn camera_does_not_mark_muted_audio_lost() {
     let mut talk = Talk::of(2);
     talk.sent[0] = [5, 30];
     talk.goes_on(2_000);
@@ -145,21 +145,21 @@ fn a_camera_that_stays_on_does_not_make_a_muted_voice_a_lost_one() {
 }
 
 #[test]
-fn of_two_speakers_the_one_that_was_heard_may_have_stopped() {
+fn one_of_two_speakers_may_stop() {
     let mut talk = Talk::of(3);
     (talk.sent[0], talk.came[2]) = (NOTHING, NOTHING);
     assert_eq!(talk.moves_after(), None);
 }
 
 #[test]
-fn a_client_that_stops_talking_as_it_stops_hearing_is_on_hold() {
+fn client_silent_both_ways_is_on_hold() {
     let mut talk = Talk::of(3);
     (talk.sent[1], talk.came[1]) = (NOTHING, NOTHING);
     assert_eq!(talk.moves_after(), None);
 }
 
 #[test]
-fn a_publisher_whose_last_listener_left_hears_what_it_heard_before() {
+fn publisher_without_listeners_is_fine() {
     let mut talk = Talk::of(2);
     let listener = talk.sessions.pop().unwrap();
     talk.world.close(listener);
@@ -173,7 +173,7 @@ fn a_publisher_whose_last_listener_left_hears_what_it_heard_before() {
 }
 
 #[test]
-fn a_session_that_never_heard_anything_misses_nothing() {
+fn session_without_media_loses_nothing() {
     let mut talk = Talk::of(2);
     talk.came = vec![NOTHING; 2];
     talk.moves_after();
@@ -182,7 +182,7 @@ fn a_session_that_never_heard_anything_misses_nothing() {
 }
 
 #[test]
-fn packets_that_come_late_or_get_lost_now_and_then_are_no_lost_flow() {
+fn late_or_lost_packets_are_no_lost_flow() {
     let mut talk = Talk::of(2);
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..3_000 {
@@ -197,7 +197,7 @@ fn packets_that_come_late_or_get_lost_now_and_then_are_no_lost_flow() {
 }
 
 #[test]
-fn a_node_that_says_nothing_to_anybody_has_witnesses_of_its_own() {
+fn mute_node_has_its_own_witnesses() {
     let mut talk = Talk::of(2);
     talk.world.hush(A);
     talk.came = vec![NOTHING; 2];
@@ -220,7 +220,7 @@ fn our_own_stall_is_no_lost_flow() {
 }
 
 #[test]
-fn a_flow_that_no_move_mends_moves_its_room_once() {
+fn unmended_lost_flow_moves_room_once() {
     let mut talk = Talk::of(2);
     talk.came[1] = NOTHING;
     assert!(talk.moves_after().is_some());
@@ -234,7 +234,7 @@ fn a_flow_that_no_move_mends_moves_its_room_once() {
 }
 
 #[test]
-fn flows_that_get_lost_everywhere_move_a_room_three_times_a_minute() {
+fn general_flow_loss_moves_3_times_a_minute() {
     let mut talk = Talk::of(2);
     let mut moves = 0;
     for _ in 0..5 {
@@ -256,7 +256,7 @@ fn heard_by_the_second() -> Talk {
 }
 
 #[test]
-fn of_two_hops_that_carry_a_room_its_clients_may_hear_either() {
+fn hitless_clients_may_hear_either_hop() {
     let talk = heard_by_the_second();
     let struck = |e: &Event| matches!(e, Event::Struck { .. });
     assert!(!talk.world.events().any(struck), "what comes from the first is of no use to them");
@@ -264,7 +264,7 @@ fn of_two_hops_that_carry_a_room_its_clients_may_hear_either() {
 }
 
 #[test]
-fn a_flow_that_the_second_hop_of_a_hitless_room_loses_makes_it_leave_the_route() {
+fn flow_lost_at_second_hop_removes_it() {
     let mut talk = heard_by_the_second();
     talk.came[1] = NOTHING;
     talk.goes_on(1_500);
@@ -278,7 +278,7 @@ fn a_flow_that_the_second_hop_of_a_hitless_room_loses_makes_it_leave_the_route()
 }
 
 #[test]
-fn what_neither_of_two_hops_delivered_is_no_vote_against_either() {
+fn flow_lost_at_both_hops_accuses_neither() {
     let settings = modes::in_mode(Mode::Hitless, settings());
     let mut talk = Talk::in_world(World::new(settings), 2);
     let hears = Some(talk.world.hop(A));

@@ -17,7 +17,7 @@ pub(super) fn crowd() -> World {
 }
 
 #[test]
-fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
+fn herd_recovers_in_turns_packets_at_flip() {
     let mut world = crowd();
     let rooms: Vec<RoomId> = (0..MANY).map(|number| world.room(&format!("r{number}"))).collect();
     let there: Vec<RoomId> = rooms
@@ -63,7 +63,7 @@ fn two_nodes_full() -> World {
 }
 
 #[test]
-fn a_second_death_flips_before_the_first_herd_is_through() {
+fn second_death_flips_during_herd() {
     for (first, second) in [(A, B), (B, A)] {
         let mut world = two_nodes_full();
         world.kill(first);
@@ -95,7 +95,7 @@ fn a_second_death_flips_before_the_first_herd_is_through() {
 }
 
 #[test]
-fn a_room_whose_spare_died_first_does_not_go_back_to_the_second_that_did() {
+fn room_avoids_node_that_died_second() {
     let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)]);
     settings.limits.lost_at_once = 1;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, D]));
@@ -189,7 +189,7 @@ fn asked_again(world: &mut World) {
 }
 
 #[test]
-fn a_room_goes_on_before_anything_else_happens_to_it() {
+fn room_recovers_before_other_changes() {
     for (what, before, after) in AMID_A_HERD {
         let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)]);
         settings.limits.lost_at_once = 1;

@@ -20,7 +20,7 @@ fn health(world: &World, node: NodeId) -> Option<Health> {
 }
 
 #[test]
-fn a_node_that_is_added_takes_rooms_once_it_answered() {
+fn added_node_takes_rooms_after_answer() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     let session = world.open("1");
     world.offer("2");
@@ -41,7 +41,7 @@ fn a_node_that_is_added_takes_rooms_once_it_answered() {
 }
 
 #[test]
-fn a_node_under_a_new_name_takes_nothing_that_its_old_name_carries_and_then_all_of_it() {
+fn renamed_node_takes_over_after_old_one() {
     let mut settings = settings_of(&[(0, 100)]);
     // Nothing is kept free there for the old one's death.
     settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
@@ -63,7 +63,7 @@ fn a_node_under_a_new_name_takes_nothing_that_its_old_name_carries_and_then_all_
 }
 
 #[test]
-fn a_node_that_is_added_and_never_answers_takes_nothing() {
+fn added_node_without_answer_takes_nothing() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     let new = world.add(listed(0)).unwrap();
@@ -78,7 +78,7 @@ fn a_node_that_is_added_and_never_answers_takes_nothing() {
 }
 
 #[test]
-fn a_node_that_answers_no_probes_is_taken_at_its_word() {
+fn unprobed_added_node_is_trusted() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     let new = world.add(NodeSettings { probed: Probed::No, ..listed(0) }).unwrap();
     world.pass(ms(10));
@@ -86,7 +86,7 @@ fn a_node_that_answers_no_probes_is_taken_at_its_word() {
 }
 
 #[test]
-fn rooms_leave_a_node_that_is_removed_make_before_break_and_it_is_forgotten_after_that() {
+fn removed_node_is_left_make_before_break() {
     let mut world = World::new(settings());
     for room in ["1", "2", "3"] {
         world.open(room);
@@ -123,7 +123,7 @@ fn rooms_leave_a_node_that_is_removed_make_before_break_and_it_is_forgotten_afte
 }
 
 #[test]
-fn a_node_whose_rooms_fit_nowhere_else_stays_until_they_do() {
+fn removed_node_with_unplaceable_rooms_stays() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     let session = world.open("1");
     world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
@@ -147,7 +147,7 @@ fn drained(world: &World) -> Vec<u32> {
 }
 
 #[test]
-fn a_deadline_is_for_a_node_that_leaves_already_too_and_is_not_lost_where_one_that_drains_leaves() {
+fn deadline_applies_to_leaving_node() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.handle_node_removed(A, None, world.now).unwrap();
@@ -174,7 +174,7 @@ fn a_deadline_is_for_a_node_that_leaves_already_too_and_is_not_lost_where_one_th
 }
 
 #[test]
-fn an_operator_who_drains_a_node_that_leaves_by_a_deadline_does_not_lift_it() {
+fn operator_drain_keeps_removal_deadline() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
@@ -185,7 +185,7 @@ fn an_operator_who_drains_a_node_that_leaves_by_a_deadline_does_not_lift_it() {
 }
 
 #[test]
-fn a_dead_node_can_be_removed_and_one_with_a_death_to_get_over() {
+fn dead_or_recovering_node_can_be_removed() {
     let mut world = World::new(settings());
     world.open("1");
     let node = world.stands("1").unwrap();
@@ -198,7 +198,7 @@ fn a_dead_node_can_be_removed_and_one_with_a_death_to_get_over() {
 }
 
 #[test]
-fn who_comes_to_a_region_that_is_drained_takes_no_rooms_until_it_serves() {
+fn node_added_to_drained_region_takes_no_rooms() {
     let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
     let like_a = settings.nodes[0].clone();
     let mut world = World::new(settings);
@@ -217,7 +217,7 @@ fn who_comes_to_a_region_that_is_drained_takes_no_rooms_until_it_serves() {
 }
 
 #[test]
-fn who_comes_in_the_place_of_a_node_is_drained_and_ejected_as_that_one_was() {
+fn replacement_keeps_drain_and_ejection() {
     let settings = settings_of(&[(0, 100_000), (0, 100_000), (0, 100_000)]);
     let like_a = settings.nodes[0].clone();
     let mut world = World::new(settings);
@@ -239,7 +239,7 @@ fn who_comes_in_the_place_of_a_node_is_drained_and_ejected_as_that_one_was() {
 }
 
 #[test]
-fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
+fn only_listing_revives_a_leaving_node() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 10)]));
     world.open("1");
     world.gateway.handle_node_removed(A, None, world.now).unwrap();
@@ -255,7 +255,7 @@ fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
 }
 
 #[test]
-fn a_node_that_an_operator_drains_is_drained_still_where_the_list_has_it_again() {
+fn operator_drain_survives_relisting() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     for kept in [true, false] {
@@ -273,7 +273,7 @@ fn a_node_that_an_operator_drains_is_drained_still_where_the_list_has_it_again()
 }
 
 #[test]
-fn what_changes_in_place_moves_nobody() {
+fn change_in_place_moves_no_room() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     world.open("1");
     let node = world.stands("1").unwrap();
@@ -290,7 +290,7 @@ fn what_changes_in_place_moves_nobody() {
 }
 
 #[test]
-fn a_node_that_said_that_it_is_full_is_so_still_where_its_capacity_changes() {
+fn full_report_survives_capacity_change() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.handle_full(A, world.now);
@@ -302,7 +302,7 @@ fn a_node_that_said_that_it_is_full_is_so_still_where_its_capacity_changes() {
 }
 
 #[test]
-fn a_zone_without_nodes_gives_its_number_to_the_next() {
+fn empty_zone_number_is_reused() {
     let mut world = World::new(settings());
     let home = RegionId(0);
     let gateway = &mut world.gateway;
@@ -315,7 +315,7 @@ fn a_zone_without_nodes_gives_its_number_to_the_next() {
 }
 
 #[test]
-fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
+fn many_changes_leak_no_slots() {
     let mut world = World::new(settings());
     let session = world.open("1");
     let standing = world.gateway.effects.timers().standing().len();
@@ -345,7 +345,7 @@ fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
 }
 
 #[test]
-fn there_is_room_for_so_many_nodes_and_no_more() {
+fn node_limit_is_enforced() {
     let limits = Limits { nodes_max: 2, ..Limits::default() };
     let mut world = World::new(crate::Settings { limits, ..settings_of(&[(0, 100)]) });
     assert_eq!(world.gateway.vacancies(world.now), 1);

@@ -63,7 +63,7 @@ pub(super) fn cold() -> World {
 const BOTH: [Grant; 2] = [Grant::Admitted, Grant::Admitted];
 
 #[test]
-fn in_hitless_mode_two_nodes_carry_a_room_and_it_counts_at_both() {
+fn hitless_room_counts_at_both_nodes() {
     let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 640)])));
     world.open("r");
     assert_eq!(world.route("r"), [(A, BOTH[0]), (B, BOTH[1])]);
@@ -71,7 +71,7 @@ fn in_hitless_mode_two_nodes_carry_a_room_and_it_counts_at_both() {
 }
 
 #[test]
-fn a_newcomer_to_a_hitless_room_comes_in_where_both_nodes_can_carry_it() {
+fn hitless_session_needs_both_nodes() {
     let nodes = [(0, 10 * VOICE), (1, VOICE), (2, VOICE)];
     let mut world = World::new(in_mode(Mode::Hitless, settings_of(&nodes)));
     world.open("r");
@@ -82,7 +82,7 @@ fn a_newcomer_to_a_hitless_room_comes_in_where_both_nodes_can_carry_it() {
 }
 
 #[test]
-fn a_hitless_room_is_carried_by_two_again_after_either_died() {
+fn hitless_pair_is_restored_after_death() {
     for dead in [A, B] {
         let mut settings = in_mode(Mode::Hitless, settings());
         settings.scenarios.values_mut().for_each(|scenario| scenario.spares = 2);
@@ -101,7 +101,7 @@ fn a_hitless_room_is_carried_by_two_again_after_either_died() {
 }
 
 #[test]
-fn a_second_node_joins_a_hitless_room_once_all_its_sessions_are_open_there() {
+fn second_node_joins_after_all_sessions_open() {
     let mut world =
         World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
     world.open("r");
@@ -132,7 +132,7 @@ fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
 }
 
 #[test]
-fn where_no_second_node_can_carry_it_a_hitless_room_has_a_reserve_as_in_hot_mode() {
+fn hitless_without_second_node_is_hot() {
     // Each room fits its own node, and the third carries one more at most: it is there for the death of either.
     let nodes = [(0, VOICE), (1, VOICE), (2, VOICE)];
     let mut world = World::new(in_mode(Mode::Hot, settings_of(&nodes)));
@@ -152,7 +152,7 @@ fn where_no_second_node_can_carry_it_a_hitless_room_has_a_reserve_as_in_hot_mode
 }
 
 #[test]
-fn where_there_is_no_second_hop_for_it_at_all_a_hitless_room_says_so_until_there_is_one() {
+fn hitless_without_second_hop_is_reported() {
     let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 100)])));
     let first = world.open("r");
     world.open("s");
@@ -168,7 +168,7 @@ fn where_there_is_no_second_hop_for_it_at_all_a_hitless_room_says_so_until_there
 }
 
 #[test]
-fn nodes_that_deliver_no_copies_make_a_hitless_room_hot_until_it_stands_on_others() {
+fn unequal_copies_turn_hitless_to_hot() {
     let mut world =
         World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
     let session = world.open("r");
@@ -193,7 +193,7 @@ fn nodes_that_deliver_no_copies_make_a_hitless_room_hot_until_it_stands_on_other
 }
 
 #[test]
-fn what_is_said_of_hops_that_do_not_carry_the_room_changes_nothing() {
+fn report_of_foreign_hops_changes_nothing() {
     let mut world = World::new(in_mode(Mode::Hitless, settings()));
     let session = world.open("r");
     let hops = both(&world, [A, C]);
@@ -202,7 +202,7 @@ fn what_is_said_of_hops_that_do_not_carry_the_room_changes_nothing() {
 }
 
 #[test]
-fn a_node_that_stands_by_takes_no_first_hop_while_others_can() {
+fn standby_takes_no_first_hop_if_avoidable() {
     for (mode, first) in [(Mode::Hot, C), (Mode::Hitless, C), (Mode::ActiveActive, A)] {
         let mut settings = in_mode(mode, settings_of(&[(0, 640), (1, 640), (1, VOICE)]));
         settings.nodes[0].role = Role::Standby;
@@ -218,7 +218,7 @@ fn a_node_that_stands_by_takes_no_first_hop_while_others_can() {
 }
 
 #[test]
-fn a_node_that_stands_by_is_the_spare_before_others_of_its_zone() {
+fn standby_is_preferred_as_spare() {
     let mut settings = settings_of(&[(0, 640), (1, 640), (1, 640)]);
     settings.nodes[2].role = Role::Standby;
     let mut world = World::new(settings);
@@ -227,7 +227,7 @@ fn a_node_that_stands_by_is_the_spare_before_others_of_its_zone() {
 }
 
 #[test]
-fn in_active_active_mode_all_nodes_carry_and_each_room_has_its_second_in_another_zone() {
+fn active_active_spare_is_in_another_zone() {
     // Zones a and b at home, and c far away.
     let nodes = [(0, 640), (0, 640), (1, 640), (2, 6_400)];
     let mut world = World::new(in_mode(Mode::ActiveActive, settings_of(&nodes)));
@@ -260,7 +260,7 @@ pub(super) fn regional(order: &[u32]) -> World {
 }
 
 #[test]
-fn in_regional_mode_spares_are_in_the_next_regions_in_order_and_opened_when_the_room_goes_there() {
+fn regional_spares_follow_region_order() {
     let mut world = regional(&[2, 0, 1]);
     world.open("r");
     let gated = Grant::Gated;
@@ -287,7 +287,7 @@ fn in_regional_mode_spares_are_in_the_next_regions_in_order_and_opened_when_the_
 }
 
 #[test]
-fn a_node_with_a_hook_does_not_run_until_a_room_of_a_cold_scenario_lost_its_node() {
+fn cold_node_starts_when_room_loses_node() {
     let mut world = cold();
     world.open("r");
     assert_eq!(world.route("r"), [(A, Grant::Admitted)], "no spare");
@@ -312,7 +312,7 @@ fn a_node_with_a_hook_does_not_run_until_a_room_of_a_cold_scenario_lost_its_node
 }
 
 #[test]
-fn rooms_of_a_cold_scenario_go_to_a_node_that_runs_and_the_cold_one_is_started_all_the_same() {
+fn cold_room_moves_and_cold_node_starts() {
     let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640), (1, 640), (1, 640)]));
     settings.nodes[2].starts = Starts::ByHook { within: ms(30_000) };
     let mut world = World::new(settings);
@@ -323,7 +323,7 @@ fn rooms_of_a_cold_scenario_go_to_a_node_that_runs_and_the_cold_one_is_started_a
 }
 
 #[test]
-fn a_start_that_failed_is_tried_again_later_and_later() {
+fn failed_start_is_retried_with_backoff() {
     let mut world = cold();
     world.open("r");
     world.kill(A);
@@ -354,7 +354,7 @@ fn a_start_that_failed_is_tried_again_later_and_later() {
 }
 
 #[test]
-fn sessions_that_wait_for_a_node_are_not_closed_for_their_silence() {
+fn sessions_waiting_for_node_stay_open() {
     let mut world = cold();
     let session = world.open("r");
     world.kill(A);
@@ -369,7 +369,7 @@ fn sessions_that_wait_for_a_node_are_not_closed_for_their_silence() {
 }
 
 #[test]
-fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
+fn running_cold_node_is_found_dead_is_cold() {
     let mut world = cold();
     world.unmute(B);
     world.pass(ms(1_500));
@@ -384,7 +384,7 @@ fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
 }
 
 #[test]
-fn a_newcomer_without_a_node_has_one_started_for_those_who_come_later() {
+fn session_without_node_triggers_start() {
     let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640)]));
     settings.nodes[0].starts = Starts::ByHook { within: ms(30_000) };
     let mut world = World::new(settings);
@@ -397,7 +397,7 @@ fn a_newcomer_without_a_node_has_one_started_for_those_who_come_later() {
 }
 
 #[test]
-fn where_nodes_are_meshed_each_session_is_a_room_of_its_own_under_one_number_at_the_nodes() {
+fn meshed_sessions_are_rooms_with_one_id() {
     let mut settings = settings();
     settings.scenarios.values_mut().for_each(|s| s.affinity = Affinity::Session);
     let mut world = World::new(settings);
@@ -425,7 +425,7 @@ fn where_nodes_are_meshed_each_session_is_a_room_of_its_own_under_one_number_at_
 }
 
 #[test]
-fn a_mode_changes_while_packets_flow_and_the_hop_that_carries_them_stays() {
+fn mode_change_keeps_carrying_hop() {
     for from in Mode::ALL {
         for to in Mode::ALL.into_iter().filter(|to| *to != from) {
             let mut world = World::new(in_mode(from, settings()));
@@ -460,7 +460,7 @@ fn a_mode_changes_while_packets_flow_and_the_hop_that_carries_them_stays() {
 }
 
 #[test]
-fn packets_take_no_spare_of_a_mode_that_opened_none_before_it_is_open() {
+fn unopened_spare_carries_no_packets() {
     for (from, to) in [Mode::Cold, Mode::Regional]
         .into_iter()
         .flat_map(|from| [Mode::Hot, Mode::ActiveActive, Mode::Hitless].map(|to| (from, to)))
@@ -482,7 +482,7 @@ fn packets_take_no_spare_of_a_mode_that_opened_none_before_it_is_open() {
 }
 
 #[test]
-fn a_room_of_another_scenario_is_no_part_of_the_call_whatever_its_name() {
+fn scenario_separates_rooms_of_one_name() {
     let mut settings = settings();
     let mut apart = settings.scenarios["call"].clone();
     apart.affinity = Affinity::Session;
@@ -509,7 +509,7 @@ fn a_room_of_another_scenario_is_no_part_of_the_call_whatever_its_name() {
 }
 
 #[test]
-fn clients_that_waited_in_silence_for_a_cold_node_have_their_time_in_another_mode_too() {
+fn cold_waiting_time_survives_mode_change() {
     let mut world = cold();
     let session = world.open("r");
     world.kill(A);
@@ -521,7 +521,7 @@ fn clients_that_waited_in_silence_for_a_cold_node_have_their_time_in_another_mod
 }
 
 #[test]
-fn what_the_second_hop_of_a_hitless_room_delivers_passes_on_for_a_moment_when_it_stops() {
+fn ended_second_hop_delivers_briefly() {
     let mut world = World::new(in_mode(Mode::Hitless, settings()));
     world.open("r");
     change(&mut world, |scenario| scenario.mode = Mode::Cold);
@@ -534,7 +534,7 @@ fn what_the_second_hop_of_a_hitless_room_delivers_passes_on_for_a_moment_when_it
 }
 
 #[test]
-fn more_spares_are_opened_and_fewer_closed_while_packets_flow() {
+fn spares_change_while_packets_flow() {
     let mut world = World::new(settings());
     world.open("r");
     change(&mut world, |scenario| scenario.spares = 3);

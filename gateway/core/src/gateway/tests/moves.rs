@@ -32,7 +32,7 @@ fn outcome(world: &World) -> Outcome {
 }
 
 #[test]
-fn a_room_moves_when_all_its_sessions_are_open_there_and_not_before() {
+fn room_moves_once_all_sessions_open() {
     let mut world = World::new(settings());
     let sessions = [world.open("r"), world.open("r")];
     world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
@@ -51,7 +51,7 @@ fn a_room_moves_when_all_its_sessions_are_open_there_and_not_before() {
 }
 
 #[test]
-fn a_session_that_comes_during_a_move_moves_with_its_room() {
+fn session_joining_a_move_moves_too() {
     let mut world = World::new(settings());
     world.open("r");
     world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
@@ -69,7 +69,7 @@ fn a_session_that_comes_during_a_move_moves_with_its_room() {
 }
 
 #[test]
-fn the_hop_that_was_left_may_finish_and_is_closed_then() {
+fn left_hop_finishes_then_closes() {
     let mut world = World::new(settings());
     let session = world.open("r");
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
@@ -85,7 +85,7 @@ fn the_hop_that_was_left_may_finish_and_is_closed_then() {
 }
 
 #[test]
-fn a_move_by_hand_that_cannot_be_says_why() {
+fn impossible_manual_move_is_explained() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000), (1, 10)]));
     world.open("r");
     let go = |world: &mut World, room: &str, to| {
@@ -112,7 +112,7 @@ fn a_room_does_not_stand_in_its_own_way() {
 }
 
 #[test]
-fn a_drained_node_loses_its_rooms_to_their_own_spares() {
+fn drained_node_moves_rooms_to_spares() {
     let mut world = World::new(settings());
     world.open("r");
     world.open("q");
@@ -134,7 +134,7 @@ fn a_drained_node_loses_its_rooms_to_their_own_spares() {
 }
 
 #[test]
-fn rooms_that_fit_nowhere_leave_a_draining_node_when_they_do() {
+fn unplaceable_rooms_leave_drain_later() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, VOICE)]));
     let sessions = [world.open("1"), world.open("2")];
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(A), Some(A)]);
@@ -147,7 +147,7 @@ fn rooms_that_fit_nowhere_leave_a_draining_node_when_they_do() {
 }
 
 #[test]
-fn no_policy_moves_a_room_more_than_three_times_a_minute() {
+fn policy_moves_room_3_times_a_minute() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
     world.open("r");
     for to in [B, A, B] {
@@ -187,7 +187,7 @@ fn keep_talking(world: &mut World, time: std::time::Duration) {
 }
 
 #[test]
-fn policies_move_only_so_many_rooms_in_a_second() {
+fn policy_moves_per_second_are_limited() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     for room in 0..8 {
         world.open(&room.to_string());
@@ -229,7 +229,7 @@ fn a_single_room_may_always_move() {
 }
 
 #[test]
-fn a_move_that_breaks_a_rule_is_left_out_and_the_rest_applied() {
+fn invalid_moves_are_dropped_rest_applied() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     for room in 0..3 {
         world.open(&room.to_string());
@@ -257,7 +257,7 @@ fn a_move_that_breaks_a_rule_is_left_out_and_the_rest_applied() {
 }
 
 #[test]
-fn a_move_into_a_full_node_is_refused_and_its_state_with_it() {
+fn move_to_full_node_is_refused_with_state() {
     let nodes = [(0, 1_000), (1, VOICE - 1)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     world.open("r");
@@ -275,7 +275,7 @@ fn a_move_into_a_full_node_is_refused_and_its_state_with_it() {
 }
 
 #[test]
-fn an_answer_about_a_room_that_moved_meanwhile_is_stale_in_whole() {
+fn answer_for_moved_room_is_stale() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     world.answer_with(|_| None);
@@ -299,7 +299,7 @@ fn an_answer_about_a_room_that_moved_meanwhile_is_stale_in_whole() {
 }
 
 #[test]
-fn a_policy_does_not_undo_what_an_operator_began() {
+fn policy_does_not_undo_operator_move() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     world.drive_with(|_, _| Driver::Waits);
@@ -314,7 +314,7 @@ fn a_policy_does_not_undo_what_an_operator_began() {
 }
 
 #[test]
-fn a_closed_port_moves_its_room_and_is_told_of_once() {
+fn closed_port_moves_room_once() {
     let mut world = World::new(settings());
     let session = world.open("r");
     let (from, to) = (world.hop(A), world.route("r")[1].0);
@@ -330,7 +330,7 @@ fn a_closed_port_moves_its_room_and_is_told_of_once() {
 }
 
 #[test]
-fn a_room_keeps_away_from_a_closed_port_but_not_from_the_node_that_returns() {
+fn closed_port_is_avoided_until_node_returns() {
     let mut world = World::new(settings_of(&[(0, 1_000); 2]));
     let session = world.open("r");
     let (closed, other) = (world.hop(A), world.hop(B));
@@ -347,7 +347,7 @@ fn a_room_keeps_away_from_a_closed_port_but_not_from_the_node_that_returns() {
 }
 
 #[test]
-fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
+fn closed_port_without_target_is_reported_once() {
     let mut world = World::new(settings_of(&[(0, 1_000)]));
     let session = world.open("r");
     let hop = world.hop(A);
@@ -361,7 +361,7 @@ fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
 }
 
 #[test]
-fn ports_that_keep_closing_move_a_room_three_times_a_minute() {
+fn closing_ports_move_room_3_times_a_minute() {
     let mut world = World::new(settings_of(&[(0, 1_000); 7]));
     let session = world.open("r");
     for _ in 0..50 {
@@ -373,7 +373,7 @@ fn ports_that_keep_closing_move_a_room_three_times_a_minute() {
 }
 
 #[test]
-fn a_session_is_told_to_open_at_a_hop_once() {
+fn session_opens_at_a_hop_once() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     world.offer("r");
@@ -388,7 +388,7 @@ fn a_session_is_told_to_open_at_a_hop_once() {
 }
 
 #[test]
-fn a_move_under_way_is_given_up_when_the_room_has_moved_enough_meanwhile() {
+fn move_is_cancelled_above_rate() {
     const E: NodeId = NodeId(4);
     let nodes = [(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000), (1, 1_000)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A, B, C, E]));
@@ -407,7 +407,7 @@ fn a_move_under_way_is_given_up_when_the_room_has_moved_enough_meanwhile() {
 }
 
 #[test]
-fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
+fn session_waits_for_moving_room() {
     let mut world = World::new(settings());
     world.open("r");
     world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
@@ -419,7 +419,7 @@ fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
 }
 
 #[test]
-fn a_move_says_how_much_sooner_the_new_hop_delivers() {
+fn move_reports_delay_difference() {
     // Where the longer one is 10 ms late every other time, what is late has its number too.
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
@@ -445,7 +445,7 @@ fn a_move_says_how_much_sooner_the_new_hop_delivers() {
 }
 
 #[test]
-fn a_new_spare_differs_where_the_native_default_would_have_taken_another() {
+fn spare_difference_from_native_is_counted() {
     for (spare, differs) in [(C, false), (D, true)] {
         let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
         world.open("r");
@@ -461,7 +461,7 @@ fn a_new_spare_differs_where_the_native_default_would_have_taken_another() {
 }
 
 #[test]
-fn a_room_that_people_move_all_the_time_leaves_no_more_behind_than_counts() {
+fn manual_moves_leave_bounded_records() {
     let mut world = World::new(settings());
     world.open("r");
     for turn in 0..50 {
@@ -475,7 +475,7 @@ fn a_room_that_people_move_all_the_time_leaves_no_more_behind_than_counts() {
 }
 
 #[test]
-fn a_move_is_under_way_from_its_beginning_to_its_end() {
+fn move_is_under_way_until_its_end() {
     let mut world = World::new(settings());
     let session = world.open("r");
     world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });

@@ -11,7 +11,7 @@ use crate::{
 const US: Duration = Duration::from_micros(1);
 
 #[test]
-fn an_offer_is_answered_once_its_hop_is_open() {
+fn offer_is_answered_once_hop_is_open() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
@@ -25,7 +25,7 @@ fn an_offer_is_answered_once_its_hop_is_open() {
 }
 
 #[test]
-fn every_step_of_an_offer_waits_its_budget_and_then_takes_the_native_default() {
+fn offer_steps_time_out_to_native() {
     let hooks = [Hook::Scenario, Hook::Admission, Hook::Routing];
     let mut world = World::with_policy(settings(), &hooks, |_| None);
     let offer = world.offer("r");
@@ -46,7 +46,7 @@ fn every_step_of_an_offer_waits_its_budget_and_then_takes_the_native_default() {
 }
 
 #[test]
-fn an_answer_that_comes_late_changes_nothing() {
+fn late_answer_changes_nothing() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     world.offer("r");
     world.pass(ms(3));
@@ -56,7 +56,7 @@ fn an_answer_that_comes_late_changes_nothing() {
 }
 
 #[test]
-fn a_policy_places_a_room_and_its_state_is_kept_with_it() {
+fn policy_places_room_with_state() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[C, B]));
     let offer = world.offer("r");
     assert_eq!(world.stands("r"), Some(C));
@@ -68,7 +68,7 @@ fn a_policy_places_a_room_and_its_state_is_kept_with_it() {
 }
 
 #[test]
-fn a_placement_that_breaks_a_rule_is_dropped_with_its_state() {
+fn invalid_placement_is_dropped_with_state() {
     for hops in [&[NodeIds::NONE][..], &[A, A], &[A, B, C, D, A], &[A, B, NodeIds::NONE]] {
         let hops = hops.to_vec();
         let mut world = World::with_policy(settings(), &[Hook::Routing], move |ask| {
@@ -87,7 +87,7 @@ impl NodeIds {
 }
 
 #[test]
-fn a_placement_fits_to_the_last_kilobit_and_no_further() {
+fn placement_fits_to_the_last_kbit() {
     for (capacity, fits) in [(64, true), (63, false)] {
         let settings = settings_of(&[(0, capacity), (1, 1_000)]);
         let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B]));
@@ -97,7 +97,7 @@ fn a_placement_fits_to_the_last_kilobit_and_no_further() {
 }
 
 #[test]
-fn later_sessions_take_the_rooms_route_unasked() {
+fn later_sessions_use_route_unasked() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[C, B]));
     let first = world.offer("r");
     let later = world.offer("r");
@@ -107,7 +107,7 @@ fn later_sessions_take_the_rooms_route_unasked() {
 }
 
 #[test]
-fn sessions_that_come_while_their_room_is_placed_open_together() {
+fn sessions_during_placement_open_together() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     let offers = [world.offer("r"), world.offer("r")];
     assert_eq!(world.held.len(), 1);
@@ -142,7 +142,7 @@ fn a_first_packet_asks_nobody() {
 }
 
 #[test]
-fn a_room_where_nobody_talks_yet_goes_on_to_the_next_hop() {
+fn idle_room_moves_to_next_hop() {
     let mut world = World::new(settings());
     world.drive_with(|_, hop| if hop.node == A { Driver::Refuses } else { Driver::Opens });
     world.open("r");
@@ -165,7 +165,7 @@ fn a_room_where_nobody_talks_yet_goes_on_to_the_next_hop() {
 }
 
 #[test]
-fn a_node_that_takes_no_sessions_gets_no_new_rooms_and_keeps_those_it_has() {
+fn unwilling_node_keeps_rooms_takes_none() {
     let mut world = World::new(settings());
     world.open("old");
     assert_eq!(world.stands("old"), Some(A));
@@ -185,7 +185,7 @@ fn a_node_that_takes_no_sessions_gets_no_new_rooms_and_keeps_those_it_has() {
 }
 
 #[test]
-fn a_failing_admission_policy_does_what_its_scenario_says() {
+fn failing_admission_uses_scenario_default() {
     for (on_fault, cap) in [(AdmitOnFault::Admit, 0), (AdmitOnFault::AdmitCapped, 24)] {
         let mut world = failing_admission(on_fault);
         let offer = world.offer("r");
@@ -213,7 +213,7 @@ fn with_verdict(verdict: AdmitVerdict) -> World {
 }
 
 #[test]
-fn admission_caps_within_the_scenarios_bounds() {
+fn admission_cap_stays_in_bounds() {
     for (asked, cap) in [(23, 0), (24, 24), (2_000, 2_000), (2_001, 0)] {
         let mut world = with_verdict(AdmitVerdict::AcceptCapped(asked));
         let offer = world.offer("r");
@@ -222,7 +222,7 @@ fn admission_caps_within_the_scenarios_bounds() {
 }
 
 #[test]
-fn admission_sends_newcomers_away_but_never_from_a_room_that_stands() {
+fn admission_redirect_spares_existing_rooms() {
     let mut world = with_verdict(AdmitVerdict::Redirect(RegionId(1)));
     let offer = world.offer("r");
     assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Redirected(RegionId(1))));
@@ -248,7 +248,7 @@ fn admission_sends_newcomers_away_but_never_from_a_room_that_stands() {
 }
 
 #[test]
-fn a_scenario_plugin_stays_within_the_texts_bounds() {
+fn scenario_plugin_stays_in_bounds() {
     let params = |params: &'static [(&str, i64)]| {
         World::with_policy(settings(), &[Hook::Scenario], move |_| {
             let params = params.iter().map(|(key, value)| ((*key).into(), *value)).collect();
@@ -267,7 +267,7 @@ fn a_scenario_plugin_stays_within_the_texts_bounds() {
 }
 
 #[test]
-fn what_a_scenario_plugin_says_differs_only_where_it_does() {
+fn scenario_difference_is_counted_exactly() {
     // As the text has it: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
     for (key, value, outcome) in [
         ("bitrate-floor", 24, Outcome::Applied { differs: false }),
@@ -295,7 +295,7 @@ fn what_a_scenario_plugin_says_differs_only_where_it_does() {
 }
 
 #[test]
-fn an_admission_that_breaks_a_rule_is_one_that_failed() {
+fn invalid_admission_counts_as_fault() {
     for verdict in [AdmitVerdict::Redirect(RegionId(0)), AdmitVerdict::AcceptCapped(1)] {
         for (on_fault, cap) in [
             (AdmitOnFault::Admit, Some(0)),
@@ -317,7 +317,7 @@ fn an_admission_that_breaks_a_rule_is_one_that_failed() {
 }
 
 #[test]
-fn a_newcomer_that_the_carrying_hop_refuses_is_refused_and_its_room_stays() {
+fn refusal_of_carrying_hop_refuses_session() {
     let mut world = World::new(settings());
     world.open("r");
     let route = world.route("r");
@@ -335,7 +335,7 @@ fn a_newcomer_that_the_carrying_hop_refuses_is_refused_and_its_room_stays() {
 }
 
 #[test]
-fn a_standby_that_refuses_leaves_the_route_and_another_takes_its_place() {
+fn refusing_standby_is_replaced() {
     let mut world = World::new(settings());
     world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
     world.open("r");
@@ -358,7 +358,7 @@ fn a_standby_that_refuses_leaves_the_route_and_another_takes_its_place() {
 }
 
 #[test]
-fn a_driver_that_never_answers_has_its_time_and_no_more() {
+fn silent_driver_times_out() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
@@ -373,7 +373,7 @@ fn a_driver_that_never_answers_has_its_time_and_no_more() {
 }
 
 #[test]
-fn closing_while_opening_closes_every_hop_and_answers_the_offer() {
+fn close_while_opening_closes_all_hops() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
@@ -392,7 +392,7 @@ fn closing_while_opening_closes_every_hop_and_answers_the_offer() {
 }
 
 #[test]
-fn a_node_that_dies_while_a_session_opens_leaves_it_to_the_standby() {
+fn node_death_while_opening_uses_standby() {
     let mut world = World::new(settings());
     world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
     let offer = world.offer("r");
@@ -404,7 +404,7 @@ fn a_node_that_dies_while_a_session_opens_leaves_it_to_the_standby() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_its_reason() {
+fn impossible_offer_is_refused_with_reason() {
     let mut settings = settings();
     settings.limits.sessions_max = 1;
     let mut world = World::new(settings);
@@ -420,7 +420,7 @@ fn what_cannot_be_is_refused_with_its_reason() {
 }
 
 #[test]
-fn a_room_that_no_node_can_take_is_refused() {
+fn unplaceable_room_is_refused() {
     let mut world = World::new(settings_of(&[(0, 23), (1, 23)]));
     let offer = world.offer("r");
     assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NoNode { .. })));
@@ -434,7 +434,7 @@ fn a_room_that_no_node_can_take_is_refused() {
 }
 
 #[test]
-fn a_session_is_closed_after_the_silence_its_scenario_bears() {
+fn session_closes_after_scenario_inactivity() {
     let mut world = World::new(settings());
     let quiet = world.open("r");
     let chatty = world.open("r");
@@ -450,7 +450,7 @@ fn a_session_is_closed_after_the_silence_its_scenario_bears() {
 }
 
 #[test]
-fn thousands_that_fall_silent_together_are_closed_in_turns() {
+fn mass_inactivity_closes_in_turns() {
     let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000)]));
     for _ in 0..2_100 {
         world.open("r");
@@ -463,7 +463,7 @@ fn thousands_that_fall_silent_together_are_closed_in_turns() {
 }
 
 #[test]
-fn shutdown_lets_sessions_finish_and_then_says_so_once() {
+fn shutdown_waits_for_sessions_and_reports_once() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
     let session = world.open("r");
     world.answer_with(|_| None);
@@ -484,7 +484,7 @@ fn shutdown_lets_sessions_finish_and_then_says_so_once() {
 }
 
 #[test]
-fn shutdown_ends_what_is_left_at_its_deadline() {
+fn shutdown_ends_sessions_at_deadline() {
     let mut world = World::new(settings());
     let live = world.open("r");
     world.drive_with(|_, _| Driver::Waits);

@@ -83,7 +83,7 @@ fn explained(world: &World, session: SessionId) -> crate::Explanation {
 }
 
 #[test]
-fn who_is_left_out_keeps_what_it_has_is_told_of_once_and_explained() {
+fn quarantined_session_is_explained_once() {
     let (mut world, ids) = ticking(3);
     for _ in 0..3 {
         let answer = actions(vec![cap(0, 100), cap(2, 100)]);
@@ -101,7 +101,7 @@ fn who_is_left_out_keeps_what_it_has_is_told_of_once_and_explained() {
 }
 
 #[test]
-fn who_is_answered_again_is_left_out_no_longer_and_who_waits_for_its_turn_is() {
+fn answered_session_leaves_quarantine() {
     let (mut world, ids) = ticking(2);
     let nothing = || answered(actions(Vec::new()));
     tick(&mut world, Answered { apart: left_out(&[0, 1]), ..nothing() });
@@ -124,7 +124,7 @@ fn who_is_answered_again_is_left_out_no_longer_and_who_waits_for_its_turn_is() {
 }
 
 #[test]
-fn a_room_that_is_left_out_has_the_native_default() {
+fn quarantined_room_gets_native_default() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
     let sessions = ["1", "2"].map(|room| world.open(room));
     world.answer_with(|_| None);
@@ -141,7 +141,7 @@ fn a_room_that_is_left_out_has_the_native_default() {
 }
 
 #[test]
-fn what_changed_since_it_was_asked_about_is_decided_no_more() {
+fn changed_subject_is_not_decided() {
     let (mut world, ids) = ticking(2);
     world.pass(ms(200));
     world.gateway.act(ids[0], Op::Cap, 500);
@@ -157,7 +157,7 @@ fn what_changed_since_it_was_asked_about_is_decided_no_more() {
 }
 
 #[test]
-fn an_answer_about_nobody_who_is_as_he_was_is_stale_in_whole() {
+fn answer_for_changed_subjects_is_stale() {
     let (mut world, ids) = ticking(1);
     world.pass(ms(200));
     world.gateway.act(ids[0], Op::Cap, 500);
@@ -168,7 +168,7 @@ fn an_answer_about_nobody_who_is_as_he_was_is_stale_in_whole() {
 }
 
 #[test]
-fn of_several_moves_those_of_rooms_that_moved_meanwhile_are_counted() {
+fn moves_of_moved_rooms_are_counted() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     for room in ["1", "2"] {
         world.open(room);
@@ -185,7 +185,7 @@ fn of_several_moves_those_of_rooms_that_moved_meanwhile_are_counted() {
 }
 
 #[test]
-fn a_rule_that_is_broken_a_thousand_times_is_told_of_once_with_the_number() {
+fn repeated_violation_is_reported_with_count() {
     let (mut world, _) = ticking(1);
     tick(&mut world, answered(actions(vec![cap(0, 1); 1_000])));
     let guarded = |event: &Event| match event {
@@ -197,14 +197,14 @@ fn a_rule_that_is_broken_a_thousand_times_is_told_of_once_with_the_number() {
 }
 
 #[test]
-fn actions_that_were_not_granted_are_counted_though_they_never_come_here() {
+fn ungranted_actions_are_counted() {
     let (mut world, _) = ticking(1);
     tick(&mut world, Answered { ungranted: 3, ..answered(actions(Vec::new())) });
     assert_eq!(world.guards(), [Guard::UnknownAction; 3]);
 }
 
 #[test]
-fn a_dead_node_is_no_hop_and_a_living_one_is() {
+fn dead_node_is_no_hop() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     let advise = |world: &mut World, hops: &[NodeId]| {
@@ -226,7 +226,7 @@ fn a_dead_node_is_no_hop_and_a_living_one_is() {
 }
 
 #[test]
-fn of_many_sessions_a_share_moves_in_a_second_however_they_are_spread_over_rooms() {
+fn moved_sessions_per_second_are_limited() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     for room in ["1", "1", "1", "2", "3", "3", "4", "5"] {
         world.open(room);
@@ -272,7 +272,7 @@ fn laddering(on_fault: DegradeOnFault) -> (World, SessionId) {
 }
 
 #[test]
-fn a_policy_that_fails_for_two_seconds_gives_way_to_the_native_ladder() {
+fn failing_policy_yields_to_native_ladder() {
     let (mut world, session) = laddering(DegradeOnFault::NativeLadder);
     world.pass(ms(2_100));
     assert_eq!(world.cap(session), 0, "it may have a bad moment");
@@ -294,14 +294,14 @@ fn a_policy_that_fails_for_two_seconds_gives_way_to_the_native_ladder() {
 }
 
 #[test]
-fn where_the_set_says_hold_nobody_loses_anything_however_long_it_fails() {
+fn hold_keeps_sessions_during_failure() {
     let (mut world, session) = laddering(DegradeOnFault::Hold);
     world.pass(ms(10_000));
     assert_eq!(world.cap(session), 0);
 }
 
 #[test]
-fn who_is_left_out_for_two_seconds_takes_the_native_ladder_and_the_others_do_not() {
+fn quarantined_session_uses_native_ladder() {
     let (mut world, session) = laddering(DegradeOnFault::NativeLadder);
     let other = world.open("other");
     lose(&mut world, other, 500_000);
@@ -323,7 +323,7 @@ fn note(row: u32, key: &str, value: i64) -> Note {
 }
 
 #[test]
-fn what_was_noted_of_a_session_explains_it_with_the_reason_in_words() {
+fn session_note_is_explained_in_words() {
     let (mut world, ids) = ticking(3);
     let mut notes: Vec<Note> = (0..9).map(|value| note(0, "loss", value)).collect();
     notes.push(note(2, "quiet", 1));
@@ -349,7 +349,7 @@ fn what_was_noted_of_a_session_explains_it_with_the_reason_in_words() {
 }
 
 #[test]
-fn nothing_is_kept_of_who_nothing_was_said_of_nor_of_who_left() {
+fn notes_end_with_their_subject() {
     let (mut world, ids) = ticking(2);
     tick(&mut world, answered(actions(vec![cap(0, 100)])));
     assert_eq!(said(&world, ids[0]).len(), 1);
@@ -367,7 +367,7 @@ fn nothing_is_kept_of_who_nothing_was_said_of_nor_of_who_left() {
 }
 
 #[test]
-fn what_was_said_of_a_room_explains_its_sessions_and_is_told_with_the_decision() {
+fn room_note_explains_its_sessions() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     world.offer("r");
     let Answer::Placed { hops, ttl_ms, state, .. } = placement(&[B, A], 0) else { panic!() };
@@ -389,7 +389,7 @@ fn what_was_said_of_a_room_explains_its_sessions_and_is_told_with_the_decision()
 }
 
 #[test]
-fn a_reason_without_a_word_is_a_number() {
+fn unnamed_reason_is_a_number() {
     let (mut world, ids) = ticking(1);
     let unnamed = Action { reason: 44, ..cap(0, 100) };
     tick(&mut world, answered(actions(vec![unnamed])));
@@ -397,7 +397,7 @@ fn a_reason_without_a_word_is_a_number() {
 }
 
 #[test]
-fn hidden_state_breaks_a_rule_and_is_told_of() {
+fn hidden_state_is_reported_as_violation() {
     let (mut world, _) = ticking(1);
     world.gateway.handle_hidden_state(
         &policy(Hook::Degradation),
@@ -412,7 +412,7 @@ fn hidden_state_breaks_a_rule_and_is_told_of() {
 }
 
 #[test]
-fn what_was_left_out_of_an_answer_is_left_out_of_what_the_next_revision_is_proved_with() {
+fn left_out_rows_are_not_replayed() {
     let (mut world, ids) = ticking(4);
     world.pass(ms(200));
     let mut question = world.held[0].question.clone();

@@ -10,7 +10,7 @@ fn kept() -> Answer {
 }
 
 #[test]
-fn a_replaced_policy_is_asked_about_every_room_a_batch_at_a_time() {
+fn replaced_policy_is_asked_in_batches() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     for room in 0..300 {
         world.open(&room.to_string());
@@ -32,7 +32,7 @@ fn a_replaced_policy_is_asked_about_every_room_a_batch_at_a_time() {
 }
 
 #[test]
-fn states_and_memo_come_back_with_the_next_question() {
+fn state_and_memo_return_with_next_question() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     world.open("r");
     world.answer_with(|_| None);
@@ -48,7 +48,7 @@ fn states_and_memo_come_back_with_the_next_question() {
 }
 
 #[test]
-fn a_policy_that_fails_is_told_of_once_and_once_when_it_answers_again() {
+fn policy_fault_and_recovery_are_reported_once() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
     world.open("1");
     world.answer_with(|_| Some(Err(Fault::OutOfMemory)));
@@ -81,7 +81,7 @@ fn an_answer_of_the_wrong_kind_is_a_fault() {
 }
 
 #[test]
-fn past_the_questions_in_flight_the_native_default_answers_at_once() {
+fn excess_questions_use_native_default() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
     for room in 0..300 {
         world.offer(&room.to_string());
@@ -92,7 +92,7 @@ fn past_the_questions_in_flight_the_native_default_answers_at_once() {
 }
 
 #[test]
-fn a_room_is_looked_at_again_when_its_policy_wished_so() {
+fn room_is_reviewed_at_its_ttl() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
         matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 400)))
     });
@@ -107,7 +107,7 @@ fn a_room_is_looked_at_again_when_its_policy_wished_so() {
 }
 
 #[test]
-fn rooms_whose_time_comes_within_a_moment_are_asked_about_together() {
+fn reviews_close_in_time_are_batched() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
         matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 8_000)))
     });
@@ -125,7 +125,7 @@ fn rooms_whose_time_comes_within_a_moment_are_asked_about_together() {
 }
 
 #[test]
-fn a_policy_cannot_have_itself_asked_all_the_time() {
+fn policy_cannot_be_asked_constantly() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
         Some(Ok(match ask.question {
             Question::Place { .. } => placement(&[A, B], 1),

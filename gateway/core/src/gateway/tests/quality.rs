@@ -35,7 +35,7 @@ fn plan(world: &World, session: SessionId) -> Plan {
 }
 
 #[test]
-fn every_session_is_asked_about_at_every_tick() {
+fn all_sessions_are_asked_each_tick() {
     let mut world = world();
     let sessions = [video(&mut world, 1), video(&mut world, 2)];
     world.pass(ms(200));
@@ -47,7 +47,7 @@ fn every_session_is_asked_about_at_every_tick() {
 }
 
 #[test]
-fn a_policy_is_asked_about_the_live_sessions_of_its_own_set() {
+fn policy_is_asked_about_its_live_sessions() {
     let mut settings = settings();
     settings.scenarios.get_mut("stream").unwrap().set = "live".into();
     let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
@@ -95,7 +95,7 @@ fn a_failing_policy_changes_nobodys_quality() {
 }
 
 #[test]
-fn who_gets_video_again_has_the_others_asked_for_key_frames() {
+fn video_resume_requests_key_frames() {
     let mut world = world();
     let [session, other] = [video(&mut world, 1), video(&mut world, 2)];
     tick(&mut world, vec![act(0, Op::VoiceOnly as u32, 1)], Vec::new());
@@ -114,7 +114,7 @@ fn who_gets_video_again_has_the_others_asked_for_key_frames() {
 }
 
 #[test]
-fn in_a_room_of_two_a_cap_holds_both_and_a_third_listener_lifts_the_others() {
+fn cap_in_pair_is_lifted_by_third_listener() {
     let mut world = world();
     let [capped, other] = [video(&mut world, 1), video(&mut world, 1)];
     let cap = |world: &World, session| plan(world, session).send_cap_kbps();
@@ -132,7 +132,7 @@ fn in_a_room_of_two_a_cap_holds_both_and_a_third_listener_lifts_the_others() {
 }
 
 #[test]
-fn a_change_is_told_once_and_no_change_not_at_all() {
+fn change_is_sent_once() {
     let mut world = world();
     video(&mut world, 1);
     for _ in 0..3 {
@@ -144,7 +144,7 @@ fn a_change_is_told_once_and_no_change_not_at_all() {
 }
 
 #[test]
-fn however_often_an_answer_changes_its_mind_each_session_and_room_hears_of_it_once() {
+fn repeated_changes_are_sent_once() {
     let mut world = world();
     let viewers: Vec<_> = (0..20).map(|_| video(&mut world, 1)).collect();
     let rows = || 0..viewers.len() as u32;
@@ -174,7 +174,7 @@ fn however_often_an_answer_changes_its_mind_each_session_and_room_hears_of_it_on
 }
 
 #[test]
-fn what_breaks_a_rule_is_left_out_and_the_rest_applied() {
+fn invalid_actions_are_dropped_rest_applied() {
     let mut world = world();
     let session = video(&mut world, 1);
     let actions = vec![
@@ -193,7 +193,7 @@ fn what_breaks_a_rule_is_left_out_and_the_rest_applied() {
 }
 
 #[test]
-fn state_and_decision_are_taken_together_or_not_at_all() {
+fn state_and_decision_apply_together() {
     let mut world = world();
     let [refused, taken] = [video(&mut world, 1), video(&mut world, 2)];
     let states = vec![(0, state(b"0")), (1, state(b"1")), (2, state(b"2"))];
@@ -209,7 +209,7 @@ fn state_and_decision_are_taken_together_or_not_at_all() {
 }
 
 #[test]
-fn a_cap_that_nobody_obeys_is_refused_and_policies_see_that_it_would_be() {
+fn unsupported_cap_is_refused_and_visible() {
     for (srtp, remb, capped) in [
         (Srtp::Plain, [true, false], [100, 100]),
         (Srtp::Plain, [false, false], [0, 0]),

@@ -35,7 +35,7 @@ fn back(world: &World) -> Vec<Decider> {
 }
 
 #[test]
-fn rooms_go_back_once_their_node_is_trusted_and_not_all_at_once() {
+fn rooms_fail_back_gradually_when_trusted() {
     let mut world = home_and_away(60);
     world.kill(A);
     world.pass(ms(1_000));
@@ -54,7 +54,7 @@ fn rooms_go_back_once_their_node_is_trusted_and_not_all_at_once() {
 }
 
 #[test]
-fn an_operator_forbids_rooms_to_go_back_and_forces_them_to() {
+fn operator_forbids_or_forces_fail_back() {
     let mut world = home_and_away(10);
     world.gateway.handle_fail_back(Some(RegionId(0)), FailBack::Forbid, world.now).unwrap();
     world.kill(A);
@@ -76,7 +76,7 @@ fn an_operator_forbids_rooms_to_go_back_and_forces_them_to() {
 }
 
 #[test]
-fn a_room_that_somebody_sent_abroad_stays_there() {
+fn manually_moved_room_stays() {
     let mut world = home_and_away(1);
     world.gateway.handle_move(&"0".into(), B, world.now).unwrap();
     world.pass(ms(10_000));
@@ -111,7 +111,7 @@ fn drained(world: &World) -> Vec<(NodeId, u32)> {
 }
 
 #[test]
-fn a_node_is_empty_by_its_deadline_and_its_rooms_leave_paced() {
+fn drain_meets_deadline_with_pacing() {
     let mut world = home_and_away(400);
     let within = Some(ms(10_000));
     world.gateway.handle_drain_within(A, true, within, world.now).unwrap();
@@ -127,7 +127,7 @@ fn a_node_is_empty_by_its_deadline_and_its_rooms_leave_paced() {
 }
 
 #[test]
-fn what_is_left_at_the_deadline_is_told_and_goes_when_it_can() {
+fn rooms_left_at_deadline_are_reported() {
     let mut world = World::new(settings_of(&[(0, 1_000), (0, 128)]));
     for number in 0..5 {
         world.open(&number.to_string());
@@ -145,7 +145,7 @@ fn what_is_left_at_the_deadline_is_told_and_goes_when_it_can() {
 }
 
 #[test]
-fn a_region_is_drained_as_a_whole_and_none_of_its_nodes_is_a_way_out() {
+fn region_drain_excludes_its_nodes() {
     let mut world = World::new(settings());
     for number in 0..30 {
         world.open(&number.to_string());
@@ -163,7 +163,7 @@ fn a_region_is_drained_as_a_whole_and_none_of_its_nodes_is_a_way_out() {
 }
 
 #[test]
-fn an_ejected_node_stays_down_until_it_is_let_back_and_waits_no_longer_then() {
+fn ejected_node_stays_down_until_allowed() {
     let mut world = World::new(settings());
     world.open("r");
     assert_eq!(world.gateway.handle_return(A), Err(Impossible::NotDown));
@@ -187,7 +187,7 @@ fn an_ejected_node_stays_down_until_it_is_let_back_and_waits_no_longer_then() {
 }
 
 #[test]
-fn a_dead_node_need_not_wait_when_an_operator_says_so() {
+fn operator_shortens_ejection() {
     let mut world = World::new(settings());
     world.kill(A);
     world.gateway.handle_return(A).unwrap();
@@ -199,7 +199,7 @@ fn a_dead_node_need_not_wait_when_an_operator_says_so() {
 }
 
 #[test]
-fn a_move_that_is_given_up_is_told_with_its_outcome() {
+fn cancelled_move_reports_outcome() {
     let ended = |world: &World| {
         let ended = |e: &Event| match e {
             Event::MoveEnded { from, to, cause, outcome, .. } => {
@@ -245,7 +245,7 @@ fn a_move_that_is_given_up_is_told_with_its_outcome() {
 }
 
 #[test]
-fn a_room_goes_back_three_times_in_a_minute_and_once_more_when_it_is_over() {
+fn fail_back_is_limited_per_minute() {
     let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000)]);
     (settings.timings.ejection, settings.timings.ejection_max) = (ms(200), ms(200));
     settings.scenarios.values_mut().for_each(|scenario| scenario.close_after = ms(600_000));

@@ -26,7 +26,7 @@ fn health_of(world: &World, node: NodeId) -> Option<Health> {
 }
 
 #[test]
-fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_turn() {
+fn start_of_ejected_node_ends() {
     let mut world = two_cold();
     world.open("r");
     world.kill(A);
@@ -47,7 +47,7 @@ fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_tur
 }
 
 #[test]
-fn the_start_of_a_node_that_is_taken_off_the_list_is_over_and_of_one_that_runs_nothing_is_said() {
+fn start_of_removed_node_ends() {
     let mut world = two_cold();
     world.open("r");
     world.kill(A);
@@ -68,7 +68,7 @@ fn the_start_of_a_node_that_is_taken_off_the_list_is_over_and_of_one_that_runs_n
 }
 
 #[test]
-fn a_node_that_was_started_is_trusted_at_once_and_one_that_died_since_is_not() {
+fn started_node_is_trusted_unless_it_died() {
     let mut world = cold();
     world.open("r");
     world.kill(A);
@@ -86,7 +86,7 @@ fn a_node_that_was_started_is_trusted_at_once_and_one_that_died_since_is_not() {
 }
 
 #[test]
-fn a_node_is_started_for_rooms_that_are_to_leave_a_node_that_drains() {
+fn draining_node_triggers_start() {
     let mut world = cold();
     world.open("r");
     world.gateway.handle_drain(A, true, world.now).unwrap();
@@ -99,7 +99,7 @@ fn a_node_is_started_for_rooms_that_are_to_leave_a_node_that_drains() {
 }
 
 #[test]
-fn a_node_is_started_for_a_room_whose_hop_does_not_carry_it() {
+fn non_carrying_hop_triggers_start() {
     let mut world = cold();
     let session = world.open("r");
     let hop = world.hop(A);
@@ -109,7 +109,7 @@ fn a_node_is_started_for_a_room_whose_hop_does_not_carry_it() {
 }
 
 #[test]
-fn nothing_is_started_for_a_room_in_which_nobody_was_heard_lately_and_it_is_not_kept_for_ever() {
+fn idle_room_triggers_no_start() {
     let mut world = cold();
     let session = world.open("r");
     world.kill(A);
@@ -135,7 +135,7 @@ fn nothing_is_started_for_a_room_in_which_nobody_was_heard_lately_and_it_is_not_
 }
 
 #[test]
-fn one_node_is_started_at_a_time_and_the_one_nearest_to_the_room_goes_first() {
+fn nearest_cold_node_starts_first() {
     let mut world = two_cold();
     world.open("r");
     world.kill(A);
@@ -147,7 +147,7 @@ fn one_node_is_started_at_a_time_and_the_one_nearest_to_the_room_goes_first() {
 }
 
 #[test]
-fn a_node_that_drains_is_not_started() {
+fn draining_node_is_not_started() {
     let mut world = cold();
     world.open("r");
     world.gateway.handle_drain(B, true, world.now).unwrap();
@@ -160,7 +160,7 @@ fn a_node_that_drains_is_not_started() {
 }
 
 #[test]
-fn a_cold_node_that_was_found_is_probed_as_others_are_from_then_on() {
+fn running_cold_node_is_probed() {
     let mut world = cold();
     // No media tells of its death.
     world.hush(B);

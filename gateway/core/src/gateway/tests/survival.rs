@@ -13,7 +13,7 @@ fn with_a_standby(mode: Mode) -> World {
 }
 
 #[test]
-fn rooms_leave_a_node_that_stands_by_once_another_is_trusted_again() {
+fn rooms_leave_standby_when_active_returns() {
     for (mode, back) in [(Mode::Hot, A), (Mode::Hitless, A), (Mode::ActiveActive, B)] {
         let mut world = with_a_standby(mode);
         world.open("r");
@@ -30,7 +30,7 @@ fn rooms_leave_a_node_that_stands_by_once_another_is_trusted_again() {
 }
 
 #[test]
-fn a_room_goes_back_no_more_where_its_new_mode_lets_it_stay() {
+fn mode_change_may_cancel_fail_back() {
     let mut world = with_a_standby(Mode::Hot);
     world.open("r");
     world.kill(A);
@@ -47,7 +47,7 @@ fn a_room_goes_back_no_more_where_its_new_mode_lets_it_stay() {
 }
 
 #[test]
-fn a_room_that_its_operator_put_on_a_node_that_stands_by_stays_whatever_its_mode() {
+fn operator_placement_on_standby_stays() {
     let mut world = with_a_standby(Mode::ActiveActive);
     world.open("r");
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
@@ -58,7 +58,7 @@ fn a_room_that_its_operator_put_on_a_node_that_stands_by_stays_whatever_its_mode
 }
 
 #[test]
-fn a_drain_leaves_a_regional_room_in_its_region_and_swaps_the_hops_of_a_hitless_one() {
+fn drain_keeps_region_or_swaps_hitless_hops() {
     let mut world = regional(&[0, 1, 2]);
     world.open("r");
     world.gateway.handle_drain(A, true, world.now).unwrap();
@@ -74,7 +74,7 @@ fn a_drain_leaves_a_regional_room_in_its_region_and_swaps_the_hops_of_a_hitless_
 }
 
 #[test]
-fn rooms_that_waited_for_a_cold_node_come_in_at_its_pace() {
+fn rooms_enter_cold_node_at_its_pace() {
     let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 6_400), (1, 6_400)]));
     settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
     settings.limits.openings_at_once = 2;
@@ -104,7 +104,7 @@ fn rooms_that_waited_for_a_cold_node_come_in_at_its_pace() {
 }
 
 #[test]
-fn the_moves_of_a_herd_began_with_the_death_whenever_they_had_their_turn() {
+fn herd_moves_start_at_the_death() {
     let mut settings = settings();
     settings.limits.lost_at_once = 1;
     let mut world = World::new(settings);
@@ -125,7 +125,7 @@ fn the_moves_of_a_herd_began_with_the_death_whenever_they_had_their_turn() {
 }
 
 #[test]
-fn a_route_under_way_waits_no_longer_for_spares_that_its_new_mode_does_not_open() {
+fn mode_change_drops_unopened_spares() {
     let nodes = [(0, 6_400), (1, 6_400), (0, 6_400)];
     let mut world = World::new(settings_of(&nodes));
     world.open("r");
@@ -139,7 +139,7 @@ fn a_route_under_way_waits_no_longer_for_spares_that_its_new_mode_does_not_open(
 }
 
 #[test]
-fn a_cold_node_that_an_operator_declared_dead_is_not_started_until_it_is_let_back() {
+fn ejected_cold_node_is_not_started() {
     let mut world = cold();
     world.open("r");
     world.gateway.handle_eject(B, world.now).unwrap();
@@ -152,7 +152,7 @@ fn a_cold_node_that_an_operator_declared_dead_is_not_started_until_it_is_let_bac
 }
 
 #[test]
-fn a_session_is_explained_with_its_mode_and_with_nodes_that_stand_by_or_are_cold() {
+fn explain_shows_mode_and_standbys() {
     let why = |world: &World, session: SessionId| -> Vec<(NodeId, Why)> {
         let explained = world.gateway.explain(session, world.now).unwrap();
         explained.candidates.iter().map(|other| (other.hop.node, other.why)).collect()

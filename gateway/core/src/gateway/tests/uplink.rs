@@ -41,7 +41,7 @@ fn near(nodes: usize) -> Settings {
 }
 
 #[test]
-fn a_short_cut_of_our_own_uplink_condemns_nobody() {
+fn short_uplink_loss_marks_no_node_down() {
     for nodes in [
         vec![(0, 1_000)],
         vec![(0, 1_000); 2],
@@ -64,7 +64,7 @@ fn a_short_cut_of_our_own_uplink_condemns_nobody() {
 }
 
 #[test]
-fn nodes_that_send_nothing_do_not_make_a_busy_one_look_alone() {
+fn idle_nodes_do_not_isolate_a_busy_one() {
     let mut world = World::new(near(3));
     world.hush(B);
     world.hush(C);
@@ -75,7 +75,7 @@ fn nodes_that_send_nothing_do_not_make_a_busy_one_look_alone() {
 }
 
 #[test]
-fn a_cut_that_lasts_is_believed_after_three_seconds() {
+fn uplink_loss_is_believed_after_3_s() {
     let mut world = World::new(settings());
     world.open("r");
     [A, B, C, D].iter().for_each(|node| world.mute(*node));
@@ -87,7 +87,7 @@ fn a_cut_that_lasts_is_believed_after_three_seconds() {
 }
 
 #[test]
-fn nobody_is_condemned_whose_media_comes_though_no_node_answers_any_more() {
+fn node_with_media_is_not_down() {
     let mut world = World::new(near(3));
     world.open("r");
     let all = [A, B, C];
@@ -106,7 +106,7 @@ fn nobody_is_condemned_whose_media_comes_though_no_node_answers_any_more() {
 }
 
 #[test]
-fn a_region_that_dies_silently_is_believed_while_others_are_heard() {
+fn silent_region_death_is_believed() {
     let mut world = World::new(settings());
     world.open("r");
     [A, B, C].iter().for_each(|node| world.mute(*node));
@@ -118,7 +118,7 @@ fn a_region_that_dies_silently_is_believed_while_others_are_heard() {
 }
 
 #[test]
-fn half_of_the_nodes_or_fewer_are_believed_at_once() {
+fn half_of_nodes_is_believed_at_once() {
     for (nodes, dead) in [(2, vec![A]), (3, vec![A]), (4, vec![A, B])] {
         let mut world = World::new(near(nodes));
         dead.iter().for_each(|node| world.mute(*node));
@@ -131,7 +131,7 @@ fn half_of_the_nodes_or_fewer_are_believed_at_once() {
 }
 
 #[test]
-fn who_misses_its_probes_when_its_neighbour_fell_silent_fell_with_it_and_nobody_else() {
+fn neighbour_death_needs_one_witness() {
     let regions: [(u32, u64); 6] =
         [(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000), (2, 100_000), (2, 100_000)];
     let mut world = World::new(settings_of(&regions));
@@ -152,7 +152,7 @@ fn who_misses_its_probes_when_its_neighbour_fell_silent_fell_with_it_and_nobody_
 }
 
 #[test]
-fn a_node_of_which_only_a_distant_one_remains_waits_for_its_next_answer() {
+fn last_distant_node_waits_for_answer() {
     let mut world = World::new(settings_of(&[(0, 1_000), (2, 1_000)]));
     world.mute(A);
     let after = world.condemned_after(A).unwrap();
@@ -160,7 +160,7 @@ fn a_node_of_which_only_a_distant_one_remains_waits_for_its_next_answer() {
 }
 
 #[test]
-fn deaths_that_the_kernel_tells_of_are_no_fault_of_our_uplink() {
+fn kernel_errors_are_no_uplink_loss() {
     let mut world = World::new(settings());
     for node in [A, B, C, D] {
         world.mute(node);
@@ -172,7 +172,7 @@ fn deaths_that_the_kernel_tells_of_are_no_fault_of_our_uplink() {
 }
 
 #[test]
-fn a_node_that_died_before_does_not_make_the_next_death_a_majority() {
+fn earlier_death_makes_no_majority() {
     let mut world = World::new(near(3));
     world.kill(A);
     world.mute(B);
@@ -189,7 +189,7 @@ fn the_threshold_may_be_turned_off() {
 }
 
 #[test]
-fn a_node_that_nobody_ever_heard_of_is_somewhere_to_go() {
+fn unheard_node_is_a_target() {
     let mut settings = near(2);
     settings.nodes[1].probed = crate::Probed::No;
     let mut world = World::new(settings);

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_ten_seconds_ago_is_forgotten() {
+    fn values_older_than_ten_seconds_expire() {
         assert_eq!(usual(&[(0, 90), (1, 80), (9, 2)]), 80 * MS);
         assert_eq!(usual(&[(0, 90), (1, 80), (10, 2)]), 2 * MS, "80 ms is one second's alone");
         assert_eq!(usual(&[(0, 90), (1, 80), (500, 2), (501, 1)]), MS);

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_way_loses_is_known_after_seconds_and_stays_known() {
+    fn path_loss_is_learned_within_seconds() {
         for (every, between) in [(NEAR, 10..=20), (FAR, 6..=24)] {
             let mut loss = Loss::default();
             let rises = shown(&mut loss, every, 15, 20);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_hovers_where_loss_becomes_much_goes_in_and_stays_in() {
+    fn hovering_loss_enters_and_stays() {
         let mut loss = Loss::default();
         // Of both ways together.
         assert_eq!(turns(&mut loss, NEAR, 10, 600), (1, true));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_becomes_much_and_ceases_to_be_at_two_thresholds() {
+    fn high_loss_has_two_thresholds() {
         let at = |is_much, ppm: u32| {
             let mut loss = Loss { share: 0.0, is_much };
             loss.shows((f64::from(ppm) + 0.5) / 1e6);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lost_probe_says_little_and_a_late_one_nothing() {
+    fn one_lost_or_late_probe_weighs_little() {
         let mut loss = Loss::default();
         loss.missed(NEAR);
         assert_eq!(loss.ppm(), 2_000);

@@ -90,13 +90,13 @@ impl Scene {
 }
 
 #[test]
-fn a_silent_death_is_known_within_forty_milliseconds() {
+fn silent_death_is_detected_within_40_ms() {
     let after = Scene::busy().condemned_after(false, 100 * MS).unwrap();
     assert!(after <= 40 * MS, "{after:?}");
 }
 
 #[test]
-fn a_silent_death_is_known_as_soon_at_any_phase_of_the_probes() {
+fn detection_is_independent_of_probe_phase() {
     for phase in 0..5 {
         let mut scene = Scene::busy();
         for _ in 0..phase {
@@ -112,7 +112,7 @@ fn a_silent_death_is_known_as_soon_at_any_phase_of_the_probes() {
 }
 
 #[test]
-fn a_lull_is_asked_about_once_and_nothing_where_packets_are_few() {
+fn lull_is_probed_once_and_not_at_low_rate() {
     let mut scene = Scene::busy();
     let out_of_turn = |scene: &mut Scene| {
         let hastened = |_: &u32| {
@@ -127,7 +127,7 @@ fn a_lull_is_asked_about_once_and_nothing_where_packets_are_few() {
 }
 
 #[test]
-fn a_death_that_the_kernel_tells_of_is_known_within_twenty_milliseconds() {
+fn kernel_error_is_detected_within_20_ms() {
     let mut scene = Scene::busy();
     scene.detector.handle_kernel_error(scene.now);
     let after = scene.condemned_after(false, 100 * MS).unwrap();
@@ -135,7 +135,7 @@ fn a_death_that_the_kernel_tells_of_is_known_within_twenty_milliseconds() {
 }
 
 #[test]
-fn a_canary_that_was_sent_since_and_came_out_withdraws_the_kernels_word() {
+fn later_canary_withdraws_kernel_error() {
     let (mut detector, start) = (Detector::new(Timings::default(), Distance::Near), Instant::now());
     detector.handle_canary_sent(1, start);
     detector.handle_kernel_error(start + MS);
@@ -147,7 +147,7 @@ fn a_canary_that_was_sent_since_and_came_out_withdraws_the_kernels_word() {
 }
 
 #[test]
-fn a_port_that_refuses_two_probes_is_closed_and_one_that_refuses_one_is_suspect() {
+fn two_refused_probes_close_port_one_suspects() {
     for (refuses, expected) in [(1, Finding::Accused), (2, Finding::Dead)] {
         let mut scene = Scene::busy();
         // Nobody sends there, so nobody expects anything: its probes are all there is.
@@ -170,7 +170,7 @@ fn a_port_that_refuses_two_probes_is_closed_and_one_that_refuses_one_is_suspect(
 }
 
 #[test]
-fn silence_alone_condemns_a_node_that_is_not_probed() {
+fn silence_alone_downs_unprobed_node() {
     let mut scene = Scene::busy();
     scene.probed = false;
     assert_eq!(scene.step(true), Finding::Well);
@@ -179,7 +179,7 @@ fn silence_alone_condemns_a_node_that_is_not_probed() {
 }
 
 #[test]
-fn a_node_that_answers_is_suspect_for_its_silence_until_nobody_expects_it_any_more() {
+fn answering_node_is_suspect_while_silent() {
     let mut scene = Scene::busy();
     let start = scene.now;
     assert_eq!(scene.condemned_after(true, 4_000 * MS), None, "its last listener may have left");
@@ -196,7 +196,7 @@ fn a_node_that_answers_is_suspect_for_its_silence_until_nobody_expects_it_any_mo
 }
 
 #[test]
-fn a_lull_between_frames_does_not_make_silence_worth_less() {
+fn lull_between_frames_keeps_silence_valid() {
     let mut scene = Scene::busy();
     for _ in 0..15 {
         scene.step(true);
@@ -207,7 +207,7 @@ fn a_lull_between_frames_does_not_make_silence_worth_less() {
 }
 
 #[test]
-fn a_call_that_hangs_up_leaves_nothing_to_expect() {
+fn hang_up_ends_expected_packets() {
     let mut scene = Scene::with(Distance::Near, 100);
     scene.probed = false;
     scene.hung_up = Some(scene.now);
@@ -222,14 +222,14 @@ fn a_call_that_hangs_up_leaves_nothing_to_expect() {
 }
 
 #[test]
-fn a_node_that_answers_is_not_condemned_for_silence_however_soon_it_could_be() {
+fn answering_node_is_not_down_for_silence() {
     let timings = Timings { condemn_alone_near: 20 * MS, ..Timings::default() };
     let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
     assert_eq!(scene.condemned_after(true, 1_000 * MS), None);
 }
 
 #[test]
-fn a_worker_that_is_late_is_no_excuse_for_answers_that_control_reads() {
+fn late_worker_does_not_excuse_probe_loss() {
     let mut scene = Scene::busy();
     let start = scene.now;
     scene.hung_up = Some(start);
@@ -240,7 +240,7 @@ fn a_worker_that_is_late_is_no_excuse_for_answers_that_control_reads() {
 }
 
 #[test]
-fn who_falls_silent_with_its_senders_is_not_suspect_for_long() {
+fn silence_with_senders_suspects_briefly() {
     let mut scene = Scene::busy();
     for _ in 0..10 {
         scene.step(true);
@@ -254,7 +254,7 @@ fn who_falls_silent_with_its_senders_is_not_suspect_for_long() {
 }
 
 #[test]
-fn one_packet_lost_between_pauses_is_no_death() {
+fn one_lost_packet_is_no_death() {
     let mut scene = Scene::busy();
     scene.probed = false;
     // Comfort noise: a packet every 100 ms and then every 400 ms, of which one is lost.
@@ -280,7 +280,7 @@ fn a_packet_withdraws_silence() {
 }
 
 #[test]
-fn an_answer_withdraws_what_the_kernel_said() {
+fn answer_withdraws_kernel_error() {
     let mut scene = Scene::busy();
     scene.detector.handle_kernel_error(scene.now);
     assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
@@ -292,7 +292,7 @@ fn an_answer_withdraws_what_the_kernel_said() {
 }
 
 #[test]
-fn one_missed_probe_near_accuses_nobody_and_two_do() {
+fn two_missed_probes_suspect_one_does_not() {
     let mut detector = Detector::new(Timings::default(), Distance::Near);
     let now = Instant::now();
     detector.handle_probe_sent(1, now);
@@ -312,7 +312,7 @@ fn one_missed_probe_across_regions_accuses() {
 }
 
 #[test]
-fn silence_accuses_nobody_that_never_sent_anything() {
+fn silence_needs_earlier_packets() {
     let mut mute = Detector::new(Timings::default(), Distance::Near);
     let now = Instant::now();
     for ms in 0..300 {
@@ -332,7 +332,7 @@ fn no_timings_are_too_odd_to_weigh() {
 }
 
 #[test]
-fn a_load_that_makes_us_late_all_the_time_delays_judgement_by_one_stall() {
+fn constant_lateness_delays_by_one_stall() {
     let mut scene = Scene::busy();
     let start = scene.now;
     while scene.step(false) != Finding::Dead {
@@ -354,7 +354,7 @@ fn a_slow_node_is_given_ten_arrivals() {
 }
 
 #[test]
-fn our_own_stall_condemns_nobody() {
+fn own_stall_marks_no_node_down() {
     let mut scene = Scene::busy();
     scene.detector.handle_probe_sent(77, scene.now);
     scene.detector.handle_probe_sent(78, scene.now);
@@ -370,7 +370,7 @@ fn our_own_stall_condemns_nobody() {
 }
 
 #[test]
-fn an_answer_that_comes_late_is_no_loss() {
+fn late_answer_is_no_loss() {
     let mut detector = Detector::new(Timings::default(), Distance::Near);
     let start = Instant::now();
     for sequence in 0..100 {

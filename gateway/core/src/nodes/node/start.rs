@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_calls_the_hook_before_the_node_left_a_probe_unanswered() {
+    fn start_waits_for_unanswered_probe() {
         let start = Instant::now();
         let mut node = cold(start);
         node.detector.handle_probe_sent(1, start);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hook_is_called_where_an_agent_answers_and_says_that_the_process_is_gone() {
+    fn agent_report_of_exit_calls_start() {
         let start = Instant::now();
         let mut node = cold(start);
         node.detector.handle_agent(false, start);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn after_each_start_that_failed_the_next_waits_twice_as_long_up_to_a_minute() {
+    fn start_retry_doubles_to_a_minute() {
         let now = Instant::now();
         let mut node = cold(now);
         let again = (1..=9).map(|attempt| {

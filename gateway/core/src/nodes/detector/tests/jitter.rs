@@ -69,7 +69,7 @@ impl Way {
 }
 
 #[test]
-fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
+fn jitter_neither_triggers_nor_masks_failure() {
     for distance in [Distance::Near, Distance::Far] {
         let mut way = Way::new(distance);
         let death = 600_000;
@@ -83,7 +83,7 @@ fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
 }
 
 #[test]
-fn a_death_that_is_told_of_waits_for_no_usual_pause() {
+fn reported_death_skips_usual_pause() {
     let mut way = Way::new(Distance::Near);
     let death = 60_000;
     for ms in 1..=death {
