@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::rooms::Room;
-use crate::sessions::Session;
 use crate::timer::{Timer, Timers};
 use crate::{
     Accepted, Ask, CloseReason, Event, Hop, NodeId, Offer, OfferId, Plan, Refused, RoomId,
@@ -113,8 +111,15 @@ pub(crate) enum Notice {
     Enrol(SessionId),
     /// A move counts against the room's limit.
     MoveCounted(RoomId),
-    Ended(Box<Session>),
-    Dissolved(Box<Room>),
+    Ended {
+        session: SessionId,
+        room: RoomId,
+        scenario: Arc<str>,
+    },
+    Dissolved {
+        room: RoomId,
+        scenario: Arc<str>,
+    },
 }
 
 #[derive(Default, Debug)]

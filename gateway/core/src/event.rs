@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 pub use ruling::{Guard, Outcome};
 
 use crate::{
-    Arm, AskId, Breach, BreakerState, Decider, Fault, Hook, Hop, Mode, MoveOutcome, NodeId, Note,
-    OfferId, Op, PolicyName, Refused, RegionId, RoomId, SessionId,
+    Arm, AskId, Breach, BreakerState, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op,
+    PolicyName, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -552,4 +552,38 @@ pub enum Event {
     },
     /// The gateway admits no more sessions.
     ShuttingDown,
+}
+
+/// What became of a move.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MoveOutcome {
+    /// The room is there.
+    Done,
+    /// No hop was left; the core looks for one.
+    Stranded,
+    /// Another move took its place.
+    Superseded,
+    /// Where it was to go died before it was there.
+    TargetLost,
+    /// Where it was to go did not open its sessions.
+    NotOpened,
+    /// The room had moved too often within a minute.
+    Damped,
+    /// The room ended.
+    Closed,
+}
+
+impl MoveOutcome {
+    /// The word in metrics and records: `target-lost`.
+    pub fn name(self) -> &'static str {
+        match self {
+            MoveOutcome::Done => "done",
+            MoveOutcome::Stranded => "stranded",
+            MoveOutcome::Superseded => "superseded",
+            MoveOutcome::TargetLost => "target-lost",
+            MoveOutcome::NotOpened => "not-opened",
+            MoveOutcome::Damped => "damped",
+            MoveOutcome::Closed => "closed",
+        }
+    }
 }

@@ -160,14 +160,14 @@ impl Gateway {
                 Notice::Reroute(room) => self.want_reroute(room, now),
                 Notice::Enrol(session) => self.enrol(session),
                 Notice::MoveCounted(room) => self.weigh_moves(room, now),
-                Notice::Ended(session) => {
-                    self.leave_judges(&session);
-                    self.quality.forget_session(session.room, session.id);
-                    self.questions.noted.forget(Subject::Session(session.id));
+                Notice::Ended { session, room, scenario } => {
+                    self.leave_judges(session, &scenario);
+                    self.quality.forget_session(room, session);
+                    self.questions.noted.forget(Subject::Session(session));
                 }
-                Notice::Dissolved(room) => {
-                    self.leave_judge(&room);
-                    self.questions.forget_room(room.id);
+                Notice::Dissolved { room, scenario } => {
+                    self.leave_judge(room, &scenario);
+                    self.questions.forget_room(room);
                 }
             }
         }

@@ -6,18 +6,16 @@
 
 mod alike;
 mod ask;
-mod board;
 mod capacity;
 mod cohort;
+mod dataplane;
 mod effects;
 mod event;
 mod few;
 mod flow;
-pub mod forward;
 mod gateway;
 mod id;
 mod judge;
-mod ladder;
 mod measure;
 mod mode;
 mod nodes;
@@ -27,7 +25,6 @@ mod quality;
 mod registry;
 mod rollout;
 mod rooms;
-mod route;
 mod sessions;
 mod settings;
 mod timer;
@@ -38,18 +35,19 @@ pub use ask::{
     Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
     Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
 };
-pub use board::{Board, Cell};
 pub use capacity::BreakerState;
+pub use dataplane::{
+    Board, Bounds, Cell, Epoch, Grant, HOPS_MAX, Hop, Plan, Route, RouteCell, forward,
+};
 pub use effects::Output;
 pub use event::{
-    Cause, CloseReason, Event, Guard, Health, ModeChange, NotStarted, Outcome, Start, Strike,
-    Witness,
+    Cause, CloseReason, Event, Guard, Health, ModeChange, MoveOutcome, NotStarted, Outcome, Start,
+    Strike, Witness,
 };
 pub use flow::Flow;
 pub use gateway::{Cohort, Gateway, HIDDEN_MAX, Impossible, WATCH_EVERY};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use judge::{Breach, Count, Figure, Judging};
-pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
 pub use nodes::{AgentWord, Stamp};
@@ -60,8 +58,7 @@ pub use offer::{
 pub use policy::{Quarantine, Said};
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rollout::{Arm, Canary, Revision, Revisions};
-pub use rooms::{FailBack, MoveOutcome, MoveRecord, MoveUnderWay, NotOpened, names_one_apart};
-pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
+pub use rooms::{FailBack, MoveRecord, MoveUnderWay, NotOpened, names_one_apart};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,

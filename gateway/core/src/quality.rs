@@ -2,6 +2,7 @@
 
 mod cohorts;
 mod flows;
+mod ladder;
 mod plans;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +11,9 @@ use std::time::Instant;
 pub(crate) use plans::Replans;
 
 use crate::cohort::Ballot;
-use crate::ladder::{Climb, Look};
 use crate::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
+use ladder::Climb;
+pub(crate) use ladder::Look;
 
 /// Sessions in one question; more follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;

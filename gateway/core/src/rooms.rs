@@ -25,7 +25,7 @@ pub use calls::names_one_apart;
 use drain::Drain;
 pub use failback::FailBack;
 use failover::Herd;
-pub use moves::{MoveOutcome, MoveRecord, MoveUnderWay};
+pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
 pub(crate) use room::{Founding, Pending, Room, Stranded};
 

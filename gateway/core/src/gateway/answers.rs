@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::judge::{Count, Newcomer};
-use crate::ladder::Look;
 use crate::policy::{
     About, Asked, Batch, Beside, Part, Parts, Subject, mismatched, reasons_given, turns_away,
     was_taken,
 };
-use crate::quality::Replans;
+use crate::quality::{Look, Replans};
 use crate::rollout::unit;
 use crate::rooms::{Room, Rooms};
 use crate::sessions::{Phase, Sessions};

@@ -419,28 +419,28 @@ impl Gateway {
     }
 
     /// The session is gone.
-    pub(super) fn leave_judges(&mut self, session: &Session) {
+    pub(super) fn leave_judges(&mut self, session: SessionId, scenario: &str) {
         if self.judged == 0 {
             return;
         }
-        let Some(scenario) = self.settings.scenarios.get(&session.wanted.scenario) else {
+        let Some(scenario) = self.settings.scenarios.get(scenario) else {
             return;
         };
         for policy in [Hook::Admission, Hook::Degradation].map(|hook| scenario.policy(hook)) {
-            self.leave_judge_of(&policy, session.id.0);
+            self.leave_judge_of(&policy, session.0);
         }
     }
 
     /// The room is gone.
-    pub(super) fn leave_judge(&mut self, room: &Room) {
+    pub(super) fn leave_judge(&mut self, room: RoomId, scenario: &str) {
         if self.judged == 0 {
             return;
         }
-        let Some(scenario) = self.settings.scenarios.get(&room.scenario) else {
+        let Some(scenario) = self.settings.scenarios.get(scenario) else {
             return;
         };
         for policy in [Hook::Routing, Hook::Scenario].map(|hook| scenario.policy(hook)) {
-            self.leave_judge_of(&policy, room.id.0);
+            self.leave_judge_of(&policy, room.0);
         }
     }
 

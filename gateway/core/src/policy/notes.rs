@@ -249,48 +249,4 @@ fn word_for(reasons: &[(u32, Arc<str>)], reason: u32) -> Arc<str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_has_its_word_wherever_it_stands_among_the_others() {
-        let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
-        let reasons = reasons.map(|(number, name): (u32, &str)| (number, Arc::<str>::from(name)));
-        let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| word_for(&reasons, reason));
-        assert_eq!(
-            words.each_ref().map(|word| &**word),
-            ["near", "2", "far", "last", "65536", "jitter"]
-        );
-        assert_eq!(&*word_for(&[], 1), "1");
-    }
-
-    #[test]
-    fn what_was_said_is_kept_of_so_many_and_the_first_gives_way() {
-        let now = Instant::now();
-        let by = Arc::new(Decider::Native);
-        let of = |session| Subject::Session(SessionId(session));
-        let say = |noted: &mut Noted, session| {
-            let (by, outcome, notes) = (Arc::clone(&by), Outcome::Kept, Box::default());
-            let saying = Saying { by, reason: None, outcome, at: now, notes };
-            noted.say((of(session), Hook::Degradation), saying);
-        };
-        let mut noted = Noted::default();
-        let most = SAID_MAX as u64;
-        for session in 0..most {
-            say(&mut noted, session);
-        }
-        say(&mut noted, 5);
-        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-        assert_eq!(noted.said(&[of(0)], now).len(), 1, "there is room for all");
-        say(&mut noted, most);
-        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-        assert!(noted.said(&[of(0)], now).is_empty());
-        // Those that left have their place until it comes to them.
-        noted.forget(of(1));
-        say(&mut noted, most + 1);
-        say(&mut noted, most + 2);
-        assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-        assert!(noted.said(&[of(2)], now).is_empty());
-        assert_eq!(noted.said(&[of(3), of(most + 2)], now).len(), 2);
-    }
-}
+mod tests;

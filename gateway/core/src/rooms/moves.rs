@@ -7,41 +7,9 @@ use std::time::Instant;
 use super::{Pending, Router};
 use crate::effects::Notice;
 use crate::sessions::{Leg, Phase};
-use crate::{Cause, Decider, Event, Guard, Hop, Impossible, NodeId, Output, RoomId, SessionId};
-
-/// What became of a move.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum MoveOutcome {
-    /// The room is there.
-    Done,
-    /// No hop was left; the core looks for one.
-    Stranded,
-    /// Another move took its place.
-    Superseded,
-    /// Where it was to go died before it was there.
-    TargetLost,
-    /// Where it was to go did not open its sessions.
-    NotOpened,
-    /// The room had moved too often within a minute.
-    Damped,
-    /// The room ended.
-    Closed,
-}
-
-impl MoveOutcome {
-    /// The word in metrics and records: `target-lost`.
-    pub fn name(self) -> &'static str {
-        match self {
-            MoveOutcome::Done => "done",
-            MoveOutcome::Stranded => "stranded",
-            MoveOutcome::Superseded => "superseded",
-            MoveOutcome::TargetLost => "target-lost",
-            MoveOutcome::NotOpened => "not-opened",
-            MoveOutcome::Damped => "damped",
-            MoveOutcome::Closed => "closed",
-        }
-    }
-}
+use crate::{
+    Cause, Decider, Event, Guard, Hop, Impossible, MoveOutcome, NodeId, Output, RoomId, SessionId,
+};
 
 /// A move of a room, as it is on record.
 #[derive(Clone, PartialEq, Debug)]

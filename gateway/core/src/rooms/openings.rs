@@ -289,7 +289,8 @@ impl Router<'_> {
         if session.track.as_ref().is_some_and(|track| track.sends()) {
             self.forget_heard(room);
         }
-        self.effects.notice(Notice::Ended(session));
+        let scenario = Arc::clone(&session.wanted.scenario);
+        self.effects.notice(Notice::Ended { session: id, room, scenario });
     }
 
     /// A sender is gone: the sessions that heard it have no reason to hear anything more.
@@ -327,7 +328,7 @@ impl Router<'_> {
             self.capacity.ledger_mut().release(room.holding);
             self.effects.cancel(&Timer::RoomDue(id));
             self.effects.cancel(&Timer::LeavingEnds(id));
-            self.effects.notice(Notice::Dissolved(room));
+            self.effects.notice(Notice::Dissolved { room: id, scenario: room.scenario });
         }
     }
 

@@ -1,0 +1,52 @@
+use super::*;
+use crate::Measures;
+
+fn tick(ids: &[u64]) -> Question {
+    let row = |&id: &u64| SessionRow {
+        row: Row { id, measures: Measures::default() },
+        room: RoomId(id),
+        scenario: "call".into(),
+        labels: [].into(),
+        state: None,
+    };
+    Question::Tick { sessions: ids.iter().map(row).collect(), memo: None }
+}
+
+fn answered(rows: &[u32], apart: Apart) -> Answered {
+    let state = State { plugin: "test".into(), schema: 1, bytes: Box::new([7]) };
+    let action = |&row: &u32| Action { row, op: 1, arg: 9, reason: 0 };
+    Answered {
+        answer: Answer::Actions {
+            actions: rows.iter().map(action).collect(),
+            states: rows.iter().map(|row| (*row, state.clone())).collect(),
+            memo: None,
+        },
+        revision: "5f0c".into(),
+        notes: rows.iter().map(|&row| Note { row, key: "why".into(), value: 1 }).collect(),
+        took: std::time::Duration::ZERO,
+        apart: Some(Box::new(apart)),
+        reasons: [].into(),
+        ungranted: 0,
+    }
+}
+
+#[test]
+fn rows_are_renumbered_without_left_out() {
+    let poisoned = [1, 3].map(|row| Poisoned { row, fault: Fault::OutOfMemory });
+    let known = Apart { poisoned: poisoned.into(), ..Apart::default() };
+    let (question, rest) = answered(&[0, 2, 4], known.clone())
+        .without_the_left_out(&tick(&[10, 11, 12, 13, 14]))
+        .expect("the others were asked about together");
+    assert_eq!(question, tick(&[10, 12, 14]));
+    let whole = answered(&[0, 1, 2], Apart::default());
+    assert_eq!(rest, Answered { apart: None, ..whole });
+    let fault = Some(Fault::Deadline);
+    for parts in [
+        Apart { in_parts: true, ..known.clone() },
+        Apart { unasked: vec![4], ..known.clone() },
+        Apart { fault, ..known },
+    ] {
+        let question = tick(&[10, 11, 12, 13, 14]);
+        assert_eq!(answered(&[0], parts).without_the_left_out(&question), None);
+    }
+}

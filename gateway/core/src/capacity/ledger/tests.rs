@@ -1,0 +1,85 @@
+use super::*;
+
+const A: NodeId = NodeId(0);
+const B: NodeId = NodeId(1);
+const C: NodeId = NodeId(2);
+
+fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
+    Holding { on: Some(on), reserve: Some(reserve), kbps, ..Holding::default() }
+}
+
+#[test]
+fn reservation_is_largest_death_load() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    ledger.hold(holding(A, C, 40));
+    ledger.hold(holding(B, C, 60));
+    assert!(ledger.fits(C, 40), "one death brings 60 at most");
+    assert!(!ledger.fits(C, 41));
+    assert!(ledger.fits_reserve(C, A, 60));
+    assert!(!ledger.fits_reserve(C, A, 61));
+}
+
+#[test]
+fn nodes_on_one_machine_share_capacity() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    ledger.is_one_machine([A, B]);
+    let on = |node, kbps| Holding { on: Some(node), kbps, ..Holding::default() };
+    ledger.hold(on(A, 60));
+    let fit = |ledger: &Ledger| (ledger.fits(B, 40), ledger.fits(B, 41), ledger.fits(C, 100));
+    assert_eq!(fit(&ledger), (true, false, true));
+    assert_eq!((ledger.carries(B, 41), ledger.fits_reserve(B, C, 41)), (false, false));
+    assert_eq!([A, B, C].map(|node| ledger.permille(node)), [600, 600, 0]);
+    // Who goes over to the new name takes what he had.
+    ledger.release(on(A, 60));
+    ledger.hold(on(B, 60));
+    assert_eq!(fit(&ledger), (true, false, true));
+    ledger.forget(A);
+    ledger.add(A, 100);
+    assert!(ledger.fits(A, 100), "another machine");
+}
+
+#[test]
+fn released_load_was_held() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    ledger.hold(holding(A, C, 40));
+    assert_eq!(ledger.standbys_of(A), [C]);
+    assert_eq!((ledger.permille(A), ledger.permille(C), ledger.rooms(A)), (400, 400, 1));
+    ledger.release(holding(A, C, 40));
+    assert_eq!(ledger.standbys_of(A), []);
+    assert_eq!((ledger.permille(A), ledger.permille(C), ledger.rooms(A)), (0, 0, 0));
+}
+
+#[test]
+fn load_above_reservation_breaks_it() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    ledger.hold(holding(A, C, 60));
+    ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
+    assert!(ledger.fits(C, 0));
+    ledger.hold(Holding { on: Some(C), kbps: 1, ..Holding::default() });
+    assert!(!ledger.fits(C, 0));
+}
+
+#[test]
+fn hitless_room_counts_at_both_nodes() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let both = Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
+    ledger.hold(both);
+    assert_eq!([A, B, C].map(|node| ledger.permille(node)), [400, 400, 0]);
+    assert_eq!((ledger.rooms(A), ledger.rooms(B)), (1, 0), "it stands on one");
+    ledger.release(both);
+    assert_eq!([A, B].map(|node| ledger.permille(node)), [0, 0]);
+}
+
+#[test]
+fn moving_room_counts_at_both_ends() {
+    let mut ledger = Ledger::new(vec![100, 100, 100]);
+    let going = Holding { heading: Some(C), ..holding(A, C, 40) };
+    ledger.hold(going);
+    assert_eq!((ledger.permille(A), ledger.permille(C)), (400, 400));
+    assert_eq!((ledger.rooms(A), ledger.rooms(C)), (1, 0));
+    ledger.release(going);
+    assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 0));
+    let stranded = Holding { on: None, reserve: None, ..going };
+    ledger.hold(stranded);
+    assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 400));
+}

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{Grant, Incarnation, Mode, NodeId, Route};
+
+const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
+
+fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
+    let (cell, hops) = (RouteCell::default(), vec![(hop, Grant::Admitted)]);
+    cell.publish(Route { version: 1, mode: Mode::Hot, hops, leaving, lead: Duration::ZERO });
+    cell
+}
+
+#[test]
+fn hitless_hops_carry_until_one_dies() {
+    let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
+    let hops = vec![(OLD, Grant::Admitted), (NEW, Grant::Admitted)];
+    let (cell, lead) = (RouteCell::default(), Duration::ZERO);
+    cell.publish(Route { version: 1, mode: Mode::Hitless, hops, leaving: None, lead });
+    let back = |from| to_client(from, Some(111), &plan, &cell, &board, now);
+    assert_eq!(to_node(&cell, &board), Verdict::Both([OLD, NEW]));
+    assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
+    let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
+    assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
+    board.condemn(OLD.node, Instant::now());
+    assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
+    assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
+    assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
+}
+
+#[test]
+fn packet_of_left_hop_never_reaches_client() {
+    let verdict =
+        to_client(OLD, Some(111), &Plan::default(), &on(NEW, None), &Board::new(2), Instant::now());
+    assert_eq!(verdict, Verdict::Drop(Reason::StaleHop));
+}
+
+#[test]
+fn planned_move_lets_old_hop_finish() {
+    let now = Instant::now();
+    let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
+    let board = Board::new(2);
+    let at = |ms| {
+        to_client(OLD, Some(111), &Plan::default(), &route, &board, now + Duration::from_millis(ms))
+    };
+    assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
+    assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
+    board.condemn(OLD.node, Instant::now());
+    assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
+}
+
+#[test]
+fn shed_packets_are_dropped_others_pass() {
+    let plan = Plan { shed: 1 << 96, ..Plan::default() };
+    let (route, board) = (on(NEW, None), Board::new(2));
+    let with = |payload| to_client(NEW, payload, &plan, &route, &board, Instant::now());
+    assert_eq!(with(Some(96)), Verdict::Drop(Reason::Shed));
+    assert!(matches!(with(Some(111)), Verdict::Pass { .. }));
+    assert!(matches!(with(None), Verdict::Pass { .. }));
+}
+
+#[test]
+fn every_reason_counts_in_its_own_place() {
+    for (place, reason) in Reason::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, place);
+    }
+}

@@ -1,0 +1,73 @@
+//! The plan of a session: caps on its rate, and payload types that are not sent to it.
+
+use crate::{Kind, Media, Op};
+
+/// What an accepted decision became for one session.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Plan {
+    /// Cap on its rate, kbit/s; 0: none.
+    pub cap_kbps: u32,
+    /// The cap of the other one in a room of two, who hears nobody else: what it sends is held to that as well. 0: none.
+    pub peer_cap_kbps: u32,
+    /// Payload types that are not sent to it, by bit.
+    pub shed: u128,
+}
+
+impl Plan {
+    /// Whether packets of this payload type are dropped on the way to the session.
+    pub fn sheds(&self, payload_type: u8) -> bool {
+        self.shed >> (payload_type & 0x7f) & 1 == 1
+    }
+
+    /// What it may send, kbit/s: the lower of both caps; 0: as much as it likes.
+    pub fn send_cap_kbps(&self) -> u32 {
+        match (self.cap_kbps, self.peer_cap_kbps) {
+            (0, cap) | (cap, 0) => cap,
+            (own, peer) => own.min(peer),
+        }
+    }
+
+    /// How far down the ladder it is: a cap is one rung, voice only another; 0 is undegraded.
+    pub fn rung(&self) -> u8 {
+        u8::from(self.cap_kbps > 0) + u8::from(self.shed != 0)
+    }
+
+    /// The plan after an action, or `None` where its argument is out of bounds.
+    ///
+    /// A cap lies within `bounds` (kbit/s) or is 0 to lift it; voice only is 1 or 0.
+    #[must_use]
+    pub fn after(&self, op: Op, arg: u64, media: &Media, bounds: Bounds) -> Option<Plan> {
+        match op {
+            Op::Cap => {
+                let cap_kbps = u32::try_from(arg).ok()?;
+                let fits =
+                    cap_kbps == 0 || (bounds.floor_kbps..=bounds.ceiling_kbps).contains(&cap_kbps);
+                fits.then_some(Plan { cap_kbps, ..*self })
+            }
+            Op::VoiceOnly => match arg {
+                0 => Some(Plan { shed: 0, ..*self }),
+                1 => Some(Plan { shed: video_payload_types(media), ..*self }),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Within which a scenario lets policies cap its sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Lowest cap, kbit/s.
+    pub floor_kbps: u32,
+    /// Highest rate, kbit/s.
+    pub ceiling_kbps: u32,
+}
+
+/// Every payload type of every video stream, by bit.
+fn video_payload_types(media: &Media) -> u128 {
+    media
+        .streams
+        .iter()
+        .filter(|stream| stream.kind == Kind::Video)
+        .flat_map(|stream| &stream.payload_types)
+        .fold(0, |bits, payload| bits | 1 << (payload.number & 0x7f))
+}

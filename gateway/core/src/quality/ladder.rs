@@ -1,0 +1,90 @@
+//! The native ladder: rungs of a session whose degradation policy fails.
+
+use std::time::{Duration, Instant};
+
+use crate::{Bounds, Op, Plan};
+
+/// The native ladder goes down where so much is lost, ppm: 5 %, where speech begins to suffer.
+const DOWN_AT_PPM: u32 = 50_000;
+
+/// It climbs where no more than this is lost, ppm. What lies between changes nothing, so that one who is helped by a rung
+/// stays on it.
+const UP_BELOW_PPM: u32 = 20_000;
+
+/// Between two rungs down: a cap is obeyed, and what is lost then is measured, within it.
+const DOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Calm before a rung up, each time: a climb that was too early costs as much as it gains.
+const UP_AFTER: Duration = Duration::from_secs(10);
+
+/// What the native ladder looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) plan: Plan,
+    /// The worse of both directions; `None`: nobody measured it.
+    pub(crate) loss_ppm: Option<u32>,
+    pub(crate) bounds: Bounds,
+    /// Whether a cap would hold anybody down.
+    pub(crate) caps: bool,
+    /// Whether it has video to do without.
+    pub(crate) video: bool,
+}
+
+/// A session on the native ladder: it loses half of its rate with each rung down to the floor, then its video; and gets
+/// them back the other way round, slowly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Climb {
+    /// No rung down before.
+    down_from: Instant,
+    /// Since when little is lost, and nothing changed.
+    calm_since: Option<Instant>,
+}
+
+impl Climb {
+    pub(crate) fn begin(now: Instant) -> Climb {
+        Climb { down_from: now, calm_since: None }
+    }
+
+    /// What to do now, if anything.
+    pub(crate) fn step(&mut self, look: Look, now: Instant) -> Option<(Op, u64)> {
+        let loss_ppm = look.loss_ppm?;
+        if loss_ppm > UP_BELOW_PPM {
+            self.calm_since = None;
+            if loss_ppm < DOWN_AT_PPM || now < self.down_from {
+                return None;
+            }
+            self.down_from = now + DOWN_EVERY;
+            return look.down();
+        }
+        let calm_since = *self.calm_since.get_or_insert(now);
+        if now.saturating_duration_since(calm_since) < UP_AFTER {
+            return None;
+        }
+        self.calm_since = Some(now);
+        look.up()
+    }
+}
+
+impl Look {
+    fn down(self) -> Option<(Op, u64)> {
+        let Bounds { floor_kbps, ceiling_kbps } = self.bounds;
+        let from = if self.plan.cap_kbps == 0 { ceiling_kbps } else { self.plan.cap_kbps };
+        let to = (from / 2).max(floor_kbps);
+        if self.caps && to < from {
+            return Some((Op::Cap, u64::from(to)));
+        }
+        (self.video && self.plan.shed == 0).then_some((Op::VoiceOnly, 1))
+    }
+
+    fn up(self) -> Option<(Op, u64)> {
+        if self.plan.shed != 0 {
+            return Some((Op::VoiceOnly, 0));
+        }
+        let to = u64::from(self.plan.cap_kbps) * 2;
+        let lifted = if to >= u64::from(self.bounds.ceiling_kbps) { 0 } else { to };
+        (self.plan.cap_kbps > 0).then_some((Op::Cap, lifted))
+    }
+}
+
+#[cfg(test)]
+mod tests;

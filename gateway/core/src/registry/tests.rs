@@ -1,0 +1,20 @@
+use super::*;
+
+#[test]
+fn a_number_is_known_if_the_registry_has_it() {
+    assert_eq!(Metric::from_number(1), Some(Metric::LossUp));
+    assert_eq!(Metric::from_number(16), None);
+    assert_eq!(Op::from_number(2), Some(Op::VoiceOnly));
+    assert_eq!(Op::from_number(0), None);
+    assert_eq!(CommonReason::from_number(65_537), Some(CommonReason::Loss));
+    assert_eq!(CommonReason::from_number(1), None, "that is the plugin's own");
+    assert_eq!(Param::from_key("spares"), Some(Param::Spares));
+    assert_eq!(Param::from_key("Spares"), None);
+}
+
+#[test]
+fn parameter_is_clamped_to_bounds() {
+    let spares = [0, 1, 3, 4].map(|value| Param::Spares.within(value));
+    assert_eq!(spares, [1, 1, 3, 3]);
+    assert_eq!(Param::BitrateFloor.within(-1), -1, "the scenario's text bounds it");
+}
