@@ -16,8 +16,8 @@ use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, Handle, Homes, Names, QuicListener, REQUESTS_MAX, Request, Told,
-    WorkerLine,
+    self, Drivers, EVENTS_MAX, Handle, Names, QuicListener, REQUESTS_MAX, Request, SessionRegistry,
+    Told, WorkerLine,
 };
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
@@ -250,7 +250,7 @@ fn assemble(
         lines.push(WorkerLine { commands: commands_in, waker, stats });
     }
 
-    let homes = Homes::new(
+    let registry = SessionRegistry::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
             address: advertised_quic(settings, quic.address),
@@ -265,7 +265,7 @@ fn assemble(
     let parts = control::Parts {
         gateway,
         workers: lines,
-        homes,
+        registry,
         drivers: Drivers::new(towards),
         equipment,
         posts: posts(settings),

@@ -56,8 +56,8 @@ impl Control {
         let has_agent = self.agents[place].is_some();
         let prober = self.probers[place].as_ref();
         let speaks = prober.is_some_and(Prober::takes_orders);
-        let heeded = Heeded::of(beside, has_agent, speaks);
-        if heeded.process {
+        let scope = ReportScope::of(beside, has_agent, speaks);
+        if scope.process {
             let word = match load.state {
                 State::Serving => AgentWord::Serving,
                 State::Draining => AgentWord::Draining,
@@ -66,7 +66,7 @@ impl Control {
             self.gateway.handle_agent_word(node, word, at);
             self.gateway.handle_load(node, load.permille, at);
         }
-        if heeded.sessions {
+        if scope.sessions {
             let willing = load.state == State::Serving && load.permille < 1_000;
             self.gateway.handle_willing(node, willing, at);
         }
@@ -75,17 +75,17 @@ impl Control {
 
 /// The parts of a report that count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Heeded {
+struct ReportScope {
     /// Process state and load.
     process: bool,
     /// Whether the node takes sessions.
     sessions: bool,
 }
 
-impl Heeded {
+impl ReportScope {
     /// The parts of a report from the agent `beside` a node, or from the node itself.
-    fn of(beside: bool, has_agent: bool, speaks: bool) -> Heeded {
-        Heeded { process: beside == has_agent, sessions: !beside || !speaks }
+    fn of(beside: bool, has_agent: bool, speaks: bool) -> ReportScope {
+        ReportScope { process: beside == has_agent, sessions: !beside || !speaks }
     }
 }
 
@@ -95,13 +95,13 @@ mod tests {
 
     #[test]
     fn agent_decides_on_process_and_node_on_sessions() {
-        let heeded = |beside, has_agent, speaks| {
-            let Heeded { process, sessions } = Heeded::of(beside, has_agent, speaks);
+        let scope = |beside, has_agent, speaks| {
+            let ReportScope { process, sessions } = ReportScope::of(beside, has_agent, speaks);
             (process, sessions)
         };
-        assert_eq!(heeded(true, true, true), (true, false));
-        assert_eq!(heeded(false, true, true), (false, true));
-        assert_eq!(heeded(true, true, false), (true, true), "the node does not report");
-        assert_eq!(heeded(false, false, true), (true, true), "no agent");
+        assert_eq!(scope(true, true, true), (true, false));
+        assert_eq!(scope(false, true, true), (false, true));
+        assert_eq!(scope(true, true, false), (true, true), "the node does not report");
+        assert_eq!(scope(false, false, true), (true, true), "no agent");
     }
 }

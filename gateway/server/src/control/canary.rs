@@ -18,7 +18,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use super::prober::{Hearsay, Listens, Probed, Task, Tells, connect_in_time, connected, fill};
+use super::prober::{
+    ProbeEvent, ProbeSender, Probed, Subscription, Task, connect_in_time, connected, fill,
+};
 
 /// Packets per opening.
 const OPENED_EVERY: u64 = 5;
@@ -63,7 +65,7 @@ impl Openings {
 /// Canary sessions of one node.
 pub(crate) struct Canary {
     _reading: Task,
-    _listens: Listens,
+    _listens: Subscription,
     secret: Secret,
     names: Names,
     openings: Rc<Openings>,
@@ -76,7 +78,7 @@ impl Canary {
     pub(crate) fn start(
         node: NodeId,
         (address, secret): (SocketAddr, Secret),
-        told: mpsc::Sender<Hearsay>,
+        told: mpsc::Sender<ProbeEvent>,
         draw: &mut dyn FnMut() -> u64,
     ) -> Canary {
         let tags = [Tag(draw()), Tag(draw())];
@@ -84,15 +86,15 @@ impl Canary {
         let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
         let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
         fill(&socket, node, connected(address));
-        let listens = Listens::default();
-        let tells = listens.tells(told);
+        let subscription = Subscription::default();
+        let tells = subscription.sender(told);
         let reading = Rc::clone(&socket);
         let task = Task::spawn(async move {
             let socket = connect_in_time(&reading, node, || connected(address)).await;
             reader.listen(socket, &tells).await;
         });
         let sent = Cell::new(0);
-        Canary { _reading: task, _listens: listens, secret, names, openings, socket, sent }
+        Canary { _reading: task, _listens: subscription, secret, names, openings, socket, sent }
     }
 
     /// Sends a packet from one session to the other. If it cannot be sent it is missing, and probes tell why.
@@ -140,7 +142,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn listen(&self, socket: &UdpSocket, told: &Tells) {
+    async fn listen(&self, socket: &UdpSocket, told: &ProbeSender) {
         let mut buffer = [0; 2_048];
         loop {
             // The prober sees a closed port too.

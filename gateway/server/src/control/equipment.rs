@@ -75,7 +75,7 @@ impl Control {
     /// Releases the resources of a removed node.
     pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
         self.drivers.put(id, None);
-        self.starter.release(id);
+        self.start_hooks.release(id);
         set(&mut self.probers, id, None);
         set(&mut self.lines, id, None);
         set(&mut self.agents, id, None);

@@ -35,11 +35,11 @@ impl Closings {
     }
 
     /// The final report may be lost when many sessions end at once; then the last summary's totals are used.
-    fn unheard(&mut self, now: Instant) -> Vec<(Event, Totals)> {
-        let unheard = |_: &SessionId, closing: &mut Closing| {
+    fn late(&mut self, now: Instant) -> Vec<(Event, Totals)> {
+        let late = |_: &SessionId, closing: &mut Closing| {
             now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
         };
-        let late = self.0.extract_if(.., unheard);
+        let late = self.0.extract_if(.., late);
         late.map(|(_, closing)| (closing.event, closing.totals)).collect()
     }
 
@@ -52,13 +52,13 @@ impl Control {
     /// Sends an event. The event of a session's end waits for its final totals.
     pub(super) fn tell_or_hold(&mut self, event: Event) {
         match event {
-            Event::Closed { session, reason, .. } => match self.homes.get(session) {
+            Event::Closed { session, reason, .. } => match self.registry.get(session) {
                 // Its worker has removed it and reports no more.
-                Some(resident) if reason == CloseReason::Panicked => {
-                    self.tell(event, Some(resident.totals()));
+                Some(entry) if reason == CloseReason::Panicked => {
+                    self.tell(event, Some(entry.totals()));
                 }
-                Some(resident) => {
-                    self.closing.hold(session, event, resident.totals(), Instant::now());
+                Some(entry) => {
+                    self.closing.hold(session, event, entry.totals(), Instant::now());
                 }
                 None => self.tell(event, None),
             },
@@ -67,7 +67,7 @@ impl Control {
     }
 
     pub(super) fn tell_of_unheard(&mut self, now: Instant) {
-        for (event, totals) in self.closing.unheard(now) {
+        for (event, totals) in self.closing.late(now) {
             self.tell(event, Some(totals));
         }
     }
@@ -75,20 +75,20 @@ impl Control {
     pub(super) fn tell(&self, event: Event, totals: Option<Totals>) {
         let (event, caller) = match event {
             Event::Opened { session, .. } => {
-                let offer = self.homes.get(session).map(|resident| resident.offer);
+                let offer = self.registry.get(session).map(|entry| entry.offer);
                 let pending = offer.and_then(|offer| self.offers.get(&offer));
                 let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
                 (Happened::Core(event), caller)
             }
             Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
                 Some(pending) => {
-                    let homeless = pending.homeless.map(|homeless| Happened::TurnedAway {
+                    let admit_error = pending.admit_error.map(|admit_error| Happened::TurnedAway {
                         scenario: scenario.clone(),
-                        reason: homeless.name(),
+                        reason: admit_error.name(),
                         session,
                     });
                     let caller = Caller::of(&pending.wanted, pending.arrived);
-                    (homeless.unwrap_or(Happened::Core(event)), Some(caller))
+                    (admit_error.unwrap_or(Happened::Core(event)), Some(caller))
                 }
                 None => (Happened::Core(event), None),
             },
@@ -114,7 +114,7 @@ impl Control {
 
     /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.
     pub(super) fn tell_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
-        let offer = self.homes.get(session).map(|resident| resident.offer);
+        let offer = self.registry.get(session).map(|entry| entry.offer);
         if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
             pending.not_opened = Some((node, reason.clone()));
         }
@@ -147,8 +147,8 @@ mod tests {
         closings.hold(SessionId(1), closed(1), totals, now);
         closings.hold(SessionId(2), closed(2), totals, now);
         assert_eq!(closings.take(SessionId(2)), Some((closed(2), totals)), "its worker reported");
-        assert!(closings.unheard(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
-        assert_eq!(closings.unheard(now + TOTALS_WITHIN), [(closed(1), totals)]);
+        assert!(closings.late(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
+        assert_eq!(closings.late(now + TOTALS_WITHIN), [(closed(1), totals)]);
         assert!(closings.is_empty());
     }
 }

@@ -19,9 +19,9 @@ const KNOCKS_MAX: usize = 4_096;
 
 /// Sources that are ignored, and until when.
 #[derive(Default, Debug)]
-pub(super) struct Knocks(BTreeMap<(u8, SocketAddr), Instant>);
+pub(super) struct FirstPackets(BTreeMap<(u8, SocketAddr), Instant>);
 
-impl Knocks {
+impl FirstPackets {
     /// Whether this source is not being handled already.
     pub(super) fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
         if self.0.len() >= KNOCKS_MAX {
@@ -36,7 +36,13 @@ impl Knocks {
     }
 
     /// Its session was opened or refused.
-    pub(super) fn settled(&mut self, listener: u8, source: SocketAddr, opened: bool, now: Instant) {
+    pub(super) fn finished(
+        &mut self,
+        listener: u8,
+        source: SocketAddr,
+        opened: bool,
+        now: Instant,
+    ) {
         if opened {
             self.0.remove(&(listener, source));
         } else {
@@ -83,23 +89,23 @@ mod tests {
     fn refused_source_may_try_again_after_a_second() {
         let now = Instant::now();
         let source: SocketAddr = "10.0.0.1:4000".parse().unwrap();
-        let mut knocks = Knocks::default();
-        assert!(knocks.is_new(0, source, now));
-        assert!(!knocks.is_new(0, source, now));
-        assert!(knocks.is_new(1, source, now), "another listener");
-        knocks.settled(0, source, false, now);
-        assert!(!knocks.is_new(0, source, now + Duration::from_millis(999)));
-        assert!(knocks.is_new(0, source, now + Duration::from_millis(1_000)));
+        let mut first_packets = FirstPackets::default();
+        assert!(first_packets.is_new(0, source, now));
+        assert!(!first_packets.is_new(0, source, now));
+        assert!(first_packets.is_new(1, source, now), "another listener");
+        first_packets.finished(0, source, false, now);
+        assert!(!first_packets.is_new(0, source, now + Duration::from_millis(999)));
+        assert!(first_packets.is_new(0, source, now + Duration::from_millis(1_000)));
     }
 
     #[test]
     fn remembered_sources_are_bounded() {
         let now = Instant::now();
-        let mut knocks = Knocks::default();
+        let mut first_packets = FirstPackets::default();
         let new = (0..5_000_u16)
-            .filter(|port| knocks.is_new(0, ([10, 0, 0, 1], *port).into(), now))
+            .filter(|port| first_packets.is_new(0, ([10, 0, 0, 1], *port).into(), now))
             .count();
         assert_eq!(new, KNOCKS_MAX);
-        assert!(knocks.is_new(0, ([10, 0, 0, 2], 1).into(), now + AGAIN_AFTER));
+        assert!(first_packets.is_new(0, ([10, 0, 0, 2], 1).into(), now + AGAIN_AFTER));
     }
 }

@@ -84,7 +84,7 @@ impl Control {
     }
 
     /// Releases a few waiting offers: all at once would exceed the policies' time budget and be decided natively.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release_some(&mut self) {
         for _ in 0..LET_GO_AT_ONCE {
             let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)
             else {

@@ -12,13 +12,13 @@ const KINDS_MAX: usize = 32;
 
 /// Recent values by sort.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(super) struct Interner {
     scenarios: Kinds<Arc<str>>,
     labels: Kinds<Labels>,
     media: Kinds<Arc<Media>>,
 }
 
-impl Shelf {
+impl Interner {
     /// Replaces parts of the request by equal ones that are kept.
     pub(super) fn share(&mut self, wanted: Wanted) -> Wanted {
         Wanted {

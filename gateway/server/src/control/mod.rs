@@ -44,6 +44,6 @@ pub use operations::{Operation, Place};
 pub use orders::Order;
 pub use prober::Unbelieved;
 pub(crate) use prober::{Way as ProbeWay, connected};
-pub(crate) use registry::{Family, Homes, QuicListener, UdpListener};
+pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub(crate) use thread::{Parts, WorkerLine, run};
 pub use walking::{Verb, Wish};

@@ -94,11 +94,11 @@ impl Costs {
 
 impl Control {
     pub(super) fn note_carried(&mut self, session: SessionId, totals: Totals) {
-        let Some(resident) = self.homes.get_mut(session) else {
+        let Some(entry) = self.registry.get_mut(session) else {
             return;
         };
-        let before = resident.totals();
-        resident.note_totals(totals);
+        let before = entry.totals();
+        entry.note_totals(totals);
         if let Some((mode, legs)) = self.gateway.mode_of(session) {
             self.costs.carried(mode, legs, &before, &totals);
         }

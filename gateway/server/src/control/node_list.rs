@@ -230,13 +230,13 @@ impl Control {
         }
         let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
         if let Some(family) = run::port_leg(node).filter(|_| is_new)
-            && !self.homes.port_legs.is_some_and(|open| open.serves(family))
+            && !self.registry.port_legs.is_some_and(|open| open.serves(family))
         {
             return unfit(
                 "sessions that stand have no ports of their own towards it, since no node like it was there when the gateway began; it waits for a restart",
             );
         }
-        if run::wants_briefs(node) && !self.homes.briefs {
+        if run::wants_briefs(node) && !self.registry.briefs {
             return unfit(
                 "its driver wants to be told what sessions are, which was not kept, since no node like it was there when the gateway began; it waits for a restart",
             );
@@ -341,7 +341,7 @@ impl Control {
         if self.poster.is_none() {
             match Poster::start() {
                 Ok(poster) => {
-                    self.starter.post_by(poster.clone());
+                    self.start_hooks.post_by(poster.clone());
                     self.poster = Some(poster);
                 }
                 Err(error) => tracing::error!(%error, "no thread for webhooks"),

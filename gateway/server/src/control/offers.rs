@@ -8,7 +8,7 @@ use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused
 use tokio::sync::oneshot;
 
 use super::messages::{Failed, Opened, Reached, Wanted};
-use super::registry::Homeless;
+use super::registry::AdmitError;
 use super::thread::Control;
 
 /// An offer without a reply yet.
@@ -17,7 +17,7 @@ pub(super) struct Pending {
     pub(super) arrived: Instant,
     /// The answer to the client, once the session is registered.
     pub(super) reached: Option<Reached>,
-    pub(super) homeless: Option<Homeless>,
+    pub(super) admit_error: Option<AdmitError>,
     /// The last node that did not open it, with its reason.
     pub(super) not_opened: Option<(NodeId, Box<str>)>,
     pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
@@ -25,15 +25,17 @@ pub(super) struct Pending {
 
 impl Control {
     /// RTP from an unknown source came to an open listener: offers a session, once.
-    pub(super) fn knock(
+    pub(super) fn offer_first_packet(
         &mut self,
         listener: u8,
         source: SocketAddr,
         payload_type: u8,
         now: Instant,
     ) {
-        let scenario = self.homes.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
-        let Some(scenario) = scenario.filter(|_| self.knocks.is_new(listener, source, now)) else {
+        let scenario =
+            self.registry.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
+        let Some(scenario) = scenario.filter(|_| self.first_packets.is_new(listener, source, now))
+        else {
             return;
         };
         let wanted = super::first_packets::wanted(scenario, listener, source, payload_type);
@@ -51,9 +53,9 @@ impl Control {
                 let _ = reply.send(Err(failed));
             }
         };
-        if let Err(homeless) = self.homes.admits(&wanted.ingress) {
-            self.tell_turned_away(&wanted, homeless.name(), now);
-            return refuse(reply, failed(homeless));
+        if let Err(admit_error) = self.registry.admits(&wanted.ingress) {
+            self.tell_turned_away(&wanted, admit_error.name(), now);
+            return refuse(reply, failed(admit_error));
         }
         let mut nodes = Vec::new();
         for (name, address) in &mut wanted.nodes {
@@ -75,7 +77,7 @@ impl Control {
             let nodes = [name(one), name(other)];
             return refuse(reply, Failed::SharedNodeAddress { nodes, address });
         }
-        let wanted = self.shelf.share(wanted);
+        let wanted = self.interner.share(wanted);
         let id = OfferId(self.next_offer);
         self.next_offer += 1;
         let offer = Offer {
@@ -90,7 +92,7 @@ impl Control {
             wanted,
             arrived: now,
             reached: None,
-            homeless: None,
+            admit_error: None,
             not_opened: None,
             reply,
         };
@@ -102,7 +104,7 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, arrived: _, reached, homeless, not_opened, reply } = pending;
+        let Pending { wanted, arrived: _, reached, admit_error, not_opened, reply } = pending;
         let answer = match result {
             Ok(accepted) => match reached {
                 Some(ingress) => Ok(Opened {
@@ -115,8 +117,8 @@ impl Control {
                 }),
                 None => Err(Failed::Unavailable),
             },
-            Err(refused) => Err(match (homeless, not_opened, &refused) {
-                (Some(homeless), ..) => failed(homeless),
+            Err(refused) => Err(match (admit_error, not_opened, &refused) {
+                (Some(admit_error), ..) => failed(admit_error),
                 (None, Some((node, reason)), Refused::NotOpened { node: by, .. })
                     if node == *by =>
                 {
@@ -137,17 +139,17 @@ impl Control {
             }
             None => {
                 if let Ingress::Udp(Identity::Open { address, listener }) = wanted.ingress {
-                    self.knocks.settled(listener, address, answer.is_ok(), Instant::now());
+                    self.first_packets.finished(listener, address, answer.is_ok(), Instant::now());
                 }
             }
         }
     }
 }
 
-fn failed(homeless: Homeless) -> Failed {
-    match homeless {
-        Homeless::NoListener => Failed::NoListener,
-        Homeless::AddressTaken(address) => Failed::AddressTaken(address),
-        Homeless::NoResources => Failed::Unavailable,
+fn failed(admit_error: AdmitError) -> Failed {
+    match admit_error {
+        AdmitError::NoListener => Failed::NoListener,
+        AdmitError::AddressTaken(address) => Failed::AddressTaken(address),
+        AdmitError::NoResources => Failed::Unavailable,
     }
 }

@@ -12,7 +12,7 @@ use evenkeel_dataplane::worker::{Command, Dscp, Install};
 
 use super::driver::{Act, Clock, Wish};
 use super::equipment::Listed;
-use super::registry::{Homes, Settled};
+use super::registry::{Registered, SessionRegistry};
 use super::thread::{Control, draw, fill};
 use crate::settings::Start;
 use crate::webhook;
@@ -24,7 +24,7 @@ impl Control {
             let clock = Clock::read();
             self.gateway.handle_timeout(clock.now);
             while let Some(output) = self.gateway.poll_output() {
-                self.obey(output, clock);
+                self.execute(output, clock);
             }
             match self.drivers.handle_timeout(clock) {
                 Some(act) => self.act(Some(act)),
@@ -36,7 +36,7 @@ impl Control {
         }
     }
 
-    fn obey(&mut self, output: Output, clock: Clock) {
+    fn execute(&mut self, output: Output, clock: Clock) {
         match output {
             Output::Ask(ask) => {
                 if let Err((id, fault)) = self.policies.ask(ask) {
@@ -47,7 +47,7 @@ impl Control {
                 self.install(session, &offer, route, plan, clock.now);
             }
             Output::Open { session, room, hop } => {
-                match wish((&self.homes, &self.listed), session, room, hop) {
+                match wish((&self.registry, &self.listed), session, room, hop) {
                     Some(wish) => {
                         let random = &self.random;
                         let act = self.drivers.open(&wish, &mut || draw(random), clock);
@@ -59,7 +59,7 @@ impl Control {
             Output::CloseAt { session, hop } => {
                 let act = self.drivers.close(session, hop, clock);
                 self.act(act);
-                if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
+                if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
                     self.command(home.worker, Command::Detach { home, hop });
                 }
             }
@@ -84,7 +84,7 @@ impl Control {
                     && let Some(start) = &configured.start
                 {
                     let attempt = draw(&self.random);
-                    self.starter.start(node, &configured.name, start, attempt);
+                    self.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
             Output::Forget { node } => self.forget_node(node),
@@ -106,7 +106,7 @@ impl Control {
 
     /// Ends the node's start hook.
     fn not_started(&mut self, node: NodeId, why: NotStarted) {
-        self.starter.give_up(node);
+        self.start_hooks.give_up(node);
         if let Some(listed) = self.listed(node)
             && let Some(Start { within, .. }) = &listed.start
             && why == NotStarted::Late
@@ -127,9 +127,10 @@ impl Control {
         let pending = self.offers.get_mut(&offer.id);
         let nodes = pending.map(|pending| std::mem::take(&mut pending.wanted.nodes));
         let nodes = nodes.unwrap_or_default();
-        let settled = self.homes.settle(session, offer, nodes, &mut |bytes| fill(random, bytes));
-        match settled {
-            Ok(Settled { home, client, ports, reached }) => {
+        let registered =
+            self.registry.register(session, offer, nodes, &mut |bytes| fill(random, bytes));
+        match registered {
+            Ok(Registered { home, client, ports, reached }) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
                     pending.reached = Some(reached);
                 }
@@ -140,9 +141,9 @@ impl Control {
                     Install { home, session, media, client, route, plan, dscp, ports, seed };
                 self.command(home.worker, Command::Install(Box::new(install)));
             }
-            Err(homeless) => {
+            Err(admit_error) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
-                    pending.homeless = Some(homeless);
+                    pending.admit_error = Some(admit_error);
                 }
                 // The session cannot be reached. The refusal has the reason.
                 let _ = self.gateway.handle_close(session, now);
@@ -223,8 +224,8 @@ impl Control {
     }
 
     fn end(&mut self, session: SessionId, reason: CloseReason) {
-        if let Some(resident) = self.homes.evict(session) {
-            let home = resident.home;
+        if let Some(entry) = self.registry.remove(session) {
+            let home = entry.home;
             self.command(home.worker, Command::Remove { home });
         }
         if reason == CloseReason::NotOpened {
@@ -233,7 +234,7 @@ impl Control {
     }
 
     fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> Command) {
-        if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
+        if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
             self.command(home.worker, command(home));
         }
     }
@@ -247,17 +248,17 @@ impl Control {
 
 /// The driver's request for a registered session.
 fn wish<'a>(
-    (homes, listed): (&'a Homes, &[Option<Listed>]),
+    (registry, listed): (&'a SessionRegistry, &[Option<Listed>]),
     session: SessionId,
     room: RoomId,
     hop: Hop,
 ) -> Option<Wish<'a>> {
-    let resident = homes.get(session)?;
+    let entry = registry.get(session)?;
     let listed = listed.get(hop.node.0 as usize).and_then(Option::as_ref);
-    let address = listed.and_then(|listed| resident.address_at(&listed.node.name));
-    let rtcp_apart = resident.rtcp == RtcpPort::Own;
-    let home = resident.home;
-    let brief = resident.brief.as_deref();
+    let address = listed.and_then(|listed| entry.address_at(&listed.node.name));
+    let rtcp_apart = entry.rtcp == RtcpPort::Own;
+    let home = entry.home;
+    let brief = entry.brief.as_deref();
     Some(Wish { session, home, room, hop, address, rtcp_apart, brief })
 }
 
@@ -294,7 +295,7 @@ mod tests {
             certificate_sha256: [0; 32],
         };
         let flows = Arc::new(Flows::new(16));
-        let mut homes = Homes::new(Vec::new(), Some(quic), flows, None, false, 1);
+        let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1);
         let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
         let media = Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
         let offer = Offer {
@@ -306,10 +307,10 @@ mod tests {
             media: Arc::new(media),
         };
         let nodes = vec![("sfu-1".into(), own)];
-        homes.settle(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
+        registry.register(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
         let address = |listed: &[_], node| {
             let hop = Hop { node: NodeId(node), incarnation: Incarnation(1) };
-            wish((&homes, listed), session, RoomId(1), hop).unwrap().address
+            wish((&registry, listed), session, RoomId(1), hop).unwrap().address
         };
         assert_eq!(address(&[listed("sfu-1", "east")], 0), Some(own));
         let goes_and_comes = [listed("sfu-1", "east"), listed("sfu-1", "west")];

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use pending::{Asked, Token};
-pub(crate) use probe_event::{Hearsay, Listens, Tells};
+pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 use signed::{Answers, Heard, Signed, Who};
 pub(crate) use unbelieved::ToldOf;
 pub use unbelieved::Unbelieved;
@@ -76,7 +76,7 @@ impl Drop for Task {
 /// Probes one node.
 pub(crate) struct Prober {
     _reading: Task,
-    _listens: Listens,
+    _listens: Subscription,
     questions: Rc<Questions>,
     /// Set once a route to the node exists.
     socket: Rc<OnceCell<UdpSocket>>,
@@ -97,19 +97,19 @@ impl Prober {
         node: NodeId,
         way: Way,
         first: u64,
-        told: mpsc::Sender<Hearsay>,
+        told: mpsc::Sender<ProbeEvent>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         fill(&socket, node, connect());
-        let (questions, listens) = (Rc::new(way.questions(first)), Listens::default());
-        let tells = listens.tells(told);
+        let (questions, subscription) = (Rc::new(way.questions(first)), Subscription::default());
+        let tells = subscription.sender(told);
         let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
         let reading = Task::spawn(async move {
             let socket = connect_in_time(&connected, node, connect).await;
             read(socket, node, &asked, &tells).await;
         });
-        Prober { _reading: reading, _listens: listens, questions, socket }
+        Prober { _reading: reading, _listens: subscription, questions, socket }
     }
 
     /// Sends a probe. A probe that cannot be sent counts as unanswered, unless the kernel reports a closed port.
@@ -213,7 +213,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
 }
 
 /// Passes on answers until the receiver is gone.
-async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Tells) {
+async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &ProbeSender) {
     let mut buffer = [0; 512];
     loop {
         let words = match receive_time::receive(socket, &mut buffer).await {

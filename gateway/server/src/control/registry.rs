@@ -52,27 +52,27 @@ pub(crate) struct QuicListener {
 
 /// Why a session was not registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Homeless {
+pub(crate) enum AdmitError {
     NoListener,
     AddressTaken(SocketAddr),
     /// The system gave no socket, or the flow table is full.
     NoResources,
 }
 
-impl Homeless {
+impl AdmitError {
     /// The value in metrics and records: `no-listener`.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Homeless::NoListener => "no-listener",
-            Homeless::AddressTaken(_) => "address-taken",
-            Homeless::NoResources => "no-resources",
+            AdmitError::NoListener => "no-listener",
+            AdmitError::AddressTaken(_) => "address-taken",
+            AdmitError::NoResources => "no-resources",
         }
     }
 }
 
 /// A registered session.
 #[derive(Debug)]
-pub(crate) struct Settled {
+pub(crate) struct Registered {
     pub(crate) home: Home,
     pub(crate) client: Client,
     pub(crate) ports: Option<Box<Ports>>,
@@ -82,7 +82,7 @@ pub(crate) struct Settled {
 
 /// Small, because there is one per session.
 #[derive(Debug)]
-pub(crate) struct Resident {
+pub(crate) struct SessionEntry {
     pub(crate) home: Home,
     /// Totals of its last summary.
     totals: Option<Box<Totals>>,
@@ -95,7 +95,7 @@ pub(crate) struct Resident {
     keys: (Key, Option<Box<Key>>),
 }
 
-impl Resident {
+impl SessionEntry {
     pub(crate) fn address_at(&self, name: &str) -> Option<SocketAddr> {
         let named = self.nodes.iter().find(|(node, _)| **node == *name);
         named.map(|(_, address)| *address)
@@ -114,9 +114,9 @@ impl Resident {
 }
 
 /// How a client is identified, its answer, and its flow-table keys.
-type Welcome = (Client, Reached, (Key, Entry), Option<Key>);
+type ClientSetup = (Client, Reached, (Key, Entry), Option<Key>);
 
-pub(crate) struct Homes {
+pub(crate) struct SessionRegistry {
     pub(crate) udp: Vec<UdpListener>,
     pub(crate) quic: Option<QuicListener>,
     pub(crate) flows: Arc<Flows>,
@@ -124,7 +124,7 @@ pub(crate) struct Homes {
     pub(crate) port_legs: Option<Family>,
     /// Whether a driver needs descriptions of sessions.
     pub(crate) briefs: bool,
-    residents: BTreeMap<SessionId, Box<Resident>>,
+    entries: BTreeMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
 }
 
@@ -168,7 +168,7 @@ impl Slots {
     }
 }
 
-impl Homes {
+impl SessionRegistry {
     pub(crate) fn new(
         udp: Vec<UdpListener>,
         quic: Option<QuicListener>,
@@ -176,25 +176,25 @@ impl Homes {
         port_legs: Option<Family>,
         briefs: bool,
         workers: usize,
-    ) -> Homes {
+    ) -> SessionRegistry {
         let workers = (0..workers).map(|_| Slots::default()).collect();
-        Homes { udp, quic, flows, port_legs, briefs, residents: BTreeMap::new(), workers }
+        SessionRegistry { udp, quic, flows, port_legs, briefs, entries: BTreeMap::new(), workers }
     }
 
-    pub(crate) fn get(&self, session: SessionId) -> Option<&Resident> {
-        self.residents.get(&session).map(|resident| &**resident)
+    pub(crate) fn get(&self, session: SessionId) -> Option<&SessionEntry> {
+        self.entries.get(&session).map(|entry| &**entry)
     }
 
-    pub(crate) fn get_mut(&mut self, session: SessionId) -> Option<&mut Resident> {
-        self.residents.get_mut(&session).map(|resident| &mut **resident)
+    pub(crate) fn get_mut(&mut self, session: SessionId) -> Option<&mut SessionEntry> {
+        self.entries.get_mut(&session).map(|entry| &mut **entry)
     }
 
     /// Whether a listener accepts clients of this kind.
-    pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), Homeless> {
+    pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), AdmitError> {
         match ingress {
-            Ingress::Quic => self.quic.map(|_| ()).ok_or(Homeless::NoListener),
+            Ingress::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),
             Ingress::Udp(identity) => {
-                let (listener, _) = self.listener(identity).ok_or(Homeless::NoListener)?;
+                let (listener, _) = self.listener(identity).ok_or(AdmitError::NoListener)?;
                 match identity {
                     Identity::Declared { address, .. } => self.free(listener, *address),
                     Identity::DeclaredIp(_) | Identity::Stun | Identity::Open { .. } => Ok(()),
@@ -203,9 +203,9 @@ impl Homes {
         }
     }
 
-    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), Homeless> {
+    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), AdmitError> {
         match self.flows.home(&Key::Udp { listener, address }) {
-            Some(_) => Err(Homeless::AddressTaken(address)),
+            Some(_) => Err(AdmitError::AddressTaken(address)),
             None => Ok(()),
         }
     }
@@ -229,27 +229,27 @@ impl Homes {
     ///
     /// # Errors
     /// The session was not registered.
-    pub(crate) fn settle(
+    pub(crate) fn register(
         &mut self,
         session: SessionId,
         offer: &Offer,
         nodes: Vec<(Arc<str>, SocketAddr)>,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<Settled, Homeless> {
+    ) -> Result<Registered, AdmitError> {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
         let (client, reached, first, second) =
-            self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
+            self.welcome(ingress, media, random).ok_or(AdmitError::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
             .enumerate()
             .min_by_key(|(_, slots)| slots.used)
-            .ok_or(Homeless::NoResources)?;
+            .ok_or(AdmitError::NoResources)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
-        let resident = Resident {
+        let entry = SessionEntry {
             home,
             totals: None,
             nodes: nodes.into(),
@@ -265,23 +265,23 @@ impl Homes {
             }),
             keys: (first.0, second.map(Box::new)),
         };
-        self.residents.insert(session, Box::new(resident));
+        self.entries.insert(session, Box::new(entry));
         let second = second.map(|key| (key, Entry::of(home)));
         for (key, entry) in [Some(first), second].into_iter().flatten() {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
                 // Keys that were not added, or that belong to other sessions, stay.
-                self.evict(session);
+                self.remove(session);
                 return Err(match (refused, key) {
                     (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
-                        Homeless::AddressTaken(address)
+                        AdmitError::AddressTaken(address)
                     }
                     (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => {
-                        Homeless::NoResources
+                        AdmitError::NoResources
                     }
                 });
             }
         }
-        Ok(Settled { home, client, ports, reached })
+        Ok(Registered { home, client, ports, reached })
     }
 
     /// How the client is identified, its answer, and its flow-table keys.
@@ -290,7 +290,7 @@ impl Homes {
         ingress: &Ingress,
         media: &Media,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Option<Welcome> {
+    ) -> Option<ClientSetup> {
         let nobody = Home { worker: 0, slot: 0, generation: 0 };
         let Ingress::Udp(identity) = ingress else {
             let QuicListener { address, certificate_sha256 } = self.quic?;
@@ -339,7 +339,7 @@ impl Homes {
     }
 
     /// The session's own sockets towards nodes with port legs.
-    fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, Homeless> {
+    fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, AdmitError> {
         let Some(family) = self.port_legs else {
             return Ok(None);
         };
@@ -347,24 +347,24 @@ impl Homes {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let bind = || UdpSocket::bind((any, 0)).map_err(|_| Homeless::NoResources);
+        let bind = || UdpSocket::bind((any, 0)).map_err(|_| AdmitError::NoResources);
         let rtcp = match media.rtcp {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        let ports = Ports::new(bind()?, rtcp).map_err(|_| Homeless::NoResources)?;
+        let ports = Ports::new(bind()?, rtcp).map_err(|_| AdmitError::NoResources)?;
         Ok(Some(Box::new(ports)))
     }
 
     /// Removes a session, its keys and its slot.
-    pub(crate) fn evict(&mut self, session: SessionId) -> Option<Box<Resident>> {
-        let resident = self.residents.remove(&session)?;
-        let (first, second) = &resident.keys;
+    pub(crate) fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
+        let entry = self.entries.remove(&session)?;
+        let (first, second) = &entry.keys;
         for key in [Some(first), second.as_deref()].into_iter().flatten() {
-            self.flows.remove(key, resident.home);
+            self.flows.remove(key, entry.home);
         }
-        self.workers[usize::from(resident.home.worker)].give_back(resident.home.slot);
-        Some(resident)
+        self.workers[usize::from(entry.home.worker)].give_back(entry.home.slot);
+        Some(entry)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use evenkeel_core::{Impossible, SessionStanding, Witness};
-use evenkeel_dataplane::worker::{self, Way};
+use evenkeel_dataplane::worker::Way;
 
 use super::handle::Request;
 use super::messages::{Failed, NodeView, SessionView, Status};
-use super::registry::Resident;
+use super::registry::SessionEntry;
 use super::thread::Control;
 use crate::policy::Back;
 
@@ -28,9 +28,10 @@ impl Control {
             }
             #[cfg(feature = "fault-injection")]
             Request::Panic(session, reply) => {
-                let home = self.homes.get(session).map(|resident| resident.home);
-                let told =
-                    home.map(|home| self.command(home.worker, worker::Command::Panic { home }));
+                let home = self.registry.get(session).map(|entry| entry.home);
+                let told = home.map(|home| {
+                    self.command(home.worker, evenkeel_dataplane::worker::Command::Panic { home })
+                });
                 let none = Failed::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));
             }
@@ -114,7 +115,7 @@ impl Control {
     }
 
     fn session_view(&self, standing: SessionStanding) -> SessionView {
-        let resident = self.homes.get(standing.session);
+        let entry = self.registry.get(standing.session);
         SessionView {
             session: standing.session,
             room: standing.room,
@@ -125,7 +126,7 @@ impl Control {
             rung: standing.plan.rung(),
             cap_kbps: standing.plan.cap_kbps,
             measures: standing.measures,
-            totals: resident.map(Resident::totals).unwrap_or_default(),
+            totals: entry.map(SessionEntry::totals).unwrap_or_default(),
             age: standing.age,
         }
     }
@@ -185,8 +186,8 @@ impl Control {
             key_frames_to_node: key_frames(Way::ToNode),
             key_frames_to_client: key_frames(Way::ToClient),
             drops: drops.collect(),
-            udp: self.homes.udp.iter().map(|listener| listener.address).collect(),
-            quic: self.homes.quic.map(|quic| quic.address),
+            udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
+            quic: self.registry.quic.map(|quic| quic.address),
             quic_counts: self.quic_counters.iter().flat_map(|counters| counters.read()).collect(),
         }
     }

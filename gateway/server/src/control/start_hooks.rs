@@ -29,7 +29,7 @@ pub(super) struct HookFailed {
 }
 
 /// Running hooks by node: at most one per node.
-pub(super) struct Starter {
+pub(super) struct StartHooks {
     /// Failed hooks. If the channel is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
     /// For webhooks, if there are any.
@@ -68,10 +68,10 @@ enum Running {
     Post(AbortHandle),
 }
 
-impl Starter {
+impl StartHooks {
     /// Failed hooks are sent to `failed`.
-    pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> Starter {
-        Starter {
+    pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> StartHooks {
+        StartHooks {
             failed,
             poster,
             running: BTreeMap::new(),
@@ -190,7 +190,7 @@ impl Starter {
     }
 }
 
-impl Drop for Starter {
+impl Drop for StartHooks {
     fn drop(&mut self) {
         let released = std::mem::take(&mut self.released).into_iter();
         let released = released.filter(|released| released.stops);

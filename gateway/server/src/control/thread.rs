@@ -14,20 +14,20 @@ use super::canary::Canary;
 use super::driver::{Clock, Drivers, Line, Ng, Posted};
 use super::equipment::{Equipment, Listed};
 use super::events::Closings;
-use super::first_packets::Knocks;
+use super::first_packets::FirstPackets;
 use super::guard::Guard;
 use super::handle::{Reload, Request};
 use super::held_offers::Waiting;
-use super::interner::Shelf;
+use super::interner::Interner;
 use super::messages::Told;
 use super::modes::Costs;
 use super::names::Names;
 use super::offers::Pending;
 use super::orders::Orders;
-use super::prober::{Hearsay, Probed, Prober, ToldOf};
-use super::registry::Homes;
+use super::prober::{ProbeEvent, Probed, Prober, ToldOf};
+use super::registry::SessionRegistry;
 use super::rollout::Rolling;
-use super::start_hooks::Starter;
+use super::start_hooks::StartHooks;
 use super::walking::Walking;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
@@ -55,7 +55,7 @@ pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) gateway: Gateway,
     pub(crate) workers: Vec<WorkerLine>,
-    pub(crate) homes: Homes,
+    pub(crate) registry: SessionRegistry,
     pub(crate) drivers: Drivers,
     /// Of the configured nodes. Trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
@@ -77,7 +77,7 @@ pub(super) struct Control {
     pub(super) settings: Arc<Settings>,
     pub(super) gateway: Gateway,
     pub(super) workers: Vec<WorkerLine>,
-    pub(super) homes: Homes,
+    pub(super) registry: SessionRegistry,
     pub(super) drivers: Drivers,
     /// By node.
     pub(super) listed: Vec<Option<Listed>>,
@@ -86,7 +86,7 @@ pub(super) struct Control {
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
     pub(super) probers: Vec<Option<Prober>>,
     /// Events of probers and canaries.
-    pub(super) told: mpsc::Sender<Hearsay>,
+    pub(super) told: mpsc::Sender<ProbeEvent>,
     pub(super) lines: Vec<Option<Line>>,
     /// Messages from NG sockets.
     pub(super) said: mpsc::Sender<(NodeId, Ng)>,
@@ -112,13 +112,13 @@ pub(super) struct Control {
     pub(super) random: ring::rand::SystemRandom,
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
-    pub(super) shelf: Shelf,
+    pub(super) interner: Interner,
     /// Offers that wait for the first policies; `None` after the last was released.
     pub(super) waiting: Option<Waiting>,
     /// Sessions that ended and wait for their final totals.
     pub(super) closing: Closings,
-    pub(super) knocks: Knocks,
-    pub(super) starter: Starter,
+    pub(super) first_packets: FirstPackets,
+    pub(super) start_hooks: StartHooks,
     pub(super) costs: Costs,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
@@ -144,13 +144,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let (said, mut ngs) = mpsc::channel(4_096);
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
-    let starter = Starter::new(failed, poster.clone());
+    let start_hooks = StartHooks::new(failed, poster.clone());
     let paces = settings::paces(&parts.settings.sets);
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
         workers: parts.workers,
-        homes: parts.homes,
+        registry: parts.registry,
         drivers: parts.drivers,
         listed: Vec::new(),
         guard: Guard::default(),
@@ -177,11 +177,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         random,
         offers: BTreeMap::new(),
         next_offer: 1,
-        shelf: Shelf::default(),
+        interner: Interner::default(),
         waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
-        knocks: Knocks::default(),
-        starter,
+        first_packets: FirstPackets::default(),
+        start_hooks,
         costs: Costs::default(),
         shutting_down: Vec::new(),
         core_finished: false,
@@ -218,21 +218,21 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
             Some(failed) = not_started.recv() => {
-                if control.starter.is_under_way(failed) {
+                if control.start_hooks.is_under_way(failed) {
                     control.gateway.handle_start_failed(failed.node, Instant::now());
                 }
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
         control.drain();
-        control.let_go();
+        control.release_some();
     }
     Ok(())
 }
 
 impl Control {
-    fn handle_probed(&mut self, word: Hearsay) {
-        let Some(probed) = word.heed() else { return };
+    fn handle_probed(&mut self, word: ProbeEvent) {
+        let Some(probed) = word.if_current() else { return };
         match probed {
             Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
@@ -312,7 +312,7 @@ impl Control {
                 self.act(act);
             }
             Report::FirstPacket { listener, source, payload_type } => {
-                self.knock(listener, source, payload_type, now);
+                self.offer_first_packet(listener, source, payload_type, now);
             }
             Report::Summaries(summaries) => {
                 for summary in summaries {

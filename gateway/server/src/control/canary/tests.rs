@@ -33,7 +33,7 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
         let mut all = Vec::new();
         let patience = std::time::Duration::from_millis(300);
         while let Ok(Some(word)) = tokio::time::timeout(patience, words.recv()).await {
-            all.extend(word.heed());
+            all.extend(word.if_current());
         }
         all
     };

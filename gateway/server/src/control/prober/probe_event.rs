@@ -10,39 +10,39 @@ use super::Probed;
 
 /// Held by a prober for its lifetime.
 #[derive(Default, Debug)]
-pub(crate) struct Listens(Rc<()>);
+pub(crate) struct Subscription(Rc<()>);
 
 /// An event and its prober's subscription.
 #[derive(Debug)]
-pub(crate) struct Hearsay {
+pub(crate) struct ProbeEvent {
     by: Weak<()>,
     probed: Probed,
 }
 
 /// Sends the events of one prober.
 #[derive(Debug)]
-pub(crate) struct Tells {
+pub(crate) struct ProbeSender {
     by: Weak<()>,
-    to: Sender<Hearsay>,
+    to: Sender<ProbeEvent>,
 }
 
-impl Listens {
-    pub(crate) fn tells(&self, to: Sender<Hearsay>) -> Tells {
-        Tells { by: Rc::downgrade(&self.0), to }
+impl Subscription {
+    pub(crate) fn sender(&self, to: Sender<ProbeEvent>) -> ProbeSender {
+        ProbeSender { by: Rc::downgrade(&self.0), to }
     }
 }
 
-impl Tells {
+impl ProbeSender {
     /// # Errors
     /// The receiver is gone.
-    pub(crate) async fn send(&self, probed: Probed) -> Result<(), SendError<Hearsay>> {
-        self.to.send(Hearsay { by: self.by.clone(), probed }).await
+    pub(crate) async fn send(&self, probed: Probed) -> Result<(), SendError<ProbeEvent>> {
+        self.to.send(ProbeEvent { by: self.by.clone(), probed }).await
     }
 }
 
-impl Hearsay {
+impl ProbeEvent {
     /// The event, if its prober is still in use.
-    pub(crate) fn heed(self) -> Option<Probed> {
+    pub(crate) fn if_current(self) -> Option<Probed> {
         (self.by.strong_count() > 0).then_some(self.probed)
     }
 }

@@ -29,7 +29,7 @@ async fn node_is_probed_once_a_route_exists() {
             let mut buffer = [0; 64];
             let (length, from) = node.recv_from(&mut buffer).await.unwrap();
             node.send_to(&buffer[..length], from).await.unwrap();
-            let word = probed.recv().await.unwrap().heed().unwrap();
+            let word = probed.recv().await.unwrap().if_current().unwrap();
             assert!(
                 matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
                 "{word:?}"
@@ -63,7 +63,7 @@ async fn event_of_a_replaced_prober_is_dropped() {
                     start()
                 }
             };
-            word.heed().is_some()
+            word.if_current().is_some()
         };
         assert_eq!(LocalSet::new().run_until(heard).await, stays);
     }

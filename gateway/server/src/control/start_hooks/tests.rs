@@ -15,18 +15,18 @@ fn start(script: &str, stop_with_gateway: bool) -> Start {
     Start { by, within: Duration::from_secs(9) }
 }
 
-fn starter() -> (Starter, Receiver<HookFailed>) {
+fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
     let (failed, told) = tokio::sync::mpsc::channel(4);
-    (Starter::new(failed, None), told)
+    (StartHooks::new(failed, None), told)
 }
 
 /// Runs a hook with a child process that writes both process IDs there.
-fn stay(starter: &mut Starter, name: &str, stop_with_gateway: bool) -> [i32; 2] {
-    stay_as(starter, (NODE, "n"), name, stop_with_gateway)
+fn stay(start_hooks: &mut StartHooks, name: &str, stop_with_gateway: bool) -> [i32; 2] {
+    stay_as(start_hooks, (NODE, "n"), name, stop_with_gateway)
 }
 
 fn stay_as(
-    starter: &mut Starter,
+    start_hooks: &mut StartHooks,
     (node, called): (NodeId, &str),
     name: &str,
     stop_with_gateway: bool,
@@ -37,7 +37,7 @@ fn stay_as(
         "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
         file.display()
     );
-    starter.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
+    start_hooks.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
     let text = until(|| std::fs::read_to_string(&file).ok());
     let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     pids.try_into().unwrap()
@@ -63,21 +63,22 @@ fn gone(pids: [i32; 2]) {
 
 #[test]
 fn failed_hook_is_reported_and_success_is_not() {
-    let (mut starter, mut told) = starter();
-    starter.start(NODE, &"n".into(), &start("exit 3", false), 1);
+    let (mut start_hooks, mut told) = start_hooks();
+    start_hooks.start(NODE, &"n".into(), &start("exit 3", false), 1);
     assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
     let by = StartBy::Command { words: vec!["/nowhere/at-all".into()], stop_with_gateway: false };
     let nowhere = Start { by, ..start("", false) };
-    starter.start(NODE, &"n".into(), &nowhere, 2);
+    start_hooks.start(NODE, &"n".into(), &nowhere, 2);
     let failed = told.blocking_recv().unwrap();
     assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
-    assert!(starter.is_under_way(failed));
-    starter.start(NODE, &"n".into(), &start("exit 0", false), 3);
-    assert!(!starter.is_under_way(failed), "what an earlier call says is not of this one");
-    starter.give_up(NODE);
-    starter.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
-    starter.start(NODE, &"n".into(), &start("exit 0", false), 4);
-    let Running::Program { program, .. } = starter.running.remove(&NODE).unwrap().running else {
+    assert!(start_hooks.is_under_way(failed));
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 3);
+    assert!(!start_hooks.is_under_way(failed), "what an earlier call says is not of this one");
+    start_hooks.give_up(NODE);
+    start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
+    let Running::Program { program, .. } = start_hooks.running.remove(&NODE).unwrap().running
+    else {
         panic!("a program")
     };
     program.over();
@@ -87,10 +88,10 @@ fn failed_hook_is_reported_and_success_is_not() {
 #[test]
 fn program_ends_with_the_gateway_if_configured() {
     for stops in [true, false] {
-        let (mut starter, _told) = starter();
-        let pids = stay(&mut starter, &format!("ends-{stops}"), stops);
+        let (mut start_hooks, _told) = start_hooks();
+        let pids = stay(&mut start_hooks, &format!("ends-{stops}"), stops);
         assert!(pids.iter().all(|pid| is_running(*pid)));
-        drop(starter);
+        drop(start_hooks);
         if stops {
             gone(pids);
         } else {
@@ -104,12 +105,12 @@ fn program_ends_with_the_gateway_if_configured() {
 
 #[test]
 fn given_up_start_leaves_no_process() {
-    let (mut starter, mut told) = starter();
-    let pids = stay(&mut starter, "given-up", false);
-    starter.give_up(NODE);
+    let (mut start_hooks, mut told) = start_hooks();
+    let pids = stay(&mut start_hooks, "given-up", false);
+    start_hooks.give_up(NODE);
     gone(pids);
-    let first = stay(&mut starter, "again", true);
-    let second = stay(&mut starter, "again", true);
+    let first = stay(&mut start_hooks, "again", true);
+    let second = stay(&mut start_hooks, "again", true);
     assert!(!is_running(first[0]) && is_running(second[0]), "one at a time");
     gone(first);
     assert!(told.try_recv().is_err(), "what was ended did not fail");
@@ -118,15 +119,15 @@ fn given_up_start_leaves_no_process() {
 #[test]
 fn program_of_a_removed_node_runs_on() {
     for stops in [true, false] {
-        let (mut starter, mut told) = starter();
-        let left = stay(&mut starter, &format!("left-{stops}"), stops);
-        starter.release(NODE);
-        let other = stay_as(&mut starter, (NODE, "other"), &format!("other-{stops}"), true);
-        starter.give_up(NODE);
+        let (mut start_hooks, mut told) = start_hooks();
+        let left = stay(&mut start_hooks, &format!("left-{stops}"), stops);
+        start_hooks.release(NODE);
+        let other = stay_as(&mut start_hooks, (NODE, "other"), &format!("other-{stops}"), true);
+        start_hooks.give_up(NODE);
         gone(other);
         assert!(left.iter().all(|pid| is_running(*pid)));
         assert!(told.try_recv().is_err(), "nothing failed");
-        drop(starter);
+        drop(start_hooks);
         if !stops {
             assert!(left.iter().all(|pid| is_running(*pid)));
             for pid in left {
@@ -140,11 +141,11 @@ fn program_of_a_removed_node_runs_on() {
 #[test]
 fn program_of_a_removed_node_ends_at_restart() {
     for stops in [true, false] {
-        let (mut starter, mut told) = starter();
-        let left = stay(&mut starter, &format!("before-{stops}"), stops);
-        starter.release(NODE);
+        let (mut start_hooks, mut told) = start_hooks();
+        let left = stay(&mut start_hooks, &format!("before-{stops}"), stops);
+        start_hooks.release(NODE);
         let (elsewhere, file) = (NodeId(NODE.0 + 1), format!("after-{stops}"));
-        let new = stay_as(&mut starter, (elsewhere, "n"), &file, true);
+        let new = stay_as(&mut start_hooks, (elsewhere, "n"), &file, true);
         assert!(!is_running(left[0]) && is_running(new[0]), "one at a time");
         gone(left);
         assert!(told.try_recv().is_err(), "what was ended did not fail");
@@ -170,14 +171,14 @@ fn slow() -> (Start, TcpListener) {
 #[tokio::test]
 async fn webhook_start_fails_by_its_answer() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
-    let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
     let (well, first) = asked(&["202 Accepted"]);
-    starter.start(NODE, &"east-b1".into(), &well, 0xf3);
+    start_hooks.start(NODE, &"east-b1".into(), &well, 0xf3);
     let request = tokio::task::spawn_blocking(|| first.join().unwrap().remove(0)).await.unwrap();
     let body = r#"{"attempt":"00000000000000f3","node":"east-b1","verb":"start"}"#;
     assert!(request.ends_with(body), "{request}");
     let (ill, _) = asked(&["503 Service Unavailable"]);
-    starter.start(NODE, &"east-b1".into(), &ill, 2);
+    start_hooks.start(NODE, &"east-b1".into(), &ill, 2);
     let failed = HookFailed { node: NODE, attempt: 2 };
     assert_eq!(told.recv().await, Some(failed), "the second, not the first");
     assert!(told.try_recv().is_err());
@@ -186,9 +187,9 @@ async fn webhook_start_fails_by_its_answer() {
 #[tokio::test]
 async fn slow_webhook_is_asked_once() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
-    let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
     let (start, listener) = slow();
-    starter.start(NODE, &"n".into(), &start, 1);
+    start_hooks.start(NODE, &"n".into(), &start, 1);
     let answering = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = listener.accept().unwrap();
         // Longer than a request's timeout.
@@ -200,15 +201,15 @@ async fn slow_webhook_is_asked_once() {
     });
     assert!(!answering.await.unwrap());
     let (start, listener) = slow();
-    starter.start(NODE, &"n".into(), &start, 2);
+    start_hooks.start(NODE, &"n".into(), &start, 2);
     let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0);
     let mut stream = accepted.await.unwrap();
-    starter.give_up(NODE);
+    start_hooks.give_up(NODE);
     let ended = tokio::task::spawn_blocking(move || {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.read_to_end(&mut Vec::new()).is_ok()
     });
     assert!(ended.await.unwrap(), "the connection is closed long before the answer is late");
-    drop(starter);
+    drop(start_hooks);
     assert_eq!(told.recv().await, None, "nothing failed");
 }
