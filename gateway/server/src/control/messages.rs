@@ -1,4 +1,4 @@
-//! What is said between control and those who speak with it: wants, answers, events, views.
+//! Requests to control, its answers and errors, events, and views of its state.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,163 +15,143 @@ use super::node_list::{Actor, ListTold};
 use super::orders::Order;
 use super::prober::Unbelieved;
 
-/// What a client wants, as the API read it.
+/// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Wanted {
-    /// Names the scenario.
     pub scenario: Arc<str>,
-    /// The room's name.
     pub room: Arc<str>,
     /// Facts that policies may read.
     pub labels: Labels,
     /// How the client reaches the gateway.
     pub ingress: Ingress,
-    /// What it sends and receives.
     pub media: Arc<Media>,
-    /// Addresses of this session at `plain` nodes, by name of the node.
+    /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
-    /// The caller's W3C trace context (`traceparent`), as it came.
+    /// The caller's W3C trace context (`traceparent`), unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
-/// What the client needs to send and receive.
+/// The answer to an admitted session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Opened {
-    /// The session.
     pub session: SessionId,
-    /// Its room.
     pub room: RoomId,
-    /// Where and how it is reached.
     pub ingress: Reached,
     /// The hops of its room, best first.
     pub route: Vec<Hop>,
-    /// Who let it in.
     pub admitted_by: Decider,
-    /// Who placed its room.
     pub routed_by: Decider,
 }
 
-/// Where and how the gateway is reached by one client.
+/// Where and how one client reaches the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reached {
-    /// RTP over UDP.
     Udp {
-        /// Where RTP goes.
+        /// Destination of RTP.
         address: SocketAddr,
-        /// Where RTCP goes, if not there.
+        /// Destination of RTCP, if it differs.
         rtcp: Option<SocketAddr>,
-        /// For connectivity checks: user fragment and password.
+        /// For connectivity checks: ufrag and password.
         credentials: Option<(Box<str>, Box<str>)>,
     },
-    /// RTP over QUIC.
     Quic {
-        /// Where the endpoint listens.
+        /// Address of the endpoint.
         address: SocketAddr,
         /// SHA-256 of its certificate.
         certificate_sha256: [u8; 32],
-        /// The flow the client sends with.
+        /// The flow that the client sends with.
         flow_to_gateway: u64,
-        /// The flow it is sent with.
+        /// The flow that the client receives.
         flow_from_gateway: u64,
     },
 }
 
-/// Why control did not do what was asked.
+/// Why control did not do what was requested.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Failed {
-    /// The offer was refused.
     Refused(Refused),
-    /// The node that carries the room did not open the session, and said why.
+    /// The room's node did not open the session.
     NotOpened {
-        /// The node.
         node: NodeId,
-        /// Why, in words.
         reason: Box<str>,
     },
-    /// What an operator asked for cannot be.
+    /// The operation is impossible.
     Impossible(Impossible),
-    /// Nothing has the name that an operator said.
+    /// No node or region has this name.
     Unfound {
-        /// What is not there: a node or a region.
+        /// The kind of the name.
         reason: Impossible,
-        /// What there is.
+        /// Existing names.
         known: Vec<Box<str>>,
     },
     /// The node cannot take the room.
     Unfit {
-        /// Its health.
         health: Health,
-        /// Whether it is being drained.
         draining: bool,
-        /// Load and reserves, thousandths of its capacity.
+        /// Load and reservations, thousandths of the capacity.
         load_permille: u32,
-        /// What it can take, as measured, kbit/s.
+        /// Measured capacity, kbit/s.
         capacity_kbps: u64,
     },
-    /// No listener takes clients of this kind.
+    /// No listener accepts clients of this kind.
     NoListener,
     /// Another session has the client's address.
     AddressTaken(SocketAddr),
     /// The offer names a node that is not configured.
     UnknownNode(Box<str>),
-    /// The session would reach two plain nodes at one address: what comes from there could be of either.
+    /// The session would reach two plain nodes at one address; their packets could not be told apart.
     SharedNodeAddress {
-        /// Their names.
         nodes: [Box<str>; 2],
-        /// The address.
         address: SocketAddr,
     },
-    /// There is no such policy.
     NoPolicy(PolicyName),
-    /// A policy could not be replaced: why.
+    /// A policy was not replaced.
     Policy(Box<str>),
-    /// An agent did not do what it was told.
+    /// An agent did not follow an order.
     Agent {
-        /// The node that it is beside.
+        /// The node that the agent is beside.
         node: Box<str>,
-        /// Why.
         why: Disobeyed,
     },
-    /// The configuration was read again, and not taken.
+    /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
-    /// The first policies are still compiled; until they are in force nobody else has a word on them.
+    /// The first policies are still being compiled; only they may decide.
     Starting,
     /// Control is busy or gone.
     Unavailable,
 }
 
-/// Why an agent did not do what it was told.
+/// Why an agent did not follow an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disobeyed {
     /// The node has none.
     NoAgent,
     /// Its configuration does not allow drills.
     Forbidden,
-    /// There is nothing there that this could be done to.
+    /// The agent has nothing to apply the order to.
     Unable(Order),
     /// It did not answer.
     Silent,
 }
 
-/// What happened, and when.
+/// An event with its time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Told {
     /// Wall-clock time.
     pub at: SystemTime,
-    /// What.
     pub event: Happened,
-    /// With [`Event::Closed`]: what the session carried.
+    /// With [`Event::Closed`]: the session's final totals.
     pub totals: Option<Totals>,
     /// With [`Event::Opened`], [`Event::Refused`] and [`Happened::TurnedAway`]: who asked for it, as far as tracing is concerned.
     pub caller: Option<Caller>,
 }
 
-/// Who asked for a session, as far as tracing is concerned.
+/// The caller of a session request, for tracing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
     /// When the request came.
     pub arrived: Instant,
-    /// Its W3C `traceparent`, as it came.
+    /// Its W3C `traceparent`, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
@@ -181,114 +161,93 @@ impl Caller {
     }
 }
 
-/// What happened: in the core, or to a policy.
+/// An event of the core or the server.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Happened {
-    /// The core says so.
     Core(Event),
-    /// An offer was refused for want of a way in, or of a node it names.
+    /// An offer was refused because no listener accepts it, or because it names an unknown node.
     TurnedAway {
-        /// Its scenario, as the client named it.
+        /// The scenario that the offer named.
         scenario: Arc<str>,
-        /// Why: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
+        /// The reason: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
         reason: &'static str,
-        /// The session it was to become, and its room, where it came that far.
+        /// The session and room, if they existed already.
         session: Option<(SessionId, RoomId)>,
     },
-    /// A revision came a step further, was refused or rolled back.
+    /// A revision advanced, was refused or was rolled back.
     Rollout(Rollout),
     /// A session was not opened at a node.
     NotOpened {
-        /// The session.
         session: SessionId,
-        /// The node.
         node: NodeId,
-        /// Why, in words.
         reason: Box<str>,
     },
-    /// The list of nodes changed, or was to change and was refused.
+    /// The node list changed, or a change was refused.
     NodeList(ListTold),
-    /// A node that was listed no longer is empty, and forgotten.
+    /// A removed node is empty and forgotten.
     NodeGone {
-        /// The number that it had.
+        /// Its number, which may be reused.
         node: NodeId,
-        /// Its name.
         name: Arc<str>,
     },
-    /// A rung kept packets from a session's client, by number.
+    /// A rung kept packets from a session's client.
     Shed {
-        /// The session.
         session: SessionId,
-        /// Which packets.
         run: ShedRun,
     },
 }
 
-/// One session as it stands.
+/// A session's state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
-    /// The session.
     pub session: SessionId,
-    /// Its room's name.
+    /// The room's name.
     pub room: Arc<str>,
-    /// Its scenario.
     pub scenario: Arc<str>,
-    /// How it survives the death of its node.
     pub mode: Mode,
-    /// What it comes over.
     pub transport: Transport,
-    /// Where its packets go now.
+    /// The hop that its packets take now.
     pub hop: Option<Hop>,
-    /// Its rung.
     pub rung: u8,
-    /// Its cap, kbit/s; 0: none.
+    /// Send cap, kbit/s; 0: none.
     pub cap_kbps: u32,
-    /// As measured last.
+    /// The last measurements.
     pub measures: Measures,
-    /// What it carried so far.
     pub totals: Totals,
-    /// How long it has been open.
+    /// For how long the session has been open.
     pub age: Duration,
 }
 
-/// One node as it stands.
+/// A node's state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeView {
-    /// The node.
     pub node: NodeId,
-    /// Its name.
     pub name: Box<str>,
-    /// Its region.
     pub region: Box<str>,
-    /// Its zone.
     pub zone: Box<str>,
-    /// Its newest incarnation.
+    /// The newest incarnation.
     pub incarnation: Incarnation,
-    /// Its health.
     pub health: Health,
-    /// Who accuses it now.
     pub accused_by: Vec<Witness>,
-    /// Why it is not believed, or does not believe us, where it, or the agent beside it, said so lately.
+    /// Why this end or the other rejected a recent message of the node or its agent.
     pub unbelieved: Option<Unbelieved>,
-    /// Whether it is being drained.
     pub draining: bool,
-    /// Whether it is listed no longer, and is forgotten when it is empty.
+    /// The node is being removed.
     pub leaves: bool,
-    /// Whether an operator said that it is Down.
+    /// An operator marked the node down.
     pub ejected: bool,
-    /// What it can take, as measured, kbit/s.
+    /// Measured capacity, kbit/s.
     pub capacity_kbps: u64,
     /// Sessions that it is opening.
     pub opening: u32,
-    /// Sessions that wait until it has opened others.
+    /// Sessions that wait for earlier openings.
     pub waiting: u32,
-    /// Load and reserves, thousandths of its capacity.
+    /// Load and reservations, thousandths of the capacity.
     pub load_permille: u32,
-    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    /// The load that the node reported lately, thousandths of its capacity.
     pub measured_permille: Option<u16>,
-    /// Rooms on it.
     pub rooms: u32,
-    /// Smoothed round trip to it.
+    /// Smoothed round-trip time.
     pub round_trip: Option<Duration>,
 }
 
@@ -501,43 +460,37 @@ impl RolloutOutcome {
     }
 }
 
-/// The gateway as a whole.
+/// The state of the gateway.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Status {
-    /// The region it is in.
     pub region: Box<str>,
-    /// How long it has run.
+    /// Uptime.
     pub up: Duration,
-    /// Sessions that are live.
+    /// Live sessions.
     pub sessions: usize,
-    /// Rooms.
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
-    /// Whether our own uplink is doubted, since most nodes fell silent at once.
+    /// Whether the gateway's own uplink is suspected, because most nodes fell silent at once.
     pub uplink_doubted: bool,
-    /// Whether its first policies are still compiled: it forwards, and will admit.
+    /// Whether the first policies are still being compiled: it forwards, and will admit.
     pub starting: bool,
-    /// Policies whose last call failed.
+    /// Policies with a failed last call.
     pub policies_failing: Vec<PolicyName>,
-    /// Packets handed on to nodes.
     pub packets_to_node: u64,
-    /// Packets handed on to clients.
     pub packets_to_client: u64,
-    /// Bytes of the packets handed on to nodes.
     pub bytes_to_node: u64,
-    /// Bytes of the packets handed on to clients.
     pub bytes_to_client: u64,
-    /// Key frames asked of nodes.
+    /// Key-frame requests to nodes.
     pub key_frames_to_node: u64,
-    /// Key frames asked of clients.
+    /// Key-frame requests to clients.
     pub key_frames_to_client: u64,
-    /// Packets dropped, by reason; those that never happened are left out.
+    /// Dropped packets by reason, without zeroes.
     pub drops: Vec<(&'static str, u64)>,
-    /// Bound UDP listeners and the QUIC endpoint, as clients reach them.
+    /// UDP listeners as clients reach them.
     pub udp: Vec<SocketAddr>,
     /// The QUIC endpoint, if there is one.
     pub quic: Option<SocketAddr>,
-    /// Counts of the QUIC endpoint by word.
+    /// Counters of the QUIC endpoint by attribute value.
     pub quic_counts: Vec<(&'static str, u64)>,
 }

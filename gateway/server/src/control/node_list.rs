@@ -1,4 +1,4 @@
-//! The list of nodes, as it changes while packets flow: who comes, who goes, who changes, and who refuses that.
+//! Changes of the node list at run time.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,20 +17,18 @@ use crate::run;
 use crate::settings::Node;
 use crate::webhook::Poster;
 
-/// Nodes as they are to be.
+/// A node list to apply.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeList {
-    /// All of them.
     pub nodes: Vec<Node>,
-    /// More may go than the guard lets go.
+    /// Allows more removed nodes than the guard does.
     pub force: bool,
-    /// By when those that go, or leave already, are to be empty; none: as soon as others can take their rooms.
+    /// Deadline for draining removed nodes; without one their rooms move as others can take them.
     pub within: Option<Duration>,
-    /// Who says so.
     pub by: Actor,
 }
 
-/// Who has something changed.
+/// The author of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
     /// A file changed.
@@ -44,7 +42,7 @@ pub enum Actor {
 }
 
 impl Actor {
-    /// The word in records: `file`.
+    /// The value in records: `file`.
     pub fn name(self) -> &'static str {
         match self {
             Actor::File => "file",
@@ -55,71 +53,58 @@ impl Actor {
     }
 }
 
-/// What became of a list: names, in the order of the list. A node whose address, driver, region or secret changed goes and
-/// comes, and is named twice; so is one that stays after all, and otherwise than before.
+/// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
+/// and added, and named twice; so is a node that is kept after all with other settings.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ListChange {
-    /// They come, or stay after all.
+    /// Added, or kept after all.
     pub added: Vec<Arc<str>>,
-    /// They go, as soon as they are empty; or they left already, and have a deadline now.
+    /// Drained and removed; nodes that are being removed already get the deadline.
     pub removed: Vec<Arc<str>>,
-    /// They stay, otherwise than before.
+    /// Kept with other settings.
     pub changed: Vec<Arc<str>>,
 }
 
 impl ListChange {
-    /// Whether the list says what stands.
+    /// Whether the list changes nothing.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 }
 
-/// A list was taken, or was not.
+/// A list was applied or refused.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ListTold {
-    /// Who wanted it.
     pub by: Actor,
-    /// Whether they wanted it whatever the guard says.
+    /// Whether the guard was overridden.
     pub forced: bool,
-    /// What became of it.
     pub outcome: Result<ListChange, NotListed>,
 }
 
-/// Why a list was not taken. Nothing of it was.
+/// Why a list was refused; nothing of it was applied.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotListed {
-    /// The guard holds it.
     #[error(transparent)]
     Shrinks(#[from] Shrinks),
-    /// There is no room for so many.
+    /// The node limit is exceeded.
     #[error(
         "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
     )]
     Full {
-        /// So many would come.
+        /// Nodes to add.
         adding: usize,
-        /// So many may.
+        /// Nodes that may be added.
         room: usize,
     },
-    /// A node is somewhere where none was.
+    /// A node is in a region without nodes so far.
     #[error("node `{node}` is in the region `{region}`, which is new: regions wait for a restart")]
-    NewRegion {
-        /// Its name.
-        node: Arc<str>,
-        /// Where it is.
-        region: Arc<str>,
-    },
-    /// A node cannot be reached by what is there.
+    NewRegion { node: Arc<str>, region: Arc<str> },
+    /// A node cannot be reached with the sockets that exist.
     #[error("node `{node}`: {why}")]
-    Unfit {
-        /// Its name.
-        node: Arc<str>,
-        /// Why, in words.
-        why: String,
-    },
+    Unfit { node: Arc<str>, why: String },
 }
 
-/// What a list comes to.
+/// The steps of a list.
 #[derive(Default)]
 struct Steps {
     comes: Vec<Arc<Node>>,
@@ -128,15 +113,15 @@ struct Steps {
     changes: Vec<(NodeId, Arc<Node>)>,
 }
 
-/// What it takes to reach those who come and change, in the same order.
+/// Resources of added and changed nodes, in the same order.
 struct Equipments {
     comes: Vec<Equipment>,
-    /// What is new about the agents beside them and their canaries.
+    /// New agents and canaries.
     changes: Vec<Equipment>,
 }
 
 impl Control {
-    /// Takes a list, all of it or nothing, and tells of it.
+    /// Applies a list, all or nothing, and emits its event.
     pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
         let outcome = self.take(list, now);
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
@@ -147,8 +132,7 @@ impl Control {
         outcome
     }
 
-    /// Sockets are opened last, so that what is refused costs nothing; where many come at once, control does nothing else
-    /// meanwhile.
+    /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
     fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
         let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
         let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
@@ -169,7 +153,6 @@ impl Control {
         Ok(self.take_steps(steps, equipments, list.within, now))
     }
 
-    /// What is to be done.
     fn steps(&self, list: &NodeList) -> Steps {
         let mut steps = Steps::default();
         let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<Node>)> = BTreeMap::new();
@@ -206,7 +189,7 @@ impl Control {
         steps
     }
 
-    /// What it takes to reach them, where what is there is enough for all of them.
+    /// The resources of the steps, if the existing sockets can reach all nodes.
     fn equipments(&self, steps: &Steps) -> Result<Equipments, NotListed> {
         let changes = || steps.changes.iter().map(|(_, node)| &**node);
         let comes = || steps.comes.iter().map(|node| &**node);
@@ -222,7 +205,7 @@ impl Control {
         Ok(Equipments { comes, changes })
     }
 
-    /// Whether the node can be reached by what is there.
+    /// Whether the existing sockets can reach the node.
     fn fits(&self, node: &Node, is_new: bool) -> Result<(), NotListed> {
         let name = || Arc::clone(&node.name);
         if !self.settings.regions.contains(&node.region) {
@@ -257,7 +240,7 @@ impl Control {
             self.start_posting();
         }
         for (id, node) in steps.stays_after_all {
-            // It is there, and leaves: it was just found so.
+            // The node exists and is being removed, as just found.
             let _ = self.gateway.handle_node_kept(id, now);
             change.added.push(Arc::clone(&node.name));
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
@@ -280,21 +263,21 @@ impl Control {
             is_known_anew = true;
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         }
-        // Who comes is there before others go, so that rooms have somewhere to go.
+        // Nodes are added before others are removed, so that rooms have somewhere to go.
         for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
             let Some(core) = self.core(&node) else { continue };
-            // Room for it was counted before.
+            // The limit was checked before.
             let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
             change.added.push(Arc::clone(&node.name));
             if let Some(cell) = self.gateway.board().cell(id) {
                 self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
             for old in self.listed_at(node.address) {
-                // Both are there: one was just added, the other is listed.
+                // Both exist: one was just added, the other is listed.
                 let _ = self.gateway.handle_same_machine(id, old);
             }
             if let Some(old) = self.named(&node.name, &steps.goes) {
-                // Both are there.
+                // Both exist.
                 let _ = self.gateway.handle_takes_place(id, old, now);
             }
             is_known_anew = true;
@@ -304,7 +287,7 @@ impl Control {
             let Some(listed) = listed else { continue };
             let goes = steps.goes.contains(&id);
             listed.leaves |= goes;
-            // A deadline is for those too that leave already.
+            // The deadline applies to nodes that are being removed already, too.
             if goes || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
                 let _ = self.gateway.handle_node_removed(id, within, now);
@@ -316,12 +299,12 @@ impl Control {
         change
     }
 
-    /// Of these, the one of this name.
+    /// The node with this name among `of`.
     fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
         of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
     }
 
-    /// Nodes of this address, which leave, or are about to: no list has it twice.
+    /// Nodes at this address that are being removed; a list has no address twice.
     fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
         let is_it = |listed: &Listed| canonical(listed.node.address) == canonical(address);
         let listed = (0..).map(NodeId).zip(&self.listed);
@@ -329,14 +312,14 @@ impl Control {
         there.map(|(id, _)| id).collect()
     }
 
-    /// The node as the core wants it.
+    /// The core's settings of the node.
     fn core(&mut self, node: &Node) -> Option<evenkeel_core::NodeSettings> {
         let region = self.region_named(&node.region).ok()?;
         let zone = self.gateway.zone(&node.zone, region).ok()?;
         Some(node.core(zone))
     }
 
-    /// There are webhooks from now on. Where the system gives no thread for them, what is posted fails, and says so.
+    /// Starts the thread for webhooks. Without a thread requests fail with an error.
     fn start_posting(&mut self) {
         if self.poster.is_none() {
             match Poster::start() {
@@ -349,7 +332,7 @@ impl Control {
         }
     }
 
-    /// The core has no more to do with it.
+    /// The core has forgotten the node.
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
@@ -358,7 +341,7 @@ impl Control {
         }
     }
 
-    /// Policies are told where nodes are now.
+    /// Tells policies the nodes' places.
     fn teach_policies(&mut self) {
         let regions = self.settings.regions.iter().map(|name| &**name);
         let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
@@ -370,25 +353,25 @@ impl Control {
         self.policies.teach(catalog);
     }
 
-    /// A reload is for who reads the configuration.
+    /// Passes a reload to the task that reads the configuration.
     pub(super) fn pass_on(&mut self, reload: Reload) {
         let Some(reloader) = &self.reloader else {
             let _ = reload.reply.send(Err(NotReloaded::Nobody));
             return;
         };
-        // As many wait as may; whoever asked is told that nobody answers.
+        // If the queue is full the caller gets an error.
         let _ = reloader.try_send(reload);
     }
 }
 
-/// The address in one way, where it may be written in two.
+/// The canonical form of an address that can be written in two ways.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether the node stays while it becomes this one: what leads to it is the same.
+/// Whether the node is kept with the new settings: its address, driver, region and secret are the same.
 fn stays(before: &Node, now: &Node) -> bool {
-    // Named one by one, so that a key that is added is not forgotten here.
+    // Named one by one, so that the compiler points here when a key is added.
     let Node {
         name,
         address,
