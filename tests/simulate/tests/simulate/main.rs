@@ -1,5 +1,6 @@
 //! Simulated seeds, long runs and comparisons.
 
 mod comparison;
+mod mutations;
 mod rows;
 mod swarm;
