@@ -1,12 +1,11 @@
-//! What many have alike is kept once: who let sessions in, and what a policy noted of those nothing happens to.
+//! Interns equal values: deciders, wants and states are alike for many sessions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// So many that differ are compared with; the one that came first gives way.
 const AT_HAND: usize = 16;
 
-/// Those that came lately.
+/// The latest ones.
 #[derive(Debug)]
 pub(crate) struct Alike<T>(VecDeque<Arc<T>>);
 

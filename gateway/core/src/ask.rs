@@ -1,7 +1,7 @@
-//! What we ask policy, and what it may answer. Plain data: the host turns it into calls of a plugin and back.
+//! Questions to policies and their answers, as plain data:
 //!
-//! A state belongs to the session (for routing, to the room). It travels in the question and comes back in the
-//! answer, so that decision and state are taken together or not at all.
+//! the host turns them into calls of a plugin and back. A state belongs to the session (for routing, to the room). It
+//! travels in the question and comes back in the answer, so that decision and state are taken together or not at all.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,6 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// All of them.
     pub const ALL: [Hook; 4] = [Hook::Admission, Hook::Routing, Hook::Degradation, Hook::Scenario];
 
     /// The word in configuration and in names of policies: `routing`.
@@ -54,7 +53,7 @@ impl std::fmt::Display for PolicyName {
 /// Facts known when a session opens, in the order given.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
-/// What a plugin wrote down about a session, a room or (as its memo) itself.
+/// State that a plugin wrote about a session, a room or (as its memo) itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
     /// The plugin's name in its manifest. Only revisions of the same plugin ever see it.
@@ -70,13 +69,12 @@ pub struct State {
 pub struct RoomRow {
     /// The room and what is known of it.
     pub row: Row,
-    /// Its scenario.
     pub scenario: Arc<str>,
     /// Labels of its first session.
     pub labels: Labels,
     /// The nodes of its route, best first.
     pub standing: Vec<NodeId>,
-    /// What a plugin wrote about it. `None`: the plugin is told of it by `open` first.
+    /// None: the plugin is told of it by `open` first.
     pub state: Option<State>,
 }
 
@@ -85,13 +83,10 @@ pub struct RoomRow {
 pub struct SessionRow {
     /// The session and what is known of it.
     pub row: Row,
-    /// Its room.
     pub room: RoomId,
-    /// Its scenario.
     pub scenario: Arc<str>,
-    /// Its labels.
     pub labels: Labels,
-    /// What a plugin wrote about it. `None`: the plugin is told of it by `open` first.
+    /// None: the plugin is told of it by `open` first.
     pub state: Option<State>,
 }
 
@@ -107,15 +102,11 @@ pub enum Question {
     },
     /// May this session come in?
     Admit {
-        /// The newcomer.
         session: SessionId,
-        /// Its room.
         room: RoomId,
         /// The region where its room is; none for the room's first session.
         standing: Option<RegionId>,
-        /// Its scenario.
         scenario: Arc<str>,
-        /// Its labels.
         labels: Labels,
         /// One row per region.
         regions: Vec<Row>,
@@ -124,7 +115,6 @@ pub enum Question {
     Place {
         /// The room to place.
         room: RoomId,
-        /// Its scenario.
         scenario: Arc<str>,
         /// Labels of its first session.
         labels: Labels,
@@ -137,14 +127,12 @@ pub enum Question {
         nodes: Vec<Row>,
         /// The rooms in question.
         rooms: Vec<RoomRow>,
-        /// What the plugin wrote about itself.
         memo: Option<State>,
     },
     /// How much quality does each of these sessions get?
     Tick {
         /// The sessions in question.
         sessions: Vec<SessionRow>,
-        /// What the plugin wrote about itself.
         memo: Option<State>,
     },
 }
@@ -160,7 +148,7 @@ impl Question {
         }
     }
 
-    /// How many sessions or rooms a batch is about; 0 where it is no batch.
+    /// Sessions or rooms of a batch; 0 for other questions.
     pub fn rows(&self) -> usize {
         match self {
             Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => 0,
@@ -199,26 +187,22 @@ impl Question {
 pub struct Ask {
     /// Comes back with the answer.
     pub id: AskId,
-    /// Who is asked.
     pub policy: PolicyName,
-    /// Which of its revisions; all it is about belongs to that one.
+    /// The revision that is asked; all rows belong to it.
     pub arm: Arm,
-    /// That revision's name, as the core knows them; none before it knows any.
+    /// The revision's name; none before the core knows any.
     pub revision: Option<Arc<str>>,
     /// Gateway time, microseconds since it started; all the clock a plugin gets.
     pub now_us: u64,
     /// After this the answer is late and the native default stands.
     pub deadline: Instant,
-    /// What is asked.
     pub question: Question,
 }
 
-/// What admission says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdmitVerdict {
     /// No opinion: the native default decides.
     Abstain,
-    /// Come in.
     Accept,
     /// Come in, but no more than this many kbit/s.
     AcceptCapped(u32),
@@ -233,7 +217,7 @@ pub enum AdmitVerdict {
 pub struct Action {
     /// Row of the question's sessions.
     pub row: u32,
-    /// What to do, by its number; one we do not know is invalid.
+    /// The number of the action; an unknown one is invalid.
     pub op: u32,
     /// Depends on the action.
     pub arg: u64,
@@ -254,14 +238,13 @@ pub struct Move {
     pub reason: u32,
 }
 
-/// What a plugin answered, in our words and not yet checked against facts.
+/// A plugin's answer, in the core's types and not yet checked against facts.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
     /// To [`Question::Resolve`]: parameters by registry key; unknown keys are kept for the record and ignored.
     Params(Vec<(Box<str>, i64)>),
     /// To [`Question::Admit`].
     Admit {
-        /// What it says.
         verdict: AdmitVerdict,
         /// The plugin's reason.
         reason: u32,
@@ -279,7 +262,7 @@ pub enum Answer {
     },
     /// To [`Question::Reroute`].
     Moves {
-        /// What should change; other rooms stay.
+        /// Rooms without a move stay.
         moves: Vec<Move>,
         /// New states by row, those of newcomers among them.
         states: Vec<(u32, State)>,
@@ -288,7 +271,7 @@ pub enum Answer {
     },
     /// To [`Question::Tick`].
     Actions {
-        /// What should change; other sessions keep what they have.
+        /// Sessions without an action keep their plans.
         actions: Vec<Action>,
         /// New states by row, those of newcomers among them.
         states: Vec<(u32, State)>,
@@ -302,24 +285,20 @@ pub enum Answer {
 pub struct Note {
     /// Row of the question.
     pub row: u32,
-    /// What is explained.
     pub key: Box<str>,
-    /// Its value.
     pub value: i64,
 }
 
 /// An answer with where it came from.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Answered {
-    /// What was decided.
     pub answer: Answer,
     /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
     pub revision: Arc<str>,
-    /// What the plugin said about it.
     pub notes: Vec<Note>,
     /// Time in the plugin.
     pub took: std::time::Duration,
-    /// Where it was not asked about all rows together; `None` where it was.
+    /// Given if not all rows were asked about together.
     pub apart: Option<Box<Apart>>,
     /// The plugin's words for its reasons.
     pub reasons: Reasons,
@@ -328,8 +307,8 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The question and this answer without those that the plugin is not asked about any more; `None` where that is nobody,
-    /// or where the others were not asked about together. Whoever is asked the same question gives an answer to compare.
+    /// The question and this answer without the rows that are quarantined; `None` if there are none, or if the others
+    /// were not asked about together. Another instance that is asked the same question gives an answer to compare.
     #[must_use]
     pub fn without_the_left_out(&self, question: &Question) -> Option<(Question, Answered)> {
         let apart = self.apart.as_deref().filter(|apart| apart.is_of_the_known())?;
@@ -356,32 +335,31 @@ impl Answered {
 /// A plugin's words for its reasons, by their numbers.
 pub type Reasons = Arc<[(u32, Arc<str>)]>;
 
-/// How a batch was asked about that holds rows over which the plugin fails.
+/// The calls that a batch took which holds rows over which the plugin fails.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Apart {
-    /// How it failed over rows that nobody suspected; `None` where it failed over none of these.
+    /// The fault over rows that were not suspected; `None` if it failed over none of these.
     pub fault: Option<Fault>,
     /// Rows that were left out, found now or before, in their order. Nothing is decided about them.
     pub poisoned: Vec<Poisoned>,
     /// Rows that there was no time left for, in their order. Nothing is decided about them either.
     pub unasked: Vec<u32>,
-    /// Whether it took more than one call.
+    /// More than one call was needed.
     pub in_parts: bool,
 }
 
 impl Apart {
-    /// Whether nothing is decided about the row.
     pub fn leaves_out(&self, row: u32) -> bool {
         self.poisoned.binary_search_by_key(&row, |poisoned| poisoned.row).is_ok()
             || self.unasked.binary_search(&row).is_ok()
     }
 
-    /// Whether nothing but rows that were known before was left out: the others were asked about in one call.
+    /// Only rows that were known before were left out: the others were asked about in one call.
     fn is_of_the_known(&self) -> bool {
         !self.in_parts && self.fault.is_none() && self.unasked.is_empty()
     }
 
-    /// What the number of a row is that is not left out, where those that are left out are not there.
+    /// The row's number once the rows that are left out are removed.
     fn row_without(&self, row: u32) -> u32 {
         row - self.poisoned.partition_point(|poisoned| poisoned.row < row) as u32
     }
@@ -392,7 +370,6 @@ impl Apart {
 pub struct Poisoned {
     /// Row of the question.
     pub row: u32,
-    /// How the plugin failed over it when it was found.
     pub fault: Fault,
 }
 
@@ -401,11 +378,11 @@ pub struct Poisoned {
 pub enum Fault {
     /// It ran past its budget and was stopped.
     Deadline,
-    /// It trapped: a panic, an access out of bounds, an exhausted stack. What the engine said.
+    /// It trapped: a panic, an access out of bounds, an exhausted stack, with the engine's message.
     Trap(Box<str>),
     /// It asked for more memory than it is allowed.
     OutOfMemory,
-    /// Its answer is not of the contract's shape: lengths that do not match, a row out of range. Which.
+    /// Its answer is not of the contract's shape: lengths that do not match, a row out of range.
     Malformed(Box<str>),
     /// The question waited too long in the queue, or the queue was full.
     Late,
@@ -426,7 +403,7 @@ impl Fault {
         }
     }
 
-    /// Whether what the plugin was asked about may be why it failed.
+    /// The question may be the cause of the fault.
     pub fn is_of_question(&self) -> bool {
         match self {
             Fault::Deadline | Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => true,
@@ -449,7 +426,6 @@ impl std::fmt::Display for Fault {
 /// An entry of the catalog: something with a name that questions speak of by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// What it is.
     pub kind: EntryKind,
     /// Its number, unique within its kind.
     pub id: u64,
@@ -457,7 +433,6 @@ pub struct Entry {
     pub parent: u64,
     /// Its name in the configuration.
     pub name: Box<str>,
-    /// What the configuration says of it.
     pub labels: Vec<(Box<str>, Box<str>)>,
 }
 

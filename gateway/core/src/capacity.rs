@@ -42,7 +42,7 @@ pub(crate) struct Capacity {
     reduced: BTreeMap<SessionId, Instant>,
     /// The last of them that was looked at.
     reduced_last: SessionId,
-    /// When policies moved rooms, and of how many sessions, within the last second.
+    /// Moves by policies within the last second, and of how many sessions.
     churn: VecDeque<(Instant, usize)>,
 }
 
@@ -89,7 +89,7 @@ impl Capacity {
         turn.into_iter().filter(|(_, since)| due(*since)).map(|(id, _)| id).collect()
     }
 
-    /// Whether a policy may move so many sessions now. One room may always move, however many sessions it has.
+    /// Checks that a policy may move so many sessions now. One room may always move, however many sessions it has.
     pub(crate) fn check_churn(
         &mut self,
         sessions: usize,
@@ -149,7 +149,7 @@ impl Capacity {
             .collect();
         let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
         let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
-        // Where all regions are as bad, it is our own uplink, and no other region is any better.
+        // If all regions are as bad, it is our own uplink, and no other region is any better.
         let ours = known > 1 && bad == known;
         let mut closed = false;
         for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
@@ -190,13 +190,12 @@ impl Capacity {
         self.breakers[region.0 as usize].opens_until()
     }
 
-    /// When the first region takes new rooms again, if none does now.
+    /// The time at which the first region takes new rooms again, if none does now.
     pub(crate) fn all_open_until(&self) -> Option<Instant> {
         let all = self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Open);
         self.breakers.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
     }
 
-    /// Whether the room may go to a region that it is not in.
     pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
         self.breakers[region.0 as usize].admits(room, &self.settings)
     }

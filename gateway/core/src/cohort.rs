@@ -1,18 +1,16 @@
-//! Whether a node loses more than its siblings: rooms vote, and the likelihood of their votes decides.
+//! Finds nodes that lose more than their siblings:
 //!
-//! A room votes once it has seen enough packets: *bad* where 5 % or more of them got lost between us and the node, that
-//! is more than its own clients' networks explain. Rooms vote for themselves, so one bad publisher with a thousand
-//! listeners is one vote. With each look the votes of the last 2 s count, one a room, and the test ends as soon as they
-//! are clear enough: sequential, by likelihood ratios.
-//!
-//! What a node's death costs its rooms is no fault of the node that takes them: a room that comes from another hop begins
-//! to count a second later, and reports count once none of them can be of a time before.
-//!
-//! Beside siblings: the votes are 10⁶ times as likely of two nodes that differ as of two that are alike (generalised
-//! ratio; where 8 rooms fare badly and 15 of siblings do not, Fisher's exact test says 2·10⁻⁶). Without siblings: 10⁶
-//! times as likely of a node where 90 % of the rooms fare badly as of one where 30 % do (Wald 1945). So a node that is
-//! like its siblings is accused about once in 10⁶ windows of 2 s, or 23 days. Of a node that loses 15 % a room votes
-//! wrongly with a chance of 2 %. Votes a hundred times as likely of a good node withdraw the accusation.
+//! rooms vote, and the likelihood of their votes decides. A room votes once it has seen enough packets: *bad* if 5 %
+//! or more of them got lost between us and the node, that is more than its own clients' networks explain. Rooms vote
+//! for themselves, so one bad publisher with a thousand listeners is one vote. Each look counts the votes of the last
+//! 2 s, one a room, and the test ends as soon as they are clear enough: sequential, by likelihood ratios. The loss
+//! that a node's death costs its rooms does not count against the node that takes them: a room that comes from another
+//! hop begins to count a second later, and reports count once none of them can be of a time before. Beside siblings:
+//! the votes are 10⁶ times as likely of two nodes that differ as of two that are alike (generalised ratio; where 8
+//! rooms fare badly and 15 of siblings do not, Fisher's exact test says 2·10⁻⁶). Without siblings: 10⁶ times as likely
+//! of a node where 90 % of the rooms fare badly as of one where 30 % do (Wald 1945). So a node that is like its
+//! siblings is accused about once in 10⁶ windows of 2 s, or 23 days. On a node that loses 15 % a room votes wrongly
+//! with a chance of 2 %. Votes a hundred times as likely of a good node withdraw the accusation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,7 +26,6 @@ const VOTES_EVERY: Duration = Duration::from_millis(400);
 /// Lost between us and the node, parts per million, from where a room votes against it.
 const BAD_PPM: u64 = 50_000;
 
-/// How long a vote counts.
 const COUNTS_FOR: Duration = Duration::from_secs(2);
 
 /// A room that takes longer to see enough packets begins anew: what it saw is old.
@@ -37,8 +34,8 @@ const BEGINS_ANEW: Duration = Duration::from_secs(2);
 /// A room that came from another hop has settled: its herd is in, and its streams go on.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
-/// A report tells of the time since the one before: 5 s · 1.5 / 1.21828 at most (RFC 3550, 6.3.1), and half a second on
-/// its way. Those that come sooner after a room did are in part about another hop.
+/// A report covers the time since the one before: 5 s · 1.5 / 1.21828 at most (RFC 3550, 6.3.1), and half a second on
+/// its way. Earlier reports on a room are in part about another hop.
 const REPORTS_SETTLE_IN: Duration = Duration::from_millis(6_700);
 
 /// Rooms that siblings must carry to be compared with, or to be avoided.
@@ -50,7 +47,7 @@ const CHANCE_ALONE: f64 = 0.3;
 
 const CHANCE_MAX: f64 = 0.5;
 
-/// How much larger a node's share of bad rooms has to be than its siblings', however certain the difference is.
+/// Least difference between the shares of bad rooms at a node and at its siblings, however certain it is.
 const DIFFERS: f64 = 0.3;
 
 /// The share of bad rooms of a node that is to be left.
@@ -60,11 +57,11 @@ const WORSE: f64 = 0.9;
 const ACCUSES: f64 = 13.815_510_557_964_274;
 const WITHDRAWS: f64 = -4.605_170_185_988_091;
 
-/// What a room has seen since it voted last.
+/// Packets that a room has seen since it voted last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     hop: Hop,
-    /// When the room came from another hop, if it did.
+    /// The time at which the room came from another hop.
     came: Option<Instant>,
     began: Instant,
     expected: u32,
@@ -90,12 +87,11 @@ impl Tally {
         Tally { came: self.came, ..Tally::new(self.hop, now) }
     }
 
-    /// Whether it has been there for so long, or always was.
     fn is_here_for(&self, time: Duration, now: Instant) -> bool {
         self.came.is_none_or(|came| now.saturating_duration_since(came) >= time)
     }
 
-    /// What was seen of one of its sessions. Whether that makes enough to vote.
+    /// Adds one session's flow. Returns true once there is enough to vote.
     pub(crate) fn add(&mut self, flow: &Flow, now: Instant) -> bool {
         if !self.is_here_for(SETTLES_IN, now) {
             return false;
@@ -117,7 +113,7 @@ impl Tally {
     /// Its vote, where its clients' own networks lose so much, parts per million: whether it fares badly.
     pub(crate) fn vote(&self, lost_up_ppm: u64, lost_down_ppm: u64) -> bool {
         let from_node = u64::from(self.lost) * 1_000_000 / u64::from(self.expected.max(1));
-        // What the node was not sent it cannot have sent on; and reports may be of others' clients.
+        // Packets that were lost before the node cannot have been sent on; and reports may be of others' clients.
         let from_node = from_node.saturating_sub(lost_up_ppm);
         let to_node = self.reported_ppm.checked_div(self.reports).unwrap_or(0);
         let to_node = to_node.saturating_sub(lost_up_ppm + lost_down_ppm);
@@ -125,7 +121,6 @@ impl Tally {
     }
 }
 
-/// How many rooms fare badly, and how many do not.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Count {
     pub(crate) bad: u32,
@@ -146,7 +141,6 @@ impl Count {
         self.bad + self.good
     }
 
-    /// Whether enough of them say that most fare badly.
     pub(crate) fn is_bad(self) -> bool {
         self.all() >= SIBLINGS_MIN && self.bad > self.good
     }
@@ -187,7 +181,6 @@ impl Ballot {
         }
     }
 
-    /// What counts now.
     pub(crate) fn count(&mut self, now: Instant) -> Count {
         let over = |at: Instant| now.saturating_duration_since(at) >= COUNTS_FOR;
         while let Some((at, room)) = self.order.pop_front_if(|(at, _)| over(*at)) {
@@ -204,16 +197,14 @@ impl Ballot {
     }
 }
 
-/// What the votes say of a node; of rooms of several kinds the last counts.
+/// The verdict on a node; of several kinds of rooms the last one counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Word {
     /// It is as it should be.
     Well,
-    /// Nothing certain.
     Nothing,
     /// It is bad, and has no siblings to compare it with.
     Bad,
-    /// It is worse than its siblings.
     WorseThanSiblings,
 }
 

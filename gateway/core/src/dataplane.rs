@@ -1,4 +1,4 @@
-//! What packets read: the board of nodes, the route of a room, the plan of a session.
+//! The board of nodes, the route of a room and the plan of a session, which packets read.
 
 mod board;
 pub mod forward;

@@ -10,92 +10,54 @@ use crate::{
     RouteCell, SessionId,
 };
 
-/// What the core wants done.
+/// Things that the server is to do.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Ask a policy. The answer comes back by [`crate::Gateway::handle_answer`].
     Ask(Ask),
     /// Give the session a home worker; its packets may come from now on.
     Install {
-        /// The session.
         session: SessionId,
-        /// Its room.
         room: RoomId,
-        /// What it wants.
         offer: Arc<Offer>,
-        /// Where its room's route stands.
         route: Arc<RouteCell>,
-        /// What it gets.
         plan: Plan,
     },
     /// Have the driver open the session at a hop. The outcome comes back by [`crate::Gateway::handle_opened`].
-    Open {
-        /// The session.
-        session: SessionId,
-        /// Its room.
-        room: RoomId,
-        /// Where.
-        hop: Hop,
-    },
+    Open { session: SessionId, room: RoomId, hop: Hop },
     /// Have the driver close the session at a hop.
-    CloseAt {
-        /// The session.
-        session: SessionId,
-        /// Where.
-        hop: Hop,
-    },
+    CloseAt { session: SessionId, hop: Hop },
     /// Answer an offer.
-    Reply {
-        /// Which.
-        offer: OfferId,
-        /// With what.
-        result: Result<Accepted, Refused>,
-    },
+    Reply { offer: OfferId, result: Result<Accepted, Refused> },
     /// The session gets something else from now on.
-    Plan {
-        /// The session.
-        session: SessionId,
-        /// What it gets.
-        plan: Plan,
-    },
+    Plan { session: SessionId, plan: Plan },
     /// Ask these senders for a key frame of each of their video streams.
-    KeyFrame {
-        /// The senders.
-        sessions: Vec<SessionId>,
-    },
+    KeyFrame { sessions: Vec<SessionId> },
     /// Forget the session.
     End {
-        /// The session.
         session: SessionId,
         /// Why it ended.
         reason: CloseReason,
     },
-    /// Call the hook that starts a node. What becomes of it comes back by [`crate::Gateway::handle_start_failed`], or the node
-    /// answers probes.
-    Start {
-        /// The node.
-        node: NodeId,
-    },
+    /// Call the hook that starts a node. The outcome comes back by [`crate::Gateway::handle_start_failed`], or the
+    /// node answers probes.
+    Start { node: NodeId },
     /// Probe a node's media port. Answers come back by [`crate::Gateway::handle_probe_answered`].
     Probe {
-        /// The node.
         node: NodeId,
         /// Comes back with the answer.
         sequence: u64,
     },
-    /// Send a packet from one canary session at the node; it must come out at the other. That it did comes back by
-    /// [`crate::Gateway::handle_canary_passed`], that both are open by [`crate::Gateway::handle_canary_open`].
+    /// Send a packet from one canary session at the node; it must come out at the other. The packet comes back by
+    /// [`crate::Gateway::handle_canary_passed`], the node's word that both are open by
+    /// [`crate::Gateway::handle_canary_open`].
     Canary {
-        /// The node.
         node: NodeId,
         /// Comes back with the packet.
         sequence: u64,
     },
     /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
-    Forget {
-        /// The node.
-        node: NodeId,
-    },
+    Forget { node: NodeId },
     /// Something worth knowing happened.
     Event(Event),
     /// The shutdown is over: no session is left.

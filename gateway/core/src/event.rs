@@ -16,7 +16,6 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
 pub enum Health {
-    /// Carries rooms.
     Up = 0,
     /// One witness accuses it: new rooms avoid it.
     Suspect = 1,
@@ -44,7 +43,7 @@ impl Health {
 /// A source of evidence about a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Witness {
-    /// The kernel says that nobody listens there.
+    /// The kernel says that no process listens there.
     KernelError,
     /// Its media port did not answer our probes.
     Probe,
@@ -63,7 +62,6 @@ pub enum Witness {
 }
 
 impl Witness {
-    /// All of them.
     pub const ALL: [Witness; 8] = [
         Witness::KernelError,
         Witness::Probe,
@@ -75,12 +73,12 @@ impl Witness {
         Witness::Operator,
     ];
 
-    /// Whether it tells of loss: that is no death.
+    /// The witness reports loss, which is no death.
     pub fn is_of_loss(self) -> bool {
         matches!(self, Witness::Cohort | Witness::Feedback)
     }
 
-    /// Whether it is somebody's word. The others are silences, which our own uplink may be the cause of.
+    /// The witness is a report. The others are silences, which our own uplink may cause.
     pub fn speaks(self) -> bool {
         match self {
             Witness::KernelError | Witness::Agent | Witness::Operator => true,
@@ -188,7 +186,6 @@ impl CloseReason {
     }
 }
 
-/// How far the start of a node is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     /// Its hook is called.
@@ -198,12 +195,10 @@ pub enum Start {
     },
     /// It was not.
     Failed {
-        /// Why.
         why: NotStarted,
-        /// When it may be tried again, from now.
+        /// The wait before the next try.
         again: Duration,
     },
-    /// It answers.
     Done {
         /// Since its hook was called.
         took: Duration,
@@ -251,11 +246,9 @@ impl NotStarted {
 pub enum ModeChange {
     /// Its scenario says so now.
     Scenario,
-    /// What two hops delivered were no copies of each other: these nodes do not keep SSRC, sequence number and payload.
-    Unalike {
-        /// The hops.
-        hops: [Hop; 2],
-    },
+    /// Two hops delivered packets that are no copies of each other: these nodes do not keep SSRC, sequence number and
+    /// payload.
+    Unalike { hops: [Hop; 2] },
     /// A second hop that can carry it, or keep capacity for it, is missing, or there again: of a hitless room this is what
     /// it keeps of its mode now.
     Capacity,
@@ -277,15 +270,11 @@ impl ModeChange {
 pub enum Event {
     /// A question was decided, one way or another.
     Decided {
-        /// The question.
         ask: AskId,
-        /// Who was asked.
         policy: PolicyName,
-        /// Which of its revisions was asked.
         arm: Arm,
         /// The revision that answered; none where it faulted.
         revision: Option<Arc<str>>,
-        /// What became of it.
         outcome: Outcome,
         /// The plugin's word for its reason, where it was about one and gave one.
         reason: Option<Arc<str>>,
@@ -295,141 +284,87 @@ pub enum Event {
         room: Option<RoomId>,
         /// Rows in the question.
         rows: u32,
-        /// When it was asked.
         asked: Instant,
         /// Time in the plugin; zero where it faulted.
         took: Duration,
-        /// What the plugin said about it.
         notes: Vec<Note>,
     },
     /// Part of a decision broke a rule and was left out.
-    Guarded {
-        /// Whose.
-        policy: PolicyName,
-        /// The rule.
-        guard: Guard,
-        /// How many parts broke it.
-        times: u32,
-    },
+    Guarded { policy: PolicyName, guard: Guard, times: u32 },
     /// A revision is not asked about a session or room any more, since it fails over it: that is left as it is.
     Quarantined {
-        /// The policy.
         policy: PolicyName,
         /// Its revision; another one is asked again.
         revision: Arc<str>,
-        /// The session, where it is one.
         session: Option<SessionId>,
-        /// The room, where it is one.
         room: Option<RoomId>,
-        /// How it failed.
         fault: Fault,
     },
     /// A plugin answered otherwise than a fresh instance of it: it keeps something to itself between questions.
     HiddenState {
-        /// The policy.
         policy: PolicyName,
-        /// The revision.
         revision: Arc<str>,
         /// In what the answers differ.
         differs: Box<str>,
     },
     /// A session may send.
     Opened {
-        /// The session.
         session: SessionId,
-        /// Its room.
         room: RoomId,
-        /// The room's name.
         room_name: Arc<str>,
-        /// Its scenario.
         scenario: Arc<str>,
-        /// Where it stands.
         hop: Hop,
-        /// When it was offered.
         offered: Instant,
-        /// Who let it in.
         admitted_by: Decider,
-        /// Who placed its room.
         routed_by: Decider,
     },
     /// An offer was refused.
     Refused {
-        /// The offer.
         offer: OfferId,
         /// The session it was to become, and its room, where it came that far.
         session: Option<(SessionId, RoomId)>,
-        /// Its scenario.
         scenario: Arc<str>,
-        /// Why.
         reason: Refused,
     },
     /// A session ended.
-    Closed {
-        /// The session.
-        session: SessionId,
-        /// Its room.
-        room: RoomId,
-        /// What the room is called.
-        room_name: Arc<str>,
-        /// Why.
-        reason: CloseReason,
-    },
+    Closed { session: SessionId, room: RoomId, room_name: Arc<str>, reason: CloseReason },
     /// A room moved to another hop.
     Moved {
-        /// The room.
         room: RoomId,
-        /// What the room is called.
         room_name: Arc<str>,
-        /// Its sessions.
         sessions: Vec<SessionId>,
-        /// Why.
         cause: Cause,
-        /// Who decided.
         by: Decider,
-        /// Where it was.
         from: Hop,
-        /// Where it is; `None`: no hop was left, the core looks for one.
+        /// None: no hop was left, the core looks for one.
         to: Option<Hop>,
-        /// When it began.
         started: Instant,
     },
     /// A move that was under way was given up: the room is where it was.
     MoveEnded {
-        /// The room.
         room: RoomId,
-        /// What the room is called.
         room_name: Arc<str>,
         /// Why it was to move.
         cause: Cause,
-        /// Who decided.
         by: Decider,
-        /// Where it was.
         from: Hop,
-        /// Where it was to go.
         to: Hop,
-        /// When it began.
         started: Instant,
         /// Why it was given up.
         outcome: MoveOutcome,
     },
     /// A spare of a room changed; its packets go where they went.
     Rerouted {
-        /// The room.
         room: RoomId,
         /// Its hops, best first.
         hops: Vec<Hop>,
-        /// Who decided.
         by: Decider,
     },
     /// A hop left a room's route, though its node lives.
     Struck {
-        /// The room.
         room: RoomId,
-        /// What the room is called.
         room_name: Arc<str>,
-        /// The hop.
         hop: Hop,
-        /// Why.
         why: Strike,
         /// The session that it is known by, where it is one.
         session: Option<SessionId>,
@@ -438,64 +373,42 @@ pub enum Event {
     Node {
         /// The node, as which incarnation.
         hop: Hop,
-        /// What it was.
         from: Health,
-        /// What it is.
         to: Health,
-        /// Who accuses it, and since when.
         witnesses: Vec<(Witness, Instant)>,
-        /// When it was last heard.
         last_heard: Option<Instant>,
-        /// Rooms whose packets this moved.
+        /// Rooms that stood there.
         rooms: u32,
     },
     /// A node that does not run is started by its hook.
-    Start {
-        /// The node.
-        node: NodeId,
-        /// How far that is.
-        step: Start,
-    },
+    Start { node: NodeId, step: Start },
     /// A room goes on in another mode.
     Mode {
-        /// The room.
         room: RoomId,
-        /// What the room is called.
         room_name: Arc<str>,
         /// The mode before.
         from: Mode,
         /// The mode it has now.
         to: Mode,
-        /// Why.
         why: ModeChange,
     },
     /// A node takes no new rooms, or takes them again.
-    Draining {
-        /// The node.
-        node: NodeId,
-        /// Whether it is being drained.
-        draining: bool,
-    },
+    Draining { node: NodeId, draining: bool },
     /// A node that is being drained is empty; or its deadline passed, and it is not.
     Drained {
-        /// The node.
         node: NodeId,
         /// Rooms that are left: they fit nowhere else, and stay until they do.
         left: u32,
-        /// When it began.
         started: Instant,
     },
     /// A region takes no new rooms any more, a share of them, or all again.
     Breaker {
-        /// The region.
         region: RegionId,
-        /// What its breaker was.
         from: BreakerState,
-        /// What it is.
         to: BreakerState,
         /// Sessions that were heard of within the last second.
         sessions: u32,
-        /// Those of them whose media was bad.
+        /// Sessions with bad media.
         bad: u32,
         /// Sessions that were opened there within the last second.
         opened: u32,
@@ -504,57 +417,38 @@ pub enum Event {
     },
     /// A session's quality was changed.
     Degraded {
-        /// The session.
         session: SessionId,
-        /// What its room is called.
         room_name: Arc<str>,
-        /// What was done.
         op: Op,
         /// With which argument.
         arg: u64,
         /// The rung it is on now; 0 is undegraded.
         rung: u8,
-        /// Who decided.
         by: Decider,
     },
-    /// We ourselves were late; every deadline moved by that much and nobody was condemned on it.
-    OwnStall {
-        /// How late.
-        late: Duration,
-    },
-    /// Most nodes fell silent at once: our own uplink is doubted, and nobody is condemned for silence meanwhile. Or that
-    /// is over: they are heard again, or it lasted too long to be doubted.
+    /// Control was late: every deadline moved by that much, and no node was marked down.
+    OwnStall { late: Duration },
+    /// Most nodes fell silent at once: our own uplink is doubted, and no node is marked down for silence meanwhile. Or
+    /// that is over: they are heard again, or it lasted too long.
     Uplink {
-        /// Whether it is doubted from now on.
         doubted: bool,
-        /// How many nodes fell silent.
         silent: u32,
         /// Of how many that were heard until then.
         of: u32,
     },
     /// A hook's policy answers again after faults, or no longer.
     Standing {
-        /// The hook.
         hook: Hook,
-        /// Its policy.
         policy: PolicyName,
         /// The fault, if it fails.
         fault: Option<Fault>,
     },
     /// A revision does harm: the one that is tried, or the one in force while the one before may come back.
-    Breached {
-        /// Its policy.
-        policy: PolicyName,
-        /// Which revision.
-        revision: Arc<str>,
-        /// What shows it.
-        breach: Breach,
-    },
+    Breached { policy: PolicyName, revision: Arc<str>, breach: Breach },
     /// The gateway admits no more sessions.
     ShuttingDown,
 }
 
-/// What became of a move.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MoveOutcome {
     /// The room is there.
@@ -563,9 +457,9 @@ pub enum MoveOutcome {
     Stranded,
     /// Another move took its place.
     Superseded,
-    /// Where it was to go died before it was there.
+    /// Its target died before it was there.
     TargetLost,
-    /// Where it was to go did not open its sessions.
+    /// Its target did not open its sessions.
     NotOpened,
     /// The room had moved too often within a minute.
     Damped,

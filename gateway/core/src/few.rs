@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeFull;
 
-/// So many get their room one by one; more of them get it in steps, as a vector does.
+/// Up to so many the memory grows one by one; beyond, in steps as a vector does.
 const FEW: usize = 8;
 
 /// A map of a few, in the order of their keys.
@@ -34,7 +34,7 @@ impl<K: Ord + Copy, V> FewMap<K, V> {
         self.place(key).is_ok()
     }
 
-    /// What stood there before, if anything did.
+    /// Returns the previous value.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),

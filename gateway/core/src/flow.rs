@@ -1,21 +1,21 @@
-//! What goes between a session and its node, and when that should have gone on and did not.
+//! Tracks the media between a session and its node, and finds where it ended though it should have gone on.
 
 use std::time::{Duration, Instant};
 
 use crate::Hop;
 use crate::nodes::Since;
 
-/// Kinds of media are told apart: who listens to voice alone loses nothing by a camera that is turned on.
+/// Kinds of media are told apart: a listener to voice alone loses nothing by a camera that is turned on.
 const KINDS: usize = 2;
 
-/// How often workers tell of a session, unless there are many.
+/// Workers report on a session so often, unless there are many.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 
 /// A pause this long ends a run: longer than jitter of ±80 ms makes, shorter than the 400 ms between two packets of
 /// silent voice (DTX), told in steps of 100 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Who was not told of for so long may have stopped sending.
+/// A session without a report for so long may have stopped sending.
 const UNTOLD: Duration = Duration::from_millis(500);
 
 /// A session that heard its node without a pause for so long hears it steadily.
@@ -36,21 +36,20 @@ const NUMBERS_WITHIN: Duration = Duration::from_secs(2);
 /// Fewer of them than this say nothing: of a voice, 800 ms.
 const NUMBERS_MIN: u32 = 40;
 
-/// Who fell silent up to this long before the session did may be whom it heard.
+/// A sender that fell silent up to this long before the session did may be the one that it heard.
 const BEFORE: Duration = Duration::from_millis(500);
 
 /// Each lost flow that its move did not mend makes the next one wait for a steady run so many times as long.
 const VAIN_FACTOR: u32 = 8;
 const VAIN_MAX: u32 = 4;
 
-/// What went between a session and its node since it was told of last: RTP packets, by kind.
+/// Packets between a session and its node since the last report: RTP, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Flow {
     /// To the node, in the order of [`Kind`](crate::Kind).
     pub sent: [u32; KINDS],
     /// From the hop that it hears, whether or not they reached the client.
     pub came: [u32; KINDS],
-    /// The hop that it hears.
     pub hears: Option<Hop>,
     /// Packets that should have come from there, by the node's numbers, and those of them that are missing.
     pub expected: u32,
@@ -58,7 +57,7 @@ pub struct Flow {
     pub lost: u32,
     /// Packets that were missing when another hop went on with a stream, by number; without what came late.
     pub missed: u32,
-    /// What the node reported last as lost of what it was sent, parts per million (RFC 3550, 6.4.1), if it did so since.
+    /// The loss that the node reported last, parts per million (RFC 3550, 6.4.1), if it did so since.
     pub reported_ppm: Option<u32>,
 }
 
@@ -78,12 +77,11 @@ struct Run {
 }
 
 impl Run {
-    /// So many packets came or went between these two moments.
     fn note(run: &mut Option<Run>, packets: u32, from: Instant, now: Instant, pause: Duration) {
         if packets == 0 {
             return;
         }
-        // Who rested is not told of meanwhile.
+        // A resting session is not reported on meanwhile.
         let rested = now.saturating_duration_since(from) >= pause;
         let from = if rested { now - TOLD_EVERY } else { from };
         let elapsed = now.saturating_duration_since(from).as_secs_f32().max(0.001);
@@ -140,7 +138,7 @@ pub(crate) struct Track {
     vain: u32,
 }
 
-/// What a session did around a moment in the past, and does now.
+/// The sending of a session around a moment in the past, and now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sending {
     /// It sent then, and sends on.
@@ -173,8 +171,8 @@ impl Track {
         };
     }
 
-    /// What workers told of it. `slack` is how much later than [`TOLD_EVERY`] words may come. Whether it has just fallen
-    /// silent.
+    /// Takes a report of workers, which may come `slack` later than [`TOLD_EVERY`]. Returns true if the session has
+    /// just fallen silent.
     pub(crate) fn note(&mut self, flow: &Flow, slack: Duration, now: Instant) -> bool {
         let from = std::mem::replace(&mut self.told, now);
         for (run, packets) in self.sent.iter_mut().zip(flow.sent) {
@@ -200,7 +198,7 @@ impl Track {
         falls_silent
     }
 
-    /// Whether some kind of media came long enough, and often enough, that its end means something.
+    /// Media of some kind came long and often enough that its end means something.
     fn heard_steadily(&self) -> bool {
         self.came.iter().flatten().any(|run| self.is_steady(run))
     }
@@ -218,7 +216,7 @@ impl Track {
         (silent.lasted(now) >= limit).then_some(silent.at)
     }
 
-    /// Whether it is silent since it heard its node steadily.
+    /// It is silent since it heard its node steadily.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent.is_some()
     }
@@ -236,7 +234,7 @@ impl Track {
         }
     }
 
-    /// Whether so much of what its node sent lately did not come, parts per million, by number.
+    /// At least so much of what its node sent lately was lost, parts per million, by number.
     pub(crate) fn loses(&self, ppm: u32) -> bool {
         let Numbers { expected, lost, .. } = self.numbers;
         expected >= NUMBERS_MIN
@@ -250,7 +248,7 @@ impl Track {
         }
     }
 
-    /// Whether it sent something as long as anything is known of it.
+    /// It sent something since it is known.
     pub(crate) fn sends(&self) -> bool {
         self.sent.iter().any(Option::is_some)
     }
@@ -260,7 +258,7 @@ impl Track {
         self.came.map(|run| run.is_some_and(|run| self.is_steady(&run)))
     }
 
-    /// Whether it sends the media of these kinds that it sent when another session fell silent.
+    /// Tells if it sends the media of these kinds that it sent when another session fell silent.
     pub(crate) fn sending(
         &self,
         kinds: [bool; KINDS],
@@ -285,7 +283,7 @@ impl Track {
         }
     }
 
-    /// Its silence is nobody's fault, or was dealt with: it counts no more until it heard its node steadily again.
+    /// The silence has an innocent cause, or was dealt with: it counts again once the session heard its node steadily.
     pub(crate) fn forget(&mut self) {
         self.silent = None;
         self.came = [None; KINDS];

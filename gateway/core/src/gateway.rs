@@ -27,29 +27,25 @@ use crate::{
     PolicyName, RegionId, RoomId, Scenario, SessionId, Zone, ZoneId,
 };
 
-/// How often workers' stamps are looked at.
+/// Interval between two looks at the stamps of workers.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use revising::{Cohort, HIDDEN_MAX};
 
-/// How often sessions are looked at for silence, and how soon the next ones where not all were.
+/// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
-/// What a request of an operator broke on.
+/// Why a request of an operator cannot be met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Impossible {
-    /// There is no such session.
     NoSuchSession,
-    /// There is no such room.
     NoSuchRoom,
-    /// There is no such node.
     NoSuchNode,
     /// The room stands there already.
     AlreadyThere,
     /// The node is Down, draining, or full.
     NodeUnfit,
-    /// There is no such region.
     NoSuchRegion,
     /// An operator ejected the node before.
     AlreadyEjected,
@@ -74,13 +70,12 @@ pub struct Gateway {
     quality: Quality,
     questions: Questions,
     effects: Effects,
-    /// What plugins wrote about themselves.
+    /// Memos of plugins.
     memos: BTreeMap<PolicyName, Memos>,
     /// The revisions of each policy, as far as they are known.
     revised: BTreeMap<PolicyName, revising::Revised>,
-    /// How many of them are judged.
     judged: usize,
-    /// Whether more than the newest states may be kept somewhere.
+    /// Older states may be kept somewhere.
     keeps_older: bool,
     shutting_down: bool,
     finished: bool,
@@ -193,7 +188,7 @@ impl Gateway {
         self.sessions.seed(seed);
     }
 
-    /// What packets read.
+    /// The board, which packets read.
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(self.nodes.board())
     }
@@ -203,7 +198,7 @@ impl Gateway {
         self.effects.pop()
     }
 
-    /// When to call [`handle_timeout`](Gateway::handle_timeout) next.
+    /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.effects.timers().next()
     }
@@ -293,8 +288,8 @@ impl Gateway {
         self.route(now, |router| router.change_some(now));
     }
 
-    /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
-    /// [`Output::CloseAt`] said so, this changes nothing.
+    /// The driver opened the session at a hop, or could not. If the hop was given up meanwhile, by
+    /// [`Output::CloseAt`], this changes nothing.
     pub fn handle_opened(
         &mut self,
         id: SessionId,
@@ -346,12 +341,12 @@ impl Gateway {
         self.route(now, |router| router.handle_unalike(session, hops, now));
     }
 
-    /// How old the last report of workers on a session may be.
+    /// The greatest age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
         self.sessions.set_told_within(within);
     }
 
-    /// What workers measured of a session, and when it was last heard.
+    /// Measures of a session, and the time at which it was last heard.
     pub fn handle_summary(
         &mut self,
         id: SessionId,
@@ -374,18 +369,19 @@ impl Gateway {
         }
     }
 
-    /// What went between a session and its node since the last report, if anything did lately.
+    /// Packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &Flow, now: Instant) {
         if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
             self.weigh_flow(id, flow.missed, now);
         }
     }
 
-    /// What workers saw of each node, by its number, every [`WATCH_EVERY`]; and how late the latest of them was since the last
-    /// watch. Report probes that were answered and errors that were read before.
+    /// The workers' stamps of each node, by its number, every [`WATCH_EVERY`]; and how late the latest of them was
+    /// since the last watch.
     ///
-    /// If control or a worker came late, all deadlines are that much later, and no node is marked down on the first late
-    /// watch. Where lateness has become the rule, its watches judge like others: what arrived was read.
+    /// Report answered probes and errors before. If control or a worker came late, all deadlines are that much later,
+    /// and no node is marked down on the first late watch. Once lateness has become the rule, its watches judge like
+    /// others: all packets that arrived were read.
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let (late, changes) = self.nodes.watch(stamps, workers_late, now, &mut self.effects);
         if let Some(late) = late {
@@ -423,7 +419,7 @@ impl Gateway {
         }
     }
 
-    /// What went in at one canary session of a node came out at the other.
+    /// A packet of one canary session of a node came out at the other.
     pub fn handle_canary_passed(&mut self, id: NodeId, sequence: u64) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_canary_passed(sequence);
@@ -449,8 +445,8 @@ impl Gateway {
         self.route(now, |router| router.handle_load(id, permille, now));
     }
 
-    /// An agent's word on its node. That the process is gone marks the node down at once; the others take that back, and let
-    /// rooms go or come.
+    /// An agent's word on its node. [`AgentWord::Gone`] marks the node down at once; the others take that back, and
+    /// let rooms go or come.
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
         self.route(now, |router| router.handle_agent_word(id, word, now));
     }
@@ -468,12 +464,12 @@ impl Gateway {
         self.nodes.start_failed(id, NotStarted::Hook, now, &mut self.effects);
     }
 
-    /// Whether our own uplink is doubted: most nodes fell silent at once.
+    /// Our own uplink is doubted: most nodes fell silent at once.
     pub fn doubts_uplink(&self) -> bool {
         self.nodes.doubts_uplink()
     }
 
-    /// How many nodes could be added now.
+    /// Nodes that could be added now.
     pub fn vacancies(&self, now: Instant) -> usize {
         self.nodes.vacancies(now)
     }
@@ -516,8 +512,8 @@ impl Gateway {
         self.route(now, |router| router.handle_node_added(settings, now))
     }
 
-    /// A node that was just added replaces one that is about to go, as a node whose key or address changed does: an operator's
-    /// drain or eject of the old one holds for it.
+    /// A node that was just added replaces one that is about to go, as a node whose key or address changed does: an
+    /// operator's drain or eject of the old one holds for it.
     ///
     /// # Errors
     /// [`Impossible::NoSuchNode`].
@@ -620,7 +616,7 @@ impl Gateway {
         self.route(now, |router| router.handle_drain_region(region, draining, within, now))
     }
 
-    /// Whether rooms go back to a region by themselves, or to any of them.
+    /// Sets how rooms go back to a region, or to all of them.
     ///
     /// # Errors
     /// [`Impossible::NoSuchRegion`].
@@ -661,7 +657,7 @@ impl Gateway {
         self.sessions.keys().filter_map(move |id| views.session(*id, now))
     }
 
-    /// How many live sessions there are.
+    /// Live sessions.
     pub fn live(&self) -> usize {
         self.sessions.live()
     }
@@ -687,7 +683,7 @@ impl Gateway {
         self.settings.scenarios.iter()
     }
 
-    /// How many rooms stand somewhere.
+    /// Rooms that stand somewhere.
     pub fn standing_rooms(&self) -> usize {
         self.rooms.placed()
     }
@@ -698,7 +694,6 @@ impl Gateway {
         self.rooms.values().filter(|room| room.is_placed()).map(move |room| views.room(room))
     }
 
-    /// The room's name.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
         self.rooms.get(&room).map(|room| room.name.clone())
     }
@@ -721,17 +716,17 @@ impl Gateway {
         self.nodes.regions().map(move |id| views.region(id, now))
     }
 
-    /// How many questions about offers are not answered yet.
+    /// Unanswered questions about offers.
     pub fn offers_asked(&self) -> usize {
         self.questions.in_flight().filter(|asked| asked.about.is_of_offer()).count()
     }
 
-    /// Whether new sessions are admitted.
+    /// New sessions are admitted.
     pub fn is_admitting(&self) -> bool {
         !self.shutting_down
     }
 
-    /// How much is kept now. It looks at every session and room.
+    /// Sizes of all that grows with clients. It looks at every session and room.
     pub fn kept(&self) -> Kept {
         let judged = self.revised.values().map(revising::Revised::known).max().unwrap_or(0);
         let views = self.views().kept();

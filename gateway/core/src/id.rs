@@ -29,7 +29,7 @@ id!(
     NodeId(u32), "n"
 );
 id!(
-    /// Where nodes are: one or more zones.
+    /// A region of one or more zones.
     RegionId(u32), "region-"
 );
 id!(

@@ -1,11 +1,10 @@
-//! What was measured of something that policies decide about: a number in a fixed unit for each metric of the registry.
+//! Measures of a session, room, node or region: a number in a fixed unit for each metric of the registry.
 
 use crate::registry::{Metric, WIDTH, place};
 
-/// The value of a metric that nobody measured.
+/// The value of a metric without a measurement.
 pub const UNMEASURED: u32 = u32::MAX;
 
-/// What was measured of one session, room, node or region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Measures([u32; WIDTH]);
 
@@ -39,7 +38,6 @@ impl Measures {
 pub struct Row {
     /// The session, room, node or region, by the number of its id.
     pub id: u64,
-    /// What is known of it.
     pub measures: Measures,
 }
 

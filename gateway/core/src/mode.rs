@@ -1,6 +1,6 @@
-//! How the sessions of a scenario survive the death of a node.
+//! Survival modes of sessions.
 
-/// How sessions survive the death of a node. A scenario's word, changed while packets flow.
+/// How sessions survive the death of a node. A scenario's setting, which may change while packets flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Mode {
@@ -34,8 +34,8 @@ impl Mode {
         }
     }
 
-    /// Whether sessions are opened at the spares before packets need them, and capacity is kept there. Else spares are
-    /// gated, and opened when the core takes the room there.
+    /// Sessions are opened at the spares before packets need them, and capacity is kept there. Other modes gate
+    /// spares, and open them when the core takes the room there.
     pub fn opens_ahead(self) -> bool {
         match self {
             Mode::Hitless | Mode::Hot | Mode::ActiveActive => true,
@@ -43,13 +43,12 @@ impl Mode {
         }
     }
 
-    /// Whether nodes that stand by are left alone while others can take the room.
+    /// Standby nodes are left alone while others can take the room.
     pub(crate) fn leaves_standbys(self) -> bool {
         matches!(self, Mode::Hitless | Mode::Hot)
     }
 }
 
-/// What is placed together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Affinity {
     /// The sessions of a room: they stand on one node, and move together.

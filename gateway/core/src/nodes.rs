@@ -31,7 +31,6 @@ pub(crate) struct Nodes {
     /// Slots without a node, and since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
     board: Arc<Board>,
-    /// How many sessions each node opens at a time, by slot.
     paces: Vec<Pace>,
     home: RegionId,
     regions: usize,
@@ -42,10 +41,9 @@ pub(crate) struct Nodes {
     drained: BTreeSet<RegionId>,
     next_probe: u64,
     last_watch: Option<Instant>,
-    /// Whether control or a worker was late for the last watch.
     stalled: bool,
     uplink_doubted: bool,
-    /// When no node at all was heard last, while the uplink was doubted.
+    /// The last time at which no node at all was heard, while the uplink was doubted.
     nobody_heard: Option<Instant>,
     /// Regions in which a node fell silent just now, and when.
     fell: BTreeMap<RegionId, Instant>,
@@ -101,7 +99,6 @@ impl Nodes {
         }
     }
 
-    /// How many nodes could be added now.
     pub(crate) fn vacancies(&self, now: Instant) -> usize {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         let free = self.free.iter().filter(|(_, since)| rested(*since)).count();

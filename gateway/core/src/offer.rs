@@ -1,4 +1,4 @@
-//! What a client wants when it asks for a session, and what it gets.
+//! A client's request for a session, and the reply.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,13 +17,11 @@ pub struct Offer {
     pub room: Arc<str>,
     /// Facts that policies may read: `region`, `device`, `tenant`…
     pub labels: Labels,
-    /// How the client reaches the gateway.
     pub ingress: Ingress,
-    /// What it sends and receives.
     pub media: Arc<Media>,
 }
 
-/// How the client reaches the gateway.
+/// A client's way to the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ingress {
     /// RTP over UDP, told apart as the identity says.
@@ -33,7 +31,6 @@ pub enum Ingress {
 }
 
 impl Ingress {
-    /// What it comes over.
     pub fn transport(&self) -> Transport {
         match self {
             Ingress::Udp(_) => Transport::Udp,
@@ -42,12 +39,10 @@ impl Ingress {
     }
 }
 
-/// What a client's packets come over.
+/// The transport of a client's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// UDP.
     Udp,
-    /// QUIC.
     Quic,
 }
 
@@ -61,14 +56,13 @@ impl Transport {
     }
 }
 
-/// How a UDP client proves that it may send.
+/// A UDP client's proof that it may send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Identity {
     /// Only these addresses are accepted.
     Declared {
-        /// Where its RTP comes from.
         address: SocketAddr,
-        /// Where its RTCP comes from, if not from `address`.
+        /// Source of its RTCP, if not `address`.
         rtcp: Option<Box<SocketAddr>>,
     },
     /// The address is named, the port learned once from the first valid RTP packet.
@@ -77,7 +71,7 @@ pub enum Identity {
     Stun,
     /// The first packet opened the session on a listener for trusted networks.
     Open {
-        /// Where that packet came from.
+        /// Source of that packet.
         address: SocketAddr,
         /// The listener it came to.
         listener: u8,
@@ -87,15 +81,13 @@ pub enum Identity {
 /// The media of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Media {
-    /// What it is made of; at least one.
+    /// At least one.
     pub streams: Vec<Stream>,
-    /// Where its RTCP goes.
     pub rtcp: RtcpPort,
-    /// Whether payloads are encrypted with keys we do not hold (RFC 3711).
     pub srtp: Srtp,
 }
 
-/// Where RTCP goes.
+/// Destination of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RtcpPort {
     /// With RTP (RFC 5761).
@@ -104,7 +96,7 @@ pub enum RtcpPort {
     Own,
 }
 
-/// Whether payloads are encrypted with keys we do not hold.
+/// Payloads encrypted with keys that we do not hold (RFC 3711).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
@@ -116,9 +108,7 @@ pub enum Srtp {
 /// Voice or video.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Voice.
     Audio,
-    /// Video.
     Video,
 }
 
@@ -134,14 +124,15 @@ pub struct PayloadType {
 }
 
 impl PayloadType {
-    /// Whether it repairs what others carry: retransmissions (RFC 4588) and forward error correction (RFC 5109, RFC 8627).
+    /// Tells if it repairs other streams: retransmissions (RFC 4588) and forward error correction (RFC 5109, RFC
+    /// 8627).
     pub fn repairs(&self) -> bool {
         let names = ["rtx", "ulpfec", "flexfec", "flexfec-03"];
         names.iter().any(|name| self.codec.eq_ignore_ascii_case(name))
     }
 }
 
-/// What feedback a stream's endpoint understands (RFC 4585, RFC 5104).
+/// Feedback that a stream's endpoint understands (RFC 4585, RFC 5104).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Feedback {
     /// Picture loss indication.
@@ -161,9 +152,8 @@ pub struct Stream {
     pub kind: Kind,
     /// Its payload types; at least one.
     pub payload_types: Vec<PayloadType>,
-    /// What its endpoint understands.
     pub feedback: Feedback,
-    /// What it needs, kbit/s, if the client knows.
+    /// Needed bit rate, kbit/s, if the client knows.
     pub bitrate_kbps: Option<u32>,
 }
 
@@ -176,23 +166,21 @@ impl Media {
         })
     }
 
-    /// Whether there is a video stream.
     pub fn has_video(&self) -> bool {
         self.streams.iter().any(|stream| stream.kind == Kind::Video)
     }
 
-    /// Whether an endpoint said that it obeys REMB.
+    /// An endpoint said that it obeys REMB.
     pub fn takes_remb(&self) -> bool {
         self.srtp == Srtp::Plain && self.streams.iter().any(|stream| stream.feedback.remb)
     }
 }
 
-/// Who decided something.
+/// The author of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decider {
     /// A plugin's decision was taken.
     Policy {
-        /// The policy.
         policy: PolicyName,
         /// Its revision's digest.
         revision: Arc<str>,
@@ -220,17 +208,12 @@ impl std::fmt::Display for Decider {
 /// A session that may send now.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// Its id.
     pub session: SessionId,
-    /// Its room.
     pub room: RoomId,
-    /// Where the room's route stands; read by every packet.
+    /// The cell of the room's route, which every packet reads.
     pub route: Arc<RouteCell>,
-    /// What it gets to begin with.
     pub plan: Plan,
-    /// Who let it in.
     pub admitted_by: Decider,
-    /// Who placed its room.
     pub routed_by: Decider,
 }
 
@@ -242,31 +225,17 @@ pub enum Refused {
     /// The room exists with another scenario.
     ScenarioOfRoom(Arc<str>),
     /// The gateway holds as many sessions as it may.
-    Full {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    Full { retry_after: Duration },
     /// The gateway is shutting down.
     Draining,
     /// Admission said no.
-    Rejected {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    Rejected { retry_after: Duration },
     /// Admission names another region.
     Redirected(RegionId),
-    /// No node can take the room now: none has room for it, or those who were there before go first.
-    NoNode {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    /// No node can take the room now: none has capacity for it, or rooms that were there before go first.
+    NoNode { retry_after: Duration },
     /// It was closed through the API before it could open.
     Closed,
     /// The node that carries the room did not open the session.
-    NotOpened {
-        /// Which.
-        node: NodeId,
-        /// When to try again.
-        retry_after: Duration,
-    },
+    NotOpened { node: NodeId, retry_after: Duration },
 }

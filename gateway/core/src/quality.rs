@@ -27,7 +27,6 @@ pub(crate) struct Quality {
     silent: BTreeSet<(RoomId, SessionId)>,
     /// Votes of rooms about nodes, by scenario: only rooms of one scenario are compared.
     ballots: BTreeMap<(NodeId, std::sync::Arc<str>), Ballot>,
-    /// Where the next question to a degradation policy begins.
     tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     /// Sessions on the native ladder.
     climbs: BTreeMap<SessionId, Climb>,

@@ -1,5 +1,5 @@
-//! What may grow in the contract with policies, as numbers: metrics, actions, reasons, parameters and kinds of catalog
-//! entries, generated from `plugin-sdk/wit/registry.toml`.
+//! Parts of the contract with policies that may grow, as numbers: metrics, actions, reasons, parameters and kinds of
+//! catalog entries, generated from `plugin-sdk/wit/registry.toml`.
 
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
 

@@ -62,7 +62,7 @@ pub(crate) struct Rooms {
     /// Rooms that would be stranded by the death of their node.
     unreserved: BTreeSet<RoomId>,
     weighed_last: RoomId,
-    /// Whether rooms go back there, by the region's number.
+    /// By the region's number.
     fail_backs: Vec<FailBack>,
     /// Rooms that stand elsewhere than they natively would, though no policy or person chose it.
     away: BTreeSet<RoomId>,
@@ -218,12 +218,12 @@ impl Rooms {
         name.unwrap_or_else(|| room.to_string().into())
     }
 
-    /// Whether rooms without a hop wait for nothing but their turn: rooms of newcomers come after them.
+    /// Rooms without a hop wait for nothing but their turn: rooms of newcomers come after them.
     pub(crate) fn stranded_go_first(&self) -> bool {
         self.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
     }
 
-    /// Whether stranded rooms wait for a turn of theirs.
+    /// Stranded rooms wait for a turn of theirs.
     pub(crate) fn is_paced(&self) -> bool {
         self.paced
     }
@@ -263,7 +263,6 @@ impl Router<'_> {
         sessions
     }
 
-    /// Those of its sessions that may send.
     pub(crate) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
         self.sessions_from(id, Phase::Live)
     }
@@ -288,7 +287,7 @@ impl Router<'_> {
         self.effects.notice(Notice::Reroute(id));
     }
 
-    /// Closes those of the sessions whose rooms do not wait for a node to start.
+    /// Closes the sessions, unless their rooms wait for a node to start.
     pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
         for session in sessions {

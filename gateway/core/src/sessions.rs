@@ -24,7 +24,7 @@ pub(crate) struct Sessions {
     deciders: Alike<Decider>,
     /// The last session that was looked at for silence.
     swept_last: SessionId,
-    /// How old the last report of workers on a session may be.
+    /// The greatest age of the workers' last report on a session.
     told_within: Duration,
     /// Live sessions by the degradation policy that is asked about them.
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,

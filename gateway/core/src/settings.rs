@@ -1,5 +1,5 @@
-//! What the gateway is told before it starts: places, nodes, scenarios, timings, limits. Checked by whoever reads
-//! the configuration; plain data here.
+//! Settings of the core: places, nodes, scenarios, timings, limits. The reader of the configuration checks them; plain
+//! data here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,41 +20,32 @@ pub struct Settings {
     pub nodes: Vec<NodeSettings>,
     /// The scenarios by name.
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
-    /// How deaths are found.
     pub timings: Timings,
-    /// How much of everything there may be.
     pub limits: Limits,
 }
 
 /// A part of a region that fails by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
-    /// Its name.
     pub name: Box<str>,
-    /// Where it is.
     pub region: RegionId,
 }
 
 /// A node as the configuration describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeSettings {
-    /// Its name.
     pub name: Box<str>,
     /// Its zone, and by it its region.
     pub zone: ZoneId,
-    /// What it can carry, kbit/s.
     pub capacity_kbps: u64,
-    /// Whether its media port is probed.
     pub probed: Probed,
-    /// Whether two sessions of our own are kept there, between which it must forward.
+    /// Two sessions of our own are kept there, between which it must forward.
     pub canary: bool,
-    /// Whether rooms of hot and hitless scenarios stand there while others can take them.
     pub role: Role,
-    /// Whether it runs by itself.
     pub starts: Starts,
 }
 
-/// What a node is there for.
+/// The role of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Role {
     /// It carries rooms.
@@ -64,7 +55,7 @@ pub enum Role {
     Standby,
 }
 
-/// How a node comes to run.
+/// The start of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Starts {
     /// It is expected to.
@@ -72,15 +63,13 @@ pub enum Starts {
     ByItself,
     /// A hook starts it when rooms of cold scenarios need it; until then it is cold. It is probed.
     ByHook {
-        /// How long it may take until it answers.
+        /// The longest time until it answers.
         within: Duration,
     },
 }
 
-/// Whether a node's media port answers probes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probed {
-    /// It does.
     Yes,
     /// It cannot: kernel errors and silence are its only witnesses.
     No,
@@ -91,13 +80,11 @@ pub enum Probed {
 pub struct Scenario {
     /// The policy set it belongs to.
     pub set: Arc<str>,
-    /// Which hooks the set binds, in the order of [`Hook::ALL`](crate::Hook::ALL).
+    /// The hooks that the set binds, in the order of [`Hook::ALL`](crate::Hook::ALL).
     pub bound: [bool; 4],
     /// Within which its sessions may be capped.
     pub bounds: Bounds,
-    /// How its sessions survive a node.
     pub mode: Mode,
-    /// What is placed together.
     pub affinity: Affinity,
     /// In regional mode: where rooms go next, in this order, beginning behind where they stand.
     pub regions: Vec<RegionId>,
@@ -105,16 +92,14 @@ pub struct Scenario {
     pub spares: u8,
     /// Silence after which a session is closed.
     pub close_after: Duration,
-    /// Who goes first in a herd; higher is earlier.
+    /// Order in a herd; higher is earlier.
     pub priority: i64,
-    /// What happens to newcomers when the admission policy fails.
     pub on_admission_fault: AdmitOnFault,
-    /// What happens to the quality of sessions when the degradation policy fails.
     pub on_degradation_fault: DegradeOnFault,
 }
 
 impl Scenario {
-    /// Whether its set binds a policy to the hook.
+    /// Its set binds a policy to the hook.
     pub fn binds(&self, hook: Hook) -> bool {
         self.bound[hook as usize]
     }
@@ -125,7 +110,7 @@ impl Scenario {
     }
 }
 
-/// What happens to newcomers when the admission policy fails.
+/// Treatment of newcomers when the admission policy fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdmitOnFault {
     /// They come in, at the scenario's floor.
@@ -136,7 +121,7 @@ pub enum AdmitOnFault {
     Reject,
 }
 
-/// What happens to the quality of sessions while their degradation policy fails, or fails over them.
+/// Treatment of sessions' quality while their degradation policy fails, or fails over them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum DegradeOnFault {
     /// They keep what they have.
@@ -147,7 +132,7 @@ pub enum DegradeOnFault {
     NativeLadder,
 }
 
-/// How deaths are found.
+/// Timings of failure detection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timings {
     /// Between probes of a node in the home region. Default 10 ms.
@@ -164,19 +149,19 @@ pub struct Timings {
     pub condemn_alone_near: Duration,
     /// One witness alone condemns a node in another region after this. Default 500 ms.
     pub condemn_alone_far: Duration,
-    /// A tick later than this is our own stall: nobody is condemned on it. Default 5 ms.
+    /// A watch later than this is our own stall: no node is marked down on it. Default 5 ms.
     pub own_stall: Duration,
-    /// How long a dead node must answer before it is let in again; doubles with each relapse. Default 1 s.
+    /// A dead node must answer so long before it is let in again; doubles with each relapse. Default 1 s.
     pub ejection: Duration,
     /// The longest ejection. Default 60 s.
     pub ejection_max: Duration,
-    /// How long a node that came back is Wary. Default 2 s.
+    /// A node that came back is Wary for so long. Default 2 s.
     pub wary_for: Duration,
-    /// Where more nodes than this fall silent at once, per cent of those that were heard until then, our own uplink is
+    /// If more nodes than this fall silent at once, per cent of those that were heard until then, our own uplink is
     /// doubted. Default 50; 100 never doubts it.
     pub panic_percent: u32,
-    /// How long our uplink is doubted where nobody at all is heard. Where somebody is, it is as long as one witness
-    /// alone has to accuse a node. Default 3 s.
+    /// Our uplink is doubted for so long if no node is heard. If one is, it is as long as one witness alone has to
+    /// accuse a node. Default 3 s.
     pub panic_for: Duration,
 }
 
@@ -200,22 +185,22 @@ impl Default for Timings {
     }
 }
 
-/// How much of everything there may be.
+/// Limits of all that may grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Sessions at a time. Default 100,000.
     pub sessions_max: usize,
     /// Nodes at a time, with those that are still leaving. Default 1,024.
     pub nodes_max: usize,
-    /// How long an offer, and each step of it, waits for a policy. Default 2 ms.
+    /// Time of a policy for an offer, and for each step of it. Default 2 ms.
     pub offer_budget: Duration,
-    /// How long a reroute or a tick may take. Default 10 ms.
+    /// Time of a policy for a reroute or a tick. Default 10 ms.
     pub advice_budget: Duration,
     /// Between two questions of how much quality each session gets. Default 200 ms.
     pub tick_every: Duration,
-    /// How long a driver may take to open a session at a node. Default 2 s.
+    /// Time of a driver to open a session at a node. Default 2 s.
     pub open_within: Duration,
-    /// How long a make-before-break lets the old hop finish. Default 500 ms.
+    /// Time of the old hop to finish after a make-before-break. Default 500 ms.
     pub leave_within: Duration,
     /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25.
     pub churn_percent: u32,
@@ -227,7 +212,6 @@ pub struct Limits {
     pub openings_at_once: u32,
     /// Rooms that go back within a second to where they would natively be. Default 20.
     pub fail_back_per_second: u32,
-    /// When regions take no new rooms.
     pub breakers: Breakers,
 }
 
@@ -251,7 +235,7 @@ impl Default for Limits {
     }
 }
 
-/// When a region's breaker opens, and for how long.
+/// Thresholds of a region's breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breakers {
     /// A session is bad where so much is lost on the way to its client, ppm. Default 8 %.
@@ -262,7 +246,7 @@ pub struct Breakers {
     pub share_percent: u32,
     /// Fewer sessions, or openings, within a second say nothing. Default 20.
     pub sessions_min: u32,
-    /// How long it is open before it half-opens; doubles with each relapse. Default 10 s.
+    /// Time from opening to half-open; doubles with each relapse. Default 10 s.
     pub open_for: Duration,
     /// The longest that it is open. Default 5 min.
     pub open_for_max: Duration,

@@ -23,7 +23,7 @@ pub(crate) enum Timer {
     RoomDue(RoomId),
     /// Rooms wait to be asked about.
     Reroute(Arc<PolicyName>),
-    /// How much quality does each session get?
+    /// A degradation policy is asked.
     Tick(Arc<PolicyName>),
     /// The next rooms leave a draining node.
     Drain(NodeId),
@@ -39,23 +39,23 @@ pub(crate) enum Timer {
     StartLate(NodeId),
     /// The next room goes back to where it would natively be.
     FailBack,
-    /// What was heard of regions is weighed.
+    /// Breakers are weighed.
     Breakers,
-    /// What rooms lose at nodes is weighed.
+    /// Votes about nodes are weighed.
     Cohorts,
     /// Sessions that hear nothing any more are looked at.
     Flows,
-    /// Rounds of those who judge revisions may be over.
+    /// Rounds of judges may be over.
     Judge,
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.
     Weigh,
-    /// What is left is closed, since the gateway shuts down.
+    /// The shutdown's deadline: all sessions are closed.
     ShutdownEnds,
 }
 
-/// What is due when. Each reason stands at most once.
+/// Timers that are due. Each reason stands at most once.
 #[derive(Default, Debug)]
 pub(crate) struct Timers {
     queue: BTreeSet<(Instant, Timer)>,
@@ -86,7 +86,6 @@ impl Timers {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// What stands.
     pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
         self.due.keys()
     }

@@ -13,70 +13,53 @@ use crate::{
     SessionId, Transport, Witness,
 };
 
-/// A session as it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {
-    /// The session.
     pub session: SessionId,
     /// Its room's name.
     pub room: Arc<str>,
-    /// Its scenario.
     pub scenario: Arc<str>,
-    /// What it comes over.
     pub transport: Transport,
-    /// How it is to survive the death of its node.
     pub mode: Mode,
-    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    /// The mode that is kept now: a hitless room that one hop carries is hot, or cold. See
+    /// [`Route::kept`](crate::Route::kept).
     pub kept: Mode,
-    /// Where its packets go now.
     pub hop: Option<Hop>,
-    /// What it gets.
     pub plan: Plan,
-    /// As workers measured it last.
+    /// The workers' last report.
     pub measures: Measures,
     /// Since it was offered.
     pub age: Duration,
 }
 
-/// A room as it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomStanding {
-    /// The room.
     pub room: RoomId,
-    /// Its name.
     pub name: Arc<str>,
-    /// Its scenario.
     pub scenario: Arc<str>,
-    /// How it is to survive the death of its node.
     pub mode: Mode,
-    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    /// The mode that is kept now: a hitless room that one hop carries is hot, or cold. See
+    /// [`Route::kept`](crate::Route::kept).
     pub kept: Mode,
-    /// Its sessions.
     pub sessions: Vec<SessionId>,
     /// Its hops, best first.
     pub route: Vec<Hop>,
-    /// Where its packets go now.
     pub hop: Option<Hop>,
-    /// Who placed it.
     pub placed_by: Decider,
 }
 
-/// A node as it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeStanding {
     /// The node, as its newest incarnation.
     pub hop: Hop,
-    /// Its health.
     pub health: Health,
-    /// Who accuses it now, in the order of [`Witness::ALL`].
+    /// In the order of [`Witness::ALL`].
     pub accused_by: [bool; Witness::ALL.len()],
-    /// Whether it takes new rooms.
     pub draining: bool,
-    /// Whether it is to go, and is forgotten when it is empty.
+    /// It is to go, and is forgotten when it is empty.
     pub leaves: bool,
-    /// Whether an operator said that it is Down.
     pub ejected: bool,
-    /// What it can take, as measured, kbit/s.
+    /// As measured, kbit/s.
     pub capacity_kbps: u64,
     /// Sessions that it is opening.
     pub opening: u32,
@@ -86,7 +69,6 @@ pub struct NodeStanding {
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.
     pub measured_permille: Option<u16>,
-    /// Rooms on it.
     pub rooms: u32,
     /// Smoothed round trip to it.
     pub round_trip: Option<Duration>,
@@ -95,27 +77,23 @@ pub struct NodeStanding {
 /// A session, with why.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
-    /// As it stands.
     pub standing: SessionStanding,
-    /// Who let it in.
     pub admitted_by: Decider,
-    /// Who placed its room.
     pub placed_by: Decider,
-    /// Who goes first where not all can; higher is earlier.
+    /// Higher is earlier.
     pub priority: i64,
     /// The room's hops, best first, and what packets may do there.
     pub route: Vec<(Hop, Grant)>,
-    /// What it gets of what it needs above its floor, thousandths: less than all where not all fits.
+    /// Its share of its needs above its floor, thousandths: less than all if not all fits.
     pub share_permille: u16,
-    /// Who accuses the node where its packets go, and for how long.
+    /// Witnesses against the node where its packets go, and for how long.
     pub witnesses: Vec<(Witness, Duration)>,
-    /// Where its room is on its way to.
     pub heading: Option<Heading>,
     /// Every node but the one where its packets go.
     pub candidates: Vec<Candidate>,
     /// Its room's last moves, the oldest first.
     pub moves: Vec<MoveRecord>,
-    /// What policies said of it and of its room, the last time they said something.
+    /// The last decisions of policies on it and its room.
     pub said: Vec<Said>,
     /// Revisions that are not asked about it, or about its room.
     pub quarantines: Vec<Quarantine>,
@@ -124,11 +102,8 @@ pub struct Explanation {
 /// A move that is under way.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heading {
-    /// Where it goes.
     pub to: Hop,
-    /// Why.
     pub cause: Cause,
-    /// Who decided.
     pub by: Decider,
     /// For how long it has been under way.
     pub since: Duration,
@@ -136,10 +111,9 @@ pub struct Heading {
     pub waiting: usize,
 }
 
-/// Where else the room could be.
+/// Another node for the room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
-    /// The node.
     pub hop: Hop,
     /// Why the room is not there.
     pub why: Why,
@@ -150,7 +124,6 @@ pub struct Candidate {
 /// Why a room is not at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// It is Down.
     Down,
     /// It does not run, and nothing needed it yet.
     Cold,
@@ -172,7 +145,7 @@ pub enum Why {
     StandsBy,
     /// It is a spare of the room's.
     Spare,
-    /// It would do as well: who decided found the other one better, or it was better then.
+    /// It would do as well: the decider found the other one better, or it was better then.
     AsGood,
 }
 
@@ -196,30 +169,21 @@ impl Why {
     }
 }
 
-/// A region as it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionStanding {
-    /// The region.
     pub region: RegionId,
-    /// Its breaker.
     pub breaker: BreakerState,
-    /// How long its breaker is open still.
     pub opens_for: Option<Duration>,
-    /// Whether rooms go back to it by themselves.
     pub fail_back: FailBack,
-    /// Its nodes.
     pub nodes: u32,
-    /// Those of them that take rooms.
     pub nodes_up: u32,
-    /// Those of them that are being drained.
     pub nodes_draining: u32,
-    /// Rooms on them.
     pub rooms: u32,
     /// Rooms that would natively be there, and stand in other regions, or on nodes of it that stand by.
     pub away: u32,
 }
 
-/// How much is kept.
+/// Sizes of all that grows with clients.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Kept {
     /// Sessions, with those that are not live yet.
@@ -245,7 +209,7 @@ pub struct Kept {
     pub moves: usize,
     /// Moves that damping counts, of the room that has most.
     pub damped: usize,
-    /// What rooms say of nodes: pairs of a node and a scenario.
+    /// Pairs of a node and a scenario.
     pub ballots: usize,
     /// Nodes that are being drained.
     pub drains: usize,
@@ -255,7 +219,7 @@ pub struct Kept {
     pub timers: usize,
 }
 
-/// What views are made of.
+/// The parts that views read.
 #[derive(Clone, Copy)]
 pub(crate) struct Views<'a> {
     pub(crate) sessions: &'a Sessions,
@@ -397,7 +361,7 @@ impl Views<'_> {
         }
     }
 
-    /// What the sessions, rooms and nodes keep.
+    /// Sizes of the sessions, rooms and nodes.
     pub(crate) fn kept(&self) -> Kept {
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || self.nodes.paces().map(Pace::counts);

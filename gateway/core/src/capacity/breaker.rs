@@ -17,11 +17,10 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Openings that still lengthen the time; past it the longest applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// Whether new rooms may go to a region.
+/// State of a region's breaker: may new rooms go there?
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
 pub enum BreakerState {
-    /// They may.
     Closed = 0,
     /// They go elsewhere, or are refused.
     Open = 1,
@@ -40,12 +39,12 @@ impl BreakerState {
     }
 }
 
-/// What a window of a second brought of one region.
+/// Evidence about one region in a window of a second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Evidence {
     /// Sessions that were measured.
     pub(crate) sessions: u32,
-    /// Those of them whose media was bad.
+    /// Sessions with bad media.
     pub(crate) bad: u32,
     /// Sessions that were opened there.
     pub(crate) opened: u32,
@@ -53,14 +52,13 @@ pub(crate) struct Evidence {
     pub(crate) failed: u32,
 }
 
-/// When a session was counted last, and how.
+/// The last window in which a session was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Judged {
     window: u32,
     bad: bool,
 }
 
-/// What a window says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// Too few to say anything.
@@ -77,7 +75,7 @@ pub(crate) struct Breaker {
     state: State,
     /// Bad windows in a row; half-open: windows in a row that were not.
     row: u32,
-    /// How often it opened lately.
+    /// Openings lately, which lengthen the next one.
     relapses: u32,
     pub(crate) evidence: Evidence,
 }
@@ -89,7 +87,7 @@ enum State {
     HalfOpen,
 }
 
-/// Whether media is so bad that somebody would notice.
+/// Media is so bad that a user would notice.
 pub(crate) fn is_bad(measures: &Measures, settings: &Breakers) -> bool {
     let lossy = |metric| measures.measured(metric).is_some_and(|loss| loss >= settings.loss_ppm);
     let poor = measures.measured(Metric::RFactor).is_some_and(|r| r < settings.r_factor_centi);
@@ -143,8 +141,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a room that stands nowhere may go there. Which ones belong to the share of a half-open one is decided by
-    /// lot, once for each room.
+    /// A room that stands nowhere may go there. The share of a half-open breaker is drawn by lot, once for each room.
     pub(crate) fn admits(&self, room: RoomId, settings: &Breakers) -> bool {
         match self.state {
             State::Closed { .. } => true,
@@ -156,7 +153,6 @@ impl Breaker {
         }
     }
 
-    /// When it half-opens, if it is open.
     pub(crate) fn opens_until(&self) -> Option<Instant> {
         match self.state {
             State::Open { until } => Some(until),
@@ -164,7 +160,7 @@ impl Breaker {
         }
     }
 
-    /// A window ended, with this verdict on the region as compared with others. What changed, if anything did.
+    /// A window ended, with this verdict on the region as compared with others. Returns the change.
     pub(crate) fn weigh(
         &mut self,
         verdict: Verdict,

@@ -1,15 +1,15 @@
-//! What a node can take, as measured: by what it says of its load, and by what it refuses. Its configuration's word is
-//! the most; a tenth of that is the least, so that nobody is starved for ever by one who says he is full.
+//! The capacity of a node as measured: by the load that it reports, and by what it refuses. Its configured capacity is
+//! the most; a tenth of that is the least, so that a node that reports itself full is not starved for ever.
 
 use std::time::{Duration, Instant};
 
-/// What a node says of its load counts by how long it has said so: of a word that holds so long, nearly all is believed.
+/// A reported load counts by how long it has been reported: after so long, nearly all of it is believed.
 const SMOOTHED_OVER: Duration = Duration::from_secs(1);
 
 /// A word that is older says nothing.
 const WORD_HOLDS: Duration = Duration::from_secs(5);
 
-/// What a node takes at least, as a part of what its configuration says.
+/// The least capacity, as a part of the configured one.
 const LEAST: u64 = 10;
 
 /// Without a word of load and without a refusal, all that its configuration says comes back within this.
@@ -24,11 +24,10 @@ pub(crate) struct Gauge {
     claimed: u64,
     /// Bit/s: what is smoothed moves in steps smaller than kilobits.
     measured: u64,
-    /// When it last spoke of its load.
+    /// The last report.
     word: Option<Instant>,
-    /// When it last refused for being full.
+    /// The last refusal.
     refused: Option<Instant>,
-    /// When it was last looked at.
     looked_at: Option<Instant>,
 }
 
@@ -37,20 +36,18 @@ impl Gauge {
         Gauge { claimed, measured: claimed * 1_000, word: None, refused: None, looked_at: None }
     }
 
-    /// Its configuration says otherwise. What was measured stands, as far as it can; where that was all that it was to take,
-    /// so it is now.
+    /// The configured capacity changed. A measurement stands, as far as it can; an unmeasured node takes the new
+    /// capacity.
     pub(crate) fn claim(&mut self, claimed: u64) {
         let all = self.measured == self.claimed * 1_000;
         self.claimed = claimed;
         self.measured = self.bounded(if all { claimed } else { self.kbps() });
     }
 
-    /// What it can take, kbit/s.
     pub(crate) fn kbps(&self) -> u64 {
         self.measured / 1_000
     }
 
-    /// What its configuration says, kbit/s.
     #[cfg(test)]
     pub(crate) fn claimed(&self) -> u64 {
         self.claimed
@@ -62,7 +59,7 @@ impl Gauge {
         let says = self.bounded(ours + self.claimed * free / 1_000);
         let since = self.word.map_or(Duration::ZERO, |word| now.saturating_duration_since(word));
         self.word = Some(now);
-        // Whoever refused takes no more for that it says it could.
+        // A node that refused a session takes no more, though it reports that it could.
         if says > self.measured && self.refused(now) {
             return;
         }
@@ -73,7 +70,7 @@ impl Gauge {
             if says > self.measured { self.measured + step } else { self.measured - step };
     }
 
-    /// It drains, and says how full it is of those who leave: what it could take, it can take afterwards.
+    /// A draining node reports a falling load: its capacity stays as it was.
     pub(crate) fn hold(&mut self, now: Instant) {
         self.word = Some(now);
     }

@@ -1,4 +1,4 @@
-//! Who counts on which capacity: load where rooms stand, reserves where they would go.
+//! Capacity that rooms count on: load where rooms stand, reserves where they would go.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,18 +7,17 @@ use super::gauge::Gauge;
 use crate::NodeId;
 use crate::few::FewSet;
 
-/// What one room counts on.
+/// The capacity that one room counts on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Holding {
-    /// Where it stands; none before it is placed, and while it is stranded.
+    /// None before it is placed, and while it is stranded.
     pub(crate) on: Option<NodeId>,
-    /// Where capacity is reserved for the death of that node.
+    /// Capacity is reserved there for the death of that node.
     pub(crate) reserve: Option<NodeId>,
-    /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
+    /// The node to which it moves. Meanwhile it counts at both ends.
     pub(crate) heading: Option<NodeId>,
     /// In hitless mode: the twin of that node, which carries all its packets as well.
     pub(crate) twin: Option<NodeId>,
-    /// What it needs.
     pub(crate) kbps: u64,
 }
 
@@ -43,7 +42,6 @@ impl Holding {
 /// A node's reserve is the largest load that one other node's death would bring, not the sum over all of them.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// What each can take, as measured.
     gauges: Vec<Gauge>,
     load: Vec<u64>,
     rooms: Vec<u32>,
@@ -97,7 +95,6 @@ impl Ledger {
         self.gauges[node.0 as usize].claim(kbps);
     }
 
-    /// What the node can take, as measured, kbit/s.
     pub(crate) fn capacity(&self, node: NodeId) -> u64 {
         self.gauges[node.0 as usize].kbps()
     }
@@ -153,18 +150,18 @@ impl Ledger {
         }
     }
 
-    /// Whether a room may stand on the node without breaking what is reserved there.
+    /// A room may stand on the node without breaking a reserve.
     pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
         self.load(node) + self.reserve(node) + kbps <= self.capacity(node)
     }
 
-    /// Whether a room may stand on the node if nothing is reserved there any more.
+    /// A room may stand on the node if its reserves are given up.
     pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
         self.load(node) + kbps <= self.capacity(node)
     }
 
-    /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
-    /// with it, and is weighed by itself.
+    /// The node could also carry this room if `first` died. The loads that other deaths would bring do not add up with
+    /// it.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
         let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
         self.load(standby) + brought <= self.capacity(standby)
@@ -175,7 +172,7 @@ impl Ledger {
         self.reserved.keys().filter(|(_, of)| *of == first).map(|(standby, _)| *standby).collect()
     }
 
-    /// What its machine carries.
+    /// The load of the node's machine.
     fn load(&self, node: NodeId) -> u64 {
         let beside = self.beside[node.0 as usize].iter();
         self.load[node.0 as usize] + beside.map(|other| self.load[other.0 as usize]).sum::<u64>()
@@ -201,7 +198,7 @@ impl Ledger {
         self.rooms[node.0 as usize]
     }
 
-    /// Whether it is the sum of these holdings, and within every node's capacity: what was found wrong.
+    /// Checks that it is the sum of these holdings, and within the capacity of every node.
     #[cfg(test)]
     pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
         let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
@@ -209,7 +206,7 @@ impl Ledger {
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
         }
-        // What a node turned out not to take after it was admitted there, nobody takes away again.
+        // Rooms are not taken off a node that turned out to be smaller after it admitted them.
         let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
         broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
     }

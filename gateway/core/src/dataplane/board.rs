@@ -1,4 +1,4 @@
-//! What every packet reads: which nodes are up, as which incarnation. Written only by the core.
+//! The board shows to every packet which nodes are up, as which incarnation. Only the core writes it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,8 @@ const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
 /// A fixed array of atomic cells, one per node, and some for nodes to come.
 ///
-/// Flipping one cell reroutes every session whose first usable hop that node was: one store, no work per session.
-/// A flip is for ever for that incarnation, so what a packet computes from the board never goes back.
+/// Flipping one cell reroutes every session whose first usable hop that node was: one store, no work per session. A
+/// flip is for ever for that incarnation, so epochs that packets compute from the board never go back.
 #[derive(Debug)]
 pub struct Board {
     cells: Box<[AtomicU64]>,
@@ -27,7 +27,7 @@ pub struct Board {
 pub struct Cell {
     /// The newest incarnation.
     pub incarnation: Incarnation,
-    /// Whether that incarnation carries packets. Once `false`, only a new incarnation can be `true` again.
+    /// This incarnation carries packets. Once false, it stays false; only a new incarnation is true again.
     pub up: bool,
     /// The dead node whose rooms took the reserve kept here; rooms of another dead node find this hop gated.
     pub spent_for: Option<NodeId>,
@@ -56,7 +56,7 @@ impl Board {
         Board::with_room(nodes, nodes)
     }
 
-    /// The same with room for nodes to come: `slots` in all, the others down as incarnation 0, which is nobody's.
+    /// The same with room for nodes to come: `slots` in all, the others down as incarnation 0, which no node has.
     pub fn with_room(nodes: usize, slots: usize) -> Board {
         let cell =
             |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
@@ -69,13 +69,12 @@ impl Board {
         }
     }
 
-    /// What the board shows of a node; `None` for a number that is not a node's.
+    /// None for a number without a node.
     pub fn cell(&self, node: NodeId) -> Option<Cell> {
         let cell = self.cells.get(node.0 as usize)?;
         Some(Cell::unpack(cell.load(Ordering::Acquire)))
     }
 
-    /// Whether this incarnation of the node carries packets.
     pub fn is_up(&self, node: NodeId, incarnation: Incarnation) -> bool {
         self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)
     }

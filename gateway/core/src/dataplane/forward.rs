@@ -1,17 +1,16 @@
-//! What becomes of a packet: a pure function of the packet, the session's plan, the room's route and the board.
+//! The verdict on a packet: a pure function of the packet, the session's plan, the room's route and the board.
 
 use std::time::Instant;
 
 use crate::{Board, Hop, Plan, RouteCell};
 
-/// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Pass it on. Towards a node: to this hop. Towards a client: it came from this hop.
     Pass {
         /// The hop.
         hop: Hop,
-        /// Whether it comes from the hop that a make-before-break is leaving.
+        /// From the hop that a make-before-break is leaving.
         leaving: bool,
     },
     /// In hitless mode two hops carry all packets. Towards a node: to both of these. Towards a client: it came from the
@@ -41,7 +40,7 @@ pub enum Reason {
     BadIntegrity,
     /// It is not what its first byte says.
     Malformed,
-    /// DTLS: a session whose node ends it cannot move within a packet, and no mode for such sessions is built yet.
+    /// DTLS: a session that a node terminates cannot move within a packet, and no mode for such sessions is built yet.
     Dtls,
     /// Its payload type was not declared.
     UndeclaredPayload,
@@ -119,7 +118,7 @@ impl Reason {
     }
 }
 
-/// Where a client's packet goes: the first usable hop of its room's route, and in hitless mode its twin.
+/// Sends a client's packet to the first usable hop of its room's route, and in hitless mode to its twin.
 pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     match route.first_if_usable(board) {
         Some(hop) => Verdict::Pass { hop, leaving: false },
@@ -139,9 +138,9 @@ fn to_second(route: &RouteCell, board: &Board) -> Verdict {
     }
 }
 
-/// Whether a node's packet reaches the client: only from the hop the room is on, or for a moment from the one
-/// that a make-before-break is leaving, and only what the plan lets through. `None` for RTCP. In hitless mode from either
-/// of the hops that carry.
+/// Lets a node's packet pass to the client only from the hop that the room is on, or for a moment from the one that a
+/// make-before-break is leaving, and only as the plan allows. `None` for RTCP. In hitless mode from either of the hops
+/// that carry.
 pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,

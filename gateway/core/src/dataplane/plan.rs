@@ -2,24 +2,24 @@
 
 use crate::{Kind, Media, Op};
 
-/// What an accepted decision became for one session.
+/// The decision in force for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Plan {
     /// Cap on its rate, kbit/s; 0: none.
     pub cap_kbps: u32,
-    /// The cap of the other one in a room of two, who hears nobody else: what it sends is held to that as well. 0: none.
+    /// The cap of the other session in a room of two: this one's sending is held to that as well. 0: none.
     pub peer_cap_kbps: u32,
     /// Payload types that are not sent to it, by bit.
     pub shed: u128,
 }
 
 impl Plan {
-    /// Whether packets of this payload type are dropped on the way to the session.
+    /// Packets of this payload type are dropped on the way to the session.
     pub fn sheds(&self, payload_type: u8) -> bool {
         self.shed >> (payload_type & 0x7f) & 1 == 1
     }
 
-    /// What it may send, kbit/s: the lower of both caps; 0: as much as it likes.
+    /// Cap on its sending rate, kbit/s: the lower of both caps; 0: none.
     pub fn send_cap_kbps(&self) -> u32 {
         match (self.cap_kbps, self.peer_cap_kbps) {
             (0, cap) | (cap, 0) => cap,
@@ -27,7 +27,7 @@ impl Plan {
         }
     }
 
-    /// How far down the ladder it is: a cap is one rung, voice only another; 0 is undegraded.
+    /// Rungs down the ladder: a cap is one, voice only another; 0 is undegraded.
     pub fn rung(&self) -> u8 {
         u8::from(self.cap_kbps > 0) + u8::from(self.shed != 0)
     }

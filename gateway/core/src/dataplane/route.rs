@@ -1,4 +1,4 @@
-//! Where a room's packets go: an accepted placement.
+//! The route of a room: an accepted placement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,12 @@ use crate::{Board, Incarnation, Mode, NodeId};
 /// A node, and its incarnation, as a step of a route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Hop {
-    /// The node.
     pub node: NodeId,
-    /// As which it was opened. Another incarnation of the node is another hop.
+    /// The incarnation as which it was opened. Another incarnation of the node is another hop.
     pub incarnation: Incarnation,
 }
 
-/// Whether packets may take a hop by themselves.
+/// Permission of packets to take a hop without the core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Grant {
     /// The room is admitted here: at one hop or, in hitless mode, at the first two, which both carry all packets.
@@ -36,18 +35,17 @@ pub const HOPS_MAX: usize = 4;
 pub struct Route {
     /// Counts the routes of this room, from 1; 0 before it is placed.
     pub version: u64,
-    /// How the room survives the death of its node.
     pub mode: Mode,
     /// Best first, with what packets may do there; at most [`HOPS_MAX`].
     pub hops: Vec<(Hop, Grant)>,
     /// Make-before-break: what this hop still delivers passes until then.
     pub leaving: Option<(Hop, Instant)>,
-    /// How much sooner the first hop delivers than the one that is being left: for so long, what was sent there before
-    /// still comes in. Zero where it delivers later, or nobody knows.
+    /// The first hop delivers so much sooner than the one that is being left, whose packets still come in for that
+    /// time. Zero if it delivers later, or if that is unknown.
     pub lead: Duration,
 }
 
-/// What a session is sent by: which route, and which hop of it. Computed, never stored, and never goes back.
+/// The route and the hop by which a session is sent. Computed, never stored, and never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch {
     /// The route's version.
@@ -79,7 +77,7 @@ impl Default for RouteCell {
 }
 
 impl RouteCell {
-    /// With this route in it, for whoever forwards without a core.
+    /// A cell with this route, for tools that forward without a core.
     pub fn holding(route: Route) -> RouteCell {
         let cell = RouteCell::default();
         cell.publish(route);
@@ -122,7 +120,7 @@ impl RouteCell {
             }
             _ => 0,
         };
-        // Who looks meanwhile reads the route itself, the old or the new one.
+        // A reader in between reads the route itself, the old or the new one.
         self.first.store(0, Ordering::Release);
         self.route.store(Arc::new(route));
         self.first.store(first, Ordering::Release);
@@ -148,9 +146,9 @@ impl Route {
         })
     }
 
-    /// How the room survives the death of its node as it stands now: as its mode promises, unless its second hop is not
-    /// there for it. Where capacity is kept there instead of carrying the room, a hitless room is hot; where packets may not
-    /// take it, or there is none, the room goes elsewhere only after the death, as in cold mode.
+    /// The mode that is kept now: as its mode promises, unless the second hop is missing. A hitless room whose second
+    /// hop only keeps capacity is hot; if packets may not take the second hop, or there is none, the room moves only
+    /// after the death, as in cold mode.
     pub fn kept(&self) -> Mode {
         let second = self.hops.get(1).map(|(_, grant)| *grant);
         match (self.mode, second) {
@@ -170,17 +168,14 @@ impl Route {
         self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
     }
 
-    /// Whether one of its hops is of this node, as whichever incarnation.
     pub(crate) fn leads_to(&self, node: NodeId) -> bool {
         self.hops.iter().any(|(hop, _)| hop.node == node)
     }
 
-    /// Whether it is the hop that comes first.
     pub(crate) fn is_first(&self, hop: Hop) -> bool {
         self.hops.first().is_some_and(|&(first, _)| first == hop)
     }
 
-    /// Whether the hop is one of this route's.
     pub fn holds(&self, hop: Hop) -> bool {
         self.hops.iter().any(|&(mine, _)| mine == hop)
     }

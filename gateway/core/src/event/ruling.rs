@@ -1,13 +1,12 @@
-//! What becomes of what a policy decides, and the rules that it is held to.
+//! Outcomes of decisions, and the rules that they are held to.
 
 use crate::Fault;
 
-/// What became of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Its decision was taken, in whole or in part.
     Applied {
-        /// Whether it differs from what the native default would have done.
+        /// It differs from the native default.
         differs: bool,
     },
     /// It had no opinion: the native default decided.
@@ -55,18 +54,18 @@ pub enum Guard {
     MovedTooOften,
     /// The cap is outside the scenario's floor and ceiling.
     CapOutOfBounds,
-    /// The cap would hold nobody down: no endpoint concerned obeys one.
+    /// The cap has no effect: no endpoint concerned supports one.
     CapObeyedByNobody,
     /// The breaker of a node's region is open.
     BreakerOpen,
-    /// What it is about changed since it was asked.
+    /// The subject changed since the question.
     Outdated,
     /// It is not what the same question gets from a fresh instance of the plugin.
     HiddenState,
 }
 
 impl Guard {
-    /// Whether the decision itself was wrong. The others may come of what happens elsewhere at the time.
+    /// The decision itself was wrong. The other rules may be broken by events elsewhere at the time.
     pub(crate) fn is_its_own(self) -> bool {
         match self {
             Guard::UnusableNode

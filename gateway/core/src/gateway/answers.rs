@@ -21,7 +21,7 @@ use crate::{
     RoomRow, Row, SessionId, SessionRow, State,
 };
 
-/// When a client may try again that an admission policy which failed keeps out.
+/// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Rooms in one question; more follow in the next.
@@ -53,7 +53,7 @@ impl Gateway {
         }
     }
 
-    /// What its scenario asks of the data plane, where a plugin says so.
+    /// Asks the scenario plugin, if there is one, for the parameters of the session.
     pub(super) fn ask_scenario(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
@@ -349,7 +349,7 @@ impl Gateway {
                 self.note_conduct(&policy, arm, Count { of: 1, worse }, now);
             }
             if matches!(about, About::Admit(_)) && was_taken(&outcome) {
-                // What a rule keeps from being done turns nobody away.
+                // A decision that a rule refused turned no client away.
                 let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
                 self.weigh_newcomer(&policy, Newcomer { arm, turned_away }, now);
             }
@@ -457,7 +457,7 @@ impl Gateway {
         self.ask(&policy.set, arm, About::Reroute(versions), question, now);
     }
 
-    /// The next that wait for this revision. Those that belong to the other one by now wait there.
+    /// The next rooms that wait for this arm. Rooms that belong to the other one by now wait there.
     fn waiting_for_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) -> Vec<RoomId> {
         let mut batch = Vec::new();
         let place = (policy.clone(), arm);
@@ -533,7 +533,7 @@ impl Gateway {
         if let Some(memo) = memo {
             let tried =
                 self.revised.get(policy).is_some_and(|revised| revised.now.canary.is_some());
-            // What was asked of it as a canary may be answered when it is in force.
+            // A question to a canary may be answered once it is in force.
             let arm = if tried { arm } else { Arm::Standing };
             self.memos.entry(policy.clone()).or_default().write(arm, memo);
         }
@@ -601,8 +601,8 @@ impl Gateway {
         self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
     }
 
-    /// A policy said what should change. Where it failed, and about whom it was not asked, every session keeps what it has,
-    /// or goes by the native ladder after a while. A session whose plan changed since has what it was changed to.
+    /// Takes the actions of a policy. If it failed, and for sessions that it was not asked about, sessions keep their
+    /// plans, or take the native ladder after a while. Actions on a session whose plan changed since are outdated.
     pub(super) fn ticked(
         &mut self,
         (policy, arm): (&PolicyName, Arm),

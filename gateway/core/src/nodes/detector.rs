@@ -23,10 +23,10 @@ use silence::{Limits, Silence, Word};
 /// Probes in flight that are remembered; older ones no longer matter.
 const PROBES_MAX: usize = 64;
 
-/// How much a sample changes a smoothed round trip: one part in this many (RFC 6298 uses 8).
+/// A sample changes a smoothed round trip by one part in this many (RFC 6298 uses 8).
 const SMOOTHING: u32 = 8;
 
-/// Where a node begins to be silent, probes go to it so many times as often.
+/// Probes go to a node that begins to be silent so many times as often.
 const HASTE: u32 = 2;
 
 /// Silence that lasted so long is outlived by the answer to a probe sent since it began: by then two witnesses would
@@ -40,21 +40,18 @@ pub(crate) enum Distance {
     Far,
 }
 
-/// What workers saw of a node so far: media, RTP and RTCP. Signed messages are no media.
+/// Workers' view of a node so far: media, RTP and RTCP. Signed messages are no media.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Stamp {
-    /// When its last packet came.
     pub last_received: Option<Instant>,
     /// Packets that came from it, ever.
     pub received: u64,
-    /// When one was last sent to it.
     pub last_sent: Option<Instant>,
 }
 
-/// That media was delivered is told so much later at most, as long as sessions are few.
+/// Delivered media is reported so much later at most, as long as sessions are few.
 const DELIVERED_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
-/// What the evidence says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Finding {
     Well,
@@ -69,24 +66,22 @@ pub(crate) struct Detector {
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
     accused: [Option<Since>; Witness::ALL.len()],
-    /// How long its silence had lasted when it last answered a probe that was sent meanwhile.
+    /// The length of its silence when it last answered a probe that was sent meanwhile.
     alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
     missed_in_a_row: u32,
     round_trip: Option<RoundTrip>,
-    /// Round trips.
     lately: Lately,
-    /// Probes unanswered.
     loss: Loss,
     silence: Silence,
     agent: Agent,
     canary: Canary,
-    /// When it last delivered media to one of our sessions, as workers told.
+    /// The last time at which it delivered media to one of our sessions, by reports of workers.
     delivered: Option<Instant>,
     answered: Option<Instant>,
-    /// When the latest of the probes that were answered was sent.
+    /// The time at which the latest answered probe was sent.
     answered_of: Option<Instant>,
-    /// Whether it, and not only an agent beside it, was ever heard.
+    /// The node itself was heard, and not only an agent beside it.
     heard: bool,
 }
 
@@ -95,8 +90,8 @@ struct Probe {
     sequence: u64,
     sent: Since,
     within: Duration,
-    /// What it says of the way's loss weighs as much as the time since the probe before, and no more than a turn: those
-    /// out of turn go where much may be lost.
+    /// Weight of the probe for the loss of the way: the time since the probe before, but no more than a turn, since
+    /// probes out of turn go where much may be lost.
     stands_for: Duration,
     missed: bool,
 }
@@ -120,7 +115,7 @@ impl Since {
         self.late = self.late.max(late);
     }
 
-    /// How much of the time until now is not our own lateness.
+    /// The time until now without our own lateness.
     pub(crate) fn lasted(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.at).saturating_sub(self.late)
     }
@@ -175,8 +170,8 @@ impl Detector {
         self.probes.push(Probe { sequence, sent, within, stands_for, missed: false });
     }
 
-    /// Whether the next probe should not wait for its turn: the node begins to be silent, and no probe sent since was
-    /// answered or is in doubt long enough. So a death is found as soon at any phase of the probes as at the best one.
+    /// The next probe should not wait for its turn: the node begins to be silent, and no probe sent since was answered
+    /// or is in doubt long enough. So a death is found as soon at any phase of the probes as at the best one.
     pub(crate) fn hastens(&self, now: Instant) -> bool {
         let Some(since) = self.silence.begins(self.limits(), now) else { return false };
         let idle = self.probes.last().is_none_or(|last| {
@@ -186,8 +181,8 @@ impl Detector {
         idle && !answered && self.accused[Witness::Probe as usize].is_none()
     }
 
-    /// An answer withdraws what probes and the kernel said: somebody listens there. One that speaks for the media port
-    /// outlives silence, too.
+    /// An answer withdraws the accusations of probes and the kernel: a process listens there. An answer of the media
+    /// port outlives silence, too.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[Witness::Silence as usize];
         let answered = self.answered(sequence, now);
@@ -236,7 +231,7 @@ impl Detector {
         self.accuse(Witness::KernelError, now);
     }
 
-    /// What workers saw since the last stamp: arrivals withdraw silence, and the kernel's word with it.
+    /// Takes the workers' stamp: arrivals withdraw silence, and the kernel's error with it.
     pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
             self.heard = true;
@@ -252,8 +247,8 @@ impl Detector {
         self.canary.send(sequence, now);
     }
 
-    /// What went in at one canary session came out at the other. One that was sent since the kernel spoke withdraws its
-    /// word: somebody listens there.
+    /// A packet of one canary session came out at the other. If it was sent after a kernel error it withdraws that: a
+    /// process listens there.
     pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
         let sent = self.canary.pass(sequence);
         self.withdraw(Witness::Canary);
@@ -314,7 +309,7 @@ impl Detector {
         let canary = accused(Witness::Canary).filter(|_| !contradicted);
         let silence = accused(Witness::Silence);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
-        // What answers outlive is silence of a node that forwards nothing, where canaries say so.
+        // Silence that answers outlive is that of a node that forwards nothing, if canaries say so.
         let silent = silence.filter(|_| !outlived || canary.is_some());
         let hard = || [Witness::KernelError, Witness::Probe].into_iter().filter_map(accused);
         let together = hard().chain(canary).chain(silent).count();
@@ -332,7 +327,7 @@ impl Detector {
         }
     }
 
-    /// Whether other sessions' media contradicts the canaries: a node that forwards it is no dead one.
+    /// Tells if other sessions' media contradicts the canaries: a node that forwards it is no dead one.
     fn weigh_canary(&mut self, now: Instant) -> bool {
         let round_trip = self.round_trip.map_or(Duration::ZERO, |trip| trip.smoothed);
         let Some(missing_since) = self.canary.weigh(round_trip, now) else {
@@ -378,7 +373,7 @@ impl Detector {
         }
     }
 
-    /// Round trip, and slack for its variation within bounds: a machine under load answers late, a dead one never. Where
+    /// Round trip, and slack for its variation within bounds: a machine under load answers late, a dead one never. If
     /// answers come later than that in more than one of the last ten seconds, as late as they come.
     fn answer_within(&self) -> Duration {
         let slack = self.timings.probe_slack;
@@ -392,7 +387,6 @@ impl Detector {
         }
     }
 
-    /// How long one witness alone has to accuse it.
     pub(crate) fn condemn_alone(&self) -> Duration {
         match self.distance {
             Distance::Near => self.timings.condemn_alone_near,
@@ -422,29 +416,28 @@ impl Detector {
         self.answered_of = None;
     }
 
-    /// What its death cost was no loss of the way: it answers again.
+    /// Loss by its death was no loss of the way: it answers again.
     pub(crate) fn forget_loss(&mut self) {
         self.loss = Loss::default();
     }
 
-    /// Whether somebody says that it died, instead of nobody saying anything: that is no fault of our uplink.
+    /// Its death was reported, instead of it being silent: that is no fault of our uplink.
     pub(crate) fn is_told_of(&self) -> bool {
         Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
-    /// Whether it is near, and left too many probes unanswered: two.
+    /// It is near, and left two probes unanswered.
     pub(crate) fn misses_two(&self) -> bool {
         self.distance == Distance::Near && self.accused[Witness::Probe as usize].is_some()
     }
 
-    /// When it fell silent: what was heard of it last, or where media still comes, what it is accused of first.
+    /// The time at which it fell silent: it was heard last, or if media still comes, it was accused first.
     pub(crate) fn fell_silent(&self) -> Option<Instant> {
         let silences = Witness::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
         let accused = silences.filter_map(|&w| self.accused[w as usize]).map(|s| s.at).min()?;
         Some(self.last_heard().map_or(accused, |heard| heard.min(accused)))
     }
 
-    /// Who accuses the node, and since when.
     pub(crate) fn witnesses(&self) -> Vec<(Witness, Instant)> {
         Witness::ALL
             .into_iter()
@@ -452,22 +445,21 @@ impl Detector {
             .collect()
     }
 
-    /// Who accuses it, in the order of [`Witness::ALL`].
+    /// In the order of [`Witness::ALL`].
     pub(crate) fn accused_by(&self) -> [bool; Witness::ALL.len()] {
         self.accused.map(|since| since.is_some())
     }
 
-    /// Whether the node was ever heard: a packet, or the answer to a probe.
+    /// A packet or the answer to a probe counts.
     pub(crate) fn was_heard(&self) -> bool {
         self.heard
     }
 
-    /// When the node was last heard: a packet, or the answer to a probe.
+    /// A packet or the answer to a probe counts.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.silence.last_received().max(self.answered)
     }
 
-    /// When its last packet came.
     pub(crate) fn last_received(&self) -> Option<Instant> {
         self.silence.last_received()
     }
@@ -476,7 +468,6 @@ impl Detector {
         self.answered
     }
 
-    /// Whether its last probe that was due is unanswered.
     pub(crate) fn has_missed(&self) -> bool {
         self.missed_in_a_row > 0
     }
@@ -490,7 +481,7 @@ impl Detector {
         self.round_trip.map(|trip| (trip.smoothed, trip.seen))
     }
 
-    /// Whether so many probes are lost that rooms are better off elsewhere.
+    /// So many probes are lost that rooms are better off elsewhere.
     pub(crate) fn loses(&self) -> bool {
         self.loss.is_much()
     }

@@ -17,7 +17,7 @@ const RELAPSES_MAX: u32 = 16;
 /// A node that has been Up this long is forgiven one relapse.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
+/// A node that loses more than others is avoided so long at least, though no room is left there to lose something.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
 /// Closed ports of this many rooms accuse the node.
@@ -42,13 +42,12 @@ pub(crate) struct Node {
     pub(crate) draining: bool,
     /// It is listed no longer: it drains, and is forgotten then.
     pub(crate) removed: bool,
-    /// An operator said that it is Down, and it stays so until he says otherwise.
+    /// An operator declared it Down, and it stays so until the operator lets it back.
     pub(crate) ejected: bool,
     /// It need not wait out its ejection: an operator said so, or it had not begun yet when it was condemned.
     excused: bool,
     /// It was condemned before it was ever heard: it is late, or we look early, and that costs it no trust.
     unknown: bool,
-    /// How its start fares, if a hook starts it.
     starting: Starting,
     /// It drains by itself: the agent beside it said so.
     pub(crate) leaving: bool,
@@ -67,7 +66,6 @@ pub(crate) struct Node {
     timings: Timings,
 }
 
-/// Where it stands, with what that needs.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
     Up {
@@ -93,19 +91,25 @@ enum Standing {
 #[derive(Clone, Copy, Debug)]
 struct Worse {
     since: Instant,
-    /// Suspect until then, though nobody is left who would lose something.
+    /// Suspect until then, though no room is left that would lose something.
     until: Instant,
 }
 
-/// What weighing changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
     /// Its health, in the incarnation it has.
-    Health { from: Health, to: Health },
+    Health {
+        from: Health,
+        to: Health,
+    },
     /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
-    Started { to: Health, after: Option<Duration> },
-    /// It died.
-    Died { from: Health },
+    Started {
+        to: Health,
+        after: Option<Duration>,
+    },
+    Died {
+        from: Health,
+    },
     /// It is back, and needs a new incarnation.
     Returned,
 }
@@ -175,37 +179,37 @@ impl Node {
         }
     }
 
-    /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
+    /// Rooms may stand here: on a Suspect node only if nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
         self.runs() && !self.drains()
     }
 
-    /// As far as we know: it is neither Down nor Cold.
+    /// It is neither Down nor Cold, by the evidence.
     pub(crate) fn runs(&self) -> bool {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
-    /// Whether its rooms are to move away: an operator wishes so, the list, or it does itself.
+    /// Its rooms are to move away: for an operator, for the list, or by its own wish.
     pub(crate) fn drains(&self) -> bool {
         self.draining || self.removed || self.leaving
     }
 
-    /// Whether a room may come here that has no session open at it yet.
+    /// A room may come here that has no session open at it yet.
     pub(crate) fn welcomes_rooms(&self) -> bool {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
-    /// Whether rooms go there before others: it is Up, and its way loses little.
+    /// Rooms go there before others: it is Up, and its way loses little.
     pub(crate) fn is_sound(&self) -> bool {
         self.health() == Health::Up && !self.loses()
     }
 
-    /// Whether its way loses much: rooms say so or, though nobody may be there who would notice, probes.
+    /// Its way loses much: by the votes of rooms or, though no room may be there that would notice, by probes.
     pub(crate) fn loses(&self) -> bool {
         self.fares_badly || self.detector.loses()
     }
 
-    /// It said whether it takes new sessions. Those that it has stay.
+    /// It accepts or refuses new sessions. Its sessions stay.
     pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
@@ -238,7 +242,7 @@ impl Node {
         }
     }
 
-    /// An operator says that it is dead. What changed, if it was not Down.
+    /// An operator declares it dead. Returns the change, if it was not Down.
     pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
         self.ejected = true;
         (self.health() != Health::Down).then(|| self.die(now))
@@ -262,8 +266,8 @@ impl Node {
         self.detector.handle_worse(Some(witness), now);
     }
 
-    /// Rooms that are here fare `well`; or nobody can tell, and it is forgiven when its time is over, unless probes say that
-    /// nothing changed.
+    /// Rooms on it fare `well`; or no room is there, and it is forgiven when its time is over, unless probes still
+    /// lose much.
     pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
         let over = |worse: Worse| now >= worse.until && !self.loses();
         if self.worse.is_some_and(|worse| well || over(worse)) {
@@ -272,13 +276,12 @@ impl Node {
         }
     }
 
-    /// How long rooms have been losing more here than elsewhere.
+    /// The time for which rooms have been losing more here than elsewhere.
     pub(crate) fn worse_for(&self, now: Instant) -> Option<Duration> {
         self.worse.map(|worse| now.saturating_duration_since(worse.since))
     }
 
-    /// What the evidence says of it, before anything follows from that; nothing of one that
-    /// does not run.
+    /// The finding of the evidence; nothing of a node that does not run.
     pub(crate) fn look(&mut self, now: Instant) -> Finding {
         match self.standing {
             Standing::Down { .. } | Standing::Cold { .. } => Finding::Well,
@@ -288,7 +291,6 @@ impl Node {
         }
     }
 
-    /// What follows from what was found.
     pub(crate) fn conclude(&mut self, found: Finding, now: Instant) -> Option<Change> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
@@ -405,7 +407,7 @@ impl Node {
         Some(Change::Health { from, to: self.health() })
     }
 
-    /// What policies may read of the way to it and of its health.
+    /// The metrics of the way to it and of its health, for policies.
     pub(crate) fn measure(&self, measures: &mut Measures) {
         if let Some((smoothed, variation)) = self.detector.round_trip() {
             measures.set(Metric::Delay, smoothed.as_micros() as u64 / 2);

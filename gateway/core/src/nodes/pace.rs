@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Hop, SessionId};
 
-/// However badly it goes, so many are under way: else nobody would find out that it goes better.
+/// The smallest window: with none under way it would never be found out that the node opens faster again.
 const WINDOW_MIN: u32 = 4;
 
 /// However well it goes, no more than this: the rest gains nothing from being told at once.
@@ -15,10 +15,10 @@ const WINDOW_MAX: u32 = 1_024;
 /// An opening that took longer says that the node takes no more at a time.
 pub(crate) const ANSWERED_IN_TIME: Duration = Duration::from_millis(250);
 
-/// What came late together is one reason to slow down.
+/// Late answers within this are one reason to slow down.
 const SLOWER_EVERY: Duration = Duration::from_millis(100);
 
-/// Who goes first, where not all can.
+/// Order of openings, if not all can go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Class {
     /// Its room has nowhere to go.
@@ -27,11 +27,11 @@ pub(crate) enum Class {
     Moving,
     /// It comes in.
     Newcomer,
-    /// Nobody waits for it: a spare.
+    /// No client waits for it: a spare.
     Spare,
 }
 
-/// A place in the queue: by class, by priority (calls before streams), by who came first.
+/// A place in the queue: by class, by priority (calls before streams), by arrival.
 pub(crate) type Turn = (Class, Reverse<i64>, u64);
 
 /// A node's window, as congestion control has them (RFC 5681, 3.1): grows with openings answered in time, by one each
@@ -44,7 +44,7 @@ pub(crate) struct Pace {
     credit: u32,
     slowed: Option<Instant>,
     under_way: u32,
-    /// Who came first: the number of the next one.
+    /// The number of the next arrival.
     drawn: u64,
     waiting: BTreeMap<Turn, (SessionId, Hop)>,
     turns: BTreeMap<(SessionId, Hop), Turn>,
@@ -64,12 +64,11 @@ impl Pace {
         }
     }
 
-    /// The number that who comes now has.
     pub(crate) fn drawn(&self) -> u64 {
         self.drawn
     }
 
-    /// Whether this one may go now, and nobody waits before it; else it waits.
+    /// Tells if this one may go now, with none waiting before it; else it waits.
     pub(crate) fn begin(&mut self, turn: Turn, session: SessionId, hop: Hop) -> bool {
         self.drawn += 1;
         if self.waiting.is_empty() && self.under_way < self.window {
@@ -132,7 +131,7 @@ impl Pace {
         (self.window, self.credit, self.slowed) = (self.start.min(WINDOW_MAX), 0, None);
     }
 
-    /// Whether as many wait as may be under way: whoever can wait elsewhere, or be placed elsewhere, does.
+    /// As many wait as may be under way: rooms that can wait or be placed elsewhere are.
     pub(crate) fn is_busy(&self) -> bool {
         self.waiting.len() >= self.window as usize
     }
@@ -142,7 +141,7 @@ impl Pace {
         self.window
     }
 
-    /// How many are under way, and how many wait.
+    /// Sessions under way, and sessions that wait.
     pub(crate) fn counts(&self) -> (u32, usize) {
         (self.under_way, self.waiting.len())
     }

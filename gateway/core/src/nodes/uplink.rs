@@ -1,10 +1,11 @@
-//! The panic threshold: where most nodes fall silent at once, it may be our own uplink that is gone.
+//! The panic threshold: if most nodes fall silent at once, it may be our own uplink that is gone.
 //!
-//! Nobody is condemned for silence while it is doubted: what flows goes on flowing, and an uplink that was cut for a
-//! moment costs no more than that moment. A death that somebody tells of is no silence. The doubt ends with the silence,
-//! or when it lasted: since some node is heard, or heard again, as long as one witness alone has to accuse a node; where
-//! none is, there is nowhere to go, and it may last longer. A node whose media goes on coming while nobody answers lives:
-//! answers are lost, or refused by who does not believe our clock, and it is held for as long as that lasts.
+//! No node is marked down for silence while it is doubted: media goes on flowing, and an uplink that was cut for a
+//! moment costs no more than that moment. A death that is reported is no silence. The doubt ends with the silence, or
+//! when it lasted: since some node is heard, or heard again, as long as one witness alone has to accuse a node; if no
+//! node is, there is nowhere to go, and it may last longer. A node whose media goes on coming while no node answers
+//! lives: answers are lost, or refused by nodes that do not believe our clock, and it is held for as long as that
+//! lasts.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +13,25 @@ use super::{Finding, Node, Nodes};
 use crate::effects::Effects;
 use crate::{Event, Probed};
 
-/// Who was heard by so much later than another fell silent outlived it: the last packets of all of them come together.
+/// A node that was heard by so much later than another fell silent outlived it: the last packets of all of them come
+/// together.
 const TOGETHER: Duration = Duration::from_millis(5);
 
-/// Who was not heard for so many probes when another fell silent did so before, for a reason of its own.
+/// A node that was not heard for so many probes when another fell silent did so before, for a reason of its own.
 const HEARD_WITHIN_PROBES: u32 = 3;
 
-/// Who fell silent with a node.
+/// Nodes that fell silent with a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Silence {
     silent: u32,
     /// Of how many that were heard until then.
     of: u32,
-    /// Whether each of them is accused by now: those that are only not due yet would be heard soon.
+    /// Each of them is accused by now: nodes that are only not due yet would be heard soon.
     total: bool,
 }
 
 impl Nodes {
-    /// Whether our own uplink is doubted: most nodes fell silent at once.
+    /// Most nodes fell silent at once.
     pub(crate) fn doubts_uplink(&self) -> bool {
         self.uplink_doubted
     }
@@ -62,7 +64,7 @@ impl Nodes {
         }
     }
 
-    /// Who fell silent together with the node, where that makes us doubt our uplink.
+    /// The nodes that fell silent together with this one, if they make us doubt our uplink.
     fn doubt(&self, node: &Node, now: Instant) -> Option<Silence> {
         if node.detector.is_told_of() {
             return None;
@@ -74,13 +76,13 @@ impl Nodes {
         let alive = heard.iter().filter(|other| is_alive(other, fell_silent)).count() as u32;
         let of = heard.len() as u32 + 1;
         let silent = of - alive;
-        // Of nodes that say nothing anyway nobody knows how they are: they are somewhere to go.
+        // The state of nodes that say nothing anyway is unknown: they are somewhere to go.
         let somewhere = unheard.iter().any(|other| other.takes_rooms());
         let alone = of == 1 && somewhere;
         let timings = &self.timings;
         let lasted = |since: Instant| now.saturating_duration_since(since);
         let within = node.detector.condemn_alone();
-        // Those that are heard again come one by one.
+        // Nodes that are heard again come one by one.
         let returns = self.nobody_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
         let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
@@ -94,14 +96,13 @@ impl Nodes {
     }
 }
 
-/// Whether the node was heard shortly before.
 fn was_heard(node: &Node, then: Instant) -> bool {
     let within = node.detector.probe_every() * HEARD_WITHIN_PROBES;
     node.detector.last_heard().is_some_and(|heard| heard + within >= then)
 }
 
-/// Whether the node was heard since: its answer, which shows both ways, or where it gives none, its media; or somebody
-/// told of it.
+/// The node was heard since: its answer, which shows both ways, or if it gives none, its media; or its death was
+/// reported.
 fn is_alive(node: &Node, then: Instant) -> bool {
     let proof = match node.settings.probed {
         Probed::Yes => node.detector.last_answer(),

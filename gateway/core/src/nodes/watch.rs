@@ -22,10 +22,10 @@ const FALLS_WITHIN: Duration = Duration::from_millis(50);
 /// If nothing was heard of it for two probes: a node that still sends media did not fall.
 const UNHEARD_FOR: Duration = Duration::from_millis(20);
 
-/// What an agent says of the node that it is beside: unasked when it changes, and with each answer.
+/// An agent's report on the node beside it: unasked when it changes, and with each answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentWord {
-    /// Its process runs. That it works, other evidence has to show.
+    /// Its process runs. Other evidence has to show that it works.
     Serving,
     /// It wants its rooms moved away, and takes no new ones.
     Draining,
@@ -215,8 +215,8 @@ impl Nodes {
         }
     }
 
-    /// Calls the hook of the node that is nearest to the region, unless one is being started already. What that one cannot
-    /// carry has its turn when it runs.
+    /// Calls the hook of the node that is nearest to the region, unless one is being started already. Rooms that it
+    /// cannot carry have their turn when it runs.
     pub(crate) fn start_nearest(&mut self, region: RegionId, now: Instant, effects: &mut Effects) {
         if self.shutting_down || self.iter().any(Node::is_starting) {
             return;

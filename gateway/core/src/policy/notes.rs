@@ -1,4 +1,4 @@
-//! What policies said of sessions and rooms, the last time they said something; and whom they are not asked about.
+//! The last decisions of policies on sessions and rooms, and the subjects that are quarantined.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,14 +10,13 @@ use crate::alike::Alike;
 use crate::effects::Effects;
 use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
 
-/// What was said is kept of so many, about 2 MB of it: who asks why something happened asks soon. What was said first of
-/// somebody else gives way.
+/// Decisions are kept of so many subjects, about 2 MB: questions about them come soon. The oldest gives way.
 const SAID_MAX: usize = 8_192;
 
 /// Notes kept of one decision about one session or room: what fits on a screen.
 const NOTES_MAX: usize = 8;
 
-/// What a policy decides about.
+/// The subject of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Subject {
     Session(SessionId),
@@ -43,15 +42,12 @@ impl Subject {
 /// The last thing that a policy said of a session, or of its room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Said {
-    /// The hook.
     pub hook: Hook,
-    /// Who said it: a policy and its revision.
+    /// A policy and its revision.
     pub by: Decider,
     /// The plugin's word for its reason, or its number where it has no word; none where it gave none.
     pub reason: Option<Arc<str>>,
-    /// What became of it.
     pub outcome: Outcome,
-    /// How long ago.
     pub since: Duration,
     /// The first of its notes, as the plugin made them.
     pub notes: Box<[(Box<str>, i64)]>,
@@ -60,13 +56,9 @@ pub struct Said {
 /// A session, or its room, that a revision is not asked about.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Quarantine {
-    /// The policy.
     pub policy: PolicyName,
-    /// Its revision.
     pub revision: Arc<str>,
-    /// How it failed over it.
     pub fault: Fault,
-    /// How long ago that was found.
     pub since: Duration,
 }
 
@@ -87,7 +79,6 @@ struct Held {
     since: Instant,
 }
 
-/// What was said, and who is left out.
 #[derive(Default, Debug)]
 pub(crate) struct Noted {
     said: BTreeMap<(Subject, Hook), Saying>,
@@ -155,8 +146,7 @@ impl Noted {
 }
 
 impl Noted {
-    /// Notes whom the revision was not asked about, since it fails over them; whoever it answered about is asked about
-    /// again.
+    /// Quarantines the subjects over which the revision fails; those that it answered about are asked about again.
     pub(crate) fn note_apart(
         &mut self,
         about: &About,
@@ -212,7 +202,7 @@ impl Noted {
         }
         let mut reasons: BTreeMap<u32, u32> = BTreeMap::new();
         for (row, reason) in given {
-            // That nothing changes needs no reason; most rows of most ticks are so.
+            // A row without a change needs no reason; most rows of most ticks are so.
             let worth_it = || notes.contains_key(row) || of_row(*row) != Outcome::Kept;
             if *reason != 0 && worth_it() {
                 reasons.insert(*row, *reason);

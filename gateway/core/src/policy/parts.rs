@@ -5,19 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::judge::Count;
 use crate::{Guard, Outcome};
 
-/// What one part changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
     /// Nothing: what it asks for is in force already, or came too late.
     Kept,
-    /// Something.
     Applied {
-        /// Whether it differs from what the native default would have done.
+        /// It differs from the native default.
         differs: bool,
     },
 }
 
-/// What became of a question, and of its parts.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) outcome: Outcome,
@@ -31,7 +28,7 @@ impl Batch {
     }
 }
 
-/// What became of the parts so far, by the rows they are about.
+/// Outcomes of the parts so far, by the rows they are about.
 #[derive(Default, Debug)]
 pub(crate) struct Parts {
     taken: BTreeSet<u32>,
@@ -39,19 +36,17 @@ pub(crate) struct Parts {
     applied: BTreeMap<u32, bool>,
     refused: BTreeMap<u32, Guard>,
     last_broken: Option<Guard>,
-    /// How often each rule was broken.
     broken: BTreeMap<Guard, u32>,
     /// Parts, and those of them that were wrong by themselves.
     count: Count,
 }
 
 impl Parts {
-    /// Whether what was written about the row is kept: not where all that was decided for it was refused.
+    /// The state written about the row is kept, unless all decisions on it were refused.
     pub(crate) fn keeps_state(&self, row: u32) -> bool {
         self.taken.contains(&row) || !self.refused.contains_key(&row)
     }
 
-    /// Whether a part about the row was refused.
     pub(crate) fn refused(&self, row: u32) -> bool {
         self.refused.contains_key(&row)
     }
@@ -109,7 +104,6 @@ impl Parts {
         }
     }
 
-    /// What became of what was decided about one row.
     pub(crate) fn outcome_of(&self, row: u32) -> Outcome {
         match (self.applied.get(&row), self.refused.get(&row)) {
             (Some(&differs), _) => Outcome::Applied { differs },

@@ -26,7 +26,7 @@ pub(crate) struct Asked {
     pub(crate) at: Instant,
 }
 
-/// What was asked about, as it stood.
+/// The subject of a question, as it stood.
 #[derive(Debug)]
 pub(crate) enum About {
     Resolve(SessionId),
@@ -38,7 +38,6 @@ pub(crate) enum About {
     Tick(Vec<(SessionId, u32)>),
 }
 
-/// What came with an answer.
 #[derive(Default, Debug)]
 pub(crate) struct Beside {
     pub(crate) notes: Vec<Note>,
@@ -57,12 +56,11 @@ impl About {
         }
     }
 
-    /// Somebody waits for the answer.
+    /// A client waits for the answer.
     pub(crate) fn is_of_offer(&self) -> bool {
         matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
     }
 
-    /// Whom a row of the question is about.
     pub(crate) fn subject(&self, row: u32) -> Option<Subject> {
         match self {
             About::Resolve(session) | About::Admit(session) => {
@@ -134,7 +132,7 @@ impl Questions {
         }
     }
 
-    /// Asks. Where too much is in flight the question comes back, and takes the native default at once.
+    /// Asks. If too much is in flight the question comes back, and takes the native default at once.
     pub(crate) fn ask(
         &mut self,
         set: &Arc<str>,
@@ -226,12 +224,12 @@ impl Questions {
     }
 }
 
-/// What became of an answer of the wrong kind: the host promises that this cannot be.
+/// The outcome of an answer of the wrong kind, which the host rules out.
 pub(crate) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
 }
 
-/// Whether it was an answer, and somebody was still there whom it was about.
+/// It was an answer, and its subject was still there.
 pub(crate) fn was_taken(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Applied { .. } | Outcome::Abstained | Outcome::Kept | Outcome::Guarded(_) => true,
@@ -239,7 +237,6 @@ pub(crate) fn was_taken(outcome: &Outcome) -> bool {
     }
 }
 
-/// Whether it keeps a newcomer out.
 pub(crate) fn turns_away(answer: &Answer) -> bool {
     match answer {
         Answer::Admit { verdict, .. } => match verdict {

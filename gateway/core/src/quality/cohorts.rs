@@ -1,9 +1,10 @@
 //! Nodes that lose more than their siblings, by the votes of rooms: they are Suspect, and rooms leave them.
 //!
-//! Loss is not death: what still arrives is worth more than nothing. So these witnesses condemn nobody, neither alone nor
-//! with another: lost probes and lost media have one cause. Where the accusation lasted, the node's rooms leave it
-//! make-before-break for sound nodes that have room for them, some at a time, each as seldom as it may move; those that
-//! fit nowhere stay. A node without rooms has no votes: it stays Suspect for its ejection, which grows with each relapse.
+//! Loss is not death: the rest that still arrives is worth more than nothing. So these witnesses mark no node down,
+//! neither alone nor with another: lost probes and lost media have one cause. If the accusation lasts, the node's
+//! rooms leave it make-before-break for sound nodes that have capacity for them, some at a time, each as seldom as it
+//! may move; rooms that fit nowhere stay. A node without rooms has no votes: it stays Suspect for its ejection, which
+//! grows with each relapse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +17,13 @@ use crate::rooms::Router;
 use crate::timer::Timer;
 use crate::{Flow, Hop, Metric, NodeId, RegionId, RoomId, Witness};
 
-/// How often votes are weighed.
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 
-/// How long an accusation has to last before rooms leave: what passes by itself in a second moves nobody.
+/// An accusation has to last so long before rooms leave: one that passes in a second moves no room.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
 impl Quality {
-    /// What a session of the room saw of its hop counts for the room's vote.
+    /// One session's flow counts for the room's vote about its hop.
     pub(crate) fn tally(
         &mut self,
         id: RoomId,
@@ -76,8 +76,8 @@ impl Quality {
         }
     }
 
-    /// What the votes say of each node that there are votes about, beside those of its siblings, and how many rooms of all
-    /// kinds fare badly there.
+    /// The verdict of the votes about each node, beside those about its siblings, and the rooms of all kinds that fare
+    /// badly there.
     fn words(
         &mut self,
         nodes: &Nodes,

@@ -10,7 +10,6 @@ use crate::sessions::{Phase, Sessions};
 use crate::timer::Timer;
 use crate::{Flow, Hop, RoomId, SessionId, Strike};
 
-/// How often sessions that hear nothing any more are looked at.
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 
 /// Words on a session are so old where there are few: what more it is, everything is given.
@@ -19,19 +18,19 @@ const TOLD_WITHIN: Duration = Duration::from_millis(200);
 /// A node that was not heard for so long says nothing to anybody: that is no lost flow, and has witnesses of its own.
 const NODE_HEARD_WITHIN: Duration = Duration::from_millis(200);
 
-/// What is thought of a session that hears nothing any more.
+/// The verdict on a session that hears nothing any more.
 enum Verdict {
     /// This hop keeps from it what others send.
     Lost(Hop),
-    /// It is nobody's fault, or cannot be told.
+    /// No hop is to blame, or it cannot be told.
     Innocent,
     /// It is too early to say.
     Wait,
 }
 
 impl Quality {
-    /// What went between a session and its node since this was told last, if anything did lately.
-    /// Says whether the session is live and carried.
+    /// Takes the packets between a session and its node since the last report. Says if the session is live and
+    /// carried.
     pub(crate) fn handle_flow(
         &mut self,
         id: SessionId,
@@ -62,9 +61,9 @@ impl Quality {
         {
             node.detector.handle_delivered(now);
         }
-        // What came from a hop that was left is no measure of this one.
+        // Packets from a hop that was left are no measure of this one.
         let is_here = flow.hears == Some(hop);
-        // What neither of two hops delivered accuses neither, and what one lost the other made good.
+        // Loss at both of two hops accuses neither, and loss at one the other made good.
         let is_its_own = is_here && other.is_none();
         let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
         let came = if is_here { flow.came } else { [0; 2] };
@@ -97,7 +96,7 @@ impl Quality {
         }
     }
 
-    /// We were late ourselves: whoever seems silent may not have been read.
+    /// Control was late: packets of sessions that seem silent may not have been read.
     pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut Sessions) {
         for (_, session) in &self.silent {
             let session = sessions.get_mut(session);
@@ -108,7 +107,6 @@ impl Quality {
     }
 }
 
-/// How much later than usual workers may report on a session.
 fn slack(router: &Router) -> Duration {
     router.sessions.told_within().saturating_sub(TOLD_WITHIN)
 }
@@ -151,7 +149,7 @@ fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> 
     if fed { Verdict::Lost(track.hop()) } else { Verdict::Innocent }
 }
 
-/// Whether the node says something to somebody.
+/// The node sends to some session.
 fn is_heard(nodes: &Nodes, hop: Hop, now: Instant) -> bool {
     let received = nodes.get(hop.node).and_then(|node| node.detector.last_received());
     received.is_some_and(|at| now.saturating_duration_since(at) < NODE_HEARD_WITHIN)

@@ -1,5 +1,3 @@
-//! The native ladder: rungs of a session whose degradation policy fails.
-
 use std::time::{Duration, Instant};
 
 use crate::{Bounds, Op, Plan};
@@ -7,8 +5,8 @@ use crate::{Bounds, Op, Plan};
 /// The native ladder goes down where so much is lost, ppm: 5 %, where speech begins to suffer.
 const DOWN_AT_PPM: u32 = 50_000;
 
-/// It climbs where no more than this is lost, ppm. What lies between changes nothing, so that one who is helped by a rung
-/// stays on it.
+/// It climbs if no more than this is lost, ppm. Loss between the thresholds changes nothing, so that a session that is
+/// helped by a rung stays on it.
 const UP_BELOW_PPM: u32 = 20_000;
 
 /// Between two rungs down: a cap is obeyed, and what is lost then is measured, within it.
@@ -17,16 +15,15 @@ const DOWN_EVERY: Duration = Duration::from_secs(1);
 /// Calm before a rung up, each time: a climb that was too early costs as much as it gains.
 const UP_AFTER: Duration = Duration::from_secs(10);
 
-/// What the native ladder looks at.
+/// The facts that a step depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     pub(crate) plan: Plan,
-    /// The worse of both directions; `None`: nobody measured it.
+    /// The worse of both directions; `None` without a measurement.
     pub(crate) loss_ppm: Option<u32>,
     pub(crate) bounds: Bounds,
-    /// Whether a cap would hold anybody down.
+    /// A cap has an effect.
     pub(crate) caps: bool,
-    /// Whether it has video to do without.
     pub(crate) video: bool,
 }
 
@@ -45,7 +42,7 @@ impl Climb {
         Climb { down_from: now, calm_since: None }
     }
 
-    /// What to do now, if anything.
+    /// The next action, if any.
     pub(crate) fn step(&mut self, look: Look, now: Instant) -> Option<(Op, u64)> {
         let loss_ppm = look.loss_ppm?;
         if loss_ppm > UP_BELOW_PPM {

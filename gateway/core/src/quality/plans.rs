@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::rooms::Router;
 use crate::{Decider, Event, Guard, Op, Output, Plan, SessionId};
 
-/// Sessions whose plans one answer changes.
 #[derive(Default)]
 pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
 
@@ -57,8 +56,8 @@ impl Replans {
         }
     }
 
-    /// What follows from an answer, once for each session and room, however often the answer changed a plan: rooms may be as
-    /// large as a batch.
+    /// The consequences of an answer, once for each session and room, however often the answer changed a plan: rooms
+    /// may be as large as a batch.
     pub(crate) fn put_in_force(self, router: &mut Router, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for (id, Replan { before, last }) in self.0 {

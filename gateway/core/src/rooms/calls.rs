@@ -15,7 +15,7 @@ pub(super) struct Call {
     number: RoomId,
     /// A room of another scenario is another room, whatever its name.
     scenario: Arc<str>,
-    /// How many rooms it is here.
+    /// Rooms of the call here.
     rooms: u32,
 }
 
@@ -24,8 +24,8 @@ pub(crate) fn apart(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
 
-/// Whether a room's name reads as that of a session that is a room of its own, `conf~s7`: nobody may ask for it by that,
-/// or would take the place of a stranger.
+/// Tells if a room's name reads as that of a session that is a room of its own, `conf~s7`: no client may ask for it by
+/// that, or it would take the place of another.
 #[must_use]
 pub fn names_one_apart(room: &str) -> bool {
     room.rsplit_once(APART)

@@ -15,10 +15,10 @@ const DRAINS_AT_ONCE: usize = 256;
 /// Between two turns of rooms that leave a draining node.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 
-/// Of the time until the deadline, so much is kept for those that go last to arrive: a fifth.
+/// A fifth of the time until the deadline is kept for the rooms that leave last to arrive.
 const KEPT_FOR_ARRIVAL: u32 = 5;
 
-/// What was left is closed `leave_within` later; so much after that it is gone for certain.
+/// Legs that were left are closed `leave_within` later; so much after that they are gone for certain.
 const GONE_AFTER: Duration = Duration::from_millis(100);
 
 /// Rooms that leave a lossy node together, so that one wake-up stays short and others see no herd.
@@ -28,22 +28,15 @@ const LEAVE_AT_ONCE: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drain {
     started: Instant,
-    /// When it is to be empty. None: as soon as others can take its rooms; and once it was told of.
+    /// None: as soon as others can take its rooms; and once the event was emitted.
     deadline: Option<Instant>,
     /// The last room that was sent away.
     last: RoomId,
-    /// It was told that nobody is left.
+    /// The event said that it is empty.
     empty: bool,
 }
 
 impl Router<'_> {
-    /// A node takes no new rooms, and those it has move, within the time given if they fit elsewhere by then; or it takes
-    /// them again. Rooms that fit nowhere else stay until they do. What is left at the deadline, or that nothing is, comes
-    /// out by [`Event::Drained`].
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`]; where it is to take rooms, [`Impossible::NodeLeaves`] if it is to go, and
-    /// [`Impossible::NodeDrains`] if it wishes to be drained itself.
     pub(crate) fn handle_drain_within(
         &mut self,
         node: NodeId,
@@ -89,7 +82,7 @@ impl Router<'_> {
         }
     }
 
-    /// Somebody has another mind on whether the node drains: what follows, where that decides it.
+    /// Changes a reason to drain, and starts or ends the drain if that decides it.
     pub(crate) fn decide_drain(
         &mut self,
         id: NodeId,
@@ -389,7 +382,7 @@ impl Router<'_> {
     }
 }
 
-/// How many of `left` rooms leave with this turn: with a deadline as few as are enough, else as many as may.
+/// Rooms of `left` that leave with this turn: with a deadline as few as are enough, else as many as may.
 fn at_once(left: usize, drain: &Drain, now: Instant) -> usize {
     let Some(deadline) = drain.deadline else {
         return DRAINS_AT_ONCE;

@@ -11,10 +11,9 @@ use crate::{Cause, Decider, Health, Impossible, NodeId, RegionId, Role, RoomId};
 /// Rooms that are looked at for one that can go back, so that it stays short.
 const LOOKED_AT: usize = 64;
 
-/// How soon rooms are looked at again of which none could go back.
+/// Interval of looks if none of the rooms could go back.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Whether rooms go back to a region by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum FailBack {
     /// To nodes that are Up and lose little, unless the room moved too often or the region takes no new rooms.
@@ -28,7 +27,6 @@ pub enum FailBack {
 }
 
 impl FailBack {
-    /// All of them.
     pub const ALL: [FailBack; 3] = [FailBack::Auto, FailBack::Force, FailBack::Forbid];
 
     /// The word in the API: `forbid`.
@@ -42,13 +40,13 @@ impl FailBack {
 }
 
 impl Room {
-    /// Whether the room would natively be elsewhere than on this node: in its own region, and not where nodes stand by.
+    /// The room would natively be elsewhere than on this node: in its own region, and not on a standby.
     pub(crate) fn is_away(&self, on: NodeId, nodes: &Nodes) -> bool {
         let stands_by = nodes.get(on).is_some_and(|node| self.leaves_to_others(node));
         nodes.region_of(on) != self.region || stands_by
     }
 
-    /// Whether the node stands by for other rooms while others can take this one.
+    /// The node stands by for other rooms while others can take this one.
     pub(crate) fn leaves_to_others(&self, node: &Node) -> bool {
         self.mode.leaves_standbys() && node.settings.role == Role::Standby
     }
@@ -59,10 +57,6 @@ impl Router<'_> {
         self.rooms.get(&id).is_some_and(|room| room.is_away(on, self.nodes))
     }
 
-    /// Whether rooms go back to a region by themselves, or to any of them.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchRegion`].
     pub(crate) fn handle_fail_back(
         &mut self,
         region: Option<RegionId>,
@@ -82,7 +76,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// Nobody chose where it stands: it goes back when it can.
+    /// Its place was not chosen: it goes back when it can.
     pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
         if on.is_some_and(|on| self.is_away(id, on)) {
             self.rooms.away.insert(id);

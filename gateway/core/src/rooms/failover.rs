@@ -15,7 +15,7 @@ use crate::{
     Start, Strike,
 };
 
-/// How long a room keeps away from a hop that did not take it.
+/// A room keeps away from a hop that did not take it for so long.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
 
 /// Between two turns of rooms that go on without a dead node there is time for what else goes on.
@@ -25,7 +25,6 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Herd {
     pub(crate) dead: Hop,
-    /// When it was found dead.
     died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
     pub(crate) standbys: Vec<NodeId>,
@@ -33,13 +32,12 @@ pub(crate) struct Herd {
 }
 
 impl Herd {
-    /// Whether the node died with it, or keeps free what it takes.
+    /// The node died with it, or keeps free the reserve that it takes.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
         self.dead.node == node || self.standbys.contains(&node)
     }
 }
 
-/// How often rooms without a usable hop are looked at again.
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
 
 /// Stranded rooms that are looked at together, so that one wake-up stays short.
@@ -105,10 +103,11 @@ impl Router<'_> {
         }
     }
 
-    /// Rooms of a dead node go on; their packets took their second hops when it was marked down. How many stood there.
+    /// Rooms of a dead node go on; their packets took their second hops when it was marked down. Returns how many
+    /// stood there.
     fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
-        // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
+        // A standby is spent for one death at a time. Until the herd before is through, packets of this one take
+        // second hops that are not spent for that; no other room takes those reserves meanwhile.
         while self.rooms.herd.is_some() {
             self.lose_some(now);
         }
@@ -161,7 +160,7 @@ impl Router<'_> {
         }
     }
 
-    /// The room goes on without the dead hop. Where it stands at another that died meanwhile, it has its turn then.
+    /// The room goes on without the dead hop. If it stands at another that died meanwhile, it has its turn then.
     fn lose(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
@@ -196,7 +195,7 @@ impl Router<'_> {
         self.want_reroute(id);
     }
 
-    /// Whether it has still to go on without the node where it stands.
+    /// It has still to go on without the node where it stands.
     fn stands_at_the_dead(&self, id: RoomId) -> bool {
         self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
             let first = room.route().hops.first().map(|(hop, _)| *hop);
@@ -237,7 +236,7 @@ impl Router<'_> {
         }
     }
 
-    /// The kernel says that nobody listens at a port of a node's that serves one room: that hop leaves its route.
+    /// The kernel says that no process listens at a port of a node's that serves one room: that hop leaves its route.
     pub(crate) fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let Some(room) = self.sessions.get(&session).map(|session| session.room) else {
             return;
@@ -286,8 +285,8 @@ impl Router<'_> {
         self.publish_pending_if_open(id, now);
     }
 
-    /// The hop that carries the room does not carry all of it, though the node lives. What it still delivers passes for
-    /// a while, where it delivers something.
+    /// The hop that carries the room does not carry all of it, though the node lives. If it still delivers, that
+    /// passes for a while.
     fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
         if self.moved_enough(id, now) {
             return;
@@ -344,10 +343,10 @@ impl Router<'_> {
         }
     }
 
-    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
-    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority. Who
-    /// waits for its turn at a node keeps nobody from one where there is no such turn: where a whole look found only such,
-    /// the next begins behind them.
+    /// Rooms without a usable hop take one of their own if they are open there, else any node with capacity, natively,
+    /// at the pace at which it opens their sessions. The rooms that were tried least often go first, by their
+    /// priority. A room that waits for its turn at a node does not block nodes without such turns: if a whole look
+    /// found only waiting rooms, the next begins behind them.
     pub(crate) fn rescue_stranded(&mut self, now: Instant) {
         self.rooms.paced = false;
         let continues = self.rooms.rescued_last.is_some();
@@ -368,17 +367,17 @@ impl Router<'_> {
                 false => self.rooms.paced = true,
             }
         }
-        // Where nothing is left that needs no turn, those in front have the next that is free.
+        // If only nodes with turns are left, the rooms in front have the next turn.
         let goes_on = turn.len() == RESCUES_AT_ONCE && self.rooms.paced && !none_left;
         self.rooms.rescued_last = turn.last().copied().filter(|_| goes_on);
-        // Those in front wait still.
+        // Rooms in front wait still.
         self.rooms.paced |= continues;
         if !self.rooms.stranded.is_empty() {
             self.effects.set(Timer::Rescue, now + RESCUE_EVERY);
         }
     }
 
-    /// Whether some node at which nobody has to wait has room for so much, kbit/s, and is none of those that are shunned.
+    /// Some node without a queue has capacity for so much, kbit/s, and is none of the shunned.
     fn is_left(&self, kbps: u64, shunned: &[NodeId]) -> bool {
         self.nodes.iter().any(|node| {
             let (id, pace) = (node.id, self.nodes.pace(node.id));
@@ -387,12 +386,13 @@ impl Router<'_> {
         })
     }
 
-    /// Whether such a node may be one for this room: else it is not worth looking for.
+    /// Such a node may be one for this room: else it is not worth looking for.
     pub(crate) fn is_left_for(&self, id: RoomId, now: Instant) -> bool {
         self.is_left(self.room_kbps(id), &self.shunned(id, now))
     }
 
-    /// Whether the room goes on at a hop of its own where its sessions are open: that needs no turn.
+    /// The room goes on at a hop of its own at which its sessions are open: that needs no turn. Returns true if it
+    /// does.
     fn takes_its_own(&mut self, id: RoomId, now: Instant) -> bool {
         let room = self.rooms.get(&id).filter(|room| room.mode.opens_ahead());
         let Some(lost) = room.and_then(|room| room.stranded) else {
@@ -413,7 +413,7 @@ impl Router<'_> {
         true
     }
 
-    /// Whether the room was looked at; else all who have room for it have enough to open already.
+    /// Returns false if all nodes with capacity for the room have enough to open already.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
         match self.rooms.get(&id) {
             Some(room) if room.stranded.is_some() && room.pending.is_none() => {}
@@ -440,17 +440,16 @@ impl Router<'_> {
         true
     }
 
-    /// Where the room would go if nothing were kept free for deaths to come: a call that goes on comes before them. What is
-    /// being spent for a death just now is no longer free.
+    /// The hops that the room would have if no capacity were reserved: a call that goes on comes before deaths to
+    /// come. Reserves that are being spent for a death just now are no longer free.
     fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
         but.extend(self.rooms.herd.iter().flat_map(|herd| &herd.standbys));
         self.native_hops_taking(id, Takes::Reserves, &but, now)
     }
 
-    /// A room lost its node, is to leave it, or found none. In cold mode a node is started for it: the one nearest to its
-    /// people, if none is being started already, and only while somebody in the room is not silent. What that one cannot
-    /// carry has its turn when it runs.
+    /// A room lost its node, is to leave it, or found none. In cold mode the node that is nearest to its region is
+    /// started, while some session in the room is not silent.
     pub(crate) fn want_start(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
             return;
@@ -460,13 +459,13 @@ impl Router<'_> {
         }
     }
 
-    /// Whether everybody in the room is silent.
+    /// All sessions in the room are silent.
     fn is_forsaken(&self, room: &Room, now: Instant) -> bool {
         let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
         sessions.all(|session| session.is_silent(now, self.sessions.told_within()))
     }
 
-    /// It runs: whoever waits for a node is looked at.
+    /// It runs: stranded rooms are looked at.
     pub(crate) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
         self.effects.cancel(&Timer::StartLate(id));
         self.effects.set(Timer::Probe(id), now);
@@ -478,7 +477,7 @@ impl Router<'_> {
         }
     }
 
-    /// The room has a node again: who fell silent while it waited has its time to speak up.
+    /// The room has a node again: sessions that fell silent while it waited have their time to be heard.
     pub(crate) fn hear_of(&mut self, id: RoomId, now: Instant) {
         let sessions = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
         for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
@@ -488,8 +487,7 @@ impl Router<'_> {
         }
     }
 
-    /// Whether the room waits for a node to be started: its clients are kept for a while, though they may have fallen
-    /// silent.
+    /// The room waits for a node to be started: its sessions are kept for a while, though they may have fallen silent.
     pub(crate) fn is_held(&self, id: RoomId, now: Instant) -> bool {
         let room = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
         room.and_then(|room| room.stranded)

@@ -53,9 +53,9 @@ impl Router<'_> {
         }
     }
 
-    /// The same hops in another mode; those behind the first that were not opened ahead are left, since packets may take
-    /// none that is not open: the room gets its spares as any room does. What the second hop of a hitless room delivers
-    /// passes on for a moment.
+    /// The same hops in another mode; hops behind the first that were not opened ahead are left, since packets may
+    /// take none that is not open: the room gets its spares as any room does. Packets of the second hop of a hitless
+    /// room pass on for a moment.
     fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
         let room = &self.rooms[&id];
         let before = room.route();

@@ -14,40 +14,28 @@ use crate::{
 /// A move of a room, as it is on record.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveRecord {
-    /// Why.
     pub cause: Cause,
-    /// Who decided.
     pub by: Arc<Decider>,
-    /// Where it was.
     pub from: Hop,
-    /// Where it went, or should have gone; `None`: no hop was left.
+    /// None: no hop was left.
     pub to: Option<Hop>,
-    /// When it began.
     pub started: Instant,
-    /// When it ended.
     pub ended: Instant,
-    /// What became of it.
     pub outcome: MoveOutcome,
 }
 
 /// A move that began, and has not ended.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveUnderWay {
-    /// The room.
     pub room: RoomId,
-    /// Why.
     pub cause: Cause,
-    /// Who decided.
     pub by: Decider,
-    /// Where it is, or stood before that died.
+    /// The hop where it is, or stood before that died.
     pub from: Hop,
-    /// Where it goes.
     pub to: Hop,
-    /// When it began.
     pub started: Instant,
 }
 
-/// What [`Event::Moved`] tells of.
 pub(crate) struct Step {
     pub(crate) cause: Cause,
     pub(crate) by: Decider,
@@ -99,7 +87,7 @@ impl Router<'_> {
         self.publish_pending_if_open(id, now);
     }
 
-    /// Has the room's sessions opened at these hops. Those that are not open yet where that is awaited.
+    /// Has the room's sessions opened at these hops. Returns the awaited openings.
     fn open_all_at(
         &mut self,
         id: RoomId,
@@ -131,7 +119,7 @@ impl Router<'_> {
         }
     }
 
-    /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
+    /// Make-before-break: all sessions are open there, so all go there; packets that the old hop still delivers pass.
     pub(crate) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
         let ready = |pending: &Pending| pending.waiting.is_empty();
         if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
@@ -215,7 +203,7 @@ impl Router<'_> {
         self.welcome(id, now);
     }
 
-    /// Whether only the death of its node may move the room for now.
+    /// Only the death of its node may move the room for now.
     pub(crate) fn moved_enough(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.settings.limits.moves_per_minute;
         self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
@@ -248,7 +236,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// A route that was under way is not any more. Where it would have moved the room, that is told.
+    /// A pending route is given up. If it would have moved the room, an event says so.
     pub(crate) fn given_up(
         &mut self,
         id: RoomId,

@@ -101,7 +101,7 @@ impl Router<'_> {
         if known_one { Outcome::Applied { differs } } else { Outcome::Abstained }
     }
 
-    /// Whether a newcomer may be redirected to the region: its room stands nowhere, and the region is another one of ours.
+    /// A newcomer may be redirected to the region: its room stands nowhere, and the region is another one of ours.
     pub(crate) fn may_redirect(&self, id: SessionId, region: RegionId) -> bool {
         let session = self.sessions.get(&id);
         let standing = session.and_then(|session| self.region_of_room(session.room));

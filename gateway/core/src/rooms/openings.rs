@@ -14,13 +14,13 @@ use crate::{
     Refused, RoomId, SessionId, Strike,
 };
 
-/// When to try again where there is no room.
+/// Retry time if no node has capacity.
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
-/// When to try again while rooms that have nowhere to go are being let in.
+/// Retry time while stranded rooms are being let in.
 const RETRY_BEHIND_A_HERD: Duration = Duration::from_secs(5);
 
-/// Nobody is sent away for longer by an open breaker.
+/// The longest retry time for an open breaker.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The driver could not open a session at a hop.
@@ -60,8 +60,6 @@ impl Router<'_> {
         self.regrant(room);
     }
 
-    /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
-    /// [`Output::CloseAt`] said so, its word changes nothing.
     pub(crate) fn handle_opened(
         &mut self,
         id: SessionId,
@@ -72,7 +70,7 @@ impl Router<'_> {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        // What it was not told to open yet it has no word on: that is about an earlier time.
+        // An answer about a leg that is waiting is about an earlier time.
         let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != Leg::Waiting) else {
             return;
         };
@@ -96,8 +94,8 @@ impl Router<'_> {
         self.open_next(hop.node, now);
     }
 
-    /// Where others talk already, a newcomer that the carrying hop did not take is refused. Any other hop leaves the
-    /// room's route, and so does the carrying one while nobody talks there: the next has its turn.
+    /// If other sessions are live already, a newcomer that the carrying hop did not take is refused. Any other hop
+    /// leaves the room's route, and so does the carrying one while no session is live there: the next has its turn.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
             self.catch_up(room, now);
@@ -116,8 +114,8 @@ impl Router<'_> {
         }
     }
 
-    /// Nobody talks in the room, the hop that carries it took none of them, and no other is on its way: its sessions
-    /// are refused now, not when their time is up.
+    /// No session is live in the room, the hop that carries it took none of them, and no other is pending: its
+    /// sessions are refused now, not when their time is up.
     fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return;
@@ -332,8 +330,8 @@ impl Router<'_> {
         }
     }
 
-    /// Has the driver open the session at a hop, unless it was told already, as soon as the node can. How far it is
-    /// with that.
+    /// Has the driver open the session at a hop, unless it was told already, as soon as the node can. Returns the
+    /// state of the leg.
     pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
         let session = self.sessions.get(&id)?;
         if let Some(leg) = session.legs.get(&hop) {
@@ -355,7 +353,7 @@ impl Router<'_> {
         Some(Leg::Opening(until))
     }
 
-    /// Who has nowhere to go goes before who stands, newcomers after them, and spares last; calls before streams.
+    /// Sessions of stranded rooms go before live ones, newcomers after them, and spares last; calls before streams.
     fn turn(&self, session: &Session, hop: Hop) -> Turn {
         let order = self.nodes.pace(hop.node).drawn();
         let Some(room) = self.rooms.get(&session.room) else {
@@ -434,8 +432,8 @@ impl Router<'_> {
         self.give_up(id, Refused::NoNode { retry_after }, now);
     }
 
-    /// When somebody may try again for whom there is no room: two seconds; five while others have nowhere to go; or, where
-    /// no region takes new rooms, when the first does again, a minute at most. With [jitter](Gateway::jittered).
+    /// Retry time of clients without capacity: two seconds; five while rooms are stranded; or, if no region takes new
+    /// rooms, until the first does again, a minute at most. With jitter.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let herd = self.rooms.herd.is_some() || !self.rooms.stranded.is_empty();
         let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };

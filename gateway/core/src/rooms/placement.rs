@@ -16,31 +16,27 @@ const TTL_MIN: Duration = Duration::from_millis(100);
 /// Rooms that are due within this are due together.
 const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
 
-/// What a room may take of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Takes {
-    /// What nobody counts on.
+    /// Capacity that no room counts on.
     Free,
-    /// What is kept free for deaths to come as well.
+    /// Reserves for deaths to come as well.
     Reserves,
 }
 
-/// What a room needs of a placement.
+/// The needs of a room for its placement.
 #[derive(Clone, Copy, Debug)]
 struct Wish<'a> {
-    /// Where its people are.
     pub(crate) region: RegionId,
-    /// How it survives the death of its node.
     pub(crate) mode: Mode,
     /// In regional mode: where it goes next, in this order.
     pub(crate) regions: &'a [RegionId],
-    /// What it needs.
     pub(crate) kbps: u64,
     /// Of what it may take it, where it goes first.
     pub(crate) takes: Takes,
     /// Spares it should have.
     pub(crate) spares: u8,
-    /// Where it stands and will stay, and spares it has already; empty where it stands nowhere.
+    /// The nodes where it stands and will stay, and spares it has already; empty if it stands nowhere.
     pub(crate) standing: &'a [NodeId],
     /// Nodes that did not take it.
     pub(crate) shunned: &'a [NodeId],
@@ -81,7 +77,7 @@ impl Survey<'_> {
         may && !self.wish.shunned.contains(&node.id)
     }
 
-    /// Where all carry alike, what a node keeps for others does not keep rooms from it.
+    /// If all carry alike, reserves at a node do not keep rooms from it.
     fn load(&self, node: &Node) -> (u64, NodeId) {
         let load = match self.wish.mode {
             Mode::ActiveActive => self.ledger.carried_permille(node.id),
@@ -92,13 +88,13 @@ impl Survey<'_> {
         (load, node.id)
     }
 
-    /// Whether it is to be left to others as long as they can.
+    /// It is left to other rooms as long as others can take this one.
     fn stands_by(&self, node: &Node) -> bool {
         self.wish.mode.leaves_standbys() && node.settings.role == Role::Standby
     }
 
-    /// How many regions lie before this one: for most modes home or not, in regional mode the order of the scenario, which
-    /// goes around, beginning at `from`; those that it does not name come last.
+    /// Regions before this one: for most modes home or not, in regional mode the order of the scenario, which goes
+    /// around, beginning at `from`; regions that it does not name come last.
     fn distance(&self, region: RegionId, from: RegionId) -> usize {
         let order = self.wish.regions;
         let place = |region| order.iter().position(|listed| *listed == region);
@@ -191,7 +187,7 @@ impl Router<'_> {
     pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {
         let busy = self.nodes.busy();
         let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        // Who has nowhere to go waits for these: a new room only takes what is of no use to them.
+        // Stranded rooms wait for the busy nodes: a new room only takes others.
         let waits = if self.rooms.stranded_go_first() { &busy[..] } else { &[] };
         if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
             nodes = self.native_hops(id, &[], now);
@@ -210,7 +206,7 @@ impl Router<'_> {
         sessions.copied().filter(placing).collect()
     }
 
-    /// Where the room stands from the beginning, and its sessions open.
+    /// The room's first route; its sessions open there.
     fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
         let hops = self.nodes.hops(nodes);
         let waiting = self.waiting_for_placement(id);
@@ -246,8 +242,8 @@ impl Router<'_> {
         self.settle(id, nodes, by, now);
     }
 
-    /// When its policy wished to look at it again, or up to an eighth of the time later: rooms are due together, so that
-    /// thousands of them are few questions.
+    /// Sets when its policy wished to look at it again, or up to an eighth of the time later: rooms are due together,
+    /// so that thousands of them are few questions.
     pub(crate) fn set_due(&mut self, id: RoomId, now: Instant) {
         let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
         if ttl > 0 {
@@ -269,8 +265,8 @@ impl Router<'_> {
         self.native_hops_but(id, standing, &[], now)
     }
 
-    /// The native default without these nodes. Regions whose breakers are open are avoided: a room that stands has what
-    /// is left, where there is nothing else; a new one has not.
+    /// The native default without these nodes. Regions with open breakers are avoided, unless the room stands and
+    /// there is nothing else.
     pub(crate) fn native_hops_but(
         &mut self,
         id: RoomId,
@@ -334,7 +330,6 @@ impl Router<'_> {
         self.capacity.behind_breakers(id, keeps, self.nodes)
     }
 
-    /// Whether the room may stand on the node.
     pub(crate) fn fits(&mut self, id: RoomId, node: NodeId) -> bool {
         let kbps = self.room_kbps(id);
         self.apart(id, |router| router.capacity.ledger().fits(node, kbps))

@@ -42,7 +42,7 @@ impl Router<'_> {
         }
     }
 
-    /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
+    /// If no endpoint supports caps, the lowest one that policies may ask for is none at all.
     pub(crate) fn session_measures(&self, session: &Session, now: Instant) -> Measures {
         let mut measures = session.measures(now);
         if let Some(room) = self.rooms.get(&session.room) {
@@ -54,7 +54,7 @@ impl Router<'_> {
         measures
     }
 
-    /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
+    /// An endpoint obeys a cap on the session: its own, or the other one in a room of two.
     pub(crate) fn obeys_caps(&self, session: &Session) -> bool {
         if session.wanted.media.takes_remb() {
             return true;
@@ -79,7 +79,7 @@ impl Router<'_> {
         (!taken).then_some(id)
     }
 
-    /// What the move changed, or the rule it broke. Off a dead node nothing is damped.
+    /// Takes a policy's move. Moves off a dead node bypass damping.
     pub(crate) fn take_move(
         &mut self,
         id: RoomId,
@@ -92,7 +92,7 @@ impl Router<'_> {
         let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
         let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
         let stands = self.stands_at(id).map(|hop| hop.node);
-        // Who is told again where it is heading moves once.
+        // A repeated decision for the hop that it is heading for is one move.
         if ![stands, heads].contains(&step.hops.first().copied()) {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
@@ -122,14 +122,14 @@ impl Router<'_> {
         Ok(Part::Applied { differs })
     }
 
-    /// Whether it has no spare at all: no room is left so because its policy had nothing to say.
+    /// It has no spare at all: no room is left so because its policy had no answer.
     pub(crate) fn is_bare(&self, id: RoomId) -> bool {
         self.rooms.get(&id).is_some_and(|room| {
             room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
         })
     }
 
-    /// What the native default would have the room's route be: it stays where it stands.
+    /// The native default for the room's route: it stays where it stands.
     fn native_route(&mut self, id: RoomId, now: Instant) -> Vec<NodeId> {
         let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
             let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);

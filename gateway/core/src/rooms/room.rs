@@ -1,4 +1,4 @@
-//! What is placed and moved: sessions that belong together, and the route they share.
+//! Rooms: sessions that are placed and moved together, and the route they share.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,35 +26,34 @@ pub(crate) struct Room {
     pub(crate) scenario: Arc<str>,
     /// Of its first session.
     pub(crate) labels: Labels,
-    /// Where its people are: the first session's region, else the gateway's.
+    /// The region of its first session, else the gateway's.
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
-    /// How it survives a node, as its scenario says.
     pub(crate) mode: Mode,
-    /// Whom nodes take it for: sessions of the same call are told of under one number, however many rooms it is here.
+    /// The number by which nodes know it: sessions of a call have one number, however many rooms it is here.
     pub(crate) call: RoomId,
-    /// Who is rescued first; higher is earlier.
+    /// Order of rescues; higher is earlier.
     pub(crate) priority: i64,
     pub(crate) sessions: FewSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
     pub(crate) placed_by: Arc<Decider>,
-    /// What it counts for against capacity.
+    /// The capacity that it counts on.
     pub(crate) holding: Holding,
     /// No hop is left that its packets may take.
     pub(crate) stranded: Option<Stranded>,
     /// A route whose hops are being opened.
     pub(crate) pending: Option<Box<Pending>>,
-    /// Whether its routing policy is being asked to place it.
+    /// Its routing policy is being asked to place it.
     pub(crate) placing: bool,
-    /// What the routing policy wrote about it.
+    /// State of the routing policy.
     pub(crate) memory: Memory,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
-    /// What it saw of its hop since it voted last.
+    /// Packets at its hop since it voted last.
     pub(crate) tally: Option<Box<Tally>>,
     /// Under which nodes the gateway lists it.
     pub(crate) listed: FewSet<NodeId>,
-    /// What most rooms have nothing of.
+    /// Facts that few rooms have.
     unrest: Option<Box<Unrest>>,
 }
 
@@ -72,11 +71,9 @@ struct Unrest {
 /// A room without a usable hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stranded {
-    /// Where it stood.
     pub(crate) lost: Hop,
-    /// Since when.
     pub(crate) since: Instant,
-    /// How often it was looked at in vain; those looked at less go first.
+    /// Rooms with fewer attempts go first.
     pub(crate) attempts: u32,
 }
 
@@ -93,7 +90,7 @@ pub(crate) struct Pending {
     pub(crate) started: Instant,
 }
 
-/// What makes a room.
+/// The facts of a new room.
 pub(crate) struct Founding {
     pub(crate) name: Arc<str>,
     pub(crate) scenario: Arc<str>,
@@ -151,18 +148,16 @@ impl Room {
         self.route().hops.iter().map(|(hop, _)| hop.node).collect()
     }
 
-    /// Whether its route, in force or under way, leads to the hop.
     pub(crate) fn leads_to(&self, hop: Hop) -> bool {
         self.route().holds(hop) || self.heads_for(hop)
     }
 
-    /// Whether the route under way leads to the hop.
     pub(crate) fn heads_for(&self, hop: Hop) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
     }
 
-    /// Hops where its sessions are opened: those of its route, in force and under way, and of each the first alone where
-    /// its mode opens none ahead. Where it stands comes first.
+    /// Hops where its sessions are opened: those of its route, in force and pending, but only the first of each if its
+    /// mode opens none ahead. Its current hop comes first.
     pub(crate) fn hops_to_open(&self) -> Vec<Hop> {
         let each = if self.mode.opens_ahead() { HOPS_MAX } else { 1 };
         let route = self.route();
@@ -202,13 +197,13 @@ impl Room {
         self.hops_to_open().into_iter().chain(leaving).collect()
     }
 
-    /// What carries it is no copy of what this other hop delivers. Whether that is news.
+    /// These hops deliver no copies of each other. Returns true if that is news.
     pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
         let known = self.unrest.get_or_insert_default().unalike.replace(hops);
         known != Some(hops) && known != Some([hops[1], hops[0]])
     }
 
-    /// Its mode over these hops: hitless only while nobody noticed that they deliver no copies.
+    /// Its mode over these hops: hitless only while no worker reported that they deliver no copies.
     pub(crate) fn mode_over(&self, hops: &[Hop]) -> Mode {
         let unalike = self.unrest.as_ref().and_then(|unrest| unrest.unalike);
         let stands = |pair: [Hop; 2]| hops.iter().take(2).all(|hop| pair.contains(hop));
@@ -236,7 +231,7 @@ impl Room {
         None
     }
 
-    /// Keeps away from the hop until then. Whether that is news.
+    /// Keeps away from the hop until then. Returns true if that is news.
     pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
         let struck = &mut self.unrest.get_or_insert_default().struck;
         struck.retain(|_, until| now < *until);
@@ -263,7 +258,7 @@ impl Room {
         self.unrest.iter().flat_map(|unrest| &unrest.record)
     }
 
-    /// It moved. More than so many say no more: whoever moves it by hand all the time leaves no more behind.
+    /// Counts a move. More than the limit need not be kept.
     pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
         let moves = &mut self.unrest.get_or_insert_default().moves;
         moves.push_back(now);
@@ -277,7 +272,7 @@ impl Room {
         self.unrest.as_ref().map_or(0, |unrest| unrest.moves.len())
     }
 
-    /// How often it moved within the last minute, as far as that counts.
+    /// Counted moves within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
         let Some(unrest) = &mut self.unrest else {
             return 0;

@@ -7,20 +7,20 @@ use crate::capacity::Holding;
 use crate::timer::Timer;
 use crate::{Event, Grant, Hook, Hop, Mode, ModeChange, NodeId, RoomId, Route};
 
-/// How often rooms without a reserve are looked at.
+/// Interval of looks at rooms without a reserve.
 pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);
 
 /// Rooms without a reserve that are weighed again at a time, so that it stays short.
 const WEIGHED_AGAIN_MAX: usize = 256;
 
-/// Where many have to be weighed again and it helps, the next ones have their turn sooner.
+/// If many have to be weighed again and it helps, the next ones have their turn sooner.
 const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
 
 /// Round trips that differ by less are the same: numbers kept free for nothing look like loss.
 const LEAD_MIN: Duration = Duration::from_millis(2);
 
 impl Router<'_> {
-    /// What is seen where the room counts on nothing: it does not stand in its own way.
+    /// Runs `look` with the room's capacity released.
     pub(crate) fn apart<T>(&mut self, id: RoomId, look: impl FnOnce(&Self) -> T) -> T {
         let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
         self.capacity.ledger_mut().release(holding);
@@ -29,7 +29,7 @@ impl Router<'_> {
         seen
     }
 
-    /// The room stands at the first of these hops from now on. That it fits there was checked, or reserved.
+    /// The room stands at the first of these hops from now on. Its capacity was checked, or reserved.
     pub(crate) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         self.rooms.unstrand(id);
         self.publish(id, hops, leaving);
@@ -73,7 +73,7 @@ impl Router<'_> {
         match (before.version, before.mode) {
             (0, _) => self.tell_kept(id, Mode::Hitless),
             (_, Mode::Hitless) => self.tell_kept(id, before.kept()),
-            // That it is hitless now is told first.
+            // The change to hitless emits its own event first.
             _ => {}
         }
     }
@@ -89,8 +89,8 @@ impl Router<'_> {
         }
     }
 
-    /// How much sooner what is sent there comes back by one node than by the other. What comes late on the one way, or soon
-    /// on the other, is as usual as their round trips vary: who has no number kept free for it is lost.
+    /// The difference of round trips by which the new hop delivers sooner, with their variation on either side:
+    /// packets of the old hop within it still have numbers kept free.
     fn lead(&self, old: NodeId, new: NodeId) -> Duration {
         let round_trip = |id| self.nodes.get(id)?.detector.round_trip_seen();
         let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
@@ -107,7 +107,7 @@ impl Router<'_> {
     /// where spares are not opened ahead, they are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
         let kbps = self.room_kbps(id);
-        // What is kept free for a death to come is not kept from those who have nowhere to go now.
+        // Reserves for deaths to come are not kept from rooms that are stranded now.
         let keeps_new = !self.rooms.stranded_go_first();
         let Some(room) = self.rooms.get_mut(&id) else {
             return Vec::new();
@@ -145,7 +145,7 @@ impl Router<'_> {
         (0..hops.len()).map(grant).collect()
     }
 
-    /// Who is in the room changed, where it goes, or what its nodes carry: the same hops, weighed again.
+    /// The sessions of the room changed, its target, or the capacity of its nodes: the same hops, weighed again.
     pub(crate) fn regrant(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
             return;
@@ -183,7 +183,7 @@ impl Router<'_> {
         self.effects.set(Timer::Weigh, now + next);
     }
 
-    /// Whether asking would help. A policy that gave the room a spare without a reserve meant it.
+    /// Asking would help. A policy that gave the room a spare without a reserve meant it.
     fn would_gain_a_reserve(&mut self, id: RoomId, now: Instant) -> bool {
         let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
         else {

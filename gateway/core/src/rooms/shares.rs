@@ -10,14 +10,14 @@ use crate::{Decider, Event, NodeId, Op, Output, RoomId, SessionId};
 /// The steps of the way down, as shares of what a session needs above its scenario's floor, thousandths.
 const STEPS: [u16; 2] = [500, 0];
 
-/// Who climbed down stays there so long.
+/// A reduced session stays so for so long.
 const RAISED_AFTER: Duration = Duration::from_secs(8);
 
-/// Who climbs up leaves so much of the node's capacity free, per cent, so that nobody has to climb down again at once.
+/// A raise leaves so much of the node's capacity free, per cent, so that no session has to be reduced again at once.
 const LEAVES_FREE: u64 = 5;
 
 impl Router<'_> {
-    /// Where the room would stand natively; if it fits nowhere, with less for each of its sessions.
+    /// The native placement; if it fits nowhere, with smaller shares of its sessions.
     pub(crate) fn place_sparing(
         &mut self,
         id: RoomId,
@@ -38,7 +38,7 @@ impl Router<'_> {
         Vec::new()
     }
 
-    /// Whether the newcomer fits where its room stands and goes, if need be with less than it would like.
+    /// Makes room for the newcomer where its room stands and goes, if need be with a smaller share.
     pub(crate) fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
         if self.fits_its_room(id) {
             return true;
@@ -80,7 +80,7 @@ impl Router<'_> {
         }
     }
 
-    /// Takes these down to a share. Whether anybody can do with that.
+    /// Reduces the sessions to a share. Returns true if any of them can do with that.
     fn spare(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
         let mut any = false;
         for (id, _) in sessions {
@@ -146,7 +146,7 @@ impl Router<'_> {
         }
     }
 
-    /// Whether so much more is there wherever the room counts on it.
+    /// All nodes on which the room counts have so much more.
     fn leaves_room_for(&self, id: RoomId, kbps: u64) -> bool {
         let holding = self.rooms[&id].holding;
         let fits = |node: NodeId| {

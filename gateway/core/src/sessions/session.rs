@@ -12,7 +12,7 @@ use crate::{
     SessionId, Transport,
 };
 
-/// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
+/// Bit rate of a voice stream that gives none, kbit/s: Opus at 40, headers included.
 const VOICE_KBPS: u32 = 64;
 
 /// All of what a session needs, thousandths.
@@ -24,7 +24,7 @@ pub(crate) struct Session {
     pub(crate) room: RoomId,
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) transport: Transport,
-    /// Whether its first packet, on a listener for trusted networks, asked for it: nobody is asked then.
+    /// Its first packet, on a listener for trusted networks, asked for it: no policy is asked then.
     pub(crate) of_first_packet: bool,
     /// Until it is live.
     pub(crate) opening: Option<Box<Opening>>,
@@ -32,27 +32,26 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     pub(crate) bounds: Bounds,
     pub(crate) close_after: Duration,
-    /// As policies want it.
+    /// The wish of policies.
     pub(crate) plan: Plan,
-    /// The version of that: how often somebody changed it since the session is live.
+    /// The version of the plan.
     pub(crate) plans: u32,
-    /// How much of what it needs above its floor it gets, thousandths: less than all where not all fits.
+    /// Its share of its needs above its floor, thousandths: less than all if not all fits.
     pub(crate) share: u16,
-    /// When its media was judged last.
+    /// The last window of breakers in which it was counted.
     pub(crate) judged: Judged,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was told to open it, and not yet to close it.
     pub(crate) legs: FewMap<Hop, Leg>,
-    /// As workers measured it last, if they did.
+    /// The workers' last report.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
-    /// What goes between it and its node, once something does.
     pub(crate) track: Option<Box<Track>>,
-    /// What the degradation policy wrote about it.
+    /// State of the degradation policy.
     pub(crate) memory: Memory,
 }
 
-/// What a session wants, as many others do.
+/// The request of a session; many have equal ones.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Wanted {
     pub(crate) scenario: Arc<str>,
@@ -60,7 +59,7 @@ pub(crate) struct Wanted {
     pub(crate) media: Arc<Media>,
 }
 
-/// What is known of a session that is not live yet.
+/// Facts about a session that is not live yet.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) offer: Arc<Offer>,
@@ -68,18 +67,17 @@ pub(crate) struct Opening {
     pub(crate) by: Option<Instant>,
 }
 
-/// How far the driver is with a hop.
+/// State of a session at a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leg {
     /// Not told of it yet: the node opens as many as it can already.
     Waiting,
     /// Opens it; past this time it counts as not opened.
     Opening(Instant),
-    /// It is open.
     Open,
 }
 
-/// Where it is in its life. A session that ended is gone.
+/// The phase of its life. A session that ended is gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Phase {
     /// Its scenario's parameters are asked for.
@@ -90,7 +88,6 @@ pub(crate) enum Phase {
     Placing,
     /// The driver opens it at the node that carries its room.
     Opening,
-    /// Packets flow.
     Live,
 }
 
@@ -105,7 +102,7 @@ impl Session {
         self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
     }
 
-    /// When the next thing of its opening is late; `None` where nothing is awaited.
+    /// The time at which the next part of its opening is late; `None` if none is awaited.
     pub(crate) fn next_late(&self) -> Option<Instant> {
         let opening = self.opening.as_ref().and_then(|opening| opening.by);
         let legs = self.legs.values().filter_map(|leg| match leg {
@@ -115,19 +112,19 @@ impl Session {
         legs.chain(opening).min()
     }
 
-    /// What it counts for against capacity: its share of what it needs.
+    /// Its load: its share of its needs.
     pub(crate) fn kbps(&self) -> u64 {
         let need = self.need_kbps();
         let floor = u64::from(self.bounds.floor_kbps).min(need);
         floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
     }
 
-    /// Whether it could do with less: its endpoint obeys caps, and its scenario allows one.
+    /// It could do with less: its endpoint obeys caps, and its scenario allows one.
     pub(crate) fn can_do_with_less(&self) -> bool {
         self.wanted.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
-    /// What it gets: what policies want, within its share.
+    /// The wish of policies, within its share.
     pub(crate) fn plan_now(&self) -> Plan {
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
         let cap_kbps = match (self.plan.cap_kbps, share) {
@@ -137,7 +134,7 @@ impl Session {
         Plan { cap_kbps, ..self.plan }
     }
 
-    /// What its streams need, within the scenario's bounds.
+    /// The needs of its streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
         let need = |stream: &crate::Stream| {
             stream.bitrate_kbps.unwrap_or(match stream.kind {
@@ -149,7 +146,7 @@ impl Session {
         u64::from(sum.min(self.bounds.ceiling_kbps))
     }
 
-    /// Whether nothing came from it for as long as its scenario bears, though what came would have been told by now.
+    /// Silent for as long as its scenario bears, though a packet would have been reported by now.
     pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
         self.phase == Phase::Live
             && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
@@ -162,7 +159,6 @@ impl Session {
         Some(RegionId(at as u32))
     }
 
-    /// What policies may read of it.
     pub(crate) fn measures(&self, now: Instant) -> Measures {
         let mut measures = self.measures.as_deref().copied().unwrap_or_default();
         measures

@@ -505,7 +505,6 @@ impl World {
     }
 }
 
-/// With these hooks bound.
 pub(super) fn bound(mut settings: Settings, hooks: &[Hook]) -> Settings {
     for scenario in settings.scenarios.values_mut() {
         for hook in hooks {

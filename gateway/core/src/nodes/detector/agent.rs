@@ -1,4 +1,4 @@
-//! What the agent beside a node says of its process.
+//! The word of the agent beside a node on its process.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,6 @@ const BELIEVED_FOR: Duration = Duration::from_secs(5);
 /// Its last word.
 #[derive(Default, Debug)]
 pub(super) struct Agent {
-    /// When it last said that the process is gone.
     gone: Option<Instant>,
 }
 
@@ -27,7 +26,6 @@ impl Detector {
         }
     }
 
-    /// Whether the agent's word is that the process is gone.
     pub(crate) fn is_gone(&self) -> bool {
         self.accused[Witness::Agent as usize].is_some()
     }

@@ -1,8 +1,9 @@
-//! Canaries: two sessions of our own at a node, in a room of their own. What goes in at one must come out at the other.
+//! Canaries: two sessions of our own at a node, in a room of their own. A packet that goes in at one must come out at
+//! the other.
 //!
-//! Of packets on a bad way some are lost, of those of a node that forwards nothing all are. So it takes [`MISSING`] in a
-//! row: where each of the two ways loses 15 %, that many are lost once in a hundred hours; and where so much is lost
-//! the node's word that the sessions are open is lost as well, without which nothing is counted.
+//! On a bad way some packets are lost, at a node that forwards nothing all are. So it takes [`MISSING`] in a row: if
+//! each of the two ways loses 15 %, that many are lost once in a hundred hours; and if so much is lost the node's word
+//! that the sessions are open is lost as well, without which nothing is counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,16 +27,16 @@ const SENT_MAX: usize = 32;
 pub(super) struct Canary {
     sent: VecDeque<(u64, Since)>,
     missing: u32,
-    /// When the first of those was sent.
+    /// The time at which the first of those was sent.
     missing_since: Option<Instant>,
-    /// When the node last said that both sessions are open.
+    /// The last time at which the node said that both sessions are open.
     confirmed: Option<Instant>,
-    /// Whether one ever came out: a node that keeps sessions of a room apart forwards none.
+    /// One came out: a node that keeps sessions of a room apart forwards none.
     forwards: bool,
 }
 
 impl Canary {
-    /// Both sessions are open at the node, it says. What was lost while it did not says nothing.
+    /// The node says that both sessions are open. Packets lost while it did not say so mean nothing.
     pub(super) fn confirm(&mut self, now: Instant) {
         if !self.is_open(now) {
             self.forget();
@@ -54,7 +55,7 @@ impl Canary {
         self.sent.push_back((sequence, Since::new(now)));
     }
 
-    /// One came out, however late. When it was sent, where that is remembered.
+    /// One came out, however late. Returns the time at which it was sent, if that is remembered.
     pub(super) fn pass(&mut self, sequence: u64) -> Option<Instant> {
         let passed =
             self.sent.iter().find(|(sent, _)| *sent == sequence).map(|(_, since)| since.at);

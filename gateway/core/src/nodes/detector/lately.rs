@@ -1,4 +1,4 @@
-//! How late something came that came: what was usual on the way lately is no sign of death.
+//! Lateness of packets that came: usual lateness of the way is no sign of death.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ impl Lately {
         *latest = late.max(*latest);
     }
 
-    /// What was exceeded in one second at most: one bad moment is not what is usual.
+    /// The lateness that was exceeded in one second at most: one bad moment is not usual.
     pub(super) fn usual(&self) -> Duration {
         let mut latest = self.latest;
         latest.sort_unstable();

@@ -1,17 +1,17 @@
-//! How much of what we ask a node is lost on its way, there or back.
+//! The share of questions to a node that is lost on the way there or back.
 
 use std::time::Duration;
 
-/// What was seen longer ago than this counts for little: a probe of a near node that is lost is a fifth of a per cent, and
-/// 15 % of them lost look like 15 % give or take 1.
+/// Probes longer ago than this count for little: a lost probe of a near node is a fifth of a per cent, and 15 % of
+/// them lost look like 15 % give or take 1.
 const SMOOTHED_OVER: Duration = Duration::from_secs(5);
 
 /// Of what we ask so much is lost, there or back, parts per million, that no room goes there of which others can take care:
 /// where each of the two ways loses 5 %, as makes a room that is there vote against it.
 const MUCH_PPM: u32 = 97_500;
 
-/// And that much it still is until no more than this is lost: 3 % each way. What is shown of a near way that loses 5 % is
-/// right give or take a half, so one that hovers there is not good one moment and bad the next.
+/// It is no longer much once no more than this is lost: 3 % each way. The measured loss of a near way that loses 5 %
+/// is right give or take a half, so one that hovers there is not good one moment and bad the next.
 const STILL_MUCH_PPM: u32 = 59_100;
 
 /// The share of probes that is lost, each counted for the time until the next one: smoothed over time, whether a node is
@@ -23,7 +23,6 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// One was answered.
     pub(super) fn answered(&mut self, every: Duration) {
         self.shows(self.share - self.share * weight(every));
     }
@@ -43,7 +42,6 @@ impl Loss {
         self.is_much = self.ppm() >= if self.is_much { STILL_MUCH_PPM } else { MUCH_PPM };
     }
 
-    /// Whether so much is lost that rooms are better off elsewhere.
     pub(super) fn is_much(&self) -> bool {
         self.is_much
     }

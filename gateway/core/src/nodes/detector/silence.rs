@@ -27,32 +27,30 @@ pub(super) struct Silence {
     lately: Lately,
 }
 
-/// How much silence is too much.
+/// Limits of silence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// The shortest that accuses.
     pub(super) min: Duration,
     /// Arrivals that must be missing.
     pub(super) arrivals: u32,
-    /// Where arrivals are seldom, fewer may be missing than that after this long.
+    /// If arrivals are seldom, fewer may be missing than that after this long.
     pub(super) max: Duration,
-    /// Somebody told of its death: what is usual on the way is no reason to wait any more.
+    /// Its death was reported: usual lateness is no reason to wait any more.
     pub(super) told: bool,
 }
 
-/// What silence says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Word {
     /// Something should have come.
     Accuses,
     /// Nothing is expected, now that nothing is sent or what came is long ago.
     Withdraws,
-    /// Nothing new.
     Nothing,
 }
 
 impl Silence {
-    /// What workers saw since the last stamp. Whether something arrived.
+    /// Takes the workers' stamp. Returns true if something arrived.
     pub(super) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) -> bool {
         let arrived = stamp.received.saturating_sub(self.stamp.received);
         let unanswered = stamp.last_sent > stamp.last_received;
@@ -100,7 +98,7 @@ impl Silence {
         } else if sent(limit.max(limits.max)) {
             Word::Nothing
         } else {
-            // Who sends again later begins anew.
+            // A node that sends again later begins anew.
             self.forget();
             Word::Withdraws
         }
@@ -119,8 +117,8 @@ impl Silence {
         (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))
     }
 
-    /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than
-    /// half of that in more than one of the last ten seconds, twice as long as it does, unless its death was told of.
+    /// The longest silence of the node as a whole; `None` if nothing is expected of it. If it pauses longer than half
+    /// of that in more than one of the last ten seconds, twice as long as it does, unless its death was reported.
     fn limit(&self, limits: Limits) -> Option<Duration> {
         let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);

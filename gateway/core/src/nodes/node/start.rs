@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Change, Node, RELAPSES_MAX, Standing};
 use crate::{Health, Starts};
 
-/// A cold node is asked whether it runs after all this often, while nobody starts it.
+/// Interval of probes to a cold node while it is not being started: it may run after all.
 const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// After a start that failed the next one waits so long, and twice as long after each further one.
@@ -14,12 +14,12 @@ const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// But no longer than this.
 const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// How the start of a node by its hook fares.
+/// The start of a node by its hook.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Starting {
-    /// When the hook was called, while the node is awaited.
+    /// The call of the hook, while the node is awaited.
     called: Option<Instant>,
-    /// How often since the node ran last.
+    /// Tries since the node ran last.
     attempts: u32,
     /// Not before this.
     again: Option<Instant>,
@@ -43,8 +43,8 @@ impl Node {
         Some(Change::Started { to: self.health(), after })
     }
 
-    /// Whether its hook may be called: not before it is known that the node does not run already, as it may when the
-    /// gateway has just begun.
+    /// Its hook may be called: not before it is known that the node does not run already, as it may when the gateway
+    /// has just begun.
     pub(crate) fn may_start(&self, now: Instant) -> bool {
         let Starting { called, again, .. } = self.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
@@ -67,7 +67,8 @@ impl Node {
         (self.starting.attempts, within)
     }
 
-    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
+    /// Its hook failed, or it did not answer in time. Returns the wait before the next try; `None` if it was not being
+    /// started.
     pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
         self.starting.called.take()?;
         let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
