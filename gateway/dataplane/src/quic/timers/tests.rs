@@ -1,0 +1,58 @@
+use std::time::Duration;
+
+use super::*;
+
+fn ms(number: u32) -> Duration {
+    Duration::from_millis(number.into())
+}
+
+#[test]
+fn timers_are_taken_once_in_order() {
+    let (mut table, start) = (Timers::default(), Instant::now());
+    for (number, due) in [(3, 30), (0, 10), (7, 20)] {
+        table.note(number, start + ms(due));
+    }
+    assert_eq!(table.next_due(), Some(start + ms(10)));
+    assert_eq!(table.take(start + ms(9)), None);
+    let mut taken = || table.take(start + ms(20));
+    assert_eq!([taken(), taken(), taken()], [Some(0), Some(7), None]);
+    assert_eq!(table.next_due(), Some(start + ms(30)));
+}
+
+#[test]
+fn earlier_time_replaces_later_one() {
+    let (mut table, start) = (Timers::default(), Instant::now());
+    table.note(1, start + ms(50));
+    table.note(1, start + ms(10));
+    table.note(1, start + ms(80));
+    assert_eq!(table.take(start + ms(10)), Some(1));
+    assert_eq!(table.next_due(), None);
+    assert_eq!(table.take(start + ms(100)), None);
+}
+
+#[test]
+fn reused_number_has_no_old_timer() {
+    let (mut table, start) = (Timers::default(), Instant::now());
+    table.note(1, start + ms(10));
+    table.forget(1);
+    assert_eq!(table.next_due(), None);
+    table.note(1, start + ms(20));
+    assert_eq!(table.take(start + ms(15)), None);
+    assert_eq!(table.next_due(), Some(start + ms(20)));
+    assert_eq!(table.take(start + ms(20)), Some(1));
+}
+
+#[test]
+fn earlier_and_earlier_times_use_bounded_memory() {
+    let (mut table, start) = (Timers::default(), Instant::now());
+    for round in 0..1_000 {
+        for number in 0..10 {
+            table.note(number, start + ms(10_000 - round));
+        }
+        assert!(table.entries.len() <= ENTRIES * 10);
+    }
+    for _ in 0..10 {
+        assert!(table.take(start + ms(9_001)).is_some());
+    }
+    assert_eq!(table.next_due(), None);
+}

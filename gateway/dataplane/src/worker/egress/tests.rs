@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use evenkeel_media::trunk;
+
+use super::*;
+
+const TAG: Tag = Tag(7);
+
+/// Sends packets of these lengths on a trunk. Returns the lengths that arrived, by datagram, and the number of
+/// drops.
+fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+    travelled_on(None, lengths)
+}
+
+/// The same on a path with this limit.
+fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (here, there) = (bind(), bind());
+    here.connect(there.local_addr().unwrap()).unwrap();
+    there.set_nonblocking(true).unwrap();
+    let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
+    let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+    let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
+    egress.trunks.push(Some(Trunk::new(here)));
+    size_max.into_iter().for_each(|size_max| egress.limit_bundles(NodeId(0), size_max));
+    for &length in lengths {
+        egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
+    }
+    egress.flush(Instant::now());
+    let mut datagram = [0; 2 * DATAGRAM_MAX];
+    let came = std::iter::from_fn(|| {
+        let length = there.recv(&mut datagram).ok()?;
+        Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
+    });
+    (came.collect(), stats.drops(Reason::Oversize))
+}
+
+#[test]
+fn signed_message_does_not_count_as_sent_media() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(socket.local_addr().unwrap()).unwrap();
+    let base = Instant::now();
+    let stats = Arc::new(WorkerStats::new(base, 1));
+    let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+    let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
+    egress.trunks.push(Some(Trunk::new(socket)));
+    let sent = |stats: &WorkerStats| {
+        let mut all = [evenkeel_core::Stamp::default()];
+        stats.merge_into(&mut all);
+        all[0].last_sent
+    };
+    let now = base + Duration::from_millis(1);
+    egress.send_signed(NodeId(0), b"a lease");
+    egress.flush(now);
+    assert_eq!(sent(&stats), None);
+    egress.queue_on_trunk(NodeId(0), TAG, &[128; 160]);
+    egress.send_signed(NodeId(0), b"a lease");
+    egress.flush(now);
+    assert_eq!(sent(&stats), Some(now));
+}
+
+#[test]
+fn emsgsize_is_counted_as_oversize() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut outbox = Outbox::new(Family::V4);
+    outbox.push(Some(address), 0, &vec![0; 65_536]);
+    let outcome = outbox.flush(socket.as_fd());
+    assert_eq!(outcome.failed.iter().map(reason).collect::<Vec<_>>(), [Reason::Oversize]);
+}
+
+#[test]
+fn packets_share_a_datagram_while_it_has_room() {
+    assert_eq!(travelled(&[160, 160, 160]), (vec![vec![160, 160, 160]], 0));
+    assert_eq!(travelled(&[900, 900]), (vec![vec![900], vec![900]], 0));
+}
+
+#[test]
+fn shared_datagram_keeps_to_the_path_limit() {
+    assert_eq!(travelled(&[600, 700]), (vec![vec![600, 700]], 0));
+    let narrow = travelled_on(Some(1_200), &[600, 570, 600, 580, 1_300]);
+    assert_eq!(narrow, (vec![vec![600, 570], vec![600], vec![580], vec![1_300]], 0));
+}
+
+#[test]
+fn frame_sized_packet_has_its_own_datagram() {
+    assert_eq!(travelled(&[160, 1_472, 200]), (vec![vec![160], vec![1_472], vec![200]], 0));
+    assert_eq!(travelled(&[1_472, 1_472]), (vec![vec![1_472], vec![1_472]], 0));
+    let largest = DATAGRAM_MAX - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
+    assert_eq!(travelled(&[largest]), (vec![vec![largest]], 0));
+    assert_eq!(travelled(&[largest + 1, 160]), (vec![vec![160]], 1));
+}

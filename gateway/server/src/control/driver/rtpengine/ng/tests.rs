@@ -1,0 +1,66 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn asked(questions: &mut Questions, call: u64, now: Instant) -> String {
+    let question = Value::dictionary(vec![("command", "ping".into())]);
+    let datagram = questions.ask(About::Offer(call), &question, now + 1_800 * MS, now);
+    let text = String::from_utf8(datagram.to_vec()).unwrap();
+    let (cookie, rest) = text.split_once(' ').unwrap();
+    assert_eq!(rest, "d7:command4:pinge");
+    cookie.to_owned()
+}
+
+#[test]
+fn answer_matches_its_cookie_once() {
+    let now = Instant::now();
+    let mut questions = Questions::default();
+    questions.draw_from(7);
+    let (first, second) = (asked(&mut questions, 1, now), asked(&mut questions, 2, now));
+    assert_ne!(first, second);
+    let told = |cookie: &str| format!("{cookie} d6:result2:ok3:sdp3:v=0e");
+    let done = Answer::Done(Some("v=0".to_owned()));
+    assert_eq!(questions.answered(b"0000000000000001 d6:result2:oke"), None, "of nobody's");
+    assert_eq!(questions.answered(format!("{second} d6:resul").as_bytes()), None, "cut short");
+    assert_eq!(questions.answered(told(&second).as_bytes()), Some((About::Offer(2), done.clone())));
+    assert_eq!(questions.answered(told(&second).as_bytes()), None, "a second time");
+    assert_eq!(questions.answered(told(&first).as_bytes()), Some((About::Offer(1), done)));
+    assert_eq!(questions.len(), 0);
+}
+
+#[test]
+fn refusal_has_its_reason_and_scope() {
+    let now = Instant::now();
+    let mut questions = Questions::default();
+    let mut said = |answer: &str| {
+        let cookie = asked(&mut questions, 1, now);
+        questions.answered(format!("{cookie} {answer}").as_bytes()).unwrap().1
+    };
+    let refused = |busy, reason: &str| Answer::Refused { busy, reason: reason.to_owned() };
+    let error = "d12:error-reason13:Unknown codec6:result5:errore";
+    assert_eq!(said(error), refused(false, "Unknown codec"));
+    let limit = "d7:message27:Parallel session limit hit.6:result10:load limite";
+    assert_eq!(said(limit), refused(true, "Parallel session limit hit."));
+    assert_eq!(said("d6:result4:whate"), refused(false, "it said `what`"));
+}
+
+#[test]
+fn request_is_retried_with_backoff_and_given_up() {
+    let start = Instant::now();
+    let mut questions = Questions::default();
+    asked(&mut questions, 5, start);
+    let mut times = Vec::new();
+    let late = (0..3_000).find(|ms| match questions.due(start + MS * *ms) {
+        Some(Due::Again(_)) => {
+            times.push(*ms);
+            false
+        }
+        Some(Due::Late(About::Offer(5))) => true,
+        due => {
+            assert!(due.is_none(), "{due:?}");
+            false
+        }
+    });
+    assert_eq!((times, late), (vec![100, 300, 700, 1_500], Some(1_800)));
+    assert_eq!(questions.len(), 0);
+}

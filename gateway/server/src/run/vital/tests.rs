@@ -1,0 +1,11 @@
+use super::*;
+
+#[test]
+fn how_a_thread_ended_is_told_by_its_name() {
+    let ended = |work: fn() -> io::Result<()>| Vital::spawn("packets-0", work).unwrap().join();
+    assert_eq!(ended(|| Ok(())), Ok(()));
+    let failed = ended(|| Err(io::ErrorKind::NotFound.into())).unwrap_err();
+    assert_eq!(failed.to_string(), "the thread packets-0 ended: entity not found");
+    let panicked = ended(|| panic!("number {}", 7)).unwrap_err();
+    assert_eq!(&*panicked.reason, "it panicked: number 7");
+}
