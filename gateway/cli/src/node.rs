@@ -117,7 +117,7 @@ fn line(node: &Value) -> String {
         (opening, waiting) => format!(", opening {opening}, {waiting} waiting"),
     };
     format!(
-        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}{}",
+        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}",
         text(node, "node"),
         text(node, "region"),
         text(node, "health"),
@@ -127,23 +127,5 @@ fn line(node: &Value) -> String {
         flag("draining", ", draining"),
         flag("leaves", ", leaves"),
         flag("ejected", ", ejected"),
-        unbelieved(node),
     )
-}
-
-/// Why a node is not believed, behind what else is said of it.
-pub(crate) fn unbelieved(node: &Value) -> String {
-    node["unbelieved"].as_str().map(|words| format!("; it {words}")).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_is_not_believed_is_listed_with_why() {
-        let node = json!({"node": "east-a1", "health": "down", "unbelieved": "answers, but"});
-        assert!(line(&node).ends_with("; it answers, but"));
-        assert!(!line(&json!({"node": "east-a1", "unbelieved": null})).contains("; it"));
-    }
 }

@@ -4,7 +4,6 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::node::unbelieved;
 use crate::{Failure, say};
 
 /// Say what a running gateway does: its sessions, nodes and policies.
@@ -52,14 +51,13 @@ impl Status {
         ));
         for node in rows(&nodes, "nodes") {
             say(&format!(
-                "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}{}",
+                "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
                 text(node, "node"),
                 text(node, "health"),
                 node["rooms"].as_u64().unwrap_or(0),
                 node["load_permille"].as_u64().unwrap_or(0) / 10,
                 if node["draining"] == Value::Bool(true) { ", draining" } else { "" },
-                accused(node),
-                unbelieved(node)
+                accused(node)
             ));
         }
         for policy in rows(&policies, "policies") {

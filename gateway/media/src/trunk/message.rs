@@ -51,7 +51,7 @@ mod signature;
 pub use answer::Answer;
 pub use load::{Break, Load, Outcome, State, Status};
 pub use question::Question;
-pub use refusal::{Refusal, nonce};
+pub use refusal::Refusal;
 pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 

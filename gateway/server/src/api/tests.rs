@@ -228,6 +228,7 @@ fn status(state: &str) -> Status {
         key_frames_to_node: 1,
         key_frames_to_client: 2,
         drops: vec![("unknown-source", 3)],
+        messages_refused: vec![("clock", 1)],
         udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
         quic: None,
         quic_counts: vec![("connections", 1)],

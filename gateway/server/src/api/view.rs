@@ -223,8 +223,6 @@ pub(super) struct Node {
     health: &'static str,
     /// Who accuses it now: `probe`, `cohort`…
     accused_by: Vec<&'static str>,
-    /// Why what it says is not believed, or what we say, in words: another time, or another secret; else null.
-    unbelieved: Option<String>,
     draining: bool,
     /// Listed no longer, and gone when it is empty.
     leaves: bool,
@@ -253,7 +251,6 @@ impl From<control::NodeView> for Node {
             incarnation: node.incarnation.0,
             health: node.health.name(),
             accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
-            unbelieved: node.unbelieved.map(|why| why.to_string()),
             draining: node.draining,
             leaves: node.leaves,
             ejected: node.ejected,

@@ -1,17 +1,21 @@
 //! Agents beside nodes: polled for the nodes' state, and sending notices when it changes.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{AgentWord, NodeId};
 use evenkeel_media::trunk::message::{Load, State};
 
 use super::driver::Clock;
-use super::prober::{Prober, ToldOf, Unbelieved};
+use super::prober::{Mismatch, Prober};
 use super::thread::{Control, fill};
 
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
 /// send them.
 const WATCHES: u64 = 50;
+
+/// Each probe finds the same mismatch again, so a node's is logged once in this time.
+const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
 
 impl Control {
     /// Polls the agents that are due.
@@ -27,26 +31,34 @@ impl Control {
         }
     }
 
-    /// Why messages of the node, or of the agent beside it, are rejected.
-    pub(super) fn unbelieved(&self, node: NodeId, now: Instant) -> Option<Unbelieved> {
-        let of = |all: &[Option<Prober>]| all.get(node.0 as usize)?.as_ref()?.unbelieved(now);
-        of(&self.probers).or_else(|| of(&self.agents))
-    }
-
-    /// Logs nodes with rejected messages, in the rhythm of polls.
-    pub(super) fn tell_of_unbelieved(&mut self, now: Instant) {
-        if !self.watches.is_multiple_of(WATCHES) {
+    /// Counts a signed message that was refused, and logs the first of each kind and node.
+    pub(super) fn note_mismatch(&mut self, node: NodeId, mismatch: Mismatch, now: Instant) {
+        let (count, logged) = self.mismatches.entry((mismatch, node)).or_insert((0, None));
+        *count += 1;
+        if logged.is_some_and(|at| now.saturating_duration_since(at) < MISMATCH_LOGGED_EVERY) {
             return;
         }
-        self.told_of.resize(self.listed.len(), ToldOf::default());
-        for place in 0..self.listed.len() {
-            let node = NodeId(place as u32);
-            if let Some(unbelieved) = self.unbelieved(node, now)
-                && self.told_of[place].is_news(unbelieved, now)
-            {
-                tracing::warn!(node = %self.node_name(node), "{unbelieved}");
-            }
+        *logged = Some(now);
+        let node = self.node_name(node);
+        match mismatch {
+            Mismatch::Clock => tracing::warn!(
+                %node,
+                "signed message refused: clocks differ by more than 5 s; synchronize them"
+            ),
+            Mismatch::Secret => tracing::warn!(
+                %node,
+                "signed message refused: other secret; use one secret_file at both ends"
+            ),
         }
+    }
+
+    /// Signed messages refused so far, by reason.
+    pub(super) fn messages_refused(&self) -> Vec<(&'static str, u64)> {
+        let mut refused: BTreeMap<Mismatch, u64> = BTreeMap::new();
+        for (&(mismatch, _), (count, _)) in &self.mismatches {
+            *refused.entry(mismatch).or_default() += count;
+        }
+        refused.into_iter().map(|(mismatch, count)| (mismatch.name(), count)).collect()
     }
 
     /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and

@@ -13,7 +13,6 @@ use evenkeel_dataplane::worker::{ShedRun, Totals};
 use super::handle::NotReloaded;
 use super::node_list::{Actor, ListTold};
 use super::orders::Order;
-use super::prober::Unbelieved;
 
 /// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
@@ -229,8 +228,6 @@ pub struct NodeView {
     pub incarnation: Incarnation,
     pub health: Health,
     pub accused_by: Vec<Witness>,
-    /// Why this end or the other rejected a recent message of the node or its agent.
-    pub unbelieved: Option<Unbelieved>,
     pub draining: bool,
     /// The node is being removed.
     pub leaves: bool,
@@ -487,6 +484,8 @@ pub struct Status {
     pub key_frames_to_client: u64,
     /// Dropped packets by reason, without zeroes.
     pub drops: Vec<(&'static str, u64)>,
+    /// Signed messages of nodes and agents that were refused, by reason.
+    pub messages_refused: Vec<(&'static str, u64)>,
     /// UDP listeners as clients reach them.
     pub udp: Vec<SocketAddr>,
     /// The QUIC endpoint, if there is one.

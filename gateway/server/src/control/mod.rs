@@ -42,7 +42,6 @@ pub use names::{Named, Names};
 pub use node_list::{Actor, ListChange, ListTold, NodeList, NotListed};
 pub use operations::{Operation, Place};
 pub use orders::Order;
-pub use prober::Unbelieved;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub(crate) use thread::{Parts, WorkerLine, run};

@@ -4,7 +4,6 @@ mod pending;
 mod probe_event;
 mod receive_time;
 mod signed;
-mod unbelieved;
 
 use std::cell::OnceCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,9 +20,8 @@ use tokio::sync::mpsc;
 use super::driver::Clock;
 use pending::{Asked, Token};
 pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
+pub(crate) use signed::Mismatch;
 use signed::{Answers, Heard, Signed, Who};
-pub(crate) use unbelieved::ToldOf;
-pub use unbelieved::Unbelieved;
 
 /// Retry interval of `connect` while no route to the node exists.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -36,6 +34,8 @@ pub(crate) enum Probed {
     Said { node: NodeId, beside: bool, load: Load, at: Instant },
     /// The answer to the order with this nonce.
     Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
+    /// Either end refused a signed message.
+    Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP: no listener.
     Refused { node: NodeId },
     /// A packet crossed between the canary sessions.
@@ -146,14 +146,6 @@ impl Prober {
         matches!(*self.questions, Questions::Signed(_))
     }
 
-    /// Why this end or the other rejected a recent message.
-    pub(crate) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
-        match &*self.questions {
-            Questions::Signed(signed) => signed.unbelieved(now),
-            Questions::Stun(_) | Questions::Echo(_) | Questions::Ping(_) => None,
-        }
-    }
-
     /// Sends a signed order, once or again. A lost order has no answer.
     pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
         if let Questions::Signed(signed) = &*self.questions {
@@ -227,7 +219,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
             }
             // A closed port of the agent says nothing about the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                [(!questions.beside()).then_some(Probed::Refused { node }), None, None]
+                [(!questions.beside()).then_some(Probed::Refused { node }), None, None, None]
             }
             Err(_) => continue,
         };
@@ -240,7 +232,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
 }
 
 /// The events of a message. The node's state comes first, since the node may be gone.
-fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 3] {
+fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 4] {
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
         heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
@@ -250,6 +242,7 @@ fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Prob
             at,
         }),
         heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
+        heard.mismatch.map(|mismatch| Probed::Mismatch { node, mismatch }),
     ]
 }
 

@@ -132,7 +132,6 @@ impl Control {
     }
 
     fn node_views(&self) -> Vec<NodeView> {
-        let now = Instant::now();
         self.gateway
             .nodes()
             .filter_map(|standing| Some((self.listed(standing.hop.node)?, standing)))
@@ -146,7 +145,6 @@ impl Control {
                 accused_by: (Witness::ALL.into_iter().zip(standing.accused_by))
                     .filter_map(|(witness, accuses)| accuses.then_some(witness))
                     .collect(),
-                unbelieved: self.unbelieved(standing.hop.node, now),
                 draining: standing.draining,
                 leaves: standing.leaves,
                 ejected: standing.ejected,
@@ -186,6 +184,7 @@ impl Control {
             key_frames_to_node: key_frames(Way::ToNode),
             key_frames_to_client: key_frames(Way::ToClient),
             drops: drops.collect(),
+            messages_refused: self.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
             quic: self.registry.quic.map(|quic| quic.address),
             quic_counts: self.quic_counters.iter().flat_map(|counters| counters.read()).collect(),

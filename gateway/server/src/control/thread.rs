@@ -24,7 +24,7 @@ use super::modes::Costs;
 use super::names::Names;
 use super::offers::Pending;
 use super::orders::Orders;
-use super::prober::{ProbeEvent, Probed, Prober, ToldOf};
+use super::prober::{Mismatch, ProbeEvent, Probed, Prober};
 use super::registry::SessionRegistry;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
@@ -94,8 +94,8 @@ pub(super) struct Control {
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
-    /// The last warning about each node with rejected messages.
-    pub(super) told_of: Vec<ToldOf>,
+    /// Signed messages refused by either end, and when that was last logged.
+    pub(super) mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
     pub(super) orders: Orders,
@@ -162,7 +162,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         poster,
         posted: posted_in,
         agents: Vec::new(),
-        told_of: Vec::new(),
+        mismatches: BTreeMap::new(),
         watches: 0,
         orders: Orders::default(),
         canaries: Vec::new(),
@@ -246,6 +246,9 @@ impl Control {
                 self.gateway.handle_canary_passed(node, sequence);
             }
             Probed::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
+            Probed::Mismatch { node, mismatch } => {
+                self.note_mismatch(node, mismatch, Instant::now());
+            }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -265,7 +268,6 @@ impl Control {
         self.walk_on(now);
         self.look_at_paths(now);
         self.ask_agents();
-        self.tell_of_unbelieved(now);
         self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();

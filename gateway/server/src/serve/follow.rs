@@ -142,6 +142,9 @@ impl Counters {
         for &(reason, dropped) in &status.drops {
             self.add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
         }
+        for &(reason, refused) in &status.messages_refused {
+            self.add(Count::NodeMessagesRefused, Attribute::Reason, reason, refused);
+        }
         for &(what, counted) in &status.quic_counts {
             match what {
                 "connections" => {

@@ -163,6 +163,8 @@ metrics! {
     NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
     /// Witnesses that stood against a node when it was condemned.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
+    /// Signed messages refused by the gateway or by a node: `clock` or `secret`.
+    NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
     /// Questions that were concluded.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];
     /// Decisions that the native default would have made otherwise.

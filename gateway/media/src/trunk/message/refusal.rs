@@ -35,10 +35,14 @@ impl Refusal {
             | Refused::Forged
             | Refused::Replayed => return None,
         }
-        let is_question = datagram.len() >= PATH_LEN_MIN
-            && matches!(datagram, [demux::SIGNED, VERSION, _, QUESTION, ..]);
-        let nonce = nonce(datagram).filter(|_| is_question)?;
-        Some(Self { nonce, sent_us: now_us })
+        if datagram.len() < PATH_LEN_MIN {
+            return None;
+        }
+        let (head, _) = datagram.split_first_chunk::<HEAD_LEN>()?;
+        let [demux::SIGNED, VERSION, _, QUESTION, _, _, _, _, nonce @ ..] = head else {
+            return None;
+        };
+        Some(Self { nonce: Body(nonce).u64().ok()?, sent_us: now_us })
     }
 
     /// Appends it to `out`.
@@ -59,14 +63,6 @@ impl Refusal {
         let (_, nonce, sent_us) = (numbers.u32().ok()?, numbers.u64().ok()?, numbers.u64().ok()?);
         (body == [CLOCK]).then_some(Self { nonce, sent_us })
     }
-}
-
-/// The nonce that a datagram says it has; none where it is no signed message. Nothing of it is verified.
-#[must_use]
-pub fn nonce(datagram: &[u8]) -> Option<u64> {
-    let (head, _) = datagram.split_first_chunk::<HEAD_LEN>()?;
-    let [demux::SIGNED, _, _, _, _, _, _, _, numbers @ ..] = head else { return None };
-    Body(numbers).u64().ok()
 }
 
 #[cfg(test)]
@@ -107,8 +103,6 @@ mod tests {
         }
         let refused = Refused::Time { ahead_us: -6_000_000 };
         assert_eq!(Refusal::of(&probe()[..71], refused, NOW_US), None, "it would be amplified");
-        assert_eq!(nonce(&probe()), Some(77));
-        assert_eq!(nonce(&probe()[..23]), None);
         assert_eq!(Refusal::read(&probe()), None);
     }
 }

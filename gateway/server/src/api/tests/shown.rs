@@ -15,7 +15,7 @@ use super::*;
 use crate::control::{
     Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
     PolicyRefused, PolicyView, Quarantined, Reloaded, Revoked, SessionView, Shrinks, Staged, Tried,
-    Unbelieved, Verb, WalkView, Wish,
+    Verb, WalkView, Wish,
 };
 
 #[test]
@@ -123,7 +123,6 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         incarnation: Incarnation(2),
         health: Health::Suspect,
         accused_by: vec![Witness::Cohort],
-        unbelieved: Some(Unbelieved::Clock { ahead_us: 6_200_000 }),
         draining: true,
         leaves: false,
         ejected: false,
@@ -139,7 +138,6 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
         "accused_by": ["cohort"],
-        "unbelieved": "answers, but its clock is 6.2 s ahead of ours; at most 5 s",
         "draining": true, "leaves": false, "ejected": false, "capacity_kbps": 900,
         "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
         "rooms": 3, "round_trip_us": 700,

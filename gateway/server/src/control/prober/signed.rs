@@ -3,12 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use std::time::Instant;
-
-use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Secret, State, nonce};
+use evenkeel_media::trunk::message::{
+    Answer, Load, Outcome, Question, Refusal, Refused, Secret, State,
+};
 
 use super::super::driver::Clock;
-use super::unbelieved::{Doubts, Unbelieved};
 
 /// Pending probes: at one every 10 ms those of 10 s, for as long as a node sends notices to a prober.
 const ASKED_MAX: usize = 1_024;
@@ -31,7 +30,6 @@ pub(crate) struct Signed {
     asked: RefCell<VecDeque<u64>>,
     /// Signing time of the newest state report; older ones are outdated.
     newest_us: Cell<u64>,
-    doubts: Doubts,
 }
 
 /// A probe that was answered.
@@ -51,12 +49,30 @@ pub(super) struct Heard {
     pub(super) obeyed: Option<(u64, Outcome)>,
     /// The receipt of a notice, to be sent back.
     pub(super) receipt: Option<Vec<u8>>,
+    /// The two ends use different secrets, or their clocks differ by more than 5 s.
+    pub(super) mismatch: Option<Mismatch>,
+}
+
+/// Why two ends refuse each other's messages; for the log and a metric only, as a [`Refusal`] is not signed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Mismatch {
+    Clock,
+    Secret,
+}
+
+impl Mismatch {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mismatch::Clock => "clock",
+            Mismatch::Secret => "secret",
+        }
+    }
 }
 
 impl Signed {
     pub(super) fn new(secret: Secret, who: Who, first: u64) -> Signed {
         let (asked, newest_us) = (RefCell::default(), Cell::default());
-        Signed { secret, who, first, asked, newest_us, doubts: Doubts::default() }
+        Signed { secret, who, first, asked, newest_us }
     }
 
     pub(super) fn who(&self) -> Who {
@@ -85,14 +101,10 @@ impl Signed {
         let verified = match Answer::read(datagram, &self.secret, clock.unix_us) {
             Ok(verified) => verified,
             Err(refused) => {
-                let doubt = Unbelieved::of(datagram, refused, clock.unix_us);
-                if doubt.is_some() && nonce(datagram).is_some_and(|nonce| self.was_asked(nonce)) {
-                    self.doubts.note(doubt, clock.now);
-                }
-                return None;
+                let mismatch = Some(mismatch(datagram, refused)?);
+                return Some(Heard { mismatch, ..Heard::default() });
             }
         };
-        self.doubts.note(None, clock.now);
         let (nonce, sent_us) = (verified.nonce, verified.sent_us);
         match verified.message {
             Answer::Probe(load) if self.was_asked(nonce) => {
@@ -112,11 +124,6 @@ impl Signed {
         }
     }
 
-    /// Why this end or the other rejected a recent message.
-    pub(super) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
-        self.doubts.lately(now)
-    }
-
     fn was_asked(&self, nonce: u64) -> bool {
         // Most answers are to the newest probes.
         self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
@@ -128,6 +135,20 @@ impl Signed {
             self.newest_us.set(sent_us);
             load
         })
+    }
+}
+
+fn mismatch(datagram: &[u8], refused: Refused) -> Option<Mismatch> {
+    match refused {
+        _ if Refusal::read(datagram).is_some() => Some(Mismatch::Clock),
+        Refused::Time { .. } => Some(Mismatch::Clock),
+        Refused::Key(_) => Some(Mismatch::Secret),
+        Refused::Length
+        | Refused::Version(_)
+        | Refused::Unknown
+        | Refused::Direction
+        | Refused::Forged
+        | Refused::Replayed => None,
     }
 }
 
@@ -201,38 +222,29 @@ mod tests {
     }
 
     #[test]
-    fn wrong_secret_or_clock_is_reported() {
-        use evenkeel_media::trunk::message::Refusal;
+    fn another_secret_or_clock_is_no_answer() {
         let other = Secret::new(b"another secret of some length").unwrap();
         let serving = Answer::Probe(load(State::Serving));
-        let say_with = |secret: &Secret, nonce, sent_us| {
+        let say_with = |secret: &Secret, sent_us| {
             let mut bytes = Vec::new();
-            serving.write(secret, nonce, sent_us, &mut bytes);
-            bytes
-        };
-        let refuse = |nonce, sent_us| {
-            let mut bytes = Vec::new();
-            Refusal { nonce, sent_us }.write(&mut bytes);
+            serving.write(secret, 107, sent_us, &mut bytes);
             bytes
         };
         let (signed, clock) = asked(Who::Node);
         let late = clock.unix_us - 6_200_000;
-        let clocks = Some(Unbelieved::Clock { ahead_us: -6_200_000 });
-        for (datagram, doubt) in [
-            (say_with(&other, 108, clock.unix_us), None),
-            (refuse(108, late), None),
-            (b"whatever else".to_vec(), None),
-            (say_with(&other, 107, clock.unix_us), Some(Unbelieved::Secret)),
-            (say_with(&secret(), 107, late), clocks),
-            (refuse(107, late), clocks),
+        let mut refusal = Vec::new();
+        Refusal { nonce: 107, sent_us: late }.write(&mut refusal);
+        for (datagram, mismatch) in [
+            (say_with(&other, clock.unix_us), Mismatch::Secret),
+            (say_with(&secret(), late), Mismatch::Clock),
+            (refusal, Mismatch::Clock),
         ] {
-            assert_eq!(signed.read(&datagram, clock), None);
-            assert_eq!(signed.unbelieved(clock.now), doubt, "{datagram:?}");
+            let heard = Heard { mismatch: Some(mismatch), ..Heard::default() };
+            assert_eq!(signed.read(&datagram, clock), Some(heard), "{datagram:?}");
         }
-        let later = clock.now + std::time::Duration::from_secs(10);
-        assert_eq!(signed.unbelieved(later), None, "who knows what is now");
-        signed.read(&say_with(&secret(), 107, clock.unix_us), clock).unwrap();
-        assert_eq!(signed.unbelieved(clock.now), None, "it is believed");
+        assert_eq!(signed.read(b"whatever else", clock), None);
+        let heard = signed.read(&say_with(&secret(), clock.unix_us), clock).unwrap();
+        assert_eq!(heard.mismatch, None);
     }
 
     #[test]

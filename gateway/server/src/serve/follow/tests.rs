@@ -89,7 +89,6 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     incarnation: Incarnation(1),
                     health: Health::Up,
                     accused_by: Vec::new(),
-                    unbelieved: None,
                     draining: false,
                     ejected: false,
                     capacity_kbps: 1_000,
@@ -128,6 +127,7 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
         key_frames_to_node: 0,
         key_frames_to_client: 0,
         drops: Vec::new(),
+        messages_refused: vec![("clock", 4)],
         udp: Vec::new(),
         quic: None,
         quic_counts,
@@ -151,6 +151,7 @@ async fn how_things_stand_is_known_before_anything_happens() {
     says(&telemetry, "evenkeel_sessions_live", "", "7");
     says(&telemetry, "evenkeel_quic_connections", "", "2");
     says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");
+    says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");
     says(&telemetry, "media_traffic_bytes_total", "up", "1000");
     drop(reader);
     control.await.unwrap();
