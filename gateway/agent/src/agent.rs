@@ -14,8 +14,8 @@ use crate::Counters;
 use crate::check::Port;
 use crate::notices::Notices;
 use crate::sessions::{Place, Session, Sessions};
-use drilled::Drilled;
-use refusing::Refusing;
+use faults::Drilled;
+use refusals::Refusing;
 
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
@@ -407,8 +407,8 @@ impl Agent {
     }
 }
 
-mod drilled;
-mod refusing;
+mod faults;
+mod refusals;
 mod server;
 
 /// RTP and RTCP are handed on; nothing else is media.

@@ -1,6 +1,6 @@
 //! The loop: one thread that waits for gateways, the server, its process and time.
 
-mod legs;
+mod io;
 mod signals;
 
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
-use legs::{About, Body};
+use io::{About, Body};
 use signals::{Signals, Word};
 
 /// The largest datagram there is.
