@@ -1,4 +1,5 @@
-//! What an agent does with a datagram, and with what it learns of the server. No socket, no clock.
+//! The agent's state machine: handles datagrams and events of the media server, without sockets or
+//! clocks.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,129 +14,121 @@ use evenkeel_media::trunk::{self, Bundles, Tag};
 use crate::Counters;
 use crate::check::Port;
 use crate::notices::Notices;
-use crate::sessions::{Place, Session, Sessions};
-use faults::Drilled;
-use refusals::Refusing;
+use crate::sessions::{Session, Sessions, Slot};
+use faults::Faults;
+use refusals::Refusals;
 
-/// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
-/// For how long an order is known again: a gateway says it again for a second, and nothing counts that is signed earlier.
-const ORDERS_KNOWN_FOR: Duration = Duration::from_secs(5);
-/// Orders that are known at most; they come from people and drills.
-const ORDERS_KNOWN_MAX: usize = 16;
+/// Remembers the nonces of orders: a gateway retransmits for a second, and a signature expires
+/// after this.
+const ORDERS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
+/// Orders remembered at most; they come from operators and drills.
+const ORDERS_REMEMBERED_MAX: usize = 16;
 
-/// Two clocks, read once for a batch.
+/// Monotonic and wall clock, read once per batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) instant: Instant,
-    /// Microseconds since the Unix epoch; never less than before.
+    /// Microseconds since the Unix epoch; never decreases.
     pub(crate) unix_us: u64,
 }
 
-/// What the agent has others do.
-pub(crate) trait Hands {
-    /// Sends a datagram to a gateway.
+/// Side effects of the agent.
+pub(crate) trait Io {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]);
-    /// Hands a packet of a session to the server. Whether its socket took it.
-    fn hand(&mut self, place: Place, kind: Packet, packet: &[u8]) -> bool;
-    /// Opens a session towards the server.
-    fn open(&mut self, place: Place, room: u64, session: u64) -> Opening;
-    /// Closes it.
-    fn close(&mut self, place: Place);
-    /// Starts the server's process. Whether there is a way to.
+    /// Forwards a session's packet to the server. Returns whether its socket took it.
+    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool;
+    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening;
+    fn close(&mut self, slot: Slot);
+    /// Returns whether the agent knows how to start the server.
     fn start(&mut self, now: Instant) -> bool;
-    /// Sends the server's process a signal that kills, stops or wakes it. Whether there is one.
+    /// Kills, stops or wakes the server's process. Returns whether one runs.
     fn signal(&mut self, how: Break) -> bool;
-    /// Tells people.
-    fn tell(&mut self, words: &str);
+    fn log(&mut self, line: &str);
 }
 
-/// How a session was opened towards the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Opening {
     Open,
-    /// A command is under way; [`Agent::handle_opened`] tells of its end.
-    Waits,
+    /// A command runs; [`Agent::handle_opened`] gets its result.
+    Pending,
     Failed,
 }
 
-/// What is handed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Packet {
     Rtp,
     Rtcp,
 }
 
-/// What the configuration says that matters here.
-pub(crate) struct Rules {
+/// The part of the configuration that the state machine needs.
+pub(crate) struct Settings {
     pub(crate) secret: Secret,
-    /// Whether it may be broken.
+    /// Drills may break the server.
     pub(crate) drills: bool,
-    /// After this, a cut or a stop ends by itself.
+    /// A cut link or stopped process recovers by itself after this.
     pub(crate) drills_last: Duration,
-    /// Sessions at a time; 0 where it ends no trunk legs.
+    /// Sessions at a time; 0 without trunk legs.
     pub(crate) sessions_max: u32,
-    /// Whether a process is watched.
-    pub(crate) watches: bool,
-    /// Whether the media port is checked.
-    pub(crate) checks: bool,
+    pub(crate) has_process: bool,
+    pub(crate) has_check: bool,
 }
 
 pub(crate) struct Agent {
-    rules: Rules,
-    /// Whether the process runs, where one is watched.
+    settings: Settings,
+    /// True while the process runs, and always without `[process]`.
     runs: bool,
-    /// How the media port was found, where it is checked.
+    /// State of the media port; `Up` without `[check]`.
     port: Port,
     draining: bool,
-    drilled: Drilled,
-    refusing: Refusing,
-    /// Processor time and figure, thousandths.
+    faults: Faults,
+    refusals: Refusals,
+    /// The higher of processor load and the server's own figure, thousandths.
     measured: u16,
     sessions: Sessions,
     notices: Notices,
     replays: Replays,
     bundles: Bundles,
-    /// The last orders, by nonce: said again, they are not done again, whatever other gateways said in between.
-    ordered: VecDeque<(u64, Answer, Instant)>,
-    leases_seen: Instant,
+    /// The last orders by nonce: a retransmitted order is answered again, not executed again.
+    orders: VecDeque<(u64, Answer, Instant)>,
+    leases_checked: Instant,
     pub(crate) counters: Counters,
-    answer: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Agent {
-    pub(crate) fn new(rules: Rules, now: Instant) -> Agent {
+    pub(crate) fn new(settings: Settings, now: Instant) -> Agent {
         Agent {
-            runs: !rules.watches,
-            port: if rules.checks { Port::Mute } else { Port::Answers },
-            rules,
+            runs: !settings.has_process,
+            port: if settings.has_check { Port::Silent } else { Port::Up },
+            settings,
             draining: false,
-            drilled: Drilled::default(),
-            refusing: Refusing::default(),
+            faults: Faults::default(),
+            refusals: Refusals::default(),
             measured: 0,
             sessions: Sessions::default(),
             notices: Notices::default(),
             replays: Replays::default(),
             bundles: Bundles::default(),
-            ordered: VecDeque::new(),
-            leases_seen: now,
+            orders: VecDeque::new(),
+            leases_checked: now,
             counters: Counters::default(),
-            answer: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
-    /// From a gateway, or whoever says so.
+    /// Handles a datagram from any source.
     pub(crate) fn handle_datagram(
         &mut self,
         bytes: &[u8],
         source: SocketAddr,
         now: Now,
-        hands: &mut impl Hands,
+        io: &mut impl Io,
     ) {
         match demux::classify(bytes) {
-            Kind::Bundle => self.handle_bundle(bytes, source, hands),
-            Kind::Signed => self.handle_signed(bytes, source, now, hands),
+            Kind::Bundle => self.handle_bundle(bytes, source, io),
+            Kind::Signed => self.handle_signed(bytes, source, now, io),
             Kind::Rtp
             | Kind::Rtcp
             | Kind::Echo
@@ -146,8 +139,8 @@ impl Agent {
         }
     }
 
-    fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, hands: &mut impl Hands) {
-        if self.drilled.is_cut() {
+    fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, io: &mut impl Io) {
+        if self.faults.is_link_cut() {
             return;
         }
         for entry in trunk::entries(bytes) {
@@ -155,22 +148,22 @@ impl Agent {
                 self.counters.malformed += 1;
                 return;
             };
-            let Some(place) = self.sessions.place(tag) else {
+            let Some(slot) = self.sessions.slot(tag) else {
                 self.counters.unknown_tag += 1;
                 continue;
             };
-            let Some(session) = self.sessions.at(place).filter(|s| s.awaited.is_none()) else {
+            let Some(session) = self.sessions.at(slot).filter(|s| s.awaited.is_none()) else {
                 self.counters.dropped += 1;
                 continue;
             };
             session.reply_to = source;
-            self.bundles.came(source, bytes.len(), &mut |to, bundle| hands.send(to, bundle));
+            self.bundles.came(source, bytes.len(), &mut |to, bundle| io.send(to, bundle));
             let Some(kind) = kind(packet) else {
                 self.counters.malformed += 1;
                 continue;
             };
             let count = &mut self.counters;
-            *if hands.hand(place, kind, packet) {
+            *if io.forward(slot, kind, packet) {
                 &mut count.packets_to_server
             } else {
                 &mut count.dropped
@@ -178,56 +171,45 @@ impl Agent {
         }
     }
 
-    /// From the server, on a session's socket.
-    pub(crate) fn handle_from_server(
-        &mut self,
-        place: Place,
-        packet: &[u8],
-        hands: &mut impl Hands,
-    ) {
-        if self.drilled.is_cut() {
+    /// Handles a packet that the server sent to a session's socket.
+    pub(crate) fn handle_from_server(&mut self, slot: Slot, packet: &[u8], io: &mut impl Io) {
+        if self.faults.is_link_cut() {
             return;
         }
-        let Some(session) = self.sessions.at(place).filter(|s| s.awaited.is_none()) else { return };
+        let Some(session) = self.sessions.at(slot).filter(|s| s.awaited.is_none()) else { return };
         let (to, tag) = (session.reply_to, session.tag);
         if kind(packet).is_none() {
             self.counters.malformed += 1;
-        } else if self.bundles.push(to, tag, packet, &mut |to, bundle| hands.send(to, bundle)) {
+        } else if self.bundles.push(to, tag, packet, &mut |to, bundle| io.send(to, bundle)) {
             self.counters.packets_to_gateway += 1;
         } else {
             self.counters.dropped += 1;
         }
     }
 
-    /// Sends what has gathered.
-    pub(crate) fn flush(&mut self, hands: &mut impl Hands) {
-        self.bundles.flush(&mut |to, bundle| hands.send(to, bundle));
+    /// Sends the bundles collected so far.
+    pub(crate) fn flush(&mut self, io: &mut impl Io) {
+        self.bundles.flush(&mut |to, bundle| io.send(to, bundle));
     }
 
-    fn handle_signed(
-        &mut self,
-        bytes: &[u8],
-        source: SocketAddr,
-        now: Now,
-        hands: &mut impl Hands,
-    ) {
-        let secret = &self.rules.secret;
+    fn handle_signed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, io: &mut impl Io) {
+        let secret = &self.settings.secret;
         let read = Question::read_once(bytes, secret, now.unix_us, &mut self.replays);
         let asked = match read {
             Ok(asked) => asked,
-            Err(refused) => return self.refuse(refused, (bytes, source), now, hands),
+            Err(refused) => return self.refuse(refused, (bytes, source), now, io),
         };
         let nonce = asked.nonce;
         let is_order = matches!(asked.message, Question::Start | Question::Break(_));
-        if self.drilled.is_cut() && !is_order {
+        if self.faults.is_link_cut() && !is_order {
             return;
         }
         let expires = |lease_s: u16| now.instant + Duration::from_secs(lease_s.into());
         let answer = match asked.message {
             Question::Probe => {
                 self.notices.handle_probe(source, nonce, now.instant);
-                // Who does not know whether the port works does not answer for it.
-                if self.is_mute() {
+                // A port of unknown state gets no answer, so that the gateway's probe fails.
+                if self.is_port_silent() {
                     return;
                 }
                 self.counters.probes += 1;
@@ -241,98 +223,98 @@ impl Agent {
                     expires: expires(lease_s),
                     awaited: Some(nonce),
                 };
-                match self.open(lease, session, hands) {
+                match self.open(lease, session, io) {
                     Some(status) => Answer::Open { tag, status },
                     None => return,
                 }
             }
-            Question::Close { tag } => Answer::Close { tag, status: self.close(tag, hands) },
+            Question::Close { tag } => Answer::Close { tag, status: self.close(tag, io) },
             Question::Keep { lease_s, tags } => {
                 let expires = expires(lease_s);
-                let unknown = tags.iter().filter(|&&tag| !self.keep(tag, source, expires));
+                let unknown = tags.iter().filter(|&&tag| !self.renew(tag, source, expires));
                 Answer::Keep { unknown: unknown.copied().collect() }
             }
             Question::Drain => {
-                self.handle_drain(true, now, hands);
+                self.handle_drain(true, now, io);
                 Answer::Drain(self.load())
             }
             Question::Noted { number } => {
-                self.counters.noted += u64::from(self.notices.handle_noted(source, number));
+                self.counters.noted += u64::from(self.notices.handle_ack(source, number));
                 return;
             }
             Question::Start => {
-                self.order((nonce, now.instant), |agent| Answer::Start(agent.start(now, hands)))
+                self.order((nonce, now.instant), |agent| Answer::Start(agent.start(now, io)))
             }
             Question::Break(how) => self.order((nonce, now.instant), |agent| {
-                Answer::Break(agent.break_it(how, now.instant, hands))
+                Answer::Break(agent.inject_fault(how, now.instant, io))
             }),
             Question::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());
                 Answer::Path { padding }
             }
         };
-        self.say(&answer, (source, nonce), now, hands);
+        self.answer(&answer, (source, nonce), now, io);
     }
 
-    fn say(
+    fn answer(
         &mut self,
         answer: &Answer,
         (to, nonce): (SocketAddr, u64),
         now: Now,
-        hands: &mut impl Hands,
+        io: &mut impl Io,
     ) {
-        self.answer.clear();
-        answer.write(&self.rules.secret, nonce, now.unix_us, &mut self.answer);
-        hands.send(to, &self.answer);
+        self.scratch.clear();
+        answer.write(&self.settings.secret, nonce, now.unix_us, &mut self.scratch);
+        io.send(to, &self.scratch);
     }
 
-    /// An order is done once, however often it is said.
+    /// Executes an order once, however often it is retransmitted.
     fn order(
         &mut self,
         (nonce, now): (u64, Instant),
-        obey: impl FnOnce(&mut Agent) -> Answer,
+        execute: impl FnOnce(&mut Agent) -> Answer,
     ) -> Answer {
-        self.ordered.retain(|(.., at)| now.duration_since(*at) < ORDERS_KNOWN_FOR);
-        if let Some((_, answer, _)) = self.ordered.iter().find(|(done, ..)| *done == nonce) {
+        self.orders.retain(|(.., at)| now.duration_since(*at) < ORDERS_REMEMBERED_FOR);
+        if let Some((_, answer, _)) = self.orders.iter().find(|(done, ..)| *done == nonce) {
             return answer.clone();
         }
-        let answer = obey(self);
-        if self.ordered.len() == ORDERS_KNOWN_MAX {
-            self.ordered.pop_front();
+        let answer = execute(self);
+        if self.orders.len() == ORDERS_REMEMBERED_MAX {
+            self.orders.pop_front();
         }
-        self.ordered.push_back((nonce, answer.clone(), now));
+        self.orders.push_back((nonce, answer.clone(), now));
         answer
     }
 
-    fn start(&mut self, now: Now, hands: &mut impl Hands) -> Outcome {
-        let runs = self.rules.watches && self.runs;
-        if runs || hands.start(now.instant) { Outcome::Done } else { Outcome::Unable }
+    fn start(&mut self, now: Now, io: &mut impl Io) -> Outcome {
+        let runs = self.settings.has_process && self.runs;
+        if runs || io.start(now.instant) { Outcome::Done } else { Outcome::Unable }
     }
 
-    /// Opens a session, or renews it. Nothing is said while the server is still asked.
-    fn open(&mut self, lease: Session, session: u64, hands: &mut impl Hands) -> Option<Status> {
-        let standing = self.sessions.place(lease.tag);
-        if let Some(standing) = standing.and_then(|place| self.sessions.at(place))
-            && standing.room == lease.room
+    /// Opens or renews a session. Returns nothing while the server has yet to accept it.
+    fn open(&mut self, lease: Session, session: u64, io: &mut impl Io) -> Option<Status> {
+        let existing = self.sessions.slot(lease.tag);
+        if let Some(existing) = existing.and_then(|slot| self.sessions.at(slot))
+            && existing.room == lease.room
         {
-            (standing.expires, standing.reply_to) = (lease.expires, lease.reply_to);
-            return match standing.awaited {
+            (existing.expires, existing.reply_to) = (lease.expires, lease.reply_to);
+            return match existing.awaited {
                 Some(_) => {
-                    standing.awaited = lease.awaited;
+                    existing.awaited = lease.awaited;
                     None
                 }
                 None => Some(Status::Ok),
             };
         }
-        // The same tag in another room: the gateway's word replaces what it said before.
-        if let Some(place) = standing {
-            self.end(place, hands);
+        // The same tag in another room reslots the earlier session.
+        if let Some(slot) = existing {
+            self.end(slot, io);
         }
         let refused = match self.state() {
             State::Draining => Some(Status::Draining),
             State::Gone => Some(Status::Failed),
-            State::Serving if self.rules.sessions_max == 0 => Some(Status::Failed),
-            State::Serving if self.sessions.len() >= self.rules.sessions_max as usize => {
+            State::Serving if self.settings.sessions_max == 0 => Some(Status::Failed),
+            State::Serving if self.sessions.len() >= self.settings.sessions_max as usize => {
                 Some(Status::Full)
             }
             State::Serving => None,
@@ -342,67 +324,61 @@ impl Agent {
             return Some(status);
         }
         let room = lease.room;
-        let place = self.sessions.begin(lease);
-        match hands.open(place, room, session) {
+        let slot = self.sessions.begin(lease);
+        match io.open(slot, room, session) {
             Opening::Open => {
                 self.counters.opened += 1;
-                self.sessions.at(place)?.awaited = None;
+                self.sessions.at(slot)?.awaited = None;
                 Some(Status::Ok)
             }
-            Opening::Waits => None,
+            Opening::Pending => None,
             Opening::Failed => {
-                self.end(place, hands);
+                self.end(slot, io);
                 self.counters.turned_away += 1;
                 Some(Status::Failed)
             }
         }
     }
 
-    /// The server took a session, or did not.
-    pub(crate) fn handle_opened(
-        &mut self,
-        place: Place,
-        is_open: bool,
-        now: Now,
-        hands: &mut impl Hands,
-    ) {
-        let Some(session) = self.sessions.at(place) else { return };
+    /// Handles the result of opening a session at the server.
+    pub(crate) fn handle_opened(&mut self, slot: Slot, is_open: bool, now: Now, io: &mut impl Io) {
+        let Some(session) = self.sessions.at(slot) else { return };
         let Some(nonce) = session.awaited.take() else { return };
         let (tag, to) = (session.tag, session.reply_to);
         let status = if is_open {
             self.counters.opened += 1;
             Status::Ok
         } else {
-            self.end(place, hands);
+            self.end(slot, io);
             self.counters.turned_away += 1;
             Status::Failed
         };
-        if !self.drilled.is_cut() {
-            self.say(&Answer::Open { tag, status }, (to, nonce), now, hands);
+        if !self.faults.is_link_cut() {
+            self.answer(&Answer::Open { tag, status }, (to, nonce), now, io);
         }
     }
 
-    fn close(&mut self, tag: Tag, hands: &mut impl Hands) -> Status {
-        match self.sessions.place(tag) {
-            Some(place) => {
-                self.end(place, hands);
+    fn close(&mut self, tag: Tag, io: &mut impl Io) -> Status {
+        match self.sessions.slot(tag) {
+            Some(slot) => {
+                self.end(slot, io);
                 Status::Ok
             }
             None => Status::UnknownTag,
         }
     }
 
-    /// Renews a lease. Whether there is one.
-    fn keep(&mut self, tag: Tag, source: SocketAddr, expires: Instant) -> bool {
-        let place = self.sessions.place(tag);
-        let Some(session) = place.and_then(|place| self.sessions.at(place)) else { return false };
+    /// Renews a lease. Returns whether the session exists.
+    fn renew(&mut self, tag: Tag, source: SocketAddr, expires: Instant) -> bool {
+        let slot = self.sessions.slot(tag);
+        let Some(session) = slot.and_then(|slot| self.sessions.at(slot)) else { return false };
         (session.expires, session.reply_to) = (expires, source);
         true
     }
 
-    fn end(&mut self, place: Place, hands: &mut impl Hands) {
-        if self.sessions.end(place).is_some() {
-            hands.close(place);
+    fn end(&mut self, slot: Slot, io: &mut impl Io) {
+        if self.sessions.end(slot).is_some() {
+            io.close(slot);
         }
     }
 }
@@ -411,7 +387,6 @@ mod faults;
 mod refusals;
 mod server;
 
-/// RTP and RTCP are handed on; nothing else is media.
 fn kind(packet: &[u8]) -> Option<Packet> {
     match demux::classify(packet) {
         Kind::Rtp => Some(Packet::Rtp),

@@ -1,4 +1,5 @@
-//! Whether the server's media port answers: asked all the time, and by count, so that our own lateness accuses nobody.
+//! Checks the server's media port. Counts probes rather than time, so that a late agent does not
+//! find the port silent.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,38 +9,34 @@ use evenkeel_media::{demux, stun};
 use nix::errno::Errno;
 use serde::Deserialize;
 
-/// So many questions in a row without an answer, and the port is mute.
+/// After so many unanswered probes in a row the port is silent.
 const UNANSWERED_MAX: u32 = 3;
 
-/// So many refusals in a row, and it is closed: a server that binds its port anew refuses one.
+/// After so many refusals in a row the port is closed: a server that binds its port anew refuses
+/// one.
 const REFUSED_MAX: u32 = 2;
 
-/// How the port is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum How {
-    /// A STUN binding request (RFC 8489), as ICE sends them.
+pub enum CheckKind {
+    /// A STUN binding request (RFC 8489), as in ICE.
     Stun,
-    /// A datagram that comes back as it went.
+    /// A datagram that the server echoes.
     Echo,
     /// rtpengine's control protocol: `ping`, answered `pong`.
     NgPing,
 }
 
-/// What is known of the port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
-    /// It answered lately.
-    Answers,
-    /// It does not answer.
-    Mute,
-    /// Nobody listens there.
+    Up,
+    Silent,
+    /// The kernel reports ECONNREFUSED.
     Closed,
 }
 
-/// Asks.
 pub(crate) struct Check {
-    how: How,
+    kind: CheckKind,
     every: Duration,
     pub(crate) socket: UdpSocket,
     due: Instant,
@@ -51,19 +48,27 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn new(
         address: SocketAddr,
-        how: How,
+        kind: CheckKind,
         every: Duration,
         now: Instant,
     ) -> io::Result<Check> {
         let socket = crate::serve::connected(address)?;
-        Ok(Check { how, every, socket, due: now, asked: 0, unanswered: UNANSWERED_MAX, refused: 0 })
+        Ok(Check {
+            kind,
+            every,
+            socket,
+            due: now,
+            asked: 0,
+            unanswered: UNANSWERED_MAX,
+            refused: 0,
+        })
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {
         self.due
     }
 
-    /// Asks again where it is time to. What came was read before.
+    /// Sends a probe if one is due. Call [`read`](Check::read) first.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if now < self.due {
             return;
@@ -71,13 +76,13 @@ impl Check {
         self.due = now + self.every;
         self.asked = self.asked.wrapping_add(1);
         self.unanswered = self.unanswered.saturating_add(1);
-        let question = self.question();
-        if let Err(error) = self.socket.send(&question) {
+        let probe = self.probe();
+        if let Err(error) = self.socket.send(&probe) {
             self.note(&error);
         }
     }
 
-    /// Reads what came.
+    /// Reads what arrived.
     pub(crate) fn read(&mut self) {
         let mut buffer = [0; 256];
         loop {
@@ -103,26 +108,28 @@ impl Check {
         if self.refused >= REFUSED_MAX {
             Port::Closed
         } else if self.unanswered >= UNANSWERED_MAX {
-            Port::Mute
+            Port::Silent
         } else {
-            Port::Answers
+            Port::Up
         }
     }
 
-    /// Another one each time, so that a late answer to an old one counts for what it is: a sign of life.
-    fn question(&self) -> Vec<u8> {
-        let mut question = Vec::new();
-        match self.how {
-            How::Stun => stun::Binding::probe(stun::Transaction(self.token())).write(&mut question),
-            How::Echo => {
-                question.push(demux::ECHO);
-                question.extend_from_slice(&self.token());
+    /// Each probe differs; a late answer to an earlier one still counts as a sign of life.
+    fn probe(&self) -> Vec<u8> {
+        let mut probe = Vec::new();
+        match self.kind {
+            CheckKind::Stun => {
+                stun::Binding::probe(stun::Transaction(self.token())).write(&mut probe)
             }
-            How::NgPing => {
-                question.extend_from_slice(format!("{} d7:command4:pinge", self.asked).as_bytes());
+            CheckKind::Echo => {
+                probe.push(demux::ECHO);
+                probe.extend_from_slice(&self.token());
+            }
+            CheckKind::NgPing => {
+                probe.extend_from_slice(format!("{} d7:command4:pinge", self.asked).as_bytes());
             }
         }
-        question
+        probe
     }
 
     fn token(&self) -> [u8; 12] {
@@ -132,10 +139,10 @@ impl Check {
     }
 
     fn is_answer(&self, datagram: &[u8]) -> bool {
-        match self.how {
-            How::Stun => stun::Response::parse(datagram).is_ok(),
-            How::Echo => datagram.first() == Some(&demux::ECHO),
-            How::NgPing => datagram.windows(4).any(|word| word == b"pong"),
+        match self.kind {
+            CheckKind::Stun => stun::Response::parse(datagram).is_ok(),
+            CheckKind::Echo => datagram.first() == Some(&demux::ECHO),
+            CheckKind::NgPing => datagram.windows(4).any(|word| word == b"pong"),
         }
     }
 }
@@ -146,12 +153,11 @@ mod tests {
 
     const EVERY: Duration = Duration::from_millis(10);
 
-    /// A server's port, and who checks it.
-    fn pair(how: How) -> (UdpSocket, Check, Instant) {
+    fn pair(kind: CheckKind) -> (UdpSocket, Check, Instant) {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let now = Instant::now();
-        let check = Check::new(server.local_addr().unwrap(), how, EVERY, now).unwrap();
+        let check = Check::new(server.local_addr().unwrap(), kind, EVERY, now).unwrap();
         (server, check, now)
     }
 
@@ -164,21 +170,21 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_server_answers_in_its_way() {
-        let (server, mut check, now) = pair(How::Echo);
+    fn each_check_kind_accepts_its_answer() {
+        let (server, mut check, now) = pair(CheckKind::Echo);
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
-        assert_eq!(check.port(), Port::Answers);
+        assert_eq!(check.port(), Port::Up);
 
-        let (server, mut check, now) = pair(How::NgPing);
+        let (server, mut check, now) = pair(CheckKind::NgPing);
         check.handle_timeout(now);
         answer(&server, &mut check, |question| {
             assert_eq!(question, b"1 d7:command4:pinge");
             b"1 d6:result4:ponge".to_vec()
         });
-        assert_eq!(check.port(), Port::Answers);
+        assert_eq!(check.port(), Port::Up);
 
-        let (server, mut check, now) = pair(How::Stun);
+        let (server, mut check, now) = pair(CheckKind::Stun);
         check.handle_timeout(now);
         answer(&server, &mut check, |question| {
             let request = stun::Request::parse(question).unwrap();
@@ -187,13 +193,13 @@ mod tests {
             stun::write_success(request.transaction(), mapped, None, &mut answer);
             answer
         });
-        assert_eq!(check.port(), Port::Answers);
+        assert_eq!(check.port(), Port::Up);
     }
 
     #[test]
-    fn a_port_is_mute_until_it_answers_and_after_three_questions_in_vain() {
-        let (server, mut check, mut now) = pair(How::Echo);
-        assert_eq!(check.port(), Port::Mute);
+    fn port_is_silent_before_first_answer_and_after_three_misses() {
+        let (server, mut check, mut now) = pair(CheckKind::Echo);
+        assert_eq!(check.port(), Port::Silent);
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
         for _ in 0..2 {
@@ -201,24 +207,24 @@ mod tests {
             check.handle_timeout(now);
             check.handle_timeout(now);
             check.read();
-            assert_eq!(check.port(), Port::Answers);
+            assert_eq!(check.port(), Port::Up);
         }
-        // However late we are ourselves, it is the questions that count.
+        // Silence is counted in probes, not in time.
         now += 100 * EVERY;
-        assert_eq!(check.port(), Port::Answers);
+        assert_eq!(check.port(), Port::Up);
         check.handle_timeout(now);
-        assert_eq!(check.port(), Port::Mute);
+        assert_eq!(check.port(), Port::Silent);
     }
 
     #[test]
-    fn a_port_that_nobody_listens_at_is_closed_after_two_refusals_and_until_it_answers() {
-        let (server, mut check, mut now) = pair(How::Echo);
+    fn port_is_closed_after_two_refusals_until_it_answers() {
+        let (server, mut check, mut now) = pair(CheckKind::Echo);
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
         let address = server.local_addr().unwrap();
         drop(server);
         let patience = Instant::now() + Duration::from_secs(10);
-        for (refused, port) in [(1, Port::Answers), (2, Port::Closed)] {
+        for (refused, port) in [(1, Port::Up), (2, Port::Closed)] {
             now += EVERY;
             check.handle_timeout(now);
             while check.refused < refused {
@@ -231,14 +237,14 @@ mod tests {
         now += EVERY;
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
-        assert_eq!((check.port(), check.refused), (Port::Answers, 0));
+        assert_eq!((check.port(), check.refused), (Port::Up, 0));
     }
 
     #[test]
-    fn what_is_no_answer_is_none() {
-        let (server, mut check, now) = pair(How::Stun);
+    fn echoed_question_is_no_answer() {
+        let (server, mut check, now) = pair(CheckKind::Stun);
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
-        assert_eq!(check.port(), Port::Mute, "its own question came back");
+        assert_eq!(check.port(), Port::Silent, "its own question came back");
     }
 }

@@ -1,4 +1,4 @@
-//! Commands of the configuration, run beside the packets: so many at a time, each for so long.
+//! Runs configured commands on threads of their own, with bounded concurrency and time.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -11,34 +11,31 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Commands that run at a time.
 const THREADS: usize = 4;
 
-/// Commands that may wait: those of as many openings as a gateway's herd takes at once.
+/// Commands that may wait: as many session openings as a gateway's failover sends at once.
 const WAITING_MAX: usize = 1_024;
 
-/// What a command may say; the rest is not read.
-const SAID_MAX: usize = 4_096;
+/// Bytes kept of a command's output; the rest is discarded.
+const OUTPUT_MAX: usize = 4_096;
 
-/// How often a command that closed its output is looked at.
+/// Poll interval for the exit of a command that closed its output.
 const NAP: Duration = Duration::from_millis(2);
 
-/// What is to be run.
 #[derive(Clone, Debug)]
 pub(crate) struct Job<T> {
-    /// Program and arguments; there is a program.
+    /// Program and arguments; not empty.
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// After this it is killed.
+    /// The command is killed after this.
     pub(crate) within: Duration,
-    /// Comes back with the outcome.
-    pub(crate) about: T,
+    /// Returned with the outcome.
+    pub(crate) context: T,
 }
 
-/// What became of it: what it said, where it succeeded.
+/// Standard output, or the error.
 pub(crate) type Outcome = Result<String, String>;
 
-/// Threads that run commands.
 pub(crate) struct Commands<T> {
     jobs: SyncSender<Job<T>>,
     done: Receiver<(T, Outcome)>,
@@ -46,10 +43,10 @@ pub(crate) struct Commands<T> {
 }
 
 impl<T: Send + 'static> Commands<T> {
-    /// Their threads end with the jobs' end.
+    /// The threads end when the value is dropped.
     ///
     /// # Errors
-    /// Where the system has no thread or event descriptor left.
+    /// If the system refuses a thread or an event descriptor.
     pub(crate) fn new() -> io::Result<Commands<T>> {
         let (jobs, taken) = mpsc::sync_channel::<Job<T>>(WAITING_MAX);
         let (tell, done) = mpsc::channel();
@@ -61,12 +58,12 @@ impl<T: Send + 'static> Commands<T> {
             let work = move || {
                 loop {
                     let job = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { command, environment, within, about }) = job else { return };
+                    let Ok(Job { command, environment, within, context }) = job else { return };
                     let outcome = run(&command, environment, within);
-                    if tell.send((about, outcome)).is_err() {
+                    if tell.send((context, outcome)).is_err() {
                         return;
                     }
-                    // A full count has rung already.
+                    // An eventfd at its maximum is readable already.
                     let _ = bell.write(1);
                 }
             };
@@ -75,28 +72,27 @@ impl<T: Send + 'static> Commands<T> {
         Ok(Commands { jobs, done, bell })
     }
 
-    /// Runs it when a thread is free. False where too many wait.
+    /// Queues a job. Returns false if too many wait.
     #[must_use]
     pub(crate) fn run(&self, job: Job<T>) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 
-    /// Readable when something is done.
+    /// Readable when a job is done.
     pub(crate) fn bell(&self) -> &EventFd {
         &self.bell
     }
 
-    /// What is done.
     pub(crate) fn done(&self) -> impl Iterator<Item = (T, Outcome)> {
         let _ = self.bell.read();
         self.done.try_iter()
     }
 }
 
-/// Runs a command until it ends, or its time does.
+/// Runs a command until it exits or times out.
 fn run(command: &[String], environment: Vec<(&'static str, String)>, within: Duration) -> Outcome {
     let until = Instant::now() + within;
-    let (program, arguments) = command.split_first().ok_or("there is no program")?;
+    let (program, arguments) = command.split_first().ok_or("the command is empty")?;
     let mut child = Command::new(program)
         .args(arguments)
         .envs(environment)
@@ -104,32 +100,34 @@ fn run(command: &[String], environment: Vec<(&'static str, String)>, within: Dur
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("`{program}`: {error}"))?;
-    let outcome = hear(&mut child, until).map_err(|reason| format!("`{program}` {reason}"));
+    let outcome = read_output(&mut child, until).map_err(|reason| format!("`{program}` {reason}"));
     if outcome.is_err() {
-        // It may have ended by itself; it is reaped either way.
+        // Reaped even if it has exited already.
         let _ = child.kill();
         let _ = child.wait();
     }
     outcome
 }
 
-/// What it says until it ends; why it failed.
-fn hear(child: &mut Child, until: Instant) -> Outcome {
-    let mut said = Vec::new();
+/// Reads a command's output until it exits.
+fn read_output(child: &mut Child, until: Instant) -> Outcome {
+    let mut output_bytes = Vec::new();
     if let Some(mut output) = child.stdout.take() {
-        let mut buffer = [0; SAID_MAX];
+        let mut buffer = [0; OUTPUT_MAX];
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
             let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut fds, wait) {
-                Ok(0) => return Err("took too long".to_owned()),
+                Ok(0) => return Err("timed out".to_owned()),
                 Err(nix::errno::Errno::EINTR) => continue,
                 Ok(_) | Err(_) => {}
             }
             match output.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
-                Ok(length) if said.len() < SAID_MAX => said.extend_from_slice(&buffer[..length]),
+                Ok(length) if output_bytes.len() < OUTPUT_MAX => {
+                    output_bytes.extend_from_slice(&buffer[..length])
+                }
                 Ok(_) => {}
             }
         }
@@ -139,11 +137,11 @@ fn hear(child: &mut Child, until: Instant) -> Outcome {
             Ok(Some(status)) if status.success() => break,
             Ok(Some(status)) => return Err(format!("failed: {status}")),
             Ok(None) if Instant::now() < until => thread::sleep(NAP),
-            Ok(None) => return Err("took too long".to_owned()),
-            Err(error) => return Err(format!("cannot be waited for: {error}")),
+            Ok(None) => return Err("timed out".to_owned()),
+            Err(error) => return Err(format!("cannot wait for it: {error}")),
         }
     }
-    String::from_utf8(said).map_err(|_| "said what is no text".to_owned())
+    String::from_utf8(output_bytes).map_err(|_| "printed no valid UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -158,36 +156,36 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     #[test]
-    fn a_command_says_what_it_says_and_knows_what_it_is_about() {
+    fn command_output_and_environment_are_passed() {
         assert_eq!(shell("echo 10.0.0.1:$EVENKEEL_ROOM", PATIENCE), Ok("10.0.0.1:7\n".to_owned()));
     }
 
     #[test]
-    fn what_fails_or_takes_too_long_is_an_error_and_is_gone() {
+    fn failed_or_slow_command_is_an_error() {
         assert!(shell("exit 3", PATIENCE).unwrap_err().contains("failed"));
         let began = Instant::now();
         let late = shell("exec sleep 600", Duration::from_millis(50)).unwrap_err();
-        assert!(late.contains("took too long"), "{late}");
+        assert!(late.contains("timed out"), "{late}");
         let late = shell("exec >&-; exec sleep 600", Duration::from_millis(50)).unwrap_err();
-        assert!(late.contains("took too long"), "{late}");
+        assert!(late.contains("timed out"), "{late}");
         assert!(began.elapsed() < Duration::from_secs(300));
         assert!(run(&["/nowhere/command".to_owned()], Vec::new(), PATIENCE).is_err());
-        assert!(shell("printf '\\377'", PATIENCE).unwrap_err().contains("no text"));
+        assert!(shell("printf '\\377'", PATIENCE).unwrap_err().contains("no valid UTF-8"));
     }
 
     #[test]
-    fn of_what_never_ends_to_speak_no_more_is_kept_than_there_is_room_for() {
-        let said = shell("head -c 100000 /dev/zero", PATIENCE).unwrap();
-        assert!((1..=2 * SAID_MAX).contains(&said.len()), "{}", said.len());
+    fn output_is_kept_up_to_its_bound() {
+        let output_bytes = shell("head -c 100000 /dev/zero", PATIENCE).unwrap();
+        assert!((1..=2 * OUTPUT_MAX).contains(&output_bytes.len()), "{}", output_bytes.len());
     }
 
     #[test]
-    fn outcomes_come_back_with_what_they_are_about_and_ring() {
+    fn outcome_returns_its_context_and_wakes() {
         let commands = Commands::new().unwrap();
-        for about in 0..10 {
+        for context in 0..10 {
             let command = ["/bin/sh", "-c", "echo $N"].map(String::from).to_vec();
-            let environment = vec![("N", about.to_string())];
-            assert!(commands.run(Job { command, environment, within: PATIENCE, about }));
+            let environment = vec![("N", context.to_string())];
+            assert!(commands.run(Job { command, environment, within: PATIENCE, context }));
         }
         let mut done = Vec::new();
         while done.len() < 10 {
@@ -195,17 +193,20 @@ mod tests {
             assert_eq!(poll(&mut fds, 20_000_u16), Ok(1));
             done.extend(commands.done());
         }
-        assert!(done.into_iter().all(|(about, said)| said == Ok(format!("{about}\n"))));
+        assert!(
+            done.into_iter()
+                .all(|(context, output_bytes)| output_bytes == Ok(format!("{context}\n")))
+        );
     }
 
     #[test]
-    fn too_many_are_refused() {
+    fn jobs_beyond_the_queue_are_refused() {
         let commands = Commands::new().unwrap();
-        let job = |about| Job {
+        let job = |context| Job {
             command: ["/bin/sleep", "0.05"].map(String::from).to_vec(),
             environment: Vec::new(),
             within: PATIENCE,
-            about,
+            context,
         };
         let taken =
             (0..WAITING_MAX + 2 * THREADS + 1).take_while(|&n| commands.run(job(n))).count();

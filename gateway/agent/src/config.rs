@@ -1,4 +1,4 @@
-//! `agent.toml`: what an agent watches, and what it may do.
+//! `agent.toml`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,106 +8,101 @@ use std::time::Duration;
 use evenkeel_media::trunk::message::{Secret, TooShort};
 use serde::Deserialize;
 
-use crate::check::How;
-use crate::process::Found;
+use crate::check::CheckKind;
+use crate::process::ProcessSource;
 
 mod raw;
 
-/// Sessions where none are said.
+/// Default of `sessions`.
 const SESSIONS: u32 = 1_000;
-/// More sockets than this no process has.
+/// No process can open more sockets.
 const SESSIONS_MAX: u32 = 100_000;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 const DRILLS_LAST: Duration = Duration::from_secs(300);
 
-/// What an agent is told before it starts.
+/// Configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where gateways ask, and where trunk legs end.
+    /// Address for probes of gateways and for trunk legs.
     pub listen: SocketAddr,
-    /// What gateways sign with.
+    /// Shared secret of the gateways.
     pub secret: Secret,
-    /// Whether drills may break the server.
+    /// Drills may break the server.
     pub drills: bool,
-    /// After this, a cut or a stop ends by itself, since whoever made it may be gone. Default 300 s.
+    /// A cut link or stopped process recovers by itself after this, since its drill may be gone.
+    /// Default 300 s.
     pub drills_last: Duration,
-    /// After SIGTERM, how long sessions may take to leave. Default 30 s.
+    /// After SIGTERM, time for sessions to leave. Default 30 s.
     pub drain_within: Duration,
-    /// The server's process, where one is named.
-    pub process: Option<Found>,
-    /// A process of ours waits until a gateway asks for it.
+    /// The server's process to watch.
+    pub process: Option<ProcessSource>,
+    /// Start the process only when a gateway asks for it.
     pub cold: bool,
-    /// What a gateway's asking to start runs, where the process is not ours.
+    /// Command that starts a server which the agent does not run itself.
     pub start: Option<Vec<String>>,
-    /// The check of the media port, where there is one.
+    /// Check of the media port.
     pub check: Option<Check>,
-    /// The server behind the trunk legs, where it ends any.
+    /// The server behind the trunk legs; none if it terminates trunks itself.
     pub media: Option<Media>,
-    /// How load is measured.
     pub load: Load,
 }
 
-/// The check of the media port.
+/// Check of the media port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Check {
-    /// Which port.
     pub address: SocketAddr,
-    /// How it is asked.
-    pub how: How,
-    /// How often. Default 10 ms; three in a row without an answer, and it is mute.
+    pub how: CheckKind,
+    /// Default 10 ms; three misses in a row and the port is silent.
     pub every: Duration,
 }
 
 /// The server behind the trunk legs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Media {
-    /// Where its packets go.
     pub server: Server,
-    /// Where RTCP goes.
     pub rtcp: Rtcp,
     /// Sessions at a time. Default 1,000.
     pub sessions: u32,
 }
 
-/// Where a session's packets go.
+/// Destination of a session's packets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Server {
-    /// All to one address, each from a port of its own.
+    /// One address for all sessions, each sent from a port of its own.
     Static(SocketAddr),
-    /// To the address that a command prints for it.
+    /// The address that a command prints for the session.
     Command {
         /// Prints `ADDRESS:PORT`.
         open: Vec<String>,
-        /// Is run when the session ends.
+        /// Runs when the session ends.
         close: Option<Vec<String>>,
-        /// How long either may take. Default 1 s.
+        /// Time limit of either command. Default 1 s.
         within: Duration,
     },
 }
 
-/// Where RTCP goes.
+/// Destination of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rtcp {
-    /// To the port of RTP (RFC 5761).
+    /// The port of RTP (RFC 5761).
     #[default]
     Mux,
-    /// To the next port up, from a port of its own (RFC 3550, 11).
+    /// The next port up, from a port of its own (RFC 3550, 11).
     NextPort,
 }
 
-/// How load is measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Processors that the server may use. Default: all there are.
+    /// Processors that the server may use. Default: all.
     pub cpus: u32,
-    /// Holds a figure of the server's own, in thousandths of what it can do.
+    /// File with the server's own load figure, in thousandths of its capacity.
     pub file: Option<PathBuf>,
 }
 
-/// What is wrong with a configuration.
+/// A configuration error.
 #[derive(Debug)]
 pub struct Invalid {
     path: PathBuf,
@@ -116,7 +111,7 @@ pub struct Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be used:", self.path.display())?;
+        write!(f, "invalid configuration {}:", self.path.display())?;
         self.wrong.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
     }
 }
@@ -124,14 +119,14 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Config {
-    /// Reads a file. Paths in it that are not whole start at its folder.
+    /// Reads a file. Relative paths in it start at its folder.
     ///
     /// # Errors
-    /// All that is wrong: what was found, and what would be right.
+    /// All errors found, each with the expected value.
     pub fn load(path: &Path) -> Result<Config, Invalid> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let read = std::fs::read_to_string(path)
-            .map_err(|error| vec![format!("it cannot be read: {error}")]);
+            .map_err(|error| vec![format!("cannot read the file: {error}")]);
         read.and_then(|text| Config::parse(&text, folder))
             .map_err(|wrong| Invalid { path: path.to_owned(), wrong })
     }
@@ -148,7 +143,7 @@ impl Config {
 fn secret(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
-        format!("secret_file: found `{shown}`: {error}; expected the file that gateways name in [[node]]")
+        format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] of the gateways names")
     })?;
     Secret::new(&bytes).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")

@@ -1,38 +1,33 @@
-//! What an agent counts.
-
 use evenkeel_media::trunk::message::Refused;
 use serde::Serialize;
 
-/// Everything counted since the start.
+/// Totals since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Counters {
-    /// Sessions ever opened.
+    /// Sessions opened.
     pub opened: u64,
-    /// Openings refused: full, draining, or the server did not take them.
+    /// Openings refused: the agent is full or draining, or the server refused.
     pub turned_away: u64,
-    /// Sessions whose lease ended.
+    /// Sessions whose lease expired.
     pub expired: u64,
-    /// Probes answered.
     pub probes: u64,
-    /// Notices sent, each time counted.
+    /// Notices sent, retransmissions included.
     pub notices: u64,
-    /// Notices that a gateway noted.
+    /// Notices that a gateway acknowledged.
     pub noted: u64,
-    /// Packets handed to the server.
     pub packets_to_server: u64,
-    /// Packets handed to gateways.
     pub packets_to_gateway: u64,
-    /// Packets with a tag that nobody has.
+    /// Packets with an unknown tag.
     pub unknown_tag: u64,
-    /// Datagrams and packets that are not what belongs there.
+    /// Datagrams and packets of an unexpected format.
     pub malformed: u64,
-    /// Packets that a socket did not take, or too large for a datagram.
+    /// Packets that a socket refused, or too large for a datagram.
     pub dropped: u64,
-    /// Signed messages not believed: wrong or no signature, another secret.
+    /// Signed messages refused: wrong signature, or another secret.
     pub refused_forged: u64,
-    /// Signed messages not believed: signed more than 5 s ago, or in the future.
+    /// Signed messages refused: the time differs from ours by more than 5 s.
     pub refused_time: u64,
-    /// Signed messages not believed: they came before.
+    /// Signed messages refused: replayed.
     pub refused_replayed: u64,
 }
 

@@ -1,9 +1,9 @@
-//! Stands beside a media server. It holds on to the server's process and tells gateways of its death unasked, says how
-//! loaded it is, ends trunk legs for a server that knows none, starts it when asked to, and breaks it in drills where its
-//! configuration allows them.
+//! Runs beside a media server: watches its process and port, notifies gateways of its death,
+//! reports its load, terminates trunk legs for it, starts it on request, and injects faults in
+//! drills if the configuration allows them.
 //!
-//! One thread, one loop ([`run`]); what it decides is in `agent`, which has no socket and no clock. Commands of the
-//! configuration run on threads of their own.
+//! One thread runs one loop ([`run`]); `agent` is its state machine. Configured commands run on
+//! threads of their own.
 
 mod agent;
 mod check;
@@ -18,4 +18,4 @@ mod sessions;
 
 pub use config::Config;
 pub use counters::Counters;
-pub use serve::{Failed, Words, run};
+pub use serve::{Error, OutputFormat, run};

@@ -1,25 +1,23 @@
-//! How loaded the server is: what of its processor time, its sessions and a figure of its own is nearest to the limit.
+//! The server's load: the highest of its processor time, its sessions and its own figure.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often it is measured.
 pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// Ticks of processor time in a second, as `/proc` counts them (USER_HZ; 100 wherever Linux runs).
+/// Clock ticks per second in `/proc` (USER_HZ; 100 on every Linux).
 const TICKS: u64 = 100;
 
-/// A file longer than this was named by mistake.
+/// Bytes read of the figure's file.
 const FIGURE_MAX: usize = 64;
 
-/// Measures.
 #[derive(Debug)]
 pub(crate) struct Meter {
     /// Processors that the server may use.
     cpus: u32,
-    /// Holds a figure in thousandths, which something else writes there.
+    /// File with a load figure in thousandths, written by the server.
     file: Option<PathBuf>,
-    /// Processor time of which process, and when.
+    /// Process, its processor time in ticks, and when it was read.
     last: Option<(i32, u64, Instant)>,
 }
 
@@ -28,7 +26,7 @@ impl Meter {
         Meter { cpus, file, last: None }
     }
 
-    /// Thousandths of the capacity; what cannot be read counts for nothing.
+    /// Load in thousandths of the capacity; unreadable sources count as 0.
     pub(crate) fn measure(&mut self, pid: Option<i32>, now: Instant) -> u16 {
         let ticks = pid.and_then(|pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -52,8 +50,8 @@ impl Meter {
     }
 }
 
-/// Processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15). The name, which may hold
-/// anything, ends with the last parenthesis.
+/// Processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15). The
+/// name may contain anything and ends with the last parenthesis.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -75,7 +73,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn process_name_may_contain_anything() {
         let stat = "7 (a) b) 9) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 0 0 20 0 1 0 5 0 0";
         assert_eq!(ticks(stat), Some(42));
         assert_eq!(ticks("7 (x) S 1"), None);
@@ -83,9 +81,9 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_a_share_of_what_the_server_may_use() {
+    fn processor_time_is_a_share_of_the_cpus() {
         let (mut meter, start) = (Meter::new(2, None), Instant::now());
-        assert_eq!(meter.processor(Some((7, 1_000)), start), 0, "there is nothing to compare with");
+        assert_eq!(meter.processor(Some((7, 1_000)), start), 0, "first sample");
         assert_eq!(meter.processor(Some((7, 1_050)), start + SECOND), 250);
         assert_eq!(meter.processor(Some((8, 2_000)), start + 2 * SECOND), 0, "another process");
         assert_eq!(meter.processor(Some((8, 2_200)), start + 3 * SECOND), 1_000);
@@ -94,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_counts_where_it_is_higher_and_can_be_read() {
+    fn readable_figure_above_processor_time_counts() {
         for (bytes, read) in [
             (&b"420\n"[..], Some(420)),
             (b"  7 ", Some(7)),
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_processor_time_can_be_read() {
+    fn own_processor_time_is_readable() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         assert!(ticks(&stat).is_some());

@@ -1,21 +1,20 @@
-//! What gateways are told unasked, and to whom: those who probed with a good signature lately.
+//! Unsolicited notices to the gateways that sent a validly signed probe lately.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::{Answer, Load, SUBSCRIBED_FOR_US, Secret};
 
-/// Who probed within this is told.
+/// A gateway receives notices for this long after its last probe.
 const SUBSCRIBED_FOR: Duration = Duration::from_micros(SUBSCRIBED_FOR_US);
 
-/// Gateways that are told at most; who probed longest ago gives way.
+/// Above this, the gateway with the oldest probe is dropped.
 const GATEWAYS_MAX: usize = 256;
 
-/// A notice that was not noted is sent again after this: three times within 20 ms.
-const AGAIN: Duration = Duration::from_millis(8);
+/// Retransmission interval of a notice: with [`TIMES`], three copies within 20 ms.
+const RETRANSMIT_AFTER: Duration = Duration::from_millis(8);
 const TIMES: u32 = 3;
 
-/// Gateways, and what they were told.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     gateways: Vec<Gateway>,
@@ -25,23 +24,23 @@ pub(crate) struct Notices {
 #[derive(Debug)]
 struct Gateway {
     address: SocketAddr,
-    /// Of its last probe.
+    /// Nonce of its last probe.
     nonce: u64,
     probed: Instant,
-    /// What it did not note yet.
-    untold: Option<Untold>,
+    /// The last notice, until it is acknowledged.
+    unacked: Option<Unacked>,
 }
 
 #[derive(Debug)]
-struct Untold {
+struct Unacked {
     number: u64,
     message: Vec<u8>,
     sent: u32,
-    again: Instant,
+    resend_at: Instant,
 }
 
 impl Notices {
-    /// A probe was believed: this gateway is told of what changes.
+    /// Subscribes a gateway whose probe was validly signed.
     pub(crate) fn handle_probe(&mut self, address: SocketAddr, nonce: u64, now: Instant) {
         if let Some(gateway) = self.gateways.iter_mut().find(|known| known.address == address) {
             (gateway.nonce, gateway.probed) = (nonce, now);
@@ -52,11 +51,11 @@ impl Notices {
         {
             self.gateways.swap_remove(oldest);
         }
-        self.gateways.push(Gateway { address, nonce, probed: now, untold: None });
+        self.gateways.push(Gateway { address, nonce, probed: now, unacked: None });
     }
 
-    /// Tells all of them how the node fares now. How many there are.
-    pub(crate) fn tell(
+    /// Sends a notice to all gateways. Returns how many there are.
+    pub(crate) fn send(
         &mut self,
         load: Load,
         secret: &Secret,
@@ -70,20 +69,21 @@ impl Notices {
             let mut message = Vec::new();
             Answer::Notice { number, load }.write(secret, gateway.nonce, unix_us, &mut message);
             send(gateway.address, &message);
-            gateway.untold = Some(Untold { number, message, sent: 1, again: now + AGAIN });
+            gateway.unacked =
+                Some(Unacked { number, message, sent: 1, resend_at: now + RETRANSMIT_AFTER });
         }
         self.gateways.len() as u64
     }
 
-    /// A gateway says that it heard. Whether something was waiting for that.
-    pub(crate) fn handle_noted(&mut self, address: SocketAddr, number: u64) -> bool {
+    /// Returns whether a notice waited for this acknowledgement.
+    pub(crate) fn handle_ack(&mut self, address: SocketAddr, number: u64) -> bool {
         let gateway = self.gateways.iter_mut().find(|known| known.address == address);
         gateway
-            .and_then(|gateway| gateway.untold.take_if(|untold| untold.number == number))
+            .and_then(|gateway| gateway.unacked.take_if(|unacked| unacked.number == number))
             .is_some()
     }
 
-    /// Says again what was not noted. How many were sent.
+    /// Retransmits notices. Returns how many were sent.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
@@ -91,24 +91,24 @@ impl Notices {
     ) -> u64 {
         let mut count = 0;
         for gateway in &mut self.gateways {
-            let Some(untold) = gateway.untold.as_mut().filter(|untold| untold.again <= now) else {
+            let Some(unacked) = gateway.unacked.as_mut().filter(|unacked| unacked.resend_at <= now)
+            else {
                 continue;
             };
-            if untold.sent == TIMES {
-                gateway.untold = None;
+            if unacked.sent == TIMES {
+                gateway.unacked = None;
                 continue;
             }
-            send(gateway.address, &untold.message);
-            untold.sent += 1;
-            untold.again = now + AGAIN;
+            send(gateway.address, &unacked.message);
+            unacked.sent += 1;
+            unacked.resend_at = now + RETRANSMIT_AFTER;
             count += 1;
         }
         count
     }
 
-    /// When something is to be said again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.gateways.iter().filter_map(|gateway| Some(gateway.untold.as_ref()?.again)).min()
+        self.gateways.iter().filter_map(|gateway| Some(gateway.unacked.as_ref()?.resend_at)).min()
     }
 }
 
@@ -128,31 +128,30 @@ mod tests {
         ([192, 0, 2, 1], port).into()
     }
 
-    /// To which ports it is told.
-    fn told(notices: &mut Notices, now: Instant) -> Vec<u16> {
-        let mut told = Vec::new();
-        notices.tell(LOAD, &secret(), (now, 9_000_000), |to, _| told.push(to.port()));
+    fn notified(notices: &mut Notices, now: Instant) -> Vec<u16> {
+        let mut ports = Vec::new();
+        notices.send(LOAD, &secret(), (now, 9_000_000), |to, _| ports.push(to.port()));
         told
     }
 
     #[test]
-    fn only_who_probed_lately_is_told() {
+    fn only_recent_probers_are_notified() {
         let (mut notices, now) = (Notices::default(), Instant::now());
-        assert!(told(&mut notices, now).is_empty(), "nobody asked");
+        assert!(notified(&mut notices, now).is_empty(), "no gateway probed");
         notices.handle_probe(gateway(1), 7, now);
         notices.handle_probe(gateway(2), 8, now + SUBSCRIBED_FOR / 2);
-        assert_eq!(told(&mut notices, now + SUBSCRIBED_FOR / 2), [1, 2]);
-        assert_eq!(told(&mut notices, now + SUBSCRIBED_FOR), [2]);
+        assert_eq!(notified(&mut notices, now + SUBSCRIBED_FOR / 2), [1, 2]);
+        assert_eq!(notified(&mut notices, now + SUBSCRIBED_FOR), [2]);
     }
 
     #[test]
-    fn a_notice_echoes_the_last_probe_and_is_no_longer() {
+    fn notice_echoes_last_probe_and_is_no_longer() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         notices.handle_probe(gateway(1), 7, now);
         notices.handle_probe(gateway(1), 8, now);
         let mut probe = Vec::new();
         Question::Probe.write(&secret(), 8, 9_000_000, &mut probe);
-        notices.tell(LOAD, &secret(), (now, 9_000_000), |_, message| {
+        notices.send(LOAD, &secret(), (now, 9_000_000), |_, message| {
             let read = Answer::read(message, &secret(), 9_000_000).unwrap();
             assert_eq!((read.nonce, read.message), (8, Answer::Notice { number: 1, load: LOAD }));
             assert!(message.len() <= probe.len());
@@ -160,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_sent_three_times_within_twenty_milliseconds_and_the_same_each_time() {
+    fn notice_is_sent_three_times_within_20_ms() {
         let (mut notices, start) = (Notices::default(), Instant::now());
         notices.handle_probe(gateway(1), 7, start);
         let mut sent = Vec::new();
-        notices.tell(LOAD, &secret(), (start, 9_000_000), |_, message| {
+        notices.send(LOAD, &secret(), (start, 9_000_000), |_, message| {
             sent.push((Duration::ZERO, message.to_vec()));
         });
         while let Some(at) = notices.poll_timeout() {
@@ -178,27 +177,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gateway_noted_is_not_said_again() {
+    fn acknowledged_notice_is_not_sent_again() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         notices.handle_probe(gateway(1), 7, now);
         notices.handle_probe(gateway(2), 7, now);
-        told(&mut notices, now);
-        assert!(!notices.handle_noted(gateway(1), 2), "another notice");
-        assert!(notices.handle_noted(gateway(1), 1));
-        assert!(!notices.handle_noted(gateway(1), 1), "a copy");
-        let mut again = Vec::new();
-        notices.handle_timeout(now + AGAIN, |to, _| again.push(to.port()));
-        assert_eq!(again, [2]);
+        notified(&mut notices, now);
+        assert!(!notices.handle_ack(gateway(1), 2), "another notice");
+        assert!(notices.handle_ack(gateway(1), 1));
+        assert!(!notices.handle_ack(gateway(1), 1), "a copy");
+        let mut resend_at = Vec::new();
+        notices.handle_timeout(now + RETRANSMIT_AFTER, |to, _| resend_at.push(to.port()));
+        assert_eq!(resend_at, [2]);
     }
 
     #[test]
-    fn of_too_many_gateways_who_probed_longest_ago_gives_way() {
+    fn gateway_with_oldest_probe_is_dropped() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         for port in 0..=GATEWAYS_MAX as u16 {
             notices.handle_probe(gateway(port), 7, now + Duration::from_micros(port.into()));
         }
-        let told = told(&mut notices, now + AGAIN);
-        assert_eq!(told.len(), GATEWAYS_MAX);
-        assert!(!told.contains(&0) && told.contains(&(GATEWAYS_MAX as u16)));
+        let ports = notified(&mut notices, now + RETRANSMIT_AFTER);
+        assert_eq!(ports.len(), GATEWAYS_MAX);
+        assert!(!ports.contains(&0) && ports.contains(&(GATEWAYS_MAX as u16)));
     }
 }

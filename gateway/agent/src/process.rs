@@ -1,5 +1,5 @@
-//! The server's process: found by what the configuration says of it, and held by a pidfd, which names this process and
-//! no other, even when its number is given to another one.
+//! The server's process, found as configured and held by a pidfd, which stays with this process
+//! even if its PID is reused.
 
 use std::fs;
 use std::io;
@@ -12,88 +12,80 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use pidfd_util::{PidFd, PidFdExt};
 
-/// How often a process that is not there is looked for.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How the process is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// Its number is in this file, as a daemon writes it; where the program is named, it has to be one of that.
-    PidFile {
-        /// The file.
-        path: PathBuf,
-        /// The program.
-        exe: Option<PathBuf>,
-    },
-    /// It is the only one of this program; what it forked itself, of the same program, does not count.
+pub enum ProcessSource {
+    /// The PID file of a daemon; with `exe`, the process has to run that program.
+    PidFile { path: PathBuf, exe: Option<PathBuf> },
+    /// The only process of this program; its own forks of the same program do not count.
     Exe(PathBuf),
     /// The agent starts it.
     Command {
         /// Program and arguments.
         command: Vec<String>,
-        /// After how long it is started again when it ended; none: when somebody asks for it.
+        /// Restart delay after it exits; none: it starts on request only.
         restart_after: Option<Duration>,
     },
 }
 
-/// The process, if there is one.
 pub(crate) struct Process {
-    found: Found,
+    source: ProcessSource,
     held: Option<Held>,
-    /// When to start it, where it is ours to start.
+    /// When to start it, if the agent starts it.
     start: Option<Instant>,
 }
 
 struct Held {
     pid: i32,
     fd: PidFd,
-    /// Where it is ours.
+    /// Set if the agent started it.
     child: Option<Child>,
 }
 
 impl Process {
-    /// Looks for it for the first time. `cold`: one of ours waits until somebody asks for it.
-    pub(crate) fn new(found: Found, cold: bool, now: Instant) -> Process {
-        let start = (matches!(found, Found::Command { .. }) && !cold).then_some(now);
-        Process { found, held: None, start }
+    /// `cold`: a process of the agent's own waits until a gateway asks for it.
+    pub(crate) fn new(source: ProcessSource, cold: bool, now: Instant) -> Process {
+        let start = (matches!(source, ProcessSource::Command { .. }) && !cold).then_some(now);
+        Process { source, held: None, start }
     }
 
     pub(crate) fn pid(&self) -> Option<i32> {
         self.held.as_ref().map(|held| held.pid)
     }
 
-    /// Readable once it ended.
+    /// Readable once the process has exited.
     pub(crate) fn fd(&self) -> Option<&PidFd> {
         self.held.as_ref().map(|held| &held.fd)
     }
 
-    /// It is to be started at once, where it is ours to start. Whether it is.
+    /// Starts the process at once. Returns whether the agent is the one that starts it.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
-        let ours = matches!(self.found, Found::Command { .. });
+        let ours = matches!(self.source, ProcessSource::Command { .. });
         if ours && self.held.is_none() {
             self.start = Some(now);
         }
         ours
     }
 
-    /// Looks for it, or starts it, where there is none. Whether there is one now.
+    /// Finds or starts the process if there is none. Returns whether there is one now.
     ///
     /// # Errors
-    /// Why it could not be started.
+    /// If it cannot be started.
     pub(crate) fn look(&mut self, now: Instant) -> io::Result<bool> {
         if self.held.is_some() {
             return Ok(true);
         }
-        self.held = match &self.found {
-            Found::PidFile { path, exe } => {
+        self.held = match &self.source {
+            ProcessSource::PidFile { path, exe } => {
                 let named = || {
                     let pid = number(&fs::read_to_string(path).ok()?)?;
                     exe.as_ref().is_none_or(|exe| is_of(pid, exe)).then_some(pid)
                 };
                 hold(named)
             }
-            Found::Exe(exe) => hold(|| only_one_of(exe)),
-            Found::Command { command, restart_after } => {
+            ProcessSource::Exe(exe) => hold(|| only_one_of(exe)),
+            ProcessSource::Command { command, restart_after } => {
                 if self.start.is_none_or(|start| now < start) {
                     return Ok(false);
                 }
@@ -104,38 +96,38 @@ impl Process {
         Ok(self.held.is_some())
     }
 
-    /// Its pidfd became readable: it is let go of. Which one it was.
+    /// Releases the process after its pidfd became readable. Returns its PID.
     pub(crate) fn ended(&mut self, now: Instant) -> Option<i32> {
         let held = self.held.take()?;
         if let Some(mut child) = held.child {
-            // It ended: this does not wait.
+            // It has exited, so this does not block.
             let _ = child.wait();
         }
-        if let Found::Command { restart_after, .. } = &self.found {
+        if let ProcessSource::Command { restart_after, .. } = &self.source {
             self.start = restart_after.map(|after| now + after);
         }
         Some(held.pid)
     }
 
-    /// Sends exactly this process a signal. Whether there was one to send it to.
+    /// Signals exactly this process. Returns whether one runs.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.held.as_ref().is_some_and(|held| held.fd.send_signal(signal as i32).is_ok())
     }
 
-    /// Whether the agent started it.
     pub(crate) fn is_ours(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.child.is_some())
     }
 }
 
-/// Holds on to the process that `find` finds, if it is still the one once it is held, and runs.
+/// Holds the process that `find` returns, if `find` still returns it once it is held: its PID may
+/// have been reused before.
 fn hold(find: impl Fn() -> Option<i32>) -> Option<Held> {
     let pid = find()?;
     let fd = PidFd::from_pid(pid).ok()?;
     (find() == Some(pid) && !has_ended(&fd)).then_some(Held { pid, fd, child: None })
 }
 
-/// A process that ended and is not reaped yet has a number, too.
+/// A zombie still has a PID.
 fn has_ended(fd: &PidFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
@@ -148,7 +140,7 @@ fn spawn(command: &[String]) -> io::Result<Held> {
     match PidFd::from_pid(pid) {
         Ok(fd) => Ok(Held { pid, fd, child: Some(child) }),
         Err(error) => {
-            // Nobody would know when it ends.
+            // Without a pidfd its exit would go unnoticed.
             let _ = child.kill();
             let _ = child.wait();
             Err(error)
@@ -156,7 +148,7 @@ fn spawn(command: &[String]) -> io::Result<Held> {
     }
 }
 
-/// A process's number: nobody's is 1 or less but init's and groups'.
+/// Parses a PID; values up to 1 are init and process groups.
 fn number(text: &str) -> Option<i32> {
     text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
@@ -170,7 +162,7 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The one process of this program whose parent is of another; none where there are several.
+/// The one process of this program whose parent runs another program; none if there are several.
 fn only_one_of(exe: &Path) -> Option<i32> {
     let numbers = fs::read_dir("/proc").ok()?.flatten();
     let numbers = numbers.filter_map(|entry| number(entry.file_name().to_str()?));
@@ -186,10 +178,9 @@ mod tests {
 
     use super::*;
 
-    /// Something that waits; as a program of its own name where one is given.
     fn sleeper(exe: Option<&Path>) -> Child {
         let exe = exe.unwrap_or(Path::new("/bin/sleep"));
-        // A copy is busy for a moment where another test forks while it is written.
+        // Executing the copy fails while another test's fork still holds it open for writing.
         loop {
             match Command::new(exe).arg("600").stdin(Stdio::null()).spawn() {
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
@@ -200,15 +191,15 @@ mod tests {
 
     fn wait_until_ended(process: &Process) {
         let mut fds = [PollFd::new(process.fd().unwrap().as_fd(), PollFlags::POLLIN)];
-        assert_eq!(poll(&mut fds, 10_000_u16), Ok(1), "it ended, and nobody was told");
+        assert_eq!(poll(&mut fds, 10_000_u16), Ok(1), "the pidfd is not readable");
     }
 
     #[test]
-    fn a_process_is_found_by_its_file_and_its_end_is_seen() {
+    fn process_is_found_by_pid_file_and_its_exit_seen() {
         let (now, folder) = (Instant::now(), tempdir().unwrap());
         let path = folder.path().join("pid");
         let mut process =
-            Process::new(Found::PidFile { path: path.clone(), exe: None }, false, now);
+            Process::new(ProcessSource::PidFile { path: path.clone(), exe: None }, false, now);
         assert!(!process.look(now).unwrap(), "there is no file");
         let mut child = sleeper(None);
         fs::write(&path, format!("{}\n", child.id())).unwrap();
@@ -218,7 +209,7 @@ mod tests {
         child.kill().unwrap();
         wait_until_ended(&process);
         assert_eq!(process.ended(now), Some(child.id() as i32));
-        assert!(!process.look(now).unwrap(), "its number is still there, as nobody reaped it");
+        assert!(!process.look(now).unwrap(), "not reaped yet");
         child.wait().unwrap();
         assert!(!process.look(now).unwrap());
         for nonsense in ["", "x", "-1", "0", "1", "99999999999999"] {
@@ -228,30 +219,31 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_another_program_has_by_now_is_not_believed() {
+    fn reused_pid_of_another_program_is_rejected() {
         let (now, folder) = (Instant::now(), tempdir().unwrap());
         let path = folder.path().join("pid");
         let mut child = sleeper(None);
         fs::write(&path, child.id().to_string()).unwrap();
         let exe = Some(PathBuf::from("/usr/bin/another-server"));
-        let mut process = Process::new(Found::PidFile { path: path.clone(), exe }, false, now);
+        let mut process =
+            Process::new(ProcessSource::PidFile { path: path.clone(), exe }, false, now);
         assert!(!process.look(now).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     #[test]
-    fn a_process_is_found_by_its_program_while_it_is_the_only_one() {
+    fn process_is_found_by_exe_if_it_is_the_only_one() {
         let (now, folder) = (Instant::now(), tempdir().unwrap());
         let exe = folder.path().join("program");
         fs::copy("/bin/sleep", &exe).unwrap();
-        let mut process = Process::new(Found::Exe(exe.clone()), false, now);
+        let mut process = Process::new(ProcessSource::Exe(exe.clone()), false, now);
         assert!(!process.look(now).unwrap());
         let mut first = sleeper(Some(&exe));
         assert!(process.look(now).unwrap());
         assert_eq!(process.pid(), Some(first.id() as i32));
         let mut second = sleeper(Some(&exe));
-        let mut other = Process::new(Found::Exe(exe.clone()), false, now);
+        let mut other = Process::new(ProcessSource::Exe(exe.clone()), false, now);
         assert!(!other.look(now).unwrap(), "there are two");
         for child in [&mut first, &mut second] {
             child.kill().unwrap();
@@ -260,11 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_started_stopped_woken_killed_and_started_again() {
+    fn command_is_started_signalled_and_restarted() {
         let start = Instant::now();
         let command = ["/bin/sleep", "600"].map(String::from).to_vec();
         let restart_after = Some(Duration::from_secs(1));
-        let mut process = Process::new(Found::Command { command, restart_after }, false, start);
+        let mut process =
+            Process::new(ProcessSource::Command { command, restart_after }, false, start);
         assert!(process.look(start).unwrap() && process.is_ours());
         let pid = process.pid().unwrap();
         let state = |pid: i32| {
@@ -283,7 +276,7 @@ mod tests {
         assert!(process.signal(Signal::SIGKILL));
         wait_until_ended(&process);
         assert_eq!(process.ended(start), Some(pid));
-        assert!(!process.signal(Signal::SIGKILL), "there is nobody");
+        assert!(!process.signal(Signal::SIGKILL), "no process");
         assert!(!process.look(start).unwrap(), "not yet");
         assert!(process.look(start + Duration::from_secs(1)).unwrap());
         process.signal(Signal::SIGKILL);
@@ -292,10 +285,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_command_waits_until_it_is_asked_for() {
+    fn cold_command_waits_for_start() {
         let now = Instant::now();
         let command = ["/bin/sleep", "600"].map(String::from).to_vec();
-        let found = Found::Command { command, restart_after: None };
+        let found = ProcessSource::Command { command, restart_after: None };
         let mut process = Process::new(found, true, now);
         assert!(!process.look(now).unwrap());
         assert!(process.start(now));
@@ -303,14 +296,14 @@ mod tests {
         process.signal(Signal::SIGKILL);
         wait_until_ended(&process);
         process.ended(now);
-        assert!(!process.look(now + Duration::from_secs(9)).unwrap(), "nobody asked");
+        assert!(!process.look(now + Duration::from_secs(9)).unwrap(), "not asked for");
     }
 
     #[test]
-    fn a_command_that_does_not_exist_is_an_error() {
+    fn missing_command_is_an_error() {
         let now = Instant::now();
         let command = vec!["/nowhere/server".to_owned()];
-        let found = Found::Command { command, restart_after: None };
+        let found = ProcessSource::Command { command, restart_after: None };
         assert!(Process::new(found, false, now).look(now).is_err());
     }
 }

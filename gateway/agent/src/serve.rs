@@ -1,6 +1,6 @@
-//! The loop: one thread that waits for gateways, the server, its process and time.
+//! The event loop: one thread waits for gateways, the server, its process and timers.
 
-mod io;
+mod effects;
 mod signals;
 
 use std::io::{self, Write};
@@ -11,22 +11,21 @@ use evenkeel_media::trunk::message::SKEW_MAX_US;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::agent::{Agent, Now, Rules};
+use crate::agent::{Agent, Now, Settings};
 use crate::check::Check;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::LOOK_EVERY;
-use io::{About, Body};
-use signals::{Signals, Word};
+use effects::{Context, SystemIo};
+use signals::{Action, Signals};
 
-/// The largest datagram there is.
 const DATAGRAM: usize = 65_535;
-/// Datagrams read from a socket before the others have their turn.
+/// Datagrams read from one socket before the others have their turn.
 const BATCH: usize = 64;
-/// Sockets that are told of at once.
+/// Events per epoll wait.
 const EVENTS: usize = 256;
-/// After the last word to gateways there is time to say it again.
+/// Time to retransmit the last notice before the agent exits.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 const TRUNK: u64 = 0;
@@ -34,61 +33,54 @@ const PROCESS: u64 = 1;
 const CHECK: u64 = 2;
 const COMMANDS: u64 = 3;
 const SIGNALS: u64 = 4;
-/// Sockets towards the server come from here on.
+/// First epoll token of the sockets towards the server.
 const LEGS: u64 = 16;
 
-/// How the process speaks on standard output.
+/// Format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Words {
+pub enum OutputFormat {
     /// Sentences.
     Plain,
-    /// JSON: a line that says where it listens, and at the end a line of counters.
+    /// JSON: one line with the address, and at the end one line of counters.
     Json,
 }
 
-/// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    /// The address cannot be listened at.
-    #[error("cannot listen at {address}: {error}")]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The system has no more room for sockets, signals, threads or output.
-    #[error("the agent ended: {0}")]
+pub enum Error {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    /// The system refused a socket, signal, thread or output.
+    #[error("agent stopped: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then says what it counted. SIGUSR1 drains the node, SIGUSR2 takes that back.
+/// Serves until SIGTERM or SIGINT, then prints its counters. SIGUSR1 drains the node, SIGUSR2 ends draining.
 ///
 /// # Errors
-/// Any [`Failed`].
-pub fn run(config: Config, words: Words) -> Result<(), Failed> {
+/// Any [`Error`].
+pub fn run(config: Config, format: OutputFormat) -> Result<(), Error> {
     let (address, mut serve) = Serve::new(config)?;
     let mut out = io::stdout();
-    match words {
-        Words::Plain => writeln!(out, "the agent listens at {address}")?,
-        Words::Json => writeln!(out, "{}", serde_json::json!({"listening": address}))?,
+    match format {
+        OutputFormat::Plain => writeln!(out, "agent listening on {address}")?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::json!({"listening": address}))?,
     }
     out.flush()?;
     let counters = serve.run()?;
-    match words {
-        Words::Plain => writeln!(
+    match format {
+        OutputFormat::Plain => writeln!(
             out,
-            "the agent handed {} packets to the server and {} to gateways",
+            "agent forwarded {} packets to the server and {} to gateways",
             counters.packets_to_server, counters.packets_to_gateway
         )?,
-        Words::Json => {
+        OutputFormat::Json => {
             writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
         }
     }
     Ok(())
 }
 
-/// A socket that knows no other peer, and does not block.
+/// A non-blocking socket connected to `address`.
 pub(crate) fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(any(address.is_ipv4()))?;
     socket.connect(address)?;
@@ -100,45 +92,45 @@ fn any(v4: bool) -> SocketAddr {
     if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
-/// One line for people, on standard error.
-fn tell(line: &str) {
-    // Who closed it does not want to know.
+/// Logs a line to standard error.
+fn log(line: &str) {
+    // A closed standard error is no reason to stop.
     let _ = writeln!(io::stderr(), "evenkeel agent: {line}");
 }
 
 struct Serve {
     agent: Agent,
-    body: Body,
+    io: SystemIo,
     check: Option<Check>,
     signals: Signals,
     meter: Meter,
     drain_within: Duration,
     look: Instant,
     measure: Instant,
-    /// Ends once the sessions left, at the latest then.
+    /// Earliest and latest end: the agent exits once its sessions have left.
     ending: Option<(Instant, Instant)>,
-    told_us: u64,
+    last_us: u64,
     buffer: Vec<u8>,
 }
 
 impl Serve {
-    fn new(config: Config) -> Result<(SocketAddr, Serve), Failed> {
+    fn new(config: Config) -> Result<(SocketAddr, Serve), Error> {
         let address = config.listen;
         let bound = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind(address)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
-        let trunk = bound().map_err(|error| Failed::Listen { address, error })?;
+        let trunk = bound().map_err(|error| Error::Listen { address, error })?;
         let address = trunk.local_addr()?;
         let now = Instant::now();
-        let rules = Rules {
+        let settings = Settings {
             secret: config.secret.clone(),
             drills: config.drills,
             drills_last: config.drills_last,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
-            watches: config.process.is_some(),
-            checks: config.check.is_some(),
+            has_process: config.process.is_some(),
+            has_check: config.check.is_some(),
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
         let watch = |fd: &dyn AsFdDyn, token| fd.add_to(&epoll, token);
@@ -153,10 +145,10 @@ impl Serve {
         watch(signals.reader(), SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
         let drain_within = config.drain_within;
-        let body = Body::new(trunk, epoll, config, now)?;
+        let io = SystemIo::new(trunk, epoll, config, now)?;
         let serve = Serve {
-            agent: Agent::new(rules, now),
-            body,
+            agent: Agent::new(settings, now),
+            io,
             check,
             signals,
             meter,
@@ -164,7 +156,7 @@ impl Serve {
             look: now,
             measure: now,
             ending: None,
-            told_us: 0,
+            last_us: 0,
             buffer: vec![0; DATAGRAM],
         };
         Ok((address, serve))
@@ -176,16 +168,16 @@ impl Serve {
             let now = self.now();
             self.handle_timeouts(now);
             if self.is_over(now.instant) {
-                self.agent.mend(&mut self.body);
-                self.body.stop_ours();
+                self.agent.end_faults(&mut self.io);
+                self.io.stop_ours();
                 return Ok(self.agent.counters);
             }
-            let count = match self.body.epoll.wait(&mut events, self.wait(now.instant)) {
+            let count = match self.io.epoll.wait(&mut events, self.wait(now.instant)) {
                 Err(Errno::EINTR) => 0,
                 waited => waited?,
             };
             let tokens = || events[..count].iter().map(EpollEvent::data);
-            // A death goes before packets.
+            // A death is handled before packets.
             if tokens().any(|token| token == PROCESS) {
                 self.process_ended();
             }
@@ -199,29 +191,29 @@ impl Serve {
                     leg => self.read_leg(leg - LEGS),
                 }
             }
-            self.agent.flush(&mut self.body);
+            self.agent.flush(&mut self.io);
         }
     }
 
-    /// Both clocks. The wall clock is not followed backwards, but where it was set anew: gateways would not believe what
-    /// was signed before what they heard last.
+    /// The wall clock never goes back, unless it was set by more than the allowed skew: gateways
+    /// ignore messages signed before the last one.
     fn now(&mut self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_us = unix.as_micros() as u64;
-        let set_anew = self.told_us.saturating_sub(unix_us) > SKEW_MAX_US;
-        self.told_us = if set_anew { unix_us } else { unix_us.max(self.told_us) };
-        Now { instant: Instant::now(), unix_us: self.told_us }
+        let set_anew = self.last_us.saturating_sub(unix_us) > SKEW_MAX_US;
+        self.last_us = if set_anew { unix_us } else { unix_us.max(self.last_us) };
+        Now { instant: Instant::now(), unix_us: self.last_us }
     }
 
     fn wait(&self, now: Instant) -> EpollTimeout {
         let mut next = self.agent.poll_timeout().min(self.measure);
-        if self.body.lacks_process() {
+        if self.io.lacks_process() {
             next = next.min(self.look);
         }
         if let Some(check) = &self.check {
             next = next.min(check.poll_timeout());
         }
-        // Rounded up, so that what is waited for is due then.
+        // Rounded up, so that the timer is due when the wait ends.
         let ms = next.saturating_duration_since(now).as_micros().div_ceil(1_000);
         EpollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }
@@ -229,39 +221,39 @@ impl Serve {
     fn handle_timeouts(&mut self, now: Now) {
         if let Some(check) = &mut self.check {
             check.handle_timeout(now.instant);
-            self.agent.handle_port(check.port(), now, &mut self.body);
+            self.agent.handle_port(check.port(), now, &mut self.io);
         }
-        if self.body.take_hurry() || (self.body.lacks_process() && now.instant >= self.look) {
+        if self.io.take_look_now() || (self.io.lacks_process() && now.instant >= self.look) {
             self.look = now.instant + LOOK_EVERY;
-            if self.body.look(now.instant) {
-                self.agent.handle_process(true, now, &mut self.body);
+            if self.io.look(now.instant) {
+                self.agent.handle_process(true, now, &mut self.io);
             }
         }
         if now.instant >= self.measure {
             self.measure = now.instant + MEASURE_EVERY;
-            self.agent.handle_measured(self.meter.measure(self.body.pid(), now.instant));
+            self.agent.handle_measured(self.meter.measure(self.io.pid(), now.instant));
         }
-        self.agent.handle_timeout(now, &mut self.body);
+        self.agent.handle_timeout(now, &mut self.io);
     }
 
     fn process_ended(&mut self) {
         let now = self.now();
-        if let Some(pid) = self.body.process_ended(now.instant) {
-            self.agent.handle_process(false, now, &mut self.body);
-            tell(&format!("process {pid} is gone"));
+        if let Some(pid) = self.io.process_ended(now.instant) {
+            self.agent.handle_process(false, now, &mut self.io);
+            log(&format!("process exited: pid={pid}"));
         }
     }
 
     fn read_trunk(&mut self) {
         let now = self.now();
         for _ in 0..BATCH {
-            match self.body.trunk.recv_from(&mut self.buffer) {
+            match self.io.trunk.recv_from(&mut self.buffer) {
                 Ok((length, source)) => {
                     let datagram = &self.buffer[..length];
-                    self.agent.handle_datagram(datagram, source, now, &mut self.body);
+                    self.agent.handle_datagram(datagram, source, now, &mut self.io);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // What was sent to somebody who has gone comes back as a refusal, which is not ours to mind.
+                // An ICMP error of an earlier datagram; its gateway is gone.
                 Err(_) => {}
             }
         }
@@ -269,10 +261,10 @@ impl Serve {
 
     fn read_leg(&mut self, leg: u64) {
         for _ in 0..BATCH {
-            match self.body.receive(leg, &mut self.buffer) {
-                Some((place, length)) => {
+            match self.io.receive(leg, &mut self.buffer) {
+                Some((slot, length)) => {
                     let packet = &self.buffer[..length];
-                    self.agent.handle_from_server(place, packet, &mut self.body);
+                    self.agent.handle_from_server(slot, packet, &mut self.io);
                 }
                 None => return,
             }
@@ -283,40 +275,40 @@ impl Serve {
         let now = self.now();
         if let Some(check) = &mut self.check {
             check.read();
-            self.agent.handle_port(check.port(), now, &mut self.body);
+            self.agent.handle_port(check.port(), now, &mut self.io);
         }
     }
 
     fn read_commands(&mut self) {
         let now = self.now();
-        for (about, outcome) in self.body.done() {
+        for (context, outcome) in self.io.done() {
             if let Err(reason) = &outcome {
-                tell(reason);
+                log(reason);
             }
-            if let About::Opened { place, leg } = about
-                && let Some(is_open) = self.body.opened(place, leg, outcome)
+            if let Context::Opened { slot, leg } = context
+                && let Some(is_open) = self.io.opened(slot, leg, outcome)
             {
-                self.agent.handle_opened(place, is_open, now, &mut self.body);
+                self.agent.handle_opened(slot, is_open, now, &mut self.io);
             }
         }
     }
 
     fn read_signals(&mut self) {
         let now = self.now();
-        for word in self.signals.read() {
-            match (word, self.ending) {
-                (Word::End, None) => {
-                    // Where nothing ends with the agent, the node need not drain.
-                    if self.body.is_needed() {
-                        tell("draining, and ending then");
-                        self.agent.handle_drain(true, now, &mut self.body);
+        for action in self.signals.read() {
+            match (action, self.ending) {
+                (Action::Exit, None) => {
+                    // Without trunk legs or a process of its own, nothing ends with the agent.
+                    if self.io.is_needed() {
+                        log("draining; exits once sessions have left");
+                        self.agent.handle_drain(true, now, &mut self.io);
                     }
                     self.ending = Some((now.instant + LAST_WORDS, now.instant + self.drain_within));
                 }
-                (Word::End, Some(_)) => self.ending = Some((now.instant, now.instant)),
-                (Word::Drain, _) => self.agent.handle_drain(true, now, &mut self.body),
-                (Word::Serve, None) => self.agent.handle_drain(false, now, &mut self.body),
-                (Word::Serve, Some(_)) => {}
+                (Action::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
+                (Action::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),
+                (Action::Serve, None) => self.agent.handle_drain(false, now, &mut self.io),
+                (Action::Serve, Some(_)) => {}
             }
         }
     }
@@ -327,7 +319,6 @@ impl Serve {
     }
 }
 
-/// What an epoll watches for reading.
 trait AsFdDyn {
     fn add_to(&self, epoll: &Epoll, token: u64) -> io::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Sessions whose trunk legs end here: leases that gateways renew.
+//! Sessions with a trunk leg here: leases that gateways renew.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use evenkeel_media::trunk::Tag;
 
-/// A session's place, for its life.
-pub(crate) type Place = u32;
+/// Index of a session, constant for its life.
+pub(crate) type Slot = u32;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) tag: Tag,
     pub(crate) room: u64,
-    /// Where its packets go: where the last message or bundle about it came from.
+    /// Source of the last message or bundle of the session.
     pub(crate) reply_to: SocketAddr,
     pub(crate) expires: Instant,
-    /// Until the server took it: the nonce of the last question to open it.
+    /// Nonce of the last open question, until the server has accepted the session.
     pub(crate) awaited: Option<u64>,
 }
 
-/// All of them, by place and by tag.
+/// All sessions, by slot and by tag.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    places: Vec<Option<Session>>,
-    free: Vec<Place>,
-    by_tag: HashMap<Tag, Place>,
+    slots: Vec<Option<Session>>,
+    free: Vec<Slot>,
+    by_tag: HashMap<Tag, Slot>,
 }
 
 impl Sessions {
@@ -33,34 +33,34 @@ impl Sessions {
         self.by_tag.len()
     }
 
-    pub(crate) fn begin(&mut self, session: Session) -> Place {
+    pub(crate) fn begin(&mut self, session: Session) -> Slot {
         let tag = session.tag;
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() as Place - 1
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as Slot - 1
         });
-        self.places[place as usize] = Some(session);
-        self.by_tag.insert(tag, place);
-        place
+        self.slots[slot as usize] = Some(session);
+        self.by_tag.insert(tag, slot);
+        slot
     }
 
-    pub(crate) fn end(&mut self, place: Place) -> Option<Session> {
-        let session = self.places.get_mut(place as usize)?.take()?;
+    pub(crate) fn end(&mut self, slot: Slot) -> Option<Session> {
+        let session = self.slots.get_mut(slot as usize)?.take()?;
         self.by_tag.remove(&session.tag);
-        self.free.push(place);
+        self.free.push(slot);
         Some(session)
     }
 
-    pub(crate) fn place(&self, tag: Tag) -> Option<Place> {
+    pub(crate) fn slot(&self, tag: Tag) -> Option<Slot> {
         self.by_tag.get(&tag).copied()
     }
 
-    pub(crate) fn at(&mut self, place: Place) -> Option<&mut Session> {
-        self.places.get_mut(place as usize)?.as_mut()
+    pub(crate) fn at(&mut self, slot: Slot) -> Option<&mut Session> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Place, &Session)> {
-        (0..).zip(&self.places).filter_map(|(place, session)| Some((place, session.as_ref()?)))
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Slot, &Session)> {
+        (0..).zip(&self.slots).filter_map(|(slot, session)| Some((slot, session.as_ref()?)))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_free_is_taken_again_and_the_tag_before_is_forgotten() {
+    fn freed_slot_is_reused_and_its_tag_forgotten() {
         let mut sessions = Sessions::default();
         let session = |tag| Session {
             tag: Tag(tag),
@@ -78,12 +78,12 @@ mod tests {
             expires: Instant::now(),
             awaited: None,
         };
-        let places = [1, 2].map(|tag| sessions.begin(session(tag)));
-        assert_ne!(places[0], places[1]);
-        assert_eq!(sessions.end(places[0]).unwrap().tag, Tag(1));
-        assert!(sessions.end(places[0]).is_none());
-        assert_eq!(sessions.begin(session(3)), places[0]);
-        assert_eq!((sessions.place(Tag(1)), sessions.place(Tag(3))), (None, Some(places[0])));
+        let slots = [1, 2].map(|tag| sessions.begin(session(tag)));
+        assert_ne!(slots[0], slots[1]);
+        assert_eq!(sessions.end(slots[0]).unwrap().tag, Tag(1));
+        assert!(sessions.end(slots[0]).is_none());
+        assert_eq!(sessions.begin(session(3)), slots[0]);
+        assert_eq!((sessions.slot(Tag(1)), sessions.slot(Tag(3))), (None, Some(slots[0])));
         assert_eq!((sessions.len(), sessions.all().count()), (2, 2));
     }
 }

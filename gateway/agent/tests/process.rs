@@ -1,5 +1,5 @@
-//! An agent as a process of its own, between a gateway and a media server that the test plays.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+//! Runs an agent as a process between a gateway and a media server played by the test.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, UdpSocket};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_agent::{Config, Words, run};
+use evenkeel_agent::{Config, OutputFormat, run};
 use evenkeel_media::trunk::message::{
     Answer, Break, Load, Outcome, Question, Secret, State, Status,
 };
@@ -19,17 +19,16 @@ const SECRET: &str = "what both ends know of each other";
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONFIG: &str = "EVENKEEL_TEST_AGENT";
 
-/// The agent's process: this program, started again.
+/// The agent's process: this test binary started again.
 #[test]
-#[ignore = "it is what the others start"]
+#[ignore = "started by the other tests"]
 fn agent_process() {
     if let Some(path) = std::env::var_os(CONFIG) {
         let config = Config::load(Path::new(&path)).unwrap_or_else(|wrong| panic!("{wrong}"));
-        run(config, Words::Json).unwrap();
+        run(config, OutputFormat::Json).unwrap();
     }
 }
 
-/// A gateway, and the agent that it speaks with.
 struct Scene {
     agent: Child,
     said: Lines<BufReader<ChildStdout>>,
@@ -40,7 +39,8 @@ struct Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // Twice at least: the first one drains. What it started ends with it, which SIGKILL would leave behind.
+        // The first SIGTERM drains, the second ends at once. SIGKILL would leave behind the process
+        // that the agent started.
         while let Ok(None) = self.agent.try_wait() {
             self.signal(Signal::SIGTERM);
             std::thread::park_timeout(Duration::from_millis(20));
@@ -96,7 +96,7 @@ impl Scene {
         Scene { agent, said, gateway, folder, nonce: 0 }
     }
 
-    fn tell(&mut self, question: &Question) {
+    fn send_question(&mut self, question: &Question) {
         self.nonce += 1;
         let mut bytes = Vec::new();
         question.write(&secret(), self.nonce, now_us(), &mut bytes);
@@ -109,24 +109,24 @@ impl Scene {
         buffer[..length].to_vec()
     }
 
-    /// The next word that is of this kind.
-    fn hear<T>(&self, mut see: impl FnMut(Answer) -> Option<T>) -> T {
+    /// Returns the first answer that `see` accepts.
+    fn receive_answer<T>(&self, mut see: impl FnMut(Answer) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         loop {
             let answer = Answer::read(&self.receive(), &secret(), now_us());
             if let Some(found) = answer.ok().and_then(|answer| see(answer.message)) {
                 return found;
             }
-            assert!(Instant::now() < until, "it never says so");
+            assert!(Instant::now() < until, "no such answer");
         }
     }
 
-    /// Asks until it fares like this.
+    /// Probes until the agent reports this state.
     fn wait_for(&mut self, state: State) -> Load {
         let until = Instant::now() + PATIENCE;
         loop {
-            self.tell(&Question::Probe);
-            let load = self.hear(|answer| match answer {
+            self.send_question(&Question::Probe);
+            let load = self.receive_answer(|answer| match answer {
                 Answer::Probe(load) => Some(load),
                 _ => None,
             });
@@ -139,25 +139,25 @@ impl Scene {
     }
 
     fn notice(&mut self) -> State {
-        let (number, state) = self.hear(|answer| match answer {
+        let (number, state) = self.receive_answer(|answer| match answer {
             Answer::Notice { number, load } => Some((number, load.state)),
             _ => None,
         });
-        self.tell(&Question::Noted { number });
+        self.send_question(&Question::Noted { number });
         state
     }
 
     fn order(&mut self, how: Break) -> Outcome {
-        self.tell(&Question::Break(how));
-        self.hear(|answer| match answer {
+        self.send_question(&Question::Break(how));
+        self.receive_answer(|answer| match answer {
             Answer::Break(outcome) => Some(outcome),
             _ => None,
         })
     }
 
     fn open(&mut self, tag: u64) -> Status {
-        self.tell(&Question::Open { room: 5, session: 6, tag: Tag(tag), lease_s: 30 });
-        self.hear(|answer| match answer {
+        self.send_question(&Question::Open { room: 5, session: 6, tag: Tag(tag), lease_s: 30 });
+        self.receive_answer(|answer| match answer {
             Answer::Open { status, .. } => Some(status),
             _ => None,
         })
@@ -180,7 +180,7 @@ impl Scene {
     }
 }
 
-/// The server sends one packet back.
+/// Sends the server's next packet back.
 fn reflect(server: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 2_000];
     let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -191,7 +191,7 @@ fn reflect(server: &UdpSocket) -> Vec<u8> {
 const PROCESS: &str = "[process]\ncommand = [\"/bin/sleep\", \"600\"]\nrestart_after = \"50ms\"\n";
 
 #[test]
-fn packets_pass_both_ways_and_a_death_is_told_unasked() {
+fn packets_pass_both_ways_and_exit_is_notified() {
     let server = socket();
     let media = format!("[media]\nserver = \"{}\"\n", server.local_addr().unwrap());
     let mut scene = Scene::new("media", &format!("drills = true\n{PROCESS}{media}"));
@@ -206,10 +206,10 @@ fn packets_pass_both_ways_and_a_death_is_told_unasked() {
 
     assert_eq!(scene.order(Break::Kill), Outcome::Done);
     assert_eq!(scene.notice(), State::Gone);
-    assert_eq!(scene.notice(), State::Serving, "it was started again");
+    assert_eq!(scene.notice(), State::Serving, "restarted");
     assert_eq!(scene.wait_for(State::Serving).sessions, 0);
-    scene.tell(&Question::Keep { lease_s: 30, tags: [Tag(7)].into() });
-    let unknown = scene.hear(|answer| match answer {
+    scene.send_question(&Question::Keep { lease_s: 30, tags: [Tag(7)].into() });
+    let unknown = scene.receive_answer(|answer| match answer {
         Answer::Keep { unknown } => Some(unknown),
         _ => None,
     });
@@ -217,7 +217,7 @@ fn packets_pass_both_ways_and_a_death_is_told_unasked() {
 }
 
 #[test]
-fn a_command_says_where_each_session_goes() {
+fn open_command_gives_each_session_its_address() {
     let (one, rtcp) = loop {
         let one = socket();
         let next = SocketAddr::new([127, 0, 0, 1].into(), one.local_addr().unwrap().port() + 1);
@@ -253,7 +253,7 @@ fn a_command_says_where_each_session_goes() {
 }
 
 #[test]
-fn signals_drain_the_node_and_end_the_agent_once_its_sessions_left() {
+fn signals_drain_and_end_the_agent() {
     let server = socket();
     let media = format!("[media]\nserver = \"{}\"\n", server.local_addr().unwrap());
     let mut scene = Scene::new("signals", &format!("{PROCESS}{media}"));
@@ -269,23 +269,23 @@ fn signals_drain_the_node_and_end_the_agent_once_its_sessions_left() {
     assert_eq!(scene.notice(), State::Draining);
     assert_eq!(scene.open(8), Status::Draining);
     scene.send(7, &voice(1));
-    assert_eq!(reflect(&server), voice(1), "those open go on");
-    scene.tell(&Question::Close { tag: Tag(7) });
+    assert_eq!(reflect(&server), voice(1), "open sessions continue");
+    scene.send_question(&Question::Close { tag: Tag(7) });
     let counters = scene.said.by_ref().map(Result::unwrap).find(|line| line.contains("opened"));
     let counters = counters.unwrap();
-    // A note that is behind the next signal comes too late to count.
+    // An acknowledgement read after the signal is not counted.
     let noted = !counters.contains("\"noted\":0");
     assert!(noted && counters.contains("\"turned_away\":1"), "{counters}");
     assert!(scene.agent.wait().unwrap().success());
 }
 
 #[test]
-fn a_cold_process_is_started_when_somebody_asks_for_it() {
+fn cold_process_starts_on_request() {
     let config = PROCESS.replace("restart_after = \"50ms\"", "cold = true");
     let mut scene = Scene::new("cold", &config);
     scene.wait_for(State::Gone);
-    scene.tell(&Question::Start);
-    let outcome = scene.hear(|answer| match answer {
+    scene.send_question(&Question::Start);
+    let outcome = scene.receive_answer(|answer| match answer {
         Answer::Start(outcome) => Some(outcome),
         _ => None,
     });

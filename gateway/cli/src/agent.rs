@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use evenkeel_agent::{Config, Words};
+use evenkeel_agent::{Config, OutputFormat};
 
 use crate::Failure;
 
@@ -23,7 +23,7 @@ impl Agent {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let config =
             Config::load(&self.config).map_err(|wrong| Failure::Wrong(wrong.to_string()))?;
-        let words = if self.json { Words::Json } else { Words::Plain };
-        evenkeel_agent::run(config, words).map_err(|failed| Failure::Failed(failed.to_string()))
+        let format = if self.json { OutputFormat::Json } else { OutputFormat::Plain };
+        evenkeel_agent::run(config, format).map_err(|error| Failure::Failed(error.to_string()))
     }
 }

@@ -1,72 +1,69 @@
-//! What a drill broke, and when that ends by itself: whoever broke it may be gone.
+//! Faults that a drill injected. Each ends by itself, since its drill may be gone.
 
 use std::time::Instant;
 
 use evenkeel_media::trunk::message::{Break, Outcome};
 
-use super::{Agent, Hands};
+use super::{Agent, Io};
 
-/// What is broken now, and until when.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Drilled {
-    /// The way is cut.
+pub(super) struct Faults {
+    /// The trunk link is cut until then.
     cut: Option<Instant>,
-    /// The process stands still.
-    hung: Option<Instant>,
+    /// The process is stopped until then.
+    stopped: Option<Instant>,
 }
 
-impl Drilled {
-    /// Whether no packet crosses.
-    pub(super) fn is_cut(self) -> bool {
+impl Faults {
+    pub(super) fn is_link_cut(self) -> bool {
         self.cut.is_some()
     }
 }
 
 impl Agent {
-    pub(super) fn break_it(&mut self, how: Break, now: Instant, hands: &mut impl Hands) -> Outcome {
-        if !self.rules.drills {
+    pub(super) fn inject_fault(&mut self, how: Break, now: Instant, io: &mut impl Io) -> Outcome {
+        if !self.settings.drills {
             return Outcome::Forbidden;
         }
-        let over = now + self.rules.drills_last;
-        let able = match how {
+        let over = now + self.settings.drills_last;
+        let done = match how {
             Break::Kill | Break::Hang | Break::Wake => {
-                let able = hands.signal(how);
-                if able {
-                    self.drilled.hung = (how == Break::Hang).then_some(over);
+                let done = io.signal(how);
+                if done {
+                    self.faults.stopped = (how == Break::Hang).then_some(over);
                 }
-                able
+                done
             }
-            Break::Cut | Break::Heal if self.rules.sessions_max == 0 => false,
+            Break::Cut | Break::Heal if self.settings.sessions_max == 0 => false,
             Break::Cut | Break::Heal => {
-                self.drilled.cut = (how == Break::Cut).then_some(over);
+                self.faults.cut = (how == Break::Cut).then_some(over);
                 true
             }
         };
-        if able { Outcome::Done } else { Outcome::Unable }
+        if done { Outcome::Done } else { Outcome::Undone }
     }
 
-    /// The process that stood still ended.
-    pub(super) fn forget_hung(&mut self) {
-        self.drilled.hung = None;
+    pub(super) fn forget_stopped(&mut self) {
+        self.faults.stopped = None;
     }
 
-    /// What nobody took back in time ends.
-    pub(super) fn mend_late(&mut self, now: Instant, hands: &mut impl Hands) {
+    /// Ends faults whose time is over.
+    pub(super) fn end_expired_faults(&mut self, now: Instant, io: &mut impl Io) {
         let is_over = |until: &mut Instant| *until <= now;
-        if self.drilled.cut.take_if(is_over).is_some() {
-            hands.tell("drill: nobody healed the way, so it heals by itself");
+        if self.faults.cut.take_if(is_over).is_some() {
+            io.log("drill expired: link restored");
         }
-        if self.drilled.hung.take_if(is_over).is_some() {
-            hands.tell("drill: nobody woke the process, so it wakes by itself");
-            hands.signal(Break::Wake);
+        if self.faults.stopped.take_if(is_over).is_some() {
+            io.log("drill expired: process woken");
+            io.signal(Break::Wake);
         }
     }
 
-    /// The agent ends: nobody could take it back any more.
-    pub(crate) fn mend(&mut self, hands: &mut impl Hands) {
-        self.drilled.cut = None;
-        if self.drilled.hung.take().is_some() {
-            hands.signal(Break::Wake);
+    /// Ends all faults: the agent exits.
+    pub(crate) fn end_faults(&mut self, io: &mut impl Io) {
+        self.faults.cut = None;
+        if self.faults.stopped.take().is_some() {
+            io.signal(Break::Wake);
         }
     }
 }

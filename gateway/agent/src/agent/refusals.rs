@@ -1,22 +1,23 @@
-//! Questions that are not believed: counted, and told to both ends, seldom, since anybody can send them.
+//! Signed messages that are refused: counted, logged and answered at a bounded rate, since anybody
+//! can send them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::{Refusal, Refused};
 
-use super::{Agent, Hands, Now};
+use super::{Agent, Io, Now};
 
-/// One of each kind is told to people in this time.
-const TOLD_EVERY: Duration = Duration::from_secs(600);
+/// Each reason is logged once in this time.
+const LOG_EVERY: Duration = Duration::from_secs(600);
 
-/// One in all is answered in this time: a flood of forgeries gets next to nothing back, whoever it claims to be from.
-const ANSWERED_EVERY: Duration = Duration::from_millis(100);
+/// At most one refusal is sent in this time, so that forgeries with a spoofed source are not
+/// reflected.
+const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
-/// When which was told last.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Refusing {
-    told: [Option<Instant>; 4],
+pub(super) struct Refusals {
+    logged: [Option<Instant>; 4],
     answered: Option<Instant>,
 }
 
@@ -26,33 +27,34 @@ impl Agent {
         refused: Refused,
         (bytes, source): (&[u8], SocketAddr),
         now: Now,
-        hands: &mut impl Hands,
+        io: &mut impl Io,
     ) {
         self.counters.refuse(refused);
         let (kind, advice) = match refused {
             Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
                 (0, "")
             }
-            Refused::Key(_) => (1, ": `secret_file` has to hold the same here and at the gateway"),
+            Refused::Key(_) => (1, "; use one secret_file at both ends"),
             Refused::Forged => (1, ""),
-            Refused::Time { .. } => (2, ": set the clocks"),
+            Refused::Time { .. } => (2, "; synchronize the clocks"),
             Refused::Replayed => (3, ""),
         };
-        if is_due(&mut self.refusing.told[kind], TOLD_EVERY, now.instant) {
-            hands.tell(&format!("a message from {source} is not believed: {refused}{advice}"));
+        if is_due(&mut self.refusals.logged[kind], LOG_EVERY, now.instant) {
+            io.log(&format!("message refused: source={source} reason=\"{refused}\"{advice}"));
         }
-        let refusal = Refusal::of(bytes, refused, now.unix_us).filter(|_| !self.drilled.is_cut());
+        let refusal =
+            Refusal::of(bytes, refused, now.unix_us).filter(|_| !self.faults.is_link_cut());
         if let Some(refusal) = refusal
-            && is_due(&mut self.refusing.answered, ANSWERED_EVERY, now.instant)
+            && is_due(&mut self.refusals.answered, ANSWER_EVERY, now.instant)
         {
-            self.answer.clear();
-            refusal.write(&mut self.answer);
-            hands.send(source, &self.answer);
+            self.scratch.clear();
+            refusal.write(&mut self.scratch);
+            io.send(source, &self.scratch);
         }
     }
 }
 
-/// Whether it is time again, which begins anew then.
+/// Whether `every` has passed since `last`, which is then set to now.
 fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.duration_since(last) >= every);
     if due {

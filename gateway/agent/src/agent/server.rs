@@ -1,62 +1,60 @@
-//! What the agent learns of the server, and tells.
+//! State of the media server, and the notices about it.
 
 use std::time::Instant;
 
 use evenkeel_media::trunk::message::{Load, State};
 
-use super::{Agent, Hands, LEASES_EVERY, Now};
+use super::{Agent, Io, LEASES_EVERY, Now};
 use crate::check::Port;
-use crate::sessions::Place;
+use crate::sessions::Slot;
 
 impl Agent {
-    /// The process ended, or runs.
-    pub(crate) fn handle_process(&mut self, runs: bool, now: Now, hands: &mut impl Hands) {
+    pub(crate) fn handle_process(&mut self, runs: bool, now: Now, io: &mut impl Io) {
         if !runs {
-            self.forget_hung();
+            self.forget_stopped();
         }
-        self.changes(now, hands, |agent| agent.runs = runs);
+        self.change(now, io, |agent| agent.runs = runs);
     }
 
-    /// How the media port was found.
-    pub(crate) fn handle_port(&mut self, port: Port, now: Now, hands: &mut impl Hands) {
-        self.changes(now, hands, |agent| agent.port = port);
+    pub(crate) fn handle_port(&mut self, port: Port, now: Now, io: &mut impl Io) {
+        self.change(now, io, |agent| agent.port = port);
     }
 
-    /// The node drains from now on, or serves again.
-    pub(crate) fn handle_drain(&mut self, draining: bool, now: Now, hands: &mut impl Hands) {
-        self.changes(now, hands, |agent| agent.draining = draining);
+    /// Starts or ends draining.
+    pub(crate) fn handle_drain(&mut self, draining: bool, now: Now, io: &mut impl Io) {
+        self.change(now, io, |agent| agent.draining = draining);
     }
 
-    /// How loaded the server was found, in thousandths.
     pub(crate) fn handle_measured(&mut self, permille: u16) {
         self.measured = permille;
     }
 
-    /// Something changes; where it changes the state, gateways are told at once.
-    fn changes(&mut self, now: Now, hands: &mut impl Hands, change: impl FnOnce(&mut Agent)) {
+    /// Applies a change, and notifies gateways if it changed the state.
+    fn change(&mut self, now: Now, io: &mut impl Io, change: impl FnOnce(&mut Agent)) {
         let before = self.state();
         change(self);
         let state = self.state();
         if state == before {
             return;
         }
-        if !self.drilled.is_cut() {
+        if !self.faults.is_link_cut() {
             let load = self.load();
             let (clocks, secret) = ((now.instant, now.unix_us), &self.rules.secret);
-            let send = |to, notice: &[u8]| hands.send(to, notice);
-            self.counters.notices += self.notices.tell(load, secret, clocks, send);
+            let send = |to, notice: &[u8]| io.send(to, notice);
+            self.counters.notices += self.notices.send(load, secret, clocks, send);
         }
         if state == State::Gone {
-            // What the server knew of them died with it. Who keeps one open is told that it is unknown.
-            let all: Vec<Place> = self.sessions.all().map(|(place, _)| place).collect();
-            all.into_iter().for_each(|place| self.end(place, hands));
+            // The server's sessions died with it. A gateway that renews one learns that it is
+            // unknown.
+            let all: Vec<Slot> = self.sessions.all().map(|(slot, _)| slot).collect();
+            all.into_iter().for_each(|slot| self.end(slot, io));
         }
     }
 
-    /// Where nobody watches the process, a port that was checked and is closed is as good as one that died. Where it is
-    /// known to run, it may be opening that port anew: that is [mute](Agent::is_mute).
+    /// With a watched process, a closed port may be one that is being bound again: that is
+    /// [silent](Agent::is_port_silent). Without one, a closed port counts as a dead server.
     pub(super) fn state(&self) -> State {
-        if !self.runs || (self.port == Port::Closed && !self.rules.watches) {
+        if !self.runs || (self.port == Port::Closed && !self.settings.has_process) {
             State::Gone
         } else if self.draining {
             State::Draining
@@ -65,39 +63,38 @@ impl Agent {
         }
     }
 
-    /// A server whose port does not answer may come to itself: of that nothing is said, and nobody vouches for it.
-    pub(super) fn is_mute(&self) -> bool {
-        self.port != Port::Answers && self.state() != State::Gone
+    /// The server may recover from a silent port: probes go unanswered, and no notice is sent.
+    pub(super) fn is_port_silent(&self) -> bool {
+        self.port != Port::Up && self.state() != State::Gone
     }
 
     pub(super) fn load(&self) -> Load {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
-        let full = u64::from(self.rules.sessions_max);
+        let full = u64::from(self.settings.sessions_max);
         let permille = (u64::from(sessions) * 1_000).checked_div(full).unwrap_or(0);
         let permille = u16::try_from(permille).unwrap_or(u16::MAX).max(self.measured);
-        let vouched = self.rules.checks && self.port == Port::Answers;
+        let vouched = self.settings.has_check && self.port == Port::Up;
         Load { permille, state: self.state(), sessions, vouched }
     }
 
-    /// How many sessions are open.
     pub(crate) fn open_sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Ends leases that nobody renewed and drills that nobody took back, and says again what gateways did not note.
-    pub(crate) fn handle_timeout(&mut self, now: Now, hands: &mut impl Hands) {
-        self.mend_late(now.instant, hands);
-        let send = |to, notice: &[u8]| hands.send(to, notice);
+    /// Ends expired leases and faults, and retransmits notices that were not acknowledged.
+    pub(crate) fn handle_timeout(&mut self, now: Now, io: &mut impl Io) {
+        self.end_expired_faults(now.instant, io);
+        let send = |to, notice: &[u8]| io.send(to, notice);
         self.counters.notices += self.notices.handle_timeout(now.instant, send);
-        if now.instant.duration_since(self.leases_seen) < LEASES_EVERY {
+        if now.instant.duration_since(self.leases_checked) < LEASES_EVERY {
             return;
         }
-        self.leases_seen = now.instant;
+        self.leases_checked = now.instant;
         let over = self.sessions.all().filter(|(_, session)| session.expires <= now.instant);
-        let over: Vec<Place> = over.map(|(place, _)| place).collect();
-        for place in over {
+        let over: Vec<Slot> = over.map(|(slot, _)| slot).collect();
+        for slot in over {
             self.counters.expired += 1;
-            self.end(place, hands);
+            self.end(slot, io);
         }
         let known: std::collections::BTreeSet<_> =
             self.sessions.all().map(|(_, session)| session.reply_to).collect();
@@ -106,7 +103,7 @@ impl Agent {
 
     /// When to call [`handle_timeout`](Agent::handle_timeout) next.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        let leases = self.leases_seen + LEASES_EVERY;
+        let leases = self.leases_checked + LEASES_EVERY;
         self.notices.poll_timeout().map_or(leases, |notices| notices.min(leases))
     }
 }

@@ -5,38 +5,37 @@ use super::*;
 
 const START_US: u64 = 1_700_000_000_000_000;
 
-/// What the hands were told, and what they say.
+/// Records the agent's side effects.
 #[derive(Default)]
 struct Fake {
     sent: Vec<(u16, Vec<u8>)>,
-    handed: Vec<(Place, Packet, Vec<u8>)>,
-    opened: Vec<(Place, u64, u64)>,
-    closed: Vec<Place>,
+    forwarded: Vec<(Slot, Packet, Vec<u8>)>,
+    opened: Vec<(Slot, u64, u64)>,
+    closed: Vec<Slot>,
     signals: Vec<Break>,
     starts: u32,
-    told: Vec<String>,
-    /// How openings go.
+    log: Vec<String>,
     opening: Option<Opening>,
     has_process: bool,
 }
 
-impl Hands for Fake {
+impl Io for Fake {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.sent.push((to.port(), datagram.to_vec()));
     }
 
-    fn hand(&mut self, place: Place, kind: Packet, packet: &[u8]) -> bool {
-        self.handed.push((place, kind, packet.to_vec()));
+    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool {
+        self.handed.push((slot, kind, packet.to_vec()));
         true
     }
 
-    fn open(&mut self, place: Place, room: u64, session: u64) -> Opening {
-        self.opened.push((place, room, session));
+    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening {
+        self.opened.push((slot, room, session));
         self.opening.unwrap_or(Opening::Open)
     }
 
-    fn close(&mut self, place: Place) {
-        self.closed.push(place);
+    fn close(&mut self, slot: Slot) {
+        self.closed.push(slot);
     }
 
     fn start(&mut self, _: Instant) -> bool {
@@ -49,14 +48,14 @@ impl Hands for Fake {
         self.has_process
     }
 
-    fn tell(&mut self, words: &str) {
-        self.told.push(words.to_owned());
+    fn log(&mut self, line: &str) {
+        self.log.push(line.to_owned());
     }
 }
 
 struct Scene {
     agent: Agent,
-    hands: Fake,
+    io: Fake,
     now: Now,
     nonce: u64,
 }
@@ -77,36 +76,36 @@ fn voice(number: u8) -> Vec<u8> {
 const REPORT: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0, 7];
 
 impl Scene {
-    /// An agent that ends trunk legs, watches a process that runs, and may be broken.
+    /// An agent with trunk legs and a running process, open to drills.
     fn new() -> Scene {
         let mut scene = Scene::with(|_| {});
-        scene.agent.handle_process(true, scene.now, &mut scene.hands);
+        scene.agent.handle_process(true, scene.now, &mut scene.io);
         scene
     }
 
-    fn with(twist: impl FnOnce(&mut Rules)) -> Scene {
+    fn with(twist: impl FnOnce(&mut Settings)) -> Scene {
         let now = Now { instant: Instant::now(), unix_us: START_US };
-        let mut rules = Rules {
+        let mut settings = Settings {
             secret: secret(),
             drills: true,
             drills_last: Duration::from_secs(60),
             sessions_max: 3,
-            watches: true,
-            checks: false,
+            has_process: true,
+            has_check: false,
         };
-        twist(&mut rules);
-        let hands = Fake { has_process: true, ..Fake::default() };
-        Scene { agent: Agent::new(rules, now.instant), hands, now, nonce: 0 }
+        twist(&mut settings);
+        let io = Fake { has_process: true, ..Fake::default() };
+        Scene { agent: Agent::new(settings, now.instant), io, now, nonce: 0 }
     }
 
     fn pass(&mut self, time: Duration) {
         self.now.instant += time;
         self.now.unix_us += time.as_micros() as u64;
-        self.agent.handle_timeout(self.now, &mut self.hands);
+        self.agent.handle_timeout(self.now, &mut self.io);
     }
 
     fn receive(&mut self, bytes: &[u8], from: u16) {
-        self.agent.handle_datagram(bytes, gateway(from), self.now, &mut self.hands);
+        self.agent.handle_datagram(bytes, gateway(from), self.now, &mut self.io);
     }
 
     fn ask_from(&mut self, question: &Question, from: u16) -> Option<Answer> {
@@ -118,10 +117,12 @@ impl Scene {
         self.now.unix_us += 1;
         let mut bytes = Vec::new();
         question.write(&secret(), nonce, self.now.unix_us, &mut bytes);
-        self.hands.sent.clear();
+        self.io.sent.clear();
         self.receive(&bytes, from);
-        let own =
-            self.said().into_iter().filter(|(to, answered, _)| (*to, *answered) == (from, nonce));
+        let own = self
+            .answers()
+            .into_iter()
+            .filter(|(to, answered, _)| (*to, *answered) == (from, nonce));
         let mut answers = own.map(|(_, _, answer)| answer);
         answers.rfind(|answer| !matches!(answer, Answer::Notice { .. }))
     }
@@ -130,22 +131,22 @@ impl Scene {
         self.ask_from(question, 1)
     }
 
-    /// What was said to gateways: to whom, with which nonce, what.
-    fn said(&mut self) -> Vec<(u16, u64, Answer)> {
+    /// Answers sent to gateways: port, nonce, answer.
+    fn answers(&mut self) -> Vec<(u16, u64, Answer)> {
         let read = |(to, bytes): &(u16, Vec<u8>)| {
             let answer = Answer::read(bytes, &secret(), self.now.unix_us).ok()?;
             Some((*to, answer.nonce, answer.message))
         };
-        self.hands.sent.iter().filter_map(read).collect()
+        self.io.sent.iter().filter_map(read).collect()
     }
 
-    /// Notices said so far: to whom, and which state.
-    fn noticed(&mut self) -> Vec<(u16, State)> {
+    /// Notices sent so far: port and state.
+    fn notices(&mut self) -> Vec<(u16, State)> {
         let notice = |(to, _, answer)| match answer {
             Answer::Notice { load, .. } => Some((to, load.state)),
             _ => None,
         };
-        self.said().into_iter().filter_map(notice).collect()
+        self.answers().into_iter().filter_map(notice).collect()
     }
 
     fn open(&mut self, tag: u64) -> Option<Status> {
@@ -175,22 +176,22 @@ impl Scene {
 }
 
 #[test]
-fn packets_are_handed_on_both_ways_rtcp_too() {
+fn rtp_and_rtcp_are_forwarded_both_ways() {
     let mut scene = Scene::new();
     assert_eq!(scene.open(7), Some(Status::Ok));
-    assert_eq!(scene.hands.opened, [(0, 1, 7)]);
+    assert_eq!(scene.io.opened, [(0, 1, 7)]);
     scene.bundle(7, &voice(1), 1);
     scene.bundle(7, &REPORT, 1);
-    let handed: Vec<_> = scene.hands.handed.iter().map(|(_, kind, bytes)| (*kind, bytes)).collect();
+    let handed: Vec<_> = scene.io.forwarded.iter().map(|(_, kind, bytes)| (*kind, bytes)).collect();
     assert_eq!(handed, [(Packet::Rtp, &voice(1)), (Packet::Rtcp, &REPORT.to_vec())]);
 
-    scene.hands.sent.clear();
+    scene.io.sent.clear();
     for packet in [&voice(2)[..], &REPORT] {
-        scene.agent.handle_from_server(0, packet, &mut scene.hands);
+        scene.agent.handle_from_server(0, packet, &mut scene.io);
     }
-    assert!(scene.hands.sent.is_empty(), "they leave together");
-    scene.agent.flush(&mut scene.hands);
-    let [(to, bundle)] = &scene.hands.sent[..] else { panic!("one bundle") };
+    assert!(scene.io.sent.is_empty(), "bundled until the flush");
+    scene.agent.flush(&mut scene.io);
+    let [(to, bundle)] = &scene.io.sent[..] else { panic!("one bundle") };
     let packets: Vec<_> = entries(bundle).map(Result::unwrap).collect();
     assert_eq!((*to, packets), (1, vec![(Tag(7), &voice(2)[..]), (Tag(7), &REPORT[..])]));
     let counters = scene.agent.counters;
@@ -198,14 +199,14 @@ fn packets_are_handed_on_both_ways_rtcp_too() {
 }
 
 #[test]
-fn packets_go_where_the_session_spoke_from_last() {
+fn packets_go_to_the_last_source_of_the_session() {
     let mut scene = Scene::new();
     scene.open(7);
     let to = |scene: &mut Scene| {
-        scene.hands.sent.clear();
-        scene.agent.handle_from_server(0, &voice(2), &mut scene.hands);
-        scene.agent.flush(&mut scene.hands);
-        scene.hands.sent[0].0
+        scene.io.sent.clear();
+        scene.agent.handle_from_server(0, &voice(2), &mut scene.io);
+        scene.agent.flush(&mut scene.io);
+        scene.io.sent[0].0
     };
     assert_eq!(to(&mut scene), 1);
     scene.bundle(7, &voice(1), 2);
@@ -215,16 +216,16 @@ fn packets_go_where_the_session_spoke_from_last() {
 }
 
 #[test]
-fn packets_share_no_more_than_the_path_carries() {
+fn bundle_size_is_limited_by_the_path() {
     let mut scene = Scene::new();
     scene.open(7);
     let sent = |scene: &mut Scene| {
-        scene.hands.sent.clear();
+        scene.io.sent.clear();
         for _ in 0..8 {
-            scene.agent.handle_from_server(0, &voice(2), &mut scene.hands);
+            scene.agent.handle_from_server(0, &voice(2), &mut scene.io);
         }
-        scene.agent.flush(&mut scene.hands);
-        scene.hands.sent.len()
+        scene.agent.flush(&mut scene.io);
+        scene.io.sent.len()
     };
     assert_eq!(sent(&mut scene), 1);
     let room = 1 + 4 * (10 + voice(2).len());
@@ -234,22 +235,22 @@ fn packets_share_no_more_than_the_path_carries() {
 }
 
 #[test]
-fn what_is_no_media_or_nobodys_is_counted_and_goes_nowhere() {
+fn non_media_and_unknown_tags_are_counted_and_dropped() {
     let mut scene = Scene::new();
     scene.open(7);
-    scene.hands.sent.clear();
+    scene.io.sent.clear();
     scene.bundle(8, &voice(1), 1);
     scene.bundle(7, b"\x16dtls, or whatever it is", 1);
-    scene.agent.handle_from_server(0, b"\x00\x01 a check", &mut scene.hands);
-    scene.agent.handle_from_server(9, &voice(1), &mut scene.hands);
+    scene.agent.handle_from_server(0, b"\x00\x01 a check", &mut scene.io);
+    scene.agent.handle_from_server(9, &voice(1), &mut scene.io);
     let mut cut = Bundle::new(1_472);
     assert!(cut.push(Tag(7), &voice(1)));
     scene.receive(&cut.as_bytes()[..20], 1);
     for stranger in [&b""[..], b"x", &voice(1), &[0xE2, 1, 2], &[0; 100]] {
         scene.receive(stranger, 9);
     }
-    scene.agent.flush(&mut scene.hands);
-    assert!(scene.hands.handed.is_empty() && scene.hands.sent.is_empty());
+    scene.agent.flush(&mut scene.io);
+    assert!(scene.io.forwarded.is_empty() && scene.io.sent.is_empty());
     let counters = scene.agent.counters;
     assert_eq!((counters.unknown_tag, counters.malformed), (1, 8));
 }
@@ -269,30 +270,30 @@ fn no_datagram_panics() {
             *first = [0xE0, 0xE1, 0x80, 0x00][length % 4];
         }
         scene.receive(&bytes, 1);
-        scene.agent.handle_from_server(0, &bytes, &mut scene.hands);
+        scene.agent.handle_from_server(0, &bytes, &mut scene.io);
     }
 }
 
 #[test]
-fn sessions_are_bounded_renewed_and_end_with_their_lease() {
+fn sessions_are_bounded_renewed_and_expire() {
     let mut scene = Scene::new();
     assert_eq!(
         [1, 2, 3, 4].map(|tag| scene.open(tag)).map(Option::unwrap),
         [Status::Ok, Status::Ok, Status::Ok, Status::Full]
     );
-    assert_eq!(scene.open(3), Some(Status::Ok), "said again");
-    assert_eq!(scene.hands.opened.len(), 3);
+    assert_eq!(scene.open(3), Some(Status::Ok), "retransmitted");
+    assert_eq!(scene.io.opened.len(), 3);
     scene.pass(Duration::from_secs(20));
     let keep = Question::Keep { lease_s: 30, tags: [Tag(1), Tag(9)].into() };
     assert_eq!(scene.ask(&keep), Some(Answer::Keep { unknown: [Tag(9)].into() }));
     scene.pass(Duration::from_secs(11));
-    assert_eq!((scene.hands.closed.len(), scene.agent.counters.expired), (2, 2));
+    assert_eq!((scene.io.closed.len(), scene.agent.counters.expired), (2, 2));
     assert_eq!(scene.probe().unwrap().sessions, 1);
     let close = Question::Close { tag: Tag(1) };
     assert_eq!(scene.ask(&close), Some(Answer::Close { tag: Tag(1), status: Status::Ok }));
     let again = Answer::Close { tag: Tag(1), status: Status::UnknownTag };
     assert_eq!(scene.ask(&close), Some(again));
-    assert_eq!(scene.hands.closed.len(), 3);
+    assert_eq!(scene.io.closed.len(), 3);
 }
 
 #[test]
@@ -300,151 +301,152 @@ fn a_tag_in_another_room_is_another_session() {
     let mut scene = Scene::new();
     scene.open_in(1, 7);
     assert_eq!(scene.open_in(2, 7), Some(Status::Ok));
-    assert_eq!((scene.hands.opened.len(), scene.hands.closed.len()), (2, 1));
+    assert_eq!((scene.io.opened.len(), scene.io.closed.len()), (2, 1));
 }
 
 #[test]
-fn an_opening_is_answered_when_the_server_took_it() {
+fn open_is_answered_once_the_server_accepted() {
     let mut scene = Scene::new();
-    scene.hands.opening = Some(Opening::Waits);
+    scene.io.opening = Some(Opening::Pending);
     let open = |tag: u64| Question::Open { room: 1, session: 1, tag: Tag(tag), lease_s: 30 };
     assert_eq!(scene.ask_as(&open(7), 70, 1), None);
-    assert_eq!(scene.ask_as(&open(7), 71, 2), None, "asked again, it still waits");
-    assert_eq!(scene.hands.opened.len(), 1);
+    assert_eq!(scene.ask_as(&open(7), 71, 2), None, "retransmitted, still pending");
+    assert_eq!(scene.io.opened.len(), 1);
     scene.bundle(7, &voice(1), 1);
-    assert!(scene.hands.handed.is_empty(), "nobody is there yet");
-    scene.hands.sent.clear();
-    scene.agent.handle_opened(0, true, scene.now, &mut scene.hands);
+    assert!(scene.io.forwarded.is_empty(), "not open yet");
+    scene.io.sent.clear();
+    scene.agent.handle_opened(0, true, scene.now, &mut scene.io);
     let ok = Answer::Open { tag: Tag(7), status: Status::Ok };
-    assert_eq!(scene.said(), [(2, 71, ok)]);
+    assert_eq!(scene.answers(), [(2, 71, ok)]);
     scene.bundle(7, &voice(1), 1);
-    assert_eq!(scene.hands.handed.len(), 1);
+    assert_eq!(scene.io.forwarded.len(), 1);
 
     scene.ask_as(&open(8), 80, 1);
-    scene.hands.sent.clear();
-    scene.agent.handle_opened(1, false, scene.now, &mut scene.hands);
+    scene.io.sent.clear();
+    scene.agent.handle_opened(1, false, scene.now, &mut scene.io);
     let failed = Answer::Open { tag: Tag(8), status: Status::Failed };
-    assert_eq!(scene.said(), [(1, 80, failed)]);
-    assert_eq!((scene.hands.closed.clone(), scene.agent.open_sessions()), (vec![1], 1));
+    assert_eq!(scene.answers(), [(1, 80, failed)]);
+    assert_eq!((scene.io.closed.clone(), scene.agent.open_sessions()), (vec![1], 1));
 }
 
 #[test]
-fn the_death_of_the_process_is_told_at_once_to_those_who_probed_and_so_is_its_return() {
+fn process_exit_and_restart_notify_recent_probers() {
     let mut scene = Scene::new();
     scene.ask_from(&Question::Probe, 1);
     scene.ask_from(&Question::Probe, 2);
     scene.ask_from(&Question::Drain, 3);
-    scene.agent.handle_drain(false, scene.now, &mut scene.hands);
-    scene.hands.sent.clear();
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    scene.agent.handle_drain(false, scene.now, &mut scene.io);
+    scene.io.sent.clear();
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert_eq!(
-        scene.noticed(),
+        scene.notices(),
         [(1, State::Gone), (2, State::Gone)],
-        "who only drained is no gateway"
+        "an order does not subscribe"
     );
     assert_eq!(scene.probe().unwrap().state, State::Gone);
-    scene.hands.sent.clear();
-    scene.agent.handle_process(true, scene.now, &mut scene.hands);
-    assert_eq!(scene.noticed(), [(1, State::Serving), (2, State::Serving)]);
+    scene.io.sent.clear();
+    scene.agent.handle_process(true, scene.now, &mut scene.io);
+    assert_eq!(scene.notices(), [(1, State::Serving), (2, State::Serving)]);
 }
 
 #[test]
-fn a_notice_is_repeated_until_it_is_noted() {
+fn notice_is_retransmitted_until_acknowledged() {
     let mut scene = Scene::new();
     scene.probe();
-    scene.hands.sent.clear();
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    scene.io.sent.clear();
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
     scene.pass(Duration::from_millis(10));
-    assert_eq!(scene.noticed().len(), 2);
-    let number = scene.said().into_iter().find_map(|(_, _, answer)| match answer {
+    assert_eq!(scene.notices().len(), 2);
+    let number = scene.answers().into_iter().find_map(|(_, _, answer)| match answer {
         Answer::Notice { number, .. } => Some(number),
         _ => None,
     });
     let noted = Question::Noted { number: number.unwrap() };
-    assert_eq!(scene.ask(&noted), None, "that is no question");
+    assert_eq!(scene.ask(&noted), None, "an acknowledgement gets no answer");
     scene.pass(Duration::from_millis(10));
-    assert!(scene.noticed().is_empty());
+    assert!(scene.notices().is_empty());
     assert_eq!((scene.agent.counters.notices, scene.agent.counters.noted), (2, 1));
 }
 
 #[test]
-fn sessions_die_with_the_process_and_gateways_open_them_again() {
+fn sessions_end_with_the_process_and_can_be_reopened() {
     let mut scene = Scene::new();
     scene.open(7);
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
-    assert_eq!(scene.hands.closed, [0]);
-    assert_eq!(scene.open(7), Some(Status::Failed), "there is nobody to open it at");
-    scene.agent.handle_process(true, scene.now, &mut scene.hands);
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
+    assert_eq!(scene.io.closed, [0]);
+    assert_eq!(scene.open(7), Some(Status::Failed), "no process");
+    scene.agent.handle_process(true, scene.now, &mut scene.io);
     let keep = Question::Keep { lease_s: 30, tags: [Tag(7)].into() };
     assert_eq!(scene.ask(&keep), Some(Answer::Keep { unknown: [Tag(7)].into() }));
     assert_eq!(scene.open(7), Some(Status::Ok));
 }
 
 #[test]
-fn an_agent_vouches_for_a_port_that_it_checks_and_is_silent_where_that_is_mute() {
+fn agent_vouches_for_checked_port_silent_if_port_is() {
     let mut scene = Scene::new();
-    assert!(!scene.probe().unwrap().vouched, "nobody checks");
+    assert!(!scene.probe().unwrap().vouched, "no check configured");
 
-    let mut scene = Scene::with(|rules| (rules.checks, rules.watches) = (true, false));
-    assert_eq!(scene.probe(), None, "not found to answer yet");
+    let mut scene =
+        Scene::with(|settings| (settings.has_check, settings.has_process) = (true, false));
+    assert_eq!(scene.probe(), None, "not checked yet");
     for (port, answered) in [
-        (Port::Answers, Some((State::Serving, true))),
-        (Port::Mute, None),
+        (Port::Up, Some((State::Serving, true))),
+        (Port::Silent, None),
         (Port::Closed, Some((State::Gone, false))),
-        (Port::Answers, Some((State::Serving, true))),
+        (Port::Up, Some((State::Serving, true))),
     ] {
-        scene.agent.handle_port(port, scene.now, &mut scene.hands);
+        scene.agent.handle_port(port, scene.now, &mut scene.io);
         let load = scene.probe().map(|load| (load.state, load.vouched));
         assert_eq!(load, answered, "{port:?}");
     }
-    scene.hands.sent.clear();
-    scene.agent.handle_port(Port::Mute, scene.now, &mut scene.hands);
-    assert!(scene.noticed().is_empty(), "who hangs may come to himself");
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.hands);
-    assert_eq!(scene.noticed(), [(1, State::Gone)]);
+    scene.io.sent.clear();
+    scene.agent.handle_port(Port::Silent, scene.now, &mut scene.io);
+    assert!(scene.notices().is_empty(), "a silent port may recover");
+    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
+    assert_eq!(scene.notices(), [(1, State::Gone)]);
 }
 
 #[test]
-fn a_port_that_is_bound_anew_is_mute_while_the_process_runs() {
-    let mut scene = Scene::with(|rules| rules.checks = true);
-    scene.agent.handle_process(true, scene.now, &mut scene.hands);
-    scene.agent.handle_port(Port::Answers, scene.now, &mut scene.hands);
+fn closed_port_counts_as_silent_while_process_runs() {
+    let mut scene = Scene::with(|settings| settings.has_check = true);
+    scene.agent.handle_process(true, scene.now, &mut scene.io);
+    scene.agent.handle_port(Port::Up, scene.now, &mut scene.io);
     assert_eq!((scene.probe().unwrap().vouched, scene.open(7)), (true, Some(Status::Ok)));
-    scene.hands.sent.clear();
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.hands);
-    assert!(scene.noticed().is_empty() && scene.hands.closed.is_empty(), "it runs");
-    assert_eq!(scene.probe(), None, "and nobody vouches for it");
-    scene.agent.handle_port(Port::Answers, scene.now, &mut scene.hands);
+    scene.io.sent.clear();
+    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
+    assert!(scene.notices().is_empty() && scene.io.closed.is_empty(), "it runs");
+    assert_eq!(scene.probe(), None, "the port is closed");
+    scene.agent.handle_port(Port::Up, scene.now, &mut scene.io);
     assert_eq!(scene.probe().unwrap().sessions, 1);
-    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.hands);
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
-    assert_eq!(scene.noticed().last(), Some(&(1, State::Gone)));
+    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.io);
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
+    assert_eq!(scene.notices().last(), Some(&(1, State::Gone)));
 }
 
 #[test]
-fn a_process_that_is_gone_is_told_of_though_its_port_is_mute() {
-    let mut scene = Scene::with(|rules| rules.checks = true);
+fn exited_process_is_reported_despite_silent_port() {
+    let mut scene = Scene::with(|settings| settings.has_check = true);
     assert_eq!(scene.probe().unwrap().state, State::Gone);
 }
 
 #[test]
-fn a_draining_node_takes_no_new_sessions_and_says_so() {
+fn draining_node_refuses_new_sessions() {
     let mut scene = Scene::new();
     scene.open(1);
     scene.probe();
-    scene.hands.sent.clear();
-    scene.agent.handle_drain(true, scene.now, &mut scene.hands);
-    assert_eq!(scene.noticed(), [(1, State::Draining)]);
+    scene.io.sent.clear();
+    scene.agent.handle_drain(true, scene.now, &mut scene.io);
+    assert_eq!(scene.notices(), [(1, State::Draining)]);
     assert_eq!((scene.open(2), scene.open(1)), (Some(Status::Draining), Some(Status::Ok)));
     assert_eq!(scene.probe().unwrap().state, State::Draining);
-    scene.agent.handle_drain(false, scene.now, &mut scene.hands);
+    scene.agent.handle_drain(false, scene.now, &mut scene.io);
     assert_eq!(scene.open(2), Some(Status::Ok));
     let Some(Answer::Drain(load)) = scene.ask(&Question::Drain) else { panic!() };
     assert_eq!(load.state, State::Draining);
 }
 
 #[test]
-fn load_is_the_highest_of_what_is_known() {
+fn load_is_the_highest_figure() {
     let mut scene = Scene::new();
     scene.open(1);
     assert_eq!(scene.probe().unwrap().permille, 333);
@@ -455,8 +457,9 @@ fn load_is_the_highest_of_what_is_known() {
 }
 
 #[test]
-fn without_a_server_behind_it_nothing_is_opened_and_nothing_cut() {
-    let mut scene = Scene::with(|rules| (rules.sessions_max, rules.watches) = (0, false));
+fn agent_without_trunk_legs_cannot_open_or_cut() {
+    let mut scene =
+        Scene::with(|settings| (settings.sessions_max, settings.has_process) = (0, false));
     assert_eq!(scene.open(1), Some(Status::Failed));
     assert_eq!(scene.probe().unwrap().permille, 0);
     let cut = scene.ask(&Question::Break(Break::Cut));
@@ -464,75 +467,75 @@ fn without_a_server_behind_it_nothing_is_opened_and_nothing_cut() {
 }
 
 #[test]
-fn drills_break_only_where_they_are_allowed() {
-    let mut scene = Scene::with(|rules| rules.drills = false);
+fn drills_are_forbidden_unless_configured() {
+    let mut scene = Scene::with(|settings| settings.drills = false);
     for how in Break::ALL {
         let forbidden = Some(Answer::Break(Outcome::Forbidden));
         assert_eq!(scene.ask(&Question::Break(how)), forbidden);
     }
-    assert!(scene.hands.signals.is_empty());
+    assert!(scene.io.signals.is_empty());
 
     let mut scene = Scene::new();
     for how in [Break::Kill, Break::Hang, Break::Wake] {
         assert_eq!(scene.ask(&Question::Break(how)), Some(Answer::Break(Outcome::Done)));
     }
-    assert_eq!(scene.hands.signals, [Break::Kill, Break::Hang, Break::Wake]);
-    scene.hands.has_process = false;
+    assert_eq!(scene.io.signals, [Break::Kill, Break::Hang, Break::Wake]);
+    scene.io.has_process = false;
     let unable = Some(Answer::Break(Outcome::Unable));
     assert_eq!(scene.ask(&Question::Break(Break::Kill)), unable);
 }
 
 #[test]
-fn a_cut_way_carries_nothing_until_it_is_healed() {
+fn cut_link_carries_nothing_until_healed() {
     let mut scene = Scene::new();
     scene.open(7);
     scene.probe();
     assert_eq!(scene.ask(&Question::Break(Break::Cut)), Some(Answer::Break(Outcome::Done)));
     assert_eq!(scene.probe(), None);
     assert_eq!(scene.open(8), None);
-    scene.hands.sent.clear();
+    scene.io.sent.clear();
     scene.bundle(7, &voice(1), 1);
-    scene.agent.handle_from_server(0, &voice(1), &mut scene.hands);
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
-    scene.agent.handle_process(true, scene.now, &mut scene.hands);
-    scene.agent.flush(&mut scene.hands);
-    assert!(scene.hands.sent.is_empty() && scene.hands.handed.is_empty());
+    scene.agent.handle_from_server(0, &voice(1), &mut scene.io);
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
+    scene.agent.handle_process(true, scene.now, &mut scene.io);
+    scene.agent.flush(&mut scene.io);
+    assert!(scene.io.sent.is_empty() && scene.io.forwarded.is_empty());
     assert_eq!(scene.ask(&Question::Break(Break::Heal)), Some(Answer::Break(Outcome::Done)));
     assert!(scene.probe().is_some());
     assert_eq!(scene.open(7), Some(Status::Ok));
 }
 
 #[test]
-fn an_order_that_is_said_again_is_done_once() {
+fn retransmitted_order_is_executed_once() {
     let mut scene = Scene::new();
     for _ in 0..3 {
         let done = scene.ask_as(&Question::Break(Break::Kill), 700, 1);
         assert_eq!(done, Some(Answer::Break(Outcome::Done)));
     }
-    assert_eq!(scene.hands.signals.len(), 1);
+    assert_eq!(scene.io.signals.len(), 1);
     scene.ask_as(&Question::Break(Break::Kill), 701, 1);
-    assert_eq!(scene.hands.signals.len(), 2);
+    assert_eq!(scene.io.signals.len(), 2);
 }
 
 #[test]
-fn an_order_of_one_gateway_is_not_done_again_after_that_of_another() {
+fn order_is_remembered_past_orders_of_other_gateways() {
     let mut scene = Scene::new();
     let (kill, wake) = (Question::Break(Break::Kill), Question::Break(Break::Wake));
     scene.ask_as(&kill, 700, 1);
     scene.ask_as(&wake, 800, 2);
     assert_eq!(scene.ask_as(&kill, 700, 1), Some(Answer::Break(Outcome::Done)));
-    assert_eq!(scene.hands.signals, [Break::Kill, Break::Wake], "its answer was lost, that is all");
-    for nonce in 801..801 + ORDERS_KNOWN_MAX as u64 {
+    assert_eq!(scene.io.signals, [Break::Kill, Break::Wake], "its answer was lost");
+    for nonce in 801..801 + ORDERS_REMEMBERED_MAX as u64 {
         scene.ask_as(&wake, nonce, 2);
     }
-    assert_eq!(scene.agent.ordered.len(), ORDERS_KNOWN_MAX);
-    scene.pass(ORDERS_KNOWN_FOR);
+    assert_eq!(scene.agent.orders.len(), ORDERS_REMEMBERED_MAX);
+    scene.pass(ORDERS_REMEMBERED_FOR);
     scene.ask_as(&wake, 900, 2);
-    assert_eq!(scene.agent.ordered.len(), 1, "nobody says the others again");
+    assert_eq!(scene.agent.orders.len(), 1, "the others expired");
 }
 
 #[test]
-fn a_cut_and_a_stop_that_nobody_takes_back_end_by_themselves() {
+fn cut_and_stop_expire() {
     let last = Duration::from_secs(60);
     let mut scene = Scene::new();
     scene.ask(&Question::Break(Break::Cut));
@@ -542,79 +545,80 @@ fn a_cut_and_a_stop_that_nobody_takes_back_end_by_themselves() {
     assert_eq!(scene.probe(), None, "not before");
     scene.pass(Duration::from_millis(1));
     assert!(scene.probe().is_some());
-    assert_eq!(scene.hands.signals, [Break::Hang], "that came later");
+    assert_eq!(scene.io.signals, [Break::Hang], "stopped later");
     scene.pass(Duration::from_secs(1));
-    assert_eq!(scene.hands.signals, [Break::Hang, Break::Wake]);
-    assert_eq!(scene.hands.told.len(), 2);
+    assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
+    assert_eq!(scene.io.log.len(), 2);
 
-    // Told again, it lasts anew; taken back, or dead, there is nothing to end.
+    // A repeated order starts anew; a fault that was ended, or whose process died, has nothing to
+    // end.
     scene.ask(&Question::Break(Break::Hang));
     scene.pass(last / 2);
     scene.ask(&Question::Break(Break::Hang));
     scene.pass(last / 2);
-    assert_eq!(scene.hands.signals.len(), 4);
+    assert_eq!(scene.io.signals.len(), 4);
     scene.ask(&Question::Break(Break::Wake));
     scene.pass(last);
-    assert_eq!(scene.hands.signals.len(), 5);
+    assert_eq!(scene.io.signals.len(), 5);
     scene.ask(&Question::Break(Break::Hang));
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
     scene.pass(last);
-    assert_eq!(scene.hands.signals.len(), 6);
+    assert_eq!(scene.io.signals.len(), 6);
 }
 
 #[test]
-fn an_agent_that_ends_leaves_no_process_standing_still() {
+fn exiting_agent_wakes_a_stopped_process() {
     let mut scene = Scene::new();
-    scene.agent.mend(&mut scene.hands);
-    assert!(scene.hands.signals.is_empty(), "nobody stopped it");
+    scene.agent.end_faults(&mut scene.io);
+    assert!(scene.io.signals.is_empty(), "not stopped");
     scene.ask(&Question::Break(Break::Hang));
-    scene.agent.mend(&mut scene.hands);
-    assert_eq!(scene.hands.signals, [Break::Hang, Break::Wake]);
+    scene.agent.end_faults(&mut scene.io);
+    assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
 }
 
 #[test]
-fn what_runs_is_not_started_and_what_cannot_be_is_told() {
+fn start_skips_running_process_and_reports_inability() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Done)));
-    assert_eq!(scene.hands.starts, 0);
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    assert_eq!(scene.io.starts, 0);
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Done)));
-    assert_eq!(scene.hands.starts, 1);
-    scene.hands.has_process = false;
+    assert_eq!(scene.io.starts, 1);
+    scene.io.has_process = false;
     assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Unable)));
 }
 
 #[test]
-fn the_first_refusal_of_each_kind_is_told_and_one_with_another_secret_or_time_is_told_why() {
+fn first_refusal_of_each_reason_is_logged() {
     let mut scene = Scene::new();
     let secrets = [secret(), Secret::new(&[7; 32]).unwrap()];
     let ask = |scene: &mut Scene, secret: &Secret, late_us: u64| {
         let (mut probe, now_us) = (Vec::new(), scene.now.unix_us);
         Question::Probe.write(secret, 5, now_us - late_us, &mut probe);
-        scene.hands.sent.clear();
+        scene.io.sent.clear();
         scene.receive(&probe, 1);
-        let sent = scene.hands.sent.iter();
+        let sent = scene.io.sent.iter();
         assert!(sent.clone().all(|(_, said)| said.len() < probe.len()));
         sent.filter_map(|(_, said)| Refusal::read(said)).map(|said| said.nonce).next()
     };
-    assert_eq!(ask(&mut scene, &secrets[1], 0), None, "a stranger learns nothing");
+    assert_eq!(ask(&mut scene, &secrets[1], 0), None, "another secret gets no refusal");
     assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), Some(5));
-    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "that would be too often");
+    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "rate limited");
     scene.pass(Duration::from_millis(100));
     assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), Some(5));
     for _ in 0..9 {
         scene.pass(Duration::from_secs(1));
         ask(&mut scene, &secrets[1], 0);
     }
-    let [secret_told, clock_told] = &scene.hands.told[..] else { panic!("{:?}", scene.hands.told) };
-    assert!(secret_told.contains("another secret") && secret_told.contains("192.0.2.1:1"));
-    assert!(clock_told.contains("6.2 s before now"), "{clock_told}");
+    let [secret_line, clock_line] = &scene.io.log[..] else { panic!("{:?}", scene.io.log) };
+    assert!(secret_line.contains("another secret") && secret_line.contains("192.0.2.1:1"));
+    assert!(clock_line.contains("6.2 s before now"), "{clock_line}");
     scene.ask(&Question::Break(Break::Cut));
-    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "the way is cut");
+    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "the link is cut");
 }
 
 #[test]
-fn who_is_not_believed_gets_no_answer_no_notice_and_is_counted() {
+fn refused_message_is_counted_and_unanswered() {
     let mut scene = Scene::new();
     let mut probe = Vec::new();
     Question::Probe.write(&secret(), 1, START_US - 6_000_000, &mut probe);
@@ -628,23 +632,23 @@ fn who_is_not_believed_gets_no_answer_no_notice_and_is_counted() {
     let mut others = Vec::new();
     Question::Probe.write(&Secret::new(&[7; 32]).unwrap(), 1, START_US, &mut others);
     scene.receive(&others, 4);
-    assert!(scene.said().is_empty());
-    let refusals = scene.hands.sent.drain(..).filter(|(_, said)| Refusal::read(said).is_some());
+    assert!(scene.answers().is_empty());
+    let refusals = scene.io.sent.drain(..).filter(|(_, said)| Refusal::read(said).is_some());
     assert_eq!(refusals.map(|(to, _)| to).collect::<Vec<_>>(), [1]);
     scene.receive(&probe, 5);
-    // A copy from elsewhere: neither answered there, nor told of anything.
+    // A replay from elsewhere gets no answer and does not subscribe.
     scene.receive(&probe, 6);
-    assert_eq!(scene.hands.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [5]);
-    scene.hands.sent.clear();
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
-    assert_eq!(scene.noticed(), [(5, State::Gone)]);
+    assert_eq!(scene.io.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [5]);
+    scene.io.sent.clear();
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
+    assert_eq!(scene.notices(), [(5, State::Gone)]);
     let Counters { refused_forged, refused_time, refused_replayed, malformed, .. } =
         scene.agent.counters;
     assert_eq!((refused_forged, refused_time, refused_replayed, malformed), (2, 1, 1, 1));
 }
 
 #[test]
-fn nothing_that_is_said_to_a_gateway_is_longer_than_what_it_asked_with() {
+fn answer_is_never_longer_than_its_question() {
     let mut scene = Scene::new();
     scene.open(1);
     let mut probe = Vec::new();
@@ -654,6 +658,6 @@ fn nothing_that_is_said_to_a_gateway_is_longer_than_what_it_asked_with() {
     {
         scene.ask(&question);
     }
-    scene.agent.handle_process(false, scene.now, &mut scene.hands);
-    assert!(scene.hands.sent.iter().all(|(_, said)| said.len() <= probe.len()));
+    scene.agent.handle_process(false, scene.now, &mut scene.io);
+    assert!(scene.io.sent.iter().all(|(_, said)| said.len() <= probe.len()));
 }

@@ -1,4 +1,4 @@
-//! What may stand in the file, and whether it fits together.
+//! Parses and validates the file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use super::{
     CHECK_EVERY, Check, Config, DRAIN_WITHIN, DRILLS_LAST, Load, Media, Rtcp, SESSIONS,
     SESSIONS_MAX, Server, WITHIN, secret,
 };
-use crate::check::How;
-use crate::process::Found;
+use crate::check::CheckKind;
+use crate::process::ProcessSource;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +45,7 @@ struct Process {
 #[serde(deny_unknown_fields)]
 struct RawCheck {
     address: SocketAddr,
-    how: How,
+    how: CheckKind,
     every: Option<String>,
 }
 
@@ -76,8 +76,7 @@ impl File {
             secret(&folder.join(&self.secret_file)).map_err(|reason| wrong.push(reason)).ok();
         if self.process.is_none() && self.check.is_none() {
             wrong.push(
-                "found neither [process] nor [check], expected at least one: there is nothing to watch"
-                    .to_owned(),
+                "found neither [process] nor [check], expected at least one to watch".to_owned(),
             );
         }
         let (cold, start) = match &self.process {
@@ -107,38 +106,35 @@ impl File {
 }
 
 impl Process {
-    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Found> {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<ProcessSource> {
         let ours = self.command.is_some();
         if ours && self.start.is_some() {
-            wrong
-                .push("process.start: found beside `command`, which is what is started".to_owned());
+            wrong.push("process.start: found beside `command`, expected one of them".to_owned());
         }
         if !ours && (self.cold || self.restart_after.is_some()) {
             wrong.push(
-                "process: found `cold` or `restart_after` without `command`: only what the agent starts itself it starts later or again"
+                "process: found `cold` or `restart_after` without `command`, which they apply to"
                     .to_owned(),
             );
         }
         let exe = self.exe.map(|exe| folder.join(exe));
         if exe.as_ref().is_some_and(|exe| !exe.is_absolute()) {
-            wrong
-                .push("process.exe: expected the whole path, as /proc/PID/exe shows it".to_owned());
+            wrong.push(
+                "process.exe: expected an absolute path, as /proc/PID/exe shows it".to_owned(),
+            );
         }
         let restart_after = self.restart_after.as_deref().map(|text| {
             let range = Duration::from_millis(10)..=Duration::from_secs(3_600);
             duration("process.restart_after", Some(text), Duration::ZERO, range, wrong)
         });
         match (self.pid_file, exe, program("process.command", self.command, wrong)) {
-            (None, None, Some(command)) => Some(Found::Command { command, restart_after }),
+            (None, None, Some(command)) => Some(ProcessSource::Command { command, restart_after }),
             (Some(path), exe, None) if !ours => {
-                Some(Found::PidFile { path: folder.join(path), exe })
+                Some(ProcessSource::PidFile { path: folder.join(path), exe })
             }
-            (None, Some(exe), None) if !ours => Some(Found::Exe(exe)),
+            (None, Some(exe), None) if !ours => Some(ProcessSource::Exe(exe)),
             (None, None, None) if !ours => {
-                wrong.push(
-                    "process: expected `pid_file`, `exe` or `command`, which says how it is found"
-                        .to_owned(),
-                );
+                wrong.push("process: expected `pid_file`, `exe` or `command`".to_owned());
                 None
             }
             _ if ours => {
@@ -176,7 +172,7 @@ impl RawMedia {
             (None, Some(open)) => Server::Command { open, close, within },
             _ => {
                 wrong.push(
-                    "media: expected either `server`, the address of all sessions, or `open`, a command that prints one for each (and `close` beside it)"
+                    "media: expected either `server`, one address for all sessions, or `open`, a command that prints an address per session, optionally with `close`"
                         .to_owned(),
                 );
                 return None;
@@ -191,13 +187,12 @@ impl RawLoad {
         if self.cpus == Some(0) {
             wrong.push("load.cpus: found 0, expected at least 1".to_owned());
         }
-        let there_are = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let cpus = self.cpus.unwrap_or_else(there_are).max(1);
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let cpus = self.cpus.unwrap_or_else(all).max(1);
         Load { cpus, file: self.file.map(|file| folder.join(file)) }
     }
 }
 
-/// A command has a program.
 fn program(key: &str, command: Option<Vec<String>>, wrong: &mut Wrong) -> Option<Vec<String>> {
     let command = command?;
     if command.first().is_none_or(String::is_empty) {

@@ -2,7 +2,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-/// A folder with a secret in it.
+/// A folder with a secret file.
 fn folder() -> TempDir {
     let folder = tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "a secret of many bytes\n").unwrap();
@@ -13,24 +13,24 @@ fn folder() -> TempDir {
 const HEAD: &str = "listen = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
 
 #[test]
-fn the_example_in_the_repository_is_usable_but_for_its_secret() {
+fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
     let text = std::fs::read_to_string(example).unwrap();
     let folder = folder();
     let config = Config::parse(&text.replace("/etc/evenkeel/", ""), folder.path()).unwrap();
-    assert!(!config.drills, "nobody is broken by an example");
+    assert!(!config.drills, "off in the example");
     assert!(config.media.is_some() && config.check.is_some() && config.process.is_some());
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn omitted_keys_have_defaults() {
     let folder = folder();
     let text =
         format!("{HEAD}[process]\npid_file = \"server.pid\"\n[media]\nserver = \"127.0.0.1:9\"");
     let config = Config::parse(&text, folder.path()).unwrap();
     assert_eq!(
         config.process,
-        Some(Found::PidFile { path: folder.path().join("server.pid"), exe: None })
+        Some(ProcessSource::PidFile { path: folder.path().join("server.pid"), exe: None })
     );
     let media = config.media.unwrap();
     assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
@@ -40,23 +40,26 @@ fn what_is_not_said_has_its_default() {
 }
 
 #[test]
-fn a_process_is_found_in_each_way() {
+fn each_process_source_is_parsed() {
     let folder = folder();
     let found = |text: &str| {
         let config = Config::parse(&format!("{HEAD}[process]\n{text}"), folder.path()).unwrap();
         config.process.unwrap()
     };
     let exe = PathBuf::from("/usr/bin/server");
-    assert_eq!(found("exe = \"/usr/bin/server\""), Found::Exe(exe.clone()));
+    assert_eq!(found("exe = \"/usr/bin/server\""), ProcessSource::Exe(exe.clone()));
     let with_exe = found("pid_file = \"/run/server.pid\"\nexe = \"/usr/bin/server\"");
-    assert_eq!(with_exe, Found::PidFile { path: "/run/server.pid".into(), exe: Some(exe) });
+    assert_eq!(with_exe, ProcessSource::PidFile { path: "/run/server.pid".into(), exe: Some(exe) });
     let ours = found("command = [\"server\", \"-f\"]\nrestart_after = \"2s\"\ncold = true");
     let command = ["server", "-f"].map(String::from).to_vec();
-    assert_eq!(ours, Found::Command { command, restart_after: Some(Duration::from_secs(2)) });
+    assert_eq!(
+        ours,
+        ProcessSource::Command { command, restart_after: Some(Duration::from_secs(2)) }
+    );
 }
 
 #[test]
-fn what_is_wrong_is_told_with_what_would_be_right() {
+fn error_names_the_expected_value() {
     let folder = folder();
     let process = "[process]\nexe = \"/usr/bin/server\"\n";
     for (text, told) in [
@@ -91,10 +94,10 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_together() {
     let folder = folder();
     let text = HEAD.replace("secret\"", "short\"") + "drain_within = \"x\"\n[load]\ncpus = 0\n";
     assert_eq!(Config::parse(&text, folder.path()).unwrap_err().len(), 4);
     let invalid = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
-    assert!(invalid.contains("nowhere.toml cannot be used:"), "{invalid}");
+    assert!(invalid.contains("nowhere.toml:"), "{invalid}");
 }

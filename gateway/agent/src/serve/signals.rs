@@ -1,4 +1,4 @@
-//! Signals, as words that can be waited for.
+//! Unix signals as events of the loop.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level::pipe};
 
-/// What a signal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Word {
+pub(super) enum Action {
     /// SIGTERM, SIGINT.
-    End,
+    Exit,
     /// SIGUSR1.
     Drain,
     /// SIGUSR2.
@@ -21,7 +20,7 @@ pub(super) enum Word {
 
 pub(super) struct Signals {
     reader: UnixStream,
-    came: Vec<(Word, Arc<AtomicBool>)>,
+    came: Vec<(Action, Arc<AtomicBool>)>,
 }
 
 impl Signals {
@@ -29,30 +28,29 @@ impl Signals {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         let mut came = Vec::new();
-        for (signal, word) in [
-            (SIGTERM, Word::End),
-            (SIGINT, Word::End),
-            (SIGUSR1, Word::Drain),
-            (SIGUSR2, Word::Serve),
+        for (signal, action) in [
+            (SIGTERM, Action::Exit),
+            (SIGINT, Action::Exit),
+            (SIGUSR1, Action::Drain),
+            (SIGUSR2, Action::Serve),
         ] {
             let flag = Arc::new(AtomicBool::new(false));
-            // The flag is set before the bell rings.
+            // Registered first, so that the flag is set before the pipe is written.
             flag::register(signal, Arc::clone(&flag))?;
             pipe::register(signal, writer.try_clone()?)?;
-            came.push((word, flag));
+            came.push((action, flag));
         }
         Ok(Signals { reader, came })
     }
 
-    /// Readable when a signal came.
+    /// Readable when a signal arrived.
     pub(super) fn reader(&self) -> &UnixStream {
         &self.reader
     }
 
-    /// Those that came since.
-    pub(super) fn read(&mut self) -> Vec<Word> {
+    pub(super) fn read(&mut self) -> Vec<Action> {
         while self.reader.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         let came = self.came.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
-        came.map(|(word, _)| *word).collect()
+        came.map(|(action, _)| *action).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The agent's hands: its socket towards gateways, those towards the server, commands, and the process.
+//! The agent's side effects: sockets towards gateways and the server, commands, and the process.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,62 +8,61 @@ use evenkeel_media::trunk::message::Break;
 use nix::sys::epoll::Epoll;
 use nix::sys::signal::Signal;
 
-use super::{AsFdDyn, COMMANDS, LEGS, PROCESS, any, tell};
-use crate::agent::{Hands, Opening, Packet};
+use super::{AsFdDyn, COMMANDS, LEGS, PROCESS, any, log};
+use crate::agent::{Io, Opening, Packet};
 use crate::commands::{Commands, Job, Outcome};
 use crate::config::{Config, Media, Rtcp, Server};
 use crate::process::Process;
-use crate::sessions::Place;
+use crate::sessions::Slot;
 
-/// How long a command that starts the server may take.
+/// Time limit of the command that starts the server.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
-/// What a command was run for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum About {
-    /// A session is to be opened at the server; `leg` tells it from others that had its place.
-    Opened { place: Place, leg: u64 },
-    /// One was closed there.
+pub(super) enum Context {
+    /// `leg` tells the session from others that had the same slot.
+    Opened {
+        slot: Slot,
+        leg: u64,
+    },
     Closed,
-    /// The server is to be started.
     Started,
 }
 
-/// The sockets of one session towards the server.
 struct Leg {
     rtp: UdpSocket,
-    /// Where RTCP has a port of its own.
+    /// Set if RTCP has a port of its own.
     rtcp: Option<UdpSocket>,
     number: u64,
     environment: Vec<(&'static str, String)>,
 }
 
-pub(super) struct Body {
+pub(super) struct SystemIo {
     pub(super) trunk: UdpSocket,
     pub(super) epoll: Epoll,
     media: Option<Media>,
     legs: Vec<Option<Leg>>,
     numbers: u64,
-    commands: Commands<About>,
+    commands: Commands<Context>,
     process: Option<Process>,
     start: Option<Vec<String>>,
-    /// The process is to be looked for at once.
-    hurry: bool,
+    /// Look for the process at once.
+    look_now: bool,
 }
 
-impl Body {
+impl SystemIo {
     pub(super) fn new(
         trunk: UdpSocket,
         epoll: Epoll,
         config: Config,
         now: Instant,
-    ) -> io::Result<Body> {
+    ) -> io::Result<SystemIo> {
         let commands = Commands::new()?;
         commands.bell().add_to(&epoll, COMMANDS)?;
         let Config { process, cold, start, media, .. } = config;
         let process = process.map(|found| Process::new(found, cold, now));
-        let (legs, numbers, hurry) = (Vec::new(), 0, true);
-        Ok(Body { trunk, epoll, media, legs, numbers, commands, process, start, hurry })
+        let (legs, numbers, look_now) = (Vec::new(), 0, true);
+        Ok(SystemIo { trunk, epoll, media, legs, numbers, commands, process, start, look_now })
     }
 
     pub(super) fn pid(&self) -> Option<i32> {
@@ -74,11 +73,11 @@ impl Body {
         self.process.as_ref().is_some_and(|process| process.pid().is_none())
     }
 
-    pub(super) fn take_hurry(&mut self) -> bool {
-        std::mem::take(&mut self.hurry)
+    pub(super) fn take_look_now(&mut self) -> bool {
+        std::mem::take(&mut self.look_now)
     }
 
-    /// Looks for the process, or starts it. Whether there is one now that there was not before.
+    /// Finds or starts the process. Returns whether there is a new one.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let Some(process) = self.process.as_mut().filter(|process| process.pid().is_none()) else {
             return false;
@@ -89,12 +88,12 @@ impl Body {
         });
         match found {
             Ok(true) => {
-                tell(&format!("watching process {}", process.pid().unwrap_or_default()));
+                log(&format!("watching process: pid={}", process.pid().unwrap_or_default()));
                 true
             }
             Ok(false) => false,
             Err(error) => {
-                tell(&format!("the process cannot be started: {error}"));
+                log(&format!("cannot start the process: {error}"));
                 false
             }
         }
@@ -104,44 +103,45 @@ impl Body {
         self.process.as_mut()?.ended(now)
     }
 
-    /// Whether something ends with the agent: trunk legs, or a process that it started.
+    /// Whether sessions or a process of its own end with the agent.
     pub(super) fn is_needed(&self) -> bool {
         self.media.is_some() || self.process.as_ref().is_some_and(Process::is_ours)
     }
 
-    /// A process that the agent started ends with it.
+    /// Stops a process that the agent started.
     pub(super) fn stop_ours(&self) {
         if let Some(process) = self.process.as_ref().filter(|process| process.is_ours()) {
             process.signal(Signal::SIGTERM);
         }
     }
 
-    pub(super) fn done(&mut self) -> Vec<(About, Outcome)> {
+    pub(super) fn done(&mut self) -> Vec<(Context, Outcome)> {
         self.commands.done().collect()
     }
 
-    /// The command for a session ended. Whether the session is open now; nothing where it ended meanwhile.
-    pub(super) fn opened(&mut self, place: Place, leg: u64, said: Outcome) -> Option<bool> {
-        let standing = self.legs.get(place as usize)?.as_ref();
-        standing.filter(|standing| standing.number == leg)?;
-        let Ok(said) = said else { return Some(false) };
-        let Ok(address) = said.lines().next().unwrap_or("").trim().parse() else {
-            let shown: String = said.chars().take(64).collect();
-            tell(&format!("found {shown:?} from `media.open`, expected ADDRESS:PORT"));
+    /// Handles the result of `media.open`. Returns whether the session is open, or nothing if it
+    /// ended meanwhile.
+    pub(super) fn opened(&mut self, slot: Slot, leg: u64, output: Outcome) -> Option<bool> {
+        let existing = self.legs.get(slot as usize)?.as_ref();
+        existing.filter(|existing| existing.number == leg)?;
+        let Ok(output) = output else { return Some(false) };
+        let Ok(address) = output.lines().next().unwrap_or("").trim().parse() else {
+            let shown: String = output.chars().take(64).collect();
+            log(&format!("media.open printed {shown:?}, expected ADDRESS:PORT"));
             return Some(false);
         };
-        let connected = self.connect(place, address);
+        let connected = self.connect(slot, address);
         if let Err(error) = &connected {
-            tell(&format!("no network leads to {address}: {error}"));
+            log(&format!("cannot connect to {address}: {error}"));
         }
         Some(connected.is_ok())
     }
 
-    fn connect(&self, place: Place, address: SocketAddr) -> io::Result<()> {
-        let Some(leg) = self.legs.get(place as usize).and_then(Option::as_ref) else {
+    fn connect(&self, slot: Slot, address: SocketAddr) -> io::Result<()> {
+        let Some(leg) = self.legs.get(slot as usize).and_then(Option::as_ref) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let token = LEGS + u64::from(place) * 2;
+        let token = LEGS + u64::from(slot) * 2;
         let address = reachable_from(&leg.rtp, address)?;
         leg.rtp.connect(address)?;
         leg.rtp.add_to(&self.epoll, token)?;
@@ -152,16 +152,16 @@ impl Body {
         Ok(())
     }
 
-    /// The next packet of a socket towards the server, and whose it is.
-    pub(super) fn receive(&self, leg: u64, buffer: &mut [u8]) -> Option<(Place, usize)> {
-        let place = Place::try_from(leg / 2).ok()?;
-        let sockets = self.legs.get(place as usize)?.as_ref()?;
+    /// The next packet of a server socket, and its session's slot.
+    pub(super) fn receive(&self, leg: u64, buffer: &mut [u8]) -> Option<(Slot, usize)> {
+        let slot = Slot::try_from(leg / 2).ok()?;
+        let sockets = self.legs.get(slot as usize)?.as_ref()?;
         let socket = if leg.is_multiple_of(2) { &sockets.rtp } else { sockets.rtcp.as_ref()? };
         loop {
             match socket.recv(buffer) {
-                Ok(length) => return Some((place, length)),
+                Ok(length) => return Some((slot, length)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                // The server's port is closed: what watches the process says more of that.
+                // The server's port is closed; the process watch reports that.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
@@ -169,10 +169,10 @@ impl Body {
         }
     }
 
-    /// Sockets of a session, that lead nowhere yet.
+    /// Unconnected sockets of a session.
     fn sockets(&mut self, v4: bool, rtcp: Rtcp, room: u64, session: u64) -> io::Result<Leg> {
         let socket = || -> io::Result<UdpSocket> {
-            // A machine without IPv6 has sockets of the other family.
+            // Without IPv6 on this machine, fall back to IPv4.
             let socket = UdpSocket::bind(any(v4)).or_else(|_| UdpSocket::bind(any(true)))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -193,37 +193,37 @@ impl Body {
         Ok(Leg { rtp, rtcp, number: self.numbers, environment })
     }
 
-    fn try_open(&mut self, place: Place, room: u64, session: u64) -> io::Result<Opening> {
+    fn try_open(&mut self, slot: Slot, room: u64, session: u64) -> io::Result<Opening> {
         let Some(Media { server, rtcp, .. }) = self.media.clone() else {
             return Ok(Opening::Failed);
         };
         let v4 = match &server {
             Server::Static(address) => address.is_ipv4(),
-            // Two families at one socket: a command may print either.
+            // Dual stack: a command may print either family.
             Server::Command { .. } => false,
         };
         let leg = self.sockets(v4, rtcp, room, session)?;
         let (number, environment) = (leg.number, leg.environment.clone());
-        let at = place as usize;
+        let at = slot as usize;
         if self.legs.len() <= at {
             self.legs.resize_with(at + 1, || None);
         }
         self.legs[at] = Some(leg);
         match server {
             Server::Static(address) => {
-                self.connect(place, address)?;
+                self.connect(slot, address)?;
                 Ok(Opening::Open)
             }
             Server::Command { open, within, .. } => {
-                let about = About::Opened { place, leg: number };
-                let job = Job { command: open, environment, within, about };
-                Ok(if self.commands.run(job) { Opening::Waits } else { Opening::Failed })
+                let context = Context::Opened { slot, leg: number };
+                let job = Job { command: open, environment, within, context };
+                Ok(if self.commands.run(job) { Opening::Pending } else { Opening::Failed })
             }
         }
     }
 }
 
-/// The address as a socket of both families knows it (RFC 4291, 2.5.5.2).
+/// The address as a dual-stack socket needs it (RFC 4291, 2.5.5.2).
 fn reachable_from(socket: &UdpSocket, address: SocketAddr) -> io::Result<SocketAddr> {
     Ok(match (socket.local_addr()?, address) {
         (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
@@ -233,52 +233,53 @@ fn reachable_from(socket: &UdpSocket, address: SocketAddr) -> io::Result<SocketA
     })
 }
 
-impl Hands for Body {
+impl Io for SystemIo {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
-        // What the network does not take is lost like any datagram.
+        // A failed send is packet loss.
         let _ = self.trunk.send_to(datagram, to);
     }
 
-    fn hand(&mut self, place: Place, kind: Packet, packet: &[u8]) -> bool {
-        let Some(leg) = self.legs.get(place as usize).and_then(Option::as_ref) else {
+    fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool {
+        let Some(leg) = self.legs.get(slot as usize).and_then(Option::as_ref) else {
             return false;
         };
         let socket = match kind {
             Packet::Rtp => &leg.rtp,
             Packet::Rtcp => leg.rtcp.as_ref().unwrap_or(&leg.rtp),
         };
-        // An error may be that of a packet before, and this one was not sent.
+        // An error may belong to an earlier packet, with this one not sent.
         socket.send(packet).or_else(|_| socket.send(packet)).is_ok()
     }
 
-    fn open(&mut self, place: Place, room: u64, session: u64) -> Opening {
-        self.try_open(place, room, session).unwrap_or_else(|error| {
-            tell(&format!("a session cannot be opened: {error}"));
+    fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening {
+        self.try_open(slot, room, session).unwrap_or_else(|error| {
+            log(&format!("cannot open a session: {error}"));
             Opening::Failed
         })
     }
 
-    fn close(&mut self, place: Place) {
-        let Some(leg) = self.legs.get_mut(place as usize).and_then(Option::take) else { return };
+    fn close(&mut self, slot: Slot) {
+        let Some(leg) = self.legs.get_mut(slot as usize).and_then(Option::take) else { return };
         if let Some(Media { server: Server::Command { close: Some(close), within, .. }, .. }) =
             &self.media
         {
             let (command, within) = (close.clone(), *within);
-            let job = Job { command, environment: leg.environment, within, about: About::Closed };
+            let job =
+                Job { command, environment: leg.environment, within, context: Context::Closed };
             if !self.commands.run(job) {
-                tell("too many commands wait: one that closes a session was left out");
+                log("too many commands wait; media.close not run for a session");
             }
         }
     }
 
     fn start(&mut self, now: Instant) -> bool {
-        self.hurry = true;
+        self.look_now = true;
         if self.process.as_mut().is_some_and(|process| process.start(now)) {
             return true;
         }
         self.start.clone().is_some_and(|command| {
-            let (environment, within, about) = (Vec::new(), START_WITHIN, About::Started);
-            self.commands.run(Job { command, environment, within, about })
+            let (environment, within, context) = (Vec::new(), START_WITHIN, Context::Started);
+            self.commands.run(Job { command, environment, within, context })
         })
     }
 
@@ -290,11 +291,11 @@ impl Hands for Body {
             Break::Cut | Break::Heal => return false,
         };
         let done = self.process.as_ref().is_some_and(|process| process.signal(signal));
-        tell(&format!("drill: {}{}", how.name(), if done { "" } else { ", but nothing runs" }));
+        log(&format!("drill: {}{}", how.name(), if done { "" } else { " (no process)" }));
         done
     }
 
-    fn tell(&mut self, words: &str) {
-        tell(words);
+    fn log(&mut self, line: &str) {
+        log(line);
     }
 }
