@@ -18,7 +18,7 @@ mod redaction;
 mod revision;
 mod table;
 mod wire;
-mod written;
+mod replay;
 
 pub use chunk::{Chunk, Full, records};
 pub use frame::{FORMAT, MAGIC};
@@ -28,4 +28,4 @@ pub use record::{Call, Decided, Record};
 pub use redaction::Redactor;
 pub use revision::{Catalog, Grant, Revision};
 pub use wire::Malformed;
-pub use written::Written;
+pub use replay::Written;
