@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{Answered, Fault, Question, State};
 use evenkeel_host::{Component, Engine, Policy, Refused};
-use evenkeel_recording::{Call, Catalog, Revision, Written};
+use evenkeel_recording::{Call, Catalog, ReplayState, Revision};
 use serde_json::Value;
 
 pub use self::report::{Place, Report};
@@ -29,7 +29,7 @@ pub struct Recorded {
     component: Component,
     settings: Option<Value>,
     standing: Vec<(Arc<Revision>, Standing)>,
-    written: Written,
+    replay_state: ReplayState,
     report: Report,
 }
 
@@ -49,8 +49,9 @@ impl Recorded {
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, Refused> {
         let engine = Engine::counting(patient());
         let component = Component::vet(&engine, built.bytes())?;
-        let (standing, written, report) = (Vec::new(), Written::default(), Report::default());
-        Ok(Recorded { engine, component, settings, standing, written, report })
+        let (standing, replay_state, report) =
+            (Vec::new(), ReplayState::default(), Report::default());
+        Ok(Recorded { engine, component, settings, standing, replay_state, report })
     }
 
     /// Asks what was recorded, and judges the answer; none where it is of a hook that the plugin does not answer.
@@ -62,7 +63,7 @@ impl Recorded {
         if !self.component.manifest().hooks.contains(&policy.hook) {
             return Ok(None);
         }
-        let question = self.written.carried_into(policy, &call.question);
+        let question = self.replay_state.applied_to(policy, &call.question);
         let place = self.place_of(call)?;
         let standing = &mut self.standing[place].1;
         let manifest = self.component.manifest();
@@ -116,7 +117,7 @@ impl Recorded {
         if !same {
             self.report.find(name(&question), of(), Breach::HiddenState);
         }
-        self.written.keep(policy, &question, &answered.answer);
+        self.replay_state.update(policy, &question, &answered.answer);
         Ok(Some(result))
     }
 

@@ -1,95 +1,90 @@
-//! What one direction of a lane does to a packet, decided from a seed and the packet's place in line.
+//! The fate of a packet on one direction of a link, from a seed and the packet's sequence number.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// A million: probabilities are parts of it, so that they are exact.
+/// Probabilities are parts per million, so that they are exact.
 const MILLION: u32 = 1_000_000;
-/// How much a slow link holds before it drops: what a home router's queue holds at its worst.
+/// Queue of a slow link: the worst case of a home router.
 const QUEUE_MAX: Duration = Duration::from_millis(200);
-/// How far back a packet picked for reordering falls, beyond its own delay.
+/// Extra delay of a packet picked for reordering.
 const REORDER_BY: Duration = Duration::from_millis(25);
 
-/// What a link does to packets. The default does nothing.
+/// What a link does to packets; nothing by default.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Conditions {
-    /// Every packet is this late.
+    /// Fixed delay of every packet.
     pub delay: Duration,
-    /// And, evenly drawn, up to this much later.
+    /// Additional delay, uniform up to this.
     pub jitter: Duration,
-    /// Whether who is less late overtakes, as where packets take several ways; else order is kept, as in a queue.
+    /// Packets with less delay overtake, as on several paths; otherwise order is kept, as in a
+    /// queue.
     pub overtaking: bool,
-    /// Packets lost singly, parts per million.
+    /// Independent losses, parts per million.
     pub loss_ppm: u32,
-    /// Packets lost in bursts, beside those.
+    /// Burst losses, on top of independent ones.
     pub bursts: Option<Bursts>,
-    /// Packets that fall 25 ms behind those after them, parts per million.
+    /// Packets delayed by 25 ms, parts per million.
     pub reorder_ppm: u32,
-    /// Packets sent twice, parts per million.
+    /// Duplicated packets, parts per million.
     pub duplicate_ppm: u32,
-    /// Packets with one bit turned, parts per million.
+    /// Packets with one bit flipped, parts per million.
     pub corrupt_ppm: u32,
-    /// Bits per second; what waits longer than 200 ms for its turn is dropped. `None` is no limit.
+    /// Bits per second; packets that would queue longer than 200 ms are dropped. `None` is no
+    /// limit.
     pub rate_bps: Option<u64>,
-    /// Nothing crosses.
+    /// All packets are lost.
     pub blackout: bool,
 }
 
 impl Conditions {
-    /// Plain loss at this many per cent, at most 100.
+    /// Independent loss of this many per cent, at most 100.
     pub fn loss_percent(percent: u32) -> Self {
         Self { loss_ppm: percent.min(100) * (MILLION / 100), ..Self::default() }
     }
 }
 
-/// The Gilbert–Elliott model: a good and a bad state, each with a loss of its own. All in parts per million.
+/// Gilbert–Elliott model: a good and a bad state, each with its own loss, all in parts per million.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bursts {
-    /// Chance per packet to go from good to bad.
+    /// Probability per packet to enter the bad state.
     pub enter_ppm: u32,
-    /// Chance per packet to go from bad to good; the mean burst is a million over this many packets.
+    /// Probability per packet to leave the bad state; the mean burst is a million over this many
+    /// packets.
     pub leave_ppm: u32,
-    /// Loss while good.
+    /// Loss in the good state.
     pub good_loss_ppm: u32,
-    /// Loss while bad.
+    /// Loss in the bad state.
     pub bad_loss_ppm: u32,
 }
 
-/// Why a packet did not cross whole.
+/// Why a packet was lost or damaged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
-    /// The link was black.
     Blackout,
-    /// A single loss.
     Loss,
-    /// A loss by the burst model.
     Burst,
-    /// The queue before a slow link was full.
+    /// The queue of a slow link was full.
     Rate,
-    /// It crossed with a bit turned.
+    /// Delivered with one bit flipped.
     Corrupted,
 }
 
-/// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It is gone.
     Drop(Cause),
-    /// It crosses.
     Deliver {
-        /// When it leaves the relay.
         at: Instant,
-        /// When its copy does, if it has one.
+        /// When the duplicate is delivered, if there is one.
         copy_at: Option<Instant>,
-        /// The bit that is turned, if one is.
+        /// The bit that is flipped, if any.
         turned: Option<usize>,
     },
 }
 
-/// One direction of a lane.
 pub struct Impairment {
-    /// What it does from the next packet on.
+    /// Applied from the next packet on.
     pub conditions: Conditions,
     rng: Rng,
     bad: bool,
@@ -98,7 +93,7 @@ pub struct Impairment {
 }
 
 impl Impairment {
-    /// A clear link whose dice come from this seed.
+    /// A perfect link with a generator of this seed.
     pub fn new(seed: u64) -> Self {
         Self {
             conditions: Conditions::default(),
@@ -109,8 +104,8 @@ impl Impairment {
         }
     }
 
-    /// The fate of the next packet. The same dice are thrown for each, whatever the conditions: a change for a while
-    /// does not change what becomes of the packets after.
+    /// The fate of the next packet. Each packet draws the same random numbers whatever the
+    /// conditions, so that a temporary change does not affect the packets after it.
     pub fn decide(&mut self, now: Instant, bytes: usize) -> Fate {
         let [single, burst, change, reorder, copy, corrupt] =
             std::array::from_fn(|_| self.rng.u32(0..MILLION));
@@ -151,7 +146,8 @@ impl Impairment {
         loss < if self.bad { bursts.bad_loss_ppm } else { bursts.good_loss_ppm }
     }
 
-    /// When the last bit of this packet has left a link of limited rate; `None` when its queue is full.
+    /// When the last bit of the packet has left a link of limited rate; `None` if its queue is
+    /// full.
     fn serialised(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
         let Some(rate_bps) = self.conditions.rate_bps else { return Some(now) };
         let starts = self.wire_free_at.map_or(now, |free| free.max(now));
@@ -177,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn same_seed_loses_the_same_packets_and_another_seed_others() {
+    fn losses_depend_on_the_seed_alone() {
         let tenth = Conditions::loss_percent(10);
         assert_eq!(fates(5, tenth, 2_000), fates(5, tenth, 2_000));
         assert_ne!(fates(5, tenth, 2_000), fates(6, tenth, 2_000));
     }
 
     #[test]
-    fn loss_is_what_was_asked_for() {
+    fn loss_matches_its_probability() {
         let lost =
             |conditions| fates(5, conditions, 20_000).into_iter().filter(|&lost| lost).count();
         assert_eq!(lost(Conditions::default()), 0);
@@ -194,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_lose_in_rows_and_single_losses_do_not() {
+    fn bursts_lose_runs_of_packets() {
         let bursts = Bursts {
             enter_ppm: 10_000,
             leave_ppm: 100_000,
@@ -215,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn blackout_for_a_while_leaves_later_fates_as_they_would_have_been() {
+    fn blackout_does_not_change_later_fates() {
         let tenth = Conditions::loss_percent(10);
         let undisturbed = fates(5, tenth, 1_000);
         let mut link = Impairment::new(5);
@@ -250,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_less_late_overtakes_where_order_is_not_kept() {
+    fn packets_overtake_if_order_is_not_kept() {
         let jitter = Duration::from_millis(160);
         let mut link = Impairment::new(3);
         link.conditions = Conditions { jitter, overtaking: true, ..Conditions::default() };
@@ -259,7 +255,7 @@ mod tests {
             .map(|packet| {
                 let now = start + Duration::from_millis(packet);
                 let Fate::Deliver { at, .. } = link.decide(now, 200) else {
-                    panic!("nothing is lost")
+                    panic!("no loss configured")
                 };
                 assert!(at >= now && at <= now + jitter);
                 at
@@ -270,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn reordered_packet_leaves_after_those_behind_it() {
+    fn reordered_packet_leaves_after_its_successor() {
         let mut link = Impairment::new(5);
         let now = Instant::now();
         link.conditions = Conditions { reorder_ppm: 1_000_000, ..Conditions::default() };
@@ -281,11 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn slow_link_queues_up_to_its_bound_and_then_drops() {
+    fn slow_link_queues_to_its_bound_then_drops() {
         let mut link = Impairment::new(5);
         link.conditions = Conditions { rate_bps: Some(160_000), ..Conditions::default() };
         let now = Instant::now();
-        // 200 bytes take 10 ms at 160 kbit/s: the queue of 200 ms takes 21, and no more.
+        // 200 bytes take 10 ms at 160 kbit/s: the queue of 200 ms takes 21.
         for i in 1..=21 {
             let Fate::Deliver { at, .. } = link.decide(now, 200) else { panic!("{i}") };
             assert_eq!(at, now + Duration::from_millis(10 * i));
@@ -296,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn turned_bit_lies_inside_the_packet() {
+    fn flipped_bit_lies_inside_the_packet() {
         let mut link = Impairment::new(5);
         link.conditions = Conditions { corrupt_ppm: 1_000_000, ..Conditions::default() };
         for _ in 0..1_000 {

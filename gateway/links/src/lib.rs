@@ -1,7 +1,7 @@
-//! Says what a bad link does to a packet: from a seed, without sockets or a clock.
+//! A model of bad links: the fate of each packet from a seed, without sockets or a clock.
 //!
-//! One model for the relay, which does it to datagrams, for the simulator, which does it in virtual time, and for tests
-//! of whoever judges a node by what comes from it ([`trace`]).
+//! Used by the relay on real datagrams, by the simulator in virtual time, and by tests of failure
+//! detection ([`trace`]).
 
 mod impairment;
 pub mod trace;

@@ -1,56 +1,51 @@
-//! What comes back from a node over a link that changes: the same for every rule that is to judge it.
+//! Probes and media of a node over a changing link: one input for all failure detectors.
 
 use std::time::{Duration, Instant};
 
 use crate::{Conditions, Fate, Impairment};
 
-/// What a link is like for a while.
+/// Conditions of the link for a time.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Stretch {
-    /// How long.
     pub lasts: Duration,
-    /// What it does to packets, each way.
+    /// Applied in each direction.
     pub link: Conditions,
-    /// Whether the node answers.
+    /// The node answers.
     pub alive: bool,
 }
 
-/// One probe, and when its answer came.
+/// A probe and its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
-    /// Its number, from 1.
+    /// From 1.
     pub sequence: u64,
-    /// When it was sent.
     pub sent: Instant,
-    /// When its answer came, if one did.
     pub answered: Option<Instant>,
 }
 
-/// What was seen of a node, from one seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
-    /// Probes in the order they were sent.
+    /// Probes in sending order.
     pub probes: Vec<Probe>,
-    /// When media came from it, in order.
+    /// Arrivals of media, in order.
     pub media: Vec<Instant>,
-    /// When each stretch began, and at last when the trace ends.
+    /// Start of each stretch, then the end of the trace.
     pub marks: Vec<Instant>,
 }
 
-/// What is sent: how often the node is probed, and how often a packet of media goes there that it answers with one.
+/// Sending intervals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clocks {
-    /// Between two probes.
     pub probe_every: Duration,
-    /// Between two packets of media, as a mean; the first at random phase.
+    /// Mean interval of media packets, each answered by one; the first has a random phase.
     pub media_every: Duration,
 }
 
-/// Bytes of what is sent, as a link of limited rate counts them: a packet of voice.
+/// Size of a packet on a link of limited rate: voice.
 const BYTES: usize = 200;
 
 impl Trace {
-    /// Sends over these stretches one after the other.
+    /// Runs the stretches one after the other.
     #[must_use]
     pub fn record(seed: u64, clocks: Clocks, stretches: &[Stretch], start: Instant) -> Trace {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -95,7 +90,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_dead_node_answers_nothing_and_a_seed_gives_one_trace() {
+    fn dead_node_answers_nothing_and_trace_repeats() {
         let link = Conditions { delay: MS, jitter: MS * 3, ..Conditions::default() };
         let stretches = [
             Stretch { lasts: MS * 1_000, link, alive: true },
@@ -110,6 +105,6 @@ mod tests {
         assert_eq!(trace.probes.iter().filter(answered).count(), 100);
         assert!(trace.media.len() > 400 && trace.media.is_sorted());
         let last = trace.media.last().copied().into_iter().max();
-        assert!(last < Some(trace.marks[1] + MS * 8), "the last came from before the death");
+        assert!(last < Some(trace.marks[1] + MS * 8), "sent before the death");
     }
 }

@@ -1,29 +1,29 @@
-//! What is an address, or looks like one.
+//! Finds network addresses in text.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
-/// How sure one has to be.
+/// What kind of text is searched; it decides how strict the match is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Suspicion {
-    /// Words for people: `media1:5004` is an address, and `ip-10-0-0-1` is one too.
-    Words,
-    /// Text in the middle of bytes that may be anything.
-    Bytes,
+pub(crate) enum Context {
+    /// Text for people: `media1:5004` is an address, and so is `ip-10-0-0-1`.
+    Text,
+    /// Text found in binary data.
+    Binary,
 }
 
-/// Where in a text addresses are, from its beginning on: of IPv4 and IPv6, with or without a port, a host with a port,
-/// a hardware address, and numbers that stand together as those of an address do.
-pub(crate) fn addresses(text: &str, suspicion: Suspicion) -> Vec<Range<usize>> {
+/// Finds IPv4 and IPv6 addresses with or without a port, hosts with a port, hardware addresses, and
+/// numbers joined like those of an IPv4 address, in order.
+pub(crate) fn addresses(text: &str, context: Context) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for word in words(text) {
         let here = &text[word.clone()];
-        if is_whole(here) || suspicion == Suspicion::Words && is_host_and_port(here) {
+        if is_whole(here) || context == Context::Text && is_host_and_port(here) {
             found.push(word);
             continue;
         }
         let mut at = 0;
-        while let Some(range) = next_within(here, at, suspicion) {
+        while let Some(range) = next_within(here, at, context) {
             at = range.end;
             found.push(word.start + range.start..word.start + range.end);
         }
@@ -31,7 +31,7 @@ pub(crate) fn addresses(text: &str, suspicion: Suspicion) -> Vec<Range<usize>> {
     found
 }
 
-/// Pieces between what no address holds.
+/// Splits at characters that no address contains.
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     let within =
         |c: char| c.is_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']' | '%');
@@ -44,7 +44,7 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// An address by itself, with brackets, a zone or a port where it has them.
+/// An address alone, with brackets, a zone or a port if it has them.
 fn is_whole(word: &str) -> bool {
     let bare = word.trim_start_matches('[').trim_end_matches(']');
     let bare = bare.split_once('%').map_or(bare, |(bare, _zone)| bare);
@@ -58,8 +58,8 @@ fn is_v6(text: &str) -> bool {
             |group: &str| group.len() == 2 && group.bytes().all(|byte| byte.is_ascii_hexdigit());
         groups.clone().count() == 6 && groups.clone().all(is_pair)
     };
-    let says_something = text.bytes().any(|byte| byte.is_ascii_hexdigit());
-    says_something && (text.parse::<Ipv6Addr>().is_ok() || is_mac())
+    let has_digit = text.bytes().any(|byte| byte.is_ascii_hexdigit());
+    has_digit && (text.parse::<Ipv6Addr>().is_ok() || is_mac())
 }
 
 fn is_host_and_port(word: &str) -> bool {
@@ -70,14 +70,14 @@ fn is_host_and_port(word: &str) -> bool {
     is_host && is_port
 }
 
-/// The next address within a word that is more than one.
-fn next_within(word: &str, from: usize, suspicion: Suspicion) -> Option<Range<usize>> {
+/// The next address inside a longer word.
+fn next_within(word: &str, from: usize, context: Context) -> Option<Range<usize>> {
     let bytes = word.as_bytes();
     (from..bytes.len()).find_map(|start| {
         // Not in the middle of a number or of a run of groups.
         let before = start.checked_sub(1).filter(|at| *at >= from).map(|at| bytes[at]);
         let begins = !before.is_some_and(|byte| byte.is_ascii_digit());
-        let quad = begins.then(|| quad(&bytes[start..], suspicion)).flatten();
+        let quad = begins.then(|| quad(&bytes[start..], context)).flatten();
         let groups = || {
             let begins = !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b':');
             begins.then(|| groups(&word[start..])).flatten()
@@ -87,17 +87,17 @@ fn next_within(word: &str, from: usize, suspicion: Suspicion) -> Option<Range<us
     })
 }
 
-/// The length of four numbers up to 255 with the same sign between them.
-fn quad(bytes: &[u8], suspicion: Suspicion) -> Option<usize> {
-    let (mut at, mut between) = (0, None);
-    for place in 0..4 {
-        if place > 0 {
-            let sign = *bytes.get(at)?;
-            let is_sign = match suspicion {
-                Suspicion::Words => matches!(sign, b'.' | b'-' | b'_'),
-                Suspicion::Bytes => sign == b'.',
+/// Length of four numbers up to 255 with one separator.
+fn quad(bytes: &[u8], context: Context) -> Option<usize> {
+    let (mut at, mut expected) = (0, None);
+    for part in 0..4 {
+        if part > 0 {
+            let separator = *bytes.get(at)?;
+            let is_separator = match context {
+                Context::Text => matches!(separator, b'.' | b'-' | b'_'),
+                Context::Binary => separator == b'.',
             };
-            if !is_sign || *between.get_or_insert(sign) != sign {
+            if !is_separator || *expected.get_or_insert(separator) != separator {
                 return None;
             }
             at += 1;
@@ -110,14 +110,14 @@ fn quad(bytes: &[u8], suspicion: Suspicion) -> Option<usize> {
     Some(at)
 }
 
-/// The length of groups of hexadecimal digits that are an address.
+/// Length of an IPv6 or hardware address.
 fn groups(text: &str) -> Option<usize> {
     let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b':';
     let length = text.bytes().take_while(is_part).count();
     is_v6(&text[..length]).then_some(length)
 }
 
-/// The length of a port with its colon, behind a bracket where one was opened before.
+/// Length of a port with its colon, including a closing bracket.
 fn port(bytes: &[u8]) -> usize {
     let bracket = usize::from(bytes.first() == Some(&b']'));
     let digits =
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        addresses(text, Suspicion::Words).into_iter().map(|range| &text[range]).collect()
+        addresses(text, Context::Text).into_iter().map(|range| &text[range]).collect()
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_stays() {
+    fn other_text_has_no_address() {
         for text in [
             "east-a1",
             "phone",
@@ -187,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn among_bytes_only_what_can_hardly_be_anything_else_is_taken() {
-        let found = |text| addresses(text, Suspicion::Bytes).len();
+    fn binary_data_is_matched_strictly() {
+        let found = |text| addresses(text, Context::Binary).len();
         assert_eq!(found("\u{1}10.0.0.1\u{0}"), 1);
         assert_eq!((found("a:1"), found("10-0-0-1")), (0, 0));
     }

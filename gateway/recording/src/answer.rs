@@ -1,4 +1,4 @@
-//! What plugins said: answers with their notes, and faults.
+//! Encoding of answers and faults.
 
 use std::time::Duration;
 
@@ -6,20 +6,21 @@ use evenkeel_core::{Action, AdmitVerdict, Answer, Answered, Fault, Move, Note, R
 
 use crate::question::{read_hops, write_hops};
 use crate::revision::Revision;
-use crate::table::{Table, Words};
-use crate::wire::{In, Malformed, malformed, put, put_signed};
+use crate::table::{Table, TableReader};
+use crate::wire::{Input, Malformed, malformed, put, put_signed};
 
 const PARAMS: u8 = 0;
 const ADMIT: u8 = 1;
 const PLACED: u8 = 2;
 const MOVES: u8 = 3;
 const ACTIONS: u8 = 4;
-/// A fault has this added.
+/// Added to the number of a fault.
 const FAULT: u8 = 64;
 
 pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &mut Vec<u8>) {
     match result {
-        // The words for reasons are the plugin's; what was left out or not granted is no part of what it said.
+        // Reasons belong to the plugin's manifest; actions left out or not granted are not
+        // recorded.
         Ok(Answered { answer, revision: _, notes, took, apart: _, reasons: _, ungranted: _ }) => {
             write_answer(answer, table, out);
             put(out, notes.len() as u64);
@@ -36,21 +37,21 @@ pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &m
 
 pub(crate) fn read(
     revision: &Revision,
-    words: &mut Words<'_>,
-    read: &mut In<'_>,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
 ) -> Result<Result<Answered, Fault>, Malformed> {
     let kind = read.byte("answer")?;
     if let Some(fault) = kind.checked_sub(FAULT) {
-        return read_fault(fault, words, read).map(Err);
+        return read_fault(fault, table, read).map(Err);
     }
-    let answer = read_answer(kind, words, read)?;
+    let answer = read_answer(kind, table, read)?;
     let count = read.count("notes")?;
-    read.weigh("notes", count * size_of::<Note>())?;
+    read.charge("notes", count * size_of::<Note>())?;
     let mut notes = Vec::with_capacity(count);
     for _ in 0..count {
         notes.push(Note {
             row: read.small("note")?,
-            key: words.own_text(read, "note")?,
+            key: table.own_text(read, "note")?,
             value: read.signed("note")?,
         });
     }
@@ -105,7 +106,7 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
                 put(out, u64::from(*ttl_ms));
                 put(out, u64::from(*reason));
             }
-            write_kept(states, memo.as_ref(), table, out);
+            write_written(states, memo.as_ref(), table, out);
         }
         Answer::Actions { actions, states, memo } => {
             out.push(ACTIONS);
@@ -116,17 +117,21 @@ fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {
                 put(out, *arg);
                 put(out, u64::from(*reason));
             }
-            write_kept(states, memo.as_ref(), table, out);
+            write_written(states, memo.as_ref(), table, out);
         }
     }
 }
 
-fn read_answer(kind: u8, words: &mut Words<'_>, read: &mut In<'_>) -> Result<Answer, Malformed> {
+fn read_answer(
+    kind: u8,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
+) -> Result<Answer, Malformed> {
     match kind {
         PARAMS => {
             let count = read.count("params")?;
             let params =
-                (0..count).map(|_| Ok((words.own_text(read, "param")?, read.signed("param")?)));
+                (0..count).map(|_| Ok((table.own_text(read, "param")?, read.signed("param")?)));
             params.collect::<Result<_, _>>().map(Answer::Params)
         }
         ADMIT => {
@@ -145,11 +150,11 @@ fn read_answer(kind: u8, words: &mut Words<'_>, read: &mut In<'_>) -> Result<Ans
             hops: read_hops(read)?,
             ttl_ms: read.small("ttl")?,
             reason: read.small("reason")?,
-            state: words.some_state(read)?,
+            state: table.some_state(read)?,
         }),
         MOVES => {
             let count = read.count("moves")?;
-            read.weigh("moves", count * size_of::<Move>())?;
+            read.charge("moves", count * size_of::<Move>())?;
             let mut moves = Vec::with_capacity(count);
             for _ in 0..count {
                 moves.push(Move {
@@ -159,12 +164,12 @@ fn read_answer(kind: u8, words: &mut Words<'_>, read: &mut In<'_>) -> Result<Ans
                     reason: read.small("move")?,
                 });
             }
-            let (states, memo) = read_kept(words, read)?;
+            let (states, memo) = read_written(table, read)?;
             Ok(Answer::Moves { moves, states, memo })
         }
         ACTIONS => {
             let count = read.count("actions")?;
-            read.weigh("actions", count * size_of::<Action>())?;
+            read.charge("actions", count * size_of::<Action>())?;
             let mut actions = Vec::with_capacity(count);
             for _ in 0..count {
                 actions.push(Action {
@@ -174,14 +179,19 @@ fn read_answer(kind: u8, words: &mut Words<'_>, read: &mut In<'_>) -> Result<Ans
                     reason: read.small("action")?,
                 });
             }
-            let (states, memo) = read_kept(words, read)?;
+            let (states, memo) = read_written(table, read)?;
             Ok(Answer::Actions { actions, states, memo })
         }
         other => Err(malformed("answer", format!("kind {other}"))),
     }
 }
 
-fn write_kept(states: &[(u32, State)], memo: Option<&State>, table: &mut Table, out: &mut Vec<u8>) {
+fn write_written(
+    states: &[(u32, State)],
+    memo: Option<&State>,
+    table: &mut Table,
+    out: &mut Vec<u8>,
+) {
     put(out, states.len() as u64);
     for (row, state) in states {
         put(out, u64::from(*row));
@@ -190,39 +200,46 @@ fn write_kept(states: &[(u32, State)], memo: Option<&State>, table: &mut Table, 
     table.put_state(out, memo);
 }
 
-type Kept = (Vec<(u32, State)>, Option<State>);
+type WrittenState = (Vec<(u32, State)>, Option<State>);
 
-fn read_kept(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Kept, Malformed> {
+fn read_written(
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
+) -> Result<WrittenState, Malformed> {
     let count = read.count("states")?;
-    read.weigh("states", count * size_of::<(u32, State)>())?;
+    read.charge("states", count * size_of::<(u32, State)>())?;
     let mut states = Vec::with_capacity(count);
     for _ in 0..count {
-        states.push((read.small("state")?, words.some_state(read)?));
+        states.push((read.small("state")?, table.some_state(read)?));
     }
-    Ok((states, words.state(read)?))
+    Ok((states, table.state(read)?))
 }
 
 fn write_fault(fault: &Fault, table: &mut Table, out: &mut Vec<u8>) {
-    let (number, said) = match fault {
+    let (number, message) = match fault {
         Fault::Deadline => (0, None),
-        Fault::Trap(said) => (1, Some(said)),
+        Fault::Trap(message) => (1, Some(message)),
         Fault::OutOfMemory => (2, None),
-        Fault::Malformed(said) => (3, Some(said)),
+        Fault::Malformed(message) => (3, Some(message)),
         Fault::Late => (4, None),
         Fault::Absent => (5, None),
     };
     out.push(FAULT + number);
-    if let Some(said) = said {
-        table.put(out, said.as_bytes());
+    if let Some(message) = said {
+        table.put(out, message.as_bytes());
     }
 }
 
-fn read_fault(number: u8, words: &mut Words<'_>, read: &mut In<'_>) -> Result<Fault, Malformed> {
+fn read_fault(
+    number: u8,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
+) -> Result<Fault, Malformed> {
     match number {
         0 => Ok(Fault::Deadline),
-        1 => Ok(Fault::Trap(words.own_text(read, "trap")?)),
+        1 => Ok(Fault::Trap(table.own_text(read, "trap")?)),
         2 => Ok(Fault::OutOfMemory),
-        3 => Ok(Fault::Malformed(words.own_text(read, "fault")?)),
+        3 => Ok(Fault::Malformed(table.own_text(read, "fault")?)),
         4 => Ok(Fault::Late),
         5 => Ok(Fault::Absent),
         other => Err(malformed("fault", format!("kind {other}"))),

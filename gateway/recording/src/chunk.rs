@@ -1,4 +1,4 @@
-//! Chunks: some records with all that they speak of, so that each stands by itself.
+//! Chunks: records with everything they refer to, so that each chunk can be read alone.
 
 use std::sync::Arc;
 
@@ -7,44 +7,44 @@ use evenkeel_core::AskId;
 use crate::frame::{self, Kind, PAYLOAD_BYTES_MAX, framed};
 use crate::record::{Call, Decided, Record};
 use crate::revision::{Catalog, Revision};
-use crate::table::{Table, Words};
-use crate::wire::{In, Malformed, malformed, put};
+use crate::table::{Table, TableReader};
+use crate::wire::{Input, Malformed, malformed, put};
 use crate::{answer, question};
 
 const CALL: u8 = 0;
 const DECIDED: u8 = 1;
 const MISSED: u8 = 2;
 
-/// What the counts before each part may take.
+/// Upper bound of the counts before each part.
 const COUNTS_BYTES: usize = 64;
 
-/// Records that are no calls, a few words each, are taken until a chunk has so many bytes.
+/// Small records (not calls) are accepted until a chunk has this many bytes.
 const SMALL_UNTIL: usize = PAYLOAD_BYTES_MAX - 4_096;
 
-/// The bit of a call that says that an address was taken out of it; there are no others.
+/// The only flag of a call: an address was removed from it.
 const REDACTED: u8 = 1;
 
-/// A record does not fit into a chunk any more; where that is empty, it fits into none.
+/// The record does not fit into this chunk; an empty chunk fits no such record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// Records that are being written down.
+/// A chunk being filled.
 #[derive(Default)]
 pub struct Chunk {
     table: Table,
     revisions: Vec<Arc<Revision>>,
     catalogs: Vec<Arc<Catalog>>,
-    /// What revisions and catalogs are.
+    /// Encoded revisions and catalogs.
     known: (Vec<u8>, Vec<u8>),
     records: Vec<u8>,
     count: u64,
 }
 
 impl Chunk {
-    /// Writes one record down.
+    /// Appends one record.
     ///
     /// # Errors
-    /// [`Full`]; nothing of the record was written.
+    /// [`Full`]; the chunk is unchanged.
     pub fn push(&mut self, record: &Record) -> Result<(), Full> {
         match record {
             Record::Call(call) => self.call(call),
@@ -78,7 +78,7 @@ impl Chunk {
         question::write(&call.question, &call.revision.grant, &mut self.table, out);
         answer::write(&call.result, &mut self.table, out);
         if self.bytes() > PAYLOAD_BYTES_MAX - COUNTS_BYTES {
-            self.table.go_back(table);
+            self.table.truncate(table);
             self.records.truncate(records);
             self.revisions.truncate(known.0);
             self.catalogs.truncate(known.1);
@@ -105,11 +105,11 @@ impl Chunk {
         });
     }
 
-    /// The number of a revision, written down where it was not yet.
+    /// The number of a revision, which is added if it is new.
     fn revision(&mut self, revision: &Arc<Revision>) -> u64 {
         let known = |one: &Arc<Revision>| Arc::ptr_eq(one, revision) || one == revision;
-        if let Some(place) = self.revisions.iter().position(known) {
-            return place as u64;
+        if let Some(index) = self.revisions.iter().position(known) {
+            return index as u64;
         }
         revision.write(&mut self.table, &mut self.known.0);
         self.revisions.push(Arc::clone(revision));
@@ -118,25 +118,24 @@ impl Chunk {
 
     fn catalog(&mut self, catalog: &Arc<Catalog>) -> u64 {
         let known = |one: &Arc<Catalog>| Arc::ptr_eq(one, catalog) || one == catalog;
-        if let Some(place) = self.catalogs.iter().position(known) {
-            return place as u64;
+        if let Some(index) = self.catalogs.iter().position(known) {
+            return index as u64;
         }
         catalog.write(&mut self.table, &mut self.known.1);
         self.catalogs.push(Arc::clone(catalog));
         self.catalogs.len() as u64 - 1
     }
 
-    /// How many bytes it has, before it is packed.
+    /// Uncompressed size.
     pub fn bytes(&self) -> usize {
         self.table.len() + self.known.0.len() + self.known.1.len() + self.records.len()
     }
 
-    /// Whether nothing was written down.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Its bytes in a recording; it begins anew.
+    /// Encodes the chunk and resets it.
     pub fn close(&mut self) -> Vec<u8> {
         let chunk = std::mem::take(self);
         let mut payload = Vec::with_capacity(chunk.bytes() + COUNTS_BYTES);
@@ -151,49 +150,49 @@ impl Chunk {
     }
 }
 
-/// The records of one chunk, as [`Chunk::close`] wrote it.
+/// The records of a chunk written by [`Chunk::close`].
 ///
 /// # Errors
-/// Where the bytes are none.
+/// If the bytes are malformed.
 pub fn records(chunk: &[u8]) -> Result<Vec<Record>, Malformed> {
     match frame::read(chunk) {
-        Ok((Kind::Records, payload, [])) => unpacked(&payload),
+        Ok((Kind::Records, payload, [])) => decode(&payload),
         Ok((kind, ..)) => Err(malformed("chunk", format!("{kind:?} or more"))),
-        Err(broken) => Err(malformed("chunk", format!("{broken:?}"))),
+        Err(error) => Err(malformed("chunk", format!("{error:?}"))),
     }
 }
 
-pub(crate) fn unpacked(payload: &[u8]) -> Result<Vec<Record>, Malformed> {
-    let mut read = In::new(payload);
-    let mut words = Words::read(&mut read)?;
+pub(crate) fn decode(payload: &[u8]) -> Result<Vec<Record>, Malformed> {
+    let mut read = Input::new(payload);
+    let mut table = TableReader::read(&mut read)?;
     let count = read.count("revisions")?;
-    let revisions = (0..count).map(|_| Revision::read(&mut words, &mut read).map(Arc::new));
+    let revisions = (0..count).map(|_| Revision::read(&mut table, &mut read).map(Arc::new));
     let revisions = revisions.collect::<Result<Vec<_>, _>>()?;
     let count = read.count("catalogs")?;
-    let catalogs = (0..count).map(|_| Catalog::read(&mut words, &mut read).map(Arc::new));
+    let catalogs = (0..count).map(|_| Catalog::read(&mut table, &mut read).map(Arc::new));
     let catalogs = catalogs.collect::<Result<Vec<_>, _>>()?;
     let count = read.count("records")?;
-    read.weigh("records", count * size_of::<Record>())?;
+    read.charge("records", count * size_of::<Record>())?;
     let mut records = Vec::with_capacity(count);
     for _ in 0..count {
         records.push(match read.byte("record")? {
             CALL => {
-                read.weigh("call", size_of::<Call>())?;
-                Record::Call(Box::new(read_call(&revisions, &catalogs, &mut words, &mut read)?))
+                read.charge("call", size_of::<Call>())?;
+                Record::Call(Box::new(read_call(&revisions, &catalogs, &mut table, &mut read)?))
             }
-            DECIDED => Record::Decided(read_decided(&mut words, &mut read)?),
+            DECIDED => Record::Decided(read_decided(&mut table, &mut read)?),
             MISSED => Record::Missed(read.number("missed")?),
             other => return Err(malformed("record", format!("kind {other}"))),
         });
     }
-    if read.is_empty() { Ok(records) } else { Err(malformed("chunk", "more than its records")) }
+    if read.is_empty() { Ok(records) } else { Err(malformed("chunk", "bytes after the records")) }
 }
 
 fn read_call(
     revisions: &[Arc<Revision>],
     catalogs: &[Arc<Catalog>],
-    words: &mut Words<'_>,
-    read: &mut In<'_>,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
 ) -> Result<Call, Malformed> {
     let revision = read.small("revision")? as usize;
     let revision = revisions
@@ -207,24 +206,24 @@ fn read_call(
     let redacted = match read.byte("call")? {
         0 => false,
         REDACTED => true,
-        other => return Err(malformed("call", format!("{other} for its marks"))),
+        other => return Err(malformed("call", format!("unknown flags {other}"))),
     };
-    let question = question::read(&revision.grant, words, read)?;
-    let result = answer::read(revision, words, read)?;
+    let question = question::read(&revision.grant, table, read)?;
+    let result = answer::read(revision, table, read)?;
     let (revision, catalog) = (Arc::clone(revision), Arc::clone(catalog));
     Ok(Call { revision, catalog, ask, now_us, question: Arc::new(question), result, redacted })
 }
 
-fn read_decided(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Decided, Malformed> {
+fn read_decided(table: &mut TableReader<'_>, read: &mut Input<'_>) -> Result<Decided, Malformed> {
     Ok(Decided {
         ask: AskId(read.number("decided")?),
-        outcome: words.own_text(read, "decided")?,
-        detail: words.own_text(read, "decided")?,
+        outcome: table.own_text(read, "decided")?,
+        detail: table.own_text(read, "decided")?,
         differs: match read.byte("decided")? {
             0 => None,
             1 => Some(false),
             2 => Some(true),
-            other => return Err(malformed("decided", format!("{other} for whether it differs"))),
+            other => return Err(malformed("decided", format!("unknown value {other}"))),
         },
     })
 }

@@ -1,34 +1,32 @@
-//! Frames: pieces of a recording, each packed and with a checksum.
+//! Frames: the compressed, checksummed pieces of a recording.
 
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-/// What every recording begins with. The first byte is no text, and the line ends show what an editor or a transfer as
-/// text did to it.
+/// Start of every recording. Its first byte is not ASCII, and its line ends reveal a transfer as
+/// text.
 pub const MAGIC: [u8; 8] = *b"\x89EKR\r\n\x1a\n";
 
-/// The format that this crate writes. It reads this one and all before.
+/// The format written here; older formats are read.
 pub const FORMAT: u16 = 1;
 
-/// Bytes of a frame once it is unpacked: a question about 4,096 sessions with what plugins usually keep of them is one
-/// megabyte, and nobody has to hold more than this to read a recording.
+/// Limit of an uncompressed frame, so that readers need no more memory. A question about 4,096
+/// sessions with typical states takes 1 MB.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 
-/// Kind, length packed, length unpacked, checksum.
+/// Kind, compressed length, uncompressed length, checksum.
 const HEAD_BYTES: usize = 1 + 4 + 4 + 4;
 
-/// How hard is packed: the fastest that there is, since it happens while the gateway works.
+/// The fastest compression, since the gateway compresses while it works.
 const LEVEL: u8 = 1;
 
-/// What a frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Where the recording is from; the first one.
+    /// First frame: origin of the recording.
     Header = 1,
-    /// Records.
     Records = 2,
-    /// Nothing: the recording is whole.
+    /// Empty; marks a complete recording.
     End = 3,
 }
 
@@ -38,7 +36,7 @@ impl Kind {
     }
 }
 
-/// A frame as it stands in the file. `payload` is no longer than [`PAYLOAD_BYTES_MAX`].
+/// Encodes a frame. `payload` is at most [`PAYLOAD_BYTES_MAX`] long.
 pub(crate) fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let packed = compress_to_vec(payload, LEVEL);
     let mut bytes = Vec::with_capacity(HEAD_BYTES + packed.len());
@@ -60,37 +58,37 @@ fn checksum(head: &[u8], packed: &[u8]) -> u32 {
 
 /// Why a frame cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Broken {
-    /// The file ends within it.
+pub(crate) enum FrameError {
     CutOff,
-    /// Its bytes are not those that were written.
+    /// The checksum does not match.
     Corrupted,
-    /// It says that it is larger than any is.
+    /// The declared length exceeds the limit.
     TooLarge,
-    /// Its bytes are as they were written, and are no frame.
-    Unpackable,
+    /// The checksum matches, but the content is not a frame.
+    Invalid,
 }
 
-/// The next frame unpacked, and what follows it.
-pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), Broken> {
-    let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(Broken::CutOff)?;
+/// Decodes the next frame; also returns the bytes after it.
+pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), FrameError> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(FrameError::CutOff)?;
     let number = |at: usize| {
         let four = head[at..at + 4].try_into().expect("four bytes of thirteen");
         u32::from_le_bytes(four)
     };
     let (packed, unpacked) = (number(1) as usize, number(5) as usize);
-    // What cannot be packed takes a little more than it is.
+    // Incompressible data grows slightly.
     if unpacked > PAYLOAD_BYTES_MAX || packed > PAYLOAD_BYTES_MAX + PAYLOAD_BYTES_MAX / 8 {
-        return Err(Broken::TooLarge);
+        return Err(FrameError::TooLarge);
     }
-    let (packed, rest) = rest.split_at_checked(packed).ok_or(Broken::CutOff)?;
+    let (packed, rest) = rest.split_at_checked(packed).ok_or(FrameError::CutOff)?;
     if checksum(&head[..9], packed) != number(9) {
-        return Err(Broken::Corrupted);
+        return Err(FrameError::Corrupted);
     }
-    let kind = Kind::of(head[0]).ok_or(Broken::Unpackable)?;
-    let payload = decompress_to_vec_with_limit(packed, unpacked).map_err(|_| Broken::Unpackable)?;
+    let kind = Kind::of(head[0]).ok_or(FrameError::Invalid)?;
+    let payload =
+        decompress_to_vec_with_limit(packed, unpacked).map_err(|_| FrameError::Invalid)?;
     if payload.len() != unpacked {
-        return Err(Broken::Unpackable);
+        return Err(FrameError::Invalid);
     }
     Ok((kind, payload, rest))
 }

@@ -1,24 +1,23 @@
-//! How a recording begins and ends.
+//! First and last frame of a recording.
 
 use crate::frame::{FORMAT, Kind, MAGIC, framed};
-use crate::wire::{In, Malformed, malformed, put, put_bytes};
+use crate::wire::{Input, Malformed, malformed, put, put_bytes};
 
-/// Where a recording is from.
+/// Origin of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// The gateway's version: `0.1.0`.
+    /// Version of the gateway: `0.1.0`.
     pub gateway: Box<str>,
-    /// The contract that it spoke with plugins: `0.1.0`.
+    /// Version of the plugin contract: `0.1.0`.
     pub contract: Box<str>,
-    /// When gateway time began, microseconds since 1970 (UTC): what is at `now_us` happened so much later.
+    /// Unix time at which gateway time (`now_us`) was 0, microseconds.
     pub started_us: u64,
-    /// The gateway's region.
     pub region: Box<str>,
-    /// Whether addresses are in it, as was asked for.
+    /// Addresses were recorded, on request.
     pub addresses: bool,
 }
 
-/// The bytes that a recording begins with.
+/// The first bytes of a recording.
 pub fn head(header: &Header) -> Vec<u8> {
     let mut payload = Vec::new();
     put_bytes(&mut payload, header.gateway.as_bytes());
@@ -32,14 +31,14 @@ pub fn head(header: &Header) -> Vec<u8> {
     bytes
 }
 
-/// The bytes that a recording ends with, where nothing cut it off.
+/// The last bytes of a complete recording.
 pub fn tail() -> Vec<u8> {
     framed(Kind::End, &[])
 }
 
 impl Header {
     pub(crate) fn read(payload: &[u8]) -> Result<Header, Malformed> {
-        let mut read = In::new(payload);
+        let mut read = Input::new(payload);
         let header = Header {
             gateway: read.text("header")?.into(),
             contract: read.text("header")?.into(),
@@ -48,9 +47,13 @@ impl Header {
             addresses: match read.byte("header")? {
                 0 => false,
                 1 => true,
-                other => return Err(malformed("header", format!("{other} for yes or no"))),
+                other => return Err(malformed("header", format!("{other} is not a boolean"))),
             },
         };
-        if read.is_empty() { Ok(header) } else { Err(malformed("header", "more than a header")) }
+        if read.is_empty() {
+            Ok(header)
+        } else {
+            Err(malformed("header", "bytes after the header"))
+        }
     }
 }

@@ -1,10 +1,9 @@
-//! Writes down what policies were asked and what they said, and reads it back: bytes in and out, no I/O, no Wasm.
+//! Reads and writes recordings of policy calls: bytes in and out, no I/O, no Wasm.
 //!
-//! A recording is a [`head`], chunks of [`Record`]s and a [`tail`], one after the other; `FORMAT.md` beside this crate
-//! says every byte. A [`Chunk`] is filled and closed; each stands by itself, so that a gateway may drop the oldest ones.
-//! A [`Reader`] goes through a whole recording, and where it is cut off or broken it gives what is whole and says what is
-//! lost. A [`Redactor`] takes addresses out of records on their way into a file. Who is asked again keeps what it wrote in
-//! [`Written`].
+//! A recording is a [`head`], chunks of [`Record`]s and a [`tail`]; `FORMAT.md` beside this crate
+//! specifies it. Each [`Chunk`] can be read alone, so that a gateway may drop the oldest ones. A
+//! [`Reader`] returns all records of complete chunks and reports what is lost. A [`Redactor`]
+//! removes addresses from records. [`ReplayState`] holds the states that a replayed plugin writes.
 
 mod address;
 mod answer;
@@ -15,10 +14,10 @@ mod question;
 mod reader;
 mod record;
 mod redaction;
+mod replay;
 mod revision;
 mod table;
 mod wire;
-mod replay;
 
 pub use chunk::{Chunk, Full, records};
 pub use frame::{FORMAT, MAGIC};
@@ -26,6 +25,6 @@ pub use header::{Header, head, tail};
 pub use reader::{Lost, Reader, Unreadable};
 pub use record::{Call, Decided, Record};
 pub use redaction::Redactor;
+pub use replay::ReplayState;
 pub use revision::{Catalog, Grant, Revision};
 pub use wire::Malformed;
-pub use replay::Written;

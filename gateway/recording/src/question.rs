@@ -1,4 +1,4 @@
-//! Questions, column by column: what is alike stands together, and packs well.
+//! Encoding of questions, column by column: similar values stand together and compress well.
 
 use evenkeel_core::{
     Labels, Measures, Metric, NodeId, Question, RegionId, RoomId, RoomRow, Row, SessionId,
@@ -6,8 +6,8 @@ use evenkeel_core::{
 };
 
 use crate::revision::Grant;
-use crate::table::{Table, Words};
-use crate::wire::{In, Malformed, malformed, put, put_signed};
+use crate::table::{Table, TableReader};
+use crate::wire::{Input, Malformed, malformed, put, put_signed};
 
 const RESOLVE: u8 = 0;
 const ADMIT: u8 = 1;
@@ -27,7 +27,7 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
             out.push(ADMIT);
             put(out, session.0);
             put(out, room.0);
-            // 0 is none.
+            // 0 means none.
             put(out, standing.map_or(0, |region| u64::from(region.0) + 1));
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
@@ -64,13 +64,13 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
 
 pub(crate) fn read(
     grant: &Grant,
-    words: &mut Words<'_>,
-    read: &mut In<'_>,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
 ) -> Result<Question, Malformed> {
     match read.byte("question")? {
         RESOLVE => Ok(Question::Resolve {
-            scenario: words.text(read, "scenario")?,
-            labels: words.labels(read)?,
+            scenario: table.text(read, "scenario")?,
+            labels: table.labels(read)?,
         }),
         ADMIT => Ok(Question::Admit {
             session: SessionId(read.number("session")?),
@@ -79,30 +79,30 @@ pub(crate) fn read(
                 0 => None,
                 region => Some(RegionId(region - 1)),
             },
-            scenario: words.text(read, "scenario")?,
-            labels: words.labels(read)?,
+            scenario: table.text(read, "scenario")?,
+            labels: table.labels(read)?,
             regions: read_frame(&grant.node_metrics, read)?,
         }),
         PLACE => Ok(Question::Place {
             room: RoomId(read.number("room")?),
-            scenario: words.text(read, "scenario")?,
-            labels: words.labels(read)?,
+            scenario: table.text(read, "scenario")?,
+            labels: table.labels(read)?,
             nodes: read_frame(&grant.node_metrics, read)?,
         }),
         REROUTE => {
             let nodes = read_frame(&grant.node_metrics, read)?;
-            let rooms = read_rooms(grant, words, read)?;
-            Ok(Question::Reroute { nodes, rooms, memo: words.state(read)? })
+            let rooms = read_rooms(grant, table, read)?;
+            Ok(Question::Reroute { nodes, rooms, memo: table.state(read)? })
         }
         TICK => {
-            let sessions = read_sessions(grant, words, read)?;
-            Ok(Question::Tick { sessions, memo: words.state(read)? })
+            let sessions = read_sessions(grant, table, read)?;
+            Ok(Question::Tick { sessions, memo: table.state(read)? })
         }
         other => Err(malformed("question", format!("kind {other}"))),
     }
 }
 
-/// Ids by their distance from the one before, then a column for each metric; what was not measured is 0.
+/// Encodes ids as differences, then a column per metric; unmeasured values are 0.
 fn write_frame<'a>(
     columns: &[Metric],
     rows: &(impl ExactSizeIterator<Item = &'a Row> + Clone),
@@ -121,9 +121,9 @@ fn write_frame<'a>(
     }
 }
 
-fn read_frame(columns: &[Metric], read: &mut In<'_>) -> Result<Vec<Row>, Malformed> {
+fn read_frame(columns: &[Metric], read: &mut Input<'_>) -> Result<Vec<Row>, Malformed> {
     let count = read.count("frame")?;
-    read.weigh("frame", count * size_of::<Row>())?;
+    read.charge("frame", count * size_of::<Row>())?;
     let mut rows = Vec::with_capacity(count);
     let mut id = 0_u64;
     for _ in 0..count {
@@ -146,23 +146,23 @@ pub(crate) fn write_hops(hops: &[NodeId], out: &mut Vec<u8>) {
     hops.iter().for_each(|node| put(out, u64::from(node.0)));
 }
 
-pub(crate) fn read_hops(read: &mut In<'_>) -> Result<Vec<NodeId>, Malformed> {
+pub(crate) fn read_hops(read: &mut Input<'_>) -> Result<Vec<NodeId>, Malformed> {
     let count = read.count("hops")?;
-    read.weigh("hops", count * size_of::<NodeId>())?;
+    read.charge("hops", count * size_of::<NodeId>())?;
     (0..count).map(|_| read.small("hops").map(NodeId)).collect()
 }
 
 fn read_rooms(
     grant: &Grant,
-    words: &mut Words<'_>,
-    read: &mut In<'_>,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
 ) -> Result<Vec<RoomRow>, Malformed> {
     let rows = read_frame(&grant.subject_metrics, read)?;
-    read.weigh("rooms", rows.len() * size_of::<RoomRow>())?;
-    let scenarios = column(&rows, || words.text(read, "scenario"))?;
-    let labels: Vec<Labels> = column(&rows, || words.labels(read))?;
+    read.charge("rooms", rows.len() * size_of::<RoomRow>())?;
+    let scenarios = column(&rows, || table.text(read, "scenario"))?;
+    let labels: Vec<Labels> = column(&rows, || table.labels(read))?;
     let standing = column(&rows, || read_hops(read))?;
-    let states: Vec<Option<State>> = column(&rows, || words.state(read))?;
+    let states: Vec<Option<State>> = column(&rows, || table.state(read))?;
     let columns = rows.into_iter().zip(scenarios).zip(labels).zip(standing).zip(states);
     let rooms = columns.map(|((((row, scenario), labels), standing), state)| RoomRow {
         row,
@@ -176,15 +176,15 @@ fn read_rooms(
 
 fn read_sessions(
     grant: &Grant,
-    words: &mut Words<'_>,
-    read: &mut In<'_>,
+    table: &mut TableReader<'_>,
+    read: &mut Input<'_>,
 ) -> Result<Vec<SessionRow>, Malformed> {
     let rows = read_frame(&grant.subject_metrics, read)?;
-    read.weigh("sessions", rows.len() * size_of::<SessionRow>())?;
+    read.charge("sessions", rows.len() * size_of::<SessionRow>())?;
     let rooms = column(&rows, || read.number("room"))?;
-    let scenarios = column(&rows, || words.text(read, "scenario"))?;
-    let labels: Vec<Labels> = column(&rows, || words.labels(read))?;
-    let states: Vec<Option<State>> = column(&rows, || words.state(read))?;
+    let scenarios = column(&rows, || table.text(read, "scenario"))?;
+    let labels: Vec<Labels> = column(&rows, || table.labels(read))?;
+    let states: Vec<Option<State>> = column(&rows, || table.state(read))?;
     let columns = rows.into_iter().zip(rooms).zip(scenarios).zip(labels).zip(states);
     let sessions = columns.map(|((((row, room), scenario), labels), state)| SessionRow {
         row,
@@ -196,7 +196,7 @@ fn read_sessions(
     Ok(sessions.collect())
 }
 
-/// One of each for every row.
+/// Reads one value for each row.
 fn column<T>(
     rows: &[Row],
     mut next: impl FnMut() -> Result<T, Malformed>,

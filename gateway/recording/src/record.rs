@@ -1,4 +1,4 @@
-//! What a recording is made of.
+//! Records.
 
 use std::sync::Arc;
 
@@ -6,52 +6,48 @@ use evenkeel_core::{Answered, AskId, Fault, Outcome, Question};
 
 use crate::revision::{Catalog, Revision};
 
-/// What a recording is made of, in the order in which it was written down.
+/// A record; they are in the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
-    /// A question that a plugin was asked, and what it said.
     Call(Box<Call>),
-    /// What became of it in the core.
     Decided(Decided),
-    /// So many calls were made here that are not in the recording: more came than could be written down.
+    /// This many calls are missing here, as more arrived than could be written.
     Missed(u64),
 }
 
-/// A question that a plugin was asked, and what it said.
+/// A question to a plugin and its answer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Call {
-    /// Who answered.
+    /// The revision that answered.
     pub revision: Arc<Revision>,
-    /// What it knew of nodes, zones and regions.
+    /// Nodes, zones and regions known to the plugin.
     pub catalog: Arc<Catalog>,
-    /// By which [`Decided`] speaks of it.
+    /// Refers to a [`Decided`].
     pub ask: AskId,
-    /// Gateway time, microseconds since it started.
+    /// Gateway time, microseconds since its start.
     pub now_us: u64,
-    /// The whole question. Of measures those that were granted; all others are unmeasured once it is read.
+    /// The question. Measures that were not granted read as unmeasured.
     pub question: Arc<Question>,
-    /// What the plugin said: decision, states, memo, notes and the time it took; or how it failed.
+    /// Answer with states, memo, notes and time, or the fault.
     pub result: Result<Answered, Fault>,
-    /// An address was taken out of what the plugin was given or gave: asked again, it may answer something else.
+    /// An address was removed from the input or output, so that a replay may answer differently.
     pub redacted: bool,
 }
 
-/// What became of a question in the core.
+/// The core's decision about an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
-    /// The question.
     pub ask: AskId,
-    /// The word in metrics and records: `applied`.
+    /// Name of the outcome in metrics and records: `applied`.
     pub outcome: Box<str>,
-    /// The rule that refused it, or how it failed; empty for other outcomes.
+    /// The guard that rejected the answer, or the fault; otherwise empty.
     pub detail: Box<str>,
-    /// Where it was applied: whether the native default would have done something else. What that is the core does not
-    /// keep, so it is not here either.
+    /// If applied: whether the native default differs from the answer. The default's own answer is
+    /// not kept.
     pub differs: Option<bool>,
 }
 
 impl Decided {
-    /// As the core tells of it.
     pub fn of(ask: AskId, outcome: &Outcome) -> Decided {
         let (detail, differs) = match outcome {
             Outcome::Applied { differs } => ("", Some(*differs)),

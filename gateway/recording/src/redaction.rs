@@ -1,4 +1,4 @@
-//! Takes addresses out of records.
+//! Removes addresses from records.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,34 +6,34 @@ use std::sync::Arc;
 use evenkeel_core::{Answer, Answered, Fault, Labels, Note, Question, State};
 use serde_json::Value;
 
-use crate::address::{Suspicion, addresses};
+use crate::address::{Context, addresses};
 use crate::record::Call;
 use crate::revision::{Catalog, Revision};
 
-/// Addresses that are told apart in one recording: one for each session of the largest gateway, with room to spare.
-/// Those that come later all have one name.
+/// Distinct addresses of one recording: one per session of the largest gateway, with room to spare.
+/// Later ones share one name.
 const ADDRESSES_MAX: usize = 1 << 17;
 
-/// Revisions and catalogs whose like was seen already: a few for each policy.
+/// Redacted revisions and catalogs kept for reuse: a few per policy.
 const KNOWN_MAX: usize = 64;
 
-/// Takes addresses out of what goes into one recording, and puts `address-1`, `address-2` in their place, in the order in
-/// which they are first seen: the same one is always the same, and nothing leads back.
+/// Replaces addresses in one recording by `address-1`, `address-2` and so on, in order of
+/// appearance. Equal addresses get equal names, and no table maps them back.
 ///
-/// Looked at are labels, names and labels of the catalog, texts in settings, keys of notes, and what faults say. States
-/// and memos are a plugin's own bytes: what is readable as an address there is overwritten with `x`, and an address
-/// in another form cannot be seen.
+/// Covers labels, names and labels of the catalog, texts in settings, keys of notes, and fault
+/// messages. States and memos are opaque: text in them that reads as an address is overwritten with
+/// `x`; other encodings are not detected.
 #[derive(Default)]
 pub struct Redactor {
     tokens: HashMap<Box<str>, usize>,
     revisions: Vec<(Arc<Revision>, Arc<Revision>)>,
     catalogs: Vec<(Arc<Catalog>, Arc<Catalog>)>,
-    /// Labels by where they are, for as long as one question lasts.
+    /// Redacted labels by pointer, for the current question.
     labels: HashMap<usize, Option<Labels>>,
 }
 
 impl Redactor {
-    /// The call without addresses. Where there was one it is marked: what the plugin answered, it answered to the original.
+    /// Redacts a call. A changed call is marked, as the plugin answered the original.
     pub fn call(&mut self, call: Call) -> Call {
         let Call { revision, catalog, ask, now_us, question, mut result, mut redacted } = call;
         let revision = self.revision(&revision);
@@ -43,26 +43,26 @@ impl Redactor {
         redacted |= self.question(&mut question);
         redacted |= match &mut result {
             Ok(answered) => self.answered(answered),
-            Err(Fault::Trap(said) | Fault::Malformed(said)) => self.text(said),
+            Err(Fault::Trap(message) | Fault::Malformed(message)) => self.text(message),
             Err(Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent) => false,
         };
         Call { revision, catalog, ask, now_us, question: Arc::new(question), result, redacted }
     }
 
-    /// A text without addresses: `None` where there was none.
-    pub fn without(&mut self, text: &str) -> Option<Box<str>> {
-        let found = addresses(text, Suspicion::Words);
+    /// The text without addresses; `None` if it has none.
+    pub fn redact(&mut self, text: &str) -> Option<Box<str>> {
+        let found = addresses(text, Context::Text);
         if found.is_empty() {
             return None;
         }
-        let (mut left, mut at) = (String::new(), 0);
+        let (mut output, mut at) = (String::new(), 0);
         for range in found {
-            left += &text[at..range.start];
-            left += &self.token(&text[range.clone()]);
+            output += &text[at..range.start];
+            output += &self.token(&text[range.clone()]);
             at = range.end;
         }
-        left += &text[at..];
-        Some(left.into())
+        output += &text[at..];
+        Some(output.into())
     }
 
     fn token(&mut self, address: &str) -> String {
@@ -78,7 +78,7 @@ impl Redactor {
     }
 
     fn text(&mut self, text: &mut Box<str>) -> bool {
-        let without = self.without(text);
+        let without = self.redact(text);
         let redacted = without.is_some();
         without.into_iter().for_each(|without| *text = without);
         redacted
@@ -99,7 +99,7 @@ impl Redactor {
 
     fn value(&mut self, value: &mut Value) -> bool {
         match value {
-            Value::String(text) => match self.without(text) {
+            Value::String(text) => match self.redact(text) {
                 Some(without) => {
                     *text = without.into();
                     true
@@ -135,27 +135,27 @@ impl Redactor {
         match question {
             Question::Resolve { labels, .. }
             | Question::Admit { labels, .. }
-            | Question::Place { labels, .. } => self.of_labels(labels),
+            | Question::Place { labels, .. } => self.labels(labels),
             Question::Reroute { nodes: _, rooms, memo } => {
                 let redacted = rooms.iter_mut().fold(false, |redacted, room| {
-                    self.of_labels(&mut room.labels) | of_state(room.state.as_mut()) | redacted
+                    self.labels(&mut room.labels) | redact_state(room.state.as_mut()) | redacted
                 });
-                redacted | of_state(memo.as_mut())
+                redacted | redact_state(memo.as_mut())
             }
             Question::Tick { sessions, memo } => {
                 let redacted = sessions.iter_mut().fold(false, |redacted, session| {
-                    let states = of_state(session.state.as_mut());
-                    self.of_labels(&mut session.labels) | states | redacted
+                    let states = redact_state(session.state.as_mut());
+                    self.labels(&mut session.labels) | states | redacted
                 });
-                redacted | of_state(memo.as_mut())
+                redacted | redact_state(memo.as_mut())
             }
         }
     }
 
-    fn of_labels(&mut self, labels: &mut Labels) -> bool {
+    fn labels(&mut self, labels: &mut Labels) -> bool {
         let place = labels.as_ptr() as usize;
         let without = match self.labels.get(&place) {
-            // No labels at all are nowhere.
+            // Empty label sets share a dangling pointer.
             Some(without) if !labels.is_empty() => without.clone(),
             _ => {
                 let mut own: Vec<(Box<str>, Box<str>)> = labels.to_vec();
@@ -174,23 +174,23 @@ impl Redactor {
 
     fn answered(&mut self, answered: &mut Answered) -> bool {
         let Answered { answer, notes, .. } = answered;
-        let noted =
+        let in_notes =
             notes.iter_mut().fold(false, |redacted, Note { key, .. }| self.text(key) | redacted);
-        let said = match answer {
+        let in_answer = match answer {
             Answer::Params(params) => {
                 params.iter_mut().fold(false, |redacted, (key, _)| self.text(key) | redacted)
             }
             Answer::Admit { .. } => false,
-            Answer::Placed { state, .. } => of_state(Some(state)),
+            Answer::Placed { state, .. } => redact_state(Some(state)),
             Answer::Moves { moves: _, states, memo }
             | Answer::Actions { actions: _, states, memo } => {
                 let redacted = states
                     .iter_mut()
-                    .fold(false, |redacted, (_, state)| of_state(Some(state)) | redacted);
-                redacted | of_state(memo.as_mut())
+                    .fold(false, |redacted, (_, state)| redact_state(Some(state)) | redacted);
+                redacted | redact_state(memo.as_mut())
             }
         };
-        noted | said
+        in_notes | in_answer
     }
 }
 
@@ -202,8 +202,8 @@ fn remember<T>(known: &mut Vec<(Arc<T>, Arc<T>)>, seen: &Arc<T>, done: Arc<T>) -
     done
 }
 
-/// Overwrites what can be read as an address.
-fn of_state(state: Option<&mut State>) -> bool {
+/// Overwrites text that reads as an address.
+fn redact_state(state: Option<&mut State>) -> bool {
     let Some(state) = state else { return false };
     let mut redacted = false;
     let is_text = |byte: &u8| byte.is_ascii_graphic();
@@ -212,7 +212,7 @@ fn of_state(state: Option<&mut State>) -> bool {
         let length = state.bytes[start..].iter().take_while(|byte| is_text(byte)).count();
         at = start + length;
         let text = String::from_utf8_lossy(&state.bytes[start..at]).into_owned();
-        for range in addresses(&text, Suspicion::Bytes) {
+        for range in addresses(&text, Context::Binary) {
             state.bytes[start + range.start..start + range.end].fill(b'x');
             redacted = true;
         }

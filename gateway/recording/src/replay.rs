@@ -1,26 +1,26 @@
-//! What a plugin wrote so far of what it is asked again: it gets that in the place of what was recorded.
+//! States and memos that a replayed plugin wrote, which replace the recorded ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_core::{Answer, PolicyName, Question, State};
 
-/// States and memos that a plugin wrote, by policy. A plugin that was not the recorded one has no other states than these:
-/// about a session or room that it wrote of before it gets what it wrote, else what was recorded.
+/// A plugin understands its own states only: once it has written a state for a session or room,
+/// that state replaces the recorded one.
 #[derive(Default, Debug)]
-pub struct Written {
+pub struct ReplayState {
     states: HashMap<(PolicyName, u64), State>,
     memos: HashMap<PolicyName, State>,
 }
 
-impl Written {
-    /// What it wrote last of a session or a room.
+impl ReplayState {
+    /// The last state written for a session or room.
     pub fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
         self.states.get(&(policy.clone(), id))
     }
 
-    /// The question with what was written in the place of what was recorded.
-    pub fn carried_into(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
+    /// The question with states written so far in place of recorded ones.
+    pub fn applied_to(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
         let mut question = Arc::clone(question);
         if !matches!(*question, Question::Reroute { .. } | Question::Tick { .. }) {
             return question;
@@ -30,7 +30,7 @@ impl Written {
                 *recorded = Some(own.clone());
             }
         };
-        let of_memo = |memo: &mut Option<State>| {
+        let replace_memo = |memo: &mut Option<State>| {
             if let Some(own) = self.memos.get(policy) {
                 *memo = Some(own.clone());
             }
@@ -39,18 +39,18 @@ impl Written {
             Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
             Question::Reroute { nodes: _, rooms, memo } => {
                 rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
-                of_memo(memo);
+                replace_memo(memo);
             }
             Question::Tick { sessions, memo } => {
                 sessions.iter_mut().for_each(|session| state(session.row.id, &mut session.state));
-                of_memo(memo);
+                replace_memo(memo);
             }
         }
         question
     }
 
-    /// Keeps what an answer wrote.
-    pub fn keep(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
+    /// Stores the states of an answer.
+    pub fn update(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
         let (states, memo) = match answer {
             Answer::Params(_) | Answer::Admit { .. } => return,
             Answer::Placed { state, .. } => {

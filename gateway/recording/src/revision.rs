@@ -1,52 +1,49 @@
-//! What answered, and what it knew: a revision as it was installed, and a catalog.
+//! Revisions and catalogs.
 
 use std::sync::Arc;
 
 use evenkeel_core::{Entry, EntryKind, Hook, Metric, Op, PolicyName};
 
-use crate::table::{Table, Words, read_labels, write_labels};
-use crate::wire::{In, Malformed, malformed, put};
+use crate::table::{Table, TableReader, read_labels, write_labels};
+use crate::wire::{Input, Malformed, malformed, put};
 
-/// A plugin with its settings, as a policy ran it. Its bytes are not in a recording; their digest is.
+/// A plugin with its settings, as a policy ran it. A recording has the plugin's digest, not its
+/// bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revision {
-    /// The policy that it answered for.
     pub policy: PolicyName,
-    /// The gateway's name for it: 12 hexadecimal digits.
+    /// The gateway's name of the revision: 12 hexadecimal digits.
     pub revision: Arc<str>,
     /// The plugin's name in its manifest.
     pub plugin: Arc<str>,
-    /// The plugin's version, for people.
     pub version: Box<str>,
     /// SHA-256 of the plugin's bytes.
     pub digest: [u8; 32],
-    /// Its settings with defaults in place, as JSON.
+    /// Settings with defaults filled in, as JSON.
     pub settings: Box<str>,
-    /// The only randomness that it got.
+    /// Seed of the plugin's random numbers.
     pub seed: u64,
-    /// What it might read and do.
     pub grant: Grant,
-    /// An address was taken out of its settings.
+    /// An address was removed from the settings.
     pub redacted: bool,
 }
 
-/// What a plugin was granted at `init`, in the order of its columns.
+/// Grants of `init`, in the order of the plugin's columns.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Grant {
     /// Metrics of sessions and rooms.
     pub subject_metrics: Vec<Metric>,
     /// Metrics of nodes and regions.
     pub node_metrics: Vec<Metric>,
-    /// Actions.
     pub ops: Vec<Op>,
 }
 
-/// What questions speak of by number, with its name, as a plugin was told of it.
+/// Names and labels of the entities that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Catalog {
-    /// In the order that it was told in.
+    /// In the order sent to the plugin.
     pub entries: Vec<Entry>,
-    /// An address was taken out of it.
+    /// An address was removed from it.
     pub redacted: bool,
 }
 
@@ -78,18 +75,21 @@ impl Revision {
         out.push(u8::from(self.redacted));
     }
 
-    pub(crate) fn read(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Revision, Malformed> {
-        let set = words.text(read, "policy")?;
+    pub(crate) fn read(
+        table: &mut TableReader<'_>,
+        read: &mut Input<'_>,
+    ) -> Result<Revision, Malformed> {
+        let set = table.text(read, "policy")?;
         let number = read.byte("hook")?;
         let hook = Hook::ALL.into_iter().find(|&hook| hook_number(hook) == number);
         let hook = hook.ok_or_else(|| malformed("hook", format!("number {number}")))?;
         Ok(Revision {
             policy: PolicyName { set, hook },
-            revision: words.text(read, "revision")?,
-            plugin: words.text(read, "plugin")?,
-            version: words.own_text(read, "version")?,
+            revision: table.text(read, "revision")?,
+            plugin: table.text(read, "plugin")?,
+            version: table.own_text(read, "version")?,
             digest: read.fixed("digest")?,
-            settings: words.own_text(read, "settings")?,
+            settings: table.own_text(read, "settings")?,
             seed: u64::from_le_bytes(read.fixed("seed")?),
             grant: Grant {
                 subject_metrics: metrics(read)?,
@@ -101,25 +101,25 @@ impl Revision {
     }
 }
 
-fn metrics(read: &mut In<'_>) -> Result<Vec<Metric>, Malformed> {
+fn metrics(read: &mut Input<'_>) -> Result<Vec<Metric>, Malformed> {
     let known = |number| {
         Metric::from_number(number)
-            .ok_or_else(|| malformed("grant", format!("metric {number}, of a newer registry")))
+            .ok_or_else(|| malformed("grant", format!("unknown metric {number}")))
     };
     let count = read.count("grant")?;
     (0..count).map(|_| read.small("grant").and_then(known)).collect()
 }
 
-fn ops(read: &mut In<'_>) -> Result<Vec<Op>, Malformed> {
+fn ops(read: &mut Input<'_>) -> Result<Vec<Op>, Malformed> {
     let known = |number| {
         Op::from_number(number)
-            .ok_or_else(|| malformed("grant", format!("action {number}, of a newer registry")))
+            .ok_or_else(|| malformed("grant", format!("unknown action {number}")))
     };
     let count = read.count("grant")?;
     (0..count).map(|_| read.small("grant").and_then(known)).collect()
 }
 
-fn flag(read: &mut In<'_>) -> Result<bool, Malformed> {
+fn flag(read: &mut Input<'_>) -> Result<bool, Malformed> {
     match read.byte("flag")? {
         0 => Ok(false),
         1 => Ok(true),
@@ -140,7 +140,10 @@ impl Catalog {
         }
     }
 
-    pub(crate) fn read(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Catalog, Malformed> {
+    pub(crate) fn read(
+        table: &mut TableReader<'_>,
+        read: &mut Input<'_>,
+    ) -> Result<Catalog, Malformed> {
         let redacted = flag(read)?;
         let count = read.count("catalog")?;
         let mut entries = Vec::with_capacity(count);
@@ -149,7 +152,7 @@ impl Catalog {
                 kind: kind(read.small("catalog")?)?,
                 id: read.number("catalog")?,
                 parent: read.number("catalog")?,
-                name: words.own_text(read, "catalog")?,
+                name: table.own_text(read, "catalog")?,
                 labels: read_labels(read)?,
             });
         }
@@ -160,5 +163,5 @@ impl Catalog {
 fn kind(number: u32) -> Result<EntryKind, Malformed> {
     let all = [EntryKind::Region, EntryKind::Zone, EntryKind::Node, EntryKind::Home];
     let found = all.into_iter().find(|&kind| kind as u32 == number);
-    found.ok_or_else(|| malformed("catalog", format!("an entry of kind {number}")))
+    found.ok_or_else(|| malformed("catalog", format!("unknown entry kind {number}")))
 }

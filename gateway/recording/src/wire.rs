@@ -1,15 +1,15 @@
-//! Numbers and counts as bytes, and back with every count checked.
+//! Encoding of integers and byte strings; counts are checked when read.
 
-/// What one chunk may decode into, bytes. A few hundred rows can share one state of 4 KiB in the file, which is copied
-/// for each: 4,096 sessions with full states, in and out, are 32 MiB, and a chunk has few such calls.
+/// Memory that one chunk may decode into, bytes. Rows may share one state of 4 KiB in the file,
+/// which is copied for each: 4,096 sessions with full states, in and out, are 32 MiB, and a chunk
+/// has few such calls.
 const DECODED_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes that follow the rules of framing, and say what no writer writes.
+/// A well-formed frame with invalid content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Malformed {
-    /// What was being read: `question`.
+    /// The part being read: `question`.
     pub part: &'static str,
-    /// What was found there.
     pub found: Box<str>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn malformed(part: &'static str, found: impl Into<Box<str>>) -> Malfo
     Malformed { part, found: found.into() }
 }
 
-/// Appends a number, seven bits in a byte, the lowest first; the eighth says that more follow (LEB128).
+/// Appends an unsigned number as LEB128.
 pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -34,26 +34,25 @@ pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Appends a signed number, the small ones of either sign short.
+/// Appends a signed number, zigzag-encoded.
 pub(crate) fn put_signed(out: &mut Vec<u8>, number: i64) {
     put(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
-/// Appends bytes after their count.
+/// Appends a length and the bytes.
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Bytes as they are read.
-pub(crate) struct In<'a> {
+pub(crate) struct Input<'a> {
     rest: &'a [u8],
     decoded: usize,
 }
 
-impl<'a> In<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> In<'a> {
-        In { rest: bytes, decoded: 0 }
+impl<'a> Input<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Input<'a> {
+        Input { rest: bytes, decoded: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -61,7 +60,8 @@ impl<'a> In<'a> {
     }
 
     pub(crate) fn byte(&mut self, part: &'static str) -> Result<u8, Malformed> {
-        let (&byte, rest) = self.rest.split_first().ok_or_else(|| malformed(part, "the end"))?;
+        let (&byte, rest) =
+            self.rest.split_first().ok_or_else(|| malformed(part, "unexpected end"))?;
         self.rest = rest;
         Ok(byte)
     }
@@ -79,12 +79,12 @@ impl<'a> In<'a> {
                 return Ok(number);
             }
         }
-        Err(malformed(part, "a number of more than 64 bits"))
+        Err(malformed(part, "number exceeds 64 bits"))
     }
 
     pub(crate) fn small(&mut self, part: &'static str) -> Result<u32, Malformed> {
         let number = self.number(part)?;
-        u32::try_from(number).map_err(|_| malformed(part, format!("{number}, more than 32 bits")))
+        u32::try_from(number).map_err(|_| malformed(part, format!("{number} exceeds 32 bits")))
     }
 
     pub(crate) fn signed(&mut self, part: &'static str) -> Result<i64, Malformed> {
@@ -97,17 +97,17 @@ impl<'a> In<'a> {
         part: &'static str,
     ) -> Result<[u8; N], Malformed> {
         let (bytes, rest) =
-            self.rest.split_first_chunk().ok_or_else(|| malformed(part, "the end"))?;
+            self.rest.split_first_chunk().ok_or_else(|| malformed(part, "unexpected end"))?;
         self.rest = rest;
         Ok(*bytes)
     }
 
-    /// How many follow, each of at least one byte.
+    /// A count of items, each of at least one byte.
     pub(crate) fn count(&mut self, part: &'static str) -> Result<usize, Malformed> {
         let count = self.number(part)?;
         match usize::try_from(count) {
             Ok(count) if count <= self.rest.len() => Ok(count),
-            _ => Err(malformed(part, format!("{count} of them in {} bytes", self.rest.len()))),
+            _ => Err(malformed(part, format!("{count} items in {} bytes", self.rest.len()))),
         }
     }
 
@@ -120,14 +120,14 @@ impl<'a> In<'a> {
 
     pub(crate) fn text(&mut self, part: &'static str) -> Result<&'a str, Malformed> {
         let bytes = self.bytes(part)?;
-        std::str::from_utf8(bytes).map_err(|_| malformed(part, "what is no UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| malformed(part, "invalid UTF-8"))
     }
 
-    /// Counts what is about to be made out of what was read: one stored state may stand for many.
-    pub(crate) fn weigh(&mut self, part: &'static str, bytes: usize) -> Result<(), Malformed> {
+    /// Accounts for memory about to be allocated: one stored state may be copied many times.
+    pub(crate) fn charge(&mut self, part: &'static str, bytes: usize) -> Result<(), Malformed> {
         self.decoded = self.decoded.saturating_add(bytes);
         if self.decoded > DECODED_BYTES_MAX {
-            let found = format!("more than {DECODED_BYTES_MAX} bytes when written out");
+            let found = format!("more than {DECODED_BYTES_MAX} bytes when decoded");
             return Err(malformed(part, found));
         }
         Ok(())
@@ -139,41 +139,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_every_length_come_back() {
+    fn numbers_of_every_length_round_trip() {
         for shift in 0..64 {
             for number in [(1_u64 << shift) - 1, 1 << shift, u64::MAX >> shift] {
                 let mut out = Vec::new();
                 put(&mut out, number);
-                assert_eq!(In::new(&out).number("number"), Ok(number));
+                assert_eq!(Input::new(&out).number("number"), Ok(number));
                 for signed in [number as i64, (number as i64).wrapping_neg()] {
                     let mut out = Vec::new();
                     put_signed(&mut out, signed);
-                    assert_eq!(In::new(&out).signed("number"), Ok(signed));
+                    assert_eq!(Input::new(&out).signed("number"), Ok(signed));
                 }
             }
         }
     }
 
     #[test]
-    fn a_number_of_more_than_64_bits_is_none() {
+    fn number_of_more_than_64_bits_is_refused() {
         let longest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-        assert_eq!(In::new(&[&longest[..], &[1]].concat()).number("number"), Ok(u64::MAX));
-        assert!(In::new(&[&longest[..], &[2]].concat()).number("number").is_err());
-        assert!(In::new(&[&longest[..], &[0x81, 0]].concat()).number("number").is_err());
-        assert!(In::new(&longest).number("number").is_err());
+        assert_eq!(Input::new(&[&longest[..], &[1]].concat()).number("number"), Ok(u64::MAX));
+        assert!(Input::new(&[&longest[..], &[2]].concat()).number("number").is_err());
+        assert!(Input::new(&[&longest[..], &[0x81, 0]].concat()).number("number").is_err());
+        assert!(Input::new(&longest).number("number").is_err());
     }
 
     #[test]
-    fn no_count_is_larger_than_what_follows() {
-        assert_eq!(In::new(&[2, 7, 7]).count("rows"), Ok(2));
-        assert!(In::new(&[3, 7, 7]).count("rows").is_err());
-        assert!(In::new(&[2, 7]).bytes("blob").is_err());
+    fn count_beyond_the_input_is_refused() {
+        assert_eq!(Input::new(&[2, 7, 7]).count("rows"), Ok(2));
+        assert!(Input::new(&[3, 7, 7]).count("rows").is_err());
+        assert!(Input::new(&[2, 7]).bytes("blob").is_err());
     }
 
     #[test]
-    fn what_grows_without_end_when_written_out_is_refused() {
-        let mut read = In::new(&[]);
-        assert!(read.weigh("state", DECODED_BYTES_MAX).is_ok());
-        assert!(read.weigh("state", 1).is_err());
+    fn decoded_size_is_bounded() {
+        let mut read = Input::new(&[]);
+        assert!(read.charge("state", DECODED_BYTES_MAX).is_ok());
+        assert!(read.charge("state", 1).is_err());
     }
 }

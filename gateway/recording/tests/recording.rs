@@ -1,5 +1,5 @@
-//! What is written down comes back, and what was never written harms nobody.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+//! Recordings round-trip; damaged and forged ones are refused.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod world;
 
@@ -12,7 +12,7 @@ use evenkeel_recording::{
 
 use crate::world::{call, header, tick_of, world};
 
-/// A whole recording, a chunk for each so many records.
+/// A recording with so many records per chunk.
 fn written(all: &[Record], chunk_of: usize) -> Vec<u8> {
     let mut bytes = head(&header());
     for some in all.chunks(chunk_of) {
@@ -32,7 +32,7 @@ fn calls(records: &[Record]) -> impl Iterator<Item = &Call> {
 }
 
 #[test]
-fn every_question_answer_and_fault_comes_back_as_it_was() {
+fn questions_answers_and_faults_round_trip() {
     let all = world();
     for chunk_of in [1, 7, 1_000] {
         let bytes = written(&all, chunk_of);
@@ -45,7 +45,7 @@ fn every_question_answer_and_fault_comes_back_as_it_was() {
 }
 
 #[test]
-fn the_recording_of_format_1_is_read_for_ever() {
+fn recording_of_format_1_is_readable() {
     let bytes = include_bytes!("formats/1.ekr");
     let mut reader = Reader::open(bytes).unwrap();
     assert_eq!(reader.header(), &header());
@@ -54,12 +54,12 @@ fn the_recording_of_format_1_is_read_for_ever() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_its_number_and_what_is_none_as_such() {
+fn newer_format_and_other_files_are_refused() {
     let mut bytes = written(&world(), 100);
     bytes[8..10].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     let refused = Reader::open(&bytes).err().unwrap();
     assert_eq!(refused, Unreadable::Newer { found: FORMAT + 1, read: FORMAT });
-    assert!(refused.to_string().contains("format 2, and formats up to 1"), "{refused}");
+    assert!(refused.to_string().contains("format 2, but this version reads up to 1"), "{refused}");
     for none in [&b""[..], b"\x89EKR", b"\0asm\x01\0\0\0", b"{\"calls\": []}"] {
         assert_eq!(Reader::open(none).err(), Some(Unreadable::NotARecording));
     }
@@ -68,7 +68,7 @@ fn a_newer_format_is_refused_by_its_number_and_what_is_none_as_such() {
 }
 
 #[test]
-fn what_is_cut_off_is_read_up_to_its_last_whole_chunk() {
+fn truncated_file_is_read_to_its_last_whole_chunk() {
     let all = world();
     let bytes = written(&all, 5);
     let whole_chunks = all.len().div_ceil(5);
@@ -83,14 +83,14 @@ fn what_is_cut_off_is_read_up_to_its_last_whole_chunk() {
         assert_eq!(read, all[..read.len()]);
         most = most.max(lost.chunks);
     }
-    assert_eq!(most, whole_chunks, "without its end alone all of it is there");
+    assert_eq!(most, whole_chunks, "complete except for the end frame");
     for length in 0..begins {
         assert!(Reader::open(&bytes[..length]).is_err());
     }
 }
 
 #[test]
-fn one_changed_bit_loses_that_chunk_and_what_follows_and_nothing_else() {
+fn flipped_bit_loses_its_chunk_and_the_rest() {
     let all = world();
     let bytes = written(&all, 5);
     let begins = head(&header()).len();
@@ -100,18 +100,18 @@ fn one_changed_bit_loses_that_chunk_and_what_follows_and_nothing_else() {
         let mut reader = Reader::open(&broken).unwrap();
         let read: Vec<Record> = reader.by_ref().collect();
         let lost = reader.lost().unwrap_or_else(|| panic!("byte {at} was changed"));
-        assert!(lost.at <= at, "{lost} though byte {at} was changed");
+        assert!(lost.at <= at, "{lost}, but byte {at} was changed");
         assert_eq!(read.len(), (lost.chunks * 5).min(all.len()));
         assert_eq!(read, all[..read.len()]);
     }
 }
 
 #[test]
-fn bytes_that_nobody_wrote_are_refused_and_never_harm() {
+fn forged_bytes_never_panic() {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut chunk = Chunk::default();
     world().iter().for_each(|record| chunk.push(record).unwrap());
-    let payload = miniz_inflate(&chunk.close());
+    let payload = inflate(&chunk.close());
     let (mut refused, mut read) = (0, 0);
     for _ in 0..4_000 {
         let mut payload = payload.clone();
@@ -128,7 +128,7 @@ fn bytes_that_nobody_wrote_are_refused_and_never_harm() {
                 }
             }
         }
-        // With a checksum that fits, as whoever means harm would write it.
+        // With a valid checksum, as an attacker would write it.
         match records(&framed(&payload)) {
             Ok(_) => read += 1,
             Err(_) => refused += 1,
@@ -138,7 +138,7 @@ fn bytes_that_nobody_wrote_are_refused_and_never_harm() {
 }
 
 #[test]
-fn a_small_file_that_says_it_is_a_huge_one_is_refused() {
+fn decompression_bomb_is_refused() {
     // One state of 4 KiB that 100,000 rows share.
     let mut chunk = Chunk::default();
     let state = State { plugin: "p".into(), schema: 1, bytes: vec![7; 4_096].into() };
@@ -150,11 +150,11 @@ fn a_small_file_that_says_it_is_a_huge_one_is_refused() {
     let bytes = chunk.close();
     assert!(bytes.len() < 1 << 20);
     let error = records(&bytes).unwrap_err();
-    assert!(error.to_string().contains("when written out"), "{error}");
+    assert!(error.to_string().contains("when decoded"), "{error}");
 }
 
 #[test]
-fn a_call_that_no_chunk_holds_is_left_out_and_the_chunk_stays_whole() {
+fn oversized_call_leaves_the_chunk_unchanged() {
     let small = Record::Call(Box::new(tick_of(3)));
     let mut large = tick_of(5_000);
     let Question::Tick { sessions, .. } = Arc::make_mut(&mut large.question) else { panic!() };
@@ -174,7 +174,7 @@ fn a_call_that_no_chunk_holds_is_left_out_and_the_chunk_stays_whole() {
 }
 
 #[test]
-fn what_is_shared_is_written_once() {
+fn shared_values_are_written_once() {
     let mut chunk = Chunk::default();
     let one = Record::Call(Box::new(tick_of(1_000)));
     chunk.push(&one).unwrap();
@@ -183,9 +183,9 @@ fn what_is_shared_is_written_once() {
     assert!(chunk.bytes() - first < 1_000 * 20, "{first}, then {}", chunk.bytes());
 }
 
-/// Everything that has an address in it, and everything that has none.
+/// A call with addresses in every field, and one without any.
 #[test]
-fn no_address_is_left_and_what_had_one_is_marked() {
+fn addresses_are_removed_and_calls_marked() {
     let mut redactor = Redactor::default();
     let all = world();
     let mut bytes = Vec::new();
@@ -198,8 +198,8 @@ fn no_address_is_left_and_what_had_one_is_marked() {
         }
         let mut chunk = Chunk::default();
         chunk.push(&Record::Call(Box::new(redacted.clone()))).unwrap();
-        bytes.extend(miniz_inflate(&chunk.close()));
-        // States hold bytes, which are shown as numbers.
+        bytes.extend(inflate(&chunk.close()));
+        // `Debug` of a state shows its bytes as numbers.
         assert!(!format!("{redacted:?}").contains("192.0.2."), "{redacted:?}");
     }
     let left = |needle: &[u8]| bytes.windows(needle.len()).filter(|some| *some == needle).count();
@@ -208,9 +208,9 @@ fn no_address_is_left_and_what_had_one_is_marked() {
 }
 
 #[test]
-fn one_address_has_one_name_throughout() {
+fn address_has_one_name_throughout() {
     let mut redactor = Redactor::default();
-    let name = |redactor: &mut Redactor, text: &str| redactor.without(text);
+    let name = |redactor: &mut Redactor, text: &str| redactor.redact(text);
     assert_eq!(name(&mut redactor, "192.0.2.1"), Some("address-1".into()));
     assert_eq!(name(&mut redactor, "192.0.2.2, 192.0.2.1"), Some("address-2, address-1".into()));
     assert_eq!(name(&mut redactor, "east-a1"), None);
@@ -218,7 +218,7 @@ fn one_address_has_one_name_throughout() {
 }
 
 #[test]
-fn a_faults_words_are_redacted_too() {
+fn fault_messages_are_redacted() {
     let mut failed = call(Question::Resolve { scenario: "call".into(), labels: [].into() });
     failed.result = Err(Fault::Trap("no node at 192.0.2.9:5004".into()));
     let redacted = Redactor::default().call(failed);
@@ -226,12 +226,10 @@ fn a_faults_words_are_redacted_too() {
     assert!(redacted.redacted);
 }
 
-/// The payload of a chunk's frame.
-fn miniz_inflate(frame: &[u8]) -> Vec<u8> {
+fn inflate(frame: &[u8]) -> Vec<u8> {
     miniz_oxide::inflate::decompress_to_vec(&frame[13..]).unwrap()
 }
 
-/// A chunk's frame of this payload.
 fn framed(payload: &[u8]) -> Vec<u8> {
     let packed = miniz_oxide::deflate::compress_to_vec(payload, 1);
     let mut bytes = vec![2];

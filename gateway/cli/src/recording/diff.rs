@@ -9,7 +9,7 @@ use clap::Args;
 use evenkeel_core::State;
 use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question};
 use evenkeel_host::{Component, Engine, Refused};
-use evenkeel_recording::{Call, Record, Written};
+use evenkeel_recording::{Call, Record, ReplayState};
 use serde_json::{Value, json};
 
 use super::decision::{Side, decisions, parts_that_differ};
@@ -59,7 +59,7 @@ pub(super) struct Contender<'a> {
     component: Component,
     settings: Option<Value>,
     players: Players,
-    written: Written,
+    replay_state: ReplayState,
     unmeasured: BTreeSet<Metric>,
     faulted: u64,
 }
@@ -75,7 +75,7 @@ impl<'a> Contender<'a> {
             component,
             settings,
             players: Players::default(),
-            written: Written::default(),
+            replay_state: ReplayState::default(),
             unmeasured: BTreeSet::new(),
             faulted: 0,
         }
@@ -118,15 +118,15 @@ impl<'a> Contender<'a> {
     /// What it wrote last of a session or a room.
     #[cfg(test)]
     pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
-        self.written.state_of(policy, id)
+        self.replay_state.state_of(policy, id)
     }
 
     fn carrying(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
-        self.written.carried_into(policy, question)
+        self.replay_state.applied_to(policy, question)
     }
 
     fn keep(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
-        self.written.keep(policy, question, answer);
+        self.replay_state.update(policy, question, answer);
     }
 }
 

@@ -1,5 +1,4 @@
-//! One of everything that there is to write down. The recording of format 1 beside holds just this: what is here may not
-//! change any more.
+//! One of every kind of record. `formats/1.ekr` holds exactly this, so it must not change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +89,6 @@ fn answered(answer: Answer) -> Result<Answered, Fault> {
     })
 }
 
-/// A call that found nobody.
 pub(crate) fn call(question: Question) -> Call {
     Call {
         revision: revision(question.hook(), r#"{"spares":2}"#),
@@ -113,7 +111,7 @@ fn session(id: u64, address: &str, state: Option<State>) -> SessionRow {
     }
 }
 
-/// A question about so many sessions that have one label set.
+/// A question about so many sessions that share one label set.
 pub(crate) fn tick_of(sessions: u64) -> Call {
     let shared = labels("phone");
     let session = |id| SessionRow { labels: shared.clone(), ..session(id, "", None) };
@@ -199,7 +197,7 @@ fn results() -> Vec<Result<Answered, Fault>> {
     ]
 }
 
-/// Every question with every answer, in two catalogs and with two revisions, and what became of some.
+/// Every question with every answer, two catalogs and two revisions, and some decisions.
 pub(crate) fn world() -> Vec<Record> {
     let (mut records, mut number) = (Vec::new(), 0);
     for (place, question) in questions().into_iter().enumerate() {

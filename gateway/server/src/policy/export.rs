@@ -31,7 +31,7 @@ impl Export {
     pub(crate) fn new(header: Header, wish: Wish) -> Export {
         let Wish { addresses, policy } = wish;
         let mut redactor = (!addresses).then(Redactor::default);
-        let region = redactor.as_mut().and_then(|redactor| redactor.without(&header.region));
+        let region = redactor.as_mut().and_then(|redactor| redactor.redact(&header.region));
         let region = region.unwrap_or_else(|| header.region.clone());
         let header = Header { region, addresses, ..header };
         Export { header, redactor, policy, asked: BTreeSet::new() }
