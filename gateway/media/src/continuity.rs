@@ -1,25 +1,25 @@
-//! A client must not notice that its sender changed.
+//! Hides a change of sender from the client.
 //!
-//! One [`Continuity`] stands between the nodes of one session and its client. It gives every packet
-//! its outgoing numbers. A node that goes on with the same stream passes untouched; for another
-//! stream, sequence numbers and timestamps go on where the old sender left them, under the SSRC the
-//! client knows:
+//! One [`Continuity`] stands between the nodes of a session and its client. It assigns the outgoing
+//! numbers of every packet. A node that continues the same stream passes untouched; for another
+//! stream, sequence numbers and timestamps continue where the old sender stopped, under the SSRC
+//! known to the client:
 //!
-//! - **Sequence numbers** skip what was lost: the silence divided by the usual distance of frames,
-//!   times the usual packets of a frame. A silence of voice (DTX) is no loss; a video frame that the
-//!   old sender left unfinished is lost, unless the new one goes on within half a frame.
+//! - **Sequence numbers** skip the lost packets: the silence divided by the usual frame interval,
+//!   times the usual packets per frame. A silence of voice (DTX) is no loss; a video frame that the
+//!   old sender left unfinished is lost, unless the new one continues it within half a frame.
 //! - **Timestamps** advance by the silence; voice stays on its own grid, as decoders count samples.
-//! - **Make-before-break**: until [`close_previous`](Continuity::close_previous) packets of the hop
-//!   before still pass by their old mapping, into the numbers kept free for them; never twice, never
-//!   under a number that is taken.
-//! - **Several sources** are told apart by payload type, then clock rate, and by which was active.
-//!   Which of several equal ones a new stream continues cannot be seen in RTP.
-//! - **A source that restarts by itself**, without a switch, is a new stream here as it would be
+//! - **Make-before-break**: until [`close_previous`](Continuity::close_previous) packets of the
+//!   previous hop still pass by their old mapping, into the numbers kept free for them; never
+//!   twice, and never under a number in use.
+//! - **Several sources** are matched by payload type, then clock rate, then recent activity. RTP
+//!   does not show which of several equal streams a new one continues.
+//! - **A source that restarts by itself**, without a switch, is a new stream, as it would be
 //!   without a gateway.
-//! - **RTCP** follows the same mapping, both ways ([`Continuity::rtcp_to_client`],
+//! - **RTCP** follows the same mapping in both directions ([`Continuity::rtcp_to_client`],
 //!   [`Continuity::rtcp_to_node`]).
 //!
-//! A hop is an [`Epoch`]: each switch begins a new one, also back to a node that was left before.
+//! An [`Epoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
 use crate::rtp;
 use std::time::{Duration, Instant};
@@ -34,43 +34,42 @@ pub use feedback::Dropped;
 
 use stream::Stream;
 
-/// How many streams of a session are followed: a conference's active speakers with their video.
-/// Beyond it the one silent for longest is forgotten.
+/// Streams followed per session: a conference's active speakers with their video. Above it, the
+/// stream silent longest is forgotten.
 pub const STREAMS_MAX: usize = 16;
 
-/// What is missing at a switch may come so much later: as long as a make-before-break lasts.
+/// Packets missing at a switch may still arrive for this long, the duration of a make-before-break.
 pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
-/// How far ahead of the last packet a stream may go on by itself across a switch: MAX_DROPOUT of
-/// RFC 3550, appendix A.1.
+/// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
+/// appendix A.1.
 pub const AHEAD_MAX: i16 = 3_000;
 
-/// How far behind it may: MAX_MISORDER of RFC 3550, appendix A.1.
+/// Largest backward jump: MAX_MISORDER of RFC 3550, appendix A.1.
 pub const BEHIND_MAX: i16 = 100;
 
-/// A time of one hop: from one switch to the next. Only grows.
+/// The time from one switch to the next. Only grows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Epoch(pub u64);
 
-/// Whether packets may be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protection {
-    /// Plain RTP and RTCP.
+    /// Plain RTP and RTCP, which may be rewritten.
     Clear,
-    /// SRTP and SRTCP whose keys are held elsewhere: any change would break their authentication,
-    /// so all that passes, passes untouched.
+    /// SRTP and SRTCP with keys held elsewhere: a change would break their authentication, so all
+    /// packets pass untouched.
     Srtp,
 }
 
-/// Why a hop changes.
+/// Why the hop changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switch {
-    /// The hop before fails; what it still delivers is welcome but not waited for.
+    /// The previous hop failed; its late packets may pass but are not waited for.
     Failover,
-    /// A planned move: the hop before still delivers what it was sent.
+    /// A planned move: the previous hop still delivers packets it received.
     Planned {
-        /// How much sooner the new way delivers than the old one, 0 if later or unknown. Numbers
-        /// are kept free for what may still come in that time; more than needed looks like loss.
+        /// How much sooner the new path delivers than the old one; 0 if later or unknown. Numbers
+        /// are kept free for packets that may still arrive in that time; too many look like loss.
         lead: Duration,
     },
 }
@@ -78,55 +77,52 @@ pub enum Switch {
 /// What to do with a packet towards the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pass {
-    /// Send it as it is.
     Untouched,
-    /// Send it with these numbers.
     Rewrite {
-        /// The SSRC the client knows.
+        /// The SSRC known to the client.
         ssrc: u32,
-        /// The next sequence number for the client.
         sequence: u16,
-        /// The timestamp on the client's time line.
+        /// On the client's timeline.
         timestamp: u32,
     },
-    /// Drop it: its hop is closed, or began something after it was left.
+    /// Drop it: its hop is closed, or the stream began after its hop was left.
     Stale,
-    /// Drop it: it passed before, or around a switch another packet has its number.
+    /// Drop it: it passed before, or another packet has its number since a switch.
     Duplicate,
 }
 
-/// The place of a packet that was kept from the client.
+/// The position of a withheld packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Withheld {
     /// The stream's SSRC towards the client.
     pub ssrc: u32,
-    /// The sequence number of the last packet that was passed.
+    /// The sequence number of the last packet that passed.
     pub after: u16,
-    /// How many places behind that it had.
+    /// Distance of the withheld packet from it.
     pub ahead: u32,
 }
 
 /// Keeps a session's streams continuous towards its client. See the [module](self).
 ///
-/// Takes memory when a stream is new, never for a packet.
+/// Allocates when a stream is new, never per packet.
 #[derive(Clone, Debug)]
 pub struct Continuity {
     protection: Protection,
-    /// State of the generator of fresh SSRCs.
+    /// State of the generator of SSRCs.
     random: u64,
     epoch: Epoch,
-    /// The hop before, while its packets still pass.
+    /// The previous hop, while its packets still pass.
     previous: Option<Epoch>,
     lead: Duration,
-    /// Since when the hop before is silent or left, and whether that was planned.
+    /// Since when the previous hop is silent or left, and whether that was planned.
     left: Option<(Instant, bool)>,
-    /// Packets of streams that are forgotten that were missing when another hop went on.
+    /// Packets missed at switches by streams that are forgotten now.
     missed: u32,
     streams: Vec<Stream>,
 }
 
 impl Continuity {
-    /// Continuity for a session that has not begun. Fresh SSRCs are drawn from `seed`.
+    /// New SSRCs are drawn from `seed`.
     #[must_use]
     pub fn new(seed: u64, protection: Protection) -> Self {
         Self {
@@ -141,11 +137,11 @@ impl Continuity {
         }
     }
 
-    /// The hop changed. What the hop before still delivers passes until
-    /// [`close_previous`](Self::close_previous); what the one before that delivers is stale.
+    /// Switches the hop. Packets of the previous hop pass until
+    /// [`close_previous`](Self::close_previous); those of the hop before it are stale.
     ///
-    /// An epoch that is not newer changes nothing. The first packet of a newer epoch says the same
-    /// as a [`Switch::Failover`].
+    /// An epoch that is not newer changes nothing. The first packet of a newer epoch implies a
+    /// [`Switch::Failover`].
     pub fn switched(&mut self, epoch: Epoch, switch: Switch) {
         if epoch > self.epoch {
             self.previous = Some(self.epoch);
@@ -158,28 +154,29 @@ impl Continuity {
         }
     }
 
-    /// The hop before is dead, or was left as planned, since then. A source that was silent before that, or fell silent
-    /// while the hop that was left still delivered, paused: its silence is no loss. Holds until the next switch.
+    /// The previous hop failed, or was left as planned, at `since`. A source that fell silent
+    /// before that, or while the hop still delivered, paused: its silence is no loss. Holds until
+    /// the next switch.
     pub fn left(&mut self, since: Instant, planned: bool) {
         self.left = Some((since, planned));
     }
 
-    /// Another hop goes on in the place of the present one with copies of what it sent. What neither of the two delivered
-    /// by then is missing.
+    /// Another hop continues with copies of the present one's packets. A packet that neither
+    /// delivered by now is missing.
     pub fn turned(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.turned = true);
     }
 
-    /// From now on packets of the hop before are stale: 500 ms after a planned move, at once when a
-    /// node that was taken for dead could come back with old packets.
+    /// Makes packets of the previous hop stale: 500 ms after a planned move, or at once if a node
+    /// marked down could return with old packets.
     pub fn close_previous(&mut self) {
         self.previous = None;
     }
 
-    /// Gives a packet of the hop of `epoch` its outgoing numbers.
+    /// Assigns outgoing numbers to a packet of the hop of `epoch`.
     ///
-    /// `clock_rate` is that of its payload type in Hz; 0 where unknown, then timestamps advance by
-    /// frames only.
+    /// `clock_rate` is that of its payload type in Hz; if 0 (unknown), timestamps advance by frames
+    /// only.
     #[must_use]
     pub fn pass(
         &mut self,
@@ -203,40 +200,40 @@ impl Continuity {
         }
     }
 
-    /// When a packet was last passed, of whichever stream, if what came to an end `since` then explains that it was the
-    /// last one. None where all had fallen silent before.
+    /// When the last packet of any stream passed, if an end at `since` explains that it was the
+    /// last. None if all streams had fallen silent before.
     #[must_use]
     pub fn fell_silent(&self, since: Instant) -> Option<Instant> {
         let last = self.streams.iter().max_by_key(|stream| stream.heard)?;
         last.spoke_until(since).then_some(last.heard)
     }
 
-    /// Packets that were missing whenever another hop went on with a stream, so far: of one that goes on by itself by
-    /// number, else as the silence and the usual distance of packets tell. A switch counts [`FILLED_WITHIN`] after it,
-    /// without what came by then.
+    /// Packets missed at switches so far: from sequence numbers for a stream that continues by
+    /// itself, otherwise from the silence and the usual packet interval. A switch counts
+    /// [`FILLED_WITHIN`] after it, less the packets that arrived by then.
     #[must_use]
     pub fn missed_at_switches(&self, now: Instant) -> u32 {
         let missed = self.streams.iter().map(|stream| stream.missed(now));
         missed.fold(self.missed, u32::saturating_add)
     }
 
-    /// Packets that nodes should have sent since this was last asked, by their own numbers, and those of them that did
-    /// not come. What was kept back on purpose counts as neither.
+    /// Packets expected from nodes since the last call, by their own numbers, and the missing ones
+    /// among them. Withheld packets count as neither.
     pub fn arrivals(&mut self) -> (u32, u32) {
         self.streams.iter_mut().map(Stream::arrivals).fold((0, 0), |(expected, lost), stream| {
             (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
         })
     }
 
-    /// The clock rate in Hz of the stream that the client knows by this SSRC.
+    /// The clock rate in Hz of the stream known to the client by this SSRC.
     #[must_use]
     pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
         let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
         stream.map(|stream| stream.clock_rate)
     }
 
-    /// A packet of the present hop that must not reach the client. Those that pass later close up over it: what is kept
-    /// back on purpose must not look like loss. `None` where the client knows no stream that it goes on with.
+    /// Withholds a packet of the present hop. Later packets close the gap in the numbers, so that
+    /// it does not look like loss. `None` if the client knows no stream that it continues.
     pub fn withhold(
         &mut self,
         epoch: Epoch,
@@ -252,7 +249,7 @@ impl Continuity {
             let (after, ahead) = stream.withhold(header, now)?;
             return Some(Withheld { ssrc: stream.ssrc, after, ahead });
         }
-        // Its hop is new: what passes later goes on from here.
+        // The hop is new: later packets continue from here.
         let _kept_back = self.pass(epoch, header, clock_rate, now);
         None
     }
@@ -265,7 +262,7 @@ impl Continuity {
         self.streams.iter().position(|stream| stream.carries(epoch, ssrc))
     }
 
-    /// A source of the present hop is heard for the first time.
+    /// Handles the first packet of a source of the present hop.
     fn join(&mut self, header: &rtp::Header, clock_rate: u32, now: Instant) -> Pass {
         let (epoch, previous) = (self.epoch, self.previous);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
@@ -289,7 +286,8 @@ impl Continuity {
         self.begin(header, clock_rate, now)
     }
 
-    /// The stream that goes on by itself: same SSRC, numbers that follow those before the switch.
+    /// The stream that continues by itself: same SSRC, and numbers that follow those before the
+    /// switch.
     fn went_on(
         &mut self,
         header: &rtp::Header,
@@ -305,7 +303,7 @@ impl Continuity {
         })
     }
 
-    /// The stream whose sender was left and that this source most likely continues.
+    /// The stream of the previous sender that this source most likely continues.
     fn orphan(&self, header: &rtp::Header, clock_rate: u32) -> Option<usize> {
         if self.protection == Protection::Srtp {
             return None;
@@ -315,8 +313,8 @@ impl Continuity {
             streams.filter(|(_, stream)| stream.epoch() != self.epoch)
         };
         let latest = orphans().map(|(_, stream)| stream.heard).max()?;
-        // Where the payload type is that of some stream, the clock rate alone is no sign of kinship:
-        // a stream of retransmissions has the clock of what it repeats.
+        // If some stream has this payload type, an equal clock rate alone proves nothing:
+        // retransmissions share the clock of the stream they repair.
         let known = self.streams.iter().any(|stream| stream.payload_type == header.payload_type);
         orphans()
             .filter_map(|(index, stream)| {
@@ -332,7 +330,7 @@ impl Continuity {
             .map(|(_, _, _, std::cmp::Reverse(index))| index)
     }
 
-    /// A stream nobody sent before.
+    /// Begins a new stream.
     fn begin(&mut self, header: &rtp::Header, clock_rate: u32, now: Instant) -> Pass {
         let ssrc = match self.protection {
             Protection::Clear => self.free_ssrc(header.ssrc),
@@ -351,7 +349,7 @@ impl Continuity {
         pass
     }
 
-    /// `wanted`, unless the client knows another stream by it.
+    /// `wanted`, unless another stream of the client has it.
     fn free_ssrc(&mut self, wanted: u32) -> u32 {
         let mut ssrc = wanted;
         while self.streams.iter().any(|stream| stream.ssrc == ssrc) {
@@ -360,7 +358,7 @@ impl Continuity {
         ssrc
     }
 
-    /// The next number of SplitMix64: no secret, only unlikely to meet another source's.
+    /// The next number of SplitMix64: need not be secret, only unlikely to collide.
     fn draw(&mut self) -> u32 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
@@ -370,8 +368,8 @@ impl Continuity {
     }
 }
 
-/// A stream heard this long before the last one is taken for one that had already ended: longer than
-/// the 400 ms between packets of silent voice.
+/// A stream silent for longer before the last packet counts as ended; silent voice sends a packet
+/// every 400 ms.
 const ACTIVE_WITHIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

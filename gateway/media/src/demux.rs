@@ -1,6 +1,5 @@
-//! What a datagram is, by its first bytes (RFC 7983 with RFC 9443, RFC 5761).
+//! Demultiplexing of datagrams by their first bytes (RFC 7983 with RFC 9443, RFC 5761).
 
-/// The protocol a datagram belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// First byte 0–3: STUN (RFC 8489).
@@ -11,15 +10,15 @@ pub enum Kind {
     Rtp,
     /// First byte 128–191, second byte 192–223: RTCP or SRTCP (RFC 5761, section 4).
     Rtcp,
-    /// First byte 64–127 or 192–255, our own marks excepted: QUIC (RFC 9443).
+    /// First byte 64–127 or 192–255 except ours: QUIC (RFC 9443).
     Quic,
     /// First byte 0xE0: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
     Bundle,
     /// First byte 0xE1: a signed message of a trunk leg ([`crate::trunk::message`]).
     Signed,
-    /// First byte 0xE2: a probe that the other end returns as it came.
+    /// First byte 0xE2: a probe that the peer echoes.
     Echo,
-    /// Empty, ZRTP, or a first byte nobody owns.
+    /// Empty, ZRTP, or an unassigned first byte.
     Unknown,
 }
 
@@ -30,10 +29,10 @@ pub const SIGNED: u8 = 0xE1;
 /// First byte of an echo probe.
 pub const ECHO: u8 = 0xE2;
 
-/// Tells what a datagram is.
+/// Classifies a datagram.
 ///
-/// The marks 0xE0–0xE2 of trunk legs lie in QUIC's range, which is free on a media port: QUIC has a
-/// port of its own. An RTP first byte without a second byte is [`Kind::Unknown`].
+/// The first bytes 0xE0–0xE2 of trunk legs lie in QUIC's range, which is free on a media port: QUIC
+/// has its own port. An RTP first byte without a second byte is [`Kind::Unknown`].
 #[must_use]
 pub fn classify(datagram: &[u8]) -> Kind {
     let Some(&first) = datagram.first() else { return Kind::Unknown };
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_range_of_first_bytes_has_its_owner_up_to_both_edges() {
+    fn first_byte_ranges_hold_at_both_edges() {
         let ranges = [
             (0, 3, Kind::Stun),
             (4, 19, Kind::Unknown),
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn rtcp_is_told_from_rtp_by_its_payload_type() {
+    fn rtcp_and_rtp_differ_by_payload_type() {
         for (second, kind) in [
             (0, Kind::Rtp),
             (191, Kind::Rtp),
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn too_short_to_tell_is_unknown() {
+    fn too_short_datagram_is_unknown() {
         assert_eq!(classify(&[]), Kind::Unknown);
         assert_eq!(classify(&[0x80]), Kind::Unknown);
     }

@@ -1,12 +1,13 @@
-//! Reads, rewrites, repairs and measures RTP: bytes and numbers in and out, no session, no I/O.
+//! Reads, rewrites, repairs and measures RTP: bytes and numbers in and out, without sessions or
+//! I/O.
 //!
-//! Everything parses in place from `&[u8]` and writes into `&mut [u8]` or a `Vec` the caller keeps;
-//! a bad packet is a reason, never a panic. Absent on purpose: sockets, clocks, random numbers
-//! (they are arguments), sessions, nodes, policy.
+//! Parsers work in place on `&[u8]`; writers use `&mut [u8]` or a `Vec` of the caller. A bad packet
+//! is an error, never a panic. Time and random numbers are arguments.
 //!
-//! Read it in the order a packet does: [`demux`] tells what a datagram is, [`stun`] proves who sent
-//! it, [`rtp`] and [`rtcp`] read it, [`roq`] and [`trunk`] carry it, [`continuity`] keeps its
-//! receiver from noticing a change of sender, [`merge`] makes one stream of two copies, [`statistics`] and [`quality`] say how it fared.
+//! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
+//! [`rtp`] and [`rtcp`] parse it, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
+//! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`statistics`] and
+//! [`quality`] measure reception.
 
 pub mod continuity;
 pub mod demux;

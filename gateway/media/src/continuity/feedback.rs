@@ -1,4 +1,4 @@
-//! RTCP that crosses the mapping, both ways.
+//! RTCP across the mapping, in both directions.
 
 use super::stream::Stream;
 use super::{Continuity, Epoch, Protection};
@@ -12,14 +12,13 @@ use crate::rtcp::{
 };
 use std::fmt;
 
-/// Why a compound packet is not passed on.
+/// Why a compound packet is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dropped {
-    /// It is no RTCP.
     Malformed(Malformed),
     /// Its hop is closed.
     Stale,
-    /// Nothing in it concerns who it is for: it is all about another sender's numbers.
+    /// All of it refers to another sender's numbers.
     Empty,
 }
 
@@ -27,8 +26,8 @@ impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(reason) => reason.fmt(f),
-            Self::Stale => f.write_str("of a hop that is closed"),
-            Self::Empty => f.write_str("about another sender only"),
+            Self::Stale => f.write_str("its hop is closed"),
+            Self::Empty => f.write_str("refers to another sender only"),
         }
     }
 }
@@ -36,16 +35,16 @@ impl fmt::Display for Dropped {
 impl std::error::Error for Dropped {}
 
 impl Continuity {
-    /// Rewrites RTCP of the hop of `epoch` for the client and says how many of its bytes are left.
+    /// Rewrites RTCP of the hop of `epoch` for the client. Returns the length of the result.
     ///
-    /// Sender reports follow the mapping of their stream; those whose stream has none, or another
-    /// one by now, are left out: an NTP/RTP pair of another mapping would tear lips from voices.
-    /// A sender that took a stream over keeps silent about its name, and the hop that was left about
-    /// everything but the streams it still delivers: it no longer hears the client, and its goodbye
-    /// is none.
+    /// Sender reports follow the mapping of their stream. A report of a stream without a mapping, or
+    /// with a newer one, is removed: an NTP/RTP pair of another mapping would break lip sync. Removed
+    /// as well are the CNAME of a sender that took a stream over, and from a hop that was left, all
+    /// but the sender reports of streams it still delivers: it no longer hears the client, and its
+    /// BYE does not end the stream.
     ///
     /// # Errors
-    /// Why nothing is left to pass on.
+    /// If nothing is left.
     pub fn rtcp_to_client(&mut self, epoch: Epoch, compound: &mut [u8]) -> Result<usize, Dropped> {
         if epoch < self.epoch && Some(epoch) != self.previous {
             return Err(Dropped::Stale);
@@ -55,7 +54,7 @@ impl Continuity {
         }
         let is_left = epoch < self.epoch;
         let streams = &mut self.streams;
-        let (mut left_out, mut said) = (false, false);
+        let (mut left_out, mut has_content) = (false, false);
         let length = rewrite(compound, |packet| {
             let kept = match payload_type(packet) {
                 SENDER_REPORT => {
@@ -81,27 +80,26 @@ impl Continuity {
                     packet.len()
                 }
             };
-            said |= kept > 0;
+            has_content |= kept > 0;
             kept
         });
-        finish(length, said)
+        finish(length, has_content)
     }
 
-    /// Rewrites the client's RTCP for the present hop and says how many of its bytes are left.
+    /// Rewrites the client's RTCP for the present hop. Returns the length of the result.
     ///
-    /// Reports, NACKs and key-frame requests name streams and numbers as that hop sent them. What
-    /// the client says of an earlier sender's packets is left out, and so are losses and reports it
-    /// counts from that time.
+    /// Reports, NACKs and key-frame requests are translated to that hop's streams and numbers.
+    /// Feedback on an earlier sender's packets is removed, as are losses and reports counted then.
     ///
     /// # Errors
-    /// Why nothing is left to pass on.
+    /// If nothing is left.
     pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, Dropped> {
         if self.protection == Protection::Srtp {
             return Ok(compound.len());
         }
         let epoch = self.epoch;
         let streams = &mut self.streams;
-        let mut said = false;
+        let mut has_content = false;
         let length = rewrite(compound, |packet| {
             let kept = match (payload_type(packet), count(packet)) {
                 (SENDER_REPORT | RECEIVER_REPORT, _) => {
@@ -124,17 +122,17 @@ impl Continuity {
             rename_media(&mut packet[..kept], |ssrc| {
                 known_as(streams, ssrc).map(|stream| stream.present.node_ssrc)
             });
-            said |= kept > 0;
+            has_content |= kept > 0;
             kept
         });
-        finish(length, said)
+        finish(length, has_content)
     }
 }
 
-/// A description says something only beside what it describes.
-fn finish(length: Result<usize, Malformed>, said: bool) -> Result<usize, Dropped> {
+/// A source description alone carries no information.
+fn finish(length: Result<usize, Malformed>, has_content: bool) -> Result<usize, Dropped> {
     match length {
-        Ok(length) if said => Ok(length),
+        Ok(length) if has_content => Ok(length),
         Ok(_) => Err(Dropped::Empty),
         Err(reason) => Err(Dropped::Malformed(reason)),
     }
@@ -148,14 +146,14 @@ fn known_as(streams: &mut [Stream], ssrc: u32) -> Option<&mut Stream> {
     streams.iter_mut().find(|stream| stream.ssrc == ssrc)
 }
 
-/// Rewrites a sender report for the client; 0 if it is to be left out.
+/// Rewrites a sender report for the client; returns 0 to remove it.
 fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usize {
     let Some(mut info) = sender_info(packet) else { return 0 };
     let sender = streams.iter_mut().find(|stream| stream.is_sent_by(epoch, info.ssrc));
     let Some(stream) = sender else { return 0 };
     let reports = &mut stream.reports;
     if stream.present.took_over {
-        // The node counts from its own beginning, the client from the stream's.
+        // The node counts packets since its own start, the client since the stream's.
         info.packets = reports.packets.wrapping_add(reports.packets_before);
         info.octets = reports.octets.wrapping_add(reports.octets_before);
     } else {
@@ -170,7 +168,7 @@ fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usi
     packet.len()
 }
 
-/// Rewrites a report block about `stream` for the node; false if it is to be left out.
+/// Rewrites a report block about `stream` for the node; returns false to remove it.
 fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> bool {
     stream.reports.lost = block.lost;
     if stream.is_untouched() {
@@ -190,7 +188,7 @@ fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> b
     true
 }
 
-/// Rewrites a NACK about `stream` for the node; 0 if it misses nothing that the node sent under these numbers.
+/// Rewrites a NACK about `stream` for the node; returns 0 if it names no packet that the node sent.
 fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
     if stream.is_untouched() {
         return packet.len();
@@ -201,7 +199,7 @@ fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
     let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
     retain_missing(packet, |first, mask| {
         let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
-        // How many of the 17 numbers from `first` on lie before the first of these.
+        // How many of the 17 numbers from `first` lie before the first of these.
         let before = (i32::from(behind) - since_first).clamp(0, 17);
         let number = stream.highest.wrapping_sub_signed(behind.into());
         (stream.present.node_sequence(number) as u16, mask >> before << before)

@@ -1,4 +1,4 @@
-//! What a stream missed when another hop went on with it.
+//! Packets that a stream missed when another hop continued it.
 
 use std::time::{Duration, Instant};
 
@@ -6,27 +6,26 @@ use super::FILLED_WITHIN;
 use super::stream::Stream;
 use crate::rtp;
 
-/// A source that sent nothing for so many usual distances of packets is silent.
+/// A source is silent after this many usual packet intervals.
 const FEW: u32 = 4;
 
-/// A death is known from evidence that may be so much younger than it.
+/// Evidence of a node's death may be this much later than the death.
 const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
 
-/// Packets that a stream missed at switches.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Missing {
-    /// Of switches before the last one.
+    /// Counted for switches before the last one.
     settled: u32,
     last: Option<Gap>,
 }
 
-/// Numbers that were skipped at a switch.
+/// Numbers skipped at a switch.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     since: Instant,
     first: u32,
     length: u16,
-    /// Those of them that did not come.
+    /// Those that did not arrive.
     missing: u16,
 }
 
@@ -36,7 +35,7 @@ impl Missing {
         self.last = (length > 0).then_some(Gap { since: now, first, length, missing: length });
     }
 
-    /// A packet passed under this number after all.
+    /// Marks a number as arrived.
     pub(super) fn fill(&mut self, number: u32, now: Instant) {
         if let Some(gap) = &mut self.last
             && number.wrapping_sub(gap.first) < gap.length.into()
@@ -46,7 +45,7 @@ impl Missing {
         }
     }
 
-    /// All of them, or those that can come no more by now.
+    /// The missing numbers; with `by`, only if none can arrive any more.
     fn all(&self, by: Option<Instant>) -> u32 {
         let is_over = |gap: &&Gap| {
             by.is_none_or(|now| now.saturating_duration_since(gap.since) >= FILLED_WITHIN)
@@ -57,18 +56,18 @@ impl Missing {
 }
 
 impl Stream {
-    /// Packets that were missing when another hop went on with it and did not come by now.
+    /// Packets missed at switches, as known at `now`.
     pub(super) fn missed(&self, now: Instant) -> u32 {
         self.missing.all(Some(now))
     }
 
-    /// Numbers above this one were skipped, up to the present one.
+    /// The numbers above this one, up to the present one, were skipped.
     pub(super) fn note_skipped(&mut self, above: u32, now: Instant) {
         let skipped = self.highest.wrapping_sub(above).saturating_sub(1);
         self.missing.open(above.wrapping_add(1), skipped.try_into().unwrap_or(u16::MAX), now);
     }
 
-    /// Another hop goes on with it by itself, with this packet.
+    /// Another hop continues the stream by its own numbers, from this packet.
     pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
         self.turned = false;
         let missing = self.missing_before(header);
@@ -76,19 +75,19 @@ impl Stream {
         self.missing.open(self.highest.wrapping_add(1), missing, now);
     }
 
-    /// Whether it was still sent when something came to an end since then.
+    /// Whether the source was active when an end at `since` came.
     pub(super) fn spoke_until(&self, since: Instant) -> bool {
         self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
     }
 
-    /// Whether its source paused, so that nothing is missing: before its hop was gone, or while one that was left as
-    /// planned still delivered.
+    /// Whether the source paused before the hop was gone, or while a hop left as planned still
+    /// delivered; then nothing is missing.
     pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
         let late = since + FILLED_WITHIN + self.usually_within();
         !self.spoke_until(since) || planned && now > late
     }
 
-    /// A few usual distances of its packets.
+    /// [`FEW`] usual packet intervals.
     fn usually_within(&self) -> Duration {
         let ticks = self.pace.interval().unwrap_or_default();
         match self.clock_rate {

@@ -1,62 +1,60 @@
-//! How a stream usually goes: ticks per frame, packets per frame. From it, what a silence cost.
+//! The usual pace of a stream (ticks per frame, packets per frame), and what a silence cost.
 
-/// Video runs on this clock by its payload formats (RFC 3551, section 4); its frames may take
-/// several packets and come when the camera gives them. All else keeps a grid of samples.
+/// The clock of all video formats (RFC 3551, section 4); video frames may take several packets and
+/// come at the camera's pace. Other media keep a grid of samples.
 const VIDEO_CLOCK_HZ: u32 = 90_000;
 
-/// More than this many numbers are never skipped: a receiver has long given up on what is missing,
-/// and a larger leap looks to it like another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
+/// Numbers skipped at most: a receiver has given up on older packets, and takes a larger jump for
+/// another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
 const LOST_MAX: u64 = 1_000;
 
-/// A new weight of 1/8, as RTT estimators use: follows within a dozen frames, shrugs off one.
+/// Weight 1/8 for a new sample, as in RTT estimators: adapts within a dozen frames, ignores a
+/// single one.
 const SMOOTHING: i64 = 8;
 
-/// This many frames off the grid in a row, and the grid is another one.
+/// After this many frames off the grid in a row, a new grid is assumed.
 const OFF_GRID_MAX: u8 = 4;
 
-/// Where numbers go on after a silence, beyond the last packet.
+/// Where numbers continue after a silence, relative to the last packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Leap {
-    /// Sequence numbers to skip: packets that were lost, or are still on their way.
+    /// Sequence numbers to skip: lost or still in flight.
     pub(super) lost: u16,
-    /// Timestamp units to add.
     pub(super) ticks: u32,
 }
 
-/// How long nothing was heard, in timestamp units.
+/// Duration of a silence, in timestamp units.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// Since the last frame began: its timestamp is of that time.
+    /// Since the start of the last frame, which its timestamp refers to.
     pub(super) since_frame: u64,
-    /// Since the last packet.
     pub(super) since_packet: u64,
-    /// How much sooner the new way delivers: packets sent earlier may come this much later.
+    /// How much sooner the new path delivers: earlier packets may arrive this much later.
     pub(super) lead: u64,
 }
 
-/// What was learned from consecutive packets. A frame is what shares a timestamp: a video picture,
-/// or one packet of voice.
+/// Learned from consecutive packets. A frame is all packets of one timestamp: a video picture, or
+/// one packet of voice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    /// Smoothed ticks from frame to frame; 0: not known yet.
+    /// Smoothed ticks from frame to frame; 0: unknown.
     smoothed: u32,
-    /// The last two distances between frames.
+    /// The last two frame intervals.
     last: [u32; 2],
-    /// The grid timestamps lie on: the smallest distance seen; 0: not known yet.
+    /// The grid of timestamps: the smallest interval seen; 0: unknown.
     grain: u32,
     off_grid: u8,
-    /// Smoothed packets per frame, in 1/16; 0: not known yet.
+    /// Smoothed packets per frame, in 1/16; 0: unknown.
     packets_x16: u16,
-    /// Packets of the present frame so far.
     in_frame: u16,
     /// The last packet ended its frame.
     ended: bool,
-    /// The marker bit was seen, so a frame without it is unfinished.
+    /// The stream uses marker bits, so that a frame without one is unfinished.
     marks: bool,
 }
 
 impl Pace {
-    /// A packet came that is `numbers` ahead in sequence (at least 1) and `ticks` in timestamp.
+    /// A packet arrived, `numbers` (at least 1) ahead in sequence and `ticks` in timestamp.
     pub(super) fn advance(&mut self, numbers: u16, ticks: i32, marker: bool) {
         if ticks == 0 {
             self.in_frame = self.in_frame.saturating_add(numbers);
@@ -70,7 +68,8 @@ impl Pace {
         self.marks |= marker;
     }
 
-    /// A packet came whose distance to the one before says nothing: the first, or after a switch.
+    /// A packet arrived whose distance to the last one is meaningless: the first one, or after a
+    /// switch.
     pub(super) fn resume(&mut self, marker: bool) {
         self.in_frame = 1;
         self.ended = marker;
@@ -102,10 +101,10 @@ impl Pace {
         };
     }
 
-    /// Usual ticks from frame to frame; none before two frames were heard.
+    /// Usual ticks from frame to frame; none before the second frame.
     ///
-    /// Voice that falls silent sends rarely (DTX): two long distances in a row are usual then, while
-    /// a single one moves the average only.
+    /// Silent voice (DTX) sends rarely: two long intervals in a row become the usual one, while a
+    /// single one only moves the average.
     pub(super) fn interval(&self) -> Option<u32> {
         let [newer, older] = self.last;
         match (self.smoothed, older) {
@@ -115,7 +114,7 @@ impl Pace {
         }
     }
 
-    /// Where a new sender's first packet belongs after this silence.
+    /// The position of a new sender's first packet after this silence.
     pub(super) fn leap(&self, silence: Silence, clock_rate: u32) -> Leap {
         if clock_rate == VIDEO_CLOCK_HZ {
             self.leap_of_video(silence)
@@ -145,7 +144,7 @@ impl Pace {
         let unfinished = self.marks && !self.ended;
         let interval = u64::from(interval);
         if unfinished && silence.since_frame < interval && silence.since_packet * 2 < interval {
-            // The frame goes on where the old sender left it: only as part of it is it any use.
+            // The frame continues where the old sender stopped: it is useless otherwise.
             return Leap { lost: on_the_way, ticks: 0 };
         }
         let frames = rounded(ticks, interval as u32).max(1);
@@ -168,7 +167,6 @@ fn smooth(smoothed: u32, sample: u32) -> u32 {
     (i64::from(smoothed) + (i64::from(sample) - i64::from(smoothed)) / SMOOTHING) as u32
 }
 
-/// How many times `unit` fits, to the nearest.
 fn rounded(ticks: u64, unit: u32) -> u64 {
     let unit = u64::from(unit.max(1));
     (ticks + unit / 2) / unit
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn voice_goes_on_at_the_next_whole_frame() {
+    fn voice_continues_at_the_next_whole_frame() {
         let pace = voice(&[960; 10]);
         for (ticks, lost, advance) in [
             (0, 0, 960),
@@ -225,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn silence_of_voice_is_not_taken_for_loss() {
+    fn voice_silence_is_not_loss() {
         let mut distances = vec![960; 20];
         distances.extend([19_200; 3]);
         let leap = voice(&distances).leap(silence(19_200), VOICE_HZ);
         assert_eq!(leap, Leap { lost: 0, ticks: 19_200 });
         distances.extend([960; 2]);
         let leap = voice(&distances).leap(silence(2_880), VOICE_HZ);
-        assert_eq!(leap, Leap { lost: 2, ticks: 2_880 }, "and talk is talk again at once");
+        assert_eq!(leap, Leap { lost: 2, ticks: 2_880 }, "voice resumes at once");
     }
 
     #[test]
-    fn distances_across_a_loss_teach_nothing() {
+    fn intervals_across_a_loss_are_ignored() {
         let mut pace = voice(&[960; 10]);
         for _ in 0..10 {
             pace.advance(2, 1_920, false);
@@ -245,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn voice_that_changes_its_frame_stays_on_the_grid() {
+    fn voice_that_changes_frame_size_stays_on_grid() {
         let mut distances = vec![2_880; 10];
         distances.extend([960; 10]);
         assert_eq!(voice(&distances).leap(silence(4_800), VOICE_HZ).ticks, 4_800);
         let mut distances = vec![960; 10];
         distances.extend([882; 3]);
-        assert_eq!(voice(&distances).grain, 882, "a smaller step is believed at once");
+        assert_eq!(voice(&distances).grain, 882, "a smaller step counts at once");
         let mut distances = vec![882; 10];
         distances.extend([960; 3]);
         assert_eq!(voice(&distances).grain, 882, "three may be chance");
@@ -269,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn video_never_crowds_two_frames_into_one_instant() {
+    fn video_frames_never_share_a_timestamp() {
         assert_eq!(video(10, 6).leap(silence(10), VIDEO_CLOCK_HZ).ticks, 1_500);
     }
 
     #[test]
-    fn unfinished_frame_goes_on_soon_or_its_rest_is_lost() {
+    fn unfinished_frame_continues_soon_or_is_lost() {
         let mut pace = video(10, 6);
         pace.advance(1, 3_000, false);
         pace.advance(1, 0, false);
@@ -284,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn paced_frame_goes_on_until_the_next_one_is_due() {
+    fn paced_frame_continues_until_the_next_is_due() {
         let mut pace = video(10, 6);
         pace.advance(1, 3_000, false);
         for (since_frame, goes_on) in [(2_999, true), (3_000, false)] {
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_kept_free_for_what_is_still_on_its_way() {
+    fn numbers_are_kept_free_for_packets_in_flight() {
         let lead = |lead| Silence { lead, ..silence(960) };
         let pace = voice(&[960; 10]);
         assert_eq!(pace.leap(lead(960), VOICE_HZ), Leap { lost: 1, ticks: 1_920 });
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_learned_nothing_lost() {
+    fn unknown_pace_counts_no_loss() {
         for clock_rate in [VOICE_HZ, VIDEO_CLOCK_HZ, 0] {
             let leap = Pace::default().leap(silence(96_000), clock_rate);
             assert_eq!(leap, Leap { lost: 0, ticks: 96_000 });
@@ -321,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn long_silence_skips_no_more_than_a_receiver_follows() {
+    fn long_silence_skips_a_bounded_range() {
         let day = silence(86_400 * 48_000);
         assert_eq!(voice(&[960; 10]).leap(day, VOICE_HZ).lost, LOST_MAX as u16);
         assert_eq!(video(10, 6).leap(day, VIDEO_CLOCK_HZ).lost, LOST_MAX as u16);

@@ -1,10 +1,10 @@
-//! Which numbers a stream has used of late.
+//! The numbers that a stream used recently.
 
-/// How far back numbers are remembered: more than a second of voice, and any reordering of video
-/// that a jitter buffer would still wait for.
+/// Numbers remembered: more than a second of voice, and any reordering of video that a jitter
+/// buffer would still wait for.
 const WINDOW: u32 = 64;
 
-/// The last numbers passed on, each with a trace of its packet's timestamp.
+/// The last outgoing numbers, each with a fingerprint of its packet's timestamp.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
     /// Bit n: the number n below the highest is used.
@@ -12,47 +12,45 @@ pub(super) struct Recent {
     traces: [u8; WINDOW as usize],
 }
 
-/// Whether a number is free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
-    /// Nothing was passed on under it, or it is too far back to know.
+    /// Unused, or too old to know.
     Free,
-    /// The same packet was passed on under it.
+    /// Used by the same packet.
     Same,
-    /// Another packet was.
+    /// Used by another packet.
     Other,
 }
 
 impl Recent {
-    /// Nothing but the first packet.
     pub(super) fn new(number: u32, timestamp: u32) -> Self {
         let mut recent = Self { used: 1, traces: [0; WINDOW as usize] };
-        recent.traces[place(number)] = trace(timestamp);
+        recent.traces[place(number)] = fingerprint(timestamp);
         recent
     }
 
-    /// The highest number is now `number`, `ahead` above the one before, and used.
+    /// The highest number becomes `number`, `ahead` above the last one.
     pub(super) fn advance(&mut self, number: u32, ahead: u32, timestamp: u32) {
         self.used = self.used.checked_shl(ahead).unwrap_or(0) | 1;
-        self.traces[place(number)] = trace(timestamp);
+        self.traces[place(number)] = fingerprint(timestamp);
     }
 
-    /// Whether the number that lies `behind` the highest is free.
+    /// The use of the number `behind` the highest.
     pub(super) fn at(&self, number: u32, behind: u32, timestamp: u32) -> Use {
         if behind >= WINDOW || self.used >> behind & 1 == 0 {
             Use::Free
-        } else if self.traces[place(number)] == trace(timestamp) {
+        } else if self.traces[place(number)] == fingerprint(timestamp) {
             Use::Same
         } else {
             Use::Other
         }
     }
 
-    /// The number that lies `behind` the highest is used.
+    /// Marks the number `behind` the highest as used.
     pub(super) fn fill(&mut self, number: u32, behind: u32, timestamp: u32) {
         if behind < WINDOW {
             self.used |= 1 << behind;
-            self.traces[place(number)] = trace(timestamp);
+            self.traces[place(number)] = fingerprint(timestamp);
         }
     }
 }
@@ -61,8 +59,9 @@ fn place(number: u32) -> usize {
     (number % WINDOW) as usize
 }
 
-/// Eight bits that differ between neighbouring frames: steps are often round in binary or decimal.
-fn trace(timestamp: u32) -> u8 {
+/// Eight bits that differ between neighbouring frames, whose steps are often round in binary or
+/// decimal.
+fn fingerprint(timestamp: u32) -> u8 {
     (timestamp.wrapping_mul(0x9e37_79b1) >> 24) as u8
 }
 
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn used_numbers_are_remembered_until_the_window_leaves_them() {
+    fn used_numbers_are_remembered_within_the_window() {
         let mut recent = Recent::new(10, 0);
         recent.advance(12, 2, 1_920);
         assert_eq!(recent.at(12, 0, 1_920), Use::Same);

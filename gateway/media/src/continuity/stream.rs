@@ -1,4 +1,4 @@
-//! One stream as the client knows it, and how the node's numbers become its own.
+//! A stream as the client knows it, with the mapping from the node's numbers.
 
 use super::missing::Missing;
 use super::pace::{Pace, Silence};
@@ -7,77 +7,78 @@ use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
-/// A stream that goes on by itself has timestamps this close to where it stopped or, as a clock
-/// should, to where it would be by now. It tells a stream that went on from one that began anew
-/// under the same SSRC near the old number.
+/// A stream that continues by itself has timestamps this close to its last one or to the present
+/// time by its clock. Otherwise it restarted under the same SSRC near the old number.
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// A stream towards the client: its numbers, and who sends it.
+/// A stream towards the client.
 ///
-/// Outgoing sequence numbers are kept in 32 bits and compared across the wrap.
+/// Outgoing sequence numbers have 32 bits and are compared across the wrap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
-    /// The SSRC the client knows.
+    /// The SSRC known to the client.
     pub(super) ssrc: u32,
     pub(super) payload_type: u8,
     pub(super) clock_rate: u32,
-    /// When a packet of it was last passed on.
+    /// When its last packet passed.
     pub(super) heard: Instant,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
     pub(super) reports: Reports,
     /// The highest outgoing number used.
     pub(super) highest: u32,
-    /// The latest outgoing timestamp, and when it was heard first.
+    /// The latest outgoing timestamp, and when it was first seen.
     latest: u32,
     latest_at: Instant,
-    /// The number that would follow one that jumped; two in a row are believed.
+    /// The number that would follow a jump: two in a row are accepted.
     after_jump: Option<u16>,
-    /// The highest number kept back since a packet was last passed, and its place behind that packet.
+    /// The highest number withheld since the last packet that passed, and its distance from that
+    /// packet.
     withheld: Option<(u16, u32)>,
     pub(super) pace: Pace,
     recent: Recent,
     pub(super) missing: Missing,
-    /// Another hop goes on with it in the place of the present one.
+    /// Another hop continues it in place of the present one.
     pub(super) turned: bool,
-    /// Up to which outgoing number losses were counted, and how many packets had passed by then.
+    /// The outgoing number up to which losses were counted, and how many packets had passed by
+    /// then.
     counted: (u32, u32),
 }
 
-/// How one sender's numbers become the client's.
+/// Translates a sender's numbers to the client's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mapping {
     epoch: Epoch,
-    /// The hop before, when it sent the same stream with the same numbers.
+    /// The previous hop, if it sent the same stream with the same numbers.
     earlier: Option<Epoch>,
-    /// The SSRC the node sends.
+    /// The SSRC sent by the node.
     pub(super) node_ssrc: u32,
-    /// Added to the node's sequence numbers, its cycles of 65,536 counted from its first packet.
+    /// Added to the node's sequence numbers, extended to 32 bits from its first packet.
     sequence: u32,
     /// Added to the node's timestamps.
     timestamp: u32,
     /// The outgoing number of its first packet.
     pub(super) first: u32,
-    /// What this mapping may use lies above: what the sender before had used.
+    /// Highest number used by the previous sender; this mapping uses only numbers above it.
     floor: u32,
-    /// It continues what another sender began.
+    /// It continues another sender's stream.
     pub(super) took_over: bool,
 }
 
-/// What RTCP about a stream needs to stay continuous.
+/// State for rewriting RTCP reports of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reports {
-    /// Packets and payload bytes passed on.
+    /// Packets and payload bytes that passed.
     pub(super) packets: u32,
     pub(super) octets: u32,
-    /// What the sender before had counted more than was passed on here.
+    /// The previous sender's packet count, less the packets that passed.
     pub(super) packets_before: u32,
     pub(super) octets_before: u32,
-    /// The middle of the NTP times of the present sender's last reports.
+    /// Middle bits of the NTP times of the present sender's last reports.
     pub(super) times: [u32; 4],
-    /// Losses the client reported last.
+    /// Losses in the client's last report.
     pub(super) lost: i32,
-    /// Those of them that the present sender has nothing to do with.
+    /// Those from before the present sender.
     pub(super) lost_before: i32,
 }
 
@@ -96,14 +97,13 @@ impl Mapping {
         sequence.wrapping_sub(self.sequence)
     }
 
-    /// The outgoing timestamp for one of the node's.
     pub(super) fn client_timestamp(&self, timestamp: u32) -> u32 {
         timestamp.wrapping_add(self.timestamp)
     }
 }
 
 impl Stream {
-    /// A stream that nobody sent before: the node's own numbers, under `ssrc`.
+    /// A new stream with the node's own numbers, under `ssrc`.
     pub(super) fn begin(
         epoch: Epoch,
         header: &rtp::Header,
@@ -148,7 +148,7 @@ impl Stream {
         }
     }
 
-    /// Packets that should have come since this was last asked, by the sender's numbers, and those of them missing.
+    /// Packets expected since the last call, by the sender's numbers, and the missing ones.
     pub(super) fn arrivals(&mut self) -> (u32, u32) {
         let (highest, packets) =
             std::mem::replace(&mut self.counted, (self.highest, self.reports.packets));
@@ -157,12 +157,13 @@ impl Stream {
         (expected.max(came), expected.saturating_sub(came))
     }
 
-    /// What the sender before did not deliver any more is no loss of the present one.
+    /// Starts counting here: packets that the previous sender no longer delivered are no loss of
+    /// the present one.
     pub(super) fn count_from_here(&mut self) {
         self.counted = (self.highest, self.reports.packets);
     }
 
-    /// The hop that delivers it now, or did last.
+    /// The hop that delivers it, or did last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
     }
@@ -183,13 +184,13 @@ impl Stream {
         self.present.node_ssrc == node_ssrc
     }
 
-    /// Whether the client gets the node's packets as they are.
+    /// Whether the client gets the node's packets unchanged.
     pub(super) fn is_untouched(&self) -> bool {
         let Mapping { node_ssrc, sequence, timestamp, .. } = self.present;
         (node_ssrc, sequence, timestamp) == (self.ssrc, 0, 0)
     }
 
-    /// Whether a packet under its last sender's SSRC follows what that sender sent.
+    /// Whether a packet with its last sender's SSRC follows that sender's packets.
     pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -200,19 +201,20 @@ impl Stream {
         (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
     }
 
-    /// Packets between the last one and this, which its sender numbered.
+    /// Packets missing between the last one and this, by the sender's numbers.
     pub(super) fn missing_before(&self, header: &rtp::Header) -> u32 {
         let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
         u32::try_from(ahead - 1).unwrap_or(0)
     }
 
-    /// The present hop goes on with the same stream: same mapping, for the hop before too.
+    /// The present hop continues the stream with the same mapping; packets of the previous hop
+    /// still pass by it.
     pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
     }
 
-    /// Another sender goes on where the last one left, after what was lost in between.
+    /// Another sender continues the stream after the lost packets.
     pub(super) fn take_over(
         &mut self,
         epoch: Epoch,
@@ -226,7 +228,7 @@ impl Stream {
             lead: ticks(lead, self.clock_rate),
         };
         let leap = self.pace.leap(silence, self.clock_rate);
-        // What was kept back is not lost.
+        // Withheld packets are not lost.
         let lost = if self.withheld.take().is_some() { 0 } else { leap.lost };
         let ahead = u32::from(lost) + 1;
         let floor = self.highest;
@@ -256,7 +258,7 @@ impl Stream {
         self.numbers_of(header)
     }
 
-    /// A packet of its present or previous sender.
+    /// Handles a packet of its present or previous sender.
     pub(super) fn pass(&mut self, epoch: Epoch, header: &rtp::Header, now: Instant) -> Pass {
         if self.present.carries(epoch, header.ssrc) {
             self.pass_present(header, now)
@@ -265,7 +267,7 @@ impl Stream {
         }
     }
 
-    /// What a packet of its present sender is sent as.
+    /// The outgoing numbers of a packet of its present sender.
     pub(super) fn numbers_of(&self, header: &rtp::Header) -> Pass {
         if self.is_untouched() {
             return Pass::Untouched;
@@ -274,7 +276,8 @@ impl Stream {
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
     }
 
-    /// Keeps a packet back; the last number passed, and its place behind that. `None` for one that comes late.
+    /// Withholds a packet. Returns the last number that passed, and the distance from it; `None` if
+    /// the packet is late.
     pub(super) fn withhold(&mut self, header: &rtp::Header, now: Instant) -> Option<(u16, u32)> {
         let (sequence, _) = self.present.numbers(header);
         let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
@@ -287,7 +290,7 @@ impl Stream {
         Some((self.highest as u16, place))
     }
 
-    /// The packets kept back end before this one: numbers close up over them.
+    /// Closes the gap that withheld packets left before this one.
     fn close_up(&mut self, header: &rtp::Header) {
         let (sequence, _) = self.present.numbers(header);
         let Some((last, place)) = self.withheld else { return };
@@ -296,7 +299,7 @@ impl Stream {
         }
         self.withheld = None;
         self.present.sequence = self.present.sequence.wrapping_sub(place);
-        // One of them that comes late has no number any more.
+        // A withheld packet that arrives late has no number any more.
         self.present.floor = self.highest;
         self.present.first = self.highest.wrapping_add(1);
     }
@@ -336,22 +339,22 @@ impl Stream {
         self.highest = self.highest.wrapping_add(ahead.into());
         self.recent.advance(self.highest, ahead.into(), timestamp);
         self.after_jump = None;
-        // A frame sent after one that is shown later has an earlier timestamp, by less than a second;
-        // by more, the sender set its clock anew.
+        // With B-frames, a frame that is shown earlier is sent later, with a timestamp back by less
+        // than a second; by more, the sender reset its clock.
         if ticks > 0 || ticks.unsigned_abs() > self.clock_rate {
             self.latest = timestamp;
             self.latest_at = now;
         }
     }
 
-    /// Uses a number at or below the highest; false if it is not there to be used.
+    /// Uses a number at or below the highest; false if it is not available.
     fn fill(&mut self, number: u32, timestamp: u32) -> bool {
         let behind = self.highest.wrapping_sub(number);
         let own = is_above(number, self.present.first) || number == self.present.first;
         let free = match self.recent.at(number, behind, timestamp) {
             Use::Free => is_above(number, self.present.floor),
             Use::Same => false,
-            // Its sender began anew at a number it used before: its own affair.
+            // Its sender restarted at a number used before.
             Use::Other => own,
         };
         if free {
@@ -360,7 +363,7 @@ impl Stream {
         free
     }
 
-    /// A number far from the last: passed on, believed when the next one follows it (RFC 3550,
+    /// A number far from the last passes, and is accepted once the next one follows it (RFC 3550,
     /// appendix A.1).
     fn jump(&mut self, header: &rtp::Header, timestamp: u32, sequence: u16, now: Instant) {
         if self.after_jump != Some(sequence) {
@@ -378,7 +381,7 @@ impl Stream {
         self.counted = (self.highest.wrapping_sub(1), self.reports.packets);
     }
 
-    /// A packet of the sender before, after another took over: only numbers kept free are left.
+    /// A packet of the previous sender after a takeover: only numbers kept free are left.
     fn pass_previous(&mut self, header: &rtp::Header, now: Instant) -> Pass {
         let Some(mapping) = self.previous else { return Pass::Stale };
         let (sequence, timestamp) = mapping.numbers(header);
@@ -411,7 +414,7 @@ impl Stream {
 }
 
 impl Reports {
-    /// Another sender's reports begin, and the client will miss the numbers that were skipped.
+    /// Switches the reports to another sender; the client will count the skipped numbers as lost.
     fn take_over(&mut self, skipped: u16) {
         self.times = [0; 4];
         self.lost_before = self.lost.saturating_add(skipped.into());
@@ -420,7 +423,7 @@ impl Reports {
 
 fn ticks(time: Duration, clock_rate: u32) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    // To the nearest: 20 ms measured a little short are still 960 ticks of 48 kHz.
+    // Rounded: 20 ms measured slightly short are still 960 ticks at 48 kHz.
     (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
 }
 

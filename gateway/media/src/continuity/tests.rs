@@ -1,4 +1,4 @@
-//! Promises of continuity, by a sender, nodes that number as they like, and a client that watches.
+//! Tests of continuity with a sender, nodes with arbitrary numbering, and a client.
 
 use super::*;
 use crate::rtp::Header;
@@ -15,7 +15,7 @@ const VOICE_HZ: u32 = 48_000;
 const VIDEO_HZ: u32 = 90_000;
 const FRAME: u32 = 960;
 
-/// A clock that only a test moves. The instant it counts from is never looked at.
+/// A clock set by the test; only distances between its instants matter.
 fn at(ms: f64) -> Instant {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
@@ -70,17 +70,17 @@ impl Node {
     }
 }
 
-/// What the client gets: SSRC, sequence number, timestamp.
+/// SSRC, sequence number and timestamp as the client gets them.
 type Got = (u32, u16, u32);
 
 impl Continuity {
-    /// The streams heard from the present hop.
+    /// The streams received from the present hop.
     fn sources(&self) -> impl Iterator<Item = &Stream> {
         self.streams.iter().filter(|stream| stream.epoch() == self.epoch)
     }
 }
 
-/// A session: what the node sends of `sent` at `now`, as the client gets it.
+/// A session: passes what the node sends of `sent` at `now`.
 struct Session(Continuity);
 
 impl Session {
@@ -92,7 +92,7 @@ impl Session {
         self.0.pass(node.epoch, &node.header(sent), node.clock_rate, at(now_ms))
     }
 
-    /// The same, where it must pass.
+    /// The same for a packet that must pass.
     fn got(&mut self, node: Node, sent: Sent, now_ms: f64) -> Got {
         let header = node.header(sent);
         match self.pass(node, sent, now_ms) {
@@ -102,8 +102,8 @@ impl Session {
         }
     }
 
-    /// Voice in time, from packet `first` up to before `end`; what each must come out as is what
-    /// `like` would have sent.
+    /// Voice on time, from packet `first` to before `end`; each must come out as `like` would have
+    /// sent it.
     fn voice_as(&mut self, node: Node, like: Node, first: u64, end: u64) {
         for number in first..end {
             let got = self.got(node, voice(number), 20.0 * number as f64);
@@ -113,7 +113,7 @@ impl Session {
 }
 
 #[test]
-fn what_is_kept_back_leaves_no_gap_in_the_numbers() {
+fn withheld_packets_leave_no_gap() {
     let mut session = Session::new();
     let node = node(1, 5, 65_530, 0);
     session.voice_as(node, node, 0, 10);
@@ -125,16 +125,16 @@ fn what_is_kept_back_leaves_no_gap_in_the_numbers() {
     assert_eq!(withhold(10), Some(Withheld { ssrc: 5, after, ahead: 1 }));
     assert_eq!(withhold(13), Some(Withheld { ssrc: 5, after, ahead: 4 }));
     assert_eq!(withhold(12), Some(Withheld { ssrc: 5, after, ahead: 3 }), "late, among them");
-    assert_eq!(withhold(8), None, "late, and of what passed");
-    // Packet 14 is lost on the way: that still shows. Time goes on as it did.
+    assert_eq!(withhold(8), None, "late, of a part that passed");
+    // Packet 14 is lost in the network, which remains visible. Timestamps advance as before.
     let (ssrc, sequence, timestamp) = session.got(node, voice(15), 300.0);
     assert_eq!((ssrc, sequence, timestamp), (5, after.wrapping_add(2), voice(15).timestamp));
     assert_eq!(session.got(node, voice(16), 320.0).1, after.wrapping_add(3));
-    assert_eq!(session.pass(node, voice(11), 330.0), Pass::Duplicate, "it has no number any more");
+    assert_eq!(session.pass(node, voice(11), 330.0), Pass::Duplicate, "its number is gone");
 }
 
 #[test]
-fn what_is_kept_back_for_longer_than_the_number_space_leaves_no_gap_either() {
+fn withholding_beyond_the_number_space_leaves_no_gap() {
     let mut session = Session::new();
     let node = node(1, 5, 0, 0);
     session.voice_as(node, node, 0, 10);
@@ -147,7 +147,7 @@ fn what_is_kept_back_for_longer_than_the_number_space_leaves_no_gap_either() {
 }
 
 #[test]
-fn switch_while_packets_are_kept_back_is_no_loss() {
+fn switch_while_withholding_is_no_loss() {
     let mut session = Session::new();
     let (old, new) = (node(1, 5, 100, 0), node(2, 9, 40_000, 7));
     session.voice_as(old, old, 0, 10);
@@ -156,18 +156,18 @@ fn switch_while_packets_are_kept_back_is_no_loss() {
         session.0.withhold(node.epoch, &header, VOICE_HZ, at(20.0 * number as f64))
     };
     (10..20).for_each(|number| assert!(keep(&mut session, old, number).is_some()));
-    assert_eq!(keep(&mut session, new, 30), None, "nobody can say how many were lost");
+    assert_eq!(keep(&mut session, new, 30), None, "the number of lost packets is unknown");
     assert!(keep(&mut session, new, 31).is_some());
     assert_eq!(session.got(new, voice(32), 640.0).1, 111);
 }
 
-/// The numbers `node` gives.
+/// The numbers that `node` assigns.
 fn numbers(node: Node, sent: Sent) -> Got {
     let header = node.header(sent);
     (header.ssrc, header.sequence, header.timestamp)
 }
 
-/// A repeatable generator for seeded loops.
+/// A deterministic generator for seeded loops.
 struct Random(u64);
 
 impl Random {
@@ -183,7 +183,7 @@ impl Random {
 }
 
 #[test]
-fn a_session_of_one_stream_stays_small() {
+fn session_of_one_stream_stays_small() {
     let bytes = size_of::<Continuity>() + size_of::<Stream>();
     assert!(bytes <= 512, "{bytes} bytes: an idle session has 1.5 KiB in all");
 }

@@ -1,68 +1,66 @@
-//! Two hops that deliver copies, or are to: which of them leads, and which is its twin.
+//! Two hops that deliver copies: the leading hop and its twin.
 
 use std::time::{Duration, Instant};
 
 use super::{Merge, Taken, Way};
 use crate::rtp;
 
-/// What is told is told again this often while it holds: a word may be lost on its way.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Repetition interval of a report while it holds, as one may be lost.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// A hop that leads, its twin, and the merge of what they deliver.
+/// The leading hop, its twin, and the merge of their packets.
 #[derive(Clone, Debug)]
 pub struct Pair<H> {
-    /// By way of the merge.
+    /// Indexed by path.
     hops: [H; 2],
     merge: Merge,
     told: Option<Instant>,
 }
 
-/// What a packet changed of who leads.
+/// The change of leader that a packet caused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled<H> {
-    /// The hop that the client hears goes on.
+    /// The hop that the client hears continues.
     Same,
-    /// It is gone, and its twin, which delivers copies, leads from now on.
+    /// It is gone; its twin, which delivers copies, leads.
     Turned(H),
     /// It is gone, and the hop that sent the packet begins.
     Begins,
 }
 
 impl<H: Copy + Eq> Pair<H> {
-    /// Nothing was heard of them yet.
     pub fn new(leads: H, twin: H) -> Pair<H> {
         Pair { hops: [leads, twin], merge: Merge::new(Way::A), told: None }
     }
 
-    /// The hop that leads: the one that the client hears.
+    /// The hop that the client hears.
     pub fn leads(&self) -> H {
         self.hops[self.merge.leads() as usize]
     }
 
-    /// The other one.
     pub fn twin(&self) -> H {
         self.hops[self.merge.leads().other() as usize]
     }
 
-    /// Both, that which leads first.
+    /// Both, the leading one first.
     pub fn hops(&self) -> [H; 2] {
         [self.leads(), self.twin()]
     }
 
-    /// What becomes of a packet that one of them sent.
+    /// Handles a packet of one of them.
     pub fn take(&mut self, from: H, header: &rtp::Header, packet: &[u8]) -> Taken {
         let way = if self.hops[Way::A as usize] == from { Way::A } else { Way::B };
         self.merge.take(way, header, packet)
     }
 
-    /// The payload types of streams of which the twin delivers no copies.
+    /// Payload types of streams of which the twin delivers no copies.
     pub fn unalike(&self) -> impl Iterator<Item = u8> {
         self.merge.unalike()
     }
 
-    /// Whether it is to be told now that they are unalike: while they are, again and again.
+    /// Whether to report now that streams differ; repeats while they do.
     pub fn tells(&mut self, now: Instant) -> bool {
-        let recently = |at: Instant| now.saturating_duration_since(at) < TOLD_EVERY;
+        let recently = |at: Instant| now.saturating_duration_since(at) < REPORT_EVERY;
         let tells = !self.told.is_some_and(recently);
         if tells {
             self.told = Some(now);
@@ -70,7 +68,7 @@ impl<H: Copy + Eq> Pair<H> {
         tells
     }
 
-    /// The twin is this hop; where it was another one, it has everything to prove.
+    /// Sets the twin; a new one has to prove itself.
     fn set_twin(&mut self, twin: H) {
         if self.twin() != twin {
             self.hops[self.merge.leads().other() as usize] = twin;
@@ -79,8 +77,9 @@ impl<H: Copy + Eq> Pair<H> {
         }
     }
 
-    /// Who leads, and who is the twin, now that a packet came `from` this hop while `other` carries as well, or is gone.
-    /// `heard` is the hop that the client hears. Where two hops carry no longer (`hitless`), there is no pair.
+    /// Updates the leader and the twin for a packet `from` this hop while `other` carries as well,
+    /// or is gone. `heard` is the hop that the client hears. There is no pair unless two hops carry
+    /// (`hitless`).
     pub fn settle(
         pair: &mut Option<Box<Pair<H>>>,
         heard: Option<H>,
@@ -125,7 +124,7 @@ mod tests {
         pair.take(from, &rtp::Header::parse(&packet).unwrap(), &packet)
     }
 
-    /// A and B, which leads, and whether B proved to deliver copies.
+    /// A and B; A leads, and B may have proved to deliver copies.
     fn pair(proven: bool) -> Option<Box<Pair<u8>>> {
         let mut pair = None;
         assert_eq!(Pair::settle(&mut pair, None, (A, Some(B)), true), Settled::Begins);
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn whichever_sends_the_one_that_the_client_hears_leads() {
+    fn hop_heard_by_the_client_leads() {
         let mut pair = pair(true);
         for (from, other) in [(A, B), (B, A)] {
             let settled = Pair::settle(&mut pair, Some(A), (from, Some(other)), true);
@@ -151,34 +150,34 @@ mod tests {
     }
 
     #[test]
-    fn the_twin_leads_where_the_one_that_led_is_gone_and_what_passed_is_remembered() {
+    fn twin_leads_after_leader_is_gone() {
         let mut pair = pair(true);
         assert_eq!(Pair::settle(&mut pair, Some(A), (B, None), true), Settled::Turned(B));
         assert_eq!(pair.as_deref().unwrap().leads(), B);
         assert_eq!(send(pair.as_deref_mut().unwrap(), B, 9), Taken::Again);
         assert_eq!(send(pair.as_deref_mut().unwrap(), B, 10), Taken::First);
-        // The next twin has everything to prove.
+        // The next twin has to prove itself.
         assert_eq!(Pair::settle(&mut pair, Some(B), (C, Some(B)), true), Settled::Same);
         assert_eq!(hops(&pair), Some([B, C]));
         assert_eq!(send(pair.as_deref_mut().unwrap(), C, 11), Taken::Unproven);
     }
 
     #[test]
-    fn the_twin_leads_also_where_another_one_that_joined_sends_first() {
+    fn twin_leads_even_if_a_new_hop_sends_first() {
         let mut pair = pair(true);
         assert_eq!(Pair::settle(&mut pair, Some(A), (C, Some(B)), true), Settled::Turned(B));
         assert_eq!(hops(&pair), Some([B, C]));
     }
 
     #[test]
-    fn a_twin_that_proved_nothing_begins_like_any_other_hop() {
+    fn unproven_twin_begins_like_any_hop() {
         let mut pair = pair(false);
         assert_eq!(Pair::settle(&mut pair, Some(A), (B, Some(C)), true), Settled::Begins);
         assert_eq!(hops(&pair), Some([B, C]));
     }
 
     #[test]
-    fn a_twin_that_died_changes_nothing_until_another_one_joins() {
+    fn dead_twin_changes_nothing_until_replaced() {
         let mut pair = pair(true);
         assert_eq!(Pair::settle(&mut pair, Some(A), (A, None), true), Settled::Same);
         assert_eq!(hops(&pair), Some([A, B]));
@@ -187,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn where_one_hop_carries_there_is_no_pair() {
+    fn single_hop_is_no_pair() {
         let mut pair = pair(true);
         assert_eq!(Pair::settle(&mut pair, Some(A), (A, None), false), Settled::Same);
         assert!(pair.is_none());
     }
 
     #[test]
-    fn what_is_told_is_told_again_each_second_and_at_once_of_another_twin() {
+    fn difference_is_reported_each_second_and_per_twin() {
         #[expect(clippy::disallowed_methods, reason = "only distances count")]
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);

@@ -1,15 +1,15 @@
-//! One stream as two ways deliver it, and whether they deliver the same.
+//! One stream on two paths, and whether they deliver the same.
 
 use super::{JUDGED_BY, WINDOW};
 use crate::rtp::{self, sequence_ahead};
 
-/// So many copies that match prove that a way delivers copies.
+/// Matching copies that prove a path.
 const PROVEN_BY: u32 = 4;
 
-/// So many packets under one number with different contents, between two judgements, are no accident.
+/// Conflicting packets between two judgements that disprove a path.
 const CONFLICTS_MAX: u32 = 4;
 
-/// Whether what the way that does not lead delivers of a stream are copies.
+/// Whether the other path delivers copies of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Alike {
     Unknown,
@@ -22,13 +22,13 @@ pub(super) struct Stream {
     pub(super) ssrc: u32,
     /// Of its first packet.
     pub(super) payload_type: u8,
-    /// When a packet of it came, counted in packets of all streams.
+    /// Position of its last packet among packets of all streams.
     pub(super) heard: u64,
-    /// Which ways ever delivered it, a bit each.
+    /// Paths that ever delivered it, one bit each.
     pub(super) ways: u8,
     pub(super) alike: Alike,
-    /// Since the last judgement: packets of the way that leads, of the other, and of these those that matched and that
-    /// conflicted. Judged each time both have delivered [`JUDGED_BY`].
+    /// Since the last judgement: packets of the leading path, of the other, and of these those that
+    /// matched and that conflicted. Judged once both have delivered [`JUDGED_BY`].
     pub(super) led: u32,
     pub(super) followed: u32,
     matched: u32,
@@ -37,25 +37,25 @@ pub(super) struct Stream {
     slots: Box<[Slot; WINDOW as usize]>,
 }
 
-/// One number of a stream, and what came under it.
+/// A sequence number of a stream, and the packets under it.
 #[derive(Clone, Copy, Default, Debug)]
 struct Slot {
     sequence: u16,
-    /// Which ways delivered it, a bit each.
+    /// Paths that delivered it, one bit each.
     ways: u8,
     passed: bool,
-    /// A trace of its contents.
-    trace: u32,
+    /// Fingerprint of its contents.
+    fingerprint: u32,
 }
 
-/// How a packet stands to what the other way delivered under its number.
+/// Compares a packet to the other path's packet of that number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
-    /// Nothing, so far.
+    /// None so far.
     Alone { passes: bool },
-    /// The same.
+    /// Equal.
     Matches { passes: bool },
-    /// Something else.
+    /// Different.
     Conflicts,
 }
 
@@ -76,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// It is forgotten, and its memory is another stream's.
+    /// Reuses the memory for another stream.
     pub(super) fn become_another(&mut self, header: &rtp::Header) {
         self.slots.fill(Slot::default());
         (self.ssrc, self.payload_type) = (header.ssrc, header.payload_type);
@@ -84,7 +84,7 @@ impl Stream {
         self.begin_judgement();
     }
 
-    /// What this way delivered proves nothing any more.
+    /// Discards the evidence of this path.
     pub(super) fn forget(&mut self, way: u8) {
         self.slots.iter_mut().for_each(|slot| slot.ways &= !way);
         self.ways &= !way;
@@ -96,7 +96,7 @@ impl Stream {
         (self.led, self.followed, self.matched, self.conflicts) = (0, 0, 0, 0);
     }
 
-    /// How a packet of it stands to the others; none outside the window, or where nothing more is to be proved.
+    /// Compares a packet; none outside the window, or if nothing more is to be proved.
     pub(super) fn take(
         &mut self,
         way: u8,
@@ -113,7 +113,7 @@ impl Stream {
         let may_pass = leads || self.alike == Alike::Yes;
         let found = self
             .slot(header.sequence, leads)
-            .map(|slot| slot.take(way, leads, may_pass, trace(header, packet)));
+            .map(|slot| slot.take(way, leads, may_pass, fingerprint(header, packet)));
         match found {
             Some(Found::Matches { .. }) => self.matched += 1,
             Some(Found::Conflicts) => self.conflicts += 1,
@@ -140,7 +140,8 @@ impl Stream {
         }
     }
 
-    /// Where this number is remembered. None outside the window, but for the way that leads, whose source began anew.
+    /// The slot of a number. None outside the window, except for the leading path, whose source
+    /// restarted.
     fn slot(&mut self, sequence: u16, leads: bool) -> Option<&mut Slot> {
         let ahead = sequence_ahead(sequence, self.highest);
         if ahead.unsigned_abs() >= WINDOW {
@@ -162,29 +163,29 @@ impl Stream {
 }
 
 impl Slot {
-    fn take(&mut self, way: u8, leads: bool, may_pass: bool, trace: u32) -> Found {
-        if self.ways & way != 0 && self.trace != trace {
-            // Its source began anew under a number that it used before.
+    fn take(&mut self, way: u8, leads: bool, may_pass: bool, fingerprint: u32) -> Found {
+        if self.ways & way != 0 && self.fingerprint != fingerprint {
+            // Its source restarted under a used number.
             *self = Slot { sequence: self.sequence, ..Slot::default() };
         }
         let others = self.ways & !way != 0;
-        if others && self.trace != trace {
+        if others && self.fingerprint != fingerprint {
             if leads {
-                *self = Slot { sequence: self.sequence, ways: way, passed: true, trace };
+                *self = Slot { sequence: self.sequence, ways: way, passed: true, fingerprint };
             }
             return Found::Conflicts;
         }
         let matches = others && self.ways & way == 0;
         let passes = may_pass && !self.passed;
         self.ways |= way;
-        self.trace = trace;
+        self.fingerprint = fingerprint;
         self.passed |= passes;
         if matches { Found::Matches { passes } } else { Found::Alone { passes } }
     }
 }
 
-/// 32 bits that differ where packets do: no secret, two nodes do not try to look alike.
-fn trace(header: &rtp::Header, packet: &[u8]) -> u32 {
+/// A 32-bit fingerprint; not cryptographic, as nodes do not try to collide.
+fn fingerprint(header: &rtp::Header, packet: &[u8]) -> u32 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let payload = header.payload(packet);
     let begin = u64::from(header.timestamp) << 8 | u64::from(header.payload_type);

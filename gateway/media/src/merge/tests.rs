@@ -1,8 +1,8 @@
-//! Two ways that deliver copies, or something else.
+//! Two paths that deliver copies, or something else.
 
 use super::*;
 
-/// A packet whose payload is its number, unless it is said to be another.
+/// A packet whose payload is its number unless given.
 fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
     let fields = rtp::Fields {
         payload_type: 111,
@@ -32,7 +32,7 @@ fn take(merge: &mut Merge, way: Way, sequence: u16) -> Taken {
     take_as(merge, way, 7, sequence, sequence as u8)
 }
 
-/// Two ways that deliver copies, known as such, up to this number.
+/// Two paths proved to deliver copies, up to this number.
 fn proven(until: u16) -> Merge {
     let mut merge = Merge::new(Way::A);
     for sequence in until - 8..=until {
@@ -44,17 +44,17 @@ fn proven(until: u16) -> Merge {
 }
 
 #[test]
-fn of_two_copies_the_first_passes_whichever_way_it_comes() {
+fn first_copy_passes_on_either_path() {
     let mut merge = proven(100);
     assert_eq!(take(&mut merge, Way::A, 101), Taken::First);
     assert_eq!(take(&mut merge, Way::B, 101), Taken::Again);
     assert_eq!(take(&mut merge, Way::B, 102), Taken::First);
     assert_eq!(take(&mut merge, Way::A, 102), Taken::Again);
-    assert_eq!(take(&mut merge, Way::A, 102), Taken::Again, "a network that doubles packets");
+    assert_eq!(take(&mut merge, Way::A, 102), Taken::Again, "duplicated by the network");
 }
 
 #[test]
-fn what_one_way_lost_the_other_delivers() {
+fn loss_on_one_path_is_filled_by_the_other() {
     let mut merge = proven(100);
     let mut passed = Vec::new();
     for sequence in 101..400 {
@@ -70,10 +70,10 @@ fn what_one_way_lost_the_other_delivers() {
 }
 
 #[test]
-fn a_way_has_to_prove_that_it_delivers_copies_before_they_pass() {
+fn path_must_prove_copies_before_they_pass() {
     let mut merge = Merge::new(Way::A);
     for sequence in 1..=3 {
-        // It is ahead of the one that leads, and nothing of it passes yet.
+        // It is ahead of the leading path, and none of its packets passes yet.
         assert_eq!(take(&mut merge, Way::B, sequence), Taken::Unproven);
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
     }
@@ -82,26 +82,26 @@ fn a_way_has_to_prove_that_it_delivers_copies_before_they_pass() {
     assert_eq!(take(&mut merge, Way::B, 5), Taken::First);
 }
 
-/// Payload types of which the way that does not lead delivers no copies.
+/// Payload types of which the other path delivers no copies.
 fn unalike(merge: &Merge) -> Vec<u8> {
     merge.unalike().collect()
 }
 
 #[test]
-fn another_source_or_other_numbers_are_no_copies() {
+fn other_source_or_numbers_are_no_copies() {
     for (ssrc, ahead) in [(8, 0), (7, 5_000)] {
         let mut merge = Merge::new(Way::A);
         for sequence in 0..200 {
             assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
             let other = take_as(&mut merge, Way::B, ssrc, sequence + ahead, 1);
-            assert_ne!(other, Taken::First, "{sequence} of a stranger");
+            assert_ne!(other, Taken::First, "{sequence} of another source");
         }
         assert_eq!(unalike(&merge), [111]);
     }
 }
 
 #[test]
-fn another_payload_under_the_same_number_is_no_copy() {
+fn other_payload_under_one_number_is_no_copy() {
     let mut merge = proven(100);
     for sequence in 101..110 {
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
@@ -111,10 +111,10 @@ fn another_payload_under_the_same_number_is_no_copy() {
 }
 
 #[test]
-fn a_stream_that_is_proven_proves_no_other_one() {
+fn proof_of_one_stream_proves_no_other() {
     let mut merge = proven(100);
     for sequence in 101..300 {
-        // Voice are copies; the picture has an SSRC of each node's own.
+        // Voice packets are copies; the video has an SSRC per node.
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
         assert_eq!(take(&mut merge, Way::B, sequence), Taken::Again);
         assert_eq!(take_of(&mut merge, Way::A, (96, 70), sequence, 1), Taken::First);
@@ -125,28 +125,24 @@ fn a_stream_that_is_proven_proves_no_other_one() {
 }
 
 #[test]
-fn retransmissions_that_differ_leave_the_streams_that_they_repair_alone() {
+fn differing_retransmissions_leave_their_streams() {
     let mut merge = proven(100);
     for sequence in 101..300 {
         take_of(&mut merge, Way::A, (97, 70), sequence, 1);
         take_of(&mut merge, Way::B, (97, 70), sequence, 2);
-        assert_eq!(
-            take(&mut merge, Way::B, sequence),
-            Taken::First,
-            "of the stream that is proven"
-        );
+        assert_eq!(take(&mut merge, Way::B, sequence), Taken::First, "of the proven stream");
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::Again);
     }
     assert_eq!(unalike(&merge), [97]);
     merge.replace();
-    assert_eq!(unalike(&merge), [], "another one may keep it");
+    assert_eq!(unalike(&merge), [], "another path may deliver copies");
 }
 
 #[test]
-fn what_only_the_other_way_delivers_is_judged_only_where_it_could_be_the_same() {
+fn streams_of_one_path_are_compared_by_type_only() {
     let mut merge = Merge::new(Way::A);
     for sequence in 0..200 {
-        // A source that the other way does not have, and one of another kind that it alone has.
+        // A source that the other path lacks, and one of another type that only it has.
         take_of(&mut merge, Way::A, (96, 70), sequence, 1);
         assert_eq!(take_of(&mut merge, Way::B, (97, 71), sequence, 1), Taken::Unproven);
     }
@@ -154,7 +150,7 @@ fn what_only_the_other_way_delivers_is_judged_only_where_it_could_be_the_same() 
 }
 
 #[test]
-fn where_the_way_that_leads_is_gone_the_other_goes_on_and_nothing_passes_twice() {
+fn takeover_passes_nothing_twice() {
     let mut merge = proven(100);
     for sequence in 101..200 {
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
@@ -171,7 +167,7 @@ fn where_the_way_that_leads_is_gone_the_other_goes_on_and_nothing_passes_twice()
 }
 
 #[test]
-fn a_copy_that_comes_after_the_window_passes_no_more() {
+fn copy_older_than_the_window_is_dropped() {
     let mut merge = proven(100);
     take(&mut merge, Way::A, 101 + WINDOW - 1);
     assert_eq!(take(&mut merge, Way::B, 101), Taken::First, "within, and missing");
@@ -180,7 +176,7 @@ fn a_copy_that_comes_after_the_window_passes_no_more() {
 }
 
 #[test]
-fn a_source_that_begins_anew_passes_by_the_way_that_leads() {
+fn restarted_source_passes_on_the_leading_path() {
     let mut merge = proven(10_000);
     assert_eq!(take(&mut merge, Way::A, 100), Taken::First);
     assert_eq!(take(&mut merge, Way::A, 101), Taken::First);
@@ -191,7 +187,7 @@ fn a_source_that_begins_anew_passes_by_the_way_that_leads() {
 }
 
 #[test]
-fn numbers_go_around() {
+fn sequence_numbers_wrap() {
     let mut merge = proven(65_530);
     for sequence in (65_531..=65_535).chain(0..40) {
         assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
@@ -200,7 +196,7 @@ fn numbers_go_around() {
 }
 
 #[test]
-fn strangers_do_not_push_out_the_stream_that_leads() {
+fn other_sources_do_not_evict_the_leading_stream() {
     let mut merge = proven(100);
     for ssrc in 1_000..1_040 {
         take_as(&mut merge, Way::B, ssrc, 1, 1);
@@ -210,7 +206,7 @@ fn strangers_do_not_push_out_the_stream_that_leads() {
 }
 
 #[test]
-fn of_more_streams_than_are_followed_the_one_silent_for_longest_is_forgotten() {
+fn longest_silent_stream_is_forgotten_at_the_limit() {
     let mut merge = Merge::new(Way::A);
     let both = |merge: &mut Merge, ssrc, sequence| {
         let first = take_as(merge, Way::A, ssrc, sequence, 1);
@@ -225,13 +221,13 @@ fn of_more_streams_than_are_followed_the_one_silent_for_longest_is_forgotten() {
     // The first one is heard again before another joins.
     assert_eq!(both(&mut merge, 0, 9), (Taken::First, Taken::Again));
     take_as(&mut merge, Way::A, count, 1, 1);
-    assert_eq!(take_as(&mut merge, Way::B, 0, 10, 1), Taken::First, "it is known still");
-    assert_eq!(take_as(&mut merge, Way::B, 1, 9, 1), Taken::Unproven, "and this one is not");
+    assert_eq!(take_as(&mut merge, Way::B, 0, 10, 1), Taken::First, "still followed");
+    assert_eq!(take_as(&mut merge, Way::B, 1, 9, 1), Taken::Unproven, "forgotten");
     assert_eq!(merge.streams.len(), STREAMS_MAX);
 }
 
 #[test]
-fn one_stream_too_many_of_the_other_way_is_not_followed_and_judges_nothing() {
+fn stream_beyond_the_limit_is_not_followed() {
     let mut merge = Merge::new(Way::A);
     for sequence in 1..=200 {
         for ssrc in 0..STREAMS_MAX as u32 {
@@ -243,7 +239,7 @@ fn one_stream_too_many_of_the_other_way_is_not_followed_and_judges_nothing() {
 }
 
 #[test]
-fn memory_of_a_stream_that_was_forgotten_is_taken_again() {
+fn memory_of_a_forgotten_stream_is_reused() {
     let mut merge = Merge::new(Way::A);
     for ssrc in 0..STREAMS_MAX as u32 {
         take_as(&mut merge, Way::A, ssrc, 1, 1);

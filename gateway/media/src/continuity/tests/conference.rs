@@ -14,13 +14,13 @@ fn video(epoch: u64, ssrc: u32) -> Node {
     Node { payload_type: VP8, clock_rate: VIDEO_HZ, ..audio(epoch, ssrc) }
 }
 
-/// What the client knows the packet's stream as.
+/// The client's SSRC of the packet's stream.
 fn heard_as(session: &mut Session, node: Node, number: u64) -> u32 {
     session.got(node, voice(number), 20.0 * number as f64).0
 }
 
 #[test]
-fn payload_type_tells_which_stream_goes_on() {
+fn payload_type_decides_which_stream_continues() {
     let mut session = Session::new();
     for number in 0..30 {
         assert_eq!(heard_as(&mut session, audio(1, 1), number), 1);
@@ -47,7 +47,7 @@ fn every_source_keeps_its_own_numbers() {
 }
 
 #[test]
-fn clock_rate_decides_where_the_payload_type_is_new() {
+fn clock_rate_decides_for_a_new_payload_type() {
     let mut session = Session::new();
     for number in 0..30 {
         heard_as(&mut session, video(1, 2), number);
@@ -59,7 +59,7 @@ fn clock_rate_decides_where_the_payload_type_is_new() {
 }
 
 #[test]
-fn voice_goes_on_after_a_switch_amid_dialled_digits() {
+fn voice_continues_after_a_switch_amid_dtmf() {
     let mut session = Session::new();
     for number in 0..30 {
         heard_as(&mut session, audio(1, 1), number);
@@ -72,7 +72,7 @@ fn voice_goes_on_after_a_switch_amid_dialled_digits() {
 }
 
 #[test]
-fn stream_of_another_known_type_is_not_taken_for_its_neighbour() {
+fn stream_of_another_known_type_is_not_confused() {
     let mut session = Session::new();
     let repeats = |epoch, ssrc| Node { payload_type: RTX, ..video(epoch, ssrc) };
     for number in 0..30 {
@@ -80,12 +80,16 @@ fn stream_of_another_known_type_is_not_taken_for_its_neighbour() {
         heard_as(&mut session, repeats(1, 3), number);
     }
     assert_eq!(heard_as(&mut session, repeats(2, 30), 31), 3);
-    assert_eq!(heard_as(&mut session, repeats(2, 31), 31), 31, "not the video: its type is known");
+    assert_eq!(
+        heard_as(&mut session, repeats(2, 31), 31),
+        31,
+        "not the video, whose type is known"
+    );
     assert_eq!(heard_as(&mut session, video(2, 20), 31), 2);
 }
 
 #[test]
-fn active_stream_goes_on_rather_than_one_long_silent() {
+fn active_stream_continues_before_a_silent_one() {
     let mut session = Session::new();
     for number in 0..30 {
         heard_as(&mut session, audio(1, 1), number);
@@ -94,11 +98,15 @@ fn active_stream_goes_on_rather_than_one_long_silent() {
         heard_as(&mut session, audio(1, 2), number);
     }
     assert_eq!(heard_as(&mut session, audio(2, 10), 121), 2);
-    assert_eq!(heard_as(&mut session, audio(2, 11), 121), 1, "silent, but still the client's");
+    assert_eq!(
+        heard_as(&mut session, audio(2, 11), 121),
+        1,
+        "silent, but still known to the client"
+    );
 }
 
 #[test]
-fn same_ssrc_is_the_best_sign_of_the_same_source() {
+fn same_ssrc_wins_over_other_matches() {
     let mut session = Session::new();
     for number in 0..30 {
         heard_as(&mut session, audio(1, 1), number);
@@ -116,7 +124,7 @@ fn no_two_streams_share_an_ssrc_at_the_client() {
         assert_eq!(heard_as(&mut session, audio(1, 1), number), 1);
         assert_eq!(heard_as(&mut session, video(1, 2), number), 2);
     }
-    // The next node numbers its sources the other way round, and has one more.
+    // The next node assigns the SSRCs in reverse, and has one more source.
     assert_eq!(heard_as(&mut session, audio(2, 2), 31), 1);
     assert_eq!(heard_as(&mut session, video(2, 3), 31), 2);
     let fresh = heard_as(&mut session, audio(2, 1), 31);
@@ -126,7 +134,7 @@ fn no_two_streams_share_an_ssrc_at_the_client() {
 }
 
 #[test]
-fn newcomer_without_a_switch_takes_nobodys_place() {
+fn new_source_without_a_switch_is_a_new_stream() {
     let mut session = Session::new();
     heard_as(&mut session, audio(1, 1), 0);
     assert_eq!(heard_as(&mut session, audio(1, 5), 500), 5);
@@ -134,7 +142,7 @@ fn newcomer_without_a_switch_takes_nobodys_place() {
 }
 
 #[test]
-fn sixteen_streams_are_followed_and_the_longest_silent_makes_way() {
+fn sixteen_streams_followed_longest_silent_dropped() {
     let mut session = Session::new();
     for ssrc in 1..=16 {
         heard_as(&mut session, audio(1, ssrc), u64::from(ssrc));
@@ -148,12 +156,12 @@ fn sixteen_streams_are_followed_and_the_longest_silent_makes_way() {
 }
 
 #[test]
-fn what_the_client_hears_has_a_clock_whoever_sends_it() {
+fn client_stream_has_a_clock_across_senders() {
     let mut session = Session::new();
     heard_as(&mut session, audio(1, 1), 0);
     heard_as(&mut session, video(1, 2), 0);
     session.0.switched(Epoch(2), Switch::Failover);
-    assert_eq!(session.0.sources().count(), 0, "nothing is known of the new hop yet");
+    assert_eq!(session.0.sources().count(), 0, "no packet of the new hop yet");
     heard_as(&mut session, video(2, 20), 10);
     let rates = [1, 2, 20].map(|ssrc| session.0.clock_rate(ssrc));
     assert_eq!(rates, [Some(VOICE_HZ), Some(VIDEO_HZ), None]);

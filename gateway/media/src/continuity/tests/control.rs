@@ -61,7 +61,7 @@ fn sender_info_in(bytes: &[u8]) -> SenderInfo {
 }
 
 #[test]
-fn reports_of_an_untouched_stream_pass_untouched() {
+fn reports_of_untouched_stream_are_unchanged() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     let report = compound(|out| {
@@ -78,7 +78,7 @@ fn reports_of_an_untouched_stream_pass_untouched() {
 }
 
 #[test]
-fn sender_report_follows_its_streams_mapping() {
+fn sender_report_follows_its_stream() {
     let mut session = switched();
     let report = compound(|out| {
         write_sender_report(&report_of(new(), 22), &[], out);
@@ -90,7 +90,7 @@ fn sender_report_follows_its_streams_mapping() {
 }
 
 #[test]
-fn name_of_the_new_sender_is_not_told() {
+fn cname_of_the_new_sender_is_removed() {
     let mut session = switched();
     let report = compound(|out| {
         write_sender_report(&report_of(new(), 22), &[], out);
@@ -101,7 +101,7 @@ fn name_of_the_new_sender_is_not_told() {
 }
 
 #[test]
-fn packet_counts_of_reports_never_go_back() {
+fn reported_packet_counts_never_decrease() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     let before = SenderInfo { packets: 5_000, octets: 500_000, ..report_of(old(), 9) };
@@ -115,10 +115,10 @@ fn packet_counts_of_reports_never_go_back() {
 }
 
 #[test]
-fn report_of_another_mapping_never_reaches_the_client() {
+fn report_of_another_mapping_is_dropped() {
     let mut session = Session::new();
     let early = compound(|out| write_sender_report(&report_of(old(), 0), &[], out));
-    assert_eq!(to_client(&mut session, 1, early), Err(Dropped::Empty), "nothing was heard yet");
+    assert_eq!(to_client(&mut session, 1, early), Err(Dropped::Empty), "no packet yet");
 
     session.voice_as(old(), old(), 0, 10);
     session.0.switched(Epoch(2), Switch::Failover);
@@ -128,17 +128,17 @@ fn report_of_another_mapping_never_reaches_the_client() {
             write_cname(node.ssrc, b"name", out);
         })
     };
-    assert!(to_client(&mut session, 1, report(old())).is_ok(), "it is still who sends");
-    assert_eq!(to_client(&mut session, 2, report(new())), Err(Dropped::Empty), "not yet heard");
+    assert!(to_client(&mut session, 1, report(old())).is_ok(), "still the sender");
+    assert_eq!(to_client(&mut session, 2, report(new())), Err(Dropped::Empty), "no packet yet");
     session.voice_as(new(), old(), 13, 23);
-    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Empty), "its time is over");
+    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Empty), "replaced");
     assert!(to_client(&mut session, 2, report(new())).is_ok());
     session.0.close_previous();
     assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Stale));
 }
 
 #[test]
-fn what_is_left_out_leaves_the_rest() {
+fn removed_packets_leave_the_rest() {
     let mut session = switched();
     let report = compound(|out| {
         write_sender_report(&SenderInfo { ssrc: 0x77, ..report_of(new(), 22) }, &[], out);
@@ -151,16 +151,16 @@ fn what_is_left_out_leaves_the_rest() {
 }
 
 #[test]
-fn goodbye_counts_from_who_sends_now_only() {
+fn bye_of_the_present_sender_only_passes() {
     let mut session = switched();
     let bye = |ssrc| compound(|out| write_bye(&[ssrc], out));
     assert_eq!(to_client(&mut session, 1, bye(old().ssrc)), Err(Dropped::Empty));
-    assert_eq!(to_client(&mut session, 2, bye(0x77)), Err(Dropped::Empty), "never heard of");
+    assert_eq!(to_client(&mut session, 2, bye(0x77)), Err(Dropped::Empty), "unknown source");
     assert_eq!(to_client(&mut session, 2, bye(new().ssrc)), Ok(bye(old().ssrc)));
 }
 
 #[test]
-fn hop_that_was_left_says_no_more_of_the_client() {
+fn left_hop_reports_no_more_about_the_client() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     session.0.switched(Epoch(2), Switch::Failover);
@@ -173,17 +173,17 @@ fn hop_that_was_left_says_no_more_of_the_client() {
     assert_eq!(to_client(&mut session, 1, report), Ok(expected));
     let report = compound(|out| write_receiver_report(OTHER, &[block], out));
     assert_eq!(to_client(&mut session, 1, report.clone()), Err(Dropped::Empty));
-    assert_eq!(to_client(&mut session, 2, report.clone()), Ok(report), "the new one does");
+    assert_eq!(to_client(&mut session, 2, report.clone()), Ok(report), "the new hop does");
 }
 
 #[test]
-fn feedback_of_the_new_node_comes_from_the_sender_the_client_knows() {
+fn feedback_of_new_node_uses_the_known_ssrc() {
     let mut session = switched();
     let pli = |sender| compound(|out| write_pli(Pli { sender, media: CLIENT }, out));
     assert_eq!(to_client(&mut session, 2, pli(new().ssrc)), Ok(pli(old().ssrc)));
 }
 
-/// What the client reports of its stream after receiving the packet `number` at best.
+/// The client's report on its stream, with packet `number` as the highest.
 fn block_at(number: u64) -> ReportBlock {
     let (ssrc, sequence, _) = numbers(old(), voice(number));
     ReportBlock { ssrc, sequence_max: sequence.into(), ..<_>::default() }
@@ -199,7 +199,7 @@ fn blocks_for_node(session: &mut Session, block: ReportBlock) -> Vec<ReportBlock
 }
 
 #[test]
-fn client_reports_to_the_node_in_the_nodes_numbers() {
+fn client_reports_use_the_nodes_numbers() {
     let mut session = switched();
     for number in 13..23 {
         let block = blocks_for_node(&mut session, block_at(number))[0];
@@ -209,29 +209,29 @@ fn client_reports_to_the_node_in_the_nodes_numbers() {
 }
 
 #[test]
-fn reported_numbers_count_cycles_as_the_node_does() {
+fn reported_numbers_use_the_nodes_cycles() {
     let mut session = Session::new();
     let wrapping = node(2, 0xb, 65_510, 0);
     session.voice_as(old(), old(), 0, 10);
     session.voice_as(wrapping, old(), 10, 40);
     let block = blocks_for_node(&mut session, block_at(39))[0];
-    assert_eq!(block.sequence_max, 65_510 + 39, "a cycle more than the sequence number shows");
+    assert_eq!(block.sequence_max, 65_510 + 39, "one cycle more than the sequence number");
 }
 
 #[test]
-fn reports_of_the_old_senders_packets_are_not_the_new_ones_concern() {
+fn reports_on_old_packets_are_not_sent_to_new_node() {
     let mut session = switched();
     assert_eq!(blocks_for_node(&mut session, block_at(9)), []);
     assert_eq!(blocks_for_node(&mut session, block_at(12)), []);
     assert_eq!(blocks_for_node(&mut session, block_at(13)).len(), 1);
     session.0.switched(Epoch(3), Switch::Failover);
-    assert_eq!(blocks_for_node(&mut session, block_at(20)), [], "nobody at the new hop sent it");
+    assert_eq!(blocks_for_node(&mut session, block_at(20)), [], "not sent by the new hop");
     let other = ReportBlock { ssrc: OTHER, ..block_at(9) };
     assert_eq!(blocks_for_node(&mut session, other), [other], "not ours: left alone");
 }
 
 #[test]
-fn losses_before_and_at_the_switch_are_not_the_new_senders() {
+fn losses_up_to_the_switch_are_subtracted() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     blocks_for_node(&mut session, ReportBlock { lost: 100, ..block_at(9) });
@@ -241,7 +241,7 @@ fn losses_before_and_at_the_switch_are_not_the_new_senders() {
 }
 
 #[test]
-fn round_trips_are_measured_by_the_present_senders_reports_only() {
+fn round_trips_use_the_present_senders_reports() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     let of_old = SenderInfo { ntp: 0xe000_0000_8000_0000, ..report_of(old(), 9) };
@@ -260,7 +260,7 @@ fn round_trips_are_measured_by_the_present_senders_reports_only() {
 }
 
 #[test]
-fn missing_packets_are_asked_for_by_the_numbers_of_who_sent_them() {
+fn nack_uses_the_senders_numbers() {
     let mut session = switched();
     let of = |node, missing: &[u64]| {
         let missing: Vec<_> =
@@ -275,7 +275,7 @@ fn missing_packets_are_asked_for_by_the_numbers_of_who_sent_them() {
 }
 
 #[test]
-fn after_packets_were_kept_back_the_node_still_reads_its_own_numbers() {
+fn nack_after_withholding_uses_the_nodes_numbers() {
     for kept_back in [3_000, 70_000] {
         let mut session = Session::new();
         session.voice_as(old(), old(), 0, 10);
@@ -283,7 +283,7 @@ fn after_packets_were_kept_back_the_node_still_reads_its_own_numbers() {
             let header = old().header(voice(number));
             let _ = session.0.withhold(Epoch(1), &header, VOICE_HZ, at(20.0 * number as f64));
         }
-        // To the client the numbers go on, whatever was kept from it.
+        // The client sees consecutive numbers whatever was withheld.
         for number in 10..20 {
             let sent = voice(number + kept_back);
             let got = session.got(old(), sent, 20.0 * sent.number as f64);
@@ -302,7 +302,7 @@ fn after_packets_were_kept_back_the_node_still_reads_its_own_numbers() {
 }
 
 #[test]
-fn key_frames_and_bitrates_are_asked_of_the_stream_as_the_node_names_it() {
+fn key_frame_and_bitrate_requests_use_node_ssrc() {
     let mut session = switched();
     let write = |media| {
         compound(|out| {
@@ -315,7 +315,7 @@ fn key_frames_and_bitrates_are_asked_of_the_stream_as_the_node_names_it() {
 }
 
 #[test]
-fn clients_rtcp_of_an_untouched_stream_passes_untouched() {
+fn client_rtcp_of_untouched_stream_is_unchanged() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
     session.voice_as(old().again(2), old(), 10, 20);
@@ -330,7 +330,7 @@ fn clients_rtcp_of_an_untouched_stream_passes_untouched() {
 }
 
 #[test]
-fn encrypted_rtcp_is_left_alone() {
+fn srtcp_is_unchanged() {
     let mut session = Session(Continuity::new(7, Protection::Srtp));
     assert_eq!(session.pass(old(), voice(0), 0.0), Pass::Untouched);
     assert_eq!(session.pass(new(), voice(1), 20.0), Pass::Untouched);
@@ -342,7 +342,7 @@ fn encrypted_rtcp_is_left_alone() {
 }
 
 #[test]
-fn nonsense_is_dropped_with_its_reason() {
+fn malformed_rtcp_is_dropped_with_its_reason() {
     let mut session = switched();
     let nonsense = vec![0x80, 200, 0, 9];
     let expected = Err(Dropped::Malformed(Malformed::Length));

@@ -1,4 +1,4 @@
-//! What is counted as missing at a switch, and what is not.
+//! Packets counted as missing at a switch.
 
 use super::*;
 
@@ -22,12 +22,12 @@ fn talked() -> Session {
 }
 
 #[test]
-fn what_was_lost_when_a_hop_died_counts_and_what_came_late_does_not() {
+fn losses_at_a_death_count_unless_they_arrive_late() {
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Failover);
     session.0.left(at(590.0), false);
     session.voice_as(new(), old(), 35, 60);
-    assert_eq!(missed(&session, 1_199.0), 0, "some may still come");
+    assert_eq!(missed(&session, 1_199.0), 0, "some may still arrive");
     assert_eq!(missed(&session, 1_200.0), 5);
     let mut session = talked();
     session.voice_as(new(), old(), 35, 40);
@@ -35,15 +35,15 @@ fn what_was_lost_when_a_hop_died_counts_and_what_came_late_does_not() {
     session.got(old(), voice(33), 801.0);
     assert_eq!(missed(&session, 1_200.0), 3);
     session.got(old(), voice(34), 1_300.0);
-    assert_eq!(missed(&session, 1_400.0), 3, "what counted counts");
+    assert_eq!(missed(&session, 1_400.0), 3, "final");
 }
 
 #[test]
-fn numbers_that_a_planned_move_keeps_free_are_not_lost_once_they_came() {
+fn numbers_kept_free_are_not_lost_once_filled() {
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(60) });
     session.0.left(at(600.0), true);
-    // Sixty milliseconds sooner by the new way: three packets are still on the old one.
+    // The new path is 60 ms faster: three packets are still on the old one.
     let first = session.got(new(), voice(33), 601.0);
     assert_eq!(first.1, 1_000 + 33);
     for number in 30..33 {
@@ -54,7 +54,7 @@ fn numbers_that_a_planned_move_keeps_free_are_not_lost_once_they_came() {
 }
 
 #[test]
-fn a_source_that_had_paused_before_lost_nothing() {
+fn source_that_paused_before_lost_nothing() {
     // Muted at 580 ms, and back after ten seconds; the node died, or was left, in between.
     for planned in [false, true] {
         let mut session = talked();
@@ -66,13 +66,13 @@ fn a_source_that_had_paused_before_lost_nothing() {
 }
 
 #[test]
-fn a_source_that_fell_silent_while_the_hop_that_was_left_still_delivered_paused() {
+fn source_silent_while_left_hop_delivered_lost_nothing() {
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
     session.0.left(at(580.0), true);
     session.got(new(), voice(530), 10_600.0);
     assert_eq!(missed(&session, 20_000.0), 0);
-    // Where the hop died, all of that is what nobody heard.
+    // If the hop died, the whole silence counts.
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Failover);
     session.0.left(at(580.0), false);
@@ -81,24 +81,24 @@ fn a_source_that_fell_silent_while_the_hop_that_was_left_still_delivered_paused(
 }
 
 #[test]
-fn what_neither_of_two_hops_delivered_when_the_one_that_led_died_counts() {
+fn packets_that_neither_hop_delivered_count() {
     let mut session = talked();
     session.0.turned();
-    // Late, of what the one before had lost; then the next one that comes at all.
+    // A late packet that the first hop lost, then the next one that arrives.
     let again = session.pass(old(), voice(29), 590.0);
     assert_eq!(again, Pass::Duplicate);
     session.voice_as(old(), old(), 34, 40);
     session.got(old(), voice(31), 800.0);
     assert_eq!(missed(&session, 5_000.0), 3);
     session.voice_as(old(), old(), 45, 50);
-    assert_eq!(missed(&session, 5_000.0), 3, "what is lost later is no loss of the switch");
+    assert_eq!(missed(&session, 5_000.0), 3, "later losses do not count");
     session.0.turned();
     session.voice_as(old(), old(), 50, 60);
-    assert_eq!(missed(&session, 5_000.0), 3, "nothing this time");
+    assert_eq!(missed(&session, 5_000.0), 3, "no loss this time");
 }
 
 #[test]
-fn a_stream_that_is_forgotten_leaves_what_it_missed() {
+fn forgotten_stream_keeps_its_count() {
     let mut session = talked();
     session.0.turned();
     session.voice_as(old(), old(), 32, 33);
@@ -109,7 +109,7 @@ fn a_stream_that_is_forgotten_leaves_what_it_missed() {
 }
 
 #[test]
-fn a_silence_is_of_a_death_only_where_it_began_with_it() {
+fn silence_counts_only_from_the_death() {
     let session = talked();
     assert_eq!(session.0.fell_silent(at(600.0)), Some(at(580.0)));
     assert_eq!(
@@ -119,7 +119,7 @@ fn a_silence_is_of_a_death_only_where_it_began_with_it() {
     );
     assert_eq!(session.0.fell_silent(at(1_000.0)), None);
     assert_eq!(Session::new().0.fell_silent(at(0.0)), None);
-    // Packets that come rarely are silent for longer.
+    // Packets at a low rate have longer silences.
     let mut session = Session::new();
     for number in [0, 20, 40, 60] {
         let sent = Sent { number: number / 20, ..voice(number) };

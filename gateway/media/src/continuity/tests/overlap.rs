@@ -11,10 +11,10 @@ fn new() -> Node {
     node(2, 0xb, 30_000, 123_456)
 }
 
-/// Packets as they arrive: when, by whom, what.
+/// Packets in order of arrival: when, from which node, which packet.
 type Arrivals = Vec<(f64, Node, Sent)>;
 
-/// Plays arrivals in order of time: each must pass under the numbers the old node gives it, once.
+/// Plays arrivals in order: each must pass once, under the numbers that the old node gives it.
 fn play(session: &mut Session, mut arrivals: Arrivals) {
     arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut used = BTreeMap::new();
@@ -26,7 +26,7 @@ fn play(session: &mut Session, mut arrivals: Arrivals) {
 }
 
 #[test]
-fn planned_move_loses_nothing_and_delivers_nothing_twice() {
+fn planned_move_neither_loses_nor_duplicates() {
     for (old_ms, new_ms) in [(30.0, 30.0), (70.0, 10.0), (200.0, 15.0), (35.0, 30.0)] {
         let mut session = Session::new();
         let sent = 0..40;
@@ -41,10 +41,10 @@ fn planned_move_loses_nothing_and_delivers_nothing_twice() {
 }
 
 #[test]
-fn late_packets_are_dropped_when_no_number_was_kept_for_them() {
+fn late_packet_without_a_free_number_is_dropped() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
-    // Sent before the switch but slower than the first packet of the new hop, which nobody foretold.
+    // Sent before the switch but slower than the first packet of the new hop, without a lead.
     assert_eq!(session.got(new(), voice(32), 601.0).1, numbers(old(), voice(30)).1);
     assert_eq!(session.pass(old(), voice(30), 602.0), Pass::Duplicate);
     assert_eq!(session.pass(old(), voice(31), 622.0), Pass::Duplicate);
@@ -63,7 +63,7 @@ fn previous_hop_fills_numbers_kept_free_once() {
 }
 
 #[test]
-fn previous_hop_reaches_no_further_back_than_its_own_time() {
+fn previous_hop_cannot_fill_numbers_before_it() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 27);
     session.voice_as(old(), old(), 28, 30);
@@ -74,7 +74,7 @@ fn previous_hop_reaches_no_further_back_than_its_own_time() {
 }
 
 #[test]
-fn closed_hop_delivers_nothing_more() {
+fn closed_hop_delivers_nothing() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
     session.voice_as(new(), old(), 33, 35);
@@ -94,7 +94,7 @@ fn hop_before_the_previous_one_is_closed() {
 }
 
 #[test]
-fn hop_that_was_left_may_finish_but_not_begin() {
+fn left_hop_may_finish_streams_but_not_begin() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
     session.0.switched(Epoch(2), Switch::Failover);
@@ -103,8 +103,9 @@ fn hop_that_was_left_may_finish_but_not_begin() {
 }
 
 #[test]
-fn both_hops_may_deliver_the_same_stream_at_once() {
-    // Nodes that do not number: the same packet over two ways is one packet, whichever comes first.
+fn both_hops_may_deliver_one_stream() {
+    // Nodes that do not renumber: the same packet on two paths is one packet, whichever arrives
+    // first.
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
     let twin = old().again(2);
@@ -125,7 +126,7 @@ fn both_hops_may_deliver_the_same_stream_at_once() {
 
 const FRAME_PACKETS: u64 = 6;
 
-/// Video: frames of six packets, 30 a second, half a millisecond between packets of a frame.
+/// Video: frames of six packets, 30 per second, half a millisecond between packets of a frame.
 fn picture(number: u64) -> (f64, Sent) {
     let (frame, packet) = (number / FRAME_PACKETS, number % FRAME_PACKETS);
     let marker = packet + 1 == FRAME_PACKETS;
@@ -137,8 +138,8 @@ fn video(node: Node) -> Node {
     Node { payload_type: 96, clock_rate: VIDEO_HZ, ..node }
 }
 
-/// The video of `numbers` through `sender`: sequence numbers as the old hop would have given them,
-/// timestamps the same for one frame and within 2 ms of where they belong.
+/// Sends video frames through `sender`: sequence numbers must be those of the old hop, timestamps
+/// equal within a frame and within 2 ms of their place.
 fn watch(session: &mut Session, sender: Node, range: std::ops::Range<u64>) {
     let mut frame: Option<(u64, u32)> = None;
     for number in range {
@@ -156,7 +157,7 @@ fn watch(session: &mut Session, sender: Node, range: std::ops::Range<u64>) {
 }
 
 #[test]
-fn video_goes_on_at_the_next_frame() {
+fn video_continues_at_the_next_frame() {
     for lost_frames in 0..30 {
         let mut session = Session::new();
         watch(&mut session, old(), 0..120);
@@ -166,7 +167,7 @@ fn video_goes_on_at_the_next_frame() {
 }
 
 #[test]
-fn video_goes_on_within_a_frame_that_lost_nothing() {
+fn video_continues_within_a_complete_frame() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..123);
     watch(&mut session, new(), 123..240);
@@ -183,7 +184,7 @@ fn rest_of_an_unfinished_frame_is_lost_with_it() {
 }
 
 #[test]
-fn frame_that_the_second_sender_finished_is_finished() {
+fn frame_finished_by_the_second_sender_counts() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..120);
     let (_, alone) = picture(120);
@@ -195,14 +196,14 @@ fn frame_that_the_second_sender_finished_is_finished() {
     let second = session.got(video(new()), Sent { marker: true, ..next }, now_ms);
     let (now_ms, next) = picture(132);
     let third = session.got(video(node(3, 0xc, 9, 9)), next, now_ms);
-    assert_eq!(third.1, second.1.wrapping_add(1), "nothing of it was lost");
+    assert_eq!(third.1, second.1.wrapping_add(1), "nothing lost");
 }
 
 #[test]
-fn frame_that_was_left_by_a_jump_is_over() {
+fn frame_left_by_a_jump_is_over() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..122);
-    // Frames of one packet from here on, under numbers far away.
+    // Frames of one packet from here on, under distant numbers.
     let jumped = Node { sequence: old().sequence.wrapping_add(20_000), ..old() };
     let of = |number| {
         let (now_ms, sent) = picture(number);
@@ -214,11 +215,11 @@ fn frame_that_was_left_by_a_jump_is_over() {
     let last = session.got(video(jumped), Sent { number: 127, ..sent }, now_ms);
     let (now_ms, sent) = of(138);
     let next = session.got(video(new()), sent, now_ms);
-    assert_eq!(next.1, last.1.wrapping_add(1), "nothing of it was lost");
+    assert_eq!(next.1, last.1.wrapping_add(1), "nothing lost");
 }
 
 #[test]
-fn packets_of_a_frame_may_come_over_both_hops() {
+fn frame_may_arrive_over_both_hops() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..122);
     session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(1) });

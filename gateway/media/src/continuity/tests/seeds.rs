@@ -1,12 +1,12 @@
-//! Any order of events, from a seed: what must hold whatever happens.
+//! Invariants under random orders of events.
 
 use super::*;
 use std::collections::BTreeMap;
 
-/// What the client saw of one stream: packet by outgoing number.
+/// The client's view of a stream: packet by outgoing number.
 #[derive(Default)]
 struct Client {
-    /// Outgoing number, its cycles counted, to the packet's own number and its timestamp.
+    /// Extended outgoing number to the packet's own number and its timestamp.
     got: BTreeMap<i64, (u64, u32)>,
     highest: Option<i64>,
 }
@@ -21,7 +21,7 @@ impl Client {
         assert_eq!(before, None, "number {extended} was used for another packet");
     }
 
-    /// Packets stay in the order they were sent, and so do their timestamps.
+    /// Packets stay in sending order, and so do their timestamps.
     fn check(&self, seed: u64) {
         let mut before: Option<(u64, u32)> = None;
         for (number, timestamp) in self.got.values() {
@@ -35,7 +35,7 @@ impl Client {
     }
 }
 
-/// One session of voice through nodes that number as they like, with loss, jitter, reordering,
+/// A session of voice through nodes with arbitrary numbering, with loss, jitter, reordering,
 /// duplication, failovers and planned moves.
 fn live(seed: u64) {
     let mut random = Random(seed);
@@ -48,7 +48,7 @@ fn live(seed: u64) {
         let mut arrivals = Vec::new();
         while number < end {
             let jitter_ms = random.below(90) as f64 / 10.0;
-            // Late by more than one frame: after the two that were sent behind it.
+            // Late by more than one frame: after the two sent behind it.
             let late_ms = if random.below(20) == 0 { 45.0 } else { 0.0 };
             if random.below(20) != 0 {
                 arrivals.push((20.0 * number as f64 + jitter_ms + late_ms, number));
@@ -66,7 +66,7 @@ fn live(seed: u64) {
                 Pass::Duplicate => continue,
                 Pass::Stale => panic!("seed {seed}: the present hop is not stale"),
             };
-            assert_eq!(got.0, 1, "seed {seed}: the client knows one SSRC");
+            assert_eq!(got.0, 1, "seed {seed}: the client has one SSRC");
             client.receive(got.1, got.2, number);
         }
         epoch += 1;
@@ -82,14 +82,14 @@ fn live(seed: u64) {
 }
 
 #[test]
-fn order_and_time_hold_whatever_happens() {
+fn order_and_timestamps_hold_under_any_events() {
     for seed in 0..500 {
         live(seed);
     }
 }
 
-/// The time stamp of a packet of a sender whose time runs backwards: by some packets now and then, as that of a node that
-/// numbers what came late does, and by seconds where its clock is set anew.
+/// A packet of a sender whose timestamps run back: by some packets now and then, as from a node
+/// that numbers late packets, and by seconds when its clock is reset.
 fn unsteady(seed: u64, number: u64) -> Sent {
     let mut random = Random(seed ^ (number << 20));
     let late = if random.below(6) == 0 { random.below(4) as u32 * FRAME } else { 0 };
@@ -98,7 +98,8 @@ fn unsteady(seed: u64, number: u64) -> Sent {
     Sent { number, timestamp, marker: false }
 }
 
-/// One session of such voice, with planned moves after which the hop that was left still delivers, and failovers.
+/// A session of such voice, with failovers and planned moves after which the old hop still
+/// delivers.
 fn live_unsteadily(seed: u64) {
     let mut random = Random(seed);
     let mut session = Session::new();
@@ -151,7 +152,7 @@ fn live_unsteadily(seed: u64) {
 }
 
 #[test]
-fn two_packets_never_share_a_number_though_time_runs_backwards() {
+fn backward_timestamps_never_reuse_a_number() {
     for seed in 0..500 {
         live_unsteadily(seed);
     }

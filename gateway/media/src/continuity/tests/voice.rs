@@ -11,7 +11,7 @@ fn second() -> Node {
 }
 
 #[test]
-fn nothing_is_touched_before_a_switch() {
+fn packets_before_a_switch_are_untouched() {
     let mut session = Session::new();
     for number in 0..70_000 {
         assert_eq!(session.pass(first(), voice(number), 20.0 * number as f64), Pass::Untouched);
@@ -19,7 +19,7 @@ fn nothing_is_touched_before_a_switch() {
 }
 
 #[test]
-fn node_that_goes_on_with_the_stream_is_not_touched() {
+fn node_that_continues_the_stream_is_untouched() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     for number in 33..60 {
@@ -29,14 +29,14 @@ fn node_that_goes_on_with_the_stream_is_not_touched() {
 }
 
 #[test]
-fn another_senders_numbers_go_on_where_the_first_left_them() {
+fn new_senders_numbers_continue_the_old_ones() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     session.voice_as(second(), first(), 30, 100);
 }
 
 #[test]
-fn packets_lost_in_between_leave_their_numbers_and_their_time() {
+fn lost_packets_leave_their_numbers_and_time() {
     for lost in 0..200 {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
@@ -45,7 +45,7 @@ fn packets_lost_in_between_leave_their_numbers_and_their_time() {
 }
 
 #[test]
-fn jitter_below_half_a_frame_moves_no_number() {
+fn jitter_below_half_a_frame_skips_no_number() {
     let mut random = Random(1);
     for _ in 0..200 {
         let mut session = Session::new();
@@ -59,13 +59,13 @@ fn jitter_below_half_a_frame_moves_no_number() {
 }
 
 #[test]
-fn window_of_going_on_is_3000_ahead_and_100_behind() {
+fn continuation_window_is_3000_ahead_100_behind() {
     for (ahead, untouched) in
         [(3_000, true), (3_001, false), (-99, true), (-100, true), (-101, false)]
     {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
-        // Nothing is kept of numbers this far behind, so they are not taken for duplicates.
+        // Numbers this far behind are not remembered, so they are not taken for duplicates.
         let restarted = Node { sequence: first().sequence.wrapping_add_signed(ahead), ..first() };
         let pass = session.pass(restarted.again(2), voice(29), 600.0);
         assert_eq!(pass == Pass::Untouched, untouched, "{ahead}: {pass:?}");
@@ -77,7 +77,7 @@ fn window_of_going_on_is_3000_ahead_and_100_behind() {
 }
 
 #[test]
-fn same_ssrc_with_another_time_line_is_another_stream() {
+fn same_ssrc_with_another_timeline_is_a_new_stream() {
     for (seconds, untouched) in [(9, true), (11, false), (-9, true), (-11, false)] {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
@@ -89,7 +89,7 @@ fn same_ssrc_with_another_time_line_is_another_stream() {
 }
 
 #[test]
-fn stream_that_paused_goes_on_whether_its_clock_paused_or_not() {
+fn paused_stream_continues_with_or_without_its_clock() {
     for sent in [voice(30), Sent { number: 30, ..voice(30 + 60 * 50) }] {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
@@ -98,11 +98,11 @@ fn stream_that_paused_goes_on_whether_its_clock_paused_or_not() {
 }
 
 #[test]
-fn return_to_the_first_node_is_as_smooth_as_leaving_it() {
+fn return_to_the_first_node_is_continuous() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     session.voice_as(second(), first(), 30, 80);
-    // The first node counted on, or stood still meanwhile: with its own SSRC, near the old numbers.
+    // The first node counted on, or stood still meanwhile: its own SSRC, near the old numbers.
     for sequence in [first().sequence, first().sequence.wrapping_sub(50)] {
         let mut session = Session(session.0.clone());
         let back = Node { sequence, ..first() }.again(3);
@@ -111,7 +111,7 @@ fn return_to_the_first_node_is_as_smooth_as_leaving_it() {
 }
 
 #[test]
-fn return_before_the_second_node_said_anything_keeps_the_numbers() {
+fn return_before_any_packet_keeps_the_numbers() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     session.0.switched(Epoch(2), Switch::Failover);
@@ -120,7 +120,7 @@ fn return_before_the_second_node_said_anything_keeps_the_numbers() {
 }
 
 #[test]
-fn switch_after_switch_the_client_sees_one_stream() {
+fn repeated_switches_keep_one_stream() {
     let mut random = Random(2);
     let mut session = Session::new();
     let mut number = 0;
@@ -136,10 +136,10 @@ fn switch_after_switch_the_client_sees_one_stream() {
 }
 
 #[test]
-fn silence_of_voice_survives_a_switch() {
+fn voice_silence_survives_a_switch() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
-    // Silent now: one packet in 400 ms, its number the next, its time the real one.
+    // Silent: one packet per 400 ms, with the next number and its real timestamp.
     let rare = |index: u64| {
         let sent = voice(30 + 20 * index);
         (Sent { number: 30 + index, ..sent }, 20.0 * (30 + 20 * index) as f64)
@@ -150,16 +150,12 @@ fn silence_of_voice_survives_a_switch() {
     }
     for index in 5..8 {
         let (sent, now_ms) = rare(index);
-        assert_eq!(
-            session.got(second(), sent, now_ms),
-            numbers(first(), sent),
-            "no loss is made up"
-        );
+        assert_eq!(session.got(second(), sent, now_ms), numbers(first(), sent), "no loss reported");
     }
 }
 
 #[test]
-fn reordered_packets_around_the_switch_keep_their_places() {
+fn reordered_packets_at_a_switch_keep_their_order() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 28);
     for (number, now_ms) in [(29, 580.0), (28, 581.0)] {
@@ -171,7 +167,7 @@ fn reordered_packets_around_the_switch_keep_their_places() {
 }
 
 #[test]
-fn packet_whose_number_the_old_sender_used_is_dropped() {
+fn packet_with_a_used_number_is_dropped() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     session.voice_as(second(), first(), 30, 33);
@@ -180,18 +176,22 @@ fn packet_whose_number_the_old_sender_used_is_dropped() {
 }
 
 #[test]
-fn packet_that_belongs_before_what_the_old_sender_said_is_dropped() {
+fn packet_before_the_old_senders_last_is_dropped() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 27);
     session.voice_as(first(), first(), 28, 30);
     session.voice_as(second(), first(), 30, 33);
-    assert_eq!(session.pass(second(), voice(27), 661.0), Pass::Duplicate, "free, but not its own");
+    assert_eq!(
+        session.pass(second(), voice(27), 661.0),
+        Pass::Duplicate,
+        "free, but of the old sender"
+    );
     let other = Sent { timestamp: 5, ..voice(29) };
     assert_eq!(session.pass(second(), other, 661.0), Pass::Duplicate, "taken by another packet");
 }
 
 #[test]
-fn duplicates_are_dropped_on_both_sides_of_a_switch() {
+fn duplicates_around_a_switch_are_dropped() {
     let mut session = Session::new();
     for number in 0..60 {
         let node = if number < 30 { first() } else { second() };
@@ -202,7 +202,7 @@ fn duplicates_are_dropped_on_both_sides_of_a_switch() {
 }
 
 #[test]
-fn sender_that_begins_anew_at_numbers_it_used_is_heard() {
+fn sender_restarting_at_used_numbers_passes() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 50);
     let anew = Node { timestamp: 77, ..first() };
@@ -215,17 +215,17 @@ fn sender_that_begins_anew_at_numbers_it_used_is_heard() {
 }
 
 #[test]
-fn source_that_restarts_by_itself_is_a_new_stream() {
+fn source_that_restarts_is_a_new_stream() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     let restarted = Node { ssrc: 0xc, sequence: 9, timestamp: 9, ..first() };
     session.voice_as(restarted, restarted, 30, 60);
-    // Whoever is heard last is who goes on after the next switch.
+    // After the next switch the stream heard last continues.
     session.voice_as(second(), restarted, 160, 200);
 }
 
 #[test]
-fn jump_of_the_present_sender_is_its_own_affair_and_followed() {
+fn jump_of_the_present_sender_is_followed() {
     for jump in [4_000_u16, 30_000, 40_000, 65_000] {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
@@ -238,7 +238,7 @@ fn jump_of_the_present_sender_is_its_own_affair_and_followed() {
 }
 
 #[test]
-fn one_stray_number_derails_nothing() {
+fn stray_number_has_no_effect() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     let stray = Node { sequence: first().sequence.wrapping_add(20_000), ..first() };
@@ -248,7 +248,7 @@ fn one_stray_number_derails_nothing() {
 }
 
 #[test]
-fn stray_numbers_are_believed_only_one_right_after_the_other() {
+fn jump_needs_two_consecutive_numbers() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     let stray = Node { sequence: first().sequence.wrapping_add(20_000), ..first() };
@@ -259,7 +259,7 @@ fn stray_numbers_are_believed_only_one_right_after_the_other() {
 }
 
 #[test]
-fn clock_that_its_sender_set_back_is_followed() {
+fn clock_set_back_by_its_sender_is_followed() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     let back = first().timestamp.wrapping_sub(10 * VOICE_HZ);
@@ -275,16 +275,12 @@ fn hour_of_silence_is_bridged() {
     let number = 30 + 3_600 * 50;
     let (ssrc, sequence, timestamp) = session.got(second(), voice(number), 20.0 * number as f64);
     let last = numbers(first(), voice(29));
-    assert_eq!(
-        (ssrc, sequence),
-        (0xa, last.1.wrapping_add(1_001)),
-        "no more skipped than followed"
-    );
+    assert_eq!((ssrc, sequence), (0xa, last.1.wrapping_add(1_001)), "skip is bounded");
     assert_eq!(timestamp, numbers(first(), voice(number)).2);
 }
 
 #[test]
-fn srtp_passes_as_it_came_or_not_at_all() {
+fn srtp_passes_unchanged_or_is_dropped() {
     let mut session = Session(Continuity::new(7, Protection::Srtp));
     for number in 0..30 {
         assert_eq!(session.pass(first(), voice(number), 20.0 * number as f64), Pass::Untouched);
@@ -302,7 +298,7 @@ fn srtp_passes_as_it_came_or_not_at_all() {
 }
 
 #[test]
-fn unknown_clock_rate_still_gives_growing_numbers() {
+fn unknown_clock_rate_gives_growing_numbers() {
     let mut session = Session::new();
     let unknown = |node: Node| Node { clock_rate: 0, ..node };
     session.voice_as(unknown(first()), first(), 0, 30);
@@ -315,7 +311,7 @@ fn unknown_clock_rate_still_gives_growing_numbers() {
 }
 
 #[test]
-fn what_a_sender_lost_is_told_once_and_a_switch_is_no_loss() {
+fn losses_are_reported_once_and_exclude_switches() {
     let mut session = Session::new();
     let pass = |session: &mut Session, node: Node, numbers: &[u64]| {
         numbers.iter().for_each(|&n| _ = session.pass(node, voice(n), 20.0 * n as f64));
@@ -324,17 +320,17 @@ fn what_a_sender_lost_is_told_once_and_a_switch_is_no_loss() {
     assert_eq!(session.0.arrivals(), (10, 4));
     assert_eq!(session.0.arrivals(), (0, 0));
     pass(&mut session, first(), &[8, 10]);
-    assert_eq!(session.0.arrivals(), (2, 0), "late is not lost, though it was told");
+    assert_eq!(session.0.arrivals(), (2, 0), "late is not lost, though reported");
     pass(&mut session, second(), &[40, 41, 43]);
-    assert_eq!(session.0.arrivals(), (3, 1), "what came to nobody in between is no loss of either");
+    assert_eq!(session.0.arrivals(), (3, 1), "the gap at the switch counts for neither");
 }
 
 #[test]
-fn what_died_with_a_node_that_kept_numbers_is_no_loss_of_the_next_one() {
+fn packets_lost_with_a_node_are_not_the_nexts_loss() {
     let mut session = Session::new();
     (0..10).for_each(|n| _ = session.pass(first(), voice(n), 20.0 * n as f64));
     assert_eq!(session.0.arrivals(), (10, 0));
-    // The same numbers, 60 ms later; of its own packets one is missing.
+    // The same numbers, 60 ms later; one of its own packets is missing.
     for n in [13, 14, 16] {
         session.pass(first().again(2), voice(n), 20.0 * n as f64);
     }
@@ -343,7 +339,7 @@ fn what_died_with_a_node_that_kept_numbers_is_no_loss_of_the_next_one() {
 }
 
 #[test]
-fn a_sender_that_begins_anew_has_lost_nothing() {
+fn restarted_sender_lost_nothing() {
     let mut session = Session::new();
     let pass = |session: &mut Session, numbers: std::ops::Range<u64>| {
         numbers.for_each(|n| _ = session.pass(first(), voice(n), 20.0 * n as f64));
