@@ -1,21 +1,19 @@
-//! How a call sounds: the E-model's R-factor (ITU-T G.107), from delay and loss.
+//! Call quality: the E-model's R-factor (ITU-T G.107), from delay and loss.
 //!
-//! Simplified as usual for packet networks: all but delay and codec at the standard's defaults, so
-//! R = 93.2 − Id − Ie,eff. 80 and more is good, 70 fair, below 50 nobody wants to talk.
+//! Simplified as usual for packet networks: all inputs but delay and codec at the standard's
+//! defaults, so R = 93.2 − Id − Ie,eff. 80 and more is good, 70 fair, below 50 not recommended.
 
 use std::time::Duration;
 
-/// R with nothing impaired but what the defaults of G.107 take.
+/// R at the defaults of G.107, without delay or loss.
 const R_BEST: f64 = 93.2;
 
-/// From this one-way delay on, in ms, people begin to interrupt each other.
+/// One-way delay in ms from which people interrupt each other.
 const DELAY_KNEE_MS: f64 = 177.3;
 
-/// What a voice codec does to R.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Codec {
-    /// Opus. G.113 has no figures for it; taken as G.711 with concealment, which its own is at
-    /// least as good as.
+    /// Opus. G.113 has no figures for it; taken as G.711 with concealment, a lower bound.
     Opus,
     /// G.711 with packet loss concealment (Ie 0, Bpl 25.1: G.113, appendix I).
     G711,
@@ -26,7 +24,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The codec by its encoding name as in SDP, in any case.
+    /// The codec of an SDP encoding name, case-insensitive.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -41,7 +39,7 @@ impl Codec {
         }
     }
 
-    /// Impairment without loss (Ie), and robustness to it (Bpl).
+    /// Impairment without loss (Ie), and robustness to loss (Bpl).
     fn impairment(self) -> (f64, f64) {
         match self {
             Self::Opus | Self::G711 => (0.0, 25.1),
@@ -53,8 +51,8 @@ impl Codec {
 
 /// The R-factor in hundredths, 0–9,320.
 ///
-/// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is what repair left, in
-/// millionths, taken as random (BurstR = 1).
+/// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is the loss after
+/// repair in parts per million, taken as random (BurstR = 1).
 #[must_use]
 pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
     let delay_ms = one_way_delay.as_secs_f64() * 1_000.0;
@@ -74,20 +72,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_impaired_is_the_best_there_is() {
+    fn no_impairment_gives_the_best_r() {
         assert_eq!(r(0, 0, Codec::Opus), 9_320);
         assert_eq!(r(0, 0, Codec::G729), 8_220);
     }
 
     #[test]
-    fn delay_costs_little_until_people_interrupt_each_other() {
+    fn delay_costs_little_below_the_knee() {
         assert_eq!(r(100, 0, Codec::G711), 9_080);
         assert_eq!(r(177, 0, Codec::G711), 8_895);
         assert_eq!(r(400, 0, Codec::G711), 5_910);
     }
 
     #[test]
-    fn loss_costs_by_how_well_the_codec_conceals_it() {
+    fn loss_costs_less_with_better_concealment() {
         assert_eq!(r(0, 10_000, Codec::G711), 8_956);
         assert_eq!(r(0, 10_000, Codec::G729), 7_800);
         assert_eq!(r(0, 10_000, Codec::Other), 7_528);
@@ -95,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn worst_is_zero_not_less() {
+    fn r_is_never_negative() {
         assert_eq!(r(2_000, 1_000_000, Codec::Other), 0);
         assert_eq!(r(0, u32::MAX, Codec::G711), r(0, 1_000_000, Codec::G711));
         assert_eq!(r(u64::MAX / 1_000, 0, Codec::Opus), 0);
     }
 
     #[test]
-    fn codecs_are_known_by_their_names_in_sdp() {
+    fn codecs_are_found_by_sdp_name() {
         for (name, codec) in [
             ("opus", Codec::Opus),
             ("OPUS", Codec::Opus),

@@ -1,32 +1,32 @@
 //! RTP over QUIC: flows in datagrams and streams (draft-ietf-avtcore-rtp-over-quic-14).
 //!
 //! A datagram is a flow identifier and one RTP or RTCP packet. A unidirectional stream is a flow
-//! identifier and then packets, each behind its length. All integers are QUIC varints.
+//! identifier and then packets, each prefixed by its length. All integers are QUIC varints.
 
 use crate::varint;
 use std::fmt;
 
-/// The protocol name in the TLS handshake (the draft's "Draft version identification").
+/// The ALPN protocol name (the draft's "Draft version identification").
 pub const ALPN: &[u8] = b"roq-14";
 
-/// Which flow packets belong to: at most 62 bits, unguessable where it is a capability.
+/// A flow identifier: at most 62 bits, unguessable if it serves as a capability.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Flow(u64);
 
 impl Flow {
-    /// A flow by its number; none above 2^62 - 1, which has no encoding.
+    /// None above 2^62 - 1, which has no encoding.
     #[must_use]
     pub fn new(number: u64) -> Option<Self> {
         (number <= varint::MAX).then_some(Self(number))
     }
 
-    /// A flow from 64 random bits, of which it keeps 62.
+    /// Keeps 62 of 64 random bits.
     #[must_use]
     pub fn from_random(bits: u64) -> Self {
         Self(bits & varint::MAX)
     }
 
-    /// Its number, at most 2^62 - 1.
+    /// At most 2^62 - 1.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
@@ -43,21 +43,21 @@ impl fmt::Display for Flow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ErrorCode {
-    /// ROQ_NO_ERROR: closing without a reason to complain.
+    /// ROQ_NO_ERROR: closed without an error.
     NoError = 0x00,
     /// ROQ_GENERAL_ERROR: none of the others fits.
     General = 0x01,
-    /// ROQ_INTERNAL_ERROR: something broke on this side.
+    /// ROQ_INTERNAL_ERROR: an error on this side.
     Internal = 0x02,
-    /// ROQ_PACKET_ERROR: length, flow identifier or packet are not what they should be.
+    /// ROQ_PACKET_ERROR: invalid length, flow identifier or packet.
     Packet = 0x03,
-    /// ROQ_STREAM_CREATION_ERROR: a stream that must not be, as a bidirectional one for media.
+    /// ROQ_STREAM_CREATION_ERROR: a forbidden stream, such as a bidirectional one for media.
     StreamCreation = 0x04,
-    /// ROQ_FRAME_CANCELLED: this frame is no longer wanted or sent; later ones come otherwise.
+    /// ROQ_FRAME_CANCELLED: this frame is no longer wanted or sent; later ones use other streams.
     FrameCancelled = 0x05,
-    /// ROQ_UNKNOWN_FLOW_ID: nobody signalled this flow.
+    /// ROQ_UNKNOWN_FLOW_ID: the flow was not signalled.
     UnknownFlow = 0x06,
-    /// ROQ_EXPECTATION_UNMET: the connection lacks what was signalled, as datagrams.
+    /// ROQ_EXPECTATION_UNMET: the connection lacks a signalled feature, such as datagrams.
     ExpectationUnmet = 0x07,
 }
 
@@ -69,20 +69,15 @@ impl ErrorCode {
     }
 }
 
-/// Why bytes are no RoQ datagram or stream; all of them are [`ErrorCode::Packet`].
+/// Why bytes are not a RoQ datagram or stream; all map to [`ErrorCode::Packet`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// The datagram ends within its flow identifier.
     Flow,
-    /// The flow identifier is followed by nothing, or a packet of length 0.
+    /// No packet follows the flow identifier, or a packet has length 0.
     Empty,
-    /// A packet's length is above the limit.
-    TooLong {
-        /// The length it has.
-        length: u64,
-        /// The length it may have.
-        length_max: usize,
-    },
+    /// A packet is longer than the limit.
+    TooLong { length: u64, length_max: usize },
     /// The stream ended within its flow identifier, a length or a packet.
     Unfinished,
 }
@@ -91,9 +86,9 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flow => write!(f, "datagram ends within its flow identifier"),
-            Self::Empty => write!(f, "flow identifier or length is followed by no packet"),
+            Self::Empty => write!(f, "no packet after the flow identifier or length"),
             Self::TooLong { length, length_max } => {
-                write!(f, "packet of {length} bytes, {length_max} are allowed")
+                write!(f, "packet of {length} bytes exceeds {length_max}")
             }
             Self::Unfinished => write!(f, "stream ended within a packet"),
         }
@@ -102,27 +97,27 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Appends a datagram, the flow identifier and the packet, to `out`.
+/// Appends a datagram to `out`.
 pub fn write_datagram(flow: Flow, packet: &[u8], out: &mut Vec<u8>) {
     write_stream_start(flow, out);
     out.extend_from_slice(packet);
 }
 
-/// Appends what a stream begins with, its flow identifier, to `out`.
+/// Appends the start of a stream, its flow identifier, to `out`.
 pub fn write_stream_start(flow: Flow, out: &mut Vec<u8>) {
-    varint::write(flow.0, out).expect("a flow was checked when it was made");
+    varint::write(flow.0, out).expect("flows are checked on creation");
 }
 
-/// Appends one packet of a stream, its length and itself, to `out`.
+/// Appends a packet of a stream with its length to `out`.
 pub fn write_stream_packet(packet: &[u8], out: &mut Vec<u8>) {
     varint::write(packet.len() as u64, out).expect("no slice is longer than 2^62 bytes");
     out.extend_from_slice(packet);
 }
 
-/// Takes a datagram apart: its flow and the packet in it.
+/// Splits a datagram into its flow and its packet.
 ///
 /// # Errors
-/// [`Malformed::Flow`] or [`Malformed::Empty`]; the packet itself is not looked at.
+/// [`Malformed::Flow`] or [`Malformed::Empty`]; the packet itself is not checked.
 pub fn read_datagram(datagram: &[u8]) -> Result<(Flow, &[u8]), Malformed> {
     let (number, size) = varint::read(datagram).ok_or(Malformed::Flow)?;
     let packet = &datagram[size..];
@@ -132,10 +127,10 @@ pub fn read_datagram(datagram: &[u8]) -> Result<(Flow, &[u8]), Malformed> {
     Ok((Flow(number), packet))
 }
 
-/// What a [`StreamDecoder`] found.
+/// An item read by a [`StreamDecoder`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Item<'a> {
-    /// The flow the stream belongs to; comes once, before any packet.
+    /// The stream's flow; comes once, before any packet.
     Flow(Flow),
     /// A whole RTP or RTCP packet.
     Packet(&'a [u8]),
@@ -144,13 +139,13 @@ pub enum Item<'a> {
 /// Reads a stream from pieces of any size.
 ///
 /// Holds at most one packet of the limit's length; a packet that lies whole in one piece is not
-/// copied. After an error the stream cannot be followed further and every call repeats the error.
+/// copied. After an error every call repeats it.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     packet_len_max: usize,
     awaits: Awaits,
     held: Vec<u8>,
-    /// What is held was handed out and only waits to be overwritten.
+    /// The packet held was returned and may be overwritten.
     spent: bool,
 }
 
@@ -163,15 +158,15 @@ enum Awaits {
 }
 
 impl StreamDecoder {
-    /// A decoder for one stream whose packets have at most `packet_len_max` bytes.
+    /// A decoder for one stream with packets of at most `packet_len_max` bytes.
     #[must_use]
     pub fn new(packet_len_max: usize) -> Self {
         Self { packet_len_max, awaits: Awaits::Flow, held: Vec::new(), spent: false }
     }
 
-    /// The next item from `input`, which shrinks by what was read. None: `input` is used up.
+    /// The next item from `input`, which shrinks by what was read. None: `input` is consumed.
     ///
-    /// Call it until it says none, then again with the next piece of the stream.
+    /// Call it until it returns none, then again with the next piece of the stream.
     ///
     /// # Errors
     /// A packet of length 0 or above the limit.
@@ -216,11 +211,11 @@ impl StreamDecoder {
         }
     }
 
-    /// Says whether the stream may end here.
+    /// Checks that the stream may end here.
     ///
     /// # Errors
-    /// [`Malformed::Unfinished`] within a flow identifier, a length or a packet, and what stopped
-    /// the decoder before.
+    /// [`Malformed::Unfinished`] within a flow identifier, a length or a packet, or the decoder's
+    /// earlier error.
     pub fn finish(&self) -> Result<(), Malformed> {
         match self.awaits {
             Awaits::Length if self.spent || self.held.is_empty() => Ok(()),
@@ -270,7 +265,7 @@ mod tests {
         bytes
     }
 
-    /// What comes out when the stream arrives in pieces of `piece` bytes.
+    /// Decodes a stream that arrives in pieces of `piece` bytes.
     fn decoded(bytes: &[u8], piece: usize) -> (Option<Flow>, Vec<Vec<u8>>, Result<(), Malformed>) {
         let mut decoder = StreamDecoder::new(1_500);
         let (mut flow, mut packets) = (None, Vec::new());
@@ -283,7 +278,7 @@ mod tests {
                     Err(reason) => return (flow, packets, Err(reason)),
                 }
             }
-            assert!(input.is_empty(), "input is used up before none is said");
+            assert!(input.is_empty(), "input is consumed before none is returned");
         }
         let end = decoder.finish();
         (flow, packets, end)
@@ -312,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_is_the_same_in_pieces_of_any_size() {
+    fn stream_decodes_equally_in_pieces_of_any_size() {
         let (long, longer) = ([7; 300], [9; 1_500]);
         let packets: [&[u8]; 4] = [b"one", &long, b"3", &longer];
         let bytes = stream(&packets);
@@ -325,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_above_the_limit_stops_the_stream_for_good() {
+    fn packet_above_the_limit_stops_the_stream() {
         let bytes = stream(&[b"one", &[0; 1_501], b"three"]);
         let (_, packets, end) = decoded(&bytes, 10_000);
         assert_eq!(packets, [b"one"]);

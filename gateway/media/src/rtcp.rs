@@ -1,8 +1,7 @@
-//! RTCP: compound packets read in place, written, and rewritten (RFC 3550, section 6; RFC 4585).
+//! RTCP: compound packets parsed in place, written, and rewritten (RFC 3550, section 6; RFC 4585).
 //!
-//! [`packets`] walks a compound packet, reduced-size ones included (RFC 5506). The `write_*`
-//! functions append one packet each, so a compound packet is several calls. [`rewrite`] changes one
-//! where it lies.
+//! [`packets`] iterates over a compound packet, reduced-size ones included (RFC 5506). Each
+//! `write_*` function appends one packet. [`rewrite`] modifies a compound packet in place.
 
 use std::fmt;
 
@@ -24,38 +23,37 @@ pub const SENDER_REPORT: u8 = 200;
 pub const RECEIVER_REPORT: u8 = 201;
 /// Payload type of a source description (RFC 3550, 6.5).
 pub const SOURCE_DESCRIPTION: u8 = 202;
-/// Payload type of a goodbye (RFC 3550, 6.6).
+/// Payload type of a BYE (RFC 3550, 6.6).
 pub const BYE: u8 = 203;
-/// Payload type of feedback about transport (RFC 4585, 6.2).
+/// Payload type of transport-layer feedback (RFC 4585, 6.2).
 pub const TRANSPORT_FEEDBACK: u8 = 205;
-/// Payload type of feedback about the payload (RFC 4585, 6.3).
+/// Payload type of payload-specific feedback (RFC 4585, 6.3).
 pub const PAYLOAD_FEEDBACK: u8 = 206;
 
-/// Format of a generic NACK among transport feedback (RFC 4585, 6.2.1).
+/// Format of a generic NACK, transport-layer feedback (RFC 4585, 6.2.1).
 pub const NACK: u8 = 1;
-/// Formats of TMMBR and TMMBN among transport feedback (RFC 5104, 4.2).
+/// Formats of TMMBR and TMMBN, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
 /// See [`TMMBR`].
 pub const TMMBN: u8 = 4;
-/// Format of a picture loss indication among payload feedback (RFC 4585, 6.3.1).
+/// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
 pub const PLI: u8 = 1;
-/// Format of a full intra request among payload feedback (RFC 5104, 4.3.1).
+/// Format of a full intra request, payload-specific feedback (RFC 5104, 4.3.1).
 pub const FIR: u8 = 4;
-/// Format of application-layer feedback, which REMB is (RFC 4585, 6.4).
+/// Format of application-layer feedback, which includes REMB (RFC 4585, 6.4).
 pub const APPLICATION: u8 = 15;
 
 const HEADER_LEN: usize = 4;
 
-/// Why bytes are no RTCP packet.
+/// Why bytes are not an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// Shorter than its header, or empty.
     Short,
-    /// The version is not 2.
     Version,
-    /// Its length reaches beyond the datagram.
+    /// Its length exceeds the datagram.
     Length,
-    /// The padding is of length 0 or does not fit.
+    /// The padding has length 0 or does not fit.
     Padding,
     /// The body is shorter than this payload type needs.
     Body(u8),
@@ -66,7 +64,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Short => write!(f, "shorter than an RTCP header"),
             Self::Version => write!(f, "RTCP version is not 2"),
-            Self::Length => write!(f, "RTCP packet reaches beyond its datagram"),
+            Self::Length => write!(f, "RTCP packet exceeds its datagram"),
             Self::Padding => write!(f, "RTCP padding does not fit the packet"),
             Self::Body(payload_type) => {
                 write!(f, "RTCP packet of type {payload_type} is shorter than its parts")
@@ -77,28 +75,19 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// One packet of a compound packet.
+/// A packet of a compound packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Packet<'a> {
-    /// Sender report.
     SenderReport(SenderReport<'a>),
-    /// Receiver report.
     ReceiverReport(ReceiverReport<'a>),
-    /// Source description.
     Description(Description<'a>),
-    /// Goodbye.
     Bye(Bye<'a>),
-    /// Generic NACK.
     Nack(Nack<'a>),
-    /// Picture loss indication.
     Pli(Pli),
-    /// Full intra request.
     Fir(Fir<'a>),
-    /// Receiver estimated maximum bitrate.
     Remb(Remb<'a>),
-    /// Anything else; it is passed on as it is.
+    /// Any other packet, which passes unchanged.
     Other {
-        /// Payload type.
         payload_type: u8,
         /// Count or format: the lower five bits of the first byte.
         count: u8,
@@ -111,7 +100,6 @@ pub fn packets(compound: &[u8]) -> Packets<'_> {
     Packets { rest: if compound.is_empty() { Err(Malformed::Short) } else { Ok(compound) } }
 }
 
-/// Iterator of [`packets`].
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     rest: Result<&'a [u8], Malformed>,
@@ -145,7 +133,7 @@ fn packet_len(bytes: &[u8]) -> Result<usize, Malformed> {
     if length > bytes.len() { Err(Malformed::Length) } else { Ok(length) }
 }
 
-/// Reads one packet that has the length its header says.
+/// Parses a packet whose length matches its header.
 fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
     let (first, payload_type) = (packet[0], packet[1]);
     let count = first & 0x1f;
@@ -173,7 +161,7 @@ fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
     parsed.ok_or(Malformed::Body(payload_type))
 }
 
-/// Appends a header of a packet whose body has `body_len` bytes, a multiple of four.
+/// Appends the header of a packet whose body has `body_len` bytes, a multiple of four.
 fn write_header(count: u8, payload_type: u8, body_len: usize, out: &mut Vec<u8>) {
     let words = u16::try_from(body_len / 4).expect("bodies written here are below 256 KiB");
     out.push(0x80 | count & 0x1f);

@@ -1,39 +1,37 @@
-//! RTP packets: the header read in place, its numbers set in place (RFC 3550, section 5).
+//! RTP packets: the header parsed and modified in place (RFC 3550, section 5).
 
 use std::fmt;
 
-/// Length of the fixed header, without contributing sources and extension (RFC 3550, 5.1).
+/// Length of the fixed header, without CSRCs and extension (RFC 3550, 5.1).
 pub const HEADER_LEN: usize = 12;
 
-/// What an RTP header says, and where the payload lies in the packet.
+/// An RTP header, and the position of the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// What the payload is, 0–127, as the session's media declare it.
+    /// 0–127, declared by the session description.
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame (RFC 3551, section 4.1).
     pub marker: bool,
-    /// Counts packets of this source, wraps at 2^16.
+    /// Wraps at 2^16.
     pub sequence: u16,
     /// Sampling instant in units of the clock rate, wraps at 2^32.
     pub timestamp: u32,
-    /// Synchronization source: whose stream this is.
     pub ssrc: u32,
-    /// Index of the first payload byte, after contributing sources and header extension.
+    /// Index of the first payload byte, after CSRCs and header extension.
     pub payload_offset: usize,
     /// Index after the last payload byte, before padding.
     pub payload_end: usize,
 }
 
-/// Why bytes are no RTP packet.
+/// Why bytes are not an RTP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// Shorter than its fixed header and contributing sources.
+    /// Shorter than its fixed header and CSRCs.
     Short,
-    /// The version is not 2.
     Version,
-    /// The header extension reaches beyond the packet.
+    /// The header extension exceeds the packet.
     Extension,
-    /// The padding is of length 0 or reaches into the header.
+    /// The padding has length 0 or reaches into the header.
     Padding,
 }
 
@@ -42,7 +40,7 @@ impl fmt::Display for Malformed {
         f.write_str(match self {
             Self::Short => "shorter than an RTP header",
             Self::Version => "RTP version is not 2",
-            Self::Extension => "RTP header extension reaches beyond the packet",
+            Self::Extension => "RTP header extension exceeds the packet",
             Self::Padding => "RTP padding does not fit the packet",
         })
     }
@@ -51,10 +49,10 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl Header {
-    /// Reads the header of a packet.
+    /// Parses the header of a packet.
     ///
     /// # Errors
-    /// The reason why these bytes are no RTP packet (the checks of RFC 3550, appendix A.1).
+    /// If the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
     pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
         let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(Malformed::Short) };
         let [flags, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *fixed;
@@ -92,58 +90,55 @@ impl Header {
         })
     }
 
-    /// The payload of the packet this header was read from, without padding.
+    /// The payload without padding.
     ///
-    /// Empty when `packet` is shorter than the one that was parsed.
+    /// Empty if `packet` is shorter than the one that was parsed.
     #[must_use]
     pub fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         packet.get(self.payload_offset..self.payload_end).unwrap_or_default()
     }
 
-    /// Length of the payload in bytes.
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.payload_end.saturating_sub(self.payload_offset)
     }
 }
 
-/// Sets the sequence number of a packet. A packet shorter than a header stays as it is.
+/// Sets the sequence number. A packet shorter than a header is unchanged.
 pub fn set_sequence(packet: &mut [u8], sequence: u16) {
     if let Some(field) = packet.get_mut(2..4) {
         field.copy_from_slice(&sequence.to_be_bytes());
     }
 }
 
-/// Sets the timestamp of a packet. A packet shorter than a header stays as it is.
+/// Sets the timestamp. A packet shorter than a header is unchanged.
 pub fn set_timestamp(packet: &mut [u8], timestamp: u32) {
     if let Some(field) = packet.get_mut(4..8) {
         field.copy_from_slice(&timestamp.to_be_bytes());
     }
 }
 
-/// Sets the synchronization source of a packet. A packet shorter than a header stays as it is.
+/// Sets the SSRC. A packet shorter than a header is unchanged.
 pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     if let Some(field) = packet.get_mut(8..12) {
         field.copy_from_slice(&ssrc.to_be_bytes());
     }
 }
 
-/// The header fields a sender chooses for a packet.
+/// The header fields chosen by a sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fields {
-    /// What the payload is; the lower seven bits count.
+    /// The lower seven bits count.
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame.
     pub marker: bool,
-    /// Sequence number.
     pub sequence: u16,
-    /// Timestamp in units of the clock rate.
+    /// In units of the clock rate.
     pub timestamp: u32,
-    /// Synchronization source.
     pub ssrc: u32,
 }
 
-/// Appends a packet without contributing sources, extension and padding to `out`.
+/// Appends a packet without CSRCs, extension and padding to `out`.
 pub fn write(fields: &Fields, payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(HEADER_LEN + payload.len());
     out.push(0x80);
@@ -154,13 +149,13 @@ pub fn write(fields: &Fields, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// How far `sequence` is ahead of `reference`, across the wrap; negative is behind (RFC 1982).
+/// Distance of `sequence` from `reference`, across the wrap; negative is behind (RFC 1982).
 #[must_use]
 pub fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
     sequence.wrapping_sub(reference).cast_signed()
 }
 
-/// How far `timestamp` is ahead of `reference`, across the wrap; negative is behind.
+/// Distance of `timestamp` from `reference`, across the wrap; negative is behind.
 #[must_use]
 pub fn timestamp_ahead(timestamp: u32, reference: u32) -> i32 {
     timestamp.wrapping_sub(reference).cast_signed()
@@ -185,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn written_packet_is_read_back() {
         let packet = packet();
         let header = Header::parse(&packet).unwrap();
         assert_eq!(header.payload_type, 111);
@@ -198,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn setters_change_their_own_field_only() {
+    fn setters_change_only_their_field() {
         let mut packet = packet();
         set_sequence(&mut packet, 7);
         set_timestamp(&mut packet, 8);
@@ -209,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn setters_leave_what_is_too_short_alone() {
+    fn setters_leave_short_packets_unchanged() {
         let mut short = [0x80, 111, 1];
         set_sequence(&mut short, 7);
         set_timestamp(&mut short, 7);
@@ -218,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_lies_behind_contributing_sources_and_extension_and_before_padding() {
+    fn payload_excludes_csrcs_extension_and_padding() {
         let mut packet = packet();
         packet[0] = 0x80 | 0x20 | 0x10 | 2;
         let tail = packet.split_off(HEADER_LEN);
@@ -232,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_the_header_is_refused() {
+    fn truncated_header_is_refused() {
         let mut packet = packet();
         packet[0] = 0x80 | 0x10 | 1;
         packet.truncate(HEADER_LEN);
@@ -255,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_may_fill_the_payload_but_not_reach_the_header() {
+    fn padding_may_fill_the_payload_only() {
         let mut packet = packet();
         packet[0] |= 0x20;
         for (padding, fits) in [(0, false), (1, true), (5, true), (6, false), (255, false)] {

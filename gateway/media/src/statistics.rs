@@ -1,33 +1,32 @@
-//! How a stream is received: loss, reordering, duplicates, jitter, gaps (RFC 3550, appendix A).
+//! Reception of a stream: loss, reordering, duplicates, jitter, gaps (RFC 3550, appendix A).
 
 use crate::rtcp::ReportBlock;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
-/// A jump this far ahead is no loss but a source that begins anew (RFC 3550, appendix A.1).
+/// A larger jump ahead is a restarted source, not loss (RFC 3550, appendix A.1).
 const DROPOUT_MAX: i16 = 3_000;
-/// As far behind: further is no reordering (RFC 3550, appendix A.1).
+/// A larger jump back is not reordering (RFC 3550, appendix A.1).
 const MISORDER_MAX: i16 = 100;
-/// How many of the last numbers are remembered to tell duplicates: more than [`MISORDER_MAX`].
+/// Numbers remembered to detect duplicates: more than [`MISORDER_MAX`].
 const WINDOW: u32 = 128;
-/// A longer time without a packet is counted as a gap: five frames of voice, three of video, where
-/// jitter buffers run dry. Silent voice (DTX) has them too.
+/// A longer time without a packet counts as a gap: five frames of voice, three of video, where
+/// jitter buffers run empty. Silent voice (DTX) has them too.
 pub const GAP: Duration = Duration::from_millis(100);
 
-/// Counts of one source, since it began or since the last [`Reception::interval`].
+/// Counts of a source, since it began or since the last [`Reception::interval`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// Packets received, duplicates not counted.
+    /// Packets received, without duplicates.
     pub packets: u64,
-    /// Bytes of them, as handed in.
+    /// Bytes of these packets, as passed in.
     pub bytes: u64,
-    /// Packets the sequence numbers say were sent.
+    /// Packets sent, according to the sequence numbers.
     pub expected: u64,
-    /// Of those, how many did not come. One that came late was lost in the interval before.
+    /// Those that did not arrive. A late one was lost in the interval before.
     pub lost: u64,
-    /// Packets that came again.
     pub duplicates: u64,
-    /// Packets that came after a later one.
+    /// Packets that arrived after a later one.
     pub reordered: u64,
     /// Times longer than [`GAP`] without a packet.
     pub gaps: u64,
@@ -36,7 +35,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Share of the expected packets that were lost, in millionths.
+    /// Lost share of the expected packets, parts per million.
     #[must_use]
     pub fn loss_ppm(&self) -> u32 {
         let ppm = u128::from(self.lost) * 1_000_000 / u128::from(self.expected.max(1));
@@ -44,7 +43,7 @@ impl Counts {
     }
 }
 
-/// What is received of one source. Takes no memory beyond itself.
+/// Reception of one source. Never allocates.
 #[derive(Clone, Copy, Debug)]
 pub struct Reception {
     clock_rate: u32,
@@ -54,9 +53,9 @@ pub struct Reception {
     /// The longest time without a packet since the last interval.
     gap_max: Duration,
     run: Option<Run>,
-    /// Expected of runs that ended: a source may begin anew.
+    /// Packets expected of earlier runs, before the source restarted.
     expected_before: u64,
-    /// The number that would follow one that jumped; two in a row are believed.
+    /// The number that would follow a jump: two in a row are accepted.
     after_jump: Option<u16>,
     /// Jitter in 1/16 timestamp units (RFC 3550, appendix A.8).
     jitter_x16: u64,
@@ -64,13 +63,13 @@ pub struct Reception {
     reported: (u64, u64),
 }
 
-/// A run of a source's numbers without a jump.
+/// A run of sequence numbers without a jump.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     /// Extended numbers of the first and the highest packet: cycles in the upper bits.
     first: u64,
     highest: u64,
-    /// Bit n: the number n below the highest came.
+    /// Bit n: the number n below the highest arrived.
     came: u128,
     /// Timestamp and arrival of the last packet in order.
     timestamp: u32,
@@ -81,7 +80,7 @@ struct Run {
 
 impl Run {
     fn new(header: &rtp::Header, now: Instant) -> Self {
-        // One cycle to begin with, so that what came before the first packet has a number too.
+        // Starts at one cycle, so that earlier packets have a number too.
         let first = 1 << 16 | u64::from(header.sequence);
         let timestamp = header.timestamp;
         Self { first, highest: first, came: 1, timestamp, arrived: now, heard: now }
@@ -93,7 +92,7 @@ impl Run {
 }
 
 impl Reception {
-    /// Of a source with this clock rate in Hz; with 0 there is no jitter.
+    /// `clock_rate` in Hz; with 0 jitter is not measured.
     #[must_use]
     pub fn new(clock_rate: u32) -> Self {
         Self {
@@ -109,7 +108,7 @@ impl Reception {
         }
     }
 
-    /// A packet of `bytes` bytes came.
+    /// Handles a packet of `bytes` bytes.
     pub fn receive(&mut self, header: &rtp::Header, bytes: usize, now: Instant) {
         let Some(run) = &mut self.run else {
             self.run = Some(Run::new(header, now));
@@ -143,7 +142,7 @@ impl Reception {
             _ if self.after_jump == Some(header.sequence) => {
                 self.expected_before += run.expected();
                 *run = Run::new(header, now);
-                // The packet that announced the jump belongs to the new run.
+                // The packet that began the jump belongs to the new run.
                 run.first -= 1;
                 run.came |= 2;
                 self.after_jump = None;
@@ -153,8 +152,7 @@ impl Reception {
         self.count(bytes);
     }
 
-    /// Counts since the last call, and sets them back. `lost` may be one less than it was when
-    /// packets come late.
+    /// Counts since the last call, and resets them. `lost` is lowered by late packets.
     pub fn interval(&mut self) -> Counts {
         let total = self.totals();
         let then = std::mem::replace(&mut self.then, total);
@@ -184,14 +182,14 @@ impl Reception {
         (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
     }
 
-    /// When the last packet came; none before the first.
+    /// When the last packet arrived; none before the first.
     #[must_use]
     pub fn heard(&self) -> Option<Instant> {
         self.run.map(|run| run.heard)
     }
 
-    /// What to report of the source in a receiver report (RFC 3550, appendix A.3): the share lost
-    /// since the last report, the rest since the beginning. `last_sr` and its delay are left at 0.
+    /// A report block of the source (RFC 3550, appendix A.3): the share lost since the last report,
+    /// the rest since the beginning. `last_sr` and its delay are left at 0.
     #[must_use]
     pub fn report(&mut self, ssrc: u32) -> ReportBlock {
         let (expected, received) = (self.expected(), self.total.packets);
@@ -221,8 +219,8 @@ impl Reception {
         self.total.bytes += bytes as u64;
     }
 
-    /// Jitter, by the first packet of each frame: those that share a timestamp were sent one after
-    /// the other, and their distance says nothing.
+    /// Updates the jitter by the first packet of each frame: packets that share a timestamp are
+    /// sent back to back, so their distance means nothing.
     fn time(&mut self, timestamp: u32, now: Instant) {
         let Some(run) = &mut self.run else { return };
         let sent = timestamp_ahead(timestamp, run.timestamp);
@@ -233,7 +231,7 @@ impl Reception {
         (run.timestamp, run.arrived) = (timestamp, now);
         let arrival = units(arrival, self.clock_rate);
         let off = arrival.saturating_sub(sent.into()).unsigned_abs();
-        // A clock that was set anew is no jitter.
+        // A clock that was reset is not jitter.
         if off < u64::from(self.clock_rate) * 10 {
             let falling = (self.jitter_x16 + 8) / 16;
             self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
@@ -241,7 +239,8 @@ impl Reception {
     }
 }
 
-/// Units of a clock in that time, by whole microseconds: a division of 128 bits is most of what a packet would cost.
+/// Clock units in that time, by whole microseconds: a 128-bit division would dominate the cost of a
+/// packet.
 fn units(time: Duration, clock_rate: u32) -> i64 {
     let rate = u64::from(clock_rate);
     let part = u64::from(time.subsec_micros()) * rate / 1_000_000;

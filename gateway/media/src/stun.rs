@@ -1,8 +1,8 @@
-//! STUN binding, as ICE uses it (RFC 8489, RFC 8445): who sends proves that it knows a password.
+//! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
 //! The gateway answers as an ICE-lite agent ([`Request`], [`write_success`], [`write_error`]); its
-//! probes and the lab ask as clients ([`Binding`], [`Response`]). Our own code on ring's HMAC-SHA1:
-//! binding needs six attributes, and a general crate brings a second set of hashes with it.
+//! probes and the lab are clients ([`Binding`], [`Response`]). Own code on ring's HMAC-SHA1:
+//! binding needs six attributes, and a general crate brings a second set of hashes.
 
 use ring::hmac;
 use std::fmt;
@@ -16,21 +16,21 @@ pub use response::{Code, Outcome, Response, write_error, write_success, write_un
 
 /// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
 pub const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Longer messages are refused: what fits IPv6's smallest packet is enough for any binding.
+/// Longer messages are refused: IPv6's minimum MTU is enough for any binding.
 pub const MESSAGE_LEN_MAX: usize = 1_280;
 
 const HEADER_LEN: usize = 20;
 
-/// Ties a response to its request; random, chosen by who asks.
+/// Matches a response to its request; chosen at random by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Transaction(pub [u8; 12]);
 
-/// A short-term password, ready to sign and verify with (RFC 8489, section 9.1).
+/// A short-term password, prepared for signing (RFC 8489, section 9.1).
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
 impl Key {
-    /// A key of a password. ICE passwords are plain ASCII, so that they need no preparation.
+    /// ICE passwords are plain ASCII and need no preparation.
     #[must_use]
     pub fn new(password: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
@@ -43,8 +43,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, a
-/// length that is its own. Says nothing of its attributes.
+/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
+/// right length. Attributes are not checked.
 #[must_use]
 pub fn is_stun(datagram: &[u8]) -> bool {
     let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
@@ -57,16 +57,16 @@ pub fn is_stun(datagram: &[u8]) -> bool {
         && datagram.len() == HEADER_LEN + length
 }
 
-/// Why bytes are not the message they were read as.
+/// Why bytes are not the expected message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// No STUN message at all ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
+    /// Not a STUN message ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
     NotStun,
-    /// Another class or method: an indication, an allocation, a response where a request is due.
+    /// Another class or method: an indication, an allocation, a response instead of a request.
     NotBinding,
-    /// An attribute reaches beyond the message or has a length its type does not allow.
+    /// An attribute exceeds the message or has an invalid length.
     Attribute(u16),
-    /// FINGERPRINT is there and wrong, or not last.
+    /// FINGERPRINT is wrong, or not last.
     Fingerprint,
 }
 
@@ -83,12 +83,12 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Why a message is not believed to come from who knows the password.
+/// Why a message is not authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unverified {
     /// It has no MESSAGE-INTEGRITY.
     Missing,
-    /// Its MESSAGE-INTEGRITY was made with another password, or the message was changed.
+    /// Its MESSAGE-INTEGRITY does not match the password and content.
     Wrong,
 }
 

@@ -1,7 +1,7 @@
-//! A trunk leg: many sessions' packets between the gateway and one node, one UDP datagram at a time.
+//! A trunk leg: packets of many sessions between the gateway and one node over UDP.
 //!
-//! Media travels in [`Bundle`]s (first byte 0xE0): each packet behind its session's [`Tag`]. What
-//! opens, keeps open and closes sessions travels in signed [`message`]s (first byte 0xE1).
+//! Media travels in [`Bundle`]s (first byte 0xE0): each packet prefixed by its session's [`Tag`].
+//! Signed [`message`]s (first byte 0xE1) open, renew and close sessions.
 
 use std::fmt;
 
@@ -14,7 +14,8 @@ pub use bundle::{
 };
 pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
 
-/// Names a session on a trunk leg, the same both ways. Unguessable: who knows it may send.
+/// Identifies a session on a trunk leg in both directions. A capability: its holder may send, so it
+/// must be unguessable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u64);
 

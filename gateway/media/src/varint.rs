@@ -7,7 +7,7 @@ pub const MAX: u64 = (1 << 62) - 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooLarge(pub u64);
 
-/// How many bytes `value` takes: 1, 2, 4 or 8; none above [`MAX`].
+/// Encoded size of `value`: 1, 2, 4 or 8; none above [`MAX`].
 #[must_use]
 pub fn size(value: u64) -> Option<usize> {
     match value {
@@ -19,7 +19,7 @@ pub fn size(value: u64) -> Option<usize> {
     }
 }
 
-/// Appends `value` in its shortest form to `out` and says how many bytes that took.
+/// Appends the shortest encoding of `value` to `out` and returns its size.
 ///
 /// # Errors
 /// Above [`MAX`]; nothing is written then.
@@ -30,9 +30,9 @@ pub fn write(value: u64, out: &mut Vec<u8>) -> Result<usize, TooLarge> {
     Ok(size)
 }
 
-/// Reads a value from the start of `bytes` and says how many bytes it took.
+/// Reads a value from the start of `bytes` and returns its size.
 ///
-/// Forms longer than needed are valid. None: more bytes are needed.
+/// Encodings longer than needed are valid. None: more bytes are needed.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
     let size = 1 << (bytes.first()? >> 6);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples_of_the_rfc_are_read() {
+    fn rfc_examples_are_read() {
         let examples: [(&[u8], u64); 5] = [
             (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
             (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_every_size_are_read_back() {
+    fn values_at_each_size_limit_round_trip() {
         for (value, length) in [
             (0, 1),
             (0x3f, 1),

@@ -1,5 +1,5 @@
-//! The packet path takes no memory: what a worker calls for every packet is counted here.
-#![expect(unsafe_code, reason = "an allocator that counts has to be one")]
+//! The per-packet functions never allocate.
+#![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection};
 use evenkeel_media::statistics::Reception;
@@ -15,16 +15,16 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: hands every call on to the system's allocator, unchanged.
+// SAFETY: forwards every call to the system's allocator, unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: as promised by the caller.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -44,7 +44,7 @@ fn fields(ssrc: u32, number: u32) -> rtp::Fields {
 }
 
 #[test]
-fn packets_are_read_numbered_bundled_and_counted_without_memory() {
+fn packet_path_never_allocates() {
     #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
     let origin = Instant::now();
     let mut continuity = Continuity::new(1, Protection::Clear);
@@ -88,7 +88,7 @@ fn packets_are_read_numbered_bundled_and_counted_without_memory() {
 }
 
 #[test]
-fn control_packets_are_rewritten_without_memory() {
+fn rtcp_rewriting_never_allocates() {
     let mut continuity = Continuity::new(1, Protection::Clear);
     let mut control = Vec::new();
     rtcp::write_receiver_report(
@@ -105,7 +105,7 @@ fn control_packets_are_rewritten_without_memory() {
 }
 
 #[test]
-fn binding_requests_are_verified_without_memory() {
+fn stun_verification_never_allocates() {
     let key = stun::Key::new("password");
     let binding =
         stun::Binding { key: Some(&key), ..stun::Binding::probe(stun::Transaction([1; 12])) };

@@ -10,15 +10,15 @@ const REMB_MANTISSA_BITS: u32 = 18;
 const TMMBR_OVERHEAD_BITS: u32 = 9;
 const TMMBR_MANTISSA_BITS: u32 = 17;
 
-/// Bytes of headers that a packet's rate is counted with, told in TMMBR: IPv4, UDP and RTP (RFC 5104, 3.5.4.1).
+/// Per-packet overhead in TMMBR, bytes: IPv4, UDP and RTP headers (RFC 5104, 3.5.4.1).
 const TMMBR_OVERHEAD: u32 = 20 + 8 + 12;
 
-/// Sequence numbers a receiver misses (RFC 4585, 6.2.1), in place.
+/// Missing sequence numbers (RFC 4585, 6.2.1), parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Nack<'a> {
-    /// Who misses them.
+    /// SSRC of the packet sender.
     pub sender: u32,
-    /// Whose stream they are of.
+    /// SSRC of the media source.
     pub media: u32,
     entries: &'a [[u8; 4]],
 }
@@ -29,7 +29,6 @@ impl<'a> Nack<'a> {
         Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, entries })
     }
 
-    /// The missing sequence numbers.
     pub fn missing(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.entries.iter().flat_map(|&[p0, p1, b0, b1]| {
             let first = u16::from_be_bytes([p0, p1]);
@@ -41,12 +40,12 @@ impl<'a> Nack<'a> {
     }
 }
 
-/// A picture was lost: a key frame is wanted (RFC 4585, 6.3.1).
+/// A picture was lost: requests a key frame (RFC 4585, 6.3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pli {
-    /// Who asks.
+    /// SSRC of the packet sender.
     pub sender: u32,
-    /// Whose stream is meant.
+    /// SSRC of the media source.
     pub media: u32,
 }
 
@@ -56,20 +55,19 @@ impl Pli {
     }
 }
 
-/// Key frames are wanted (RFC 5104, 4.3.1), in place.
+/// Requests key frames (RFC 5104, 4.3.1), parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Fir<'a> {
-    /// Who asks.
+    /// SSRC of the packet sender.
     pub sender: u32,
     entries: &'a [[u8; 8]],
 }
 
-/// Whose key frame is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FirEntry {
-    /// Whose stream is meant.
+    /// SSRC of the media source.
     pub media: u32,
-    /// Counts requests of this sender and stream; the same number is the same request repeated.
+    /// Sequence number of requests of this sender and stream; an equal number is a retransmission.
     pub number: u8,
 }
 
@@ -79,7 +77,6 @@ impl<'a> Fir<'a> {
         Some(Self { sender: read_u32(body, 0)?, entries })
     }
 
-    /// The streams meant.
     pub fn entries(&self) -> impl Iterator<Item = FirEntry> + use<'a> {
         self.entries.iter().map(|&[s0, s1, s2, s3, number, ..]| FirEntry {
             media: u32::from_be_bytes([s0, s1, s2, s3]),
@@ -88,10 +85,10 @@ impl<'a> Fir<'a> {
     }
 }
 
-/// The bitrate a receiver can take (draft-alvestrand-rmcat-remb-03, section 2.2), in place.
+/// The bitrate a receiver can take (draft-alvestrand-rmcat-remb-03, section 2.2), parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Remb<'a> {
-    /// Who says so.
+    /// SSRC of the packet sender.
     pub sender: u32,
     /// Bits per second of all streams together; saturates at `u64::MAX`.
     pub bitrate_bps: u64,
@@ -107,7 +104,7 @@ impl<'a> Remb<'a> {
         Some(Self { sender: read_u32(body, 0)?, bitrate_bps, sources: sources.as_chunks().0 })
     }
 
-    /// The streams that share it.
+    /// SSRCs of the streams that share it.
     pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
     }
@@ -128,12 +125,10 @@ fn write_common(
     out.extend_from_slice(&media.to_be_bytes());
 }
 
-/// Appends a picture loss indication.
 pub fn write_pli(pli: Pli, out: &mut Vec<u8>) {
     write_common((PAYLOAD_FEEDBACK, PLI), [pli.sender, pli.media], 0, out);
 }
 
-/// Appends a full intra request.
 pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
     write_common((PAYLOAD_FEEDBACK, FIR), [sender, 0], 8 * entries.len(), out);
     for entry in entries {
@@ -142,8 +137,8 @@ pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the bitrate that `sources` together may send. It is rounded down to what 18 bits of
-/// mantissa can say; of more than 255 sources the first are named.
+/// Appends a REMB for `sources` together. The bitrate is rounded down to 18 bits of mantissa; only
+/// the first 255 sources are named.
 pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
     let sources = &sources[..sources.len().min(255)];
     write_common((PAYLOAD_FEEDBACK, APPLICATION), [sender, 0], 8 + 4 * sources.len(), out);
@@ -156,8 +151,8 @@ pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<
     }
 }
 
-/// Appends a request that each of `sources` sends so much at most, headers included (RFC 5104, 4.2.1). It is
-/// rounded down to what 17 bits of mantissa can say.
+/// Appends a TMMBR for each of `sources`, headers included in the bitrate (RFC 5104, 4.2.1), which
+/// is rounded down to 17 bits of mantissa.
 pub fn write_tmmbr(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
     write_common((TRANSPORT_FEEDBACK, TMMBR), [sender, 0], 8 * sources.len(), out);
     let rate = rate_bits(bitrate_bps, TMMBR_MANTISSA_BITS);
@@ -167,10 +162,11 @@ pub fn write_tmmbr(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec
     }
 }
 
-/// Lowers what REMB or TMMBR asks of its sender to `most_bps`, where it asks for more; says whether it is one of them.
-/// The body of a packet, of that payload type and format.
+/// Lowers the bitrate of a REMB or TMMBR to `most_bps`; returns whether the packet is one of them.
+/// `body` is of that payload type and format.
 pub(super) fn limit_rate(kind: (u8, u8), body: &mut [u8], most_bps: u64) -> bool {
-    // Where the words with a rate are, how far apart, and how far from their right it stands, in how many bits.
+    // Offset of the words with a rate, their distance, the rate's shift within a word, and its
+    // mantissa bits.
     let (start, step, shift, mantissa_bits) = match kind {
         (PAYLOAD_FEEDBACK, APPLICATION) if is_remb(body) => {
             (REMB_RATE_AT, usize::MAX, 0, REMB_MANTISSA_BITS)
@@ -191,7 +187,7 @@ pub(super) fn limit_rate(kind: (u8, u8), body: &mut [u8], most_bps: u64) -> bool
     true
 }
 
-/// Bits per second of six bits of exponent and a mantissa, above which may be anything; saturates.
+/// Bits per second from six bits of exponent and a mantissa; higher bits are ignored. Saturates.
 fn rate(word: u32, mantissa_bits: u32) -> u64 {
     let exponent = word >> mantissa_bits & 0x3f;
     match u64::from(word & ((1 << mantissa_bits) - 1)) {
@@ -201,14 +197,14 @@ fn rate(word: u32, mantissa_bits: u32) -> u64 {
     }
 }
 
-/// The same the other way, rounded down.
+/// The inverse of [`rate`], rounded down.
 fn rate_bits(bps: u64, mantissa_bits: u32) -> u32 {
     let exponent = (u64::BITS - bps.leading_zeros()).saturating_sub(mantissa_bits);
     exponent << mantissa_bits | (bps >> exponent) as u32
 }
 
-/// Appends a NACK of these sequence numbers, which are in order (across the wrap); up to 17 that
-/// lie together share four bytes.
+/// Appends a NACK of these sequence numbers, which are in order (across the wrap); up to 17
+/// consecutive ones share four bytes.
 pub fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
     let start = out.len();
     write_common((TRANSPORT_FEEDBACK, NACK), [sender, media], 0, out);

@@ -1,19 +1,18 @@
-//! Reports, descriptions, goodbyes (RFC 3550, sections 6.4–6.6).
+//! Reports, source descriptions and BYE (RFC 3550, sections 6.4–6.6).
 
 use super::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION, read_u32, write_header};
 
-/// How many report blocks, descriptions or goodbyes one packet can count: five bits.
+/// Most report blocks, chunks or sources of one packet: five bits.
 pub const BLOCKS_MAX: usize = 31;
 
 pub(super) const SENDER_INFO_LEN: usize = 24;
 pub(super) const BLOCK_LEN: usize = 24;
 
-/// What a sender says of its own stream (RFC 3550, 6.4.1).
+/// Sender information (RFC 3550, 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SenderInfo {
-    /// Whose stream it is.
     pub ssrc: u32,
-    /// Wall-clock time of the report, NTP format: seconds since 1900 in the upper 32 bits.
+    /// Wall-clock time of the report in NTP format: seconds since 1900 in the upper 32 bits.
     pub ntp: u64,
     /// The same instant on the stream's RTP clock.
     pub timestamp: u32,
@@ -23,20 +22,19 @@ pub struct SenderInfo {
     pub octets: u32,
 }
 
-/// What a receiver says of one stream (RFC 3550, 6.4.1).
+/// Reception of one stream (RFC 3550, 6.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ReportBlock {
-    /// Whose stream it is.
     pub ssrc: u32,
     /// Share of packets lost since the last report, in 1/256.
     pub fraction_lost: u8,
-    /// Packets lost since reception began; 24 bits, below zero when duplicates came.
+    /// Packets lost since reception began; 24 bits, negative after duplicates.
     pub lost: i32,
-    /// Highest sequence number received, cycles of the counter in the upper 16 bits.
+    /// Highest sequence number received, with cycles in the upper 16 bits.
     pub sequence_max: u32,
     /// Interarrival jitter in timestamp units.
     pub jitter: u32,
-    /// The middle 32 bits of the NTP time in the last sender report; 0: none came.
+    /// The middle 32 bits of the NTP time in the last sender report; 0: none.
     pub last_sr: u32,
     /// Time since that report in 1/65,536 s.
     pub delay_since_last_sr: u32,
@@ -81,10 +79,9 @@ fn blocks(count: u8, body: &[u8], at: usize) -> Option<&[[u8; BLOCK_LEN]]> {
     body.get(at..at + length).map(|blocks| blocks.as_chunks().0)
 }
 
-/// A sender report, in place.
+/// A sender report, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct SenderReport<'a> {
-    /// What the sender says of itself.
     pub info: SenderInfo,
     blocks: &'a [[u8; BLOCK_LEN]],
 }
@@ -101,16 +98,16 @@ impl<'a> SenderReport<'a> {
         Some(Self { info, blocks: blocks(count, body, SENDER_INFO_LEN)? })
     }
 
-    /// What it says of the streams it receives.
+    /// Reports on the streams it receives.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
         self.blocks.iter().map(ReportBlock::read)
     }
 }
 
-/// A receiver report, in place.
+/// A receiver report, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiverReport<'a> {
-    /// Who reports.
+    /// SSRC of the packet sender.
     pub ssrc: u32,
     blocks: &'a [[u8; BLOCK_LEN]],
 }
@@ -120,13 +117,13 @@ impl<'a> ReceiverReport<'a> {
         Some(Self { ssrc: read_u32(body, 0)?, blocks: blocks(count, body, 4)? })
     }
 
-    /// What it says of the streams it receives.
+    /// Reports on the streams it receives.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
         self.blocks.iter().map(ReportBlock::read)
     }
 }
 
-/// A source description, in place.
+/// A source description, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
     count: u8,
@@ -138,7 +135,7 @@ impl<'a> Description<'a> {
         Self { count, body }
     }
 
-    /// Sources and their canonical names (CNAME, item 1), as far as the chunks are well-formed.
+    /// SSRCs and canonical names (CNAME, item 1), up to the first malformed chunk.
     pub fn cnames(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
         let body = self.body;
         chunks(self.count, body).filter_map(move |(at, end)| {
@@ -156,7 +153,7 @@ impl<'a> Description<'a> {
     }
 }
 
-/// Where each chunk of a description begins and ends in its body, as far as they are well-formed.
+/// Start and end of each chunk in the body, up to the first malformed one.
 pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     (0..count).map_while(move |_| {
@@ -169,13 +166,13 @@ pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usi
                 _ => return None,
             }
         }
-        // A null item ends the chunk and fills it to the next word.
+        // A null item ends the chunk and pads it to the next word.
         at = (end + 1).next_multiple_of(4);
         (at <= body.len()).then_some((start, at))
     })
 }
 
-/// A goodbye, in place.
+/// A BYE, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Bye<'a> {
     sources: &'a [[u8; 4]],
@@ -187,7 +184,6 @@ impl<'a> Bye<'a> {
         Some(Self { sources })
     }
 
-    /// Who leaves.
     pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
     }
@@ -210,7 +206,7 @@ pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut 
     }
 }
 
-/// Appends a receiver report, or several where there are more than [`BLOCKS_MAX`] blocks.
+/// Appends a receiver report, or several for more than [`BLOCKS_MAX`] blocks.
 pub fn write_receiver_report(ssrc: u32, blocks: &[ReportBlock], out: &mut Vec<u8>) {
     let mut rest = blocks;
     loop {
@@ -239,7 +235,7 @@ pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
     out.resize(out.len() + 1 + length.next_multiple_of(4) - length, 0);
 }
 
-/// Appends a goodbye, or several where there are more than [`BLOCKS_MAX`] sources.
+/// Appends a BYE, or several for more than [`BLOCKS_MAX`] sources.
 pub fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
     for some in sources.chunks(BLOCKS_MAX) {
         write_header(some.len() as u8, BYE, some.len() * 4, out);

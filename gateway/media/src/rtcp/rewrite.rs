@@ -1,7 +1,7 @@
-//! Compound packets changed where they lie: sources renamed, numbers shifted, parts left out.
+//! Rewrites compound packets in place: renames sources, shifts numbers, removes parts.
 //!
-//! The functions take one packet as [`rewrite`] hands it out: header first, as long as it says.
-//! What a packet is too short for is left alone.
+//! The functions take one packet as passed by [`rewrite`], whose length matches its header. A
+//! packet too short for its type is left unchanged.
 
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
@@ -11,11 +11,11 @@ use super::{
     packet_len, read, read_u32,
 };
 
-/// Hands each packet of a compound packet to `each`, which changes it and says how many of its bytes
-/// stay (0: none); closes the gaps and says how many bytes are left in all.
+/// Passes each packet of a compound packet to `each`, which modifies it and returns its new length
+/// (0: remove it). Closes the gaps and returns the total length.
 ///
 /// # Errors
-/// If any packet of it is malformed; then nothing was handed out.
+/// If any packet is malformed; `each` is not called then.
 pub fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,
@@ -34,7 +34,6 @@ pub fn rewrite(
     Ok(end)
 }
 
-/// Payload type of a packet.
 #[must_use]
 pub fn payload_type(packet: &[u8]) -> u8 {
     packet.get(1).copied().unwrap_or_default()
@@ -46,18 +45,17 @@ pub fn count(packet: &[u8]) -> u8 {
     packet.first().map_or(0, |first| first & 0x1f)
 }
 
-/// Who sent a packet; none for a goodbye or a description of nobody.
+/// SSRC of a packet's sender; none for a BYE or an empty description.
 #[must_use]
 pub fn ssrc(packet: &[u8]) -> Option<u32> {
     read_u32(packet, 4)
 }
 
-/// Names another sender.
 pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     set_u32(packet, 4, ssrc);
 }
 
-/// The sender's part of a sender report.
+/// Sender information of a sender report.
 #[must_use]
 pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
     match read(packet) {
@@ -66,7 +64,7 @@ pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
     }
 }
 
-/// Replaces the sender's part of a sender report.
+/// Replaces the sender information of a sender report.
 pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
     if payload_type(packet) == SENDER_REPORT && packet.len() >= HEADER_LEN + SENDER_INFO_LEN {
         set_u32(packet, 4, info.ssrc);
@@ -77,8 +75,8 @@ pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
     }
 }
 
-/// Hands every report block of a sender or receiver report to `each`, which changes it or leaves it
-/// out (false); says how long the packet is now.
+/// Passes each report block of a sender or receiver report to `each`, which modifies it or removes
+/// it (false). Returns the new length.
 pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -> bool) -> usize {
     let start = match payload_type(packet) {
         SENDER_REPORT => HEADER_LEN + SENDER_INFO_LEN,
@@ -107,9 +105,9 @@ pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -
     set_len(packet, end + length - after)
 }
 
-/// Hands every entry of a NACK to `each`: the first missing number, and a mask of which it and the
-/// 16 after it are missing (bit 0 is the first itself). What it returns replaces the entry; an empty
-/// mask leaves it out. Says how long the packet is now: 0 if nothing is missing any more.
+/// Passes each entry of a NACK to `each`: the first missing number, and a mask of the missing ones
+/// among it and the 16 after it (bit 0 is the first). The result replaces the entry; an empty mask
+/// removes it. Returns the new length, 0 if no entry is left.
 pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16, u32)) -> usize {
     if (payload_type(packet), count(packet)) != (TRANSPORT_FEEDBACK, NACK) {
         return packet.len();
@@ -121,7 +119,7 @@ pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16,
         let mask = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
         let (first, mask) = each(u16::from_be_bytes([p0, p1]), mask & 0x1_ffff);
         if mask != 0 {
-            // The entry begins at the first number that is still missing.
+            // The entry starts at the first number still missing.
             let skipped = mask.trailing_zeros();
             let first = first.wrapping_add(skipped as u16);
             let later = (mask >> skipped >> 1) as u16;
@@ -133,8 +131,8 @@ pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16,
     if end == start { 0 } else { set_len(packet, end) }
 }
 
-/// Hands every source that feedback is about to `rename`: the media source of NACK, PLI and others,
-/// the entries of FIR, TMMBR and TMMBN, the sources of REMB. None leaves it as it is.
+/// Passes each source that feedback refers to to `rename`: the media source of NACK, PLI and
+/// others, the entries of FIR, TMMBR and TMMBN, the sources of REMB. None leaves it unchanged.
 pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
     let mut at_each = |packet: &mut [u8], start: usize, step: usize, end: usize| {
         for at in (start..end.min(packet.len())).step_by(step) {
@@ -156,7 +154,8 @@ pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32
     }
 }
 
-/// Lowers what REMB and TMMBR in a compound packet ask of its receiver to `most_bps`; says whether any of them is there.
+/// Lowers the bitrates of REMB and TMMBR in a compound packet to `most_bps`; returns whether there
+/// is any.
 pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
     let mut found = false;
     let _ = rewrite(compound, |packet| {
@@ -167,8 +166,8 @@ pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
     found
 }
 
-/// Hands every source of a goodbye to `each`, which renames it or leaves it out; says how long the
-/// packet is now: 0 if nobody leaves.
+/// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
+/// no source is left.
 pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
     if payload_type(packet) != BYE {
         return packet.len();
@@ -191,8 +190,8 @@ pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32
     set_len(packet, end + length - after)
 }
 
-/// Hands every source of a description to `each`, which renames it or leaves its chunk out; says
-/// how long the packet is now: 0 if nobody is described.
+/// Passes each source of a description to `each`, which renames it or removes its chunk. Returns
+/// the new length, 0 if no chunk is left.
 pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
     if payload_type(packet) != SOURCE_DESCRIPTION {
         return packet.len();
@@ -215,7 +214,7 @@ pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u
     set_len(packet, end)
 }
 
-/// Makes the header say that the packet has `length` bytes, a multiple of four, and returns it.
+/// Sets the length in the header to `length` bytes, a multiple of four, and returns it.
 fn set_len(packet: &mut [u8], length: usize) -> usize {
     let words = u16::try_from(length / 4 - 1).unwrap_or(u16::MAX);
     packet[2..4].copy_from_slice(&words.to_be_bytes());

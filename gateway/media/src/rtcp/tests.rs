@@ -50,7 +50,7 @@ fn receiver_report_is_read_back() {
 }
 
 #[test]
-fn more_blocks_than_one_packet_counts_follow_in_others() {
+fn blocks_beyond_one_packet_follow_in_others() {
     let blocks: Vec<_> = (0..70).map(block).collect();
     let compound = bytes(|out| write_sender_report(&INFO, &blocks, out));
     let mut read = Vec::new();
@@ -65,7 +65,7 @@ fn more_blocks_than_one_packet_counts_follow_in_others() {
 }
 
 #[test]
-fn loss_has_24_bits_with_a_sign() {
+fn loss_is_a_signed_24_bit_number() {
     for lost in [-0x80_0000, -1, 0, 0x7f_ffff] {
         let block = ReportBlock { lost, ..block(1) };
         assert_eq!(ReportBlock::read(&block.bytes()), block);
@@ -89,14 +89,14 @@ fn canonical_names_of_any_length_are_read_back() {
 }
 
 #[test]
-fn goodbye_names_who_leaves() {
+fn bye_names_its_sources() {
     let compound = bytes(|out| write_bye(&[1, 2, 3], out));
     let Packet::Bye(bye) = only(&compound) else { panic!("no goodbye") };
     assert_eq!(bye.sources().collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]
-fn missing_numbers_are_packed_and_read_back_across_the_wrap() {
+fn nack_round_trips_across_the_wrap() {
     let missing = [0xfff0, 0xfff1, 0xffff, 0, 1, 40];
     let compound = bytes(|out| write_nack(1, 2, &missing, out));
     assert_eq!(compound.len(), 12 + 3 * 4, "0xfff0 + 16 is 0; 1 and 40 need entries of their own");
@@ -119,11 +119,11 @@ fn key_frame_requests_are_read_back() {
 }
 
 #[test]
-fn bitrates_survive_within_a_mantissa_of_18_bits() {
+fn bitrates_keep_18_bits_of_mantissa() {
     for bitrate in [0, 1, 0x3_ffff, 0x4_0000, 64_000, 400_001, 10_000_000_000, u64::MAX] {
         let compound = bytes(|out| write_remb(1, bitrate, &[7, 8], out));
         let Packet::Remb(remb) = only(&compound) else { panic!("no REMB") };
-        assert!(remb.bitrate_bps <= bitrate, "never more than was said");
+        assert!(remb.bitrate_bps <= bitrate, "never rounded up");
         assert!(bitrate - remb.bitrate_bps <= bitrate >> 17, "{bitrate}: {}", remb.bitrate_bps);
         assert_eq!(remb.sources().collect::<Vec<_>>(), [7, 8]);
     }
@@ -156,7 +156,7 @@ fn everything() -> Vec<u8> {
 }
 
 #[test]
-fn every_cut_and_every_changed_byte_is_read_without_panic() {
+fn truncated_or_changed_packets_never_panic() {
     let whole = everything();
     assert_eq!(packets(&whole).filter(Result::is_ok).count(), 8);
     for length in 0..whole.len() {
@@ -195,7 +195,7 @@ fn every_cut_and_every_changed_byte_is_read_without_panic() {
 }
 
 #[test]
-fn the_reason_for_a_refusal_is_told() {
+fn malformed_packet_names_its_reason() {
     let reason = |bytes: &[u8]| packets(bytes).find_map(Result::err).unwrap();
     assert_eq!(reason(&[]), Malformed::Short);
     assert_eq!(reason(&[0x80, 201, 0]), Malformed::Short);
@@ -208,7 +208,7 @@ fn the_reason_for_a_refusal_is_told() {
 }
 
 #[test]
-fn padding_is_no_part_of_the_body() {
+fn padding_is_not_part_of_the_body() {
     let mut compound = bytes(|out| write_nack(1, 2, &[5], out));
     compound.extend_from_slice(&[0, 0, 0, 4]);
     compound[0] |= 0x20;
@@ -218,7 +218,7 @@ fn padding_is_no_part_of_the_body() {
 }
 
 #[test]
-fn packets_nobody_knows_are_passed_over() {
+fn unknown_packets_are_skipped() {
     let mut compound = vec![0x85, 207, 0, 1, 1, 2, 3, 4];
     write_bye(&[1], &mut compound);
     let mut packets = packets(&compound);
@@ -227,7 +227,7 @@ fn packets_nobody_knows_are_passed_over() {
 }
 
 #[test]
-fn left_out_packets_leave_no_gap() {
+fn removed_packets_leave_no_gap() {
     let mut compound = everything();
     let kept = rewrite::rewrite(&mut compound, |packet| match rewrite::payload_type(packet) {
         RECEIVER_REPORT | PAYLOAD_FEEDBACK => 0,
@@ -243,7 +243,7 @@ fn left_out_packets_leave_no_gap() {
 }
 
 #[test]
-fn malformed_compound_is_left_as_it_was() {
+fn malformed_compound_is_unchanged() {
     let mut compound = everything();
     compound.push(0x80);
     let before = compound.clone();
@@ -252,7 +252,7 @@ fn malformed_compound_is_left_as_it_was() {
 }
 
 #[test]
-fn blocks_are_changed_and_left_out() {
+fn blocks_are_changed_or_removed() {
     let mut compound = bytes(|out| {
         write_sender_report(&INFO, &[block(1), block(2), block(3)], out);
         write_receiver_report(9, &[block(2)], out);
@@ -272,7 +272,7 @@ fn blocks_are_changed_and_left_out() {
 }
 
 #[test]
-fn sender_part_is_replaced_whole() {
+fn sender_info_is_replaced() {
     let mut report = bytes(|out| write_sender_report(&INFO, &[block(1)], out));
     assert_eq!(rewrite::sender_info(&report), Some(INFO));
     let other = SenderInfo { ssrc: 1, ntp: 2, timestamp: 3, packets: 4, octets: 5 };
@@ -281,7 +281,7 @@ fn sender_part_is_replaced_whole() {
 }
 
 #[test]
-fn missing_numbers_are_shifted_and_left_out() {
+fn missing_numbers_are_shifted_or_removed() {
     let mut nack = bytes(|out| write_nack(1, 2, &[10, 12, 14, 100], out));
     let kept = rewrite::retain_missing(&mut nack, |first, mask| {
         let mask = if first == 100 { 0 } else { mask & !1 };
@@ -292,7 +292,7 @@ fn missing_numbers_are_shifted_and_left_out() {
 }
 
 #[test]
-fn every_source_feedback_is_about_is_renamed() {
+fn all_media_sources_of_feedback_are_renamed() {
     let write = |media: u32, other: u32| {
         bytes(|out| {
             write_nack(9, media, &[1], out);
@@ -313,7 +313,7 @@ fn every_source_feedback_is_about_is_renamed() {
 }
 
 #[test]
-fn who_leaves_and_who_is_described_are_renamed_or_left_out() {
+fn bye_and_description_sources_are_renamed_or_removed() {
     let mut bye = bytes(|out| write_bye(&[1, 2, 3], out));
     let kept = rewrite::retain_leaving(&mut bye, |ssrc| (ssrc != 2).then_some(ssrc + 10));
     assert_eq!(bye[..kept], bytes(|out| write_bye(&[11, 13], out)));
@@ -329,7 +329,7 @@ fn who_leaves_and_who_is_described_are_renamed_or_left_out() {
 }
 
 #[test]
-fn rates_beyond_a_limit_are_lowered_to_it_and_others_left() {
+fn rates_above_the_limit_are_lowered() {
     let compound = |remb, tmmbr| {
         let mut bytes = Vec::new();
         write_receiver_report(1, &[], &mut bytes);
@@ -348,10 +348,11 @@ fn rates_beyond_a_limit_are_lowered_to_it_and_others_left() {
 }
 
 #[test]
-fn a_rate_request_is_written_as_the_rfc_draws_it() {
+fn tmmbr_matches_the_rfc() {
     let mut bytes = Vec::new();
     write_tmmbr(1, 300_000, &[5], &mut bytes);
-    // RFC 5104, 4.2.1.1: six bits of exponent, 17 of mantissa, nine of overhead. 300,000 is 75,000 << 2.
+    // RFC 5104, 4.2.1.1: six bits of exponent, 17 of mantissa, nine of overhead. 300,000 is 75,000
+    // << 2.
     let word = 2 << 26 | 75_000 << 9 | 40_u32;
     let words = [0x83cd_0004, 1, 0, 5, word];
     assert_eq!(bytes, words.map(u32::to_be_bytes).concat());

@@ -20,7 +20,7 @@ fn header(sequence: u16, timestamp: u32) -> rtp::Header {
     }
 }
 
-/// Receives these packets of 20 ms each, counted from `base`, in time.
+/// Receives these packets of 20 ms each, counted from `base`, on time.
 fn received(base: u16, numbers: &[u64]) -> Reception {
     let mut reception = Reception::new(HZ);
     receive(&mut reception, base, numbers);
@@ -35,7 +35,7 @@ fn receive(reception: &mut Reception, base: u16, numbers: &[u64]) {
 }
 
 #[test]
-fn all_that_was_sent_and_came_is_counted_across_the_wrap() {
+fn counts_cross_the_wrap() {
     let numbers: Vec<_> = (0..200_000).collect();
     let totals = received(65_000, &numbers).totals();
     let expected = Counts {
@@ -49,7 +49,7 @@ fn all_that_was_sent_and_came_is_counted_across_the_wrap() {
 }
 
 #[test]
-fn lost_duplicate_and_reordered_packets_are_told_apart() {
+fn lost_duplicate_and_reordered_packets_are_distinct() {
     let totals = received(65_534, &[0, 1, 4, 3, 3, 4, 6, 0]).totals();
     assert_eq!((totals.packets, totals.expected, totals.lost), (5, 7, 2));
     assert_eq!((totals.duplicates, totals.reordered), (3, 1));
@@ -57,13 +57,13 @@ fn lost_duplicate_and_reordered_packets_are_told_apart() {
 }
 
 #[test]
-fn packet_from_before_the_first_is_no_gain() {
+fn packet_before_the_first_is_no_gain() {
     let totals = received(0, &[5, 3]).totals();
     assert_eq!((totals.packets, totals.expected, totals.lost), (2, 3, 1));
 }
 
 #[test]
-fn intervals_count_what_came_since_the_last() {
+fn intervals_count_since_the_last() {
     let mut reception = received(0, &[0, 1, 3]);
     let first = reception.interval();
     assert_eq!((first.packets, first.expected, first.lost, first.bytes), (3, 4, 1, 336));
@@ -76,7 +76,7 @@ fn intervals_count_what_came_since_the_last() {
 }
 
 #[test]
-fn late_packet_is_taken_off_the_total_but_makes_no_interval_negative() {
+fn late_packet_lowers_the_total_not_below_zero() {
     let mut reception = received(0, &[0, 2]);
     assert_eq!(reception.interval().lost, 1);
     reception.receive(&header(1, 960), 112, at(50));
@@ -97,7 +97,7 @@ fn gap_is_longer_than_its_threshold() {
 }
 
 #[test]
-fn largest_dropout_is_loss_and_a_larger_jump_a_new_beginning() {
+fn largest_dropout_is_loss_larger_is_restart() {
     let jump = |ahead: u16| {
         let mut reception = received(0, &[0]);
         reception.receive(&header(ahead, 960), 1, at(20));
@@ -110,7 +110,7 @@ fn largest_dropout_is_loss_and_a_larger_jump_a_new_beginning() {
 }
 
 #[test]
-fn largest_misorder_is_reordering_and_a_larger_one_a_new_beginning() {
+fn largest_misorder_is_reordering_larger_is_restart() {
     let jump = |behind: u16| {
         let mut reception = received(0, &[200]);
         reception.receive(&header(200 - behind, 960), 1, at(20));
@@ -121,7 +121,7 @@ fn largest_misorder_is_reordering_and_a_larger_one_a_new_beginning() {
 }
 
 #[test]
-fn one_stray_number_is_no_new_beginning() {
+fn stray_number_is_no_restart() {
     let mut reception = received(0, &[0, 1]);
     reception.receive(&header(30_000, 0), 1, at(40));
     receive(&mut reception, 0, &[2, 3]);
@@ -130,7 +130,7 @@ fn one_stray_number_is_no_new_beginning() {
 }
 
 #[test]
-fn steady_arrival_has_no_jitter_and_unsteady_has_what_it_is_off() {
+fn jitter_measures_deviation_of_arrival() {
     let steady = received(0, &(0..100).collect::<Vec<_>>());
     assert_eq!(steady.jitter_us(), 0);
 
@@ -149,7 +149,7 @@ fn steady_arrival_has_no_jitter_and_unsteady_has_what_it_is_off() {
 }
 
 #[test]
-fn packets_of_one_frame_are_no_jitter() {
+fn packets_of_one_frame_add_no_jitter() {
     let mut reception = Reception::new(90_000);
     for number in 0..600u16 {
         let frame = u64::from(number / 6);
@@ -160,7 +160,7 @@ fn packets_of_one_frame_are_no_jitter() {
 }
 
 #[test]
-fn clock_set_anew_is_no_jitter() {
+fn clock_reset_is_no_jitter() {
     let mut reception = received(0, &(0..10).collect::<Vec<_>>());
     reception.receive(&header(10, 1 << 31), 1, at(200));
     reception.receive(&header(11, (1 << 31) + 960), 1, at(220));
@@ -177,7 +177,7 @@ fn unknown_clock_has_no_jitter() {
 }
 
 #[test]
-fn report_says_what_the_rfc_computes() {
+fn report_matches_the_rfc() {
     let mut reception = received(65_535, &[0, 1, 3]);
     let first = reception.report(9);
     assert_eq!((first.ssrc, first.lost, first.fraction_lost), (9, 1, 64));

@@ -1,4 +1,4 @@
-//! Attributes of a STUN message: walked, checked, appended (RFC 8489, section 14).
+//! Attributes of a STUN message: parsed, checked, appended (RFC 8489, section 14).
 
 use super::{HEADER_LEN, Key, MAGIC_COOKIE, MESSAGE_LEN_MAX, Malformed, Transaction, Unverified};
 use ring::hmac;
@@ -21,14 +21,13 @@ const INTEGRITY_LEN: usize = 20;
 const FINGERPRINT_LEN: usize = 4;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
-/// A message whose header and fingerprint are good and whose attributes lie within it.
+/// A message with a valid header and fingerprint, whose attributes lie within it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) bytes: &'a [u8],
-    /// Where MESSAGE-INTEGRITY begins. What comes later, FINGERPRINT aside, is not to be believed
-    /// (section 14.5).
+    /// Offset of MESSAGE-INTEGRITY. Later attributes except FINGERPRINT are ignored (section 14.5).
     integrity_at: Option<usize>,
-    /// Where the attributes end that may be believed.
+    /// End of the attributes that are not ignored.
     end: usize,
 }
 
@@ -66,7 +65,7 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// Class and method, as they stand in the first two bytes.
+    /// Class and method, the first two bytes.
     pub(super) fn kind(&self) -> u16 {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
@@ -77,7 +76,7 @@ impl<'a> Message<'a> {
         Transaction(id)
     }
 
-    /// The attributes that may be believed once the integrity was verified, in order.
+    /// The attributes covered by the integrity, in order.
     pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let (bytes, end) = (self.bytes, self.end);
         let mut at = HEADER_LEN;
@@ -91,13 +90,13 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The first attribute of this kind; later ones of a kind do not count (section 14).
+    /// The first attribute of this kind; later ones of a kind are ignored (section 14).
     pub(super) fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
         self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 over the message before it, with a header length that
-    /// ends behind it (section 14.5).
+    /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 of the message before it, with the header length
+    /// adjusted to end after it (section 14.5).
     pub(super) fn verify(&self, key: &Key) -> Result<(), Unverified> {
         let at = self.integrity_at.ok_or(Unverified::Missing)?;
         let value = at + ATTRIBUTE_HEADER_LEN;
@@ -123,7 +122,7 @@ fn attribute_at(bytes: &[u8], at: usize) -> Result<(u16, &[u8]), Malformed> {
     Ok((kind, &rest[..length]))
 }
 
-/// Begins a message at the end of `out` and says where.
+/// Begins a message at the end of `out` and returns its offset.
 pub(super) fn begin(kind: u16, transaction: Transaction, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&kind.to_be_bytes());
@@ -155,14 +154,14 @@ pub(super) fn end(start: usize, key: Option<&Key>, out: &mut Vec<u8>) {
     append(FINGERPRINT, &value.to_be_bytes(), out);
 }
 
-/// Makes the header say that the message has `message_len` bytes in all.
+/// Sets the length in the header, for a message of `message_len` bytes.
 fn set_length(message: &mut [u8], message_len: usize) {
     let length = u16::try_from(message_len - HEADER_LEN).unwrap_or(u16::MAX);
     message[2..4].copy_from_slice(&length.to_be_bytes());
 }
 
-/// XOR-MAPPED-ADDRESS (section 14.2): the address mixed with cookie and transaction, so that no
-/// translator on the way mistakes it for one it should rewrite.
+/// XOR-MAPPED-ADDRESS (section 14.2): the address XORed with cookie and transaction, so that NATs
+/// do not rewrite it.
 pub(super) fn append_address(address: SocketAddr, transaction: Transaction, out: &mut Vec<u8>) {
     let port = (address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes();
     let mask = address_mask(transaction);
@@ -214,8 +213,8 @@ fn address_mask(transaction: Transaction) -> [u8; 16] {
     mask
 }
 
-/// CRC-32 of the message before the attribute, mixed with "STUN" (section 14.7). The header's
-/// length already counts the attribute.
+/// CRC-32 of the message before the attribute, XORed with "STUN" (section 14.7). The length in the
+/// header already includes the attribute.
 fn fingerprint(message: &[u8]) -> u32 {
     let crc = message
         .iter()

@@ -1,4 +1,4 @@
-//! Binding requests: read by the gateway, written by probes and by the lab.
+//! Binding requests: parsed by the gateway, written by probes and by the lab.
 
 use super::attribute::{
     FINGERPRINT, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
@@ -8,40 +8,39 @@ use super::{Key, Malformed, Transaction, Unverified};
 
 const BINDING_REQUEST: u16 = 0x0001;
 
-/// How many unknown attributes are named to who sent them: more would only make the answer long.
+/// Unknown attributes named in a response; a bound on its length.
 pub const UNKNOWN_MAX: usize = 4;
 
-/// A binding request, in place.
+/// A binding request, parsed in place.
 ///
-/// Nothing it says may be acted on before [`verify`](Self::verify) said yes.
+/// Do not act on its content before [`verify`](Self::verify) succeeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     message: Message<'a>,
 }
 
-/// Whom a connectivity check is for and from (RFC 8445, section 7.2.2).
+/// The two parts of a USERNAME (RFC 8445, section 7.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Username<'a> {
-    /// The fragment the receiver of the request chose.
+    /// The fragment chosen by the receiver of the request.
     pub server_ufrag: &'a str,
-    /// The fragment its sender chose.
+    /// The fragment chosen by its sender.
     pub client_ufrag: &'a str,
 }
 
-/// Which side of ICE the sender takes, with the number that settles a conflict.
+/// The sender's ICE role, with its tie-breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// It chooses the path; towards an ICE-lite agent always (RFC 8445, section 6.1.1).
+    /// It selects the path; towards an ICE-lite agent always (RFC 8445, section 6.1.1).
     Controlling(u64),
-    /// It follows the other's choice.
     Controlled(u64),
 }
 
 impl<'a> Request<'a> {
-    /// Reads a binding request.
+    /// Parses a binding request.
     ///
     /// # Errors
-    /// Why it is none; then nothing is answered.
+    /// If it is not a valid one; then it gets no response.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let message = Message::parse(datagram)?;
         if message.kind() != BINDING_REQUEST {
@@ -62,13 +61,12 @@ impl<'a> Request<'a> {
         Ok(Self { message })
     }
 
-    /// What the response has to carry.
     #[must_use]
     pub fn transaction(&self) -> Transaction {
         self.message.transaction()
     }
 
-    /// Whom the request is for; none if USERNAME is missing or has no colon: then error 400 is due.
+    /// None if USERNAME is missing or has no colon: respond with error 400.
     #[must_use]
     pub fn username(&self) -> Option<Username<'a>> {
         let value = std::str::from_utf8(self.message.attribute(USERNAME)?).ok()?;
@@ -76,20 +74,19 @@ impl<'a> Request<'a> {
         Some(Username { server_ufrag, client_ufrag })
     }
 
-    /// Whether the sender chose this path (USE-CANDIDATE).
+    /// Whether the sender selects this path (USE-CANDIDATE).
     #[must_use]
     pub fn use_candidate(&self) -> bool {
         self.message.attribute(USE_CANDIDATE).is_some()
     }
 
-    /// The priority a candidate found by this check would have.
+    /// The priority of a candidate discovered by this check.
     #[must_use]
     pub fn priority(&self) -> Option<u32> {
         let value = self.message.attribute(PRIORITY)?;
         value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    /// Which side of ICE the sender takes.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         let number = |kind| {
@@ -101,8 +98,8 @@ impl<'a> Request<'a> {
             .or_else(|| number(ICE_CONTROLLED).map(Role::Controlled))
     }
 
-    /// Attributes that must be understood and are not (RFC 8489, section 6.3.1), at most
-    /// [`UNKNOWN_MAX`] of them. If there is one, [`write_unknown`](super::write_unknown) is due.
+    /// Comprehension-required attributes that are unknown (RFC 8489, section 6.3.1), at most
+    /// [`UNKNOWN_MAX`]. If there is one, respond with [`write_unknown`](super::write_unknown).
     pub fn unknown(&self) -> impl Iterator<Item = u16> {
         let known =
             [USERNAME, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, PRIORITY, USE_CANDIDATE];
@@ -113,16 +110,16 @@ impl<'a> Request<'a> {
             .take(UNKNOWN_MAX)
     }
 
-    /// Checks that its sender knows the password.
+    /// Checks that the sender knows the password.
     ///
     /// # Errors
-    /// Missing: error 400 is due; wrong: 401 (RFC 8489, section 9.1.3).
+    /// Missing: respond with error 400; wrong: 401 (RFC 8489, section 9.1.3).
     pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
         self.message.verify(key)
     }
 
-    /// Whether the request says that it is STUN and nothing else: ICE agents always do (RFC 8445,
-    /// section 7.1.1). A wrong fingerprint is refused when parsing.
+    /// Whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). A wrong one
+    /// is refused when parsing.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {
         let bytes = self.message.bytes;
@@ -134,22 +131,21 @@ impl<'a> Request<'a> {
 /// A binding request to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
-    /// What the response will carry; random.
+    /// Random.
     pub transaction: Transaction,
-    /// Whom the request is for; none for a plain probe.
+    /// None for a plain probe.
     pub username: Option<Username<'a>>,
-    /// The password of whom it is for.
+    /// Key of the receiver's password.
     pub key: Option<&'a Key>,
-    /// The priority a candidate found by this check would have.
+    /// The priority of a candidate discovered by this check.
     pub priority: Option<u32>,
-    /// Which side of ICE the sender takes.
     pub role: Option<Role>,
-    /// Whether this path is chosen.
+    /// Selects this path.
     pub use_candidate: bool,
 }
 
 impl Binding<'_> {
-    /// A plain request, as a probe sends it: only the transaction.
+    /// A plain request with a transaction only.
     #[must_use]
     pub fn probe(transaction: Transaction) -> Self {
         Self {
@@ -162,7 +158,6 @@ impl Binding<'_> {
         }
     }
 
-    /// Appends the request to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = begin(BINDING_REQUEST, self.transaction, out);
         if let Some(Username { server_ufrag, client_ufrag }) = self.username {

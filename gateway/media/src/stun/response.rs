@@ -1,4 +1,4 @@
-//! Responses to binding requests: written by the gateway, read by probes and by the lab.
+//! Responses to binding requests: written by the gateway, parsed by probes and by the lab.
 
 use super::attribute::{
     ERROR_CODE, Message, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, append, append_address, begin,
@@ -10,17 +10,17 @@ use std::net::SocketAddr;
 const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
 
-/// Why a request is refused (RFC 8489, section 14.8).
+/// Error codes (RFC 8489, section 14.8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
     /// 400: USERNAME or MESSAGE-INTEGRITY is missing or malformed.
     BadRequest,
-    /// 401: nobody here by that name, or the wrong password.
+    /// 401: unknown username or wrong password.
     Unauthenticated,
 }
 
-/// Appends the response that tells a sender its address to `out`. With the key of the request where
-/// that was verified, without for plain probes.
+/// Appends a success response with the sender's address to `out`, signed if the request was
+/// verified.
 pub fn write_success(
     transaction: Transaction,
     mapped: SocketAddr,
@@ -32,7 +32,7 @@ pub fn write_success(
     end(start, key, out);
 }
 
-/// Appends a refusal to `out`. It carries no integrity: there is no shared password to sign with.
+/// Appends an error response to `out`, unsigned, as there is no shared password.
 pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
     let start = begin(BINDING_ERROR, transaction, out);
     let value: &[u8] = match code {
@@ -43,8 +43,8 @@ pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
     end(start, None, out);
 }
 
-/// Appends refusal 420 to `out`, which names attributes that were not understood (RFC 8489,
-/// sections 6.3.1 and 14.9); of more than [`UNKNOWN_MAX`] the first are named.
+/// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9); only
+/// the first [`UNKNOWN_MAX`] are named.
 pub fn write_unknown(
     transaction: Transaction,
     attributes: impl Iterator<Item = u16>,
@@ -63,27 +63,26 @@ pub fn write_unknown(
     end(start, key, out);
 }
 
-/// A response to a binding request, in place.
+/// A response to a binding request, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
     message: Message<'a>,
     outcome: Outcome,
 }
 
-/// How a binding went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The address the request came from, as the other side saw it.
+    /// The source address of the request, as seen by the server.
     Mapped(SocketAddr),
-    /// Refused with this error code, 300–699.
+    /// The error code, 300–699.
     Refused(u16),
 }
 
 impl<'a> Response<'a> {
-    /// Reads a response.
+    /// Parses a response.
     ///
     /// # Errors
-    /// Why it is none.
+    /// If it is not a valid one.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let message = Message::parse(datagram)?;
         let outcome = match message.kind() {
@@ -102,22 +101,20 @@ impl<'a> Response<'a> {
         Ok(Self { message, outcome })
     }
 
-    /// Which request it answers.
     #[must_use]
     pub fn transaction(&self) -> Transaction {
         self.message.transaction()
     }
 
-    /// How the binding went.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Checks that it comes from who knows the password.
+    /// Checks that the sender knows the password.
     ///
     /// # Errors
-    /// The integrity is missing or wrong; then a client drops the response.
+    /// The integrity is missing or wrong; a client then drops the response.
     pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
         self.message.verify(key)
     }

@@ -46,7 +46,7 @@ fn written(binding: &Binding<'_>) -> Vec<u8> {
 }
 
 #[test]
-fn sample_request_of_the_rfc_is_read_and_verified() {
+fn rfc_sample_request_is_verified() {
     let request = Request::parse(&SAMPLE_REQUEST).unwrap();
     let username = Username { server_ufrag: "evtj", client_ufrag: "h6vY" };
     assert_eq!(request.username(), Some(username));
@@ -60,7 +60,7 @@ fn sample_request_of_the_rfc_is_read_and_verified() {
 }
 
 #[test]
-fn sample_response_of_the_rfc_is_read_and_verified() {
+fn rfc_sample_response_is_verified() {
     let response = Response::parse(&SAMPLE_RESPONSE).unwrap();
     let mapped = "192.0.2.1:32853".parse().unwrap();
     assert_eq!(response.outcome(), Outcome::Mapped(mapped));
@@ -83,7 +83,7 @@ fn written_request_is_read_back() {
 }
 
 #[test]
-fn plain_probe_carries_no_more_than_its_transaction() {
+fn plain_probe_has_only_a_transaction() {
     let bytes = written(&Binding::probe(TRANSACTION));
     let request = Request::parse(&bytes).unwrap();
     assert_eq!(request.username(), None);
@@ -93,7 +93,7 @@ fn plain_probe_carries_no_more_than_its_transaction() {
 }
 
 #[test]
-fn addresses_of_both_families_are_told_back() {
+fn addresses_of_both_families_are_returned() {
     for address in ["203.0.113.9:65535", "[2001:db8::17]:1"] {
         let mapped: SocketAddr = address.parse().unwrap();
         let mut bytes = Vec::new();
@@ -107,12 +107,12 @@ fn addresses_of_both_families_are_told_back() {
             std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
         };
         let plain = bytes.windows(octets.len()).any(|window| window == octets);
-        assert!(!plain, "the address is not there for translators to find");
+        assert!(!plain, "the address is XORed");
     }
 }
 
 #[test]
-fn refusals_are_told_with_their_code() {
+fn errors_carry_their_code() {
     for (code, number) in [(Code::BadRequest, 400), (Code::Unauthenticated, 401)] {
         let mut bytes = Vec::new();
         write_error(TRANSACTION, code, &mut bytes);
@@ -123,7 +123,7 @@ fn refusals_are_told_with_their_code() {
 }
 
 #[test]
-fn attributes_that_must_be_understood_are_named_when_they_are_not() {
+fn unknown_required_attributes_are_named() {
     let mut bytes = Vec::new();
     let start = attribute::begin(1, TRANSACTION, &mut bytes);
     for kind in [0x7fff, 0x8000, 0x0001, 0x0002, 0x0003, 0x0004] {
@@ -132,7 +132,7 @@ fn attributes_that_must_be_understood_are_named_when_they_are_not() {
     attribute::end(start, None, &mut bytes);
     let request = Request::parse(&bytes).unwrap();
     let unknown: Vec<_> = request.unknown().collect();
-    assert_eq!(unknown, [0x7fff, 1, 2, 3], "optional ones and those beyond the bound are left out");
+    assert_eq!(unknown, [0x7fff, 1, 2, 3], "without optional ones and those beyond the bound");
 
     let mut answer = Vec::new();
     write_unknown(TRANSACTION, request.unknown(), Some(&key()), &mut answer);
@@ -143,7 +143,7 @@ fn attributes_that_must_be_understood_are_named_when_they_are_not() {
 }
 
 #[test]
-fn a_changed_bit_anywhere_is_noticed() {
+fn any_changed_bit_is_detected() {
     let bytes = written(&binding(&key()));
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
@@ -154,7 +154,7 @@ fn a_changed_bit_anywhere_is_noticed() {
 }
 
 #[test]
-fn a_message_that_fits_its_fingerprint_still_needs_its_integrity() {
+fn valid_fingerprint_does_not_replace_integrity() {
     let mut bytes = written(&binding(&key()));
     let name = bytes.windows(4).position(|window| window == b"here").unwrap();
     bytes[name] = b'm';
@@ -166,7 +166,7 @@ fn a_message_that_fits_its_fingerprint_still_needs_its_integrity() {
 }
 
 #[test]
-fn what_follows_the_integrity_is_not_believed() {
+fn attributes_after_integrity_are_ignored() {
     let key = key();
     let mut bytes = written(&Binding { use_candidate: false, ..binding(&key) });
     bytes.truncate(bytes.len() - 8);
@@ -178,7 +178,7 @@ fn what_follows_the_integrity_is_not_believed() {
 }
 
 #[test]
-fn cut_and_lengthened_messages_are_no_stun() {
+fn truncated_or_extended_message_is_not_stun() {
     let mut bytes = written(&binding(&key()));
     for length in 0..bytes.len() {
         assert!(!is_stun(&bytes[..length]));
@@ -222,7 +222,7 @@ fn message_above_the_limit_is_refused() {
 }
 
 #[test]
-fn requests_and_responses_are_not_confused() {
+fn requests_and_responses_are_distinct() {
     let request = written(&binding(&key()));
     assert_eq!(Response::parse(&request).unwrap_err(), Malformed::NotBinding);
     let mut response = Vec::new();
@@ -231,7 +231,7 @@ fn requests_and_responses_are_not_confused() {
 }
 
 #[test]
-fn username_without_a_colon_names_nobody() {
+fn username_without_a_colon_is_none() {
     let mut bytes = Vec::new();
     let start = attribute::begin(1, TRANSACTION, &mut bytes);
     attribute::append(0x0006, b"nobody", &mut bytes);
@@ -240,6 +240,6 @@ fn username_without_a_colon_names_nobody() {
 }
 
 #[test]
-fn keys_do_not_show_themselves_in_logs() {
+fn keys_are_hidden_in_debug_output() {
     assert_eq!(format!("{:?}", Key::new("secret")), "Key(…)");
 }

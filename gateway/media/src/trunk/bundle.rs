@@ -6,9 +6,9 @@ use super::Tag;
 use crate::demux;
 use std::fmt;
 
-/// Bytes a bundle takes before its first entry.
+/// Bytes before the first entry.
 pub const OVERHEAD: usize = 1;
-/// Bytes an entry takes beside its packet: tag and length.
+/// Bytes of an entry besides its packet: tag and length.
 pub const ENTRY_OVERHEAD: usize = 10;
 
 /// A datagram being filled with packets. Keeps its memory when cleared.
@@ -28,9 +28,9 @@ impl Bundle {
         Self { bytes, size_max, packets: 0 }
     }
 
-    /// Adds a packet and says whether it fitted; if not, the bundle is as before.
+    /// Adds a packet; returns whether it fit. If not, the bundle is unchanged.
     ///
-    /// A packet that does not fit an empty bundle never will; an empty packet never does.
+    /// A packet that does not fit an empty bundle never fits; an empty packet is refused.
     #[must_use]
     pub fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
         let Ok(length) = u16::try_from(packet.len()) else { return false };
@@ -44,39 +44,35 @@ impl Bundle {
         true
     }
 
-    /// The datagram as it stands.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many packets are in it.
     #[must_use]
     pub fn packets(&self) -> usize {
         self.packets
     }
 
-    /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets == 0
     }
 
-    /// Empties it for the next datagram.
     pub fn clear(&mut self) {
         self.bytes.truncate(OVERHEAD);
         self.packets = 0;
     }
 }
 
-/// Why a datagram, or the rest of it, is no bundle.
+/// Why a datagram, or the rest of it, is not a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// The first byte is not 0xE0, or no entry follows it.
     Mark,
     /// An entry ends within its tag or length.
     Entry,
-    /// A packet reaches beyond the datagram.
+    /// A packet exceeds the datagram.
     Packet,
     /// A packet of length 0.
     Empty,
@@ -87,7 +83,7 @@ impl fmt::Display for Malformed {
         f.write_str(match self {
             Self::Mark => "no bundle",
             Self::Entry => "bundle ends within an entry's tag or length",
-            Self::Packet => "bundled packet reaches beyond its datagram",
+            Self::Packet => "bundled packet exceeds its datagram",
             Self::Empty => "bundled packet is empty",
         })
     }
@@ -104,7 +100,7 @@ pub fn entries(datagram: &[u8]) -> Entries<'_> {
     }
 }
 
-/// Like [`entries`], with packets that can be rewritten where they lie.
+/// Like [`entries`], with packets that can be modified in place.
 #[must_use]
 pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     match datagram.split_first_mut() {
@@ -113,7 +109,6 @@ pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     }
 }
 
-/// Iterator of [`entries`].
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     rest: Result<&'a [u8], Malformed>,
@@ -136,7 +131,6 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// Iterator of [`entries_mut`].
 #[derive(Debug)]
 pub struct EntriesMut<'a> {
     rest: Result<&'a mut [u8], Malformed>,
@@ -197,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rewriting_an_entry_changes_nothing_beside_it() {
+    fn rewriting_an_entry_leaves_others_unchanged() {
         let mut bytes = bundle(&[(1, b"aaa"), (2, b"bbb"), (3, b"ccc")]).as_bytes().to_vec();
         for entry in entries_mut(&mut bytes) {
             let (tag, packet) = entry.unwrap();
@@ -209,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn bundle_takes_what_fits_to_the_byte() {
+    fn bundle_fills_to_the_byte() {
         let size_max = OVERHEAD + 2 * ENTRY_OVERHEAD + 30;
         let mut bundle = Bundle::new(size_max);
         assert!(bundle.push(Tag(1), &[0; 10]));
@@ -221,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn cleared_bundle_is_empty_and_keeps_its_memory() {
+    fn cleared_bundle_keeps_its_memory() {
         let again = bundle(&[(2, b"b")]);
         let mut bundle = bundle(&[(1, b"a")]);
         let memory = bundle.as_bytes().as_ptr();
@@ -233,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_that_no_length_can_say_is_refused() {
+    fn packet_above_the_length_field_is_refused() {
         let mut bundle = Bundle::new(1 << 20);
         assert!(!bundle.push(Tag(1), &[]));
         assert!(!bundle.push(Tag(1), &vec![0; 65_536]));
@@ -241,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_bundle_gives_its_whole_entries_and_then_one_reason() {
+    fn truncated_bundle_yields_whole_entries_then_error() {
         let mut whole = bundle(&[(1, b"aaa"), (2, b"bbb")]).as_bytes().to_vec();
         for length in 0..whole.len() {
             let expected = match length {

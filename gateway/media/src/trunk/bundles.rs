@@ -1,17 +1,18 @@
-//! Bundles on their way from a node: one that fills per destination, so that packets of many sessions leave together.
+//! Outgoing bundles of a node: one per destination, so that packets of many sessions share
+//! datagrams.
 
 use super::{Bundle, ENTRY_OVERHEAD, Tag};
 use std::net::SocketAddr;
 
-/// What fits an Ethernet frame behind IPv4 and UDP: how long a datagram may be that a packet has for itself. A way that
-/// brought a longer one takes some as long.
+/// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
+/// unless a longer one arrived from there.
 pub const BUNDLE_MAX: usize = 1_472;
 
-/// How long a datagram is at most that packets share, where nobody knows better: IPv6's least MTU of 1,280 would waste,
-/// 1,500 less IPv6, UDP and some tunnel holds.
+/// Limit of a datagram that packets share, until the path is probed: IPv6's minimum MTU of 1,280
+/// would waste capacity; 1,500 less IPv6, UDP and some tunnel headers usually fits.
 pub const SHARED_MAX: usize = 1_400;
 
-/// Bundles by destination. They are few: a gateway has one socket per worker and node.
+/// Bundles by destination; few, as a gateway has one socket per worker and node.
 #[derive(Clone, Default, Debug)]
 pub struct Bundles {
     ways: Vec<Way>,
@@ -21,14 +22,14 @@ pub struct Bundles {
 struct Way {
     to: SocketAddr,
     bundle: Bundle,
-    /// How long a datagram may be that a packet has for itself.
+    /// Limit of a datagram with a single packet.
     alone_max: usize,
-    /// How long one may be that packets share.
+    /// Limit of a datagram that packets share.
     shared_max: usize,
 }
 
 impl Bundles {
-    /// A bundle of this size came from there: those that go there may be as large.
+    /// A bundle of this size arrived from there, so that as large ones may be sent back.
     pub fn came(
         &mut self,
         from: SocketAddr,
@@ -43,12 +44,13 @@ impl Bundles {
         }
     }
 
-    /// Packets that go there share datagrams up to this size from now on: the path carries no longer ones.
+    /// Sets the limit of shared datagrams, from a path probe.
     pub fn limit(&mut self, to: SocketAddr, shared_max: usize) {
         self.way(to).shared_max = shared_max;
     }
 
-    /// Adds a packet, and sends the bundle before where it was full. False if the packet is too large for the way.
+    /// Adds a packet, and sends the bundle first if it is full. False if the packet is too large
+    /// for the path.
     #[must_use]
     pub fn push(
         &mut self,
@@ -65,17 +67,16 @@ impl Bundles {
         way.bundle.push(tag, packet)
     }
 
-    /// Sends what has gathered.
+    /// Sends the packets collected so far.
     pub fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
         self.ways.iter_mut().for_each(|way| way.flush(send));
     }
 
-    /// Forgets destinations that nobody goes to any more.
+    /// Removes destinations that are no longer used.
     pub fn keep(&mut self, known: impl Fn(SocketAddr) -> bool) {
         self.ways.retain(|way| !way.bundle.is_empty() || known(way.to));
     }
 
-    /// How many destinations there are.
     #[must_use]
     pub fn destinations(&self) -> usize {
         self.ways.len()
@@ -92,7 +93,7 @@ impl Bundles {
 }
 
 impl Way {
-    /// Whether a packet may share what has gathered.
+    /// Whether a packet fits the current bundle.
     fn has_room(&self, packet: &[u8]) -> bool {
         self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max
     }
@@ -114,7 +115,7 @@ mod tests {
         ([192, 0, 2, 1], port).into()
     }
 
-    /// Where bundles went, and how many packets were in each.
+    /// Destination and number of packets of each bundle sent.
     fn sent(act: impl FnOnce(&mut dyn FnMut(SocketAddr, &[u8]))) -> Vec<(u16, usize)> {
         let mut sent = Vec::new();
         act(&mut |to, bundle| sent.push((to.port(), entries(bundle).count())));
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_one_destination_leave_together() {
+    fn packets_of_one_destination_share_a_bundle() {
         let mut bundles = Bundles::default();
         let sent = sent(|mut send| {
             for (port, tag) in [(1, 1), (2, 2), (1, 3)] {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_bundle_leaves_and_the_next_begins() {
+    fn full_bundle_is_sent_and_the_next_begins() {
         let mut bundles = Bundles::default();
         let sent = sent(|mut send| {
             assert!(bundles.push(address(1), Tag(1), &[0; 800], &mut send));
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_takes_bundles_as_large_as_it_brought() {
+    fn path_takes_bundles_as_large_as_received() {
         let mut bundles = Bundles::default();
         let sent = sent(|mut send| {
             assert!(bundles.push(address(1), Tag(1), &[0; 100], &mut send));
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_share_no_more_than_the_path_carries() {
+    fn shared_bundles_respect_the_path_limit() {
         let mut bundles = Bundles::default();
         bundles.limit(address(1), 500);
         let sent = sent(|mut send| {
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_that_nobody_has_are_forgotten() {
+    fn unused_destinations_are_forgotten() {
         let mut bundles = Bundles::default();
         let _ = sent(|mut send| {
             bundles.came(address(1), 1, &mut send);

@@ -1,4 +1,4 @@
-//! What the gateway and a node tell each other about sessions and themselves: signed, one message a datagram.
+//! Signed messages between the gateway and a node, one per datagram.
 //!
 //! ```text
 //! 0xE1 | version u8 | kind u8 | direction u8 | key id u32 | nonce u64 | time u64 | body | HMAC-SHA256
@@ -6,7 +6,8 @@
 //!
 //! Integers are big endian, the time is in microseconds since the Unix epoch, the HMAC covers all
 //! before it. The direction is 0 towards the node and 1 from it. An answer is never longer than its
-//! question, so a node amplifies nothing; it echoes the question's key id and nonce.
+//! question, so that a node cannot be used for amplification; it echoes the question's key id and
+//! nonce.
 //!
 //! | kind | to the node | from the node |
 //! |---|---|---|
@@ -17,25 +18,24 @@
 //! | 5 keep | lease u16, 6 zero bytes, 1 to 142 tags u64 | those of the tags that are not open |
 //! | 6 notice | number u64, 8 zero bytes | number u64, then as to a probe |
 //! | 7 start | 16 zero bytes | outcome u8 |
-//! | 8 break | what u8, 15 zero bytes | outcome u8 |
+//! | 8 break | fault u8, 15 zero bytes | outcome u8 |
 //! | 9 path | longest bundle u16, 14 zero bytes, any number of zero bytes | as many bytes as the question |
-//! | 10 refusal | | why u8; its key id is 0, and it ends without an HMAC |
+//! | 10 refusal | | reason u8; its key id is 0, and it ends without an HMAC |
 //!
-//! The state is 0 serving, 1 draining, 2 gone, with 0x80 added where nobody vouches for the media port.
-//! Leases are in seconds. A session is opened by an *open* of its own and kept open by a *keep* that
-//! names many. A lease lasts several of them: what one loses, the next makes good, and nobody asks
-//! again in between.
+//! The state is 0 serving, 1 draining, 2 gone, plus 0x80 if the media port was not checked.
+//! Leases are in seconds. A session is opened by an *open* of its own and renewed by *keep* messages
+//! that name many. A lease spans several of them, so that a lost one needs no retransmission.
 //!
-//! A question of the path has any length: that it is answered shows that both ways carry datagrams as long. It says how
-//! long bundles to where it came from may be.
+//! A path question has any length: its answer shows that both directions carry datagrams of that
+//! length. It also sets the size of bundles sent back.
 //!
-//! A notice goes the other way round: the node says unasked that its state changed, and the gateway
-//! notes that it heard. It goes only to who probed with a good signature lately
-//! ([`SUBSCRIBED_FOR_US`]), echoes the nonce of that probe, so that it is worth nothing at another
-//! gateway or in another node's name, and is no longer than the probe was. A node believes every
-//! message once ([`Replays`]).
+//! A notice goes the other way: the node reports a change of its state, and the gateway acknowledges
+//! it. It goes only to gateways that sent a validly signed probe lately ([`SUBSCRIBED_FOR_US`]),
+//! echoes the nonce of that probe, so that it cannot be replayed at another gateway or for another
+//! node, and is no longer than the probe. A node accepts every message once ([`Replays`]).
 //!
-//! To a question that was signed with its secret, but by another time, a node may say so: its body is 1. Nobody signed that ([`Refusal`]): it tells people why nothing else comes, and is evidence of nothing.
+//! A node may answer a question signed with its secret but outside the time window with an unsigned
+//! [`Refusal`] of reason 1, which is logged and counted but never trusted.
 
 use crate::demux;
 use std::fmt;
@@ -55,11 +55,10 @@ pub use refusal::Refusal;
 pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 
-/// The version this code speaks.
 pub const VERSION: u8 = 1;
-/// A message whose time differs from ours by more is refused: 5 s, for clocks that drift a little.
+/// Largest accepted difference between a message's time and the local clock: 5 s.
 pub const SKEW_MAX_US: u64 = 5_000_000;
-/// Who probed within this is told unasked of what changes: 10 s.
+/// A probe subscribes its sender to notices for this long: 10 s.
 pub const SUBSCRIBED_FOR_US: u64 = 10_000_000;
 const PROBE: u8 = 1;
 const OPEN: u8 = 2;
@@ -71,72 +70,71 @@ const START: u8 = 7;
 const BREAK: u8 = 8;
 const PATH: u8 = 9;
 const REFUSAL: u8 = 10;
-/// Tags that one [`Question::Keep`] names at most: with them it has 1,200 bytes, which no path
-/// fragments (IPv6's least MTU is 1,280, RFC 8200, 5).
+/// Tags in one [`Question::Keep`] at most: its 1,200 bytes fit any path (IPv6's minimum MTU is
+/// 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
 
-/// How long a question of the path is at least: its head, 16 bytes, and its signature.
+/// Minimum length of a path question: its head, 16 bytes, and its signature.
 pub const PATH_LEN_MIN: usize = 72;
 
-/// A message whose signature and time were found good, and what it came with.
+/// A message whose signature and time were verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified<T> {
-    /// The question or answer.
     pub message: T,
-    /// Chosen by who asks, echoed by who answers.
+    /// Chosen by the sender of a question, echoed in the answer.
     pub nonce: u64,
-    /// When it was signed, by the sender's clock: microseconds since the Unix epoch.
+    /// Signing time by the sender's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }
 
-/// Why a message is not believed.
+/// Why a message is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// Not 0xE1, or shorter or longer than its kind is.
+    /// Not 0xE1, or not the length of its kind.
     Length,
-    /// A version this code does not speak.
+    /// An unsupported version.
     Version(u8),
-    /// A kind, or a value in its body, that does not exist.
+    /// An unknown kind, or an invalid value in its body.
     Unknown,
-    /// A question where an answer is due, or the other way round.
+    /// A question instead of an answer, or the reverse.
     Direction,
     /// Signed with another secret.
     Key(KeyId),
     /// The signature is wrong.
     Forged,
-    /// Signed too long ago or too far in the future, by [`SKEW_MAX_US`].
+    /// The time differs by more than [`SKEW_MAX_US`].
     Time {
-        /// By how much the sender's clock is before ours, microseconds; less than 0 where it is behind.
+        /// The sender's clock less ours, microseconds.
         ahead_us: i64,
     },
-    /// It came before.
+    /// The message was accepted before.
     Replayed,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length => write!(f, "length does not fit a signed message"),
-            Self::Version(version) => write!(f, "version {version}, {VERSION} is spoken here"),
-            Self::Unknown => write!(f, "kind or value does not exist"),
-            Self::Direction => write!(f, "question and answer confused"),
+            Self::Length => write!(f, "invalid length"),
+            Self::Version(version) => write!(f, "version {version}, expected {VERSION}"),
+            Self::Unknown => write!(f, "unknown kind or value"),
+            Self::Direction => write!(f, "wrong direction"),
             Self::Key(id) => write!(f, "signed with another secret ({:08x})", id.0),
-            Self::Forged => write!(f, "signature is wrong"),
+            Self::Forged => write!(f, "wrong signature"),
             Self::Time { ahead_us } => {
                 let (by, side) = (ahead_us.unsigned_abs() as f64 / 1e6, *ahead_us < 0);
                 let side = if side { "before" } else { "after" };
-                write!(f, "signed {by:.1} s {side} now, at most {} s", SKEW_MAX_US / 1_000_000)
+                write!(f, "signed {by:.1} s {side} now, limit {} s", SKEW_MAX_US / 1_000_000)
             }
-            Self::Replayed => write!(f, "came before"),
+            Self::Replayed => write!(f, "replayed"),
         }
     }
 }
 
 impl std::error::Error for Refused {}
 
-/// Which secret a datagram says it was signed with; none if it is no signed message.
+/// The key id of a signed message; none for other datagrams.
 ///
-/// For ends that hold several secrets, as while one is replaced.
+/// For peers that hold several secrets, as during a rotation.
 #[must_use]
 pub fn key_id(datagram: &[u8]) -> Option<KeyId> {
     match datagram {

@@ -1,4 +1,4 @@
-//! What a node answers, and what it says unasked.
+//! Messages from a node.
 
 use super::signature::{ANSWER, Body, sign, verify, write_head, write_padding, write_tags};
 use super::{
@@ -7,21 +7,15 @@ use super::{
 };
 use crate::trunk::Tag;
 
-/// What a node answers.
+/// An answer or a notice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// To [`Question::Probe`](super::Question::Probe).
     Probe(Load),
     /// To [`Question::Open`](super::Question::Open).
-    Open {
-        /// The session's tag.
-        tag: Tag,
-        /// Whether it is open.
-        status: Status,
-    },
+    Open { tag: Tag, status: Status },
     /// To [`Question::Close`](super::Question::Close).
     Close {
-        /// The session's tag.
         tag: Tag,
         /// [`Status::Ok`] or [`Status::UnknownTag`].
         status: Status,
@@ -30,15 +24,14 @@ pub enum Answer {
     Drain(Load),
     /// To [`Question::Keep`](super::Question::Keep).
     Keep {
-        /// Those of the question's tags that the node does not know, or keeps no longer.
+        /// The question's tags that are not open at the node.
         unknown: Box<[Tag]>,
     },
-    /// Unasked: how the node fares now, since that changed. It goes to who probed lately and echoes the nonce of
-    /// their last probe, and comes again until [`Question::Noted`](super::Question::Noted) names it.
+    /// Unsolicited: the node's state changed. Sent to recent probers with the nonce of their last
+    /// probe, and retransmitted until [`Question::Noted`](super::Question::Noted) acknowledges it.
     Notice {
-        /// Tells it from others of this node.
+        /// Number of the notice at this node.
         number: u64,
-        /// How it fares.
         load: Load,
     },
     /// To [`Question::Start`](super::Question::Start).
@@ -47,7 +40,7 @@ pub enum Answer {
     Break(Outcome),
     /// To [`Question::Path`](super::Question::Path).
     Path {
-        /// That of the question, whose length it has so.
+        /// Equal to the question's, so that both have one length.
         padding: u16,
     },
 }
@@ -101,11 +94,10 @@ impl Answer {
         sign(secret, start, out);
     }
 
-    /// Reads an answer and checks its signature and time. Whether its nonce is one that was asked
-    /// with is for the caller to check.
+    /// Reads an answer and checks its signature and time. The caller checks the nonce.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is refused.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
         let (kind, body, nonce, sent_us) = verify(datagram, ANSWER, secret, now_us)?;
         let mut body = Body(body);

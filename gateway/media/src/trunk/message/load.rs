@@ -1,83 +1,80 @@
-//! What stands in answers: loads, and how things went.
+//! Values in messages: loads, states and results.
 
 use super::Refused;
 use super::signature::Body;
 
-/// Set in the state where nobody vouches for it.
+/// Added to the state if `vouched` is false.
 const UNVOUCHED: u8 = 0x80;
 
-/// How a node fares.
+/// Load and state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Use of its capacity in thousandths; 1,000 and more is full.
+    /// Use of its capacity in thousandths; full at 1,000.
     pub permille: u16,
-    /// Whether it serves.
     pub state: State,
-    /// Sessions open at it.
+    /// Open sessions.
     pub sessions: u32,
-    /// Whether the media port itself says so, or was found to answer just now. An agent that checks no port cannot say.
+    /// The media port itself answered, or was checked just now. False for an agent without a port
+    /// check.
     pub vouched: bool,
 }
 
-/// Whether a node serves. On the wire its place in [`State::ALL`].
+/// State of a node. Encoded as its index in [`State::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// It takes new sessions.
     Serving,
-    /// Not any more; those open stay until they are moved away.
+    /// It takes no new sessions; open ones stay until they are moved.
     Draining,
-    /// Its process died, or was not started: nothing is forwarded there. What an agent says that answers beside it.
+    /// Its process died or was not started, as an agent beside it reports.
     Gone,
 }
 
-/// How an opening or closing went. On the wire its place in [`Status::ALL`].
+/// Result of opening or closing a session. Encoded as its index in [`Status::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Done.
     Ok,
-    /// Refused: no room for it.
+    /// Refused: at capacity.
     Full,
     /// Refused: the node is draining.
     Draining,
     /// Refused: no session has this tag.
     UnknownTag,
-    /// Not done: what stands behind the agent did not take it.
+    /// The server behind the agent refused.
     Failed,
 }
 
-/// What a drill breaks, and what mends it. On the wire its place in [`Break::ALL`].
+/// A fault that a drill injects or ends. Encoded as its index in [`Break::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Break {
-    /// Its process is killed (SIGKILL).
+    /// SIGKILL.
     Kill,
-    /// Its process stands still (SIGSTOP).
+    /// SIGSTOP.
     Hang,
-    /// It goes on (SIGCONT).
+    /// SIGCONT.
     Wake,
-    /// The way to it is cut: nothing is forwarded, no probe is answered.
+    /// Cuts the link: nothing is forwarded, no probe is answered.
     Cut,
-    /// The way is whole again.
+    /// Restores the link.
     Heal,
 }
 
-/// What became of an order to start or to break a node. On the wire its place in [`Outcome::ALL`].
+/// Result of an order to start or break a node. Encoded as its index in [`Outcome::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It is done, or under way.
+    /// Done, or under way.
     Done,
     /// The agent's configuration does not allow drills.
     Forbidden,
-    /// There is nothing there that it could be done to.
+    /// No target, such as no process to signal.
     Unable,
 }
 
 impl State {
-    /// All of them, by their codes.
     pub const ALL: [State; 3] = [State::Serving, State::Draining, State::Gone];
 }
 
 impl Status {
-    /// All of them, by their codes.
     pub const ALL: [Status; 5] =
         [Status::Ok, Status::Full, Status::Draining, Status::UnknownTag, Status::Failed];
 
@@ -87,10 +84,9 @@ impl Status {
 }
 
 impl Break {
-    /// All of them, by their codes.
     pub const ALL: [Break; 5] = [Break::Kill, Break::Hang, Break::Wake, Break::Cut, Break::Heal];
 
-    /// The word for it: `kill`.
+    /// The name in the API: `kill`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -104,7 +100,6 @@ impl Break {
 }
 
 impl Outcome {
-    /// All of them, by their codes.
     pub const ALL: [Outcome; 3] = [Outcome::Done, Outcome::Forbidden, Outcome::Unable];
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of a node, or told.
+//! Messages to a node.
 
 use super::signature::{Body, QUESTION, sign, verify, write_head, write_padding, write_tags};
 use super::{
@@ -7,51 +7,47 @@ use super::{
 };
 use crate::trunk::Tag;
 
-/// What is asked of a node.
+/// A question or an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
-    /// Are you there, and how loaded?
+    /// Asks for the load.
     Probe,
-    /// Open this session. Asking again changes nothing but the lease, which begins anew.
+    /// Opens a session. Idempotent except that the lease restarts.
     Open {
-        /// The room it belongs to.
         room: u64,
         /// The session's number at the gateway.
         session: u64,
-        /// What names it on this leg from now on.
+        /// Identifies the session on this leg.
         tag: Tag,
-        /// Seconds until the node may forget it unless asked again.
+        /// Seconds until the session expires unless renewed.
         lease_s: u16,
     },
-    /// Close this session.
     Close {
-        /// What names it.
         tag: Tag,
     },
-    /// Take no new sessions from now on; those open stay.
+    /// Takes no new sessions; open ones stay.
     Drain,
-    /// Keep these sessions open: their leases begin anew, and their packets go to where this came
-    /// from. It opens none.
+    /// Renews the leases of these sessions and sends their packets to the source of this message.
+    /// Opens none.
     Keep {
-        /// Seconds until the node may forget them unless asked again.
+        /// Seconds until they expire unless renewed.
         lease_s: u16,
-        /// What names them; at least one, at most [`KEEP_MAX`](super::KEEP_MAX).
+        /// From one to [`KEEP_MAX`](super::KEEP_MAX) tags.
         tags: Box<[Tag]>,
     },
-    /// The notice of this number arrived: no question, and nobody answers it.
+    /// Acknowledges a notice; gets no answer.
     Noted {
-        /// Which.
         number: u64,
     },
-    /// Start the process beside you, if it does not run.
+    /// Starts the process if it does not run.
     Start,
-    /// Break it, or mend it: a drill.
+    /// Injects or ends a fault: a drill.
     Break(Break),
-    /// Does a datagram of this length come to you, and one as long back?
+    /// Probes the path for datagrams of this length in both directions.
     Path {
-        /// Bundles that packets share on the way to where this came from are no longer from now on, bytes.
+        /// Limit in bytes of bundles that packets share towards the sender.
         bundle_max: u16,
-        /// Bytes beside those that it has anyway, [`PATH_LEN_MIN`](super::PATH_LEN_MIN).
+        /// Bytes beyond [`PATH_LEN_MIN`](super::PATH_LEN_MIN).
         padding: u16,
     },
 }
@@ -115,7 +111,7 @@ impl Question {
     /// Reads a question and checks its signature and time.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is refused.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
         let (kind, body, nonce, sent_us) = verify(datagram, QUESTION, secret, now_us)?;
         let mut body = Body(body);
@@ -169,10 +165,10 @@ impl Question {
         Ok(Verified { message, nonce, sent_us })
     }
 
-    /// The same for a node, that believes each message once.
+    /// The same for a node, which accepts each message once.
     ///
     /// # Errors
-    /// Why it is not believed, [`Refused::Replayed`] among the reasons.
+    /// Why it is refused, including [`Refused::Replayed`].
     pub fn read_once(
         datagram: &[u8],
         secret: &Secret,

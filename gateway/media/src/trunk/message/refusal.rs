@@ -1,28 +1,28 @@
-//! What a node says to whom it does not believe, so that a wrong clock is not mistaken for a death.
+//! Refusal of a question outside the time window, so that an operator can tell clock skew from a
+//! dead node.
 
 use super::signature::{ANSWER, Body, HEAD_LEN, QUESTION};
 use super::{PATH_LEN_MIN, REFUSAL, Refused, VERSION};
 use crate::demux;
 
-/// Why: by its clock the question was signed too long ago, or is signed in the future ([`SKEW_MAX_US`](super::SKEW_MAX_US)).
+/// The question's time differs by more than [`SKEW_MAX_US`](super::SKEW_MAX_US).
 const CLOCK: u8 = 1;
 
-/// A node's word that it does not believe a question, though it was signed with its secret: their clocks differ. Whoever has
-/// another secret is told nothing at all.
+/// An unsigned answer to a question with the node's secret but a time outside the window. Other
+/// secrets get no answer.
 ///
-/// Nobody signed it, so it is a hint for people and evidence of nothing: that it echoes the nonce shows only that whoever
-/// says so saw the question.
+/// It is a hint for logs and metrics only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// That of the question.
+    /// Nonce of the question.
     pub nonce: u64,
     /// The node's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }
 
 impl Refusal {
-    /// The word to this datagram, which was refused so; none where it is no whole question, or the sender would learn
-    /// nothing of use. Shorter than any question. Whoever says it says so seldom: anybody can ask.
+    /// The refusal of this datagram; none unless it is a whole question outside the time window.
+    /// Shorter than any question. Send it at a bounded rate: the source may be spoofed.
     #[must_use]
     pub fn of(datagram: &[u8], refused: Refused, now_us: u64) -> Option<Self> {
         match refused {
@@ -45,7 +45,6 @@ impl Refusal {
         Some(Self { nonce: Body(nonce).u64().ok()?, sent_us: now_us })
     }
 
-    /// Appends it to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[demux::SIGNED, VERSION, REFUSAL, ANSWER]);
         out.extend_from_slice(&[0; 4]);
@@ -54,7 +53,7 @@ impl Refusal {
         out.push(CLOCK);
     }
 
-    /// Reads one; none where it is something else.
+    /// None if the datagram is something else.
     #[must_use]
     pub fn read(datagram: &[u8]) -> Option<Self> {
         let (head, body) = datagram.split_first_chunk::<HEAD_LEN>()?;
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_echoes_the_question_and_is_shorter() {
+    fn refusal_echoes_the_nonce_and_is_shorter() {
         let refused = Refused::Time { ahead_us: -6_000_000 };
         let refusal = Refusal::of(&probe(), refused, NOW_US).unwrap();
         let mut bytes = Vec::new();
@@ -90,11 +89,11 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Refusal::read(&bytes[..length]), None);
         }
-        assert_eq!(Refusal::of(&bytes, refused, NOW_US), None, "two would never stop");
+        assert_eq!(Refusal::of(&bytes, refused, NOW_US), None, "a refusal is never refused");
     }
 
     #[test]
-    fn what_is_no_question_or_tells_nothing_is_not_refused_aloud() {
+    fn other_datagrams_get_no_refusal() {
         let key = Refused::Key(KeyId(1));
         for refused in
             [key, Refused::Forged, Refused::Replayed, Refused::Length, Refused::Version(9)]
@@ -102,7 +101,7 @@ mod tests {
             assert_eq!(Refusal::of(&probe(), refused, NOW_US), None, "{refused:?}");
         }
         let refused = Refused::Time { ahead_us: -6_000_000 };
-        assert_eq!(Refusal::of(&probe()[..71], refused, NOW_US), None, "it would be amplified");
+        assert_eq!(Refusal::of(&probe()[..71], refused, NOW_US), None, "shorter than a question");
         assert_eq!(Refusal::read(&probe()), None);
     }
 }

@@ -1,25 +1,25 @@
-//! Messages that came before, so that a copy of one does nothing.
+//! Replay protection.
 
 use super::{Refused, SKEW_MAX_US};
 use std::collections::BTreeSet;
 
-/// Messages that are remembered at most. They are those of [`SKEW_MAX_US`] at 13,000 a second; where more come, the
-/// oldest are forgotten, and with them everything as old is refused.
+/// Messages remembered at most: [`SKEW_MAX_US`] at 13,000 per second. Above it the oldest are
+/// forgotten, and everything as old is refused.
 pub const REPLAYS_MAX: usize = 65_536;
 
-/// What was read within the time that messages count for. A copy is told by when it was signed, and its signature.
+/// Messages accepted within the time window, by signing time and signature.
 #[derive(Clone, Default, Debug)]
 pub struct Replays {
     seen: BTreeSet<(u64, u64)>,
-    /// Nothing signed before is believed any more.
+    /// Older messages are refused.
     floor_us: u64,
 }
 
 impl Replays {
-    /// Takes note of a verified message.
+    /// Remembers a verified message.
     ///
     /// # Errors
-    /// [`Refused::Replayed`] where it came before, or may have.
+    /// [`Refused::Replayed`] if it was, or may have been, accepted before.
     pub(super) fn note(
         &mut self,
         datagram: &[u8],
@@ -54,19 +54,23 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_refused_for_as_long_as_the_message_counts() {
+    fn replay_is_refused_within_the_window() {
         let mut replays = Replays::default();
         assert_eq!(replays.note(&message(1), NOW_US, NOW_US), Ok(()));
         for later_us in [0, 1, SKEW_MAX_US] {
             let copy = replays.note(&message(1), NOW_US, NOW_US + later_us);
             assert_eq!(copy, Err(Refused::Replayed));
         }
-        assert_eq!(replays.note(&message(2), NOW_US, NOW_US), Ok(()), "another of the same moment");
+        assert_eq!(
+            replays.note(&message(2), NOW_US, NOW_US),
+            Ok(()),
+            "another message of the same time"
+        );
         assert_eq!(replays.note(&message(1), NOW_US + 1, NOW_US), Ok(()), "the same, signed anew");
     }
 
     #[test]
-    fn what_is_too_old_to_be_believed_is_not_remembered() {
+    fn expired_messages_are_not_remembered() {
         let mut replays = Replays::default();
         for number in 0..100 {
             replays.note(&message(number), NOW_US + number, NOW_US).unwrap();
@@ -76,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_for_want_of_room_is_refused_as_well() {
+    fn messages_as_old_as_evicted_ones_are_refused() {
         let mut replays = Replays::default();
         let many = REPLAYS_MAX as u64 + 3;
         for number in 0..many {

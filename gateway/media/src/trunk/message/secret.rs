@@ -1,39 +1,38 @@
-//! What both ends of a trunk leg know, and sign with.
+//! The shared secret of a trunk leg.
 
 use ring::{digest, hmac};
 use std::fmt;
 
-/// A shorter secret is refused: below 128 bits it could be guessed from one recorded message.
+/// Shorter secrets are refused: below 128 bits one could be guessed from one recorded message.
 pub const SECRET_LEN_MIN: usize = 16;
 
-/// Which secret signed a message: the first four bytes of the secret's SHA-256.
+/// Identifies the secret of a message: the first four bytes of its SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyId(pub u32);
 
-/// What both ends of a trunk leg know.
+/// The shared secret of both ends of a trunk leg.
 #[derive(Clone)]
 pub struct Secret {
     pub(super) key: hmac::Key,
     pub(super) id: KeyId,
 }
 
-/// A secret too short to be one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooShort {
-    /// Its length in bytes, without the line's end; [`SECRET_LEN_MIN`] are needed.
+    /// In bytes, without a line end; at least [`SECRET_LEN_MIN`] are needed.
     pub length: usize,
 }
 
 impl fmt::Display for TooShort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the secret has {} bytes, at least {SECRET_LEN_MIN} are needed", self.length)
+        write!(f, "secret of {} bytes, at least {SECRET_LEN_MIN} needed", self.length)
     }
 }
 
 impl std::error::Error for TooShort {}
 
 impl Secret {
-    /// A secret from the bytes of its file; a line's end at the end is not part of it.
+    /// A secret from the bytes of its file; a trailing line end is ignored.
     ///
     /// # Errors
     /// Shorter than [`SECRET_LEN_MIN`].
@@ -48,7 +47,6 @@ impl Secret {
         Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id: KeyId(id) })
     }
 
-    /// The name messages call it by.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id

@@ -1,4 +1,4 @@
-//! What is the same in every signed message: its head and its signature.
+//! Head and signature of all messages.
 
 use super::{KEEP_MAX, KeyId, Refused, SKEW_MAX_US, Secret, VERSION};
 use crate::demux;
@@ -40,7 +40,7 @@ pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
     out.resize(out.len() + usize::from(bytes), 0);
 }
 
-/// Kind, body, nonce and time of a message that this secret signed just now.
+/// Kind, body, nonce and time of a message with a valid signature and time.
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
     direction: u8,
@@ -75,13 +75,13 @@ pub(super) fn verify<'a>(
     Ok((kind, body, nonce, sent_us))
 }
 
-/// By how much the sender's clock is before ours.
+/// The sender's clock less ours.
 pub(super) fn ahead_us(sent_us: u64, now_us: u64) -> i64 {
     let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     signed(sent_us) - signed(now_us)
 }
 
-/// What is left to read of a body.
+/// The unread part of a body.
 pub(super) struct Body<'a>(pub(super) &'a [u8]);
 
 impl Body<'_> {
@@ -99,7 +99,7 @@ impl Body<'_> {
         self.take().map(u8::from_be_bytes)
     }
 
-    /// A byte that is a place in this list.
+    /// A byte that is an index into this list.
     pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Refused> {
         all.get(usize::from(self.u8()?)).copied().ok_or(Refused::Unknown)
     }
@@ -116,7 +116,7 @@ impl Body<'_> {
         self.take().map(u64::from_be_bytes)
     }
 
-    /// All that is left: whole tags, at most [`KEEP_MAX`].
+    /// The rest: whole tags, at most [`KEEP_MAX`].
     pub(super) fn tags(&mut self) -> Result<Box<[Tag]>, Refused> {
         let (tags, rest) = self.0.as_chunks();
         if tags.len() > KEEP_MAX {
@@ -126,7 +126,7 @@ impl Body<'_> {
         Ok(tags.iter().map(|&tag| Tag(u64::from_be_bytes(tag))).collect())
     }
 
-    /// All that is left, beside so many bytes: zeros.
+    /// The rest beyond so many bytes: zeros.
     pub(super) fn padding(&mut self, beside: usize) -> Result<u16, Refused> {
         let bytes = self.0.len().checked_sub(beside).and_then(|bytes| u16::try_from(bytes).ok());
         let bytes = bytes.ok_or(Refused::Length)?;

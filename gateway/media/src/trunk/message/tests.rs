@@ -67,7 +67,7 @@ fn answered(answer: &Answer) -> Vec<u8> {
 }
 
 #[test]
-fn questions_and_answers_are_read_back_with_nonce_and_time() {
+fn messages_round_trip_with_nonce_and_time() {
     for message in questions() {
         let read = Question::read(&asked(&message), &secret(), NOW_US + 9);
         assert_eq!(read, Ok(Verified { message, nonce: NONCE, sent_us: NOW_US }));
@@ -79,7 +79,7 @@ fn questions_and_answers_are_read_back_with_nonce_and_time() {
 }
 
 #[test]
-fn bytes_on_the_wire_are_as_agreed() {
+fn wire_format_is_stable() {
     let bytes = asked(&questions()[1]);
     let id = secret().id().0.to_be_bytes();
     assert_eq!(bytes[..4], [0xE1, 1, 2, 0]);
@@ -98,7 +98,7 @@ fn bytes_on_the_wire_are_as_agreed() {
 }
 
 #[test]
-fn bytes_of_a_keep_are_as_agreed() {
+fn wire_format_of_keep_is_stable() {
     let bytes = asked(&Question::Keep { lease_s: 30, tags: tags(3) });
     assert_eq!(bytes[..4], [0xE1, 1, 5, 0]);
     assert_eq!(bytes[24..32], [0, 30, 0, 0, 0, 0, 0, 0]);
@@ -121,9 +121,13 @@ fn no_answer_is_longer_than_its_question() {
     for padding in [0, 1, 1_328] {
         let question = asked(&Question::Path { bundle_max: 1_400, padding }).len();
         assert_eq!(question, PATH_LEN_MIN + usize::from(padding));
-        assert_eq!(answered(&Answer::Path { padding }).len(), question, "both ways are tried");
+        assert_eq!(
+            answered(&Answer::Path { padding }).len(),
+            question,
+            "both directions are probed"
+        );
     }
-    // Who is asked about many may know none of them.
+    // None of the tags may be open.
     for count in 1..=KEEP_MAX {
         let question = asked(&Question::Keep { lease_s: 30, tags: tags(count) });
         assert!(answered(&Answer::Keep { unknown: tags(count) }).len() <= question.len());
@@ -131,7 +135,7 @@ fn no_answer_is_longer_than_its_question() {
 }
 
 #[test]
-fn a_changed_bit_anywhere_is_refused() {
+fn any_changed_bit_is_refused() {
     for question in questions() {
         let bytes = asked(&question);
         for bit in 0..bytes.len() * 8 {
@@ -146,7 +150,7 @@ fn a_changed_bit_anywhere_is_refused() {
 }
 
 #[test]
-fn the_reason_for_a_refusal_is_told() {
+fn refusals_name_their_reason() {
     let bytes = asked(&Question::Probe);
     let with = |index: usize, value: u8| {
         let mut changed = bytes.clone();
@@ -164,7 +168,7 @@ fn the_reason_for_a_refusal_is_told() {
 }
 
 #[test]
-fn messages_count_for_five_seconds_either_way() {
+fn messages_are_accepted_within_five_seconds() {
     let bytes = asked(&Question::Probe);
     for (now_us, believed) in [
         (NOW_US - SKEW_MAX_US, true),
@@ -182,17 +186,20 @@ fn messages_count_for_five_seconds_either_way() {
 }
 
 #[test]
-fn a_node_believes_each_message_once() {
+fn node_accepts_each_message_once() {
     let mut replays = Replays::default();
     let mut read = |bytes: &[u8]| Question::read_once(bytes, &secret(), NOW_US, &mut replays);
     let kill = asked(&Question::Break(Break::Kill));
     assert_eq!(read(&kill).unwrap().message, Question::Break(Break::Kill));
     assert_eq!(read(&kill), Err(Refused::Replayed));
-    assert!(read(&asked(&Question::Break(Break::Wake))).is_ok(), "another of the same moment");
+    assert!(
+        read(&asked(&Question::Break(Break::Wake))).is_ok(),
+        "another message of the same time"
+    );
 }
 
 #[test]
-fn what_is_not_believed_is_not_remembered() {
+fn refused_messages_are_not_remembered() {
     let mut replays = Replays::default();
     let bytes = asked(&Question::Start);
     let mut forged = bytes.clone();
@@ -202,7 +209,7 @@ fn what_is_not_believed_is_not_remembered() {
     assert!(read(&bytes).is_ok());
 }
 
-/// A message with a good signature over `kind` and `body`.
+/// A message with a valid signature over `kind` and `body`.
 fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_head(kind, direction, &secret(), NONCE, NOW_US, &mut bytes);
@@ -236,7 +243,7 @@ fn signed_nonsense_is_refused() {
 }
 
 #[test]
-fn whatever_is_signed_is_refused_or_means_one_thing() {
+fn signed_bytes_have_one_meaning_or_are_refused() {
     let mut state = 1u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -264,7 +271,7 @@ fn whatever_is_signed_is_refused_or_means_one_thing() {
 }
 
 #[test]
-fn secret_ends_before_its_line_does() {
+fn secret_excludes_the_line_end() {
     let plain = secret();
     for file in [&b"a secret of many bytes\n"[..], b"a secret of many bytes\r\n"] {
         let read = Secret::new(file).unwrap();
@@ -281,7 +288,7 @@ fn short_secret_is_refused() {
 }
 
 #[test]
-fn secrets_and_tags_do_not_show_themselves_in_logs() {
+fn secrets_and_tags_are_hidden_in_debug_output() {
     assert!(!format!("{:?}", secret()).contains("many"));
     assert_eq!(format!("{:?}", Tag(0x1234_5678_9abc_def0)), "Tag(1234…)");
 }
