@@ -8,7 +8,7 @@ pub struct Counters {
     pub opened: u64,
     /// Openings refused: the agent is full or draining, or the server refused.
     pub turned_away: u64,
-    /// Sessions whose lease expired.
+    /// Expired sessions.
     pub expired: u64,
     pub probes: u64,
     /// Notices sent, retransmissions included.

@@ -40,7 +40,7 @@ struct Unacked {
 }
 
 impl Notices {
-    /// Subscribes a gateway whose probe was validly signed.
+    /// Subscribes a gateway after a validly signed probe.
     pub(crate) fn handle_probe(&mut self, address: SocketAddr, nonce: u64, now: Instant) {
         if let Some(gateway) = self.gateways.iter_mut().find(|known| known.address == address) {
             (gateway.nonce, gateway.probed) = (nonce, now);

@@ -162,7 +162,7 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The one process of this program whose parent runs another program; none if there are several.
+/// The one process of this program with a parent of another program; none if there are several.
 fn only_one_of(exe: &Path) -> Option<i32> {
     let numbers = fs::read_dir("/proc").ok()?.flatten();
     let numbers = numbers.filter_map(|entry| number(entry.file_name().to_str()?));

@@ -11,7 +11,7 @@ const QUEUE_MAX: Duration = Duration::from_millis(200);
 /// Extra delay of a packet picked for reordering.
 const REORDER_BY: Duration = Duration::from_millis(25);
 
-/// What a link does to packets; nothing by default.
+/// Impairments of a link; none by default.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Conditions {
     /// Fixed delay of every packet.

@@ -74,7 +74,7 @@ pub enum Switch {
     },
 }
 
-/// What to do with a packet towards the client.
+/// Verdict on a packet towards the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pass {
     Untouched,

@@ -133,7 +133,7 @@ fn packet_len(bytes: &[u8]) -> Result<usize, Malformed> {
     if length > bytes.len() { Err(Malformed::Length) } else { Ok(length) }
 }
 
-/// Parses a packet whose length matches its header.
+/// Parses a packet of the length in its header.
 fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
     let (first, payload_type) = (packet[0], packet[1]);
     let count = first & 0x1f;
@@ -161,7 +161,7 @@ fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
     parsed.ok_or(Malformed::Body(payload_type))
 }
 
-/// Appends the header of a packet whose body has `body_len` bytes, a multiple of four.
+/// Appends the header of a packet with a body of `body_len` bytes, a multiple of four.
 fn write_header(count: u8, payload_type: u8, body_len: usize, out: &mut Vec<u8>) {
     let words = u16::try_from(body_len / 4).expect("bodies written here are below 256 KiB");
     out.push(0x80 | count & 0x1f);

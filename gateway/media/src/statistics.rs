@@ -23,7 +23,7 @@ pub struct Counts {
     pub bytes: u64,
     /// Packets sent, according to the sequence numbers.
     pub expected: u64,
-    /// Those that did not arrive. A late one was lost in the interval before.
+    /// The packets that did not arrive. A late one was lost in the interval before.
     pub lost: u64,
     pub duplicates: u64,
     /// Packets that arrived after a later one.

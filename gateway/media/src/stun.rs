@@ -43,7 +43,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
+/// True if a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
 /// right length. Attributes are not checked.
 #[must_use]
 pub fn is_stun(datagram: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
-/// What kind of text is searched; it decides how strict the match is.
+/// The kind of text to search; it decides how strict the match is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
     /// Text for people: `media1:5004` is an address, and so is `ip-10-0-0-1`.

@@ -54,7 +54,7 @@ impl Agent {
     }
 }
 
-/// Whether `every` has passed since `last`, which is then set to now.
+/// True if `every` has passed since `last`, which is then set to now.
 fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.duration_since(last) >= every);
     if due {

@@ -550,7 +550,7 @@ fn cut_and_stop_expire() {
     assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
     assert_eq!(scene.io.log.len(), 2);
 
-    // A repeated order starts anew; a fault that was ended, or whose process died, has nothing to
+    // A repeated order starts anew; a fault that was ended, or one of a dead process, has nothing to
     // end.
     scene.ask(&Question::Break(Break::Hang));
     scene.pass(last / 2);

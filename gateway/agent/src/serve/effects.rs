@@ -103,7 +103,7 @@ impl SystemIo {
         self.process.as_mut()?.ended(now)
     }
 
-    /// Whether sessions or a process of its own end with the agent.
+    /// True if sessions or a process of its own end with the agent.
     pub(super) fn is_needed(&self) -> bool {
         self.media.is_some() || self.process.as_ref().is_some_and(Process::is_ours)
     }

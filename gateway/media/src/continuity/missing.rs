@@ -25,7 +25,7 @@ struct Gap {
     since: Instant,
     first: u32,
     length: u16,
-    /// Those that did not arrive.
+    /// The packets that did not arrive.
     missing: u16,
 }
 
@@ -75,12 +75,12 @@ impl Stream {
         self.missing.open(self.highest.wrapping_add(1), missing, now);
     }
 
-    /// Whether the source was active when an end at `since` came.
+    /// True if the source was active when an end at `since` came.
     pub(super) fn spoke_until(&self, since: Instant) -> bool {
         self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
     }
 
-    /// Whether the source paused before the hop was gone, or while a hop left as planned still
+    /// True if the source paused before the hop was gone, or while a hop left as planned still
     /// delivered; then nothing is missing.
     pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
         let late = since + FILLED_WITHIN + self.usually_within();

@@ -68,7 +68,7 @@ impl Pace {
         self.marks |= marker;
     }
 
-    /// A packet arrived whose distance to the last one is meaningless: the first one, or after a
+    /// A packet arrived and its distance to the last one is meaningless: the first one, or after a
     /// switch.
     pub(super) fn resume(&mut self, marker: bool) {
         self.in_frame = 1;

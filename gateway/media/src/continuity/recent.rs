@@ -59,7 +59,7 @@ fn place(number: u32) -> usize {
     (number % WINDOW) as usize
 }
 
-/// Eight bits that differ between neighbouring frames, whose steps are often round in binary or
+/// Eight bits that differ between neighbouring frames; steps are often round in binary or
 /// decimal.
 fn fingerprint(timestamp: u32) -> u8 {
     (timestamp.wrapping_mul(0x9e37_79b1) >> 24) as u8

@@ -78,7 +78,7 @@ pub(super) struct Reports {
     pub(super) times: [u32; 4],
     /// Losses in the client's last report.
     pub(super) lost: i32,
-    /// Those from before the present sender.
+    /// Losses from before the present sender.
     pub(super) lost_before: i32,
 }
 
@@ -168,29 +168,29 @@ impl Stream {
         self.present.epoch
     }
 
-    /// Whether the hop of `epoch` delivers, or delivered, it under this SSRC.
+    /// True if the hop of `epoch` delivers, or delivered, it under this SSRC.
     pub(super) fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
             || self.previous.is_some_and(|mapping| mapping.carries(epoch, node_ssrc))
     }
 
-    /// Whether its present sender uses this SSRC in the hop of `epoch`.
+    /// True if its present sender uses this SSRC in the hop of `epoch`.
     pub(super) fn is_sent_by(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
     }
 
-    /// Whether its last sender used this SSRC.
+    /// True if its last sender used this SSRC.
     pub(super) fn is_from(&self, node_ssrc: u32) -> bool {
         self.present.node_ssrc == node_ssrc
     }
 
-    /// Whether the client gets the node's packets unchanged.
+    /// True if the client gets the node's packets unchanged.
     pub(super) fn is_untouched(&self) -> bool {
         let Mapping { node_ssrc, sequence, timestamp, .. } = self.present;
         (node_ssrc, sequence, timestamp) == (self.ssrc, 0, 0)
     }
 
-    /// Whether a packet with its last sender's SSRC follows that sender's packets.
+    /// True if a packet with its last sender's SSRC follows that sender's packets.
     pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);

@@ -58,7 +58,7 @@ impl<H: Copy + Eq> Pair<H> {
         self.merge.unalike()
     }
 
-    /// Whether to report now that streams differ; repeats while they do.
+    /// True if to report now that streams differ; repeats while they do.
     pub fn tells(&mut self, now: Instant) -> bool {
         let recently = |at: Instant| now.saturating_duration_since(at) < REPORT_EVERY;
         let tells = !self.told.is_some_and(recently);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A packet whose payload is its number unless given.
+/// A packet with its number as payload unless given.
 fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
     let fields = rtp::Fields {
         payload_type: 111,

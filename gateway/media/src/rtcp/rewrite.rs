@@ -1,6 +1,6 @@
 //! Rewrites compound packets in place: renames sources, shifts numbers, removes parts.
 //!
-//! The functions take one packet as passed by [`rewrite`], whose length matches its header. A
+//! The functions take one packet as passed by [`rewrite`] of the length in its header. A
 //! packet too short for its type is left unchanged.
 
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};

@@ -21,7 +21,7 @@ const INTEGRITY_LEN: usize = 20;
 const FINGERPRINT_LEN: usize = 4;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
-/// A message with a valid header and fingerprint, whose attributes lie within it.
+/// A message with a valid header and fingerprint and all attributes inside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) bytes: &'a [u8],

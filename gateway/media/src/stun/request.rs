@@ -74,7 +74,7 @@ impl<'a> Request<'a> {
         Some(Username { server_ufrag, client_ufrag })
     }
 
-    /// Whether the sender selects this path (USE-CANDIDATE).
+    /// True if the sender selects this path (USE-CANDIDATE).
     #[must_use]
     pub fn use_candidate(&self) -> bool {
         self.message.attribute(USE_CANDIDATE).is_some()
@@ -118,7 +118,7 @@ impl<'a> Request<'a> {
         self.message.verify(key)
     }
 
-    /// Whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). A wrong one
+    /// True if FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). A wrong one
     /// is refused when parsing.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {

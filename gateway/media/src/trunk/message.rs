@@ -77,7 +77,7 @@ pub const KEEP_MAX: usize = 142;
 /// Minimum length of a path question: its head, 16 bytes, and its signature.
 pub const PATH_LEN_MIN: usize = 72;
 
-/// A message whose signature and time were verified.
+/// A message with verified signature and time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified<T> {
     pub message: T,

@@ -88,7 +88,7 @@ fn order_and_timestamps_hold_under_any_events() {
     }
 }
 
-/// A packet of a sender whose timestamps run back: by some packets now and then, as from a node
+/// A packet of a sender with timestamps that run back: by some packets now and then, as from a node
 /// that numbers late packets, and by seconds when its clock is reset.
 fn unsteady(seed: u64, number: u64) -> Sent {
     let mut random = Random(seed ^ (number << 20));
