@@ -9,7 +9,7 @@ use wasmtime::component::InstancePre;
 use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
-use crate::diary::one_line;
+use crate::log::one_line;
 use crate::engine::Engine;
 use crate::guest::Inside;
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};

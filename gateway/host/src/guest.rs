@@ -11,7 +11,7 @@ use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
 use crate::component::Component;
-use crate::diary::{Diary, one_line};
+use crate::log::{Diary, one_line};
 use crate::engine::Engine;
 use crate::frame::labels;
 use crate::grant::Grant;

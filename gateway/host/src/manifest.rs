@@ -7,7 +7,7 @@ use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::diary::one_line;
+use crate::log::one_line;
 use crate::limits::{
     LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX, VERSION_BYTES_MAX,
 };

@@ -8,15 +8,15 @@ use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
 use crate::component::Component;
-use crate::diary::{Diary, Line};
+use crate::log::{Diary, Line};
 use crate::engine::Engine;
 use crate::grant::{Allowed, Grant};
 use crate::guest::{Guest, Recipe, Said};
-use crate::halving::{Halving, Portion};
+use crate::bisection::{Halving, Portion};
 use crate::quarantine::Quarantine;
 use crate::refused::Refused;
 use crate::restart::Restarts;
-use crate::twice::Twice;
+use crate::determinism::Twice;
 
 /// A plugin bound to one hook with its settings, ready to be asked. Owned by one thread.
 ///

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
-use crate::diary::one_line;
+use crate::log::one_line;
 use crate::limits::{DEFAULTS_BYTES_MAX, LINE_BYTES_MAX};
 
 /// The schema of a plugin's settings.

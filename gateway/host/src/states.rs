@@ -8,7 +8,7 @@ use std::sync::Arc;
 use evenkeel_core::{Fault, State};
 
 use crate::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Keep};
-use crate::diary::one_line;
+use crate::log::one_line;
 use crate::guest::Guest;
 use crate::limits::{LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
 

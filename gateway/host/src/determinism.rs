@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Answered, Fault, Question};
 
-use crate::diary::Diary;
+use crate::log::Diary;
 use crate::guest::Guest;
 use crate::policy::Policy;
 
