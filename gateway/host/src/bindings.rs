@@ -1,7 +1,7 @@
 //! The host's side of the contract, generated from `plugin-sdk/wit/policy.wit`.
 //!
-//! The world below exists on this side only: it makes the generator write every hook once. A plugin exports the
-//! hooks it answers, and each is looked up by its name.
+//! The world below exists on this side only: it makes the generator write every hook once. A plugin
+//! exports the hooks of its manifest, and each is looked up by name.
 
 wasmtime::component::bindgen!({
     inline: "

@@ -1,84 +1,85 @@
-//! Asks around the rows over which a plugin fails: the batch is halved until each of them is alone.
+//! Isolates rows on which a plugin fails, by bisecting the batch.
 //!
-//! Parts are asked one after the other, each with the memo that the part before it left; within one question they come in
-//! the order of its rows, those that were suspected before behind all others.
+//! Parts are asked one after the other, each with the memo that the part before it returned; within
+//! a question they come in row order, with earlier suspects last.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Answered, Apart, Fault, Note, Poisoned, Question, State};
 
-use crate::guest::Said;
+use crate::guest::Reply;
 use crate::limits::NOTES_MAX;
 use crate::policy::Policy;
 use crate::quarantine::HELD_MAX;
 
-/// Parts of one question that are asked about: two rows among thousands are found within it. A plugin that fails over
-/// many is not asked on until the next question.
-const ASKS_MAX: usize = 64;
+/// Parts asked per question: enough to find two rows among thousands. A plugin that fails on many
+/// rows is asked on with the next question.
+const CALLS_MAX: usize = 64;
 
-/// A part has its share of the batch's budget, and this at least: the engine counts by it.
+/// Minimum budget of a part: the engine's clock tick.
 const SHARE_MIN: Duration = Duration::from_millis(1);
 
-/// Questions that a plugin answers in portions before it is tried with twice as many at a time: at one in a second, in a
-/// quarter of an hour.
-const TRY_MORE_AFTER: u32 = 1_000;
+/// Questions answered in smaller batches before the size is doubled: a quarter of an hour at one
+/// per second.
+const GROW_AFTER: u32 = 1_000;
 
-/// How many a plugin is asked about at once whose memory was too small for more.
+/// Batch size of a plugin with too little memory for more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Portion {
     pub(crate) most: usize,
-    /// Questions since, none of which was too large.
+    /// Questions since then that fit.
     answered: u32,
 }
 
 impl Portion {
     fn answered(self) -> Portion {
         match self.answered + 1 {
-            TRY_MORE_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
+            GROW_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
             answered => Portion { answered, ..self },
         }
     }
 }
 
-/// Rows that are asked about together.
+/// Rows that are asked together.
 struct Part {
-    /// In their order; never none.
+    /// In order; not empty.
     rows: Vec<u32>,
     fails: Fails,
-    /// Whether rows in it were suspected before this question.
+    /// Contains rows suspected before this question.
     suspected: bool,
 }
 
-/// What is known of a part before it is asked about.
+/// What is known of a part before it is asked.
 enum Fails {
     Unknown,
-    /// It was asked about, and the plugin failed so.
-    Surely(Fault),
-    /// The plugin failed so over this and the part before it; if it failed over none of that, it does over this.
+    /// It was asked, and the plugin failed.
+    Certainly(Fault),
+    /// The plugin failed on this part and the one before it together; if it does not fail on that
+    /// one alone, it fails on this one.
     Unless {
         faults: usize,
         fault: Fault,
     },
 }
 
-/// One question in parts.
-pub(crate) struct Halving<'a> {
+/// The bisection of one question.
+pub(crate) struct Bisection<'a> {
     policy: &'a mut Policy,
     question: &'a Question,
     ids: Vec<u64>,
     now_us: u64,
     began: Instant,
-    /// None: there is no end to it.
+    /// None: no deadline.
     until: Option<Instant>,
-    /// The next part last.
+    /// Stack of parts; the next one is last.
     waiting: Vec<Part>,
     asks: usize,
     faults: usize,
     answers: usize,
-    /// Rows of the smallest part for which its memory was too small.
-    smallest_hungry: Option<usize>,
-    /// Over which the plugin fails alone.
+    /// Rows of the smallest part that exceeded the plugin's memory.
+    smallest_oom_batch: Option<usize>,
+    /// Rows on which the plugin fails alone.
     found: Vec<(u32, Fault)>,
     last: Option<Fault>,
     apart: Apart,
@@ -88,9 +89,9 @@ pub(crate) struct Halving<'a> {
     ungranted: u32,
 }
 
-impl<'a> Halving<'a> {
-    /// A batch of the sessions or rooms `ids`, over which the plugin failed so as a whole, or which is too large for it, or
-    /// holds some that are left out or suspected.
+impl<'a> Bisection<'a> {
+    /// A batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin,
+    /// or contains quarantined or suspected rows.
     pub(crate) fn new(
         policy: &'a mut Policy,
         question: &'a Question,
@@ -98,7 +99,7 @@ impl<'a> Halving<'a> {
         failed: Option<Fault>,
         now_us: u64,
         (began, until): (Instant, Option<Instant>),
-    ) -> Halving<'a> {
+    ) -> Bisection<'a> {
         let (answer, memo) = match question {
             Question::Reroute { memo, .. } => {
                 (Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }, memo.clone())
@@ -112,7 +113,7 @@ impl<'a> Halving<'a> {
             }
         };
         let smallest_hungry = (failed == Some(Fault::OutOfMemory)).then_some(ids.len());
-        let mut halving = Halving {
+        let mut bisection = Bisection {
             policy,
             question,
             ids,
@@ -132,11 +133,11 @@ impl<'a> Halving<'a> {
             notes: Vec::new(),
             ungranted: 0,
         };
-        halving.sort_rows(failed);
-        halving
+        bisection.sort_rows(failed);
+        bisection
     }
 
-    /// Who is left out, who is suspected, and the others, who are asked about first.
+    /// Sorts rows into quarantined ones, suspects and others; the others are asked first.
     fn sort_rows(&mut self, failed: Option<Fault>) {
         let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
         let quarantine = &mut self.policy.quarantine;
@@ -151,19 +152,19 @@ impl<'a> Halving<'a> {
             }
         }
         if let Some(fault) = of {
-            let fails = Fails::Surely(fault);
+            let fails = Fails::Certainly(fault);
             self.waiting.push(Part { rows: suspects, fails, suspected: true });
         }
         match (&others[..], failed) {
             ([], _) => {}
-            // It was just asked about, with all the time that there is.
+            // It was asked alone just now, with the whole budget.
             (&[row], Some(fault)) => self.found.push((row, fault)),
             (_, Some(fault)) => {
-                let fails = Fails::Surely(fault);
+                let fails = Fails::Certainly(fault);
                 self.waiting.push(Part { rows: others, fails, suspected: false });
             }
             (_, None) => {
-                // Whom there was no time for is asked about first.
+                // The next call resumes at the row that timed out.
                 let first = self.policy.first.take();
                 let begin = first.and_then(|first| {
                     others.iter().position(|row| self.ids[*row as usize] == first)
@@ -181,23 +182,23 @@ impl<'a> Halving<'a> {
         }
     }
 
-    /// Asks until everybody was asked about, or it has taken all the time, or asks, that there are.
-    pub(crate) fn seek(mut self) -> Result<Answered, Fault> {
+    /// Asks until all parts are done, or the time or the number of calls is used up.
+    pub(crate) fn run(mut self) -> Result<Answered, Fault> {
         while let Some(part) = self.waiting.pop() {
             let Part { rows, fails, suspected } = part;
             let fails = match fails {
-                Fails::Unless { faults, fault } if faults == self.faults => Fails::Surely(fault),
+                Fails::Unless { faults, fault } if faults == self.faults => Fails::Certainly(fault),
                 Fails::Unless { .. } => Fails::Unknown,
                 fails => fails,
             };
-            if let (Fails::Surely(fault), 2..) = (&fails, rows.len()) {
+            if let (Fails::Certainly(fault), 2..) = (&fails, rows.len()) {
                 let fault = fault.clone();
                 self.halve(rows, fault, suspected);
                 continue;
             }
             let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
             let budget = if self.is_first() && nobody_suspects {
-                // As if there were nobody else in the question.
+                // As if these were all rows of the question.
                 self.policy.budget(self.question)
             } else {
                 self.share(rows.len())
@@ -213,7 +214,7 @@ impl<'a> Halving<'a> {
             match self.ask(&rows, budget, until) {
                 Ok(said) => self.take(&rows, said),
                 Err(fault) if !fault.is_of_question() || cut(&fault) => {
-                    // Nothing is said about these rows by that.
+                    // That says nothing about these rows.
                     self.last.get_or_insert(fault);
                     self.waiting.push(Part { rows, fails, suspected });
                     break;
@@ -227,7 +228,7 @@ impl<'a> Halving<'a> {
     fn halve(&mut self, mut rows: Vec<u32>, fault: Fault, suspected: bool) {
         let rest = rows.split_off(rows.len().div_ceil(2));
         let fails = match fault {
-            // Fewer may be few enough.
+            // A smaller part may fit.
             Fault::OutOfMemory => Fails::Unknown,
             fault => Fails::Unless { faults: self.faults, fault },
         };
@@ -235,8 +236,8 @@ impl<'a> Halving<'a> {
         self.waiting.push(Part { rows, fails: Fails::Unknown, suspected });
     }
 
-    /// Who is alone has the time of a whole batch, or half of what this question has, where that is less; but half of a
-    /// batch's at least, since nobody is to be left out because a machine was slow.
+    /// A single row gets the budget of a whole batch, or half of the question's remaining time if
+    /// that is less; but at least half a batch's budget, so that a slow machine quarantines no row.
     fn share(&self, rows: usize) -> Duration {
         let batch = self.policy.budget(self.question);
         let within = self.until.map_or(Duration::MAX, |until| until - self.began);
@@ -248,16 +249,16 @@ impl<'a> Halving<'a> {
         (whole.saturating_mul(rows) / all.max(1)).max(SHARE_MIN).min(whole)
     }
 
-    /// What a question begins with is asked however late it is, as others are.
+    /// The first part is asked even if it is late, as any question.
     fn is_first(&self) -> bool {
         self.faults + self.asks == 0
     }
 
     fn may_ask(&self, budget: Duration) -> bool {
-        // A call is stopped by a clock that ticks so often.
+        // The engine stops a call at a tick after its budget.
         let ends = || Instant::now().checked_add(budget + SHARE_MIN);
         let fits = |until: Instant| ends().is_some_and(|ends| ends <= until);
-        self.asks < ASKS_MAX && (self.is_first() || self.until.is_none_or(fits))
+        self.asks < CALLS_MAX && (self.is_first() || self.until.is_none_or(fits))
     }
 
     fn ask(
@@ -265,7 +266,7 @@ impl<'a> Halving<'a> {
         rows: &[u32],
         budget: Duration,
         until: Option<Instant>,
-    ) -> Result<Said, Fault> {
+    ) -> Result<Reply, Fault> {
         self.asks += 1;
         let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
         self.policy.act(|guest| {
@@ -276,33 +277,36 @@ impl<'a> Halving<'a> {
     }
 
     /// # Errors
-    /// Where nobody else can be left out: then the plugin fails as a whole.
+    /// If the quarantine is full: then the plugin fails as a whole.
     fn note_fault(&mut self, rows: Vec<u32>, fault: Fault, suspected: bool) -> Result<(), Fault> {
         self.faults += 1;
         if fault == Fault::OutOfMemory {
             let rows = rows.len();
-            self.smallest_hungry = Some(self.smallest_hungry.map_or(rows, |least| least.min(rows)));
+            self.smallest_oom_batch =
+                Some(self.smallest_oom_batch.map_or(rows, |least| least.min(rows)));
         }
         self.last = Some(fault.clone());
         if !suspected {
             self.apart.fault.get_or_insert_with(|| fault.clone());
         }
         if self.policy.quarantine.is_full(self.now_us) {
-            self.policy.say(&format!("{HELD_MAX} are quarantined: it is not asked around more"));
+            self.policy.say(&format!(
+                "quarantine full: held={HELD_MAX}; later failures fail the whole batch"
+            ));
             return Err(fault);
         }
         match rows[..] {
             [row] => self.found.push((row, fault)),
-            _ => self.waiting.push(Part { rows, fails: Fails::Surely(fault), suspected }),
+            _ => self.waiting.push(Part { rows, fails: Fails::Certainly(fault), suspected }),
         }
         Ok(())
     }
 
-    /// An answer about some rows joins the others, with the rows as they are counted in the whole question.
-    fn take(&mut self, rows: &[u32], said: Said) {
+    /// Merges an answer about some rows, with row numbers of the whole question.
+    fn take(&mut self, rows: &[u32], said: Reply) {
         self.answers += 1;
         self.ungranted += said.ungranted;
-        // A row that nobody asked about is none in the whole question either.
+        // A row number outside the part stays invalid in the whole question.
         let whole = |row: u32| rows.get(row as usize).copied().unwrap_or(u32::MAX);
         let room = NOTES_MAX.saturating_sub(self.notes.len());
         let notes = said.notes.into_iter().take(room);
@@ -338,7 +342,7 @@ impl<'a> Halving<'a> {
         self.memo = new_memo.or(self.memo.take());
     }
 
-    /// Where nobody was answered it may be the plugin that is ill, and not who was asked about.
+    /// If no row was answered, the plugin may be at fault rather than a row.
     fn conclude(mut self) -> Result<Answered, Fault> {
         let mut alone = BTreeSet::new();
         let left_out_before = self.apart.poisoned.len();
@@ -356,7 +360,7 @@ impl<'a> Halving<'a> {
         let suspects = self.suspects().unwrap_or((alone, self.last.clone()));
         self.policy.quarantine.suspect(suspects);
         let found_some = self.apart.poisoned.len() > left_out_before;
-        self.learn_how_many(found_some);
+        self.reduce_batch_size(found_some);
         if let Some(fault) = self.last.filter(|_| self.answers == 0 && !found_some) {
             return Err(fault);
         }
@@ -370,7 +374,7 @@ impl<'a> Halving<'a> {
         self.apart.unasked.extend(left);
         self.apart.unasked.sort_unstable();
         self.apart.poisoned.sort_unstable_by_key(|poisoned| poisoned.row);
-        let said = Said {
+        let said = Reply {
             answer: self.answer,
             notes: self.notes,
             took: self.began.elapsed(),
@@ -381,14 +385,13 @@ impl<'a> Halving<'a> {
         Ok(Answered { apart, ..self.policy.answered(said) })
     }
 
-    /// A plugin that ran out of memory, and over nobody alone, was asked about too many at once: it is asked about half of what
-    /// it failed over from now on. Where somebody was found it was not that.
-    fn learn_how_many(&mut self, found_some: bool) {
-        match self.smallest_hungry {
+    /// Halves the batch size of a plugin that ran out of memory without failing on a single row. If
+    /// a row was found, memory was not the cause.
+    fn reduce_batch_size(&mut self, found_some: bool) {
+        match self.smallest_oom_batch {
             Some(rows) if !found_some => {
                 let most = (rows / 2).max(1);
-                let words =
-                    format!("too many at once for its memory: it is asked about {most} at a time");
+                let words = format!("out of memory: batch size reduced to {most} rows");
                 self.policy.portion = Some(Portion { most, answered: 0 });
                 self.policy.say(&words);
             }
@@ -397,13 +400,13 @@ impl<'a> Halving<'a> {
         }
     }
 
-    /// The next rows of which it is known that the plugin fails over one of them, and how.
+    /// Rows of which one is known to make the plugin fail, and the fault.
     fn suspects(&self) -> Option<(BTreeSet<u64>, Option<Fault>)> {
         let mut before: &[u32] = &[];
         for part in self.waiting.iter().rev() {
             let (rows, fault) = match &part.fails {
-                Fails::Surely(fault) => (&[][..], fault),
-                // The part before this one was not asked about: it is in either.
+                Fails::Certainly(fault) => (&[][..], fault),
+                // The part before this one was not asked: the row is in either.
                 Fails::Unless { faults, fault } if *faults == self.faults => (before, fault),
                 Fails::Unless { .. } | Fails::Unknown => {
                     before = &part.rows;
@@ -422,9 +425,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_asked_about_few_is_tried_with_more_after_a_while() {
+    fn batch_size_grows_back_after_a_while() {
         let mut portion = Portion { most: 512, answered: 0 };
-        for answered in 1..TRY_MORE_AFTER {
+        for answered in 1..GROW_AFTER {
             portion = portion.answered();
             assert_eq!(portion, Portion { most: 512, answered });
         }

@@ -1,8 +1,8 @@
-//! Native code kept on disk, so that what was compiled once is loaded the next time.
+//! On-disk cache of native code.
 //!
-//! A folder that only its owner may enter. In it a key, made with the folder, and a file for each plugin: a MAC over its name and
-//! its code, and the code. What has not this host's MAC on it is never run. Code is not taken from elsewhere, and nobody
-//! needs to take it along: it is made anew from the plugin.
+//! A folder accessible to its owner only. It holds a key, created with the folder, and a file per
+//! plugin: a MAC over name and code, then the code. Code without this host's MAC is never run. The
+//! cache is not portable; code is recompiled from the plugin elsewhere.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,13 +19,13 @@ use crate::engine::{Engine, code_config};
 use crate::native::NativeCode;
 use crate::signature::{hex, sha256};
 
-/// All files together: some hundred plugins of usual size, or a few that bring an engine of their own.
+/// Total size: some hundred plugins of usual size, or a few that contain an interpreter.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// Files at most, so that a look at all of them is short.
+/// Number of files, so that listing them stays fast.
 const FILES_MAX: usize = 512;
 
-/// Code of one plugin: four times what the largest that is taken compiles to.
+/// Code of one plugin: four times what the largest accepted plugin compiles to.
 pub const CODE_BYTES_MAX: usize = 64 << 20;
 
 const KEY: &str = "key";
@@ -34,24 +34,20 @@ const KEY_BYTES: usize = 32;
 /// HMAC with SHA-256 (RFC 2104).
 const MAC_BYTES: usize = 32;
 
-/// A folder with native code.
 pub struct Cache {
     folder: PathBuf,
     key: hmac::Key,
-    /// Of the engine, its configuration and this program: code of others is not looked at.
+    /// Identifies engine, configuration and program; other code is ignored.
     engine: u64,
-    /// Of files that are not whole yet.
+    /// Counter for the names of unfinished files.
     writing: AtomicU64,
 }
 
-/// What is kept of a plugin.
 #[derive(Debug)]
 pub enum Cached {
-    /// Its code.
     Code(NativeCode),
-    /// Nothing.
     Nothing,
-    /// Something that this host did not write. It is gone now.
+    /// Not written by this host, and removed.
     Forged,
 }
 
@@ -62,22 +58,22 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// The cache in this folder of code for this engine; it is made where there is none.
+    /// Opens or creates the cache in this folder, for code of this engine.
     ///
     /// # Errors
-    /// Where the folder cannot be used, or others could write there or read the key.
+    /// If the folder cannot be used, or other users could write there or read the key.
     pub fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let facts = fs::symlink_metadata(folder)?;
         let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         if !facts.is_dir() {
-            return denied("it is no folder");
+            return denied("it is not a folder");
         }
         if facts.uid() != fs::metadata("/proc/self")?.uid() {
-            return denied("it belongs to somebody else");
+            return denied("it belongs to another user");
         }
         if facts.mode() & 0o077 != 0 {
-            return denied("others may enter it: `chmod 700` it");
+            return denied("other users may enter it: run `chmod 700` on it");
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key(folder)?);
         let mut hasher = DefaultHasher::new();
@@ -88,12 +84,11 @@ impl Cache {
         Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
     }
 
-    /// The folder, which only its owner may enter. Folders in it are left alone.
+    /// The folder. Folders inside it are left alone.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What is kept of this plugin.
     pub fn get(&self, plugin: &[u8]) -> Cached {
         let name = self.name(plugin);
         let path = self.folder.join(&name);
@@ -106,20 +101,20 @@ impl Cache {
                 hmac::verify(&self.key, &message(&name, code), mac).is_ok()
             });
         if !genuine {
-            // Whether it can be removed or not, it is not believed.
+            // The code is rejected even if the file cannot be removed.
             let _ = fs::remove_file(&path);
             return Cached::Forged;
         }
-        // It was of use; where that cannot be noted it goes earlier, and is compiled again.
+        // Marks it as recently used; on failure it is evicted earlier.
         let _ = file.set_modified(SystemTime::now());
         kept.drain(..MAC_BYTES);
         Cached::Code(NativeCode::trusted(kept))
     }
 
-    /// Keeps a plugin's code; what was of no use for longest gives way.
+    /// Stores a plugin's code; the least recently used is evicted.
     ///
     /// # Errors
-    /// Where it cannot be written: then it is compiled again the next time.
+    /// If it cannot be written: then it is compiled again next time.
     pub fn put(&self, plugin: &[u8], code: &NativeCode) -> io::Result<()> {
         if code.bytes().len() > CODE_BYTES_MAX {
             return Ok(());
@@ -131,20 +126,19 @@ impl Cache {
         let written = write_new(&unfinished, &[mac.as_ref(), code.bytes()])
             .and_then(|()| fs::rename(&unfinished, self.folder.join(&name)));
         if written.is_err() {
-            // Nothing is lost where it was not even made.
+            // It may not have been created.
             let _ = fs::remove_file(&unfinished);
         }
         written?;
         self.trim()
     }
 
-    /// Forgets a plugin's code.
     pub fn forget(&self, plugin: &[u8]) {
-        // What is not there need not go.
+        // It may not exist.
         let _ = fs::remove_file(self.folder.join(self.name(plugin)));
     }
 
-    /// The oldest go until the rest fits.
+    /// Evicts the oldest until the rest fits.
     fn trim(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -152,7 +146,7 @@ impl Cache {
             if entry.file_name() == KEY {
                 continue;
             }
-            // One that another gateway removed meanwhile.
+            // Another gateway removed it meanwhile.
             let Ok(facts) = entry.metadata() else { continue };
             if facts.is_dir() {
                 continue;
@@ -181,16 +175,16 @@ fn message(name: &str, code: &[u8]) -> Vec<u8> {
     [name.as_bytes(), &[0], code].concat()
 }
 
-/// The key of this folder, made where there is none. Two gateways that begin at once have the same.
+/// Reads or creates the key of this folder. Two gateways that start at once get the same.
 fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY);
     if !path.exists() {
         let mut key = [0; KEY_BYTES];
-        let unspecific = |_| io::Error::other("the system gave no randomness");
+        let unspecific = |_| io::Error::other("the system has no randomness");
         SystemRandom::new().fill(&mut key).map_err(unspecific)?;
         let unfinished = folder.join(format!("{KEY}-{}.new", std::process::id()));
         write_new(&unfinished, &[&key])?;
-        // Who comes first wins: a link is not made over what is there.
+        // The first one wins: a hard link does not replace an existing file.
         let linked = fs::hard_link(&unfinished, &path);
         fs::remove_file(&unfinished)?;
         match linked {
@@ -201,14 +195,14 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let facts = fs::symlink_metadata(&path)?;
     let mut key = [0; KEY_BYTES];
     if !facts.is_file() || facts.len() != key.len() as u64 || facts.mode() & 0o077 != 0 {
-        let why = format!("`{KEY}` in it is not 32 bytes that only its owner may read: remove it");
+        let why = format!("`{KEY}` in it is not 32 bytes readable by its owner only: remove it");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     File::open(&path)?.read_exact(&mut key)?;
     Ok(key)
 }
 
-/// A file of one's own, where none is.
+/// Creates a file readable by its owner only; fails if it exists.
 fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     parts.iter().try_for_each(|part| file.write_all(part))

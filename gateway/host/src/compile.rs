@@ -1,7 +1,7 @@
-//! Compiling, here or in another process: what that one is told, and what it says.
+//! Compilation, in this process or in another one.
 //!
-//! A plugin that means harm may take minutes and gigabytes to compile, so whoever can starts a process for it, with
-//! limits. That process reads an [`Order`] and answers with what [`fulfil`] says.
+//! A hostile plugin may take minutes and gigabytes to compile, so it is compiled in a process with
+//! limits. That process reads an [`Order`] and answers with the result of [`fulfil`].
 
 use evenkeel_core::Hook;
 use ring::hmac;
@@ -17,21 +17,21 @@ use crate::refused::Refused;
 /// Key and MAC: HMAC with SHA-256 (RFC 2104).
 const MAC_BYTES: usize = 32;
 
-/// First byte of an answer that brings code.
+/// First byte of an answer with code.
 const CODE: u8 = b'C';
 
-/// First byte of an answer that says why there is none.
+/// First byte of an answer with an error.
 const REFUSAL: u8 = b'R';
 
-/// For an engine of which reach an order is.
+/// Marks an order for an engine of [`Reach::Wide`].
 const WIDE: u8 = b'W';
 const NARROW: u8 = b'N';
 
-/// Bytes of the longest order: of a plugin that is as large as may be.
+/// The longest order: with a plugin of maximum size.
 pub const ORDER_BYTES_MAX: usize = MAC_BYTES + 1 + BINARY_BYTES_MAX;
 
-/// A plugin that a compiler is to compile, the reach of the engine that is to run it, and the key by which its answer is
-/// known.
+/// A plugin to compile, the reach of the engine that will run it, and the key that authenticates
+/// the answer.
 #[derive(Debug)]
 pub struct Order<'a> {
     key: [u8; MAC_BYTES],
@@ -39,10 +39,10 @@ pub struct Order<'a> {
     plugin: &'a [u8],
 }
 
-/// What a compiler finds wrong that one sees only then.
+/// Errors found only by compiling.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Said {
+enum Answer {
     NotAPlugin(Box<str>),
     HookMissing(Box<str>),
     Engine(Box<str>),
@@ -50,7 +50,7 @@ enum Said {
 
 impl<'a> Order<'a> {
     /// # Panics
-    /// Where the system gives no randomness.
+    /// If the system has no randomness.
     pub fn new(engine: &Engine, plugin: &'a [u8]) -> Order<'a> {
         let mut key = [0; MAC_BYTES];
         SystemRandom::new().fill(&mut key).expect("a system has randomness");
@@ -61,26 +61,26 @@ impl<'a> Order<'a> {
         Order { key, reach: [reach], plugin }
     }
 
-    /// What the compiler reads, to the end, one after the other.
+    /// The bytes for the compiler's input, in order.
     pub fn words(&self) -> [&[u8]; 3] {
         [&self.key, &self.reach, self.plugin]
     }
 
-    /// What the compiler said.
+    /// Decodes the compiler's answer.
     ///
     /// # Errors
-    /// Why it compiled nothing; [`Refused::Compiler`] where what it said is no answer to this order.
+    /// The compiler's error; [`Refused::Compiler`] if the bytes do not answer this order.
     pub fn accept(&self, mut answer: Vec<u8>) -> Result<NativeCode, Refused> {
         match answer.first() {
             Some(&REFUSAL) => Err(serde_json::from_slice(&answer[1..]).map_or_else(
                 |_| no_answer(),
                 |said| match said {
-                    Said::NotAPlugin(said) => Refused::NotAPlugin { said },
-                    Said::HookMissing(name) => {
+                    Answer::NotAPlugin(said) => Refused::NotAPlugin { said },
+                    Answer::HookMissing(name) => {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
                         hook.map_or_else(no_answer, |hook| Refused::HookMissing { hook })
                     }
-                    Said::Engine(said) => Refused::Engine { said },
+                    Answer::Engine(said) => Refused::Engine { said },
                 },
             )),
             Some(&CODE) if answer.len() > 1 + MAC_BYTES => {
@@ -96,16 +96,17 @@ impl<'a> Order<'a> {
 }
 
 fn no_answer() -> Refused {
-    Refused::Compiler { said: "what the compiler said is no answer".into() }
+    Refused::Compiler { said: "the compiler's output is not an answer".into() }
 }
 
-/// The compiler's whole work: an order, as [`Order::words`] has it, in; an answer for [`Order::accept`] out.
+/// The compiler's work: takes an order, as written by [`Order::words`], and returns the answer for
+/// [`Order::accept`].
 pub fn fulfil(order: &[u8]) -> Vec<u8> {
     let (key, reach, plugin) = match order.split_at_checked(MAC_BYTES) {
         Some((key, [WIDE, plugin @ ..])) => (key, Reach::Wide, plugin),
         Some((key, [NARROW, plugin @ ..])) => (key, Reach::Narrow, plugin),
         Some(_) | None => {
-            return refusal(&Refused::Compiler { said: "this is no order".into() });
+            return refusal(&Refused::Compiler { said: "invalid order".into() });
         }
     };
     match compile(reach, plugin) {
@@ -120,25 +121,26 @@ pub fn fulfil(order: &[u8]) -> Vec<u8> {
 
 fn refusal(refused: &Refused) -> Vec<u8> {
     let said = match refused {
-        Refused::NotAPlugin { said } => Said::NotAPlugin(said.clone()),
-        Refused::HookMissing { hook } => Said::HookMissing(hook.name().into()),
-        Refused::Engine { said } => Said::Engine(said.clone()),
-        // Whoever orders has looked before.
-        other => Said::Engine(other.to_string().into()),
+        Refused::NotAPlugin { said } => Answer::NotAPlugin(said.clone()),
+        Refused::HookMissing { hook } => Answer::HookMissing(hook.name().into()),
+        Refused::Engine { said } => Answer::Engine(said.clone()),
+        // Other errors were excluded before the order.
+        other => Answer::Engine(other.to_string().into()),
     };
     let words = serde_json::to_vec(&said).expect("a text is JSON");
     [&[REFUSAL], &words[..]].concat()
 }
 
-/// Compiles a plugin for this engine in this process, for as long as that takes.
+/// Compiles a plugin for this engine in this process, without limits.
 ///
 /// # Errors
-/// Why it is no plugin, or what the engine does not take of it.
+/// If it is not a plugin, or the engine rejects it.
 pub fn compile_here(engine: &Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
     compile(engine.reach(), plugin)
 }
 
-/// Without an engine that could run it: that would reserve more address space than a compiler may have.
+/// Compiles without an engine that could run the code: that would reserve more address space than a
+/// compiler may have.
 fn compile(reach: Reach, plugin: &[u8]) -> Result<NativeCode, Refused> {
     let manifest = look(plugin)?;
     let binary = wrapped(plugin, &manifest)?;
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_compiled_runs_here() {
+    fn code_of_another_compiler_runs() {
         let engine = Engine::new();
         let order = Order::new(&engine, plugin());
         let code = order.accept(fulfil(&order.words().concat())).unwrap();
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_answer_to_this_order_is_believed() {
+    fn only_the_answer_to_this_order_is_accepted() {
         let engine = Engine::new();
         let order = Order::new(&engine, plugin());
         let answer = fulfil(&order.words().concat());
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn why_nothing_was_compiled_comes_back() {
+    fn compile_error_is_returned() {
         let module = b"\0asm\x01\0\0\0";
         let order = Order::new(&Engine::new(), module);
         let said = order.accept(fulfil(&order.words().concat())).unwrap_err();
@@ -195,11 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn code_for_another_plugin_is_not_linked_as_this_one() {
+    fn code_of_another_plugin_is_not_linked() {
         let [one, other, ..] = shipped() else { panic!("plugins are shipped") };
         let engine = Engine::new();
         let code = compile_here(&engine, other.bytes).unwrap();
         let seen = Component::vet_native(&engine, one.bytes, &code);
-        assert!(matches!(seen.err(), Some(Refused::Engine { .. })), "they answer other hooks");
+        assert!(matches!(seen.err(), Some(Refused::Engine { .. })), "they implement other hooks");
     }
 }

@@ -1,4 +1,4 @@
-//! A plugin that was looked at, found to keep the contract, and compiled.
+//! A validated and compiled plugin.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use wasmtime::component::InstancePre;
 use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
-use crate::log::one_line;
 use crate::engine::Engine;
 use crate::guest::Inside;
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::log::one_line;
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::native::{self, NativeCode};
 use crate::outline::{Kind, Outline};
@@ -20,13 +20,13 @@ use crate::refused::Refused;
 use crate::signature::sha256;
 use crate::wrap::wrap;
 
-/// The one interface with functions that a policy may import.
+/// The only interface with functions that a policy may import.
 const DIAG: &str = "evenkeel:policy/diag@0.1.0";
 
-/// The package of the contract; names of its interfaces begin so.
+/// The contract's package, the prefix of its interface names.
 const PACKAGE: &str = "evenkeel:policy/";
 
-/// A plugin that keeps the contract, compiled. Clones are the same plugin.
+/// A validated and compiled plugin. Clones share it.
 #[derive(Clone)]
 pub struct Component(Arc<Vetted>);
 
@@ -37,7 +37,7 @@ pub(crate) struct Vetted {
     exports: Exports,
 }
 
-/// Where a component has what it exports; hooks that its manifest does not name are not looked for.
+/// Export indices of a component; hooks missing in the manifest are not looked up.
 #[derive(Clone)]
 pub(crate) struct Exports {
     pub(crate) guest: guest::GuestIndices,
@@ -48,11 +48,10 @@ pub(crate) struct Exports {
 }
 
 impl Component {
-    /// Looks at a plugin, a core module or a component, and compiles it here.
+    /// Validates a plugin, a core module or a component, and compiles it here.
     ///
-    /// Everything that can be refused without compiling is refused before. Compiling takes 10 to 20 ms for a
-    /// policy of usual size, and as long as it takes for one that means harm; bytes that some policy runs already are not
-    /// compiled again.
+    /// All checks that need no compilation come first. Compilation takes 10 to 20 ms for a typical
+    /// policy, and is unbounded for a hostile one; a plugin already in use is not compiled again.
     pub fn vet(engine: &Engine, bytes: &[u8]) -> Result<Component, Refused> {
         if let Some(known) = Component::known(engine, bytes) {
             return Ok(known);
@@ -63,7 +62,7 @@ impl Component {
         Component::of(engine, bytes, manifest, compiled)
     }
 
-    /// The same plugin with code that was compiled elsewhere: a tenth of a millisecond.
+    /// The same with code compiled elsewhere; takes 0.1 ms.
     pub fn vet_native(
         engine: &Engine,
         bytes: &[u8],
@@ -76,7 +75,7 @@ impl Component {
         Component::of(engine, bytes, manifest, native::load(engine.wasm(), code))
     }
 
-    /// A plugin of these bytes that some policy runs already.
+    /// A plugin of these bytes that is already in use.
     pub fn known(engine: &Engine, bytes: &[u8]) -> Option<Component> {
         engine.recall(&sha256(bytes)).map(Component)
     }
@@ -96,12 +95,11 @@ impl Component {
         Ok(Component(vetted))
     }
 
-    /// What the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
 
-    /// SHA-256 of the bytes that were vetted.
+    /// SHA-256 of the plugin's bytes.
     pub fn digest(&self) -> &[u8; 32] {
         &self.0.digest
     }
@@ -115,10 +113,10 @@ impl Component {
     }
 }
 
-/// What a plugin says of itself, after everything was looked at that can be refused without compiling.
+/// Reads the manifest, after all checks that need no compilation.
 ///
 /// # Errors
-/// Why it is no plugin for this gateway.
+/// Why this gateway refuses the plugin.
 pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
     if bytes.len() > BINARY_BYTES_MAX {
         return Err(Refused::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
@@ -128,7 +126,7 @@ pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
     Manifest::read(outline.manifest.ok_or(Refused::NoManifest)?)
 }
 
-/// The plugin as a component, which exports what its manifest says.
+/// The plugin as a component with the exports of its manifest.
 pub(crate) fn wrapped<'a>(bytes: &'a [u8], manifest: &Manifest) -> Result<Cow<'a, [u8]>, Refused> {
     let outline = Outline::read(bytes)?;
     let binary = match outline.kind {
@@ -146,7 +144,7 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
                 let found = one_line(version, NAME_BYTES_MAX);
                 return Err(Refused::Contract { found, spoken: CONTRACT });
             }
-            // The other holds types only.
+            // `types` has no functions.
             if name == "diag" || (name == "types" && outline.kind == Kind::Component) {
                 continue;
             }
@@ -160,7 +158,7 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The interface of the contract that a name is of, and its version: `evenkeel:policy/diag@0.1.0`.
+/// Interface and version of a name of the contract: `evenkeel:policy/diag@0.1.0`.
 fn of_contract(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
@@ -208,7 +206,7 @@ mod tests {
     use crate::shipped;
 
     #[test]
-    fn what_is_said_of_an_import_is_one_line_however_much_was_found() {
+    fn import_error_is_one_bounded_line() {
         let found = |bytes: &[u8]| match look(bytes) {
             Err(Refused::Import { found, .. } | Refused::Contract { found, .. }) => found,
             other => panic!("{other:?}"),
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_a_policy_runs_are_not_compiled_again() {
+    fn plugin_in_use_is_not_compiled_again() {
         let engine = Engine::new();
         let [first, second, ..] = shipped() else { panic!("plugins are shipped") };
         let held = Component::vet(&engine, first.bytes).unwrap();
@@ -238,6 +236,6 @@ mod tests {
         assert!(!Arc::ptr_eq(&held.0, &Component::vet(&engine, second.bytes).unwrap().0));
         let digest = *held.digest();
         drop((held, again));
-        assert!(engine.recall(&digest).is_none(), "what nobody runs is let go");
+        assert!(engine.recall(&digest).is_none(), "unused plugins are dropped");
     }
 }

@@ -1,41 +1,40 @@
-//! Catches plugins that keep something to themselves between questions: now and then a fresh instance is asked the same.
+//! Detects plugins with hidden state: now and then a fresh instance is asked the same question.
 
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Answered, Fault, Question};
 
-use crate::log::Diary;
 use crate::guest::Guest;
+use crate::log::PluginLog;
 use crate::policy::Policy;
 
-/// So many answers of a revision are looked at one after the other: what it hides shows soon, and a bad one is to be known
-/// early.
+/// The first answers of a revision are all checked, since hidden state shows soon.
 const FIRST: u64 = 4;
 
-/// Later it is one in so many: a plugin that hides something at every question is found within minutes, at a thousandth of
-/// the work.
+/// Later one in so many: finds a plugin that always has hidden state within minutes, at a
+/// thousandth of the cost.
 const ONE_IN: u64 = 1_024;
 
-/// Answers of one revision, and those that a fresh instance was asked for too.
+/// Answers of one revision, and the checked ones among them.
 #[derive(Default, Debug)]
-pub(crate) struct Twice {
+pub(crate) struct DeterminismCheck {
     answers: u64,
-    /// The number of the answer that is looked at next, or of one after it.
+    /// Number of the next answer to check, at the earliest.
     next: u64,
     looked: u64,
     asked: u64,
     differed: u64,
-    /// How long the living instance took to start.
+    /// Startup time of the current instance.
     pub(crate) started_in: Duration,
 }
 
-impl Twice {
+impl DeterminismCheck {
     pub(crate) fn note_answer(&mut self) {
         self.answers += 1;
     }
 
-    pub(crate) fn new(started_in: Duration) -> Twice {
-        Twice { started_in, ..Twice::default() }
+    pub(crate) fn new(started_in: Duration) -> DeterminismCheck {
+        DeterminismCheck { started_in, ..DeterminismCheck::default() }
     }
 
     fn is_due(&self) -> bool {
@@ -47,8 +46,8 @@ impl Twice {
         self.next = if self.looked < FIRST { self.answers } else { self.answers + ONE_IN - 1 };
     }
 
-    /// The machine was too slow to tell: of the first ones it does not count.
-    fn note_untold(&mut self) {
+    /// The machine was too slow for a check, which does not count among the first ones.
+    fn note_skipped(&mut self) {
         if self.looked <= FIRST {
             (self.looked, self.next) = (self.looked - 1, self.answers);
         }
@@ -56,52 +55,52 @@ impl Twice {
 }
 
 impl Policy {
-    /// Whether its last answer is one for which a fresh instance is to be asked as well: the first four of a revision, and
-    /// then one in 1,024. Where nobody has the time, it is the next one.
+    /// Whether the last answer is to be checked: the first four of a revision, then one in 1,024.
+    /// If there is no time, the next one is due.
     pub fn is_due_twice(&self) -> bool {
-        self.twice.is_due()
+        self.determinism.is_due()
     }
 
-    /// Asks a fresh instance the same, and says in what its answer differs from this first one, which stands. A plugin
-    /// that depends on nothing but what it is told differs in nothing.
+    /// Asks a fresh instance the same and describes the first difference to this answer, which
+    /// stands. A deterministic plugin has none.
     ///
-    /// Where starting one and asking it would take longer than a question may, nobody is asked: the next one would wait for
-    /// it. And neither where the first answer came in parts.
+    /// Skipped if starting and asking would exceed the question's budget, which would delay the
+    /// next one, or if the answer came in parts.
     pub fn ask_twice(
         &mut self,
         question: &Question,
         now_us: u64,
         first: &Answered,
     ) -> Option<Box<str>> {
-        self.twice.note_asked();
-        let takes = self.twice.started_in + first.took;
+        self.determinism.note_asked();
+        let takes = self.determinism.started_in + first.took;
         if takes > self.budget(question) || first.apart.is_some() {
             return None;
         }
         let Ok(differs) = self.second_opinion(question, now_us, first) else {
-            self.twice.note_untold();
+            self.determinism.note_skipped();
             return None;
         };
-        self.twice.asked += 1;
-        self.twice.differed += u64::from(differs.is_some());
+        self.determinism.asked += 1;
+        self.determinism.differed += u64::from(differs.is_some());
         differs
     }
 
-    /// How many answers differed from those of a fresh instance, of how many.
+    /// Answers that differed, and answers checked.
     pub fn hidden_state(&self) -> (u64, u64) {
-        (self.twice.differed, self.twice.asked)
+        (self.determinism.differed, self.check.asked)
     }
 
     /// # Errors
-    /// Where nothing can be said: no instance was started, or the machine was too slow for it.
+    /// If no instance started, or the machine was too slow.
     fn second_opinion(
         &self,
         question: &Question,
         now_us: u64,
         first: &Answered,
     ) -> Result<Option<Box<str>>, Fault> {
-        let mut diary = Diary::default();
-        let Ok(mut fresh) = Guest::start(self.recipe(), &mut diary) else {
+        let mut log = PluginLog::default();
+        let Ok(mut fresh) = Guest::start(self.recipe(), &mut log) else {
             return Err(Fault::Absent);
         };
         let until = Instant::now().checked_add(self.budget(question));
@@ -119,7 +118,7 @@ impl Policy {
     }
 }
 
-/// In what two answers to one question differ first.
+/// The first difference between two answers.
 fn difference(first: &Answer, second: &Answer) -> &'static str {
     match (first, second) {
         (
@@ -156,40 +155,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_four_answers_are_looked_at_and_then_one_in_1024() {
-        let mut twice = Twice::default();
+    fn first_four_answers_then_one_in_1024_are_checked() {
+        let mut check = DeterminismCheck::default();
         let mut looked_at = Vec::new();
         for answer in 1..=5_000 {
-            twice.note_answer();
-            if twice.is_due() {
+            check.note_answer();
+            if check.is_due() {
                 looked_at.push(answer);
-                twice.note_asked();
+                check.note_asked();
             }
         }
         assert_eq!(looked_at, [1, 2, 3, 4, 1_028, 2_052, 3_076, 4_100]);
     }
 
     #[test]
-    fn where_nobody_has_the_time_it_is_the_next_one() {
-        let mut twice = Twice::default();
+    fn skipped_check_is_due_with_the_next_answer() {
+        let mut check = DeterminismCheck::default();
         for _ in 0..9 {
-            twice.note_answer();
+            check.note_answer();
         }
-        assert!(twice.is_due());
-        twice.note_asked();
-        assert!(!twice.is_due());
+        assert!(check.is_due());
+        check.note_asked();
+        assert!(!check.is_due());
     }
 
-    /// A revision is asked before it is in force, when nobody compares.
+    /// A revision is asked before it is active, without checks.
     #[test]
-    fn four_are_looked_at_however_much_was_asked_before() {
-        let mut twice = Twice::default();
-        (0..100).for_each(|_| twice.note_answer());
+    fn four_answers_are_checked_after_activation() {
+        let mut check = DeterminismCheck::default();
+        (0..100).for_each(|_| check.note_answer());
         for _ in 0..4 {
-            assert!(twice.is_due());
-            twice.note_asked();
-            twice.note_answer();
+            assert!(check.is_due());
+            check.note_asked();
+            check.note_answer();
         }
-        assert!(!twice.is_due());
+        assert!(!check.is_due());
     }
 }

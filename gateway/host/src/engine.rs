@@ -1,4 +1,4 @@
-//! The one engine of a process: how plugins are compiled and what every instance shares.
+//! The engine of the process: configuration of compilation, and state shared by all instances.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,10 +14,10 @@ use crate::limits::{
 };
 use crate::ticker::Ticker;
 
-/// Compiles plugins and runs them; one per process. Clones are the same engine.
+/// Compiles and runs plugins; one per process. Clones share it.
 ///
-/// It owns a thread that counts milliseconds while a plugin runs, and reserves the address space of all instances
-/// at once: 774 GiB of it, none of it used, or 3 GiB where the process may not have so much
+/// It has a thread that counts milliseconds while a plugin runs, and reserves the address space of
+/// all instances: 774 GiB without memory behind it, or 3 GiB if the process may not reserve so much
 /// ([`checks_accesses`](Engine::checks_accesses)).
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
@@ -29,16 +29,16 @@ struct Shared {
     reach: Reach,
     linker: Linker<Inside>,
     budgets: Budgets,
-    /// By digest, what some policy still runs: sets share plugins, and settings change without them.
+    /// Plugins in use by digest: sets share plugins, and settings change without them.
     vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
 }
 
 impl Engine {
-    /// An engine with the budgets of the contract.
+    /// An engine with the contract's budgets.
     ///
     /// # Panics
     ///
-    /// Where the process may not reserve even 3 GiB of address space, or start a thread.
+    /// If the process cannot reserve 3 GiB of address space, or start a thread.
     pub fn new() -> Engine {
         Engine::with_budgets(Budgets::default())
     }
@@ -48,8 +48,9 @@ impl Engine {
         Engine::of(config, budgets)
     }
 
-    /// An engine that counts what plugins execute, for [`Policy::instructions`](crate::Policy::instructions); calls take
-    /// longer there. Panics as [`Engine::new`] does.
+    /// An engine that counts the instructions of plugins, for
+    /// [`Policy::instructions`](crate::Policy::instructions); its calls are slower. Panics as
+    /// [`Engine::new`] does.
     pub fn counting(budgets: Budgets) -> Engine {
         let counting = |reach| {
             let mut config = config(reach);
@@ -75,8 +76,8 @@ impl Engine {
         Engine(Arc::new(Shared { ticker, wasm, reach, linker, budgets, vetted: Mutex::default() }))
     }
 
-    /// Whether each access of a plugin to its memory is checked by code of its own, so that questions about many rows take
-    /// half as long again: it is so where the process may not reserve 774 GiB of address space (`ulimit -v`).
+    /// True if plugins check each memory access in code, which makes questions about many rows take
+    /// half as long again: the process may not reserve 774 GiB of address space (`ulimit -v`).
     pub fn checks_accesses(&self) -> bool {
         self.0.reach == Reach::Narrow
     }
@@ -85,9 +86,9 @@ impl Engine {
         self.0.reach
     }
 
-    /// What was vetted before from bytes of this digest, while anybody holds it.
+    /// The plugin of this digest, if it is in use.
     pub(crate) fn recall(&self, digest: &[u8; 32]) -> Option<Arc<Vetted>> {
-        // Nobody panics while holding it.
+        // No code panics while it holds the lock.
         let vetted = self.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
         vetted.get(digest).and_then(Weak::upgrade)
     }
@@ -121,36 +122,36 @@ impl Default for Engine {
     }
 }
 
-/// How much address space stands behind the memory of an instance. Code that was compiled for one does not run with the
-/// other.
+/// Address space reserved for the memory of an instance. Code compiled for one reach does not run
+/// with the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
-    /// All that 32 bits can name, and what one instruction adds to it: the processor itself stops what goes beyond the
-    /// memory, so that no access needs a check.
+    /// All 32-bit addresses plus what an instruction may add: the MMU catches every access beyond
+    /// the memory, so that no access needs a check.
     Wide,
-    /// What a plugin may have, and little more.
+    /// The memory limit of a plugin plus a small guard.
     Narrow,
 }
 
 impl Reach {
     const WIDE_BYTES: u64 = 4 << 30;
 
-    /// What accesses at a constant distance from an address in a register may add to it.
+    /// Largest constant offset that an access may add to an address.
     const WIDE_GUARD_BYTES: u64 = 32 << 20;
 
     const NARROW_GUARD_BYTES: u64 = 64 << 10;
 }
 
-/// Memory of an instance that is gone is wiped and kept for the next one up to this, or each would fault its pages in anew;
-/// of its table as much. With every place in use once that is 48 MiB, and what tables have; a gateway with ten policies has
-/// thirty places in use.
+/// Memory of a dropped instance that is wiped and kept for the next one, which would otherwise
+/// fault its pages in again; the same for its table. With all slots used once that is 48 MiB plus
+/// tables; a gateway with ten policies uses thirty slots.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// Places of instances that are gone which are kept for others of the same plugin, before one is given to another plugin
-/// rather than a new place.
+/// Slots kept for instances of the same plugin, before one is given to another plugin rather than a
+/// new slot.
 const WARM_MAX: u32 = 8;
 
-/// Where instances live, beside what decides what code they run.
+/// Adds the configuration of the instance pool to that of code generation.
 fn config(reach: Reach) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(POLICIES_MAX)
@@ -174,8 +175,8 @@ fn config(reach: Reach) -> Config {
     config
 }
 
-/// Everything that could make one input give two outputs is off, and so is everything that no policy needs. Code that was
-/// compiled by these words alone runs in every engine of this process with the same reach.
+/// Switches off every source of nondeterminism and every feature that no policy needs. Code
+/// compiled with this configuration alone runs in every engine of this process with the same reach.
 pub(crate) fn code_config(reach: Reach) -> Config {
     let (reservation, guard) = match reach {
         Reach::Wide => (Reach::WIDE_BYTES, Reach::WIDE_GUARD_BYTES),
@@ -208,11 +209,11 @@ mod tests {
     use crate::policy::Policy;
     use crate::shipped;
 
-    /// As where a process may not reserve more.
+    /// As in a process that may not reserve more.
     fn narrow() -> Engine {
         Engine::of(
             |reach| match reach {
-                // More than any processor can name.
+                // More than any processor can address.
                 Reach::Wide => {
                     let mut config = config(reach);
                     config.memory_reservation(1 << 46);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn where_address_space_is_short_accesses_are_checked_and_policies_run() {
+    fn policies_run_with_little_address_space() {
         let engine = narrow();
         assert!(engine.checks_accesses());
         let plugin = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap();
@@ -233,11 +234,11 @@ mod tests {
         let policy =
             Policy::install(&engine, &component, Hook::Scenario, Value::Null, Vec::new(), 1);
         assert!(policy.is_ok());
-        assert!(!Engine::new().checks_accesses(), "here it is not short");
+        assert!(!Engine::new().checks_accesses(), "enough address space here");
     }
 
     #[test]
-    fn code_is_compiled_for_the_reach_of_who_runs_it() {
+    fn code_is_compiled_for_the_engines_reach() {
         let plugin = shipped()[0].bytes;
         for engine in [Engine::new(), narrow()] {
             let order = crate::Order::new(&engine, plugin);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn code_for_another_reach_is_not_taken_from_the_cache() {
+    fn cached_code_of_another_reach_is_ignored() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("cache");
         let (wide, narrow, plugin) = (Engine::new(), narrow(), shipped()[0].bytes);

@@ -1,4 +1,4 @@
-//! Rows as the columns that a plugin reads, and the small conversions that several hooks share.
+//! Columns for plugins, and conversions shared by several hooks.
 
 use evenkeel_core::{Metric, Row};
 
@@ -19,7 +19,7 @@ impl Frame {
         let length = rows.len();
         let mut ids = Vec::with_capacity(length);
         let mut cells = vec![0; columns.len() * length];
-        // Row by row, though columns come out: rows lie far apart, and the table does not.
+        // Iterates by row, since rows lie far apart in memory and the table does not.
         for (at, row) in rows.enumerate() {
             ids.push(row.id);
             for (column, &metric) in columns.iter().enumerate() {
@@ -34,7 +34,7 @@ impl Frame {
     }
 }
 
-/// Labels as a plugin reads them.
+/// Labels in the contract's type.
 pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
     labels.iter().map(|(key, value)| types::Label { key, value }).collect()
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_holds_granted_columns_only_one_after_the_other() {
+    fn frame_has_granted_columns_in_order() {
         let mut measures = Measures::default();
         measures.set(Metric::LossUp, 5).set(Metric::Cap, 300).set(Metric::Age, 7);
         let rows = [Row { id: 8, measures }, Row { id: 9, measures: Measures::default() }];

@@ -1,45 +1,45 @@
-//! What a plugin gets of what its manifest asks for.
+//! The metrics and actions that a plugin is granted.
 
 use evenkeel_core::{Metric, Op};
 
 use crate::manifest::Manifest;
 
-/// What an operator lets a policy's plugins have. Default: all that they ask for.
+/// Limits set by the operator for a policy's plugins. Default: none.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// Actions that it may take, or none of them where the list is empty. `None`: all.
+    /// Actions it may take; an empty list allows none. `None`: all.
     pub ops: Option<Vec<Op>>,
-    /// Metrics that it may read, of whatever they are. `None`: all.
+    /// Metrics it may read, of any kind of row. `None`: all.
     pub metrics: Option<Vec<Metric>>,
 }
 
-/// What one plugin gets: what it asks for and is allowed. A metric that is not granted has no column, which an author
-/// reads as "not measured"; an action that is not granted is dropped, and counted.
+/// The requested and allowed metrics and actions of a plugin. A metric that is not granted has no
+/// column, which the SDK shows as "not measured"; an action that is not granted is dropped and
+/// counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
-    /// Metrics that it reads of sessions and rooms, in the order of its columns.
+    /// Metrics of sessions and rooms, in the order of the columns.
     pub subject_metrics: Vec<Metric>,
-    /// Metrics that it reads of nodes and regions, in the order of its columns.
+    /// Metrics of nodes and regions, in the order of the columns.
     pub node_metrics: Vec<Metric>,
-    /// Actions that it takes.
     pub ops: Vec<Op>,
 }
 
 impl Grant {
     pub(crate) fn of(manifest: &Manifest, allowed: &Allowed) -> Grant {
         Grant {
-            subject_metrics: cut(&manifest.subject_metrics, allowed.metrics.as_deref()),
-            node_metrics: cut(&manifest.node_metrics, allowed.metrics.as_deref()),
-            ops: cut(&manifest.ops, allowed.ops.as_deref()),
+            subject_metrics: intersection(&manifest.subject_metrics, allowed.metrics.as_deref()),
+            node_metrics: intersection(&manifest.node_metrics, allowed.metrics.as_deref()),
+            ops: intersection(&manifest.ops, allowed.ops.as_deref()),
         }
     }
 
-    /// Whether it is all that the plugin asks for.
+    /// Whether it equals the manifest's request.
     pub(crate) fn is_whole(&self, manifest: &Manifest) -> bool {
         *self == Grant::of(manifest, &Allowed::default())
     }
 
-    /// As bytes, for a digest.
+    /// Encoded for a digest.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let metrics = [&self.subject_metrics, &self.node_metrics].map(|metrics| {
             metrics.iter().map(|&metric| metric as u32).chain([u32::MAX]).collect::<Vec<_>>()
@@ -49,7 +49,7 @@ impl Grant {
     }
 }
 
-fn cut<T: Copy + PartialEq>(asked: &[T], allowed: Option<&[T]>) -> Vec<T> {
+fn intersection<T: Copy + PartialEq>(asked: &[T], allowed: Option<&[T]>) -> Vec<T> {
     let is_allowed = |one: &T| allowed.is_none_or(|allowed| allowed.contains(one));
     asked.iter().copied().filter(is_allowed).collect()
 }

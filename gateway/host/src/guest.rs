@@ -1,4 +1,4 @@
-//! One living instance of a plugin: its store, its functions, and how a call of it ends.
+//! An instance of a plugin: its store, its functions, and calls with their outcome.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,18 @@ use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
 use crate::component::Component;
-use crate::log::{Diary, one_line};
 use crate::engine::Engine;
 use crate::frame::labels;
 use crate::grant::Grant;
 use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, Limiter, answer_bytes};
+use crate::log::{PluginLog, one_line};
 use crate::refused::Refused;
 use crate::ticker::ticks;
 
-/// What the store holds beside the plugin.
+/// Data of the store.
 #[derive(Default)]
 pub(crate) struct Inside {
-    diary: Diary,
+    log: PluginLog,
     limiter: Limiter,
     diag_calls: u32,
 }
@@ -30,32 +30,32 @@ pub(crate) struct Inside {
 impl Inside {
     fn count_diag(&mut self) -> wasmtime::Result<()> {
         self.diag_calls += 1;
-        if self.diag_calls > DIAG_CALLS_MAX { Err(TooTalkative.into()) } else { Ok(()) }
+        if self.diag_calls > DIAG_CALLS_MAX { Err(TooManyDiagCalls.into()) } else { Ok(()) }
     }
 }
 
 impl diag::Host for Inside {
     fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
         self.count_diag()?;
-        self.diary.log(level, &message);
+        self.log.log(level, &message);
         Ok(())
     }
 
     fn note(&mut self, row: u32, key: String, value: i64) -> wasmtime::Result<()> {
         self.count_diag()?;
-        self.diary.note(row, &key, value);
+        self.log.note(row, &key, value);
         Ok(())
     }
 }
 
-/// What an instance on an engine that counts begins with: more than it can use up.
+/// Initial fuel of an instance on a counting engine: more than it can use.
 const FUEL: u64 = u64::MAX;
 
 #[derive(Debug, thiserror::Error)]
 #[error("more than {DIAG_CALLS_MAX} calls of `diag` in one call")]
-struct TooTalkative;
+struct TooManyDiagCalls;
 
-/// All that an instance is made from; the same again after a fault.
+/// The parameters of an instance, reused after a fault.
 pub(crate) struct Recipe {
     pub(crate) engine: Engine,
     pub(crate) component: Component,
@@ -66,17 +66,17 @@ pub(crate) struct Recipe {
     pub(crate) grant: Grant,
 }
 
-/// An answer, with what came beside it.
-pub(crate) struct Said {
+/// An answer with its side results.
+pub(crate) struct Reply {
     pub(crate) answer: Answer,
     pub(crate) notes: Vec<Note>,
     /// Time in the plugin.
     pub(crate) took: Duration,
-    /// Actions that were left out, since the plugin was not granted them.
+    /// Actions dropped because they were not granted.
     pub(crate) ungranted: u32,
 }
 
-/// One living instance. After a fault it is not called again.
+/// One instance. It is not called again after a fault.
 pub(crate) struct Guest {
     store: Store<Inside>,
     engine: Engine,
@@ -88,26 +88,26 @@ pub(crate) struct Guest {
     degradation: Option<degradation::Guest>,
     scenario: Option<scenario::Guest>,
     spent: Duration,
-    /// No call goes on after this, whatever its budget.
+    /// Deadline of the question, whatever the call's budget.
     until: Option<Instant>,
     ungranted: u64,
 }
 
 impl Guest {
-    /// Makes an instance and brings it to its first question. What it says goes into `diary` also when it fails.
-    pub(crate) fn start(recipe: &Recipe, diary: &mut Diary) -> Result<Guest, Refused> {
+    /// Creates an instance and calls `init` and `catalog`. Log lines go into `log` even on failure.
+    pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, Refused> {
         let mut store = Store::new(
             recipe.engine.wasm(),
-            Inside { diary: std::mem::take(diary), ..Inside::default() },
+            Inside { log: std::mem::take(log), ..Inside::default() },
         );
         store.limiter(|inside| &mut inside.limiter);
-        // An engine that does not count takes none.
+        // Fails on an engine that does not count.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
         let mut guest = match started {
             Ok(make) => make(store),
             Err(refused) => {
-                *diary = std::mem::take(&mut store.data_mut().diary);
+                *log = std::mem::take(&mut store.data_mut().log);
                 return Err(refused);
             }
         };
@@ -119,7 +119,7 @@ impl Guest {
         match ready {
             Ok(()) => Ok(guest),
             Err(refused) => {
-                *diary = guest.end();
+                *log = guest.end();
                 Err(refused)
             }
         }
@@ -133,7 +133,7 @@ impl Guest {
         let pre = component.instance_pre();
         let instance = run(engine, store, engine.budgets().init, 0, |store| pre.instantiate(store))
             .map_err(|fault| match fault {
-                // Nothing was answered yet: it did not fit into the limits.
+                // At this stage it means that the instance did not fit into the limits.
                 Fault::Malformed(said) => Refused::Engine { said },
                 fault => Refused::Faulted { call: "start", fault },
             })?;
@@ -188,7 +188,7 @@ impl Guest {
         let budget = self.engine.budgets().init;
         self.call(budget, 0, |store| base.call_init(store, &recipe.settings, grant))
             .map_err(|fault| Refused::Faulted { call: "init", fault })?
-            .map_err(|said| Refused::Settings { said: one_line(&said, LINE_BYTES_MAX) })
+            .map_err(|message| Refused::Settings { said: one_line(&message, LINE_BYTES_MAX) })
     }
 
     pub(crate) fn catalog(&mut self, entries: &[Entry]) -> Result<(), Fault> {
@@ -211,8 +211,8 @@ impl Guest {
         self.call(budget, 0, |store| base.call_catalog(store, &list))
     }
 
-    /// Calls the plugin on a deadline, its budget's or the question's; it may bring as much as an answer about `rows`
-    /// rows needs.
+    /// Calls the plugin with a deadline, from its budget or the question; the answer's size is
+    /// limited for `rows` rows.
     pub(crate) fn call<T>(
         &mut self,
         budget: Duration,
@@ -227,44 +227,44 @@ impl Guest {
         outcome
     }
 
-    /// An action that was not granted is dropped, and said in the log.
+    /// Counts and logs a dropped action.
     pub(crate) fn count_ungranted(&mut self, op: Op) {
         self.ungranted += 1;
-        let said = format!(
-            "the action `{}` was not granted and was dropped: it is not in the manifest, or the policy set does not allow it",
+        let message = format!(
+            "action `{}` dropped: it is not in the manifest, or the policy set does not allow it",
             op.key()
         );
-        self.diary().log(3, &said);
+        self.log().log(3, &message);
     }
 
-    /// Actions dropped since this instance was made.
+    /// Actions dropped since this instance was created.
     pub(crate) fn ungranted(&self) -> u64 {
         self.ungranted
     }
 
-    /// A question, to which no call is an answer after `until`.
-    pub(crate) fn hear(
+    /// Answers a question; calls end at `until`.
+    pub(crate) fn ask(
         &mut self,
         now_us: u64,
         until: Option<Instant>,
         ask: impl FnOnce(&mut Guest) -> Result<Answer, Fault>,
-    ) -> Result<Said, Fault> {
+    ) -> Result<Reply, Fault> {
         let before = self.ungranted;
-        self.diary().begin(now_us);
+        self.log().begin(now_us);
         self.spent = Duration::ZERO;
         self.until = until;
         let answer = ask(self)?;
         let ungranted = u32::try_from(self.ungranted - before).unwrap_or(u32::MAX);
-        Ok(Said { answer, notes: self.diary().take_notes(), took: self.spent, ungranted })
+        Ok(Reply { answer, notes: self.log().take_notes(), took: self.spent, ungranted })
     }
 
-    /// Ends this instance; what it said remains.
-    pub(crate) fn end(mut self) -> Diary {
-        std::mem::take(self.diary())
+    /// Ends this instance and returns its log.
+    pub(crate) fn end(mut self) -> PluginLog {
+        std::mem::take(self.log())
     }
 
-    pub(crate) fn diary(&mut self) -> &mut Diary {
-        &mut self.store.data_mut().diary
+    pub(crate) fn log(&mut self) -> &mut PluginLog {
+        &mut self.store.data_mut().log
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -275,7 +275,7 @@ impl Guest {
         &self.grant
     }
 
-    /// Instructions executed since this instance was made, on an engine that counts.
+    /// Instructions since this instance was created, on a counting engine.
     pub(crate) fn instructions(&self) -> Option<u64> {
         self.store.get_fuel().ok().map(|left| FUEL - left)
     }
@@ -313,7 +313,7 @@ fn run<T>(
     f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
     let inside = store.data_mut();
-    inside.diary.begin_call();
+    inside.log.begin_call();
     inside.limiter.refused = false;
     inside.diag_calls = 0;
     store.set_hostcall_fuel(answer_bytes(rows));
@@ -324,18 +324,18 @@ fn run<T>(
     outcome.map_err(|error| fault(&error, store.data()))
 }
 
-/// What an error of the engine says about the plugin.
+/// The fault of an engine's error.
 fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::Deadline,
         Some(Trap::AllocationTooLarge) => Fault::OutOfMemory,
-        // A plugin that is refused memory gives up by a trap of its own choice.
+        // A plugin that cannot get memory aborts with a trap of its own.
         Some(_) if inside.limiter.refused => Fault::OutOfMemory,
-        Some(trap) => Fault::Trap(match inside.diary.last_words() {
+        Some(trap) => Fault::Trap(match inside.log.last_error() {
             Some(words) => format!("{trap}: {words}").into(),
             None => trap.to_string().into(),
         }),
-        None if error.is::<TooTalkative>() => Fault::Trap(TooTalkative.to_string().into()),
+        None if error.is::<TooManyDiagCalls>() => Fault::Trap(TooManyDiagCalls.to_string().into()),
         None => Fault::Malformed(error.root_cause().to_string().into()),
     }
 }

@@ -1,4 +1,4 @@
-//! The questions of the core as calls of the contract, and the answers back.
+//! Translates questions of the core to calls of the contract, and the answers back.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use crate::guest::Guest;
 use crate::limits::ACTIONS_PER_ROW_MAX;
 use crate::states::{Memo, States, single};
 
-/// Stands in a table of routes where a room has fewer hops than the widest.
+/// Padding in a table of routes, for rooms with fewer hops than the widest.
 const NO_NODE: u32 = u32::MAX;
 
 impl Guest {
-    /// Asks the plugin. A question of a hook that this instance was not made for finds nobody.
+    /// Asks the plugin. A question of a hook that this instance does not implement is
+    /// [`Fault::Absent`].
     pub(crate) fn answer(&mut self, question: &Question, now_us: u64) -> Result<Answer, Fault> {
         match question {
             Question::Resolve { scenario, labels } => self.resolve(scenario, labels),
@@ -39,8 +40,8 @@ impl Guest {
         }
     }
 
-    /// Asks about some rows of a batch as if they were all, on a budget of their own; rows of the answer are counted
-    /// among them. A question that is no batch has no rows to choose from.
+    /// Asks about some rows of a batch as if they were all; row numbers of the answer are relative
+    /// to them. Only batches have rows.
     pub(crate) fn answer_part(
         &mut self,
         question: &Question,
@@ -182,7 +183,7 @@ impl Guest {
                 memo.wire(),
             )
         })?;
-        // Each room moves once; one that says so again is the core's to count, up to a limit.
+        // Each room moves once; the core counts repetitions, up to a limit.
         proportionate("reroute", "moves", answer.moves.len(), 2 * rooms.len())?;
         let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
             Move { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
@@ -236,7 +237,7 @@ impl Guest {
         proportionate("tick", "actions", answer.actions.len(), most)?;
         let mut actions = Vec::with_capacity(answer.actions.len());
         for degradation::Action { row, op, arg, reason } in answer.actions {
-            // One that nobody knows is the core's to count; one that was not granted never gets there.
+            // The core counts unknown actions; ones not granted are dropped here.
             match Op::from_number(op) {
                 Some(known) if !self.grant().ops.contains(&known) => self.count_ungranted(known),
                 Some(_) | None => actions.push(Action { row, op, arg, reason }),
@@ -250,7 +251,7 @@ impl Guest {
     }
 }
 
-/// What the core takes part by part is bounded, or one answer would hold up everything that the core does.
+/// Bounds lists that the core processes one by one, so that one answer cannot stall it.
 fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<(), Fault> {
     if found <= most {
         return Ok(());

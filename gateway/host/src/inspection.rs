@@ -1,44 +1,42 @@
-//! What can be seen of a plugin's file from outside, whether or not it would be taken. Nothing is compiled or believed.
+//! Inspection of a plugin file without validating or compiling it.
 
 use ring::digest::{SHA256, digest};
 use wasmparser::{Parser, Payload};
 
-/// The custom section that holds the manifest.
+/// The custom section of the manifest.
 const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
-/// Imports, exports and sections listed of one file: far more than any plugin has, so that a hostile one fills no screen.
+/// Most imports, exports and sections listed of one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
 
-/// What can be seen of a plugin's file from outside, as far as it can be read.
+/// The readable parts of a plugin file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Glance {
     /// SHA-256 of the file.
     pub digest: [u8; 32],
-    /// What it begins as; none where that is not WebAssembly.
+    /// None if the file is not WebAssembly.
     pub form: Option<Form>,
-    /// Names of what it imports: an interface, and for a core module the function behind `#`.
+    /// Imported interfaces; for a core module with the function after `#`.
     pub imports: Vec<Box<str>>,
-    /// Names of what it exports: an interface, and for a core module the function behind `#`.
+    /// Exported interfaces; for a core module with the function after `#`.
     pub exports: Vec<Box<str>>,
-    /// Names and sizes of its custom sections, in order.
+    /// Names and sizes of custom sections, in order.
     pub sections: Vec<(Box<str>, usize)>,
-    /// The manifest as it stands in the file.
+    /// The manifest's bytes.
     pub manifest: Option<Vec<u8>>,
-    /// Why reading ended before the file did.
+    /// Why parsing stopped before the end.
     pub broken: Option<Box<str>>,
 }
 
-/// What a plugin's file is.
+/// Format of a plugin file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     Module,
-    /// A component.
     Component,
 }
 
 impl Glance {
-    /// Looks at a file.
     pub fn at(bytes: &[u8]) -> Glance {
         let sha = digest(&SHA256, bytes);
         let digest = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
@@ -47,7 +45,7 @@ impl Glance {
             bytes if Parser::is_core_wasm(bytes) => Some(Form::Module),
             bytes if Parser::is_component(bytes) => Some(Form::Component),
             _ => {
-                glance.broken = Some("it does not begin as WebAssembly does".into());
+                glance.broken = Some("no WebAssembly header".into());
                 return glance;
             }
         };
@@ -112,7 +110,7 @@ mod tests {
     use crate::shipped;
 
     #[test]
-    fn a_module_shows_what_it_wants_gives_and_says_of_itself() {
+    fn module_shows_imports_exports_and_manifest() {
         let [plugin, ..] = shipped() else { panic!("plugins are shipped") };
         let glance = Glance::at(plugin.bytes);
         assert_eq!((glance.form, &glance.broken), (Some(Form::Module), &None));
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_breaks_off_shows_what_came_before() {
+    fn truncated_file_shows_its_readable_part() {
         let [plugin, ..] = shipped() else { panic!("plugins are shipped") };
         let glance = Glance::at(&plugin.bytes[..plugin.bytes.len() / 2]);
         assert!(glance.broken.is_some() && !glance.imports.is_empty());

@@ -1,4 +1,4 @@
-//! Whom a gateway believes: keys that it knows, and what was taken back.
+//! Trust: known keys, and revoked keys and digests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::refused::Refused;
 use crate::shipped::shipped;
 use crate::signature::{BadKey, PublicKey, content_digest, hex, sha256, signer, unhex};
 
-/// The keys a gateway knows, and what was revoked. Default: none of either.
+/// Known keys and revocations. Default: empty.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Keys {
     known: Vec<(Arc<str>, PublicKey)>,
@@ -14,7 +14,7 @@ pub struct Keys {
     revoked_digests: Vec<[u8; 32]>,
 }
 
-/// What of a plugin may be revoked, for as long as it runs: its digests and, where it is signed, the key.
+/// Digests and key of a running plugin, to check against later revocations.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seal {
     digests: [[u8; 32]; 2],
@@ -22,7 +22,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Of a plugin as it was pushed, or as it is in its file.
+    /// The seal of a plugin file.
     ///
     /// # Errors
     /// As [`signer`].
@@ -31,59 +31,57 @@ impl Seal {
     }
 }
 
-/// Of the file, and of its bytes without the signature.
+/// Digests of the file, and of its bytes without the signature.
 fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], Refused> {
     Ok([sha256(plugin), content_digest(plugin)?])
 }
 
-/// Who vouches for a plugin.
+/// Origin of the trust in a plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Vouched {
-    /// It is in this binary, byte for byte.
+    /// It is embedded in this binary, byte for byte.
     Shipped,
-    /// The holder of this key, by the name it is known by here.
+    /// Signed with a known key of this name.
     Signed(Arc<str>),
-    /// Nobody who is known here.
+    /// Neither shipped nor signed with a known key.
     Nobody,
 }
 
-/// What becomes of a plugin for which nobody known here vouches.
+/// Treatment of plugins that are neither shipped nor signed with a known key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsigned {
-    /// It is taken.
     Allow,
-    /// It is refused.
     Refuse,
 }
 
 impl Keys {
-    /// Knows one more key; a plugin signed with it is taken.
+    /// Adds a key; a plugin signed with it is accepted.
     pub fn know(&mut self, name: Arc<str>, key: PublicKey) {
         self.known.push((name, key));
     }
 
-    /// Takes back all that this key signed, and signs.
+    /// Revokes a key with all its signatures.
     pub fn revoke_key(&mut self, key: PublicKey) {
         self.revoked_keys.push(key);
     }
 
-    /// Takes one plugin back: by SHA-256 of its file, or of its bytes without the signature.
+    /// Revokes a plugin by SHA-256 of its file, or of its bytes without the signature.
     pub fn revoke_digest(&mut self, digest: [u8; 32]) {
         self.revoked_digests.push(digest);
     }
 
-    /// Names and keys, in the order they became known.
+    /// Names and keys, in the order they were added.
     pub fn known(&self) -> &[(Arc<str>, PublicKey)] {
         &self.known
     }
 
-    /// Says who vouches for a plugin, or why it is not taken.
+    /// Checks the trust in a plugin.
     ///
-    /// What was revoked is never taken, whoever vouches for it. A signature by a key that is not known here counts as none.
+    /// A revoked plugin is refused whatever its signature. A signature by an unknown key counts as none.
     ///
     /// # Errors
-    /// [`Refused::Revoked`], [`Refused::Signature`] for one that does not fit, [`Refused::Unsigned`] where `unsigned` does not
-    /// allow it, and [`Refused::NotWasm`].
+    /// [`Refused::Revoked`]; [`Refused::Signature`] for an invalid one; [`Refused::Unsigned`] if `unsigned` requires a signature;
+    /// and [`Refused::NotWasm`].
     pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Vouched, Refused> {
         self.spare_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
@@ -102,7 +100,7 @@ impl Keys {
         }
     }
 
-    /// Whether nothing of a plugin that was taken is revoked by now.
+    /// Checks that a plugin accepted before is not revoked.
     ///
     /// # Errors
     /// [`Refused::Revoked`].
@@ -135,10 +133,10 @@ impl Keys {
     }
 }
 
-/// SHA-256 as people write it: `sha256:` and 64 hexadecimal digits.
+/// Parses a SHA-256 digest: `sha256:` and 64 hexadecimal digits.
 ///
 /// # Errors
-/// What is there instead.
+/// The invalid text.
 pub fn read_digest(text: &str) -> Result<[u8; 32], BadKey> {
     unhex(text, "sha256:")
 }
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_by_a_known_key_is_enough() {
+    fn signature_by_a_known_key_is_accepted() {
         let (ours, theirs) = (SecretKey::generate(), SecretKey::generate());
         let keys = knowing(&ours);
         let signed = sign(MODULE, &ours).unwrap();
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_signature_is_refused_also_where_none_is_needed() {
+    fn invalid_signature_is_refused_even_if_optional() {
         let mut signed = sign(MODULE, &SecretKey::generate()).unwrap();
         *signed.last_mut().unwrap() ^= 1;
         let seen = Keys::default().judge(&signed, Unsigned::Allow);
@@ -179,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_revoked_is_refused_whoever_vouches_for_it() {
+    fn revoked_plugin_is_refused_despite_trust() {
         let key = SecretKey::generate();
         let signed = sign(MODULE, &key).unwrap();
         let is_revoked = |keys: &Keys, plugin: &[u8]| {
@@ -189,7 +187,7 @@ mod tests {
         assert!(!is_revoked(&keys, &signed));
         keys.revoke_key(key.public());
         assert!(is_revoked(&keys, &signed) && !is_revoked(&keys, MODULE));
-        // What runs already is told apart as well.
+        // A running plugin is checked as well.
         let refused = keys.judge(&signed, Unsigned::Allow).unwrap_err();
         assert_eq!(keys.spare(&Seal::of(&signed).unwrap()), Err(refused));
         assert_eq!(keys.spare(&Seal::of(MODULE).unwrap()), Ok(()));

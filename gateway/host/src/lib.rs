@@ -1,23 +1,25 @@
-//! Asks: the only crate that knows Wasm; synchronous, no sockets.
+//! Runs plugins. The only crate that knows Wasm; synchronous, without sockets.
 //!
-//! An [`Engine`] compiles a plugin into a [`Component`]; bound to a hook with settings it is a [`Policy`], which one
-//! thread owns and asks. A plugin that fails costs a [`Fault`](evenkeel_core::Fault), never more.
+//! An [`Engine`] compiles a plugin into a [`Component`]; bound to a hook with settings it is a
+//! [`Policy`], owned and asked by one thread. A failing plugin costs a
+//! [`Fault`](evenkeel_core::Fault), never more.
 
 #[allow(warnings, reason = "generated")]
 mod bindings;
+mod bisection;
 mod cache;
 mod compile;
 mod component;
-mod log;
+mod determinism;
 mod engine;
 mod frame;
-mod inspection;
 mod grant;
 mod guest;
-mod bisection;
 mod hooks;
+mod inspection;
 mod keys;
 pub mod limits;
+mod log;
 mod manifest;
 mod native;
 mod outline;
@@ -30,19 +32,18 @@ mod shipped;
 mod signature;
 mod states;
 mod ticker;
-mod determinism;
 mod version;
 mod wrap;
 
 pub use cache::{CODE_BYTES_MAX, Cache, Cached};
 pub use compile::{ORDER_BYTES_MAX, Order, compile_here, fulfil};
 pub use component::{Component, look};
-pub use log::{Level, Line};
 pub use engine::Engine;
-pub use inspection::{Form, Glance};
 pub use grant::{Allowed, Grant};
+pub use inspection::{Form, Glance};
 pub use keys::{Keys, Seal, Unsigned, Vouched, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
+pub use log::{Level, Line};
 pub use manifest::{CONTRACT, Cost, Manifest};
 pub use native::NativeCode;
 pub use policy::Policy;

@@ -1,4 +1,4 @@
-//! What a plugin says: log lines, a few per second, and notes on the decision being made.
+//! Log lines of a plugin, rate-limited, and notes on its decisions.
 
 use std::collections::VecDeque;
 
@@ -8,18 +8,13 @@ use crate::limits::{
     LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
 };
 
-/// How much a log line matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
-    /// Every step.
     Trace,
-    /// What an author wants to see.
     Debug,
-    /// Worth knowing.
     Info,
-    /// Something is odd.
     Warn,
-    /// Something failed; a panic's message comes as one.
+    /// Includes the message of a panic.
     Error,
 }
 
@@ -35,17 +30,15 @@ impl Level {
     }
 }
 
-/// A log line of a plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// How much it matters.
     pub level: Level,
     /// One line of at most 1 KiB, without control characters.
     pub words: Box<str>,
 }
 
-/// What a policy has said; it outlives the instance that said it.
-pub(crate) struct Diary {
+/// Lines and notes of a policy, kept across instances.
+pub(crate) struct PluginLog {
     lines: VecDeque<Line>,
     unsaid: u64,
     credit: u64,
@@ -54,9 +47,9 @@ pub(crate) struct Diary {
     last_words: Option<Box<str>>,
 }
 
-impl Default for Diary {
+impl Default for PluginLog {
     fn default() -> Self {
-        Diary {
+        PluginLog {
             lines: VecDeque::new(),
             unsaid: 0,
             credit: LINES_BURST * US_PER_LINE,
@@ -67,11 +60,11 @@ impl Default for Diary {
     }
 }
 
-/// The credit that one line costs.
+/// Credit that one line costs.
 const US_PER_LINE: u64 = 1_000_000 / LINES_PER_SECOND;
 
-impl Diary {
-    /// A new question: notes on the last one go, and time earns credit for lines.
+impl PluginLog {
+    /// Starts a question: discards the notes of the last one and adds credit for the time passed.
     pub(crate) fn begin(&mut self, now_us: u64) {
         self.notes.clear();
         let earned = now_us.saturating_sub(self.credited_us);
@@ -79,7 +72,7 @@ impl Diary {
         self.credit = self.credit.saturating_add(earned).min(LINES_BURST * US_PER_LINE);
     }
 
-    /// A new call of the plugin. Only notes of the last call of a question explain the decision.
+    /// Starts a call. Only notes of a question's last call explain the decision.
     pub(crate) fn begin_call(&mut self) {
         self.notes.clear();
         self.last_words = None;
@@ -105,8 +98,8 @@ impl Diary {
         }
     }
 
-    /// The last error that the plugin told of in this call: a panic's message, if it panicked.
-    pub(crate) fn last_words(&self) -> Option<&str> {
+    /// The last error logged in this call: the panic's message after a panic.
+    pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_words.as_deref()
     }
 
@@ -123,10 +116,10 @@ impl Diary {
     }
 }
 
-/// The beginning of a text, with nothing in it that could look like another line of a log.
+/// The start of a text, with control characters replaced, so that it cannot fake another log line.
 pub(crate) fn one_line(text: &str, bytes_max: usize) -> Box<str> {
     let text = &text[..text.floor_char_boundary(bytes_max)];
-    // Keys of notes are such words, and come with every decision.
+    // Fast path: keys of notes come with every decision.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.into();
     }
@@ -137,55 +130,55 @@ pub(crate) fn one_line(text: &str, bytes_max: usize) -> Box<str> {
 mod tests {
     use super::*;
 
-    fn said(diary: &mut Diary) -> usize {
-        std::iter::from_fn(|| diary.poll_line()).count()
+    fn said(log: &mut PluginLog) -> usize {
+        std::iter::from_fn(|| log.poll_line()).count()
     }
 
     #[test]
-    fn a_talkative_plugin_is_cut_short_and_heard_again_later() {
-        let mut diary = Diary::default();
-        diary.begin(1_000_000);
+    fn log_rate_is_limited_and_recovers() {
+        let mut log = PluginLog::default();
+        log.begin(1_000_000);
         for _ in 0..LINES_BURST + 5 {
-            diary.log(2, "again");
+            log.log(2, "again");
         }
-        assert_eq!(said(&mut diary) as u64, LINES_BURST);
-        assert_eq!(diary.unsaid(), 5);
+        assert_eq!(said(&mut log) as u64, LINES_BURST);
+        assert_eq!(log.unsaid(), 5);
 
-        diary.begin(1_000_000 + US_PER_LINE - 1);
-        diary.log(2, "too early");
-        assert_eq!(said(&mut diary), 0);
+        log.begin(1_000_000 + US_PER_LINE - 1);
+        log.log(2, "too early");
+        assert_eq!(said(&mut log), 0);
 
-        diary.begin(1_000_000 + US_PER_LINE);
-        diary.log(2, "now");
-        diary.log(2, "and no more");
-        assert_eq!(said(&mut diary), 1);
+        log.begin(1_000_000 + US_PER_LINE);
+        log.log(2, "now");
+        log.log(2, "and no more");
+        assert_eq!(said(&mut log), 1);
     }
 
     #[test]
-    fn lines_that_nobody_fetches_do_not_pile_up() {
-        let mut diary = Diary::default();
+    fn unread_lines_are_bounded() {
+        let mut log = PluginLog::default();
         for second in 0..100 {
-            diary.begin(second * 10_000_000);
-            diary.log(4, "alone");
+            log.begin(second * 10_000_000);
+            log.log(4, "alone");
         }
-        assert_eq!(said(&mut diary), LINES_WAITING_MAX);
+        assert_eq!(said(&mut log), LINES_WAITING_MAX);
     }
 
     #[test]
-    fn a_line_stays_one_line() {
+    fn line_has_no_control_characters() {
         assert_eq!(&*one_line("a\nb\u{1b}[2Jc", 100), "a b [2Jc");
         assert_eq!(&*one_line("aé", 2), "a");
     }
 
     #[test]
-    fn notes_of_one_decision_are_bounded_and_do_not_reach_the_next() {
-        let mut diary = Diary::default();
+    fn notes_are_bounded_and_per_decision() {
+        let mut log = PluginLog::default();
         for row in 0..NOTES_MAX as u32 + 1 {
-            diary.note(row, "why", 1);
+            log.note(row, "why", 1);
         }
-        assert_eq!(diary.take_notes().len(), NOTES_MAX);
-        diary.note(0, "why", 1);
-        diary.begin_call();
-        assert!(diary.take_notes().is_empty());
+        assert_eq!(log.take_notes().len(), NOTES_MAX);
+        log.note(0, "why", 1);
+        log.begin_call();
+        assert!(log.take_notes().is_empty());
     }
 }

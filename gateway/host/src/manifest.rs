@@ -1,4 +1,4 @@
-//! What a plugin says of itself, in the custom section `evenkeel:manifest`.
+//! The manifest of a plugin, in the custom section `evenkeel:manifest`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,64 +7,63 @@ use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::log::one_line;
 use crate::limits::{
     LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX, VERSION_BYTES_MAX,
 };
+use crate::log::one_line;
 use crate::refused::Refused;
 use crate::schema::Schema;
 
-/// The contract this host speaks.
+/// The version of the contract that this host implements.
 pub const CONTRACT: &str = "0.1.0";
 
-/// What a plugin says of itself.
+/// The manifest of a plugin.
 ///
-/// Numbers of metrics and actions that this gateway does not know are left out: the plugin is not granted them.
+/// Numbers of unknown metrics and actions are ignored: the plugin is not granted them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Manifest {
-    /// Its name: lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.
+    /// Lower-case letters, digits and hyphens. Revisions of one plugin share the name, and their
+    /// states.
     pub name: Arc<str>,
-    /// Its version, 64 printable ASCII characters at most: for people, and to tell which of two is newer (see
-    /// [`Version`](crate::Version)).
+    /// At most 64 printable ASCII characters; orders versions (see [`Version`](crate::Version)).
     pub version: Box<str>,
     /// The version of the contract that it was built for.
     pub contract: Box<str>,
-    /// The hooks it answers; at least one.
+    /// The hooks it implements; at least one.
     pub hooks: Vec<Hook>,
     /// The schema of its settings.
     pub settings: Schema,
-    /// The schema number of the states and the memo that it writes.
+    /// The schema number of its states and its memo.
     pub state_schema: u32,
-    /// Metrics it reads of sessions and rooms, in the order of its columns.
+    /// Metrics of sessions and rooms it reads, in the order of its columns.
     pub subject_metrics: Vec<Metric>,
-    /// Metrics it reads of nodes and regions, in the order of its columns.
+    /// Metrics of nodes and regions it reads, in the order of its columns.
     pub node_metrics: Vec<Metric>,
-    /// Actions it takes.
     pub ops: Vec<Op>,
-    /// Words for the reasons that its decisions carry: its own and those that all plugins share, in the order of their numbers.
+    /// Names of the reasons of its decisions: its own and the shared ones, ordered by number.
     pub reasons: Reasons,
-    /// What it promises that its answers take, by call: `tick`. Authors are held to it by their tools, not by gateways.
+    /// Declared cost by call: `tick`. Checked by author tools, not by gateways.
     pub cost: BTreeMap<Box<str>, Cost>,
 }
 
-/// What a call takes at most, in WebAssembly instructions.
+/// Upper bound of a call, in WebAssembly instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct Cost {
-    /// However few rows it is about.
+    /// Independent of the rows.
     pub call: u64,
-    /// For each of its rows: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
+    /// Per row: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
     #[serde(default)]
     pub row: u64,
 }
 
 impl Cost {
-    /// What a call about so many rows takes at most.
+    /// The bound of a call about so many rows.
     pub fn of(self, rows: u32) -> u64 {
         self.call.saturating_add(self.row.saturating_mul(rows.into()))
     }
 }
 
-/// A reason of a plugin's own.
+/// A reason of the plugin's own.
 #[derive(Deserialize)]
 struct Reason {
     number: u32,
@@ -141,14 +140,13 @@ impl Manifest {
         })
     }
 
-    /// The name of a reason that a decision carries: the plugin's own, or one that all plugins share.
+    /// The name of a reason, own or shared.
     pub fn reason(&self, number: u32) -> Option<&str> {
         let at = self.reasons.binary_search_by_key(&number, |(known, _)| *known).ok()?;
         Some(&self.reasons[at].1)
     }
 }
 
-/// What a name may be, in words.
 const NAME: &str = "1 to 64 lower-case letters, digits and hyphens";
 
 fn is_name(text: &str) -> bool {
@@ -156,7 +154,7 @@ fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(named)
 }
 
-/// A plugin's own reasons, each checked, and after them those that all plugins share.
+/// The plugin's own reasons, validated, then the shared ones.
 fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
     let wrong = |expected: &str, found: &str| Err(wrong("reasons", expected, found));
     if own.len() > REASONS_MAX {
@@ -184,16 +182,16 @@ fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
     Ok(own.chain(common.map(|common| (common as u32, common.key().into()))).collect())
 }
 
-/// Before version 1 a change of the second number may break plugins; the third never does.
+/// Before version 1 the second number may break plugins; the third never does.
 pub(crate) fn same_contract(version: &str) -> bool {
     let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
-    // It is a number, and no larger than one; zeroes before it could still go on for ever.
+    // Bounds the length, since leading zeroes could go on for ever.
     let is_short = version.len() <= NAME_BYTES_MAX;
     let last = version.rsplit('.').next().and_then(|last| last.parse::<u16>().ok());
     is_short && last.is_some() && line(version).is_some() && line(version) == line(CONTRACT)
 }
 
-/// What a plugin says goes to logs and terminals: a line of it, without what would write there otherwise.
+/// Manifest text goes to logs and terminals: cut to a line without control characters.
 fn wrong(field: &str, expected: &str, found: &str) -> Refused {
     let [field, expected, found] =
         [field, expected, found].map(|text| one_line(text, LINE_BYTES_MAX));
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_from_a_newer_registry_are_left_out() {
+    fn unknown_numbers_are_ignored() {
         let manifest = read(&manifest()).unwrap();
         assert_eq!(manifest.subject_metrics, [Metric::Sessions]);
         assert_eq!(manifest.node_metrics, [Metric::Delay, Metric::Load]);
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_from_a_newer_contract_is_left_out_but_one_must_remain() {
+    fn unknown_hook_is_ignored_if_one_remains() {
         let mut value = manifest();
         value["hooks"] = json!(["recording", "routing"]);
         assert_eq!(read(&value).unwrap().hooks, [Hook::Routing]);
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn another_contract_is_refused_with_both_versions() {
+    fn other_contract_is_refused_with_both_versions() {
         let mut value = manifest();
         value["contract"] = json!("0.1.7");
         assert!(read(&value).is_ok());
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_the_plugins_own_or_one_that_all_share() {
+    fn reason_is_own_or_shared() {
         let mut value = manifest();
         let named = read(&value).unwrap();
         assert_eq!(named.reason(1), Some("nearest"));
@@ -263,7 +261,7 @@ mod tests {
         }
     }
 
-    /// What is wrong with it: the field, what would be right, what was found.
+    /// The error: field, expected, found.
     fn refused(value: &Value) -> [Box<str>; 3] {
         match read(value) {
             Err(Refused::Manifest { field, expected, found }) => [field, expected, found],
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_word_be_it_a_plugins_or_a_reasons() {
+    fn names_are_one_word() {
         let mut value = manifest();
         let bad = ["", "Nearest", "a/b", "a b", "\u{1b}[31m", "näher", &"a".repeat(65)];
         for bad in bad {
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_short_and_writes_nothing_on_terminals() {
+    fn version_is_short_and_printable() {
         let mut value = manifest();
         for bad in ["1\n2", "\u{1b}]0;mine\u{7}", "1.0.0\u{7f}", "1.0.0 β", &"1".repeat(65)] {
             value["version"] = json!(bad);
@@ -306,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_has_so_many_bytes_at_most_whatever_is_in_it() {
+    fn manifest_size_is_bounded() {
         let text = manifest().to_string();
         let of = |bytes: usize| {
             Manifest::read((text.clone() + &" ".repeat(bytes - text.len())).as_bytes())
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_so_many_reasons_at_most_and_each_has_its_number_wherever_it_stands() {
+    fn reasons_are_bounded_and_have_distinct_numbers() {
         let mut value = manifest();
         let reason = |number: usize| json!({"number": number, "name": format!("reason-{number}")});
         value["reasons"] = (1..=REASONS_MAX).rev().map(reason).collect();
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_that_all_plugins_share_has_its_key() {
+    fn shared_reasons_have_names() {
         let manifest = read(&manifest()).unwrap();
         for common in CommonReason::ALL {
             assert_eq!(manifest.reason(common as u32), Some(common.key()));
@@ -346,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_what_is_wrong_is_one_line_however_much_was_found() {
+    fn manifest_error_is_one_bounded_line() {
         let mut value = manifest();
         value["name"] = json!("\u{9b}".repeat(100_000));
         assert!(refused(&value)[2].len() <= LINE_BYTES_MAX);

@@ -1,18 +1,18 @@
-//! Code of this machine, and the one place where it is believed.
+//! Native code, and the only place where it is trusted.
 //!
-//! The one module of this crate with `unsafe`: the engine runs what it is given here, and cannot tell code that a compiler made
-//! from code that somebody wrote. So the bytes come from nowhere but this crate's own hands: from a compiler in this
-//! process, from one that was started with a key that only it was told ([`Order`](crate::Order)), or from a file with this
-//! host's MAC on it ([`Cache`](crate::Cache)).
-#![expect(unsafe_code, reason = "the engine takes native code on our word alone")]
+//! The only module of this crate with `unsafe`: the engine cannot tell compiled code from forged
+//! code. The bytes come from this crate only: from a compiler in this process, from one that was
+//! started with a secret key ([`Order`](crate::Order)), or from a file with this host's MAC
+//! ([`Cache`](crate::Cache)).
+#![expect(unsafe_code, reason = "loading native code is unsafe")]
 
 use wasmtime::component::Component;
 
-/// A plugin compiled for this machine, by this version of the engine.
+/// A plugin compiled for this machine and engine version.
 pub struct NativeCode(Vec<u8>);
 
 impl NativeCode {
-    /// Whoever calls this knows who made the code.
+    /// The caller vouches for the origin of the code.
     pub(crate) fn trusted(bytes: Vec<u8>) -> NativeCode {
         NativeCode(bytes)
     }
@@ -28,9 +28,10 @@ impl std::fmt::Debug for NativeCode {
     }
 }
 
-/// Puts code into memory. Code of another version, or for another configuration of the engine, is an error.
+/// Loads code. Code of another version, or for another configuration of the engine, is an error.
 pub(crate) fn load(engine: &wasmtime::Engine, code: &NativeCode) -> wasmtime::Result<Component> {
-    // SAFETY: a `NativeCode` is made by `trusted` alone, whose callers in this crate are the compiler in this process and
-    // two that verified a MAC under a key which only such a compiler, or this host, knows.
+    // SAFETY: a `NativeCode` is made by `trusted` alone. Its callers in this crate are the compiler
+    // in this process and two that verified a MAC with a key known only to such a compiler, or to
+    // this host.
     unsafe { Component::deserialize(engine, &code.0) }
 }

@@ -1,38 +1,35 @@
-//! A plugin's binary seen from outside: what it imports and exports, and its manifest. Nothing is compiled here.
+//! Imports, exports and manifest of a plugin, read without compiling.
 
 use wasmparser::{Parser, Payload};
 
 use crate::refused::Refused;
 
-/// The custom section that holds the manifest.
+/// The custom section of the manifest.
 const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
-/// Where a core module says which types its imports and exports have, if it does: names begin so.
+/// Prefix of the section that describes the types of a core module's imports and exports.
 const TYPES_SECTION: &str = "component-type";
-/// The custom section that holds a signature.
+/// The custom section of a signature.
 const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
-/// A binary from outside.
 pub(crate) struct Outline<'a> {
     pub(crate) kind: Kind,
-    /// Interface, and for a core module the function, of every import.
+    /// Interface of every import, and for a core module the function.
     pub(crate) imports: Vec<(Box<str>, Option<Box<str>>)>,
     /// Names of a component's exports.
     pub(crate) exports: Vec<Box<str>>,
     /// The manifest, wherever in the binary it is.
     pub(crate) manifest: Option<&'a [u8]>,
-    /// Whether a core module describes the types of what it imports and exports.
+    /// A core module describes the types of its imports and exports.
     pub(crate) typed: bool,
-    /// How many signatures it has; those of modules inside a component are of no matter.
+    /// Number of signatures, without those of modules inside a component.
     pub(crate) signatures: usize,
 }
 
-/// What a binary is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// As `cargo build` for wasm32-unknown-unknown writes it.
     Module,
-    /// A module in the wrapping of the component model.
     Component,
 }
 
@@ -43,7 +40,7 @@ impl<'a> Outline<'a> {
         } else if Parser::is_component(bytes) {
             Kind::Component
         } else {
-            return Err(Refused::NotWasm { said: "it does not begin as WebAssembly does".into() });
+            return Err(Refused::NotWasm { said: "no WebAssembly header".into() });
         };
         let (imports, exports) = (Vec::new(), Vec::new());
         let mut outline =

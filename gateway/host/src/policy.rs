@@ -1,4 +1,4 @@
-//! A plugin bound to one hook with its settings, ready to be asked.
+//! A plugin bound to one hook with its settings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,48 +7,49 @@ use evenkeel_core::{Answered, Entry, Fault, Hook, Question};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
+use crate::bisection::{Bisection, Portion};
 use crate::component::Component;
-use crate::log::{Diary, Line};
+use crate::determinism::DeterminismCheck;
 use crate::engine::Engine;
 use crate::grant::{Allowed, Grant};
 use crate::guest::{Guest, Recipe, Said};
-use crate::bisection::{Halving, Portion};
+use crate::log::{Line, PluginLog};
 use crate::quarantine::Quarantine;
 use crate::refused::Refused;
 use crate::restart::Restarts;
-use crate::determinism::Twice;
 
-/// A plugin bound to one hook with its settings, ready to be asked. Owned by one thread.
+/// A plugin bound to one hook with its settings. Owned by one thread.
 ///
-/// The plugin keeps nothing between questions that the questions do not bring: states and memo travel in them. So when
-/// it faults, its instance is thrown away and made anew before the fault is returned, and nothing is lost.
+/// The plugin has no state of its own between questions: states and memo travel in them. After a
+/// fault its instance is replaced before the fault is returned, and nothing is lost.
 pub struct Policy {
     recipe: Recipe,
     revision: Arc<str>,
     life: Life,
     restarts: Restarts,
     pub(crate) quarantine: Quarantine,
-    /// Where a whole batch was too much for its memory.
+    /// Set if a whole batch exceeded its memory.
     pub(crate) portion: Option<Portion>,
-    /// Of a batch for which there was no time: where the next one begins.
+    /// Where the next batch begins, if the last one ran out of time.
     pub(crate) first: Option<u64>,
-    pub(crate) twice: Twice,
+    pub(crate) determinism: DeterminismCheck,
     ungranted: u64,
     lessons: u64,
-    /// The latest time that questions told of.
+    /// The latest time of a question.
     now_us: u64,
 }
 
 enum Life {
     Alive(Box<Guest>),
-    /// It could not be made anew; what it said is kept.
-    Dead(Diary),
+    /// It could not be restarted; its log is kept.
+    Dead(PluginLog),
 }
 
 impl Policy {
-    /// Binds a plugin: settings checked and completed by its schema, an instance made, `init` and `catalog` called.
+    /// Binds a plugin: validates its settings, fills in defaults, creates an instance and calls
+    /// `init` and `catalog`.
     ///
-    /// Settings may be `null` where everything has a default. `seed` is the only randomness the plugin gets.
+    /// Settings may be `null` if everything has a default. `seed` is the plugin's only randomness.
     pub fn install(
         engine: &Engine,
         component: &Component,
@@ -61,7 +62,7 @@ impl Policy {
         Policy::install_within(engine, component, hook, settings, catalog, seed, &all)
     }
 
-    /// The same, granted what an operator allows of what the plugin asks for.
+    /// The same within the operator's limits.
     pub fn install_within(
         engine: &Engine,
         component: &Component,
@@ -86,7 +87,7 @@ impl Policy {
         let (engine, component) = (engine.clone(), component.clone());
         let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
         let began = Instant::now();
-        let guest = Guest::start(&recipe, &mut Diary::default())?;
+        let guest = Guest::start(&recipe, &mut PluginLog::default())?;
         let started_in = began.elapsed();
         Ok(Policy {
             restarts: Restarts::new(recipe.seed),
@@ -96,17 +97,18 @@ impl Policy {
             quarantine: Quarantine::default(),
             portion: None,
             first: None,
-            twice: Twice::new(started_in),
+            determinism: DeterminismCheck::new(started_in),
             ungranted: 0,
             lessons: 0,
             now_us: 0,
         })
     }
 
-    /// Asks, on the budget of the question. `now_us` is gateway time, all the clock the plugin gets.
+    /// Asks within the question's budget. `now_us` is gateway time, the plugin's only clock.
     ///
-    /// Decision, states and memo come together or, with a fault, not at all. After a fault the plugin is made anew at
-    /// once; where that fails it is left alone for 100 ms to 30 s, and is [`Absent`](Fault::Absent) meanwhile.
+    /// Decision, states and memo come together or, with a fault, not at all. After a fault the
+    /// plugin is restarted at once; if that fails, it is retried after 100 ms to 30 s, and is
+    /// [`Absent`](Fault::Absent) meanwhile.
     pub fn ask(&mut self, question: &Question, now_us: u64) -> Result<Answered, Fault> {
         self.now_us = self.now_us.max(now_us);
         let said =
@@ -114,16 +116,17 @@ impl Policy {
         said.map(|said| self.answered(said))
     }
 
-    /// Asks, and where the plugin fails over a batch, asks around the rows that it fails over: the others get their
-    /// decisions in the same answer, and those rows are left out of questions to this revision from then on, 256 at most.
+    /// Asks, and if the plugin fails on a batch, isolates the rows that cause it: the other rows
+    /// are answered, and those rows are left out of later questions to this revision, 256 at most.
     ///
-    /// Where nobody is to blame, but all of them together were too many for its memory, it is asked about fewer at once from
-    /// then on, and about more again now and then.
+    /// If no row is the cause but the batch exceeded the plugin's memory, later batches are
+    /// smaller, and grow again from time to time.
     ///
-    /// That takes 64 asks at most, and none begins that might end later than `within` from now; what was not found by then
-    /// is sought on with the next question. A plugin that answers about nobody has failed as a whole.
+    /// Makes at most 64 calls, and none that might end later than `within` from now; the search
+    /// continues with the next question. A plugin that answers no row has failed as a whole.
     ///
-    /// Each part is answered whole or not at all, with its states; the memo goes from part to part.
+    /// Each part is answered whole or not at all, with its states; the memo passes from part to
+    /// part.
     pub fn ask_around(
         &mut self,
         question: &Question,
@@ -149,16 +152,16 @@ impl Policy {
             (Some(ids), failed) => {
                 self.now_us = self.now_us.max(now_us);
                 let time = (began, began.checked_add(within));
-                Halving::new(self, question, ids, failed, now_us, time).seek()
+                Bisection::new(self, question, ids, failed, now_us, time).run()
             }
         }
     }
 
-    /// The same, of everybody or of nobody: who is left out, found now or before, is the fault of all. `None` where it failed
-    /// over nobody, and there was no time for all of them.
+    /// The same for all rows or none: a row quarantined now or before is a fault of the whole. `None` if the time was too short
+    /// and no row failed.
     ///
     /// # Errors
-    /// How the plugin failed over somebody.
+    /// The plugin's fault on some row.
     pub fn ask_of_all(
         &mut self,
         question: &Question,
@@ -175,84 +178,83 @@ impl Policy {
         }
     }
 
-    /// Tells the plugin of a changed catalog, all of it. It is kept, also with a fault, for instances to come.
+    /// Sends a changed catalog to the plugin, in full. It is kept for later instances, even after a
+    /// fault.
     pub fn catalog(&mut self, catalog: Vec<Entry>) -> Result<(), Fault> {
         self.recipe.catalog = catalog;
         self.lessons += 1;
         let told = match &mut self.life {
             Life::Alive(guest) => guest.catalog(&self.recipe.catalog),
             Life::Dead(_) => {
-                // Made anew, it is told of the new catalog; the old one may have been what it failed of.
+                // The restarted plugin gets the new catalog; the old one may have caused the
+                // failure.
                 self.restarts.hurry();
                 return self.act(|_| Ok(()));
             }
         };
         if told.is_err() {
-            // Another attempt comes with the next question, when the pause is over.
+            // The next question after the pause retries.
             let _ = self.renew();
         }
         told
     }
 
-    /// Whether it could not be made anew three times in a row: it is not to be expected that it ever will.
+    /// Whether three restarts in a row failed, so that more would fail as well.
     pub fn is_beyond_repair(&self) -> bool {
         self.restarts.is_hopeless()
     }
 
-    /// Sessions or rooms that this revision is not asked about, since it fails over them.
+    /// Sessions or rooms left out because this revision fails on them.
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()
     }
 
-    /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings, and over its grant where
-    /// that is less than it asks for.
+    /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings,
+    /// and over its grant if that is restricted.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The plugin behind this policy.
     pub fn component(&self) -> &Component {
         &self.recipe.component
     }
 
-    /// The hook it answers.
     pub fn hook(&self) -> Hook {
         self.recipe.hook
     }
 
-    /// What it gets of what its plugin asks for.
     pub fn grant(&self) -> &Grant {
         &self.recipe.grant
     }
 
-    /// The only randomness that the plugin got.
+    /// The plugin's only randomness.
     pub fn seed(&self) -> u64 {
         self.recipe.seed
     }
 
-    /// How often it was told of another catalog than the one that it was installed with.
+    /// Catalogs sent since installation.
     pub fn lessons(&self) -> u64 {
         self.lessons
     }
 
-    /// The catalog that it knows.
+    /// The catalog known to the plugin.
     pub fn known_catalog(&self) -> &[Entry] {
         &self.recipe.catalog
     }
 
-    /// Settings as the plugin got them, with defaults in place.
+    /// Settings with defaults filled in.
     pub fn settings(&self) -> &str {
         &self.recipe.settings
     }
 
-    /// The next log line of the plugin, oldest first. At most 64 wait; a policy may write 10 a second.
+    /// The next log line, oldest first. At most 64 wait; a policy may write 10 per second.
     pub fn poll_line(&mut self) -> Option<Line> {
-        self.diary().poll_line()
+        self.log().poll_line()
     }
 
-    /// Log lines dropped since installation because there were too many.
+    /// Log lines dropped since installation by the rate limit.
     pub fn unsaid(&mut self) -> u64 {
-        self.diary().unsaid()
+        self.log().unsaid()
     }
 
     /// Actions dropped since installation because they were not granted.
@@ -264,8 +266,8 @@ impl Policy {
             }
     }
 
-    /// WebAssembly instructions that the plugin executed since its instance was made, `init` and `catalog` among them: the
-    /// same for the same questions on every machine. None on an engine that does not count.
+    /// WebAssembly instructions since the instance was created, including `init` and `catalog`:
+    /// deterministic for equal questions. None on an engine that does not count.
     pub fn instructions(&self) -> Option<u64> {
         match &self.life {
             Life::Alive(guest) => guest.instructions(),
@@ -273,19 +275,19 @@ impl Policy {
         }
     }
 
-    fn diary(&mut self) -> &mut Diary {
+    fn log(&mut self) -> &mut PluginLog {
         match &mut self.life {
-            Life::Alive(guest) => guest.diary(),
-            Life::Dead(diary) => diary,
+            Life::Alive(guest) => guest.log(),
+            Life::Dead(log) => log,
         }
     }
 
-    /// A line for people, among those of the plugin.
+    /// Adds a line to the plugin's log.
     pub(crate) fn say(&mut self, words: &str) {
-        self.diary().log(3, words);
+        self.log().log(3, words);
     }
 
-    /// How long the plugin may take for a question like this.
+    /// The time limit of a question.
     pub(crate) fn budget(&self, question: &Question) -> Duration {
         let budgets = self.recipe.engine.budgets();
         match question {
@@ -302,7 +304,7 @@ impl Policy {
     }
 
     pub(crate) fn answered(&mut self, said: Said) -> Answered {
-        self.twice.note_answer();
+        self.determinism.note_answer();
         let Said { answer, notes, took, ungranted } = said;
         Answered {
             answer,
@@ -315,7 +317,7 @@ impl Policy {
         }
     }
 
-    /// What is done with the plugin; it is made anew before, where it is time for that, and after a fault.
+    /// Runs `act` on the instance, which is restarted before if due, and after a fault.
     pub(crate) fn act<T>(
         &mut self,
         f: impl FnOnce(&mut Guest) -> Result<T, Fault>,
@@ -331,26 +333,26 @@ impl Policy {
             Life::Dead(_) => return Err(Fault::Absent),
         };
         if outcome.is_err() {
-            // Whoever asks next learns whether that went well.
+            // The next question reports a failed restart.
             let _ = self.renew();
         }
         outcome
     }
 
-    /// Throws the instance away and makes it anew.
+    /// Replaces the instance.
     ///
     /// # Errors
-    /// What kept it from starting; it is tried again after a pause.
+    /// If it could not be started; retried after a pause.
     fn renew(&mut self) -> Result<(), Fault> {
         self.ungranted = self.ungranted();
-        let mut diary = match std::mem::replace(&mut self.life, Life::Dead(Diary::default())) {
+        let mut log = match std::mem::replace(&mut self.life, Life::Dead(PluginLog::default())) {
             Life::Alive(guest) => guest.end(),
-            Life::Dead(diary) => diary,
+            Life::Dead(log) => log,
         };
         let began = Instant::now();
-        let fault = match Guest::start(&self.recipe, &mut diary) {
+        let fault = match Guest::start(&self.recipe, &mut log) {
             Ok(guest) => {
-                self.twice.started_in = began.elapsed();
+                self.determinism.started_in = began.elapsed();
                 self.restarts.note_started();
                 self.life = Life::Alive(Box::new(guest));
                 return Ok(());
@@ -358,9 +360,9 @@ impl Policy {
             Err(Refused::Faulted { fault, .. }) => fault,
             Err(refused) => Fault::Trap(refused.to_string().into()),
         };
-        self.life = Life::Dead(diary);
+        self.life = Life::Dead(log);
         let pause = self.restarts.note_failed(self.now_us);
-        self.say(&format!("the plugin did not start again ({fault}); again in {pause:?}"));
+        self.say(&format!("plugin restart failed ({fault}); next attempt in {pause:?}"));
         Err(fault)
     }
 }

@@ -1,75 +1,57 @@
-//! Why a plugin, or its settings, were not taken.
-
 use evenkeel_core::{Fault, Hook};
 
 use crate::signature::PublicKey;
 
-/// Why a plugin, or its settings, were not taken. As text: one sentence that says what to do.
+/// Why a plugin, or its settings, are refused. As text: one sentence with the next step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The file is larger than any policy.
     #[error("the plugin has {bytes} bytes; at most {max} are taken")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The file is no WebAssembly, or breaks off.
+    TooLarge { bytes: usize, max: usize },
+    /// The file is not WebAssembly, or truncated.
     #[error("the file is not WebAssembly: {said}")]
     NotWasm {
-        /// What the parser said.
+        /// The parser's error.
         said: Box<str>,
     },
-    /// Its signature is not what it should be.
+    /// Its signature is invalid.
     #[error("the plugin's signature: found {found}; sign it with `evenkeel plugin sign`")]
-    Signature {
-        /// What is there.
-        found: &'static str,
-    },
-    /// Nobody who is known here vouches for it.
+    Signature { found: &'static str },
+    /// Neither shipped nor signed with a known key.
     #[error(
         "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
         unsigned_words(*by)
     )]
     Unsigned {
-        /// Who signed it, if anybody did.
+        /// The unknown key that signed it, if any.
         by: Option<PublicKey>,
     },
-    /// The operator took it back, or the key that signed it.
+    /// The operator revoked it, or its key.
     #[error("the plugin is revoked in [trust]: {what}")]
     Revoked {
-        /// The key or the digest that is revoked.
+        /// The revoked key or digest.
         what: Box<str>,
     },
-    /// A newer one of its name ran here before.
+    /// A newer version of the plugin ran here before.
     #[error(
         "version {found} of `{plugin}` is older than {ran}, which ran here before: force it, or roll back, if that is meant"
     )]
     Downgrade {
-        /// The plugin's name.
         plugin: Box<str>,
-        /// Its version.
         found: Box<str>,
-        /// The highest that ran.
+        /// The highest version that ran.
         ran: Box<str>,
     },
-    /// Compiling it took more than a plugin may cost.
-    #[error(
-        "compiling the plugin was stopped at {limit}: what no honest policy needs; build a smaller one"
-    )]
-    CompileLimit {
-        /// Which limit.
-        limit: Box<str>,
-    },
-    /// The process that was to compile it did not.
+    /// Compilation exceeded a limit.
+    #[error("compiling the plugin exceeded {limit}; build a smaller one")]
+    CompileLimit { limit: Box<str> },
+    /// The compiler process failed.
     #[error("the plugin was not compiled: {said}")]
     Compiler {
-        /// What became of that process.
+        /// Its exit status or output.
         said: Box<str>,
     },
-    /// It wants something from us other than `diag`.
+    /// It imports something other than `diag`.
     #[error(
         "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
          --release --target wasm32-unknown-unknown`, without crates that need a clock, files, randomness or a network"
@@ -77,7 +59,7 @@ pub enum Refused {
     Import {
         /// Module and name of the import.
         found: Box<str>,
-        /// The one interface that may be imported.
+        /// The only interface that may be imported.
         allowed: &'static str,
     },
     /// It was built for another version of the contract.
@@ -93,60 +75,49 @@ pub enum Refused {
     },
     /// A core module that does not describe a policy.
     #[error("the module is not a policy plugin: {said}; build it with the Evenkeel plugin SDK")]
-    NotAPlugin {
-        /// What could not be made of it.
-        said: Box<str>,
-    },
+    NotAPlugin { said: Box<str> },
     /// It has no manifest.
     #[error(
         "the plugin has no section `evenkeel:manifest`: build it with the Evenkeel plugin SDK, and do not strip \
          custom sections"
     )]
     NoManifest,
-    /// Its manifest is not what it should be.
+    /// Its manifest is invalid.
     #[error("the plugin's manifest: `{field}` should be {expected}, found {found}")]
     Manifest {
-        /// Where in the manifest.
+        /// Path in the manifest.
         field: Box<str>,
-        /// What would be right.
         expected: Box<str>,
-        /// What is there.
         found: Box<str>,
     },
-    /// The manifest promises a hook that the plugin does not export.
+    /// The manifest names a hook that the plugin does not export.
     #[error("the plugin's manifest names the hook `{}`, but the plugin does not export it", hook.name())]
-    HookMissing {
-        /// The hook.
-        hook: Hook,
-    },
-    /// The plugin was bound to a hook that it does not answer.
+    HookMissing { hook: Hook },
+    /// The plugin was bound to a hook that it does not implement.
     #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
     HookUnanswered {
-        /// The plugin's name.
         plugin: Box<str>,
         /// The hook it was bound to.
         hook: Hook,
     },
-    /// It uses what is switched off, wants more than the limits, or does not keep the types of the contract.
+    /// It uses a disabled feature, exceeds a limit, or does not match the contract's types.
     #[error("the engine does not take the plugin: {said}")]
     Engine {
-        /// What the engine said.
+        /// The engine's error.
         said: Box<str>,
     },
-    /// Settings that the plugin's schema does not allow.
+    /// Settings that the plugin's schema refuses.
     #[error("setting `{path}` should be {expected}, found {found}")]
     Setting {
         /// JSON path of the setting: `$.tiers[0].cap`.
         path: Box<str>,
-        /// What the schema wants.
         expected: Box<str>,
-        /// What was given.
         found: Box<str>,
     },
-    /// The plugin itself did not take its settings.
+    /// The plugin refused its settings.
     #[error("the plugin does not take its settings: {said}")]
     Settings {
-        /// What the plugin said.
+        /// The plugin's message.
         said: Box<str>,
     },
     /// The plugin failed before its first question.
@@ -154,13 +125,12 @@ pub enum Refused {
     Faulted {
         /// The call: `start`, `init` or `catalog`.
         call: &'static str,
-        /// How.
         fault: Fault,
     },
 }
 
 impl Refused {
-    /// The word in metrics, events and the API's answers: `import`. It never changes.
+    /// The code in metrics, events and the API: `import`. It never changes.
     pub fn code(&self) -> &'static str {
         match self {
             Refused::TooLarge { .. } => "too-large",
@@ -188,7 +158,7 @@ impl Refused {
 
 fn unsigned_words(by: Option<PublicKey>) -> String {
     match by {
-        Some(key) => format!("the plugin is signed with {key}, which is not known here"),
+        Some(key) => format!("the plugin is signed with the unknown key {key}"),
         None => "the plugin is not signed".to_owned(),
     }
 }

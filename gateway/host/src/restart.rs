@@ -1,15 +1,15 @@
-//! When a plugin that could not be started is tried again.
+//! Backoff of failed restarts.
 
 use std::time::Duration;
 
-/// So many restarts that fail in a row say that the revision will never start: one may have met a moment without memory,
-/// three that are apart by longer and longer pauses have not.
+/// After so many failed restarts in a row the revision is given up: one may be a moment without
+/// memory, but not three with growing pauses.
 const FAILED_MAX: u32 = 3;
 
-/// Between a restart that failed and the next.
+/// Pause after the first failed restart.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// No pause is longer, and a policy whose trouble is over answers again within it.
+/// Bounds the pause, so that a policy recovers within this after the cause is gone.
 const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
 /// Restarts of one revision. Time is gateway time in microseconds.
@@ -17,7 +17,7 @@ pub(crate) struct Restarts {
     /// In a row.
     failed: u32,
     again_us: u64,
-    /// Policies of one seed fail alike; those of different seeds do not start all at once.
+    /// Jitter: policies of one seed pause alike; those of different seeds do not start all at once.
     rng: fastrand::Rng,
 }
 
@@ -26,12 +26,12 @@ impl Restarts {
         Restarts { failed: 0, again_us: 0, rng: fastrand::Rng::with_seed(seed) }
     }
 
-    /// Whether it may be tried.
     pub(crate) fn is_due(&self, now_us: u64) -> bool {
         self.failed == 0 || now_us >= self.again_us
     }
 
-    /// It was tried in vain; how long it is left alone now. Each pause is twice the one before, or up to a quarter less.
+    /// Notes a failed restart and returns the pause. Each is twice the one before, less up to a
+    /// quarter.
     pub(crate) fn note_failed(&mut self, now_us: u64) -> Duration {
         let doubled = PAUSE_FIRST.saturating_mul(1 << self.failed.min(16)).min(PAUSE_LONGEST);
         let sooner = self.rng.u64(0..=doubled.as_micros() as u64 / 4);
@@ -45,12 +45,11 @@ impl Restarts {
         self.failed = 0;
     }
 
-    /// Something changed that may help: it may be tried at once.
+    /// Ends the pause, since a change may have removed the cause.
     pub(crate) fn hurry(&mut self) {
         self.again_us = 0;
     }
 
-    /// Whether nothing is left to hope for.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.failed >= FAILED_MAX
     }
@@ -61,9 +60,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_from_100_ms_to_30_s_and_are_not_alike() {
+    fn pauses_grow_from_100_ms_to_30_s_with_jitter() {
         let mut restarts = Restarts::new(7);
-        assert!(restarts.is_due(0), "the first restart waits for nothing");
+        assert!(restarts.is_due(0), "the first restart is immediate");
         let pauses: Vec<Duration> = (0..12).map(|_| restarts.note_failed(0)).collect();
         for (tries, pause) in pauses.iter().enumerate() {
             let most = Duration::from_millis(100 << tries).min(Duration::from_secs(30));
@@ -71,11 +70,11 @@ mod tests {
         }
         let mut other = Restarts::new(8);
         let others: Vec<Duration> = (0..12).map(|_| other.note_failed(0)).collect();
-        assert_ne!(pauses, others, "who fails together does not come back together");
+        assert_ne!(pauses, others, "pauses have jitter");
     }
 
     #[test]
-    fn it_is_left_alone_until_its_pause_is_over() {
+    fn restart_waits_for_its_pause() {
         let mut restarts = Restarts::new(7);
         let pause = restarts.note_failed(1_000).as_micros() as u64;
         assert!(!restarts.is_due(1_000 + pause - 1));
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn three_in_a_row_are_hopeless_and_two_are_not() {
+    fn third_failure_in_a_row_gives_up() {
         let mut restarts = Restarts::new(7);
         restarts.note_failed(0);
         restarts.note_failed(0);
@@ -95,7 +94,7 @@ mod tests {
         restarts.note_started();
         restarts.note_failed(0);
         restarts.note_failed(0);
-        assert!(!restarts.is_hopeless(), "one that went well between them begins the count anew");
+        assert!(!restarts.is_hopeless(), "a success resets the count");
         restarts.note_failed(0);
         assert!(restarts.is_hopeless());
     }

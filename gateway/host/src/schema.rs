@@ -1,26 +1,27 @@
-//! Settings against their schema: the part of JSON Schema that settings need, and nothing that is silently ignored.
+//! Validates settings by the part of JSON Schema that settings need; nothing is silently ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
-use crate::log::one_line;
 use crate::limits::{DEFAULTS_BYTES_MAX, LINE_BYTES_MAX};
+use crate::log::one_line;
 
 /// The schema of a plugin's settings.
 ///
-/// Understood: `type` (one of object, array, string, boolean, integer, number), `properties`, `required`,
-/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`, and of all patterns those of
-/// durations (`30s`) and bit rates (`300 kbit/s`). Words that explain
-/// (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it) are kept and not read.
-/// Any other keyword is refused, since a bound that nobody holds is worse than none.
+/// Supported: `type` (one of object, array, string, boolean, integer, number), `properties`,
+/// `required`, `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`,
+/// `default`, and of all patterns those of durations (`30s`) and bit rates (`300 kbit/s`).
+/// Annotations (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it)
+/// are kept and ignored. Any other keyword is refused, since a bound that is not enforced is worse
+/// than none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {
     json: Value,
     root: Node,
 }
 
-/// A text that is a number with a unit.
+/// A text of a number with a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Quantity {
     Duration,
@@ -28,7 +29,7 @@ enum Quantity {
 }
 
 impl Quantity {
-    /// How a schema says so.
+    /// The pattern that stands for it.
     fn of_pattern(pattern: &Value) -> Option<Quantity> {
         match pattern.as_str()? {
             "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" => Some(Quantity::Duration),
@@ -60,7 +61,7 @@ impl Quantity {
     }
 }
 
-/// Where a value, or the schema itself, is not as it should be.
+/// A value, or a part of the schema, that is invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unfit {
     pub(crate) path: String,
@@ -101,19 +102,19 @@ impl Schema {
         Ok(Schema { json, root })
     }
 
-    /// The schema as the plugin gave it.
+    /// The schema as given by the plugin.
     pub fn json(&self) -> &Value {
         &self.json
     }
 
-    /// The settings with defaults in the place of what was not given. `null` stands for none given.
+    /// Validates settings and fills in defaults. `null` stands for empty settings.
     pub(crate) fn complete(&self, settings: Value) -> Result<Value, Unfit> {
         let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
         self.root.complete(settings, "$", &mut Room::default())
     }
 }
 
-/// What defaults may still add, bytes of JSON.
+/// JSON bytes that defaults may still add.
 struct Room(usize);
 
 impl Default for Room {
@@ -313,7 +314,7 @@ fn number(value: &Value, path: &str) -> Result<Number, Unfit> {
     value.as_number().cloned().ok_or_else(|| unfit(path, "a number", Some(value)))
 }
 
-/// Whole numbers are compared exactly.
+/// Compares whole numbers exactly.
 fn less(a: &Number, b: &Number) -> bool {
     match (a.as_i128(), b.as_i128()) {
         (Some(a), Some(b)) => a < b,
@@ -328,7 +329,7 @@ fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
     Unfit { path: cut(path), expected: cut(expected), found: cut(&found) }
 }
 
-/// Keys are a plugin's words, and go to logs and terminals.
+/// Keys are the plugin's text and go to logs and terminals.
 fn cut(text: &str) -> String {
     one_line(text, LINE_BYTES_MAX).into()
 }

@@ -1,6 +1,5 @@
-//! The plugins we ship, built from `plugins/` with this crate and embedded.
+//! The shipped plugins, built from `plugins/` with this crate and embedded.
 
-/// A plugin we ship.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
     /// Its folder under `plugins/`.
@@ -9,7 +8,7 @@ pub struct Shipped {
     pub bytes: &'static [u8],
 }
 
-/// The plugins we ship, by name.
+/// All shipped plugins, ordered by name.
 pub fn shipped() -> &'static [Shipped] {
     SHIPPED
 }

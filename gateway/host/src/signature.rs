@@ -1,8 +1,8 @@
-//! Who vouches for a plugin: an Ed25519 signature (RFC 8032) in the custom section `evenkeel:signature` at its end.
+//! Ed25519 signatures of plugins (RFC 8032), in the custom section `evenkeel:signature` at the end.
 //!
-//! The section holds a byte 1, the public key (32 bytes) and the signature (64 bytes). Signed is a word for what this is, the
-//! public key, and SHA-256 of all bytes before the section: the code and the manifest together. A plugin has one
-//! signature at most, and nothing after it; to sign again replaces it.
+//! The section holds a byte 1, the public key (32 bytes) and the signature (64 bytes). Signed are a
+//! context string, the public key, and SHA-256 of all bytes before the section. A plugin has at
+//! most one signature, at its very end; signing again replaces it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,8 +14,8 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use crate::outline::Outline;
 use crate::refused::Refused;
 
-/// The section as it begins, whole: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these bytes
-/// are a signature, so that there is one way to write one.
+/// Start of the section: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these
+/// bytes count, so that a signature has one encoding.
 const HEAD: &[u8] = b"\x00\x74\x12evenkeel:signature\x01";
 
 /// Head, key, signature.
@@ -24,17 +24,17 @@ const SECTION_BYTES: usize = HEAD.len() + KEY_BYTES + SIGNATURE_BYTES;
 const KEY_BYTES: usize = 32;
 const SIGNATURE_BYTES: usize = 64;
 
-/// No other signature of the same key means this.
+/// Separates these signatures from others by the same key.
 const CONTEXT: &[u8] = b"evenkeel plugin signature v1\0";
 
 const PUBLIC: &str = "ed25519:";
 const SECRET: &str = "ed25519-secret:";
 
-/// Whom a signature is by. As text: `ed25519:` and 64 hexadecimal digits.
+/// A public key. As text: `ed25519:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
-/// A text that is no key.
+/// An invalid text of a key or digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{found}, expected `{prefix}` and {digits} hexadecimal digits")]
 pub struct BadKey {
@@ -43,7 +43,7 @@ pub struct BadKey {
     digits: usize,
 }
 
-/// What signs plugins. It never shows in a log.
+/// Signs plugins. Hidden in debug output.
 pub struct SecretKey {
     seed: [u8; KEY_BYTES],
     pair: Ed25519KeyPair,
@@ -52,7 +52,7 @@ pub struct SecretKey {
 impl FromStr for PublicKey {
     type Err = BadKey;
 
-    /// Of its text, with or without space around it.
+    /// Surrounding space is ignored.
     fn from_str(text: &str) -> Result<PublicKey, BadKey> {
         unhex(text, PUBLIC).map(PublicKey)
     }
@@ -77,18 +77,18 @@ impl fmt::Debug for SecretKey {
 }
 
 impl SecretKey {
-    /// A new one, from the system's randomness.
+    /// A new key from the system's randomness.
     ///
     /// # Panics
     ///
-    /// Where the system gives no randomness.
+    /// If the system has no randomness.
     pub fn generate() -> SecretKey {
         let mut seed = [0; KEY_BYTES];
         SystemRandom::new().fill(&mut seed).expect("a system has randomness");
         SecretKey::of(seed)
     }
 
-    /// Of the text that [`SecretKey::text`] gives, with or without space around it.
+    /// Parses the text of [`SecretKey::text`]; surrounding space is ignored.
     pub fn read(text: &str) -> Result<SecretKey, BadKey> {
         unhex(text, SECRET).map(SecretKey::of)
     }
@@ -98,23 +98,22 @@ impl SecretKey {
         SecretKey { seed, pair }
     }
 
-    /// The secret itself, as it lies in a file: `ed25519-secret:` and 64 hexadecimal digits, the seed of RFC 8032.
+    /// The secret as stored in a file: `ed25519-secret:` and 64 hexadecimal digits, the seed of RFC
+    /// 8032.
     pub fn text(&self) -> String {
         format!("{SECRET}{}", hex(&self.seed))
     }
 
-    /// What others know it by.
     pub fn public(&self) -> PublicKey {
         let bytes = self.pair.public_key().as_ref();
         PublicKey(bytes.try_into().expect("a public key has 32 bytes"))
     }
 }
 
-/// The plugin with this key's signature at its end, in place of one that was there.
+/// Appends this key's signature to the plugin, in place of an earlier one.
 ///
 /// # Errors
-/// Where the bytes are no WebAssembly, or what stands there for a signature is none: it is not replaced, since nobody
-/// knows what it is.
+/// If the bytes are not WebAssembly, or contain an invalid signature, which is not replaced.
 pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
     let plugin = match find(plugin)? {
         Some(section) => section.signed,
@@ -125,24 +124,22 @@ pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
     Ok([plugin, HEAD, &public.0, signature.as_ref()].concat())
 }
 
-/// Whose signature a plugin carries, if it carries one, and what it is over.
+/// The key of a plugin's valid signature, if it has one.
 ///
-/// That says nothing of whether anybody trusts that key: anybody may sign.
+/// Anybody may sign: check separately that the key is trusted.
 ///
 /// # Errors
-/// [`Refused::Signature`] where there is one that is not by the key that it names over these bytes, more than one, or
-/// something after it; [`Refused::NotWasm`] where the bytes are no WebAssembly.
+/// [`Refused::Signature`] for a signature that does not match its key and these bytes, for several, or for one that is not at
+/// the end; [`Refused::NotWasm`] if the bytes are not WebAssembly.
 pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, Refused> {
     let Some(section) = find(plugin)? else { return Ok(None) };
     UnparsedPublicKey::new(&ED25519, section.key.0)
         .verify(&message(&section.key, section.signed), section.signature)
-        .map_err(|_| {
-            unlike("one that does not fit these bytes: they changed after they were signed")
-        })?;
+        .map_err(|_| unlike("one that does not match these bytes: they changed after signing"))?;
     Ok(Some(section.key))
 }
 
-/// SHA-256 of what a signature is over, or would be: the same with and without one.
+/// SHA-256 of the signed part: equal with and without a signature.
 pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], Refused> {
     let content = find(plugin)?.map_or(plugin, |section| section.signed);
     Ok(sha256(content))
@@ -159,13 +156,13 @@ fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, Refused> {
     match outline.signatures {
         0 => return Ok(None),
         1 => {}
-        _ => return Err(unlike("more than one: to sign again replaces the one that is there")),
+        _ => return Err(unlike("more than one; signing again replaces it")),
     }
-    // There is exactly one. It is the last thing there, written as we write it, or it is none.
+    // There is exactly one. It must be at the end, in our encoding.
     let at = plugin.len().checked_sub(SECTION_BYTES);
     let (signed, section) = at.map_or((&plugin[..0], plugin), |at| plugin.split_at(at));
     let Some(said) = section.strip_prefix(HEAD) else {
-        let found = "one that does not stand at the very end as `evenkeel plugin sign` writes it";
+        let found = "one that is not at the end as `evenkeel plugin sign` writes it";
         return Err(unlike(found));
     };
     let (key, signature) = said.split_at(KEY_BYTES);
@@ -189,7 +186,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// 32 bytes in hexadecimal digits, lower-case or not, after a prefix.
+/// Parses 32 bytes in hexadecimal digits of either case, after a prefix.
 pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
     let bad = |found| BadKey { found, prefix, digits: 2 * KEY_BYTES };
     let digits = text.trim().strip_prefix(prefix).ok_or(bad("another beginning"))?;
@@ -219,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_itself_again_as_text() {
+    fn keys_round_trip_as_text() {
         let key = SecretKey::generate();
         assert_eq!(SecretKey::read(&format!("{}\n", key.text())).unwrap().public(), key.public());
         assert_eq!(key.public().to_string().parse(), Ok(key.public()));
@@ -229,11 +226,11 @@ mod tests {
         {
             assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
         }
-        assert!(SecretKey::read(&key.public().to_string()).is_err(), "a public key signs nothing");
+        assert!(SecretKey::read(&key.public().to_string()).is_err(), "a public key cannot sign");
     }
 
     #[test]
-    fn a_signature_is_the_one_of_rfc_8032_over_word_key_and_digest() {
+    fn signature_matches_rfc_8032() {
         // Section 7.1, test 1.
         let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
         let key = SecretKey::read(&format!("{SECRET}{seed}")).unwrap();
@@ -241,27 +238,27 @@ mod tests {
         assert_eq!(key.public().to_string(), format!("{PUBLIC}{public}"));
         let signed = sign(MODULE, &key).unwrap();
         assert_eq!(signed.len(), MODULE.len() + SECTION_BYTES);
-        assert_eq!(signed, sign(MODULE, &key).unwrap(), "it is the same each time");
+        assert_eq!(signed, sign(MODULE, &key).unwrap(), "deterministic");
         assert_eq!(signer(&signed), Ok(Some(key.public())));
         assert_eq!(signer(MODULE), Ok(None));
     }
 
     #[test]
-    fn one_changed_byte_anywhere_is_noticed() {
+    fn any_changed_byte_is_detected() {
         let signed = sign(MODULE, &SecretKey::generate()).unwrap();
         for at in 0..signed.len() {
             let mut changed = signed.clone();
             changed[at] ^= 1;
             let seen = signer(&changed);
             let is_unsigned = seen == Ok(None);
-            // A section of another kind or name is no signature; whoever wants one finds none.
+            // A section of another kind or name is not a signature.
             let in_name = (MODULE.len()..MODULE.len() + 21).contains(&at);
             assert!(seen.is_err() || (is_unsigned && in_name), "byte {at}: {seen:?}");
         }
     }
 
     #[test]
-    fn to_sign_again_replaces_the_signature() {
+    fn signing_again_replaces_the_signature() {
         let (first, second) = (SecretKey::generate(), SecretKey::generate());
         let once = sign(MODULE, &first).unwrap();
         let again = sign(&once, &second).unwrap();
@@ -271,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_signature_and_anything_after_one_are_refused() {
+    fn second_signature_or_trailing_bytes_are_refused() {
         let signed = sign(MODULE, &SecretKey::generate()).unwrap();
         let section = &signed[MODULE.len()..];
         assert!(found(&[&signed, section].concat()).contains("more than one"));
@@ -281,10 +278,10 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_written_in_another_way_is_none() {
+    fn signature_has_one_encoding() {
         let signed = sign(MODULE, &SecretKey::generate()).unwrap();
         let content = &signed[MODULE.len() + 2..];
-        // The same number in two bytes (LEB128 allows it).
+        // The same number in two bytes, which LEB128 allows.
         let longer = [MODULE, b"\0\xf4\0", content].concat();
         assert!(found(&longer).contains("very end"));
         let mut version = signed.clone();
@@ -293,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn another_key_cannot_be_put_in_its_place() {
+    fn key_of_a_signature_cannot_be_replaced() {
         let signed = sign(MODULE, &SecretKey::generate()).unwrap();
         let other = SecretKey::generate().public();
         let at = MODULE.len() + HEAD.len();
         let mut changed = signed.clone();
         changed[at..at + KEY_BYTES].copy_from_slice(&other.0);
-        assert!(found(&changed).contains("does not fit"));
+        assert!(found(&changed).contains("does not match"));
     }
 }

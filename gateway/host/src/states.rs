@@ -1,5 +1,5 @@
-//! States on their way into a plugin and out of it: opened for newcomers, migrated where an older revision wrote
-//! them, and taken back only if every length and row is right.
+//! States of a question and its answer: created for new rows, migrated from older revisions, and
+//! accepted only if every length and row is valid.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,25 +8,25 @@ use std::sync::Arc;
 use evenkeel_core::{Fault, State};
 
 use crate::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Keep};
-use crate::log::one_line;
 use crate::guest::Guest;
 use crate::limits::{LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
+use crate::log::one_line;
 
 /// The states of a batch, by row.
 pub(crate) struct States<'a> {
     plugin: Arc<str>,
     schema: u32,
     rows: Vec<Cow<'a, [u8]>>,
-    /// Rows that this plugin has not seen.
+    /// Rows new to this plugin.
     newcomers: Vec<u32>,
-    /// Rows that an older revision wrote, by its schema.
+    /// Rows of older revisions, by schema.
     older: BTreeMap<u32, Vec<u32>>,
 }
 
 impl<'a> States<'a> {
-    /// Sorts the states of a question's rows by what must happen before the plugin can read them.
+    /// Sorts rows by the work needed before the plugin can read their states.
     ///
-    /// A state of a newer schema, left behind by a rollback, cannot be read: its row is a newcomer.
+    /// A state of a newer schema, left by a rollback, cannot be read: its row is new.
     pub(crate) fn of(
         plugin: &Arc<str>,
         schema: u32,
@@ -51,12 +51,12 @@ impl<'a> States<'a> {
         States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
     }
 
-    /// Rows that the plugin has to be told of first.
+    /// Rows new to this plugin.
     pub(crate) fn newcomers(&self) -> &[u32] {
         &self.newcomers
     }
 
-    /// First states, in the order of [`newcomers`](States::newcomers).
+    /// Sets the first states, in the order of [`newcomers`](States::newcomers).
     pub(crate) fn open(&mut self, first: &BlobsResult) -> Result<(), Fault> {
         let newcomers = std::mem::take(&mut self.newcomers);
         self.fill(&newcomers, first, "open")?;
@@ -64,7 +64,7 @@ impl<'a> States<'a> {
         Ok(())
     }
 
-    /// Has the plugin rewrite what older revisions wrote.
+    /// Migrates states of older revisions.
     pub(crate) fn migrate(&mut self, guest: &mut Guest) -> Result<(), Fault> {
         let older = std::mem::take(&mut self.older);
         for (&from, rows) in &older {
@@ -72,7 +72,7 @@ impl<'a> States<'a> {
             let (base, budget) = (guest.base(), guest.engine().budgets().migrate);
             let migrated = guest
                 .call(budget, rows.len(), |store| base.call_migrate(store, from, blobs.wire()))?
-                .map_err(|said| unwilling("migrate", from, &said))?;
+                .map_err(|said| migration_refused("migrate", from, &said))?;
             self.fill(rows, &migrated, "migrate")?;
         }
         self.older = older;
@@ -86,12 +86,12 @@ impl<'a> States<'a> {
         Ok(())
     }
 
-    /// All states, as the plugin reads them.
+    /// All states in the contract's type.
     pub(crate) fn blobs(&self) -> Blobs {
         Blobs::of(self.rows.iter().map(|bytes| &**bytes))
     }
 
-    /// What becomes of them: those the plugin replaced, and those that are new in any case.
+    /// The changed states: those replaced by the plugin, and all new ones.
     pub(crate) fn settle(self, keep: &Keep) -> Result<Vec<(u32, State)>, Fault> {
         let new = self.newcomers.iter().chain(self.older.values().flatten());
         let state = |bytes: &[u8]| State {
@@ -109,7 +109,7 @@ impl<'a> States<'a> {
             }
             changed.push((row, state(bytes)));
         }
-        // By row, and of those of one row the last, which is taken. Plugins go by row, so that there is nothing to sort.
+        // Stable, so that the last state of a row wins; usually sorted already.
         changed.sort_by_key(|(row, _)| *row);
         changed.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
@@ -122,13 +122,13 @@ impl<'a> States<'a> {
     }
 }
 
-/// The memo on its way through a call.
+/// The memo during a call.
 pub(crate) struct Memo<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Memo<'a> {
-    /// The memo as this revision reads it: empty where another plugin, or a newer revision, wrote it.
+    /// The memo for this revision: empty if another plugin, or a newer revision, wrote it.
     pub(crate) fn of(memo: Option<&'a State>, guest: &mut Guest) -> Result<Memo<'a>, Fault> {
         let component = guest.component().clone();
         let (plugin, schema) = (&component.manifest().name, component.manifest().state_schema);
@@ -141,7 +141,7 @@ impl<'a> Memo<'a> {
         let (base, budget) = (guest.base(), guest.engine().budgets().migrate);
         let migrated = guest
             .call(budget, 0, |store| base.call_migrate_memo(store, memo.schema, &memo.bytes))?
-            .map_err(|said| unwilling("migrate-memo", memo.schema, &said))?;
+            .map_err(|said| migration_refused("migrate-memo", memo.schema, &said))?;
         Ok(Memo { bytes: Cow::Owned(fitting("migrate-memo", migrated)?) })
     }
 
@@ -149,7 +149,7 @@ impl<'a> Memo<'a> {
         &self.bytes
     }
 
-    /// What becomes of it: the plugin's new one, or a migrated one that it left as it is.
+    /// The new memo: written by the plugin, or migrated and unchanged.
     pub(crate) fn settle(
         self,
         new: Option<Vec<u8>>,
@@ -167,7 +167,7 @@ impl<'a> Memo<'a> {
     }
 }
 
-/// States one after the other.
+/// Concatenated states.
 pub(crate) struct Blobs {
     offsets: Vec<u32>,
     bytes: Vec<u8>,
@@ -191,7 +191,7 @@ impl Blobs {
     }
 }
 
-/// A single state that a plugin wrote.
+/// A single state written by a plugin.
 pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<State, Fault> {
     if bytes.len() > STATE_BYTES_MAX {
         return Err(too_large("state", 0, bytes.len()));
@@ -201,7 +201,7 @@ pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<State, Fault> {
     Ok(State { plugin, schema: manifest.state_schema, bytes: bytes.into() })
 }
 
-/// A memo that a plugin wrote, no larger than one may be.
+/// Checks the size of a memo written by a plugin.
 fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, Fault> {
     if memo.len() > MEMO_BYTES_MAX {
         let said = format!("{call}: {} bytes, at most {MEMO_BYTES_MAX}", memo.len());
@@ -214,7 +214,7 @@ fn readable(state: &State, plugin: &Arc<str>, schema: u32) -> bool {
     state.plugin == *plugin && state.schema <= schema
 }
 
-/// The states in a list of so many, each checked.
+/// Splits and checks a list of states.
 fn slices<'a>(blobs: &'a BlobsResult, rows: usize, call: &str) -> Result<Vec<&'a [u8]>, Fault> {
     let BlobsResult { offsets, bytes } = blobs;
     if rows == 0 && offsets.is_empty() && bytes.is_empty() {
@@ -251,7 +251,7 @@ fn too_large(call: &str, row: usize, bytes: usize) -> Fault {
     Fault::Malformed(said.into())
 }
 
-fn unwilling(call: &str, from: u32, said: &str) -> Fault {
+fn migration_refused(call: &str, from: u32, said: &str) -> Fault {
     let said = one_line(said, LINE_BYTES_MAX);
     Fault::Malformed(format!("{call} from schema {from}: {said}").into())
 }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn states_whose_offsets_do_not_match_are_malformed() {
+    fn states_with_wrong_offsets_are_malformed() {
         assert_eq!(slices(&blobs(&[0, 2, 2], 2), 2, "keep").unwrap(), [&[7, 7][..], &[]]);
         assert!(slices(&blobs(&[], 0), 0, "keep").unwrap().is_empty());
         assert!(slices(&blobs(&[0], 0), 0, "keep").unwrap().is_empty());
@@ -290,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_bounded() {
+    fn state_size_is_bounded() {
         let max = STATE_BYTES_MAX;
         assert!(slices(&blobs(&[0, max as u32], max), 1, "keep").is_ok());
         assert!(slices(&blobs(&[0, max as u32 + 1], max + 1), 1, "keep").is_err());
     }
 
     #[test]
-    fn rows_of_others_and_of_newer_revisions_are_newcomers_and_older_ones_migrate() {
+    fn foreign_states_are_new_and_older_ones_migrate() {
         let rows = [
             None,
             Some(state("a", 2)),

@@ -1,11 +1,11 @@
-//! Counts milliseconds while a plugin runs, and rests while none does.
+//! Counts milliseconds while a plugin runs; sleeps otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A budget is a whole number of these.
+/// Resolution of budgets.
 const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
@@ -15,14 +15,14 @@ struct Shared {
     over: AtomicBool,
 }
 
-/// The thread that moves an engine's epoch on.
+/// The thread that advances an engine's epoch.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    /// Starts the thread; it rests until the first call.
+    /// Starts the thread, which sleeps until the first call.
     pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Ticker> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
@@ -32,7 +32,7 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// Ticks until what it returns is dropped. The thread is woken at most once in a tick.
+    /// Ticks until the returned guard is dropped. Wakes the thread at most once per tick.
     pub(crate) fn run(&self) -> Running<'_> {
         self.shared.calls.fetch_add(1, SeqCst);
         self.wake();
@@ -54,7 +54,7 @@ impl Drop for Ticker {
         self.shared.over.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // The thread only counts; it has no panic to tell us of.
+            // The thread cannot panic.
             let _ = thread.join();
         }
     }
@@ -69,7 +69,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Ticks after which a call that may take `budget` has had all of it, wherever in a tick it began.
+/// Ticks that cover `budget` wherever in a tick the call begins.
 pub(crate) fn ticks(budget: Duration) -> u64 {
     let whole = budget.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_has_its_whole_budget_wherever_in_a_tick_it_begins() {
+    fn call_has_its_whole_budget_at_any_tick_phase() {
         assert_eq!(ticks(Duration::ZERO), 1);
         assert_eq!(ticks(Duration::from_micros(1)), 2);
         assert_eq!(ticks(Duration::from_millis(5)), 6);

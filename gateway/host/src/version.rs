@@ -1,10 +1,10 @@
-//! Versions of plugins, which one is newer.
+//! Order of plugin versions.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A plugin's version. Ordered as Semantic Versioning 2.0.0 says, where what is missing is 0 (`1.2` is `1.2.0`) and what
-/// was built is of no matter; a text that is none is older than any that is one.
+/// A plugin's version. Ordered by Semantic Versioning 2.0.0, with missing numbers as 0 (`1.2` is
+/// `1.2.0`) and without build metadata; a text that is not a version is older than any version.
 #[derive(Clone, Debug)]
 pub struct Version {
     text: Box<str>,
@@ -12,7 +12,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Of the text in a manifest.
+    /// Parses the manifest's text.
     pub fn read(text: &str) -> Version {
         let (number, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
         let missing = ".0".repeat(2_usize.saturating_sub(number.matches('.').count()));
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_stand_in_their_order() {
+    fn versions_are_ordered() {
         let rising =
             ["mine", "0", "0.1", "0.1.1", "1.0.0-alpha", "1.0.0-rc.2", "1", "1.2.9", "1.10"];
         for pair in rising.windows(2) {

@@ -1,4 +1,4 @@
-//! A core module in the wrapping of the component model.
+//! Wraps a core module as a component.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -6,11 +6,11 @@ use wit_parser::Resolve;
 use crate::manifest::{CONTRACT, Manifest};
 use crate::refused::Refused;
 
-/// The contract as this gateway has it.
+/// The contract of this gateway.
 const WIT: &str = include_str!("../../../plugin-sdk/wit/policy.wit");
 
-/// Wraps a core module by the types that its own section describes, as the Rust SDK writes one. A module without such
-/// a section has the types of the contract: all that another language needs is the right names.
+/// Wraps a core module by the types in its own section, as written by the Rust SDK. A module
+/// without such a section gets the contract's types: other languages only need the right names.
 pub(crate) fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     let described = if typed { None } else { Some(describe(module, manifest)?) };
     ComponentEncoder::default()
@@ -19,10 +19,11 @@ pub(crate) fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Ve
         .map_err(|error| Refused::NotAPlugin { said: format!("{error:#}").into() })
 }
 
-/// The module with a section that says which types the hooks of its manifest have.
+/// Adds a section with the types of the manifest's hooks.
 fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     let version = &manifest.contract;
-    // What an older plugin exports is in the newer contract too, unchanged, and it names it by the version it knows.
+    // The exports of an older plugin are unchanged in the newer contract, but named with the older
+    // version.
     let wit = WIT.replace(&package(CONTRACT), &package(version));
     let interface = |name: &str| format!("evenkeel:policy/{name}@{version}");
     let hooks = manifest.hooks.iter().map(|hook| hook.name());

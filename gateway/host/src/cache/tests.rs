@@ -1,5 +1,3 @@
-//! What is kept, and what is not believed.
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -7,7 +5,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-/// A folder with room for a cache, gone with the test.
+/// A temporary folder for a cache.
 struct Folder(TempDir);
 
 impl Folder {
@@ -15,7 +13,7 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    /// Of the cache, which makes it.
+    /// The cache's folder, created by it.
     fn path(&self) -> PathBuf {
         self.0.path().join("cache")
     }
@@ -43,7 +41,7 @@ fn kept(cache: &Cache, plugin: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn what_was_compiled_is_there_after_a_restart_and_for_that_plugin_alone() {
+fn code_survives_a_restart_for_its_plugin_only() {
     let folder = Folder::new();
     folder.open().put(b"plugin", &code(b"its code")).unwrap();
     let cache = folder.open();
@@ -54,7 +52,7 @@ fn what_was_compiled_is_there_after_a_restart_and_for_that_plugin_alone() {
 }
 
 #[test]
-fn code_that_was_touched_is_not_believed_and_gone() {
+fn modified_code_is_rejected_and_removed() {
     let folder = Folder::new();
     let cache = folder.open();
     for at in [0, 31, 32, 39] {
@@ -71,7 +69,7 @@ fn code_that_was_touched_is_not_believed_and_gone() {
 }
 
 #[test]
-fn code_of_one_plugin_does_not_pass_for_that_of_another() {
+fn code_of_another_plugin_is_rejected() {
     let folder = Folder::new();
     let cache = folder.open();
     cache.put(b"mine", &code(b"harm")).unwrap();
@@ -80,7 +78,7 @@ fn code_of_one_plugin_does_not_pass_for_that_of_another() {
 }
 
 #[test]
-fn code_of_another_host_is_not_believed() {
+fn code_of_another_host_is_rejected() {
     let (ours, theirs) = (Folder::new(), Folder::new());
     let (cache, other) = (ours.open(), theirs.open());
     other.put(b"plugin", &code(b"its code")).unwrap();
@@ -89,7 +87,7 @@ fn code_of_another_host_is_not_believed() {
 }
 
 #[test]
-fn a_folder_or_key_that_others_can_reach_is_not_used() {
+fn folder_or_key_open_to_others_is_refused() {
     let folder = Folder::new();
     let path = folder.path();
     drop(folder.open());
@@ -111,11 +109,11 @@ fn a_folder_or_key_that_others_can_reach_is_not_used() {
 }
 
 #[test]
-fn what_was_of_no_use_for_longest_gives_way() {
+fn least_recently_used_is_evicted() {
     let folder = Folder::new();
     let cache = folder.open();
     let long_ago = SystemTime::now() - Duration::from_secs(3_600);
-    // What somebody else keeps there is older than all.
+    // A file of another program, older than all others.
     let beside = cache.folder().join("beside");
     fs::create_dir(&beside).unwrap();
     File::open(&beside).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -126,7 +124,7 @@ fn what_was_of_no_use_for_longest_gives_way() {
         let written = long_ago + Duration::from_secs(plugin as u64);
         File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
     }
-    // The oldest was of use just now.
+    // The oldest was used just now.
     assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());
     put(FILES_MAX);
     assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());

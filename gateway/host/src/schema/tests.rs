@@ -25,13 +25,13 @@ fn path_of(settings: Value) -> String {
 }
 
 #[test]
-fn what_was_not_given_has_its_default() {
+fn omitted_settings_have_defaults() {
     let whole = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": 5}]})).unwrap();
     assert_eq!(whole, json!({"jitter": 30, "mode": "calm", "tiers": [{"cap": 64}, {"cap": 5}]}));
 }
 
 #[test]
-fn bounds_are_held_on_both_sides() {
+fn bounds_hold_on_both_sides() {
     for good in [1, 500] {
         assert!(schema().complete(json!({"mode": "calm", "jitter": good})).is_ok());
     }
@@ -53,7 +53,7 @@ fn large_whole_numbers_are_compared_exactly() {
 }
 
 #[test]
-fn an_error_names_the_place_what_is_right_and_what_was_found() {
+fn error_names_path_expected_and_found() {
     let wrong = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": "64"}]}));
     let wrong = wrong.unwrap_err();
     assert_eq!(wrong.path, "$.tiers[1].cap");
@@ -66,13 +66,13 @@ fn an_error_names_the_place_what_is_right_and_what_was_found() {
 }
 
 #[test]
-fn what_is_required_and_has_no_default_must_be_given() {
+fn required_setting_without_default_must_be_given() {
     assert_eq!(path_of(json!({})), "$.mode");
     assert_eq!(path_of(Value::Null), "$.mode");
 }
 
 #[test]
-fn a_keyword_that_is_not_held_is_refused() {
+fn unsupported_keyword_is_refused() {
     let bad = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^a"}}});
     assert_eq!(Schema::new(bad).unwrap_err().path, "settings.properties.a.pattern");
     let bad = json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 2, "default": 1}}});
@@ -81,7 +81,7 @@ fn a_keyword_that_is_not_held_is_refused() {
 }
 
 #[test]
-fn a_duration_is_a_number_with_its_unit() {
+fn duration_is_a_number_with_a_unit() {
     let pattern = "^[0-9]+([.][0-9]+)?(ms|s|m|h)$";
     let duration = json!({"type": "string", "pattern": pattern, "default": "30s"});
     let schema = json!({"type": "object", "properties": {"stay": duration}});
@@ -96,7 +96,7 @@ fn a_duration_is_a_number_with_its_unit() {
 }
 
 #[test]
-fn a_bit_rate_is_a_number_a_space_and_its_unit() {
+fn bit_rate_is_a_number_a_space_and_a_unit() {
     let pattern = "^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$";
     let rate = json!({"type": "string", "pattern": pattern, "default": "300 kbit/s"});
     let schema = Schema::new(json!({"type": "object", "properties": {"cap": rate}})).unwrap();
@@ -110,8 +110,8 @@ fn a_bit_rate_is_a_number_a_space_and_its_unit() {
 }
 
 #[test]
-fn defaults_that_multiply_end_at_what_they_may_add() {
-    // Each of a list's items has the defaults of all lists inside it.
+fn nested_defaults_are_bounded() {
+    // Each item of a list has the defaults of all lists inside it.
     let nested = |levels: usize| {
         let mut schema = json!({"type": "object", "properties": {"a": {"default": 1_234}}});
         for _ in 0..levels {
@@ -128,7 +128,7 @@ fn defaults_that_multiply_end_at_what_they_may_add() {
 }
 
 #[test]
-fn what_defaults_may_add_to_given_settings_has_a_limit_and_what_is_given_has_none() {
+fn defaults_are_bounded_but_given_settings_are_not() {
     let default = "x".repeat(998);
     let schema =
         Schema::new(json!({"type": "object", "properties": {"tiers": {"type": "array", "items": {
@@ -146,7 +146,7 @@ fn what_defaults_may_add_to_given_settings_has_a_limit_and_what_is_given_has_non
 }
 
 #[test]
-fn keys_and_values_of_a_plugin_write_nothing_on_terminals() {
+fn schema_errors_have_no_control_characters() {
     let schema = |settings: Value| {
         let mut schema = json!({"type": "object", "additionalProperties": false});
         schema.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
