@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod asking;
+mod hooks;
 mod c;
 mod calm;
-mod compatible;
+mod compatibility;
 mod contract;
 mod faults;
 mod fixtures;
-mod granting;
+mod grants;
 mod guests;
 mod hostile;
 mod js;
@@ -19,5 +19,5 @@ mod reference;
 mod shipped;
 mod states;
 mod tools;
-mod twice;
+mod determinism;
 mod vetting;
