@@ -112,7 +112,7 @@ impl<'a> Bisection<'a> {
                 (Answer::Params(Vec::new()), None)
             }
         };
-        let smallest_hungry = (failed == Some(Fault::OutOfMemory)).then_some(ids.len());
+        let smallest_oom_batch = (failed == Some(Fault::OutOfMemory)).then_some(ids.len());
         let mut bisection = Bisection {
             policy,
             question,
@@ -124,7 +124,7 @@ impl<'a> Bisection<'a> {
             asks: 0,
             faults: usize::from(failed.is_some()),
             answers: 0,
-            smallest_hungry,
+            smallest_oom_batch,
             found: Vec::new(),
             last: failed.clone(),
             apart: Apart { fault: failed.clone(), ..Apart::default() },

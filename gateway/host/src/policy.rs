@@ -12,7 +12,7 @@ use crate::component::Component;
 use crate::determinism::DeterminismCheck;
 use crate::engine::Engine;
 use crate::grant::{Allowed, Grant};
-use crate::guest::{Guest, Recipe, Said};
+use crate::guest::{Guest, Recipe, Reply};
 use crate::log::{Line, PluginLog};
 use crate::quarantine::Quarantine;
 use crate::refused::Refused;
@@ -303,9 +303,9 @@ impl Policy {
         &self.recipe
     }
 
-    pub(crate) fn answered(&mut self, said: Said) -> Answered {
+    pub(crate) fn answered(&mut self, reply: Reply) -> Answered {
         self.determinism.note_answer();
-        let Said { answer, notes, took, ungranted } = said;
+        let Reply { answer, notes, took, ungranted } = reply;
         Answered {
             answer,
             revision: Arc::clone(&self.revision),

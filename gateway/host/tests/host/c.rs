@@ -1,4 +1,4 @@
-//! A policy in C: the contract is not Rust's.
+//! Policies in C.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::contract::sdk;
 use crate::plugin::roomy;
 use crate::tools::skip;
 
-/// Compiles a policy in C, all its warnings errors; `None` where there is no compiler for it.
+/// Compiles a policy in C with warnings as errors; `None` without a compiler.
 pub(crate) fn compile(source: &Path, optimise: &str) -> Option<Vec<u8>> {
     if !has("clang") || !has("wasm-ld") {
         return None;
@@ -34,7 +34,7 @@ fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// The policy that `plugin-sdk/c` shows, or none with a line that says so.
+/// The policy of `plugin-sdk/c`; none, with a message, without a compiler.
 fn calm(test: &str, optimise: &str) -> Option<Component> {
     let Some(module) = compile(&sdk().join("c/calm.c"), optimise) else {
         skip(test, "clang and wasm-ld");
@@ -44,22 +44,22 @@ fn calm(test: &str, optimise: &str) -> Option<Component> {
 }
 
 #[test]
-fn a_policy_in_c_decides_as_its_source_says() {
+fn c_policy_decides_as_documented() {
     let Some(component) = calm("a_policy_in_c_decides_as_its_source_says", "-O2") else { return };
     assert_eq!(&*component.manifest().name, "calm-c");
     decides(&component);
 }
 
 #[test]
-fn a_policy_in_c_answers_for_thousands_of_sessions_in_its_memory() {
+fn c_policy_answers_for_thousands_of_sessions() {
     let test = "a_policy_in_c_answers_for_thousands_of_sessions_in_its_memory";
-    // As a debugger wants it: nothing depends on the optimiser.
+    // As for a debugger: nothing depends on the optimiser.
     let Some(component) = calm(test, "-O0") else { return };
     answers_for_thousands(&component);
 }
 
 #[test]
-fn a_policy_in_c_refuses_states_of_a_form_that_it_never_had() {
+fn c_policy_refuses_states_of_unknown_schema() {
     let Some(component) = calm("a_policy_in_c_refuses_states_of_a_form_that_it_never_had", "-O2")
     else {
         return;

@@ -1,5 +1,5 @@
-//! The policy of the SDK's documentation, whatever language it is written in: caps a session whose jitter was high for three
-//! ticks in a row, and takes the cap away when it is calm.
+//! The example policy of the SDK's documentation in any language: caps a session after three ticks
+//! of high jitter, and removes the cap after calm ones.
 
 use evenkeel_core::{
     Action, Answer, Hook, Measures, Metric, Note, Question, RoomId, Row, SessionRow,
@@ -35,7 +35,7 @@ fn install(component: &Component, settings: Value) -> Result<Policy, String> {
     policy.map_err(|refused| refused.to_string())
 }
 
-/// Asks for each side of each threshold.
+/// Asks on both sides of each threshold.
 pub(crate) fn decides(component: &Component) {
     let refused = install(component, json!({"jitter": 0})).err();
     assert_eq!(refused.as_deref(), Some("setting `$.jitter` should be at least 1, found 0"));
@@ -55,10 +55,10 @@ pub(crate) fn decides(component: &Component) {
     assert_eq!(actions, [Action { row: 0, op: 1, arg: 300, reason: 1 }]);
     assert_eq!(notes, [Note { row: 0, key: "jitter_us".into(), value: 25_000 }]);
     let state = rows[0].state.as_ref().unwrap();
-    assert_eq!(&*state.bytes, [3], "three ticks, and no more are counted");
+    assert_eq!(&*state.bytes, [3], "counts to three ticks");
 }
 
-/// Asks about so many sessions, so often, that memory which is not given back runs out.
+/// Asks about many sessions often, so that leaked memory runs out.
 pub(crate) fn answers_for_thousands(component: &Component) {
     let mut policy = install(component, json!({})).unwrap();
     let mut rows: Vec<_> = (0..4096).map(|id| session(id, Some(40_000), 0)).collect();
@@ -67,7 +67,7 @@ pub(crate) fn answers_for_thousands(component: &Component) {
     }
     let (actions, notes) = tick(&mut policy, &mut rows);
     assert!((0..4096).eq(actions.iter().map(|action| action.row)));
-    assert_eq!(notes.len(), 256, "a few explanations are enough");
+    assert_eq!(notes.len(), 256, "notes are bounded");
     for _ in 0..100 {
         tick(&mut policy, &mut rows);
     }

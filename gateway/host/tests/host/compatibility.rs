@@ -1,14 +1,14 @@
-//! What was released stays as it was: a plugin compiled against it runs on every later gateway.
+//! Plugins compiled against a released contract run on every later gateway.
 
 use std::collections::BTreeMap;
 
 use crate::contract::registry::Entry;
 use crate::contract::{Interface, Named, Wit, read, releases, tables};
 
-/// What in the WIT of now would break a plugin of the release, each as a sentence.
+/// Changes of the WIT that would break plugins of the release, each as a sentence.
 ///
-/// What a plugin exports or takes apart may not change at all, so that additions are whole interfaces and worlds. Only
-/// to what every plugin imports, functions may be added.
+/// Exported and parsed types may not change at all, so that additions are whole interfaces and
+/// worlds. Only functions that plugins import may be added.
 fn wit_breaks(released: &str, now: &str) -> Vec<String> {
     let (old, new) = (Wit::parse(released), Wit::parse(now));
     let (old_all, new_all) = (old.interfaces(), new.interfaces());
@@ -63,7 +63,7 @@ fn named_breaks(of: &str, old: &[Named], new: &[Named], may_grow: bool) -> Vec<S
     breaks
 }
 
-/// What in the registry of now would mislead a plugin of the release, each as a sentence.
+/// Changes of the registry that would mislead plugins of the release, each as a sentence.
 fn registry_breaks(released: &str, now: &str) -> Vec<String> {
     let old = tables(released).unwrap();
     let new = match tables(now) {
@@ -112,7 +112,7 @@ fn entry_breaks(table: &str, old: &Entry, new: &[Entry]) -> Vec<String> {
 }
 
 #[test]
-fn what_was_released_is_as_it_was() {
+fn released_contracts_are_unchanged() {
     for release in releases() {
         let file = |name: &str| read(&format!("fixtures/{release}/{name}"));
         let mut breaks = wit_breaks(&file("policy.wit"), &read("wit/policy.wit"));
@@ -126,7 +126,7 @@ fn what_was_released_is_as_it_was() {
     }
 }
 
-/// The WIT with a change, and what is said about that.
+/// Applies a change to the WIT and returns the breaks found.
 fn changed_wit(from: &str, to: &str) -> Vec<String> {
     let wit = read("wit/policy.wit");
     assert!(wit.contains(from), "`{from}` is in the contract");
@@ -134,7 +134,7 @@ fn changed_wit(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_wit_that_would_break_plugins_is_found_by_name() {
+fn breaking_wit_changes_are_named() {
     let action = "record action { row: u32, op: u32, arg: u64, reason: u32 }";
     let changes = [
         (
@@ -227,7 +227,7 @@ fn a_wit_that_would_break_plugins_is_found_by_name() {
 }
 
 #[test]
-fn a_wit_with_more_beside_is_compatible() {
+fn wit_additions_are_compatible() {
     let none: [String; 0] = [];
     assert_eq!(changed_wit("/// May this session come in?", "/// Who may come in?"), none);
     let said = "log: func(level: u8, message: string);";
@@ -243,7 +243,7 @@ fn a_wit_with_more_beside_is_compatible() {
     assert_eq!(wit_breaks(&wit, &more), none);
 }
 
-/// The registry with a change, and what is said about that.
+/// Applies a change to the registry and returns the breaks found.
 fn changed_registry(from: &str, to: &str) -> Vec<String> {
     let registry = read("wit/registry.toml");
     assert!(registry.contains(from), "`{from}` is in the registry");
@@ -251,7 +251,7 @@ fn changed_registry(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_registry_that_would_mislead_plugins_is_found_by_name() {
+fn breaking_registry_changes_are_named() {
     let changes = [
         (
             "a metric is renumbered",
@@ -359,7 +359,7 @@ fn a_registry_that_would_mislead_plugins_is_found_by_name() {
 }
 
 #[test]
-fn a_registry_with_more_in_it_is_compatible() {
+fn registry_additions_are_compatible() {
     let more = "[[metric]]\nnumber = 16\nname = \"freezes\"\nunit = \"ms\"\nof = [\"session\"]\ndoc = \"Frozen.\"\n\n[[op]]";
     let changes = [
         ("a metric is added", "[[op]]", more),

@@ -1,4 +1,4 @@
-//! The contract as files: the WIT and the registry, in the working tree and as they were released.
+//! The contract's files: WIT and registry, current and released.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,16 @@ pub(crate) mod registry;
 
 use registry::Entry;
 
-/// The folder of the SDK.
 pub(crate) fn sdk() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugin-sdk")
 }
 
-/// A file of the SDK.
 pub(crate) fn read(path: &str) -> String {
     let path = sdk().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The versions that were released, each a folder under `plugin-sdk/fixtures`.
+/// Released versions, each a folder under `plugin-sdk/fixtures`.
 pub(crate) fn releases() -> Vec<String> {
     let folders = std::fs::read_dir(sdk().join("fixtures")).unwrap();
     let names = folders.map(|folder| folder.unwrap().file_name().into_string().unwrap());
@@ -32,11 +30,11 @@ pub(crate) fn releases() -> Vec<String> {
     names.sort_by_key(|name| {
         name.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>()
     });
-    assert!(!names.is_empty(), "something was released");
+    assert!(!names.is_empty(), "there is a release");
     names
 }
 
-/// All tables of a registry, by their keys.
+/// All tables of a registry, by key.
 pub(crate) fn tables(text: &str) -> Result<BTreeMap<&'static str, Vec<Entry>>, String> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     if let Some(key) =
@@ -47,13 +45,13 @@ pub(crate) fn tables(text: &str) -> Result<BTreeMap<&'static str, Vec<Entry>>, S
     registry::TABLES.iter().map(|&(key, _)| Ok((key, registry::entries(&table, key)?))).collect()
 }
 
-/// A WIT package, resolved.
+/// A resolved WIT package.
 pub(crate) struct Wit {
     pub(crate) resolve: Resolve,
     pub(crate) version: String,
 }
 
-/// An interface, in words that are the same where its types are.
+/// An interface as text that depends on its types only.
 pub(crate) struct Interface {
     pub(crate) doc: String,
     pub(crate) types: Vec<Named>,
@@ -64,9 +62,9 @@ pub(crate) struct Interface {
 pub(crate) struct Named {
     pub(crate) name: String,
     pub(crate) doc: String,
-    /// `func(level: u8, message: string)`; in full, so that it differs where anything in it does.
+    /// `func(level: u8, message: string)`; complete, so that any difference shows.
     pub(crate) text: String,
-    /// Fields or cases with their types and docs, of a record or variant.
+    /// Fields or cases of a record or variant, with types and docs.
     pub(crate) parts: Vec<(String, String, String)>,
 }
 
@@ -86,13 +84,13 @@ impl Wit {
         all.map(|(name, id)| (name, self.interface(id))).collect()
     }
 
-    /// Each world's imports and exports by name.
+    /// Imports and exports of each world.
     pub(crate) fn worlds(&self) -> BTreeMap<String, Vec<String>> {
         let worlds = self.resolve.worlds.iter().map(|(_, world)| {
             let item = |word: &str, item: &WorldItem| match item {
                 WorldItem::Interface { id, .. } => {
                     let name = self.resolve.interfaces[*id].name.clone().unwrap_or_default();
-                    // Types come with what uses them.
+                    // Types come with their users.
                     (name != "types").then(|| format!("{word} {name}"))
                 }
                 WorldItem::Function(function) => Some(format!("{word} func {}", function.name)),
@@ -181,12 +179,12 @@ impl Wit {
                 let parts: Vec<_> = of.types.iter().map(|of| self.of(of)).collect();
                 format!("tuple<{}>", parts.join(", "))
             }
-            // None of them is in the contract, and one that comes is told apart by its name alone.
+            // Not used by the contract; the name suffices.
             other => other.as_str().to_owned(),
         }
     }
 
-    /// A type by its name, or by what it is made of where it has none.
+    /// A type by name, or by structure if it has none.
     fn of(&self, of: &Type) -> String {
         match of {
             Type::Id(id) => {
@@ -207,7 +205,7 @@ impl Wit {
     }
 }
 
-/// Docs in one line.
+/// Docs as one line.
 fn words(docs: &Docs) -> String {
     let text = docs.contents.as_deref().unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! However a plugin fails, it costs a fault; the next question finds it whole.
+//! However a plugin fails, the question costs one fault and the next one is answered.
 
 use evenkeel_core::{Answer, Entry, EntryKind, Fault, Hook, Question};
 use evenkeel_host::{Component, Engine, Level, Policy};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, tick};
 
-/// How many calls the living instance has had: the hidden state of the test guest.
+/// Calls of the current instance: the test guest's hidden state.
 fn calls(policy: &mut Policy) -> u32 {
     let Answer::Actions { actions, .. } = policy.ask(&tick(&[1]), 0).unwrap().answer else {
         panic!()
@@ -23,7 +23,7 @@ fn malformed(mode: &str, part: &str) {
 }
 
 #[test]
-fn a_trap_is_told_with_the_plugins_last_words() {
+fn trap_carries_the_panic_message() {
     let mut policy = policy(Hook::Degradation, "count");
     let fault = policy.ask(&tick(&[1, 666]), 0).unwrap_err();
     let Fault::Trap(said) = fault else { panic!("{fault:?}") };
@@ -34,7 +34,7 @@ fn a_trap_is_told_with_the_plugins_last_words() {
 }
 
 #[test]
-fn after_a_trap_the_plugin_is_made_anew() {
+fn plugin_restarts_after_a_trap() {
     let mut policy = policy(Hook::Degradation, "count");
     assert_eq!(calls(&mut policy), 0);
     assert_eq!(calls(&mut policy), 1);
@@ -43,7 +43,7 @@ fn after_a_trap_the_plugin_is_made_anew() {
 }
 
 #[test]
-fn made_anew_it_knows_settings_seed_and_the_latest_catalog() {
+fn restarted_plugin_gets_settings_seed_and_catalog() {
     let entry = |name: &str| Entry {
         kind: EntryKind::Node,
         id: 1,
@@ -57,36 +57,36 @@ fn made_anew_it_knows_settings_seed_and_the_latest_catalog() {
     let before = policy.ask(&question, 0).unwrap().answer;
 
     assert!(matches!(policy.catalog(vec![entry("trap")]), Err(Fault::Trap(_))));
-    assert_eq!(policy.ask(&question, 0), Err(Fault::Absent), "no instance takes that catalog");
+    assert_eq!(policy.ask(&question, 0), Err(Fault::Absent), "no instance accepts that catalog");
     policy.catalog(vec![entry("a"), entry("b"), entry("c")]).unwrap();
     assert_eq!(policy.ask(&question, 0).unwrap().answer, before);
 }
 
 #[test]
-fn an_endless_tick_is_stopped_and_the_next_one_answered() {
+fn endless_tick_is_stopped() {
     let engine = Engine::new();
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "loop-in-tick"});
     let mut policy =
         Policy::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap();
     assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::Deadline));
-    assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::Deadline), "it was made anew and asked");
+    assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::Deadline), "restarted and asked");
 }
 
 #[test]
-fn a_memory_bomb_goes_off_within_its_bounds() {
+fn memory_exhaustion_is_contained() {
     let mut policy = policy(Hook::Degradation, "memory-bomb");
     assert_eq!(policy.ask(&tick(&[1]), 0), Err(Fault::OutOfMemory));
 }
 
 #[test]
-fn an_endless_recursion_is_a_trap() {
+fn endless_recursion_is_a_trap() {
     let mut policy = policy(Hook::Degradation, "deep");
     assert!(matches!(policy.ask(&tick(&[1]), 0), Err(Fault::Trap(_))));
 }
 
 #[test]
-fn a_plugin_that_only_talks_is_stopped_and_mostly_unheard() {
+fn excessive_logging_is_stopped_and_mostly_dropped() {
     let mut policy = policy(Hook::Degradation, "talk");
     let fault = policy.ask(&tick(&[1]), 0).unwrap_err();
     assert!(matches!(&fault, Fault::Trap(said) if said.contains("diag")), "{fault:?}");
@@ -95,14 +95,14 @@ fn a_plugin_that_only_talks_is_stopped_and_mostly_unheard() {
 }
 
 #[test]
-fn lengths_and_rows_that_do_not_match_are_malformed() {
+fn mismatched_lengths_and_rows_are_malformed() {
     malformed("offsets", "keep");
     malformed("offsets-few", "keep: 1 offsets for 2 states");
     malformed("row", "keep: row 2 of 2 rows");
 }
 
 #[test]
-fn a_state_or_memo_that_is_too_large_is_malformed() {
+fn oversized_state_or_memo_is_malformed() {
     malformed("large-state", "4097 bytes, at most 4096");
     malformed("large-memo", "65537 bytes, at most 65536");
     let mut policy = policy(Hook::Routing, "large-state");
@@ -116,12 +116,12 @@ fn a_state_or_memo_that_is_too_large_is_malformed() {
 }
 
 #[test]
-fn an_answer_out_of_all_proportion_is_malformed() {
+fn disproportionate_answer_is_malformed() {
     malformed("flood", "fuel");
 }
 
 #[test]
-fn so_many_actions_for_so_many_rows_and_no_more() {
+fn actions_per_row_are_bounded() {
     let mut policy = policy(Hook::Degradation, "most");
     let Answer::Actions { actions, .. } = policy.ask(&tick(&[1, 2]), 0).unwrap().answer else {
         panic!()
@@ -130,8 +130,8 @@ fn so_many_actions_for_so_many_rows_and_no_more() {
     malformed("too-many", "33 actions, at most 32");
 }
 
-/// A policy whose plugin takes no catalog that there is.
-fn homeless() -> (Policy, Question) {
+/// A policy that cannot start with any catalog.
+fn unstartable() -> (Policy, Question) {
     let trap =
         Entry { kind: EntryKind::Node, id: 1, parent: 1, name: "trap".into(), labels: Vec::new() };
     let mut policy = policy(Hook::Scenario, "");
@@ -140,8 +140,8 @@ fn homeless() -> (Policy, Question) {
 }
 
 #[test]
-fn a_plugin_that_does_not_start_again_is_left_alone_for_longer_and_longer() {
-    let (mut policy, question) = homeless();
+fn failed_restarts_back_off() {
+    let (mut policy, question) = unstartable();
     let mut tries = Vec::new();
     for now_ms in 0..525 {
         match policy.ask(&question, now_ms * 1_000) {
@@ -153,19 +153,19 @@ fn a_plugin_that_does_not_start_again_is_left_alone_for_longer_and_longer() {
     let [first, second] = tries[..] else { panic!("{tries:?}") };
     assert!((75..=100).contains(&first), "{tries:?}");
     assert!((150..=200).contains(&(second - first)), "{tries:?}");
-    let told = std::iter::from_fn(|| policy.poll_line());
-    let told = told.filter(|line| line.words.contains("did not start again")).count();
-    assert_eq!(told, 3, "each attempt is told of, and why it failed");
+    let lines = std::iter::from_fn(|| policy.poll_line());
+    let logged = lines.filter(|line| line.words.contains("restart failed")).count();
+    assert_eq!(logged, 3, "each failed attempt is logged");
 }
 
 #[test]
-fn three_restarts_that_fail_in_a_row_are_told_and_two_are_not() {
-    let (mut policy, question) = homeless();
+fn third_failed_restart_is_beyond_repair() {
+    let (mut policy, question) = unstartable();
     policy.ask(&question, 100_000).unwrap_err();
     assert!(!policy.is_beyond_repair());
     policy.ask(&question, 400_000).unwrap_err();
     assert!(policy.is_beyond_repair());
     policy.catalog(Vec::new()).unwrap();
-    assert!(!policy.is_beyond_repair(), "what kept it from starting is gone");
+    assert!(!policy.is_beyond_repair(), "the cause is gone");
     assert!(policy.ask(&question, 400_000).is_ok());
 }

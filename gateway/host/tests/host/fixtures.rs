@@ -1,7 +1,8 @@
-//! Plugins that were compiled when a version of the contract was released load for ever, and answer as they did then.
+//! Plugins compiled at a release load for ever, and answer as they did then.
 //!
-//! `plugin-sdk/fixtures/VERSION` holds a release: the WIT and the registry of then, plugins, and beside each what it
-//! answered. `make release-contract` adds one for the version of the working tree; what is there never changes.
+//! `plugin-sdk/fixtures/VERSION` holds a release: WIT and registry, plugins, and the answers of
+//! each. `make release-contract` adds one for the version of the working tree; existing ones never
+//! change.
 
 use std::fmt::{Display, Write as _};
 use std::path::Path;
@@ -18,11 +19,11 @@ use serde_json::{Value, json};
 use crate::contract::{Wit, read, releases, sdk};
 use crate::plugin::roomy;
 
-/// So much may be checked in for a release, in bytes: it stays in the repository for ever.
+/// Size limit of a release, bytes: it stays in the repository for ever.
 const RELEASE_MAX: u64 = 300_000;
 
 #[test]
-fn every_plugin_of_every_release_answers_as_it_did() {
+fn released_plugins_answer_as_before() {
     for release in releases() {
         let mut hooks = Vec::new();
         let mut plugins = 0;
@@ -42,7 +43,7 @@ fn every_plugin_of_every_release_answers_as_it_did() {
 }
 
 #[test]
-fn a_plugin_of_another_version_of_the_line_is_taken_and_one_of_another_line_is_not() {
+fn plugin_of_a_compatible_version_is_accepted() {
     let release = releases().remove(0);
     for name in ["rust-module", "rust-component", "c", "by-hand"] {
         let bytes = std::fs::read(sdk().join(format!("fixtures/{release}/{name}.wasm"))).unwrap();
@@ -58,7 +59,7 @@ fn a_plugin_of_another_version_of_the_line_is_taken_and_one_of_another_line_is_n
     }
 }
 
-/// A binary in which one version stands for another of the same length.
+/// Replaces one version by another of the same length in a binary.
 fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut out = bytes.to_vec();
@@ -71,10 +72,10 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     out
 }
 
-/// What was measured of one session.
+/// Measures of one session.
 type Cells<'a> = &'a [(Metric, u64)];
 
-/// Settings to begin with, and one that the plugin or its schema refuses, by the plugin's name.
+/// Settings of a plugin, and an invalid one.
 fn settings(plugin: &str) -> (Value, Value) {
     match plugin {
         "fixture-degradation" => (
@@ -87,7 +88,8 @@ fn settings(plugin: &str) -> (Value, Value) {
     }
 }
 
-/// All that a plugin answers to fixed questions, as text. The questions stay as they are: the answers are in files.
+/// All answers of a plugin to fixed questions, as text. The questions never change: the answers are
+/// in files.
 fn answers(bytes: &[u8]) -> String {
     let component = Component::vet(roomy(), bytes).unwrap();
     let manifest = component.manifest().clone();
@@ -100,7 +102,7 @@ fn answers(bytes: &[u8]) -> String {
         let install = |settings: &Value| {
             Policy::install(roomy(), &component, hook, settings.clone(), catalog(), 42)
         };
-        // What the gateway says is its own, and may change.
+        // The gateway's own messages may change.
         let refused = match install(&bad).err() {
             Some(Refused::Settings { said }) => format!("for {said}"),
             Some(_) => "by its schema".into(),
@@ -248,7 +250,7 @@ fn tick(policy: &mut Policy, out: &mut String) {
     let older = |schema, bytes: &[u8]| {
         Some(State { plugin: Arc::clone(&name), schema, bytes: bytes.into() })
     };
-    // The second was left by an older revision, the third by another plugin.
+    // The second state is of an older revision, the third of another plugin.
     let other = Some(State { plugin: "somebody".into(), schema: 1, bytes: [1].into() });
     let mut states = vec![None, older(1, &[1]), other, None, None];
     let mut memo = older(1, &[1, 2, 3]);
@@ -299,7 +301,7 @@ fn tick(policy: &mut Policy, out: &mut String) {
         let now_us = 1_000_000 * at as u64;
         keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
     }
-    // What this revision cannot read.
+    // Unreadable for this revision.
     memo = older(1, &[]);
     states[0] = older(1, &[1, 2]);
     let sessions = vec![SessionRow {
@@ -325,7 +327,7 @@ fn keep(answer: Option<Answer>, states: &mut [Option<State>], memo: &mut Option<
     *memo = new_memo.or_else(|| memo.take());
 }
 
-/// Asks, and writes down all that came back.
+/// Asks, and writes down the answer.
 fn ask(policy: &mut Policy, question: &Question, now_us: u64, out: &mut String) -> Option<Answer> {
     let (word, rows) = match question {
         Question::Resolve { scenario, labels } => (format!("resolve {scenario}"), labels.len()),
@@ -418,8 +420,8 @@ fn hex(state: &State) -> String {
     format!("{}:{bytes}", state.schema)
 }
 
-/// `make release-contract`: compiles the plugins under `plugin-sdk/fixtures/source`, asks them, and writes all down as the
-/// release of the version in `policy.wit`. Needs clang and wasm-ld.
+/// `make release-contract`: compiles the plugins under `plugin-sdk/fixtures/source`, asks them, and
+/// stores a release of the version in `policy.wit`. Needs clang and wasm-ld.
 #[test]
 #[ignore = "writes a release; run it by `make release-contract`"]
 fn release_the_contract() {

@@ -1,4 +1,4 @@
-//! What an operator does not allow, a plugin does not get.
+//! A plugin gets only what its operator allows.
 
 use evenkeel_core::{Answer, Hook, Metric, Op};
 use evenkeel_host::{Allowed, Policy};
@@ -11,7 +11,7 @@ fn installed(mode: &str, allowed: &Allowed) -> Policy {
     Policy::install_within(roomy(), guest(), hook, settings, Vec::new(), 77, allowed).unwrap()
 }
 
-/// Actions that the guest takes over two sessions.
+/// Number of actions that the guest takes on two sessions.
 fn actions(policy: &mut Policy) -> usize {
     match policy.ask(&tick(&[1, 2]), 0).unwrap().answer {
         Answer::Actions { actions, .. } => actions.len(),
@@ -20,7 +20,7 @@ fn actions(policy: &mut Policy) -> usize {
 }
 
 #[test]
-fn an_action_that_is_not_allowed_is_dropped_and_counted() {
+fn disallowed_action_is_dropped_and_counted() {
     let all = Allowed::default();
     let mut free = installed("count", &all);
     assert_eq!((actions(&mut free), free.ungranted()), (2, 0));
@@ -32,7 +32,7 @@ fn an_action_that_is_not_allowed_is_dropped_and_counted() {
 }
 
 #[test]
-fn less_than_a_plugin_asks_for_is_another_revision_and_all_of_it_is_the_same() {
+fn restricted_grant_changes_the_revision() {
     let all = installed("count", &Allowed::default());
     let of = |metrics: Vec<Metric>| {
         let allowed = Allowed { metrics: Some(metrics), ..Allowed::default() };

@@ -1,4 +1,4 @@
-//! Plugins that mean harm: each costs what is expected of it, and nobody else anything.
+//! Hostile plugins: each costs what is expected, and other plugins nothing.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use evenkeel_guests::{Expected, Guest, hostile, questions};
 use evenkeel_host::{Budgets, Component, Engine, Policy, Refused, shipped};
 use serde_json::Value;
 
-/// An engine that waits long enough for whoever is honest on a busy machine, and not for ever.
+/// An engine with budgets for a busy machine.
 fn patient() -> Engine {
     let long = Duration::from_millis(400);
     Engine::with_budgets(Budgets {
@@ -28,7 +28,7 @@ fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {
     Policy::install(engine, &component, guest.hook, Value::Null, Vec::new(), 0)
 }
 
-/// What comes of each question that this guest is asked.
+/// The outcome of each question to this guest.
 fn outcomes(policy: &mut Policy, guest: &Guest) -> Vec<Result<Answer, String>> {
     let asked = guest.questions();
     let ask = |question: &Question| match policy.ask(question, 0) {
@@ -38,7 +38,7 @@ fn outcomes(policy: &mut Policy, guest: &Guest) -> Vec<Result<Answer, String>> {
     asked.iter().map(ask).collect()
 }
 
-/// What became of it, in the words in which it was expected.
+/// Compares the outcome with the expected one.
 fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
     let mut policy = match (install(engine, guest), guest.expected) {
         (Err(refused), Expected::Refused(code)) if refused.code() == code => return Ok(()),
@@ -48,7 +48,7 @@ fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
         (Ok(_), Expected::Refused(code)) => return Err(format!("taken, not refused for {code}")),
         (Ok(policy), Expected::Fault(_) | Expected::Curbed) => policy,
     };
-    // Twice, since a guest that failed is made anew.
+    // Twice, since a failed guest restarts.
     for _ in 0..2 {
         for outcome in outcomes(&mut policy, guest) {
             match (&outcome, guest.expected) {
@@ -62,7 +62,7 @@ fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
 }
 
 #[test]
-fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected() {
+fn hostile_guests_meet_their_expected_outcome() {
     let engine = patient();
     let neighbour = shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let neighbour = Component::vet(&engine, neighbour.bytes).unwrap();
@@ -72,7 +72,7 @@ fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected
     let before = neighbour.ask(place, 0).unwrap().answer;
     let mut unmet = Vec::new();
     for guest in hostile() {
-        // A signature is looked at by who decides whom to believe.
+        // Signatures are checked separately.
         if guest.expected == Expected::Refused("signature") {
             let seen = evenkeel_host::signer(&guest.bytes).unwrap_err();
             assert_eq!(seen.code(), "signature", "{}", guest.name);
@@ -84,9 +84,9 @@ fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected
     assert!(unmet.is_empty(), "{}", unmet.join("\n"));
 }
 
-/// Else what is asked after it would not be what a gateway asks.
+/// Otherwise the question would not be a gateway's.
 #[test]
-fn what_comes_before_a_guest_leaves_what_the_guest_is_asked_about() {
+fn guests_get_state_and_memo_of_the_question_before() {
     let engine = patient();
     let all = hostile();
     let after: Vec<_> = all.iter().filter(|guest| guest.before.is_some()).collect();
@@ -111,8 +111,8 @@ fn what_comes_before_a_guest_leaves_what_the_guest_is_asked_about() {
 }
 
 #[test]
-fn every_number_at_its_end_comes_out_as_it_went_in() {
-    // What the core makes of it is the core's; here nothing wraps and nothing is lost.
+fn extreme_numbers_pass_unchanged() {
+    // Validation is the core's; here nothing wraps and nothing is lost.
     let all = hostile();
     let of = |name: &str| all.iter().find(|guest| guest.name == name).unwrap();
     let answer = |name: &str| {

@@ -1,4 +1,4 @@
-//! Each hook's question reaches the plugin whole, and its answer comes back.
+//! Questions of each hook reach the plugin complete, and answers come back.
 
 use evenkeel_core::{
     Action, AdmitVerdict, Answer, Entry, EntryKind, Fault, Hook, Measures, Metric, Move, NodeId,
@@ -33,7 +33,7 @@ fn place() -> Question {
 }
 
 #[test]
-fn every_verdict_of_admission_comes_back() {
+fn every_admission_verdict_is_returned() {
     let reason = 400;
     for (mode, standing, verdict) in [
         ("abstain", None, AdmitVerdict::Abstain),
@@ -49,7 +49,7 @@ fn every_verdict_of_admission_comes_back() {
 }
 
 #[test]
-fn an_admission_is_told_time_names_and_labels() {
+fn admission_gets_time_names_and_labels() {
     let mut policy = policy(Hook::Admission, "accept");
     let question = Question::Admit {
         session: SessionId(3),
@@ -65,7 +65,7 @@ fn an_admission_is_told_time_names_and_labels() {
 }
 
 #[test]
-fn a_placement_comes_back_with_the_rooms_first_state() {
+fn placement_returns_the_rooms_first_state() {
     let answered = policy(Hook::Routing, "").ask(&place(), 0).unwrap();
     let hops = vec![NodeId(3), NodeId(2), NodeId(1)];
     let state = state(2, &[6]);
@@ -73,7 +73,7 @@ fn a_placement_comes_back_with_the_rooms_first_state() {
 }
 
 #[test]
-fn rooms_move_by_where_they_stand() {
+fn reroute_gets_current_hops() {
     let room = |id, standing: &[u32], first| RoomRow {
         row: row(id, 0),
         scenario: "call".into(),
@@ -93,7 +93,7 @@ fn rooms_move_by_where_they_stand() {
 }
 
 #[test]
-fn a_tick_reads_granted_columns_and_nothing_else() {
+fn tick_gets_granted_columns_only() {
     let mut with_cap = session(2, 20, Some(state(2, &[5])));
     with_cap.row.measures.set(Metric::Cap, 300);
     let sessions = vec![session(1, 10, Some(state(2, &[5]))), with_cap];
@@ -102,7 +102,7 @@ fn a_tick_reads_granted_columns_and_nothing_else() {
     let Answer::Actions { actions, states, memo } = answered.answer else { panic!() };
     let cap = |row, arg| Action { row, op: 1, arg, reason: 0 };
     assert_eq!(actions, [cap(0, 10), cap(1, 20)]);
-    assert!(states.is_empty() && memo.is_none(), "what a plugin leaves alone does not come back");
+    assert!(states.is_empty() && memo.is_none(), "unchanged states are not returned");
     let notes = answered.notes.iter().map(|note| (note.row, &*note.key, note.value));
     assert_eq!(
         notes.collect::<Vec<_>>(),
@@ -116,7 +116,7 @@ fn a_tick_reads_granted_columns_and_nothing_else() {
 }
 
 #[test]
-fn an_empty_batch_is_asked_and_answered() {
+fn empty_batch_is_answered() {
     let answered = policy(Hook::Degradation, "quiet").ask(&tick(&[]), 0).unwrap();
     let nothing = Answer::Actions { actions: vec![], states: vec![], memo: None };
     assert_eq!(answered.answer, nothing);
@@ -124,7 +124,7 @@ fn an_empty_batch_is_asked_and_answered() {
 }
 
 #[test]
-fn a_scenario_plugin_sees_labels_catalog_and_seed() {
+fn scenario_plugin_gets_labels_catalog_and_seed() {
     let entry = Entry {
         kind: EntryKind::Region,
         id: 1,
@@ -144,30 +144,30 @@ fn a_scenario_plugin_sees_labels_catalog_and_seed() {
 }
 
 #[test]
-fn an_action_outside_the_manifest_is_dropped_and_said() {
+fn action_outside_the_manifest_is_dropped_and_logged() {
     let mut policy = policy(Hook::Degradation, "voice-only");
     let answered = policy.ask(&tick(&[1, 2]), 0).unwrap();
     let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
     assert!(actions.is_empty());
     assert_eq!(states.len(), 2, "the rest of the answer stands");
     assert_eq!((policy.ungranted(), answered.ungranted), (2, 2));
-    assert_eq!(policy.ask(&tick(&[1]), 0).unwrap().ungranted, 1, "each answer has its own");
+    assert_eq!(policy.ask(&tick(&[1]), 0).unwrap().ungranted, 1, "counted per answer");
     let line = policy.poll_line().unwrap();
     assert_eq!(line.level, Level::Warn);
     assert!(line.words.contains("voice-only"));
 }
 
 #[test]
-fn a_question_for_another_hook_finds_nobody() {
+fn question_of_another_hook_is_absent() {
     assert_eq!(policy(Hook::Routing, "").ask(&tick(&[1]), 0), Err(Fault::Absent));
 }
 
 #[test]
-fn the_answer_names_its_revision() {
+fn answer_names_its_revision() {
     let mut policy = policy(Hook::Degradation, "");
     let answered = policy.ask(&tick(&[1]), 0).unwrap();
     assert_eq!(&*answered.revision, policy.revision());
-    assert_eq!(answered.reasons[0], (3, "calm".into()), "and words for its reasons");
-    assert!(answered.reasons.contains(&(65_539, "jitter".into())), "also for those all share");
+    assert_eq!(answered.reasons[0], (3, "calm".into()), "with names of its reasons");
+    assert!(answered.reasons.contains(&(65_539, "jitter".into())), "shared ones included");
     assert_eq!(policy.settings(), json!({"mode": ""}).to_string());
 }

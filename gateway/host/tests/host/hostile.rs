@@ -1,4 +1,4 @@
-//! Modules written by hand, that break the rules beneath the types of the contract.
+//! Hand-written modules that violate the rules beneath the contract's types.
 
 use evenkeel_core::{Fault, Hook, Question};
 use evenkeel_host::{Component, Policy, Refused};
@@ -8,7 +8,7 @@ use wit_parser::Resolve;
 
 use crate::plugin::{labels, roomy, with_section};
 
-/// A scenario policy with so many pages of memory, whose `resolve` and `init` do as told.
+/// A scenario policy with so many pages of memory and these bodies of `init` and `resolve`.
 fn scenario(pages: u32, init: &str, resolve: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
@@ -62,12 +62,12 @@ fn list(pointer: u32, length: u32) -> String {
 }
 
 #[test]
-fn an_honest_module_by_hand_is_heard() {
+fn valid_handwritten_module_is_answered() {
     assert_eq!(resolve(&list(4096, 0)), Ok(0));
 }
 
 #[test]
-fn a_list_outside_memory_is_malformed() {
+fn list_outside_memory_is_malformed() {
     for body in [list(60_000, 1_000), list(0, u32::MAX), list(u32::MAX - 7, 1), list(4_097, 1)] {
         assert!(matches!(resolve(&body), Err(Fault::Malformed(_))), "{body}");
     }
@@ -75,7 +75,7 @@ fn a_list_outside_memory_is_malformed() {
 }
 
 #[test]
-fn a_text_that_is_not_utf8_is_malformed() {
+fn invalid_utf8_is_malformed() {
     let text =
         "(i32.store (i32.const 4096) (i32.const 3000)) (i32.store (i32.const 4100) (i32.const 1))
                 (i32.store8 (i32.const 3000) (i32.const 255))";
@@ -84,20 +84,20 @@ fn a_text_that_is_not_utf8_is_malformed() {
 }
 
 #[test]
-fn an_access_outside_memory_is_a_trap() {
+fn access_outside_memory_is_a_trap() {
     let fault = resolve("(i32.load (i32.const -4))").unwrap_err();
     assert_eq!(fault, Fault::Trap("wasm trap: out of bounds memory access".into()));
 }
 
 #[test]
-fn a_memory_may_begin_with_16_mib_and_no_more() {
+fn initial_memory_is_limited_to_16_mib() {
     assert!(install(&scenario(256, "", &list(4096, 0))).is_ok());
     let refused = install(&scenario(257, "", &list(4096, 0))).err();
     assert!(matches!(refused, Some(Refused::Engine { .. })), "{refused:?}");
 }
 
 #[test]
-fn a_feature_that_is_off_is_refused() {
+fn disabled_feature_is_refused() {
     let tail_call = "local.get 0 local.get 1 local.get 2 local.get 3 return_call $resolve";
     match install(&scenario(1, "", tail_call)).err() {
         Some(Refused::Engine { said }) => assert!(said.contains("tail calls"), "{said}"),
@@ -116,12 +116,12 @@ fn growing_within_the_bounds_is_allowed() {
     assert_eq!(
         resolve(&format!("{too_far} {}", list(4096, 0))),
         Ok(0),
-        "refused, and it lives with that"
+        "refused, and handled by the plugin"
     );
 }
 
 #[test]
-fn nothing_shows_on_which_machine_a_nan_was_made() {
+fn nan_bits_are_canonical() {
     let nan = "(i64.reinterpret_f64 (f64.div (f64.const 0) (f64.const 0)))";
     let canonical = "(i64.const 0x7ff8000000000000)";
     let differs = format!("(if (i64.ne {nan} {canonical}) (then unreachable))");
@@ -129,7 +129,7 @@ fn nothing_shows_on_which_machine_a_nan_was_made() {
 }
 
 #[test]
-fn a_plugin_that_lives_with_a_refusal_of_memory_traps_by_itself_later() {
+fn later_trap_after_refused_memory_is_a_trap() {
     let once = "(if (i32.ne (memory.grow (i32.const 256)) (i32.const -1)) (then unreachable))";
     let module = scenario(1, once, "unreachable");
     let question = Question::Resolve { scenario: "call".into(), labels: labels() };

@@ -1,4 +1,4 @@
-//! A policy in JavaScript: it brings a whole engine, and still imports nothing but `diag`.
+//! A policy in JavaScript: contains a whole interpreter and imports nothing but `diag`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,18 +13,18 @@ use crate::contract::sdk;
 use crate::plugin::roomy;
 use crate::tools::skip;
 
-/// Where `tests/interop/install` puts what the build of such a policy needs.
+/// Build tools of such a policy, installed by `tests/interop/install`.
 fn workshop() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policy-js")
 }
 
-/// The policy that `plugin-sdk/js` shows, built as an author builds it; `None` where its tools are not installed.
+/// The policy of `plugin-sdk/js`, built as an author builds it; `None` without the tools.
 fn build() -> Option<Vec<u8>> {
     let js = workshop().join("js");
     if !js.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
         return None;
     }
-    // Beside the installed packages, where node looks for them.
+    // Beside the installed packages, where node finds them.
     for folder in ["js", "wit"] {
         let to = workshop().join(folder);
         std::fs::create_dir_all(&to).unwrap();
@@ -44,19 +44,19 @@ fn build() -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_policy_in_javascript_decides_as_its_source_says() {
+fn javascript_policy_decides_as_documented() {
     let test = "a_policy_in_javascript_decides_as_its_source_says";
     let Some(bytes) = build() else {
         return skip(test, "componentize-js, which wants npm");
     };
-    // What imports anything but `diag` is refused here.
+    // Fails if it imports anything but `diag`.
     let component = Component::vet(roomy(), &bytes).unwrap();
     assert_eq!(&*component.manifest().name, "calm-js");
     decides(&component);
     answers_about_thousands(&component);
 }
 
-/// Where its memory has no room for all of them it is asked about fewer at a time.
+/// The batch is reduced if its memory is too small.
 fn answers_about_thousands(component: &Component) {
     let settings = json!({"jitter": 25});
     let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);

@@ -1,16 +1,17 @@
-//! The host through its front door, with plugins that fail in every way we know.
+//! The host's public interface, with plugins that fail in every known way.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod hooks;
 mod c;
 mod calm;
 mod compatibility;
 mod contract;
+mod determinism;
 mod faults;
 mod fixtures;
 mod grants;
 mod guests;
+mod hooks;
 mod hostile;
 mod js;
 mod plugin;
@@ -19,5 +20,4 @@ mod reference;
 mod shipped;
 mod states;
 mod tools;
-mod determinism;
 mod vetting;

@@ -1,4 +1,4 @@
-//! The test guest: compiled once, dressed with the manifest that a test wants.
+//! The test guest: compiled once, with a manifest per test.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use evenkeel_core::{Hook, Labels, Measures, Metric, Question, RoomId, Row, Sessi
 use evenkeel_host::{Budgets, Component, Engine, Policy};
 use serde_json::{Value, json};
 
-/// An engine whose budgets no slow machine runs past.
+/// An engine with budgets that no slow machine exceeds.
 pub(crate) fn roomy() -> &'static Engine {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         let long = Duration::from_secs(600);
@@ -28,7 +28,7 @@ pub(crate) fn roomy() -> &'static Engine {
     &ENGINE
 }
 
-/// The guest as cargo writes it: a core module, without a manifest.
+/// The guest as built by cargo: a core module without a manifest.
 pub(crate) fn bare() -> &'static [u8] {
     static MODULE: OnceLock<Vec<u8>> = OnceLock::new();
     MODULE.get_or_init(|| {
@@ -76,7 +76,7 @@ pub(crate) fn manifest() -> Value {
     })
 }
 
-/// A module with a custom section at its end.
+/// Appends a custom section to a module.
 pub(crate) fn with_section(module: &[u8], name: &str, data: &[u8]) -> Vec<u8> {
     let mut section = leb(name.len());
     section.extend(name.as_bytes());
@@ -99,31 +99,29 @@ pub(crate) fn dressed(manifest: &Value) -> Vec<u8> {
     with_section(bare(), "evenkeel:manifest", manifest.to_string().as_bytes())
 }
 
-/// The guest with its usual manifest, vetted.
+/// The guest with its usual manifest, validated.
 pub(crate) fn guest() -> &'static Component {
     static COMPONENT: LazyLock<Component> =
         LazyLock::new(|| Component::vet(roomy(), &dressed(&manifest())).unwrap());
     &COMPONENT
 }
 
-/// The guest, told by its settings how to behave.
+/// The guest with a behaviour chosen by settings.
 pub(crate) fn policy(hook: Hook, mode: &str) -> Policy {
     Policy::install(roomy(), guest(), hook, json!({"mode": mode}), Vec::new(), 77).unwrap()
 }
 
-/// A row with the first subject metric of the manifest, and one that was not asked for.
+/// A row with the manifest's first subject metric, and one that was not requested.
 pub(crate) fn row(id: u64, loss_up: u64) -> Row {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, loss_up).set(Metric::Rung, 4);
     Row { id, measures }
 }
 
-/// Two labels.
 pub(crate) fn labels() -> Labels {
     Arc::new([("region".into(), "east".into()), ("device".into(), "phone".into())])
 }
 
-/// A session with this state.
 pub(crate) fn session(id: u64, loss_up: u64, state: Option<State>) -> SessionRow {
     let (room, scenario) = (RoomId(id + 100), "call".into());
     SessionRow { row: row(id, loss_up), room, scenario, labels: labels(), state }
@@ -134,7 +132,7 @@ pub(crate) fn state(schema: u32, bytes: &[u8]) -> State {
     State { plugin: "guest".into(), schema, bytes: bytes.into() }
 }
 
-/// A tick of sessions that have the state 5.
+/// A tick of sessions with the state 5.
 pub(crate) fn tick(losses: &[u64]) -> Question {
     let sessions =
         losses.iter().zip(1..).map(|(&loss, id)| session(id, loss, Some(state(2, &[5]))));

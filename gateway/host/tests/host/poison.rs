@@ -1,4 +1,5 @@
-//! A batch over which the plugin fails is asked around: who is poison to it is found and left out, the others are decided.
+//! A batch on which the plugin fails is bisected: failing rows are quarantined, the others are
+//! decided.
 
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, row, session, state, tick};
 
-/// As long as it takes.
 const PATIENT: Duration = Duration::MAX;
 
 /// Sessions with these losses, numbered from `first`, with the state 5 and the memo 30.
@@ -29,7 +29,7 @@ fn poisoned(answered: &Answered) -> Vec<u32> {
     apart(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
 }
 
-/// Rows that were decided about, in order; each was capped at its loss and has a new state.
+/// Decided rows, in order; each was capped at its loss and has a new state.
 fn decided(answered: &Answered, losses: &[u64]) -> Vec<u32> {
     let Answer::Actions { actions, states, .. } = &answered.answer else { panic!() };
     let mut rows: Vec<u32> = actions.iter().map(|action| action.row).collect();
@@ -52,7 +52,7 @@ fn counting() -> Policy {
 }
 
 #[test]
-fn one_among_thousands_is_found_and_the_others_are_decided_in_the_same_answer() {
+fn one_failing_row_among_thousands_is_isolated() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     losses[1_234] = 666;
     let mut policy = counting();
@@ -68,7 +68,7 @@ fn one_among_thousands_is_found_and_the_others_are_decided_in_the_same_answer() 
 }
 
 #[test]
-fn who_was_found_is_left_out_and_nothing_fails_any_more() {
+fn quarantined_row_causes_no_more_faults() {
     let losses = [1, 2, 666, 4];
     let mut policy = counting();
     policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
@@ -77,9 +77,9 @@ fn who_was_found_is_left_out_and_nothing_fails_any_more() {
         let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
         assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![2]));
         assert_eq!(decided(&answered, &losses), [0, 1, 3]);
-        assert_eq!(memo(&answered), 31, "the others are asked about together");
+        assert_eq!(memo(&answered), 31, "the others are asked together");
     }
-    // It is the session that is left out, whatever its row.
+    // The session is quarantined, whatever its row.
     let moved = [7, 8, 9, 10];
     let answered = policy.ask_around(&ticked(2, &moved), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [1], "session 3");
@@ -89,7 +89,7 @@ fn who_was_found_is_left_out_and_nothing_fails_any_more() {
 }
 
 #[test]
-fn another_revision_is_asked_about_everybody() {
+fn quarantine_is_per_revision() {
     let mut first = counting();
     first.ask_around(&ticked(1, &[1, 666]), 0, PATIENT).unwrap();
     let mut second = policy(Hook::Degradation, "also-counts");
@@ -99,7 +99,7 @@ fn another_revision_is_asked_about_everybody() {
 }
 
 #[test]
-fn two_are_found_wherever_they_are() {
+fn two_failing_rows_are_isolated_anywhere() {
     for (one, other) in [(0, 1), (0, 63), (31, 32), (62, 63), (5, 40)] {
         let mut losses = vec![3; 64];
         (losses[one], losses[other]) = (666, 666);
@@ -111,7 +111,7 @@ fn two_are_found_wherever_they_are() {
 }
 
 #[test]
-fn where_nobody_is_answered_the_plugin_is_to_blame_and_nobody_is_left_out() {
+fn plugin_that_answers_no_row_quarantines_none() {
     let mut policy = counting();
     let all = vec![666; 4_096];
     for _ in 0..2 {
@@ -120,11 +120,11 @@ fn where_nobody_is_answered_the_plugin_is_to_blame_and_nobody_is_left_out() {
         assert_eq!(policy.quarantined(), 0);
     }
     let said = std::iter::from_fn(|| policy.poll_line()).count() as u64 + policy.unsaid();
-    assert!(said <= 2 * 65, "{said} asks, where 64 are allowed after the first");
+    assert!(said <= 2 * 65, "{said} calls, limit 64 after the first");
 }
 
 #[test]
-fn where_many_fail_so_many_asks_are_made_and_the_rest_waits() {
+fn calls_per_question_are_bounded() {
     let losses: Vec<u64> = (0..1_024).map(|row| if row % 2 == 0 { 1 } else { 666 }).collect();
     let mut policy = counting();
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
@@ -132,13 +132,13 @@ fn where_many_fail_so_many_asks_are_made_and_the_rest_waits() {
     assert!(found > 4, "{found}");
     let Apart { unasked, .. } = apart(&answered);
     assert_eq!(decided(&answered, &losses).len() + found + unasked.len(), 1_024);
-    assert!(unasked.len() > 512, "it is not looked for all of them at once");
-    // Each question finds more, until no more can be left out.
+    assert!(unasked.len() > 512, "the search continues later");
+    // Each question finds more, until the quarantine is full.
     policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert!(policy.quarantined() > found);
 }
 
-/// An engine that ends what takes longer than this.
+/// An engine that stops longer ticks.
 fn ending_after(tick_ms: u64) -> Policy {
     let tick = Duration::from_millis(tick_ms);
     let engine = Engine::with_budgets(Budgets { tick, ..Budgets::default() });
@@ -148,9 +148,9 @@ fn ending_after(tick_ms: u64) -> Policy {
 }
 
 #[test]
-fn one_over_which_it_never_ends_is_found_too() {
+fn row_that_causes_a_deadline_is_isolated() {
     let losses = [1, 2, 3, 777];
-    // In no hurry, on a slow machine.
+    // Generous, for a slow machine.
     let mut policy = ending_after(400);
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
@@ -158,7 +158,7 @@ fn one_over_which_it_never_ends_is_found_too() {
 }
 
 #[test]
-fn where_each_question_has_little_time_it_is_found_over_several() {
+fn short_questions_isolate_over_several() {
     let mut losses = vec![1; 16];
     losses[9] = 777;
     let mut policy = ending_after(40);
@@ -166,19 +166,19 @@ fn where_each_question_has_little_time_it_is_found_over_several() {
     let mut questions = 0;
     while policy.quarantined() == 0 {
         questions += 1;
-        assert!(questions < 40, "it is never found");
+        assert!(questions < 40, "not found");
         if let Ok(answered) = policy.ask_around(&ticked(1, &losses), 0, within) {
             assert!(!decided(&answered, &losses).contains(&9));
         }
     }
-    assert!(questions > 1, "the first has taken most of its time to fail");
+    assert!(questions > 1, "the first call used most of the time");
     let answered = policy.ask_around(&ticked(1, &losses), 0, within).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: Fault::Deadline }]);
     assert_eq!(decided(&answered, &losses).len(), 15);
 }
 
 #[test]
-fn one_over_which_it_eats_all_memory_is_found_too() {
+fn row_that_exhausts_memory_is_isolated() {
     let losses = [1, 778, 3];
     let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: Fault::OutOfMemory }]);
@@ -186,14 +186,14 @@ fn one_over_which_it_eats_all_memory_is_found_too() {
 }
 
 #[test]
-fn without_time_nobody_is_asked_again_and_it_is_sought_on_with_the_next_question() {
+fn search_without_time_continues_with_next_question() {
     let losses = [1, 666, 3, 4];
     let mut policy = counting();
     let fault = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)));
     assert_eq!(policy.quarantined(), 0);
 
-    // Whoever is not among the suspects is asked about first.
+    // Unsuspected rows are asked first.
     let more = [1, 666, 3, 4, 5, 6];
     let answered = policy.ask_around(&ticked(1, &more), 0, Duration::ZERO).unwrap();
     let Apart { fault, poisoned: found, unasked, .. } = apart(&answered);
@@ -206,13 +206,13 @@ fn without_time_nobody_is_asked_again_and_it_is_sought_on_with_the_next_question
 }
 
 #[test]
-fn who_fails_alone_is_left_out_the_second_time_if_others_were_answered_meanwhile() {
+fn lone_row_is_quarantined_on_its_second_failure() {
     let mut policy = counting();
     let alone = ticked(9, &[666]);
     for _ in 0..3 {
         assert!(matches!(policy.ask_around(&alone, 0, PATIENT), Err(Fault::Trap(_))));
     }
-    assert_eq!(policy.quarantined(), 0, "a plugin that answers nobody is broken itself");
+    assert_eq!(policy.quarantined(), 0, "a plugin without answers is broken itself");
     policy.ask_around(&tick(&[1]), 0, PATIENT).unwrap();
     let answered = policy.ask_around(&alone, 0, PATIENT).unwrap();
     assert!(matches!(apart(&answered).fault, Some(Fault::Trap(_))));
@@ -222,7 +222,7 @@ fn who_fails_alone_is_left_out_the_second_time_if_others_were_answered_meanwhile
 }
 
 #[test]
-fn so_many_are_left_out_and_then_the_plugin_fails_as_a_whole() {
+fn full_quarantine_fails_the_whole_batch() {
     let mut policy = counting();
     for pair in 0..256 {
         policy.ask_around(&ticked(1 + 2 * pair, &[1, 666]), 0, PATIENT).unwrap();
@@ -233,13 +233,13 @@ fn so_many_are_left_out_and_then_the_plugin_fails_as_a_whole() {
     assert!(matches!(fault, Fault::Trap(_)));
     let mut told = std::iter::from_fn(|| policy.poll_line());
     assert!(told.any(|line| line.words.contains("256 are quarantined")));
-    // Those that nobody asked about for a minute have left.
+    // Rows in no question for a minute have left.
     policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_001, PATIENT).unwrap();
     assert_eq!(policy.quarantined(), 1);
 }
 
 #[test]
-fn a_room_over_which_it_fails_stays_and_the_others_move() {
+fn failing_room_stays_and_others_move() {
     let room = |id, cell| RoomRow {
         row: row(id, cell),
         scenario: "call".into(),
@@ -259,7 +259,7 @@ fn a_room_over_which_it_fails_stays_and_the_others_move() {
 }
 
 #[test]
-fn a_question_about_one_fails_as_ever() {
+fn single_row_question_fails_as_a_whole() {
     let mut policy = policy(Hook::Routing, "large-state");
     let place = Question::Place {
         room: RoomId(1),
@@ -275,7 +275,7 @@ fn a_question_about_one_fails_as_ever() {
 }
 
 #[test]
-fn notes_are_of_the_rows_of_the_whole_question() {
+fn notes_use_rows_of_the_whole_question() {
     let losses = [10, 666, 30];
     let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     let of_loss = answered.notes.iter().filter(|note| &*note.key == "column-0");
@@ -284,7 +284,7 @@ fn notes_are_of_the_rows_of_the_whole_question() {
 }
 
 #[test]
-fn who_has_too_little_memory_for_all_is_asked_about_fewer_from_then_on() {
+fn out_of_memory_reduces_the_batch_size() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let all: Vec<u32> = (0..4_096).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
@@ -298,12 +298,12 @@ fn who_has_too_little_memory_for_all_is_asked_about_fewer_from_then_on() {
         assert_eq!(memo(&answered), 30 + parts, "{rows} rows, 512 at a time");
     }
     assert_eq!(policy.quarantined(), 0);
-    let said = std::iter::from_fn(|| policy.poll_line()).last().expect("it is told");
-    assert!(said.words.contains("asked about 512 at a time"), "{said:?}");
+    let said = std::iter::from_fn(|| policy.poll_line()).last().expect("a log line");
+    assert!(said.words.contains("reduced to 512 rows"), "{said:?}");
 }
 
 #[test]
-fn who_is_poison_by_memory_makes_no_batch_smaller() {
+fn row_that_exhausts_memory_keeps_the_batch_size() {
     let mut losses = vec![3; 64];
     losses[40] = 778;
     let mut policy = counting();
@@ -314,11 +314,11 @@ fn who_is_poison_by_memory_makes_no_batch_smaller() {
 }
 
 #[test]
-fn who_has_no_time_to_be_halved_is_asked_about_half_the_next_time() {
+fn batch_size_halves_even_without_time() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     for faults in 1..=3 {
-        // One call at a time: the first is made however late it is.
+        // One call at a time: the first is made even if it is late.
         let asked = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO);
         assert_eq!(asked.unwrap_err(), Fault::OutOfMemory, "{faults}");
     }
@@ -327,7 +327,7 @@ fn who_has_no_time_to_be_halved_is_asked_about_half_the_next_time() {
 }
 
 #[test]
-fn who_is_found_to_be_poison_by_memory_leaves_the_others_as_many_at_a_time() {
+fn isolated_row_restores_the_batch_size() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
@@ -335,17 +335,17 @@ fn who_is_found_to_be_poison_by_memory_leaves_the_others_as_many_at_a_time() {
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [40]);
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
-    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8), "512 at a time, still");
+    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8), "still 512 rows");
 }
 
 #[test]
-fn asked_of_all_it_answers_for_everybody_or_fails() {
+fn ask_of_all_answers_all_rows_or_fails() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut hungry = policy(Hook::Degradation, "hungry");
     let answered = hungry.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap().unwrap();
-    assert_eq!(decided(&answered, &losses).len(), 4_096, "fewer at a time");
+    assert_eq!(decided(&answered, &losses).len(), 4_096, "in smaller batches");
     let answered = hungry.ask_of_all(&ticked(1, &losses), 0, Duration::ZERO);
-    assert!(matches!(answered, Ok(None)), "no time is no fault: {answered:?}");
+    assert!(matches!(answered, Ok(None)), "out of time without a fault: {answered:?}");
     losses[40] = 666;
     let mut counting = counting();
     for _ in 0..2 {
@@ -355,15 +355,15 @@ fn asked_of_all_it_answers_for_everybody_or_fails() {
 }
 
 #[test]
-fn whom_there_was_no_time_for_is_asked_about_first_the_next_time() {
+fn next_call_resumes_at_the_row_that_timed_out() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     let mut asked = Vec::new();
     for _ in 0..8 {
-        // The first part is asked about however late it is, and no other.
+        // The first part is asked even if it is late, and no other.
         let answered = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap();
         asked.extend(decided(&answered, &losses));
     }
-    assert_eq!(asked, (0..4_096).collect::<Vec<_>>(), "all of them had their turn");
+    assert_eq!(asked, (0..4_096).collect::<Vec<_>>(), "all rows were asked");
 }

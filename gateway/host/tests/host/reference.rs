@@ -1,4 +1,4 @@
-//! What authors look up, generated: `REFERENCE.md`, and the registry's numbers for C and JavaScript.
+//! Generates `REFERENCE.md`, and the registry's numbers for C and JavaScript.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::contract::registry::{Entry, UNITS};
 use crate::contract::{Interface, Wit, read, releases, sdk, tables};
 use crate::plugin::{bare, with_section};
 
-/// Tells the tests here to write the files instead of comparing them; `make reference` does.
+/// If set, the tests write the files instead of comparing them (`make reference`).
 const RENEW: &str = "EVENKEEL_RENEW";
 
-/// A field of the manifest, as the reference explains it and a test tries it.
+/// A field of the manifest, documented in the reference and tested.
 struct Field {
     name: &'static str,
     form: &'static str,
-    /// What stands in its place where it is left out; none where it may not be.
+    /// Its default; none if it is required.
     otherwise: Option<&'static str>,
     doc: &'static str,
 }
@@ -39,19 +39,19 @@ const FIELDS: &[Field] = &[
         name: "version",
         form: "string",
         otherwise: None,
-        doc: "64 printable ASCII characters at most: for people, and to tell which of two is newer.",
+        doc: "At most 64 printable ASCII characters; orders the plugin's versions.",
     },
     Field {
         name: "contract",
         form: "string",
         otherwise: None,
-        doc: "The version of the contract that it was built for: `0.1.0`. A gateway takes those that differ from its own in the last number alone.",
+        doc: "The version of the contract that it was built for: `0.1.0`. A gateway accepts versions that differ from its own in the last number only.",
     },
     Field {
         name: "hooks",
         form: "list of strings",
         otherwise: None,
-        doc: "Of `admission`, `routing`, `degradation` and `scenario` those that it exports, one at least. Words that a gateway does not know are passed over.",
+        doc: "The exported hooks, at least one of `admission`, `routing`, `degradation` and `scenario`. Unknown names are ignored.",
     },
     Field {
         name: "settings",
@@ -63,41 +63,41 @@ const FIELDS: &[Field] = &[
         name: "state_schema",
         form: "number",
         otherwise: Some("0"),
-        doc: "Raised whenever the form of its states or its memo changes.",
+        doc: "Increment it whenever the format of states or memo changes.",
     },
     Field {
         name: "subject_metrics",
         form: "list of numbers",
         otherwise: Some("none"),
-        doc: "Metrics that it reads of sessions and rooms: the columns of those frames, in this order. Numbers that a gateway does not know are left out of `grant`.",
+        doc: "Metrics of sessions and rooms it reads: the columns of those frames, in this order. `grant` omits unknown numbers.",
     },
     Field {
         name: "node_metrics",
         form: "list of numbers",
         otherwise: Some("none"),
-        doc: "The same of nodes and regions.",
+        doc: "The same for nodes and regions.",
     },
     Field {
         name: "ops",
         form: "list of numbers",
         otherwise: Some("none"),
-        doc: "Actions that it takes. Others that it answers are dropped and counted.",
+        doc: "Actions it takes. Other actions in its answers are dropped and counted.",
     },
     Field {
         name: "reasons",
         form: "list of `{\"number\": 1, \"name\": \"…\"}`",
         otherwise: Some("none"),
-        doc: "Names of its own reasons, 1 to 64 lower-case letters, digits and hyphens each, with numbers of their own from 1 to 65,535.",
+        doc: "Names of its own reasons, 1 to 64 lower-case letters, digits and hyphens each, with distinct numbers from 1 to 65,535.",
     },
     Field {
         name: "cost",
         form: "object of `{\"tick\": {\"call\": 2000, \"row\": 300}}`",
         otherwise: Some("none"),
-        doc: "What it promises that its answers take at most, by call, in WebAssembly instructions: so many however few rows there are, and so many for each. Rows are regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`; `resolve` has none. `evenkeel plugin bench` and `plugin test --recording` hold it to that, gateways do not.",
+        doc: "Declared upper bound by call, in WebAssembly instructions: a constant part and a part per row. Rows are regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`; `resolve` has none. Checked by `evenkeel plugin bench` and `plugin test --recording`, not by gateways.",
     },
 ];
 
-/// Everything that is generated: path below the SDK's folder, and text.
+/// Every generated file: path below the SDK's folder, and text.
 fn files() -> [(&'static str, String); 3] {
     [
         ("REFERENCE.md", reference()),
@@ -107,7 +107,7 @@ fn files() -> [(&'static str, String); 3] {
 }
 
 #[test]
-fn the_reference_is_that_of_the_registry_the_wit_and_the_limits() {
+fn reference_matches_registry_wit_and_limits() {
     for (path, text) in files() {
         let file = sdk().join(path);
         if std::env::var_os(RENEW).is_some() {
@@ -124,7 +124,7 @@ fn the_reference_is_that_of_the_registry_the_wit_and_the_limits() {
 }
 
 #[test]
-fn the_manifest_is_as_the_reference_says() {
+fn manifest_fields_match_the_reference() {
     let whole = json!({
         "name": "whole", "version": "1", "contract": "0.1.0", "hooks": ["scenario"],
         "settings": {"type": "object"}, "state_schema": 0, "subject_metrics": [], "node_metrics": [],
@@ -151,7 +151,7 @@ fn the_manifest_is_as_the_reference_says() {
     }
     let mut more = whole;
     more["colour"] = json!("blue");
-    assert!(vet(&more).is_ok(), "what a later contract adds is passed over");
+    assert!(vet(&more).is_ok(), "unknown fields are ignored");
 }
 
 fn reference() -> String {
@@ -190,7 +190,7 @@ fn interfaces(out: &mut String, wit: &Wit) {
     for name in ["guest", "admission", "routing", "degradation", "scenario", "diag", "types"] {
         interface(out, name, &all[name]);
     }
-    assert_eq!(all.len(), 7, "each interface has its place in the reference");
+    assert_eq!(all.len(), 7, "the reference covers each interface");
 }
 
 fn interface(out: &mut String, name: &str, of: &Interface) {
@@ -212,9 +212,9 @@ fn interface(out: &mut String, name: &str, of: &Interface) {
 fn limits(out: &mut String) {
     let Budgets { init, catalog, migrate, open, admit, place, resolve, reroute, tick } =
         Budgets::default();
-    *out += "## Time\n\nA call that takes longer is stopped, and the native default stands.\n\n| call | at most |\n|---|---|\n";
+    *out += "## Time\n\nA call that takes longer is stopped, and the native default applies.\n\n| call | at most |\n|---|---|\n";
     let calls: [(&str, Duration); 9] = [
-        ("`init`, and making the instance", init),
+        ("`init`, with creating the instance", init),
         ("`catalog`", catalog),
         ("`migrate`, `migrate-memo`", migrate),
         ("`open`", open),
@@ -232,7 +232,7 @@ fn limits(out: &mut String) {
         ("a plugin's bytes", bytes(BINARY_BYTES_MAX)),
         ("its manifest", bytes(MANIFEST_BYTES_MAX)),
         ("reasons of its own", REASONS_MAX.to_string()),
-        ("what defaults add to its settings", bytes(DEFAULTS_BYTES_MAX)),
+        ("settings added by defaults", bytes(DEFAULTS_BYTES_MAX)),
         ("memory of an instance", bytes(MEMORY_BYTES_MAX)),
         ("entries of a function table", TABLE_ENTRIES_MAX.to_string()),
         ("the state of one session or room", bytes(STATE_BYTES_MAX)),
@@ -279,7 +279,7 @@ fn numbers(out: &mut String) {
     let units = UNITS.iter().map(|(unit, is)| format!("`{unit}` {is}"));
     let _ = writeln!(
         out,
-        "## The registry\n\nNumbers are never reused; one that a gateway or a plugin does not know is ignored. Units: {}.\n",
+        "## The registry\n\nNumbers are never reused; unknown ones are ignored by gateways and plugins. Units: {}.\n",
         units.collect::<Vec<_>>().join(", ")
     );
 
@@ -308,15 +308,15 @@ fn numbers(out: &mut String) {
         ("op", "### Actions\n\nThe unit is that of the argument.", true),
         (
             "param",
-            "### Scenario parameters\n\nThey travel by name. A value outside its bounds counts as the nearest inside.",
+            "### Scenario parameters\n\nSent by name. A value outside its bounds is clamped.",
             true,
         ),
         (
             "reason",
-            "### Reasons\n\nThe same in every policy; a plugin's own have lower numbers, and 0 is none.",
+            "### Reasons\n\nShared by all policies; a plugin's own reasons have lower numbers, and 0 is none.",
             false,
         ),
-        ("label", "### Labels\n\nThey travel by name. Any other key may be sent too.", true),
+        ("label", "### Labels\n\nSent by name. Other keys may be sent too.", true),
         ("entry-kind", "### Kinds of catalog entries", false),
     ];
     for (table, head, units) in tables {
@@ -339,7 +339,7 @@ fn numbers(out: &mut String) {
     }
 }
 
-/// For languages without a generator: the names and types that a core module has to export.
+/// For languages without a generator: the names and types that a core module exports.
 fn core_module(out: &mut String, wit: &Wit) {
     *out += "\n## A core module by hand\n\nWhat the canonical ABI of the component model makes of the functions. A module exports them by these names, \
              with `memory`\nand `cabi_realloc (i32, i32, i32, i32) -> i32`; the gateway wraps it by the hooks that its manifest names. `cabi_post_`\n\
@@ -390,7 +390,7 @@ fn row(out: &mut String, cells: &[&str]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }
 
-/// Tables that C and JavaScript have as numbers, and those that they have as names.
+/// Tables exported as numbers to C and JavaScript, and those exported as names.
 const NUMBERS: [(&str, &str, &str); 4] = [
     ("metric", "", "Metric"),
     ("op", "OP_", "Op"),

@@ -1,5 +1,4 @@
-//! The plugins we ship are plugins, the policy sets bind them with settings that they take, and the examples are plugins
-//! as well.
+//! Shipped plugins and examples are valid, and policy sets bind them with valid settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The shipped policy sets: their names and texts.
+/// Names and texts of the shipped policy sets.
 fn sets() -> Vec<(String, toml::Table)> {
     let files = fs::read_dir(root().join("policies")).unwrap().map(|file| file.unwrap().path());
     let texts = files.filter(|path| path.extension().is_some_and(|ending| ending == "toml"));
@@ -25,7 +24,7 @@ fn sets() -> Vec<(String, toml::Table)> {
     parsed.collect()
 }
 
-/// A policy of a set, as the gateway would install it.
+/// A policy of a set, as installed by the gateway.
 fn install(set: &toml::Table, hook: Hook) -> Policy {
     let section = if hook == Hook::Scenario { "resolve" } else { hook.name() };
     let binding = &set[section];
@@ -38,7 +37,7 @@ fn install(set: &toml::Table, hook: Hook) -> Policy {
 }
 
 #[test]
-fn every_set_we_ship_binds_all_hooks_with_settings_that_its_plugins_take() {
+fn shipped_sets_bind_all_hooks_with_valid_settings() {
     let sets = sets();
     assert!(sets.len() >= 3, "call, conference, live");
     for (_, set) in &sets {
@@ -47,7 +46,7 @@ fn every_set_we_ship_binds_all_hooks_with_settings_that_its_plugins_take() {
 }
 
 #[test]
-fn no_set_lets_anybody_in_with_a_cap_above_the_ceiling_of_its_scenario() {
+fn admission_caps_stay_below_scenario_ceilings() {
     let everyone = [
         &[("max-height", "180"), ("battery", "low")][..],
         &[("role", "viewer"), ("max-height", "180"), ("battery", "low")],
@@ -61,14 +60,14 @@ fn no_set_lets_anybody_in_with_a_cap_above_the_ceiling_of_its_scenario() {
             let question = Question::Resolve { scenario: name.as_str().into(), labels };
             let Answer::Params(params) = policy.ask(&question, 1).unwrap().answer else { panic!() };
             let ceiling = params.iter().find(|(key, _)| &**key == "bitrate-ceiling").unwrap().1;
-            assert!(cap <= ceiling, "{name}: a cap of {cap} for who may have {ceiling}");
+            assert!(cap <= ceiling, "{name}: cap {cap} above ceiling {ceiling}");
         }
     }
 }
 
 #[test]
-fn every_example_builds_for_wasm_and_is_taken_under_its_name_and_hook() {
-    // Where the build compiled what is shipped: what all of them depend on is there.
+fn examples_build_and_are_valid() {
+    // The build's folder, where their common dependencies are compiled.
     let target = Path::new(env!("OUT_DIR")).join("plugins");
     for hook in Hook::ALL {
         let name = format!("example-{}", hook.name());
@@ -95,7 +94,7 @@ fn every_example_builds_for_wasm_and_is_taken_under_its_name_and_hook() {
 }
 
 #[test]
-fn every_plugin_we_ship_is_taken_under_its_name() {
+fn shipped_plugins_are_valid_under_their_names() {
     for plugin in shipped() {
         let component = Component::vet(roomy(), plugin.bytes)
             .unwrap_or_else(|refused| panic!("{}: {refused}", plugin.name));
@@ -104,7 +103,7 @@ fn every_plugin_we_ship_is_taken_under_its_name() {
 }
 
 #[test]
-fn every_folder_of_plugins_is_shipped() {
+fn all_plugin_folders_are_shipped() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins");
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut names: Vec<String> = entries

@@ -1,4 +1,4 @@
-//! States travel in questions and answers: opened, migrated, carried through a fault, never half applied.
+//! States in questions and answers: created, migrated, kept through a fault, never half applied.
 
 use evenkeel_core::{Answer, Fault, Hook, Question, SessionRow, State};
 use evenkeel_host::Policy;
@@ -15,7 +15,7 @@ fn ask(policy: &mut Policy, sessions: Vec<SessionRow>, memo: Option<State>) -> R
 }
 
 #[test]
-fn a_state_comes_back_changed_and_with_its_schema() {
+fn changed_state_is_returned_with_its_schema() {
     let mut policy = policy(Hook::Degradation, "count");
     let sessions =
         vec![session(1, 0, Some(state(2, &[5]))), session(2, 0, Some(state(2, &[9, 9])))];
@@ -25,7 +25,7 @@ fn a_state_comes_back_changed_and_with_its_schema() {
 }
 
 #[test]
-fn newcomers_are_opened_first_and_their_states_come_back_in_any_case() {
+fn new_rows_are_opened_and_their_states_returned() {
     let mut counting = policy(Hook::Degradation, "count");
     let newcomers = || vec![session(1, 0, Some(state(2, &[5]))), session(2, 0, None)];
     let (states, _) = ask(&mut counting, newcomers(), None).unwrap();
@@ -38,7 +38,7 @@ fn newcomers_are_opened_first_and_their_states_come_back_in_any_case() {
 }
 
 #[test]
-fn what_another_plugin_or_a_newer_revision_wrote_is_not_shown() {
+fn foreign_or_newer_states_are_hidden() {
     let mut policy = policy(Hook::Degradation, "count");
     let theirs = || State { plugin: "other".into(), schema: 2, bytes: Box::new([70]) };
     let sessions = vec![session(1, 0, Some(theirs())), session(2, 0, Some(state(3, &[70])))];
@@ -50,7 +50,7 @@ fn what_another_plugin_or_a_newer_revision_wrote_is_not_shown() {
 }
 
 #[test]
-fn states_of_older_revisions_are_migrated_each_from_its_own_schema() {
+fn older_states_are_migrated_per_schema() {
     let mut still = policy(Hook::Degradation, "still");
     let sessions = vec![
         session(1, 0, Some(state(1, &[50]))),
@@ -60,15 +60,11 @@ fn states_of_older_revisions_are_migrated_each_from_its_own_schema() {
     ];
     let (states, memo) = ask(&mut still, sessions, Some(state(1, &[9]))).unwrap();
     assert_eq!(states, [(0, state(2, &[1, 50])), (2, state(2, &[0, 70])), (3, state(2, &[1, 80]))]);
-    assert_eq!(
-        memo,
-        Some(state(2, &[1, 9])),
-        "a migrated memo comes back though the tick left it alone"
-    );
+    assert_eq!(memo, Some(state(2, &[1, 9])), "a migrated memo is returned even if unchanged");
 }
 
 #[test]
-fn a_migrated_state_is_what_the_tick_sees() {
+fn tick_gets_migrated_states() {
     let mut policy = policy(Hook::Degradation, "count");
     let sessions = vec![session(1, 0, Some(state(1, &[50])))];
     let (states, memo) = ask(&mut policy, sessions, Some(state(1, &[9]))).unwrap();
@@ -77,14 +73,14 @@ fn a_migrated_state_is_what_the_tick_sees() {
 }
 
 #[test]
-fn a_plugin_that_cannot_migrate_says_so_and_nothing_is_lost() {
+fn failed_migration_loses_no_state() {
     let mut policy = policy(Hook::Degradation, "unwilling");
     let fault = ask(&mut policy, vec![session(1, 0, Some(state(1, &[50])))], None).unwrap_err();
     assert_eq!(fault, Fault::Malformed("migrate from schema 1: cannot read that".into()));
 }
 
 #[test]
-fn a_state_is_carried_through_a_trap() {
+fn state_survives_a_trap() {
     let mut policy = policy(Hook::Degradation, "count");
     let (states, memo) = ask(&mut policy, vec![session(1, 0, None)], None).unwrap();
     let carried = states[0].1.clone();
@@ -93,16 +89,12 @@ fn a_state_is_carried_through_a_trap() {
     assert!(matches!(ask(&mut policy, poisoned, memo.clone()), Err(Fault::Trap(_))));
 
     let (states, memo) = ask(&mut policy, vec![session(1, 0, Some(carried))], memo).unwrap();
-    assert_eq!(
-        states,
-        [(0, state(2, &[4]))],
-        "opened with 2, and two ticks of which the trap is none"
-    );
+    assert_eq!(states, [(0, state(2, &[4]))], "opened with 2, then two ticks besides the trap");
     assert_eq!(memo, Some(state(2, &[2])));
 }
 
 #[test]
-fn the_same_question_has_the_same_answer_before_and_after_a_fault() {
+fn answer_is_equal_before_and_after_a_fault() {
     let mut policy = policy(Hook::Degradation, "count");
     let first = policy.ask(&tick(&[1, 2, 3]), 0).unwrap();
     policy.ask(&tick(&[666]), 0).unwrap_err();

@@ -1,19 +1,18 @@
-//! What policies in other languages are built with, which a machine may not have.
+//! Build tools of policies in other languages, which may be missing.
 
 use std::env;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What `tests/interop` says where real clients must be there: then so must these.
+/// Set by `tests/interop` if real clients, and so these tools, are required.
 const REQUIRED: &str = "EVENKEEL_CLIENTS";
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Says and counts that a test is skipped for want of a tool, past the harness, which hides what a test prints as long as
-/// it passes.
+/// Reports and counts a skipped test, past the harness, which hides the output of passing tests.
 ///
 /// # Panics
-/// The tool is required.
+/// If the tool is required.
 pub(crate) fn skip(test: &str, absent: &str) {
     assert!(
         env::var_os(REQUIRED).is_none_or(|wish| wish != "required"),

@@ -1,4 +1,4 @@
-//! What is taken, and with which words the rest is refused.
+//! Accepted plugins, and the errors of refused ones.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn why_not(settings: Value) -> Refused {
 }
 
 #[test]
-fn a_core_module_is_taken_and_says_who_it_is() {
+fn core_module_is_accepted_with_its_manifest() {
     let manifest = guest().manifest();
     assert_eq!(&*manifest.name, "guest");
     assert_eq!(manifest.hooks, Hook::ALL);
@@ -38,7 +38,7 @@ fn a_core_module_is_taken_and_says_who_it_is() {
 }
 
 #[test]
-fn a_component_is_taken_as_well_and_keeps_its_manifest() {
+fn component_is_accepted_with_its_manifest() {
     let module = dressed(&manifest());
     let encoder = wit_component::ComponentEncoder::default().module(&module).unwrap();
     let bytes = encoder.validate(true).encode().unwrap();
@@ -46,27 +46,27 @@ fn a_component_is_taken_as_well_and_keeps_its_manifest() {
     assert_eq!(component.manifest(), guest().manifest());
     assert_ne!(component.digest(), guest().digest());
     for hook in Hook::ALL {
-        assert!(install(&component, hook, Value::Null).is_ok(), "{hook:?} is found by its name");
+        assert!(install(&component, hook, Value::Null).is_ok(), "{hook:?} is found by name");
     }
     let mut policy = install(&component, Hook::Degradation, Value::Null).unwrap();
     assert!(policy.ask(&tick(&[1, 2]), 0).is_ok());
     let resolve = Question::Resolve { scenario: "call".into(), labels: labels() };
-    assert_eq!(policy.ask(&resolve, 0).err(), Some(Fault::Absent), "it was bound to one of them");
+    assert_eq!(policy.ask(&resolve, 0).err(), Some(Fault::Absent), "it is bound to one of them");
     assert!(install(&component, Hook::Scenario, Value::Null).unwrap().ask(&resolve, 0).is_ok());
 }
 
 #[test]
-fn a_module_without_a_description_of_its_types_has_those_of_the_contract() {
+fn module_without_types_has_the_contracts() {
     let module = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
     let mut lean = manifest();
     lean["hooks"] = json!(["scenario"]);
     let nameless = with_section(&module, "evenkeel:manifest", lean.to_string().as_bytes());
     let said = refusal(&nameless).to_string();
-    assert!(said.contains("guest@0.1.0"), "what is missing is named: {said}");
+    assert!(said.contains("guest@0.1.0"), "names the missing export: {said}");
 }
 
 #[test]
-fn an_import_of_wasi_is_refused_with_the_way_to_rebuild() {
+fn wasi_import_is_refused_with_build_advice() {
     let module = wat::parse_str(
         r#"(module (import "wasi_snapshot_preview1" "clock_time_get"
              (func (param i32 i64 i32) (result i32))))"#,
@@ -83,19 +83,19 @@ fn an_import_of_wasi_is_refused_with_the_way_to_rebuild() {
 }
 
 #[test]
-fn another_version_of_the_contract_is_refused_with_both_numbers() {
+fn other_contract_version_is_refused_with_both() {
     let module = wat::parse_str(r#"(module (import "evenkeel:policy/diag@0.2.0" "log" (func)))"#);
     let refused = refusal(&module.unwrap());
     assert_eq!(refused, Refused::Contract { found: "0.2.0".into(), spoken: "0.1.0" });
 }
 
 #[test]
-fn a_missing_manifest_is_refused() {
+fn missing_manifest_is_refused() {
     assert_eq!(refusal(bare()), Refused::NoManifest);
 }
 
 #[test]
-fn a_manifest_that_is_wrong_is_refused_with_the_field() {
+fn invalid_manifest_is_refused_with_the_field() {
     let mut bad = manifest();
     bad["settings"]["properties"]["mode"]["pattern"] = json!("x");
     assert!(matches!(refusal(&dressed(&bad)), Refused::Manifest { field, .. }
@@ -105,7 +105,7 @@ fn a_manifest_that_is_wrong_is_refused_with_the_field() {
 }
 
 #[test]
-fn bytes_that_are_no_plugin_are_refused() {
+fn non_plugin_bytes_are_refused() {
     assert!(matches!(refusal(b"#!/bin/sh"), Refused::NotWasm { .. }));
     assert!(matches!(refusal(b""), Refused::NotWasm { .. }));
     let whole = dressed(&manifest());
@@ -116,7 +116,7 @@ fn bytes_that_are_no_plugin_are_refused() {
 }
 
 #[test]
-fn a_plugin_of_more_than_16_mib_is_refused_unread() {
+fn plugin_above_16_mib_is_refused_unread() {
     let max = 16 << 20;
     assert!(
         matches!(refusal(&vec![0; max + 1]), Refused::TooLarge { bytes, .. } if bytes == max + 1)
@@ -125,7 +125,7 @@ fn a_plugin_of_more_than_16_mib_is_refused_unread() {
 }
 
 #[test]
-fn a_plugin_is_bound_only_to_hooks_that_its_manifest_names() {
+fn plugin_binds_only_to_its_hooks() {
     let mut routing = manifest();
     routing["hooks"] = json!(["routing"]);
     let component = Component::vet(roomy(), &dressed(&routing)).unwrap();
@@ -136,7 +136,7 @@ fn a_plugin_is_bound_only_to_hooks_that_its_manifest_names() {
 }
 
 #[test]
-fn settings_are_refused_with_their_path_and_what_would_be_right() {
+fn invalid_settings_name_path_and_expected() {
     let refused = why_not(json!({"mode": 3}));
     assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found 3");
     assert!(
@@ -145,7 +145,7 @@ fn settings_are_refused_with_their_path_and_what_would_be_right() {
 }
 
 #[test]
-fn a_plugin_may_refuse_settings_itself() {
+fn plugin_may_refuse_its_settings() {
     assert_eq!(
         why_not(json!({"mode": "refuse"})),
         Refused::Settings { said: "no such tier".into() }
@@ -153,7 +153,7 @@ fn a_plugin_may_refuse_settings_itself() {
 }
 
 #[test]
-fn a_plugin_that_fails_before_its_first_question_is_refused() {
+fn plugin_that_fails_at_start_is_refused() {
     assert!(matches!(
         why_not(json!({"mode": "trap-in-init"})),
         Refused::Faulted { call: "init", fault: Fault::Trap(_) }
@@ -170,9 +170,9 @@ fn a_plugin_that_fails_before_its_first_question_is_refused() {
     assert!(matches!(installed, Some(Refused::Faulted { call: "catalog", fault: Fault::Trap(_) })));
 }
 
-/// 16 sets of four hooks, each policy with one in force, one that is tried and the last good one.
+/// 16 sets of four hooks, each policy with an active revision, a candidate and the last good one.
 #[test]
-fn three_revisions_of_each_of_64_policies_find_room() {
+fn three_revisions_of_64_policies_fit() {
     let long = Duration::from_secs(600);
     let budgets = Budgets { init: long, catalog: long, ..Budgets::default() };
     let engine = Engine::with_budgets(budgets);
@@ -184,7 +184,7 @@ fn three_revisions_of_each_of_64_policies_find_room() {
 }
 
 #[test]
-fn an_endless_init_is_stopped() {
+fn endless_init_is_stopped() {
     let engine = Engine::new();
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "loop-in-init"});
@@ -193,12 +193,12 @@ fn an_endless_init_is_stopped() {
 }
 
 #[test]
-fn a_revision_is_named_by_plugin_and_settings() {
+fn revision_depends_on_plugin_and_settings() {
     let with =
         |settings| install(guest(), Hook::Degradation, settings).unwrap().revision().to_owned();
     let revision = with(json!({"mode": "count"}));
     assert_eq!(revision.len(), 12);
     assert!(revision.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    assert_eq!(with(Value::Null), revision, "a default that is written out changes nothing");
+    assert_eq!(with(Value::Null), revision, "an explicit default changes nothing");
     assert_ne!(with(json!({"mode": "still"})), revision);
 }

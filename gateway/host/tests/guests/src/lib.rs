@@ -1,4 +1,4 @@
-//! A policy for the host's tests: it answers every hook, and fails in the way its settings name.
+//! A policy for the host's tests: implements every hook, and fails as its settings name.
 
 wit_bindgen::generate!({
     inline: "
@@ -31,7 +31,7 @@ export!(Policy);
 static MODE: Mutex<String> = Mutex::new(String::new());
 static SEED: AtomicU64 = AtomicU64::new(0);
 static ENTRIES: AtomicU64 = AtomicU64::new(0);
-/// Calls since this instance was made: hidden state, which a policy must not have.
+/// Calls since this instance was created: hidden state, which a policy must not have.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 fn mode() -> String {
@@ -77,7 +77,7 @@ impl guest::Guest for Policy {
         }
     }
 
-    /// The old schema before the old state.
+    /// The old schema, then the old state.
     fn migrate(from_schema: u32, states: Blobs) -> Result<Blobs, String> {
         if mode() == "unwilling" {
             return Err("cannot read that".into());
@@ -162,7 +162,8 @@ impl degradation::Guest for Policy {
         blobs(newcomers.iter().map(|newcomer| vec![newcomer.labels.len() as u8]))
     }
 
-    /// Counts: each state's first byte grows by one, and so does the memo's. Caps each session at its first cell.
+    /// Counts: the first byte of each state and of the memo grows by one. Caps each session at its
+    /// first cell.
     fn tick(_: u64, sessions: Frame, states: Blobs, memo: Vec<u8>) -> degradation::Answer {
         let rows = sessions.ids.len();
         let calls = CALLS.fetch_add(1, Relaxed);
@@ -253,7 +254,7 @@ fn hoard() {
     }
 }
 
-/// Rows over which it fails, each in its way.
+/// Rows on which it fails, each in its way.
 fn poison(cell: u32) {
     match cell {
         777 => forever(),
