@@ -1,4 +1,4 @@
-//! The part of the workspace's lock that the SDK is built with.
+//! The part of the workspace's lock file that the SDK needs.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,10 @@ use crate::manifest::Needs;
 /// A crate by name and version: a lock may hold two versions of one.
 type Key = (String, String);
 
-/// The entries of the SDK's crates and of all that they are built with, by name.
+/// The entries of the SDK's crates and of all their dependencies, by name.
 pub(crate) fn part(lock: &Table, crates: &[Needs]) -> Result<Vec<(String, String)>, String> {
-    let packages = lock.get("package").and_then(Value::as_array).ok_or("a lock has packages")?;
+    let packages =
+        lock.get("package").and_then(Value::as_array).ok_or("Cargo.lock has no packages")?;
     let packages: BTreeMap<Key, &Table> =
         packages.iter().filter_map(Value::as_table).map(|table| (key(table), table)).collect();
     let find = |wanted: &str| -> Result<Key, String> {
@@ -32,7 +33,7 @@ pub(crate) fn part(lock: &Table, crates: &[Needs]) -> Result<Vec<(String, String
         let own = crates.iter().find(|needs| needs.name == at.0);
         let mut needed = Vec::new();
         for wanted in dependencies(packages[&at]) {
-            // The SDK's tests are not embedded, nor is what they alone need.
+            // The SDK's tests are not embedded, nor are their dependencies.
             if own.is_none_or(|own| own.dependencies.iter().any(|name| name == split(wanted).0)) {
                 needed.push(find(wanted)?);
             }
@@ -53,7 +54,7 @@ fn entry(package: &Table, needed: &[Key], part: &BTreeMap<Key, Vec<Key>>) -> Str
     if !needed.is_empty() {
         text += "dependencies = [\n";
         for (name, version) in needed {
-            // As cargo writes it: with its version only where there are several.
+            // As cargo writes it: with its version only if there are several.
             let several = part.keys().filter(|key| key.0 == *name).count() > 1;
             text += &if several {
                 format!(" \"{name} {version}\",\n")
@@ -76,7 +77,7 @@ fn dependencies(package: &Table) -> impl Iterator<Item = &str> {
     list.into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// `name` or `name version`, with a source behind it where even that is not enough.
+/// `name` or `name version`, followed by a source if even that is ambiguous.
 fn split(wanted: &str) -> (&str, Option<&str>) {
     let mut words = wanted.split(' ');
     (words.next().unwrap_or_default(), words.next())

@@ -1,5 +1,5 @@
-//! Embeds the SDK's source as it is written beside a new project: its manifests without the workspace that they inherit
-//! from, and the part of the workspace's lock that it is built with.
+//! Embeds the SDK's source for new projects: its manifests with inherited values filled in, and its
+//! part of the workspace's lock file.
 
 mod lock;
 mod manifest;
@@ -12,7 +12,7 @@ use toml::Table;
 
 use crate::manifest::Workspace;
 
-/// Whoever gets the SDK gets these with it.
+/// Embedded with the SDK.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 
 fn main() {
@@ -54,7 +54,7 @@ fn embed() -> Result<(), String> {
     }
     write(&mut code, "];\n\n/// By name: the entry of each crate in a lock file.")?;
     write(&mut code, "static LOCKED: &[(&str, &str)] = &[")?;
-    let table: Table = read(&root.join("Cargo.lock"))?.parse().map_err(said("Cargo.lock"))?;
+    let table: Table = read(&root.join("Cargo.lock"))?.parse().map_err(context("Cargo.lock"))?;
     for (name, entry) in lock::part(&table, &crates)? {
         write(&mut code, &format!("    ({name:?}, {entry:?}),"))?;
     }
@@ -66,7 +66,7 @@ fn embed() -> Result<(), String> {
     fs::write(out.join("sdk.rs"), code).map_err(|error| format!("cannot write to OUT_DIR: {error}"))
 }
 
-/// What a build of a crate reads. Its tests and what they need stay here.
+/// Files that a build of a crate reads; tests are left out.
 const PARTS: [&str; 5] = ["Cargo.toml", "build.rs", "build", "src", "wit"];
 
 /// A crate, and those inside its folder.
@@ -80,7 +80,7 @@ fn collect_crate(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> 
     Ok(())
 }
 
-/// A file, or all below a folder; nothing where there is neither.
+/// A file, or all files below a folder; nothing if there is neither.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     if path.is_file() {
         files.push(path.to_owned());
@@ -93,20 +93,20 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = fs::read_dir(folder).map_err(said(&folder.to_string_lossy()))?;
+    let entries = fs::read_dir(folder).map_err(context(&folder.to_string_lossy()))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    paths.collect::<Result<_, _>>().map_err(said(&folder.to_string_lossy()))
+    paths.collect::<Result<_, _>>().map_err(context(&folder.to_string_lossy()))
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(said(&path.to_string_lossy()))
+    fs::read_to_string(path).map_err(context(&path.to_string_lossy()))
 }
 
 fn write(code: &mut String, line: &str) -> Result<(), String> {
     writeln!(code, "{line}").map_err(|error| error.to_string())
 }
 
-/// An error with what it is about.
-fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + use<'_, E> {
+/// Prefixes an error with its context.
+fn context<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + use<'_, E> {
     move |error| format!("{what}: {error}")
 }

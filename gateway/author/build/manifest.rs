@@ -1,4 +1,4 @@
-//! A crate's manifest without the workspace that it inherits from.
+//! A crate's manifest with values inherited from the workspace filled in.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,13 +6,13 @@ use toml::{Table, Value};
 
 use crate::{read, said};
 
-/// Kinds of dependencies that somebody who builds the SDK needs.
+/// Kinds of dependencies needed to build the SDK.
 const DEPENDENCIES: [&str; 2] = ["dependencies", "build-dependencies"];
 
-/// What stays with the workspace: its lints, and what only the SDK's own tests and examples are for.
+/// Sections left out: lints, and sections for the SDK's own tests and examples.
 const LEFT_OUT: [&str; 5] = ["lints", "dev-dependencies", "test", "bench", "example"];
 
-/// The workspace, and the folder that goes out of it.
+/// The workspace, and the folder that is embedded.
 pub(crate) struct Workspace {
     root: PathBuf,
     sdk: PathBuf,
@@ -36,7 +36,7 @@ impl Workspace {
         value.as_str().ok_or_else(|| format!("workspace.package.{key} should be a text"))
     }
 
-    /// The profile that shipped plugins are built with, as one that inherits from nothing.
+    /// The profile of shipped plugins, without inheritance.
     pub(crate) fn plugin_profile(&self) -> Result<String, String> {
         let profile = self.table.get("profile").and_then(|profiles| profiles.get("plugin"));
         let profile = profile.and_then(Value::as_table).ok_or("there is no [profile.plugin]")?;
@@ -45,7 +45,7 @@ impl Workspace {
         Ok(profile.to_string())
     }
 
-    /// The manifest at `path`, with everything in the place of `workspace = true`.
+    /// The manifest at `path`, with every `workspace = true` replaced.
     pub(crate) fn standalone(&self, path: &Path, text: &str) -> Result<Table, String> {
         let named = |error: String| format!("{}: {error}", path.display());
         let mut table: Table = text.parse().map_err(said(&path.to_string_lossy()))?;
@@ -80,7 +80,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// What a crate in `folder` depends on, with what the workspace says of it.
+    /// A dependency of a crate in `folder`, merged with the workspace's entry.
     fn dependency(&self, name: &str, own: &Value, folder: &Path) -> Result<Value, String> {
         let mut whole = match own {
             Value::Table(own) if is_inherited(&Value::Table(own.clone())) => {
@@ -108,7 +108,7 @@ impl Workspace {
         Ok(Value::Table(whole))
     }
 
-    /// The way from `folder` to a crate that goes out with it.
+    /// The path from `folder` to an embedded crate.
     fn within(&self, name: &str, path: &Path, folder: &Path) -> Result<String, String> {
         let path = path.canonicalize().map_err(said(name))?;
         if !path.starts_with(&self.sdk) {
@@ -135,7 +135,7 @@ fn is_inherited(value: &Value) -> bool {
     value.get("workspace").and_then(Value::as_bool) == Some(true)
 }
 
-/// A crate that goes out, with the names of those that it is built with.
+/// An embedded crate, with the names of its dependencies.
 pub(crate) struct Needs {
     pub(crate) name: String,
     pub(crate) dependencies: Vec<String>,

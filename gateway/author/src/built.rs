@@ -1,4 +1,4 @@
-//! A plugin as a file: built from a project, taken by the host.
+//! A plugin file that was built from a project or accepted by the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::cargo::Project;
 use crate::failed::Failed;
 
-/// How long a call may take here. An author's machine is busy with compiling; what takes this long never ends.
+/// Time limit of a call: generous, as an author's machine is busy with compiling.
 const LONG: Duration = Duration::from_secs(5);
 
-/// A plugin that the host takes.
+/// A plugin accepted by the host.
 ///
-/// The file is the module as cargo wrote it. The host wraps it as a component by itself; the wrapping would only make it
-/// larger, and this way the same source and cargo alone give the same bytes, which is what a signature is about.
+/// The file is the module as cargo wrote it. The host wraps it as a component itself; wrapping here
+/// would make it larger, and equal sources would not give equal bytes, as a signature needs.
 pub struct Built {
     bytes: Vec<u8>,
     component: Component,
@@ -29,39 +29,35 @@ impl Built {
         Built::read(&project.compile()?)
     }
 
-    /// Reads a plugin's file.
     pub fn read(file: &Path) -> Result<Built, Failed> {
         Ok(Built::from_bytes(fs::read(file).map_err(Failed::file(file))?)?)
     }
 
-    /// Takes a plugin, a core module or a component.
+    /// Accepts a core module or a component.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, Refused> {
         let engine = Engine::with_budgets(patient());
         let component = Component::vet(&engine, &bytes)?;
         Ok(Built { bytes, component, engine })
     }
 
-    /// Writes it as `<name>.wasm` into a folder and returns the path.
+    /// Writes `<name>.wasm` into a folder and returns the path.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, Failed> {
         let path = folder.join(format!("{}.wasm", self.component.manifest().name));
-        // Whoever watches the folder sees the old plugin or the new one, never a part.
+        // Atomic: a watcher sees the old plugin or the new one, never a part.
         let beside = path.with_extension("wasm.part");
         fs::write(&beside, &self.bytes).map_err(Failed::file(&beside))?;
         fs::rename(&beside, &path).map_err(Failed::file(&path))?;
         Ok(path)
     }
 
-    /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What the host made of it.
     pub fn component(&self) -> &Component {
         &self.component
     }
 
-    /// What runs it here.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -71,7 +67,7 @@ impl Built {
         hexadecimal(self.component.digest())
     }
 
-    /// The name of its revision with default settings; none where a setting has no default.
+    /// The name of its revision with default settings; none if a setting has no default.
     pub fn revision(&self) -> Option<String> {
         let hook = *self.component.manifest().hooks.first()?;
         let policy =
@@ -84,7 +80,7 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Budgets that stop what never ends, and nothing else.
+/// Budgets that only stop endless calls.
 pub(crate) fn patient() -> Budgets {
     Budgets {
         init: LONG,

@@ -1,4 +1,4 @@
-//! A project and what cargo does with it.
+//! Runs cargo in a project.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,19 @@ use serde_json::Value;
 use crate::built::Built;
 use crate::failed::Failed;
 
-/// What plugins are compiled for.
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// A folder with a plugin's crate in it.
+/// A folder with a plugin's crate.
 #[derive(Clone, Debug)]
 pub struct Project {
     folder: PathBuf,
 }
 
-/// Where what cargo writes on standard output goes; standard error is always passed on.
+/// Destination of cargo's standard output; standard error is always passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Chatter {
-    /// To our own standard output.
     Out,
-    /// To standard error, since something else is written on standard output.
+    /// Used if standard output has other content.
     Error,
 }
 
@@ -34,7 +32,6 @@ impl Project {
         there.map(|folder| Project { folder }).ok_or_else(|| Failed::NoProject(folder.to_owned()))
     }
 
-    /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -49,10 +46,10 @@ impl Project {
         if status.success() { Ok(()) } else { Err(Failed::Cargo("test".into())) }
     }
 
-    /// The project of this plugin: where it is given, or else the folder of its file, or this one.
+    /// The project of this plugin: as given, or else the folder of its file, or the current one.
     ///
     /// # Errors
-    /// The folder that was given is none.
+    /// If the given folder has no project.
     pub fn of_plugin(
         name: &str,
         file: &Path,
@@ -67,24 +64,24 @@ impl Project {
         Ok(projects.find(|project| project.package().as_deref() == Some(name)))
     }
 
-    /// The name of its package, where its manifest can be read.
+    /// The package's name, if the manifest can be read.
     fn package(&self) -> Option<String> {
         let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml")).ok()?;
         let manifest: toml::Table = manifest.parse().ok()?;
         Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
     }
 
-    /// Whether this plugin is what the project makes as it is now. A signature is not the project's.
+    /// True if the project as it is now builds to this plugin; signatures are ignored.
     ///
     /// # Errors
-    /// Cargo does not build it.
+    /// If it does not build.
     pub fn makes(&self, built: &Built) -> Result<bool, Failed> {
         let now = self.compile()?;
         let now = std::fs::read(&now).map_err(Failed::file(&now))?;
         Ok(built.bytes().starts_with(&now))
     }
 
-    /// Runs one ignored test natively, as fast as it gets, and returns what it wrote.
+    /// Runs one ignored test natively with full optimisation and returns its output.
     pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, Failed> {
         let mut cargo = self.cargo("test");
         cargo.args(["--quiet", "--release", "--lib", test, "--", "--ignored", "--nocapture"]);
@@ -96,7 +93,7 @@ impl Project {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Compiles the plugin, and returns the path of the module that cargo wrote.
+    /// Compiles the plugin, and returns the path of cargo's module.
     pub(crate) fn compile(&self) -> Result<PathBuf, Failed> {
         check_target()?;
         let mut cargo = self.cargo("build");
@@ -124,7 +121,7 @@ impl Project {
     }
 }
 
-/// The module that a message of cargo tells of, where it is about the crate with this manifest.
+/// The module in a message of cargo, if it is about the crate with this manifest.
 fn module(message: &Value, manifest: &Path) -> Option<PathBuf> {
     let of = message.get("manifest_path")?.as_str()?;
     if Path::new(of) != manifest {
@@ -135,7 +132,7 @@ fn module(message: &Value, manifest: &Path) -> Option<PathBuf> {
     files.into_iter().find(|file| file.extension() == Some(OsStr::new("wasm")))
 }
 
-/// A program, where the environment does not name another.
+/// A program, unless the environment names another.
 fn program(variable: &str, program: &str) -> std::ffi::OsString {
     std::env::var_os(variable).unwrap_or_else(|| program.into())
 }
@@ -144,7 +141,7 @@ fn no_cargo(command: &Command, error: std::io::Error) -> Failed {
     Failed::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
 }
 
-/// Said before cargo says it in a hundred lines.
+/// Reported here, as cargo would report it in a hundred lines.
 fn check_target() -> Result<(), Failed> {
     let mut rustc = Command::new(program("RUSTC", "rustc"));
     rustc.args(["--print", "target-libdir", "--target", TARGET]);
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_folder_with_a_manifest_is_a_project() {
+    fn folder_without_a_manifest_is_no_project() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(Project::at(here).unwrap().folder(), here.canonicalize().unwrap());
         for bad in [here.join("src"), here.join("nowhere")] {
@@ -174,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_is_the_projects_own() {
+    fn module_is_the_projects_own() {
         let built =
             |manifest: &str, files: &[&str]| json!({"manifest_path": manifest, "filenames": files});
         let find = |message| module(&message, Path::new("/p/Cargo.toml"));
@@ -184,7 +181,7 @@ mod tests {
         assert_eq!(
             find(built("/p/Cargo.toml", &["/t/libp.rlib"])),
             None,
-            "an rlib alone is no plugin"
+            "an rlib alone is not a plugin"
         );
         assert_eq!(find(json!({"reason": "build-finished"})), None);
     }

@@ -1,7 +1,7 @@
-//! Asks a plugin about random worlds as a gateway would, and says what it got wrong.
+//! Tests a plugin with random worlds, as a gateway would ask it, and reports violations.
 //!
-//! Every question goes to an instance that was asked before and to a fresh one: a policy answers both alike, since all
-//! it may remember travels in the question. Settings are tried at each of their bounds and past them.
+//! Each question goes to a used and to a fresh instance: both must answer alike, since all state
+//! travels in the question. Settings are tried at and beyond each of their bounds.
 
 mod bounds;
 pub(crate) mod report;
@@ -18,33 +18,31 @@ pub use crate::verdict::Breach;
 use crate::verdict::breaches;
 use crate::world::World;
 
-/// How often time passes in a world: long enough for a policy that waits three ticks to act, and to take it back.
+/// Time steps per world: enough for a policy that waits three ticks to act, and to undo it.
 const TURNS: u32 = 8;
 
-/// Worlds in which each bound of a setting is tried: a usual one and an odd one.
+/// Worlds per bound of a setting: a usual one and an odd one.
 const WORLDS_OF_BOUND: u64 = 2;
 
-/// What a plugin is asked about.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the dice come from; world `n` has the seed `seed + n`.
+    /// Seed of the first world; world `n` has the seed `seed + n`.
     pub seed: u64,
-    /// How many worlds.
     pub worlds: u32,
     /// Settings; `null` for the defaults.
     pub settings: Value,
 }
 
-/// Asks a plugin all that a gateway may ask it.
+/// Asks a plugin everything that a gateway may ask it.
 ///
 /// # Errors
 ///
-/// It does not take the settings, or fails before its first question.
+/// If it refuses the settings, or fails before its first question.
 pub fn exam(built: &Built, options: &Options) -> Result<Report, Refused> {
     let manifest = built.component().manifest();
     let mut exam = Exam { built, report: Report::default() };
     for &hook in &manifest.hooks {
-        // What is wrong with the settings as such is said at once.
+        // Reports invalid settings at once.
         exam.install(hook, &options.settings, &World::drawn(0))?;
         for seed in options.seed..options.seed.saturating_add(options.worlds.into()) {
             exam.play(hook, seed, &options.settings, None);
@@ -66,7 +64,7 @@ impl Exam<'_> {
         Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
     }
 
-    /// One world from its beginning to its end. `under` is the setting that is being tried.
+    /// Plays one world. `under` is the setting being tried.
     fn play(&mut self, hook: Hook, seed: u64, settings: &Value, under: Option<&str>) {
         let mut world = World::drawn(seed);
         let mut policy = match self.install(hook, settings, &world) {
@@ -110,7 +108,7 @@ impl Exam<'_> {
         }
     }
 
-    /// The catalog is the first that a plugin hears of a world.
+    /// A plugin that fails at the start fails in `catalog`.
     fn refused(&mut self, refused: &Refused, seed: u64, under: Option<&str>) {
         let fault = match refused {
             Refused::Faulted { fault, .. } => fault.clone(),
@@ -119,7 +117,7 @@ impl Exam<'_> {
         self.report.find(Finding::before(seed, under), Breach::Fault(fault));
     }
 
-    /// Each setting at its bounds, and past them.
+    /// Tries each setting at and beyond its bounds.
     fn try_settings(&mut self, options: &Options) {
         let manifest = self.built.component().manifest();
         let all = Setting::all(manifest.settings.json());
@@ -146,7 +144,7 @@ impl Exam<'_> {
     }
 }
 
-/// What a gateway asks of this hook in one moment.
+/// Questions of a gateway to this hook at one time.
 fn questions(world: &mut World, hook: Hook) -> Vec<Question> {
     match hook {
         Hook::Scenario => vec![world.resolve(), world.resolve(), world.resolve()],

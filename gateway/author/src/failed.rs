@@ -1,25 +1,18 @@
-//! Why something was not done for an author.
-
 use std::path::{Path, PathBuf};
 
 use evenkeel_host::Refused;
 
-/// Why something was not done for an author. As text: one sentence that says what to do.
+/// An error for a plugin author. As text: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failed {
-    /// No plugin may be called so.
-    #[error("{found:?} is no name for a plugin: {expected}")]
-    BadName {
-        /// The name.
-        found: String,
-        /// What would be right.
-        expected: &'static str,
-    },
-    /// There is something where a new project was to be.
-    #[error("{} is there already; nothing was changed", .0.display())]
+    /// An invalid plugin name.
+    #[error("{found:?} is not a valid plugin name: {expected}")]
+    BadName { found: String, expected: &'static str },
+    /// The folder of a new project exists.
+    #[error("{} exists already; nothing was changed", .0.display())]
     Exists(PathBuf),
-    /// A folder in which cargo has nothing to build.
+    /// A folder without a project.
     #[error(
         "there is no Cargo.toml in {}; `evenkeel plugin new --hook HOOK NAME` makes a project, `--path` names another \
          folder",
@@ -28,42 +21,33 @@ pub enum Failed {
     NoProject(PathBuf),
     /// A file or folder could not be read or written.
     #[error("{}: {error}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    File { path: PathBuf, error: std::io::Error },
     /// Cargo did not start.
     #[error("cannot run {program}: {error}; Rust comes with rustup, see https://rustup.rs")]
     NoCargo {
-        /// What was to run.
+        /// The program to run.
         program: String,
-        /// What the system said.
         error: std::io::Error,
     },
-    /// The standard library for plugins is not there.
+    /// The compilation target of plugins is not installed.
     #[error(
         "plugins need the target {target}, which is not installed: run `rustup target add {target}`"
     )]
-    NoTarget {
-        /// Its name.
-        target: &'static str,
-    },
-    /// Cargo failed, and said why on standard error.
-    #[error("`cargo {0}` failed; it says why above")]
+    NoTarget { target: &'static str },
+    /// Cargo failed, with its reason on standard error.
+    #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
-    /// Cargo built the project, and no plugin came of it.
+    /// The project built, but not to a plugin.
     #[error(
         "the project makes no plugin: its Cargo.toml needs `crate-type = [\"cdylib\", \"rlib\"]` below [lib]"
     )]
     NoModule,
-    /// The project's tests measure nothing natively.
+    /// The project's tests have no native measurement.
     #[error(
         "its tests measure nothing natively: the SDK beside it is not this evenkeel's (a new project has that one)"
     )]
     NotNative,
-    /// The host does not take the plugin.
+    /// The host refused the plugin.
     #[error("{0}")]
     Refused(#[from] Refused),
 }
@@ -74,7 +58,7 @@ impl Failed {
         move |error| Failed::File { path, error }
     }
 
-    /// Whether what was asked for is wrong, rather than what was tried.
+    /// True if the input is wrong, rather than the environment.
     pub fn is_of_the_question(&self) -> bool {
         match self {
             Failed::BadName { .. } | Failed::Exists(_) | Failed::NoProject(_) => true,

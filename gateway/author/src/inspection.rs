@@ -1,4 +1,4 @@
-//! What a plugin's file shows, also one that no gateway takes.
+//! Inspection of a plugin file, valid or not.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::built::{Built, hexadecimal};
 use crate::setting::Setting;
 
-/// What a plugin's file shows: all that can be read of it, and whether the host takes it.
+/// The readable content of a plugin file, and the host's verdict.
 ///
 /// As text for people; see [`json`](Inspection::json) for tools.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Looks at a file, and has the host try it: its signature first, as gateways do.
+    /// Reads a file and validates it, the signature first, as gateways do.
     pub fn of(bytes: &[u8]) -> Inspection {
         let glance = Glance::at(bytes);
         let text = glance.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
@@ -39,12 +39,12 @@ impl Inspection {
         Inspection { bytes: bytes.len(), glance, manifest, revision, signer, refused }
     }
 
-    /// Why no gateway takes it, if none does.
+    /// Why gateways refuse it, if they do.
     pub fn refused(&self) -> Option<&Refused> {
         self.refused.as_ref()
     }
 
-    /// Whose signature it has, where that is right; whether anybody trusts that key is a gateway's.
+    /// The key of a valid signature; each gateway decides whether to trust it.
     pub fn signer(&self) -> Option<PublicKey> {
         self.signer.clone().ok().flatten()
     }
@@ -54,11 +54,11 @@ impl Inspection {
             Ok(Some(key)) => format!("by {key}"),
             Ok(None) => "none".to_owned(),
             Err(Refused::Signature { found }) => (*found).to_owned(),
-            Err(_) => "not looked for: the file could not be read".to_owned(),
+            Err(_) => "unknown: the file could not be read".to_owned(),
         }
     }
 
-    /// The same for tools; what could not be read is `null` or empty.
+    /// Unreadable parts are `null` or empty.
     pub fn json(&self) -> Value {
         let of = |key: &str| self.manifest.get(key).cloned().unwrap_or(Value::Null);
         let sections = self.glance.sections.iter();
@@ -115,7 +115,7 @@ impl Inspection {
     }
 
     fn headline(&self) -> String {
-        let Some(name) = self.text("name") else { return "no manifest that could be read".into() };
+        let Some(name) = self.text("name") else { return "no readable manifest".into() };
         let hooks = self.manifest.get("hooks").and_then(Value::as_array).into_iter().flatten();
         let hooks: Vec<&str> = hooks.filter_map(Value::as_str).collect();
         format!(
@@ -131,7 +131,7 @@ impl Inspection {
             ["subject_metrics", "node_metrics"].into_iter().flat_map(|key| self.numbers(key));
         let metric = |number| match Metric::from_number(number) {
             Some(metric) => format!("{} ({})", metric.key(), metric.unit()),
-            None => format!("metric {number}, which this gateway does not know"),
+            None => format!("metric {number}, unknown to this gateway"),
         };
         numbers.map(metric).collect()
     }
@@ -139,12 +139,12 @@ impl Inspection {
     fn actions(&self) -> Vec<String> {
         let op = |number| match Op::from_number(number) {
             Some(op) => op.key().to_owned(),
-            None => format!("action {number}, which this gateway does not know"),
+            None => format!("action {number}, unknown to this gateway"),
         };
         self.numbers("ops").into_iter().map(op).collect()
     }
 
-    /// What calls take at most.
+    /// Declared costs of calls.
     fn promises(&self) -> String {
         let costs = self.manifest.get("cost").and_then(Value::as_object).into_iter().flatten();
         let promise = |(call, cost): (&String, &Value)| {
@@ -161,7 +161,7 @@ impl Inspection {
             }
         };
         let promises: Vec<String> = costs.map(promise).collect();
-        if promises.is_empty() { "nothing of its cost".into() } else { promises.join(", ") }
+        if promises.is_empty() { "no cost".into() } else { promises.join(", ") }
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -207,9 +207,9 @@ impl fmt::Display for Inspection {
             lines.extend(setting.doc.map(|doc| format!("        {doc}")));
         }
         if let Some(broken) = &self.glance.broken {
-            lines.push(format!("  it could not be read to its end: {broken}"));
+            lines.push(format!("  incomplete: {broken}"));
         }
-        // What stands in a file from somewhere must not write on the terminal.
+        // Text of an untrusted file must not control the terminal.
         let lines: Vec<String> = lines
             .iter()
             .map(|line| line.trim_end().replace(|c: char| c.is_control(), "\u{fffd}"))
@@ -250,8 +250,8 @@ fn form(form: Form) -> &'static str {
     }
 }
 
-/// `evenkeel:policy/diag@0.1.0: log, note`, and names that are of no interface last. What the canonical ABI adds is left
-/// out.
+/// `evenkeel:policy/diag@0.1.0: log, note`, with names without an interface last. Functions of the
+/// canonical ABI are left out.
 fn by_interface(names: &[Box<str>]) -> Vec<String> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut others = Vec::new();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_shows_all_it_asks_for() {
+    fn plugin_shows_all_requests() {
         let inspection = Inspection::of(shipped_plugin("admit-capacity"));
         assert_eq!(inspection.refused(), None);
         let json = inspection.json();
@@ -336,42 +336,37 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_refused_shows_what_can_be_read_and_why() {
+    fn refused_plugin_shows_its_readable_part() {
         let whole = shipped_plugin("degrade-ladder");
         let half = Inspection::of(&whole[..whole.len() / 2]);
         assert_eq!(half.refused().unwrap().code(), "not-wasm");
-        assert!(half.to_string().contains("could not be read to its end"));
+        assert!(half.to_string().contains("incomplete"));
         assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.0#log");
         let text = Inspection::of(b"a letter");
         assert_eq!(text.refused().unwrap().code(), "not-wasm");
         assert_eq!((&text.json()["signed"], &text.json()["signer"]), (&json!(false), &Value::Null));
-        assert!(text.to_string().contains("signature  not looked for"), "{text}");
-        assert!(
-            text.to_string().starts_with("no manifest that could be read\n  file       8 bytes")
-        );
+        assert!(text.to_string().contains("signature  unknown"), "{text}");
+        assert!(text.to_string().starts_with("no readable manifest\n  file       8 bytes"));
     }
 
     #[test]
-    fn a_file_writes_no_control_characters_on_the_terminal() {
+    fn output_has_no_control_characters() {
         let mut inspection = Inspection::of(b"");
         inspection.manifest = json!({"name": "red \u{1b}[31m", "version": "1\n2"});
         assert!(inspection.to_string().starts_with("red \u{fffd}[31m 1\u{fffd}2 "));
     }
 
     #[test]
-    fn numbers_that_this_gateway_does_not_know_are_shown_as_they_are() {
+    fn unknown_numbers_are_shown() {
         let mut inspection = Inspection::of(b"");
         inspection.manifest = json!({"name": "new", "subject_metrics": [1, 9999], "ops": [77]});
         let text = inspection.to_string();
-        assert!(
-            text.contains("loss-up (ppm), metric 9999, which this gateway does not know"),
-            "{text}"
-        );
+        assert!(text.contains("loss-up (ppm), metric 9999, unknown to this gateway"), "{text}");
         assert_eq!(inspection.json()["ops"], json!([{"number": 77, "name": null}]));
     }
 
     #[test]
-    fn a_signature_names_its_key() {
+    fn signature_names_its_key() {
         let plugin = shipped_plugin("scenario-call");
         let key = SecretKey::generate();
         let signed = Inspection::of(&sign(plugin, &key).unwrap());
@@ -387,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_signature_is_refused_as_gateways_refuse_it() {
+    fn invalid_signature_is_refused() {
         let mut broken = sign(shipped_plugin("scenario-call"), &SecretKey::generate()).unwrap();
         *broken.last_mut().unwrap() ^= 1;
         let gateway = Keys::default().judge(&broken, Unsigned::Allow).unwrap_err();
@@ -401,11 +396,11 @@ mod tests {
         );
         assert_eq!((&json["name"], &json["revision"]), (&json!("scenario-call"), &Value::Null));
         let text = inspection.to_string();
-        assert!(text.contains("  signature  one that does not fit these bytes"), "{text}");
+        assert!(text.contains("  signature  one that does not match these bytes"), "{text}");
     }
 
     #[test]
-    fn a_manifest_that_no_gateway_reads_is_not_shown_either() {
+    fn oversized_manifest_is_not_shown() {
         let with = |bytes: usize| {
             let manifest = json!({"name": "long"}).to_string();
             let manifest = manifest.clone() + &" ".repeat(bytes - manifest.len());
@@ -424,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_read_by_thousands() {
+    fn large_numbers_have_thousands_separators() {
         assert_eq!([0, 999, 1000, 131_072].map(thousands), ["0", "999", "1,000", "131,072"]);
     }
 }

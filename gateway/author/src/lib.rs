@@ -1,9 +1,9 @@
-//! Makes, builds, tries, measures and shows plugins, for whoever writes them; no server.
+//! Tools for plugin authors: create, build, test, measure and inspect plugins; no server.
 //!
-//! A [`Project`] is a folder that cargo can build anywhere: the SDK's source is written into it. What cargo makes of it is
-//! [`Built`], a plugin file. [`Inspection`] shows what can be read of any file, [`exam`] asks a plugin about random
-//! worlds and says what it got wrong, [`recorded`] asks it again what others were asked, and [`measure`](measure::measure)
-//! says what its answers cost.
+//! A [`Project`] is a folder that cargo can build anywhere, with the SDK's source inside. It builds
+//! to [`Built`], a plugin file. [`Inspection`] shows any file, [`exam`] tests a plugin with random
+//! worlds, [`recorded`] replays recorded questions, and [`measure`](measure::measure) measures the
+//! cost of answers.
 
 mod built;
 mod cargo;

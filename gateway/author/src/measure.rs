@@ -1,8 +1,8 @@
-//! What a plugin's answers cost: time, and instructions, which are the same on every machine.
+//! Cost of a plugin's answers: time, and instructions, which are the same on every machine.
 //!
-//! Questions are of usual worlds from one seed, and of the sizes that gateways have. Time is that in the plugin, crossing
-//! included, as the gateway accounts it. Where the plugin's project is there, its code is compiled natively and asked the
-//! same.
+//! Questions come from usual worlds of one seed, at the sizes of gateways. Time is that in the
+//! plugin including the call, as the gateway accounts it. With the plugin's project, its code is
+//! also compiled and measured natively.
 
 pub(crate) mod cost;
 mod native;
@@ -24,16 +24,16 @@ use crate::built::{Built, patient};
 use crate::cargo::Project;
 use crate::world::{Size, World};
 
-/// Rounds of each call; what is reported is how they spread.
+/// Rounds of each call; their distribution is reported.
 const ROUNDS: usize = 101;
 
-/// About how long a round takes: long enough that the clock's own cost vanishes.
+/// Approximate length of a round, which makes the clock's own cost negligible.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// Calls in a round, at most: for those that take next to no time.
+/// Limit of calls per round, for very short ones.
 const CALLS_MAX: u32 = 4_096;
 
-/// Instances made to time that.
+/// Instances created to measure startup.
 const STARTS: usize = 201;
 
 /// A call of the plugin at one size.
@@ -41,23 +41,23 @@ const STARTS: usize = 201;
 pub struct Call {
     /// The function: `tick`.
     pub name: &'static str,
-    /// What it is about: nodes of a placement, regions of an admission, rooms, sessions; 1 of a scenario.
+    /// Nodes of a placement, regions of an admission, rooms, sessions; 1 for a scenario.
     pub rows: u32,
-    /// Nanoseconds of one call, by round.
+    /// Nanoseconds per call, by round.
     pub ns: Spread,
-    /// The same natively, where that was measured.
+    /// The same natively, if measured.
     pub native_ns: Option<Spread>,
     /// WebAssembly instructions of one call.
     pub instructions: u64,
-    /// The most that its manifest promises, where it does.
+    /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,
 }
 
-/// Measures a plugin with these settings, `null` for the defaults; natively too where its project is given.
+/// Measures a plugin with these settings, `null` for the defaults; natively too if its project is given.
 ///
 /// # Errors
 ///
-/// It does not take the settings, or fails while it is measured.
+/// If it refuses the settings, or fails while it is measured.
 pub fn measure(
     built: &Built,
     settings: &Value,
@@ -114,7 +114,7 @@ pub fn measure(
             }
             Err(failed) => Some(failed.to_string()),
         },
-        _ => Some("there is no project of this plugin here; `--project` names its folder".into()),
+        _ => Some("no project of this plugin here; name its folder with `--project`".into()),
     };
     let exceeded = calls
         .iter()
@@ -131,7 +131,6 @@ pub fn measure(
     })
 }
 
-/// A call at one size.
 struct Case {
     name: &'static str,
     rows: u32,
@@ -140,7 +139,7 @@ struct Case {
 }
 
 impl Case {
-    /// The question as it is when everything has been asked before: with states that the plugin wrote.
+    /// The question in the steady state: with states that the plugin wrote.
     fn steady(&self, policy: &mut Policy, world: &mut World) -> Result<Question, Refused> {
         let first = (self.ask)(world);
         let answered = policy.ask(&first, world.now_us()).map_err(|fault| self.failed(fault))?;
@@ -153,7 +152,7 @@ impl Case {
     }
 }
 
-/// The calls of a hook, at the sizes that gateways have.
+/// The calls of a hook, at the sizes of gateways.
 fn cases(hook: Hook) -> Vec<Case> {
     let none = Size { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
     let sized =
@@ -198,14 +197,14 @@ fn time(
         }
         Ok((took / calls).as_nanos() as u64)
     };
-    // The first calls are dearer: memory is touched for the first time.
+    // The first calls are slower: they touch memory for the first time.
     round(8)?;
     let one = u128::from(round(8)?.max(1));
     let calls = u32::try_from(ROUND.as_nanos() / one).unwrap_or(CALLS_MAX).clamp(1, CALLS_MAX);
     (0..ROUNDS).map(|_| round(calls)).collect::<Result<Vec<u64>, _>>().map(Spread::of)
 }
 
-/// Instructions of a second call: in the first one the plugin's memory grows.
+/// Instructions of a second call: the first one grows the plugin's memory.
 fn count(
     policy: &mut Policy,
     question: &Question,
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_are_the_same_each_time_and_more_for_more_rows() {
+    fn instructions_repeat_and_grow_with_rows() {
         let counted = || -> Vec<u64> {
             measured("degrade-ladder").calls.iter().map(|call| call.instructions).collect()
         };

@@ -1,4 +1,4 @@
-//! What a plugin may be called: it is a word in manifests, metrics and file names, and a crate.
+//! Names of plugins, which appear in manifests, metrics and file names and name a crate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::sdk;
 /// As in the manifest.
 const BYTES_MAX: usize = 64;
 
-/// Words of the language, and names that cargo keeps for itself: a crate cannot be called so.
+/// Keywords of Rust and names reserved by cargo.
 const RESERVED: &[&str] = &[
     "abstract",
     "alloc",
@@ -73,12 +73,11 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
-/// The name of a new plugin, checked.
+/// The validated name of a new plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Name(Box<str>);
 
 impl Name {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -103,12 +102,10 @@ impl FromStr for Name {
             );
         }
         if RESERVED.contains(&name) {
-            return wrong("it means something to Rust or cargo; take another, such as my-route");
+            return wrong("it is reserved by Rust or cargo; choose another, such as my-route");
         }
         if sdk::is_taken(name) {
-            return wrong(
-                "a crate that every plugin is built with is called so; take another, such as my-route",
-            );
+            return wrong("it is a dependency of every plugin; choose another, such as my-route");
         }
         Ok(Name(name.into()))
     }
@@ -123,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_lower_case_word_that_a_crate_can_have() {
+    fn name_is_a_lower_case_crate_name() {
         for good in ["a", "my-route", "route-2", "a--b", &"a".repeat(64), "matching"] {
             assert_eq!(why_not(good), None, "{good}");
         }
@@ -134,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cargo_could_not_build_is_refused_before_it_tries() {
+    fn reserved_crate_name_is_refused() {
         for bad in ["match", "test", "proc-macro", "gen"] {
-            assert!(why_not(bad).unwrap().contains("means something to Rust"), "{bad}");
+            assert!(why_not(bad).unwrap().contains("reserved by Rust"), "{bad}");
         }
         for bad in ["syn", "wit-bindgen", "evenkeel-plugin-sdk"] {
-            assert!(why_not(bad).unwrap().contains("is built with"), "{bad}");
+            assert!(why_not(bad).unwrap().contains("is a dependency"), "{bad}");
         }
     }
 }

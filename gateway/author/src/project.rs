@@ -1,4 +1,4 @@
-//! A new project: a small policy that works, its tests, and the SDK's source beside it.
+//! Creates a project: a small working policy, its tests, and the SDK's source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use crate::failed::Failed;
 use crate::name::Name;
 use crate::sdk;
 
-/// Where in a project the SDK is.
+/// The SDK's folder in a project.
 const SDK_FOLDER: &str = "sdk";
 
-/// Of a project that nobody has changed yet.
+/// Version of a new project.
 const VERSION: &str = "0.1.0";
 
 /// Writes a new project into the folder of its name in `parent`, and returns that folder.
 ///
-/// A folder that is there already is left as it is, and one that could not be written whole is taken away again.
+/// An existing folder is left unchanged, and an incomplete one is removed.
 pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, Failed> {
     let folder = parent.join(name.as_str());
     fs::create_dir(&folder).map_err(|error| match error.kind() {
@@ -33,14 +33,14 @@ pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, Failed>
     match written {
         Ok(()) => Ok(folder),
         Err(failed) => {
-            // The reason why it was not written is what counts.
+            // The write error is reported instead.
             let _ = fs::remove_dir_all(&folder);
             Err(failed)
         }
     }
 }
 
-/// Paths and texts of all that is written.
+/// Paths and contents of all files.
 fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("Cargo.toml".into(), manifest(name, hook)),
@@ -48,7 +48,7 @@ fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
         ("README.md".into(), readme(name, hook)),
         (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
         ("src/lib.rs".into(), policy(hook).to_owned()),
-        // As the policy is laid out, so that `cargo fmt` leaves it as it is.
+        // The policy's format, so that `cargo fmt` does not change it.
         ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").to_owned()),
     ];
     let sdk = sdk::files().iter();
@@ -56,7 +56,8 @@ fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// A small policy of the hook, with its tests: the example of it, which is built and tested with the gateway.
+/// A small policy of the hook with its tests: its example, which is built and tested with the
+/// gateway.
 fn policy(hook: Hook) -> &'static str {
     match hook {
         Hook::Admission => include_str!("../../../plugins/examples/admission/src/lib.rs"),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_says_its_name_and_hook_wherever_they_belong() {
+    fn project_contains_its_name_and_hook() {
         let parent = tempdir().unwrap();
         let folder = create(parent.path(), &name("my-route"), Hook::Routing).unwrap();
         assert_eq!(folder, parent.path().join("my-route"));
@@ -123,11 +124,11 @@ mod tests {
         assert!(text("README.md").contains("evenkeel plugin bench my-route.wasm"));
         assert!(!text("README.md").contains("NAME") && !text("README.md").contains("HOOK"));
         assert!(text(".gitignore").contains("/my-route.wasm"));
-        assert!(text("sdk/src/lib.rs").contains("What a policy author depends on"));
+        assert!(text("sdk/src/lib.rs").contains("SDK for policy plugins"));
     }
 
     #[test]
-    fn a_folder_that_is_there_is_left_as_it_is() {
+    fn existing_folder_is_unchanged() {
         let parent = tempdir().unwrap();
         let folder = parent.path().join("my-route");
         fs::create_dir(&folder).unwrap();
@@ -140,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_not_there_is_named() {
+    fn missing_parent_is_named() {
         let parent = Path::new("/nowhere-at-all");
         let failed = create(parent, &name("my-route"), Hook::Routing).unwrap_err();
         assert!(failed.to_string().contains("/nowhere-at-all/my-route"), "{failed}");
     }
 
     #[test]
-    fn every_policy_is_of_its_hook() {
+    fn each_policy_has_its_hook() {
         for hook in Hook::ALL {
             assert!(policy(hook).contains(&format!("\n#[{}]\n", hook.name())));
         }

@@ -1,8 +1,8 @@
-//! Asks a plugin again what others were asked while a gateway recorded it, and says where its answers are not as they
-//! should be. Whether it decides as they did is for whoever plays the recording to compare.
+//! Asks a plugin the questions of a recording and checks its answers; comparing decisions is the
+//! caller's.
 //!
-//! The plugin carries its own states on: about a session or room that it wrote of before it gets what it wrote. What was
-//! measured stays what it was when somebody else decided.
+//! The plugin's own states replace recorded ones for sessions and rooms it wrote before. Measures
+//! stay as recorded under another policy's decisions.
 
 mod report;
 
@@ -19,11 +19,10 @@ use crate::exam::report::name;
 use crate::measure::cost::{Exceeded, promised, rows};
 use crate::verdict::{Breach, breaches};
 
-/// Revisions of which a plugin stands in the place at a time; past it the one that began first begins anew. Each has an
-/// instance of its own.
+/// Recorded revisions replaced at a time, each with an instance; above it the oldest one restarts.
 const STANDING_MAX: usize = 16;
 
-/// A plugin in the place of those that were recorded.
+/// A plugin that replaces recorded ones.
 pub struct Recorded {
     engine: Engine,
     component: Component,
@@ -33,7 +32,7 @@ pub struct Recorded {
     report: Report,
 }
 
-/// The plugin in the place of one revision.
+/// The plugin in place of one revision.
 struct Standing {
     policy: Policy,
     catalog: Arc<Catalog>,
@@ -41,11 +40,11 @@ struct Standing {
 }
 
 impl Recorded {
-    /// A plugin, with these settings everywhere; without them, with those recorded where it is the recorded plugin by name,
-    /// and with its own where it is not.
+    /// A plugin with these settings throughout; without them, with the recorded ones if it has the recorded plugin's name, or
+    /// else its defaults.
     ///
     /// # Errors
-    /// The host does not take it.
+    /// If the host refuses it.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, Refused> {
         let engine = Engine::counting(patient());
         let component = Component::vet(&engine, built.bytes())?;
@@ -54,10 +53,10 @@ impl Recorded {
         Ok(Recorded { engine, component, settings, standing, replay_state, report })
     }
 
-    /// Asks what was recorded, and judges the answer; none where it is of a hook that the plugin does not answer.
+    /// Asks a recorded question and checks the answer; none for a hook that the plugin does not implement.
     ///
     /// # Errors
-    /// It does not take its settings, or does not start.
+    /// If it refuses its settings, or does not start.
     pub fn ask(&mut self, call: &Call) -> Result<Option<Result<Answered, Fault>>, Refused> {
         let policy = &call.revision.policy;
         if !self.component.manifest().hooks.contains(&policy.hook) {
@@ -92,13 +91,13 @@ impl Recorded {
         if most.is_some() && is_steady(&self.component, &question) {
             let took = |policy: &Policy, before: Option<u64>| {
                 let of = policy.instructions().zip(before);
-                // Who failed was made anew, and counts from 0.
+                // A restarted plugin counts from 0.
                 of.map_or(0, |(after, before)| after.saturating_sub(before))
             };
             let exceeded = |found| Exceeded::of(name(&question), rows(&question), found, most);
             let mut broken = exceeded(took(&standing.policy, before));
             if broken.is_some() {
-                // Memory may have grown for the first time; what counts is what it takes from then on.
+                // The first call may grow the memory; the second one counts.
                 let before = standing.policy.instructions();
                 let again = standing.policy.ask(&question, call.now_us);
                 broken = exceeded(took(&standing.policy, before)).filter(|_| again.is_ok());
@@ -121,24 +120,22 @@ impl Recorded {
         Ok(Some(result))
     }
 
-    /// The plugin that is asked.
     pub fn component(&self) -> &Component {
         &self.component
     }
 
-    /// What came of it so far.
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// Where among those that stand the plugin is in the place of this call's revision; it knows the call's catalog then.
+    /// Index of the plugin's instance for this call's revision; it is sent the call's catalog.
     fn place_of(&mut self, call: &Call) -> Result<usize, Refused> {
         let known = self.standing.iter().position(|(known, _)| *known == call.revision);
         if let Some(place) = known {
             let standing = &mut self.standing[place].1;
             if !Arc::ptr_eq(&standing.catalog, &call.catalog) {
                 if standing.catalog != call.catalog {
-                    // Who fails at it is made anew, and knows of it then; so it is in a gateway.
+                    // A plugin that fails here restarts with the catalog, as in a gateway.
                     let _ = standing.policy.catalog(call.catalog.entries.clone());
                 }
                 standing.catalog = Arc::clone(&call.catalog);
@@ -168,8 +165,8 @@ fn start(
     Policy::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
 }
 
-/// Whether the plugin is asked nothing but the question: it knows every row, and wrote every state in the form it has now.
-/// What `open` and `migrate` take is promised by nobody.
+/// True if the plugin gets the question only: it knows every row, and wrote every state in its
+/// present schema. Costs of `open` and `migrate` are not declared.
 fn is_steady(component: &Component, question: &Question) -> bool {
     let manifest = component.manifest();
     let own = |state: &State| state.plugin == manifest.name;

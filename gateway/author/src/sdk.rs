@@ -1,33 +1,35 @@
-//! The SDK's source as it is written beside a new project; embedded by the build, so that it is always this gateway's.
+//! The SDK's source for new projects; embedded by the build, so that it always matches this
+//! gateway.
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 
-/// Paths and texts of its files.
+/// Paths and contents of its files.
 pub(crate) fn files() -> &'static [(&'static str, &'static str)] {
     FILES
 }
 
-/// Members of the profile that plugins are built with.
+/// Keys of the build profile of plugins.
 pub(crate) fn profile() -> &'static str {
     PROFILE
 }
 
-/// The edition of the language.
+/// The Rust edition.
 pub(crate) fn edition() -> &'static str {
     EDITION
 }
 
-/// The oldest Rust that builds it.
+/// The minimum Rust version.
 pub(crate) fn rust() -> &'static str {
     RUST
 }
 
-/// Whether a crate that every plugin is built with has this name.
+/// True if a dependency of every plugin has this name.
 pub(crate) fn is_taken(name: &str) -> bool {
     LOCKED.iter().any(|(taken, _)| *taken == name)
 }
 
-/// The lock of a project of this name and version: the very crates that the gateway's own plugins are built with.
+/// The lock file of a project of this name and version, with the dependencies of the gateway's own
+/// plugins.
 pub(crate) fn lock(name: &str, version: &str) -> String {
     let own = format!(
         "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\ndependencies = [\n \"evenkeel-plugin-sdk\",\n]\n"
@@ -62,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sdk_that_goes_out_inherits_from_no_workspace() {
+    fn embedded_sdk_inherits_from_no_workspace() {
         assert_eq!(manifests().count(), 2, "the SDK and its macros");
         for manifest in manifests() {
             assert!(!inherits(&Value::Table(manifest.clone())), "{manifest}");
@@ -71,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sdk_goes_out_whole_but_for_its_tests() {
+    fn embedded_sdk_is_complete_without_tests() {
         let here = |path: &str| files().iter().any(|(name, _)| *name == path);
         for path in ["Cargo.toml", "build.rs", "src/lib.rs", "wit/policy.wit", "macros/src/lib.rs"]
         {
@@ -81,13 +83,13 @@ mod tests {
         for (path, text) in files().iter().filter(|(path, _)| !path.ends_with("Cargo.toml")) {
             let folder = if path.starts_with("LICENSE") { "" } else { "plugin-sdk/" };
             let source = format!("{}/../../{folder}{path}", env!("CARGO_MANIFEST_DIR"));
-            assert_eq!(std::fs::read_to_string(source).unwrap(), *text, "{path} is as it is");
+            assert_eq!(std::fs::read_to_string(source).unwrap(), *text, "{path} is unchanged");
         }
         assert!(here("LICENSE-MIT") && here("LICENSE-APACHE"));
     }
 
     #[test]
-    fn a_project_is_locked_to_the_crates_of_the_workspace() {
+    fn project_is_locked_to_workspace_versions() {
         let lock: Table = lock("my-route", "0.1.0").parse().unwrap();
         let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
         let workspace: Table = std::fs::read_to_string(workspace).unwrap().parse().unwrap();
@@ -104,6 +106,6 @@ mod tests {
         let names: Vec<&str> =
             names.iter().map(|package| package["name"].as_str().unwrap()).collect();
         assert!(names.is_sorted() && names.contains(&"my-route") && names.contains(&"wit-bindgen"));
-        assert!(!names.contains(&"wasmtime"), "what only the gateway is built with stays there");
+        assert!(!names.contains(&"wasmtime"), "no dependencies of the gateway alone");
     }
 }

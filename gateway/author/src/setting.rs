@@ -1,39 +1,34 @@
-//! What an operator can set of a plugin, read from the JSON Schema in its manifest.
+//! Settings of a plugin, read from the JSON Schema in its manifest.
 
 use serde_json::Value;
 
-/// One setting of a plugin.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Setting {
-    /// Where it is: `cap`, `tiers[].cap`.
+    /// Its path: `cap`, `tiers[].cap`.
     pub name: String,
     /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
     pub kind: String,
-    /// For people; none where it says none.
     pub unit: Option<String>,
-    /// What it is when not set. None: it has to be set, or may be left out.
+    /// None: it is required, or may be omitted.
     pub default: Option<Value>,
-    /// The least it may be.
     pub minimum: Option<Value>,
-    /// The most it may be.
     pub maximum: Option<Value>,
-    /// The only values it may have; empty where there are others.
+    /// Allowed values; empty if not enumerated.
     pub choices: Vec<Value>,
-    /// Whether there is no plugin without it.
     pub required: bool,
-    /// What the author says of it.
+    /// The author's description.
     pub doc: Option<String>,
 }
 
 impl Setting {
-    /// All that a schema allows to be set, by name. What is no schema has none.
+    /// All settings of a schema, by name; none for an invalid one.
     pub fn all(schema: &Value) -> Vec<Setting> {
         let mut all = Vec::new();
         properties(schema, "", &mut all);
         all
     }
 
-    /// `1 to 500`, `at least 1`, or one of the words that it may be; nothing where it may be anything.
+    /// `1 to 500`, `at least 1`, or the allowed values; none if unrestricted.
     pub fn bounds(&self) -> Option<String> {
         if !self.choices.is_empty() {
             let choices: Vec<String> = self.choices.iter().map(Value::to_string).collect();
@@ -57,7 +52,7 @@ fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
     for (key, field) in fields {
         let name = format!("{path}{key}");
         let items = field.get("items");
-        // Of a list the members are described.
+        // For a list, the items are described.
         let one = items.unwrap_or(field);
         let text =
             |from: &Value, word: &str| from.get(word).and_then(Value::as_str).map(str::to_owned);
@@ -76,7 +71,7 @@ fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
     }
 }
 
-/// A text with a pattern is a duration: of all patterns the host takes that one.
+/// A string with a pattern is shown as a duration, the pattern most used.
 fn kind(schema: &Value) -> String {
     match (schema.get("type").and_then(Value::as_str), schema.get("pattern")) {
         (Some("string"), Some(_)) => "duration".into(),
@@ -92,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_is_shown_with_all_that_its_schema_says() {
+    fn setting_has_all_fields_of_its_schema() {
         let schema = json!({"type": "object", "required": ["region"], "properties": {
             "jitter": {"type": "integer", "minimum": 1, "maximum": 500, "default": 30, "unit": "ms",
                 "description": "From here on it is restless."},
@@ -120,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schema_has_no_settings() {
+    fn invalid_schema_has_no_settings() {
         for odd in [json!(null), json!([1]), json!({"properties": 3})] {
             assert_eq!(Setting::all(&odd), []);
         }

@@ -1,4 +1,4 @@
-//! Whether an answer is one that the gateway can follow.
+//! Validity of an answer.
 
 use std::collections::BTreeSet;
 
@@ -10,77 +10,57 @@ use evenkeel_core::{
 /// `Metric::Health` of a node that is Down.
 const DOWN: u32 = 3;
 
-/// What is wrong with an answer.
+/// A violation in an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Breach {
-    /// There was none.
+    /// No answer.
     #[error("it failed: {0}")]
     Fault(Fault),
-    /// The same question on a fresh instance was answered otherwise: it remembers what it was not given.
-    #[error(
-        "the same question was answered otherwise by a fresh instance: it keeps something that is not in its state"
-    )]
+    /// A fresh instance answered differently: the plugin has hidden state.
+    #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
     HiddenState,
-    /// It is an answer to another question.
+    /// The answer belongs to another hook.
     #[error("it answers another question")]
     Mismatched,
-    /// It speaks of a row that was not asked about.
-    #[error("it speaks of row {row} of {rows}")]
+    /// It refers to a row outside the question.
+    #[error("it refers to row {row} of {rows}")]
     UnknownRow {
-        /// The row.
         row: u32,
-        /// How many there are, counted from 0.
+        /// Number of rows, counted from 0.
         rows: usize,
     },
-    /// One room is moved twice in one answer.
     #[error("it moves row {0} twice")]
     MovedTwice(u32),
-    /// A node that is not there.
-    #[error("it names node {0}, which is not there")]
+    #[error("it names node {0}, which does not exist")]
     UnknownNode(NodeId),
-    /// One node twice in a route.
     #[error("it names node {0} twice in one route")]
     NodeTwice(NodeId),
-    /// A route that is longer than any.
-    #[error("its route has {0} nodes; there may be {HOPS_MAX}")]
+    #[error("its route has {0} nodes, at most {HOPS_MAX} are allowed")]
     TooManyHops(usize),
-    /// A room moved to no node.
-    #[error("it moves row {0} to no node at all; a row that is not mentioned stays")]
+    #[error("it moves row {0} to no node; omit a row to keep it")]
     Nowhere(u32),
-    /// A region that is not there.
-    #[error("it sends a newcomer to {0}, which is not there")]
+    #[error("it redirects a session to {0}, which does not exist")]
     UnknownRegion(RegionId),
-    /// Somebody who joins a room was sent elsewhere.
-    #[error("it sends somebody elsewhere whose room stands somewhere already")]
+    /// A session that joins an existing room was redirected.
+    #[error("it redirects a session whose room already has a node")]
     RedirectOfRoom,
-    /// An action that no gateway of this version knows.
-    #[error("it takes action {0}, which is not there")]
+    /// An action unknown to this gateway.
+    #[error("it takes action {0}, which does not exist")]
     UnknownAction(u32),
-    /// Actions that its manifest does not name.
-    #[error("it takes {0} actions that its manifest does not name")]
+    /// Actions missing in its manifest.
+    #[error("it takes {0} actions that are not in its manifest")]
     Ungranted(u64),
-    /// A node that is Down.
     #[error("it names node {0}, which is Down")]
     NodeDown(NodeId),
-    /// A node that is being drained.
     #[error("it names node {0}, which is being drained")]
     NodeDraining(NodeId),
-    /// A cap that the scenario does not allow.
+    /// A cap outside the scenario's bounds.
     #[error("it caps row {row} at {kbps} kbit/s, outside {floor} to {ceiling}")]
-    CapOutOfBounds {
-        /// The row.
-        row: u32,
-        /// The cap.
-        kbps: u64,
-        /// The lowest that is allowed.
-        floor: u32,
-        /// The highest that is allowed.
-        ceiling: u32,
-    },
+    CapOutOfBounds { row: u32, kbps: u64, floor: u32, ceiling: u32 },
 }
 
 impl Breach {
-    /// The word in reports: `unknown-row`.
+    /// The name in reports: `unknown-row`.
     pub fn name(&self) -> &'static str {
         match self {
             Breach::Fault(_) => "fault",
@@ -102,7 +82,8 @@ impl Breach {
         }
     }
 
-    /// Whether the answer makes sense, but the gateway's guard does not let it through: a policy may leave that to it.
+    /// True if the answer is well-formed but dropped by the gateway as guarded: a policy may rely
+    /// on that.
     pub fn is_guarded(&self) -> bool {
         matches!(
             self,
@@ -111,7 +92,7 @@ impl Breach {
     }
 }
 
-/// All that is wrong with an answer.
+/// All violations in an answer.
 pub(crate) fn breaches(question: &Question, answer: &Answer) -> Vec<Breach> {
     match (question, answer) {
         (Question::Resolve { .. }, Answer::Params(_)) => Vec::new(),
@@ -234,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_names_nodes_that_are_there_once_each() {
+    fn route_names_existing_nodes_once() {
         assert_eq!(placed(&[]), []);
         assert_eq!(placed(&[0]), []);
         assert_eq!(placed(&[3]), [Breach::UnknownNode(NodeId(3))]);
@@ -248,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_moved_once_and_to_somewhere() {
+    fn room_moves_once_and_to_a_node() {
         let step = |row, numbers: &[u32]| Move { row, hops: hops(numbers), ttl_ms: 0, reason: 0 };
         let nodes = [row(0, &[])];
         let judged = |moves: &[Move]| reroute(&nodes, 2, moves);
@@ -259,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_is_sent_only_to_a_region_that_is_there_and_only_before_its_room_stands() {
+    fn redirect_needs_existing_region_and_new_room() {
         let regions = [row(7, &[])];
         let judged =
             |stands, region| admit(stands, &regions, AdmitVerdict::Redirect(RegionId(region)));
@@ -270,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_is_one_that_is_there_and_a_cap_within_the_scenario() {
+    fn action_exists_and_cap_is_within_bounds() {
         let bounds = [(Metric::Floor, 100), (Metric::Ceiling, 200)];
         let session = |measured: &[(Metric, u64)]| SessionRow {
             row: row(1, measured),
@@ -288,14 +269,14 @@ mod tests {
             let breach = judged(0, 1, kbps).unwrap();
             assert_eq!(breach, Breach::CapOutOfBounds { row: 0, kbps, floor: 100, ceiling: 200 });
         }
-        assert_eq!(judged(1, 1, 9_999), None, "its bounds are not known");
+        assert_eq!(judged(1, 1, 9_999), None, "unknown bounds");
         assert_eq!(judged(0, 2, 1), None);
         assert_eq!(judged(0, 3, 1), Some(Breach::UnknownAction(3)));
         assert_eq!(judged(2, 1, 0), Some(Breach::UnknownRow { row: 2, rows: 2 }));
     }
 
     #[test]
-    fn an_answer_is_to_its_question() {
+    fn answer_belongs_to_its_question() {
         let question =
             Question::Resolve { scenario: "call".into(), labels: std::sync::Arc::new([]) };
         assert_eq!(breaches(&question, &Answer::Params(vec![])), []);

@@ -1,7 +1,8 @@
-//! Random worlds to ask a plugin about: regions, nodes, rooms and sessions as time passes, all from one seed.
+//! Random worlds for testing plugins: regions, nodes, rooms and sessions over time, from one seed.
 //!
-//! Of drawn worlds every second is odd: values are missing, 0, as large as the wire takes, or anything, names are strange,
-//! and the clock may go back, as it does for a state that comes from a gateway that ran longer. All of it may happen.
+//! Every second drawn world is odd: values are missing, 0, maximal, or arbitrary, names are
+//! strange, and the clock may go back, as for a state from a gateway that ran longer. All of it may
+//! happen in production.
 
 mod value;
 
@@ -15,13 +16,11 @@ use fastrand::Rng;
 
 use self::value::Values;
 
-/// Metrics of nodes and regions have numbers from here on.
+/// First number of metrics of nodes and regions.
 const NODES_FROM: u32 = 32;
 
-/// A route in force has at most so many hops.
 const HOPS_MAX: usize = 4;
 
-/// How much there is of everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Size {
     pub(crate) regions: usize,
@@ -30,7 +29,7 @@ pub(crate) struct Size {
     pub(crate) sessions: usize,
 }
 
-/// A world at some moment.
+/// A world at one time.
 pub(crate) struct World {
     rng: Rng,
     values: Values,
@@ -45,13 +44,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world of any size; those of odd seeds are odd.
+    /// A world of random size; odd seeds give odd worlds.
     pub(crate) fn drawn(seed: u64) -> World {
         let mut rng = Rng::with_seed(seed);
         let values = if seed.is_multiple_of(2) { Values::Usual } else { Values::Odd };
         let size = Size {
             regions: rng.usize(1..=6),
-            // One gateway knows up to 1,024; more than a hundred show nothing that a hundred do not.
+            // A gateway knows up to 1,024 nodes; more than a hundred show nothing new.
             nodes: [0, 1, rng.usize(2..=8), rng.usize(2..=8), rng.usize(9..=100)][rng.usize(0..5)],
             rooms: [0, 1, rng.usize(2..=40)][rng.usize(0..3)],
             sessions: [0, 1, rng.usize(2..=120)][rng.usize(0..3)],
@@ -89,7 +88,7 @@ impl World {
         world
     }
 
-    /// Regions, their zones, and nodes in these.
+    /// Creates regions, zones and nodes.
     fn found(&mut self, size: &Size) {
         let entry = |kind, id, parent, name: String, labels| Entry {
             kind,
@@ -124,22 +123,21 @@ impl World {
             self.catalog.push(entry(EntryKind::Node, slot, zone, format!("node-{slot}"), labels));
             let measures = self.measures(true);
             self.nodes.push(Row { id: slot, measures });
-            // Slots that nodes left stay free for a while.
+            // Slots of removed nodes stay free for a while.
             slot += if self.rng.u8(0..8) == 0 { 2 } else { 1 };
         }
     }
 
-    /// Regions, zones and nodes by name.
+    /// Names of regions, zones and nodes.
     pub(crate) fn catalog(&self) -> Vec<Entry> {
         self.catalog.clone()
     }
 
-    /// Gateway time.
     pub(crate) fn now_us(&self) -> u64 {
         self.now_us
     }
 
-    /// Time passes: everything is measured anew, some leave and others come.
+    /// Advances time: measures change, sessions leave and join.
     pub(crate) fn turn(&mut self) {
         self.now_us = self.values.later(&mut self.rng, self.now_us);
         for at in 0..self.nodes.len() {
@@ -162,13 +160,13 @@ impl World {
         }
     }
 
-    /// What a scenario asks, for somebody.
+    /// A scenario question for some session.
     pub(crate) fn resolve(&mut self) -> Question {
         let labels = self.labels();
         Question::Resolve { scenario: self.values.scenario(&mut self.rng), labels }
     }
 
-    /// Whether a newcomer may come in.
+    /// An admission question.
     pub(crate) fn admit(&mut self) -> Question {
         let id = self.next_id();
         let region = |row: &Row| RegionId(row.id as u32);
@@ -186,7 +184,7 @@ impl World {
         }
     }
 
-    /// Where a new room goes.
+    /// A placement of a new room.
     pub(crate) fn place(&mut self) -> Question {
         Question::Place {
             room: RoomId(self.next_id()),
@@ -196,19 +194,19 @@ impl World {
         }
     }
 
-    /// Which of the rooms move.
+    /// A batch of all rooms.
     pub(crate) fn reroute(&self) -> Question {
         let (nodes, rooms, memo) = (self.nodes.clone(), self.rooms.clone(), self.memo.clone());
         Question::Reroute { nodes, rooms, memo }
     }
 
-    /// What sessions get.
+    /// A batch of all sessions.
     pub(crate) fn tick(&self) -> Question {
         Question::Tick { sessions: self.sessions.clone(), memo: self.memo.clone() }
     }
 
-    /// What was answered is so from now on: states are kept, and rooms stand where they were moved.
-    pub(crate) fn heed(&mut self, answer: &Answer) {
+    /// Applies an answer: states are kept, and rooms move.
+    pub(crate) fn apply(&mut self, answer: &Answer) {
         match answer {
             Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. } => {}
             Answer::Moves { moves, states, memo } => {
@@ -243,7 +241,7 @@ impl World {
             }
         }
         standing.dedup();
-        // A node that went from the list may still be in a route.
+        // A removed node may still be in a route.
         if self.values == Values::Odd && self.rng.u8(0..20) == 0 {
             standing.push(NodeId(900));
         }
@@ -306,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_is_one_world() {
+    fn world_depends_on_its_seed_only() {
         for seed in 0..4 {
             assert_eq!(history(seed), history(seed), "{seed}");
         }
@@ -314,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_worlds_reach_the_edges_and_usual_ones_do_not() {
+    fn odd_worlds_reach_extreme_values() {
         let loads = |odd: u64| -> Vec<Option<u32>> {
             let worlds = (0..200).map(|n| World::drawn(2 * n + odd));
             let rows = worlds.flat_map(|world| world.nodes);
@@ -328,17 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_so_from_then_on() {
+    fn answers_are_applied() {
         let mut world = World::sized(1, Size { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
         let state = State { plugin: "p".into(), schema: 1, bytes: Box::new([7]) };
         let step = evenkeel_core::Move { row: 1, hops: vec![NodeId(0)], ttl_ms: 0, reason: 0 };
         let moves = vec![step];
         let states = vec![(0, state.clone())];
-        world.heed(&Answer::Moves { moves, states: states.clone(), memo: Some(state.clone()) });
-        world.heed(&Answer::Actions { actions: vec![], states, memo: None });
+        world.apply(&Answer::Moves { moves, states: states.clone(), memo: Some(state.clone()) });
+        world.apply(&Answer::Actions { actions: vec![], states, memo: None });
         let Question::Reroute { rooms, memo, .. } = world.reroute() else { panic!() };
         assert_eq!((&rooms[0].state, &rooms[1].standing), (&Some(state.clone()), &vec![NodeId(0)]));
-        assert_eq!(memo, Some(state.clone()), "a memo that does not come back stays");
+        assert_eq!(memo, Some(state.clone()), "an unchanged memo stays");
         let Question::Tick { sessions, .. } = world.tick() else { panic!() };
         assert_eq!((&sessions[0].state, &sessions[1].state), (&Some(state), &None));
     }

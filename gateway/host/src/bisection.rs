@@ -50,7 +50,7 @@ struct Part {
     suspected: bool,
 }
 
-/// What is known of a part before it is asked.
+/// Evidence on a part before it is asked.
 enum Fails {
     Unknown,
     /// It was asked, and the plugin failed.

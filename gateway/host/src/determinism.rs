@@ -55,7 +55,7 @@ impl DeterminismCheck {
 }
 
 impl Policy {
-    /// Whether the last answer is to be checked: the first four of a revision, then one in 1,024.
+    /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
     /// If there is no time, the next one is due.
     pub fn is_due_twice(&self) -> bool {
         self.determinism.is_due()

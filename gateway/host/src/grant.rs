@@ -34,7 +34,7 @@ impl Grant {
         }
     }
 
-    /// Whether it equals the manifest's request.
+    /// True if it equals the manifest's request.
     pub(crate) fn is_whole(&self, manifest: &Manifest) -> bool {
         *self == Grant::of(manifest, &Allowed::default())
     }

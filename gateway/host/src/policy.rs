@@ -30,7 +30,7 @@ pub struct Policy {
     pub(crate) quarantine: Quarantine,
     /// Set if a whole batch exceeded its memory.
     pub(crate) portion: Option<Portion>,
-    /// Where the next batch begins, if the last one ran out of time.
+    /// Start of the next batch, if the last one ran out of time.
     pub(crate) first: Option<u64>,
     pub(crate) determinism: DeterminismCheck,
     ungranted: u64,
@@ -199,7 +199,7 @@ impl Policy {
         told
     }
 
-    /// Whether three restarts in a row failed, so that more would fail as well.
+    /// True if three restarts in a row failed, so that more would fail as well.
     pub fn is_beyond_repair(&self) -> bool {
         self.restarts.is_hopeless()
     }

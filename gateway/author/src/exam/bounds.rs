@@ -1,4 +1,4 @@
-//! Values to try of a setting: those it says it takes, and some that it says it does not.
+//! Values to try for a setting: valid and invalid ones.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -7,36 +7,34 @@ use crate::setting::Setting;
 /// A name that no setting has.
 const NO_SETTING: &str = "no_such_setting";
 
-/// A setting whose schema says one thing while the plugin does another.
+/// A setting that the plugin treats differently than its schema says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unfit {
     /// A value that the schema allows.
-    #[error("{setting} is within its schema, but is refused: {said}")]
+    #[error("{setting} is allowed by the schema, but refused: {said}")]
     Refused {
         /// `spares = 3`.
         setting: String,
-        /// Why.
         said: String,
     },
-    /// A value that it should not take.
-    #[error("{setting} is taken, though it should not be")]
+    /// A value that should be refused.
+    #[error("{setting} is accepted, but should be refused")]
     Taken {
         /// `spares = 4`.
         setting: String,
     },
 }
 
-/// One value of one setting.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Trial {
     name: String,
     value: Value,
-    /// Whether it should be taken.
+    /// The value is valid.
     pub(crate) fits: bool,
 }
 
 impl Trial {
-    /// The settings with this one in its place.
+    /// The settings with this value.
     pub(crate) fn within(&self, settings: &Value) -> Value {
         let mut whole = settings.as_object().cloned().unwrap_or_else(Map::new);
         whole.insert(self.name.clone(), self.value.clone());
@@ -49,7 +47,7 @@ impl Trial {
     }
 }
 
-/// What to try of these settings; those within others are left to the plugin's own tests.
+/// Trials of these settings; nested ones are left to the plugin's own tests.
 pub(crate) fn trials(settings: &[Setting]) -> Vec<Trial> {
     let plain = settings.iter().filter(|setting| !setting.name.contains(['.', '[']));
     let mut trials: Vec<Trial> = plain.flat_map(of).collect();
@@ -81,7 +79,7 @@ fn of(setting: &Setting) -> Vec<Trial> {
     good.into_iter().map(trial(true)).chain(bad.into_iter().map(trial(false))).collect()
 }
 
-/// A number on the far side of a bound, where JSON has one.
+/// A number just beyond a bound, if JSON has one.
 fn past(bound: &Value, step: i8) -> Option<Value> {
     let bound = bound.as_number()?;
     match bound.as_i128() {
@@ -105,16 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_tried_at_its_bounds_and_past_them() {
+    fn number_is_tried_at_and_beyond_its_bounds() {
         let whole = tried(&json!({"type": "integer", "minimum": 0, "maximum": u64::MAX}));
         let expected = [(json!(0), true), (json!(u64::MAX), true), (json!(-1), false)];
-        assert_eq!(whole, expected, "JSON has no number past the largest");
+        assert_eq!(whole, expected, "JSON has no larger number");
         let real = tried(&json!({"type": "number", "minimum": 0.1, "maximum": 0.95}));
         assert_eq!(real[2..], [(json!(-0.9), false), (json!(1.95), false)]);
     }
 
     #[test]
-    fn a_choice_is_tried_with_each_and_with_none_of_them() {
+    fn each_choice_and_an_unknown_one_are_tried() {
         let one = tried(&json!({"type": "string", "enum": ["a", "b"]}));
         assert_eq!(one, [(json!("a"), true), (json!("b"), true), (json!("no-such-choice"), false)]);
         let list = tried(&json!({"type": "array", "items": {"type": "string", "enum": ["a"]}}));
@@ -122,15 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn others_are_tried_as_far_as_they_say_what_they_take() {
+    fn other_types_are_tried_as_far_as_declared() {
         assert_eq!(tried(&json!({"type": "boolean"})), [(json!(true), true), (json!(false), true)]);
         assert_eq!(tried(&json!({"type": "string", "pattern": "x"})), [(json!("soon"), false)]);
         assert_eq!(tried(&json!({"type": "string"})), []);
-        assert_eq!(trials(&[]).len(), 1, "a setting that is not there is always tried");
+        assert_eq!(trials(&[]).len(), 1, "an unknown setting is always tried");
     }
 
     #[test]
-    fn a_trial_leaves_other_settings_as_they_are() {
+    fn trial_keeps_other_settings() {
         let trial = Trial { name: "x".into(), value: json!(1), fits: true };
         assert_eq!(trial.within(&json!({"x": 3, "y": 2})), json!({"x": 1, "y": 2}));
         assert_eq!((trial.within(&Value::Null), trial.words()), (json!({"x": 1}), "x = 1".into()));

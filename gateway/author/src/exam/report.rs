@@ -1,4 +1,4 @@
-//! What came of an exam.
+//! The result of an exam.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,31 +9,29 @@ use serde_json::{Value, json};
 use super::{Breach, Unfit};
 use crate::inspection::thousands;
 
-/// What came of an exam. As text for people; see [`json`](Report::json) for tools.
+/// The result of an exam. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
-    /// Worlds that each hook was asked about.
+    /// Worlds per hook.
     pub worlds: u32,
-    /// How often it was asked what.
+    /// Number of questions by kind.
     pub questions: BTreeMap<&'static str, u64>,
-    /// Values of settings that were tried.
     pub settings_tried: u32,
-    /// The largest state that it wrote.
     pub state_bytes_max: usize,
-    /// Settings that are not as their schema says.
+    /// Settings that contradict their schema.
     pub unfit: Vec<Unfit>,
-    /// What is wrong, by kind and question: how often, and the first of each.
+    /// Violations by kind and question: their number, and the first of each.
     pub breaches: BTreeMap<(&'static str, &'static str), (u64, Finding, Breach)>,
 }
 
-/// Where something was found.
+/// The position of a violation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// What was asked: `tick`.
+    /// The question: `tick`.
     pub question: &'static str,
-    /// Seed of the world: the same again with `--seed` and one world.
+    /// Seed of the world, to reproduce it with `--seed` and one world.
     pub seed: u64,
-    /// The setting that was being tried, if one was.
+    /// The setting being tried, if any.
     pub under: Option<String>,
 }
 
@@ -49,7 +47,8 @@ impl Finding {
 }
 
 impl Report {
-    /// Whether nothing was wrong; what the gateway's guard holds back is not.
+    /// True if there are no violations; answers that the gateway would reject as guarded do not
+    /// count.
     pub fn is_passed(&self) -> bool {
         self.unfit.is_empty() && self.breaches.values().all(|(.., breach)| breach.is_guarded())
     }
@@ -63,7 +62,6 @@ impl Report {
         self.breaches.entry(key).or_insert((0, finding, breach)).0 += 1;
     }
 
-    /// The same for tools.
     pub fn json(&self) -> Value {
         let breach = |(count, finding, breach): &(u64, Finding, Breach)| {
             json!({

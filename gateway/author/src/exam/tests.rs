@@ -1,4 +1,4 @@
-//! Plugins that we ship pass, and one that does everything wrong does not.
+//! Shipped plugins pass, and a misbehaving one does not.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ fn some(worlds: u32) -> Options {
 }
 
 #[test]
-fn the_plugins_we_ship_pass() {
+fn shipped_plugins_pass() {
     for plugin in shipped() {
         let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
         let report = exam(&built, &some(12)).unwrap();
@@ -25,13 +25,13 @@ fn the_plugins_we_ship_pass() {
 }
 
 #[test]
-fn one_seed_is_one_exam() {
+fn exam_depends_on_its_seed_only() {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
     let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
     assert_eq!(exam(&built, &some(4)).unwrap(), exam(&built, &some(4)).unwrap());
 }
 
-/// The host's test guest, which is as bad as its settings say.
+/// The host's test guest, which misbehaves as its settings say.
 static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/tests/guests");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp/guests");
@@ -47,7 +47,7 @@ static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
     std::fs::read(target.join("wasm32-unknown-unknown/release/guest.wasm")).unwrap()
 });
 
-/// The guest with a manifest that says so of its hook and settings.
+/// The guest with a manifest of this hook and these settings.
 fn guest(hook: &str, settings: &Value) -> Built {
     let manifest = json!({
         "name": "guest", "version": "1.0.0", "contract": "0.1.0", "hooks": [hook], "settings": settings,
@@ -58,7 +58,7 @@ fn guest(hook: &str, settings: &Value) -> Built {
     Built::from_bytes([&GUEST[..], &[0], &leb(section.len()), &section].concat()).unwrap()
 }
 
-/// What is wrong with the guest in this mode, bound to this hook.
+/// Violations of the guest in this mode and hook.
 fn wrong(hook: &str, mode: &str) -> Vec<(&'static str, &'static str)> {
     let mode_alone = json!({"mode": {"type": "string"}});
     let schema = json!({"type": "object", "additionalProperties": false, "properties": mode_alone});
@@ -77,7 +77,7 @@ fn leb(mut number: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_plugin_does_wrong_is_found() {
+fn violations_are_found() {
     for (hook, mode, breach) in [
         ("degradation", "voice-only", ("ungranted", "tick")),
         ("degradation", "row", ("fault", "tick")),
@@ -89,11 +89,11 @@ fn what_a_plugin_does_wrong_is_found() {
         let found = wrong(hook, mode);
         assert!(found.contains(&breach), "{hook} {mode}: {found:?}");
     }
-    assert_eq!(wrong("scenario", ""), [], "as bad as it is, here it does its work");
+    assert_eq!(wrong("scenario", ""), [], "no violation in this hook");
 }
 
 #[test]
-fn settings_that_a_plugin_cannot_do_without_are_asked_for() {
+fn missing_required_setting_is_reported() {
     let schema =
         json!({"type": "object", "required": ["mode"], "properties": {"mode": {"type": "string"}}});
     let built = guest("scenario", &schema);
@@ -102,6 +102,6 @@ fn settings_that_a_plugin_cannot_do_without_are_asked_for() {
     let options = Options { settings: json!({"mode": ""}), ..some(1) };
     let report = exam(&built, &options).unwrap();
     let taken = Unfit::Taken { setting: "no_such_setting = 1".into() };
-    assert_eq!(report.unfit, [taken], "a schema that is not closed takes misspelt settings");
+    assert_eq!(report.unfit, [taken], "an open schema accepts misspelt settings");
     assert!(!report.is_passed());
 }

@@ -1,31 +1,28 @@
-//! What a plugin promises that its answers take: `cost` in its manifest, WebAssembly instructions of each call.
+//! Declared costs (`cost` in the manifest), in WebAssembly instructions per call.
 
 use evenkeel_core::Question;
 use evenkeel_host::Manifest;
 
-/// A promise that a call does not keep.
+/// A call that exceeds its declared cost.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{call} about {rows} rows takes {found} instructions; the manifest promises {promised} at most"
+    "{call} with {rows} rows takes {found} instructions; the manifest declares at most {promised}"
 )]
 pub struct Exceeded {
-    /// The call.
     pub call: &'static str,
-    /// Its rows.
     pub rows: u32,
-    /// Instructions that it took.
     pub found: u64,
-    /// The most that was promised for so many rows.
+    /// The declared bound for so many rows.
     pub promised: u64,
 }
 
-/// The most that a call about so many rows may take; none where nothing is promised of it.
+/// The declared bound of a call; none if not declared.
 pub(crate) fn promised(manifest: &Manifest, call: &str, rows: u32) -> Option<u64> {
     manifest.cost.get(call).map(|cost| cost.of(rows))
 }
 
 impl Exceeded {
-    /// Where this is more than was promised.
+    /// The excess, if there is one.
     pub(crate) fn of(
         call: &'static str,
         rows: u32,
@@ -37,7 +34,7 @@ impl Exceeded {
     }
 }
 
-/// What a promise counts: regions of an admission, nodes of a placement, rooms, sessions.
+/// Rows of a question: regions of an admission, nodes of a placement, rooms, sessions.
 pub(crate) fn rows(question: &Question) -> u32 {
     let rows = match question {
         Question::Resolve { .. } => 0,
@@ -54,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_promise_is_kept_up_to_what_it_says() {
+    fn declared_cost_is_inclusive() {
         let of = |found| Exceeded::of("tick", 100, found, Some(32_000));
         assert_eq!(of(32_000), None);
         let broken = Exceeded { call: "tick", rows: 100, found: 32_001, promised: 32_000 };

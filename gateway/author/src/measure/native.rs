@@ -1,4 +1,5 @@
-//! The same questions natively: the project's own code, compiled for this machine, run by a test that the SDK puts into it.
+//! Native measurement: the project's code compiled for this machine, run by a test that the SDK
+//! adds.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,22 +12,22 @@ use super::Spread;
 use crate::cargo::Project;
 use crate::failed::Failed;
 
-/// The test that the SDK puts into a policy, and what tells it which file the questions are in.
+/// The test that the SDK adds to a policy; the variable below names the file of questions.
 const TEST: &str = "measured_natively";
 const QUESTIONS: &str = "EVENKEEL_NATIVE_QUESTIONS";
 
-/// What stands before each line of figures.
+/// Prefix of each line of results.
 const MARK: &str = "evenkeel-native ";
 
-/// Files of questions that were written so far.
+/// Files of questions written so far.
 static FILES: AtomicU32 = AtomicU32::new(0);
 
-/// Questions on their way to the native policy.
+/// Questions for the native policy.
 #[derive(Default)]
 pub(super) struct Native(String);
 
 impl Native {
-    /// The settings come first, as the plugin got them.
+    /// Begins with the settings, as the plugin got them.
     pub(super) fn with(settings: &str) -> Native {
         Native(settings.to_owned())
     }
@@ -39,17 +40,17 @@ impl Native {
         self.0 += &asked.to_string();
     }
 
-    /// What each took, in the order in which they were added.
+    /// The time of each question, in the order added.
     ///
     /// # Errors
-    /// The project does not compile, or has no such test: it is no policy, or its SDK is an older one.
+    /// If the project does not compile or has no such test: it is not a policy, or has an older SDK.
     pub(super) fn measure(&self, project: &Project) -> Result<Vec<Spread>, Failed> {
-        // Others of this process may measure at the same time.
+        // Unique, as several measurements may run in this process.
         let (process, file) = (std::process::id(), FILES.fetch_add(1, Relaxed));
         let file = std::env::temp_dir().join(format!("evenkeel-native-{process}-{file}"));
         fs::write(&file, &self.0).map_err(Failed::file(&file))?;
         let said = project.run_test(TEST, (QUESTIONS, &file));
-        // Whether it goes away changes no figure.
+        // A leftover file is harmless.
         let _ = fs::remove_file(&file);
         let figures: Vec<Spread> = said?.lines().filter_map(spread).collect();
         let asked = self.0.lines().count() - 1;
@@ -64,7 +65,7 @@ fn spread(line: &str) -> Option<Spread> {
     Some(Spread { min, median, p99 })
 }
 
-/// A question as the SDK's tests read it: frames with the columns that the manifest asks for.
+/// A question in the format of the SDK's tests: frames with the manifest's columns.
 fn asked(
     manifest: &Manifest,
     catalog: &[Entry],
@@ -116,7 +117,7 @@ fn asked(
     asked
 }
 
-/// All 64 bits, as the SDK's JSON has whole numbers.
+/// All 64 bits, as the SDK's JSON has integers.
 fn id(id: u64) -> Value {
     json!(id as i64)
 }
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_found_among_what_a_test_writes() {
+    fn figures_are_found_in_test_output() {
         let said = "\nrunning 1 test\ntest measured_natively ... \nevenkeel-native 10 20 30\nok\nevenkeel-native 1 2";
         let found: Vec<Spread> = said.lines().filter_map(spread).collect();
         assert_eq!(found, [Spread { min: 10, median: 20, p99: 30 }]);

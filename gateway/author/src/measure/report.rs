@@ -1,4 +1,4 @@
-//! What was measured of a plugin.
+//! Measurements of a plugin.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,29 +8,24 @@ use serde_json::{Value, json};
 use super::{Call, Exceeded, Spread};
 use crate::inspection::thousands;
 
-/// What was measured of a plugin. As text for people; see [`json`](Report::json) for tools.
+/// Measurements of a plugin. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
-    /// The plugin's name.
     pub name: Box<str>,
-    /// Its version.
     pub version: Box<str>,
-    /// Size of its file.
+    /// Size of the file.
     pub bytes: usize,
-    /// How long it took to compile, once.
     pub compile: Duration,
-    /// Nanoseconds until an instance was made and had its settings and catalog.
+    /// Nanoseconds to create an instance and send it settings and catalog.
     pub start_ns: Spread,
-    /// Each call at each size.
     pub calls: Vec<Call>,
-    /// What its manifest promises and it does not keep.
+    /// Declared costs that are exceeded.
     pub exceeded: Vec<Exceeded>,
-    /// Why it was not measured natively, where it was not.
+    /// Why it was not measured natively, if so.
     pub not_native: Option<String>,
 }
 
 impl Report {
-    /// The same for tools.
     pub fn json(&self) -> Value {
         let call = |call: &Call| {
             json!({
@@ -100,7 +95,7 @@ impl fmt::Display for Report {
             )?;
         }
         let words =
-            "Time is in the plugin, crossing included; instructions are the same on every machine.";
+            "Time is in the plugin including the call; instructions are the same on every machine.";
         write!(f, "  {words}")?;
         match &self.not_native {
             None => {

@@ -1,20 +1,17 @@
-//! How figures of one kind spread.
+//! Distribution of measurements.
 
 use serde_json::{Value, json};
 
-/// The least, the middle one, and the one that 99 of 100 do not exceed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Spread {
-    /// The least.
     pub min: u64,
-    /// As many are above it as below.
     pub median: u64,
-    /// 99 of 100 are no larger.
+    /// The 99th percentile.
     pub p99: u64,
 }
 
 impl Spread {
-    /// Of these figures; all 0 of none.
+    /// All 0 for no figures.
     pub fn of(mut figures: Vec<u64>) -> Spread {
         figures.sort_unstable();
         // Nearest rank.
@@ -25,7 +22,6 @@ impl Spread {
         Spread { min: at(0), median: at(50), p99: at(99) }
     }
 
-    /// For tools.
     pub fn json(&self) -> Value {
         json!({"min": self.min, "median": self.median, "p99": self.p99})
     }
@@ -36,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_is_the_least_the_middle_and_almost_the_most() {
+    fn spread_is_min_median_and_p99() {
         assert_eq!(Spread::of(vec![]), Spread::default());
         assert_eq!(Spread::of(vec![7]), Spread { min: 7, median: 7, p99: 7 });
         let many = (1..=100).rev().collect();

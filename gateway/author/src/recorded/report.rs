@@ -1,4 +1,4 @@
-//! What came of asking a plugin what was recorded.
+//! The result of a replay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,33 +12,31 @@ use crate::inspection::thousands;
 use crate::measure::Exceeded;
 use crate::verdict::Breach;
 
-/// What came of asking a plugin what was recorded. As text for people; see [`json`](Report::json) for tools.
+/// The result of a replay. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
-    /// Calls that it was asked.
     pub calls: u64,
-    /// The policies in whose place it was asked.
+    /// The replaced policies.
     pub policies: BTreeSet<String>,
-    /// Whether its manifest promises anything of their cost.
+    /// The manifest declares costs.
     pub promises: bool,
-    /// Calls that its manifest promises something of, and that were judged by it: no row was new to the plugin.
+    /// Calls checked against declared costs: no row was new to the plugin.
     pub judged: u64,
-    /// Metrics that it reads and that are not in the recording: to it they were not measured.
+    /// Metrics it reads that are not in the recording, and so unmeasured.
     pub unmeasured: BTreeSet<Metric>,
-    /// What is wrong, by kind and question: how often, and the first of each.
+    /// Violations by kind and question: their number, and the first of each.
     pub breaches: BTreeMap<(&'static str, &'static str), (u64, Place, Breach)>,
-    /// Promises that were not kept, by call: how often, and the one that was exceeded by most.
+    /// Exceeded costs by call: their number, and the largest excess.
     pub exceeded: BTreeMap<&'static str, (u64, Place, Exceeded)>,
 }
 
-/// Where in a recording something was found.
+/// A position in a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// The policy that was asked.
     pub policy: String,
     /// The number of the question.
     pub ask: u64,
-    /// Gateway time, microseconds since it started.
+    /// Gateway time, microseconds since its start.
     pub now_us: u64,
 }
 
@@ -61,8 +59,8 @@ impl fmt::Display for Place {
 }
 
 impl Report {
-    /// Whether it was asked something, and nothing was wrong. What the gateway's guard would hold back is wrong here: it
-    /// counts against a revision on its way.
+    /// True if it was asked, without violations. Answers that the gateway would reject as guarded
+    /// are violations here: they count against a revision in a rollout.
     pub fn is_passed(&self) -> bool {
         self.calls > 0 && self.breaches.is_empty() && self.exceeded.is_empty()
     }
@@ -94,7 +92,6 @@ impl Report {
         }
     }
 
-    /// The same for tools.
     pub fn json(&self) -> Value {
         let breach = |(&(name, question), (count, place, breach)): (
             &(&str, &str),
@@ -128,9 +125,9 @@ impl fmt::Display for Report {
         let policies: Vec<&str> = self.policies.iter().map(String::as_str).collect();
         write!(f, "{} calls of {}", thousands(self.calls), policies.join(", "))?;
         if self.promises {
-            write!(f, "; {} judged by what its manifest promises", thousands(self.judged))?;
+            write!(f, "; {} checked against declared costs", thousands(self.judged))?;
         } else {
-            write!(f, "; its manifest promises nothing of their cost")?;
+            write!(f, "; no declared costs")?;
         }
         if !self.unmeasured.is_empty() {
             let names: Vec<&str> = self.unmeasured.iter().map(|metric| metric.key()).collect();
@@ -143,13 +140,10 @@ impl fmt::Display for Report {
             write!(f, "\n           first: {place}")?;
         }
         if self.breaches.values().any(|(.., breach)| breach.is_guarded()) {
-            write!(
-                f,
-                "\n  What is guarded the gateway does not do, and it counts against a revision."
-            )?;
+            write!(f, "\n  The gateway drops guarded answers, and they count against a revision.")?;
         }
         for (count, place, exceeded) in self.exceeded.values() {
-            write!(f, "\n  too dear {} times: {exceeded}", thousands(count))?;
+            write!(f, "\n  cost exceeded {} times: {exceeded}", thousands(count))?;
             write!(f, "\n           the dearest: {place}")?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What is measured and said in a random world.
+//! Random measures and labels.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -6,20 +6,19 @@ use std::sync::Arc;
 use evenkeel_core::{Labels, Measures, Metric, UNMEASURED};
 use fastrand::Rng;
 
-/// How values are drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Values {
-    /// As on a good day and on a bad one; a few are missing.
+    /// Realistic values; a few are missing.
     Usual,
-    /// Whatever the wire takes.
+    /// Any value that the contract allows.
     Odd,
 }
 
-/// The metrics that are names or flags rather than amounts, with the highest number that means something.
+/// Metrics that are enums or flags, with their highest valid number.
 const NAMES: [(Metric, u32); 4] =
     [(Metric::Health, 3), (Metric::Breaker, 2), (Metric::Draining, 1), (Metric::Video, 1)];
 
-/// Keys and values that labels have; `region` is drawn from those that are there.
+/// Keys and values of labels; `region` is drawn from the existing ones.
 const LABELS: &[(&str, &[&str])] = &[
     ("tenant", &["acme", "globex"]),
     ("zone", &["zone-1", "zone-2"]),
@@ -30,7 +29,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("role", &["publisher", "viewer"]),
 ];
 
-/// Values that nobody should send, and somebody will.
+/// Unexpected values.
 const ODD_TEXTS: &[&str] = &[
     "",
     " ",
@@ -47,7 +46,7 @@ const ODD_TEXTS: &[&str] = &[
 ];
 
 impl Values {
-    /// What is measured of a metric; none where it is not.
+    /// The value of a metric; none if unmeasured.
     pub(super) fn measured(self, rng: &mut Rng, metric: Metric) -> Option<u32> {
         let usual = |rng: &mut Rng| rng.u32(usual(metric));
         match (self, rng.u8(0..20)) {
@@ -61,7 +60,7 @@ impl Values {
         }
     }
 
-    /// On a usual day a floor is below its ceiling, and a cap between them.
+    /// In usual worlds a floor is below its ceiling, and a cap between them.
     pub(super) fn settle(self, measures: &mut Measures) {
         let both = measures.measured(Metric::Floor).zip(measures.measured(Metric::Ceiling));
         let (Values::Usual, Some((a, b))) = (self, both) else { return };
@@ -73,7 +72,7 @@ impl Values {
         }
     }
 
-    /// When the next questions are asked.
+    /// Time of the next questions.
     pub(super) fn later(self, rng: &mut Rng, now_us: u64) -> u64 {
         match (self, rng.u8(0..16)) {
             (Values::Odd, 0) => now_us.saturating_sub(rng.u64(0..20_000_000)),
@@ -108,7 +107,7 @@ impl Values {
             }
         }
         if self == Values::Odd && rng.u8(0..8) == 0 {
-            // A key twice, one that nobody knows, and a value that is a page.
+            // A repeated key, an unknown one, and a very long value.
             labels.extend(labels.first().cloned());
             labels.push(("x".into(), "page ".repeat(800).into()));
         }
@@ -116,20 +115,19 @@ impl Values {
     }
 }
 
-/// The name of a region.
 pub(super) fn region(number: u64) -> String {
     let names = ["east", "west", "north", "south"];
     let at = number.saturating_sub(1) as usize;
     names.get(at).map_or_else(|| format!("region-{number}"), |name| (*name).to_owned())
 }
 
-/// What a configuration says of a node.
+/// Configured labels of a node.
 pub(super) fn node_labels(rng: &mut Rng) -> Vec<(Box<str>, Box<str>)> {
     let rack = ("rack".into(), rng.u8(0..10).to_string().into());
     if rng.bool() { vec![rack] } else { Vec::new() }
 }
 
-/// What a metric is on a usual day, by its unit.
+/// Usual range of a metric, by its unit.
 fn usual(metric: Metric) -> RangeInclusive<u32> {
     if let Some((_, most)) = NAMES.iter().find(|(name, _)| *name == metric) {
         return 0..=*most;

@@ -1,4 +1,4 @@
-//! A new project of every hook, wherever it is, can be built, tried, measured and looked into.
+//! A new project of every hook can be built, tested, measured and inspected in any folder.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,12 +13,12 @@ use evenkeel_core::Hook;
 use serde_json::{Value, json};
 use toml::Table;
 
-/// A folder with a project of every hook, none of them in this repository.
+/// A folder outside this repository with a project of every hook.
 ///
-/// What is compiled stays here, so that the next time is quick, and the registry is not asked: what a project is built with
-/// the gateway was built with. All have the same SDK beside them; that of the first is compiled for all.
+/// Build output is kept for the next run, and the registry is not needed: projects have the
+/// gateway's dependencies. All projects have the same SDK, which is compiled once.
 static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    // One place for each checkout: the next run takes it over, and compiles over what it compiled.
+    // One folder per checkout, reused by the next run.
     let checkout = env!("CARGO_MANIFEST_DIR").replace('/', "-");
     let folder = std::env::temp_dir().join(format!("evenkeel-projects{checkout}"));
     let _ = fs::remove_dir_all(&folder);
@@ -58,7 +58,7 @@ fn sdk(project: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Names, versions and checksums in a project's lock.
+/// Names, versions and checksums of a project's lock file.
 fn locked(project: &Path) -> Vec<[Option<Value>; 3]> {
     let lock: Table = fs::read_to_string(project.join("Cargo.lock")).unwrap().parse().unwrap();
     let packages = lock["package"].as_array().unwrap().iter();
@@ -91,7 +91,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let report = exam(&built, &options).unwrap();
     assert!(report.is_passed() && report.breaches.is_empty(), "{report}");
     let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
-    assert_eq!(found.folder(), project.folder(), "it is found beside the file");
+    assert_eq!(found.folder(), project.folder(), "found beside the file");
     assert!(found.makes(&built).unwrap());
     let report = measure(&built, &Value::Null, Some(&found)).unwrap();
     assert!(report.calls.iter().all(|call| call.instructions > 0 && call.ns.min > 0), "{report}");
@@ -104,9 +104,9 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let (most, few) = (report.calls.iter().max_by_key(|call| rows(call)), report.calls.first());
     let native = |call: Option<&Call>| call.and_then(|call| call.native_ns).unwrap().median;
     if rows(most.unwrap()) > 1_000 {
-        assert!(native(most) > native(few) * 10, "it is asked about as many: {report}");
+        assert!(native(most) > native(few) * 10, "native cost grows with rows: {report}");
     }
-    assert!(report.exceeded.is_empty(), "it promises nothing");
+    assert!(report.exceeded.is_empty(), "no declared costs");
 }
 
 fn is_part(entry: &std::io::Result<fs::DirEntry>) -> bool {
@@ -114,27 +114,27 @@ fn is_part(entry: &std::io::Result<fs::DirEntry>) -> bool {
 }
 
 #[test]
-fn a_new_admission_policy_is_a_plugin() {
+fn new_admission_project_builds() {
     from_nothing_to_a_plugin(Hook::Admission);
 }
 
 #[test]
-fn a_new_routing_policy_is_a_plugin() {
+fn new_routing_project_builds() {
     from_nothing_to_a_plugin(Hook::Routing);
 }
 
 #[test]
-fn a_new_degradation_policy_is_a_plugin() {
+fn new_degradation_project_builds() {
     from_nothing_to_a_plugin(Hook::Degradation);
 }
 
 #[test]
-fn a_new_scenario_policy_is_a_plugin() {
+fn new_scenario_project_builds() {
     from_nothing_to_a_plugin(Hook::Scenario);
 }
 
 #[test]
-fn a_plugin_is_held_to_what_it_promises() {
+fn declared_costs_are_checked() {
     let folder = create(&PROJECTS, &"promise".parse().unwrap(), Hook::Degradation).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
@@ -156,7 +156,7 @@ fn a_plugin_is_held_to_what_it_promises() {
     let report = measure(&generous, &Value::Null, None).unwrap();
     assert!(report.exceeded.is_empty(), "{report}");
     assert_eq!(report.calls[0].promised, Some(200_000));
-    assert!(report.not_native.is_some(), "nobody said where its project is");
+    assert!(report.not_native.is_some(), "no project given");
 
     let mean = promising("call = 1, row = 1");
     let report = measure(&mean, &Value::Null, None).unwrap();
@@ -166,7 +166,7 @@ fn a_plugin_is_held_to_what_it_promises() {
 }
 
 #[test]
-fn a_project_that_makes_no_plugin_or_does_not_compile_is_told_apart() {
+fn project_errors_are_distinct() {
     let name = "broken".parse().unwrap();
     let folder = create(&PROJECTS, &name, Hook::Scenario).unwrap();
     let project = Project::at(&folder).unwrap();

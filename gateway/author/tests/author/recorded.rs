@@ -1,4 +1,5 @@
-//! A plugin is asked again what `degrade-ladder` was asked, and is judged by the contract and by what it promises.
+//! A plugin answers recorded questions of `degrade-ladder` and is checked against the contract and
+//! its declared costs.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -41,7 +42,7 @@ fn promising(name: &str, cost: &Value) -> Built {
     Built::from_bytes(promising).unwrap()
 }
 
-/// A number in bytes of seven bits, and how many of them it takes.
+/// A LEB128 number, and its length.
 fn unleb(bytes: &[u8]) -> (usize, usize) {
     let digits = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
     let value =
@@ -59,7 +60,8 @@ fn leb(mut value: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a shipped plugin was asked, and said, of 40 sessions of which every third loses much.
+/// Questions to a shipped plugin with its answers, for 40 sessions of which every third has high
+/// loss.
 fn ticks(turns: u64) -> Vec<Call> {
     let engine = Engine::with_budgets(Budgets::default());
     let component = Component::vet(&engine, &bytes("degrade-ladder")).unwrap();
@@ -125,7 +127,7 @@ fn asked(built: &Built, calls: &[Call]) -> Recorded {
 }
 
 #[test]
-fn the_recorded_plugin_says_the_same_again() {
+fn recorded_plugin_repeats_its_answers() {
     let calls = ticks(6);
     let mut recorded =
         Recorded::new(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), None).unwrap();
@@ -139,13 +141,13 @@ fn the_recorded_plugin_says_the_same_again() {
 }
 
 #[test]
-fn a_promise_is_held_where_every_row_is_known() {
+fn costs_are_checked_if_all_rows_are_known() {
     let calls = ticks(6);
     let generous = json!({"tick": {"call": 1_000_000, "row": 100_000}});
     let report = asked(&promising("degrade-ladder", &generous), &calls).report().clone();
     let (judged, asked_in_all) = (report.judged, report.calls);
     assert!(report.is_passed(), "{report}");
-    assert!(judged > 0 && judged < asked_in_all, "{judged}: in the first all are new");
+    assert!(judged > 0 && judged < asked_in_all, "{judged}: all rows of the first are new");
 
     let mean = json!({"tick": {"call": 1, "row": 1}});
     let report = asked(&promising("degrade-ladder", &mean), &calls).report().clone();
@@ -158,7 +160,7 @@ fn a_promise_is_held_where_every_row_is_known() {
 }
 
 #[test]
-fn what_another_plugin_reads_and_nobody_recorded_is_named() {
+fn unrecorded_metrics_are_named() {
     let mut calls = ticks(2);
     for call in &mut calls {
         Arc::make_mut(&mut call.revision)
@@ -172,7 +174,7 @@ fn what_another_plugin_reads_and_nobody_recorded_is_named() {
 }
 
 #[test]
-fn a_hook_that_it_does_not_answer_is_passed_over() {
+fn other_hooks_are_skipped() {
     let built = Built::from_bytes(bytes("route-nearest")).unwrap();
     let mut recorded = Recorded::new(&built, None).unwrap();
     assert!(recorded.ask(&ticks(1)[0]).unwrap().is_none());
@@ -180,7 +182,7 @@ fn a_hook_that_it_does_not_answer_is_passed_over() {
 }
 
 #[test]
-fn what_it_wrote_goes_before_what_was_recorded() {
+fn own_states_replace_recorded_ones() {
     let calls = ticks(40);
     let actions = |answer: &Answer| match answer {
         Answer::Actions { actions, .. } => actions.clone(),
@@ -188,9 +190,9 @@ fn what_it_wrote_goes_before_what_was_recorded() {
     };
     let then = |call: &Call| actions(&call.result.as_ref().unwrap().answer);
     let acts = (1..calls.len()).find(|&at| !then(&calls[at]).is_empty());
-    let acts = acts.expect("40 ticks of loss are enough to do something");
+    let acts = acts.expect("40 ticks of loss cause an action");
     let mut recorded = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
-    // In what was recorded nobody knows the sessions; they are not new to the plugin for that.
+    // The recorded states of these sessions are gone; they are still not new to the plugin.
     let mut next = calls[acts].clone();
     let Question::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else { panic!() };
     assert!(sessions.iter().all(|session| session.state.is_some()));

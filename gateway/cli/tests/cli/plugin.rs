@@ -75,10 +75,10 @@ fn what_is_asked_wrongly_is_said_with_what_would_be_right() {
         assert!(error(&output).contains(words), "{arguments:?}: {}", error(&output));
     };
     wrong(&["new", "--hook", "routing", "My_Route"], 2, "lower-case letters, digits and hyphens");
-    wrong(&["new", "--hook", "routing", "syn"], 2, "is built with");
+    wrong(&["new", "--hook", "routing", "syn"], 2, "is a dependency");
     wrong(&["new", "--hook", "rooting", "my-route"], 2, "routing");
     fs::create_dir(folder.path().join("mine")).unwrap();
-    wrong(&["new", "--hook", "routing", "mine"], 2, "is there already; nothing was changed");
+    wrong(&["new", "--hook", "routing", "mine"], 2, "exists already; nothing was changed");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was written");
 
     for verb in ["build", "test"] {

@@ -122,7 +122,7 @@ impl Wit {
         Interface { doc: words(&interface.docs), types, functions }
     }
 
-    /// Whether it is another interface's type under the same name.
+    /// True if it is another interface's type under the same name.
     fn is_use(&self, id: TypeId) -> bool {
         let of = &self.resolve.types[id];
         match of.kind {
