@@ -1,5 +1,5 @@
-//! Generates the registry's constants and typed views from `wit/registry.toml`, and the contract's version from
-//! `wit/policy.wit`.
+//! Generates the registry's constants and typed views from `wit/registry.toml`, and the contract's
+//! version from `wit/policy.wit`.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -7,9 +7,9 @@ use std::{env, fs};
 
 use registry::{Entry, camel};
 
-// The gateway reads the registry by the same lines.
+// Shared with the gateway.
 #[path = "build/registry.rs"]
-#[allow(dead_code, reason = "each side needs a part of it")]
+#[allow(dead_code, reason = "each side uses a part of it")]
 mod registry;
 
 fn main() {
@@ -52,7 +52,7 @@ fn function(entry: &Entry) -> String {
     entry.name.replace('-', "_") + &suffix
 }
 
-/// What the doc comment of an entry says after its sentence.
+/// The unit in the doc comment of an entry.
 fn unit(entry: &Entry) -> String {
     let bounds = entry.bounds.map_or(String::new(), |(low, high)| format!(", {low} to {high}"));
     match entry.unit.as_str() {
@@ -102,16 +102,16 @@ fn write_set<'a>(
 }
 
 fn write_metrics(code: &mut String, metrics: &[Entry]) {
-    write_enum(code, "Metric", "Something measured that a policy may read.", metrics);
+    write_enum(code, "Metric", "A metric that a policy may read.", metrics);
     line(code, "impl Metric {");
     for kind in ["session", "room", "node", "region"] {
         let of = metrics.iter().filter(|metric| metric.of.iter().any(|of| of == kind));
-        let doc = format!("Those that a row about a {kind} may carry.");
+        let doc = format!("Metrics of a {kind}.");
         write_set(code, &kind.to_uppercase(), &doc, "Metric", of);
     }
     line(
         code,
-        "/// Whether it is a column of frames about sessions and rooms (else: nodes and regions).",
+        "/// True for a column of frames about sessions and rooms, false for nodes and regions.",
     );
     line(code, "pub(crate) const fn is_subject(self) -> bool { match self {");
     for metric in metrics {
@@ -145,7 +145,7 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
         for metric in metrics.iter().filter(|metric| metric.of.iter().any(|of| of == kind)) {
             let (variant, name) = (metric.variant(), function(metric));
             let unit = if metric.unit == "count" { String::new() } else { unit(metric) };
-            line(code, &format!("/// {}{unit} `None` where it was not measured.", metric.doc));
+            line(code, &format!("/// {}{unit} `None` if not measured.", metric.doc));
             if metric.flag {
                 line(code, &format!("pub fn {name}(&self) -> Option<bool> {{"));
                 line(code, &format!("self.measured(Metric::{variant}).map(|value| value != 0) }}"));
@@ -165,7 +165,7 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
     }
 }
 
-/// One setter per metric on what tests put together.
+/// One setter per metric on test measurements.
 fn write_measured(code: &mut String, metrics: &[Entry]) {
     line(code, "#[cfg(not(target_arch = \"wasm32\"))]");
     line(code, "impl crate::trial::Measurements {");
@@ -185,22 +185,19 @@ fn write_measured(code: &mut String, metrics: &[Entry]) {
 }
 
 fn write_ops(code: &mut String, ops: &[Entry]) {
-    write_enum(code, "Op", "What a degradation policy may tell the data plane.", ops);
+    write_enum(code, "Op", "An action of a degradation policy.", ops);
 }
 
 fn write_reasons(code: &mut String, reasons: &[Entry]) {
-    let doc = "A reason that means the same in every policy, for `because` in place of one of the plugin's own.";
+    let doc = "A reason shared by all policies, for `because` instead of one of the plugin's own.";
     write_enum(code, "CommonReason", doc, reasons);
     let from = registry::COMMON_REASONS_FROM;
-    line(
-        code,
-        "/// Where common reasons begin: a plugin's own have numbers from 1 up to this, and not this.",
-    );
+    line(code, "/// First number of common reasons; a plugin's own have lower numbers, from 1.");
     line(code, &format!("pub const COMMON_REASONS_FROM: u32 = {from};"));
 }
 
 fn write_params(code: &mut String, params: &[Entry]) {
-    write_enum(code, "Param", "What a scenario policy may set.", params);
+    write_enum(code, "Param", "A parameter of a scenario policy.", params);
     line(code, "impl Params {");
     for param in params {
         let (variant, name) = (param.variant(), function(param));
@@ -212,7 +209,7 @@ fn write_params(code: &mut String, params: &[Entry]) {
 }
 
 fn write_labels(code: &mut String, labels: &[Entry]) {
-    line(code, "/// Labels that mean the same to every policy. A session may carry others.");
+    line(code, "/// Labels with a common meaning. A session may carry others.");
     line(code, "pub mod label {");
     for label in labels {
         let constant = label.name.replace('-', "_").to_uppercase();

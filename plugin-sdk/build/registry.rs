@@ -1,9 +1,9 @@
-//! The registry as build scripts and the tests of the contract read it. Both sides of the contract include this file, so
-//! that neither can read anything else out of `registry.toml` than the other.
+//! Parses the registry for build scripts and contract tests. Both sides of the contract include
+//! this file, so that they read the same.
 
 use toml::{Table, Value};
 
-/// What a number of the registry counts in, and for documentation what that is. Any other unit is a mistake.
+/// Units of the registry with their documentation. Any other unit is an error.
 pub(crate) const UNITS: &[(&str, &str)] = &[
     ("ppm", "1/1,000,000"),
     ("permille", "1/1,000"),
@@ -18,7 +18,7 @@ pub(crate) const UNITS: &[(&str, &str)] = &[
     ("none", "nothing"),
 ];
 
-/// The tables of the registry: the key in the file, and what it is called in a sentence.
+/// Tables of the registry: the key in the file, and the name in a sentence.
 pub(crate) const TABLES: &[(&str, &str)] = &[
     ("metric", "metric"),
     ("op", "action"),
@@ -28,30 +28,30 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
     ("entry-kind", "kind of catalog entry"),
 ];
 
-/// Where the registry's reasons begin; below it are those of each plugin's manifest.
+/// First number of common reasons; lower ones belong to each plugin's manifest.
 pub(crate) const COMMON_REASONS_FROM: u32 = 65_536;
 
-/// Things that a row of a frame may be about.
+/// Kinds of rows.
 pub(crate) const ROWS: &[&str] = &["session", "room", "node", "region"];
 
 /// One `[[table]]` of the registry.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Entry {
-    /// Never used again for anything else.
+    /// Never reused.
     pub(crate) number: u32,
     /// In kebab case: `loss-up`.
     pub(crate) name: String,
     /// One of [`UNITS`].
     pub(crate) unit: String,
-    /// One sentence or two.
+    /// One or two sentences.
     pub(crate) doc: String,
-    /// Of a metric: whose rows may carry it.
+    /// For a metric: the kinds of rows that may carry it.
     pub(crate) of: Vec<String>,
-    /// Of a metric: names of the numbers 0, 1, 2 …
+    /// For a metric: names of the numbers 0, 1, 2 …
     pub(crate) values: Vec<String>,
-    /// Of a metric: 0 is false, 1 is true.
+    /// For a metric: 0 is false, 1 is true.
     pub(crate) flag: bool,
-    /// The lowest and highest number that means something, where not all do.
+    /// Lowest and highest meaningful number, if restricted.
     pub(crate) bounds: Option<(i64, i64)>,
 }
 
@@ -61,13 +61,13 @@ impl Entry {
         camel(&self.name)
     }
 
-    /// Whether it is a column of frames about sessions and rooms (else: nodes and regions).
+    /// True for a column of frames about sessions and rooms, false for nodes and regions.
     pub(crate) fn subject(&self) -> bool {
         self.of.iter().any(|of| of == "session" || of == "room")
     }
 }
 
-/// The entries of one table, by number. The error says what is wrong with which entry.
+/// The entries of one table, by number. The error names the invalid entry.
 pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, String> {
     let tables = registry.get(table).and_then(Value::as_array);
     let tables = tables.ok_or_else(|| format!("there is no [[{table}]]"))?;
@@ -76,8 +76,11 @@ pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, Strin
         let entry = entry(value).map_err(|wrong| format!("[[{table}]] {wrong}"))?;
         let is_metric = table == "metric";
         if is_metric == entry.of.is_empty() {
-            let right =
-                if is_metric { "`of` names whose rows carry it" } else { "only metrics have `of`" };
+            let right = if is_metric {
+                "`of` names the rows that carry it"
+            } else {
+                "only metrics have `of`"
+            };
             return Err(format!("[[{table}]] {}: {right}", entry.name));
         }
         if table == "reason" && entry.number < COMMON_REASONS_FROM {
@@ -116,9 +119,7 @@ fn entry(value: &Value) -> Result<Entry, String> {
         return Err(wrong(&format!("`{key}` is none of {}", known.join(", "))));
     }
     if !is_kebab(&name) {
-        return Err(wrong(
-            "a name is words of lower-case letters and digits with hyphens between them",
-        ));
+        return Err(wrong("a name consists of lower-case letters, digits and single hyphens"));
     }
     let list = |key: &str| -> Result<Vec<String>, String> {
         let Some(list) = table.get(key) else { return Ok(Vec::new()) };

@@ -1,4 +1,4 @@
-//! May this session come in?
+//! The admission hook: may this session come in?
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::wit::types;
 
 /// An admission policy: implement it under [`#[admission]`](macro@crate::admission).
 ///
-/// The attribute fills in `type Reason = ()` where it is not given.
+/// The attribute adds `type Reason = ()` if it is missing.
 pub trait Admission: Settings {
-    /// Why sessions come in or stay out.
+    /// Reasons of its verdicts.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. By default all there are of regions.
+    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of regions.
     const READS: &'static [Metric] = Metric::REGION;
 
-    /// Whether this session may come in. `standing` is the region where its room is; none for the room's first session,
-    /// and only then may it be sent to another region.
+    /// Decides on a session. `standing` is the region of its room; none for the room's first
+    /// session, which alone may be redirected to another region.
     fn admit(
         &self,
         newcomer: &NewSession<'_>,
@@ -33,7 +33,7 @@ pub trait Admission: Settings {
     ) -> Judgement;
 }
 
-/// The regions there are, with what was measured of them.
+/// Regions with their measures.
 #[derive(Debug)]
 pub struct Regions<'a> {
     frame: Frame<'a>,
@@ -42,33 +42,33 @@ pub struct Regions<'a> {
 }
 
 impl Regions<'_> {
-    /// One after the other.
+    /// Iterates over all regions.
     pub fn iter(&self) -> impl Iterator<Item = Region<'_>> {
         (0..self.frame.len()).map(|row| Region { regions: self, row })
     }
 
-    /// The region with this number, if there is a row about it.
+    /// The region with this number, if it has a row.
     pub fn region(&self, id: RegionId) -> Option<Region<'_>> {
         self.iter().find(|region| region.id() == id)
     }
 
-    /// Regions, zones and nodes by name.
+    /// Names of regions, zones and nodes.
     pub fn catalog(&self) -> &Catalog {
         self.catalog
     }
 
-    /// Since the gateway started: all the clock a policy gets.
+    /// Time since the gateway started: a policy's only clock.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// The only randomness a policy gets: the same for the life of a revision, recorded with it.
+    /// A policy's only randomness: constant for the life of a revision, and recorded.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-/// A region, with what was measured of it.
+/// A region with its measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Region<'a> {
     regions: &'a Regions<'a>,
@@ -81,45 +81,45 @@ impl<'a> Region<'a> {
         RegionId(self.regions.frame.ids[self.row])
     }
 
-    /// Its name in the configuration.
+    /// Its configured name.
     pub fn name(&self) -> Option<&'a str> {
         self.regions.catalog.region_name(self.id())
     }
 
-    /// What the configuration says of it.
+    /// Its configured labels.
     pub fn labels(&self) -> Labels<'a> {
         self.regions.catalog.region_labels(self.id())
     }
 
-    /// A metric by its name in the registry; there is a function for each.
+    /// A metric by its registry name; each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.regions.frame.measured(self.row, metric)
     }
 }
 
-/// What admission says.
+/// A verdict on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// No opinion: the native default decides.
     Abstain,
-    /// Come in.
+    /// Admit the session.
     Accept,
-    /// Come in, but no more than this many kbit/s.
+    /// Admit it with a cap in kbit/s.
     AcceptCapped(u32),
-    /// Try this region instead; only for a room's first session.
+    /// Redirect it to this region; only for a room's first session.
     Redirect(RegionId),
-    /// Stay out; try again after so long.
+    /// Reject it; it may retry after this.
     Reject(Duration),
 }
 
 impl Verdict {
-    /// Says why.
+    /// Gives the reason.
     pub fn because(self, reason: impl Reason) -> Judgement {
         Judgement { verdict: self, reason: reason.number() }
     }
 }
 
-/// What admission says, and why.
+/// A verdict with its reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judgement {
     verdict: Verdict,
@@ -132,7 +132,7 @@ impl From<Verdict> for Judgement {
     }
 }
 
-/// An `admit` as it arrives.
+/// The arguments of `admit`.
 pub(crate) struct Admit<'a> {
     pub(crate) now_us: u64,
     pub(crate) session: u64,
@@ -157,7 +157,7 @@ pub(crate) fn admit<P: Admission>(loaded: &Loaded<P>, asked: Admit<'_>) -> Judge
 }
 
 impl Judgement {
-    /// What it says.
+    /// The verdict.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }

@@ -1,11 +1,11 @@
-//! Regions, zones and nodes by name, and which is where.
+//! Names and places of regions, zones and nodes.
 
 use crate::id::{NodeId, RegionId, ZoneId};
 use crate::labels::Labels;
 use crate::registry::{KIND_HOME, KIND_NODE, KIND_REGION, KIND_ZONE};
 use crate::wit::types::{Entry, Label};
 
-/// Regions, zones and nodes by name, and which is where; and the region this gateway is in.
+/// Names and places of regions, zones and nodes, and the gateway's own region.
 #[derive(Default, Debug)]
 pub struct Catalog {
     home: Option<RegionId>,
@@ -21,7 +21,7 @@ pub struct Catalog {
 pub(crate) struct Place {
     id: u64,
     parent: u64,
-    /// Of a node: the region of its zone.
+    /// For a node: the region of its zone.
     region: Option<RegionId>,
     name: String,
     labels: Vec<Label>,
@@ -36,12 +36,12 @@ impl Place {
         Labels(&self.labels)
     }
 
-    /// Of a node: its zone.
+    /// For a node: its zone.
     pub(crate) fn zone(&self) -> ZoneId {
         ZoneId(self.parent)
     }
 
-    /// Of a node: its region.
+    /// For a node: its region.
     pub(crate) fn region(&self) -> Option<RegionId> {
         self.region
     }
@@ -71,7 +71,7 @@ impl Catalog {
         catalog
     }
 
-    /// The region this gateway is in.
+    /// The gateway's own region.
     pub fn home(&self) -> Option<RegionId> {
         self.home
     }
@@ -112,22 +112,22 @@ impl Catalog {
         self.place(node).map(Place::name)
     }
 
-    /// What the configuration says of a node.
+    /// Configured labels of a node.
     pub fn node_labels(&self, node: NodeId) -> Labels<'_> {
         self.place(node).map_or(Labels(&[]), Place::labels)
     }
 
-    /// What the configuration says of a region.
+    /// Configured labels of a region.
     pub fn region_labels(&self, region: RegionId) -> Labels<'_> {
         Labels(find(&self.regions, region.0).map_or(&[], |region| &region.labels))
     }
 
-    /// The zone that a node is in.
+    /// The zone of a node.
     pub fn zone_of(&self, node: NodeId) -> Option<ZoneId> {
         self.place(node).map(Place::zone)
     }
 
-    /// The region that a zone is in.
+    /// The region of a zone.
     pub fn region_of(&self, zone: ZoneId) -> Option<RegionId> {
         find(&self.zones, zone.0).map(|zone| RegionId(zone.parent))
     }
@@ -136,8 +136,8 @@ impl Catalog {
         find(&self.nodes, node.0.into())
     }
 
-    /// Nodes one after the other. Tables and the catalog are in one order, so that the next one asked for is mostly the
-    /// next one there is.
+    /// Looks up nodes one after the other. Tables and the catalog have the same order, so that the
+    /// next node is usually the next entry.
     pub(crate) fn places<'a>(&'a self) -> impl FnMut(NodeId) -> Option<&'a Place> {
         let mut next = self.nodes.iter();
         move |node| {
@@ -155,7 +155,7 @@ fn named(places: &[Place], name: &str) -> Option<u64> {
     places.iter().find(|place| place.name == name).map(|place| place.id)
 }
 
-/// The place with this id. Ids are mostly consecutive, so the first guess is mostly right.
+/// The place with this id. Ids are usually consecutive, so that the first guess is right.
 fn find(places: &[Place], id: u64) -> Option<&Place> {
     let guess = id.checked_sub(places.first()?.id)?;
     match usize::try_from(guess).ok().and_then(|guess| places.get(guess)) {

@@ -1,4 +1,4 @@
-//! How much quality does each session get while the network is as it is?
+//! The degradation hook: how much quality does each session get in the present network?
 
 use std::time::Duration;
 
@@ -17,31 +17,32 @@ use crate::wit::types;
 
 /// A degradation policy: implement it under [`#[degradation]`](macro@crate::degradation).
 ///
-/// The attribute fills in `type State = ()`, `type Memo = ()` and `type Reason = ()` where they are not given.
+/// The attribute adds `type State = ()`, `type Memo = ()` and `type Reason = ()` if they are
+/// missing.
 pub trait Degradation: Settings {
-    /// What is remembered of a session.
+    /// State of a session.
     type State: State;
-    /// What the policy remembers of itself.
+    /// State of the policy itself.
     type Memo: State;
-    /// Why it acts.
+    /// Reasons of its actions.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. By default all there are of sessions.
+    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of sessions.
     const READS: &'static [Metric] = Metric::SESSION;
-    /// The actions it takes; the gateway accepts no others. By default all there are.
+    /// The actions it takes; the gateway accepts no others. Defaults to all.
     const OPS: &'static [Op] = Op::ALL;
 
-    /// The first state of a session that this policy has not seen. What it wants to remember of the labels goes there.
-    /// By default every field is 0, empty or `None`.
+    /// The first state of a session new to this policy; store here what is needed of the labels. By
+    /// default every field is 0, empty or `None`.
     fn open(&self, newcomer: &NewSession<'_>) -> Self::State {
         let _ = newcomer;
         crate::state::Pack::fresh()
     }
 
-    /// What one session gets. Whatever `out` is not told stays as it is.
+    /// Decides on one session. Anything not set in `out` stays unchanged.
     fn tick(&self, session: &Session<'_, Self::State>, out: &mut Actions<Self::State, Self::Memo>);
 }
 
-/// A session, with what was measured of it and what the policy remembers of it.
+/// A session with its measures and its state.
 #[derive(Debug)]
 pub struct Session<'a, S = ()> {
     frame: &'a Frame<'a>,
@@ -55,24 +56,24 @@ impl<S> Session<'_, S> {
         SessionId(self.frame.ids[self.row])
     }
 
-    /// What the policy remembers of it.
+    /// Its state.
     pub fn state(&self) -> &S {
         self.state
     }
 
-    /// Since the gateway started: all the clock a policy gets. A state may have come from a gateway that ran longer, so that
-    /// a time in it lies ahead of this one.
+    /// Time since the gateway started: a policy's only clock. A state may come from a gateway that
+    /// ran longer, so that a time in it may lie in the future.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// A metric by its name in the registry; there is a function for each.
+    /// A metric by its registry name; each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.frame.measured(self.row, metric)
     }
 }
 
-/// What a degradation policy says of the sessions, row by row; in [`Degradation::tick`] it speaks of that session.
+/// Actions on sessions, row by row; in [`Degradation::tick`] they refer to its session.
 #[derive(Debug)]
 pub struct Actions<S = (), M = ()> {
     row: u32,
@@ -83,38 +84,39 @@ pub struct Actions<S = (), M = ()> {
 }
 
 impl<S: State, M: State> Actions<S, M> {
-    /// Whether the operator lets this policy take such actions. One that is not granted is dropped and counted.
+    /// True if the operator grants this action. An action that is not granted is dropped and
+    /// counted.
     pub fn may(&self, op: Op) -> bool {
         self.granted.contains(&(op as u32))
     }
 
-    /// Caps what the session sends, in kbit/s.
+    /// Caps the session's bit rate, in kbit/s.
     pub fn cap(&mut self, kbps: u32) -> &mut Self {
         self.act(Op::Cap, kbps.into())
     }
 
-    /// Takes the cap away.
+    /// Removes the cap.
     pub fn lift_cap(&mut self) -> &mut Self {
         self.act(Op::Cap, 0)
     }
 
-    /// Sends the session voice only.
+    /// Drops the video sent to the session.
     pub fn voice_only(&mut self) -> &mut Self {
         self.act(Op::VoiceOnly, 1)
     }
 
-    /// Sends the session its video again.
+    /// Restores the video sent to the session.
     pub fn restore_video(&mut self) -> &mut Self {
         self.act(Op::VoiceOnly, 0)
     }
 
-    /// An action by its name in the registry; its argument is described there.
+    /// An action by its registry name, which documents the argument.
     pub fn act(&mut self, op: Op, arg: u64) -> &mut Self {
         self.actions.push(abi::Action { row: self.row, op: op as u32, arg, reason: 0 });
         self
     }
 
-    /// Says why the action before was taken.
+    /// Gives the reason of the previous action.
     pub fn because(&mut self, reason: impl Reason) -> &mut Self {
         if let Some(action) = self.actions.last_mut() {
             action.reason = reason.number();
@@ -122,24 +124,24 @@ impl<S: State, M: State> Actions<S, M> {
         self
     }
 
-    /// Explains the decision about this session; see [`note`](crate::note).
+    /// Adds a note on this session; see [`note`](crate::note).
     pub fn note(&mut self, key: &str, value: i64) -> &mut Self {
         crate::diag::note(self.row, key, value);
         self
     }
 
-    /// Remembers this of the session.
+    /// Sets the session's state.
     pub fn keep(&mut self, state: &S) -> &mut Self {
         self.keep.keep(self.row, state);
         self
     }
 
-    /// What the policy remembers of itself.
+    /// The policy's own state.
     pub fn memo(&self) -> &M {
         self.keep.memo()
     }
 
-    /// What the policy remembers of itself, to be changed.
+    /// The policy's own state, mutable.
     pub fn memo_mut(&mut self) -> &mut M {
         self.keep.memo_mut()
     }

@@ -1,22 +1,22 @@
-//! Words for people: the only thing a policy may do to the world besides answering.
+//! Log lines and notes: a policy's only output besides answers.
 
-/// How much a log line matters.
+/// Severity of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Level {
-    /// For the author, in a test.
+    /// For the author, in tests.
     Trace = 0,
     /// For the author.
     Debug = 1,
-    /// What an operator feels.
+    /// Of interest to operators.
     Info = 2,
-    /// What should wake someone.
+    /// Needs attention.
     Warn = 3,
-    /// The policy cannot do its work.
+    /// The policy cannot work.
     Error = 4,
 }
 
-/// Writes a line to the gateway's log. Rate-limited there.
+/// Writes a line to the gateway's log, which is rate-limited.
 ///
 /// In a native test it goes to standard error, and is kept for `trial::lines`.
 pub fn log(level: Level, message: &str) {
@@ -26,11 +26,11 @@ pub fn log(level: Level, message: &str) {
     crate::trial::keep_line(level, message);
 }
 
-/// Explains the decision being made; shown on its trace span. Values are whole numbers: say the unit
-/// in the key (`delay_us`).
+/// Explains the present decision on its trace span. Values are integers: put the unit into the key
+/// (`delay_us`).
 ///
-/// `row` is 0 for a question about one room or session; the builders of batched answers know their row and have a
-/// `note` of their own. In a native test notes are kept for `trial::notes`.
+/// `row` is 0 for a question about one room or session; builders of batched answers have a `note`
+/// of their own with the row. In a native test notes are kept for `trial::notes`.
 pub fn note(row: u32, key: &str, value: i64) {
     #[cfg(target_arch = "wasm32")]
     crate::wit::diag::note(row, key, value);
@@ -38,7 +38,7 @@ pub fn note(row: u32, key: &str, value: i64) {
     crate::trial::keep_note(row, key, value);
 }
 
-/// Sends a panic's message to the log, where it is all that a trap leaves behind.
+/// Sends a panic's message to the log, as a trap carries none.
 pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));

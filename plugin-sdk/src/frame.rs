@@ -1,22 +1,22 @@
-//! A table of measurements, and which metric is in which column.
+//! A table of measurements with its columns.
 
 use std::time::Duration;
 
 use crate::registry::Metric;
 use crate::wit::types;
 
-/// A cell that nobody measured.
+/// A cell that was not measured.
 pub(crate) const UNMEASURED: u32 = u32::MAX;
 
-/// A metric that has no column.
+/// A metric without a column.
 const NONE: u8 = u8::MAX;
 
-/// Which metric is in which column of a frame.
+/// The column of each metric in a frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns([u8; Metric::WIDTH]);
 
 impl Columns {
-    /// From the metrics granted at `init`, in their order. Numbers this SDK does not know are passed over.
+    /// From the metrics granted at `init`, in their order. Unknown numbers are ignored.
     pub(crate) fn new(granted: &[u32]) -> Columns {
         let mut columns = [NONE; Metric::WIDTH];
         for (index, &metric) in granted.iter().enumerate().take(usize::from(NONE)) {
@@ -28,15 +28,15 @@ impl Columns {
     }
 }
 
-/// A table of measurements at one moment.
+/// A table of measurements at one time.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) ids: Vec<u64>,
     cells: Vec<u32>,
     columns: &'a Columns,
-    /// What the policy says it reads: reading anything else is a mistake that a native test finds.
+    /// The policy's `READS`: reading any other metric is a mistake that native tests find.
     declared: &'static [Metric],
-    /// A division, so it is made once for all rows.
+    /// Converted once for all rows, as it needs a division.
     now: Duration,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Frame<'a> {
         now_us: u64,
     ) -> Frame<'a> {
         let types::Frame { ids, mut cells } = frame;
-        // Whatever lies behind the last column that a number can name is in none: see `measured`.
+        // Cells beyond the last possible column belong to no metric: see `measured`.
         cells.truncate(usize::from(NONE) * ids.len());
         let now = Duration::from_micros(now_us);
         Frame { ids, cells, columns, declared, now }
@@ -62,12 +62,11 @@ impl<'a> Frame<'a> {
         self.ids.len()
     }
 
-    /// The cell of `metric` in `row`, if it was measured.
+    /// The cell of `metric` in `row`, if measured.
     ///
     /// # Panics
     ///
-    /// In native tests with debug assertions, where the policy's `READS` does not name the metric: the gateway would never
-    /// send it.
+    /// In native tests with debug assertions, if the policy's `READS` does not name the metric: the gateway would never send it.
     #[inline]
     pub(crate) fn measured(&self, row: usize, metric: Metric) -> Option<u32> {
         if cfg!(not(target_arch = "wasm32")) {
@@ -77,7 +76,7 @@ impl<'a> Frame<'a> {
                 metric.name()
             );
         }
-        // A metric without a column lies behind all that have one, where the table ends.
+        // `NONE` as a column is beyond the end of the table.
         let column = usize::from(self.columns.0[metric as usize]);
         let cell = column * self.ids.len() + row;
         self.cells.get(cell).copied().filter(|&value| value != UNMEASURED)
@@ -89,10 +88,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_granted_metric_that_was_measured_has_a_value() {
+    fn only_granted_and_measured_metrics_have_values() {
         let columns = Columns::new(&[Metric::Load as u32, Metric::Delay as u32]);
         let declared = &[Metric::Load, Metric::Delay, Metric::Rooms];
-        // However many cells a table has too many, they are of no metric.
+        // Surplus cells belong to no metric.
         let mut cells = vec![7; 3 * 1_024];
         cells[1] = UNMEASURED;
         let frame = types::Frame { ids: vec![1, 2, 3], cells };

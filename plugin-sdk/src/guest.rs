@@ -1,4 +1,4 @@
-//! What every plugin exports, and the one policy that an instance of it holds.
+//! The exports of every plugin, and the policy of an instance.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,25 +13,25 @@ use crate::state::{State, pack};
 use crate::wit::guest_interface as abi;
 use crate::wit::types;
 
-/// What the gateway must know of a policy, whatever its hook. The attribute macros implement it.
+/// The gateway's view of a policy, independent of its hook. Implemented by the attribute macros.
 pub trait Policy: Settings {
-    /// What is remembered of a session or room.
+    /// State of a session or room.
     type State: State;
-    /// What the policy remembers of itself.
+    /// State of the policy itself.
     type Memo: State;
     /// The metrics it reads.
     const READS: &'static [Metric];
     /// The actions it takes.
     const OPS: &'static [Op];
-    /// The manifest: JSON, as in the custom section `evenkeel:manifest` of the plugin.
+    /// The manifest: JSON, as in the plugin's custom section `evenkeel:manifest`.
     const MANIFEST: &'static str;
 }
 
-/// A policy as the contract sees it.
+/// A policy behind the contract's exports.
 #[derive(Debug)]
 pub struct Plugin<P>(PhantomData<P>);
 
-/// A policy with its settings, and all it was told before the first question.
+/// A policy with its settings, grant and catalog.
 #[derive(Debug)]
 pub(crate) struct Loaded<P> {
     pub(crate) policy: P,
@@ -63,7 +63,7 @@ impl<P: Settings> Loaded<P> {
     ///
     /// # Panics
     ///
-    /// Before `init` succeeded: the contract has the gateway call it first.
+    /// Before `init` has succeeded: the gateway calls it first.
     pub(crate) fn with<R>(f: impl FnOnce(&Loaded<P>) -> R) -> R {
         LOADED.with_borrow(|loaded| {
             let loaded = loaded.as_ref().and_then(|loaded| loaded.downcast_ref());

@@ -1,4 +1,4 @@
-//! Names of things, as the numbers that frames and the catalog speak of them by.
+//! Typed numbers of frames and the catalog.
 
 use std::fmt;
 
@@ -17,22 +17,22 @@ macro_rules! id {
 }
 
 id!(
-    /// One participant's media through the gateway, both directions.
+    /// A participant's media through the gateway, in both directions.
     SessionId(u64), "s"
 );
 id!(
-    /// Sessions that belong together; they are placed, and moved, as one.
+    /// A group of sessions that are placed and moved together.
     RoomId(u64), "r"
 );
 id!(
-    /// A machine media is forwarded to.
+    /// A media server.
     NodeId(u32), "n"
 );
 id!(
-    /// A part of a region that fails by itself.
+    /// A failure domain within a region.
     ZoneId(u64), "zone-"
 );
 id!(
-    /// Where nodes are: one or more zones.
+    /// One or more zones with nodes.
     RegionId(u64), "region-"
 );

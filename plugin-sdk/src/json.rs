@@ -1,16 +1,16 @@
-//! Settings as they arrive: JSON that has passed the schema in the manifest.
+//! JSON settings, already validated against the manifest's schema.
 
-/// How deep values may nest; settings are shallow, and the stack of a plugin is small.
+/// Limit of nesting; settings are shallow, and the stack of a plugin is small.
 const DEPTH_MAX: usize = 16;
 
-/// A JSON value (RFC 8259). Numbers written without fraction and exponent are whole.
+/// A JSON value (RFC 8259). Numbers without fraction and exponent are integers.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Json {
     /// `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Whole(i64),
     /// Any other number.
     Real(f64),
@@ -23,7 +23,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// Reads one value and nothing after it. The error says what was found at which byte.
+    /// Parses one value and nothing after it. The error names the byte and its content.
     pub fn parse(text: &str) -> Result<Json, String> {
         let mut reader = Reader { text, at: 0 };
         let value = reader.value(0)?;
@@ -158,7 +158,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands after a backslash.
+    /// The character of an escape sequence.
     fn escape(&mut self) -> Result<char, String> {
         let escaped = self.peek().ok_or_else(|| self.found("an escape"))?;
         let plain = match escaped {
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_value_is_read() {
+    fn all_kinds_of_values_are_parsed() {
         let json = Json::parse(
             r#" {"a":[1,-2.5,1e3,true,false,null], "b":{"c":"x\n\"\u00e9\ud83d\ude00"}} "#,
         );
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused_with_its_place() {
+    fn invalid_json_is_refused_with_its_position() {
         for text in
             ["", "{", "[1,]", "{\"a\" 1}", "\"a", "1 2", "tru", "--1", "\"\\u12\"", "\"\\x\""]
         {

@@ -1,4 +1,4 @@
-//! What becomes of the states that came in.
+//! States of a batch: read, and written back.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use crate::diag::{Level, log};
 use crate::state::{State, unpack};
 use crate::wit::types;
 
-/// The states and the memo that a batch leaves behind.
+/// States and memo written by a batch.
 #[derive(Debug)]
 pub(crate) struct Keep<M> {
     rows: Vec<u32>,
@@ -21,7 +21,7 @@ impl<M: State> Keep<M> {
         Keep { rows: Vec::new(), states: no_blobs(), memo, memo_touched: false }
     }
 
-    /// What is kept for a row last stands.
+    /// The last state of a row wins.
     pub(crate) fn keep(&mut self, row: u32, state: &impl State) {
         if self.rows.last() == Some(&row) {
             self.rows.pop();
@@ -57,7 +57,7 @@ pub(crate) fn push(blobs: &mut types::Blobs, state: &impl State) {
     blobs.offsets.push(blobs.bytes.len() as u32);
 }
 
-/// The bytes of a row; none where the table does not have it.
+/// The bytes of a row; none if the table has no such row.
 pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
     let offset = |at: usize| blobs.offsets.get(at).map(|&offset| offset as usize);
     let range = offset(row).zip(offset(row + 1));
@@ -66,8 +66,8 @@ pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
 
 /// Reads the states of a batch.
 ///
-/// One that cannot be read is begun afresh, and the log says so, once for a batch: a session that lost what was known of it
-/// is better than a batch that answers nothing.
+/// An unreadable state is replaced by a new one, with one log line per batch: losing a session's
+/// state is better than failing the batch.
 #[derive(Default, Debug)]
 pub(crate) struct Reading {
     complained: Cell<bool>,
@@ -77,7 +77,7 @@ impl Reading {
     pub(crate) fn state<S: State>(&self, bytes: &[u8]) -> S {
         unpack(bytes).unwrap_or_else(|| {
             if !self.complained.replace(true) {
-                log(Level::Warn, "states that cannot be read are begun afresh");
+                log(Level::Warn, "unreadable states are replaced by new ones");
             }
             S::fresh()
         })

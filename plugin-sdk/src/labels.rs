@@ -1,9 +1,9 @@
-//! Facts known when a session opens.
+//! Labels of a session.
 
 use crate::wit::types::Label;
 
-/// Facts known when a session opens, in the order given; keys that mean the same to every policy are in
-/// [`label`](crate::label).
+/// Labels given when a session opens, in order; [`label`](crate::label) has keys with a common
+/// meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a>(pub(crate) &'a [Label]);
 
@@ -13,7 +13,7 @@ impl<'a> Labels<'a> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// All of them, keys and values.
+    /// All labels, as keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         self.0.iter().map(|label| (label.key.as_str(), label.value.as_str()))
     }

@@ -1,37 +1,37 @@
-//! What a policy author depends on: a policy is one Rust file, a pure function of its settings and what was measured.
+//! SDK for policy plugins: a policy is one Rust file, a pure function of its settings and of measurements.
 //!
 //! # A first policy
 //!
-//! A policy answers one kind of question, a *hook*: who may come in ([`Admission`]), which node carries a room
-//! ([`Routing`]), how much quality a session gets ([`Degradation`]), what a scenario asks of the data plane
-//! ([`Scenario`]). It never sees a packet, and nobody waits for it: packets take what was decided last. It has no clock, no
-//! randomness, no files and no network, so a recording replays exactly.
+//! A policy implements one *hook*: which sessions are admitted ([`Admission`]), which node carries a room ([`Routing`]), how
+//! much quality a session gets ([`Degradation`]), which parameters a scenario has ([`Scenario`]). It never sees a packet, and
+//! no packet waits for it: the data plane uses the last decision. It has no clock, no randomness, no files and no network, so
+//! that a recording replays exactly.
 //!
-//! This one caps a session whose jitter has been high for three ticks in a row, and takes the cap away when it is calm:
+//! This one caps a session after three ticks of high jitter, and removes the cap when the jitter is low again:
 //!
 //! ```
 //! use evenkeel_plugin_sdk::prelude::*;
 //!
-//! /// What an operator can set. Written as TOML in a policy set, checked against the bounds before it gets here.
+//! /// Settings: TOML in a policy set, validated against these bounds.
 //! #[derive(Settings)]
 //! pub struct Calm {
-//!     /// From this jitter on a session is restless.
+//!     /// Jitter from which a session is restless.
 //!     #[setting(default = 30, unit = "ms", min = 1, max = 1000)]
 //!     jitter: u32,
-//!     /// What a restless session may send.
+//!     /// Bit rate of a restless session.
 //!     #[setting(default = "300 kbit/s", min = "24 kbit/s")]
 //!     cap: BitRate,
 //! }
 //!
-//! /// What the policy remembers of each session. It travels with the session: over a hot swap of this policy, over a
-//! /// trap, to another gateway. The plugin itself keeps nothing.
+//! /// State of a session. It survives a hot swap of this policy, a trap, and a move to another gateway. The plugin itself
+//! /// has no state.
 //! #[derive(State, Clone, PartialEq)]
 //! #[state(schema = 1)]
 //! pub struct Memory {
 //!     restless_ticks: u8,
 //! }
 //!
-//! /// Why it acts; names on the decision's trace span.
+//! /// Reasons, shown on the decision's trace span.
 //! #[derive(Reason)]
 //! pub enum Why {
 //!     /// It was restless for long enough.
@@ -44,11 +44,11 @@
 //! impl Degradation for Calm {
 //!     type State = Memory;
 //!     type Reason = Why;
-//!     /// The gateway sends these columns and no others.
+//!     /// The gateway sends only these columns.
 //!     const READS: &'static [Metric] = &[Metric::JitterUp, Metric::Cap];
 //!
 //!     fn tick(&self, session: &Session<Memory>, out: &mut Actions<Memory>) {
-//!         // `None` is "not measured": no news is neither good nor bad.
+//!         // `None` means "not measured".
 //!         let Some(jitter) = session.jitter_up_us() else { return };
 //!         let restless = jitter >= self.jitter * 1000;
 //!         let capped = session.cap_kbps() > Some(0);
@@ -66,7 +66,7 @@
 //!     }
 //! }
 //!
-//! // It is tried natively, with `cargo test`: see the module `trial`.
+//! // Tests run natively with `cargo test`: see the module `trial`.
 //! use evenkeel_plugin_sdk::trial::{Trial, World, measured};
 //!
 //! let mut trial = Trial::of(Calm::default(), World::around("east"));
@@ -79,24 +79,24 @@
 //! sessions[0].measured = measured().jitter_up_us(29_999).cap_kbps(300).into();
 //! assert_eq!(trial.tick(&mut sessions), [(0, Op::Cap, 0, 2)]);
 //!
-//! // Settings are read as the gateway gives them.
+//! // Settings are parsed as in the gateway.
 //! assert!(Calm::parse(r#"{"cap": "1.5 Mbit/s"}"#).is_ok());
 //! let error = Calm::parse(r#"{"jitter": 0}"#).err();
 //! assert_eq!(error.as_deref(), Some("jitter: 0ms is below 1ms"));
 //! ```
 //!
-//! Its `Cargo.toml` says `crate-type = ["cdylib", "rlib"]` (the first for the plugin, the second for tests) and depends
-//! on this crate. One crate holds one policy and answers one hook. `cargo build --target wasm32-unknown-unknown` makes
-//! the plugin; drop the `.wasm` file beside the policy sets, or push it.
+//! Its `Cargo.toml` has `crate-type = ["cdylib", "rlib"]` (the first for the plugin, the second for tests) and depends on this
+//! crate. One crate holds one policy with one hook. `cargo build --target wasm32-unknown-unknown` builds the plugin; put the
+//! `.wasm` file beside the policy sets, or push it.
 //!
 //! # How it works
 //!
-//! The attribute exports the functions of the contract (`wit/policy.wit`) and puts a manifest into the custom section
-//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, the metrics, actions and reasons, and what
-//! answers take at most, where [`#[degradation(cost(…))]`](macro@crate::degradation) promises that.
-//! Measurements arrive as columns of integers; the views ([`Session`], [`Room`], [`Node`], [`Region`]) hide them. Numbers
-//! and units are those of the registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are
-//! [`log`] and [`note`]; a panic's message reaches the log by itself.
+//! The attribute exports the functions of the contract (`wit/policy.wit`) and writes a manifest into the custom section
+//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, metrics, actions and reasons, and the cost
+//! of answers if declared by [`#[degradation(cost(…))]`](macro@crate::degradation). Measurements arrive as columns of integers
+//! behind views ([`Session`], [`Room`], [`Node`], [`Region`]). Numbers and units are those of the registry
+//! (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`] and [`note`]; a panic's message is
+//! logged automatically.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

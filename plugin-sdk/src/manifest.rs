@@ -1,31 +1,31 @@
-//! The manifest: what a plugin is and asks for, as JSON put together by the compiler.
+//! The manifest of a plugin: JSON assembled at compile time.
 
 use crate::registry::{CONTRACT, Metric, Op};
 
-/// JSON text that is put together while the plugin is compiled.
+/// JSON text assembled at compile time.
 #[derive(Clone, Copy, Debug)]
 pub enum Text {
-    /// As it stands.
+    /// Verbatim.
     Plain(&'static str),
-    /// A whole number.
+    /// An integer.
     Number(u32),
-    /// One after the other.
+    /// A concatenation.
     All(&'static [Text]),
-    /// A list of metrics' numbers: of those about sessions and rooms, or of those about nodes and regions.
+    /// A list of metric numbers, of sessions and rooms or of nodes and regions.
     Metrics {
-        /// What the policy reads.
+        /// The metrics read.
         reads: &'static [Metric],
-        /// Which of them.
+        /// Selects metrics of sessions and rooms.
         subject: bool,
     },
-    /// A list of ops' numbers.
+    /// A list of action numbers.
     Ops(&'static [Op]),
     /// A list of reasons.
     Reasons(&'static [(u32, &'static str)]),
 }
 
 impl Text {
-    /// Nothing.
+    /// The empty text.
     pub const EMPTY: Text = Text::Plain("");
 
     /// Its length in bytes.
@@ -33,7 +33,7 @@ impl Text {
         self.write(&mut [], 0)
     }
 
-    /// Whether there is nothing in it.
+    /// True if it is empty.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -46,7 +46,8 @@ impl Text {
         out
     }
 
-    /// Writes what fits of the text at `at`, and returns where it ends. An empty `out` only measures.
+    /// Writes the part of the text that fits at `at`, and returns its end. An empty `out` only
+    /// measures.
     const fn write(&self, out: &mut [u8], at: usize) -> usize {
         match self {
             Text::Plain(text) => plain(text, out, at),
@@ -126,7 +127,7 @@ const fn number(value: u32, out: &mut [u8], at: usize) -> usize {
     at + digits
 }
 
-/// What an attribute macro knows of a plugin.
+/// Facts about a plugin known to an attribute macro.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The package's name.
@@ -145,13 +146,13 @@ pub struct Facts {
     pub reads: &'static [Metric],
     /// Actions taken.
     pub ops: &'static [Op],
-    /// Reasons given.
+    /// Own reasons.
     pub reasons: &'static [(u32, &'static str)],
-    /// What answers take at most: a member with the comma before it, or nothing.
+    /// Declared costs: a member with the comma before it, or empty.
     pub cost: &'static str,
 }
 
-/// State and memo of a plugin go by one schema number.
+/// State and memo of a plugin share one schema number.
 pub const fn schema(state: u32, memo: u32) -> u32 {
     assert!(
         state == 0 || memo == 0 || state == memo,
@@ -160,7 +161,7 @@ pub const fn schema(state: u32, memo: u32) -> u32 {
     if state == 0 { memo } else { state }
 }
 
-/// The parts of a manifest, as an expression that the compiler can evaluate.
+/// The parts of a manifest, as a constant expression.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! manifest_text {
@@ -205,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_put_together_in_order() {
+    fn text_is_concatenated_in_order() {
         const TEXT: Text = Text::All(&[
             Text::Plain("["),
             Text::Metrics { reads: &[Metric::Delay, Metric::Cap, Metric::Load], subject: false },

@@ -1,11 +1,11 @@
-//! Who is new: a session that wants in or was just seen, a room that needs a place.
+//! Sessions and rooms new to a policy.
 
 use crate::catalog::Catalog;
 use crate::id::{RegionId, RoomId, SessionId};
 use crate::labels::Labels;
 use crate::registry::label;
 
-/// A session that wants to come in, or that this policy has not seen before.
+/// A session that asks for admission, or is new to this policy.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSession<'a> {
     /// The session.
@@ -14,13 +14,13 @@ pub struct NewSession<'a> {
     pub room: RoomId,
     /// Its scenario's name.
     pub scenario: &'a str,
-    /// What is known of it.
+    /// Its labels.
     pub labels: Labels<'a>,
-    /// Regions, zones and nodes by name.
+    /// Names of regions, zones and nodes.
     pub catalog: &'a Catalog,
 }
 
-/// A room that needs a place, or that this policy did not place.
+/// A room to be placed, or new to this policy.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRoom<'a> {
     /// The room.
@@ -29,7 +29,7 @@ pub struct NewRoom<'a> {
     pub scenario: &'a str,
     /// Labels of its first session.
     pub labels: Labels<'a>,
-    /// Regions, zones and nodes by name.
+    /// Names of regions, zones and nodes.
     pub catalog: &'a Catalog,
 }
 

@@ -1,4 +1,4 @@
-//! The nodes a routing policy chooses among.
+//! Nodes of a routing question.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::id::{NodeId, RegionId, ZoneId};
 use crate::labels::Labels;
 use crate::registry::Metric;
 
-/// The nodes there are, with what was measured of them.
+/// Nodes with their measures.
 #[derive(Debug)]
 pub struct Nodes<'a> {
     pub(crate) frame: Frame<'a>,
@@ -17,43 +17,43 @@ pub struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
-    /// One after the other.
+    /// Iterates over all nodes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Node<'_>> {
         let mut places = self.catalog.places();
         let ids = self.frame.ids.iter().map(|&id| NodeId(id as u32));
         ids.enumerate().map(move |(row, id)| Node { nodes: self, row, id, place: places(id) })
     }
 
-    /// The node with this number, if there is a row about it.
+    /// The node with this number, if it has a row.
     pub fn node(&self, id: NodeId) -> Option<Node<'_>> {
         let row = self.frame.ids.iter().position(|&row| row == u64::from(id.0))?;
         Some(Node { nodes: self, row, id, place: self.catalog.place(id) })
     }
 
-    /// Regions, zones and nodes by name.
+    /// Names of regions, zones and nodes.
     pub fn catalog(&self) -> &Catalog {
         self.catalog
     }
 
-    /// Since the gateway started: all the clock a policy gets. A state may have come from a gateway that ran longer, so that
-    /// a time in it lies ahead of this one.
+    /// Time since the gateway started: a policy's only clock. A state may come from a gateway that
+    /// ran longer, so that a time in it may lie in the future.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// The only randomness a policy gets: the same for the life of a revision, recorded with it.
+    /// A policy's only randomness: constant for the life of a revision, and recorded.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-/// A node, with what was measured of it.
+/// A node with its measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'a> {
     nodes: &'a Nodes<'a>,
     row: usize,
     id: NodeId,
-    /// What the catalog knows of it.
+    /// Its catalog entry.
     place: Option<&'a Place>,
 }
 
@@ -63,27 +63,27 @@ impl<'a> Node<'a> {
         self.id
     }
 
-    /// Its name in the configuration.
+    /// Its configured name.
     pub fn name(&self) -> Option<&'a str> {
         self.place.map(Place::name)
     }
 
-    /// What the configuration says of it.
+    /// Its configured labels.
     pub fn labels(&self) -> Labels<'a> {
         self.place.map_or(Labels(&[]), Place::labels)
     }
 
-    /// The zone it is in.
+    /// Its zone.
     pub fn zone(&self) -> Option<ZoneId> {
         self.place.map(Place::zone)
     }
 
-    /// The region it is in.
+    /// Its region.
     pub fn region(&self) -> Option<RegionId> {
         self.place.and_then(Place::region)
     }
 
-    /// A metric by its name in the registry; there is a function for each.
+    /// A metric by its registry name; each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.nodes.frame.measured(self.row, metric)
     }

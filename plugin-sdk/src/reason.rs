@@ -1,27 +1,27 @@
-//! Why a decision was made, as a number with a name in the manifest or in the registry.
+//! Reasons of decisions: numbers with names in the manifest or the registry.
 
 use crate::registry::CommonReason;
 
-/// Why a decision was made: derive it on an enum without fields. A variant's number is its discriminant (write
-/// `Nearest = 1`; 0 means "no reason", and from 65,536 on they are [`CommonReason`]s), its name in records is the
+/// The reason of a decision: derive it on an enum without fields. A variant's number is its discriminant (write
+/// `Nearest = 1`; 0 means "no reason", and numbers from 65,536 are [`CommonReason`]s); its name in records is the
 /// variant's in kebab case.
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
 /// #[derive(Reason)]
 /// enum Why {
-///     Loss = 65_536, // this is a common reason's
+///     Loss = 65_536, // reserved for common reasons
 /// }
 /// ```
 pub trait Reason {
     /// Numbers and names, for the manifest.
     const NAMES: &'static [(u32, &'static str)];
 
-    /// The number that answers carry.
+    /// The number in answers.
     fn number(self) -> u32;
 }
 
-/// No reasons given.
+/// No reasons.
 impl Reason for () {
     const NAMES: &'static [(u32, &'static str)] = &[];
 
@@ -30,7 +30,7 @@ impl Reason for () {
     }
 }
 
-/// It has its name in the registry, not in the manifest.
+/// Named in the registry, not in the manifest.
 impl Reason for CommonReason {
     const NAMES: &'static [(u32, &'static str)] = &[];
 

@@ -1,4 +1,5 @@
-//! The registry's numbers and names, and an accessor per metric on each view: generated from `wit/registry.toml`.
+//! Numbers and names of the registry, and an accessor per metric on each view: generated from
+//! `wit/registry.toml`.
 
 use crate::admission::Region;
 use crate::degradation::Session;

@@ -1,4 +1,4 @@
-//! The rooms a routing policy may move.
+//! Rooms of a routing question.
 
 use std::marker::PhantomData;
 
@@ -9,10 +9,10 @@ use crate::registry::Metric;
 use crate::state::State;
 use crate::wit::types;
 
-/// Where a standing route has no hop.
+/// Padding of a route in the table.
 pub(crate) const NO_HOP: u32 = u32::MAX;
 
-/// Rooms that may have to move.
+/// Rooms that may move.
 #[derive(Debug)]
 pub struct Rooms<'a, S = ()> {
     pub(crate) frame: Frame<'a>,
@@ -24,7 +24,7 @@ pub struct Rooms<'a, S = ()> {
 }
 
 impl<S: State> Rooms<'_, S> {
-    /// One after the other.
+    /// Iterates over all rooms.
     pub fn iter(&self) -> impl Iterator<Item = Room<'_, S>> {
         (0..self.frame.len()).map(|row| {
             let start = row * self.width;
@@ -35,7 +35,7 @@ impl<S: State> Rooms<'_, S> {
     }
 }
 
-/// A room, with what was measured of it, the route it stands on and what the policy remembers of it.
+/// A room with its measures, its route and its state.
 #[derive(Debug)]
 pub struct Room<'a, S = ()> {
     frame: &'a Frame<'a>,
@@ -50,17 +50,17 @@ impl<'a, S> Room<'a, S> {
         RoomId(self.frame.ids[self.row])
     }
 
-    /// The route it stands on, best first. Its packets take the first hop that is not Down.
+    /// Its current route, best node first. Its packets take the first hop that is not Down.
     pub fn standing(&self) -> impl Iterator<Item = NodeId> + use<'a, S> {
         self.standing.iter().copied().filter(|&hop| hop != NO_HOP).map(NodeId)
     }
 
-    /// What the policy remembers of it.
+    /// Its state.
     pub fn state(&self) -> &S {
         &self.state
     }
 
-    /// A metric by its name in the registry; there is a function for each.
+    /// A metric by its registry name; each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.frame.measured(self.row, metric)
     }

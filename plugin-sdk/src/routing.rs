@@ -1,4 +1,4 @@
-//! Which node carries a room, and which stand by, in order?
+//! The routing hook: which node carries a room, and which nodes are its spares, in order?
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -20,28 +20,32 @@ use crate::wit::types;
 
 /// A routing policy: implement it under [`#[routing]`](macro@crate::routing).
 ///
-/// The attribute fills in `type State = ()`, `type Memo = ()` and `type Reason = ()` where they are not given.
+/// The attribute adds `type State = ()`, `type Memo = ()` and `type Reason = ()` if they are
+/// missing.
 pub trait Routing: Settings {
-    /// What is remembered of a room.
+    /// State of a room.
     type State: State;
-    /// What the policy remembers of itself.
+    /// State of the policy itself.
     type Memo: State;
-    /// Why rooms are where they are.
+    /// Reasons of its placements.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. By default all there are of rooms and nodes.
+    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of rooms and
+    /// nodes.
     const READS: &'static [Metric] = ROOMS_AND_NODES;
 
-    /// Where a new room goes: nodes best first. The data plane fails over down this list without asking again.
+    /// Places a new room: nodes, best first. The data plane fails over along this list without
+    /// asking again.
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Self::State>;
 
-    /// The first state of a room that this policy did not place. By default every field is 0, empty or `None`.
+    /// The first state of a room that this policy did not place. By default every field is 0, empty
+    /// or `None`.
     fn open(&self, newcomer: &NewRoom<'_>) -> Self::State {
         let _ = newcomer;
         Pack::fresh()
     }
 
-    /// Nodes changed, or placements are due: which of these rooms should move, and where? Rooms that `out` is not told of
-    /// stay where they are.
+    /// Nodes changed, or placements are due for review: moves rooms. A room not named in `out`
+    /// stays.
     fn reroute(
         &self,
         rooms: &Rooms<'_, Self::State>,
@@ -64,7 +68,7 @@ const ROOMS_AND_NODES: &[Metric] = &{
     both
 };
 
-/// Where a new room goes.
+/// The placement of a new room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Placement<S = ()> {
     hops: Vec<NodeId>,
@@ -74,7 +78,7 @@ pub struct Placement<S = ()> {
 }
 
 impl<S: State> Placement<S> {
-    /// On these nodes, best first. No nodes: no opinion.
+    /// On these nodes, best first. An empty list is no opinion.
     pub fn on(hops: impl IntoIterator<Item = NodeId>) -> Placement<S> {
         let hops = hops.into_iter().collect();
         Placement { hops, ttl: Duration::ZERO, reason: 0, state: S::fresh() }
@@ -85,21 +89,22 @@ impl<S: State> Placement<S> {
         Placement::on([])
     }
 
-    /// The room is in a `reroute` again after so long; zero (the default): only when nodes change.
+    /// Includes the room in a `reroute` after this time; zero (the default): only when nodes
+    /// change.
     #[must_use]
     pub fn ask_again_after(mut self, ttl: Duration) -> Placement<S> {
         self.ttl = ttl;
         self
     }
 
-    /// Says why.
+    /// Gives the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Reason) -> Placement<S> {
         self.reason = reason.number();
         self
     }
 
-    /// Remembers this of the room.
+    /// Sets the room's state.
     #[must_use]
     pub fn keep(mut self, state: S) -> Placement<S> {
         self.state = state;
@@ -107,7 +112,7 @@ impl<S: State> Placement<S> {
     }
 }
 
-/// Which rooms move, and what is remembered of them: [`Moves::of`] begins with a room.
+/// Moves and states of rooms; begin with [`Moves::of`].
 #[derive(Debug)]
 pub struct Moves<S = (), M = ()> {
     moves: Vec<abi::Move>,
@@ -116,23 +121,23 @@ pub struct Moves<S = (), M = ()> {
 }
 
 impl<S: State, M: State> Moves<S, M> {
-    /// Speaks of this room.
+    /// Selects a room.
     pub fn of(&mut self, room: &Room<'_, S>) -> RoomMove<'_, S, M> {
         RoomMove { row: room.row as u32, moves: self }
     }
 
-    /// What the policy remembers of itself.
+    /// The policy's own state.
     pub fn memo(&self) -> &M {
         self.keep.memo()
     }
 
-    /// What the policy remembers of itself, to be changed.
+    /// The policy's own state, mutable.
     pub fn memo_mut(&mut self) -> &mut M {
         self.keep.memo_mut()
     }
 }
 
-/// What is said of one room.
+/// The answer about one room.
 #[derive(Debug)]
 pub struct RoomMove<'a, S, M> {
     row: u32,
@@ -140,7 +145,8 @@ pub struct RoomMove<'a, S, M> {
 }
 
 impl<S: State, M: State> RoomMove<'_, S, M> {
-    /// Its new route: nodes best first, and after how long it is in a `reroute` again (zero: only when nodes change).
+    /// Its new route: nodes, best first, and the time until its next `reroute` (zero: only when
+    /// nodes change).
     pub fn to(
         &mut self,
         hops: impl IntoIterator<Item = NodeId>,
@@ -153,13 +159,13 @@ impl<S: State, M: State> RoomMove<'_, S, M> {
         self
     }
 
-    /// Explains the decision about this room; see [`note`](crate::note).
+    /// Adds a note on this room; see [`note`](crate::note).
     pub fn note(&mut self, key: &str, value: i64) -> &mut Self {
         crate::diag::note(self.row, key, value);
         self
     }
 
-    /// Remembers this of the room.
+    /// Sets the room's state.
     pub fn keep(&mut self, state: &S) -> &mut Self {
         self.moves.keep.keep(self.row, state);
         self
@@ -203,7 +209,7 @@ pub(crate) fn open<P: Routing>(loaded: &Loaded<P>, newcomers: &[abi::Newcomer]) 
     states
 }
 
-/// A `reroute` as it arrives.
+/// The arguments of `reroute`.
 pub(crate) struct Reroute {
     pub(crate) now_us: u64,
     pub(crate) nodes: types::Frame,

@@ -1,4 +1,4 @@
-//! What does a scenario (a live stream, a 1v1 call…) ask of the data plane?
+//! The scenario hook: which parameters has a scenario (a live stream, a 1v1 call…)?
 
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::labels::Labels;
@@ -9,24 +9,24 @@ use crate::wit::types;
 
 /// A scenario policy: implement it under [`#[scenario]`](macro@crate::scenario).
 pub trait Scenario: Settings {
-    /// What a session with these labels asks of the data plane. What `out` is not told stays as the policy set's text
-    /// has it, and what it is told is held within the bounds that the text gives.
+    /// Sets parameters for a session with these labels. Others stay as in the policy set, and
+    /// values are clamped to its bounds.
     fn resolve(&self, scenario: &str, labels: Labels<'_>, out: &mut Params);
 }
 
-/// Parameters of the data plane, those that were set.
+/// Parameters that were set.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Params(Vec<(Param, i64)>);
 
 impl Params {
-    /// A parameter by its name in the registry; there is a function for each. The last word counts.
+    /// A parameter by its registry name; each parameter also has a function. The last value wins.
     pub fn set(&mut self, param: Param, value: i64) -> &mut Self {
         self.0.retain(|&(set, _)| set != param);
         self.0.push((param, value));
         self
     }
 
-    /// What was set.
+    /// The value, if set.
     pub fn value(&self, param: Param) -> Option<i64> {
         self.0.iter().find(|&&(set, _)| set == param).map(|&(_, value)| value)
     }

@@ -1,46 +1,45 @@
-//! What an operator can set: read from JSON, described by a JSON Schema.
+//! Settings of a policy: read from JSON, described by a JSON Schema.
 
 use std::time::Duration;
 
 use crate::json::Json;
 use crate::manifest::Text;
 
-/// A value that can stand in settings: whole and real numbers, `bool`, `String`, [`Duration`] (`"250ms"`, `"8s"`,
-/// `"2m"`, `"1h"`), [`BitRate`] (`"300 kbit/s"`, `"1.5 Mbit/s"`), `Option` and `Vec` of those, and enums and structs
-/// that derive [`Settings`].
+/// A type usable in settings: integers and real numbers, `bool`, `String`, [`Duration`] (`"250ms"`,
+/// `"8s"`, `"2m"`, `"1h"`), [`BitRate`] (`"300 kbit/s"`, `"1.5 Mbit/s"`), `Option` and `Vec` of
+/// those, and enums and structs that derive [`Settings`].
 pub trait Setting: Sized {
-    /// Members of its JSON Schema but for its bounds: `"type":"integer"`.
+    /// Members of its JSON Schema except bounds: `"type":"integer"`.
     const SCHEMA: Text;
-    /// `,"minimum":0`, or nothing.
+    /// `,"minimum":0`, or empty.
     const MIN: Text = Text::EMPTY;
-    /// `,"maximum":255`, or nothing.
+    /// `,"maximum":255`, or empty.
     const MAX: Text = Text::EMPTY;
-    /// What its [`size`](Setting::size) counts where it is written with a unit: `ms`, `kbit/s`.
+    /// Unit of its [`size`](Setting::size), if it is written with one: `ms`, `kbit/s`.
     const COUNTS: &'static str = "";
-    /// Whether it is a struct, whose fields may have defaults of their own.
+    /// True for a struct, with possible defaults in its fields.
     const HAS_FIELDS: bool = false;
 
-    /// Reads it. The error says what was found and what was expected.
+    /// Parses it. The error names the found and the expected value.
     fn read(json: &Json) -> Result<Self, String>;
 
-    /// What `min` and `max` are compared with; `None` where they mean nothing. A duration's is in milliseconds, a bit rate's
-    /// in kbit/s.
+    /// The number compared with `min` and `max`; `None` if they do not apply. Milliseconds for a
+    /// duration, kbit/s for a bit rate.
     fn size(&self) -> Option<f64> {
         None
     }
 }
 
-/// Everything an operator can set of a policy: derive it.
+/// The settings of a policy: derive it.
 ///
-/// A field becomes a key of the same name. `#[setting(default = 30, unit = "ms", min = 1, max = 500)]` says what it
-/// is when not set, its unit (for people; shown in the schema), and its bounds, inclusive. Its doc comment becomes
-/// the description. A field without a default must be set, unless it is an `Option`. Where every field has a default
-/// (or is an `Option`), `Default` is implemented too. On an enum without fields, the variants' names in kebab case are
-/// the values allowed.
+/// A field becomes a key of the same name. `#[setting(default = 30, unit = "ms", min = 1, max = 500)]` gives its default,
+/// its unit (for people; shown in the schema), and its inclusive bounds. Its doc comment becomes the description. A field
+/// without a default is required, unless it is an `Option`. If every field has a default (or is an `Option`), `Default` is
+/// implemented too. On an enum without fields, the allowed values are the variants' names in kebab case.
 ///
-/// Bounds of a [`Duration`] or a [`BitRate`] are written as its values are: `min = "1s"`, `max = "2 Mbit/s"`. A field that is
-/// a struct of settings says `#[setting(default)]` where it may be left out: then its fields have their own defaults. On
-/// anything else that word needs a value:
+/// Bounds of a [`Duration`] or a [`BitRate`] are written like its values: `min = "1s"`, `max = "2 Mbit/s"`. A field of a
+/// nested settings struct may be omitted with `#[setting(default)]`: then its fields have their own defaults. On other
+/// fields `default` needs a value:
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -51,15 +50,15 @@ pub trait Setting: Sized {
 /// }
 /// ```
 pub trait Settings: Setting + 'static {
-    /// Reads settings from JSON text, with defaults for what is not there.
+    /// Parses settings from JSON text and fills in defaults.
     ///
-    /// The error names the key, what was found and what would be right.
+    /// The error names the key, the found and the expected value.
     fn parse(text: &str) -> Result<Self, String> {
         Self::read(&Json::parse(text)?)
     }
 }
 
-/// Nothing to set.
+/// No settings.
 impl Settings for () {}
 
 impl Setting for () {
@@ -71,7 +70,7 @@ impl Setting for () {
     }
 }
 
-/// The fields of an object, none of which may have another name than `known`.
+/// The fields of an object; names outside `known` are errors.
 pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)], String> {
     let Json::Object(fields) = json else {
         return Err(expected("an object", json));
@@ -84,7 +83,7 @@ pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)]
     }
 }
 
-/// A field's value as JSON: what is set, else the default.
+/// A field's value from JSON: the given one, else the default.
 pub fn field<T: Setting>(
     fields: &[(String, Json)],
     key: &str,
@@ -103,14 +102,14 @@ pub fn field<T: Setting>(
     Ok(value)
 }
 
-/// What a value may be, inclusive.
+/// Inclusive bounds of a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The least.
+    /// The minimum.
     pub min: Option<f64>,
-    /// The most.
+    /// The maximum.
     pub max: Option<f64>,
-    /// Of both, for people.
+    /// Unit of both, for people.
     pub unit: &'static str,
 }
 
@@ -239,8 +238,8 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis((count(digits)? * ms).round() as u64))
 }
 
-/// A bit rate in kbit/s, the unit that measurements and actions have. In settings it is written with its unit:
-/// `"300 kbit/s"`, `"1.5 Mbit/s"`. A bound without its unit does not compile, nor does one of another quantity:
+/// A bit rate in kbit/s, the unit of measurements and actions. In settings it has a unit: `"300 kbit/s"`, `"1.5 Mbit/s"`.
+/// A bound without a unit, or with one of another quantity, does not compile:
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -254,7 +253,7 @@ fn duration(text: &str) -> Option<Duration> {
 pub struct BitRate(u32);
 
 impl BitRate {
-    /// So many kbit/s.
+    /// A bit rate in kbit/s.
     pub const fn of_kbps(kbps: u32) -> BitRate {
         BitRate(kbps)
     }
@@ -304,7 +303,7 @@ fn count(digits: &str) -> Option<f64> {
     Some(digits).filter(|_| plain)?.parse().ok()
 }
 
-/// Whether two texts are the same, while a plugin is compiled.
+/// Compares two texts at compile time.
 pub const fn same(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_end_where_their_type_does() {
+    fn integers_are_bounded_by_their_type() {
         assert_eq!(read::<u8>("255"), Ok(255));
         assert_eq!(
             read::<u8>("256"),
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_may_be_written_whole() {
+    fn real_number_may_be_written_as_integer() {
         assert_eq!(read::<f64>("3"), Ok(3.0));
         assert_eq!(read::<Vec<f64>>("[3, 0.5]"), Ok(vec![3.0, 0.5]));
         assert!(read::<f64>(r#""3""#).is_err());

@@ -1,7 +1,7 @@
-//! Trying a policy in native unit tests: a small world, questions as the gateway asks them, answers by name.
+//! Native unit tests of a policy: a small world, the gateway's questions, and answers by name.
 //!
-//! Questions take the very way they take in the plugin: measurements become frames with the columns that the policy's
-//! `READS` asks for, states become bytes and come back.
+//! Questions are encoded as for the plugin: measurements become frames with the columns of the
+//! policy's `READS`, and states are encoded and decoded.
 
 mod asked;
 mod measurements;
@@ -31,10 +31,10 @@ use crate::wit::types;
 pub use measurements::{Measurements, measured};
 pub use world::World;
 
-/// What was measured of something; whatever is not there was not measured.
+/// Measures; missing metrics are not measured.
 pub type Measured = [(Metric, u32)];
 
-/// The same, kept.
+/// The same, owned.
 pub type Cells = Vec<(Metric, u32)>;
 
 /// Labels, keys and values.
@@ -50,7 +50,7 @@ pub(crate) fn keep_line(level: Level, message: &str) {
     LINES.with_borrow_mut(|lines| lines.push((level, message.to_owned())));
 }
 
-/// What the policy wrote to the log on this thread since this was last called.
+/// Log lines of this thread since the last call.
 pub fn lines() -> Vec<(Level, String)> {
     LINES.take()
 }
@@ -59,59 +59,59 @@ pub(crate) fn keep_note(row: u32, key: &str, value: i64) {
     NOTES.with_borrow_mut(|notes| notes.push((row, key.to_owned(), value)));
 }
 
-/// The notes (row, key, value) that the policy wrote on this thread since this was last called.
+/// Notes (row, key, value) of this thread since the last call.
 pub fn notes() -> Vec<(u32, String, i64)> {
     NOTES.take()
 }
 
-/// A session in a tick.
+/// A session of a tick.
 #[derive(Clone, Debug)]
 pub struct Session<S> {
-    /// What was measured of it.
+    /// Its measures.
     pub measured: Cells,
-    /// What the policy remembers of it; brought up to date by [`Trial::tick`].
+    /// Its state; updated by [`Trial::tick`].
     pub state: S,
 }
 
-/// A room in a reroute.
+/// A room of a reroute.
 #[derive(Clone, Debug)]
 pub struct Room<S> {
     /// Its number.
     pub room: u64,
-    /// What was measured of it.
+    /// Its measures.
     pub measured: Cells,
-    /// The names of the nodes of its route, best first; brought up to date by [`Trial::reroute`].
+    /// Names of the nodes of its route, best first; updated by [`Trial::reroute`].
     pub standing: Vec<String>,
-    /// What the policy remembers of it; brought up to date by [`Trial::reroute`].
+    /// Its state; updated by [`Trial::reroute`].
     pub state: S,
 }
 
-/// Where a room was placed.
+/// The placement of a room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Placed<S> {
     /// Names of nodes, best first.
     pub hops: Vec<String>,
-    /// After how long the room is asked about again.
+    /// Time until its next `reroute`.
     pub ask_again_after: Duration,
     /// The number of the reason.
     pub reason: u32,
-    /// What the policy remembers of it.
+    /// Its state.
     pub state: S,
 }
 
 /// A policy in a world.
 #[derive(Debug)]
 pub struct Trial<P> {
-    /// The world; changes show in the next question.
+    /// The world; changes apply to the next question.
     pub world: World,
-    /// Since the gateway started.
+    /// Time since the gateway started.
     pub now: Duration,
     loaded: Loaded<P>,
     memo: Vec<u8>,
 }
 
 impl<P: Policy> Trial<P> {
-    /// A policy with its settings in a world, granted all that it asks for.
+    /// A policy with its settings in a world, with everything granted.
     pub fn of(policy: P, world: World) -> Trial<P> {
         let numbers = |subject| {
             let reads = P::READS.iter().filter(move |metric| metric.is_subject() == subject);
@@ -131,14 +131,14 @@ impl<P: Policy> Trial<P> {
         }
     }
 
-    /// With these actions granted and no others.
+    /// Grants these actions only.
     #[must_use]
     pub fn granting(mut self, ops: &[Op]) -> Trial<P> {
         self.loaded.ops = ops.iter().map(|&op| op as u32).collect();
         self
     }
 
-    /// Lets time pass.
+    /// Advances time.
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
     }
@@ -168,7 +168,7 @@ impl<P: Policy> Trial<P> {
 }
 
 impl<P: Policy + Admission> Trial<P> {
-    /// Asks whether a session may come in. `standing` is the name of the region where its room is.
+    /// Asks for admission of a session. `standing` is the name of its room's region.
     pub fn admit(&mut self, session: u64, labels: Labels<'_>, standing: Option<&str>) -> Judgement {
         self.loaded.catalog = self.world.catalog();
         let regions = (1..).zip(&self.world.regions);
@@ -187,7 +187,7 @@ impl<P: Policy + Admission> Trial<P> {
 }
 
 impl<P: Policy + Scenario> Trial<P> {
-    /// Asks what a session with these labels asks of the data plane.
+    /// Asks for the parameters of a session with these labels.
     pub fn resolve(&mut self, labels: Labels<'_>) -> Params {
         self.loaded.catalog = self.world.catalog();
         scenario::resolve(&self.loaded, "trial", &own(labels))
@@ -203,7 +203,7 @@ impl<P: Policy + Degradation> Trial<P> {
         came_back(keep::row(&degradation::open(&self.loaded, &[newcomer]), 0))
     }
 
-    /// A session that comes in with these labels, of which this was measured.
+    /// A new session with these labels and measures.
     pub fn session(
         &mut self,
         labels: Labels<'_>,
@@ -237,7 +237,7 @@ impl<P: Policy + Degradation> Trial<P> {
 }
 
 impl<P: Policy + Routing> Trial<P> {
-    /// Asks where a new room goes.
+    /// Asks for the placement of a new room.
     pub fn place(&mut self, room: u64, labels: Labels<'_>) -> Placed<<P as Routing>::State> {
         self.loaded.catalog = self.world.catalog();
         let (now_us, labels) = (self.now_us(), own(labels));
@@ -250,14 +250,15 @@ impl<P: Policy + Routing> Trial<P> {
         }
     }
 
-    /// The first state of a room that somebody else placed.
+    /// The first state of a room that another policy placed.
     pub fn open_room(&mut self, room: u64, labels: Labels<'_>) -> <P as Routing>::State {
         self.loaded.catalog = self.world.catalog();
         let newcomer = NewRoom { room, scenario: "trial".into(), labels: own(labels) };
         came_back(keep::row(&routing::open(&self.loaded, &[newcomer]), 0))
     }
 
-    /// A room that somebody else placed, with these labels, on the nodes with these names, of which this was measured.
+    /// A room that another policy placed, with these labels and measures, on the nodes with these
+    /// names.
     pub fn room(
         &mut self,
         room: u64,
@@ -307,12 +308,12 @@ fn own(labels: Labels<'_>) -> Vec<types::Label> {
     labels.iter().map(own).collect()
 }
 
-/// A state from the bytes that the policy just wrote.
+/// Decodes a state that the policy wrote.
 fn came_back<S: State>(bytes: &[u8]) -> S {
     unpack(bytes).expect("what was packed can be unpacked")
 }
 
-/// The state, or memo, after its bytes were read by `S`, as if an older revision had written them.
+/// The state, or memo, after `S` has migrated its bytes from an older schema.
 pub fn migrate<S: State>(from_schema: u32, older: &impl Pack) -> Option<S> {
     S::migrate(from_schema, &pack(older))
 }

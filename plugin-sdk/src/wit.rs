@@ -1,9 +1,10 @@
 //! The guest's side of `wit/policy.wit`, generated.
 //!
-//! `policy.wit` has one world per hook. Generated from those, a plugin's `guest` would be four different traits; so
-//! the worlds here are the pieces that those consist of, and an attribute macro exports two of them.
+//! `policy.wit` has one world per hook. Generated from those, a plugin's `guest` would be four
+//! different traits; so the worlds here are their parts, and an attribute macro exports two of
+//! them.
 //!
-//! The canonical ABI passes pointers: this module is where the unsafe code of a plugin is, all of it generated.
+//! The canonical ABI passes pointers: all unsafe code of a plugin is generated in this module.
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 

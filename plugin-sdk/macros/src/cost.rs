@@ -1,4 +1,4 @@
-//! What a policy promises that its answers take: `cost(tick(call = 2_000, row = 300))` in the attribute of its hook.
+//! Declared costs: `cost(tick(call = 2_000, row = 300))` in the attribute of a hook.
 
 use proc_macro2::TokenStream;
 use syn::meta::{self, ParseNestedMeta};
@@ -8,11 +8,11 @@ use syn::{Error, LitInt, Result};
 /// A call of a hook.
 pub(crate) struct Call {
     pub(crate) name: &'static str,
-    /// What its rows are; nothing where it has none.
+    /// Name of its rows; empty if it has none.
     pub(crate) rows: &'static str,
 }
 
-/// The last member of the manifest, with the comma before it; nothing where nothing is promised.
+/// The last member of the manifest, with the comma before it; empty without declared costs.
 pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String> {
     let mut promises: Vec<(&str, u32, u32)> = Vec::new();
     let arguments = arguments.clone();
@@ -20,8 +20,7 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
         if !meta.path.is_ident("cost") {
             return Err(meta.error("this attribute takes `cost(…)` or nothing"));
         }
-        let nothing =
-            "`cost` names the calls that are promised: `cost(tick(call = 2_000, row = 300))`";
+        let nothing = "`cost` names calls: `cost(tick(call = 2_000, row = 300))`";
         if is_empty(&meta.input.fork()).unwrap_or(false) {
             return Err(meta.error(nothing));
         }
@@ -33,7 +32,7 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
                 return Err(meta.error(said));
             };
             if promises.iter().any(|(name, ..)| *name == call.name) {
-                return Err(meta.error("what this call takes is said twice"));
+                return Err(meta.error("the cost of this call is given twice"));
             }
             let (whole, row) = promise(call, &meta)?;
             promises.push((call.name, whole, row));
@@ -49,42 +48,39 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
     Ok(if is_none { String::new() } else { format!(",\"cost\":{{{}}}", promises.join(",")) })
 }
 
-/// Whether there is nothing in the parentheses that come next.
+/// True if the following parentheses are empty.
 fn is_empty(input: ParseStream<'_>) -> Result<bool> {
     let content;
     syn::parenthesized!(content in input);
     Ok(content.is_empty())
 }
 
-/// What one call takes at most: however few rows it has, and for each of them.
+/// The cost of a call: independent of rows, and per row.
 fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
     let (mut whole, mut row) = (None, None);
     meta.parse_nested_meta(|part| {
         let place = if part.path.is_ident("call") {
             &mut whole
         } else if part.path.is_ident("row") && call.rows.is_empty() {
-            return Err(part.error(format!("`{}` has no rows: `call` is all it takes", call.name)));
+            return Err(part.error(format!("`{}` has no rows: give `call` only", call.name)));
         } else if part.path.is_ident("row") {
             &mut row
         } else {
-            return Err(part.error("this is none of `call`, `row`"));
+            return Err(part.error("expected `call` or `row`"));
         };
         if place.is_some() {
-            return Err(part.error("this is said twice"));
+            return Err(part.error("given twice"));
         }
         let literal: LitInt = part.value()?.parse()?;
-        let said = format!("{literal} is no number of instructions: 0 to {}", u32::MAX);
+        let said = format!("{literal} is not a number of instructions: 0 to {}", u32::MAX);
         *place = Some(literal.base10_parse().map_err(|_| Error::new(literal.span(), said))?);
         Ok(())
     })?;
     match (whole, row) {
         (Some(0), _) => Err(meta.error("no call takes 0 instructions")),
-        (None, _) => {
-            Err(meta
-                .error("`call = …` is missing: instructions that it takes whatever it is about"))
-        }
+        (None, _) => Err(meta.error("`call = …` is missing: instructions independent of rows")),
         (Some(_), None) if !call.rows.is_empty() => Err(meta.error(format!(
-            "`row = …` is missing: instructions that each of the {} adds, 0 where none does",
+            "`row = …` is missing: instructions for each of the {}, or 0",
             call.rows
         ))),
         (Some(whole), row) => Ok((whole, row.unwrap_or(0))),
@@ -103,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_is_a_member_of_the_manifest() {
+    fn cost_is_a_member_of_the_manifest() {
         assert_eq!(read("").unwrap(), "");
         assert_eq!(
             read("cost(place(call = 2_000, row = 30), resolve(call = 9))").unwrap(),
@@ -112,21 +108,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_promise_is_said_in_a_sentence() {
+    fn invalid_costs_have_clear_errors() {
         for (arguments, sentence) in [
             ("price(place(call = 1, row = 1))", "takes `cost(…)` or nothing"),
-            ("cost()", "names the calls"),
+            ("cost()", "names calls"),
             ("cost", "expected parentheses"),
             ("cost(tick(call = 1, row = 1))", "it has `place` and `resolve`"),
-            ("cost(place(call = 1))", "each of the nodes adds"),
+            ("cost(place(call = 1))", "each of the nodes"),
             ("cost(place(row = 1))", "`call = …` is missing"),
             ("cost(place(call = 0, row = 1))", "0 instructions"),
-            ("cost(place(call = -1, row = 1))", "-1 is no number of instructions"),
+            ("cost(place(call = -1, row = 1))", "-1 is not a number of instructions"),
             ("cost(place(call = 1.5, row = 1))", "expected integer literal"),
             ("cost(place(call = 5_000_000_000, row = 1))", "0 to 4294967295"),
             ("cost(place(call = 1, call = 1, row = 1))", "said twice"),
             ("cost(place(call = 1, row = 1), place(call = 1, row = 1))", "said twice"),
-            ("cost(place(call = 1, column = 1))", "none of `call`, `row`"),
+            ("cost(place(call = 1, column = 1))", "expected `call` or `row`"),
             ("cost(resolve(call = 1, row = 1))", "has no rows"),
         ] {
             let said = read(arguments).unwrap_err();

@@ -1,4 +1,4 @@
-//! An attribute on the implementation of a hook makes the crate a plugin.
+//! The hook attributes, which make a crate a plugin.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -6,7 +6,7 @@ use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
 
 use crate::cost::{Call, promised};
 
-/// What a hook's trait has.
+/// The trait of a hook.
 pub(crate) struct Shape {
     pub(crate) hook: &'static str,
     pub(crate) state: bool,
@@ -65,7 +65,7 @@ pub(crate) fn attribute(
             const MANIFEST: &'static str = ONE_HOOK_PER_PLUGIN;
         }
 
-        // Named so that a second hook in one module is an error that says what is wrong.
+        // The name gives a second hook in one module a clear error.
         #[doc(hidden)]
         #[allow(unsafe_code, reason = "the exports of a plugin, generated")]
         const ONE_HOOK_PER_PLUGIN: &str = {
@@ -98,11 +98,11 @@ pub(crate) fn attribute(
 
             match ::core::str::from_utf8(&BYTES) {
                 Ok(text) => text,
-                Err(_) => panic!("a manifest is put together from strings"),
+                Err(_) => panic!("the manifest is made of strings"),
             }
         };
 
-        /// `evenkeel plugin bench` runs this, to show what the policy takes natively beside what it takes as a plugin.
+        /// Run by `evenkeel plugin bench`, for the native cost of the policy.
         #[cfg(test)]
         #[test]
         #[ignore = "`evenkeel plugin bench` runs it"]
@@ -110,12 +110,12 @@ pub(crate) fn attribute(
             #sdk::trial::native::#bindings::<#policy>();
         }
 
-        // Settings are read by the gateway's call, which a native build does not have.
+        // Settings are read in `init`, which a native build never calls.
         const _: fn(&#sdk::json::Json) -> Result<#policy, String> = <#policy as #sdk::Setting>::read;
     })
 }
 
-/// Adds `type Name = ();` where it is not given.
+/// Adds `type Name = ();` if it is missing.
 fn fill(item: &mut ItemImpl, name: &str) {
     let given = item.items.iter().any(|item| match item {
         ImplItem::Type(given) => given.ident == name,

@@ -1,4 +1,4 @@
-//! The derive and attribute macros of the policy SDK; their documentation is where the SDK exports them.
+//! Derive and attribute macros of the policy SDK, documented where the SDK exports them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -14,28 +14,28 @@ mod pack;
 mod reason;
 mod settings;
 
-/// What an operator can set of a policy; see the trait of the same name.
+/// Settings of a policy; see the trait of the same name.
 #[proc_macro_derive(Settings, attributes(setting))]
 pub fn settings(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     settings::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// What a policy remembers of a session, a room or itself; see the trait of the same name.
+/// State of a session, a room or the policy; see the trait of the same name.
 #[proc_macro_derive(State, attributes(state))]
 pub fn state(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     pack::derive_state(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// What a state is made of; see the trait of the same name.
+/// Part of a state; see the trait of the same name.
 #[proc_macro_derive(Pack)]
 pub fn pack(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     pack::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// Why decisions are made; see the trait of the same name.
+/// Reasons of decisions; see the trait of the same name.
 #[proc_macro_derive(Reason)]
 pub fn reason(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -56,34 +56,37 @@ macro_rules! hooks {
 }
 
 hooks! {
-    /// On `impl Admission for …`: makes the crate a plugin that answers the admission hook.
+    /// On `impl Admission for …`: makes the crate a plugin with the admission hook.
     ///
-    /// `#[admission(cost(admit(call = 2_000, row = 100)))]` promises what an answer takes at most; see
+    /// `#[admission(cost(admit(call = 2_000, row = 100)))]` declares the cost of an answer; see
     /// `#[degradation]`. Rows are regions.
     admission, hook::Shape {
         hook: "admission", state: false, reason: true, reads: true, ops: false,
         calls: &[Call { name: "admit", rows: "regions" }],
     };
-    /// On `impl Routing for …`: makes the crate a plugin that answers the routing hook.
+    /// On `impl Routing for …`: makes the crate a plugin with the routing hook.
     ///
-    /// `#[routing(cost(place(call = 2_000, row = 300), reroute(call = 50_000, row = 9_000)))]` promises what an answer takes
-    /// at most; see `#[degradation]`. Rows are nodes of `place` and rooms of `reroute`.
+    /// `#[routing(cost(place(call = 2_000, row = 300), reroute(call = 50_000, row = 9_000)))]`
+    /// declares the cost of an answer; see `#[degradation]`. Rows are nodes of `place` and rooms of
+    /// `reroute`.
     routing, hook::Shape {
         hook: "routing", state: true, reason: true, reads: true, ops: false,
         calls: &[Call { name: "place", rows: "nodes" }, Call { name: "reroute", rows: "rooms" }],
     };
-    /// On `impl Degradation for …`: makes the crate a plugin that answers the degradation hook.
+    /// On `impl Degradation for …`: makes the crate a plugin with the degradation hook.
     ///
-    /// `#[degradation(cost(tick(call = 2_000, row = 300)))]` promises in the manifest what an answer takes at most, in
-    /// WebAssembly instructions: so many however few rows there are, and so many for each. Rows are sessions. `evenkeel
-    /// plugin bench` holds the plugin to it, and `evenkeel plugin test --recording`; a gateway does not, it has a clock.
+    /// `#[degradation(cost(tick(call = 2_000, row = 300)))]` declares in the manifest the maximum
+    /// cost of an answer, in WebAssembly instructions: a constant part and a part per row. Rows are
+    /// sessions. `evenkeel plugin bench` and `evenkeel plugin test --recording` check it; a gateway
+    /// does not, as it has time limits.
     degradation, hook::Shape {
         hook: "degradation", state: true, reason: true, reads: true, ops: true,
         calls: &[Call { name: "tick", rows: "sessions" }],
     };
-    /// On `impl Scenario for …`: makes the crate a plugin that answers the scenario hook.
+    /// On `impl Scenario for …`: makes the crate a plugin with the scenario hook.
     ///
-    /// `#[scenario(cost(resolve(call = 2_000)))]` promises what an answer takes at most; see `#[degradation]`.
+    /// `#[scenario(cost(resolve(call = 2_000)))]` declares the cost of an answer; see
+    /// `#[degradation]`.
     scenario, hook::Shape {
         hook: "scenario", state: false, reason: false, reads: false, ops: false,
         calls: &[Call { name: "resolve", rows: "" }],

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Data, DataEnum, DeriveInput, Error, Fields, LitInt, Path, Result, Type};
 
 pub(crate) fn derive_state(input: &DeriveInput) -> Result<TokenStream> {
-    let mut said = Said::default();
+    let mut said = Arguments::default();
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("state")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("schema") {
@@ -19,19 +19,18 @@ pub(crate) fn derive_state(input: &DeriveInput) -> Result<TokenStream> {
             } else if meta.path.is_ident("migrate") {
                 said.migrate = Some(meta.value()?.parse::<Path>()?);
             } else {
-                let words = "this is none of `schema`, `unchanged_since`, `from`, `migrate`";
+                let words = "expected `schema`, `unchanged_since`, `from` or `migrate`";
                 return Err(meta.error(words));
             }
             Ok(())
         })?;
     }
     let Some(schema) = &said.schema else {
-        let message = "say which version of its fields this is: #[state(schema = 1)]";
+        let message = "give the version of its fields: #[state(schema = 1)]";
         return Err(Error::new_spanned(&input.ident, message));
     };
     if let (Some(from), Some(_)) = (&said.from, &said.migrate) {
-        let message =
-            "`from` converts the form before, `migrate` reads the bytes: one of them is enough";
+        let message = "`from` converts an older type, `migrate` reads bytes: use one of them";
         return Err(Error::new_spanned(from, message));
     }
     let pack = derive(input)?;
@@ -48,17 +47,17 @@ pub(crate) fn derive_state(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// What `#[state(…)]` says.
+/// The arguments of `#[state(…)]`.
 #[derive(Default)]
-struct Said {
+struct Arguments {
     schema: Option<LitInt>,
     unchanged_since: Option<LitInt>,
     from: Option<Type>,
     migrate: Option<Path>,
 }
 
-impl Said {
-    /// How older forms are read: those that are the same by `unpack`, others as the author says.
+impl Arguments {
+    /// Migration of older schemas: unchanged ones by `unpack`, others by the author's code.
     fn migration(&self, schema: &LitInt) -> Result<TokenStream> {
         let oldest = self.unchanged_since.as_ref().unwrap_or(schema);
         if oldest.base10_parse::<u32>()? > schema.base10_parse::<u32>()? {
@@ -73,7 +72,7 @@ impl Said {
                 let check = quote_spanned! { from.span() => const {
                     assert!(
                         <#from as #sdk::State>::SCHEMA < #oldest,
-                        "`from` names an older form: its schema is lower"
+                        "`from` names a type with a lower schema"
                     );
                 }};
                 let older = quote_spanned! { from.span() =>
@@ -142,7 +141,7 @@ fn fields(fields: &Fields) -> Result<TokenStream> {
     })
 }
 
-/// Variants without fields, as the number of their place. The first is the fresh one.
+/// Variants without fields, as their index. The first is the default.
 fn variants(data: &DataEnum) -> Result<TokenStream> {
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {
@@ -182,18 +181,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_state_is_said_in_a_sentence() {
+    fn invalid_states_have_clear_errors() {
         for (item, sentence) in [
-            ("struct Memory { a: u8 }", "say which version of its fields this is"),
+            ("struct Memory { a: u8 }", "give the version of its fields"),
             ("#[state(schema = 0)] struct Memory { a: u8 }", "schemas count from 1"),
-            ("#[state(schema = 1, form = A)] struct Memory { a: u8 }", "this is none of `schema`"),
+            ("#[state(schema = 1, form = A)] struct Memory { a: u8 }", "expected `schema`"),
             (
                 "#[state(schema = 1, unchanged_since = 2)] struct Memory { a: u8 }",
                 "since a later schema",
             ),
             (
                 "#[state(schema = 2, from = A, migrate = b)] struct Memory { a: u8 }",
-                "one of them is enough",
+                "use one of them",
             ),
             ("#[state(schema = 1)] struct Memory(u8);", "give the fields names"),
             ("#[state(schema = 1)] enum Mood {}", "an enum without variants cannot be packed"),

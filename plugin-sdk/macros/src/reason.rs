@@ -19,7 +19,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         let Some((_, number)) = &variant.discriminant else {
             return Err(Error::new_spanned(
                 variant,
-                "write its number, from 1: it stands in records and must not shift when reasons are added",
+                "write its number, from 1: records contain it, so it must not change when reasons are added",
             ));
         };
         let name = kebab(&variant.ident.to_string());
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_reasons_is_said_in_a_sentence() {
+    fn invalid_reasons_have_clear_errors() {
         for (item, sentence) in [
             ("struct Why;", "reasons are the variants of an enum"),
             ("enum Why { Loss }", "write its number, from 1"),

@@ -44,7 +44,7 @@ fn derive_struct(input: &DeriveInput, fields: &FieldsNamed) -> Result<TokenStrea
     let default = fields.iter().all(Knob::may_be_left_out).then(|| {
         quote! {
             impl ::core::default::Default for #ident {
-                /// As if nothing were set.
+                /// All settings at their defaults.
                 fn default() -> Self {
                     <Self as ::evenkeel_plugin_sdk::Settings>::parse("{}")
                         .expect("a default is within its bounds")
@@ -78,7 +78,7 @@ fn derive_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
     let mut names = Vec::new();
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {
-            return Err(Error::new_spanned(variant, "a value to choose has no fields"));
+            return Err(Error::new_spanned(variant, "a choice has no fields"));
         }
         names.push(kebab(&variant.ident.to_string()));
     }
@@ -107,7 +107,7 @@ fn derive_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
     })
 }
 
-/// The members of the object's schema.
+/// Members of the object's schema.
 fn schema(fields: &[Knob<'_>]) -> TokenStream {
     let text = quote!(::evenkeel_plugin_sdk::manifest::Text);
     let properties = fields.iter().enumerate().map(|(at, knob)| {
@@ -147,18 +147,18 @@ fn schema(fields: &[Knob<'_>]) -> TokenStream {
 struct Limit {
     /// Compared with the value's size.
     size: f64,
-    /// As it stands in the schema; a text does not.
+    /// As in the schema, if it is a number.
     json: Option<String>,
-    /// What the size of a text counts: `ms` or `kbit/s`; nothing for a number.
+    /// Unit of the size: `ms` or `kbit/s`; empty for a number.
     counts: &'static str,
 }
 
-/// A field and what is said of it.
+/// A field with its attributes.
 struct Knob<'a> {
     field: &'a Field,
     key: String,
     default: Option<String>,
-    /// Whether the default is what the fields of a struct say by themselves.
+    /// The default is made of the defaults of a struct's fields.
     default_of_fields: bool,
     min: Option<Limit>,
     max: Option<Limit>,
@@ -193,7 +193,7 @@ impl Knob<'_> {
                 } else if meta.path.is_ident("unit") {
                     knob.unit = meta.value()?.parse::<LitStr>()?.value();
                 } else {
-                    return Err(meta.error("this is none of `default`, `unit`, `min`, `max`"));
+                    return Err(meta.error("expected `default`, `unit`, `min` or `max`"));
                 }
                 Ok(())
             })?;
@@ -218,7 +218,7 @@ impl Knob<'_> {
         self.default.is_some() || optional
     }
 
-    /// What the schema says besides type and bounds.
+    /// The schema's members besides type and bounds.
     fn facts(&self) -> String {
         let mut facts = String::new();
         if let Some(default) = &self.default {
@@ -237,7 +237,7 @@ impl Knob<'_> {
         self.min.iter().chain(&self.max)
     }
 
-    /// What the compiler finds out once it knows the field's type.
+    /// Checks that need the field's type, evaluated by the compiler.
     fn checks(&self) -> Vec<TokenStream> {
         let of = &self.field.ty;
         let setting = quote!(<#of as ::evenkeel_plugin_sdk::Setting>);
@@ -392,9 +392,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_setting_is_said_in_a_sentence() {
+    fn invalid_setting_attributes_have_clear_errors() {
         for (field, sentence) in [
-            ("#[setting(defualt = 3)] a: u32", "this is none of `default`, `unit`, `min`, `max`"),
+            ("#[setting(defualt = 3)] a: u32", "expected `default`, `unit`, `min` or `max`"),
             ("#[setting(default = 3 + 4)] a: u32", "a default is a literal"),
             ("#[setting(default = A)] a: u32", "a default is a literal"),
             ("#[setting(default = 9, max = 8)] a: u32", "the default is outside its bounds"),
@@ -418,11 +418,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_settings_is_said_in_a_sentence() {
+    fn invalid_settings_types_have_clear_errors() {
         for (item, sentence) in [
             ("struct Knobs(u32);", "give the fields names"),
             ("struct Knobs<T> { a: T }", "settings have no type parameters"),
-            ("enum Step { Cap(u32) }", "a value to choose has no fields"),
+            ("enum Step { Cap(u32) }", "a choice has no fields"),
             ("union Knobs { a: u32 }", "settings are a struct or an enum"),
         ] {
             let said = error(&syn::parse_str(item).unwrap());

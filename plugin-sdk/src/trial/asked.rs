@@ -1,20 +1,20 @@
-//! A question as the gateway asks it, read from JSON that `evenkeel plugin` writes.
+//! A gateway's question, read from JSON written by `evenkeel plugin`.
 
 use crate::catalog::Catalog;
 use crate::json::Json;
 use crate::keep;
 use crate::wit::types;
 
-/// A question, and the catalog that it is about. What its call does not have is empty.
+/// A question and its catalog. Fields that its call does not use are empty.
 #[derive(Clone)]
 pub(super) struct Asked {
     /// The function: `tick`.
     pub(super) call: String,
     pub(super) catalog: Vec<types::Entry>,
     pub(super) now_us: u64,
-    /// The session or room that it is about.
+    /// The session or room in question.
     pub(super) id: u64,
-    /// The region where the room of a newcomer is.
+    /// The region of a new session's room.
     pub(super) standing_in: Option<u64>,
     pub(super) scenario: String,
     pub(super) labels: Vec<types::Label>,
@@ -29,7 +29,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The question of one JSON text.
+    /// Parses a question from JSON.
     pub(super) fn read(text: &str) -> Result<Asked, String> {
         let json = Json::parse(text)?;
         let mut states = keep::no_blobs();
@@ -65,7 +65,7 @@ impl Asked {
         Catalog::new(self.catalog.clone())
     }
 
-    /// About how many bytes it is.
+    /// Approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         let cells = self.places.cells.len() + self.subjects.cells.len() + self.standing.len();
         let rows = self.places.ids.len() + self.subjects.ids.len();
@@ -93,7 +93,7 @@ fn text_of(json: &Json) -> Result<&str, String> {
     }
 }
 
-/// Ids take all 64 bits: those of the upper half are written as negative numbers.
+/// Ids have 64 bits: those of the upper half are written as negative numbers.
 fn whole(json: &Json) -> Result<u64, String> {
     match json {
         Json::Whole(number) => Ok(*number as u64),

@@ -1,22 +1,22 @@
-//! What was measured of something, said metric by metric.
+//! Measures set metric by metric.
 
 use std::ops::Deref;
 
 use super::Cells;
 use crate::registry::Metric;
 
-/// What was measured of something; begin with [`measured`]. There is a function for each metric of the registry, named
-/// as the views name it. Whatever is not said was not measured.
+/// Measures; begin with [`measured`]. Each metric of the registry has a function, named as in the
+/// views. Others are not measured.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Measurements(Cells);
 
-/// Nothing yet: `measured().jitter_up_us(30_000).video(true)`.
+/// Empty measures: `measured().jitter_up_us(30_000).video(true)`.
 pub fn measured() -> Measurements {
     Measurements::default()
 }
 
 impl Measurements {
-    /// A metric by its name in the registry; there is a function for each. The last word counts.
+    /// A metric by its registry name; each metric also has a function. The last value wins.
     #[must_use]
     pub fn with(mut self, metric: Metric, value: u32) -> Self {
         self.0.retain(|&(there, _)| there != metric);

@@ -1,5 +1,5 @@
-//! What a policy takes natively, on the questions that its plugin was asked. The hooks' attributes make a test of it, which
-//! only `evenkeel plugin bench` runs.
+//! Native cost of a policy on the questions that its plugin was asked. The hook attributes generate
+//! a test for it, run by `evenkeel plugin bench`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use crate::guest::{Loaded, Policy};
 use crate::routing::{self, Reroute, Routing};
 use crate::scenario::{self, Scenario};
 
-/// Names the file: the settings in its first line, and a question in each of the others.
+/// Names a file with the settings in its first line, and a question in each other line.
 const QUESTIONS: &str = "EVENKEEL_NATIVE_QUESTIONS";
 
-/// What is written before each line of figures, so that they are found among all else that a test writes.
+/// Marks lines of results among other test output.
 const MARK: &str = "evenkeel-native";
 
-/// Rounds of each question; what is reported is how they spread.
+/// Rounds of each question; their distribution is reported.
 const ROUNDS: usize = 101;
 
-/// About how long a round takes: long enough that the clock's own cost vanishes.
+/// Approximate length of a round, which makes the clock's own cost negligible.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// Calls in a round, at most.
+/// Limit of calls per round.
 const CALLS_MAX: u128 = 4_096;
 
-/// What the questions of a round may take of memory: they are laid out before it begins.
+/// Memory for the questions of a round, which are prepared before it.
 const BYTES_MAX: u128 = 64 << 20;
 
 /// Measures an admission policy.
@@ -94,23 +94,23 @@ fn measure<P: Policy>(mut call: impl FnMut(&Loaded<P>, Asked)) {
         let asked = Asked::read(question).expect("a question of the same evenkeel");
         loaded.catalog = asked.catalog();
         let [min, median, p99] = spread(&asked, |asked| call(&loaded, asked));
-        // A test's name may stand in the line already.
+        // The harness may have begun a line with the test's name.
         println!("\n{MARK} {min} {median} {p99}");
     }
 }
 
-/// Nanoseconds of a call: the least, the middle one, and the one that 99 of 100 do not exceed.
+/// Nanoseconds of a call: minimum, median and 99th percentile.
 fn spread(asked: &Asked, mut call: impl FnMut(Asked)) -> [u64; 3] {
     let mut round = |calls: usize| {
         let laid_out = vec![asked.clone(); calls];
         let began = Instant::now();
         laid_out.into_iter().for_each(&mut call);
         let took = began.elapsed() / calls as u32;
-        // What it said is kept for tests; here nobody reads it.
+        // Log lines and notes are kept for tests, which do not exist here.
         drop((notes(), lines()));
         took.as_nanos() as u64
     };
-    // The first calls are dearer: memory is touched for the first time.
+    // The first calls are slower: they touch memory for the first time.
     round(8);
     let one = u128::from(round(8).max(1));
     let fit = (BYTES_MAX / asked.bytes() as u128).clamp(1, CALLS_MAX);

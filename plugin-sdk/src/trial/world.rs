@@ -1,4 +1,4 @@
-//! Regions, zones and nodes to decide about.
+//! Regions, zones and nodes for tests.
 
 use super::{Cells, Measured};
 use crate::catalog::Catalog;
@@ -6,24 +6,24 @@ use crate::id::{NodeId, RegionId};
 use crate::registry::{KIND_HOME, KIND_NODE, KIND_REGION, KIND_ZONE, Metric};
 use crate::wit::types;
 
-/// Regions, zones and nodes to decide about.
+/// Regions, zones and nodes for tests.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Names and measurements. A region's number is its place here, counted from 1.
+    /// Names and measures. A region's number is its index, from 1.
     pub(super) regions: Vec<(String, Cells)>,
-    /// Names and regions. A zone's number is its place here, counted from 1.
+    /// Names and regions. A zone's number is its index, from 1.
     zones: Vec<(String, u64)>,
-    /// Names, zones and measurements. A node's number is its place here, counted from 0.
+    /// Names, zones and measures. A node's number is its index, from 0.
     pub(super) nodes: Vec<(String, u64, Cells)>,
 }
 
 impl World {
-    /// A world with one region, which the gateway is in.
+    /// A world with one region, the gateway's own.
     pub fn around(home: &str) -> World {
         World { regions: vec![(home.into(), vec![])], zones: vec![], nodes: vec![] }
     }
 
-    /// With a region, or with these measurements of one that is there.
+    /// Adds a region, or sets the measures of an existing one.
     #[must_use]
     pub fn region(mut self, name: &str, measured: &Measured) -> World {
         let region = self.region_number(name);
@@ -31,7 +31,7 @@ impl World {
         self
     }
 
-    /// With a node (its region and zone come with it), or with these measurements of one that is there.
+    /// Adds a node with its region and zone, or sets the measures of an existing one.
     #[must_use]
     pub fn node(mut self, name: &str, region: &str, zone: &str, measured: &Measured) -> World {
         let region = self.region_number(region);
@@ -48,11 +48,11 @@ impl World {
         self
     }
 
-    /// Sets one measurement of a node.
+    /// Sets one measure of a node.
     ///
     /// # Panics
     ///
-    /// Where there is no such node.
+    /// If there is no such node.
     pub fn measure(&mut self, node: &str, metric: Metric, value: u32) {
         let at = self.node_id(node).0 as usize;
         let (.., measured) = &mut self.nodes[at];
@@ -64,7 +64,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// Where there is no such node.
+    /// If there is no such node.
     pub fn node_id(&self, name: &str) -> NodeId {
         let node = self.nodes.iter().position(|(there, ..)| there == name);
         NodeId(node.unwrap_or_else(|| panic!("there is no node {name}")) as u32)
@@ -74,7 +74,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// Where there is no such region.
+    /// If there is no such region.
     pub fn region_id(&self, name: &str) -> RegionId {
         let region = self.regions.iter().position(|(there, _)| there == name);
         RegionId(region.unwrap_or_else(|| panic!("there is no region {name}")) as u64 + 1)

@@ -1,4 +1,4 @@
-//! What an author relies on: settings, states, the manifest, and what a policy sees and says.
+//! The SDK as authors use it: settings, states, the manifest, views and answers.
 
 use evenkeel_plugin_sdk::Policy;
 use evenkeel_plugin_sdk::prelude::*;
@@ -6,8 +6,7 @@ use evenkeel_plugin_sdk::trial::{self, Trial, World};
 
 #[derive(Settings, Debug, PartialEq)]
 struct Knobs {
-    /// A "quoted" word,
-    /// and a second line.
+    /// A "quoted" word, and a second line.
     #[setting(default = 30, unit = "ms", min = 1, max = 500)]
     jitter: u32,
     #[setting(default = -0.5, min = -1, max = 1)]
@@ -55,7 +54,7 @@ fn from_first(schema: u32, bytes: &[u8]) -> Option<Memory> {
     Some(Memory { ticks: ticks.into(), mood: Mood::Calm })
 }
 
-/// What the policy remembers of itself.
+/// State of the policy.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2)]
 struct Count {
@@ -106,7 +105,7 @@ fn session(measured: &[(Metric, u32)]) -> trial::Session<Memory> {
 }
 
 #[test]
-fn settings_have_the_defaults_that_were_written() {
+fn settings_have_their_defaults() {
     let expected = Knobs {
         jitter: 30,
         lean: -0.5,
@@ -130,7 +129,7 @@ fn settings_have_the_defaults_that_were_written() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_refused_by_name() {
+fn invalid_settings_are_refused_by_name() {
     let error = |settings| Knobs::parse(settings).unwrap_err();
     assert_eq!(error(r#"{"jitter": 501}"#), "jitter: 501ms is above 500ms");
     assert_eq!(error(r#"{"lean": -1.01}"#), "lean: -1.01 is below -1");
@@ -146,7 +145,7 @@ fn settings_that_are_wrong_are_refused_by_name() {
 }
 
 #[test]
-fn the_manifest_says_what_the_policy_is_and_asks_for() {
+fn manifest_describes_the_policy() {
     let settings = concat!(
         r#"{"type":"object","properties":{"#,
         r#""jitter":{"type":"integer","minimum":1,"maximum":500,"default":30,"unit":"ms","#,
@@ -172,14 +171,14 @@ fn the_manifest_says_what_the_policy_is_and_asks_for() {
 }
 
 #[test]
-fn a_setting_without_a_default_is_required() {
+fn setting_without_a_default_is_required() {
     const SCHEMA: [u8; <Needy as Setting>::SCHEMA.len()] = <Needy as Setting>::SCHEMA.bytes();
     let schema = std::str::from_utf8(&SCHEMA).unwrap();
     assert!(schema.ends_with(r#""required":["region"],"additionalProperties":false"#), "{schema}");
 }
 
 #[test]
-fn an_older_state_is_read_by_migrate_and_an_unknown_one_is_not() {
+fn older_state_is_migrated_unknown_one_is_not() {
     let migrated = trial::migrate::<Memory>(1, &FirstMemory { ticks: 9 });
     assert_eq!(migrated, Some(Memory { ticks: 9, mood: Mood::Calm }));
     let now = Memory { ticks: 3, mood: Mood::Restless };
@@ -189,7 +188,7 @@ fn an_older_state_is_read_by_migrate_and_an_unknown_one_is_not() {
 }
 
 #[test]
-fn a_newcomer_is_opened_with_its_labels() {
+fn new_session_is_opened_with_its_labels() {
     let mut trial = trial();
     let near = Memory { ticks: 0, mood: Mood::Restless };
     assert_eq!(trial.open(&[]), near);
@@ -197,7 +196,7 @@ fn a_newcomer_is_opened_with_its_labels() {
 }
 
 #[test]
-fn what_is_said_is_said_of_its_row() {
+fn answers_refer_to_their_row() {
     let mut trial = trial();
     let mut sessions =
         [session(&[(Metric::LossUp, 100)]), session(&[]), session(&[(Metric::LossUp, 0)])];
@@ -205,30 +204,26 @@ fn what_is_said_is_said_of_its_row() {
     let expected = [(0, Op::Cap, 100, 1), (2, Op::Cap, 0, 1), (2, Op::Cap, 0, 7)];
     assert_eq!(actions, expected);
     assert_eq!(sessions[0].state, Memory { ticks: 100, mood: Mood::Calm });
-    assert_eq!(sessions[1].state, Memory { ticks: 5, mood: Mood::Restless }, "it was not measured");
-    assert_eq!(
-        sessions[2].state,
-        Memory { ticks: 6, mood: Mood::Calm },
-        "what is kept last stands"
-    );
+    assert_eq!(sessions[1].state, Memory { ticks: 5, mood: Mood::Restless }, "not measured");
+    assert_eq!(sessions[2].state, Memory { ticks: 6, mood: Mood::Calm }, "the last state wins");
     assert_eq!(trial::notes(), [(0, "loss".into(), 100), (2, "loss".into(), 0)]);
 }
 
 #[test]
-fn the_memo_goes_from_batch_to_batch() {
+fn memo_passes_from_batch_to_batch() {
     let mut trial = trial();
     let mut sessions = [session(&[(Metric::LossUp, 1)])];
     let counts: Vec<_> = (0..3).map(|_| trial.tick(&mut sessions).len()).collect();
-    assert_eq!(counts, [1, 1, 2], "the third session seen is one too many");
+    assert_eq!(counts, [1, 1, 2], "the third session exceeds the limit");
 }
 
 #[test]
 #[should_panic(expected = "the policy reads jitter-up but its READS does not name it")]
-fn reading_what_was_not_asked_for_is_found_in_a_test() {
+fn undeclared_metric_panics_in_tests() {
     trial().tick(&mut [session(&[(Metric::LossUp, 1), (Metric::Video, 1)])]);
 }
 
-/// Settings of settings.
+/// Nested settings.
 #[derive(Settings, Debug, PartialEq)]
 struct Nested {
     #[setting(default)]
@@ -249,7 +244,7 @@ struct Stair {
 }
 
 #[test]
-fn settings_in_settings_have_their_own_defaults() {
+fn nested_settings_have_their_own_defaults() {
     let stair = |kbps, then| Stair { cap: BitRate::of_kbps(kbps), then };
     let most = BitRate::of_kbps(2000);
     let expected = Nested { step: stair(300, Step::Cap), more: vec![], most, lowest: None };
@@ -266,7 +261,7 @@ fn settings_in_settings_have_their_own_defaults() {
 }
 
 #[test]
-fn settings_in_settings_are_refused_with_the_way_there() {
+fn invalid_nested_settings_name_their_path() {
     let error = |settings| Nested::parse(settings).unwrap_err();
     assert_eq!(error(r#"{"most": "23 kbit/s"}"#), "most: 23kbit/s is below 24kbit/s");
     assert_eq!(error(r#"{"most": "2 Gbit/s"}"#), "most: 2000000kbit/s is above 1000000kbit/s");
@@ -275,7 +270,7 @@ fn settings_in_settings_are_refused_with_the_way_there() {
 }
 
 #[test]
-fn the_schema_of_settings_in_settings_is_whole() {
+fn schema_includes_nested_settings() {
     const SCHEMA: [u8; <Nested as Setting>::SCHEMA.len()] = <Nested as Setting>::SCHEMA.bytes();
     let schema = std::str::from_utf8(&SCHEMA).unwrap();
     let stair = concat!(
@@ -290,7 +285,7 @@ fn the_schema_of_settings_in_settings_is_whole() {
     assert!(schema.contains(&expected), "{schema}");
 }
 
-/// The third form of a state, each `from` the one before.
+/// The third schema of a state, each `from` the one before.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 5, unchanged_since = 4, from = SecondForm)]
 struct ThirdForm {
@@ -325,7 +320,7 @@ impl From<SecondForm> for ThirdForm {
 }
 
 #[test]
-fn a_state_migrates_over_as_many_forms_as_there_were() {
+fn state_migrates_across_several_schemas() {
     let third = |ticks| ThirdForm { ticks, mood: Mood::Restless, since: Duration::ZERO };
     assert_eq!(trial::migrate::<ThirdForm>(1, &FirstForm { ticks: 4 }), Some(third(41)));
     let second = SecondForm { ticks: 7, mood: Mood::Restless };
@@ -336,16 +331,16 @@ fn a_state_migrates_over_as_many_forms_as_there_were() {
     for unknown in [0, 2, 6] {
         assert_eq!(trial::migrate::<ThirdForm>(unknown, &third(9)), None, "{unknown}");
     }
-    assert_eq!(trial::migrate::<ThirdForm>(1, &third(9)), None, "bytes of another form");
+    assert_eq!(trial::migrate::<ThirdForm>(1, &third(9)), None, "bytes of another schema");
 }
 
 #[test]
-fn what_is_remembered_no_longer_is_no_reason_to_refuse() {
+fn dropped_state_is_no_reason_to_refuse() {
     assert_eq!(trial::migrate::<()>(1, &FirstForm { ticks: 4 }), Some(()));
 }
 
 #[test]
-fn measurements_are_put_together_by_name() {
+fn measurements_are_set_by_name() {
     let put = trial::measured().jitter_up_us(5).video(true).jitter_up_us(6).health(Health::Wary);
     let expected = [(Metric::Video, 1), (Metric::JitterUp, 6), (Metric::Health, 2)];
     assert_eq!(*put, expected);
@@ -355,7 +350,7 @@ fn measurements_are_put_together_by_name() {
 }
 
 #[test]
-fn a_common_reason_has_its_number_in_the_registry() {
+fn common_reason_is_numbered_by_the_registry() {
     assert_eq!(CommonReason::Loss.number(), 65_537);
-    assert!(<CommonReason as Reason>::NAMES.is_empty(), "the manifest does not repeat it");
+    assert!(<CommonReason as Reason>::NAMES.is_empty(), "not in the manifest");
 }

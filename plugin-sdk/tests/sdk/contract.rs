@@ -1,4 +1,4 @@
-//! What the gateway relies on: the functions of the contract, called as it calls them.
+//! The contract's functions, called as the gateway calls them.
 
 use evenkeel_plugin_sdk::Plugin;
 use evenkeel_plugin_sdk::prelude::*;
@@ -65,7 +65,7 @@ fn states() -> Blobs {
 const UNMEASURED: u32 = u32::MAX;
 
 #[test]
-fn settings_that_cannot_be_read_stop_init() {
+fn invalid_settings_fail_init() {
     assert_eq!(init(r#"{"step": 0}"#, &[], &[]), Err("step: 0 is below 1".into()));
     assert!(init("{", &[], &[]).is_err());
     assert_eq!(init("{}", &[], &[]), Ok(()));
@@ -83,21 +83,21 @@ fn columns_are_read_in_the_order_granted() {
 }
 
 #[test]
-fn a_metric_that_was_not_granted_is_not_measured_and_an_op_is_not_taken() {
+fn metrics_and_ops_not_granted_are_absent() {
     init("{}", &[1], &[1]).unwrap();
     let answer = tick(&[100, 100], states(), &[9]);
     assert!(answer.actions.is_empty());
-    assert_eq!(answer.keep.memo, None, "a memo nobody touched stays as it is");
+    assert_eq!(answer.keep.memo, None, "an unchanged memo is not returned");
     init("{}", &[2], &[2]).unwrap();
     assert!(tick(&[100, 100], states(), &[]).actions.is_empty());
 }
 
 #[test]
-fn a_state_that_cannot_be_read_is_begun_afresh() {
+fn unreadable_state_is_replaced() {
     init("{}", &[2], &[1]).unwrap();
     let lies = || Blobs { offsets: vec![0, 2, 900], bytes: vec![0x80, 0x80] };
     tick(&[0, 0], lies(), &[]);
-    let said = "states that cannot be read are begun afresh".to_owned();
+    let said = "unreadable states are replaced by new ones".to_owned();
     assert_eq!(trial::lines(), [(Level::Warn, said)], "once for a batch");
     let answer = tick(&[0, 0], lies(), &[0xff]);
     let actions: Vec<_> = answer.actions.iter().map(|a| a.arg).collect();
@@ -106,7 +106,7 @@ fn a_state_that_cannot_be_read_is_begun_afresh() {
 }
 
 #[test]
-fn newcomers_are_opened_against_the_catalog() {
+fn new_sessions_are_opened_with_the_catalog() {
     init("{}", &[], &[]).unwrap();
     let entry = |kind, id, parent, name: &str| Entry {
         kind,

@@ -1,9 +1,10 @@
-//! What routing and admission policies see: nodes, regions, the catalog, what was measured and what was not.
+//! Views of routing and admission policies: nodes, regions, the catalog, measured and unmeasured
+//! values.
 
 use evenkeel_plugin_sdk::prelude::*;
 use evenkeel_plugin_sdk::trial::{Trial, World};
 
-/// Writes what it sees into the room's state.
+/// Writes its observations into the room's state.
 #[derive(Settings)]
 struct Eyes;
 
@@ -46,7 +47,7 @@ fn world() -> World {
 }
 
 #[test]
-fn a_node_is_seen_with_its_place_and_what_was_measured() {
+fn node_has_its_place_and_measures() {
     let mut trial = Trial::of(Eyes, world());
     let placed = trial.place(1, &[("region", "west")]);
     let expected = [
@@ -59,7 +60,7 @@ fn a_node_is_seen_with_its_place_and_what_was_measured() {
 }
 
 #[test]
-fn rooms_with_routes_of_different_length_keep_them_apart() {
+fn routes_of_different_length_stay_separate() {
     let mut trial = Trial::of(Eyes, world());
     let state = Seen { lines: vec![] };
     let room = |hops: &[&str]| evenkeel_plugin_sdk::trial::Room {

@@ -368,8 +368,8 @@ fn registry_additions_are_compatible() {
         ("bounds are wider", "bounds = [0, 100]", "bounds = [-1, 100]"),
         (
             "a sentence is clearer",
-            "doc = \"What the session sends.\"",
-            "doc = \"What it sends to the gateway.\"",
+            "doc = \"Bit rate from the session.\"",
+            "doc = \"Bit rate from the session to the gateway.\"",
         ),
     ];
     let breaks: BTreeMap<_, _> =
