@@ -1,51 +1,54 @@
-//! Admission policy: who may come in while a region fills up, and where to go instead.
+//! Admission policy: admits, caps, redirects or rejects sessions as a region fills up.
 //!
-//! Those already talking come before those who want to join, and those who join them before those who begin something
-//! new. While the region has room everyone comes in. As it fills up newcomers come in capped, more and more of them; then
-//! rooms that are new are sent to a region with room, or asked to try again later, more and more of them as well: by the
-//! session's lot, so that there is no edge for a crowd to swing about. What is left after that belongs to those who join
-//! a room that stands, and to roles that others wait for. A room stays together: who joins one is never sent elsewhere.
+//! Sessions that join an existing room have priority over new rooms. With free capacity every
+//! session is admitted. As the region fills up, a growing share of new sessions is capped; then a
+//! growing share of new rooms is redirected to a region with capacity, or rejected for a while.
+//! Shares are drawn by session, so that no threshold makes a crowd swing. The rest of the capacity
+//! is for sessions that join a room, and for configured roles. Sessions of one room are never
+//! redirected apart.
 
 #[cfg(test)]
 mod tests;
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct AdmitCapacity {
-    /// From this part of its region's capacity on newcomers are capped: few at first, all of them at `full_above`.
+    /// Load of its region from which new sessions are capped: few at first, all of them at
+    /// `full_above`.
     #[setting(default = 0.8, min = 0, max = 1)]
     cap_above: f64,
-    /// What a capped newcomer may send. No more than the lowest ceiling of the scenario: a cap above a session's ceiling
-    /// breaks a rule of the gateway, and `on_fault` says what happens then.
+    /// Cap of a new session. At most the lowest ceiling of the scenario: the gateway rejects an
+    /// answer with a higher cap, and `on_fault` applies.
     #[setting(default = 300, unit = "kbit/s", min = 16)]
     cap: u32,
-    /// From this part of its capacity on a region is full for new rooms. Those who join one come in until nothing is left.
+    /// Load from which a region is full for new rooms. Sessions that join a room are admitted up to
+    /// the full capacity.
     #[setting(default = 0.95, min = 0.1, max = 1)]
     full_above: f64,
-    /// So much before that the first new rooms are turned away, and then more and more of them.
+    /// Width of the range below `full_above` in which a growing share of new rooms is turned away.
     #[setting(default = 0.05, min = 0, max = 1)]
     ease: f64,
-    /// Roles (label `role`) that others wait for: they come in as those do who join a room.
+    /// Roles (label `role`) admitted like sessions that join a room, as others wait for them.
     #[setting(default = [])]
     awaited: Vec<String>,
-    /// A newcomer is sent to another region only while that carries less than this part of its capacity.
+    /// Sessions are redirected only to regions below this load.
     #[setting(default = 0.7, min = 0, max = 1)]
     redirect_below: f64,
-    /// Whoever is refused may try again after this, and up to half as long more, so that they do not all come at once.
+    /// Retry delay of a rejected session, plus up to half of it, so that not all return at once.
     #[setting(default = "5s", min = "100ms", max = "10m")]
     retry_after: Duration,
 }
 
-/// Why a session came in or stayed out.
+/// Reasons of verdicts.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// Its region has room.
+    /// Its region has capacity.
     Room = 1,
     /// Its region is nearly full, or its breaker is half open.
     NearlyFull = 2,
-    /// Its region is full; another has room.
+    /// Its region is full; another one has capacity.
     RoomElsewhere = 3,
     /// Its region is full.
     Full = 4,
@@ -68,7 +71,7 @@ impl Admission for AdmitCapacity {
     ) -> Judgement {
         let region = standing.or(newcomer.region()).and_then(|region| regions.region(region));
         let Some((region, load)) = region.and_then(|region| Some((region, load(&region)?))) else {
-            // Nothing is known of its region: the gateway's own limits decide.
+            // Without measures of its region, the gateway's own limits decide.
             return Verdict::Abstain.into();
         };
         note(0, "load_permille", (load * 1000.0) as i64);
@@ -92,7 +95,7 @@ impl Admission for AdmitCapacity {
 }
 
 impl AdmitCapacity {
-    /// Whether others wait for it.
+    /// True for a role that others wait for.
     fn is_awaited(&self, newcomer: &NewSession<'_>) -> bool {
         let role = newcomer.labels.value(label::ROLE);
         role.is_some_and(|role| self.awaited.iter().any(|awaited| awaited == role))
@@ -110,8 +113,8 @@ impl AdmitCapacity {
             || lot.is_below(ramp(load, self.cap_above, self.full_above))
     }
 
-    /// Another region that has enough room, if there is one: each as often as it has capacity free, so that those who are
-    /// turned away together do not all go to the same.
+    /// Another region with enough capacity, if there is one; each is chosen in proportion to its
+    /// free capacity, so that redirected sessions spread.
     fn elsewhere(&self, full: &Region<'_>, regions: &Regions<'_>, lot: Lot) -> Option<RegionId> {
         let others = regions.iter().filter(|region| region.id() != full.id());
         let open = others.filter_map(|region| {
@@ -134,17 +137,17 @@ impl AdmitCapacity {
     }
 }
 
-/// No node of it may take anybody.
+/// True if none of its nodes may take sessions.
 fn is_out(region: &Region<'_>) -> bool {
     region.breaker() == Some(Breaker::Open) || region.nodes_up() == Some(0)
 }
 
-/// Part of its capacity that a region carries.
+/// Load of a region, as a share of its capacity.
 fn load(region: &Region<'_>) -> Option<f64> {
     region.load_permille().map(|permille| f64::from(permille) / 1000.0)
 }
 
-/// How far a load is from where something begins to where it is complete: 0 to 1.
+/// Position of a load between two thresholds: 0 to 1.
 fn ramp(load: f64, from: f64, to: f64) -> f64 {
     if load >= to {
         1.0
@@ -155,31 +158,32 @@ fn ramp(load: f64, from: f64, to: f64) -> f64 {
     }
 }
 
-/// What a session drew: the same at every question about it.
+/// A session's draw, equal in every question about it.
 #[derive(Clone, Copy, Debug)]
 struct Lot(SessionId);
 
 impl Lot {
-    /// That of whoever is first affected.
+    /// The draw that is affected first.
     const FIRST: Lot = Lot(SessionId(0));
 
-    /// Whether it belongs to this part of all sessions. The lowest number belongs to any part that is none of nothing.
+    /// True if the session belongs to this share of all sessions. The lowest number belongs to any
+    /// share above 0.
     fn is_below(self, part: f64) -> bool {
         part > 0.0 && draw(self.0.0) < part
     }
 
-    /// Another draw of it, which has nothing to do with the first: from 0, and below 1.
+    /// An independent second draw in [0, 1).
     fn again(self) -> f64 {
         part(mix(self.0.0))
     }
 }
 
-/// Of numbers that follow each other, as evenly as can be (Knuth's multiplicative hash).
+/// Spreads consecutive numbers evenly (Knuth's multiplicative hash).
 fn draw(number: u64) -> f64 {
     part(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// As a part of all numbers there are.
+/// As a share of all numbers.
 fn part(bits: u64) -> f64 {
     (bits >> 32) as f64 / (1_u64 << 32) as f64
 }

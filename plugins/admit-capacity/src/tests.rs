@@ -1,4 +1,4 @@
-//! Home is `east`; `west` and `south` have room.
+//! Home is `east`; `west` and `south` have capacity.
 
 use evenkeel_plugin_sdk::Metric::{Breaker, Capacity, Load, NodesUp};
 use evenkeel_plugin_sdk::trial::{Trial, World};
@@ -8,7 +8,7 @@ use super::*;
 const OPEN: u32 = 1;
 const HALF_OPEN: u32 = 2;
 
-/// A world where `east` is as given; west carries 500, south 300 of 1000.
+/// A world with `east` as given; west carries 500, south 300 of 1000.
 fn trial(settings: &str, east: &[(Metric, u32)]) -> Trial<AdmitCapacity> {
     let world = World::around("east")
         .region("east", east)
@@ -30,7 +30,7 @@ fn is_sent_elsewhere(judgement: Judgement) -> bool {
         && judgement.reason() == Why::RoomElsewhere.number()
 }
 
-/// Of a thousand first sessions of rooms: how many come in as they like, capped, are sent elsewhere, and stay out.
+/// The first sessions of a thousand rooms: admitted, capped, redirected, rejected.
 fn crowd(settings: &str, labels: &[(&str, &str)], east: &[(Metric, u32)]) -> [i32; 4] {
     let mut trial = trial(settings, east);
     let mut counts = [0; 4];
@@ -40,21 +40,21 @@ fn crowd(settings: &str, labels: &[(&str, &str)], east: &[(Metric, u32)]) -> [i3
             Verdict::AcceptCapped(_) => counts[1] += 1,
             Verdict::Redirect(_) => counts[2] += 1,
             Verdict::Reject(_) => counts[3] += 1,
-            Verdict::Abstain => panic!("it has no opinion"),
+            Verdict::Abstain => panic!("unexpected abstention"),
         }
     }
     counts
 }
 
 #[test]
-fn everyone_comes_in_while_there_is_room() {
+fn all_sessions_are_admitted_with_free_capacity() {
     assert_eq!(admit(&up(0)), Verdict::Accept.because(Why::Room));
     assert_eq!(crowd("{}", &[], &up(799)), [1_000, 0, 0, 0]);
-    assert_eq!(crowd("{}", &[], &up(800)), [1_000, 0, 0, 0], "from here on, none of it yet");
+    assert_eq!(crowd("{}", &[], &up(800)), [1_000, 0, 0, 0], "capping starts here at 0");
 }
 
 #[test]
-fn newcomers_are_capped_more_of_them_as_the_region_fills_up() {
+fn share_of_capped_sessions_grows_with_load() {
     for (load, capped) in [(815, 100), (830, 200), (875, 500), (899, 660)] {
         let [free, thin, away, out] = crowd("{}", &[], &up(load));
         assert!((thin - capped).abs() < 40, "{load}: {thin}");
@@ -65,18 +65,18 @@ fn newcomers_are_capped_more_of_them_as_the_region_fills_up() {
 }
 
 #[test]
-fn new_rooms_are_turned_away_more_of_them_until_it_is_full() {
+fn share_of_refused_rooms_grows_until_full() {
     for (load, turned) in [(900, 0), (910, 200), (925, 500), (940, 800), (949, 980), (950, 1_000)] {
         let [free, thin, away, out] = crowd("{}", &[], &up(load));
         assert!((away - turned).abs() < 40, "{load}: {away}");
         assert_eq!((free + thin + away, out), (1_000, 0), "{load}");
     }
-    assert_eq!(crowd(r#"{"ease": 0}"#, &[], &up(949))[2], 0, "an edge where one is wanted");
+    assert_eq!(crowd(r#"{"ease": 0}"#, &[], &up(949))[2], 0, "a sharp threshold if configured");
     assert_eq!(crowd(r#"{"ease": 0}"#, &[], &up(950))[2], 1_000);
 }
 
 #[test]
-fn what_a_session_drew_it_draws_again() {
+fn draw_of_a_session_is_stable() {
     let mut trial = trial("{}", &up(925));
     for session in 0..100 {
         let judgement = trial.admit(session, &[], None);
@@ -85,7 +85,7 @@ fn what_a_session_drew_it_draws_again() {
 }
 
 #[test]
-fn who_joins_a_standing_room_comes_in_until_nothing_is_left() {
+fn joining_session_is_admitted_to_full_capacity() {
     let joins = |load| trial("{}", &up(load)).admit(1, &[], Some("east"));
     assert_eq!(joins(950), Verdict::AcceptCapped(300).because(Why::NearlyFull));
     assert_eq!(joins(999), Verdict::AcceptCapped(300).because(Why::NearlyFull));
@@ -93,7 +93,7 @@ fn who_joins_a_standing_room_comes_in_until_nothing_is_left() {
 }
 
 #[test]
-fn a_role_that_others_wait_for_comes_in_as_those_who_join() {
+fn awaited_role_is_admitted_like_a_join() {
     let settings = r#"{"awaited": ["publisher"]}"#;
     assert_eq!(crowd(settings, &[("role", "publisher")], &up(999)), [0, 1_000, 0, 0]);
     assert_eq!(crowd(settings, &[("role", "publisher")], &up(1_000)), [0, 0, 1_000, 0]);
@@ -102,7 +102,7 @@ fn a_role_that_others_wait_for_comes_in_as_those_who_join() {
 }
 
 #[test]
-fn who_is_turned_away_goes_to_regions_by_what_they_have_free() {
+fn redirects_spread_by_free_capacity() {
     let mut trial = trial("{}", &up(1_000));
     let free = |capacity| [(Load, 500), (Breaker, 0), (NodesUp, 2), (Capacity, capacity)];
     trial.world =
@@ -115,7 +115,7 @@ fn who_is_turned_away_goes_to_regions_by_what_they_have_free() {
 }
 
 #[test]
-fn who_joins_a_standing_room_is_never_sent_elsewhere() {
+fn joining_session_is_never_redirected() {
     let mut trial = trial("{}", &up(1_000));
     let judgement = trial.admit(1, &[], Some("east"));
     assert!(matches!(judgement.verdict(), Verdict::Reject(_)), "{judgement:?}");
@@ -125,7 +125,7 @@ fn who_joins_a_standing_room_is_never_sent_elsewhere() {
 }
 
 #[test]
-fn a_region_that_is_out_takes_nobody() {
+fn region_that_is_out_takes_no_session() {
     for out in [[(Load, 0), (Breaker, OPEN), (NodesUp, 2)], [(Load, 0), (Breaker, 0), (NodesUp, 0)]]
     {
         assert!(is_sent_elsewhere(admit(&out)));
@@ -137,13 +137,13 @@ fn a_region_that_is_out_takes_nobody() {
 }
 
 #[test]
-fn a_half_open_region_takes_newcomers_capped() {
+fn half_open_region_caps_new_sessions() {
     let judgement = admit(&[(Load, 0), (Breaker, HALF_OPEN), (NodesUp, 2)]);
     assert_eq!(judgement, Verdict::AcceptCapped(300).because(Why::NearlyFull));
 }
 
 #[test]
-fn another_region_must_have_clear_room() {
+fn redirect_target_must_be_below_its_threshold() {
     let west_and_south = |load, breaker| {
         let mut trial = trial("{}", &up(1_000));
         for name in ["west", "south"] {
@@ -159,19 +159,19 @@ fn another_region_must_have_clear_room() {
 }
 
 #[test]
-fn the_region_label_goes_before_the_gateways_own_region() {
+fn region_label_overrides_the_gateways_region() {
     let mut trial = trial("{}", &up(1_000));
     assert_eq!(trial.admit(1, &[("region", "west")], None).verdict(), Verdict::Accept);
     assert!(is_sent_elsewhere(trial.admit(1, &[("region", "atlantis")], None)));
 }
 
 #[test]
-fn it_has_no_opinion_on_a_region_nobody_measured() {
+fn unmeasured_region_means_abstention() {
     assert_eq!(admit(&[]).verdict(), Verdict::Abstain);
 }
 
 #[test]
-fn those_refused_come_back_at_different_times() {
+fn retry_delays_differ() {
     let mut trial = trial(r#"{"retry_after": "10s"}"#, &up(1_000));
     let mut waits: Vec<_> = (0..100)
         .map(|session| match trial.admit(session, &[], Some("east")).verdict() {

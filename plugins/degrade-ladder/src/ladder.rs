@@ -1,4 +1,4 @@
-//! The rungs of one session's ladder: what comes next on the way down, and on the way up.
+//! Rungs of a session's ladder: the next one down, and the next one up.
 
 use evenkeel_plugin_sdk::prelude::*;
 
@@ -6,13 +6,13 @@ use crate::climb::Climb;
 use crate::network::Remedy;
 use crate::{DegradeLadder, Memory, Step};
 
-/// The lowest cap where the scenario names none: less carries no voice. kbit/s.
+/// The lowest cap without one from the scenario: less carries no voice. kbit/s.
 const FLOOR: u32 = 24;
 
-/// One step down or up.
+/// A step down or up.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Rung {
-    /// Send no more than `kbps`; `of` is what it sent before the first cap.
+    /// A cap of `kbps`; `of` is the bit rate before the first cap.
     Cap {
         kbps: u32,
         of: u32,
@@ -28,7 +28,8 @@ pub(crate) struct Ladder<'a> {
 }
 
 impl Ladder<'_> {
-    /// The next rung down: of the first step that has one left, that would help, and that the operator lets us take.
+    /// The next rung down: of the first step with a rung left, that would help, and that the
+    /// operator grants.
     pub(crate) fn down(
         &self,
         memory: &Memory,
@@ -42,7 +43,8 @@ impl Ladder<'_> {
         })
     }
 
-    /// What takes the last rung up back: to the cap that held, or to voice only. None where another hand was faster.
+    /// Reverts the last upgrade: to the cap that held, or to voice only. None if the state has
+    /// changed meanwhile.
     pub(crate) fn back(
         &self,
         memory: &Memory,
@@ -62,11 +64,11 @@ impl Ladder<'_> {
         (may && is_lower).then_some(Rung::Cap { kbps, of })
     }
 
-    /// The next rung up: of the last step that was taken. What is no step any more, since the operator has changed the
-    /// settings, is given back first.
+    /// The next rung up: of the last step taken. Steps that were removed from the settings are
+    /// reverted first.
     ///
-    /// What another policy took before this one is given back too: its cap shows in `cap`; that it dropped video shows
-    /// only in a `rung` that stays.
+    /// Actions of an earlier policy are reverted as well: its cap shows in `cap`; dropped video
+    /// shows only in a `rung` that stays.
     pub(crate) fn up(&self, memory: &Memory) -> Option<Rung> {
         let steps = &self.settings.steps;
         let gone = [Step::VoiceOnly, Step::Cap].into_iter().filter(|step| !steps.contains(step));
@@ -93,7 +95,7 @@ impl Ladder<'_> {
         (from > floor).then_some(Rung::Cap { kbps, of })
     }
 
-    /// What it sends without a cap, or may send.
+    /// Bit rate without a cap, or else the limit.
     fn uncapped(&self, memory: &Memory) -> Option<u32> {
         let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
         sends.into_iter().chain(self.ceiling(memory)).min()
@@ -104,7 +106,7 @@ impl Ladder<'_> {
             return None;
         }
         let kbps = (f64::from(memory.cap) * self.settings.raise_factor).ceil() as u32;
-        // What it sent before is all that it needs; where that is not known, all that it may have.
+        // The bit rate before the cap suffices; if unknown, the ceiling.
         let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
         let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };
         match memory.allowed {
@@ -114,7 +116,7 @@ impl Ladder<'_> {
         }
     }
 
-    /// The highest rate it may have: of its scenario, and of its admission.
+    /// The highest allowed rate: of its scenario, and of its admission.
     fn ceiling(&self, memory: &Memory) -> Option<u32> {
         let allowed = Some(memory.allowed);
         [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()

@@ -1,10 +1,12 @@
-//! Degradation policy: caps a lossy session step by step, then voice only, and climbs back slowly.
+//! Degradation policy: caps a lossy session step by step, then sends it voice only, and recovers
+//! slowly.
 //!
-//! Each session has a ladder of its own. While it loses too many packets, or its round trip grows as a queue does that is
-//! filling up, it goes down one rung at a time: through the steps in the order that the settings give, each as far as it
-//! goes (a cap down to the scenario's floor) and where it helps, before the next begins. When the network was calm for a
-//! while it climbs back the same way, one rung at a time, last step first. A rung up that does not hold is taken back at
-//! once, and the next is tried after twice as long: so a session settles just below what its network carries.
+//! Each session has its own ladder. While its loss is too high, or its round trip grows as in a
+//! queue that fills up, it steps down one rung at a time: through the steps in the configured
+//! order, each to its end (a cap down to the scenario's floor) and only if it helps, before the
+//! next begins. After a calm period it steps back up, one rung at a time, last step first. An
+//! upgrade that does not hold is reverted at once, and the next is tried after twice the time, so
+//! that a session settles just below the capacity of its network.
 
 mod climb;
 mod ladder;
@@ -19,74 +21,74 @@ use crate::ladder::{Ladder, Rung};
 pub use crate::memory::Memory;
 use crate::network::{Network, Remedy};
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct DegradeLadder {
-    /// What is given up, first to last.
+    /// Steps of degradation, in order.
     #[setting(default = ["cap", "voice-only"])]
     steps: Vec<Step>,
-    /// A session that loses this part of its packets or more, in either direction, goes down.
+    /// Loss in either direction from which a session is degraded.
     #[setting(default = 0.03, min = 0.001, max = 1)]
     down_at_loss: f64,
-    /// Only one that loses this part or more gives up its video.
+    /// Loss from which it is sent voice only.
     #[setting(default = 0.08, min = 0.001, max = 1)]
     voice_only_at_loss: f64,
-    /// One whose round trip is longer by this than it was lately goes down as well: packets queue up, and will be lost.
-    /// "0s": the round trip is not looked at.
+    /// Increase of the round trip over its recent minimum from which a session is degraded, as
+    /// packets queue up and will be lost. "0s": ignore the round trip.
     #[setting(default = "0s", max = "5s")]
     down_at_queue: Duration,
-    /// It goes down a rung when it was as bad for so long, and a further one after as long again.
+    /// Time in a bad network before a downgrade, and before each further one.
     #[setting(default = "600ms", max = "1m")]
     down_after: Duration,
-    /// It climbs only while it is better than what it goes down at by this part.
+    /// Upgrades need loss below `down_at_loss` by this share.
     #[setting(default = 0.5, min = 0, max = 1)]
     hysteresis: f64,
-    /// It climbs a rung when it was well for so long, and a further one after as long again; after a rung that did not
-    /// hold twice as long, each time.
+    /// Time in a good network before an upgrade, and before each further one; doubled after each
+    /// upgrade that did not hold.
     #[setting(default = "8s", max = "1h")]
     up_after: Duration,
-    /// The longest that it waits with a rung up, however many did not hold.
+    /// Limit of that time after failed upgrades.
     #[setting(default = "2m", max = "1h")]
     up_most: Duration,
-    /// Each rung of the step `cap` leaves this part of the rate.
+    /// Share of the rate left by each rung of the step `cap`.
     #[setting(default = 0.7, min = 0.1, max = 0.95)]
     cap_factor: f64,
-    /// Each rung up from there is so many times the cap before.
+    /// Factor of the cap at each upgrade.
     #[setting(default = 1.5, min = 1.05, max = 10)]
     raise_factor: f64,
-    /// Roles (label `role`) that give way to the others.
+    /// Roles (label `role`) that are degraded before others.
     #[setting(default = [])]
     gives_way: Vec<String>,
-    /// They go down at this part of the loss and of the time that others do.
+    /// Their share of the loss and the time at which others are degraded.
     #[setting(default = 0.5, min = 0.1, max = 1)]
     sooner: f64,
 }
 
-/// What can be given up.
+/// A step of degradation.
 #[derive(Settings, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Rate: the session is told to send less.
+    /// The bit rate: the sender is asked to send less.
     Cap,
-    /// Video, where there is any.
+    /// Video, if there is any.
     VoiceOnly,
 }
 
-/// A cap in force on a session younger than this is the one it was let in with. Ticks come well within it.
+/// A cap on a younger session is that of its admission. The first tick comes well within this.
 const NEW: Duration = Duration::from_secs(5);
 
-/// Loss that is less than this part of that of the tick before is falling.
+/// Loss below this share of the last tick's loss is falling.
 const FALLING: f64 = 0.98;
 
-/// Why a rung was taken.
+/// Reasons of actions.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// Too many packets are lost.
+    /// Loss is too high.
     Loss = 1,
-    /// Few enough were lost for a while.
+    /// Loss was low for a while.
     Recovered = 2,
-    /// Its round trip grows: packets queue up.
+    /// The round trip grows: packets queue up.
     Queue = 3,
-    /// The last rung up did not hold.
+    /// The last upgrade did not hold.
     Relapse = 4,
 }
 
@@ -117,7 +119,8 @@ impl Degradation for DegradeLadder {
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
         let mut memory = session.state().clone();
-        // The cap in force may be another than was asked for: the gateway's own ladder, or the scenario's floor.
+        // The active cap may differ from the requested one: the gateway's own ladder, or the
+        // scenario's floor.
         memory.cap = session.cap_kbps().unwrap_or(memory.cap);
         if !memory.seen {
             memory.seen = true;
@@ -125,7 +128,7 @@ impl Degradation for DegradeLadder {
             memory.allowed = if new { memory.cap } else { 0 };
         }
         match Network::of(self, session, &mut memory) {
-            // Not measured is no news, neither good nor bad.
+            // Unmeasured changes nothing.
             Network::Unknown => {}
             Network::Between => {
                 (memory.bad_since, memory.good_since, memory.loss_before) = (None, None, 0);
@@ -140,7 +143,7 @@ impl Degradation for DegradeLadder {
 }
 
 impl DegradeLadder {
-    /// Takes a rung down where it is time for one.
+    /// Takes a downgrade if it is due.
     fn suffer(
         &self,
         session: &Session<'_, Memory>,
@@ -154,7 +157,8 @@ impl DegradeLadder {
         let lasted = now - begun(&mut memory.bad_since, now);
         let loss = session.loss_up_ppm().max(session.loss_down_ppm()).unwrap_or(0);
         let before = std::mem::replace(&mut memory.loss_before, loss);
-        // What falls by itself, since the last rung was enough, needs no other: loss is smoothed, and told late.
+        // Loss that falls since the last rung needs no other one: loss is smoothed, and reported
+        // late.
         let falls = why == Why::Loss && f64::from(loss) < f64::from(before) * FALLING;
         let bears =
             self.share(memory).map_or(self.down_after, |share| self.down_after.mul_f64(share));
@@ -176,7 +180,7 @@ impl DegradeLadder {
         }
     }
 
-    /// Takes a rung up where it is time for one.
+    /// Takes an upgrade if it is due.
     fn recover(
         &self,
         session: &Session<'_, Memory>,
@@ -198,12 +202,12 @@ impl DegradeLadder {
         }
     }
 
-    /// The part that who gives way bears of what others do; none for those others.
+    /// The share for a role that gives way; none for others.
     fn share(&self, memory: &Memory) -> Option<f64> {
         memory.gives_way.then_some(self.sooner)
     }
 
-    /// The figures behind a rung down.
+    /// Adds the figures behind a downgrade as notes.
     fn explain(&self, session: &Session<'_, Memory>, memory: &Memory, out: &mut Actions<Memory>) {
         if let Some(loss) = session.loss_up_ppm() {
             out.note("loss_up_ppm", loss.into());
@@ -217,8 +221,8 @@ impl DegradeLadder {
     }
 }
 
-/// Since when something holds, from now on if it did not. A state that came from another gateway may speak of a time that
-/// this one has not seen yet.
+/// The start of a condition, now if it was not set. A state of another gateway may contain a time
+/// in the future.
 fn begun(since: &mut Option<Duration>, now: Duration) -> Duration {
     *since.insert(since.unwrap_or(now).min(now))
 }

@@ -1,4 +1,4 @@
-//! What is remembered of a session.
+//! State of a session.
 
 use evenkeel_plugin_sdk::prelude::*;
 use evenkeel_plugin_sdk::unpack;
@@ -6,39 +6,39 @@ use evenkeel_plugin_sdk::unpack;
 use crate::climb::Climb;
 use crate::network::Queue;
 
-/// What is remembered of a session.
+/// State of a session.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
 pub struct Memory {
-    /// Whether it was in a tick before.
+    /// It was in a tick before.
     pub(crate) seen: bool,
-    /// The cap it was let in with, which no climb goes beyond; 0 where there is none. kbit/s.
+    /// The cap of its admission, the limit of upgrades; 0 without one. kbit/s.
     pub(crate) allowed: u32,
-    /// The cap asked for; 0 where there is none. kbit/s.
+    /// The requested cap; 0 without one. kbit/s.
     pub(crate) cap: u32,
-    /// The rate when the first cap was set, kbit/s: above it a cap does nothing.
+    /// The bit rate when the first cap was set, kbit/s: a higher cap has no effect.
     pub(crate) uncapped: u32,
-    /// Whether the session was asked to do without video.
+    /// Its video is dropped.
     pub(crate) voice_only: bool,
-    /// Since when it has been bad, or the last rung down.
+    /// Start of the bad period, or the last downgrade.
     pub(crate) bad_since: Option<Duration>,
-    /// Since when it has been well, or the last rung up.
+    /// Start of the good period, or the last upgrade.
     pub(crate) good_since: Option<Duration>,
-    /// Whether its role gives way to others.
+    /// Its role gives way to others.
     pub(crate) gives_way: bool,
-    /// How long its round trip was lately.
+    /// Its recent round trips.
     pub(crate) queue: Queue,
-    /// The last rung up, until it has held.
+    /// The last upgrade, until it has held.
     pub(crate) climb: Option<Climb>,
-    /// Rungs up in a row that did not hold.
+    /// Consecutive upgrades that did not hold.
     pub(crate) relapses: u8,
-    /// The cap from which the last of those was taken, kbit/s; 0 where it was video that came back.
+    /// The cap before the last of those, kbit/s; 0 if video was restored.
     pub(crate) failed_from: u32,
-    /// The loss of the tick before, while it is bad, ppm.
+    /// The loss of the last tick in a bad period, ppm.
     pub(crate) loss_before: u32,
 }
 
-/// As it was before rungs up could fail.
+/// The first schema.
 #[derive(Pack)]
 struct First {
     seen: bool,
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_first_revision_remembered_is_taken_over() {
+    fn state_of_the_first_revision_is_migrated() {
         let first = First {
             seen: true,
             allowed: 300,

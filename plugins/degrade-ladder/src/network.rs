@@ -1,32 +1,32 @@
-//! What a session's network is like, and which step would help.
+//! The condition of a session's network, and the steps that would help.
 
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::{DegradeLadder, Memory, Why};
 
-/// What counts as the usual round trip follows a longer one by so much each second: fast enough that a new way is no queue
-/// for long, slow enough that a queue is not taken for a new way before it is acted upon.
+/// The usual round trip follows a longer one at this rate: fast enough that a new path is not taken
+/// for a queue for long, slow enough that a queue is acted upon first.
 const FOLLOWS_PER_SECOND: Duration = Duration::from_millis(5);
 
-/// In a room of so many a cap on one holds down what it hears as well: that comes from the other one.
+/// In a room of two, a cap on one session also lowers the rate received by the other.
 const ROOM_OF_TWO: u32 = 2;
 
-/// What a session's network is like.
+/// Condition of a session's network.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Network {
     Unknown,
     Good,
-    /// Neither: it stays where it is.
+    /// Neither good nor bad: no change.
     Between,
     Bad(Remedy, Why),
 }
 
-/// What helps against it.
+/// Steps that would help.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Remedy {
-    /// Whether sending less does.
+    /// A cap on the session helps.
     pub(crate) cap: bool,
-    /// Whether hearing no video does, as far as that must be.
+    /// Dropping the video sent to it helps, if it has to be.
     pub(crate) voice_only: bool,
 }
 
@@ -68,16 +68,16 @@ enum Level {
     High,
 }
 
-/// How long a session's round trip was lately: what it is longer now, packets wait.
+/// Recent round trips of a session: the excess over the usual one is queueing delay.
 #[derive(Pack, Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Queue {
-    /// The shortest of late, microseconds; 0 before the first.
+    /// The recent minimum, microseconds; 0 before the first.
     usual_us: u32,
-    /// When that was brought up to date.
+    /// When it was last updated.
     at: Duration,
-    /// The round trip that was heard last, microseconds.
+    /// The last reported round trip, microseconds.
     heard_us: u32,
-    /// Whether something was done about it: one report of a long round trip is good for one rung.
+    /// The last report was acted upon: each justifies one rung.
     acted: bool,
 }
 
@@ -90,7 +90,7 @@ impl Queue {
         let passed = now.saturating_sub(self.at);
         let follows = FOLLOWS_PER_SECOND.mul_f64(passed.as_secs_f64()).as_micros();
         let usual_us = self.usual_us.saturating_add(u32::try_from(follows).unwrap_or(u32::MAX));
-        // Once a second is often enough: a state that stays as it is need not be kept anew.
+        // At most once per second: an unchanged state need not be written.
         if self.usual_us == 0 || rtt_us < self.usual_us || passed >= Duration::from_secs(1) {
             self.usual_us = if self.usual_us == 0 { rtt_us } else { rtt_us.min(usual_us) };
             self.at = now;
@@ -108,12 +108,12 @@ impl Queue {
         }
     }
 
-    /// By how much a round trip is longer than usual, microseconds; 0 where it is not.
+    /// Excess of a round trip over the usual one, microseconds; 0 if none.
     pub(crate) fn longer_us(&self, rtt_us: Option<u32>) -> u32 {
         rtt_us.map_or(0, |rtt| rtt.saturating_sub(self.usual_us))
     }
 
-    /// A rung down was taken.
+    /// A downgrade was taken.
     pub(crate) fn acted(&mut self) {
         self.acted = true;
     }

@@ -1,4 +1,4 @@
-//! One session that sends 1,000 kbit/s of a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
+//! One session that sends 1,000 kbit/s in a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
 
 use evenkeel_plugin_sdk::Metric::{
     Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, RttClient, Rung, Sessions, Video,
@@ -34,7 +34,7 @@ impl Call {
         self.session.measured.push((metric, value));
     }
 
-    /// What is done in one tick; a cap is in force from then on, as the gateway has it.
+    /// One tick; a cap is active from then on, as in the gateway.
     fn tick(&mut self, loss_ppm: u32) -> Option<(Op, u64, u32)> {
         self.measure(LossUp, loss_ppm);
         let actions = self.trial.tick(std::slice::from_mut(&mut self.session));
@@ -47,7 +47,7 @@ impl Call {
         Some((op, arg, why))
     }
 
-    /// Everything that is done in so long a time of such a loss, each with the time of its tick.
+    /// All actions within this time at this loss, each with the time of its tick.
     fn during(&mut self, time: Duration, loss_ppm: u32) -> Vec<(u128, Op, u64)> {
         let ticks = (0..time.as_millis()).step_by(100);
         let mut done = Vec::new();
@@ -63,7 +63,7 @@ impl Call {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn loss_at_the_threshold_goes_down_and_below_it_does_not() {
+fn loss_from_the_threshold_degrades() {
     assert!(Call::with("{}").during(MINUTE, 29_999).is_empty());
     assert!(!Call::with("{}").during(MINUTE, 30_000).is_empty());
 }
@@ -76,28 +76,28 @@ fn loss_in_either_direction_counts() {
 }
 
 #[test]
-fn it_goes_down_only_after_loss_lasted() {
+fn downgrade_needs_lasting_loss() {
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     assert_eq!(call.during(Duration::from_millis(600), 50_000), []);
     assert_eq!(call.tick(50_000), Some((Op::Cap, 700, LOSS)), "600 ms after the first bad tick");
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     call.during(Duration::from_millis(600), 50_000);
     call.tick(20_000);
-    assert_eq!(call.during(Duration::from_millis(600), 50_000), [], "counted anew after a lull");
+    assert_eq!(call.during(Duration::from_millis(600), 50_000), [], "restarted after a lull");
 }
 
 #[test]
-fn it_caps_down_to_the_floor_then_sends_voice_only_then_nothing_is_left() {
+fn caps_to_the_floor_then_voice_only() {
     let mut call = Call::with("{}");
     let done = call.during(MINUTE, 100_000);
     let caps = [700, 489, 342, 239, 167, 116, 100].map(|kbps| (Op::Cap, kbps));
     let expected: Vec<_> = caps.into_iter().chain([(Op::VoiceOnly, 1)]).collect();
     assert_eq!(done.iter().map(|&(_, op, arg)| (op, arg)).collect::<Vec<_>>(), expected);
-    assert_eq!(done[1].0 - done[0].0, 600, "as long again between two rungs");
+    assert_eq!(done[1].0 - done[0].0, 600, "the same time between rungs");
 }
 
 #[test]
-fn it_climbs_back_in_reverse_order_and_slowly() {
+fn upgrades_are_slow_and_in_reverse_order() {
     let mut call = Call::with(r#"{"up_after": "8s", "cap_factor": 0.5, "raise_factor": 2}"#);
     let down = call.during(MINUTE, 100_000);
     assert_eq!(down.last().map(|&(_, op, arg)| (op, arg)), Some((Op::VoiceOnly, 1)));
@@ -111,18 +111,18 @@ fn it_climbs_back_in_reverse_order_and_slowly() {
     ];
     assert_eq!(up, expected);
     assert_eq!(call.session.state.cap, 0);
-    assert!(call.during(MINUTE, 0).is_empty(), "there is nothing above the top");
+    assert!(call.during(MINUTE, 0).is_empty(), "no rung above the top");
 }
 
 #[test]
-fn reasons_say_which_way() {
+fn reasons_match_the_direction() {
     let mut call = Call::with(r#"{"down_after": "0s", "up_after": "0s"}"#);
     assert_eq!(call.tick(30_000), Some((Op::Cap, 700, LOSS)));
     assert_eq!(call.tick(0), Some((Op::Cap, 0, RECOVERED)));
 }
 
 #[test]
-fn between_the_thresholds_it_stays() {
+fn no_change_between_the_thresholds() {
     for (loss, climbs) in [(15_000, false), (14_999, true)] {
         let mut call = Call::with(r#"{"hysteresis": 0.5}"#);
         call.during(Duration::from_secs(1), 100_000);
@@ -132,12 +132,12 @@ fn between_the_thresholds_it_stays() {
     call.during(Duration::from_secs(1), 100_000);
     call.during(Duration::from_secs(7), 0);
     call.tick(20_000);
-    assert_eq!(call.during(Duration::from_secs(8), 0), [], "counted anew after a relapse");
+    assert_eq!(call.during(Duration::from_secs(8), 0), [], "restarted after a relapse");
 }
 
 #[test]
-fn loss_that_falls_since_the_last_rung_needs_no_other_one() {
-    // A tenth less with each tick, from 20 % down: it is above 3 % for 18 ticks, three times as long as a rung takes.
+fn falling_loss_needs_no_further_rung() {
+    // A tenth less per tick, from 20 %: above 3 % for 18 ticks, three times the duration of a rung.
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     assert_eq!(call.during(Duration::from_millis(700), 200_000), [(600, Op::Cap, 700)]);
     let falls = (0..18).map(|tick| (200_000.0 * 0.9_f64.powi(tick + 1)) as u32);
@@ -145,11 +145,11 @@ fn loss_that_falls_since_the_last_rung_needs_no_other_one() {
     assert_eq!(done, []);
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     assert_eq!(call.during(Duration::from_millis(700), 200_000), [(600, Op::Cap, 700)]);
-    assert_eq!(call.during(Duration::from_millis(1_800), 200_000).len(), 3, "it does not fall");
+    assert_eq!(call.during(Duration::from_millis(1_800), 200_000).len(), 3, "constant loss");
 }
 
 #[test]
-fn a_session_without_video_is_never_sent_voice_only() {
+fn session_without_video_is_never_voice_only() {
     let mut call = Call::with("{}");
     call.measure(Video, 0);
     let done = call.during(MINUTE, 500_000);
@@ -157,14 +157,14 @@ fn a_session_without_video_is_never_sent_voice_only() {
 }
 
 #[test]
-fn where_nobody_obeys_a_cap_the_next_step_is_taken() {
+fn unsupported_cap_is_skipped() {
     let mut call = Call::with("{}");
     call.measure(Floor, 2_000);
     assert_eq!(call.during(MINUTE, 100_000), [(600, Op::VoiceOnly, 1)]);
 }
 
 #[test]
-fn video_goes_only_where_so_much_is_lost_that_it_is_worth_it() {
+fn video_is_dropped_only_at_high_loss() {
     for (loss, goes) in [(79_999, false), (80_000, true)] {
         let mut call = Call::with(r#"{"steps": ["voice-only"]}"#);
         assert_eq!(!call.during(MINUTE, loss).is_empty(), goes, "{loss}");
@@ -172,7 +172,7 @@ fn video_goes_only_where_so_much_is_lost_that_it_is_worth_it() {
 }
 
 #[test]
-fn in_a_larger_room_nobody_is_capped_for_what_is_lost_on_the_way_to_it() {
+fn downlink_loss_in_larger_room_causes_no_cap() {
     for (sessions, up, first) in [
         (2, 0, (Op::Cap, 700)),
         (3, 0, (Op::VoiceOnly, 1)),
@@ -188,7 +188,7 @@ fn in_a_larger_room_nobody_is_capped_for_what_is_lost_on_the_way_to_it() {
 }
 
 #[test]
-fn a_round_trip_that_grows_is_a_queue_and_each_word_of_it_is_good_for_one_rung() {
+fn each_report_of_a_growing_round_trip_is_one_rung() {
     let settings = r#"{"down_at_queue": "100ms", "down_after": "0s", "cap_factor": 0.5}"#;
     for (rtt, capped) in [(149_000, false), (150_000, true)] {
         let mut call = Call::with(settings);
@@ -197,7 +197,7 @@ fn a_round_trip_that_grows_is_a_queue_and_each_word_of_it_is_good_for_one_rung()
         call.measure(RttClient, rtt);
         let done = call.tick(0);
         assert_eq!(done, capped.then_some((Op::Cap, 500, Why::Queue as u32)), "{rtt}");
-        assert_eq!(call.tick(0), None, "the same word again is no news");
+        assert_eq!(call.tick(0), None, "an equal report is not new");
         if capped {
             call.measure(RttClient, rtt + 1_000);
             assert_eq!(call.tick(0), Some((Op::Cap, 250, Why::Queue as u32)));
@@ -207,11 +207,11 @@ fn a_round_trip_that_grows_is_a_queue_and_each_word_of_it_is_good_for_one_rung()
     call.measure(RttClient, 50_000);
     call.tick(0);
     call.measure(RttClient, 3_000_000);
-    assert!(call.during(MINUTE, 0).is_empty(), "it is not looked at unless told to");
+    assert!(call.during(MINUTE, 0).is_empty(), "ignored by default");
 }
 
 #[test]
-fn a_longer_way_is_no_queue_for_ever_and_nobody_climbs_while_packets_wait() {
+fn longer_path_becomes_usual_and_queues_delay_upgrades() {
     let settings = r#"{"down_at_queue": "100ms", "down_after": "0s", "up_after": "1s"}"#;
     let mut call = Call::with(settings);
     call.measure(RttClient, 50_000);
@@ -220,12 +220,13 @@ fn a_longer_way_is_no_queue_for_ever_and_nobody_climbs_while_packets_wait() {
     assert_eq!(call.tick(0).map(|done| done.0), Some(Op::Cap));
     let up = call.during(MINUTE, 0);
     assert_eq!(up.first().map(|done| (done.1, done.2)), Some((Op::Cap, 0)));
-    // The usual round trip follows 5 ms each second: 120 ms are less than half of 100 longer after 14 s.
+    // The usual round trip follows by 5 ms per second: after 14 s, 120 ms is an excess below half
+    // of 100.
     assert!((13_000..17_000).contains(&up[0].0), "{up:?}");
 }
 
 #[test]
-fn who_gives_way_goes_down_at_half_the_loss_in_half_the_time_and_climbs_in_twice() {
+fn role_that_gives_way_degrades_sooner() {
     let settings = r#"{"gives_way": ["listener"], "down_after": "600ms", "up_after": "8s"}"#;
     for (role, loss, first) in [
         ("listener", 14_999, None),
@@ -246,7 +247,7 @@ fn who_gives_way_goes_down_at_half_the_loss_in_half_the_time_and_climbs_in_twice
 }
 
 #[test]
-fn steps_are_taken_in_the_order_given() {
+fn steps_follow_their_configured_order() {
     let mut call = Call::with(r#"{"steps": ["voice-only", "cap"]}"#);
     let ops: Vec<_> = call.during(MINUTE, 100_000).iter().map(|&(_, op, _)| op).collect();
     assert_eq!(ops[..2], [Op::VoiceOnly, Op::Cap]);
@@ -256,14 +257,14 @@ fn steps_are_taken_in_the_order_given() {
 }
 
 #[test]
-fn a_step_that_is_not_granted_is_left_out() {
+fn step_that_is_not_granted_is_skipped() {
     let mut call = Call::with("{}");
     call.trial = call.trial.granting(&[Op::VoiceOnly]);
     assert_eq!(call.during(MINUTE, 100_000), [(600, Op::VoiceOnly, 1)]);
 }
 
 #[test]
-fn what_was_not_measured_changes_nothing() {
+fn unmeasured_values_change_nothing() {
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
     for _ in 0..100 {
         assert!(call.trial.tick(std::slice::from_mut(&mut call.session)).is_empty());
@@ -274,7 +275,7 @@ fn what_was_not_measured_changes_nothing() {
 }
 
 #[test]
-fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+fn time_in_the_future_counts_from_now() {
     let mut call = Call::with(r#"{"down_after": "600ms", "up_after": "8s"}"#);
     let ahead = Some(Duration::from_secs(1_000_000));
     (call.session.state.bad_since, call.session.state.good_since) = (ahead, ahead);
@@ -285,7 +286,7 @@ fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
 }
 
 #[test]
-fn the_cap_in_force_counts_and_not_the_one_asked_for() {
+fn active_cap_counts_not_the_requested_one() {
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
     assert_eq!(call.tick(100_000), Some((Op::Cap, 700, LOSS)));
     call.measure(Cap, 400);
@@ -293,7 +294,7 @@ fn the_cap_in_force_counts_and_not_the_one_asked_for() {
 }
 
 #[test]
-fn a_cap_it_was_let_in_with_is_never_lifted() {
+fn admission_cap_is_never_lifted() {
     for (age, allowed) in [(4_999, true), (5_000, false)] {
         let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
         call.measure(Cap, 300);
@@ -310,11 +311,11 @@ fn a_cap_it_was_let_in_with_is_never_lifted() {
     assert_eq!(down, [(Op::Cap, 150), (Op::Cap, 100), (Op::VoiceOnly, 1)]);
     let up = both(call.during(MINUTE, 0));
     assert_eq!(up, [(Op::VoiceOnly, 0), (Op::Cap, 200), (Op::Cap, 300)]);
-    assert!(call.during(MINUTE, 0).is_empty(), "back at what it was let in with");
+    assert!(call.during(MINUTE, 0).is_empty(), "back at the admission cap");
 }
 
 #[test]
-fn a_cap_stays_within_a_ceiling_that_came_down() {
+fn cap_respects_a_lowered_ceiling() {
     let mut call = Call::with(r#"{"cap_factor": 0.5, "down_after": "0s", "up_after": "0s"}"#);
     assert_eq!(call.tick(100_000), Some((Op::Cap, 500, LOSS)));
     call.measure(Ceiling, 200);
@@ -323,20 +324,20 @@ fn a_cap_stays_within_a_ceiling_that_came_down() {
 }
 
 #[test]
-fn what_another_policy_took_is_given_back() {
+fn actions_of_an_earlier_policy_are_reverted() {
     let mut call = Call::with("{}");
     call.measure(Cap, 500);
     call.measure(Rung, 2);
     let up: Vec<_> = call.during(MINUTE, 0).iter().map(|&(_, op, arg)| (op, arg)).collect();
     let caps = [750, 1_125, 1_688, 0].map(|kbps| (Op::Cap, kbps));
-    assert_eq!(up[..4], caps, "up to the ceiling: what it sent before is not known");
+    assert_eq!(up[..4], caps, "up to the ceiling: the bit rate before is unknown");
     assert_eq!(up[4], (Op::VoiceOnly, 0));
     call.measure(Rung, 0);
     assert!(call.during(MINUTE, 0).is_empty());
 }
 
 #[test]
-fn a_cap_begins_at_what_is_sent_and_at_most_at_the_ceiling() {
+fn first_cap_starts_from_the_bit_rate() {
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
     call.measure(BitrateUp, 5_000);
     assert_eq!(call.tick(100_000), Some((Op::Cap, 1_400, LOSS)));
@@ -356,7 +357,7 @@ fn settings_out_of_bounds_are_refused() {
 }
 
 #[test]
-fn what_is_no_step_any_more_is_given_back() {
+fn removed_step_is_reverted() {
     let mut call = Call::with(r#"{"steps": ["voice-only"]}"#);
     assert_eq!(
         call.during(Duration::from_secs(5), 80_000).last().map(|done| done.1),

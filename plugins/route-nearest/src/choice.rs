@@ -1,4 +1,4 @@
-//! Which nodes a room is given, of those that may carry it.
+//! Selection of a room's nodes among the usable ones.
 
 use evenkeel_plugin_sdk::prelude::*;
 
@@ -6,24 +6,24 @@ use crate::RouteNearest;
 use crate::cost::Seen;
 use crate::lot::lot;
 
-// What a spare is ranked by, the heaviest first.
+// Ranks of a spare, the most significant first.
 
-/// Suspect, or full, and not on the route that stands.
+/// Suspect, or full, and not on the current route.
 const AVOID: u8 = 1 << 3;
 
-/// In a zone that the route has already.
+/// In a zone that the route already uses.
 const ZONE_TAKEN: u8 = 1 << 2;
 
 /// In another region than the first hop.
 const FAR: u8 = 1 << 1;
 
-/// Not on the route that stands.
+/// Not on the current route.
 const NEW: u8 = 1;
 
-/// On the route already: whatever else it is, it cannot be chosen again.
+/// Already chosen for the route.
 const TAKEN: u8 = u8::MAX;
 
-/// The nodes as a room sees them.
+/// The nodes from a room's point of view.
 #[derive(Debug)]
 pub(crate) struct Choice<'a> {
     pub(crate) settings: &'a RouteNearest,
@@ -31,20 +31,20 @@ pub(crate) struct Choice<'a> {
     pub(crate) candidates: Vec<Candidate<'a>>,
 }
 
-/// A node in a choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
-    /// The lower the better, whatever it costs.
+    /// Lower is better, before cost.
     pub(crate) rank: u8,
     pub(crate) cost: f64,
-    /// The cost but for its load.
+    /// The cost without its load.
     pub(crate) lasting: f64,
     pub(crate) seen: &'a Seen<'a>,
 }
 
 impl<'a> Choice<'a> {
-    /// `first` and its spares. Each stands in a zone that the route does not have yet, in the region of `first` while there
-    /// is one, then in others; nodes in zones it has come last. Among nodes as good as each other those of `standing` stay.
+    /// `first` and its spares. Each is in a zone new to the route, in the region of `first` while
+    /// there is one, then in others; nodes in used zones come last. Among equal nodes those of
+    /// `standing` stay.
     pub(crate) fn route(mut self, first: &'a Seen<'a>, standing: &[NodeId]) -> Vec<NodeId> {
         for candidate in &mut self.candidates {
             candidate.rank = candidate.seen.rank_beside(first, standing);
@@ -64,8 +64,8 @@ impl<'a> Choice<'a> {
         route
     }
 
-    /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
-    /// has capacity free.
+    /// The cheapest node of the lowest rank, or one equivalent to it: the room's number selects
+    /// among those, in proportion to their free capacity.
     pub(crate) fn best(&self) -> Option<&'a Seen<'a>> {
         let (first, others) = self.candidates.split_first()?;
         let best = others.iter().fold(first, |best, other| {
@@ -82,7 +82,7 @@ impl<'a> Choice<'a> {
         });
         let one = alike.next()?;
         let Some(another) = alike.next() else {
-            // Mostly there is nothing to draw lots for.
+            // Usually there is a single one.
             return Some(one.seen);
         };
         let drawn = [one, another].into_iter().chain(alike);
@@ -93,10 +93,10 @@ impl<'a> Choice<'a> {
 }
 
 impl Seen<'_> {
-    /// As a spare of `first`.
+    /// The rank as a spare of `first`.
     fn rank_beside(&self, first: &Seen<'_>, standing: &[NodeId]) -> u8 {
         let stands = standing.contains(&self.id());
-        // A spare that stands has its place reserved: that it is full, or under suspicion for a moment, is no reason to
+        // A current spare has its capacity reserved, so that a full or suspect node is no reason to
         // open the room elsewhere.
         let avoid = if self.avoid && !stands { AVOID } else { 0 };
         let far = if self.region() == first.region() { 0 } else { FAR };
@@ -104,7 +104,7 @@ impl Seen<'_> {
         avoid | far | new | self.taken_by(first)
     }
 
-    /// What is no longer free where this hop is on the route.
+    /// The rank bits that this hop of the route sets.
     fn taken_by(&self, hop: &Seen<'_>) -> u8 {
         match self.zone() == hop.zone() {
             _ if self.id() == hop.id() => TAKEN,

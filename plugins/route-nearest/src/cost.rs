@@ -1,32 +1,32 @@
-//! What each node costs.
+//! Costs of nodes.
 
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::RouteNearest;
 use crate::choice::{Candidate, Choice};
 
-/// A node whose delay nobody measured yet is taken for one in another region. Milliseconds.
+/// An unmeasured delay counts like that of another region. Milliseconds.
 const DELAY_UNMEASURED: f64 = 100.0;
 
-/// Where a room would best be.
+/// The best place of a room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) region: Option<RegionId>,
     pub(crate) zone: Option<ZoneId>,
 }
 
-/// A node that may carry a room. What every choice asks for is at hand; the rest is looked up when somebody asks.
+/// A node that may carry a room. Values needed by every choice are stored; others are looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     node: Node<'a>,
-    /// Suspect, or full: for new rooms only where nothing else is left.
+    /// Suspect, or full: used for new rooms only if no other is left.
     pub(crate) avoid: bool,
     pub(crate) suspect: bool,
-    /// What it costs anyone but for its load, in milliseconds.
+    /// Its cost without load and place, in milliseconds.
     lasting: f64,
-    /// Part of its capacity that is taken.
+    /// Load, as a share of its capacity.
     load: f64,
-    /// Rooms that came to it since it was measured, less those that left.
+    /// Rooms that moved to it since it was measured, less those that left.
     arrived: f64,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Seen<'a> {
 pub(crate) struct Survey<'a> {
     pub(crate) settings: &'a RouteNearest,
     usable: Vec<Seen<'a>>,
-    /// They carry what they have until it moved.
+    /// They carry their rooms until these have moved.
     draining: Vec<NodeId>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Survey<'a> {
         self.draining.contains(&id)
     }
 
-    /// What a node costs a room with this wish, in milliseconds.
+    /// Cost of a node for a room with this wish, in milliseconds.
     pub(crate) fn cost(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
         self.lasting(seen, wish) + self.crowding(seen)
     }
@@ -75,7 +75,7 @@ impl<'a> Survey<'a> {
         seen.load * seen.load * self.settings.load_weight
     }
 
-    /// The same but for its load, which changes from one moment to the next.
+    /// The cost without its load, which changes quickly.
     fn lasting(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
         let far = if seen.region() != wish.region {
             self.settings.region_cost
@@ -87,7 +87,7 @@ impl<'a> Survey<'a> {
         seen.lasting + far
     }
 
-    /// A room moves: from now on both nodes have as much more and less load as a room of the first is on average.
+    /// Accounts for the move of a room, by the average load of a room on its first node.
     pub(crate) fn shift(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
         let find = |id: NodeId| self.usable.iter().position(|seen| seen.id() == id);
         let (Some(from), Some(to)) = (from.and_then(find), to.and_then(find)) else {
@@ -107,7 +107,7 @@ impl<'a> Survey<'a> {
         target.avoid = target.suspect || target.load >= self.settings.full_at;
     }
 
-    /// The nodes as a room with this wish sees them.
+    /// The nodes as candidates for a room with this wish.
     pub(crate) fn choice(&self, wish: &Wish, room: RoomId) -> Choice<'_> {
         let option = |seen| {
             let lasting = self.lasting(seen, wish);
@@ -147,27 +147,26 @@ impl<'a> Seen<'a> {
         self.node.region()
     }
 
-    /// One-way delay to it, in milliseconds, if somebody measured it.
+    /// One-way delay, in milliseconds, if measured.
     pub(crate) fn delay(&self) -> Option<f64> {
         self.node.delay_us().map(|us| f64::from(us) / 1000.0)
     }
 
-    /// Part of its probes that is lost.
+    /// Share of its probes that is lost.
     pub(crate) fn loss(&self) -> f64 {
         f64::from(self.node.loss_node_ppm().unwrap_or(0)) / 1e6
     }
 
-    /// Capacity that nobody has, kbit/s. What is full or more has a little, so that there is a choice among the full.
+    /// Free capacity, kbit/s. A full node has a little, so that full nodes can be compared.
     pub(crate) fn free(&self) -> f64 {
         self.capacity() * (1.0 - self.load).max(0.001)
     }
 
-    /// What it can carry, kbit/s; 1 where nobody said.
+    /// Capacity, kbit/s; 1 if unknown.
     fn capacity(&self) -> f64 {
         f64::from(self.node.capacity_kbps().unwrap_or(1).max(1))
     }
 
-    /// Rooms on it.
     fn rooms(&self) -> f64 {
         f64::from(self.node.rooms().unwrap_or(0)) + self.arrived
     }

@@ -1,11 +1,11 @@
-//! Routing policy: the nearest node that has room, with spares where one failure cannot reach.
+//! Routing policy: the nearest node with capacity, with spares in other failure domains.
 //!
-//! Every node has a cost in milliseconds: its delay, and what its loss, its load and its distance are worth in delay. A
-//! room goes to the cheapest node; among nodes that are as near, its number chooses, each node as often as it has
-//! capacity free, so that rooms spread and no herd follows a stale figure. Its spares stand in other zones, then in other
-//! regions. A standing room moves for quality only where that is clearly better and it has stayed for a while; sooner where
-//! its people can no longer talk (delay, or the E-model's R); off a draining node it moves at once, and a lost spare is
-//! replaced at once.
+//! Every node has a cost in milliseconds: its delay, plus weights for its loss, its load and its
+//! distance. A room goes to the cheapest node; among equivalent nodes its number selects one, in
+//! proportion to free capacity, so that rooms spread and do not all follow one stale measure. Its
+//! spares are in other zones, then in other regions. A room moves for quality only if the gain is
+//! clear and after a minimum stay; sooner if its participants can no longer talk (delay, or the
+//! E-model's R). It leaves a draining node at once, and a lost spare is replaced at once.
 
 mod choice;
 mod cost;
@@ -21,80 +21,80 @@ use evenkeel_plugin_sdk::unpack;
 use crate::cost::{Survey, Wish};
 use crate::route::Route;
 
-/// A difference in cost below this is noise, however large a part of the cost it is. Milliseconds.
+/// Smaller differences in cost are noise, whatever their relative size. Milliseconds.
 const NOISE: f64 = 2.0;
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct RouteNearest {
     /// Cost of one millisecond of one-way delay to the node.
     #[setting(default = 1.0, min = 0, max = 1000)]
     delay_weight: f64,
-    /// Cost of one per cent of probes lost, in milliseconds.
+    /// Cost of one per cent of lost probes, in milliseconds.
     #[setting(default = 8.0, unit = "ms", min = 0, max = 1000)]
     loss_weight: f64,
-    /// Cost of a fully loaded node, in milliseconds; it grows with the square of the load, so that half the load costs a
-    /// quarter.
+    /// Cost of a fully loaded node, in milliseconds; it grows with the square of the load, so that
+    /// half the load costs a quarter.
     #[setting(default = 20.0, unit = "ms", min = 0, max = 1000)]
     load_weight: f64,
-    /// Cost of a node in another zone than the room's `zone` label names, in milliseconds.
+    /// Cost of a node outside the zone of the room's `zone` label, in milliseconds.
     #[setting(default = 2.0, unit = "ms", min = 0, max = 1000)]
     zone_cost: f64,
-    /// Cost of a node in another region than the room's `region` label (else the gateway) is in, in milliseconds, on top
-    /// of its delay.
+    /// Cost of a node outside the region of the room's `region` label (else the gateway's), in
+    /// milliseconds, on top of its delay.
     #[setting(default = 40.0, unit = "ms", min = 0, max = 1000)]
     region_cost: f64,
-    /// Cost of a node that came back a short while ago, in milliseconds.
+    /// Cost of a node that recovered recently, in milliseconds.
     #[setting(default = 10.0, unit = "ms", min = 0, max = 1000)]
     wary_cost: f64,
-    /// From this part of its capacity on a node gets new rooms only where every other node is full too.
+    /// Load from which a node gets new rooms only if every other node is full too.
     #[setting(default = 0.95, min = 0.1, max = 1)]
     full_at: f64,
-    /// Nodes whose costs, or whose costs but for their load, differ by no more than this are alike, in milliseconds: rooms
-    /// spread over them by what each has free.
+    /// Nodes are equivalent if their costs, with or without load, differ by at most this, in
+    /// milliseconds: rooms spread over them by free capacity.
     #[setting(default = 1.0, unit = "ms", min = 0, max = 1000)]
     alike_within: f64,
-    /// A room moves for quality only to a node that costs less than its own by this part.
+    /// A room moves for quality only to a node that is cheaper by this share.
     #[setting(default = 0.2, min = 0, max = 1)]
     stay_unless_better_by: f64,
-    /// A room moves for quality only after so long on its node.
+    /// Minimum time on a node before a move for quality.
     #[setting(default = "30s", max = "1h")]
     min_stay: Duration,
-    /// From this one-way delay on, from one to the other by way of the node, people cannot talk well (ITU-T G.114: 150 ms):
-    /// their room moves sooner where a node would mend that. "0s": delay alone is never a reason.
+    /// One-way delay between participants from which they cannot talk well (ITU-T G.114: 150 ms):
+    /// the room moves sooner if a node would improve that. "0s": ignore the delay alone.
     #[setting(default = "0s", max = "5s")]
     delay_most: Duration,
-    /// Below this R-factor (ITU-T G.107; 70 is fair) of the way by the node the same holds. 0: never.
+    /// R-factor (ITU-T G.107; 70 is fair) below which the same applies. 0: ignore it.
     #[setting(default = 0, min = 0, max = 93)]
     r_least: f64,
-    /// How long it must have been so, and how long a room must have stayed, before it moves for that.
+    /// Time in that condition, and on the node, before such a move.
     #[setting(default = "5s", max = "1h")]
     poor_for: Duration,
-    /// A room is looked at again after so long; "0s": only when nodes change.
+    /// Interval between reviews of a room; "0s": only when nodes change.
     #[setting(default = "10s", max = "1h")]
     review_every: Duration,
-    /// Nodes that stand by for a room.
+    /// Number of spare nodes of a room.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u8,
 }
 
-/// What is remembered of a room.
+/// State of a room.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
 pub struct Stay {
-    /// Where it would best be.
+    /// Its preferred region.
     region: Option<u64>,
-    /// The zone it named.
+    /// Its preferred zone.
     zone: Option<u64>,
-    /// The node that carried it when it was last looked at; none where another policy placed it.
+    /// The node at the last review; none if another policy placed it.
     node: Option<u32>,
-    /// Gateway time when that node began to.
+    /// Gateway time when it came to that node.
     since: Duration,
-    /// Since when its people cannot talk well.
+    /// Start of the time in which its participants cannot talk well.
     poor_since: Option<Duration>,
 }
 
-/// As it was before rooms moved sooner for people who cannot talk.
+/// The first schema.
 #[derive(Pack)]
 struct First {
     region: Option<u64>,
@@ -111,12 +111,12 @@ fn from_older(schema: u32, bytes: &[u8]) -> Option<Stay> {
     Some(Stay { region, zone, node, since, poor_since: None })
 }
 
-/// Why a room is where it is.
+/// Reasons of placements.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
     /// A new room went to the cheapest node.
     Nearest = 1,
-    /// Its node stays; its spares are others.
+    /// Its node stays; its spares changed.
     SpareRestored = 2,
     /// No node of its route was left.
     RouteLost = 3,
@@ -124,7 +124,7 @@ pub enum Why {
     NodeDraining = 4,
     /// Another node is clearly better.
     Better = 5,
-    /// Its people could not talk well by way of its node, and can by another.
+    /// Its participants could not talk well over its node, and can over another.
     CannotTalk = 6,
 }
 
@@ -177,7 +177,8 @@ impl Routing for RouteNearest {
             let mut out = out.of(&room);
             if let Some((hops, why)) = hops {
                 let (from, to) = (room.standing().next(), hops.first().copied());
-                // Rooms of one look see what those before them moved: else all would go to the same node.
+                // Rooms of one batch take earlier moves into account: otherwise all would go to one
+                // node.
                 survey.shift(from, to);
                 out.to(hops, self.review_every, why);
             }

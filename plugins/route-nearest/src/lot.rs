@@ -1,19 +1,20 @@
-//! The lots that rooms draw for nodes.
+//! Weighted draws of rooms for nodes.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// The lot a room draws for a node: the highest of all wins, each node as often as its weight says.
+/// A room's draw for a node: the highest wins, so that each node wins in proportion to its weight.
 ///
-/// It is the same on every gateway, and a node that comes, goes or changes its weight takes rooms from others or gives them
-/// some, but moves none between two others (weighted rendezvous hashing: the logarithm of an even number, by the weight).
+/// Equal on every gateway; a node that is added, removed or changes its weight gains or loses
+/// rooms, but moves none between two others (weighted rendezvous hashing: the logarithm of a
+/// uniform number, divided by the weight).
 pub(crate) fn lot(room: RoomId, node: NodeId, weight: f64) -> f64 {
     let bits = mix(mix(room.0).wrapping_add(u64::from(node.0))) >> 11;
-    // Above 0 and below 1: 53 bits are what an f64 holds.
+    // In (0, 1): an f64 holds 53 bits.
     logarithm((bits as f64 + 0.5) / (1_u64 << 53) as f64) / weight
 }
 
-/// About the logarithm of a number above 0, to the base of 2: within 0.01, and within a tenth close to 1, where lots are
-/// won. It is off alike for all nodes, and takes a tenth of the time of the exact one.
+/// Approximate base-2 logarithm of a positive number: within 0.01, and within a tenth near 1, where
+/// draws are won. The error is equal for all nodes, and it takes a tenth of the exact one's time.
 fn logarithm(number: f64) -> f64 {
     let bits = number.to_bits();
     let exponent = (bits >> 52) as f64 - 1024.0;
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_logarithm_is_about_right() {
+    fn logarithm_is_accurate_enough() {
         for thousandth in 1..1_000 {
             let number = f64::from(thousandth) / 1_000.0;
             assert!((logarithm(number) - number.log2()).abs() < 0.01, "{number}");
@@ -46,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_win_as_often_as_their_weights_say() {
+    fn nodes_win_in_proportion_to_weights() {
         let weights = [1.0, 2.0, 5.0];
         let mut wins = [0; 3];
         for room in 0..8_000 {
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_gains_weight_takes_rooms_and_moves_none_between_others() {
+    fn weight_gain_moves_no_room_between_others() {
         let winner = |room, weights: [f64; 3]| {
             let lots = weights.into_iter().zip(0..);
             let lots = lots.map(|(weight, node)| (lot(RoomId(room), NodeId(node), weight), node));

@@ -1,4 +1,4 @@
-//! Whether a standing room should move.
+//! Review of a room's route.
 
 use evenkeel_plugin_sdk::prelude::*;
 
@@ -6,7 +6,7 @@ use crate::cost::{Seen, Survey};
 use crate::talk::Talk;
 use crate::{NOISE, Stay, Why};
 
-/// A room on its route, under review.
+/// A room with its route, under review.
 #[derive(Debug)]
 pub(crate) struct Route<'a> {
     pub(crate) survey: &'a Survey<'a>,
@@ -15,7 +15,7 @@ pub(crate) struct Route<'a> {
 }
 
 impl Route<'_> {
-    /// What to remember of the room, and its new route where it should have one.
+    /// The new state of the room, and its new route if it should move.
     pub(crate) fn review(&self) -> (Stay, Option<(Vec<NodeId>, Why)>) {
         let (survey, room) = (self.survey, self.room);
         let standing: Vec<NodeId> = room.standing().collect();
@@ -50,10 +50,10 @@ impl Route<'_> {
         (stay, change)
     }
 
-    /// The stay begins anew where the data plane failed over since the last review. A room that another policy placed has
-    /// stayed since it opened, as far as we know.
+    /// Restarts the stay if the data plane failed over since the last review. A room that another
+    /// policy placed counts as staying since it opened.
     fn notice(&self, stay: &mut Stay, carrier: Option<NodeId>) {
-        // A state that came from another gateway may speak of a time that this one has not seen yet.
+        // A state of another gateway may contain a time in the future.
         stay.since = stay.since.min(self.now);
         let carrier = carrier.map(|carrier| carrier.0);
         if carrier == stay.node {
@@ -69,7 +69,7 @@ impl Route<'_> {
         stay.node = carrier;
     }
 
-    /// Since when its people cannot talk well.
+    /// Updates since when participants cannot talk well.
     fn listen(&self, stay: &mut Stay, current: Option<&Seen<'_>>) {
         let talk = Talk::of(self.room);
         let is_poor = current.is_some_and(|node| talk.is_poor(self.survey.settings, node));
@@ -98,7 +98,7 @@ impl Route<'_> {
     }
 }
 
-/// The detector will say within a moment whether a suspect is Down; to move now would be a move too many.
+/// Waits while the node is suspect: the detector decides soon, and a move now might be needless.
 fn may_move(current: &Seen<'_>, best: &Seen<'_>) -> bool {
     best.id() != current.id() && !best.avoid && !current.suspect
 }

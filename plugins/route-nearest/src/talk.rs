@@ -1,34 +1,35 @@
-//! Whether the people of a room can talk to each other by way of a node.
+//! Quality of conversation over a node.
 
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::cost::Seen;
 use crate::{RouteNearest, Stay};
 
-/// A node is worth a move only where it keeps clear of the limit by this part of it: what it is like with the room on it
-/// is a guess.
+/// A node is worth a move only if it stays clear of the limit by this share: its quality with the
+/// room on it is an estimate.
 const CLEAR_BY: f64 = 0.1;
 
-/// R with nothing impaired but what the defaults of ITU-T G.107 take.
+/// R at the defaults of ITU-T G.107, without delay or loss.
 const R_BEST: f64 = 93.2;
 
-/// From this one-way delay on people begin to interrupt each other. Milliseconds.
+/// One-way delay from which people interrupt each other. Milliseconds.
 const DELAY_KNEE: f64 = 177.3;
 
-/// How well a codec that conceals loss takes it: Bpl of G.711 with concealment (ITU-T G.113, appendix I). In per cent.
+/// Robustness of a codec with concealment: Bpl of G.711 (ITU-T G.113, appendix I). In per cent.
 const ROBUSTNESS: f64 = 25.1;
 
-/// A room's own part of the way: from its people to the gateway.
+/// The room's own part of the path: from its participants to the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Talk {
-    /// From one to the gateway and from there to the other, in milliseconds; 0 where nobody measured it.
+    /// From one participant to the gateway and on to another, in milliseconds; 0 if unmeasured.
     delay: f64,
-    /// Part of the packets that is lost there.
+    /// Share of packets lost there.
     loss: f64,
 }
 
 impl Talk {
-    /// That of the session that fares worst: its round trip stands for half of it and half of the other one's.
+    /// That of the worst session: its round trip stands for half of its own path and half of the
+    /// other's.
     pub(crate) fn of(room: &Room<'_, Stay>) -> Talk {
         let loss_ppm = room.loss_up_ppm().max(room.loss_down_ppm()).unwrap_or(0);
         Talk {
@@ -37,12 +38,12 @@ impl Talk {
         }
     }
 
-    /// Whether it goes badly by way of this node: too late, or too little of it.
+    /// True if the delay over this node is too long, or the R-factor too low.
     pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         self.fails(settings, node, 0.0)
     }
 
-    /// Whether it would go well, and by a clear margin. Of a node whose delay nobody measured that is not known.
+    /// True if both are good by a clear margin. Unknown for a node with unmeasured delay.
     pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         node.delay().is_some() && !self.fails(settings, node, CLEAR_BY)
     }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r_is_what_the_gateway_says_it_is() {
+    fn r_equals_the_gateways() {
         // The figures of the gateway's own tests, in hundredths.
         for (delay, loss, r) in [
             (0.0, 0.0, 93.2),

@@ -48,7 +48,7 @@ fn reroute(trial: &mut Trial<RouteNearest>, room: &mut Room<Stay>) -> Option<u32
 }
 
 #[test]
-fn a_room_goes_to_the_nearest_node_and_its_spares_to_other_zones_then_other_regions() {
+fn spares_are_in_other_zones_then_regions() {
     let placed = trial("{}").place(1, &[]);
     assert_eq!(placed.hops, ["east-a1", "east-b1", "west-a1"]);
     assert_eq!(placed.reason, Why::Nearest.number());
@@ -56,7 +56,7 @@ fn a_room_goes_to_the_nearest_node_and_its_spares_to_other_zones_then_other_regi
 }
 
 #[test]
-fn nodes_of_zones_already_on_the_route_come_last() {
+fn nodes_of_used_zones_come_last() {
     let hops = trial(r#"{"spares": 3}"#).place(1, &[]).hops;
     assert_eq!(hops, ["east-a1", "east-b1", "west-a1", "west-b1"]);
     let mut small = trial(r#"{"spares": 3}"#);
@@ -68,10 +68,10 @@ fn nodes_of_zones_already_on_the_route_come_last() {
 }
 
 #[test]
-fn the_region_label_goes_before_the_gateways_own_region() {
+fn region_label_overrides_the_gateways_region() {
     let mut trial = trial("{}");
     let hops = trial.place(1, &[("region", "south")]).hops;
-    assert_eq!(hops[0], "east-a1", "60 ms of delay are more than the 40 a region is worth");
+    assert_eq!(hops[0], "east-a1", "60 ms of delay exceed the 40 of a region");
     trial.world.measure("south-a1", Delay, 40_000);
     let hops = trial.place(1, &[("region", "south")]).hops;
     assert_eq!(hops[0], "south-a1", "40 ms are less than 1 + 40");
@@ -79,7 +79,7 @@ fn the_region_label_goes_before_the_gateways_own_region() {
 }
 
 #[test]
-fn the_zone_label_is_worth_its_cost() {
+fn zone_label_is_worth_its_cost() {
     let mut trial = trial(r#"{"alike_within": 0}"#);
     trial.world.measure("east-b1", Delay, 2_900);
     assert_eq!(trial.place(1, &[("zone", "b")]).hops[0], "east-b1");
@@ -88,7 +88,7 @@ fn the_zone_label_is_worth_its_cost() {
 }
 
 #[test]
-fn a_node_that_is_down_or_draining_gets_nothing() {
+fn down_or_draining_node_gets_no_room() {
     for (metric, value) in [(Health, DOWN), (Draining, 1)] {
         let mut trial = trial(r#"{"spares": 3}"#);
         trial.world.measure("east-a1", metric, value);
@@ -99,7 +99,7 @@ fn a_node_that_is_down_or_draining_gets_nothing() {
 }
 
 #[test]
-fn with_no_node_left_it_has_no_opinion() {
+fn no_usable_node_means_abstention() {
     let mut trial = trial("{}");
     trial.world = World::around("east").node("a1", "east", "a", &[(Health, DOWN)]);
     assert!(trial.place(1, &[]).hops.is_empty());
@@ -109,7 +109,7 @@ fn with_no_node_left_it_has_no_opinion() {
 }
 
 #[test]
-fn a_suspect_gets_new_rooms_only_where_nothing_else_is_left() {
+fn suspect_node_is_the_last_resort() {
     let mut trial = trial("{}");
     trial.world.measure("east-a1", Health, SUSPECT);
     assert_eq!(first(&mut trial), "east-b1");
@@ -118,7 +118,7 @@ fn a_suspect_gets_new_rooms_only_where_nothing_else_is_left() {
 }
 
 #[test]
-fn a_full_node_gets_new_rooms_only_where_nothing_else_is_left() {
+fn full_node_is_the_last_resort() {
     let mut trial = trial(r#"{"full_at": 0.9, "load_weight": 0}"#);
     trial.world.measure("east-a1", Load, 899);
     assert_eq!(first(&mut trial), "east-a1");
@@ -129,7 +129,7 @@ fn a_full_node_gets_new_rooms_only_where_nothing_else_is_left() {
 }
 
 #[test]
-fn a_full_node_stands_by_only_where_nothing_else_is_left() {
+fn full_node_is_the_last_spare() {
     let mut trial = trial(r#"{"full_at": 0.9}"#);
     trial.world.measure("east-b1", Load, 900);
     assert_eq!(trial.place(1, &[]).hops, ["east-a1", "west-a1", "west-b1"]);
@@ -138,7 +138,7 @@ fn a_full_node_stands_by_only_where_nothing_else_is_left() {
 }
 
 #[test]
-fn loss_costs_what_its_weight_says() {
+fn loss_costs_by_its_weight() {
     let mut trial = trial(r#"{"loss_weight": 8, "alike_within": 0}"#);
     trial.world.measure("east-a1", LossNode, 3_700);
     assert_eq!(first(&mut trial), "east-a1", "0.37 % cost 2.96 ms, east-b1 is 3 ms farther");
@@ -147,7 +147,7 @@ fn loss_costs_what_its_weight_says() {
 }
 
 #[test]
-fn load_costs_its_square() {
+fn load_costs_by_its_square() {
     let mut trial = trial(r#"{"load_weight": 20, "alike_within": 0}"#);
     trial.world.measure("east-a1", Load, 390);
     assert_eq!(first(&mut trial), "east-a1", "3.04 ms against 3.2");
@@ -156,7 +156,7 @@ fn load_costs_its_square() {
 }
 
 #[test]
-fn a_node_that_came_back_a_short_while_ago_costs_more() {
+fn recently_recovered_node_costs_more() {
     let mut trial = trial(r#"{"wary_cost": 2, "alike_within": 0}"#);
     trial.world.measure("east-a1", Health, WARY);
     assert_eq!(first(&mut trial), "east-a1");
@@ -166,14 +166,14 @@ fn a_node_that_came_back_a_short_while_ago_costs_more() {
 }
 
 #[test]
-fn a_node_nobody_measured_is_far() {
+fn unmeasured_node_is_far() {
     let mut trial = trial("{}");
     trial.world = trial.world.clone().node("new", "east", "c", &[]);
     assert_eq!(first(&mut trial), "east-a1");
 }
 
 #[test]
-fn rooms_spread_among_nodes_that_cost_alike_and_each_goes_to_the_same_again() {
+fn rooms_spread_stably_over_equivalent_nodes() {
     let mut trial = trial(r#"{"alike_within": 3}"#);
     let mut counts = std::collections::BTreeMap::<String, u32>::new();
     for room in 0..1_000 {
@@ -190,7 +190,7 @@ fn rooms_spread_among_nodes_that_cost_alike_and_each_goes_to_the_same_again() {
 }
 
 #[test]
-fn what_the_first_revision_remembered_is_taken_over() {
+fn state_of_the_first_revision_is_migrated() {
     let first = First { region: Some(2), zone: None, node: Some(7), since: Duration::from_secs(9) };
     let expected = Stay {
         region: Some(2),
@@ -204,17 +204,17 @@ fn what_the_first_revision_remembered_is_taken_over() {
 }
 
 #[test]
-fn a_room_whose_node_died_keeps_the_node_that_took_over_and_gets_a_new_spare() {
+fn room_stays_after_failover_with_a_new_spare() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.world.measure("east-a1", Health, DOWN);
     assert_eq!(reroute(&mut trial, &mut room), Some(Why::SpareRestored.number()));
     assert_eq!(room.standing, ["east-b1", "east-a2", "west-a1"]);
-    assert_eq!(reroute(&mut trial, &mut room), None, "once is enough");
+    assert_eq!(reroute(&mut trial, &mut room), None, "replaced once");
 }
 
 #[test]
-fn a_room_whose_spare_died_gets_another_and_stays() {
+fn lost_spare_is_replaced() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.world.measure("west-a1", Health, DOWN);
@@ -223,18 +223,18 @@ fn a_room_whose_spare_died_gets_another_and_stays() {
 }
 
 #[test]
-fn a_spare_stays_while_another_as_good_is_only_cheaper() {
+fn spare_stays_despite_a_cheaper_equal() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.world.measure("west-b1", Delay, 5_000);
     assert_eq!(reroute(&mut trial, &mut room), None);
     trial.world.measure("west-a1", Load, 1_000);
     trial.world.measure("east-b1", Health, SUSPECT);
-    assert_eq!(reroute(&mut trial, &mut room), None, "its place is reserved");
+    assert_eq!(reroute(&mut trial, &mut room), None, "its capacity is reserved");
 }
 
 #[test]
-fn a_room_with_no_hop_left_goes_where_a_new_one_would() {
+fn room_without_hops_is_placed_like_a_new_one() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     for node in ["east-a1", "east-b1", "west-a1"] {
@@ -245,7 +245,7 @@ fn a_room_with_no_hop_left_goes_where_a_new_one_would() {
 }
 
 #[test]
-fn a_room_leaves_a_draining_node_at_once_for_the_best_and_not_for_its_spare() {
+fn room_leaves_a_draining_node_for_the_best() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     room.standing = vec!["east-a1".into(), "west-a1".into(), "south-a1".into()];
@@ -255,7 +255,7 @@ fn a_room_leaves_a_draining_node_at_once_for_the_best_and_not_for_its_spare() {
 }
 
 #[test]
-fn a_room_moves_for_quality_only_when_that_is_clearly_better() {
+fn move_for_quality_needs_a_clear_gain() {
     let settings = r#"{"stay_unless_better_by": 0.2, "min_stay": "30s", "load_weight": 0}"#;
     for (delay, moves) in [(4_900, None), (5_100, Some(Why::Better.number()))] {
         let mut trial = trial(settings);
@@ -276,7 +276,7 @@ fn a_room_moves_for_quality_only_when_that_is_clearly_better() {
 }
 
 #[test]
-fn a_room_moves_for_quality_only_after_a_stay() {
+fn move_for_quality_needs_a_stay() {
     for (stay, moves) in [(29_999, None), (30_000, Some(Why::Better.number()))] {
         let mut trial = trial(r#"{"min_stay": "30s"}"#);
         let mut room = placed(&mut trial);
@@ -287,7 +287,7 @@ fn a_room_moves_for_quality_only_after_a_stay() {
 }
 
 #[test]
-fn a_move_begins_a_new_stay() {
+fn move_restarts_the_stay() {
     let mut trial = trial(r#"{"min_stay": "30s"}"#);
     let mut room = placed(&mut trial);
     trial.pass(Duration::from_secs(30));
@@ -302,7 +302,7 @@ fn a_move_begins_a_new_stay() {
 }
 
 #[test]
-fn a_failover_begins_a_new_stay() {
+fn failover_restarts_the_stay() {
     let mut trial = trial(r#"{"min_stay": "30s"}"#);
     let mut room = placed(&mut trial);
     trial.pass(Duration::from_secs(100));
@@ -314,11 +314,11 @@ fn a_failover_begins_a_new_stay() {
     assert_eq!(room.standing[0], "east-b1");
     trial.pass(Duration::from_secs(1));
     assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
-    assert_eq!(room.standing[0], "east-a1", "back where it is nearest");
+    assert_eq!(room.standing[0], "east-a1", "back on the nearest");
 }
 
 #[test]
-fn a_room_that_another_policy_placed_has_stayed_since_it_opened() {
+fn stay_of_a_foreign_room_starts_at_its_opening() {
     for (age, first) in [(29_000, "south-a1"), (31_000, "east-a1")] {
         let mut trial = trial(r#"{"min_stay": "30s"}"#);
         let state = trial.open_room(1, &[]);
@@ -326,12 +326,12 @@ fn a_room_that_another_policy_placed_has_stayed_since_it_opened() {
         let mut room = Room { room: 1, measured: vec![(Age, age)], standing, state };
         reroute(&mut trial, &mut room);
         assert_eq!(room.standing[0], first, "{age}");
-        assert_eq!(room.standing.len(), 3, "with as many spares as it should have");
+        assert_eq!(room.standing.len(), 3, "with all its spares");
     }
 }
 
 #[test]
-fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+fn time_in_the_future_counts_from_now() {
     let mut trial = trial(r#"{"min_stay": "30s"}"#);
     let mut room = placed(&mut trial);
     room.state.since = Duration::from_secs(1_000_000);
@@ -342,7 +342,7 @@ fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
 }
 
 #[test]
-fn a_room_on_a_suspect_waits_for_the_detector() {
+fn room_on_a_suspect_waits_for_the_detector() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
     trial.pass(Duration::from_secs(60));
@@ -352,7 +352,7 @@ fn a_room_on_a_suspect_waits_for_the_detector() {
 }
 
 #[test]
-fn no_room_moves_for_quality_to_a_node_that_is_full() {
+fn no_move_for_quality_to_a_full_node() {
     let mut trial = trial(r#"{"load_weight": 0}"#);
     let mut room = placed(&mut trial);
     trial.pass(Duration::from_secs(60));

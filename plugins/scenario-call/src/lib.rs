@@ -1,38 +1,38 @@
-//! Scenario policy: what a call asks of the data plane, by what the device can take.
+//! Scenario policy: parameters of a call by its device.
 //!
-//! A call lives by its voice and by how soon it arrives. So the floor is what voice needs, the ceiling is what the device
-//! can show, and in a herd calls go before streams.
+//! A call needs its voice with low delay: the floor is enough for voice, the ceiling is what the
+//! device can show, and calls move before streams in a mass failover.
 
 #[cfg(test)]
 mod tests;
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct ScenarioCall {
-    /// The lowest cap: what voice needs.
+    /// The lowest cap: enough for voice.
     #[setting(default = 24, unit = "kbit/s", min = 6)]
     floor: u32,
-    /// The highest rate of a device that says nothing of what it can show.
+    /// The highest rate of a device without a height label.
     #[setting(default = 2000, unit = "kbit/s", min = 24)]
     ceiling: u32,
-    /// The highest rate of one that can show 360 lines or fewer.
+    /// The highest rate of a device of at most 360 lines.
     #[setting(default = 600, unit = "kbit/s", min = 24)]
     ceiling_360: u32,
-    /// The highest rate of one that can show more than that, and 720 lines or fewer.
+    /// The highest rate of a device of more than 360 and at most 720 lines.
     #[setting(default = 1500, unit = "kbit/s", min = 24)]
     ceiling_720: u32,
-    /// The part of its ceiling that is left to a device whose battery is low.
+    /// Share of the ceiling for a device with a low battery.
     #[setting(default = 0.5, min = 0.1, max = 1)]
     low_battery: f64,
-    /// Nodes that stand by for a call.
+    /// Number of spare nodes of a call.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u32,
     /// Silence after which a session is closed: longer than a tunnel.
     #[setting(default = "30s", min = "1s", max = "1h")]
     close_after: Duration,
-    /// Who goes first in a herd; higher is earlier.
+    /// Order of moves in a mass failover; higher is earlier.
     #[setting(default = 20, max = 100)]
     priority: u32,
 }

@@ -1,4 +1,4 @@
-//! What sessions get, by their labels.
+//! Parameters of sessions by label.
 
 use evenkeel_plugin_sdk::trial::{Trial, World};
 
@@ -14,7 +14,7 @@ fn ceiling(labels: &[(&str, &str)]) -> Option<i64> {
 }
 
 #[test]
-fn a_call_protects_its_voice_and_goes_first() {
+fn call_has_floor_and_priority() {
     let mut expected = Params::default();
     expected
         .bitrate_floor_kbps(24)
@@ -26,7 +26,7 @@ fn a_call_protects_its_voice_and_goes_first() {
 }
 
 #[test]
-fn the_ceiling_is_what_the_device_can_show() {
+fn ceiling_depends_on_the_devices_height() {
     let expected = [("360", 600), ("361", 1_500), ("720", 1_500), ("721", 2_000), ("tall", 2_000)];
     for (lines, kbps) in expected {
         assert_eq!(ceiling(&[("max-height", lines)]), Some(kbps), "{lines}");
@@ -34,19 +34,19 @@ fn the_ceiling_is_what_the_device_can_show() {
 }
 
 #[test]
-fn a_low_battery_is_spared() {
+fn low_battery_lowers_the_ceiling() {
     assert_eq!(ceiling(&[("battery", "low")]), Some(1_000));
     assert_eq!(ceiling(&[("battery", "full")]), Some(2_000));
 }
 
 #[test]
-fn the_ceiling_never_falls_below_the_floor() {
+fn ceiling_is_never_below_the_floor() {
     let params = resolve(r#"{"floor": 700}"#, &[("max-height", "240"), ("battery", "low")]);
     assert_eq!(params.value(Param::BitrateCeiling), Some(700));
 }
 
 #[test]
-fn settings_say_otherwise() {
+fn settings_override_defaults() {
     let params = resolve(r#"{"spares": 3, "close_after": "2m", "priority": 0}"#, &[]);
     assert_eq!(params.value(Param::Spares), Some(3));
     assert_eq!(params.value(Param::CloseAfter), Some(120_000));

@@ -1,42 +1,43 @@
-//! Scenario policy: what a conference asks of the data plane, by role and device.
+//! Scenario policy: parameters of a conference by role and device.
 //!
-//! A few people see and hear each other, and what must not be lost is the voice of whoever speaks. Nobody measures who
-//! that is, so the label `role` says whose video matters least: who only listens may send a small picture and no more,
-//! which leaves the room's bandwidth to those who speak. Who names no role is taken for one who speaks.
+//! Participants see and hear each other, and the voice of the speaker matters most. The speaker is
+//! not measured, so the label `role` tells whose video matters least: a listener sends a small
+//! video, which leaves the room's bandwidth to speakers. A session without a role counts as a
+//! speaker.
 
 #[cfg(test)]
 mod tests;
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct ScenarioConference {
-    /// The lowest cap: what voice needs.
+    /// The lowest cap: enough for voice.
     #[setting(default = 24, unit = "kbit/s", min = 6)]
     floor: u32,
-    /// The highest rate of who speaks.
+    /// The highest rate of a speaker.
     #[setting(default = 2500, unit = "kbit/s", min = 24)]
     ceiling: u32,
-    /// The highest rate of who speaks from a phone.
+    /// The highest rate of a speaker on a phone.
     #[setting(default = 1200, unit = "kbit/s", min = 24)]
     ceiling_phone: u32,
     /// The highest rate of a role that gives way.
     #[setting(default = 500, unit = "kbit/s", min = 24)]
     ceiling_aside: u32,
-    /// Roles (label `role`) that give way to the others.
+    /// Roles (label `role`) that give way to others.
     #[setting(default = ["listener", "viewer"])]
     gives_way: Vec<String>,
-    /// The part of its ceiling that is left to a device whose battery is low.
+    /// Share of the ceiling for a device with a low battery.
     #[setting(default = 0.5, min = 0.1, max = 1)]
     low_battery: f64,
-    /// Nodes that stand by for a conference.
+    /// Number of spare nodes of a conference.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u32,
     /// Silence after which a session is closed.
     #[setting(default = "45s", min = "1s", max = "1h")]
     close_after: Duration,
-    /// Who goes first in a herd; higher is earlier.
+    /// Order of moves in a mass failover; higher is earlier.
     #[setting(default = 15, max = 100)]
     priority: u32,
 }

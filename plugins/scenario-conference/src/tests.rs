@@ -1,4 +1,4 @@
-//! What sessions get, by their labels.
+//! Parameters of sessions by label.
 
 use evenkeel_plugin_sdk::trial::{Trial, World};
 
@@ -14,7 +14,7 @@ fn ceiling(labels: &[(&str, &str)]) -> Option<i64> {
 }
 
 #[test]
-fn a_conference_protects_voice_and_goes_between_calls_and_streams() {
+fn conference_priority_is_between_call_and_stream() {
     let mut expected = Params::default();
     expected
         .bitrate_floor_kbps(24)
@@ -27,7 +27,7 @@ fn a_conference_protects_voice_and_goes_between_calls_and_streams() {
 }
 
 #[test]
-fn who_only_listens_sends_a_small_picture_and_who_names_no_role_a_large_one() {
+fn listener_has_a_lower_ceiling() {
     assert_eq!(ceiling(&[("role", "listener")]), Some(500));
     assert_eq!(ceiling(&[("role", "viewer")]), Some(500));
     assert_eq!(ceiling(&[("role", "interpreter")]), Some(2_500));
@@ -37,7 +37,7 @@ fn who_only_listens_sends_a_small_picture_and_who_names_no_role_a_large_one() {
 }
 
 #[test]
-fn a_phone_sends_less_and_never_more_for_giving_way() {
+fn phone_has_a_lower_ceiling() {
     assert_eq!(ceiling(&[("device", "phone")]), Some(1_200));
     assert_eq!(ceiling(&[("device", "desktop")]), Some(2_500));
     assert_eq!(ceiling(&[("device", "phone"), ("role", "listener")]), Some(500));
@@ -46,7 +46,7 @@ fn a_phone_sends_less_and_never_more_for_giving_way() {
 }
 
 #[test]
-fn a_low_battery_is_spared_down_to_the_floor_and_no_further() {
+fn low_battery_lowers_ceiling_to_floor_at_most() {
     assert_eq!(ceiling(&[("battery", "low")]), Some(1_250));
     assert_eq!(ceiling(&[("battery", "full")]), Some(2_500));
     let params = resolve(r#"{"floor": 700}"#, &[("role", "listener"), ("battery", "low")]);
@@ -54,7 +54,7 @@ fn a_low_battery_is_spared_down_to_the_floor_and_no_further() {
 }
 
 #[test]
-fn settings_say_otherwise() {
+fn settings_override_defaults() {
     let params = resolve(r#"{"spares": 1, "close_after": "2m", "priority": 5}"#, &[]);
     assert_eq!(params.value(Param::Spares), Some(1));
     assert_eq!(params.value(Param::CloseAfter), Some(120_000));

@@ -1,38 +1,39 @@
-//! Scenario policy: what a live stream asks of the data plane, by role and device.
+//! Scenario policy: parameters of a live stream by role and device.
 //!
-//! A stream lives by going on without a stall at a steady quality. One publisher feeds every viewer, so it goes before
-//! them in a herd and is waited for longer; a viewer gets what its device can show.
+//! A stream needs steady quality without stalls. One publisher feeds all viewers, so it moves
+//! before them in a mass failover and may be silent for longer; a viewer's rate depends on its
+//! device.
 
 #[cfg(test)]
 mod tests;
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
+/// Settings.
 #[derive(Settings, Debug)]
 pub struct ScenarioLive {
-    /// The lowest cap: below it a stream is not worth watching.
+    /// The lowest cap: a stream below it is not worth watching.
     #[setting(default = 300, unit = "kbit/s", min = 6)]
     floor: u32,
-    /// The highest rate of a publisher, and of a viewer that says nothing of what it can show.
+    /// The highest rate of a publisher, and of a viewer without a height label.
     #[setting(default = 6000, unit = "kbit/s", min = 24)]
     ceiling: u32,
-    /// The highest rate of a viewer that can show 360 lines or fewer.
+    /// The highest rate of a viewer of at most 360 lines.
     #[setting(default = 1000, unit = "kbit/s", min = 24)]
     ceiling_360: u32,
-    /// The highest rate of a viewer that can show more than that, and 720 lines or fewer.
+    /// The highest rate of a viewer of more than 360 and at most 720 lines.
     #[setting(default = 2500, unit = "kbit/s", min = 24)]
     ceiling_720: u32,
-    /// Nodes that stand by for a stream.
+    /// Number of spare nodes of a stream.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u32,
     /// Silence after which a viewer is closed.
     #[setting(default = "15s", min = "1s", max = "1h")]
     close_after: Duration,
-    /// Silence after which a publisher is closed: everyone waits for it.
+    /// Silence after which a publisher is closed, on which all viewers depend.
     #[setting(default = "60s", min = "1s", max = "1h")]
     close_publisher_after: Duration,
-    /// Who goes first in a herd; higher is earlier. A publisher's is higher by one.
+    /// Order of moves in a mass failover; higher is earlier. A publisher's is higher by one.
     #[setting(default = 10, max = 100)]
     priority: u32,
 }

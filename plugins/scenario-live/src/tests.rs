@@ -1,4 +1,4 @@
-//! What sessions get, by their labels.
+//! Parameters of sessions by label.
 
 use evenkeel_plugin_sdk::trial::{Trial, World};
 
@@ -16,7 +16,7 @@ fn ceiling(labels: &[(&str, &str)]) -> Option<i64> {
 const PUBLISHER: (&str, &str) = ("role", "publisher");
 
 #[test]
-fn a_viewer_gets_a_steady_stream_and_goes_after_calls() {
+fn viewer_has_floor_and_low_priority() {
     let mut expected = Params::default();
     expected
         .bitrate_floor_kbps(300)
@@ -29,14 +29,14 @@ fn a_viewer_gets_a_steady_stream_and_goes_after_calls() {
 }
 
 #[test]
-fn a_publisher_goes_before_its_viewers_and_is_waited_for() {
+fn publisher_has_priority_and_a_longer_timeout() {
     let params = resolve("{}", &[PUBLISHER]);
     assert_eq!(params.value(Param::Priority), Some(11));
     assert_eq!(params.value(Param::CloseAfter), Some(60_000));
 }
 
 #[test]
-fn a_viewers_ceiling_is_what_its_device_can_show() {
+fn viewer_ceiling_depends_on_the_devices_height() {
     let expected =
         [("360", 1_000), ("361", 2_500), ("720", 2_500), ("721", 6_000), ("tall", 6_000)];
     for (lines, kbps) in expected {
@@ -46,13 +46,13 @@ fn a_viewers_ceiling_is_what_its_device_can_show() {
 }
 
 #[test]
-fn the_ceiling_never_falls_below_the_floor() {
+fn ceiling_is_never_below_the_floor() {
     let params = resolve(r#"{"floor": 1200}"#, &[("max-height", "360")]);
     assert_eq!(params.value(Param::BitrateCeiling), Some(1_200));
 }
 
 #[test]
-fn settings_say_otherwise() {
+fn settings_override_defaults() {
     let params = resolve(r#"{"spares": 1, "close_after": "2m", "priority": 5}"#, &[]);
     assert_eq!(params.value(Param::Spares), Some(1));
     assert_eq!(params.value(Param::CloseAfter), Some(120_000));

@@ -1,9 +1,9 @@
-//! Rungs up that do not hold.
+//! Upgrades that do not hold.
 
 use super::*;
 
 #[test]
-fn a_rung_up_that_does_not_hold_is_taken_back_and_tried_again_after_twice_as_long() {
+fn failed_upgrade_is_reverted_and_doubles_the_wait() {
     let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2}"#);
     call.during(Duration::from_millis(1_300), 100_000);
     assert_eq!(call.session.state.cap, 489);
@@ -14,16 +14,16 @@ fn a_rung_up_that_does_not_hold_is_taken_back_and_tried_again_after_twice_as_lon
         }
         assert_eq!((call.session.state.cap, waited), (587, wait), "{relapses}");
         let back = call.during(Duration::from_millis(700), 50_000);
-        assert_eq!(back, [(600, Op::Cap, 489)], "to the cap that held, and no lower");
+        assert_eq!(back, [(600, Op::Cap, 489)], "to the cap that held, not lower");
         assert_eq!(call.session.state.relapses, relapses);
     }
-    // What holds for as long as a rung is waited for forgives what was before.
+    // Holding for as long as the wait forgives earlier failures.
     call.during(Duration::from_secs(130), 0);
     assert_eq!(call.session.state.relapses, 0);
 }
 
 #[test]
-fn a_rung_up_that_held_is_none_that_failed() {
+fn upgrade_that_held_is_no_failure() {
     for (held, cap) in [(7_900, 489), (8_000, 410)] {
         let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2, "down_after": "0s"}"#);
         call.during(Duration::from_millis(100), 100_000);
@@ -36,7 +36,7 @@ fn a_rung_up_that_held_is_none_that_failed() {
 }
 
 #[test]
-fn video_that_does_not_hold_goes_again_at_any_loss_that_counts() {
+fn failed_video_restore_is_reverted_at_lower_loss() {
     let mut call = Call::with(r#"{"steps": ["voice-only"], "up_after": "8s"}"#);
     call.during(Duration::from_secs(1), 100_000);
     assert_eq!(call.during(Duration::from_millis(8_100), 0), [(8_000, Op::VoiceOnly, 0)]);

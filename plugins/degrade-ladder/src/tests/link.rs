@@ -1,9 +1,9 @@
-//! The policy on a link: what it does changes what it hears. The link carries so much and loses the rest; loss is told
-//! as workers tell it, smoothed over a second or so.
+//! The policy on a simulated link, which its actions affect. The link has a capacity and loses the
+//! rest; loss is smoothed over about a second, as by workers.
 
 use super::{BitrateUp, Call, Duration, TICK};
 
-/// What the sender would send, kbit/s.
+/// Bit rate of the sender without a cap, kbit/s.
 const WANTS: u32 = 1_000;
 
 struct Link {
@@ -11,12 +11,12 @@ struct Link {
     loss_ppm: f64,
 }
 
-/// What came of a stretch of time.
+/// Result of a period.
 struct Came {
     rungs: usize,
-    /// Part of it that was lossy: 3 % or more.
+    /// Share of it with 3 % loss or more.
     lossy: f64,
-    /// What came through on average, kbit/s.
+    /// Average throughput, kbit/s.
     through: f64,
 }
 
@@ -46,7 +46,7 @@ impl Link {
 const CALL: &str = r#"{"down_after": "600ms", "up_after": "5s", "cap_factor": 0.5}"#;
 
 #[test]
-fn when_bandwidth_drops_a_session_settles_below_it_without_swinging() {
+fn session_settles_below_reduced_bandwidth() {
     for kbps in [60, 110, 200, 270, 400, 550, 800, 940] {
         let mut link = Link::with(CALL);
         assert_eq!(link.carries(2_000, Duration::from_secs(60)).rungs, 0);
@@ -65,7 +65,7 @@ fn when_bandwidth_drops_a_session_settles_below_it_without_swinging() {
 }
 
 #[test]
-fn when_bandwidth_is_back_a_session_has_all_of_it_within_minutes_and_keeps_it() {
+fn session_recovers_full_bandwidth_within_minutes() {
     for kbps in [60, 200, 400, 800] {
         let mut link = Link::with(CALL);
         link.carries(kbps, Duration::from_secs(600));
@@ -77,7 +77,7 @@ fn when_bandwidth_is_back_a_session_has_all_of_it_within_minutes_and_keeps_it() 
 }
 
 #[test]
-fn a_link_that_comes_and_goes_is_not_followed_up_each_time() {
+fn flapping_link_causes_few_upgrades() {
     let mut link = Link::with(CALL);
     let mut rungs = Vec::new();
     for _ in 0..40 {

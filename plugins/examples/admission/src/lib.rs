@@ -1,30 +1,30 @@
-//! Admission policy: newcomers are capped while a region fills up, and asked to come later when it is full.
+//! Admission policy: caps new sessions while a region fills up, and rejects them when it is full.
 //!
-//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
+//! A complete example. Change its decisions, settings and tests.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set. Checked against these bounds before it gets here.
+/// Settings, validated against these bounds.
 #[derive(Settings, Debug)]
 pub struct ByLoad {
-    /// From this part of its region's capacity on a newcomer is capped.
+    /// Load of its region from which a new session is capped.
     #[setting(default = 0.8, min = 0, max = 1)]
     cap_above: f64,
-    /// What a capped newcomer may send.
+    /// Cap of a new session.
     #[setting(default = 300, unit = "kbit/s", min = 24)]
     cap: u32,
-    /// From this part of its capacity on a region is full.
+    /// Load from which a region is full.
     #[setting(default = 0.95, min = 0.1, max = 1)]
     full_above: f64,
-    /// Whoever is refused may try again after this.
+    /// Retry delay of a rejected session.
     #[setting(default = "5s", min = "100ms", max = "10m")]
     retry_after: Duration,
 }
 
-/// Why a session came in or stayed out; people see the names.
+/// Reasons, by name for people.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// Its region has room.
+    /// Its region has capacity.
     Room = 1,
     /// Its region is nearly full.
     NearlyFull = 2,
@@ -36,7 +36,7 @@ pub enum Why {
 impl Admission for ByLoad {
     type Reason = Why;
 
-    /// The gateway sends these columns and no others.
+    /// The gateway sends only these columns.
     const READS: &'static [Metric] = &[Metric::Load];
 
     fn admit(
@@ -45,10 +45,10 @@ impl Admission for ByLoad {
         standing: Option<RegionId>,
         regions: &Regions<'_>,
     ) -> Judgement {
-        // Who joins a room goes where that is.
+        // A session that joins a room belongs to the room's region.
         let region = standing.or(newcomer.region()).and_then(|region| regions.region(region));
         let Some(load) = region.and_then(|region| region.load_permille()) else {
-            // `None` is "not measured". No opinion: the gateway's own limits decide.
+            // `None` means "not measured". No opinion: the gateway's own limits decide.
             return Verdict::Abstain.into();
         };
         note(0, "load_permille", load.into());
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_gets_what_its_region_has_left() {
+    fn verdict_depends_on_the_regions_load() {
         assert_eq!(admit(799, &[], None), Verdict::Accept);
         assert_eq!(admit(800, &[], None), Verdict::AcceptCapped(300));
         assert_eq!(admit(949, &[], None), Verdict::AcceptCapped(300));
@@ -86,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_a_room_is_judged_by_the_region_of_that() {
+    fn joining_session_is_judged_by_the_rooms_region() {
         assert_eq!(admit(950, &[("region", "west")], None), Verdict::Accept);
         let refused = Verdict::Reject(Duration::from_secs(5));
         assert_eq!(admit(950, &[("region", "west")], Some("east")), refused);
     }
 
     #[test]
-    fn of_a_region_that_was_not_measured_it_has_no_opinion() {
+    fn unmeasured_region_means_abstention() {
         assert_eq!(admit(950, &[("region", "north")], None), Verdict::Abstain);
     }
 

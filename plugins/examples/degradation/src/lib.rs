@@ -1,40 +1,41 @@
-//! Degradation policy: a session that loses too much of what it sends is capped, and let free when that is over.
+//! Degradation policy: caps a session with high loss, and removes the cap afterwards.
 //!
-//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
+//! A complete example. Change its decisions, settings and tests.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set. Checked against these bounds before it gets here.
+/// Settings, validated against these bounds.
 #[derive(Settings, Debug)]
 pub struct CapOnLoss {
-    /// A session that loses this part of its packets, or more, is in trouble.
+    /// Loss from which a session is in trouble.
     #[setting(default = 0.05, min = 0.001, max = 1)]
     loss: f64,
-    /// What it may send meanwhile, within the bounds of its scenario.
+    /// Its cap meanwhile, within the bounds of its scenario.
     #[setting(default = 300, unit = "kbit/s", min = 24)]
     cap: u32,
-    /// So many ticks in a row make trouble, and so many make it good again.
+    /// Consecutive ticks until it counts as in trouble, and until it has recovered.
     #[setting(default = 3, min = 1, max = 100)]
     ticks: u8,
 }
 
-/// What is remembered of a session. It travels with the session: over a swap of this policy, over a trap, to another
-/// gateway. The plugin itself keeps nothing. When the fields change, raise the number and name a `migrate` function.
+/// State of a session. It survives a swap of this policy, a trap, and a move to another gateway.
+/// The plugin itself has no state. If the fields change, increment the number and name a `migrate`
+/// function.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 1)]
 pub struct Memory {
-    /// Whether it was in trouble at the last tick.
+    /// It was in trouble at the last tick.
     trouble: bool,
-    /// For how many ticks that has been so, as far as they matter.
+    /// Number of ticks in this condition, up to the setting.
     ticks: u8,
 }
 
-/// Why it acts; people see the names.
+/// Reasons, by name for people.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// It lost too much for long enough.
+    /// Loss was high for long enough.
     Loss = 1,
-    /// It has been good for long enough.
+    /// Loss was low for long enough.
     Calm = 2,
 }
 
@@ -43,13 +44,13 @@ impl Degradation for CapOnLoss {
     type State = Memory;
     type Reason = Why;
 
-    /// The gateway sends these columns and no others.
+    /// The gateway sends only these columns.
     const READS: &'static [Metric] = &[Metric::LossUp, Metric::Cap, Metric::Floor, Metric::Ceiling];
-    /// It takes these actions and no others.
+    /// It takes only these actions.
     const OPS: &'static [Op] = &[Op::Cap];
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
-        // `None` is "not measured": no news is neither good nor bad.
+        // `None` means "not measured".
         let Some(loss) = session.loss_up_ppm() else {
             return;
         };
@@ -73,7 +74,7 @@ impl Degradation for CapOnLoss {
 }
 
 impl CapOnLoss {
-    /// The gateway refuses a cap outside the bounds of the session's scenario.
+    /// The gateway rejects a cap outside the bounds of the session's scenario.
     fn cap_of(&self, session: &Session<'_, Memory>) -> u32 {
         let cap = session.ceiling_kbps().map_or(self.cap, |ceiling| self.cap.min(ceiling));
         session.floor_kbps().map_or(cap, |floor| cap.max(floor))
@@ -90,7 +91,7 @@ mod tests {
         Trial::of(CapOnLoss::default(), World::around("east"))
     }
 
-    /// A session that has a cap (0: none) and was ticked so often in trouble, or without.
+    /// A session with a cap (0: none), after so many ticks in trouble or without.
     fn session(trouble: bool, ticks: u8, cap: u32) -> Session<Memory> {
         let measured = vec![(Metric::Cap, cap)];
         Session { measured, state: Memory { trouble, ticks } }
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_tick_of_trouble_caps_a_session() {
+    fn third_tick_of_trouble_caps() {
         let mut restless = session(false, 3, 0);
         assert_eq!(tick(&mut restless, 50_000), []);
         assert_eq!(tick(&mut restless, 50_000), []);
@@ -113,21 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_without_trouble_begins_the_count_anew() {
+    fn tick_without_trouble_resets_the_count() {
         let mut session = session(true, 2, 0);
         assert_eq!(tick(&mut session, 49_999), []);
         assert_eq!(session.state, Memory { trouble: false, ticks: 1 });
     }
 
     #[test]
-    fn a_capped_session_is_let_free_when_it_was_good_for_as_long() {
+    fn cap_is_removed_after_recovery() {
         let mut capped = session(false, 1, 300);
         assert_eq!(tick(&mut capped, 0), []);
         assert_eq!(tick(&mut capped, 0), [(0, Op::Cap, 0, Why::Calm as u32)]);
     }
 
     #[test]
-    fn a_cap_keeps_within_the_bounds_of_the_scenario() {
+    fn cap_respects_the_scenarios_bounds() {
         let mut voice = session(true, 2, 0);
         voice.measured.extend([(Metric::Floor, 24), (Metric::Ceiling, 64)]);
         assert_eq!(tick(&mut voice, 90_000), [(0, Op::Cap, 64, Why::Loss as u32)]);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_changes_nothing() {
+    fn unmeasured_loss_changes_nothing() {
         let mut sessions = [session(true, 2, 0)];
         assert_eq!(trial().tick(&mut sessions), []);
         assert_eq!(sessions[0].state, Memory { trouble: true, ticks: 2 });

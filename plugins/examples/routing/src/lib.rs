@@ -1,24 +1,24 @@
-//! Routing policy: a room goes to the near node that carries least, and its spares stand in other zones.
+//! Routing policy: a room goes to the least loaded near node, with spares in other zones.
 //!
-//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
+//! A complete example. Change its decisions, settings and tests.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set. Checked against these bounds before it gets here.
+/// Settings, validated against these bounds.
 #[derive(Settings, Debug)]
 pub struct LeastLoaded {
-    /// A node farther away than this is taken only where no nearer one is left.
+    /// Nodes with more delay are used only if no nearer one is left.
     #[setting(default = 50, unit = "ms", min = 1, max = 1000)]
     near: u32,
-    /// Nodes that stand by for a room.
+    /// Number of spare nodes of a room.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u8,
 }
 
-/// Why a room is where it is; people see the names.
+/// Reasons, by name for people.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// It is new, and went to the near node that carries least.
+    /// It is new, and went to the least loaded near node.
     LeastLoaded = 1,
     /// Its node is Down, or is being drained.
     NodeLost = 2,
@@ -28,12 +28,12 @@ pub enum Why {
 impl Routing for LeastLoaded {
     type Reason = Why;
 
-    /// The gateway sends these columns and no others.
+    /// The gateway sends only these columns.
     const READS: &'static [Metric] =
         &[Metric::Delay, Metric::Load, Metric::Health, Metric::Draining];
 
     fn place(&self, _room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement {
-        // No node at all is no opinion: then the gateway decides.
+        // An empty route is no opinion: the gateway decides.
         Placement::on(self.route(nodes)).because(Why::LeastLoaded)
     }
 
@@ -52,7 +52,7 @@ impl Routing for LeastLoaded {
 }
 
 impl LeastLoaded {
-    /// The best node, then spares, those in zones where the route does not stand yet before others.
+    /// The best node, then spares, with those in unused zones first.
     fn route(&self, nodes: &Nodes<'_>) -> Vec<NodeId> {
         let mut left: Vec<Node<'_>> = nodes.iter().filter(is_usable).collect();
         left.sort_by_key(|node| {
@@ -67,7 +67,7 @@ impl LeastLoaded {
         route.iter().map(Node::id).collect()
     }
 
-    /// Whose delay was not measured may be anywhere.
+    /// A node with unmeasured delay counts as far.
     fn is_far(&self, node: &Node<'_>) -> bool {
         node.delay_us().is_none_or(|delay| delay > self.near * 1000)
     }
@@ -98,23 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn a_room_goes_to_the_near_node_that_carries_least_with_a_spare_in_another_zone_first() {
+    fn room_goes_to_least_loaded_near_node() {
         let placed = trial().place(7, &[]);
         assert_eq!(placed.hops, ["b", "c", "a"]);
         assert_eq!(placed.reason, Why::LeastLoaded as u32);
     }
 
     #[test]
-    fn a_node_is_near_up_to_the_setting() {
+    fn near_includes_the_setting() {
         let mut trial = trial();
         trial.world.measure("b", Metric::Delay, 50_001);
         assert_eq!(trial.place(7, &[]).hops[0], "a");
         trial.world.measure("a", Metric::Health, Health::Down as u32);
-        assert_eq!(trial.place(7, &[]).hops[0], "c", "the idler of two that are far");
+        assert_eq!(trial.place(7, &[]).hops[0], "c", "the less loaded of two far nodes");
     }
 
     #[test]
-    fn a_room_moves_only_where_its_node_is_lost() {
+    fn room_moves_only_if_its_node_is_lost() {
         let mut trial = trial();
         let mut rooms = room(&["a", "c"]);
         assert_eq!(trial.reroute(&mut rooms), []);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_node_is_left_it_has_no_opinion() {
+    fn no_usable_node_means_abstention() {
         let mut trial = trial();
         for node in ["a", "b", "c"] {
             trial.world.measure(node, Metric::Health, Health::Down as u32);

@@ -1,25 +1,25 @@
-//! Scenario policy: what a session asks of the data plane, by the device it runs on.
+//! Scenario policy: parameters of a session by its device.
 //!
-//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
+//! A complete example. Change its decisions, settings and tests.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set. Checked against these bounds before it gets here.
+/// Settings, validated against these bounds.
 #[derive(Settings, Debug)]
 pub struct ByDevice {
-    /// The lowest cap: what voice needs.
+    /// The lowest cap: enough for voice.
     #[setting(default = 24, unit = "kbit/s", min = 6)]
     floor: u32,
     /// The highest rate of a phone.
     #[setting(default = 800, unit = "kbit/s", min = 24)]
     phone_ceiling: u32,
-    /// The highest rate of every other device.
+    /// The highest rate of other devices.
     #[setting(default = 2500, unit = "kbit/s", min = 24)]
     ceiling: u32,
-    /// The part of its ceiling that is left to a device whose battery is low.
+    /// Share of the ceiling for a device with a low battery.
     #[setting(default = 0.5, min = 0.1, max = 1)]
     low_battery: f64,
-    /// Who goes first when many have to move; higher is earlier.
+    /// Order of moves in a mass failover; higher is earlier.
     #[setting(default = 10, max = 100)]
     priority: u32,
 }
@@ -32,7 +32,7 @@ impl Scenario for ByDevice {
         let is_low = labels.value(label::BATTERY) == Some("low");
         let part = if is_low { self.low_battery } else { 1.0 };
         let ceiling = ((f64::from(most) * part) as u32).max(self.floor);
-        // What is not said here stays as the policy set has it.
+        // Other parameters stay as in the policy set.
         out.bitrate_floor_kbps(self.floor).bitrate_ceiling_kbps(ceiling).priority(self.priority);
     }
 }
@@ -50,25 +50,25 @@ mod tests {
     }
 
     #[test]
-    fn a_phone_gets_less_than_others() {
+    fn phone_has_a_lower_ceiling() {
         assert_eq!(ceiling("{}", &[("device", "phone")]), Some(800));
         assert_eq!(ceiling("{}", &[("device", "desktop")]), Some(2_500));
         assert_eq!(ceiling("{}", &[]), Some(2_500));
     }
 
     #[test]
-    fn a_low_battery_is_spared() {
+    fn low_battery_lowers_the_ceiling() {
         assert_eq!(ceiling("{}", &[("device", "phone"), ("battery", "low")]), Some(400));
     }
 
     #[test]
-    fn the_ceiling_never_falls_below_the_floor() {
+    fn ceiling_is_never_below_the_floor() {
         let settings = r#"{"floor": 500}"#;
         assert_eq!(ceiling(settings, &[("device", "phone"), ("battery", "low")]), Some(500));
     }
 
     #[test]
-    fn what_it_does_not_set_is_left_alone() {
+    fn other_parameters_are_unchanged() {
         let params = Trial::of(ByDevice::default(), World::around("east")).resolve(&[]);
         assert_eq!(params.value(Param::Spares), None);
         assert_eq!(params.value(Param::Priority), Some(10));

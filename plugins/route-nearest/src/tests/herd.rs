@@ -1,9 +1,9 @@
-//! Rooms spread, and do not follow each other.
+//! Rooms spread and do not follow each other.
 
 use super::*;
 
 #[test]
-fn rooms_spread_by_what_is_free_and_no_herd_follows_the_emptiest() {
+fn rooms_spread_by_free_capacity() {
     let mut trial = trial("{}");
     let at = |load, capacity| [(Delay, 1_000), (Load, load), (Capacity, capacity)];
     trial.world = World::around("east")
@@ -21,7 +21,7 @@ fn rooms_spread_by_what_is_free_and_no_herd_follows_the_emptiest() {
 }
 
 #[test]
-fn rooms_that_are_looked_at_together_do_not_all_go_to_the_same_node() {
+fn rooms_of_one_batch_spread() {
     let mut trial = trial(r#"{"load_weight": 20, "min_stay": "0s"}"#);
     let at = |load, rooms| [(Delay, 1_000), (Load, load), (Capacity, 100_000), (Rooms, rooms)];
     trial.world = World::around("east").node("crowded", "east", "a", &at(900, 90)).node(
@@ -41,5 +41,5 @@ fn rooms_that_are_looked_at_together_do_not_all_go_to_the_same_node() {
         .node("crowded", "east", "a", &at(900 - moved as u32 * 10, 90 - moved as u32))
         .node("empty", "east", "b", &at(moved as u32 * 10, moved as u32));
     let swings: Vec<_> = (0..5).map(|_| trial.reroute(&mut rooms).len()).collect();
-    assert_eq!(swings, [0; 5], "and none comes back");
+    assert_eq!(swings, [0; 5], "no room returns");
 }

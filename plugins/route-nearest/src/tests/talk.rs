@@ -1,8 +1,8 @@
-//! Rooms whose people cannot talk well move before their stay is over.
+//! Rooms move before their stay is over if participants cannot talk well.
 
 use super::*;
 
-/// A room on east-a1 whose node is so far away from now on, for people with this round trip who lose so much.
+/// A room on east-a1 with this delay to the node, for participants with this round trip and loss.
 fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest>, Room<Stay>) {
     let mut trial = trial(settings);
     let mut room = placed(&mut trial);
@@ -15,9 +15,10 @@ fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest
 const TALK: &str = r#"{"delay_most": "150ms", "r_least": 70, "poor_for": "5s", "min_stay": "1h"}"#;
 
 #[test]
-fn people_who_hear_each_other_too_late_move_after_a_while_and_before_their_stay_ends() {
+fn excessive_delay_moves_before_the_stay_ends() {
     for (delay, why) in [(60_000, None), (60_001, Some(Why::CannotTalk.number()))] {
-        // 30 ms to the gateway and from there to the other one, and twice the way to the node.
+        // 30 ms from one participant to the gateway and on to the other, and twice the delay of the
+        // node.
         let (mut trial, mut room) = talks(TALK, delay, 30_000, 0);
         assert_eq!(reroute(&mut trial, &mut room), None, "{delay}");
         trial.pass(Duration::from_millis(4_999));
@@ -28,7 +29,7 @@ fn people_who_hear_each_other_too_late_move_after_a_while_and_before_their_stay_
 }
 
 #[test]
-fn people_whose_voice_is_in_pieces_move_for_what_the_node_does_to_it_alone() {
+fn loss_of_the_node_alone_causes_a_move() {
     for (probes, people, moves) in [
         (77_000, 0, false),
         (78_000, 0, true),
@@ -42,13 +43,13 @@ fn people_whose_voice_is_in_pieces_move_for_what_the_node_does_to_it_alone() {
         reroute(&mut trial, &mut room);
         trial.pass(Duration::from_secs(5));
         let moved = reroute(&mut trial, &mut room);
-        assert_eq!(moved.is_some(), moves, "{probes} {people}: their own loss goes with them");
+        assert_eq!(moved.is_some(), moves, "{probes} {people}: participants keep their own loss");
     }
 }
 
 #[test]
-fn nobody_moves_to_where_it_would_hardly_be_better() {
-    // 10 % clear of 150 ms: 135, less 30 for the people, is 52.5 to the node.
+fn move_needs_a_clearly_better_node() {
+    // 10 % clear of 150 ms: 135, less 30 for the participants, is 52.5 to the node.
     for (delay, moves) in [(52_500, true), (52_600, false)] {
         let (mut trial, mut room) = talks(TALK, 100_000, 30_000, 0);
         let far = [(Delay, 200_000)];
@@ -63,7 +64,7 @@ fn nobody_moves_to_where_it_would_hardly_be_better() {
 }
 
 #[test]
-fn a_moment_of_bad_talk_is_no_reason_and_neither_is_a_limit_that_is_not_set() {
+fn short_trouble_or_unset_limit_causes_no_move() {
     let (mut trial, mut room) = talks(TALK, 100_000, 30_000, 0);
     reroute(&mut trial, &mut room);
     trial.world.measure("east-a1", Delay, 1_000);
@@ -79,7 +80,7 @@ fn a_moment_of_bad_talk_is_no_reason_and_neither_is_a_limit_that_is_not_set() {
 }
 
 #[test]
-fn what_nobody_measured_is_no_reason_to_move_nor_a_place_to_go() {
+fn unmeasured_delay_neither_causes_nor_attracts_moves() {
     let unmeasured = |trial: &mut Trial<RouteNearest>, a: &[(Metric, u32)], b: &[(Metric, u32)]| {
         trial.world =
             World::around("east").node("east-a1", "east", "a", a).node("east-b1", "east", "b", b);
