@@ -40,7 +40,7 @@ impl Agent {
                 true
             }
         };
-        if done { Outcome::Done } else { Outcome::Undone }
+        if done { Outcome::Done } else { Outcome::Unable }
     }
 
     pub(super) fn forget_stopped(&mut self) {

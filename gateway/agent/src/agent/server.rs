@@ -39,7 +39,7 @@ impl Agent {
         }
         if !self.faults.is_link_cut() {
             let load = self.load();
-            let (clocks, secret) = ((now.instant, now.unix_us), &self.rules.secret);
+            let (clocks, secret) = ((now.instant, now.unix_us), &self.settings.secret);
             let send = |to, notice: &[u8]| io.send(to, notice);
             self.counters.notices += self.notices.send(load, secret, clocks, send);
         }
