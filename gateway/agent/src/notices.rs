@@ -131,7 +131,7 @@ mod tests {
     fn notified(notices: &mut Notices, now: Instant) -> Vec<u16> {
         let mut ports = Vec::new();
         notices.send(LOAD, &secret(), (now, 9_000_000), |to, _| ports.push(to.port()));
-        told
+        ports
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::{read, said};
+use crate::{context, read};
 
 /// Kinds of dependencies needed to build the SDK.
 const DEPENDENCIES: [&str; 2] = ["dependencies", "build-dependencies"];
@@ -22,7 +22,7 @@ pub(crate) struct Workspace {
 impl Workspace {
     pub(crate) fn read(root: &Path, sdk: &Path) -> Result<Workspace, String> {
         let path = root.join("Cargo.toml");
-        let table = read(&path)?.parse().map_err(said(&path.to_string_lossy()))?;
+        let table = read(&path)?.parse().map_err(context(&path.to_string_lossy()))?;
         Ok(Workspace { root: root.into(), sdk: sdk.into(), table })
     }
 
@@ -48,7 +48,7 @@ impl Workspace {
     /// The manifest at `path`, with every `workspace = true` replaced.
     pub(crate) fn standalone(&self, path: &Path, text: &str) -> Result<Table, String> {
         let named = |error: String| format!("{}: {error}", path.display());
-        let mut table: Table = text.parse().map_err(said(&path.to_string_lossy()))?;
+        let mut table: Table = text.parse().map_err(context(&path.to_string_lossy()))?;
         for key in LEFT_OUT {
             table.remove(key);
         }
@@ -110,7 +110,7 @@ impl Workspace {
 
     /// The path from `folder` to an embedded crate.
     fn within(&self, name: &str, path: &Path, folder: &Path) -> Result<String, String> {
-        let path = path.canonicalize().map_err(said(name))?;
+        let path = path.canonicalize().map_err(context(name))?;
         if !path.starts_with(&self.sdk) {
             return Err(format!(
                 "it depends on {name}, which is not in {} and cannot be written beside a new project",

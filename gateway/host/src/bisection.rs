@@ -142,7 +142,7 @@ impl<'a> Bisection<'a> {
         let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
         let quarantine = &mut self.policy.quarantine;
         for (row, &id) in (0..).zip(&self.ids) {
-            if let Some(fault) = quarantine.meets(id, self.now_us) {
+            if let Some(fault) = quarantine.check(id, self.now_us) {
                 self.apart.poisoned.push(Poisoned { row, fault });
             } else if let Some(fault) = quarantine.suspects(id) {
                 of = Some(fault.clone());
@@ -270,9 +270,8 @@ impl<'a> Bisection<'a> {
         self.asks += 1;
         let (question, now_us, memo) = (self.question, self.now_us, self.memo.as_ref());
         self.policy.act(|guest| {
-            guest.hear(now_us, until, |guest| {
-                guest.answer_part(question, rows, memo, budget, now_us)
-            })
+            guest
+                .ask(now_us, until, |guest| guest.answer_part(question, rows, memo, budget, now_us))
         })
     }
 

@@ -88,7 +88,7 @@ impl Policy {
 
     /// Answers that differed, and answers checked.
     pub fn hidden_state(&self) -> (u64, u64) {
-        (self.determinism.differed, self.check.asked)
+        (self.determinism.differed, self.determinism.asked)
     }
 
     /// # Errors
@@ -104,7 +104,7 @@ impl Policy {
             return Err(Fault::Absent);
         };
         let until = Instant::now().checked_add(self.budget(question));
-        match fresh.hear(now_us, until, |guest| guest.answer(question, now_us)) {
+        match fresh.ask(now_us, until, |guest| guest.answer(question, now_us)) {
             Ok(second) if second.answer != first.answer => {
                 Ok(Some(difference(&first.answer, &second.answer).into()))
             }

@@ -112,7 +112,7 @@ impl Policy {
     pub fn ask(&mut self, question: &Question, now_us: u64) -> Result<Answered, Fault> {
         self.now_us = self.now_us.max(now_us);
         let said =
-            self.act(|guest| guest.hear(now_us, None, |guest| guest.answer(question, now_us)));
+            self.act(|guest| guest.ask(now_us, None, |guest| guest.answer(question, now_us)));
         said.map(|said| self.answered(said))
     }
 

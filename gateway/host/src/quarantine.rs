@@ -110,10 +110,10 @@ mod tests {
             assert!(quarantine.hold(id, Fault::Deadline, 0));
         }
         assert!(!quarantine.hold(999, Fault::Deadline, GONE_AFTER_US));
-        assert_eq!(quarantine.meets(3, GONE_AFTER_US), Some(Fault::Deadline));
+        assert_eq!(quarantine.check(3, GONE_AFTER_US), Some(Fault::Deadline));
         assert!(quarantine.hold(999, Fault::OutOfMemory, GONE_AFTER_US + 1));
         assert_eq!(quarantine.len(), 2, "the one still in questions, and the new one");
-        assert_eq!(quarantine.meets(4, 0), None);
+        assert_eq!(quarantine.check(4, 0), None);
     }
 
     #[test]

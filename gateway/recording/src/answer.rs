@@ -225,7 +225,7 @@ fn write_fault(fault: &Fault, table: &mut Table, out: &mut Vec<u8>) {
         Fault::Absent => (5, None),
     };
     out.push(FAULT + number);
-    if let Some(message) = said {
+    if let Some(message) = message {
         table.put(out, message.as_bytes());
     }
 }

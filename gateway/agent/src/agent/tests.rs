@@ -25,7 +25,7 @@ impl Io for Fake {
     }
 
     fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool {
-        self.handed.push((slot, kind, packet.to_vec()));
+        self.forwarded.push((slot, kind, packet.to_vec()));
         true
     }
 
