@@ -1,5 +1,5 @@
-/* Degradation policy: caps a session whose jitter has been high for three ticks in a row, and takes the cap away when
- * it is calm. It is the first policy of the Rust SDK's documentation, in C. */
+/* Degradation policy: caps a session after three ticks of high jitter, and removes the cap when the jitter is low again.
+ * The example of the Rust SDK's documentation, in C. */
 
 #define EK_DEGRADATION
 #include "evenkeel_policy.h"
@@ -12,7 +12,7 @@ enum { WHY_RESTLESS = 1, WHY_CALM = 2 };
 /* A session is restless after so many ticks. */
 enum { TICKS = 3 };
 
-/* Settings; the gateway checked them against the manifest and put defaults in place. */
+/* Settings, validated against the manifest, with defaults filled in. */
 static uint32_t jitter_us, cap_kbps;
 
 const char *ek_init(ek_text settings, uint64_t seed) {
@@ -26,7 +26,7 @@ const char *ek_init(ek_text settings, uint64_t seed) {
 
 void ek_catalog(const ek_entry *entries, size_t count) { (void)entries, (void)count; }
 
-/* What is remembered of a session: one byte, the ticks for which it was restless. */
+/* State of a session: one byte, the number of restless ticks. */
 void ek_open_session(const ek_new_session *session, ek_blobs *states) {
     (void)session;
     ek_add(states, &(uint8_t){ 0 }, 1);
@@ -35,7 +35,7 @@ void ek_open_session(const ek_new_session *session, ek_blobs *states) {
 void ek_tick(const ek_sessions *sessions, ek_actions *out) {
     for (uint32_t row = 0; row < sessions->frame.rows; row++) {
         uint32_t jitter = ek_cell(sessions->frame, row, EK_JITTER_UP);
-        if (jitter == EK_UNMEASURED) continue;   /* no news is neither good nor bad */
+        if (jitter == EK_UNMEASURED) continue;   /* changes nothing */
         uint32_t cap = ek_cell(sessions->frame, row, EK_CAP);
         bool restless = jitter >= jitter_us, capped = cap != EK_UNMEASURED && cap > 0;
         ek_bytes state = ek_state(&sessions->states, row);

@@ -1,11 +1,11 @@
 /* The contract between the Evenkeel gateway and a policy, for C.
  *
- * It is `../wit/policy.wit` by hand: a policy is a core module whose exports have the names and the types that the
- * canonical ABI of the component model gives them; the gateway does the rest. Nothing but clang and wasm-ld is needed:
+ * It is `../wit/policy.wit` by hand: a policy is a core module with exports named and typed by the canonical ABI of the
+ * component model; the gateway wraps it. Only clang and wasm-ld are needed:
  *
  *     clang --target=wasm32 -ffreestanding -nostdlib -O2 -Wl,--no-entry -Wl,--strip-all -o calm.wasm calm.c
  *
- * One file includes this one, after it said which hooks it answers, and then has these functions:
+ * One file defines its hooks, includes this header, and implements these functions:
  *
  *     always                     const char *ek_init(ek_text settings, uint64_t seed);
  *                                void ek_catalog(const ek_entry *entries, size_t count);
@@ -19,13 +19,12 @@
  *     #define EK_MIGRATE         bool ek_migrate(uint32_t from_schema, ek_bytes state, ek_blobs *states);
  *                                bool ek_migrate_memo(uint32_t from_schema, ek_bytes memo, ek_bytes *out);
  *
- * The last are for a policy whose states have a form that is not their first; without EK_MIGRATE older ones are refused.
+ * EK_MIGRATE is for a policy with states of an older schema, which are refused without it.
  *
- * What a function is given, and what `ek_take` gives, lives until it returned and its answer was read; then all of it is
- * gone. A policy keeps nothing between questions but its settings and what it needs of the catalog: what it wants to
- * remember of a session or a room is the state that it hands back.
+ * Arguments, and memory from `ek_take`, are valid until the answer has been read. Between questions a policy keeps only
+ * its settings and its part of the catalog: anything else about a session or a room belongs into its state.
  *
- * EK_MANIFEST("calm.json") puts the manifest into the plugin: see REFERENCE.md for what it says. */
+ * EK_MANIFEST("calm.json") embeds the manifest: see REFERENCE.md. */
 
 #ifndef EVENKEEL_POLICY_H
 #define EVENKEEL_POLICY_H
@@ -39,18 +38,18 @@
 /* Not measured. */
 #define EK_UNMEASURED UINT32_MAX
 
-/* Where a room has fewer hops than the widest. */
+/* Padding of routes with fewer hops than the longest. */
 #define EK_NO_HOP UINT32_MAX
 
-/* ---- What the gateway says, with the layout that the canonical ABI gives it ---- */
+/* ---- Arguments from the gateway, in the layout of the canonical ABI ---- */
 
-/* UTF-8, without a zero at its end. */
+/* UTF-8, without a terminating zero. */
 typedef struct { const char *at; size_t size; } ek_text;
 typedef struct { const uint8_t *at; size_t size; } ek_bytes;
 typedef struct { ek_text key, value; } ek_label;
 typedef struct { const ek_label *at; size_t count; } ek_labels;
 
-/* Something with a name that frames speak of by number; `kind` is one of EK_KIND_. */
+/* A catalog entry, which frames refer to by number; `kind` is one of EK_KIND_. */
 typedef struct { uint32_t kind; uint64_t id, parent; ek_text name; ek_labels labels; } ek_entry;
 
 /* A table of measurements; see ek_cell. */
@@ -64,7 +63,7 @@ typedef struct { uint64_t room; ek_text scenario; ek_labels labels; } ek_new_roo
 
 typedef struct {
     uint64_t now_us, session, room;
-    bool stands;          /* the room is in a region, `standing`: then nobody is redirected */
+    bool stands;          /* the room is in region `standing`: no redirect */
     uint64_t standing;
     ek_text scenario;
     ek_labels labels;
@@ -73,7 +72,7 @@ typedef struct {
 
 typedef struct { uint64_t now_us; ek_frame frame; ek_blobs states; ek_bytes memo; } ek_sessions;
 
-/* Row r stands on standing[r * width] and so on, best first, EK_NO_HOP where there is none. */
+/* Row r has the route from standing[r * width], best first, padded with EK_NO_HOP. */
 typedef struct {
     uint64_t now_us;
     ek_frame nodes, frame;
@@ -84,7 +83,7 @@ typedef struct {
     ek_bytes memo;
 } ek_rooms;
 
-/* ---- What a policy answers ---- */
+/* ---- Answers of a policy ---- */
 
 enum { EK_ABSTAIN, EK_ACCEPT, EK_ACCEPT_CAPPED, EK_REDIRECT, EK_REJECT };
 
@@ -94,13 +93,13 @@ typedef struct {
     uint32_t reason;
 } ek_judgement;
 
-/* `hops` best first; none is no opinion. After `ttl_ms` the room is asked about again; 0 is never. */
+/* `hops` best first; none is no opinion. The room is reviewed after `ttl_ms`; 0 is never. */
 typedef struct { const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; ek_bytes state; } ek_placement;
 typedef struct { uint32_t row; const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; } ek_move;
 typedef struct { uint32_t row, op; uint64_t arg; uint32_t reason; } ek_action;
 typedef struct { ek_text key; int64_t value; } ek_param;
 
-/* rows[i] now has the i-th of `states`; rows that are not there keep theirs. */
+/* rows[i] gets the i-th of `states`; other rows keep theirs. */
 typedef struct { uint32_t *rows; size_t count; ek_blobs states; uint8_t has_memo; ek_bytes memo; } ek_keep;
 
 typedef struct { ek_move *at; size_t count; ek_keep keep; } ek_moves;
@@ -118,7 +117,7 @@ _Static_assert(offsetof(ek_rooms, memo) == 68 && offsetof(ek_moves, keep) == 8, 
 extern uint8_t __heap_base;
 static uintptr_t ek_top;
 
-/* So many bytes, for as long as the question lasts. A policy that takes more than the gateway gives it traps. */
+/* Allocates until the question ends. Traps beyond the memory limit. */
 static void *ek_take(size_t size, size_t align) {
     uintptr_t begin = ek_top ? ek_top : (uintptr_t)&__heap_base;
     begin = (begin + align - 1) & ~(uintptr_t)(align - 1);
@@ -145,21 +144,21 @@ void *ek_realloc(void *old, size_t old_size, size_t align, size_t size) {
     return grown;
 }
 
-/* clang calls these by itself. */
+/* clang generates calls of these. */
 __attribute__((weak)) void *memcpy(void *to, const void *from, size_t size) { ek_copy(to, from, size); return to; }
 __attribute__((weak)) void *memset(void *to, int byte, size_t size) {
     for (size_t i = 0; i < size; i++) ((uint8_t *)to)[i] = (uint8_t)byte;
     return to;
 }
 
-/* How much a list of so much has room for: it doubles, so that writing it takes no more than twice its length. */
+/* Capacity of a list of this length: doubles, so that appending is linear. */
 static size_t ek_room(size_t length) {
     size_t room = length > 0;
     while (room < length) room *= 2;
     return room;
 }
 
-/* A list with room for one more. */
+/* Grows a list by one. */
 static void *ek_grown(void *list, size_t count, size_t item, size_t align) {
     if (count < ek_room(count)) return list;
     void *grown = ek_take(ek_room(count + 1) * item, align);
@@ -167,7 +166,7 @@ static void *ek_grown(void *list, size_t count, size_t item, size_t align) {
     return grown;
 }
 
-/* ---- Words ---- */
+/* ---- Texts ---- */
 
 static size_t ek_length(const char *words) { size_t size = 0; while (words[size]) size++; return size; }
 #define EK_TEXT(words) ((ek_text){ (words), ek_length(words) })
@@ -177,13 +176,13 @@ static bool ek_is(ek_text text, const char *words) {
     return words[text.size] == 0;
 }
 
-/* The value of a label; where there is none, its `at` is NULL. */
+/* The value of a label; `at` is NULL if it is missing. */
 __attribute__((unused)) static ek_text ek_label_of(ek_labels labels, const char *key) {
     for (size_t i = 0; i < labels.count; i++) if (ek_is(labels.at[i].key, key)) return labels.at[i].value;
     return (ek_text){ NULL, 0 };
 }
 
-/* A whole number among the settings. They passed the schema in the manifest, and defaults are in place. */
+/* An integer setting. Settings are validated, with defaults filled in. */
 __attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *key, int64_t otherwise) {
     size_t depth = 0, size = ek_length(key);
     for (size_t i = 0; i < settings.size; i++) {
@@ -207,7 +206,7 @@ __attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *ke
     return otherwise;
 }
 
-/* The only functions a policy may import: words for people. */
+/* The only functions a policy may import: log lines and notes. */
 __attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("log")))
 void ek_log_words(uint32_t level, const char *at, size_t size);
 __attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("note")))
@@ -216,20 +215,20 @@ void ek_note_words(uint32_t row, const char *key, size_t size, int64_t value);
 /* `level`: 0 trace, 1 debug, 2 info, 3 warn, 4 error. */
 __attribute__((unused)) static void ek_log(uint32_t level, const char *words) { ek_log_words(level, words, ek_length(words)); }
 
-/* Explains the decision about this row; say the unit in the key. */
+/* Explains the decision on this row; put the unit into the key. */
 __attribute__((unused)) static void ek_note(uint32_t row, const char *key, int64_t value) {
     ek_note_words(row, key, ek_length(key), value);
 }
 
 /* ---- Tables ---- */
 
-/* Columns are the metrics that were granted, in their order: of sessions and rooms, and of nodes and regions. */
+/* Columns are the granted metrics in order: of sessions and rooms, and of nodes and regions. */
 #define EK_COLUMNS_MAX 256
 static uint32_t ek_columns[2][EK_COLUMNS_MAX];
 static size_t ek_column_counts[2];
 static uint32_t ek_ops;
 
-/* What was measured, EK_UNMEASURED where it was not or is not granted. */
+/* The value of a cell; EK_UNMEASURED if not measured or not granted. */
 __attribute__((unused)) static uint32_t ek_cell(ek_frame frame, size_t row, uint32_t metric) {
     for (size_t kind = 0; kind < 2; kind++) {
         for (size_t column = 0; column < ek_column_counts[kind]; column++) {
@@ -240,7 +239,7 @@ __attribute__((unused)) static uint32_t ek_cell(ek_frame frame, size_t row, uint
     return EK_UNMEASURED;
 }
 
-/* Whether the operator lets this policy take such actions. */
+/* True if the operator grants this action. */
 __attribute__((unused)) static bool ek_may(uint32_t op) { return op < 32 && ek_ops >> op & 1; }
 
 /* The state of a row. */
@@ -248,7 +247,7 @@ __attribute__((unused)) static ek_bytes ek_state(const ek_blobs *states, size_t 
     return (ek_bytes){ states->bytes + states->offsets[row], states->offsets[row + 1] - states->offsets[row] };
 }
 
-/* One row more. */
+/* Appends a row. */
 __attribute__((unused)) static void ek_add(ek_blobs *states, const void *state, size_t size) {
     if (states->count == 0) {
         states->offsets = ek_take(sizeof(uint32_t), sizeof(uint32_t));
@@ -266,7 +265,7 @@ __attribute__((unused)) static void ek_add(ek_blobs *states, const void *state, 
     states->offsets[states->count++] = states->size;
 }
 
-/* This is remembered of a row from now on; say it once for each. */
+/* Sets the state of a row; call it once per row. */
 __attribute__((unused)) static void ek_keep_state(ek_keep *keep, uint32_t row, const void *state, size_t size) {
     keep->rows = ek_grown(keep->rows, keep->count, sizeof(uint32_t), sizeof(uint32_t));
     keep->rows[keep->count++] = row;
@@ -293,12 +292,12 @@ __attribute__((unused)) static void ek_set(ek_params *out, const char *key, int6
 #define EK_EXPORT(interface, function) \
     __attribute__((export_name("evenkeel:policy/" interface "@0.1.0#" function)))
 
-/* The gateway has read the answer: nothing that the question took is needed any more. */
+/* The gateway has read the answer: frees the memory of the question. */
 #define EK_POST(interface, function, name) \
     __attribute__((export_name("cabi_post_evenkeel:policy/" interface "@0.1.0#" function))) \
     void name(void *answer) { (void)answer; ek_top = 0; }
 
-/* result<_, string>, and the others that are as large or smaller. */
+/* result<_, string>, and results of the same size or smaller. */
 typedef struct { uint8_t failed; union { ek_text said; ek_blobs states; ek_bytes memo; }; } ek_result;
 
 const char *ek_init(ek_text settings, uint64_t seed);
@@ -401,7 +400,7 @@ ek_blobs *ek_export_open_rooms(const ek_new_room *rooms, size_t count) {
 }
 EK_POST("routing", "open", ek_post_open_rooms)
 
-/* More parameters than the canonical ABI passes by value: they come as one record. */
+/* More parameters than the canonical ABI passes by value: passed as one record. */
 EK_EXPORT("routing", "reroute")
 ek_moves *ek_export_reroute(const ek_rooms *rooms) {
     ek_moves *answer = ek_take(sizeof(ek_moves), 4);
@@ -452,7 +451,7 @@ ek_params *ek_export_resolve(const char *scenario, size_t size, const ek_label *
 EK_POST("scenario", "resolve", ek_post_resolve)
 #endif
 
-/* The manifest, from a file of JSON beside the policy. */
+/* Embeds the manifest from a JSON file. */
 #define EK_MANIFEST(file) \
     __asm__(".section \".custom_section.evenkeel:manifest\",\"\",@\n" \
             ".incbin \"" file "\"\n")

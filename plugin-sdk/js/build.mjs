@@ -1,8 +1,8 @@
-// Makes a plugin of a policy in JavaScript: `node build.mjs POLICY.js MANIFEST.json WORLD OUT.wasm`.
+// Builds a plugin from a policy in JavaScript: `node build.mjs POLICY.js MANIFEST.json WORLD OUT.wasm`.
 //
-// WORLD is one of those in ../wit/policy.wit: `degradation-policy`. The plugin holds the policy and a whole engine
-// (SpiderMonkey, 12 MB). Nothing of the engine that reaches outside is in it: a policy may import `diag` alone, and
-// what imports more is refused here as the gateway refuses it.
+// WORLD is a world of ../wit/policy.wit: `degradation-policy`. The plugin contains the policy and a JavaScript engine
+// (SpiderMonkey, 12 MB) without its system imports: a policy may import `diag` only, and other imports are refused here
+// as in the gateway.
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -15,7 +15,7 @@ if (!out) {
   process.exit(2);
 }
 
-// Where a policy throws or traps, a build of the engine with `stdio` would say so; in the gateway there is none to say it to.
+// `stdio` of the engine would report exceptions and traps; the gateway has none.
 const outside = ['clocks', 'fetch-event', 'http', 'random', 'stdio'];
 const witPath = join(dirname(fileURLToPath(import.meta.url)), '..', 'wit');
 const { component, imports } = await componentize({ sourcePath: source, witPath, worldName, disableFeatures: outside });
@@ -25,7 +25,7 @@ if (foreign.length > 0) {
   process.exit(1);
 }
 
-// The manifest becomes a custom section at the end of the component: its number, its length, its name, the JSON.
+// The manifest becomes a custom section at the end of the component: number, length, name, JSON.
 const number = (value) => {
   const bytes = [];
   for (; value >= 0x80; value >>>= 7) bytes.push((value & 0x7f) | 0x80);

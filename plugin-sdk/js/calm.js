@@ -1,8 +1,8 @@
-// Degradation policy: caps a session whose jitter has been high for three ticks in a row, and takes the cap away when it
-// is calm. It is the first policy of the Rust SDK's documentation, in JavaScript.
+// Degradation policy: caps a session after three ticks of high jitter, and removes the cap when the jitter is low again.
+// The example of the Rust SDK's documentation, in JavaScript.
 //
 // Each exported object is an interface of ../wit/policy.wit with its names in camel case. Lists of numbers are typed
-// arrays, `u64` and `s64` are BigInts, `option` is undefined where there is none; what is thrown is the error of a `result`.
+// arrays, `u64` and `s64` are BigInts, an empty `option` is undefined; a thrown value is the error of a `result`.
 
 import { note } from 'evenkeel:policy/diag@0.1.0';
 import { Metric, Op } from './registry.js';
@@ -19,7 +19,7 @@ let settings;
 let columns;
 
 export const guest = {
-  // `settings` passed the schema in the manifest, and defaults are in place.
+  // `settings` are validated against the manifest, with defaults filled in.
   init(text, grant) {
     settings = JSON.parse(text);
     columns = { jitter: grant.subjectMetrics.indexOf(Metric.JitterUp), cap: grant.subjectMetrics.indexOf(Metric.Cap) };
@@ -34,7 +34,7 @@ export const guest = {
 };
 
 export const degradation = {
-  // What is remembered of a session is one byte: the ticks for which it was restless.
+  // State of a session: one byte, the number of restless ticks.
   open(newcomers) {
     const count = newcomers.length;
     return { offsets: Uint32Array.from({ length: count + 1 }, (_, row) => row), bytes: new Uint8Array(count) };
@@ -47,7 +47,7 @@ export const degradation = {
     const kept = { rows: [], ticks: [] };
     for (let row = 0; row < rows; row++) {
       const jitter = cell(columns.jitter, row);
-      if (jitter === UNMEASURED) continue; // no news is neither good nor bad
+      if (jitter === UNMEASURED) continue; // changes nothing
       const cap = cell(columns.cap, row);
       const capped = cap !== UNMEASURED && cap > 0;
       const restless = jitter >= settings.jitter * 1000;
