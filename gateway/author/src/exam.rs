@@ -102,7 +102,7 @@ impl Exam<'_> {
                     self.report.state_bytes_max =
                         self.report.state_bytes_max.max(state.bytes.len());
                 }
-                world.heed(&answered.answer);
+                world.apply(&answered.answer);
             }
             world.turn();
         }

@@ -143,7 +143,7 @@ impl Case {
     fn steady(&self, policy: &mut Policy, world: &mut World) -> Result<Question, Refused> {
         let first = (self.ask)(world);
         let answered = policy.ask(&first, world.now_us()).map_err(|fault| self.failed(fault))?;
-        world.heed(&answered.answer);
+        world.apply(&answered.answer);
         Ok((self.ask)(world))
     }
 
