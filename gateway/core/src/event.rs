@@ -1,11 +1,11 @@
 //! Everything worth knowing, one enum. Telemetry makes metrics, spans and log lines of it.
 
-mod ruling;
+mod outcome;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use ruling::{Guard, Outcome};
+pub use outcome::{Guard, Outcome};
 
 use crate::{
     Arm, AskId, Breach, BreakerState, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op,

@@ -4,17 +4,16 @@
 // Tests start their virtual clock at whatever time it is.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-mod alike;
 mod ask;
 mod capacity;
 mod cohort;
 mod dataplane;
 mod effects;
 mod event;
-mod few;
 mod flow;
 mod gateway;
 mod id;
+mod interner;
 mod judge;
 mod measure;
 mod mode;
@@ -27,6 +26,7 @@ mod rollout;
 mod rooms;
 mod sessions;
 mod settings;
+mod small;
 mod timer;
 mod views;
 mod walk;
@@ -58,7 +58,7 @@ pub use offer::{
 pub use policy::{Quarantine, Said};
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rollout::{Arm, Canary, Revision, Revisions};
-pub use rooms::{FailBack, MoveRecord, MoveUnderWay, NotOpened, names_one_apart};
+pub use rooms::{FailBack, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,

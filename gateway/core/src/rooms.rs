@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use calls::Call;
-pub use calls::names_one_apart;
+pub use calls::is_session_room_name;
 use drain::Drain;
 pub use failback::FailBack;
 use failover::Herd;
@@ -31,12 +31,12 @@ pub(crate) use room::{Founding, Pending, Room, Stranded};
 
 pub(crate) use routes::WEIGH_EVERY;
 
-use crate::alike::Alike;
 use crate::capacity::Capacity;
 use crate::effects::{Effects, Notice};
-use crate::few::FewSet;
+use crate::interner::Interner;
 use crate::nodes::Nodes;
 use crate::sessions::{Phase, Sessions};
+use crate::small::SmallSet;
 use crate::{CloseReason, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId, Settings};
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(crate) struct Rooms {
     drains: BTreeMap<NodeId, Drain>,
     /// The room that left last, by node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
-    deciders: Alike<Decider>,
+    deciders: Interner<Decider>,
     started: Instant,
 }
 
@@ -95,7 +95,7 @@ impl Rooms {
             failed_back_last: RoomId(0),
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
-            deciders: Alike::default(),
+            deciders: Interner::default(),
             started: now,
         }
     }
@@ -161,7 +161,7 @@ impl Rooms {
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {
         if let Some(room) = self.all.get_mut(&id) {
-            room.placed_by = self.deciders.share(by);
+            room.placed_by = self.deciders.intern(by);
         }
     }
 
@@ -198,7 +198,7 @@ impl Rooms {
         };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let nodes: FewSet<NodeId> =
+        let nodes: SmallSet<NodeId> =
             route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
         if nodes == room.listed {
             return;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use session::{Leg, Opening, Phase, Session, WHOLE, Wanted};
 
-use crate::alike::Alike;
+use crate::interner::Interner;
 use crate::{Decider, PolicyName, SessionId};
 
 /// Sessions that are looked at together for silence, 20,000 a second: as often as workers report of so many.
@@ -20,8 +20,8 @@ pub(crate) struct Sessions {
     all: BTreeMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
-    wants: Alike<Wanted>,
-    deciders: Alike<Decider>,
+    wants: Interner<Wanted>,
+    deciders: Interner<Decider>,
     /// The last session that was looked at for silence.
     swept_last: SessionId,
     /// The greatest age of the workers' last report on a session.
@@ -38,8 +38,8 @@ impl Sessions {
             all: BTreeMap::new(),
             next: 1,
             live: 0,
-            wants: Alike::default(),
-            deciders: Alike::default(),
+            wants: Interner::default(),
+            deciders: Interner::default(),
             swept_last: SessionId(0),
             told_within: Duration::ZERO,
             ticked: BTreeMap::new(),
@@ -61,11 +61,11 @@ impl Sessions {
     }
 
     pub(crate) fn wanted(&mut self, wanted: Wanted) -> Arc<Wanted> {
-        self.wants.share(wanted)
+        self.wants.intern(wanted)
     }
 
     pub(crate) fn decider(&mut self, by: Decider) -> Arc<Decider> {
-        self.deciders.share(by)
+        self.deciders.intern(by)
     }
 
     /// The session has the [next number](Sessions::next_id).

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::gauge::Gauge;
 use crate::NodeId;
-use crate::few::FewSet;
+use crate::small::SmallSet;
 
 /// The capacity that one room counts on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Ledger {
     load: Vec<u64>,
     rooms: Vec<u32>,
     /// Other slots of its machine: what stands there takes of the same capacity.
-    beside: Vec<FewSet<NodeId>>,
+    beside: Vec<SmallSet<NodeId>>,
     /// By standby and first node.
     reserved: BTreeMap<(NodeId, NodeId), u64>,
 }
@@ -59,7 +59,7 @@ impl Ledger {
             gauges,
             load: vec![0; nodes],
             rooms: vec![0; nodes],
-            beside: vec![FewSet::default(); nodes],
+            beside: vec![SmallSet::default(); nodes],
             reserved: BTreeMap::new(),
         }
     }
@@ -70,7 +70,7 @@ impl Ledger {
         if place == self.gauges.len() {
             self.load.push(0);
             self.rooms.push(0);
-            self.beside.push(FewSet::default());
+            self.beside.push(SmallSet::default());
             self.gauges.push(Gauge::new(kbps));
         } else {
             self.gauges[place] = Gauge::new(kbps);
@@ -86,7 +86,7 @@ impl Ledger {
 
     /// The node is gone; its machine is the other's alone.
     pub(crate) fn forget(&mut self, node: NodeId) {
-        self.beside[node.0 as usize] = FewSet::default();
+        self.beside[node.0 as usize] = SmallSet::default();
         self.beside.iter_mut().for_each(|beside| beside.remove(&node));
     }
 

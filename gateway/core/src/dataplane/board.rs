@@ -90,7 +90,7 @@ impl Board {
     }
 
     /// The flip: this incarnation carries nothing any more, for ever. The evidence goes back to `since`.
-    pub(crate) fn condemn(&self, node: NodeId, since: Instant) {
+    pub(crate) fn mark_down(&self, node: NodeId, since: Instant) {
         let first = *self.first_death.get_or_init(|| since);
         if let Some(death) = self.deaths.get(node.0 as usize) {
             let after = (since + BEFORE_FIRST).saturating_duration_since(first);

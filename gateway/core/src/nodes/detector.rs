@@ -7,7 +7,7 @@
 
 mod agent;
 mod canary;
-mod lately;
+mod lateness;
 mod loss;
 mod silence;
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::{Timings, Witness};
 use agent::Agent;
 use canary::Canary;
-use lately::Lately;
+use lateness::Lateness;
 use loss::Loss;
 use silence::{Limits, Silence, Word};
 
@@ -71,7 +71,7 @@ pub(crate) struct Detector {
     probes: Vec<Probe>,
     missed_in_a_row: u32,
     round_trip: Option<RoundTrip>,
-    lately: Lately,
+    lately: Lateness,
     loss: Loss,
     silence: Silence,
     agent: Agent,
@@ -140,7 +140,7 @@ impl Detector {
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
-            lately: Lately::default(),
+            lately: Lateness::default(),
             loss: Loss::default(),
             silence: Silence::default(),
             agent: Agent::default(),

@@ -51,7 +51,7 @@ impl Nodes {
     ) -> Result<(NodeId, bool), Impossible> {
         let id = self.next_slot(now).ok_or(Impossible::NoRoomForNodes)?;
         let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
-        self.board.condemn(id, now);
+        self.board.mark_down(id, now);
         let pace = Pace::new(self.limits.openings_at_once);
         match self.paces.get_mut(id.0 as usize) {
             Some(left) => *left = pace,
@@ -100,7 +100,7 @@ impl Nodes {
     /// Nothing leads to the node any more: its slot becomes free.
     pub(crate) fn forget(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
         self.start_failed(id, NotStarted::Removed, now, effects);
-        self.board.condemn(id, now);
+        self.board.mark_down(id, now);
         for timer in [Timer::Probe(id), Timer::Canary(id), Timer::Drain(id)] {
             effects.cancel(&timer);
         }

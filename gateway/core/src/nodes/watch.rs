@@ -187,7 +187,7 @@ impl Nodes {
     /// The one place that marks a node down: packets take their second hops at once.
     pub(crate) fn mark_down(&self, dead: Hop, since: Instant) {
         if self.is_up(dead) {
-            self.board.condemn(dead.node, since);
+            self.board.mark_down(dead.node, since);
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use super::questions::{About, Beside};
-use crate::alike::Alike;
 use crate::effects::Effects;
+use crate::interner::Interner;
 use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
 
 /// Decisions are kept of so many subjects, about 2 MB: questions about them come soon. The oldest gives way.
@@ -85,7 +85,7 @@ pub(crate) struct Noted {
     /// In the order in which they were first said something of, with some that are gone.
     order: VecDeque<(Subject, Hook)>,
     held: BTreeMap<(Subject, Hook), Held>,
-    deciders: Alike<Decider>,
+    deciders: Interner<Decider>,
 }
 
 impl Noted {
@@ -211,7 +211,7 @@ impl Noted {
         let word = |reason: &u32| word_for(beside.reasons.as_deref().unwrap_or_default(), *reason);
         let rows: std::collections::BTreeSet<u32> =
             notes.keys().chain(reasons.keys()).copied().collect();
-        let by = self.deciders.share(by.clone());
+        let by = self.deciders.intern(by.clone());
         for row in rows {
             let Some(subject) = about.subject(row).filter(|subject| is_there(*subject)) else {
                 continue;

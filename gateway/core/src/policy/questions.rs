@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::notes::{Noted, Subject};
-use crate::alike::Alike;
 use crate::effects::Effects;
+use crate::interner::Interner;
 use crate::timer::Timer;
 use crate::{
     AdmitVerdict, Answer, Apart, Arm, Ask, AskId, Event, Fault, Hook, Note, Outcome, Output,
@@ -116,7 +116,7 @@ pub(crate) struct Questions {
     /// Policies that failed last time, and since when they do.
     failing: BTreeMap<PolicyName, Instant>,
     pub(crate) noted: Noted,
-    states: Alike<State>,
+    states: Interner<State>,
 }
 
 impl Questions {
@@ -128,7 +128,7 @@ impl Questions {
             reroutes: BTreeMap::new(),
             failing: BTreeMap::new(),
             noted: Noted::default(),
-            states: Alike::default(),
+            states: Interner::default(),
         }
     }
 
@@ -199,7 +199,7 @@ impl Questions {
     }
 
     pub(crate) fn state(&mut self, state: State) -> Arc<State> {
-        self.states.share(state)
+        self.states.intern(state)
     }
 
     pub(crate) fn want_reroute(&mut self, policy: &PolicyName, arm: Arm, room: RoomId) {

@@ -87,7 +87,7 @@ impl Quality {
                 Verdict::Innocent => with_track(router.sessions, session, Track::forget),
                 Verdict::Lost(hop) => {
                     with_track(router.sessions, session, Track::moved);
-                    router.strike(room, hop, (Strike::FlowLost, Some(session)), now);
+                    router.drop_hop(room, hop, (Strike::FlowLost, Some(session)), now);
                 }
             }
         }

@@ -20,14 +20,14 @@ pub(super) struct Call {
 }
 
 /// The name of the room that a session is by itself.
-pub(crate) fn apart(call: &str, session: SessionId) -> Arc<str> {
+pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
 
 /// Tells if a room's name reads as that of a session that is a room of its own, `conf~s7`: no client may ask for it by
 /// that, or it would take the place of another.
 #[must_use]
-pub fn names_one_apart(room: &str) -> bool {
+pub fn is_session_room_name(room: &str) -> bool {
     room.rsplit_once(APART)
         .and_then(|(_, session)| session.strip_prefix('s'))
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
@@ -45,7 +45,7 @@ impl Rooms {
     ) -> Result<RoomId, Refused> {
         let name = match scenario.affinity {
             Affinity::Room => offer.room.clone(),
-            Affinity::Session => apart(&offer.room, session),
+            Affinity::Session => session_room_name(&offer.room, session),
         };
         if let Some(&room) = self.by_name.get(&name) {
             let room = self.all.get_mut(&room).expect("names are of rooms that are there");

@@ -164,7 +164,7 @@ impl Router<'_> {
         let stands = self.stands_at(id).map(|hop| hop.node);
         let asked = self.nodes.get(node).is_some_and(|node| node.draining || node.removed);
         let by = if asked { Decider::Operator } else { Decider::Node };
-        if by == Decider::Node && stands == Some(node) && self.moved_enough(id, now) {
+        if by == Decider::Node && stands == Some(node) && self.is_damped(id, now) {
             return;
         }
         let Some(room) = self.rooms.get(&id) else {
@@ -370,7 +370,7 @@ impl Router<'_> {
         for id in turn {
             self.catch_up(id, now);
             let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);
-            if !stands || self.rooms[&id].pending.is_some() || self.moved_enough(id, now) {
+            if !stands || self.rooms[&id].pending.is_some() || self.is_damped(id, now) {
                 continue;
             }
             let nodes = self.native_hops(id, &[], now);

@@ -90,7 +90,7 @@ impl Router<'_> {
     pub(crate) fn fail_back(&mut self, now: Instant) {
         let after = (Bound::Excluded(self.rooms.failed_back_last), Bound::Unbounded);
         let turn: Vec<RoomId> = self.rooms.away.range(after).take(LOOKED_AT).copied().collect();
-        let found = turn.iter().copied().find(|id| self.goes_back(*id, now));
+        let found = turn.iter().copied().find(|id| self.send_back(*id, now));
         let all = turn.len() < LOOKED_AT && found.is_none();
         self.rooms.failed_back_last =
             found.or(turn.last().copied()).filter(|_| !all).unwrap_or(RoomId(0));
@@ -102,7 +102,7 @@ impl Router<'_> {
     }
 
     /// Sends the room back, make-before-break, if it may go and there is a place.
-    fn goes_back(&mut self, id: RoomId, now: Instant) -> bool {
+    fn send_back(&mut self, id: RoomId, now: Instant) -> bool {
         self.catch_up(id, now);
         let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return false;
@@ -117,7 +117,7 @@ impl Router<'_> {
         let fail_back = self.rooms.fail_backs[region.0 as usize];
         let by = match fail_back {
             FailBack::Forbid => return false,
-            FailBack::Auto if shut || self.moved_enough(id, now) => return false,
+            FailBack::Auto if shut || self.is_damped(id, now) => return false,
             FailBack::Auto => Decider::Native,
             FailBack::Force => Decider::Operator,
         };

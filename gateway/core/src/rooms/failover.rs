@@ -109,7 +109,7 @@ impl Router<'_> {
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take
         // second hops that are not spent for that; no other room takes those reserves meanwhile.
         while self.rooms.herd.is_some() {
-            self.lose_some(now);
+            self.fail_over_some(now);
         }
         let stood_there = self.capacity.ledger().rooms(dead.node);
         for standby in self.capacity.ledger().standbys_of(dead.node) {
@@ -118,20 +118,20 @@ impl Router<'_> {
         let standbys = self.nodes.spent_for(dead.node);
         let rooms = self.rooms.at[dead.node.0 as usize].clone();
         self.rooms.herd = Some(Herd { dead, died: now, standbys, rooms });
-        self.lose_some(now);
+        self.fail_over_some(now);
         stood_there
     }
 
     /// The next rooms of a dead node go on without it. However many they are, control looks up in between: their packets
     /// are on their way already.
-    pub(crate) fn lose_some(&mut self, now: Instant) {
+    pub(crate) fn fail_over_some(&mut self, now: Instant) {
         for _ in 0..self.settings.limits.lost_at_once {
             let Some(herd) = &mut self.rooms.herd else {
                 return;
             };
             let dead = (herd.dead, herd.died);
             match herd.rooms.pop_first() {
-                Some(id) => self.lose(id, dead, now),
+                Some(id) => self.fail_over_room(id, dead, now),
                 None => return self.free_standbys(),
             }
         }
@@ -156,19 +156,19 @@ impl Router<'_> {
             && herd.rooms.remove(&id)
         {
             let dead = (herd.dead, herd.died);
-            self.lose(id, dead, now);
+            self.fail_over_room(id, dead, now);
         }
     }
 
     /// The room goes on without the dead hop. If it stands at another that died meanwhile, it has its turn then.
-    fn lose(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
+    fn fail_over_room(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
         let cut = room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
-        self.given_up(id, cut, MoveOutcome::TargetLost, now);
+        self.end_pending(id, cut, MoveOutcome::TargetLost, now);
         if stood_there {
             let next = route.first_usable(self.nodes.board()).map(|(hop, _)| hop);
             let others = route
@@ -250,11 +250,11 @@ impl Router<'_> {
         {
             node.handle_port_closed(room, now);
         }
-        self.strike(room, hop, (Strike::PortClosed, Some(session)), now);
+        self.drop_hop(room, hop, (Strike::PortClosed, Some(session)), now);
     }
 
     /// A hop does not carry the room, though its node lives: it leaves the room's route, if there is another.
-    pub(crate) fn strike(
+    pub(crate) fn drop_hop(
         &mut self,
         id: RoomId,
         hop: Hop,
@@ -267,7 +267,7 @@ impl Router<'_> {
         };
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
         let cut = room.cut_pending(hop);
-        self.given_up(id, cut, MoveOutcome::NotOpened, now);
+        self.end_pending(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.rooms.name_of(id);
             self.effects.event(Event::Struck { room: id, room_name, hop, why, session });
@@ -277,7 +277,7 @@ impl Router<'_> {
         if stands == Some(hop) {
             self.rooms.list(id);
             self.regrant(id);
-            self.leave_struck_hop(id, hop, why, now);
+            self.leave_carrying_hop(id, hop, why, now);
         } else {
             self.drop_spare(id, hop);
         }
@@ -287,8 +287,8 @@ impl Router<'_> {
 
     /// The hop that carries the room does not carry all of it, though the node lives. If it still delivers, that
     /// passes for a while.
-    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
-        if self.moved_enough(id, now) {
+    fn leave_carrying_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
+        if self.is_damped(id, now) {
             return;
         }
         let (cause, by) = (Cause::Link, Decider::Native);
@@ -326,7 +326,7 @@ impl Router<'_> {
         };
         let mut nodes: Vec<NodeId> =
             room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
-        let first = self.apart(id, |router| {
+        let first = self.without_holding(id, |router| {
             nodes.iter().position(|&node| router.capacity.ledger().fits(node, kbps))
         })?;
         nodes[..=first].rotate_right(1);
@@ -355,11 +355,11 @@ impl Router<'_> {
         let turn: Vec<(u32, Reverse<i64>, RoomId)> = turn.copied().collect();
         let mut none_left = false;
         for &(.., id) in &turn {
-            if self.takes_its_own(id, now) {
+            if self.take_own_hop(id, now) {
                 continue;
             }
-            none_left = none_left || self.rooms.paced && !self.is_left(1, &[]);
-            if none_left || self.rooms.paced && !self.is_left_for(id, now) {
+            none_left = none_left || self.rooms.paced && !self.has_free_node(1, &[]);
+            if none_left || self.rooms.paced && !self.has_free_node_for(id, now) {
                 continue;
             }
             match self.rescue(id, now) {
@@ -378,7 +378,7 @@ impl Router<'_> {
     }
 
     /// Some node without a queue has capacity for so much, kbit/s, and is none of the shunned.
-    fn is_left(&self, kbps: u64, shunned: &[NodeId]) -> bool {
+    fn has_free_node(&self, kbps: u64, shunned: &[NodeId]) -> bool {
         self.nodes.iter().any(|node| {
             let (id, pace) = (node.id, self.nodes.pace(node.id));
             let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
@@ -387,13 +387,13 @@ impl Router<'_> {
     }
 
     /// Such a node may be one for this room: else it is not worth looking for.
-    pub(crate) fn is_left_for(&self, id: RoomId, now: Instant) -> bool {
-        self.is_left(self.room_kbps(id), &self.shunned(id, now))
+    pub(crate) fn has_free_node_for(&self, id: RoomId, now: Instant) -> bool {
+        self.has_free_node(self.room_kbps(id), &self.shunned(id, now))
     }
 
     /// The room goes on at a hop of its own at which its sessions are open: that needs no turn. Returns true if it
     /// does.
-    fn takes_its_own(&mut self, id: RoomId, now: Instant) -> bool {
+    fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
         let room = self.rooms.get(&id).filter(|room| room.mode.opens_ahead());
         let Some(lost) = room.and_then(|room| room.stranded) else {
             return false;
@@ -402,7 +402,7 @@ impl Router<'_> {
             return false;
         };
         let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-        self.given_up(id, before, MoveOutcome::Superseded, now);
+        self.end_pending(id, before, MoveOutcome::Superseded, now);
         let hops = self.nodes.hops(&nodes);
         self.admit_at(id, &hops, None);
         let (from, to) = (lost.lost, hops.first().copied());
@@ -428,7 +428,7 @@ impl Router<'_> {
             nodes = self.hops_of_reserves(id, &busy, now);
         }
         if nodes.is_empty() {
-            nodes = self.place_sparing(id, &busy, now);
+            nodes = self.place_with_less(id, &busy, now);
         }
         if nodes.is_empty() {
             self.want_start(id, now);
@@ -454,13 +454,13 @@ impl Router<'_> {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
             return;
         };
-        if !self.is_forsaken(room, now) {
+        if !self.all_silent(room, now) {
             self.nodes.start_nearest(room.region, now, self.effects);
         }
     }
 
     /// All sessions in the room are silent.
-    fn is_forsaken(&self, room: &Room, now: Instant) -> bool {
+    fn all_silent(&self, room: &Room, now: Instant) -> bool {
         let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
         sessions.all(|session| session.is_silent(now, self.sessions.told_within()))
     }
@@ -478,7 +478,7 @@ impl Router<'_> {
     }
 
     /// The room has a node again: sessions that fell silent while it waited have their time to be heard.
-    pub(crate) fn hear_of(&mut self, id: RoomId, now: Instant) {
+    pub(crate) fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
         let sessions = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
         for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
             if let Some(session) = self.sessions.get_mut(session) {

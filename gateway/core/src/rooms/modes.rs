@@ -34,7 +34,7 @@ impl Router<'_> {
         let Some(mode) = self.scenario_of(room).map(|scenario| scenario.mode) else {
             return;
         };
-        self.hear_of(id, now);
+        self.renew_last_heard(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
@@ -75,7 +75,7 @@ impl Router<'_> {
         if from != to {
             let room_name = room.name.clone();
             self.effects.event(Event::Mode { room: id, room_name, from, to, why });
-            self.tell_kept(id, Mode::Hitless);
+            self.report_kept(id, Mode::Hitless);
         }
     }
 

@@ -69,7 +69,7 @@ impl Router<'_> {
         let same = before.as_ref().filter(|before| before.hops[0] == hops[0]);
         let started = same.map_or(now, |before| before.started);
         let other = before.filter(|before| before.hops[0] != hops[0]);
-        self.given_up(id, other, MoveOutcome::Superseded, now);
+        self.end_pending(id, other, MoveOutcome::Superseded, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
@@ -126,7 +126,7 @@ impl Router<'_> {
             return;
         }
         let from = self.stands_at(id);
-        let moved_enough = self.moved_enough(id, now);
+        let damped = self.is_damped(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
@@ -141,10 +141,10 @@ impl Router<'_> {
             self.admit_at(id, &hops, route.leaving);
             self.effects.event(Event::Rerouted { room: id, hops, by });
             self.close_left_hops(id, now);
-            self.welcome(id, now);
+            self.activate_open(id, now);
             return;
         }
-        if lost.is_none() && pending.by != Decider::Operator && moved_enough {
+        if lost.is_none() && pending.by != Decider::Operator && damped {
             if let Decider::Policy { policy, .. } = &pending.by {
                 let policy = policy.clone();
                 self.effects.event(Event::Guarded {
@@ -153,7 +153,7 @@ impl Router<'_> {
                     times: 1,
                 });
             }
-            self.given_up(id, Some(pending), MoveOutcome::Damped, now);
+            self.end_pending(id, Some(pending), MoveOutcome::Damped, now);
             self.rooms.list(id);
             self.regrant(id);
             self.close_left_hops(id, now);
@@ -177,7 +177,7 @@ impl Router<'_> {
         let Step { cause, by, from, to, started } = step;
         let sessions = self.live_sessions(id);
         if to.is_some() && cause == Cause::NodeDown {
-            self.hear_of(id, now);
+            self.renew_last_heard(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
             self.effects.push(Output::KeyFrame { sessions: sessions.clone() });
@@ -200,11 +200,11 @@ impl Router<'_> {
             room.note_move(now, counted_max);
             self.effects.notice(Notice::MoveCounted(id));
         }
-        self.welcome(id, now);
+        self.activate_open(id, now);
     }
 
     /// Only the death of its node may move the room for now.
-    pub(crate) fn moved_enough(&mut self, id: RoomId, now: Instant) -> bool {
+    pub(crate) fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.settings.limits.moves_per_minute;
         self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
     }
@@ -237,7 +237,7 @@ impl Router<'_> {
     }
 
     /// A pending route is given up. If it would have moved the room, an event says so.
-    pub(crate) fn given_up(
+    pub(crate) fn end_pending(
         &mut self,
         id: RoomId,
         pending: Option<Box<Pending>>,
@@ -272,7 +272,7 @@ impl Router<'_> {
     /// Keeps it among the room's last moves.
     pub(crate) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
         let Step { cause, by, from, to, started } = step;
-        let by = self.rooms.deciders.share(by);
+        let by = self.rooms.deciders.intern(by);
         if let Some(room) = self.rooms.all.get_mut(&id) {
             room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
         }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use crate::capacity::Judged;
-use crate::few::FewMap;
 use crate::rollout::Memory;
 use crate::sessions::{Opening, Phase, Session, WHOLE, Wanted};
+use crate::small::SmallMap;
 use crate::{
     Bounds, Decider, Identity, Ingress, Offer, Outcome, Param, Plan, Refused, RegionId, RoomId,
     SessionId,
@@ -43,7 +43,7 @@ impl Router<'_> {
             share: WHOLE,
             judged: Judged::default(),
             admitted_by: self.sessions.decider(Decider::Native),
-            legs: FewMap::default(),
+            legs: SmallMap::default(),
             measures: None,
             last_heard: now,
             track: None,

@@ -109,7 +109,7 @@ impl Router<'_> {
             let retry_after = self.retry_after(now);
             self.give_up(id, Refused::NotOpened { node: hop.node, retry_after }, now);
         } else {
-            self.strike(room, hop, (Strike::NotOpened, Some(id)), now);
+            self.drop_hop(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -321,7 +321,7 @@ impl Router<'_> {
 
     fn dissolve(&mut self, id: RoomId, now: Instant) {
         let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-        self.given_up(id, pending, MoveOutcome::Closed, now);
+        self.end_pending(id, pending, MoveOutcome::Closed, now);
         if let Some(room) = self.rooms.remove(id) {
             self.capacity.ledger_mut().release(room.holding);
             self.effects.cancel(&Timer::RoomDue(id));

@@ -193,7 +193,7 @@ impl Router<'_> {
             nodes = self.native_hops(id, &[], now);
         }
         if nodes.is_empty() {
-            nodes = self.place_sparing(id, waits, now);
+            nodes = self.place_with_less(id, waits, now);
         }
         self.settle(id, &nodes, Decider::Native, now);
     }
@@ -315,7 +315,7 @@ impl Router<'_> {
         shunned.extend(but);
         let (regions, shunned) = (&regions[..], &shunned[..]);
         let wish = Wish { region, mode, regions, kbps, takes, spares, standing, shunned };
-        self.apart(id, |router| {
+        self.without_holding(id, |router| {
             native(wish, router.nodes, router.nodes.zones(), router.capacity.ledger())
         })
     }
@@ -332,7 +332,7 @@ impl Router<'_> {
 
     pub(crate) fn fits(&mut self, id: RoomId, node: NodeId) -> bool {
         let kbps = self.room_kbps(id);
-        self.apart(id, |router| router.capacity.ledger().fits(node, kbps))
+        self.without_holding(id, |router| router.capacity.ledger().fits(node, kbps))
     }
 
     /// Hops exist, take rooms or have this one, have not just refused it, and stand once each.

@@ -96,7 +96,7 @@ impl Router<'_> {
         if ![stands, heads].contains(&step.hops.first().copied()) {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
-                if self.moved_enough(id, now) {
+                if self.is_damped(id, now) {
                     return Err(Guard::MovedTooOften);
                 }
                 let sessions = self.rooms[&id].sessions.len();

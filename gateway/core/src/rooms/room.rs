@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::capacity::Holding;
 use crate::cohort::Tally;
-use crate::few::FewSet;
 use crate::rollout::Memory;
+use crate::small::SmallSet;
 use crate::{
     Board, Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId,
     Route, RouteCell, SessionId,
@@ -34,7 +34,7 @@ pub(crate) struct Room {
     pub(crate) call: RoomId,
     /// Order of rescues; higher is earlier.
     pub(crate) priority: i64,
-    pub(crate) sessions: FewSet<SessionId>,
+    pub(crate) sessions: SmallSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
     pub(crate) placed_by: Arc<Decider>,
     /// The capacity that it counts on.
@@ -52,13 +52,13 @@ pub(crate) struct Room {
     /// Packets at its hop since it voted last.
     pub(crate) tally: Option<Box<Tally>>,
     /// Under which nodes the gateway lists it.
-    pub(crate) listed: FewSet<NodeId>,
+    pub(crate) listed: SmallSet<NodeId>,
     /// Facts that few rooms have.
-    unrest: Option<Box<Unrest>>,
+    history: Option<Box<History>>,
 }
 
 #[derive(Default, Debug)]
-struct Unrest {
+struct History {
     /// Hops that did not take it, and until when it keeps away from them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -115,7 +115,7 @@ impl Room {
             mode,
             call,
             priority,
-            sessions: FewSet::default(),
+            sessions: SmallSet::default(),
             cell: Arc::default(),
             placed_by: Arc::new(Decider::Native),
             holding: Holding::default(),
@@ -125,8 +125,8 @@ impl Room {
             memory: Memory::default(),
             ttl_ms: 0,
             tally: None,
-            listed: FewSet::default(),
-            unrest: None,
+            listed: SmallSet::default(),
+            history: None,
         }
     }
 
@@ -176,9 +176,9 @@ impl Room {
             pending.hops.truncate(1);
         }
         self.mode = mode;
-        if let Some(unrest) = &mut self.unrest {
+        if let Some(history) = &mut self.history {
             // Its nodes are given another chance.
-            unrest.unalike = None;
+            history.unalike = None;
         }
     }
 
@@ -199,13 +199,13 @@ impl Room {
 
     /// These hops deliver no copies of each other. Returns true if that is news.
     pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
-        let known = self.unrest.get_or_insert_default().unalike.replace(hops);
+        let known = self.history.get_or_insert_default().unalike.replace(hops);
         known != Some(hops) && known != Some([hops[1], hops[0]])
     }
 
     /// Its mode over these hops: hitless only while no worker reported that they deliver no copies.
     pub(crate) fn mode_over(&self, hops: &[Hop]) -> Mode {
-        let unalike = self.unrest.as_ref().and_then(|unrest| unrest.unalike);
+        let unalike = self.history.as_ref().and_then(|history| history.unalike);
         let stands = |pair: [Hop; 2]| hops.iter().take(2).all(|hop| pair.contains(hop));
         match self.mode {
             Mode::Hitless if hops.len() > 1 && unalike.is_some_and(stands) => Mode::Hot,
@@ -233,20 +233,20 @@ impl Room {
 
     /// Keeps away from the hop until then. Returns true if that is news.
     pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
-        let struck = &mut self.unrest.get_or_insert_default().struck;
+        let struck = &mut self.history.get_or_insert_default().struck;
         struck.retain(|_, until| now < *until);
         struck.insert(hop, until).is_none()
     }
 
     /// Hops it keeps away from at this time.
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
-        let struck = self.unrest.iter().flat_map(|unrest| &unrest.struck);
+        let struck = self.history.iter().flat_map(|history| &history.struck);
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
     /// Keeps a move on record.
     pub(crate) fn record(&mut self, record: MoveRecord) {
-        let records = &mut self.unrest.get_or_insert_default().record;
+        let records = &mut self.history.get_or_insert_default().record;
         if records.len() == RECORDED_MAX {
             records.pop_front();
         }
@@ -255,12 +255,12 @@ impl Room {
 
     /// Its last moves, the oldest first.
     pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
-        self.unrest.iter().flat_map(|unrest| &unrest.record)
+        self.history.iter().flat_map(|history| &history.record)
     }
 
     /// Counts a move. More than the limit need not be kept.
     pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
-        let moves = &mut self.unrest.get_or_insert_default().moves;
+        let moves = &mut self.history.get_or_insert_default().moves;
         moves.push_back(now);
         while moves.len() > counted_max {
             moves.pop_front();
@@ -269,16 +269,16 @@ impl Room {
 
     /// Moves that damping counts, with those that are past and were not looked at.
     pub(crate) fn moves_noted(&self) -> usize {
-        self.unrest.as_ref().map_or(0, |unrest| unrest.moves.len())
+        self.history.as_ref().map_or(0, |history| history.moves.len())
     }
 
     /// Counted moves within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        let Some(unrest) = &mut self.unrest else {
+        let Some(history) = &mut self.history else {
             return 0;
         };
         let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
-        while unrest.moves.pop_front_if(past).is_some() {}
-        unrest.moves.len()
+        while history.moves.pop_front_if(past).is_some() {}
+        history.moves.len()
     }
 }

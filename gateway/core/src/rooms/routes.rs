@@ -21,7 +21,7 @@ const LEAD_MIN: Duration = Duration::from_millis(2);
 
 impl Router<'_> {
     /// Runs `look` with the room's capacity released.
-    pub(crate) fn apart<T>(&mut self, id: RoomId, look: impl FnOnce(&Self) -> T) -> T {
+    pub(crate) fn without_holding<T>(&mut self, id: RoomId, look: impl FnOnce(&Self) -> T) -> T {
         let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
         self.capacity.ledger_mut().release(holding);
         let seen = look(self);
@@ -61,7 +61,7 @@ impl Router<'_> {
         let hops = hops.iter().copied().zip(grants).collect();
         let before = room.route();
         room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
-        self.tell_kept_since(id, &before);
+        self.report_kept_since(id, &before);
         if let Some((_, until)) = leaving {
             self.effects.set(Timer::LeavingEnds(id), until);
         }
@@ -69,16 +69,16 @@ impl Router<'_> {
     }
 
     /// A hitless room that is carried by one hop keeps less than its mode promises, and that is told; so is its end.
-    fn tell_kept_since(&mut self, id: RoomId, before: &Route) {
+    fn report_kept_since(&mut self, id: RoomId, before: &Route) {
         match (before.version, before.mode) {
-            (0, _) => self.tell_kept(id, Mode::Hitless),
-            (_, Mode::Hitless) => self.tell_kept(id, before.kept()),
+            (0, _) => self.report_kept(id, Mode::Hitless),
+            (_, Mode::Hitless) => self.report_kept(id, before.kept()),
             // The change to hitless emits its own event first.
             _ => {}
         }
     }
 
-    pub(crate) fn tell_kept(&mut self, id: RoomId, from: Mode) {
+    pub(crate) fn report_kept(&mut self, id: RoomId, from: Mode) {
         let Some((room, route)) = self.rooms.get(&id).map(|room| (room, room.route())) else {
             return;
         };
@@ -157,7 +157,7 @@ impl Router<'_> {
             let hops = hops.into_iter().zip(after).collect();
             let next = Route { version: route.version + 1, hops, ..(*route).clone() };
             self.rooms[&id].cell.publish(next);
-            self.tell_kept_since(id, &route);
+            self.report_kept_since(id, &route);
         }
     }
 
@@ -174,7 +174,7 @@ impl Router<'_> {
         let before = self.rooms.unreserved.len();
         for id in turn {
             self.regrant(id);
-            if self.rooms.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {
+            if self.rooms.unreserved.contains(&id) && self.can_gain_reserve(id, now) {
                 self.want_reroute(id);
             }
         }
@@ -184,7 +184,7 @@ impl Router<'_> {
     }
 
     /// Asking would help. A policy that gave the room a spare without a reserve meant it.
-    fn would_gain_a_reserve(&mut self, id: RoomId, now: Instant) -> bool {
+    fn can_gain_reserve(&mut self, id: RoomId, now: Instant) -> bool {
         let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
         else {
             return false;
@@ -218,7 +218,7 @@ impl Router<'_> {
     }
 
     /// Sessions that are open where the room's packets go now are live.
-    pub(crate) fn welcome(&mut self, id: RoomId, now: Instant) {
+    pub(crate) fn activate_open(&mut self, id: RoomId, now: Instant) {
         for session in self.sessions_of(id) {
             self.live_if_open(session, now);
         }

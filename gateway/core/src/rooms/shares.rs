@@ -18,7 +18,7 @@ const LEAVES_FREE: u64 = 5;
 
 impl Router<'_> {
     /// The native placement; if it fits nowhere, with smaller shares of its sessions.
-    pub(crate) fn place_sparing(
+    pub(crate) fn place_with_less(
         &mut self,
         id: RoomId,
         but: &[NodeId],
@@ -26,10 +26,10 @@ impl Router<'_> {
     ) -> Vec<NodeId> {
         let before = self.shares(id);
         for share in STEPS {
-            if self.spare(&before, share) {
+            if self.reduce(&before, share) {
                 let nodes = self.native_hops_but(id, &[], but, now);
                 if !nodes.is_empty() {
-                    self.tell_shares(&before, now);
+                    self.report_shares(&before, now);
                     return nodes;
                 }
             }
@@ -45,8 +45,8 @@ impl Router<'_> {
         }
         let before = [(id, WHOLE)];
         for share in STEPS {
-            if self.spare(&before, share) && self.fits_its_room(id) {
-                self.tell_share(id, now);
+            if self.reduce(&before, share) && self.fits_its_room(id) {
+                self.report_share(id, now);
                 return true;
             }
         }
@@ -81,7 +81,7 @@ impl Router<'_> {
     }
 
     /// Reduces the sessions to a share. Returns true if any of them can do with that.
-    fn spare(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
+    fn reduce(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
         let mut any = false;
         for (id, _) in sessions {
             if let Some(session) = self.sessions.get_mut(id)
@@ -95,16 +95,16 @@ impl Router<'_> {
         any
     }
 
-    fn tell_shares(&mut self, before: &[(SessionId, u16)], now: Instant) {
+    fn report_shares(&mut self, before: &[(SessionId, u16)], now: Instant) {
         for (id, share) in before {
             if self.sessions.get(id).is_some_and(|session| session.share != *share) {
-                self.tell_share(*id, now);
+                self.report_share(*id, now);
             }
         }
     }
 
     /// The session gets more or less from now on.
-    pub(crate) fn tell_share(&mut self, id: SessionId, now: Instant) {
+    pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
@@ -140,7 +140,7 @@ impl Router<'_> {
         let (room, more) = (session.room, session.kbps() - had);
         if self.leaves_room_for(room, more) {
             self.regrant(room);
-            self.tell_share(id, now);
+            self.report_share(id, now);
         } else if let Some(session) = self.sessions.get_mut(&id) {
             session.share = before;
         }

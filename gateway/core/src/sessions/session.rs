@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capacity::Judged;
-use crate::few::FewMap;
 use crate::flow::Track;
 use crate::rollout::Memory;
+use crate::small::SmallMap;
 use crate::{
     Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
     SessionId, Transport,
@@ -42,7 +42,7 @@ pub(crate) struct Session {
     pub(crate) judged: Judged,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was told to open it, and not yet to close it.
-    pub(crate) legs: FewMap<Hop, Leg>,
+    pub(crate) legs: SmallMap<Hop, Leg>,
     /// The workers' last report.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,

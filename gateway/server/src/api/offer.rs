@@ -12,7 +12,7 @@ use super::error::{Error, strict};
 use crate::control::Wanted;
 use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
-    names_one_apart,
+    is_session_room_name,
 };
 
 /// Labels a session may have; policies read them with each decision.
@@ -60,7 +60,7 @@ fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, Error> {
 
 fn room(text: &str) -> Result<&str, Error> {
     let room = name("room", text)?;
-    if names_one_apart(room) {
+    if is_session_room_name(room) {
         let message = format!(
             "found `{room}`: sessions that are placed by themselves have names that end so"
         );

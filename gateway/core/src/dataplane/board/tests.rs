@@ -16,7 +16,7 @@ fn a_cell_survives_packing() {
 #[test]
 fn a_condemned_incarnation_never_returns() {
     let board = Board::new(2);
-    board.condemn(A, Instant::now());
+    board.mark_down(A, Instant::now());
     assert!(!board.is_up(A, Incarnation(1)));
     assert!(board.is_up(B, Incarnation(1)));
     assert_eq!(board.reincarnate(A), Some(Incarnation(2)));
@@ -30,8 +30,8 @@ fn death_time_is_kept_until_node_returns() {
     let hop = |node, incarnation| Hop { node, incarnation: Incarnation(incarnation) };
     assert_eq!(board.died(hop(A, 1)), None, "it lives");
     let later = now + Duration::from_secs(7);
-    board.condemn(B, later);
-    board.condemn(A, now);
+    board.mark_down(B, later);
+    board.mark_down(A, now);
     assert_eq!([A, B].map(|node| board.died(hop(node, 1))), [Some(now), Some(later)]);
     board.reincarnate(A);
     assert_eq!([1, 2].map(|incarnation| board.died(hop(A, incarnation))), [None; 2]);

@@ -23,7 +23,7 @@ fn hitless_hops_carry_until_one_dies() {
     assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
     let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
     assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
-    board.condemn(OLD.node, Instant::now());
+    board.mark_down(OLD.node, Instant::now());
     assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
     assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
     assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
@@ -46,7 +46,7 @@ fn planned_move_lets_old_hop_finish() {
     };
     assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
     assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
-    board.condemn(OLD.node, Instant::now());
+    board.mark_down(OLD.node, Instant::now());
     assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
 }
 

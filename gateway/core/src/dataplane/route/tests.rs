@@ -18,7 +18,7 @@ fn packets_use_reserved_hop_after_death() {
     let board = Board::new(3);
     assert_eq!(usable(&route(), &board), Some(0));
     board.spend(NodeId(1), Some(NodeId(0)));
-    board.condemn(NodeId(0), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
     let (hop, epoch) = route().first_usable(&board).unwrap();
     assert_eq!(hop.node, NodeId(1));
     assert_eq!(epoch, Epoch { version: 7, index: 1 });
@@ -28,7 +28,7 @@ fn packets_use_reserved_hop_after_death() {
 fn spent_reservation_is_gated() {
     let board = Board::new(4);
     board.spend(NodeId(1), Some(NodeId(3)));
-    board.condemn(NodeId(0), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
     assert_eq!(usable(&route(), &board), None);
 }
 
@@ -39,7 +39,7 @@ fn first_usable_hop_carries() {
     assert_eq!(first(), None, "nowhere yet");
     cell.publish(route());
     assert_eq!(first(), usable(&route(), &board));
-    board.condemn(NodeId(0), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
     assert_eq!(first(), None);
     board.reincarnate(NodeId(0));
     assert_eq!(first(), None, "another incarnation");
@@ -58,7 +58,7 @@ fn two_admitted_hops_carry_until_death() {
     assert_eq!(both.twin_of(hop(0), &board), Some(hop(1)));
     assert_eq!(both.twin_of(hop(1), &board), Some(hop(0)));
     assert_eq!(route().twin_of(hop(0), &board), None, "one, outside hitless");
-    board.condemn(NodeId(0), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
     assert_eq!(usable(&both, &board), Some(1));
     assert_eq!(both.twin_of(hop(1), &board), None);
 }
@@ -82,15 +82,15 @@ fn second_hop_role_follows_mode() {
 #[test]
 fn gated_hop_is_never_used() {
     let board = Board::new(3);
-    board.condemn(NodeId(0), Instant::now());
-    board.condemn(NodeId(1), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
+    board.mark_down(NodeId(1), Instant::now());
     assert_eq!(usable(&route(), &board), None);
 }
 
 #[test]
 fn returned_node_is_not_on_route() {
     let board = Board::new(3);
-    board.condemn(NodeId(0), Instant::now());
+    board.mark_down(NodeId(0), Instant::now());
     board.reincarnate(NodeId(0));
     assert_eq!(usable(&route(), &board), Some(1));
 }

@@ -218,8 +218,8 @@ fn avoided_node_stays_free_for_other_rooms() {
     world.pass(ms(200));
     let (now, left) = (world.now, world.room("0"));
     assert!(world.gateway.router().shunned(left, now).contains(&C), "it did not take them");
-    assert!(!world.gateway.router().is_left_for(left, now), "not worth looking for");
-    assert!(world.is_left_for("last"));
+    assert!(!world.gateway.router().has_free_node_for(left, now), "not worth looking for");
+    assert!(world.has_free_node_for("last"));
     assert_eq!(world.stands("last"), Some(C));
 }
 

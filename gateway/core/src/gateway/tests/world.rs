@@ -566,8 +566,8 @@ impl World {
         self.gateway.router().check_hops(room, nodes, self.now)
     }
 
-    pub(super) fn is_left_for(&mut self, room: &str) -> bool {
+    pub(super) fn has_free_node_for(&mut self, room: &str) -> bool {
         let room = self.room(room);
-        self.gateway.router().is_left_for(room, self.now)
+        self.gateway.router().has_free_node_for(room, self.now)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lately::Lately;
+use super::lateness::Lateness;
 use super::{Since, Stamp};
 
 /// A node that was silent so long, and alive all the while, is expected to send nothing any more.
@@ -24,7 +24,7 @@ pub(super) struct Silence {
     /// Since when we have been sending without hearing anything.
     since: Option<Since>,
     /// Pauses that ended.
-    lately: Lately,
+    lately: Lateness,
 }
 
 /// Limits of silence.

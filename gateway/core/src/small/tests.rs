@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn keys_are_in_order_and_stand_once() {
-    let mut map = FewMap::default();
+    let mut map = SmallMap::default();
     for key in [3, 1, 2] {
         assert_eq!(map.insert(key, key * 10), None);
     }
@@ -17,11 +17,11 @@ fn keys_are_in_order_and_stand_once() {
 
 #[test]
 fn a_few_take_no_more_room_than_they_need() {
-    let mut map = FewMap::default();
+    let mut map = SmallMap::default();
     for key in 0..3 {
         map.insert(key, [0_u64; 4]);
     }
     assert_eq!(map.0.capacity(), 3);
-    let set: FewSet<u32> = [5, 4, 5].into_iter().collect();
+    let set: SmallSet<u32> = [5, 4, 5].into_iter().collect();
     assert_eq!((set.0.0.capacity(), set.iter().copied().collect::<Vec<_>>()), (2, vec![4, 5]));
 }

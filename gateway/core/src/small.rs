@@ -9,15 +9,15 @@ const FEW: usize = 8;
 
 /// A map of a few, in the order of their keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FewMap<K, V>(Vec<(K, V)>);
+pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
 
-impl<K, V> Default for FewMap<K, V> {
+impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
-        FewMap(Vec::new())
+        SmallMap(Vec::new())
     }
 }
 
-impl<K: Ord + Copy, V> FewMap<K, V> {
+impl<K: Ord + Copy, V> SmallMap<K, V> {
     fn place(&self, key: &K) -> Result<usize, usize> {
         self.0.binary_search_by_key(key, |(key, _)| *key)
     }
@@ -72,15 +72,15 @@ impl<K: Ord + Copy, V> FewMap<K, V> {
 
 /// A set of a few, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct FewSet<T>(FewMap<T, ()>);
+pub(crate) struct SmallSet<T>(SmallMap<T, ()>);
 
-impl<T> Default for FewSet<T> {
+impl<T> Default for SmallSet<T> {
     fn default() -> Self {
-        FewSet(FewMap::default())
+        SmallSet(SmallMap::default())
     }
 }
 
-impl<T: Ord + Copy> FewSet<T> {
+impl<T: Ord + Copy> SmallSet<T> {
     pub(crate) fn insert(&mut self, one: T) {
         self.0.insert(one, ());
     }
@@ -106,12 +106,12 @@ impl<T: Ord + Copy> FewSet<T> {
     }
 }
 
-impl<T: Ord + Copy> FromIterator<T> for FewSet<T> {
+impl<T: Ord + Copy> FromIterator<T> for SmallSet<T> {
     fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Self {
         let all: BTreeSet<T> = all.into_iter().collect();
         let mut sorted = Vec::with_capacity(all.len());
         sorted.extend(all.into_iter().map(|one| (one, ())));
-        FewSet(FewMap(sorted))
+        SmallSet(SmallMap(sorted))
     }
 }
 

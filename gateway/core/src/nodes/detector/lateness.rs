@@ -8,14 +8,14 @@ const TURNS: usize = 10;
 
 /// The latest of each of the last ten seconds.
 #[derive(Default, Debug)]
-pub(super) struct Lately {
+pub(super) struct Lateness {
     began: Option<Instant>,
     /// The turn that the last note was of, counted from there.
     turn: u64,
     latest: [Duration; TURNS],
 }
 
-impl Lately {
+impl Lateness {
     /// Something came so late.
     pub(super) fn note(&mut self, late: Duration, now: Instant) {
         let began = *self.began.get_or_insert(now);
@@ -36,7 +36,7 @@ impl Lately {
     }
 
     pub(super) fn forget(&mut self) {
-        *self = Lately::default();
+        *self = Lateness::default();
     }
 }
 

@@ -4,7 +4,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// What is usual after these: seconds, and how many ms late.
 fn usual(notes: &[(u64, u32)]) -> Duration {
-    let (mut lately, start) = (Lately::default(), Instant::now());
+    let (mut lately, start) = (Lateness::default(), Instant::now());
     for &(second, late) in notes {
         lately.note(MS * late, start + Duration::from_secs(second));
     }

@@ -7,17 +7,17 @@ const AT_HAND: usize = 16;
 
 /// The latest ones.
 #[derive(Debug)]
-pub(crate) struct Alike<T>(VecDeque<Arc<T>>);
+pub(crate) struct Interner<T>(VecDeque<Arc<T>>);
 
-impl<T> Default for Alike<T> {
+impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Alike(VecDeque::new())
+        Interner(VecDeque::new())
     }
 }
 
-impl<T: PartialEq> Alike<T> {
+impl<T: PartialEq> Interner<T> {
     /// One that is equal, and shared where one came lately.
-    pub(crate) fn share(&mut self, one: T) -> Arc<T> {
+    pub(crate) fn intern(&mut self, one: T) -> Arc<T> {
         if let Some(same) = self.0.iter().find(|kept| ***kept == one) {
             return Arc::clone(same);
         }
