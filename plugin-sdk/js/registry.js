@@ -1,39 +1,39 @@
 // The registry's numbers and names, generated from ../wit/registry.toml by `make reference`.
 
 export const Metric = Object.freeze({
-  /** Packets of the session lost on the way to the gateway. Of a room: of the session that fares worst. [ppm] */
+  /** Packets of the session lost on the way to the gateway. For a room: of its worst session. [ppm] */
   LossUp: 1,
-  /** Packets lost on the way from the gateway to the session, as its receiver reports. [ppm] */
+  /** Packets lost on the way from the gateway to the session, from its receiver reports. [ppm] */
   LossDown: 2,
-  /** Interarrival jitter of what the session sends (RFC 3550, 6.4.1). [us] */
+  /** Interarrival jitter of the session's packets (RFC 3550, 6.4.1). [us] */
   JitterUp: 3,
-  /** Interarrival jitter as the session's receiver reports it. [us] */
+  /** Interarrival jitter in the session's receiver reports. [us] */
   JitterDown: 4,
   /** Round trip between gateway and session. [us] */
   RttClient: 5,
-  /** What the session sends. [kbps] */
+  /** Bit rate from the session. [kbps] */
   BitrateUp: 6,
-  /** What the session is sent. [kbps] */
+  /** Bit rate to the session. [kbps] */
   BitrateDown: 7,
-  /** The degradation rung in force; 0 is undegraded. [count] */
+  /** The active degradation rung; 0 is undegraded. [count] */
   Rung: 8,
-  /** The cap in force; 0 where there is none. [kbps] */
+  /** The active cap; 0 without one. [kbps] */
   Cap: 9,
   /** E-model R-factor of the session's voice times 100 (ITU-T G.107). [centi] */
   RFactor: 10,
-  /** Since the session or room opened. [ms] */
+  /** Time since the session or room opened. [ms] */
   Age: 11,
-  /** 1 where the session carries video. [count] */
+  /** 1 if the session carries video. [count] */
   Video: 12,
   /** Sessions of the room. [count] */
   Sessions: 13,
-  /** The lowest cap the session's scenario allows; its ceiling where nobody would obey a cap. [kbps] */
+  /** The lowest cap allowed by the session's scenario; its ceiling if no sender would obey a cap. [kbps] */
   Floor: 14,
-  /** The highest rate the session's scenario allows. [kbps] */
+  /** The highest rate allowed by the session's scenario. [kbps] */
   Ceiling: 15,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
-  /** Probes of the node that went unanswered, smoothed. [ppm] */
+  /** Unanswered probes of the node, smoothed. [ppm] */
   LossNode: 33,
   /** Jitter of the node's round trip. [us] */
   JitterNode: 34,
@@ -41,9 +41,9 @@ export const Metric = Object.freeze({
   Load: 35,
   /** Health of the node: 0 Up, 1 Suspect, 2 Wary, 3 Down. [count] */
   Health: 36,
-  /** 1 where the node is being drained. [count] */
+  /** 1 if the node is being drained. [count] */
   Draining: 37,
-  /** What the node can carry. [kbps] */
+  /** Capacity of the node. [kbps] */
   Capacity: 38,
   /** Rooms on the node. [count] */
   Rooms: 39,
@@ -54,28 +54,28 @@ export const Metric = Object.freeze({
 });
 
 export const Op = Object.freeze({
-  /** Cap what the session sends (REMB). Argument: kbit/s; 0 lifts the cap. [kbps] */
+  /** Cap the session's bit rate (REMB). Argument: kbit/s; 0 removes the cap. [kbps] */
   Cap: 1,
   /** Send the session voice only. Argument: 1 drops video, 0 restores it. [count] */
   VoiceOnly: 2,
 });
 
 export const CommonReason = Object.freeze({
-  /** There was room, or too little of it: load against capacity. */
+  /** Enough or too little capacity for the load. */
   Capacity: 65536,
-  /** Packets were lost, or no longer are. */
+  /** Packet loss began or ended. */
   Loss: 65537,
-  /** The way is long, or shorter than another. */
+  /** The path is long, or shorter than another. */
   Delay: 65538,
-  /** Packets came unevenly, or no longer do. */
+  /** Jitter began or ended. */
   Jitter: 65539,
-  /** A node or region failed, is suspected to, or is sound again. */
+  /** A node or region failed, is suspected, or recovered. */
   Health: 65540,
   /** A node is being drained. */
   Draining: 65541,
-  /** It is where the session, its room or its gateway is. */
+  /** Near the session, its room or its gateway. */
   Locality: 65542,
-  /** A label of the session, room, node or region says so. */
+  /** Required by a label of the session, room, node or region. */
   Label: 65543,
 });
 
@@ -86,7 +86,7 @@ export const EntryKind = Object.freeze({
   Zone: 2,
   /** A node in a zone. [id] */
   Node: 3,
-  /** The region this gateway is in; its `parent` is that region. [id] */
+  /** The gateway's own region; its `parent` is that region. [id] */
   Home: 4,
 });
 
@@ -99,25 +99,25 @@ export const Param = Object.freeze({
   Spares: 'spares',
   /** Silence after which a session is closed. [ms] */
   CloseAfter: 'close-after',
-  /** Who goes first in a herd; higher is earlier. [count] */
+  /** Order of moves in a mass failover; higher is earlier. [count] */
   Priority: 'priority',
 });
 
 export const Label = Object.freeze({
-  /** Whose session it is. [text] */
+  /** Tenant of the session. [text] */
   Tenant: 'tenant',
-  /** The region the session is nearest to, by its name in the configuration. [text] */
+  /** Configured name of the region nearest to the session. [text] */
   Region: 'region',
-  /** The zone the session is nearest to, by its name in the configuration. [text] */
+  /** Configured name of the zone nearest to the session. [text] */
   Zone: 'zone',
-  /** What it runs on: phone, tablet, desktop, browser. [text] */
+  /** Device: phone, tablet, desktop, browser. [text] */
   Device: 'device',
   /** Video codecs it can decode, best first, separated by commas. [text] */
   Codec: 'codec',
   /** Tallest video it can show. [pixels] */
   MaxHeight: 'max-height',
-  /** `low` where it should be spared. [text] */
+  /** `low` to save power. [text] */
   Battery: 'battery',
-  /** What it does in a stream: `publisher` or `viewer`. [text] */
+  /** Role in a stream: `publisher` or `viewer`. [text] */
   Role: 'role',
 });

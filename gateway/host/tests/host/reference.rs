@@ -159,8 +159,8 @@ fn reference() -> String {
     let mut out = format!(
         "# Reference of the contract between gateway and policies, version {}\n\n\
          Generated from [`wit/policy.wit`](wit/policy.wit), [`wit/registry.toml`](wit/registry.toml) and the limits of the\n\
-         gateway by `make reference`; a test holds it against them. How to write a policy is in\n\
-         [`plugins/README.md`](../plugins/README.md).\n\n",
+         gateway by `make reference`; a test compares it with them. How to write a policy:\n\
+         [`docs/policies.md`](../docs/policies.md).\n\n",
         wit.version
     );
     manifest(&mut out);
@@ -172,16 +172,16 @@ fn reference() -> String {
 }
 
 fn manifest(out: &mut String) {
-    *out += "## The manifest\n\nJSON in the custom section `evenkeel:manifest` of the plugin, once. The Rust SDK writes it. Fields that are not\n\
-             here are passed over.\n\n| field | is | left out | |\n|---|---|---|---|\n";
+    *out += "## The manifest\n\nJSON in the custom section `evenkeel:manifest` of the plugin, once. The Rust SDK writes it. Unknown\n\
+             fields are ignored.\n\n| field | type | default | |\n|---|---|---|---|\n";
     for Field { name, form, otherwise, doc } in FIELDS {
         row(out, &[&format!("`{name}`"), form, otherwise.unwrap_or("refused"), doc]);
     }
-    *out += "\n**Settings** reach `init` as one JSON object that passed the schema, with defaults in place. Of JSON Schema there is `type` \
+    *out += "\n**Settings** reach `init` as one JSON object, validated by the schema, with defaults filled in. The schema may use `type` \
              (one of `object`, `array`,\n`string`, `boolean`, `integer`, `number`), `properties`, `required`, `additionalProperties` (true or \
              false), `items`, `enum`,\n`minimum`, `maximum`, `default`, and of all patterns that of durations, \
-             `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`,\nand that of bit rates, `^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$`. `title`, `description`, `unit`, `examples`, `format`, `deprecated` and words that begin with `$` or `x-` \
-             are for people. A plugin whose schema has any other\nkeyword is refused, since a bound that nobody holds is worse than none.\n\n";
+             `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`,\nand that of bit rates, `^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$`. `title`, `description`, `unit`, `examples`, `format`, `deprecated` and keywords that begin with `$` or `x-` \
+             are annotations. A plugin with any other keyword in its\nschema is refused, since a bound that is not enforced is worse than none.\n\n";
 }
 
 fn interfaces(out: &mut String, wit: &Wit) {
@@ -341,9 +341,9 @@ fn numbers(out: &mut String) {
 
 /// For languages without a generator: the names and types that a core module exports.
 fn core_module(out: &mut String, wit: &Wit) {
-    *out += "\n## A core module by hand\n\nWhat the canonical ABI of the component model makes of the functions. A module exports them by these names, \
-             with `memory`\nand `cabi_realloc (i32, i32, i32, i32) -> i32`; the gateway wraps it by the hooks that its manifest names. `cabi_post_`\n\
-             before a name, taking what the function returned, is called when the answer was read.\n\n| export | type |\n|---|---|\n";
+    *out += "\n## A core module by hand\n\nThe functions in the canonical ABI of the component model. A module exports these names, \
+             with `memory`\nand `cabi_realloc (i32, i32, i32, i32) -> i32`; the gateway wraps it according to its manifest. `cabi_post_`\n\
+             before a name, with the function's result as argument, is called after the answer was read.\n\n| export | type |\n|---|---|\n";
     for (name, interface) in [
         ("guest", true),
         ("admission", true),
