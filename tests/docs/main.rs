@@ -11,4 +11,5 @@ mod examples;
 mod gateway;
 mod links;
 mod page;
+mod structure;
 mod telemetry;

@@ -1,0 +1,45 @@
+//! Limits on the structure of the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::page::root;
+
+const FILE_LINES_MAX: usize = 800;
+
+/// More fields of `Gateway` belong to one of its parts.
+const GATEWAY_FIELDS_MAX: usize = 15;
+
+/// Rust files below a folder, without build output.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources.extend(self::sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(path);
+        }
+    }
+    sources
+}
+
+#[test]
+fn source_files_are_short() {
+    let folders = ["gateway", "plugin-sdk", "plugins", "tests"].map(|name| root().join(name));
+    let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
+    let mut files: Vec<PathBuf> = folders.iter().flat_map(|folder| sources(folder)).collect();
+    assert!(files.len() > 500, "{} files", files.len());
+    files.retain(|path| lines(path) > FILE_LINES_MAX);
+    assert!(files.is_empty(), "more than {FILE_LINES_MAX} lines: {files:#?}");
+}
+
+#[test]
+fn gateway_has_few_fields() {
+    let source = fs::read_to_string(root().join("gateway/core/src/gateway.rs")).unwrap();
+    let body = source.split("pub struct Gateway {\n").nth(1).expect("a struct `Gateway`");
+    let body = body.split("\n}").next().unwrap();
+    let is_field = |line: &&str| !line.trim().starts_with("//") && line.contains(": ");
+    let fields: Vec<&str> = body.lines().filter(is_field).collect();
+    assert!(fields.len() <= GATEWAY_FIELDS_MAX, "{} fields: {fields:#?}", fields.len());
+}
