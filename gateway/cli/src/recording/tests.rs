@@ -383,7 +383,8 @@ fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is(
 /// A module that is a policy in all but that it traps whenever it is asked.
 fn trapping() -> Vec<u8> {
     let guests = evenkeel_guests::hostile();
-    let traps = guests.into_iter().find(|guest| guest.name == "access-outside in degradation");
+    let traps =
+        guests.into_iter().find(|guest| guest.name == "access-out-of-bounds in degradation");
     traps.unwrap().bytes
 }
 

@@ -120,19 +120,19 @@ fn extreme_numbers_pass_unchanged() {
         let engine = patient();
         outcomes(&mut install(&engine, guest).unwrap(), guest).remove(0).unwrap()
     };
-    match answer("a cap past all") {
+    match answer("a cap of 2^64 - 1") {
         Answer::Actions { actions, .. } => {
             assert_eq!((actions[0].arg, actions[0].reason), (u64::MAX, u32::MAX));
         }
         other => panic!("{other:?}"),
     }
-    match answer("every number of a placement at its end") {
+    match answer("a placement of maximum numbers") {
         Answer::Placed { hops, ttl_ms, reason, .. } => {
             assert_eq!((hops[0].0, ttl_ms, reason), (u32::MAX - 1, u32::MAX, u32::MAX));
         }
         other => panic!("{other:?}"),
     }
-    match answer("an action that it was not granted") {
+    match answer("an action without permission") {
         Answer::Actions { actions, .. } => assert!(actions.is_empty(), "{actions:?}"),
         other => panic!("{other:?}"),
     }
