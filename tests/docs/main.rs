@@ -5,6 +5,7 @@
 mod binary;
 
 mod api;
+mod architecture;
 mod commands;
 mod configuration;
 mod examples;
