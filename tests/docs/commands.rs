@@ -87,7 +87,7 @@ fn lines() -> Vec<(Line, String)> {
             line.push_str(part);
             if line.ends_with('\\') {
                 line.pop();
-            } else if line.matches('\'').count() % 2 == 1 {
+            } else if line.split(" #").next().unwrap().matches('\'').count() % 2 == 1 {
                 line.push('\n');
             } else {
                 lines.push((block.place.clone(), std::mem::take(&mut line)));

@@ -19,6 +19,9 @@ socket = "evenkeel.sock"
 drills = true
 
 [[region]]
+name = "east"
+
+[[region]]
 name = "west"
 
 [[listen]]
@@ -66,6 +69,7 @@ impl Gateway {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("\"socket\""), "the gateway does not start: {line}");
         let gateway = Gateway { process, folder };
         while gateway.ask("GET", "/readyz", "").status != 200 {
             std::thread::yield_now();

@@ -57,7 +57,8 @@ fn sent() -> BTreeSet<String> {
     let source = ["notice.rs", "events.rs"].map(|file| fs::read_to_string(api.join(file)).unwrap());
     let source: String = source.concat().split_whitespace().collect();
     let mut names = BTreeSet::new();
-    for (at, _) in source.match_indices("\",Body::").chain(source.match_indices("\",&Body::")) {
+    let bodies = ["\",Body::", "\",&Body::", "\",body)"];
+    for (at, _) in bodies.iter().flat_map(|body| source.match_indices(body)) {
         let from = source[..at].rfind('"').unwrap() + 1;
         names.insert(source[from..at].to_owned());
     }
