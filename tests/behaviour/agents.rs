@@ -88,7 +88,7 @@ fn agent_serves_plain_server_and_reports_exit() {
     assert_no_loss(&ann);
     wait_until("its load is reported", || {
         let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
-        nodes[1].measured_permille.is_some_and(|permille| permille >= 1_000 / 7)
+        nodes[1].reported_permille.is_some_and(|permille| permille >= 1_000 / 7)
     });
 
     server.kill();

@@ -44,9 +44,9 @@ fn silent_session_is_closed_active_one_kept() {
     talk(&mut [&mut ann], "both are closed", |_| {
         gateway.session(&quiet).is_none() && gateway.session(&left).is_none()
     });
-    assert_eq!(closed(&gateway, &quiet), (CloseReason::Silent, Totals::default()));
+    assert_eq!(closed(&gateway, &quiet), (CloseReason::MediaTimeout, Totals::default()));
     let (reason, totals) = closed(&gateway, &left);
-    assert_eq!((reason, totals.packets_up), (CloseReason::Silent, 1));
+    assert_eq!((reason, totals.packets_up), (CloseReason::MediaTimeout, 1));
     assert!(gateway.session(&opened).is_some());
 }
 
@@ -57,7 +57,7 @@ fn closed_session_forwards_nothing() {
     let (mut ann, opened) = client_with_media(&gateway);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     let (reason, totals) = closed(&gateway, &opened);
-    assert_eq!(reason, CloseReason::Asked);
+    assert_eq!(reason, CloseReason::Requested);
     assert_eq!(totals.packets_up, ann.voice.sent);
     let bytes: usize = ann.heard.iter().map(|heard| heard.length).sum();
     assert_eq!((totals.packets_down, totals.bytes_down), (ann.heard.len() as u64, bytes as u64));
@@ -116,7 +116,7 @@ fn shutdown_refuses_offers_and_waits_for_last() {
     talk(&mut [&mut ann], "she talks on", |phones| phones[0].heard.len() >= heard + 20);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     gateway.ask(ending).unwrap().unwrap();
-    assert_eq!(closed(&gateway, &opened).0, CloseReason::Asked);
+    assert_eq!(closed(&gateway, &opened).0, CloseReason::Requested);
     gateway.running.take().unwrap().join().unwrap();
 }
 

@@ -54,7 +54,7 @@ fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
         (Expected::Refused(expected), RolloutOutcome::Refused) => code == Some(expected),
         // It fails on a question of its predecessor; on a busy machine it may miss the deadline first.
         (Expected::Fault(fault), RolloutOutcome::Refused) => {
-            code == Some("disproved") && (reason.contains(fault) || reason.contains("deadline"))
+            code == Some("proof-failed") && (reason.contains(fault) || reason.contains("deadline"))
         }
         (Expected::Curbed, RolloutOutcome::Activated) => true,
         (Expected::Refused(_) | Expected::Fault(_) | Expected::Curbed, _) => false,
@@ -123,7 +123,7 @@ fn hidden_state_in_shadow_ends_the_rollout() {
         let wish = Wish { shadow: true, ..Wish::default() };
         let pushing =
             gateway.handle.push_policy_as(policy(&hides), hides.bytes.clone(), None, wish);
-        assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Begun);
+        assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Started);
         let goal = ann.heard.len() + 150;
         talk(&mut [&mut ann], "it is compared or dropped", |phones| {
             life().tried.is_none() || phones[0].heard.len() >= goal

@@ -86,7 +86,7 @@ fn node_list_changes_during_call_without_loss() {
     gateway.happened(|happened| {
         match &happened.event {
             Happened::NodeList(list) => told.push((list.by, list.forced, list.outcome.is_ok())),
-            Happened::NodeGone { name, .. } if **name == *"east-e1" => {
+            Happened::NodeRemoved { name, .. } if **name == *"east-e1" => {
                 told.push((Actor::File, false, true));
             }
             _ => {}

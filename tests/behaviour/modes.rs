@@ -83,8 +83,8 @@ fn change(gateway: &Gateway, to: impl Fn(&mut Scenario)) {
 
 /// Waits for copies through the second hop.
 fn copies_come(gateway: &Gateway, call: &mut Call) {
-    let before = gateway.drops("copy");
-    call.talk("copies come", || gateway.drops("copy") > before + 40);
+    let before = gateway.drops("duplicate");
+    call.talk("copies come", || gateway.drops("duplicate") > before + 40);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
     let gateway = world(&nodes.each_ref(), "mode = \"hitless\"\n").start();
     let mut call = Call::of(&gateway, "room");
     let unalike = |event: &Event| match event {
-        Event::Mode { to, why: ModeChange::Unalike { .. }, .. } => Some(*to),
+        Event::Mode { to, why: ModeChange::CopiesDiffer { .. }, .. } => Some(*to),
         _ => None,
     };
     call.talk("the mode change is reported", || {
@@ -128,7 +128,7 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
             Happened::Rollout(_)
             | Happened::Shed { .. }
             | Happened::NodeList(_)
-            | Happened::NodeGone { .. }
+            | Happened::NodeRemoved { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         }) == Some(Mode::Hot)
@@ -210,7 +210,7 @@ fn late_start_is_given_up_and_its_command_killed() {
     let mut world = world(&[&first], "mode = \"cold\"\n");
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300", marker.display());
     let command = format!("[\"/bin/sh\", \"-c\", \"{script}\"]");
-    world.nodes += &format!("{}start = {{ command = {command}, within = \"2s\" }}\n", cold.text());
+    world.nodes += &format!("{}start = {{ command = {command}, timeout = \"2s\" }}\n", cold.text());
     let gateway = world.start();
     let mut call = Call::of(&gateway, "room");
     call.hear("media flows", 20);

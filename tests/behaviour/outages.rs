@@ -86,7 +86,7 @@ fn node_death_survived_without_telemetry_receiver() {
     });
     assert_continuous(&ann.heard);
     let text = telemetry.prometheus();
-    wait_until("the death is counted", || text.render().contains("evenkeel_node_deaths_total"));
+    wait_until("the death is counted", || text.render().contains("evenkeel_node_failures_total"));
     assert!(telemetry.flush(TIMEOUT), "the flush gives up");
     assert!(text.render().contains("evenkeel_telemetry_dropped_total"));
 }

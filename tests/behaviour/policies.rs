@@ -105,7 +105,7 @@ fn pushed_revision_answers_until_rolled_back() {
                     Happened::Core(_)
                     | Happened::Shed { .. }
                     | Happened::NodeList(_)
-                    | Happened::NodeGone { .. }
+                    | Happened::NodeRemoved { .. }
                     | Happened::TurnedAway { .. }
                     | Happened::NotOpened { .. } => None,
                 })
@@ -140,7 +140,7 @@ fn invalid_plugin_is_refused_with_reason() {
             Happened::Core(_)
             | Happened::Shed { .. }
             | Happened::NodeList(_)
-            | Happened::NodeGone { .. }
+            | Happened::NodeRemoved { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         });
@@ -188,7 +188,7 @@ fn failing_revision_is_rolled_back_by_gateway() {
         | Happened::NotOpened { .. }
         | Happened::Shed { .. }
         | Happened::NodeList(_)
-        | Happened::NodeGone { .. }
+        | Happened::NodeRemoved { .. }
         | Happened::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");

@@ -74,7 +74,7 @@ fn canary_places_its_share_until_promoted() {
     let shipped = view(&gateway, &routing()).revision.unwrap();
     // The candidate places rooms on the remote node, unlike the shipped plugin.
     let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(50));
-    assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Begun, Actor::Operator), "{begun:?}");
+    assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Started, Actor::Operator), "{begun:?}");
     assert_eq!(begun.previous.as_ref(), Some(&shipped));
     let staged = begun.stage.unwrap();
     assert_eq!((staged.stage, staged.next), (Stage::Canary(50), 100));
@@ -196,7 +196,7 @@ fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
     let wish = Wish { shadow: true, ..Wish::default() };
     let begun = gateway.ask(gateway.handle.push_policy_as(degradation(), bytes, None, wish));
     let begun = begun.unwrap();
-    assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
+    assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
 }
 
 /// Batches are split as for an active revision, so it does not count as failing.
@@ -264,7 +264,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     let pushed =
         gateway.handle.push_policy_as(policy.clone(), bytes.clone(), Some(eager.clone()), wish);
     let begun = gateway.ask(pushed).unwrap();
-    assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
+    assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
     let candidate = begun.revision.unwrap();
     assert!(view(&gateway, &policy).life.walk.is_some());
     // A changed file applies to the running rollout: few sessions suffice.
@@ -291,7 +291,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
             | Happened::NotOpened { .. }
             | Happened::Shed { .. }
             | Happened::NodeList(_)
-            | Happened::NodeGone { .. }
+            | Happened::NodeRemoved { .. }
             | Happened::TurnedAway { .. } => None,
         });
         reason.is_some()

@@ -78,7 +78,7 @@ fn policies_reload_on_file_change_and_sighup() {
 
 #[test]
 fn sigterm_refuses_sessions_and_ends_at_deadline() {
-    let configuration = CONFIGURATION.replace("drain_within = \"0s\"", "drain_within = \"3s\"");
+    let configuration = CONFIGURATION.replace("drain_timeout = \"0s\"", "drain_timeout = \"3s\"");
     let mut stage = Stage::of("sigterm", &configuration, |_| {});
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = socket.local_addr().expect("its address");

@@ -211,7 +211,7 @@ impl Stage {
 pub(crate) const CONFIGURATION: &str = r#"
 [gateway]
 region = "east"
-drain_within = "0s"
+drain_timeout = "0s"
 
 [[listen]]
 udp = "127.0.0.1:0"

@@ -27,12 +27,12 @@ fn shape(attribute: Attribute) -> Shape {
     match attribute {
         Attribute::Differs => Shape::Bool,
         Attribute::Incarnation
-        | Attribute::LinksLeftOut
+        | Attribute::DroppedLinks
         | Attribute::Note
         | Attribute::Rooms
         | Attribute::Rows
         | Attribute::Sessions => Shape::Int,
-        Attribute::Took => Shape::Seconds,
+        Attribute::Duration => Shape::Seconds,
         Attribute::Witness => Shape::Texts,
         Attribute::AdmittedBy
         | Attribute::By
@@ -56,7 +56,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Scenario
         | Attribute::Session
         | Attribute::Signal
-        | Attribute::What
+        | Attribute::Event
         | Attribute::Zone => Shape::Text,
     }
 }
@@ -141,7 +141,7 @@ fn assert_matches_registry(protocol: &str, traceparent: &str) {
     };
     let more = format!(
         "traceparent = \"{traceparent}\"\n\n[telemetry]\notlp = \"{endpoint}\"\n\
-         protocol = \"{protocol}\"\nmetrics_every = \"1s\"\n"
+         protocol = \"{protocol}\"\nmetrics_interval = \"1s\"\n"
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 
@@ -226,9 +226,9 @@ fn check_all(books: &Books) {
     for metric in [
         Count::SessionsOpened.described().name,
         Count::SessionsRefused.described().name,
-        Count::NodeDeaths.described().name,
+        Count::NodeFailures.described().name,
         Count::PolicyRollouts.described().name,
-        Level::SessionsLive.described().name,
+        Level::SessionsActive.described().name,
         Time::Detection.described().name,
     ] {
         assert!(report.metrics_received.contains_key(metric), "{metric} is missing");
@@ -274,7 +274,7 @@ fn check_opening(books: &Books, traceparent: &str) {
     let asked: BTreeSet<_> = asked.collect();
     assert!(asked.contains("routing") && asked.contains("scenario"), "s1 waited for {asked:?}");
     for decision in books.spans_named("policy.decide") {
-        has(decision, &[Attribute::Policy, Attribute::Outcome, Attribute::Rows, Attribute::Took]);
+        has(decision, &[Attribute::Policy, Attribute::Outcome, Attribute::Rows, Attribute::Duration]);
     }
 
     let refused = books.spans_named("session.open").find(|span| span.error.is_some());
@@ -312,7 +312,7 @@ fn check_failover(books: &Books, node: &str) {
     let number = |attribute: Attribute| failover.attributes.get(attribute.key());
     assert_eq!(number(Attribute::Rooms), Some(&Value::Int(1)));
     assert_eq!(number(Attribute::Sessions), Some(&Value::Int(2)));
-    assert_eq!(number(Attribute::LinksLeftOut), Some(&Value::Int(0)));
+    assert_eq!(number(Attribute::DroppedLinks), Some(&Value::Int(0)));
     let linked: BTreeSet<_> = failover
         .links
         .iter()

@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     /// Drills may break the server.
     pub(crate) drills: bool,
     /// A cut link or stopped process recovers by itself after this.
-    pub(crate) drills_last: Duration,
+    pub(crate) drill_timeout: Duration,
     /// Sessions at a time; 0 without trunk legs.
     pub(crate) sessions_max: u32,
     pub(crate) has_process: bool,

@@ -19,8 +19,8 @@ const SESSIONS: u32 = 1_000;
 const SESSIONS_MAX: u32 = 100_000;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
-const DRAIN_WITHIN: Duration = Duration::from_secs(30);
-const DRILLS_LAST: Duration = Duration::from_secs(300);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Configuration of an agent.
 #[derive(Clone, Debug)]
@@ -33,9 +33,9 @@ pub struct Config {
     pub drills: bool,
     /// A cut link or stopped process recovers by itself after this, since its drill may be gone.
     /// Default 300 s.
-    pub drills_last: Duration,
+    pub drill_timeout: Duration,
     /// After SIGTERM, time for sessions to leave. Default 30 s.
-    pub drain_within: Duration,
+    pub drain_timeout: Duration,
     /// The server's process to watch.
     pub process: Option<ProcessSource>,
     /// Start the process only when a gateway asks for it.

@@ -104,7 +104,7 @@ struct Serve {
     check: Option<Check>,
     signals: Signals,
     meter: Meter,
-    drain_within: Duration,
+    drain_timeout: Duration,
     look: Instant,
     measure: Instant,
     /// Earliest and latest end: the agent exits once its sessions have left.
@@ -127,7 +127,7 @@ impl Serve {
         let settings = Settings {
             secret: config.secret.clone(),
             drills: config.drills,
-            drills_last: config.drills_last,
+            drill_timeout: config.drill_timeout,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
             has_process: config.process.is_some(),
             has_check: config.check.is_some(),
@@ -144,7 +144,7 @@ impl Serve {
         let signals = Signals::new()?;
         watch(signals.reader(), SIGNALS)?;
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
-        let drain_within = config.drain_within;
+        let drain_timeout = config.drain_timeout;
         let io = SystemIo::new(trunk, epoll, config, now)?;
         let serve = Serve {
             agent: Agent::new(settings, now),
@@ -152,7 +152,7 @@ impl Serve {
             check,
             signals,
             meter,
-            drain_within,
+            drain_timeout,
             look: now,
             measure: now,
             ending: None,
@@ -303,7 +303,7 @@ impl Serve {
                         log("draining; exits once sessions have left");
                         self.agent.handle_drain(true, now, &mut self.io);
                     }
-                    self.ending = Some((now.instant + LAST_WORDS, now.instant + self.drain_within));
+                    self.ending = Some((now.instant + LAST_WORDS, now.instant + self.drain_timeout));
                 }
                 (Action::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
                 (Action::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),

@@ -56,7 +56,7 @@ enum Verb {
     Status(status::Status),
     Modes(modes::Modes),
     Reload(reload::Reload),
-    /// List, drain, eject and return nodes of a running gateway
+    /// List, drain, eject and uneject nodes of a running gateway
     Node(node::Node),
     /// List and drain regions, and say whether rooms go back to them
     Region(region::Region),

@@ -14,7 +14,7 @@ pub(crate) struct Node {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `drain` as `{"asked": true}`, all else as `{"done": true}`
+    /// Say it as JSON: `list` as the API does, `drain` as `{"accepted": true}`, all else as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -38,14 +38,14 @@ enum Verb {
         /// The node's name
         node: String,
     },
-    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `return`, or a restart
+    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `uneject`, or a restart
     /// of the gateway
     Eject {
         /// The node's name
         node: String,
     },
     /// Let a node that is down back as soon as it answers, without waiting out its ejection
-    Return {
+    Uneject {
         /// The node's name
         node: String,
     },
@@ -66,14 +66,14 @@ impl Node {
             Verb::Drain { node, deadline } => (node, "drain", drain(deadline)),
             Verb::Undrain { node } => (node, "undrain", Value::Null),
             Verb::Eject { node } => (node, "eject", Value::Null),
-            Verb::Return { node } => (node, "return", Value::Null),
+            Verb::Uneject { node } => (node, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
         match verb {
             "drain" => asked(self.json, &format!("{node} {DRAINS}")),
             "undrain" => done(self.json, &format!("{node} may take rooms again")),
             "eject" => {
-                let until = format!("it stays down until `evenkeel node return {node}`");
+                let until = format!("it stays down until `evenkeel node uneject {node}`");
                 done(self.json, &format!("{node} is out: its rooms leave it at once, and {until}"));
             }
             _ => done(self.json, &format!("{node} is let back as soon as it answers")),
@@ -94,7 +94,7 @@ pub(crate) const DRAINS: &str = "takes no new rooms, and those that it has are a
 /// A verb that has begun what takes a while says so, and where to look for what becomes of it.
 pub(crate) fn asked(json: bool, words: &str) {
     if json {
-        say(&json!({"asked": true}));
+        say(&json!({"accepted": true}));
     } else {
         say(&words);
     }
@@ -112,9 +112,9 @@ pub(crate) fn done(json: bool, words: &str) {
 fn line(node: &Value) -> String {
     let number = |key: &str| node[key].as_u64().unwrap_or(0);
     let flag = |key: &str, word| if node[key] == Value::Bool(true) { word } else { "" };
-    let opening = match (number("opening"), number("waiting")) {
+    let opening = match (number("opening"), number("queued")) {
         (0, 0) => String::new(),
-        (opening, waiting) => format!(", opening {opening}, {waiting} waiting"),
+        (opening, waiting) => format!(", opening {opening}, {waiting} queued"),
     };
     format!(
         "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}",
@@ -125,7 +125,7 @@ fn line(node: &Value) -> String {
         number("load_permille") / 10,
         number("capacity_kbps"),
         flag("draining", ", draining"),
-        flag("leaves", ", leaves"),
+        flag("leaving", ", leaving"),
         flag("ejected", ", ejected"),
     )
 }

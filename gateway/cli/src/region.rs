@@ -15,7 +15,7 @@ pub(crate) struct Region {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `drain` as `{"asked": true}`, all else as `{"done": true}`
+    /// Say it as JSON: `list` as the API does, `drain` as `{"accepted": true}`, all else as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -40,7 +40,7 @@ enum Verb {
         region: String,
     },
     /// Say whether rooms that belong to a region go back there once its nodes are trusted again
-    FailBack {
+    Failback {
         /// `auto`: by themselves, a few a second; `force`: to nodes that are not trusted yet as well; `forbid`: not at all
         mode: Mode,
         /// The region's name; default: all of them
@@ -97,10 +97,10 @@ impl Region {
                 let words = format!("the nodes of {region} may take rooms again");
                 (at(&region, "undrain"), Value::Null, words)
             }
-            Verb::FailBack { mode, region } => {
+            Verb::Failback { mode, region } => {
                 let words = mode.words(region.as_deref().unwrap_or("every region"));
-                let all = || "/v1/regions:fail-back".to_owned();
-                let path = region.map_or_else(all, |region| at(&region, "fail-back"));
+                let all = || "/v1/regions:failback".to_owned();
+                let path = region.map_or_else(all, |region| at(&region, "failback"));
                 (path, json!({"mode": mode.name()}), words)
             }
         };
@@ -112,18 +112,18 @@ impl Region {
 
 fn line(region: &Value) -> String {
     let number = |key: &str| region[key].as_u64().unwrap_or(0);
-    let opens = match region["opens_for_ms"].as_u64() {
+    let opens = match region["half_open_in_ms"].as_u64() {
         Some(ms) => format!(" for {} s", ms.div_ceil(1_000)),
         None => String::new(),
     };
     format!(
-        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} away, fail-back {}",
+        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} away, failback {}",
         text(region, "region"),
         text(region, "breaker"),
         number("nodes_up"),
         number("nodes"),
         number("rooms"),
-        number("away"),
-        text(region, "fail_back"),
+        number("rooms_displaced"),
+        text(region, "failback"),
     )
 }

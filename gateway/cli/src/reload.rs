@@ -27,7 +27,7 @@ pub(crate) struct Reload {
     deadline: Option<String>,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: the nodes `added`, `removed` and `changed`, the keys `waiting` for a restart, and the
+    /// Say it as JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), and the
     /// policies `refused`, each with its `reason`
     #[arg(long)]
     pub(crate) json: bool,
@@ -52,7 +52,7 @@ impl Reload {
                 say(&format!("node {node} {word}"));
             }
         }
-        for key in rows(&reloaded, "waiting").iter().filter_map(Value::as_str) {
+        for key in rows(&reloaded, "requires_restart").iter().filter_map(Value::as_str) {
             say(&format!("{key} waits for a restart"));
         }
         if refused.is_empty() {

@@ -15,7 +15,7 @@ pub(crate) struct Room {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `move` as `{"asked": true}`
+    /// Say it as JSON: `list` as the API does, `move` as `{"accepted": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }

@@ -114,7 +114,7 @@ fn explain(said: &Value) {
         text(said, "mode"),
         said["priority"],
     ));
-    if let Some(kept) = said["kept"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str()) {
+    if let Some(kept) = said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str()) {
         say(&format!("  as in {kept} mode now: its second hop is not there for more"));
     }
     match said["hop"]["node"].as_str() {
@@ -131,7 +131,7 @@ fn explain(said: &Value) {
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", since not all fits" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
-    rows(&said["said"], "").iter().for_each(|said| say(&decision(said)));
+    rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
     for left_out in rows(&said["quarantined"], "") {
         let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
         say(&format!("  quarantined by {by}: {fault}; it is not asked about this one any more"));
@@ -144,14 +144,14 @@ fn explain(said: &Value) {
             text(hop, "grant")
         ));
     }
-    if let Some(to) = said["heading"]["to"].as_str() {
-        let heading = &said["heading"];
+    if let Some(to) = said["pending_move"]["to"].as_str() {
+        let heading = &said["pending_move"];
         let (cause, by) = (text(heading, "cause"), text(heading, "by"));
-        say(&format!("  on its way to {to}: {cause}, by {by}, {} awaited", heading["waiting"]));
+        say(&format!("  on its way to {to}: {cause}, by {by}, {} awaited", heading["pending_opens"]));
     }
     for other in rows(&said["candidates"], "") {
         let (node, region) = (text(other, "node"), text(other, "region"));
-        say(&format!("  not {node} ({region}): {}, {} % load", text(other, "why"), percent(other)));
+        say(&format!("  not {node} ({region}): {}, {} % load", text(other, "reason"), percent(other)));
     }
     for step in rows(&said["moves"], "") {
         say(&format!(

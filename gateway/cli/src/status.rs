@@ -44,7 +44,7 @@ impl Status {
                 Some("draining") => " · shutting down",
                 _ => "",
             },
-            match status["uplink_doubted"] == Value::Bool(true) {
+            match status["uplink_suspect"] == Value::Bool(true) {
                 true => " · most nodes fell silent at once: is this gateway's uplink gone?",
                 false => "",
             }
@@ -75,7 +75,7 @@ impl Status {
 
 /// Who accuses a node, behind what else is said of it.
 fn accused(node: &Value) -> String {
-    let witnesses = node["accused_by"].as_array().map_or(&[][..], Vec::as_slice);
+    let witnesses = node["suspected_by"].as_array().map_or(&[][..], Vec::as_slice);
     let words: Vec<&str> = witnesses.iter().filter_map(Value::as_str).collect();
     if words.is_empty() { String::new() } else { format!(", accused by {}", words.join(", ")) }
 }

@@ -141,7 +141,7 @@ pub enum Cause {
     /// Its node is being drained.
     Drain,
     /// A better node is back.
-    FailBack,
+    Failback,
 }
 
 impl Cause {
@@ -153,7 +153,7 @@ impl Cause {
             Cause::Quality => "quality",
             Cause::Manual => "manual",
             Cause::Drain => "drain",
-            Cause::FailBack => "fail-back",
+            Cause::Failback => "failback",
         }
     }
 }
@@ -162,9 +162,9 @@ impl Cause {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CloseReason {
     /// Through the API.
-    Asked,
+    Requested,
     /// Nothing came from it for its scenario's `close_after`.
-    Silent,
+    MediaTimeout,
     /// The gateway shut down.
     Shutdown,
     /// It never came to life: the node did not open it, or no route was found.
@@ -177,8 +177,8 @@ impl CloseReason {
     /// The word in metrics and records: `silent`.
     pub fn name(self) -> &'static str {
         match self {
-            CloseReason::Asked => "asked",
-            CloseReason::Silent => "silent",
+            CloseReason::Requested => "requested",
+            CloseReason::MediaTimeout => "media-timeout",
             CloseReason::Shutdown => "shutdown",
             CloseReason::NotOpened => "not-opened",
             CloseReason::Panicked => "panicked",
@@ -209,9 +209,9 @@ impl Start {
     /// The word in metrics and records: `begun`.
     pub fn name(self) -> &'static str {
         match self {
-            Start::Begun { .. } => "begun",
+            Start::Begun { .. } => "starting",
             Start::Failed { .. } => "failed",
-            Start::Done { .. } => "done",
+            Start::Done { .. } => "ready",
         }
     }
 }
@@ -248,18 +248,18 @@ pub enum ModeChange {
     Scenario,
     /// Two hops delivered packets that are no copies of each other: these nodes do not keep SSRC, sequence number and
     /// payload.
-    Unalike { hops: [Hop; 2] },
+    CopiesDiffer { hops: [Hop; 2] },
     /// A second hop that can carry it, or keep capacity for it, is missing, or there again: of a hitless room this is what
     /// it keeps of its mode now.
     Capacity,
 }
 
 impl ModeChange {
-    /// The word in metrics and records: `unalike`.
+    /// The word in metrics and records: `copies-differ`.
     pub fn name(self) -> &'static str {
         match self {
             ModeChange::Scenario => "scenario",
-            ModeChange::Unalike { .. } => "unalike",
+            ModeChange::CopiesDiffer { .. } => "copies-differ",
             ModeChange::Capacity => "capacity",
         }
     }
@@ -361,7 +361,7 @@ pub enum Event {
         by: Decider,
     },
     /// A hop left a room's route, though its node lives.
-    Struck {
+    HopRemoved {
         room: RoomId,
         room_name: Arc<str>,
         hop: Hop,
@@ -471,7 +471,7 @@ impl MoveOutcome {
     /// The word in metrics and records: `target-lost`.
     pub fn name(self) -> &'static str {
         match self {
-            MoveOutcome::Done => "done",
+            MoveOutcome::Done => "completed",
             MoveOutcome::Stranded => "stranded",
             MoveOutcome::Superseded => "superseded",
             MoveOutcome::TargetLost => "target-lost",

@@ -15,7 +15,7 @@ use crate::nodes::{AgentWord, Nodes, Stamp};
 use crate::policy::{Questions, Subject};
 use crate::quality::Quality;
 use crate::rollout::Memos;
-use crate::rooms::{FailBack, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
+use crate::rooms::{Failback, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
 use crate::sessions::Sessions;
 use crate::settings::Settings;
 use crate::timer::Timer;
@@ -227,7 +227,7 @@ impl Gateway {
                 Timer::StartLate(node) => {
                     self.nodes.start_failed(node, NotStarted::Late, now, &mut self.effects);
                 }
-                Timer::FailBack => self.route(now, |router| router.fail_back(now)),
+                Timer::Failback => self.route(now, |router| router.failback(now)),
                 Timer::Breakers => self.route(now, |router| router.weigh_breakers(now)),
                 Timer::Cohorts => {
                     self.route_quality(now, |quality, router| quality.weigh_cohorts(router, now));
@@ -308,7 +308,7 @@ impl Gateway {
         if !self.sessions.contains_key(&id) {
             return Err(Impossible::NoSuchSession);
         }
-        self.route(now, |router| router.close(id, CloseReason::Asked, now));
+        self.route(now, |router| router.close(id, CloseReason::Requested, now));
         Ok(())
     }
 
@@ -620,13 +620,13 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Impossible::NoSuchRegion`].
-    pub fn handle_fail_back(
+    pub fn handle_failback(
         &mut self,
         region: Option<RegionId>,
-        fail_back: FailBack,
+        failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.router().handle_fail_back(region, fail_back, now)
+        self.router().handle_failback(region, failback, now)
     }
 
     /// An operator says that the node is dead: its rooms leave it at once, and it stays Down until it is

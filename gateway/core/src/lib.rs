@@ -58,7 +58,7 @@ pub use offer::{
 pub use policy::{Quarantine, Said};
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rollout::{Arm, Canary, Revision, Revisions};
-pub use rooms::{FailBack, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};
+pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,

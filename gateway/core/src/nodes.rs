@@ -42,7 +42,7 @@ pub(crate) struct Nodes {
     next_probe: u64,
     last_watch: Option<Instant>,
     stalled: bool,
-    uplink_doubted: bool,
+    uplink_suspect: bool,
     /// The last time at which no node at all was heard, while the uplink was doubted.
     nobody_heard: Option<Instant>,
     /// Regions in which a node fell silent just now, and when.
@@ -69,7 +69,7 @@ impl Nodes {
             next_probe: 1,
             last_watch: None,
             stalled: false,
-            uplink_doubted: false,
+            uplink_suspect: false,
             nobody_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,

@@ -25,7 +25,7 @@ impl Arm {
     /// The word in the API and in records: `canary`.
     pub fn name(self) -> &'static str {
         match self {
-            Arm::Standing => "standing",
+            Arm::Standing => "active",
             Arm::Canary => "canary",
         }
     }

@@ -23,7 +23,7 @@ use std::time::Instant;
 use calls::Call;
 pub use calls::is_session_room_name;
 use drain::Drain;
-pub use failback::FailBack;
+pub use failback::Failback;
 use failover::Herd;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
@@ -63,7 +63,7 @@ pub(crate) struct Rooms {
     unreserved: BTreeSet<RoomId>,
     weighed_last: RoomId,
     /// By the region's number.
-    fail_backs: Vec<FailBack>,
+    failbacks: Vec<Failback>,
     /// Rooms that stand elsewhere than they natively would, though no policy or person chose it.
     away: BTreeSet<RoomId>,
     failed_back_last: RoomId,
@@ -90,7 +90,7 @@ impl Rooms {
             paced: false,
             unreserved: BTreeSet::new(),
             weighed_last: RoomId(0),
-            fail_backs: vec![FailBack::default(); settings.regions.len()],
+            failbacks: vec![Failback::default(); settings.regions.len()],
             away: BTreeSet::new(),
             failed_back_last: RoomId(0),
             drains: BTreeMap::new(),
@@ -134,8 +134,8 @@ impl Rooms {
         self.away.iter().filter(of_it).count()
     }
 
-    pub(crate) fn fail_back(&self, region: RegionId) -> FailBack {
-        self.fail_backs[region.0 as usize]
+    pub(crate) fn failback(&self, region: RegionId) -> Failback {
+        self.failbacks[region.0 as usize]
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -291,7 +291,7 @@ impl Router<'_> {
     pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
         for session in sessions {
-            self.close(session, CloseReason::Silent, now);
+            self.close(session, CloseReason::MediaTimeout, now);
         }
     }
 

@@ -211,7 +211,7 @@ pub struct Limits {
     /// Sessions that a node opens at a time until it shows how many it can. Default 32.
     pub openings_at_once: u32,
     /// Rooms that go back within a second to where they would natively be. Default 20.
-    pub fail_back_per_second: u32,
+    pub failbacks_per_second: u32,
     pub breakers: Breakers,
 }
 
@@ -229,7 +229,7 @@ impl Default for Limits {
             moves_per_minute: 3,
             lost_at_once: 256,
             openings_at_once: 32,
-            fail_back_per_second: 20,
+            failbacks_per_second: 20,
             breakers: Breakers::default(),
         }
     }

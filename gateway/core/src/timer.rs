@@ -38,7 +38,7 @@ pub(crate) enum Timer {
     /// A node that its hook starts has not answered in time.
     StartLate(NodeId),
     /// The next room goes back to where it would natively be.
-    FailBack,
+    Failback,
     /// Breakers are weighed.
     Breakers,
     /// Votes about nodes are weighed.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::capacity::Capacity;
 use crate::nodes::{Node, Nodes, Pace};
 use crate::policy::{Noted, Quarantine, Said, Subject};
-use crate::rooms::{FailBack, MoveRecord, Room, Rooms};
+use crate::rooms::{Failback, MoveRecord, Room, Rooms};
 use crate::sessions::{Phase, Sessions, WHOLE};
 use crate::{
     BreakerState, Cause, Decider, Grant, Health, Hop, Measures, Mode, Plan, RegionId, RoomId,
@@ -54,7 +54,7 @@ pub struct NodeStanding {
     pub hop: Hop,
     pub health: Health,
     /// In the order of [`Witness::ALL`].
-    pub accused_by: [bool; Witness::ALL.len()],
+    pub suspected_by: [bool; Witness::ALL.len()],
     pub draining: bool,
     /// It is to go, and is forgotten when it is empty.
     pub leaves: bool,
@@ -68,7 +68,7 @@ pub struct NodeStanding {
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.
-    pub measured_permille: Option<u16>,
+    pub reported_permille: Option<u16>,
     pub rooms: u32,
     /// Smoothed round trip to it.
     pub round_trip: Option<Duration>,
@@ -130,23 +130,23 @@ pub enum Why {
     /// It is being drained.
     Draining,
     /// It said that it takes no new sessions.
-    Unwilling,
+    NodeRefused,
     /// The breaker of its region keeps new rooms out.
     BreakerOpen,
     /// It did not take the room a moment ago.
-    KeptAway,
+    BackingOff,
     /// There is no room for it.
     Full,
     /// It is accused, not trusted yet, or much of what it is asked is lost.
-    Unsound,
+    Unhealthy,
     /// It is in another region than the room's people.
-    Abroad,
+    OutsideRegion,
     /// It stands by, and others can take the room.
-    StandsBy,
+    Standby,
     /// It is a spare of the room's.
     Spare,
     /// It would do as well: the decider found the other one better, or it was better then.
-    AsGood,
+    EqualCost,
 }
 
 impl Why {
@@ -156,15 +156,15 @@ impl Why {
             Why::Down => "down",
             Why::Cold => "cold",
             Why::Draining => "draining",
-            Why::Unwilling => "unwilling",
+            Why::NodeRefused => "node-refused",
             Why::BreakerOpen => "breaker-open",
-            Why::KeptAway => "kept-away",
+            Why::BackingOff => "backing-off",
             Why::Full => "full",
-            Why::Unsound => "unsound",
-            Why::Abroad => "abroad",
-            Why::StandsBy => "stands-by",
+            Why::Unhealthy => "unhealthy",
+            Why::OutsideRegion => "outside-region",
+            Why::Standby => "standby",
             Why::Spare => "spare",
-            Why::AsGood => "as-good",
+            Why::EqualCost => "equal-cost",
         }
     }
 }
@@ -174,7 +174,7 @@ pub struct RegionStanding {
     pub region: RegionId,
     pub breaker: BreakerState,
     pub opens_for: Option<Duration>,
-    pub fail_back: FailBack,
+    pub failback: Failback,
     pub nodes: u32,
     pub nodes_up: u32,
     pub nodes_draining: u32,
@@ -269,7 +269,7 @@ impl Views<'_> {
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
-            accused_by: node.detector.accused_by(),
+            suspected_by: node.detector.suspected_by(),
             draining: node.drains(),
             leaves: node.removed,
             ejected: node.ejected,
@@ -277,7 +277,7 @@ impl Views<'_> {
             opening,
             waiting: waiting as u32,
             load_permille: ledger.permille(node.id) as u32,
-            measured_permille: node.measured_permille(),
+            reported_permille: node.reported_permille(),
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
         }
@@ -290,7 +290,7 @@ impl Views<'_> {
             region,
             breaker: self.capacity.breaker(region),
             opens_for: opens.map(|at| at.saturating_duration_since(now)),
-            fail_back: self.rooms.fail_back(region),
+            failback: self.rooms.failback(region),
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
@@ -348,16 +348,16 @@ impl Views<'_> {
             Health::Down => Why::Down,
             Health::Cold => Why::Cold,
             _ if node.drains() => Why::Draining,
-            _ if !node.welcomes_rooms() => Why::Unwilling,
-            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => Why::KeptAway,
+            _ if !node.welcomes_rooms() => Why::NodeRefused,
+            _ if room.shunned_nodes(self.nodes, now).contains(&node.id) => Why::BackingOff,
             _ if room.standing().contains(&node.id) => Why::Spare,
             _ if !self.capacity.may_enter(room.id, region) => Why::BreakerOpen,
             _ if !fits => Why::Full,
-            Health::Suspect | Health::Wary => Why::Unsound,
-            Health::Up if node.loses() => Why::Unsound,
-            Health::Up if room.leaves_to_others(node) => Why::StandsBy,
-            Health::Up if room.is_away(node.id, self.nodes) => Why::Abroad,
-            Health::Up => Why::AsGood,
+            Health::Suspect | Health::Wary => Why::Unhealthy,
+            Health::Up if node.loses() => Why::Unhealthy,
+            Health::Up if room.leaves_to_others(node) => Why::Standby,
+            Health::Up if room.is_away(node.id, self.nodes) => Why::OutsideRegion,
+            Health::Up => Why::EqualCost,
         }
     }
 

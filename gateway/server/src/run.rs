@@ -238,7 +238,7 @@ fn assemble(
                 stats: Arc::clone(&stats),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
-                gather: settings.limits.gather,
+                gather: settings.limits.batch_delay,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 early_limits: worker::EarlyLimits {
                     packets: usize::from(settings.limits.early_packets),

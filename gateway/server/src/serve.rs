@@ -184,7 +184,7 @@ async fn attend(
         () = follower.follow() => Ok(()),
         () = counters.follow() => Ok(()),
         result = reload::follow(place, standing, handle) => result.map_err(Failure::from),
-        result = end(handle, settings.gateway.drain_within) => result.map_err(Failure::from),
+        result = end(handle, settings.gateway.drain_timeout) => result.map_err(Failure::from),
         result = gateway.ends() => result.map_err(Failure::from),
     };
     // Whatever ended this, nothing of it stays behind. Where control is gone it took the rest along.

@@ -29,10 +29,10 @@ pub struct AdmitCapacity {
     full_above: f64,
     /// Width of the range below `full_above` in which a growing share of new rooms is turned away.
     #[setting(default = 0.05, min = 0, max = 1)]
-    ease: f64,
+    ramp: f64,
     /// Roles (label `role`) admitted like sessions that join a room, as others wait for them.
     #[setting(default = [])]
-    awaited: Vec<String>,
+    priority_roles: Vec<String>,
     /// Sessions are redirected only to regions below this load.
     #[setting(default = 0.7, min = 0, max = 1)]
     redirect_below: f64,
@@ -45,15 +45,15 @@ pub struct AdmitCapacity {
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
     /// Its region has capacity.
-    Room = 1,
+    HasCapacity = 1,
     /// Its region is nearly full, or its breaker is half open.
     NearlyFull = 2,
     /// Its region is full; another one has capacity.
-    RoomElsewhere = 3,
+    CapacityElsewhere = 3,
     /// Its region is full.
     Full = 4,
     /// Its region's breaker is open, or none of its nodes is up.
-    RegionOut = 5,
+    RegionUnavailable = 5,
 }
 
 #[admission]
@@ -77,17 +77,17 @@ impl Admission for AdmitCapacity {
         note(0, "load_permille", (load * 1000.0) as i64);
         let lot = Lot(newcomer.session);
         let refusal = if is_out(&region) {
-            Why::RegionOut
+            Why::RegionUnavailable
         } else if self.is_full(load, standing.is_some() || self.is_awaited(newcomer), lot) {
             Why::Full
         } else if self.is_capped(&region, load, lot) {
             return Verdict::AcceptCapped(self.cap).because(Why::NearlyFull);
         } else {
-            return Verdict::Accept.because(Why::Room);
+            return Verdict::Accept.because(Why::HasCapacity);
         };
         match self.elsewhere(&region, regions, lot) {
             Some(other) if standing.is_none() => {
-                Verdict::Redirect(other).because(Why::RoomElsewhere)
+                Verdict::Redirect(other).because(Why::CapacityElsewhere)
             }
             _ => Verdict::Reject(self.retry_after(lot)).because(refusal),
         }
@@ -98,14 +98,14 @@ impl AdmitCapacity {
     /// True for a role that others wait for.
     fn is_awaited(&self, newcomer: &NewSession<'_>) -> bool {
         let role = newcomer.labels.value(label::ROLE);
-        role.is_some_and(|role| self.awaited.iter().any(|awaited| awaited == role))
+        role.is_some_and(|role| self.priority_roles.iter().any(|awaited| awaited == role))
     }
 
     fn is_full(&self, load: f64, goes_first: bool, lot: Lot) -> bool {
         if goes_first {
             return load >= 1.0;
         }
-        lot.is_below(ramp(load, self.full_above - self.ease, self.full_above))
+        lot.is_below(ramp(load, self.full_above - self.ramp, self.full_above))
     }
 
     fn is_capped(&self, region: &Region<'_>, load: f64, lot: Lot) -> bool {

@@ -27,7 +27,7 @@ fn up(load: u32) -> [(Metric, u32); 3] {
 
 fn is_sent_elsewhere(judgement: Judgement) -> bool {
     matches!(judgement.verdict(), Verdict::Redirect(RegionId(2 | 3)))
-        && judgement.reason() == Why::RoomElsewhere.number()
+        && judgement.reason() == Why::CapacityElsewhere.number()
 }
 
 /// The first sessions of a thousand rooms: admitted, capped, redirected, rejected.
@@ -48,7 +48,7 @@ fn crowd(settings: &str, labels: &[(&str, &str)], east: &[(Metric, u32)]) -> [i3
 
 #[test]
 fn all_sessions_are_admitted_with_free_capacity() {
-    assert_eq!(admit(&up(0)), Verdict::Accept.because(Why::Room));
+    assert_eq!(admit(&up(0)), Verdict::Accept.because(Why::HasCapacity));
     assert_eq!(crowd("{}", &[], &up(799)), [1_000, 0, 0, 0]);
     assert_eq!(crowd("{}", &[], &up(800)), [1_000, 0, 0, 0], "capping starts here at 0");
 }
@@ -60,7 +60,7 @@ fn share_of_capped_sessions_grows_with_load() {
         assert!((thin - capped).abs() < 40, "{load}: {thin}");
         assert_eq!((free + thin, away, out), (1_000, 0, 0), "{load}");
     }
-    let mut other = trial(r#"{"cap": 64, "cap_above": 0, "ease": 0}"#, &up(949));
+    let mut other = trial(r#"{"cap": 64, "cap_above": 0, "ramp": 0}"#, &up(949));
     assert_eq!(other.admit(6, &[], None), Verdict::AcceptCapped(64).because(Why::NearlyFull));
 }
 
@@ -71,8 +71,8 @@ fn share_of_refused_rooms_grows_until_full() {
         assert!((away - turned).abs() < 40, "{load}: {away}");
         assert_eq!((free + thin + away, out), (1_000, 0), "{load}");
     }
-    assert_eq!(crowd(r#"{"ease": 0}"#, &[], &up(949))[2], 0, "a sharp threshold if configured");
-    assert_eq!(crowd(r#"{"ease": 0}"#, &[], &up(950))[2], 1_000);
+    assert_eq!(crowd(r#"{"ramp": 0}"#, &[], &up(949))[2], 0, "a sharp threshold if configured");
+    assert_eq!(crowd(r#"{"ramp": 0}"#, &[], &up(950))[2], 1_000);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn joining_session_is_admitted_to_full_capacity() {
 
 #[test]
 fn awaited_role_is_admitted_like_a_join() {
-    let settings = r#"{"awaited": ["publisher"]}"#;
+    let settings = r#"{"priority_roles": ["publisher"]}"#;
     assert_eq!(crowd(settings, &[("role", "publisher")], &up(999)), [0, 1_000, 0, 0]);
     assert_eq!(crowd(settings, &[("role", "publisher")], &up(1_000)), [0, 0, 1_000, 0]);
     assert_eq!(crowd(settings, &[("role", "viewer")], &up(999)), [0, 0, 1_000, 0]);
@@ -131,7 +131,7 @@ fn region_that_is_out_takes_no_session() {
         assert!(is_sent_elsewhere(admit(&out)));
         let judgement = trial("{}", &out).admit(1, &[], Some("east"));
         assert!(matches!(judgement.verdict(), Verdict::Reject(_)));
-        assert_eq!(judgement.reason(), Why::RegionOut.number());
+        assert_eq!(judgement.reason(), Why::RegionUnavailable.number());
     }
     assert_eq!(admit(&[(Load, 0), (Breaker, 0), (NodesUp, 1)]).verdict(), Verdict::Accept);
 }

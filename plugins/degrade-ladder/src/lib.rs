@@ -49,7 +49,7 @@ pub struct DegradeLadder {
     up_after: Duration,
     /// Limit of that time after failed upgrades.
     #[setting(default = "2m", max = "1h")]
-    up_most: Duration,
+    max_up_after: Duration,
     /// Share of the rate left by each rung of the step `cap`.
     #[setting(default = 0.7, min = 0.1, max = 0.95)]
     cap_factor: f64,
@@ -58,10 +58,10 @@ pub struct DegradeLadder {
     raise_factor: f64,
     /// Roles (label `role`) that are degraded before others.
     #[setting(default = [])]
-    gives_way: Vec<String>,
+    low_priority_roles: Vec<String>,
     /// Their share of the loss and the time at which others are degraded.
     #[setting(default = 0.5, min = 0.1, max = 1)]
-    sooner: f64,
+    low_priority_factor: f64,
 }
 
 /// A step of degradation.
@@ -113,8 +113,8 @@ impl Degradation for DegradeLadder {
 
     fn open(&self, newcomer: &NewSession<'_>) -> Memory {
         let role = newcomer.labels.value(label::ROLE);
-        let gives_way = role.is_some_and(|role| self.gives_way.iter().any(|one| one == role));
-        Memory { gives_way, ..Memory::fresh() }
+        let low_priority = role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
+        Memory { low_priority, ..Memory::fresh() }
     }
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
@@ -191,7 +191,7 @@ impl DegradeLadder {
         (memory.bad_since, memory.loss_before) = (None, 0);
         let lasted = now - begun(&mut memory.good_since, now);
         memory.settle(self.up_after, now);
-        let wait = memory.wait(self.up_after, self.up_most);
+        let wait = memory.wait(self.up_after, self.max_up_after);
         let wait = self.share(memory).map_or(wait, |share| wait.div_f64(share));
         if lasted >= wait
             && let Some(rung) = (Ladder { settings: self, session }).up(memory)
@@ -204,7 +204,7 @@ impl DegradeLadder {
 
     /// The share for a role that gives way; none for others.
     fn share(&self, memory: &Memory) -> Option<f64> {
-        memory.gives_way.then_some(self.sooner)
+        memory.low_priority.then_some(self.low_priority_factor)
     }
 
     /// Adds the figures behind a downgrade as notes.

@@ -25,7 +25,7 @@ pub struct Memory {
     /// Start of the good period, or the last upgrade.
     pub(crate) good_since: Option<Duration>,
     /// Its role gives way to others.
-    pub(crate) gives_way: bool,
+    pub(crate) low_priority: bool,
     /// Its recent round trips.
     pub(crate) queue: Queue,
     /// The last upgrade, until it has held.

@@ -75,7 +75,7 @@ impl<'a> Choice<'a> {
         if best.rank == TAKEN {
             return None;
         }
-        let within = self.settings.alike_within;
+        let within = self.settings.equal_cost_within;
         let mut alike = self.candidates.iter().filter(|other| {
             let apart = (other.lasting - best.lasting).abs();
             other.rank == best.rank && (other.cost <= best.cost + within || apart <= within)

@@ -53,26 +53,26 @@ pub struct RouteNearest {
     /// Nodes are equivalent if their costs, with or without load, differ by at most this, in
     /// milliseconds: rooms spread over them by free capacity.
     #[setting(default = 1.0, unit = "ms", min = 0, max = 1000)]
-    alike_within: f64,
+    equal_cost_within: f64,
     /// A room moves for quality only to a node that is cheaper by this share.
     #[setting(default = 0.2, min = 0, max = 1)]
-    stay_unless_better_by: f64,
+    hysteresis: f64,
     /// Minimum time on a node before a move for quality.
     #[setting(default = "30s", max = "1h")]
     min_stay: Duration,
     /// One-way delay between participants from which they cannot talk well (ITU-T G.114: 150 ms):
     /// the room moves sooner if a node would improve that. "0s": ignore the delay alone.
     #[setting(default = "0s", max = "5s")]
-    delay_most: Duration,
+    max_delay: Duration,
     /// R-factor (ITU-T G.107; 70 is fair) below which the same applies. 0: ignore it.
     #[setting(default = 0, min = 0, max = 93)]
-    r_least: f64,
+    min_r_factor: f64,
     /// Time in that condition, and on the node, before such a move.
     #[setting(default = "5s", max = "1h")]
     poor_for: Duration,
     /// Interval between reviews of a room; "0s": only when nodes change.
     #[setting(default = "10s", max = "1h")]
-    review_every: Duration,
+    review_interval: Duration,
     /// Number of spare nodes of a room.
     #[setting(default = 2, min = 1, max = 3)]
     spares: u8,
@@ -125,7 +125,7 @@ pub enum Why {
     /// Another node is clearly better.
     Better = 5,
     /// Its participants could not talk well over its node, and can over another.
-    CannotTalk = 6,
+    PoorQuality = 6,
 }
 
 #[routing]
@@ -158,7 +158,7 @@ impl Routing for RouteNearest {
         stay.node = Some(first.id().0);
         stay.since = nodes.now();
         let hops = choice.route(first, &[]);
-        Placement::on(hops).ask_again_after(self.review_every).because(Why::Nearest).keep(stay)
+        Placement::on(hops).ask_again_after(self.review_interval).because(Why::Nearest).keep(stay)
     }
 
     fn open(&self, room: &NewRoom<'_>) -> Stay {
@@ -180,7 +180,7 @@ impl Routing for RouteNearest {
                 // Rooms of one batch take earlier moves into account: otherwise all would go to one
                 // node.
                 survey.shift(from, to);
-                out.to(hops, self.review_every, why);
+                out.to(hops, self.review_interval, why);
             }
             if stay != *room.state() {
                 out.keep(&stay);

@@ -35,7 +35,7 @@ impl Route<'_> {
             (None, _) => (best, Why::RouteLost),
             (Some(_), None) => (best, Why::NodeDraining),
             (_, Some(current)) if self.is_worth_talking(current, best, &stay) => {
-                (best, Why::CannotTalk)
+                (best, Why::PoorQuality)
             }
             (_, Some(current)) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
             (_, Some(current)) => (current, Why::SpareRestored),
@@ -93,7 +93,7 @@ impl Route<'_> {
             return false;
         }
         let cost = self.survey.cost(current, &stay.wish());
-        let margin = (cost * settings.stay_unless_better_by).max(NOISE);
+        let margin = (cost * settings.hysteresis).max(NOISE);
         self.survey.cost(best, &stay.wish()) < cost - margin
     }
 }

@@ -52,9 +52,9 @@ impl Talk {
         // To the node and back.
         let delay = self.delay + 2.0 * node.delay().unwrap_or(0.0);
         let loss = 1.0 - (1.0 - self.loss) * (1.0 - node.loss());
-        let delay_most = settings.delay_most.as_secs_f64() * 1000.0;
-        let late = delay_most > 0.0 && delay > delay_most * (1.0 - clear_by);
-        late || r_factor(delay, loss) < settings.r_least * (1.0 + clear_by)
+        let max_delay = settings.max_delay.as_secs_f64() * 1000.0;
+        let late = max_delay > 0.0 && delay > max_delay * (1.0 - clear_by);
+        late || r_factor(delay, loss) < settings.min_r_factor * (1.0 + clear_by)
     }
 }
 

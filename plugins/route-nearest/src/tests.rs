@@ -80,7 +80,7 @@ fn region_label_overrides_the_gateways_region() {
 
 #[test]
 fn zone_label_is_worth_its_cost() {
-    let mut trial = trial(r#"{"alike_within": 0}"#);
+    let mut trial = trial(r#"{"equal_cost_within": 0}"#);
     trial.world.measure("east-b1", Delay, 2_900);
     assert_eq!(trial.place(1, &[("zone", "b")]).hops[0], "east-b1");
     trial.world.measure("east-b1", Delay, 3_100);
@@ -139,7 +139,7 @@ fn full_node_is_the_last_spare() {
 
 #[test]
 fn loss_costs_by_its_weight() {
-    let mut trial = trial(r#"{"loss_weight": 8, "alike_within": 0}"#);
+    let mut trial = trial(r#"{"loss_weight": 8, "equal_cost_within": 0}"#);
     trial.world.measure("east-a1", LossNode, 3_700);
     assert_eq!(first(&mut trial), "east-a1", "0.37 % cost 2.96 ms, east-b1 is 3 ms farther");
     trial.world.measure("east-a1", LossNode, 3_800);
@@ -148,7 +148,7 @@ fn loss_costs_by_its_weight() {
 
 #[test]
 fn load_costs_by_its_square() {
-    let mut trial = trial(r#"{"load_weight": 20, "alike_within": 0}"#);
+    let mut trial = trial(r#"{"load_weight": 20, "equal_cost_within": 0}"#);
     trial.world.measure("east-a1", Load, 390);
     assert_eq!(first(&mut trial), "east-a1", "3.04 ms against 3.2");
     trial.world.measure("east-a1", Load, 410);
@@ -157,10 +157,10 @@ fn load_costs_by_its_square() {
 
 #[test]
 fn recently_recovered_node_costs_more() {
-    let mut trial = trial(r#"{"wary_cost": 2, "alike_within": 0}"#);
+    let mut trial = trial(r#"{"wary_cost": 2, "equal_cost_within": 0}"#);
     trial.world.measure("east-a1", Health, WARY);
     assert_eq!(first(&mut trial), "east-a1");
-    trial = self::trial(r#"{"wary_cost": 4, "alike_within": 0}"#);
+    trial = self::trial(r#"{"wary_cost": 4, "equal_cost_within": 0}"#);
     trial.world.measure("east-a1", Health, WARY);
     assert_eq!(first(&mut trial), "east-b1");
 }
@@ -174,7 +174,7 @@ fn unmeasured_node_is_far() {
 
 #[test]
 fn rooms_spread_stably_over_equivalent_nodes() {
-    let mut trial = trial(r#"{"alike_within": 3}"#);
+    let mut trial = trial(r#"{"equal_cost_within": 3}"#);
     let mut counts = std::collections::BTreeMap::<String, u32>::new();
     for room in 0..1_000 {
         let hop = trial.place(room, &[]).hops.remove(0);
@@ -256,7 +256,7 @@ fn room_leaves_a_draining_node_for_the_best() {
 
 #[test]
 fn move_for_quality_needs_a_clear_gain() {
-    let settings = r#"{"stay_unless_better_by": 0.2, "min_stay": "30s", "load_weight": 0}"#;
+    let settings = r#"{"hysteresis": 0.2, "min_stay": "30s", "load_weight": 0}"#;
     for (delay, moves) in [(4_900, None), (5_100, Some(Why::Better.number()))] {
         let mut trial = trial(settings);
         let mut room = placed(&mut trial);
@@ -370,8 +370,8 @@ fn settings_out_of_bounds_are_refused() {
     let error = |settings| RouteNearest::parse(settings).unwrap_err();
     assert_eq!(error(r#"{"spares": 4}"#), "spares: 4 is above 3");
     assert_eq!(
-        error(r#"{"stay_unless_better_by": -0.1}"#),
-        "stay_unless_better_by: -0.1 is below 0"
+        error(r#"{"hysteresis": -0.1}"#),
+        "hysteresis: -0.1 is below 0"
     );
     assert!(error(r#"{"delay_wait": 1}"#).starts_with("delay_wait: there is no such setting"));
 }

@@ -24,10 +24,10 @@ pub struct ScenarioConference {
     ceiling_phone: u32,
     /// The highest rate of a role that gives way.
     #[setting(default = 500, unit = "kbit/s", min = 24)]
-    ceiling_aside: u32,
+    low_priority_ceiling: u32,
     /// Roles (label `role`) that give way to others.
     #[setting(default = ["listener", "viewer"])]
-    gives_way: Vec<String>,
+    low_priority_roles: Vec<String>,
     /// Share of the ceiling for a device with a low battery.
     #[setting(default = 0.5, min = 0.1, max = 1)]
     low_battery: f64,
@@ -46,12 +46,12 @@ pub struct ScenarioConference {
 impl Scenario for ScenarioConference {
     fn resolve(&self, _: &str, labels: Labels<'_>, out: &mut Params) {
         let role = labels.value(label::ROLE);
-        let gives_way = role.is_some_and(|role| self.gives_way.iter().any(|one| one == role));
+        let low_priority = role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
         let by_device = match labels.value(label::DEVICE) {
             Some("phone") => self.ceiling_phone,
             _ => self.ceiling,
         };
-        let ceiling = if gives_way { by_device.min(self.ceiling_aside) } else { by_device };
+        let ceiling = if low_priority { by_device.min(self.low_priority_ceiling) } else { by_device };
         let spared = labels.value(label::BATTERY) == Some("low");
         let part = if spared { self.low_battery } else { 1.0 };
         let ceiling = ((f64::from(ceiling) * part) as u32).max(self.floor);

@@ -32,7 +32,7 @@ fn listener_has_a_lower_ceiling() {
     assert_eq!(ceiling(&[("role", "viewer")]), Some(500));
     assert_eq!(ceiling(&[("role", "interpreter")]), Some(2_500));
     assert_eq!(ceiling(&[]), Some(2_500));
-    let all_alike = resolve(r#"{"gives_way": []}"#, &[("role", "listener")]);
+    let all_alike = resolve(r#"{"low_priority_roles": []}"#, &[("role", "listener")]);
     assert_eq!(all_alike.value(Param::BitrateCeiling), Some(2_500));
 }
 

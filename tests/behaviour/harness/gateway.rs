@@ -123,10 +123,10 @@ impl World {
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\
              [admin]\nsocket = \"admin.sock\"\n[limits]\n{limits}\n\
-             [detector]\nanswer_within = \"100ms\"\nsilence = \"100ms\"\n\
-             eject_for = \"10ms\"\nwary_for = \"10ms\"\n\
-             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"{probe_timeout}\" }}\n\
-             across = {{ probe_every = \"20ms\", condemn_alone_after = \"{probe_timeout}\" }}\n"
+             [detector]\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
+             base_ejection_time = \"10ms\"\nwary_for = \"10ms\"\n\
+             in_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n\
+             across = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n"
         );
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();
@@ -213,7 +213,7 @@ impl Gateway {
             Happened::Rollout(_)
             | Happened::Shed { .. }
             | Happened::NodeList(_)
-            | Happened::NodeGone { .. }
+            | Happened::NodeRemoved { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         })

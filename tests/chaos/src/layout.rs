@@ -67,8 +67,8 @@ pub(crate) const ROOM_KBPS: u64 = 128;
 
 /// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, and rooms go home faster, so that
 /// many kills fit in a row.
-const HASTE: &str = "\n[detector]\neject_for = \"200ms\"\neject_most = \"200ms\"\nwary_for = \"200ms\"\n\
-     \n[limits]\nfail_back_per_second = 200\n";
+const HASTE: &str = "\n[detector]\nbase_ejection_time = \"200ms\"\nmax_ejection_time = \"200ms\"\nwary_for = \"200ms\"\n\
+     \n[limits]\nfailbacks_per_second = 200\n";
 
 impl Layout {
     /// Three nodes in the gateway's region.
@@ -165,7 +165,7 @@ impl Layout {
     /// The gateway's file.
     pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
         let mut text = format!(
-            "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+            "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
              [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
              [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
              [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}\n[breaker]\nopen_for = \"{}s\"\n",
@@ -236,7 +236,7 @@ on_fault = "admit-capped"
 
 [routing]
 plugin = "route-nearest"
-settings = {{ delay_weight = 0.0, loss_weight = {}, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, region_cost = 40.0, spares = {}, min_stay = "{}", review_every = "1s" }}
+settings = {{ delay_weight = 0.0, loss_weight = {}, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, region_cost = 40.0, spares = {}, min_stay = "{}", review_interval = "1s" }}
 on_fault = "native"
 
 [degradation]

@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(moves.most(), 0);
         moves.note(&[moved("a", "quality", 0), moved("b", "link", 1), moved("a", "link", 30)]);
         assert_eq!(moves.most(), 2);
-        moves.note(&[moved("a", "node-down", 40), moved("a", "fail-back", 59)]);
+        moves.note(&[moved("a", "node-down", 40), moved("a", "failback", 59)]);
         assert_eq!(moves.most(), 3);
         moves.note(&[moved("a", "drain", 59)]);
         assert_eq!(moves.most(), 3, "somebody wanted it");

@@ -235,7 +235,7 @@ impl RowReport {
             straggled_ms: faults.straggled_ns as f64 / 1e6,
             moves_per_session: moves(&faults),
             moves_of_other_rooms: faults.other_rooms_moved,
-            moves_by_cause: faults.causes,
+            moves_by_cause: by_report_key(faults.causes),
             moves_in_a_minute,
             left_out_back_ms: of_ns(left_out.back_ns.clone()),
             left_out: row.limits.some_left_out.then_some(left_out),
@@ -345,6 +345,14 @@ impl OneWay {
     fn new(of: Reckoning) -> OneWay {
         OneWay { detect_ms: of_ms(found_ms(&of)), gap_ms: of_ns(of.gaps_ns) }
     }
+}
+
+/// Reports spell this key as earlier releases did: their figures are compared by it.
+fn by_report_key(mut moves: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    if let Some(failbacks) = moves.remove("failback") {
+        moves.insert("fail-back".to_owned(), failbacks);
+    }
+    moves
 }
 
 /// How long after the faults nodes were found dead.

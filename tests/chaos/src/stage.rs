@@ -179,7 +179,7 @@ impl Stage {
     /// Rooms that stand elsewhere than in the region where they belong.
     pub(crate) async fn away(&self) -> Result<u64, String> {
         let regions = self.regions().await?;
-        Ok(regions.iter().filter_map(|region| region["away"].as_u64()).sum())
+        Ok(regions.iter().filter_map(|region| region["rooms_displaced"].as_u64()).sum())
     }
 
     async fn regions(&self) -> Result<Vec<Value>, String> {
@@ -269,7 +269,7 @@ impl Stage {
             .await?
             .iter()
             .all(|node| node["health"] == "up" || node["health"] == "cold");
-        let is_home = |region: &Value| region["away"] == 0 && region["breaker"] == "closed";
+        let is_home = |region: &Value| region["rooms_displaced"] == 0 && region["breaker"] == "closed";
         if !all_up || !self.regions().await?.iter().all(is_home) {
             return Ok(false);
         }

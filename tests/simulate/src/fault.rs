@@ -54,10 +54,10 @@ pub enum Fault {
     RegionBrownOut(usize),
     /// The region is drained with this deadline, and undrained at the end.
     RegionDrained(usize, Duration),
-    /// An operator forces fail-back, which is automatic again at the end.
-    FailBackForced,
+    /// An operator forces failback, which is automatic again at the end.
+    FailbackForced,
     /// Fail-back is forbidden until the end.
-    FailBackForbidden,
+    FailbackForbidden,
     /// The control thread stalls.
     ControlStalls(Duration),
     /// The packet workers stall.
@@ -118,8 +118,8 @@ impl Fault {
             Fault::RegionCut(_) => "region-cut",
             Fault::RegionBrownOut(_) => "region-brown-out",
             Fault::RegionDrained(..) => "region-drained",
-            Fault::FailBackForced => "fail-back-forced",
-            Fault::FailBackForbidden => "fail-back-forbidden",
+            Fault::FailbackForced => "fail-back-forced",
+            Fault::FailbackForbidden => "fail-back-forbidden",
             Fault::ControlStalls(_) => "control-stalls",
             Fault::WorkersStall(_) => "workers-stall",
             Fault::PoliciesTrap(_) => "policies-trap",

@@ -241,7 +241,7 @@ impl Outcome {
                 }
             }
             Event::Breaker { to: BreakerState::Open, .. } => self.breakers += 1,
-            Event::Struck { .. } => self.struck += 1,
+            Event::HopRemoved { .. } => self.struck += 1,
             Event::Drained { .. } => self.drained += 1,
             _ => {}
         }

@@ -25,7 +25,7 @@ impl Agent {
         if !self.settings.drills {
             return Outcome::Forbidden;
         }
-        let over = now + self.settings.drills_last;
+        let over = now + self.settings.drill_timeout;
         let done = match how {
             Break::Kill | Break::Hang | Break::Wake => {
                 let done = io.signal(how);

@@ -88,7 +88,7 @@ impl Scene {
         let mut settings = Settings {
             secret: secret(),
             drills: true,
-            drills_last: Duration::from_secs(60),
+            drill_timeout: Duration::from_secs(60),
             sessions_max: 3,
             has_process: true,
             has_check: false,

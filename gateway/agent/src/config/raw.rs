@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CHECK_EVERY, Check, Config, DRAIN_WITHIN, DRILLS_LAST, Load, Media, Rtcp, SESSIONS,
+    CHECK_EVERY, Check, Config, DRAIN_TIMEOUT, DRILL_TIMEOUT, Load, Media, Rtcp, SESSIONS,
     SESSIONS_MAX, Server, WITHIN, secret,
 };
 use crate::check::CheckKind;
@@ -20,8 +20,8 @@ pub(super) struct File {
     secret_file: PathBuf,
     #[serde(default)]
     drills: bool,
-    drills_last: Option<String>,
-    drain_within: Option<String>,
+    drill_timeout: Option<String>,
+    drain_timeout: Option<String>,
     process: Option<Process>,
     check: Option<RawCheck>,
     media: Option<RawMedia>,
@@ -45,8 +45,8 @@ struct Process {
 #[serde(deny_unknown_fields)]
 struct RawCheck {
     address: SocketAddr,
-    how: CheckKind,
-    every: Option<String>,
+    probe: CheckKind,
+    interval: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ struct RawMedia {
     server: Option<SocketAddr>,
     open: Option<Vec<String>>,
     close: Option<Vec<String>>,
-    within: Option<String>,
+    timeout: Option<String>,
     #[serde(default)]
     rtcp: Rtcp,
     sessions: Option<u32>,
@@ -84,11 +84,11 @@ impl File {
             None => (false, None),
         };
         let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
-        let drain_within =
-            duration("drain_within", self.drain_within.as_deref(), DRAIN_WITHIN, range, wrong);
+        let drain_timeout =
+            duration("drain_timeout", self.drain_timeout.as_deref(), DRAIN_TIMEOUT, range, wrong);
         let range = Duration::from_secs(1)..=Duration::from_secs(3_600);
-        let drills_last =
-            duration("drills_last", self.drills_last.as_deref(), DRILLS_LAST, range, wrong);
+        let drill_timeout =
+            duration("drill_timeout", self.drill_timeout.as_deref(), DRILL_TIMEOUT, range, wrong);
         Some(Config {
             process: self.process.and_then(|process| process.check(folder, wrong)),
             check: self.check.map(|check| check.check(wrong)),
@@ -97,8 +97,8 @@ impl File {
             listen: self.listen,
             secret: secret?,
             drills: self.drills,
-            drills_last,
-            drain_within,
+            drill_timeout,
+            drain_timeout,
             cold,
             start: program("process.start", start, wrong),
         })
@@ -152,8 +152,8 @@ impl Process {
 impl RawCheck {
     fn check(self, wrong: &mut Wrong) -> Check {
         let range = Duration::from_millis(1)..=Duration::from_secs(10);
-        let every = duration("check.every", self.every.as_deref(), CHECK_EVERY, range, wrong);
-        Check { address: self.address, how: self.how, every }
+        let every = duration("check.interval", self.interval.as_deref(), CHECK_EVERY, range, wrong);
+        Check { address: self.address, how: self.probe, every }
     }
 }
 
@@ -164,7 +164,7 @@ impl RawMedia {
             wrong.push(format!("media.sessions: found {sessions}, expected 1 to {SESSIONS_MAX}"));
         }
         let range = Duration::from_millis(10)..=Duration::from_secs(60);
-        let within = duration("media.within", self.within.as_deref(), WITHIN, range, wrong);
+        let within = duration("media.timeout", self.timeout.as_deref(), WITHIN, range, wrong);
         let open = program("media.open", self.open, wrong);
         let close = program("media.close", self.close, wrong);
         let server = match (self.server, open) {

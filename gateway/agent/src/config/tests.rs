@@ -35,8 +35,8 @@ fn omitted_keys_have_defaults() {
     let media = config.media.unwrap();
     assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
     assert!(!config.drills && !config.cold && config.load.cpus > 0);
-    assert_eq!(config.drain_within, Duration::from_secs(30));
-    assert_eq!(config.drills_last, Duration::from_secs(300));
+    assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.drill_timeout, Duration::from_secs(300));
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn error_names_the_expected_value() {
             "either `server`",
         ),
         (format!("{HEAD}{process}[media]\nserver = \"127.0.0.1:9\"\nsessions = 0"), "found 0"),
-        (format!("{HEAD}{process}[media]\nopen = [\"a\"]\nwithin = \"1 day\""), "found `1 day`"),
+        (format!("{HEAD}{process}[media]\nopen = [\"a\"]\ntimeout = \"1 day\""), "found `1 day`"),
         (
             format!("{HEAD}{process}[check]\naddress = \"127.0.0.1:9\"\nhow = \"sip\""),
             "unknown variant `sip`",
         ),
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
-        (format!("{HEAD}drills_last = \"0s\"\n{process}"), "drills_last: found `0s`"),
+        (format!("{HEAD}drill_timeout = \"0s\"\n{process}"), "drill_timeout: found `0s`"),
     ] {
         let wrong = Config::parse(&text, folder.path()).unwrap_err().join("\n");
         assert!(wrong.contains(told), "{text}\n{wrong}");
@@ -96,7 +96,7 @@ fn error_names_the_expected_value() {
 #[test]
 fn all_errors_are_reported_together() {
     let folder = folder();
-    let text = HEAD.replace("secret\"", "short\"") + "drain_within = \"x\"\n[load]\ncpus = 0\n";
+    let text = HEAD.replace("secret\"", "short\"") + "drain_timeout = \"x\"\n[load]\ncpus = 0\n";
     assert_eq!(Config::parse(&text, folder.path()).unwrap_err().len(), 4);
     let invalid = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
     assert!(invalid.contains("nowhere.toml:"), "{invalid}");

@@ -20,7 +20,7 @@ pub(super) fn show(policy: &Value) {
         last_fault(policy)
     ));
     if let Some(previous) = policy["previous"].as_str() {
-        let left = policy["previous_for_ms"].as_u64().map(Duration::from_millis);
+        let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
         let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
         say(&format!("  before: {previous}, which a rollback puts in force again{left}"));
     }
@@ -28,7 +28,7 @@ pub(super) fn show(policy: &Value) {
     if rollout.is_object() {
         show_rollout(rollout);
     }
-    let last = &policy["last"];
+    let last = &policy["last_rollout"];
     if last.is_object() {
         let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
         say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
@@ -78,7 +78,7 @@ fn show_rollout(rollout: &Value) {
     if let Some(fault) = rollout["last_fault"].as_str() {
         say(&format!("    failed last: {fault}"));
     }
-    for (name, words) in [("canary", "canary"), ("standing", "the rest")] {
+    for (name, words) in [("canary", "canary"), ("active", "the rest")] {
         let cohort = &rollout["cohorts"][name];
         if cohort.is_object() {
             let shown = |key: &str, unit: &str| {

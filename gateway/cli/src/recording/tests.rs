@@ -273,7 +273,7 @@ fn call(records: &mut [Record], place: usize) -> &mut Call {
 #[test]
 fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit() {
     let engine = patient_engine();
-    let nearest = json!({"min_stay": "2s", "review_every": "1s"});
+    let nearest = json!({"min_stay": "2s", "review_interval": "1s"});
     let routes = Scene::of(&engine, "route-nearest", Hook::Routing, nearest).routes(60);
     let moved = routes.records.iter().any(|record| {
         matches!(record, Record::Call(call) if matches!(&call.result,

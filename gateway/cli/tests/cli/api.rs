@@ -151,11 +151,11 @@ fn a_push_takes_its_settings_from_a_file() {
 #[test]
 fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
     let begun = json!({
-        "outcome": "begun", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
+        "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
         "percent": 5, "paused": false, "next_percent": 25, "next_in_ms": 10_000,
     });
     let shadowed = json!({
-        "outcome": "begun", "policy": "call/routing", "revision": "5f0c", "stage": "shadow",
+        "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "shadow",
         "percent": 0, "paused": false, "next_percent": 5,
     });
     let paused = json!({
@@ -239,16 +239,16 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
     };
     let policies = json!({"policies": [{
         "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa", "previous": "0000",
-        "previous_for_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "failing": null,
+        "rollback_window_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "failing": null,
         "desired": "bbbb",
         "rollout": {
             "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
             "percent": 50, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
             "next_percent": 100, "next_in_ms": 7_000,
             "calls": 3, "faults": 1, "last_fault": "deadline", "shadow": {"same": 7, "different": 2, "faulted": 0},
-            "cohorts": {"canary": cohort(12.0, 4, 10), "standing": cohort(0.5, 0, 190)},
+            "cohorts": {"canary": cohort(12.0, 4, 10), "active": cohort(0.5, 0, 190)},
         },
-        "last": {"outcome": "begun", "by": "operator"},
+        "last_rollout": {"outcome": "started", "by": "operator"},
         "quarantined_revisions": [{"revision": "cccc", "since_us": 7, "reason": "rung: 9 of 10 got worse"}],
         "revoked_revisions": [{"revision": "aaaa", "reason": "key `ops`"}],
     }]});
@@ -373,8 +373,8 @@ fn an_operators_verbs_ask_for_what_they_say() {
             "down until `evenkeel node return east-a1`",
         ),
         (
-            &["node", "return", "east-a1"],
-            "POST /v1/nodes/east-a1:return HTTP/1.1",
+            &["node", "uneject", "east-a1"],
+            "POST /v1/nodes/east-a1:uneject HTTP/1.1",
             "east-a1 is let back",
         ),
         (
@@ -388,18 +388,18 @@ fn an_operators_verbs_ask_for_what_they_say() {
             "the nodes of east may take rooms again",
         ),
         (
-            &["region", "fail-back", "auto", "east"],
-            r#"POST /v1/regions/east:fail-back HTTP/1.1{"mode":"auto"}"#,
+            &["region", "failback", "auto", "east"],
+            r#"POST /v1/regions/east:failback HTTP/1.1{"mode":"auto"}"#,
             "rooms that belong to east go back there by themselves",
         ),
         (
-            &["region", "fail-back", "forbid", "east"],
-            r#"POST /v1/regions/east:fail-back HTTP/1.1{"mode":"forbid"}"#,
+            &["region", "failback", "forbid", "east"],
+            r#"POST /v1/regions/east:failback HTTP/1.1{"mode":"forbid"}"#,
             "rooms that belong to east do not go back there",
         ),
         (
-            &["region", "fail-back", "force"],
-            r#"POST /v1/regions:fail-back HTTP/1.1{"mode":"force"}"#,
+            &["region", "failback", "force"],
+            r#"POST /v1/regions:failback HTTP/1.1{"mode":"force"}"#,
             "rooms that belong to every region go back there, a few a second, though",
         ),
         (
@@ -420,7 +420,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
         assert!(line.contains(now) && line.lines().count() == 1, "{words:?}: {line}");
         assert_eq!(api.asked.recv().unwrap(), right);
         let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
-        let right = if takes_a_while { r#"{"asked":true}"# } else { r#"{"done":true}"# };
+        let right = if takes_a_while { r#"{"accepted":true}"# } else { r#"{"done":true}"# };
         assert_eq!(json.trim(), right, "{words:?}");
         api.asked.recv().unwrap();
     }
@@ -435,7 +435,7 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
     let answer = |refused: &Value| {
         json!({
-            "added": ["east-b1"], "removed": [], "changed": [], "waiting": ["[limits]"],
+            "added": ["east-b1"], "removed": [], "changed": [], "requires_restart": ["[limits]"],
             "refused": refused,
         })
     };
@@ -443,7 +443,7 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     let whole = Api::start(vec![(path, answer(&json!([])))]);
     let words = said(&evenkeel(&whole.socket, &["reload"]));
     assert!(words.contains("node east-b1 comes") && !words.contains("no node"), "{words}");
-    let same = json!({"added": [], "removed": [], "changed": [], "waiting": [], "refused": []});
+    let same = json!({"added": [], "removed": [], "changed": [], "requires_restart": [], "refused": []});
     let same = Api::start(vec![(path, same)]);
     assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "no node comes, goes or changes\n");
     let api = Api::start(vec![(path, answer(&refused))]);
@@ -480,11 +480,11 @@ fn what_stands_is_listed_for_people_and_for_tools() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{
         "node": "east-a1", "region": "east", "health": "up", "rooms": 3, "load_permille": 250,
-        "capacity_kbps": 900, "opening": 2, "waiting": 7, "draining": true, "ejected": false,
+        "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
     }]});
     let regions = json!({"regions": [{
-        "region": "east", "breaker": "open", "opens_for_ms": 9_500, "fail_back": "auto", "nodes": 2,
-        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "away": 4,
+        "region": "east", "breaker": "open", "half_open_in_ms": 9_500, "failback": "auto", "nodes": 2,
+        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
     }]});
     let rooms = json!({"rooms": [{
         "room": "r", "id": "r4", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop],
@@ -499,18 +499,18 @@ fn what_stands_is_listed_for_people_and_for_tools() {
         "cap_kbps": null,
     }]});
     let explained = json!({
-        "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "kept": "hot",
+        "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "effective_mode": "hot",
         "priority": 5, "hop": hop,
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
-        "candidates": [{"node": "west-b1", "region": "west", "why": "abroad", "load_permille": 120}],
+        "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120}],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
-            "ago_ms": 9_000, "took_ms": 12, "outcome": "done",
+            "ago_ms": 9_000, "took_ms": 12, "outcome": "completed",
         }],
-        "said": [{
+        "policy_answers": [{
             "hook": "degradation", "by": "call/degradation@5f0c5f0c5f0c", "reason": "lossy",
             "outcome": "guarded", "guard": "cap-out-of-bounds", "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}, {"key": "step", "value": 1}],
@@ -536,7 +536,7 @@ fn what_stands_is_listed_for_people_and_for_tools() {
     let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
     let cases: [(&[&str], Value, &[&str]); 6] = [
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
-        (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 waiting, draining"]),
+        (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 queued, draining"]),
         (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 away"]),
         (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),

@@ -63,7 +63,7 @@ pub enum Reason {
     /// The kernel refused to send it.
     SendFailed,
     /// In hitless mode: the other hop's copy passed before it, or it is not yet known that they are copies.
-    Copy,
+    Duplicate,
 }
 
 impl Reason {
@@ -88,7 +88,7 @@ impl Reason {
         Reason::Feedback,
         Reason::Limited,
         Reason::SendFailed,
-        Reason::Copy,
+        Reason::Duplicate,
     ];
 
     /// The word in metrics and records: `stale-hop`.
@@ -113,7 +113,7 @@ impl Reason {
             Reason::Feedback => "feedback",
             Reason::Limited => "limited",
             Reason::SendFailed => "send-failed",
-            Reason::Copy => "copy",
+            Reason::Duplicate => "duplicate",
         }
     }
 }

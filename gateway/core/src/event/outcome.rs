@@ -55,7 +55,7 @@ pub enum Guard {
     /// The cap is outside the scenario's floor and ceiling.
     CapOutOfBounds,
     /// The cap has no effect: no endpoint concerned supports one.
-    CapObeyedByNobody,
+    CapUnsupported,
     /// The breaker of a node's region is open.
     BreakerOpen,
     /// The subject changed since the question.
@@ -73,7 +73,7 @@ impl Guard {
             | Guard::UnknownRow
             | Guard::UnknownAction
             | Guard::CapOutOfBounds
-            | Guard::CapObeyedByNobody
+            | Guard::CapUnsupported
             | Guard::HiddenState => true,
             Guard::NoCapacity
             | Guard::Churn
@@ -94,7 +94,7 @@ impl Guard {
             Guard::Churn => "churn",
             Guard::MovedTooOften => "moved-too-often",
             Guard::CapOutOfBounds => "cap-out-of-bounds",
-            Guard::CapObeyedByNobody => "cap-obeyed-by-nobody",
+            Guard::CapUnsupported => "cap-unsupported",
             Guard::BreakerOpen => "breaker-open",
             Guard::Outdated => "outdated",
             Guard::HiddenState => "hidden-state",

@@ -446,7 +446,7 @@ impl Detector {
     }
 
     /// In the order of [`Witness::ALL`].
-    pub(crate) fn accused_by(&self) -> [bool; Witness::ALL.len()] {
+    pub(crate) fn suspected_by(&self) -> [bool; Witness::ALL.len()] {
         self.accused.map(|since| since.is_some())
     }
 

@@ -220,7 +220,7 @@ impl Node {
     }
 
     /// Its load as it measured it lately, thousandths of its capacity.
-    pub(crate) fn measured_permille(&self) -> Option<u16> {
+    pub(crate) fn reported_permille(&self) -> Option<u16> {
         self.measured.map(|(permille, _)| permille)
     }
 

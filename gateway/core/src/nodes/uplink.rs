@@ -33,7 +33,7 @@ struct Silence {
 impl Nodes {
     /// Most nodes fell silent at once.
     pub(crate) fn doubts_uplink(&self) -> bool {
-        self.uplink_doubted
+        self.uplink_suspect
     }
 
     /// Nodes that would be condemned for silence are only accused while our uplink is doubted.
@@ -57,7 +57,7 @@ impl Nodes {
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
             *found = Finding::Accused;
         }
-        let before = std::mem::replace(&mut self.uplink_doubted, doubted.is_some());
+        let before = std::mem::replace(&mut self.uplink_suspect, doubted.is_some());
         if before != doubted.is_some() {
             let (silent, of) = doubted.map_or((0, 0), |silence| (silence.silent, silence.of));
             effects.event(Event::Uplink { doubted: doubted.is_some(), silent, of });

@@ -147,7 +147,7 @@ impl Nodes {
             .collect();
         self.fell.extend(fell.into_iter().map(|region| (region, now)));
         self.fell.retain(|_, at| now.saturating_duration_since(*at) < FALLS_WITHIN);
-        if self.fell.is_empty() || self.uplink_doubted {
+        if self.fell.is_empty() || self.uplink_suspect {
             return;
         }
         for (node, found) in self.iter().zip(found) {

@@ -34,7 +34,7 @@ impl Replans {
             return Ok(None);
         }
         if op == Op::Cap && plan.cap_kbps > 0 && !router.obeys_caps(session) {
-            return Err(Guard::CapObeyedByNobody);
+            return Err(Guard::CapUnsupported);
         }
         Ok(Some((op, plan)))
     }

@@ -15,7 +15,7 @@ const LOOKED_AT: usize = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum FailBack {
+pub enum Failback {
     /// To nodes that are Up and lose little, unless the room moved too often or the region takes no new rooms.
     #[default]
     Auto,
@@ -26,15 +26,15 @@ pub enum FailBack {
     Forbid,
 }
 
-impl FailBack {
-    pub const ALL: [FailBack; 3] = [FailBack::Auto, FailBack::Force, FailBack::Forbid];
+impl Failback {
+    pub const ALL: [Failback; 3] = [Failback::Auto, Failback::Force, Failback::Forbid];
 
     /// The word in the API: `forbid`.
     pub fn name(self) -> &'static str {
         match self {
-            FailBack::Auto => "auto",
-            FailBack::Force => "force",
-            FailBack::Forbid => "forbid",
+            Failback::Auto => "auto",
+            Failback::Force => "force",
+            Failback::Forbid => "forbid",
         }
     }
 }
@@ -57,21 +57,21 @@ impl Router<'_> {
         self.rooms.get(&id).is_some_and(|room| room.is_away(on, self.nodes))
     }
 
-    pub(crate) fn handle_fail_back(
+    pub(crate) fn handle_failback(
         &mut self,
         region: Option<RegionId>,
-        fail_back: FailBack,
+        failback: Failback,
         now: Instant,
     ) -> Result<(), Impossible> {
         match region {
-            None => self.rooms.fail_backs.fill(fail_back),
+            None => self.rooms.failbacks.fill(failback),
             Some(region) => {
-                let found = self.rooms.fail_backs.get_mut(region.0 as usize);
-                *found.ok_or(Impossible::NoSuchRegion)? = fail_back;
+                let found = self.rooms.failbacks.get_mut(region.0 as usize);
+                *found.ok_or(Impossible::NoSuchRegion)? = failback;
             }
         }
         if !self.rooms.away.is_empty() {
-            self.effects.set(Timer::FailBack, now);
+            self.effects.set(Timer::Failback, now);
         }
         Ok(())
     }
@@ -80,14 +80,14 @@ impl Router<'_> {
     pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
         if on.is_some_and(|on| self.is_away(id, on)) {
             self.rooms.away.insert(id);
-            self.effects.set_if_idle(Timer::FailBack, now + LOOK_AGAIN);
+            self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
         } else {
             self.rooms.away.remove(&id);
         }
     }
 
     /// The next room goes back, if one can.
-    pub(crate) fn fail_back(&mut self, now: Instant) {
+    pub(crate) fn failback(&mut self, now: Instant) {
         let after = (Bound::Excluded(self.rooms.failed_back_last), Bound::Unbounded);
         let turn: Vec<RoomId> = self.rooms.away.range(after).take(LOOKED_AT).copied().collect();
         let found = turn.iter().copied().find(|id| self.send_back(*id, now));
@@ -95,9 +95,9 @@ impl Router<'_> {
         self.rooms.failed_back_last =
             found.or(turn.last().copied()).filter(|_| !all).unwrap_or(RoomId(0));
         if !self.rooms.away.is_empty() {
-            let every = Duration::from_secs(1) / self.settings.limits.fail_back_per_second.max(1);
+            let every = Duration::from_secs(1) / self.settings.limits.failbacks_per_second.max(1);
             let next = if found.is_some() || !all { every } else { every.max(LOOK_AGAIN) };
-            self.effects.set(Timer::FailBack, now + next);
+            self.effects.set(Timer::Failback, now + next);
         }
     }
 
@@ -114,14 +114,14 @@ impl Router<'_> {
         }
         let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);
         let shut = abroad && !self.capacity.may_enter(id, region);
-        let fail_back = self.rooms.fail_backs[region.0 as usize];
-        let by = match fail_back {
-            FailBack::Forbid => return false,
-            FailBack::Auto if shut || self.is_damped(id, now) => return false,
-            FailBack::Auto => Decider::Native,
-            FailBack::Force => Decider::Operator,
+        let failback = self.rooms.failbacks[region.0 as usize];
+        let by = match failback {
+            Failback::Forbid => return false,
+            Failback::Auto if shut || self.is_damped(id, now) => return false,
+            Failback::Auto => Decider::Native,
+            Failback::Force => Decider::Operator,
         };
-        let forced = fail_back == FailBack::Force;
+        let forced = failback == Failback::Force;
         let trusted = |node: &Node| match node.health() {
             Health::Up => forced || !node.loses(),
             Health::Wary => forced,
@@ -138,7 +138,7 @@ impl Router<'_> {
             return false;
         };
         let nodes = self.native_hops(id, &[home], now);
-        self.head_for(id, &nodes, Cause::FailBack, by, now);
+        self.head_for(id, &nodes, Cause::Failback, by, now);
         true
     }
 }

@@ -270,7 +270,7 @@ impl Router<'_> {
         self.end_pending(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.rooms.name_of(id);
-            self.effects.event(Event::Struck { room: id, room_name, hop, why, session });
+            self.effects.event(Event::HopRemoved { room: id, room_name, hop, why, session });
             self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
             self.want_reroute(id);
         }

@@ -108,7 +108,7 @@ impl Router<'_> {
         };
         if room.route().mode == Mode::Hitless && hops.iter().all(carries) && room.note_unalike(hops)
         {
-            self.renew(id, ModeChange::Unalike { hops }, now);
+            self.renew(id, ModeChange::CopiesDiffer { hops }, now);
         }
     }
 }

@@ -252,8 +252,8 @@ impl Router<'_> {
         } else {
             let refused = match reason {
                 CloseReason::Shutdown => Refused::Draining,
-                CloseReason::Asked
-                | CloseReason::Silent
+                CloseReason::Requested
+                | CloseReason::MediaTimeout
                 | CloseReason::NotOpened
                 | CloseReason::Panicked => Refused::Closed,
             };

@@ -291,7 +291,7 @@ impl Play {
         let before = self.routes().await?;
         let settings = json!({
             "delay_weight": 0.0, "load_weight": 0.0, "loss_weight": 0.0, "wary_cost": 0.0,
-            "zone_cost": 30.0, "region_cost": 80.0, "spares": 2, "min_stay": "0s", "review_every": "1s",
+            "zone_cost": 30.0, "region_cost": 80.0, "spares": 2, "min_stay": "0s", "review_interval": "1s",
         });
         let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == PLUGIN);
         let bytes = shipped.map_or(&[][..], |plugin| plugin.bytes);

@@ -230,7 +230,7 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     }
     let config = folder.join(format!("agent-{name}.toml"));
     let text = format!(
-        "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\ndrills = true\ndrain_within = \"100ms\"\n\n\
+        "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\ndrills = true\ndrain_timeout = \"100ms\"\n\n\
          [process]\ncommand = {}\n",
         serde_json::json!(command)
     );
@@ -260,7 +260,7 @@ fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
         r#"[gateway]
 region = "{}"
 policies = "policies"
-drain_within = "0s"
+drain_timeout = "0s"
 
 [[listen]]
 udp = "127.0.0.1:0"
@@ -274,7 +274,7 @@ quic = "127.0.0.1:0"
 
 [telemetry]
 otlp = "{endpoint}"
-metrics_every = "1s"
+metrics_interval = "1s"
 "#,
         REGIONS[0]
     );

@@ -20,8 +20,8 @@ pub(super) struct Explained {
     scenario: Arc<str>,
     /// How it survives the death of its node: `hot`.
     mode: &'static str,
-    /// What its room keeps of that now; the candidates say why it is not more.
-    kept: &'static str,
+    /// See the room's `effective_mode`.
+    effective_mode: &'static str,
     /// Higher is earlier, where not all can.
     priority: i64,
     /// Where its packets go now; null: nowhere.
@@ -36,7 +36,7 @@ pub(super) struct Explained {
     route: Vec<Hop>,
     /// Where its room is on its way to; left out where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    heading: Option<Going>,
+    pending_move: Option<Going>,
     rung: u8,
     /// Null where there is none.
     cap_kbps: Option<u32>,
@@ -47,7 +47,7 @@ pub(super) struct Explained {
     /// The last first.
     moves: Vec<Move>,
     /// What policies said of it and its room, the last time they said something; hooks in the order of questions.
-    said: Vec<Saying>,
+    policy_answers: Vec<Saying>,
     /// Revisions that are not asked about it or its room, since they fail over it.
     quarantined: Vec<LeftOut>,
 }
@@ -103,7 +103,7 @@ struct Going {
     by: String,
     for_ms: u64,
     /// Openings that are awaited.
-    waiting: usize,
+    pending_opens: usize,
 }
 
 #[derive(Serialize)]
@@ -111,7 +111,7 @@ struct Other {
     node: Arc<str>,
     region: Arc<str>,
     zone: Arc<str>,
-    why: &'static str,
+    reason: &'static str,
     load_permille: u32,
 }
 
@@ -137,7 +137,7 @@ impl Explained {
             room: Arc::clone(&standing.room),
             scenario: Arc::clone(&standing.scenario),
             mode: standing.mode.name(),
-            kept: standing.kept.name(),
+            effective_mode: standing.kept.name(),
             priority: said.priority,
             hop: standing.hop.map(|hop| view::Hop::of(hop, names)),
             health: on.map(|node| node.health.name()),
@@ -155,13 +155,13 @@ impl Explained {
                 .iter()
                 .map(|(hop, grant)| Hop { hop: view::Hop::of(*hop, names), grant: granted(*grant) })
                 .collect(),
-            heading: said.heading.as_ref().map(|heading| Going::of(heading, names)),
+            pending_move: said.heading.as_ref().map(|heading| Going::of(heading, names)),
             rung: standing.plan.rung(),
             cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
             share_permille: said.share_permille,
             candidates: said.candidates.iter().map(|other| Other::of(other, names)).collect(),
             moves: said.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
-            said: said.said.iter().map(Saying::of).collect(),
+            policy_answers: said.said.iter().map(Saying::of).collect(),
             quarantined: said.quarantines.iter().map(LeftOut::of).collect(),
         }
     }
@@ -206,7 +206,7 @@ impl Going {
             cause: heading.cause.name(),
             by: heading.by.to_string(),
             for_ms: ms(heading.since),
-            waiting: heading.waiting,
+            pending_opens: heading.waiting,
         }
     }
 }
@@ -214,7 +214,7 @@ impl Going {
 impl Other {
     fn of(other: &Candidate, names: &Names) -> Other {
         let view::Hop { node, region, zone, .. } = view::Hop::of(other.hop, names);
-        Other { node, region, zone, why: other.why.name(), load_permille: other.load_permille }
+        Other { node, region, zone, reason: other.why.name(), load_permille: other.load_permille }
     }
 }
 

@@ -65,8 +65,7 @@ enum Body<'a> {
     Drained {
         at_us: u64,
         node: Arc<str>,
-        /// Rooms that are left.
-        left: u32,
+        rooms_left: u32,
         took_us: u64,
     },
     Breaker {
@@ -113,9 +112,9 @@ enum Body<'a> {
         reason: Option<String>,
     },
     /// A node that was listed no longer is empty, and forgotten.
-    NodeGone { at_us: u64, node: Arc<str> },
+    NodeRemoved { at_us: u64, node: Arc<str> },
     /// A hop left one room's route though its node lives.
-    Struck {
+    HopRemoved {
         at_us: u64,
         room: &'a str,
         node: Arc<str>,
@@ -125,7 +124,7 @@ enum Body<'a> {
         session: Option<String>,
     },
     /// Most nodes fell silent at once, and nobody is condemned for it; or that is over.
-    Uplink { at_us: u64, doubted: bool, silent: u32, of: u32 },
+    Uplink { at_us: u64, suspect: bool, silent: u32, of: u32 },
     Rollout {
         at_us: u64,
         #[serde(flatten)]
@@ -134,7 +133,7 @@ enum Body<'a> {
     Standing {
         at_us: u64,
         policy: String,
-        /// `standing` or `failing`.
+        /// `recovered` or `failing`.
         outcome: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'static str>,
@@ -163,17 +162,17 @@ enum Body<'a> {
     Start {
         at_us: u64,
         node: Arc<str>,
-        /// `begun`, `failed` or `done`.
+        /// `starting`, `failed` or `ready`.
         step: &'static str,
         /// The how manieth time, when it has begun.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
         /// When it failed: `hook-failed`, `late`, `ejected` or `removed`.
         #[serde(skip_serializing_if = "Option::is_none")]
-        why: Option<&'static str>,
+        reason: Option<&'static str>,
         /// When it failed: how long until it may be tried again.
         #[serde(skip_serializing_if = "Option::is_none")]
-        again_us: Option<u64>,
+        retry_after_us: Option<u64>,
         /// When it is done: since the hook was called.
         #[serde(skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
@@ -184,8 +183,8 @@ enum Body<'a> {
         room: &'a str,
         from: &'static str,
         to: &'static str,
-        /// `scenario`, `unalike` or `capacity`.
-        why: &'static str,
+        /// `scenario`, `copies-differ` or `capacity`.
+        reason: &'static str,
         /// The nodes that deliver no copies of each other.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         nodes: Vec<Arc<str>>,
@@ -241,10 +240,10 @@ impl Teller {
                     &Body::NodeList { at_us, by, forced, added, removed, changed, reason },
                 ));
             }
-            Happened::NodeGone { node, name } => {
+            Happened::NodeRemoved { node, name } => {
                 self.deaths.remove(node);
                 let node = Arc::clone(name);
-                return Some(Notice::of("node-gone", &Body::NodeGone { at_us, node }));
+                return Some(Notice::of("node-removed", &Body::NodeRemoved { at_us, node }));
             }
             Happened::NotOpened { session, node, reason } => {
                 let (session, node) = (session.to_string(), self.names.of_node(*node).node);
@@ -331,7 +330,7 @@ impl Teller {
             }
             Event::Drained { node, left, started } => {
                 let (node, took_us) = (self.names.of_node(*node).node, since(*started));
-                ("drained", Body::Drained { at_us, node, left: *left, took_us })
+                ("drained", Body::Drained { at_us, node, rooms_left: *left, took_us })
             }
             Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
                 let body = Body::Breaker {
@@ -346,14 +345,14 @@ impl Teller {
                 };
                 ("breaker", body)
             }
-            Event::Struck { room_name, hop, why, session, .. } => {
+            Event::HopRemoved { room_name, hop, why, session, .. } => {
                 let session = session.map(|session| session.to_string());
                 let (node, reason) = (self.names.of_hop(*hop).node, why.name());
-                ("struck", Body::Struck { at_us, room: room_name, node, reason, session })
+                ("hop-removed", Body::HopRemoved { at_us, room: room_name, node, reason, session })
             }
             Event::Uplink { doubted, silent, of } => {
-                let (doubted, silent, of) = (*doubted, *silent, *of);
-                ("uplink", Body::Uplink { at_us, doubted, silent, of })
+                let (suspect, silent, of) = (*doubted, *silent, *of);
+                ("uplink", Body::Uplink { at_us, suspect, silent, of })
             }
             Event::Degraded { session, room_name, op, arg, rung, by } => {
                 let body = Body::Degraded {
@@ -369,7 +368,7 @@ impl Teller {
             }
             Event::Standing { policy, fault, .. } => {
                 let reason = fault.as_ref().map(evenkeel_core::Fault::name);
-                let outcome = if fault.is_some() { "failing" } else { "standing" };
+                let outcome = if fault.is_some() { "failing" } else { "recovered" };
                 ("policy", Body::Standing { at_us, policy: policy.to_string(), outcome, reason })
             }
             Event::Draining { node, draining } => {
@@ -383,18 +382,18 @@ impl Teller {
                     Start::Failed { why, again } => (None, Some((why.name(), us(*again))), None),
                     Start::Done { took } => (None, None, Some(us(*took))),
                 };
-                let (why, again_us) = failed.unzip();
+                let (reason, retry_after_us) = failed.unzip();
                 let (node, step) = (self.names.of_node(*node).node, step.name());
-                ("start", Body::Start { at_us, node, step, attempt, why, again_us, took_us })
+                ("start", Body::Start { at_us, node, step, attempt, reason, retry_after_us, took_us })
             }
             Event::Mode { room_name, from, to, why, .. } => {
                 let hops = match why {
                     ModeChange::Scenario | ModeChange::Capacity => &[][..],
-                    ModeChange::Unalike { hops } => &hops[..],
+                    ModeChange::CopiesDiffer { hops } => &hops[..],
                 };
                 let nodes = hops.iter().map(|hop| self.names.of_hop(*hop).node).collect();
-                let (from, to, why) = (from.name(), to.name(), why.name());
-                ("mode", Body::Mode { at_us, room: room_name, from, to, why, nodes })
+                let (from, to, reason) = (from.name(), to.name(), why.name());
+                ("mode", Body::Mode { at_us, room: room_name, from, to, reason, nodes })
             }
             Event::ShuttingDown => {
                 ("draining", Body::Draining { at_us, node: None, draining: true })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_core::{FailBack, Impossible};
+use evenkeel_core::{Failback, Impossible};
 use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ pub(super) async fn node_verb(
         }
         "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
         "eject" => shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?,
-        "return" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
+        "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
         "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
         "break" => {
             require_drills(&shared)?;
@@ -125,7 +125,7 @@ pub(super) async fn node_verb(
             shared.ask(name, handle.order(name.into(), Order::Break(how.into()))).await?;
         }
         other => {
-            let right = "`drain`, `undrain`, `eject`, `return`, `start` or `break`";
+            let right = "`drain`, `undrain`, `eject`, `uneject`, `start` or `break`";
             return Err(unknown_verb(other, right));
         }
     }
@@ -153,18 +153,18 @@ pub(super) async fn region_verb(
     let operation = match verb {
         "drain" => Operation::Drain { place, draining: true, within: deadline(body)? },
         "undrain" => Operation::Drain { place, draining: false, within: None },
-        "fail-back" => Operation::FailBack(Some(name.into()), fail_back(body)?),
-        other => return Err(unknown_verb(other, "`drain`, `undrain` or `fail-back`")),
+        "failback" => Operation::Failback(Some(name.into()), failback(body)?),
+        other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
     };
     shared.ask(name, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn fail_back_everywhere(
+pub(super) async fn failback_everywhere(
     State(shared): Api,
     body: Body,
 ) -> Result<StatusCode, Error> {
-    let operation = Operation::FailBack(None, fail_back(body)?);
+    let operation = Operation::Failback(None, failback(body)?);
     shared.ask("", shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -203,7 +203,7 @@ pub(super) struct Reloaded {
     added: Vec<Arc<str>>,
     removed: Vec<Arc<str>>,
     changed: Vec<Arc<str>>,
-    waiting: Vec<String>,
+    requires_restart: Vec<String>,
     refused: Vec<PolicyRefused>,
 }
 
@@ -227,7 +227,13 @@ pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reload
     let refused = refused.into_iter().map(|control::PolicyRefused { policy, reason }| {
         PolicyRefused { policy: policy.to_string(), reason }
     });
-    Ok(Json(Reloaded { added, removed, changed, waiting, refused: refused.collect() }))
+    Ok(Json(Reloaded {
+        added,
+        removed,
+        changed,
+        requires_restart: waiting,
+        refused: refused.collect(),
+    }))
 }
 
 #[derive(Deserialize)]
@@ -236,9 +242,9 @@ struct Mode {
     mode: String,
 }
 
-fn fail_back(body: Body) -> Result<FailBack, Error> {
+fn failback(body: Body) -> Result<Failback, Error> {
     let Mode { mode } = strict(&bytes(body, BODY_MAX)?)?;
-    let found = FailBack::ALL.into_iter().find(|known| known.name() == mode);
+    let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
         Error::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
     })

@@ -91,7 +91,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/nodes/{target}", post(operating::node_verb))
         .route("/v1/regions", get(operating::regions))
         .route("/v1/regions/{target}", post(operating::region_verb))
-        .route("/v1/regions:fail-back", post(operating::fail_back_everywhere))
+        .route("/v1/regions:failback", post(operating::failback_everywhere))
         .route("/v1/status", get(status))
         .route("/v1/configuration:reload", post(operating::reload))
         .route("/v1/policies", get(policies))
@@ -426,8 +426,8 @@ fn rolled_out(rollout: Rollout) -> Response {
         RolloutOutcome::Activated
         | RolloutOutcome::Unchanged
         | RolloutOutcome::RolledBack
-        | RolloutOutcome::Begun
-        | RolloutOutcome::Stepped
+        | RolloutOutcome::Started
+        | RolloutOutcome::Advanced
         | RolloutOutcome::Paused
         | RolloutOutcome::Resumed
         | RolloutOutcome::Revoked => StatusCode::OK,

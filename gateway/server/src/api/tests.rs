@@ -219,7 +219,7 @@ fn status(state: &str) -> Status {
         rooms: 1,
         admitting: state == "serving",
         starting: state == "starting",
-        uplink_doubted: false,
+        uplink_suspect: false,
         policies_failing: vec![routing()],
         packets_to_node: 10,
         packets_to_client: 20,

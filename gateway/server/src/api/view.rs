@@ -187,8 +187,8 @@ pub(super) struct Room {
     id: String,
     scenario: Arc<str>,
     mode: &'static str,
-    /// What it keeps of its mode now: `hot` or `cold` where its second hop is not there for what its mode promises.
-    kept: &'static str,
+    /// `hot` or `cold` while the second hop of a hitless room is missing or has no reserved capacity.
+    effective_mode: &'static str,
     sessions: Vec<String>,
     /// Best first.
     route: Vec<Hop>,
@@ -204,7 +204,7 @@ impl Room {
             id: room.room.to_string(),
             scenario: Arc::clone(&room.scenario),
             mode: room.mode.name(),
-            kept: room.kept.name(),
+            effective_mode: room.kept.name(),
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
             route: Hop::route(&room.route, names),
             hop: room.hop.map(|hop| Hop::of(hop, names)),
@@ -222,21 +222,21 @@ pub(super) struct Node {
     incarnation: u32,
     health: &'static str,
     /// Who accuses it now: `probe`, `cohort`…
-    accused_by: Vec<&'static str>,
+    suspected_by: Vec<&'static str>,
     draining: bool,
     /// Listed no longer, and gone when it is empty.
-    leaves: bool,
-    /// Whether an operator said that it is down; `:return` takes that back.
+    leaving: bool,
+    /// Whether an operator said that it is down; `:uneject` takes that back.
     ejected: bool,
     /// What it can take, as measured.
     capacity_kbps: u64,
     /// Sessions that it is opening.
     opening: u32,
     /// Sessions that wait until it has opened others.
-    waiting: u32,
+    queued: u32,
     load_permille: u32,
     /// As it measured it itself; null where it does not say.
-    measured_permille: Option<u16>,
+    reported_permille: Option<u16>,
     rooms: u32,
     /// Null where it was not measured.
     round_trip_us: Option<u64>,
@@ -250,15 +250,15 @@ impl From<control::NodeView> for Node {
             zone: node.zone,
             incarnation: node.incarnation.0,
             health: node.health.name(),
-            accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
+            suspected_by: node.suspected_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
-            leaves: node.leaves,
+            leaving: node.leaves,
             ejected: node.ejected,
             capacity_kbps: node.capacity_kbps,
             opening: node.opening,
-            waiting: node.waiting,
+            queued: node.waiting,
             load_permille: node.load_permille,
-            measured_permille: node.measured_permille,
+            reported_permille: node.reported_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
         }
@@ -315,16 +315,16 @@ pub(super) struct Region {
     breaker: &'static str,
     /// How long it is open still; left out where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    opens_for_ms: Option<u64>,
+    half_open_in_ms: Option<u64>,
     /// `auto`, `force` or `forbid`.
-    fail_back: &'static str,
+    failback: &'static str,
     nodes: u32,
     /// Those of them that take rooms.
     nodes_up: u32,
     nodes_draining: u32,
     rooms: u32,
     /// Rooms that belong here, and stand in other regions.
-    away: u32,
+    rooms_displaced: u32,
 }
 
 impl Region {
@@ -332,13 +332,13 @@ impl Region {
         Region {
             region: names.of_region(region.region),
             breaker: region.breaker.name(),
-            opens_for_ms: region.opens_for.map(|time| time.as_millis() as u64),
-            fail_back: region.fail_back.name(),
+            half_open_in_ms: region.opens_for.map(|time| time.as_millis() as u64),
+            failback: region.failback.name(),
             nodes: region.nodes,
             nodes_up: region.nodes_up,
             nodes_draining: region.nodes_draining,
             rooms: region.rooms,
-            away: region.away,
+            rooms_displaced: region.away,
         }
     }
 }
@@ -354,7 +354,7 @@ pub(super) struct Status {
     sessions: usize,
     rooms: usize,
     /// Most nodes fell silent at once: nobody is condemned for it meanwhile.
-    uplink_doubted: bool,
+    uplink_suspect: bool,
     policies_failing: Vec<String>,
     packets_to_node: u64,
     packets_to_client: u64,
@@ -382,7 +382,7 @@ impl From<control::Status> for Status {
             uptime_ms: status.up.as_millis() as u64,
             sessions: status.sessions,
             rooms: status.rooms,
-            uplink_doubted: status.uplink_doubted,
+            uplink_suspect: status.uplink_suspect,
             policies_failing: status.policies_failing.iter().map(ToString::to_string).collect(),
             packets_to_node: status.packets_to_node,
             packets_to_client: status.packets_to_client,

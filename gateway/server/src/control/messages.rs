@@ -184,7 +184,7 @@ pub enum Happened {
     /// The node list changed, or a change was refused.
     NodeList(ListTold),
     /// A removed node is empty and forgotten.
-    NodeGone {
+    NodeRemoved {
         /// Its number, which may be reused.
         node: NodeId,
         name: Arc<str>,
@@ -227,7 +227,7 @@ pub struct NodeView {
     /// The newest incarnation.
     pub incarnation: Incarnation,
     pub health: Health,
-    pub accused_by: Vec<Witness>,
+    pub suspected_by: Vec<Witness>,
     pub draining: bool,
     /// The node is being removed.
     pub leaves: bool,
@@ -242,7 +242,7 @@ pub struct NodeView {
     /// Load and reservations, thousandths of the capacity.
     pub load_permille: u32,
     /// The load that the node reported lately, thousandths of its capacity.
-    pub measured_permille: Option<u16>,
+    pub reported_permille: Option<u16>,
     pub rooms: u32,
     /// Smoothed round-trip time.
     pub round_trip: Option<Duration>,
@@ -429,9 +429,9 @@ pub enum RolloutOutcome {
     /// It answered, failed, and the one before is back.
     RolledBack,
     /// It is tried.
-    Begun,
+    Started,
     /// It came a step further.
-    Stepped,
+    Advanced,
     /// It stays where it is.
     Paused,
     /// It goes on.
@@ -448,8 +448,8 @@ impl RolloutOutcome {
             RolloutOutcome::Unchanged => "unchanged",
             RolloutOutcome::Refused => "refused",
             RolloutOutcome::RolledBack => "rolled-back",
-            RolloutOutcome::Begun => "begun",
-            RolloutOutcome::Stepped => "stepped",
+            RolloutOutcome::Started => "started",
+            RolloutOutcome::Advanced => "advanced",
             RolloutOutcome::Paused => "paused",
             RolloutOutcome::Resumed => "resumed",
             RolloutOutcome::Revoked => "revoked",
@@ -469,7 +469,7 @@ pub struct Status {
     /// Whether it admits new sessions.
     pub admitting: bool,
     /// Whether the gateway's own uplink is suspected, because most nodes fell silent at once.
-    pub uplink_doubted: bool,
+    pub uplink_suspect: bool,
     /// Whether the first policies are still being compiled: it forwards, and will admit.
     pub starting: bool,
     /// Policies with a failed last call.

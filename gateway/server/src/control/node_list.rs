@@ -336,7 +336,7 @@ impl Control {
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
-            self.tell_happened(Happened::NodeGone { node: id, name });
+            self.tell_happened(Happened::NodeRemoved { node: id, name });
             self.teach_policies();
         }
     }

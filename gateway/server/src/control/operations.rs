@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{FailBack, Impossible, NodeId, RegionId};
+use evenkeel_core::{Failback, Impossible, NodeId, RegionId};
 
 use super::messages::Failed;
 use super::thread::Control;
@@ -20,8 +20,8 @@ pub enum Operation {
     Eject(Box<str>),
     /// Ends the node's ejection early.
     Return(Box<str>),
-    /// Sets fail-back of a region, or of all regions.
-    FailBack(Option<Box<str>>, FailBack),
+    /// Sets failback of a region, or of all regions.
+    Failback(Option<Box<str>>, Failback),
 }
 
 /// A node or a region, by name.
@@ -52,9 +52,9 @@ impl Control {
                 let node = node(&name)?;
                 self.gateway.handle_return(node)
             }
-            Operation::FailBack(name, fail_back) => {
+            Operation::Failback(name, failback) => {
                 let region = name.map(|name| self.region_named(&name)).transpose()?;
-                self.gateway.handle_fail_back(region, fail_back, now)
+                self.gateway.handle_failback(region, failback, now)
             }
         }
     }

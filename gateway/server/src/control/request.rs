@@ -142,7 +142,7 @@ impl Control {
                 zone: (*node.zone).into(),
                 incarnation: standing.hop.incarnation,
                 health: standing.health,
-                accused_by: (Witness::ALL.into_iter().zip(standing.accused_by))
+                suspected_by: (Witness::ALL.into_iter().zip(standing.suspected_by))
                     .filter_map(|(witness, accuses)| accuses.then_some(witness))
                     .collect(),
                 draining: standing.draining,
@@ -152,7 +152,7 @@ impl Control {
                 opening: standing.opening,
                 waiting: standing.waiting,
                 load_permille: standing.load_permille,
-                measured_permille: standing.measured_permille,
+                reported_permille: standing.reported_permille,
                 rooms: standing.rooms,
                 round_trip: standing.round_trip,
             })
@@ -174,7 +174,7 @@ impl Control {
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting() && !self.awaits_policies(),
-            uplink_doubted: self.gateway.doubts_uplink(),
+            uplink_suspect: self.gateway.doubts_uplink(),
             starting: self.gateway.is_admitting() && self.awaits_policies(),
             policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),

@@ -47,8 +47,8 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
             // Control tells of it, and asks the policy anew.
             RolloutOutcome::Activated
             | RolloutOutcome::RolledBack
-            | RolloutOutcome::Begun
-            | RolloutOutcome::Stepped
+            | RolloutOutcome::Started
+            | RolloutOutcome::Advanced
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed
             | RolloutOutcome::Revoked => {}

@@ -198,7 +198,7 @@ impl Control {
         match turn {
             Turn::Expose(_) => {
                 self.tell_core(policy, now);
-                self.tell_changed(policy, RolloutOutcome::Stepped, by, reply, now);
+                self.tell_changed(policy, RolloutOutcome::Advanced, by, reply, now);
             }
             Turn::Activate => self.promote(policy, by, reply),
         }

@@ -87,10 +87,10 @@ impl Unfit {
     fn code(&self) -> &'static str {
         match self {
             Unfit::Refused(refused) => refused.code(),
-            Unfit::Disproved { .. } => "disproved",
+            Unfit::Disproved { .. } => "proof-failed",
             Unfit::Quarantined(_) => "quarantined",
             Unfit::Superseded => "superseded",
-            Unfit::Gone => "gone",
+            Unfit::Gone => "unavailable",
         }
     }
 }

@@ -93,7 +93,7 @@ impl Desk {
         let revision = Some(candidate.name());
         self.candidate = Some(candidate);
         self.learn();
-        let begun = self.rollout(RolloutOutcome::Begun, by);
+        let begun = self.rollout(RolloutOutcome::Started, by);
         // Control walks it; who pushed it is told how that begins.
         let now = Instant::now();
         let stage = Some(Staged::of(&Walk::begin(pace.clone(), now), now));

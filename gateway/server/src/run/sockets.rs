@@ -121,7 +121,7 @@ pub(super) fn quic(
         return Ok((None, Vec::new()));
     };
     let mut quic_settings = quic::Settings::at(address);
-    quic_settings.gather = settings.limits.gather;
+    quic_settings.gather = settings.limits.batch_delay;
     if let Some(files) = certificate {
         quic_settings.certificate =
             quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };

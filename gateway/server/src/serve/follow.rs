@@ -54,7 +54,7 @@ impl Follower {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        self.instruments.level(Level::SessionsLive, 0, &[]);
+        self.instruments.level(Level::SessionsActive, 0, &[]);
     }
 
     fn missed(&self, missed: u64) {
@@ -79,7 +79,7 @@ impl Follower {
                 self.recorder.handle_not_opened(*session, *node, reason, at);
             }
             Happened::NodeList(told) => self.recorder.handle_node_list(told),
-            Happened::NodeGone { node, name } => self.recorder.handle_node_gone(*node, name),
+            Happened::NodeRemoved { node, name } => self.recorder.handle_node_gone(*node, name),
             // Counted by workers; by number it is for those who keep books of single packets.
             Happened::Shed { .. } => {}
         }
@@ -125,7 +125,7 @@ impl Counters {
         });
         self.instruments.standing().set(nodes);
         let status = self.handle.status().await?;
-        self.instruments.level(Level::SessionsLive, status.sessions as i64, &[]);
+        self.instruments.level(Level::SessionsActive, status.sessions as i64, &[]);
         self.count(&status);
         Ok(())
     }
@@ -150,8 +150,8 @@ impl Counters {
                 "connections" => {
                     self.instruments.level(Level::QuicConnections, counted as i64, &[]);
                 }
-                "attached" => self.instruments.level(Level::QuicAttached, counted as i64, &[]),
-                what => self.add(Count::QuicCounts, Attribute::What, what, counted),
+                "attached" => self.instruments.level(Level::QuicSessions, counted as i64, &[]),
+                what => self.add(Count::QuicCounts, Attribute::Event, what, counted),
             }
         }
     }

@@ -325,7 +325,7 @@ impl Standing {
         match rolled_out {
             Ok(Rollout {
                 outcome:
-                    RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Begun,
+                    RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Started,
                 ..
             }) => {
                 tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or on its way");

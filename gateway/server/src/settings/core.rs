@@ -35,7 +35,7 @@ impl Settings {
                 sessions_max: self.limits.sessions as usize,
                 churn_percent: self.limits.churn_percent,
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
-                fail_back_per_second: u32::from(self.limits.fail_back_per_second),
+                failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
                 ..core::Limits::default()
             },

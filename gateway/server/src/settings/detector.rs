@@ -14,28 +14,28 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// `[detector]`; what is not written keeps the core's default.
 pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
     let default = Timings::default();
-    let (near, far) = (&raw.in_region, &raw.across);
+    let (near, far) = (&raw.in_region, &raw.cross_region);
     let every = 2 * MS..=10_000 * MS;
     let alone = 10 * MS..=MINUTE;
     let short = MS..=1_000 * MS;
     let long = Duration::ZERO..=60 * MINUTE;
     let mut time =
         |raw: &Option<_>, default, allowed| check.duration(raw.as_ref(), default, allowed);
-    let ejection = time(&raw.eject_for, default.ejection, long.clone());
+    let ejection = time(&raw.base_ejection_time, default.ejection, long.clone());
     let ejection_max =
-        time(&raw.eject_most, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
+        time(&raw.max_ejection_time, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
     let timings = Timings {
-        probe_every_near: time(&near.probe_every, default.probe_every_near, every.clone()),
-        probe_every_far: time(&far.probe_every, default.probe_every_far, every),
-        probe_slack: time(&raw.answer_within, default.probe_slack, short.clone()),
+        probe_every_near: time(&near.probe_interval, default.probe_every_near, every.clone()),
+        probe_every_far: time(&far.probe_interval, default.probe_every_far, every),
+        probe_slack: time(&raw.probe_slack, default.probe_slack, short.clone()),
         silence_min: time(&raw.silence, default.silence_min, short.clone()),
         condemn_alone_near: time(
-            &near.condemn_alone_after,
+            &near.down_after,
             default.condemn_alone_near,
             alone.clone(),
         ),
-        condemn_alone_far: time(&far.condemn_alone_after, default.condemn_alone_far, alone),
-        own_stall: time(&raw.own_stall, default.own_stall, short),
+        condemn_alone_far: time(&far.down_after, default.condemn_alone_far, alone),
+        own_stall: time(&raw.stall_threshold, default.own_stall, short),
         ejection,
         ejection_max: ejection_max.max(ejection),
         wary_for: time(&raw.wary_for, default.wary_for, long),
@@ -47,13 +47,13 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
             1..=1_000,
         ),
     };
-    let alone = [("in_region", timings.condemn_alone_near), ("across", timings.condemn_alone_far)];
+    let alone = [("in_region", timings.condemn_alone_near), ("cross_region", timings.condemn_alone_far)];
     let shortest = alone.into_iter().min_by_key(|(_, after)| *after);
     if let (Some(silence), Some((reach, after))) = (&raw.silence, shortest)
         && timings.silence_min > after
     {
         let most = unit::spell(after);
-        let expected = format!("at most {most}, the `condemn_alone_after` of [detector.{reach}]");
+        let expected = format!("at most {most}, the `down_after` of [detector.{reach}]");
         check.refuse(silence.span(), format!("`{}`", silence.get_ref()), expected).help =
             Some("silence has to accuse a node before it could condemn it alone".to_owned());
     }

@@ -19,7 +19,7 @@ pub struct Gateway {
     /// The folder of policy sets. Default: none, the shipped ones alone.
     pub policies: Option<PathBuf>,
     /// How long sessions may go on after it was told to stop. Default 5 min.
-    pub drain_within: Duration,
+    pub drain_timeout: Duration,
     /// Where compiled plugins are kept.
     pub cache: CacheFolder,
 }
@@ -61,7 +61,7 @@ impl Gateway {
         Gateway {
             region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
             policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
-            drain_within: check.duration(raw.drain_within.as_ref(), hour / 12, day),
+            drain_timeout: check.duration(raw.drain_timeout.as_ref(), hour / 12, day),
             cache: match raw.cache.as_ref().map(|word| word.get_ref().as_str()) {
                 None => CacheFolder::Usual,
                 Some("none") => CacheFolder::None,
@@ -145,9 +145,9 @@ pub struct Telemetry {
     pub otlp: Option<Otlp>,
     /// The share of sessions and decisions whose spans are sent, 0 to 1. Default 1. Failovers, rollouts and refused
     /// sessions are always sent.
-    pub sample: f64,
+    pub sample_ratio: f64,
     /// How often metrics are sent. Default 10 s.
-    pub metrics_every: Duration,
+    pub metrics_interval: Duration,
 }
 
 /// An OTLP receiver.
@@ -176,8 +176,8 @@ impl Telemetry {
         let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
         Telemetry {
             otlp: Telemetry::otlp(raw, check),
-            sample: check.share(raw.sample.as_ref(), 1.0),
-            metrics_every: check.duration(raw.metrics_every.as_ref(), default, allowed),
+            sample_ratio: check.share(raw.sample_ratio.as_ref(), 1.0),
+            metrics_interval: check.duration(raw.metrics_interval.as_ref(), default, allowed),
         }
     }
 
@@ -216,7 +216,7 @@ pub struct Limits {
     pub early_for: Duration,
     /// How long packets that keep coming gather before they are read together, 0 to 250 µs: less processor time for more
     /// delay. The first packet after a pause never waits. Default 200 µs.
-    pub gather: Duration,
+    pub batch_delay: Duration,
     /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
     pub misses_per_prefix: u32,
     /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25. Moves off a
@@ -225,7 +225,7 @@ pub struct Limits {
     /// Moves of one room within a minute, other than off a dead node. Default 3.
     pub moves_per_minute: u16,
     /// Rooms that go back within a second to where they belong, once a node is trusted again. Default 20.
-    pub fail_back_per_second: u16,
+    pub failbacks_per_second: u16,
 }
 
 impl Limits {
@@ -237,11 +237,11 @@ impl Limits {
             workers: (workers > 0).then_some(workers),
             early_packets: check.number(raw.early_packets.as_ref(), 16, 0..=1_024),
             early_for: check.duration(raw.early_for.as_ref(), Duration::from_millis(200), early),
-            gather: check.duration(raw.gather.as_ref(), 200 * US, Duration::ZERO..=250 * US),
+            batch_delay: check.duration(raw.batch_delay.as_ref(), 200 * US, Duration::ZERO..=250 * US),
             misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
             churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
             moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),
-            fail_back_per_second: check.number(raw.fail_back_per_second.as_ref(), 20, 1..=1_000),
+            failbacks_per_second: check.number(raw.failbacks_per_second.as_ref(), 20, 1..=1_000),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct File {
 pub(super) struct Gateway {
     pub(super) region: Text,
     pub(super) policies: Text,
-    pub(super) drain_within: Text,
+    pub(super) drain_timeout: Text,
     pub(super) cache: Text,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Start {
     pub(super) command: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) webhook: Text,
     pub(super) token_file: Text,
-    pub(super) within: Text,
+    pub(super) timeout: Text,
     pub(super) stop_with_gateway: Option<Spanned<bool>>,
 }
 
@@ -104,8 +104,8 @@ pub(super) struct Admin {
 pub(super) struct Telemetry {
     pub(super) otlp: Text,
     pub(super) protocol: Option<Protocol>,
-    pub(super) sample: Option<Spanned<f64>>,
-    pub(super) metrics_every: Text,
+    pub(super) sample_ratio: Option<Spanned<f64>>,
+    pub(super) metrics_interval: Text,
 }
 
 #[derive(Deserialize, Default)]
@@ -115,11 +115,11 @@ pub(super) struct Limits {
     pub(super) workers: Number,
     pub(super) early_packets: Number,
     pub(super) early_for: Text,
-    pub(super) gather: Text,
+    pub(super) batch_delay: Text,
     pub(super) misses_per_prefix: Number,
     pub(super) churn_percent: Number,
     pub(super) moves_per_minute: Number,
-    pub(super) fail_back_per_second: Number,
+    pub(super) failbacks_per_second: Number,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,10 +127,10 @@ pub(super) struct Limits {
 pub(super) struct Breaker {
     pub(super) loss_percent: Number,
     pub(super) r_factor: Number,
-    pub(super) share_percent: Number,
-    pub(super) sessions: Number,
+    pub(super) failure_percent: Number,
+    pub(super) min_sessions: Number,
     pub(super) open_for: Text,
-    pub(super) open_most: Text,
+    pub(super) max_open_for: Text,
     pub(super) half_open_percent: Number,
 }
 
@@ -138,13 +138,13 @@ pub(super) struct Breaker {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Detector {
     pub(super) in_region: Reach,
-    pub(super) across: Reach,
-    pub(super) answer_within: Text,
+    pub(super) cross_region: Reach,
+    pub(super) probe_slack: Text,
     pub(super) silence: Text,
     pub(super) silence_arrivals: Number,
-    pub(super) own_stall: Text,
-    pub(super) eject_for: Text,
-    pub(super) eject_most: Text,
+    pub(super) stall_threshold: Text,
+    pub(super) base_ejection_time: Text,
+    pub(super) max_ejection_time: Text,
     pub(super) wary_for: Text,
     pub(super) panic_percent: Number,
     pub(super) panic_for: Text,
@@ -153,8 +153,8 @@ pub(super) struct Detector {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Reach {
-    pub(super) probe_every: Text,
-    pub(super) condemn_alone_after: Text,
+    pub(super) probe_interval: Text,
+    pub(super) down_after: Text,
 }
 
 #[derive(Deserialize, Default)]
@@ -191,7 +191,7 @@ pub(super) struct Rollout {
     pub(super) pace: Text,
     pub(super) hold: Option<bool>,
     pub(super) shadow: Text,
-    pub(super) keep: Text,
+    pub(super) rollback_window: Text,
     pub(super) judge: RolloutJudge,
 }
 
@@ -205,7 +205,7 @@ pub(super) struct RolloutJudge {
     pub(super) moves_per_minute: Number,
     pub(super) guarded_percent: Number,
     pub(super) refused_percent: Number,
-    pub(super) sessions: Number,
+    pub(super) min_sessions: Number,
 }
 
 #[derive(Deserialize, Default)]

@@ -29,7 +29,7 @@ pub struct Rollout {
     /// How long it is asked along before. Default 5 s; 0 s where `canary` is empty: not at all.
     pub shadow: Duration,
     /// How long the revision before may come back, and what it can read is kept. Default 10 min.
-    pub keep: Duration,
+    pub rollback_window: Duration,
     /// What it is judged by.
     pub judging: Judging,
 }
@@ -42,7 +42,7 @@ impl Default for Rollout {
             pace: Duration::from_secs(10),
             hold: false,
             shadow: Duration::from_secs(5),
-            keep: Duration::from_secs(600),
+            rollback_window: Duration::from_secs(600),
             judging: Judging::default(),
         }
     }
@@ -69,7 +69,7 @@ impl Rollout {
             pace: check.duration(raw.pace.as_ref(), default.pace, second / 10..=86_400 * second),
             hold: raw.hold.unwrap_or(default.hold),
             shadow: check.duration(raw.shadow.as_ref(), shadow, none..=86_400 * second),
-            keep: check.duration(raw.keep.as_ref(), default.keep, none..=86_400 * second),
+            rollback_window: check.duration(raw.rollback_window.as_ref(), default.rollback_window, none..=86_400 * second),
             judging: judging(&raw.judge, check),
         }
     }
@@ -117,7 +117,7 @@ fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
         ),
         guarded_percent: percent(check, &raw.guarded_percent, default.guarded_percent),
         refused_percent: percent(check, &raw.refused_percent, default.refused_percent),
-        cohort_min: check.number(raw.sessions.as_ref(), default.cohort_min, 1..=100_000),
+        cohort_min: check.number(raw.min_sessions.as_ref(), default.cohort_min, 1..=100_000),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(read(&format!("[rollout]\ncanary = [{many}]\n")).1.len(), 1);
         for wrong in [
             "pace = \"50ms\"",
-            "keep = \"8\"",
+            "rollback_window = \"8\"",
             "judge = { gap = \"10ms\" }",
             "judge = { rung = 0 }",
             "judge = { refused_percent = 0 }",

@@ -96,12 +96,12 @@ impl Telemetry {
             flushes: Vec::new(),
         };
         let Some(to) = &settings.telemetry.otlp else { return Ok(telemetry) };
-        let every = settings.telemetry.metrics_every;
+        let every = settings.telemetry.metrics_interval;
         let pipeline = otlp::start(to, every, &resource, reader, &telemetry.instruments)?;
         telemetry.flushes = pipeline.flushes.into();
         let tracers = SdkTracerProvider::builder()
             .with_resource(resource.clone())
-            .with_sampler(Sampler { share: settings.telemetry.sample })
+            .with_sampler(Sampler { share: settings.telemetry.sample_ratio })
             .with_span_processor(pipeline.spans);
         telemetry.tracers = Some(tracers.build());
         let loggers =

@@ -49,7 +49,7 @@ pub(super) struct Logs(Queue<LogLine>);
 /// Starts the thread that sends; it ends when the pipeline's ends are dropped.
 pub(super) fn start(
     to: &Otlp,
-    metrics_every: Duration,
+    metrics_interval: Duration,
     resource: &Resource,
     reader: Reader,
     instruments: &Arc<Instruments>,
@@ -58,7 +58,7 @@ pub(super) fn start(
     let (logs, flush_logs, sending_logs) = queue(&Tally::new(Signal::Logs, instruments));
     let (flush_metrics, flushes) = Flush::channel();
     let tally = Tally::new(Signal::Metrics, instruments);
-    let metrics = SendingMetrics { reader, every: metrics_every, flushes, tally };
+    let metrics = SendingMetrics { reader, every: metrics_interval, flushes, tally };
     let (to, resource) = (to.clone(), resource.clone());
     let (built, building) = sync_channel(1);
     std::thread::Builder::new()

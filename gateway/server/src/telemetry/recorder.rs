@@ -161,11 +161,11 @@ impl Recorder {
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
-            Event::Struck { room, room_name: _, hop, why, session: _ } => {
+            Event::HopRemoved { room, room_name: _, hop, why, session: _ } => {
                 let (node, why) = (self.names.of_hop(*hop).node, why.name());
                 debug!(%room, %node, why, "hop struck from a route");
                 let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
-                self.instruments.count(Count::HopsStruck, 1, &labels);
+                self.instruments.count(Count::HopsRemoved, 1, &labels);
             }
             Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
@@ -180,7 +180,7 @@ impl Recorder {
                     ModeChange::Capacity => {
                         debug!(%room, from, to, "what is kept of its mode changed");
                     }
-                    ModeChange::Unalike { hops } => {
+                    ModeChange::CopiesDiffer { hops } => {
                         let nodes = hops.map(|hop| self.names.of_hop(hop).node);
                         warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
                     }
@@ -199,7 +199,7 @@ impl Recorder {
                 let took = at.now.saturating_duration_since(*started);
                 debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move given up");
                 let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
-                self.instruments.count(Count::MovesGivenUp, 1, &labels);
+                self.instruments.count(Count::MovesAborted, 1, &labels);
             }
             Event::Drained { node, left, started } => {
                 let name = self.names.of_node(*node).node;
@@ -247,11 +247,11 @@ impl Recorder {
                         of,
                         "most nodes fell silent at once: our own uplink may be gone, nobody is condemned for it"
                     );
-                    self.instruments.count(Count::UplinkDoubts, 1, &[]);
+                    self.instruments.count(Count::UplinkSuspicions, 1, &[]);
                 } else {
                     info!("our own uplink is no longer doubted");
                 }
-                self.instruments.level(Level::UplinkDoubted, i64::from(*doubted), &[]);
+                self.instruments.level(Level::UplinkSuspect, i64::from(*doubted), &[]);
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {
@@ -297,8 +297,8 @@ impl Recorder {
             RolloutOutcome::RolledBack => {
                 warn!(%policy, revision, by, reason, "revision rolled back");
             }
-            RolloutOutcome::Begun
-            | RolloutOutcome::Stepped
+            RolloutOutcome::Started
+            | RolloutOutcome::Advanced
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed => {
                 let step = outcome.name();
@@ -485,7 +485,7 @@ impl Recorder {
         self.instruments.standing().health(hop.node, Arc::clone(&name), to);
         if to == Health::Down {
             warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node is down");
-            self.instruments.count(Count::NodeDeaths, 1, &[node]);
+            self.instruments.count(Count::NodeFailures, 1, &[node]);
             self.instruments.time(Time::Detection, took, &[node]);
             for witness in names {
                 let labels = [node, (Attribute::Witness, witness)];

@@ -59,7 +59,7 @@ attributes! {
     /// A node from coming Up to its next Down, counted from 1.
     Incarnation = "evenkeel.incarnation";
     /// Sessions or rooms that a span could not be linked to: unsampled, or too many.
-    LinksLeftOut = "evenkeel.links_left_out";
+    DroppedLinks = "evenkeel.dropped_links";
     /// How a room survives the death of its node: `hot`, `hitless`…
     Mode = "evenkeel.mode";
     /// A node's name.
@@ -99,9 +99,9 @@ attributes! {
     /// `spans`, `logs`, `metrics` or `events`.
     Signal = "evenkeel.signal";
     /// Time in the plugin, in seconds.
-    Took = "evenkeel.took";
-    /// What was counted, as a word.
-    What = "evenkeel.what";
+    Duration = "evenkeel.duration";
+    /// What was counted.
+    Event = "evenkeel.event";
     /// A source of evidence about a node: `probe`, `silence`…
     Witness = "evenkeel.witness";
     /// A zone's name.
@@ -147,19 +147,19 @@ metrics! {
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms that went to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
-    /// Moves that were given up, with why: `target-lost`, `superseded` and the like.
-    MovesGivenUp = "evenkeel.moves.given_up", "{move}", [Cause, Outcome];
-    /// Rooms that had no hop left to go to.
+    /// Moves that were aborted, by outcome: `target-lost`, `superseded`…
+    MovesAborted = "evenkeel.moves.aborted", "{move}", [Cause, Outcome];
+    /// Rooms without a usable hop.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Rooms whose spares changed.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
     /// Rooms that went on in another mode, by the mode they have now.
     RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
-    /// Hops that left a room's route though their node lives: not opened there, the port is closed, a flow was lost.
-    HopsStruck = "evenkeel.hops.struck", "{hop}", [Node, Reason];
-    /// Nodes condemned.
-    NodeDeaths = "evenkeel.node.deaths", "{death}", [Node];
-    /// Nodes that their hooks were to start: `begun`, `failed`, `done`.
+    /// Hops removed from a route while their node was up: not opened there, port closed, flow lost.
+    HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason];
+    /// Nodes marked down.
+    NodeFailures = "evenkeel.node.failures", "{failure}", [Node];
+    /// Nodes that their hooks were to start: `starting`, `failed`, `ready`.
     NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
     /// Witnesses that stood against a node when it was condemned.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
@@ -175,16 +175,16 @@ metrics! {
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
     /// Sessions and rooms that a revision is not asked about any more, since it fails over them; by how it does.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Revisions that were to come in, and their steps: `begun`, `stepped`, `activated`, `rolled-back` and the like.
+    /// Revisions that were to come in, and their steps: `started`, `advanced`, `activated`, `rolled-back` and the like.
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
-    /// Revisions that did not come in, by the word for why: `unsigned`, `disproved` and the like.
+    /// Revisions that did not come in, by the word for why: `unsigned`, `proof-failed` and the like.
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Our own stalls: nobody was condemned on them.
-    OwnStalls = "evenkeel.own_stalls", "{stall}", [];
+    OwnStalls = "evenkeel.event_loop.stalls", "{stall}", [];
     /// Times that most nodes fell silent at once, and nobody was condemned for it: our own uplink is doubted.
-    UplinkDoubts = "evenkeel.uplink.doubts", "{doubt}", [];
+    UplinkSuspicions = "evenkeel.uplink.suspicions", "{suspicion}", [];
     /// Media packets forwarded.
     Packets = "media.packets", "{packet}", [Direction];
     /// Bytes of the media packets forwarded.
@@ -194,7 +194,7 @@ metrics! {
     /// Key frames asked for.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
     /// What the QUIC endpoint counted, such as `handshakes-failed` or `sent-datagrams`.
-    QuicCounts = "evenkeel.quic.counts", "{event}", [What];
+    QuicCounts = "evenkeel.quic.counts", "{event}", [Event];
     /// Spans, log lines and collections of metrics that a receiver took.
     TelemetrySent = "evenkeel.telemetry.sent", "{item}", [Signal];
     /// Spans, log lines and collections of metrics that were given up: the queue was full, or the receiver did not
@@ -208,11 +208,11 @@ metrics! {
     /// What is so now.
     Level;
     /// Sessions alive.
-    SessionsLive = "evenkeel.sessions.live", "{session}", [];
+    SessionsActive = "evenkeel.sessions.active", "{session}", [];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
     /// 1 while our own uplink is doubted, since most nodes fell silent at once.
-    UplinkDoubted = "evenkeel.uplink.doubted", "{state}", [];
+    UplinkSuspect = "evenkeel.uplink.suspect", "{state}", [];
     /// 1 where a node is being drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
@@ -226,7 +226,7 @@ metrics! {
     /// Connections of clients over QUIC, those in their handshake among them.
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
     /// Sessions whose client is connected over QUIC.
-    QuicAttached = "evenkeel.quic.attached", "{session}", [];
+    QuicSessions = "evenkeel.quic.sessions", "{session}", [];
     /// Spans and log lines waiting to be sent.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }
@@ -245,7 +245,7 @@ metrics! {
     /// From the call of a node's hook until the node answered.
     NodeStart = "evenkeel.node.start.duration", "s", [Node];
     /// How late we were ourselves.
-    OwnStall = "evenkeel.own_stall.duration", "s", [];
+    OwnStall = "evenkeel.event_loop.stall.duration", "s", [];
 }
 
 impl Time {
@@ -313,12 +313,12 @@ spans! {
     Admission = "admission", Share, [By, Outcome, Reason];
     /// A question to a policy. Child of what waited for it, or by itself.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Took, Note];
+        [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, Note];
     /// A new revision of a policy, from its arrival to its activation or refusal; its steps are events.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
     /// From the last sign of life of a node to its rooms having moved. Linked to the `session.open` of sessions it moved.
     NodeFailover = "node.failover", Always,
-        [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, LinksLeftOut];
+        [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];
 }
 
 #[cfg(test)]

@@ -104,8 +104,8 @@ impl Spans {
         let way = match rollout.outcome {
             // It goes on as it was.
             RolloutOutcome::Revoked => return,
-            RolloutOutcome::Begun
-            | RolloutOutcome::Stepped
+            RolloutOutcome::Started
+            | RolloutOutcome::Advanced
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed => {
                 let start = at.wall_of(rollout.arrived);

@@ -222,7 +222,7 @@ fn everything_a_person_may_write_arrives() {
         r#"
         [gateway]
         region = "west"
-        drain_within = "90s"
+        drain_timeout = "90s"
 
         [[listen]]
         udp = "0.0.0.0:5004"
@@ -269,16 +269,16 @@ fn everything_a_person_may_write_arrives() {
         [telemetry]
         otlp = "http://127.0.0.1:4318/"
         protocol = "http"
-        sample = 0.25
-        metrics_every = "5s"
+        sample_ratio = 0.25
+        metrics_interval = "5s"
 
         [limits]
         sessions = 500
         workers = 2
 
         [detector]
-        in_region = { probe_every = "20ms" }
-        eject_for = "5m"
+        in_region = { probe_interval = "20ms" }
+        base_ejection_time = "5m"
         panic_percent = 70
         panic_for = "2s"
         "#,
@@ -286,7 +286,7 @@ fn everything_a_person_may_write_arrives() {
     .unwrap();
     let settings = Settings::load(Some(&file), None).unwrap();
     assert_eq!(&*settings.gateway.region, "west");
-    assert_eq!(settings.gateway.drain_within, Duration::from_secs(90));
+    assert_eq!(settings.gateway.drain_timeout, Duration::from_secs(90));
     let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
     let Ingress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
     assert_eq!(identities[..], [Identity::Declared, Identity::Open]);

@@ -32,7 +32,7 @@ fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Set
     let file = folder.join(format!("{name}.toml"));
     let mut text = format!(
         "[gateway]\nregion = \"east\"\n\n[telemetry]\notlp = \"http://{receiver}\"\n\
-         protocol = \"{protocol}\"\nsample = {share:?}\nmetrics_every = \"1h\"\n"
+         protocol = \"{protocol}\"\nsample_ratio = {share:?}\nmetrics_interval = \"1h\"\n"
     );
     for (node, zone) in [("east-a1", "a"), ("east-b1", "b")] {
         let port = 4_000 + text.len();
@@ -306,7 +306,7 @@ fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
-    let gone = closed(3, 2, CloseReason::Asked);
+    let gone = closed(3, 2, CloseReason::Requested);
     hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room is still to move");
@@ -323,7 +323,7 @@ fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
     assert_eq!(word(failover, Attribute::Node), "east-a1");
     assert_eq!(said(failover, Attribute::Rooms), Some(Value::IntValue(2)));
     assert_eq!(said(failover, Attribute::Sessions), Some(Value::IntValue(3)));
-    assert_eq!(said(failover, Attribute::LinksLeftOut), Some(Value::IntValue(1)));
+    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(1)));
     let Some(Value::ArrayValue(witnesses)) = said(failover, Attribute::Witness) else { panic!() };
     assert_eq!(witnesses.values.len(), 2);
 }
@@ -341,7 +341,7 @@ fn the_links_of_a_failover_are_bounded() {
     let spans = receiver.spans();
     let failover = only(&spans, "node.failover");
     assert_eq!(failover.links.len(), 128);
-    assert_eq!(said(failover, Attribute::LinksLeftOut), Some(Value::IntValue(72)));
+    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(72)));
 }
 
 #[test]
@@ -429,8 +429,8 @@ fn a_revisions_way_into_force_is_one_span_with_its_steps() {
         activate: Duration::from_micros(40),
     };
     for rollout in [
-        step(RolloutOutcome::Begun, Some(Stage::Shadow)),
-        step(RolloutOutcome::Stepped, Some(Stage::Canary(5))),
+        step(RolloutOutcome::Started, Some(Stage::Shadow)),
+        step(RolloutOutcome::Advanced, Some(Stage::Canary(5))),
         step(RolloutOutcome::Activated, None),
         step(RolloutOutcome::RolledBack, None),
     ] {
@@ -468,7 +468,7 @@ fn what_is_revoked_or_in_force_though_quarantined_is_no_refusal_and_no_step() {
     let at = Moment::now();
     let begun = told(RolloutOutcome::Activated, None, Some("quarantined"));
     recorder.handle_rollout(&begun, at);
-    recorder.handle_rollout(&told(RolloutOutcome::Begun, Some(Stage::Canary(5)), None), at);
+    recorder.handle_rollout(&told(RolloutOutcome::Started, Some(Stage::Canary(5)), None), at);
     recorder.handle_rollout(&told(RolloutOutcome::Revoked, None, Some("revoked")), at);
     let counts = [
         ("policy_rollouts_total", "revoked", 1),
@@ -489,7 +489,7 @@ fn metrics_arrive_as_registered() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("metrics", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), down(1)]);
-    let closed = closed(1, 1, CloseReason::Silent);
+    let closed = closed(1, 1, CloseReason::MediaTimeout);
     hear(&mut recorder, &[closed, moved(1, &[2], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let counts = Count::ALL.iter().map(|metric| metric.described());
@@ -505,13 +505,13 @@ fn metrics_arrive_as_registered() {
     for name in [
         "evenkeel.sessions.opened",
         "evenkeel.session.open.duration",
-        "evenkeel.node.deaths",
+        "evenkeel.node.failures",
         "evenkeel.node.detection.duration",
         "evenkeel.rooms.moved",
     ] {
         assert!(arrived.contains(name), "{name} is not among {arrived:?}");
     }
-    assert_eq!(counted(&telemetry, "evenkeel_sessions_closed_total", "silent"), 1);
+    assert_eq!(counted(&telemetry, "evenkeel_sessions_closed_total", "media-timeout"), 1);
     assert_eq!(counted(&telemetry, "evenkeel_node_witnesses_total", "probe"), 1);
 }
 
@@ -615,7 +615,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             refused("call", Refused::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
-            Event::Struck {
+            Event::HopRemoved {
                 room,
                 room_name: "room".into(),
                 hop: hop(0),
@@ -656,7 +656,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
         ("own_stalls_total", "", 1),
         ("own_stall_duration_seconds_count", "", 1),
         ("uplink_doubts_total", "", 1),
-        ("uplink_doubted", "", 1),
+        ("uplink_suspect", "", 1),
         ("policy_failing", "call/routing", 1),
     ];
     for (name, label, expected) in marks {

@@ -25,7 +25,7 @@ pub struct ByLoad {
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
     /// Its region has capacity.
-    Room = 1,
+    HasCapacity = 1,
     /// Its region is nearly full.
     NearlyFull = 2,
     /// Its region is full.
@@ -58,7 +58,7 @@ impl Admission for ByLoad {
         } else if load >= self.cap_above {
             Verdict::AcceptCapped(self.cap).because(Why::NearlyFull)
         } else {
-            Verdict::Accept.because(Why::Room)
+            Verdict::Accept.because(Why::HasCapacity)
         }
     }
 }

@@ -12,11 +12,11 @@ fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest
     (trial, room)
 }
 
-const TALK: &str = r#"{"delay_most": "150ms", "r_least": 70, "poor_for": "5s", "min_stay": "1h"}"#;
+const TALK: &str = r#"{"max_delay": "150ms", "min_r_factor": 70, "poor_for": "5s", "min_stay": "1h"}"#;
 
 #[test]
 fn excessive_delay_moves_before_the_stay_ends() {
-    for (delay, why) in [(60_000, None), (60_001, Some(Why::CannotTalk.number()))] {
+    for (delay, why) in [(60_000, None), (60_001, Some(Why::PoorQuality.number()))] {
         // 30 ms from one participant to the gateway and on to the other, and twice the delay of the
         // node.
         let (mut trial, mut room) = talks(TALK, delay, 30_000, 0);

@@ -103,7 +103,7 @@ fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io
         Listener::Open => "identity = [\"open\"]\nscenario = \"call\"",
     };
     let mut text = format!(
-        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
          [[listen]]\nudp = \"10.77.0.1:0\"\n{way_in}\n\n[admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\nsessions = 200000\n"
     );

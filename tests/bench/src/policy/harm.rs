@@ -43,15 +43,15 @@ fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), Str
     let query = format!("?canary=50&pace=60s&settings={settings}");
     let begun = api.push_to(POLICY, &query, plugin)?;
     let began = Instant::now();
-    if begun["outcome"] != "begun" {
+    if begun["outcome"] != "started" {
         return Err(format!("what should do harm did not come in: {begun}"));
     }
     // What became of it is told a moment after it is gone.
     let is_over =
-        |policy: &Value| policy["rollout"].is_null() && policy["last"]["outcome"] != "begun";
+        |policy: &Value| policy["rollout"].is_null() && policy["last_rollout"]["outcome"] != "started";
     let now = api.wait(POLICY, is_over)?;
     let took = began.elapsed().as_secs_f64() * 1e3;
-    let last = &now["last"];
+    let last = &now["last_rollout"];
     if last["by"] != "gateway" || last["outcome"] != "rolled-back" || now["revision"] != before {
         return Err(format!("what did harm was not taken back by itself: {now}"));
     }

@@ -117,7 +117,7 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
     let broken = broken(api, &policy, &guarded)?;
     let now = api.policy(&policy)?;
     let faults = |policy: &Value| policy["faults"].as_u64().unwrap_or(0);
-    let (outcome, reason) = match &now["last"] {
+    let (outcome, reason) = match &now["last_rollout"] {
         last if !stands(&now) => ("rolled-back", text(&last["reason"])),
         _ if faults(&now) > faults(&before) => ("failed", text(&now["failing"])),
         _ if !broken.is_empty() => ("curbed", format!("left out: {}", broken.join(", "))),

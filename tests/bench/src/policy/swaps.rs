@@ -89,7 +89,7 @@ impl Turns {
 fn query(review_s: u32) -> String {
     let settings = json!({
         "delay_weight": 0.0, "loss_weight": 0.0, "load_weight": 0.0, "zone_cost": 0.0,
-        "wary_cost": 0.0, "spares": 2, "min_stay": "1h", "review_every": format!("{review_s}s"),
+        "wary_cost": 0.0, "spares": 2, "min_stay": "1h", "review_interval": format!("{review_s}s"),
     });
     format!("?settings={}", encoded(&settings.to_string()))
 }

@@ -79,7 +79,7 @@ fn configuration(leg: Leg, node: SocketAddr) -> String {
         Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false",
     };
     format!(
-        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
          [[listen]]\nquic = \"10.77.0.1:0\"\n\n[admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\n\n\
          [[node]]\nname = \"east-a0\"\naddress = \"{node}\"\nregion = \"east\"\nzone = \"a\"\n{driver}\n\

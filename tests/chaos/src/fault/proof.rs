@@ -46,7 +46,7 @@ impl Fault {
             Fault::NoDescriptors(..) => opens_nothing(stage).await,
             Fault::Stall(long) => stood(long, reckoning),
             Fault::Return(..) => {
-                let home = reckoning.causes.get("fail-back").copied().unwrap_or(0);
+                let home = reckoning.causes.get("failback").copied().unwrap_or(0);
                 proven(home >= reckoning.rooms_hit, format!("{home} rooms went home"))
             }
             // It ends as soon as it stood for so long.
@@ -124,7 +124,7 @@ async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, Str
     let until = Instant::now() + LIES_WITHIN;
     while Instant::now() < until {
         let is_lie = |node: &Value| {
-            let is_full = node["measured_permille"].as_u64().is_some_and(|load| load > 1_000);
+            let is_full = node["reported_permille"].as_u64().is_some_and(|load| load > 1_000);
             is_full && names.iter().any(|name| node["node"] == name.as_str())
         };
         if stage.states().await?.iter().any(is_lie) {
@@ -148,7 +148,7 @@ async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<Str
         page.events().iter().any(|event| {
             event.name == "drained"
                 && event.data["node"] == name.as_str()
-                && event.data["left"] == 0
+                && event.data["rooms_left"] == 0
         })
     };
     let unsaid = names.iter().filter(|name| !is_said(name));

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
     match home {
         Home::Alone => Ok(()),
-        Home::Forced => fail_back(stage, names, "forbid").await,
+        Home::Forced => failback(stage, names, "forbid").await,
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn come_back(stage: &Stage, names: &[String], home: Home) -> Re
         if !stage.sessions_on(names).await?.is_empty() {
             return Err("rooms went home though that is forbidden".to_owned());
         }
-        fail_back(stage, names, "force").await?;
+        failback(stage, names, "force").await?;
     }
     while stage.away().await? > 0 {
         wait(until, "rooms are not home").await?;
@@ -66,12 +66,12 @@ pub(super) async fn come_back(stage: &Stage, names: &[String], home: Home) -> Re
 
 /// As it was: they go by themselves.
 pub(super) async fn forget(stage: &Stage, names: &[String]) -> Result<(), String> {
-    fail_back(stage, names, "auto").await
+    failback(stage, names, "auto").await
 }
 
-async fn fail_back(stage: &Stage, names: &[String], mode: &str) -> Result<(), String> {
+async fn failback(stage: &Stage, names: &[String], mode: &str) -> Result<(), String> {
     let region = stage.node(names.first().ok_or("a region without nodes")?)?.region;
-    operate(stage, region, "fail-back", &json!({"mode": mode})).await
+    operate(stage, region, "failback", &json!({"mode": mode})).await
 }
 
 /// An operator does this to a region.

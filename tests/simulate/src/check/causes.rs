@@ -1,6 +1,6 @@
 //! I4: the cause of a move is true.
 //!
-//! The truth comes from the world, not from the core: drains and requested moves, the fail-back setting, and where
+//! The truth comes from the world, not from the core: drains and requested moves, the failback setting, and where
 //! policies placed rooms. A cause is checked when the move begins.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Answer, Answered, Ask, Cause, Decider, Event, FailBack, Gateway, Hop, Mode, MoveUnderWay,
+    Answer, Answered, Ask, Cause, Decider, Event, Failback, Gateway, Hop, Mode, MoveUnderWay,
     NodeId, Question, RegionId, Role, RoomId, Settings, Witness,
 };
 
@@ -27,8 +27,8 @@ pub(crate) struct Causes {
     drain_themselves: BTreeMap<NodeId, Option<Instant>>,
     /// Moves that operators requested.
     asked: BTreeSet<(Arc<str>, NodeId)>,
-    /// Changes of the fail-back setting.
-    fail_backs: Vec<(Instant, FailBack)>,
+    /// Changes of the failback setting.
+    failbacks: Vec<(Instant, Failback)>,
     /// Placements that policies answered.
     wished: BTreeSet<(RoomId, NodeId)>,
     /// Hops removed from rooms.
@@ -61,7 +61,7 @@ impl Causes {
             drained: BTreeSet::new(),
             drain_themselves: BTreeMap::new(),
             asked: BTreeSet::new(),
-            fail_backs: Vec::new(),
+            failbacks: Vec::new(),
             wished: BTreeSet::new(),
             struck: BTreeSet::new(),
             checked: BTreeSet::new(),
@@ -98,8 +98,8 @@ impl Causes {
         self.asked.insert((Arc::clone(room), to));
     }
 
-    pub(crate) fn fail_back(&mut self, fail_back: FailBack, now: Instant) {
-        self.fail_backs.push((now, fail_back));
+    pub(crate) fn failback(&mut self, failback: Failback, now: Instant) {
+        self.failbacks.push((now, failback));
     }
 
     pub(crate) fn answered(&mut self, ask: &Ask, answered: &Answered) {
@@ -115,7 +115,7 @@ impl Causes {
     }
 
     pub(super) fn hear(&mut self, event: &Event) {
-        if let Event::Struck { room, hop, .. } = event {
+        if let Event::HopRemoved { room, hop, .. } = event {
             self.struck.insert((*room, *hop));
         }
     }
@@ -174,7 +174,7 @@ impl Causes {
                 **by == Decider::Operator && self.asked.contains(&(Arc::from(*name), to.node))
             }
             Cause::Drain => self.is_drained(from.node, by, now),
-            Cause::FailBack => self.goes_home(step, scene),
+            Cause::Failback => self.goes_home(step, scene),
         };
         let cause = cause.name();
         let text = || format!("room {room} ({name}) moves {from:?} -> {to:?} for {cause}, by {by}");
@@ -184,7 +184,7 @@ impl Causes {
     /// The node is suspected of loss that other nodes do not have.
     fn loses(&self, from: Hop, scene: &Scene) -> bool {
         let node = &scene.nodes[from.node.0 as usize];
-        [Witness::Cohort, Witness::Feedback].iter().any(|of| node.accused_by[*of as usize])
+        [Witness::Cohort, Witness::Feedback].iter().any(|of| node.suspected_by[*of as usize])
     }
 
     fn is_drained(&self, node: NodeId, by: &Decider, now: Instant) -> bool {
@@ -200,7 +200,7 @@ impl Causes {
         }
     }
 
-    /// True for a move from a hop that is not the room's native place to one that is, if the fail-back setting allows it.
+    /// True for a move from a hop that is not the room's native place to one that is, if the failback setting allows it.
     fn goes_home(&self, step: &Step, scene: &Scene) -> bool {
         let Some(room) = scene.rooms.get(&step.room) else { return true };
         let leaves_standbys = matches!(room.route.load().mode, Mode::Hitless | Mode::Hot);
@@ -208,11 +208,11 @@ impl Causes {
             let node = &scene.nodes[hop.node.0 as usize];
             node.region == self.home && !(leaves_standbys && node.role == Role::Standby)
         };
-        let before = self.fail_backs.iter().rev().find(|(since, _)| *since <= step.started);
-        let allowed = match before.map_or(FailBack::Auto, |(_, fail_back)| *fail_back) {
-            FailBack::Auto => *step.by == Decider::Native,
-            FailBack::Force => *step.by == Decider::Operator,
-            FailBack::Forbid => false,
+        let before = self.failbacks.iter().rev().find(|(since, _)| *since <= step.started);
+        let allowed = match before.map_or(Failback::Auto, |(_, failback)| *failback) {
+            Failback::Auto => *step.by == Decider::Native,
+            Failback::Force => *step.by == Decider::Operator,
+            Failback::Forbid => false,
         };
         allowed && is_home(step.to) && !is_home(step.from)
     }

@@ -54,7 +54,7 @@ impl Flow {
     }
 
     pub(super) fn hear(&mut self, event: &Event, now: Instant) {
-        if let Event::Struck { room, hop, .. } = event {
+        if let Event::HopRemoved { room, hop, .. } = event {
             self.struck.insert((*room, *hop), now);
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct SeenNode {
     pub(crate) probed: bool,
     pub(crate) health: Health,
     pub(crate) draining: bool,
-    pub(crate) accused_by: [bool; Witness::ALL.len()],
+    pub(crate) suspected_by: [bool; Witness::ALL.len()],
     pub(crate) role: Role,
     pub(crate) region: RegionId,
 }
@@ -70,7 +70,7 @@ impl SeenNode {
                 Starts::ByHook { .. } => Health::Cold,
             },
             draining: false,
-            accused_by: Default::default(),
+            suspected_by: Default::default(),
             role: settings.role,
             region,
         }
@@ -163,8 +163,8 @@ impl Scene {
         }
         for standing in gateway.nodes() {
             let seen = &mut self.nodes[standing.hop.node.0 as usize];
-            let NodeStanding { hop, health, draining, capacity_kbps, accused_by, .. } = standing;
-            (seen.hop, seen.health, seen.accused_by) = (hop, health, accused_by);
+            let NodeStanding { hop, health, draining, capacity_kbps, suspected_by, .. } = standing;
+            (seen.hop, seen.health, seen.suspected_by) = (hop, health, suspected_by);
             (seen.draining, seen.measured) = (draining, capacity_kbps);
         }
     }

@@ -252,8 +252,8 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         52..54 => Fault::RegionBrownOut(region),
         54 => Fault::RegionDrained(region, ms(rng.u64(50..3_000))),
         55..57 => Fault::DrainWithin(node, ms(rng.u64(50..3_000))),
-        57 => Fault::FailBackForced,
-        58 => Fault::FailBackForbidden,
+        57 => Fault::FailbackForced,
+        58 => Fault::FailbackForbidden,
         _ => Fault::RegionKilled(region),
     }
 }

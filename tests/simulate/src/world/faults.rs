@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{FailBack, NodeId, RegionId};
+use evenkeel_core::{Failback, NodeId, RegionId};
 
 use super::{Event, World};
 use crate::check::Why;
@@ -73,7 +73,7 @@ impl World<'_> {
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
-            Fault::DrainWithin(node, within) => self.drain_within(&[node], within),
+            Fault::DrainWithin(node, within) => self.drain_timeout(&[node], within),
             Fault::RegionDrained(region, within) => {
                 let region = RegionId(region as u32);
                 let nodes = self.nodes_of(&fault);
@@ -84,8 +84,8 @@ impl World<'_> {
                 }
                 self.settle();
             }
-            Fault::FailBackForced => self.fail_back(FailBack::Force),
-            Fault::FailBackForbidden => self.fail_back(FailBack::Forbid),
+            Fault::FailbackForced => self.failback(Failback::Force),
+            Fault::FailbackForbidden => self.failback(Failback::Forbid),
             Fault::CrashLoop(_)
             | Fault::Flap(..)
             | Fault::FlapLink(..)
@@ -218,7 +218,7 @@ impl World<'_> {
             Fault::RegionDrained(..) => {
                 self.nodes_of(&fault).into_iter().for_each(|node| self.drain(node, false));
             }
-            Fault::FailBackForced | Fault::FailBackForbidden => self.fail_back(FailBack::Auto),
+            Fault::FailbackForced | Fault::FailbackForbidden => self.failback(Failback::Auto),
             Fault::Operator(_) => (0..self.nodes.len()).for_each(|node| self.drain(node, false)),
             _ => {}
         }

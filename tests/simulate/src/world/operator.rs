@@ -1,22 +1,22 @@
-//! Operator actions: drains, moves, fail-back, and mode changes.
+//! Operator actions: drains, moves, failback, and mode changes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{FailBack, Hook, Mode, NodeId, PolicyName, Scenario};
+use evenkeel_core::{Failback, Hook, Mode, NodeId, PolicyName, Scenario};
 
 use super::World;
 use crate::check::Why;
 use crate::script::any_mode;
 
 impl World<'_> {
-    pub(super) fn fail_back(&mut self, fail_back: FailBack) {
-        self.checker.causes.fail_back(fail_back, self.now);
-        let _ = self.gateway.handle_fail_back(None, fail_back, self.now);
+    pub(super) fn failback(&mut self, failback: Failback) {
+        self.checker.causes.failback(failback, self.now);
+        let _ = self.gateway.handle_failback(None, failback, self.now);
         self.settle();
     }
 
-    pub(super) fn drain_within(&mut self, nodes: &[usize], within: Duration) {
+    pub(super) fn drain_timeout(&mut self, nodes: &[usize], within: Duration) {
         for node in nodes {
             let node = NodeId(*node as u32);
             // It fails for a forgotten node.

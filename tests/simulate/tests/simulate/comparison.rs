@@ -21,7 +21,7 @@ fn shipped_plugin_gives_equal_outcome() {
 fn other_settings_change_moves_not_faults() {
     let restless = |seed| {
         let settings =
-            json!({"review_every": "1s", "min_stay": "0s", "stay_unless_better_by": 0.0});
+            json!({"review_interval": "1s", "min_stay": "0s", "hysteresis": 0.0});
         let change = |policy| {
             let policy = policy_name(policy).unwrap();
             Change { policy, plugin: None, settings: Some(settings.clone()) }

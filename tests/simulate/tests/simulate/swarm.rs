@@ -30,7 +30,7 @@ fn invariants_hold_for_all_seeds() {
     for budget in ["agent", "alone", "bent", "kernel", "kernel, bent", "kernel, busy", "two"] {
         assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
     }
-    for cause in ["drain", "fail-back", "link", "manual", "node-down", "quality"] {
+    for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }
 }

@@ -195,7 +195,7 @@ fn capacity_is_unchanged_after_drain() {
 #[test]
 fn measured_load_is_valid_for_five_seconds() {
     let mut world = World::new(settings());
-    let measured = |world: &World| world.gateway.nodes().next().unwrap().measured_permille;
+    let measured = |world: &World| world.gateway.nodes().next().unwrap().reported_permille;
     assert_eq!(measured(&world), None);
     world.gateway.handle_load(A, 420, world.now);
     world.pass(ms(4_900));

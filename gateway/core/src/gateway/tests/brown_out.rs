@@ -3,7 +3,7 @@
 use super::*;
 use crate::capacity::Verdict;
 use crate::{
-    BreakerState, Breakers, Cause, Event, FailBack, Health, Measures, Metric, NodeId, Why,
+    BreakerState, Breakers, Cause, Event, Failback, Health, Measures, Metric, NodeId, Why,
 };
 
 /// Rooms at home's one node, with as much room away.
@@ -24,7 +24,7 @@ fn at(world: &World, node: NodeId) -> usize {
 }
 
 fn went_back(world: &World) -> usize {
-    let back = |e: &&Event| matches!(e, Event::Moved { cause: Cause::FailBack, .. });
+    let back = |e: &&Event| matches!(e, Event::Moved { cause: Cause::Failback, .. });
     world.events().filter(back).count()
 }
 
@@ -37,7 +37,7 @@ fn loses(world: &mut World, node: NodeId, percent: u32) {
 /// Rooms of home are away, since its node died; it is back.
 fn away(rooms: u32) -> World {
     let mut world = home_and_away(rooms);
-    world.gateway.handle_fail_back(None, FailBack::Forbid, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Forbid, world.now).unwrap();
     world.kill(A);
     world.pass(ms(1_000));
     assert_eq!(at(&world, B), rooms as usize);
@@ -65,7 +65,7 @@ fn far_node_beats_lossy_spare() {
     let session = world.open("r");
     assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, C]);
     let explained = world.gateway.explain(session, world.now).unwrap();
-    assert_eq!(explained.candidates[0].why, Why::Unsound);
+    assert_eq!(explained.candidates[0].why, Why::Unhealthy);
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn loss_at_node_death_is_not_path_loss() {
 }
 
 #[test]
-fn fail_back_skips_lossy_node_unless_forced() {
+fn failback_skips_lossy_node_unless_forced() {
     let mut world = away(10);
     loses(&mut world, A, 15);
-    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(60_000));
     assert_eq!((at(&world, A), went_back(&world)), (0, 0));
     world.lose_probes(A, 0);
@@ -91,7 +91,7 @@ fn fail_back_skips_lossy_node_unless_forced() {
 
     let mut world = away(10);
     loses(&mut world, A, 15);
-    world.gateway.handle_fail_back(None, FailBack::Force, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Force, world.now).unwrap();
     world.pass(ms(5_000));
     assert_eq!(at(&world, A), 10);
 }
@@ -104,10 +104,10 @@ fn bad(world: &mut World, region: usize) {
 }
 
 #[test]
-fn fail_back_skips_open_region() {
+fn failback_skips_open_region() {
     let mut world = away(10);
     bad(&mut world, 0);
-    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));

@@ -80,7 +80,7 @@ fn lost_flow_moves_room_within_two_seconds() {
         let cause = |e: &Event| matches!(e, Event::Moved { cause: Cause::Link, .. });
         assert!(talk.world.events().any(cause));
         let known_by = |e: &Event| match e {
-            Event::Struck { why: Strike::FlowLost, session, .. } => *session,
+            Event::HopRemoved { why: Strike::FlowLost, session, .. } => *session,
             _ => None,
         };
         assert_eq!(talk.world.events().find_map(known_by), Some(talk.sessions[1]));
@@ -202,7 +202,7 @@ fn mute_node_has_its_own_witnesses() {
     talk.world.hush(A);
     talk.came = vec![NOTHING; 2];
     talk.moves_after();
-    assert!(!talk.world.events().any(|e| matches!(e, Event::Struck { .. })));
+    assert!(!talk.world.events().any(|e| matches!(e, Event::HopRemoved { .. })));
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn heard_by_the_second() -> Talk {
 #[test]
 fn hitless_clients_may_hear_either_hop() {
     let talk = heard_by_the_second();
-    let struck = |e: &Event| matches!(e, Event::Struck { .. });
+    let struck = |e: &Event| matches!(e, Event::HopRemoved { .. });
     assert!(!talk.world.events().any(struck), "what comes from the first is of no use to them");
     assert_eq!(talk.world.moves(), []);
 }
@@ -269,7 +269,7 @@ fn flow_lost_at_second_hop_removes_it() {
     talk.came[1] = NOTHING;
     talk.goes_on(1_500);
     let struck = |e: &Event| match e {
-        Event::Struck { hop, why: Strike::FlowLost, .. } => Some(hop.node),
+        Event::HopRemoved { hop, why: Strike::FlowLost, .. } => Some(hop.node),
         _ => None,
     };
     assert_eq!(talk.world.events().find_map(struck), Some(B));

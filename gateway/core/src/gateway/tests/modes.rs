@@ -180,7 +180,7 @@ fn unequal_copies_turn_hitless_to_hot() {
     }
     assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
     let told = |event: &&Event| {
-        let why = ModeChange::Unalike { hops };
+        let why = ModeChange::CopiesDiffer { hops };
         matches!(event, Event::Mode { from: Mode::Hitless, to: Mode::Hot, why: w, .. } if *w == why)
     };
     assert_eq!(world.events().filter(told).count(), 1, "told once");

@@ -356,7 +356,7 @@ fn closed_port_without_target_is_reported_once() {
         world.pass(ms(20));
     }
     assert_eq!(world.stands("r"), Some(A));
-    let struck = world.events().filter(|e| matches!(e, Event::Struck { .. })).count();
+    let struck = world.events().filter(|e| matches!(e, Event::HopRemoved { .. })).count();
     assert_eq!(struck, 1);
 }
 

@@ -445,7 +445,7 @@ fn session_closes_after_scenario_inactivity() {
     world.pass(ms(1_000));
     assert!(!world.gateway.sessions.contains_key(&quiet));
     assert!(world.gateway.sessions.contains_key(&chatty));
-    let silent = |e: &Event| matches!(e, Event::Closed { reason: CloseReason::Silent, .. });
+    let silent = |e: &Event| matches!(e, Event::Closed { reason: CloseReason::MediaTimeout, .. });
     assert!(world.events().any(silent));
 }
 

@@ -228,7 +228,7 @@ fn unsupported_cap_is_refused_and_visible() {
         tick(&mut world, actions, Vec::new());
         let refused = usize::from(capped == [0, 0]) * 2;
         assert_eq!(sessions.map(|id| plan(&world, id).cap_kbps), capped);
-        assert_eq!(world.guards(), vec![Guard::CapObeyedByNobody; refused]);
+        assert_eq!(world.guards(), vec![Guard::CapUnsupported; refused]);
         world.pass(ms(200));
         let Question::Tick { sessions: rows, .. } = &world.held[0].question else { panic!() };
         let floor = if refused > 0 { 2_000 } else { 24 };

@@ -4,7 +4,7 @@ use super::super::Impossible;
 use super::world::Driver;
 use super::*;
 use crate::{
-    Cause, Decider, Event, FailBack, Health, Hook, MoveOutcome, NodeId, RegionId, Witness,
+    Cause, Decider, Event, Failback, Health, Hook, MoveOutcome, NodeId, RegionId, Witness,
 };
 
 /// Rooms of home that stand at home's one node, with as much room away.
@@ -26,7 +26,7 @@ fn at(world: &World, node: NodeId) -> usize {
 
 fn back(world: &World) -> Vec<Decider> {
     let back = |e: &Event| match e {
-        Event::Moved { cause: Cause::FailBack, by, to: Some(to), .. } if to.node == A => {
+        Event::Moved { cause: Cause::Failback, by, to: Some(to), .. } if to.node == A => {
             Some(by.clone())
         }
         _ => None,
@@ -35,7 +35,7 @@ fn back(world: &World) -> Vec<Decider> {
 }
 
 #[test]
-fn rooms_fail_back_gradually_when_trusted() {
+fn rooms_failback_gradually_when_trusted() {
     let mut world = home_and_away(60);
     world.kill(A);
     world.pass(ms(1_000));
@@ -54,24 +54,24 @@ fn rooms_fail_back_gradually_when_trusted() {
 }
 
 #[test]
-fn operator_forbids_or_forces_fail_back() {
+fn operator_forbids_or_forces_failback() {
     let mut world = home_and_away(10);
-    world.gateway.handle_fail_back(Some(RegionId(0)), FailBack::Forbid, world.now).unwrap();
+    world.gateway.handle_failback(Some(RegionId(0)), Failback::Forbid, world.now).unwrap();
     world.kill(A);
     world.revive(A);
     world.pass(ms(10_000));
     assert_eq!(at(&world, A), 0);
-    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(2_000));
     assert_eq!(at(&world, A), 10);
     // Forced, they go to a node that is not trusted yet.
     world.kill(A);
     world.revive(A);
-    world.gateway.handle_fail_back(None, FailBack::Force, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Force, world.now).unwrap();
     world.pass(ms(1_200));
     assert_eq!(at(&world, A), 10);
     assert_eq!(back(&world).last(), Some(&Decider::Operator));
-    let nowhere = world.gateway.handle_fail_back(Some(RegionId(9)), FailBack::Auto, world.now);
+    let nowhere = world.gateway.handle_failback(Some(RegionId(9)), Failback::Auto, world.now);
     assert_eq!(nowhere, Err(Impossible::NoSuchRegion));
 }
 
@@ -245,7 +245,7 @@ fn cancelled_move_reports_outcome() {
 }
 
 #[test]
-fn fail_back_is_limited_per_minute() {
+fn failback_is_limited_per_minute() {
     let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000)]);
     (settings.timings.ejection, settings.timings.ejection_max) = (ms(200), ms(200));
     settings.scenarios.values_mut().for_each(|scenario| scenario.close_after = ms(600_000));

@@ -3,7 +3,7 @@
 use super::modes::{change, cold, health, in_mode, opened_at, regional};
 use super::world::Driver;
 use super::*;
-use crate::{Cause, Event, FailBack, Grant, Health, Mode, NodeId, Role, SessionId, Starts, Why};
+use crate::{Cause, Event, Failback, Grant, Health, Mode, NodeId, Role, SessionId, Starts, Why};
 
 /// Two nodes at home, of which the second stands by.
 fn with_a_standby(mode: Mode) -> World {
@@ -30,15 +30,15 @@ fn rooms_leave_standby_when_active_returns() {
 }
 
 #[test]
-fn mode_change_may_cancel_fail_back() {
+fn mode_change_may_cancel_failback() {
     let mut world = with_a_standby(Mode::Hot);
     world.open("r");
     world.kill(A);
     world.pass(ms(100));
-    world.gateway.handle_fail_back(None, FailBack::Forbid, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Forbid, world.now).unwrap();
     change(&mut world, |scenario| scenario.mode = Mode::ActiveActive);
     world.revive(A);
-    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(5_000));
     assert_eq!(world.stands("r"), Some(B));
     change(&mut world, |scenario| scenario.mode = Mode::Hot);
@@ -163,7 +163,7 @@ fn explain_shows_mode_and_standbys() {
     settings.nodes[2].role = Role::Standby;
     let mut world = World::new(settings);
     let session = world.open("r");
-    assert_eq!(why(&world, session), [(B, Why::Spare), (C, Why::StandsBy)]);
+    assert_eq!(why(&world, session), [(B, Why::Spare), (C, Why::Standby)]);
     let mut world = cold();
     let session = world.open("r");
     assert_eq!(why(&world, session), [(B, Why::Cold)]);

@@ -11,7 +11,7 @@ use super::*;
 use crate::sessions::{Leg, Phase};
 use crate::timer::Timer;
 use crate::{
-    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, FailBack, Fault, Grant,
+    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, Failback, Fault, Grant,
     HOPS_MAX, Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId,
     NodeSettings, OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId,
     Start, Starts,
@@ -32,8 +32,8 @@ fn promises_hold_whatever_happens() {
         }
     }
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
-    let others = ["herd", "rescued", "stranded", "struck", "rerouted", "fail-back", "drained"];
-    let others = others.into_iter().chain(["hitless", "unalike", "started", "forgot"]);
+    let others = ["herd", "rescued", "stranded", "hop-removed", "rerouted", "failback", "drained"];
+    let others = others.into_iter().chain(["hitless", "copies-differ", "started", "forgot"]);
     let given_up = ["superseded", "target-lost", "not-opened", "closed"];
     let wanted = everywhere.into_iter().chain(others).chain(given_up);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
@@ -120,10 +120,10 @@ impl Swarm {
             Output::Event(Event::Moved { to: None, .. }) => Some("stranded"),
             Output::Event(Event::Moved { cause, .. }) => Some(cause.name()),
             Output::Event(Event::Guarded { guard, .. }) => Some(guard.name()),
-            Output::Event(Event::Struck { .. }) => Some("struck"),
+            Output::Event(Event::HopRemoved { .. }) => Some("hop-removed"),
             Output::Event(Event::Rerouted { .. }) => Some("rerouted"),
             Output::Event(Event::Mode { to: Mode::Hitless, .. }) => Some("hitless"),
-            Output::Event(Event::Mode { why: ModeChange::Unalike { .. }, .. }) => Some("unalike"),
+            Output::Event(Event::Mode { why: ModeChange::CopiesDiffer { .. }, .. }) => Some("copies-differ"),
             Output::Event(Event::Start { step: Start::Done { .. }, .. }) => Some("started"),
             Output::Event(Event::MoveEnded { outcome, .. }) => Some(outcome.name()),
             Output::Event(Event::Drained { .. }) => Some("drained"),
@@ -191,8 +191,8 @@ impl Swarm {
                     0 => world.gateway.handle_eject(node, world.now),
                     1 => world.gateway.handle_return(node),
                     2 => {
-                        let fail_back = *rng.choice(&FailBack::ALL).unwrap();
-                        world.gateway.handle_fail_back(None, fail_back, world.now)
+                        let failback = *rng.choice(&Failback::ALL).unwrap();
+                        world.gateway.handle_failback(None, failback, world.now)
                     }
                     _ => world.gateway.handle_drain_within(node, rng.bool(), within, world.now),
                 };

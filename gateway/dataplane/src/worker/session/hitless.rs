@@ -44,7 +44,7 @@ impl Session {
         let Some(header) = header else {
             return match leads {
                 true => self.rtcp_to_client(epoch, packet, cx),
-                false => cx.egress.count_drop(Reason::Copy),
+                false => cx.egress.count_drop(Reason::Duplicate),
             };
         };
         let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
@@ -63,7 +63,7 @@ impl Session {
             Taken::Again => {}
             Taken::Unproven => self.report_differing_copies(cx),
         }
-        cx.egress.count_drop(Reason::Copy);
+        cx.egress.count_drop(Reason::Duplicate);
     }
 
     /// Reports two hops that do not deliver copies of the same stream, for as long as they differ. Repair streams may

@@ -1,7 +1,7 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
 use evenkeel_core::{
-    Arm, BreakerState, Candidate, Cause, Cohort, Count, Explanation, FailBack, Fault, Figure,
+    Arm, BreakerState, Candidate, Cause, Cohort, Count, Explanation, Failback, Fault, Figure,
     Grant, Guard, Health, Hook, Impossible, Measures, Metric, Mode, MoveOutcome, MoveRecord,
     Outcome, Plan, Quarantine, RegionStanding, RoomStanding, Said, SessionStanding, Stage,
     Transport, Why, Witness,
@@ -109,7 +109,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let (_, body) = asking.answer();
     let room = &body["rooms"][0];
     assert_eq!((&room["room"], &room["id"]), (&json!("room-1"), &json!("r4")));
-    assert_eq!((&room["mode"], &room["kept"]), (&json!("hitless"), &json!("hot")));
+    assert_eq!((&room["mode"], &room["effective_mode"]), (&json!("hitless"), &json!("hot")));
     assert_eq!((&room["sessions"], &room["placed_by"]), (&json!(["s1", "s2"]), &json!("operator")));
     assert_eq!((&room["route"][0]["zone"], &room["hop"]["node"]), (&json!("a"), &json!("west-b1")));
 
@@ -122,7 +122,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
-        accused_by: vec![Witness::Cohort],
+        suspected_by: vec![Witness::Cohort],
         draining: true,
         leaves: false,
         ejected: false,
@@ -130,16 +130,16 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         opening: 4,
         waiting: 5,
         load_permille: 250,
-        measured_permille: Some(420),
+        reported_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "accused_by": ["cohort"],
-        "draining": true, "leaves": false, "ejected": false, "capacity_kbps": 900,
-        "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
+        "suspected_by": ["cohort"],
+        "draining": true, "leaving": false, "ejected": false, "capacity_kbps": 900,
+        "opening": 4, "queued": 5, "load_permille": 250, "reported_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);
@@ -156,7 +156,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
         "hidden_state": {"differed": 1, "of": 5}, "failing": "trap: unreachable",
         "last_fault": format!("trap: {}…", "é".repeat(194)),
-        "desired": "aaaaaaaaaaaa", "previous_for_ms": 9_000, "last": null,
+        "desired": "aaaaaaaaaaaa", "rollback_window_ms": 9_000, "last_rollout": null,
         "rollout": {
             "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
             "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
@@ -468,14 +468,14 @@ fn a_revision_is_pushed_to_walk_and_told_how_it_goes_on() {
     assert_eq!(wish, right);
     let (stage, next_in) = (Stage::Canary(1), Some(Duration::from_secs(2)));
     let staged = Staged { stage, paused: false, next: 5, next_in };
-    let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Begun) };
+    let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
     reply.send(Ok(begun)).unwrap();
     let (status, body) = asking.answer();
-    assert_eq!((status, &body["outcome"], &body["by"]), (200, &json!("begun"), &json!("operator")));
+    assert_eq!((status, &body["outcome"], &body["by"]), (200, &json!("started"), &json!("operator")));
     assert_eq!((&body["stage"], &body["percent"]), (&json!("canary"), &json!(1)));
     assert_eq!((&body["next_percent"], &body["next_in_ms"]), (&json!(5), &json!(2_000)));
     for (word, right, outcome) in [
-        ("promote", Verb::Promote, RolloutOutcome::Stepped),
+        ("promote", Verb::Promote, RolloutOutcome::Advanced),
         ("promote-all", Verb::PromoteAll, RolloutOutcome::Activated),
         ("pause", Verb::Pause, RolloutOutcome::Paused),
         ("resume", Verb::Resume, RolloutOutcome::Resumed),
@@ -559,15 +559,15 @@ fn nodes_and_regions_are_operated_by_name() {
         ("nodes/east-a1:drain", r#"{"deadline": "60s"}"#, drain(node(), true, Some(60))),
         ("nodes/east-a1:drain", "{}", drain(node(), true, None)),
         ("nodes/east-a1:eject", "", Operation::Eject("east-a1".into())),
-        ("nodes/east-a1:return", "", Operation::Return("east-a1".into())),
+        ("nodes/east-a1:uneject", "", Operation::Return("east-a1".into())),
         ("regions/east:drain", r#"{"deadline": "5m"}"#, drain(region(), true, Some(300))),
         ("regions/east:undrain", "", drain(region(), false, None)),
         (
-            "regions/east:fail-back",
+            "regions/east:failback",
             r#"{"mode": "forbid"}"#,
-            Operation::FailBack(Some("east".into()), FailBack::Forbid),
+            Operation::Failback(Some("east".into()), Failback::Forbid),
         ),
-        ("regions:fail-back", r#"{"mode": "force"}"#, Operation::FailBack(None, FailBack::Force)),
+        ("regions:failback", r#"{"mode": "force"}"#, Operation::Failback(None, Failback::Force)),
     ];
     for (path, body, right) in cases {
         let asking = world.ask(&format!("POST /v1/{path}"), body);
@@ -579,7 +579,7 @@ fn nodes_and_regions_are_operated_by_name() {
     let wrong = [
         ("nodes/east-a1:drain", r#"{"deadline": "60"}"#, "deadline"),
         ("nodes/east-a1:drain", r#"{"by": "60s"}"#, "by"),
-        ("regions/east:fail-back", r#"{"mode": "now"}"#, "mode"),
+        ("regions/east:failback", r#"{"mode": "now"}"#, "mode"),
     ];
     for (path, body, field) in wrong {
         let (status, body) = world.ask(&format!("POST /v1/{path}"), body).answer();
@@ -592,7 +592,7 @@ fn nodes_and_regions_are_operated_by_name() {
         (Impossible::NodeLeaves, 409),
         (Impossible::NodeDrains, 409),
     ] {
-        let asking = world.ask("POST /v1/nodes/east-a1:return", "");
+        let asking = world.ask("POST /v1/nodes/east-a1:uneject", "");
         let Request::Operate(_, reply) = world.request() else { panic!("return") };
         reply.send(Err(Failed::Impossible(reason))).unwrap();
         assert_eq!(asking.answer().0, right, "{reason:?}");
@@ -603,7 +603,7 @@ fn nodes_and_regions_are_operated_by_name() {
         region: RegionId(0),
         breaker: BreakerState::Open,
         opens_for: Some(Duration::from_secs(9)),
-        fail_back: FailBack::Auto,
+        failback: Failback::Auto,
         nodes: 2,
         nodes_up: 1,
         nodes_draining: 0,
@@ -612,8 +612,8 @@ fn nodes_and_regions_are_operated_by_name() {
     };
     reply.send(vec![standing]).unwrap();
     let right = json!({"regions": [{
-        "region": "east", "breaker": "open", "opens_for_ms": 9_000, "fail_back": "auto", "nodes": 2,
-        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "away": 4,
+        "region": "east", "breaker": "open", "half_open_in_ms": 9_000, "failback": "auto", "nodes": 2,
+        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
     }]});
     assert_eq!(asking.answer().1, right);
 }
@@ -686,7 +686,7 @@ fn a_session_is_explained() {
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
     let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
     let right = json!({
-        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "kept": "cold",
+        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "effective_mode": "cold",
         "priority": 5, "hop": east,
         "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
@@ -696,13 +696,13 @@ fn a_session_is_explained() {
         ],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
         "candidates": [
-            merge(place("west-b1", "west", "b"), json!({"why": "full", "load_permille": 990})),
+            merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),
         ],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,
-            "took_ms": 12, "outcome": "done",
+            "took_ms": 12, "outcome": "completed",
         }],
-        "said": [{
+        "policy_answers": [{
             "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
             "guard": "cap-out-of-bounds", "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],
@@ -734,7 +734,7 @@ fn a_reload_says_what_changed_or_why_nothing_did() {
     let reloaded = Reloaded { nodes, waiting: vec!["[limits]".into()], refused };
     asked.reply.send(Ok(reloaded)).unwrap();
     let right = json!({
-        "added": ["east-b1"], "removed": ["east-a1"], "changed": [], "waiting": ["[limits]"],
+        "added": ["east-b1"], "removed": ["east-a1"], "changed": [], "requires_restart": ["[limits]"],
         "refused": [{"policy": "call/routing", "reason": "a trap"}],
     });
     assert_eq!(asking.answer(), (200, right));

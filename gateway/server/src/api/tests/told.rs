@@ -53,11 +53,11 @@ fn what_happens_to_a_session_is_told_with_the_name_of_its_room() {
     world.tell(Event::Degraded { session, room_name, op, arg: 1, rung: 2, by }, None);
     let told = listening.notice("degraded");
     assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
-    let (room_name, reason) = ("room-1".into(), CloseReason::Silent);
+    let (room_name, reason) = ("room-1".into(), CloseReason::MediaTimeout);
     let closed = Event::Closed { session, room: RoomId(4), room_name, reason };
     world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
     let told = listening.notice("closed");
-    assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("silent")));
+    assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("media-timeout")));
     assert_eq!(told["totals"]["shed"], 4);
 }
 
@@ -147,7 +147,7 @@ fn what_came_of_drains_breakers_and_moves_is_told() {
     let started = Instant::now();
     world.tell(Event::Drained { node: NodeId(0), left: 3, started }, None);
     let told = listening.notice("drained");
-    assert_eq!((&told["node"], &told["left"]), (&json!("east-a1"), &json!(3)));
+    assert_eq!((&told["node"], &told["rooms_left"]), (&json!("east-a1"), &json!(3)));
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
     world.tell(Event::Breaker { region, from, to, sessions, bad, opened, failed }, None);

@@ -34,11 +34,11 @@ pub(in crate::api) struct Policy {
     /// The revision that is to answer for all in the end: the one on its way or, where none is, the one that does.
     desired: Option<Arc<str>>,
     /// How long `previous` may still come back; null: it may not.
-    previous_for_ms: Option<u64>,
+    rollback_window_ms: Option<u64>,
     /// The revision on its way; null: none is.
     rollout: Option<OnItsWay>,
     /// What became of the policy last; null: nothing yet.
-    last: Option<Last>,
+    last_rollout: Option<Last>,
     /// Revisions that did harm, the oldest first.
     quarantined_revisions: Vec<Quarantined>,
     /// Those in force, on their way or kept that were revoked since they came.
@@ -186,9 +186,9 @@ impl From<control::PolicyView> for Policy {
         let tried = rollout.as_ref().map(|rollout| Arc::clone(&rollout.revision));
         Policy {
             desired: tried.or_else(|| policy.revision.clone()),
-            previous_for_ms: milliseconds(previous_for),
+            rollback_window_ms: milliseconds(previous_for),
             rollout,
-            last: last.map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
+            last_rollout: last.map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
             quarantined_revisions: quarantined
                 .into_iter()
                 .map(|it| {

@@ -9,7 +9,7 @@ fn missing_final_totals_default_to_the_last_summary() {
         session: SessionId(number),
         room: RoomId(1),
         room_name: "room".into(),
-        reason: CloseReason::Asked,
+        reason: CloseReason::Requested,
     };
     let totals = Totals { shed: 4, ..Totals::default() };
     let mut closings = Closings::default();

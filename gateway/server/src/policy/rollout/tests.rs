@@ -184,7 +184,7 @@ fn what_was_in_force_before_comes_back_by_its_file_at_once_and_nothing_older_doe
     assert_eq!((back.outcome, back.code), (RolloutOutcome::Activated, None));
     assert_eq!(
         by_file(of_version("0.1.1")).outcome,
-        RolloutOutcome::Begun,
+        RolloutOutcome::Started,
         "what went is no measure"
     );
 }
@@ -361,7 +361,7 @@ fn a_candidate_that_is_revoked_goes() {
     let how = How { pace: Some(pace()), ..How::at_once(Actor::Operator) };
     let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
     let begun = world.prepare(Source { how, ..source(signed) });
-    assert_eq!(begun.outcome, RolloutOutcome::Begun);
+    assert_eq!(begun.outcome, RolloutOutcome::Started);
     world.trust(&keys, &[&key]);
     let told = world.await_told(RolloutOutcome::RolledBack);
     assert_eq!((told.revision, told.previous), (first.clone(), begun.revision.clone()));

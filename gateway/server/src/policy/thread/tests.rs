@@ -415,7 +415,7 @@ fn what_did_harm_is_refused_until_somebody_insists() {
     let reason = refused.reason.unwrap();
     assert!(reason.contains("quarantined") && reason.contains("loss"), "{reason}");
     let begun = world.try_out(2, true);
-    assert_eq!((begun.outcome, begun.revision), (RolloutOutcome::Begun, Some(second)));
+    assert_eq!((begun.outcome, begun.revision), (RolloutOutcome::Started, Some(second)));
     assert!(world.policies.views()[0].life.quarantined.is_empty(), "it has another chance");
 }
 

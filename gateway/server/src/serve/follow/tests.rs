@@ -41,7 +41,7 @@ fn what_was_told_before_the_end_is_recorded() {
     }
     follower.finish();
     says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "300");
-    says(&telemetry, "evenkeel_sessions_live", "", "0");
+    says(&telemetry, "evenkeel_sessions_active", "", "0");
 }
 
 #[test]
@@ -88,14 +88,14 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     zone: "a".into(),
                     incarnation: Incarnation(1),
                     health: Health::Up,
-                    accused_by: Vec::new(),
+                    suspected_by: Vec::new(),
                     draining: false,
                     ejected: false,
                     capacity_kbps: 1_000,
                     opening: 0,
                     waiting: 0,
                     load_permille: 0,
-                    measured_permille: None,
+                    reported_permille: None,
                     rooms: 0,
                     round_trip: None,
                 };
@@ -118,7 +118,7 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
         rooms: 1,
         admitting: true,
         starting: false,
-        uplink_doubted: false,
+        uplink_suspect: false,
         policies_failing: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,
@@ -148,7 +148,7 @@ async fn how_things_stand_is_known_before_anything_happens() {
     says(&telemetry, "evenkeel_policy_failing", "call/routing", "0");
     says(&telemetry, "evenkeel_node_health", "east-a1", "0");
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
-    says(&telemetry, "evenkeel_sessions_live", "", "7");
+    says(&telemetry, "evenkeel_sessions_active", "", "7");
     says(&telemetry, "evenkeel_quic_connections", "", "2");
     says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");
     says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");

@@ -130,7 +130,7 @@ impl Spans {
             is(Attribute::Policy, policy.to_string()),
             is(Attribute::Hook, policy.hook.name()),
             is(Attribute::Rows, i64::from(rows)),
-            is(Attribute::Took, took.as_secs_f64()),
+            is(Attribute::Duration, took.as_secs_f64()),
         ];
         let mut status = Status::Unset;
         let word = match &outcome {

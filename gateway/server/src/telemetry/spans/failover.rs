@@ -74,7 +74,7 @@ impl Spans {
                 is(Attribute::Witness, Value::Array(Array::String(names.collect()))),
                 is(Attribute::Rooms, i64::from(failover.rooms)),
                 is(Attribute::Sessions, failover.sessions as i64),
-                is(Attribute::LinksLeftOut, left_out as i64),
+                is(Attribute::DroppedLinks, left_out as i64),
             ];
             self.place(failover.hop, &mut attributes);
             let start = at.wall_of(failover.started);

@@ -212,9 +212,9 @@ fn rtcp_comes_from_the_leading_hop_and_goes_to_both() {
     scene.copies(0..10);
     let report = half_lost();
     assert!(scene.comes(200, 0, &report));
-    let dropped = scene.bench.drops(Reason::Copy);
+    let dropped = scene.bench.drops(Reason::Duplicate);
     assert!(!scene.comes(200, 1, &report));
-    assert_eq!(scene.bench.drops(Reason::Copy), dropped + 1);
+    assert_eq!(scene.bench.drops(Reason::Duplicate), dropped + 1);
     // Both nodes get the client's reports.
     let before = scene.totals(200).bytes_copied;
     let client = |bench: &mut Bench| {
