@@ -1,5 +1,3 @@
-//! A plugin bound with settings to a hook.
-
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,31 +17,25 @@ use super::trust::Allowed;
 /// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
 #[derive(Clone, Debug)]
 pub struct Binding {
-    /// What it answers.
     pub hook: Hook,
-    /// Who answers.
     pub plugin: Plugin,
-    /// What it is told, as an object; not yet held against the plugin's schema.
+    /// A JSON object, not yet checked against the plugin's schema.
     pub settings: Value,
-    /// What happens while it fails.
     pub on_fault: OnFault,
-    /// What its plugin may do, whoever pushes it.
+    /// Limits of the plugin, however it is pushed.
     pub allowed: Allowed,
     source: Arc<Source>,
-    /// Where the plugin is named.
+    /// Span of the plugin's name in the file.
     named: Range<usize>,
 }
 
-/// Where a plugin's bytes are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Plugin {
-    /// In the binary, by this name.
     Shipped(&'static str),
-    /// In this file.
     File(PathBuf),
 }
 
-/// The key of a hook in a policy set; `scenario` is taken by the scenarios themselves.
+/// The key of a hook in a policy set. The scenario hook is `resolve`, since `scenario` holds the scenarios.
 fn key(hook: Hook) -> &'static str {
     match hook {
         Hook::Scenario => "resolve",
@@ -52,7 +44,6 @@ fn key(hook: Hook) -> &'static str {
 }
 
 impl Binding {
-    /// The key of its table in the policy set.
     pub(crate) fn key(&self) -> &'static str {
         key(self.hook)
     }
@@ -85,10 +76,10 @@ impl Binding {
         Some(Binding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
     }
 
-    /// What is wrong with a setting, once the plugin's schema is known, at its place in the file.
+    /// An invalid setting, found once the plugin's schema is known.
     ///
-    /// `path` names it inside the settings, as a JSON pointer (`/steps/0`) or with dots; where nothing stands there,
-    /// the nearest thing around it is shown.
+    /// `path` names it inside the settings, as a JSON pointer (`/steps/0`) or with dots. If it is not in the file, the
+    /// nearest enclosing value is shown.
     pub fn invalid(
         &self,
         path: &str,
@@ -99,7 +90,7 @@ impl Binding {
         Invalid::at(&self.source, span, found, expected)
     }
 
-    /// What is wrong with the plugin itself, where it is named.
+    /// An invalid plugin, shown at its name.
     pub fn plugin_invalid(&self, found: impl Into<String>, expected: impl Into<String>) -> Invalid {
         Invalid::at(&self.source, self.named.clone(), found, expected)
     }
@@ -158,7 +149,7 @@ fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut Check) -> Value
     }
 }
 
-/// The place of a setting, or of the nearest thing around it.
+/// The span of a setting, or of the nearest enclosing value.
 fn place(text: &str, hook: &str, path: &str) -> Option<Range<usize>> {
     let root = DeTable::parse(text).ok()?;
     let hook = root.get_ref().get(hook)?;

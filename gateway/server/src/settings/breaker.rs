@@ -1,5 +1,3 @@
-//! When a region takes no new rooms.
-
 use std::time::Duration;
 
 use evenkeel_core::Breakers;
@@ -7,7 +5,7 @@ use evenkeel_core::Breakers;
 use super::check::Check;
 use super::raw;
 
-/// `[breaker]`; what is not written keeps the core's default.
+/// Checks `[breaker]`; missing keys keep the core's defaults.
 pub(super) fn check(raw: &raw::Breaker, check: &mut Check) -> Breakers {
     let default = Breakers::default();
     let day = Duration::from_secs(1)..=Duration::from_secs(86_400);

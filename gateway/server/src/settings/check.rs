@@ -1,4 +1,4 @@
-//! Checking what a file says, value by value; everything wrong is collected, so that one look mends it all.
+//! Checks a file value by value and collects all errors.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
@@ -12,16 +12,15 @@ use super::invalid::{Invalid, Source};
 use super::secret::Secret;
 use super::unit::{self, BitRate};
 
-/// A secret is a line; a file larger than this was named by mistake.
+/// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
 
-/// Shorter ones can be guessed.
+/// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
 
-/// One file being checked.
 pub(super) struct Check {
     pub(super) source: Arc<Source>,
-    /// Relative paths in the file start here.
+    /// Base of the relative paths in the file.
     pub(super) folder: PathBuf,
     pub(super) invalid: Vec<Invalid>,
 }
@@ -31,7 +30,7 @@ impl Check {
         Check { source, folder: folder.to_owned(), invalid: Vec::new() }
     }
 
-    /// Notes what is wrong; the caller may add help.
+    /// Adds an error; the caller may add `help`.
     pub(super) fn refuse(
         &mut self,
         span: Range<usize>,
@@ -43,7 +42,7 @@ impl Check {
         &mut self.invalid[last]
     }
 
-    /// A file's name and line, to point at from another place.
+    /// `file:line` of a span, for use in another message.
     pub(super) fn place(&self, span: &Range<usize>) -> String {
         Invalid::at(&self.source, span.clone(), "", "").place()
     }
@@ -106,7 +105,7 @@ impl Check {
         }
     }
 
-    /// A share of a whole: 0 to 1.
+    /// A number from 0 to 1.
     pub(super) fn share(&mut self, raw: Option<&Spanned<f64>>, default: f64) -> f64 {
         let Some(raw) = raw else { return default };
         let value = *raw.get_ref();
@@ -117,7 +116,7 @@ impl Check {
         default
     }
 
-    /// A name of a thing: letters, digits, `-`, `_` and `.`, at most 64 of them.
+    /// A name: at most 64 letters, digits, `-`, `_` and `.`.
     pub(super) fn name(&mut self, raw: &Spanned<String>) -> Arc<str> {
         let name = raw.get_ref();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -128,7 +127,6 @@ impl Check {
         Arc::from(name.as_str())
     }
 
-    /// Something that parses, such as an address.
     pub(super) fn parse<T: std::str::FromStr>(
         &mut self,
         raw: &Spanned<String>,
@@ -141,12 +139,12 @@ impl Check {
         parsed
     }
 
-    /// A path of the file, made whole.
+    /// A path of the file, relative to its folder.
     pub(super) fn path(&self, raw: &str) -> PathBuf {
         self.folder.join(raw)
     }
 
-    /// The secret in a file: what it holds, without the line's end.
+    /// The content of a secret file, without the line end.
     pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
         let path = self.path(raw.get_ref());
         let read = std::fs::metadata(&path).and_then(|facts| {

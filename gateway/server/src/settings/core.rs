@@ -1,4 +1,4 @@
-//! The same settings as the core wants them: places by number, scenarios in one table.
+//! Converts the settings to the core's: ids in place of names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use evenkeel_core::{
 use super::{Binding, Driver, Node, OnFault, PolicySet, Probe, Scenario, Settings};
 
 impl Settings {
-    /// What the core needs to know; a node's id is its place in [`Settings::nodes`].
+    /// The core's settings; a node's id is its index in [`Settings::nodes`].
     pub fn core(&self) -> core::Settings {
         let mut zones: Vec<Zone> = Vec::new();
         let nodes = self.nodes.iter().map(|node| {
@@ -42,8 +42,7 @@ impl Settings {
         }
     }
 
-    /// The scenarios of these sets, with the regions by their numbers here. A region that is new waits for a restart, and
-    /// is left out until then.
+    /// The scenarios of these sets, with region ids. A new region waits for a restart and is left out.
     pub(crate) fn scenarios_of(&self, sets: &[PolicySet]) -> BTreeMap<Arc<str>, core::Scenario> {
         let place = |name: &Arc<str>| self.regions.iter().position(|known| known == name);
         let regions = |scenario: &Scenario| {
@@ -57,7 +56,7 @@ impl Settings {
         .collect()
     }
 
-    /// The number of a region; every name here was checked to be one of the list.
+    /// The id of a region whose name was checked.
     fn region(&self, name: &str) -> RegionId {
         let place = self.regions.iter().position(|known| **known == *name);
         RegionId(place.expect("names of regions are checked against the list") as u32)
@@ -65,7 +64,6 @@ impl Settings {
 }
 
 impl Node {
-    /// What the core needs to know of it.
     pub(crate) fn core(&self, zone: ZoneId) -> NodeSettings {
         let by_hook = |start: &super::Start| Starts::ByHook { within: start.within };
         NodeSettings {
@@ -79,7 +77,6 @@ impl Node {
         }
     }
 
-    /// Whether it answers probes.
     pub(super) fn probed(&self) -> Probed {
         match self.driver {
             Driver::Plain { probe: Probe::None } | Driver::Webhook { probe: Probe::None, .. } => {
@@ -94,7 +91,6 @@ impl Node {
 }
 
 impl PolicySet {
-    /// Its policy for a hook, if it binds one.
     pub fn binding(&self, hook: Hook) -> Option<&Binding> {
         self.bindings.iter().find(|binding| binding.hook == hook)
     }
@@ -139,7 +135,7 @@ fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
     }
 }
 
-/// A rate above what 32 bits of kbit/s hold is as good as none.
+/// A rate above `u32::MAX` kbit/s is no limit.
 fn kbps(rate: super::BitRate) -> u32 {
     u32::try_from(rate.kbps()).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,3 @@
-//! How a node is judged.
-
 use std::time::Duration;
 
 use evenkeel_core::Timings;
@@ -11,7 +9,7 @@ use super::unit;
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// `[detector]`; what is not written keeps the core's default.
+/// Checks `[detector]`; missing keys keep the core's defaults.
 pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
     let default = Timings::default();
     let (near, far) = (&raw.in_region, &raw.cross_region);

@@ -1,4 +1,4 @@
-//! The gateway itself: where it is, who administers it, where its telemetry goes, what it limits.
+//! `[gateway]`, `[admin]`, `[telemetry]` and `[limits]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,30 +14,29 @@ use super::secret::Secret;
 /// `[gateway]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gateway {
-    /// The region it is in. Default: the only one there is; without any node `local`.
+    /// Default: the only configured region, or `local` without nodes.
     pub region: Arc<str>,
-    /// The folder of policy sets. Default: none, the shipped ones alone.
+    /// The folder of policy sets. Default: the shipped sets only.
     pub policies: Option<PathBuf>,
-    /// How long sessions may go on after it was told to stop. Default 5 min.
+    /// How long sessions may continue after SIGTERM. Default 5 min.
     pub drain_timeout: Duration,
-    /// Where compiled plugins are kept.
     pub cache: CacheFolder,
 }
 
-/// Where compiled plugins are kept, so that they need not be compiled again, and which revisions did harm or were good.
+/// The folder of compiled plugins, quarantined revisions and version floors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CacheFolder {
-    /// The first of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel` that can be used, where the
-    /// gateway has a process of its own; nowhere inside another program. The default.
+    /// The default: the first usable of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel`. A
+    /// gateway embedded in another program has no cache.
     Usual,
-    /// This folder, made where there is none; nobody but its owner may enter it.
+    /// Created if missing, and accessible to its owner only.
     Folder(PathBuf),
-    /// Nowhere: `cache = "none"`.
+    /// `cache = "none"`.
     None,
 }
 
 impl CacheFolder {
-    /// Folders in the order in which they are tried.
+    /// Folders in the order of preference.
     pub(crate) fn candidates(&self) -> Vec<PathBuf> {
         let of = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
         match self {
@@ -71,41 +70,39 @@ impl Gateway {
     }
 }
 
-/// `[admin]`: where the API listens.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Admin {
-    /// The Unix socket. Default [`Admin::default_socket`].
+    /// Default [`Admin::default_socket`].
     pub socket: PathBuf,
-    /// TCP beside it. Default: none.
+    /// Default: none.
     pub tcp: Option<AdminTcp>,
-    /// What becomes of the `traceparent` of a request. Default: a link.
+    /// How the `traceparent` of a request is used. Default: a link.
     pub traceparent: Traceparent,
-    /// Whether trouble may be asked for: a policy stopped, the API ended. Default: no.
+    /// Whether drills are allowed: stopping a policy, ending the API, breaking nodes. Default false.
     pub drills: bool,
 }
 
 /// The API over TCP; every request carries the token as `authorization: Bearer …`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AdminTcp {
-    /// Where it listens.
     pub address: SocketAddr,
-    /// Who knows it may do everything.
+    /// Grants full access.
     pub token: Secret,
 }
 
-/// What becomes of a caller's `traceparent` (W3C Trace Context).
+/// How a caller's `traceparent` is used (W3C Trace Context).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Traceparent {
-    /// Our span is linked to it: a stranger cannot join, or switch on, our traces.
+    /// The span links to it: an untrusted caller can neither join nor sample the gateway's traces.
     #[default]
     Link,
-    /// Our span is its child, and sampled if it was. For callers that are trusted.
+    /// The span is its child and inherits its sampling decision. For trusted callers.
     Parent,
 }
 
 impl Admin {
-    /// `$XDG_RUNTIME_DIR/evenkeel.sock`, else `/tmp/evenkeel.sock`; commands look for it in the same place.
+    /// `$XDG_RUNTIME_DIR/evenkeel.sock`, else `/tmp/evenkeel.sock`. Commands use the same default.
     pub fn default_socket() -> PathBuf {
         let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
         folder.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join("evenkeel.sock")
@@ -138,28 +135,24 @@ impl Admin {
     }
 }
 
-/// `[telemetry]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Telemetry {
-    /// Where spans, metrics and logs are sent. Default: nowhere; `/metrics` and stderr are always there.
+    /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
     pub otlp: Option<Otlp>,
-    /// The share of sessions and decisions whose spans are sent, 0 to 1. Default 1. Failovers, rollouts and refused
+    /// Share of sessions and decisions whose spans are sent, 0 to 1. Default 1. Failovers, rollouts and refused
     /// sessions are always sent.
     pub sample_ratio: f64,
-    /// How often metrics are sent. Default 10 s.
+    /// Export interval. Default 10 s.
     pub metrics_interval: Duration,
 }
 
-/// An OTLP receiver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Otlp {
     /// `http://host:port`, without the path of a signal.
     pub endpoint: String,
-    /// How it is spoken to.
     pub protocol: Protocol,
 }
 
-/// How an OTLP receiver is spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -203,28 +196,28 @@ impl Telemetry {
 
 const US: Duration = Duration::from_micros(1);
 
-/// `[limits]`: how much at most.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Limits {
-    /// Sessions at once. Default 100,000.
+    /// Default 100,000.
     pub sessions: u32,
-    /// Packet workers. Default: one for every core but one, which control and the QUIC endpoint need; at least one.
+    /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
+    /// one.
     pub workers: Option<u16>,
-    /// Packets of a session kept while its driver has not answered. Default 16.
+    /// Packets buffered for a session whose node has not opened it yet. Default 16.
     pub early_packets: u16,
-    /// For how long they are kept. Default 200 ms.
+    /// How long they are buffered. Default 200 ms.
     pub early_for: Duration,
-    /// How long packets that keep coming gather before they are read together, 0 to 250 µs: less processor time for more
-    /// delay. The first packet after a pause never waits. Default 200 µs.
+    /// How long incoming packets gather before they are read together, 0 to 250 µs: less processor time, more delay.
+    /// The first packet after a pause never waits. Default 200 µs.
     pub batch_delay: Duration,
     /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
     pub misses_per_prefix: u32,
-    /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25. Moves off a
-    /// dead node are free.
+    /// Sessions that policies may move within a second, per cent of all, and at least one room. Default 25. Moves off
+    /// a down node do not count.
     pub churn_percent: u32,
-    /// Moves of one room within a minute, other than off a dead node. Default 3.
+    /// Moves of one room within a minute, except off a down node. Default 3.
     pub moves_per_minute: u16,
-    /// Rooms that go back within a second to where they belong, once a node is trusted again. Default 20.
+    /// Rooms that return to their own region within a second. Default 20.
     pub failbacks_per_second: u16,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong in a file, and where.
+//! Configuration errors with their place in a file.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,11 +8,8 @@ use std::sync::Arc;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde::Serialize;
 
-/// A file as it was read.
 pub(super) struct Source {
-    /// Where it is, for people.
     pub(super) file: String,
-    /// What it says.
     pub(super) text: String,
 }
 
@@ -35,20 +32,18 @@ impl Source {
     }
 }
 
-/// Something in a file that cannot stand: where it is, what was found, and what would be right.
+/// A configuration error: its place, what was found, and what is expected.
 #[derive(Clone, Debug, Serialize)]
 pub struct Invalid {
-    /// The file, as it was named to us; `policies/call.toml (shipped)` for one inside the binary.
+    /// The file as named on the command line; `policies/call.toml (shipped)` for an embedded one.
     pub file: String,
-    /// The line, from 1; 1 where the file as a whole is meant.
+    /// From 1; also 1 if the error is about the whole file.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// In characters, from 1.
     pub column: usize,
-    /// What stands there.
     pub found: String,
-    /// What would be right.
     pub expected: String,
-    /// What to do about it, where that is not plain from the rest.
+    /// The next step, if it is not obvious.
     pub help: Option<String>,
     #[serde(skip)]
     source: Arc<Source>,
@@ -76,7 +71,7 @@ impl Invalid {
         }
     }
 
-    /// About a file that could not be read at all.
+    /// An error about a file that could not be read.
     pub(super) fn whole(
         file: &Path,
         found: impl Into<String>,
@@ -85,12 +80,12 @@ impl Invalid {
         Invalid::at(&Source::new(file, ""), 0..0, found, expected)
     }
 
-    /// The place as `file:line:column`.
+    /// `file:line:column`.
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.file, self.line, self.column)
     }
 
-    /// All of them for a person: each with its lines of the file and a mark under the place.
+    /// Errors for a terminal: each with its lines of the file and a mark below the place.
     pub fn render(invalid: &[Invalid], colour: Colour) -> String {
         let theme = match colour {
             Colour::Plain => GraphicalTheme::unicode_nocolor(),
@@ -99,7 +94,7 @@ impl Invalid {
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
         let mut text = String::new();
         for invalid in invalid {
-            // What has no line to show, or cannot be drawn, is said in one line.
+            // An error without a source line is shown on one line.
             let place = match invalid.source.text.is_empty() {
                 true => Some(invalid.file.clone()),
                 false => handler.render_report(&mut text, invalid).err().map(|_| invalid.place()),
@@ -113,12 +108,9 @@ impl Invalid {
     }
 }
 
-/// Whether the reader is a terminal that shows colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colour {
-    /// Text alone.
     Plain,
-    /// ANSI colours.
     Ansi,
 }
 
@@ -164,9 +156,9 @@ impl SourceCode for Invalid {
     }
 }
 
-/// What the parser says, in our words.
+/// Rewords a parser error.
 ///
-/// It speaks in sentences of the form `unknown field `x`, expected `a` or `b``; there is nothing else to go by.
+/// The parser only offers sentences such as `unknown field `x`, expected `a` or `b``.
 pub(super) fn from_parser(source: &Arc<Source>, error: &toml::de::Error) -> Invalid {
     let span = error.span().unwrap_or(0..0);
     let message = error.message();
@@ -216,13 +208,13 @@ fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     text.strip_prefix(prefix)?.strip_prefix('`')?.strip_suffix('`')
 }
 
-/// A hint at the word that was probably meant: the closest, if at most a third of its letters differ.
+/// A suggestion: the closest word, if at most a third of its letters differ.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let (distance, best) = known.into_iter().map(|known| (distance(word, known), known)).min()?;
     (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
 }
 
-/// Letters to insert, remove or replace to make one word of the other (Levenshtein).
+/// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

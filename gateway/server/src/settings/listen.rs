@@ -1,5 +1,3 @@
-//! Where clients come in.
-
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,36 +9,30 @@ use toml::Spanned;
 use super::check::Check;
 use super::raw;
 
-/// A listener's place in [`Settings`](super::Settings) is one byte in a session.
+/// A session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
 
-/// `[[listen]]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Listen {
-    /// The local address. Port 0: the system chooses one.
+    /// Port 0: chosen by the system.
     pub address: SocketAddr,
-    /// What is spoken there.
     pub ingress: Ingress,
-    /// The address that clients are told, behind NAT and where `address` is that of every interface; port 0: the port
-    /// listened on. Default: none, they are told `address`.
+    /// The address that clients are told, behind NAT or for a wildcard `address`; port 0: the port listened on.
+    /// Default: `address`.
     pub advertise: Option<SocketAddr>,
 }
 
-/// What is spoken on a listener.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Ingress {
-    /// RTP over UDP.
     Udp {
-        /// How clients may prove that they may send; at least one.
+        /// Accepted identities; at least one.
         identities: Vec<Identity>,
-        /// The scenario of sessions that a first packet opens; there exactly where `identities` holds `Open`.
+        /// The scenario of sessions opened by a first packet; set if and only if `identities` contains `Open`.
         open: Option<Arc<str>>,
-        /// Where RTCP comes in.
         rtcp: Rtcp,
     },
-    /// RTP over QUIC.
     Quic {
-        /// The certificate. Default: none, one is made.
+        /// Default: a self-signed certificate.
         certificate: Option<Certificate>,
     },
 }
@@ -49,36 +41,34 @@ pub enum Ingress {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Identity {
-    /// By the address and port that the API named.
+    /// The address and port of the offer.
     Declared,
-    /// By the address that the API named; the port is learned once, from the first packet: whoever can forge that
-    /// address within this moment gets the session.
+    /// The address of the offer; the port is learned once, from the first packet. A sender that can forge this address
+    /// until then takes the session.
     DeclaredIp,
-    /// By the session's ufrag and password (ICE-lite, RFC 8445).
+    /// The session's ufrag and password (ICE-lite, RFC 8445).
     Stun,
-    /// Not at all: the first packet opens a session. For trusted networks.
+    /// None: the first packet opens a session. For trusted networks.
     Open,
 }
 
-/// Where RTCP comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rtcp {
-    /// With RTP alone (RFC 5761).
+    /// On the RTP port only (RFC 5761).
     Mux,
-    /// With RTP, and for sessions that asked so on this port; 0: the system chooses one.
+    /// Also on this port, for sessions that ask for it; 0: chosen by the system.
     Own(u16),
 }
 
-/// PEM files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Certificate {
-    /// The chain, leaf first.
+    /// PEM, leaf first.
     pub chain: PathBuf,
-    /// Its private key.
+    /// PEM.
     pub key: PathBuf,
 }
 
-/// A listener with what is still to be checked against other files.
+/// A listener with the spans needed to check it against other files.
 pub(super) struct Checked {
     pub(super) listen: Listen,
     pub(super) span: Range<usize>,
@@ -148,7 +138,7 @@ fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
 
 fn rtcp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Rtcp {
     let Some(written) = &raw.rtcp else {
-        // RFC 3550, 11: RTCP on the next higher port.
+        // RTCP uses the next higher port (RFC 3550, section 11).
         return match address.port() {
             0 => Rtcp::Own(0),
             port => port.checked_add(1).map_or(Rtcp::Mux, Rtcp::Own),
@@ -212,7 +202,7 @@ fn advertise(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
 }
 
 impl Listen {
-    /// Whether clients are told of it; who opens a session by its first packet knows where to send.
+    /// Whether clients are told the address: a client that opens a session by its first packet knows it already.
     fn is_told(&self) -> bool {
         match &self.ingress {
             Ingress::Udp { identities, .. } => identities[..] != [Identity::Open],
@@ -220,7 +210,7 @@ impl Listen {
         }
     }
 
-    /// The addresses its sockets take: RTP's, and that of RTCP on its own port.
+    /// The addresses to bind: RTP, and RTCP on its own port.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
         let rtcp = match self.ingress {
             Ingress::Udp { rtcp: Rtcp::Own(port), .. } => {
@@ -232,7 +222,7 @@ impl Listen {
     }
 }
 
-/// A second endpoint for QUIC: there is one, for clients of all kinds.
+/// Refuses a second QUIC listener: one endpoint serves all QUIC clients.
 pub(super) fn quic_once(checked: &[Checked], check: &mut Check) {
     let is_quic = |checked: &&Checked| matches!(checked.listen.ingress, Ingress::Quic { .. });
     let mut endpoints = checked.iter().filter(is_quic);
@@ -245,7 +235,7 @@ pub(super) fn quic_once(checked: &[Checked], check: &mut Check) {
     }
 }
 
-/// Two listeners that want the same port of the same address.
+/// Refuses two listeners on the same address and port.
 pub(super) fn overlaps(checked: &[Checked], check: &mut Check) {
     for (index, later) in checked.iter().enumerate() {
         let rival = checked[..index].iter().find_map(|earlier| {

@@ -1,4 +1,4 @@
-//! What people configure: `evenkeel.toml` and the policy sets, read from text, checked once, then believed.
+//! `evenkeel.toml` and the policy sets, parsed and checked once.
 
 mod binding;
 mod breaker;
@@ -47,48 +47,39 @@ pub use crate::policy::Compiler;
 use check::Check;
 use invalid::Source;
 
-/// A person writes these files; a larger one was named by mistake.
+/// These files are written by hand; a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Everything configured, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The gateway itself.
     pub gateway: Gateway,
-    /// Where clients come in; at least one.
+    /// At least one.
     pub listens: Vec<Listen>,
-    /// The regions there are, in the order of the file; a node's is one of them.
+    /// In the order of the file.
     pub regions: Vec<Arc<str>>,
-    /// Where media goes.
     pub nodes: Vec<Node>,
-    /// Where the API listens.
     pub admin: Admin,
-    /// Where telemetry goes.
     pub telemetry: Telemetry,
-    /// How much at most.
     pub limits: Limits,
-    /// When regions take no new rooms.
     pub breaker: evenkeel_core::Breakers,
-    /// How nodes are judged.
     pub detector: Timings,
-    /// Whose plugins are taken.
     pub trust: Trust,
-    /// What compiles plugins that are not ours. Not configured: the command that runs the gateway is its own compiler. Without one they
-    /// are compiled in this process, for as long as that takes.
+    /// Compiles pushed plugins; set by the command line, not by the file. Without it they are compiled in this
+    /// process.
     pub compiler: Option<Compiler>,
-    /// The policy sets, by name; no two answer for one scenario.
+    /// By name; at most one set defines a scenario.
     pub sets: Vec<PolicySet>,
 }
 
 impl Settings {
     /// Reads and checks `evenkeel.toml` and the folder of policy sets.
     ///
-    /// Without a file: UDP and QUIC on loopback, no nodes. The shipped policy sets are always there, replaced by files
-    /// of the same name in `policies` or, without that, in the folder that the file names.
+    /// Without a file: UDP and QUIC on loopback, no nodes. Files in `policies`, or else in the folder that the file
+    /// names, replace the shipped policy sets of the same name.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, each with its place; of a file whose shape is wrong the first only.
+    /// All errors with their places; only the first if a file cannot be parsed.
     pub fn load(config: Option<&Path>, policies: Option<&Path>) -> Result<Settings, Vec<Invalid>> {
         let mut invalid = Vec::new();
         let (raw, mut check) = match config.map(read).transpose() {
@@ -167,7 +158,7 @@ impl Settings {
         }
     }
 
-    /// The scenario of this name, and the set that answers for it.
+    /// A scenario by name, with its set.
     pub fn scenario(&self, name: &str) -> Option<(&PolicySet, &Scenario)> {
         let all = self.sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
         all.into_iter().find(|(_, scenario)| *scenario.name == *name)
@@ -196,7 +187,7 @@ fn listens(raw: &raw::File, sets: &[PolicySet], check: &mut Check) -> Vec<Listen
     checked.into_iter().map(|checked| checked.listen).collect()
 }
 
-/// Where a gateway listens that was told nothing: for trying it out.
+/// The listeners of a gateway without a configuration file.
 fn loopback() -> [Listen; 2] {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let identities = vec![Identity::Declared, Identity::Stun];
@@ -237,7 +228,7 @@ fn parse<T: Default + serde::de::DeserializeOwned>(
     })
 }
 
-/// The shipped policy sets, with those files over them, by name.
+/// The shipped policy sets, replaced by these files, by name.
 fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<(set::Checked, Arc<Source>)> {
     let mut texts: BTreeMap<String, (PathBuf, Origin, Arc<Source>)> = BTreeMap::new();
     for (name, text) in embedded::SETS {
@@ -278,7 +269,7 @@ fn set_files(folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
     let mut files = std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
         .map_err(|error| (folder.to_owned(), error))?;
-    // What begins with a dot is an editor's: a lock, or a file half written.
+    // Editors write lock files and unfinished files with a leading dot.
     let hidden =
         |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
     let is_set = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");

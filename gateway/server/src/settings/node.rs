@@ -1,4 +1,4 @@
-//! Machines media is forwarded to, and where they are.
+//! `[[node]]` and `[[region]]`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,92 +15,82 @@ use super::secret::Secret;
 use super::unit::BitRate;
 use crate::webhook::Hook;
 
-/// The board is a fixed array, one cell per node.
+/// The board is an array with one cell per node.
 pub(crate) const NODES_MAX: usize = 1_024;
 
-/// `[[node]]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Node {
     /// Unique among nodes.
     pub name: Arc<str>,
-    /// Its media port, or where an agent answers for it, or where rtpengine takes the NG protocol.
+    /// The media port, the agent that ends its trunk legs, or rtpengine's NG port.
     pub address: SocketAddr,
-    /// Where it is.
     pub region: Arc<str>,
-    /// The part of the region that fails by itself; zones of two regions are different even by the same name.
+    /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
-    /// How sessions are opened there.
     pub driver: Driver,
-    /// What it can carry, both directions together.
+    /// Both directions together.
     pub capacity: BitRate,
-    /// Whether two sessions of our own are kept there, between which it must forward. Default: with driver `agent`.
+    /// Whether canary sessions check that it forwards. Default: true with driver `agent`.
     pub canary: bool,
-    /// Whether it takes no first hop of hot and hitless scenarios while others can. Default false.
+    /// Whether it carries no first hop of hot and hitless scenarios while others can. Default false.
     pub standby: bool,
-    /// What starts it, if it does not run until rooms of cold scenarios need it.
+    /// Starts the node when rooms of cold scenarios need it.
     pub start: Option<Start>,
-    /// The agent beside it, where it is not the agent that the node is reached through.
+    /// The agent beside the node, unless the node is reached through that agent.
     pub agent: Option<Agent>,
 }
 
-/// `start` of a node: what is done so that it runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Start {
-    /// What is called.
     pub by: StartBy,
-    /// How long the node may take until it answers. Default 30 s.
+    /// How long the node may take to answer. Default 30 s.
     pub within: Duration,
 }
 
-/// What is called to start a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StartBy {
-    /// A program: the node itself, or what has somebody else start it. What an earlier call for a node of this name left
-    /// running is ended before the next.
+    /// A program: the node itself, or a command that starts it. What an earlier call for this node left running is
+    /// ended before the next.
     Command {
-        /// It and its arguments.
+        /// The program and its arguments.
         words: Vec<Arc<str>>,
-        /// Whether what was started ends with the gateway. Default false.
+        /// Whether the command ends with the gateway. Default false.
         stop_with_gateway: bool,
     },
-    /// A POST of JSON to an operator's URL.
+    /// A POST of JSON.
     Webhook(Arc<Hook>),
 }
 
-/// An `evenkeel agent` that watches a node's process from beside it and ends no trunk: the node speaks for itself.
+/// An `evenkeel agent` that only watches a node's process; the trunk ends at the node itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Agent {
-    /// Where it listens.
     pub address: SocketAddr,
-    /// What both ends know.
+    /// Shared with the agent.
     pub secret: Secret,
 }
 
-/// How sessions are opened at a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Driver {
-    /// Not at all: any media server, told apart by addresses.
+    /// No signalling: any media server; sessions are separated by address.
     Plain {
-        /// How we ask whether it lives. Default `stun`.
+        /// Default `stun`.
         probe: Probe,
     },
-    /// By authenticated datagrams, to an agent, as `evenkeel sample-node` is.
+    /// Authenticated datagrams, to `evenkeel agent` or `evenkeel sample-node`.
     Agent {
-        /// What both ends know.
+        /// Shared with the node.
         secret: Secret,
     },
-    /// By rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
+    /// rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
     Rtpengine,
-    /// By POSTs of JSON: any media server whose operator says where it takes a session.
+    /// POSTs of JSON: the media server answers with the address of a session.
     Webhook {
-        /// Where to.
         hook: Arc<Hook>,
-        /// How we ask whether it lives. Default `stun`.
+        /// Default `stun`.
         probe: Probe,
     },
 }
 
-/// The word for a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum DriverKind {
@@ -121,15 +111,15 @@ impl DriverKind {
     }
 }
 
-/// How a `plain` node is asked whether it lives.
+/// How a node is probed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probe {
     /// A STUN binding request (RFC 8489).
     Stun,
-    /// A datagram that it returns as it came.
+    /// A datagram that is returned unchanged.
     Echo,
-    /// It answers nothing: kernel errors and silence are all there is.
+    /// No probe: only kernel errors and silence show that the node is down.
     None,
 }
 
@@ -158,7 +148,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     })
 }
 
-/// Where packets or questions go: what each driver calls it.
+/// The address of the node; each driver has its own key for it.
 fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
     let kind = *raw.driver.get_ref();
     let (key, given, example) = match kind {
@@ -176,7 +166,7 @@ fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
     reachable(given, example, check)
 }
 
-/// An address and port that packets can be sent to.
+/// A unicast address and port.
 fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
     let address: SocketAddr = check.parse(raw, &expected)?;
@@ -190,7 +180,7 @@ fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<
     Some(address)
 }
 
-/// The agent beside the node, if one is named.
+/// The agent beside the node, if one is configured.
 fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<Agent> {
     let at = raw.agent.as_ref()?;
     if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
@@ -201,7 +191,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     let address = reachable(at, "10.0.1.11:4001", check);
     let secret = match (driver, &raw.secret_file) {
         (Some(Driver::Agent { secret }), _) => Some(secret.clone()),
-        // What is wrong with that secret was told.
+        // The missing secret was reported already.
         (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
         (_, Some(path)) => check.secret(path),
         (_, None) => {
@@ -213,7 +203,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     Some(Agent { address: address?, secret: secret? })
 }
 
-/// Whether the node has canary sessions: only where they can be opened.
+/// Canary sessions need a driver that can open them.
 fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     let opens = *raw.driver.get_ref() == DriverKind::Agent;
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
@@ -223,14 +213,14 @@ fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-/// Whether packets to it can arrive at one machine, and at a port of it.
+/// Whether it is the address and port of a single machine.
 fn is_of_one_machine(address: &SocketAddr) -> bool {
     let ip = address.ip();
     let many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     address.port() != 0 && !ip.is_unspecified() && !many && !lacks_link(address)
 }
 
-/// An address that every link has for itself (RFC 4007, 6), without saying which link.
+/// A link-local address without a scope (RFC 4007, section 6).
 fn lacks_link(address: &SocketAddr) -> bool {
     let SocketAddr::V6(v6) = address else { return false };
     v6.ip().is_unicast_link_local() && v6.scope_id() == 0
@@ -256,7 +246,7 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
     }
 }
 
-/// Where sessions are asked for.
+/// The webhook that opens sessions.
 fn hook(raw: &raw::Node, check: &mut Check) -> Option<Hook> {
     let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
     let Some(url) = &raw.webhook else {
@@ -280,12 +270,12 @@ fn hook_at(
     }
 }
 
-/// Refuses keys that are of other drivers.
+/// Refuses keys of other drivers.
 fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
     use DriverKind::{Agent, Plain, Rtpengine, Webhook};
     let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
     let probe = raw.probe.as_ref().map(Spanned::span);
-    // An agent beside the node has a secret as well.
+    // The agent beside the node also uses the secret.
     let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
     let address = span(&raw.address);
     let keys: [(&str, &str, _, &[DriverKind], _); 6] = [
@@ -308,7 +298,7 @@ fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
     }
 }
 
-/// How a node of this kind is probed, where nobody chooses.
+/// The default probe of a driver.
 fn probed(kind: DriverKind) -> &'static str {
     match kind {
         DriverKind::Plain | DriverKind::Webhook => "",
@@ -365,7 +355,7 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
     }
 }
 
-/// Names and addresses that two nodes share.
+/// Refuses names and addresses that two nodes share.
 pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
@@ -386,7 +376,7 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
     }
 }
 
-/// An address in the one way to write it, where it is one.
+/// The canonical spelling of an address.
 fn canonical(address: &str) -> String {
     let parsed = address.parse().map(|mut address: SocketAddr| {
         address.set_ip(address.ip().to_canonical());
@@ -395,7 +385,7 @@ fn canonical(address: &str) -> String {
     parsed.unwrap_or_else(|_| address.to_owned())
 }
 
-/// The regions there are, in the order of the file: those declared by `[[region]]` or, without any, those of nodes.
+/// The regions in the order of the file: those of `[[region]]` or, without any, those of the nodes.
 pub(super) fn regions(raw: &raw::File, check: &mut Check) -> Vec<Arc<str>> {
     let mut regions: Vec<Arc<str>> = Vec::new();
     for region in &raw.region {
@@ -419,7 +409,7 @@ pub(super) fn regions(raw: &raw::File, check: &mut Check) -> Vec<Arc<str>> {
     regions
 }
 
-/// Refuses the name of a region that there is not.
+/// Refuses an unknown region.
 pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut Check) {
     if regions.is_empty() || regions.iter().any(|known| **known == **name.get_ref()) {
         return;

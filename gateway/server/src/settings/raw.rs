@@ -1,4 +1,4 @@
-//! What may stand in the files, before anything is checked but its shape.
+//! The shape of the files before their values are checked.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,3 @@
-//! How a set's revisions come into force.
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +9,25 @@ use super::check::Check;
 use super::raw;
 use super::set::PolicySet;
 
-/// More steps than this nobody waits for.
+/// Nobody waits for more steps.
 const STEPS_MAX: usize = 16;
 
-/// `[rollout]` of a policy set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rollout {
-    /// Whether the set says anything. Where it does not, a changed file walks by the defaults, and a push comes at once.
+    /// Whether the set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active
+    /// at once.
     pub said: bool,
-    /// Shares of the canary, per cent, each larger than the one before; behind the last it is in force. Default 1, 5, 25,
-    /// 50, 100; none: at once.
+    /// Shares of the canary, per cent, increasing; after the last the revision is active. Default 1, 5, 25, 50, 100;
+    /// empty: at once.
     pub canary: Vec<u8>,
-    /// How long each step lasts at least. Default 10 s.
+    /// Minimum duration of a step. Default 10 s.
     pub pace: Duration,
-    /// Whether what is on its way stays where it is. Default false.
+    /// Whether a rollout stays at its step. Default false.
     pub hold: bool,
-    /// How long it is asked along before. Default 5 s; 0 s where `canary` is empty: not at all.
+    /// Duration of the shadow stage. Default 5 s; 0 s, for none, if `canary` is empty.
     pub shadow: Duration,
-    /// How long the revision before may come back, and what it can read is kept. Default 10 min.
+    /// How long the previous revision, and the state it can read, is kept for a rollback. Default 10 min.
     pub rollback_window: Duration,
-    /// What it is judged by.
     pub judging: Judging,
 }
 
@@ -49,7 +46,6 @@ impl Default for Rollout {
 }
 
 impl Rollout {
-    /// As it is walked.
     pub(crate) fn pace(&self) -> Pace {
         let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
         Pace { steps, each, shadow, stays_in_shadow: false, held: self.hold }
@@ -98,7 +94,7 @@ fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut Check) -> Vec<u8> {
     steps
 }
 
-/// `[rollout.judge]`; what is not written keeps the core's default.
+/// `[rollout.judge]`; missing keys keep the core's defaults.
 fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
     let default = Judging::default();
     let percent = |check: &mut Check, raw: &Option<_>, default: u32| {
@@ -121,7 +117,7 @@ fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
     }
 }
 
-/// How sets' revisions come into force, by set.
+/// `[rollout]` by policy set.
 pub(crate) fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, Rollout> {
     sets.iter().map(|set| (Arc::clone(&set.name), set.rollout.clone())).collect()
 }
@@ -133,7 +129,7 @@ mod tests {
     use super::*;
     use crate::settings::invalid::Source;
 
-    /// What a set's text says, and what is wrong with it.
+    /// The checked `[rollout]`, and its errors.
     fn read(text: &str) -> (Rollout, Vec<String>) {
         let mut check = Check::new(Source::new(Path::new("call.toml"), text), Path::new(""));
         let raw: raw::Set = toml::from_str(text).unwrap();

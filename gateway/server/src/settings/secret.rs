@@ -1,9 +1,9 @@
-//! Bytes that never show in a log.
+//! Secrets, which are never logged.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What a secret file held, without the line's end: 16 to 4,096 bytes.
+/// The content of a secret file without the line end: 16 to 4,096 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<[u8]>);
 
@@ -12,7 +12,6 @@ impl Secret {
         Secret(bytes.into())
     }
 
-    /// The secret itself, for keys and comparisons.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }

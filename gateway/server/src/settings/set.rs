@@ -1,4 +1,4 @@
-//! A policy set: scenarios, and which plugin answers which hook for them.
+//! A policy set: scenarios, and the plugins that answer hooks for them.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,56 +15,47 @@ use super::raw;
 use super::rollout::Rollout;
 use super::unit::BitRate;
 
-/// One file of `policies/`.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
-    /// The file's name without `.toml`; the first part of the names of its policies.
+    /// The file name without `.toml`; the first part of the names of its policies.
     pub name: Arc<str>,
-    /// Where it came from.
     pub origin: Origin,
-    /// What it answers for; at least one, by name.
+    /// At least one, by name.
     pub scenarios: Vec<Scenario>,
-    /// Its policies, at most one per hook, in the order of [`Hook::ALL`]. A hook without one is answered natively.
+    /// At most one per hook, in the order of [`Hook::ALL`]. The native default answers the others.
     pub bindings: Vec<Binding>,
-    /// How its revisions come into force.
     pub rollout: Rollout,
 }
 
-/// Where a policy set came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origin {
-    /// It is in the binary.
     Shipped,
-    /// This file.
     File(PathBuf),
 }
 
-/// `[scenario.<name>]`: what a kind of call or stream asks of the data plane.
+/// `[scenario.<name>]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scenario {
-    /// What offers name.
     pub name: Arc<str>,
-    /// How its sessions survive a node. Default hot.
+    /// Default hot.
     pub mode: Mode,
-    /// What is placed together. Default room.
+    /// Default room.
     pub affinity: Affinity,
-    /// With mode `regional`: where its rooms go next, in this order; at least two.
+    /// With mode `regional`: the regions that rooms fail over to, in this order; at least two.
     pub regions: Vec<Arc<str>>,
-    /// Spares its routes should hold, 1 to 3. Default 2.
+    /// 1 to 3. Default 2.
     pub spares: u8,
-    /// The lowest cap a session may get. Default 24 kbit/s.
+    /// The lowest cap. Default 24 kbit/s.
     pub floor: BitRate,
-    /// The highest rate a session may get. Default 4 Mbit/s.
+    /// The highest rate. Default 4 Mbit/s.
     pub ceiling: BitRate,
     /// Silence after which a session is closed. Default 30 s.
     pub close_after: Duration,
-    /// Marks on its packets.
     pub dscp: Dscp,
-    /// Who goes first in a herd, 0 to 100; higher is earlier. Default 10.
+    /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
     pub priority: u8,
 }
 
-/// The word for a mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ModeWord {
@@ -87,7 +78,6 @@ impl From<ModeWord> for Mode {
     }
 }
 
-/// The word for an affinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum AffinityWord {
@@ -107,34 +97,34 @@ impl From<AffinityWord> for Affinity {
 /// Differentiated services code points, 0 to 63 (RFC 2474).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dscp {
-    /// Of voice. Default EF (46, RFC 3246).
+    /// Default EF (46, RFC 3246).
     pub voice: u8,
-    /// Of video. Default AF41 (34, RFC 2597).
+    /// Default AF41 (34, RFC 2597).
     pub video: u8,
 }
 
-/// What happens while a policy fails, named by effect.
+/// What happens while a policy fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFault {
-    /// Admission: newcomers come in at their scenario's floor. The default.
+    /// Admission: sessions are admitted at their scenario's floor. The default.
     AdmitCapped,
     /// Admission: the native default decides.
     Admit,
-    /// Admission: nobody comes in.
+    /// Admission: sessions are rejected.
     Reject,
     /// Routing: the native default places and moves. The default.
     Native,
-    /// Degradation: sessions keep what they have. The default.
+    /// Degradation: sessions stay as they are. The default.
     Hold,
-    /// Degradation: sessions keep what they have for 2 s, and then get less, and more again, by their own loss.
+    /// Degradation: after 2 s each session is degraded, and restored, by its own loss.
     NativeLadder,
-    /// Scenario: the text's values stand. The default.
+    /// Scenario: the values of the policy set apply. The default.
     Builtin,
 }
 
 impl OnFault {
-    /// What a hook may say, its default first.
+    /// The values that a hook accepts, its default first.
     pub(super) fn of(hook: Hook) -> &'static [OnFault] {
         match hook {
             Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
@@ -144,7 +134,6 @@ impl OnFault {
         }
     }
 
-    /// The word in configuration: `admit-capped`.
     pub fn name(self) -> &'static str {
         match self {
             OnFault::AdmitCapped => "admit-capped",
@@ -158,7 +147,7 @@ impl OnFault {
     }
 }
 
-/// A set, with the places of its scenarios in its file.
+/// A set, with the spans of its scenarios in the file.
 pub(super) struct Checked {
     pub(super) set: PolicySet,
     pub(super) places: Vec<Range<usize>>,
@@ -216,7 +205,7 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
     }
 }
 
-/// The order of a regional scenario, and nobody else's.
+/// `regions` of a regional scenario; refused with other modes.
 fn regions(mode: Mode, raw: &raw::Scenario, check: &mut Check) -> Vec<Arc<str>> {
     let Some(list) = &raw.regions else {
         if let (Mode::Regional, Some(word)) = (mode, &raw.mode) {
@@ -260,7 +249,7 @@ fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, 
     (floor, ceiling)
 }
 
-/// A number, or a name of RFC 2474, RFC 2597, RFC 3246.
+/// A number, or a name of RFC 2474, RFC 2597 or RFC 3246.
 fn dscp(raw: Option<&Spanned<String>>, default: u8, check: &mut Check) -> u8 {
     let Some(raw) = raw else { return default };
     let word = raw.get_ref().to_ascii_uppercase();

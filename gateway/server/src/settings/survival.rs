@@ -1,4 +1,4 @@
-//! How scenarios survive, held against the nodes and regions there are: what cannot hold is refused with the reason.
+//! Checks the modes and affinities of scenarios against the configured nodes and regions.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use super::check::Check;
 use super::invalid::{Invalid, Source};
 use super::{Driver, Node, PolicySet, Settings};
 
-/// Where a set was read, and where in it its scenarios are.
+/// The file of a set, and the spans of its scenarios.
 type Places = (Arc<Source>, Vec<Range<usize>>);
 
-/// Modes and affinities that the configured nodes cannot keep. A gateway without nodes keeps none, and is only tried out.
+/// Refuses modes and affinities that the nodes cannot provide. A gateway without nodes is for trying out and is not
+/// checked.
 pub(super) fn check(settings: &Settings, places: &[Places]) -> Vec<Invalid> {
     let sets = settings.sets.iter().zip(places);
     sets.flat_map(|(set, (source, places))| {
@@ -59,8 +60,8 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
     }
 }
 
-/// Sessions of one call are at several nodes: these have to be meshed, and to answer probes, since one that has only somebody
-/// who speaks returns nothing.
+/// With affinity `session` a call spans several nodes. They have to be meshed, and to answer probes: a node with a
+/// single, listening session sends nothing.
 fn of_sessions_apart(settings: &Settings, name: &str, place: &Range<usize>, check: &mut Check) {
     let mut refuse = |node: &Node, is: &str, expected| {
         let found =

@@ -1,4 +1,4 @@
-//! Whose plugins are taken, and what each may do.
+//! Which plugins are accepted, and what each may do.
 
 use evenkeel_core::{Hook, Metric, Op};
 use evenkeel_host::{Keys, PublicKey, Unsigned, read_digest};
@@ -9,32 +9,29 @@ use super::check::Check;
 use super::invalid::nearest;
 use super::raw;
 
-/// Keys in use and those that were: a few each year, for many years.
+/// Current and earlier keys: a few each year, for many years.
 const KEYS_MAX: usize = 64;
 
-/// Plugins taken back; a key is revoked by one entry however much it signed.
+/// One entry revokes a key, however many plugins it signed.
 const REVOKED_MAX: usize = 1_024;
 
-/// `[trust]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trust {
-    /// Keys, and what was revoked.
     pub keys: Keys,
-    /// What becomes of a plugin that nobody known signed, where its policy says nothing. Default: it is taken while no key is
-    /// configured, and refused as soon as one is.
+    /// Whether unsigned plugins are accepted if their policy does not say. Default: allowed while no key is
+    /// configured, then refused.
     pub unsigned: Unsigned,
 }
 
-/// What a policy's plugin may do, whoever pushes it.
+/// Limits of a policy's plugin, however it is pushed.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// Whether it may be unsigned. Default: as [`Trust::unsigned`] says.
+    /// Default: [`Trust::unsigned`].
     pub unsigned: Option<bool>,
-    /// What it may be granted of what its manifest asks for. Default: all of it.
+    /// Limits what the plugin's manifest asks for. Default: all of it.
     pub grant: evenkeel_host::Allowed,
 }
 
-/// The word for [`Unsigned`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum UnsignedWord {
@@ -49,7 +46,7 @@ impl Default for Trust {
 }
 
 impl Trust {
-    /// What one should know who configured no key.
+    /// A warning if no key is configured.
     pub fn note(&self) -> Option<&'static str> {
         let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
         takes_all.then_some(
@@ -57,7 +54,6 @@ impl Trust {
         )
     }
 
-    /// What becomes of an unsigned plugin of a policy that may do this.
     pub fn unsigned(&self, allowed: &Allowed) -> Unsigned {
         match allowed.unsigned {
             Some(true) => Unsigned::Allow,
@@ -85,7 +81,7 @@ impl Allowed {
     }
 }
 
-/// What these words name; those that name nothing are refused.
+/// The named actions or metrics; unknown names are refused.
 fn named<T: Copy>(
     list: &[Spanned<String>],
     known: &[(&'static str, T)],
@@ -114,7 +110,7 @@ pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
         let raw::Key { name, public } = key.get_ref();
         let name_checked = check.name(name);
         let Ok(public_key) = public.get_ref().parse::<PublicKey>() else {
-            // One that is secret is in too many places already.
+            // A secret key is not repeated in the error.
             let is_secret = public.get_ref().starts_with("ed25519-secret");
             let found = match is_secret {
                 true => "a secret key".to_owned(),
@@ -146,7 +142,7 @@ pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
     Trust { keys, unsigned }
 }
 
-/// A key by its name or as it is, or a plugin by its digest.
+/// Revokes a key by name or value, or a plugin by digest.
 fn revoke(revoked: &Spanned<String>, keys: &mut Keys, check: &mut Check) {
     let word = revoked.get_ref();
     if let Ok(key) = word.parse() {

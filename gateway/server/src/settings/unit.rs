@@ -1,14 +1,13 @@
-//! Quantities as people write them: `400 Mbit/s`, `24 kbit/s`, `8s`, `200ms`.
+//! Bit rates and durations as text: `400 Mbit/s`, `24 kbit/s`, `8s`, `200ms`.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Bits per second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BitRate(pub u64);
 
 impl BitRate {
-    /// Whole kbit/s, rounded down.
+    /// Rounded down.
     pub fn kbps(self) -> u64 {
         self.0 / 1_000
     }
@@ -28,7 +27,7 @@ impl fmt::Display for BitRate {
     }
 }
 
-/// By size, so that the largest that fits is the last that fits.
+/// In ascending order: the last that fits is the largest.
 const RATES: [(u64, &str); 4] =
     [(1, "bit/s"), (1_000, "kbit/s"), (1_000_000, "Mbit/s"), (1_000_000_000, "Gbit/s")];
 
@@ -50,10 +49,10 @@ pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
     })
 }
 
-/// Reads a duration as people write them: `8s`.
+/// Reads a duration such as `8s`.
 ///
 /// # Errors
-/// What would be right.
+/// The expected syntax.
 pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
     let right = "expected a duration such as `60s`, `5m` or `200ms`";
     duration(text).map_err(|hint| hint.unwrap_or_else(|| right.to_owned()))
@@ -76,7 +75,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Option<String>> {
     })
 }
 
-/// A duration as [`duration`] reads it.
+/// Formats a duration for [`duration`].
 pub(super) fn spell(duration: Duration) -> String {
     let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let whole = SPANS.iter().rev().find(|(scale, _)| us >= *scale && us.is_multiple_of(*scale));
@@ -90,7 +89,7 @@ fn split(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
-/// `number unit` in the smallest unit; none where it is not a whole number of those.
+/// Reads `number unit` in the smallest unit; `None` unless it is a whole number of those.
 fn quantity(text: &str, units: &[(u64, &str)]) -> Option<u64> {
     let (number, unit) = split(text);
     let &(scale, _) = units.iter().find(|(_, name)| *name == unit)?;
