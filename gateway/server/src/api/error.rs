@@ -1,5 +1,4 @@
-//! What the API answers when it does not do what was asked: always JSON, always what was found and what would be
-//! right.
+//! Error answers of the API: JSON with what was found and what is expected.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,48 +10,42 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Why a request was not done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Error {
-    /// What kind of reason it is.
     pub(super) code: Code,
-    /// What was found, and what would be right.
+    /// What was found, and what is expected.
     pub(super) message: String,
-    /// Which part of the request it is about: `media[0].payload_types`.
+    /// The part of the request: `media[0].payload_types`.
     pub(super) field: Option<String>,
-    /// When to try again.
     pub(super) retry_after: Option<Duration>,
 }
 
-/// A kind of reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Code {
-    /// The request is not of the API's shape, or names what cannot be. 400.
+    /// 400: malformed, or names something that cannot exist.
     BadRequest,
-    /// A policy or a rule says no. 403, or 429 where it says when to come again.
+    /// 403: denied by a policy or rule; 429 with a retry time.
     Refused,
-    /// There is no room. 503.
+    /// 503: no capacity.
     Full,
-    /// The gateway is shutting down. 503.
+    /// 503: the gateway is shutting down.
     Draining,
-    /// The gateway has only begun: its first policies are still compiled. 503.
+    /// 503: the first policies are still being compiled.
     Starting,
-    /// What it names is not there. 404.
     NotFound,
-    /// It does not go with what is there. 409.
+    /// 409: conflicts with the current state.
     Conflict,
-    /// It cannot be done now. 503.
+    /// 503: temporarily impossible.
     Unavailable,
-    /// The token is missing or wrong. 401.
+    /// 401: missing or wrong token.
     Unauthorized,
-    /// The body is larger than it may be. 413.
+    /// 413.
     TooLarge,
-    /// The path does not take this method. 405.
+    /// 405.
     MethodNotAllowed,
 }
 
 impl Code {
-    /// The word on the wire: `bad-request`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Code::BadRequest => "bad-request",
@@ -71,22 +64,19 @@ impl Code {
 }
 
 impl Error {
-    /// A reason without a field and without a time to come again.
     pub(super) fn new(code: Code, message: impl Into<String>) -> Error {
         Error { code, message: message.into(), field: None, retry_after: None }
     }
 
-    /// A field that is not as it should be.
     pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> Error {
         Error { field: Some(field.into()), ..Error::new(Code::BadRequest, message) }
     }
 
-    /// The same, with a time to come again.
     pub(super) fn retry_after(self, wait: Duration) -> Error {
         Error { retry_after: Some(wait), ..self }
     }
 
-    /// Its body: `{"error": {"code", "message", "field", "retry_after_ms"}}`.
+    /// `{"error": {"code", "message", "field", "retry_after_ms"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
         let error = Inner {
             code: self.code.name(),
@@ -97,7 +87,6 @@ impl Error {
         serde_json::to_vec(&Body { error }).expect("a reason is words and numbers")
     }
 
-    /// Its HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         match self.code {
             Code::BadRequest => StatusCode::BAD_REQUEST,
@@ -146,13 +135,13 @@ impl IntoResponse for Error {
     }
 }
 
-/// Whole seconds, rounded up (RFC 9110, 10.2.3).
+/// Whole seconds, rounded up (RFC 9110, section 10.2.3).
 pub(super) fn seconds(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_secs_f64().ceil() as u64)
 }
 
-/// Turns what serde says of a body into the field, what was found there and what would be right. The body is an
-/// object: serde would take a list of its fields as well.
+/// Parses a JSON object; an error names the field, what was found and what is expected. A list of field values is
+/// refused, although serde would accept it.
 pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed: Object<T> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

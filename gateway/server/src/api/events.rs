@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what happens, as server-sent events (WHATWG HTML, section 9.2).
+//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,14 +15,13 @@ use super::error::{Code, Error};
 use super::notice::{Notice, Teller};
 use crate::control::Told;
 
-/// Who may listen at a time.
+/// Concurrent listeners.
 const LISTENERS_MAX: usize = 64;
-/// Notices a listener may be behind before it misses some: a region's death with thousands of rooms.
+/// Notices that a listener may lag behind: the failure of a region with thousands of rooms.
 const NOTICES_MAX: usize = 16_384;
-/// Proxies cut what is silent for longer.
+/// Proxies close connections that are silent for longer.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
-/// Where listeners find what happens.
 pub(super) struct Feed {
     notices: broadcast::Sender<Arc<Notice>>,
     places: Arc<Semaphore>,
@@ -36,13 +35,12 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Tells all who listen now.
     pub(super) fn publish(&self, notice: Notice) {
-        // It fails where nobody listens.
+        // It fails if there is no listener.
         let _ = self.notices.send(Arc::new(notice));
     }
 
-    /// Tells what control tells, until control is gone. Each event is worded once, for all.
+    /// Publishes control's events until control ends. Each event is serialised once for all listeners.
     pub(super) async fn follow(
         &self,
         mut events: broadcast::Receiver<Arc<Told>>,
@@ -61,7 +59,8 @@ impl Feed {
         }
     }
 
-    /// A listener's stream. One that is too slow gets `missed` with how many it missed, and goes on.
+    /// The stream of one listener. A listener that is too slow gets `missed` with the number of lost notices, and
+    /// continues.
     pub(super) fn listen(
         &self,
     ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, Error>
@@ -72,7 +71,7 @@ impl Feed {
             Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
-            // Freed with the stream.
+            // Released with the stream.
             let _: &OwnedSemaphorePermit = &place;
             let notice = notice.unwrap_or_else(|BroadcastStreamRecvError::Lagged(missed)| {
                 Arc::new(missing(missed))

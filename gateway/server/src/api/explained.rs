@@ -1,4 +1,4 @@
-//! A session with why, as the API shows it.
+//! `GET /v1/sessions/ID/explain`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,43 +12,41 @@ use serde::Serialize;
 use super::view;
 use crate::control::{Names, NodeView};
 
-/// Which hop and why, who decided, what else it could have been, its moves, its rungs, its node's witnesses.
+/// A session with its hop, who decided and why, other candidates, moves, policy answers and witnesses.
 #[derive(Serialize)]
 pub(super) struct Explained {
     id: String,
     room: Arc<str>,
     scenario: Arc<str>,
-    /// How it survives the death of its node: `hot`.
     mode: &'static str,
     /// See the room's `effective_mode`.
     effective_mode: &'static str,
-    /// Higher is earlier, where not all can.
+    /// Higher is placed earlier.
     priority: i64,
-    /// Where its packets go now; null: nowhere.
+    /// The hop of its packets; null: none.
     hop: Option<view::Hop>,
-    /// `up`, `suspect`… of the node where its packets go; null: nowhere.
+    /// Health of that hop's node.
     health: Option<&'static str>,
-    /// Who accuses that node.
+    /// Evidence against that node.
     witnesses: Vec<Witness>,
     /// By hook; a policy with its revision: `call/routing@5f0c5f0c5f0c`.
     decided_by: BTreeMap<&'static str, String>,
     /// Best first.
     route: Vec<Hop>,
-    /// Where its room is on its way to; left out where it is not.
+    /// The room's move in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pending_move: Option<Going>,
     rung: u8,
-    /// Null where there is none.
     cap_kbps: Option<u32>,
-    /// What it gets of what it needs above its floor; less than 1000 where not all fits.
+    /// Its share of the bitrate that it needs above its floor; below 1000 the node is overcommitted.
     share_permille: u16,
-    /// Every other node, and why the room is not there.
+    /// All other nodes, and why the room is not there.
     candidates: Vec<Other>,
-    /// The last first.
+    /// The latest first.
     moves: Vec<Move>,
-    /// What policies said of it and its room, the last time they said something; hooks in the order of questions.
+    /// The last answers of policies about it and its room, in the order of the hooks.
     policy_answers: Vec<Saying>,
-    /// Revisions that are not asked about it or its room, since they fail over it.
+    /// Revisions that fail over it or its room, and are not asked about it.
     quarantined: Vec<LeftOut>,
 }
 
@@ -57,13 +55,12 @@ struct Saying {
     hook: &'static str,
     /// `call/degradation@5f0c5f0c5f0c`
     by: String,
-    /// The plugin's word; null: it gave none.
+    /// The plugin's reason, if it gave one.
     reason: Option<Arc<str>>,
     outcome: &'static str,
-    /// The rule that it broke; null: none.
+    /// The guard that rejected it.
     guard: Option<&'static str>,
     ago_ms: u64,
-    /// As the plugin noted them.
     notes: Vec<Note>,
 }
 
@@ -92,7 +89,7 @@ struct Witness {
 struct Hop {
     #[serde(flatten)]
     hop: view::Hop,
-    /// `admitted`: it stands there, in hitless mode at two; `reserved`: free to take when the first dies; `gated`: when there is room.
+    /// `admitted`: it carries the room; `reserved`: has capacity for it; `gated`: waits for capacity.
     grant: &'static str,
 }
 
@@ -102,7 +99,6 @@ struct Going {
     cause: &'static str,
     by: String,
     for_ms: u64,
-    /// Openings that are awaited.
     pending_opens: usize,
 }
 
@@ -122,7 +118,7 @@ struct Move {
     from: Arc<str>,
     /// Null: no hop was left.
     to: Option<Arc<str>>,
-    /// How long ago it began.
+    /// Since it began.
     ago_ms: u64,
     took_ms: u64,
     outcome: &'static str,

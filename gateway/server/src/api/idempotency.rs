@@ -1,4 +1,4 @@
-//! A request repeated with its key gets the answer of the first, and is done once.
+//! A request repeated with its key gets the answer to the first one, and is executed once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,11 @@ use tokio::sync::watch;
 
 use super::error::{Code, Error};
 
-/// Keys remembered; the oldest is forgotten first. A minute of openings at a pace of some hundreds a second.
+/// Remembered keys; the oldest is forgotten first. One minute at some hundreds of offers a second.
 const KEYS_MAX: usize = 16_384;
 /// Bytes of a key.
 const KEY_MAX: usize = 128;
 
-/// An answer as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -23,15 +22,14 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// What a request with a key is to do.
 pub(super) enum Turn {
-    /// It is the first: do it, and [`Table::finish`] it.
+    /// The first request: execute it and call [`Table::finish`].
     First(watch::Receiver<Option<Answer>>),
-    /// It is a repetition: wait for the first one's answer.
+    /// A repetition: wait for the first request's answer.
     Repeated(watch::Receiver<Option<Answer>>),
 }
 
-/// The keys seen. Shared by the API's tasks, never locked across an await.
+/// Shared by the API's tasks, never locked across an await.
 pub(super) struct Table {
     entries: Mutex<Entries>,
     keys_max: usize,
@@ -40,7 +38,7 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Entries {
     by_key: HashMap<Box<str>, Entry>,
-    /// With the number of the entry, since a key may be dropped and come again.
+    /// With the number of the entry: a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
 }
@@ -58,11 +56,11 @@ impl Default for Table {
 }
 
 impl Table {
-    /// A request with this key and body begins.
+    /// Begins a request with this key and body.
     ///
     /// # Errors
     ///
-    /// [`Code::Conflict`]: the key came with another body. [`Code::BadRequest`]: it is empty or too long.
+    /// [`Code::Conflict`]: the key was used with another body. [`Code::BadRequest`]: it is empty or too long.
     pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<Turn, Error> {
         if key.is_empty() || key.len() > KEY_MAX {
             let found = key.len();
@@ -92,8 +90,7 @@ impl Table {
         Ok(Turn::First(waiting))
     }
 
-    /// The request with this key was answered. An answer that another try may change is given to those who wait, and
-    /// not remembered.
+    /// Answers the requests with this key. An answer that a retry may change is not remembered.
     pub(super) fn finish(&self, key: &str, answer: Answer) {
         let mut entries = self.lock();
         let passing =
@@ -108,7 +105,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in here is ever half done.
+        // No update leaves the table inconsistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,4 @@
-//! Where the API listens: sockets that only their owner may use, and a bounded number of connections, none of which
-//! keeps its place for nothing.
+//! The API's listeners: sockets that only the owner may use, and a bounded number of connections.
 
 use std::future::Future;
 use std::io;
@@ -16,28 +15,28 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// A connection on which nothing was answered for this long is closed: one that asks for nothing, or for ever. Longer
-/// than a rollout takes on a slow machine, and than a listener to events waits for the next comment.
+/// A connection on which nothing was answered for this long is closed. Longer than a rollout on a slow machine, and
+/// than the interval of comments to event listeners.
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
-/// A Unix socket; its file goes with it.
+/// A Unix socket; its file is removed with it.
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
     pub(super) file: File,
 }
 
-/// A socket's file, removed when dropped.
+/// Removed when dropped.
 pub(super) struct File(PathBuf);
 
 impl Drop for File {
     fn drop(&mut self) {
-        // Nothing is lost where somebody else removed it.
+        // It may have been removed already.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 impl Socket {
-    /// Listens at this path; only the owner may connect. A file that a dead process left there is replaced.
+    /// Listens at this path; only the owner may connect. The socket of a process that ended is replaced.
     pub(super) fn bind(path: &Path) -> io::Result<Socket> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -48,7 +47,7 @@ impl Socket {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
         }
-        // It gets its name when its permissions are right.
+        // The file gets its name once its permissions are set.
         let mut unnamed = path.as_os_str().to_owned();
         unnamed.push(format!(".{}", std::process::id()));
         let unnamed = PathBuf::from(unnamed);
@@ -62,7 +61,7 @@ impl Socket {
     }
 }
 
-/// A listener that waits with the next connection while there are too many.
+/// Accepts no more connections while the limit is reached.
 pub(super) struct Bounded<L> {
     listener: L,
     places: Arc<Semaphore>,
@@ -89,7 +88,7 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection that has one of the places, for as long as something is answered on it.
+/// A connection with its permit, closed if nothing is answered on it.
 pub(super) struct Placed<Io> {
     io: Io,
     unanswered: Pin<Box<Sleep>>,

@@ -1,8 +1,7 @@
-//! The admin API: JSON over HTTP on a Unix socket and, where configured, on TCP with a token.
+//! The admin API: JSON over HTTP on a Unix socket and, if configured, on TCP with a token.
 //!
-//! It parses strictly, asks control through its [`Handle`](crate::control::Handle) and words the answer. It decides
-//! nothing, and nothing that forwards packets waits for it: it has a thread of its own, and its end is noticed by
-//! nobody else.
+//! It parses strictly, asks control through its [`Handle`](crate::control::Handle) and serialises the answer. It runs
+//! on its own thread; forwarding never waits for it and does not depend on it.
 
 mod error;
 mod events;

@@ -1,4 +1,4 @@
-//! What is told to those who listen at `GET /v1/events`, and how it comes to be told.
+//! The events of `GET /v1/events`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use serde::Serialize;
 use super::view::{Carried, Hop as Step, Rollout};
 use crate::control::{Happened, ListChange, Names, Told};
 
-/// An event's name, and its JSON object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Notice {
     pub(super) name: &'static str,
     pub(super) data: String,
 }
 
-/// Something that happened. `at_us` is when: microseconds since the Unix epoch.
+/// `at_us` is Unix time in microseconds.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Body<'a> {
@@ -41,16 +40,16 @@ enum Body<'a> {
         from: Arc<str>,
         /// Null: no hop was left.
         to: Option<Arc<str>>,
-        /// Who accused the node it left, where that died.
+        /// Evidence against the node it left, if that is down.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         witnesses: Vec<Accusation>,
-        /// From that node's last packet until it was condemned.
+        /// From that node's last packet until it was marked down.
         #[serde(skip_serializing_if = "Option::is_none")]
         detect_us: Option<u64>,
-        /// From the move's beginning until it was told.
+        /// From the start of the move until this event.
         took_us: u64,
     },
-    /// A move that was given up: the room is where it was.
+    /// An aborted move: the room stays where it was.
     MoveEnded {
         at_us: u64,
         room: &'a str,
@@ -61,7 +60,7 @@ enum Body<'a> {
         outcome: &'static str,
         took_us: u64,
     },
-    /// A node that is drained is empty, or its deadline passed.
+    /// A drained node is empty, or its deadline passed.
     Drained {
         at_us: u64,
         node: Arc<str>,
@@ -93,17 +92,17 @@ enum Body<'a> {
         from: &'static str,
         to: &'static str,
         witnesses: Vec<Accusation>,
-        /// Since its last packet.
+        /// From its last packet.
         #[serde(skip_serializing_if = "Option::is_none")]
         detect_us: Option<u64>,
         rooms: u32,
     },
-    /// The list of nodes changed; or was to, and nothing changed for a reason.
+    /// The list of nodes changed, or a change was refused for `reason`.
     NodeList {
         at_us: u64,
         /// `file`, `signal` or `operator`.
         by: &'static str,
-        /// Whatever the guard says.
+        /// With `--force`.
         forced: bool,
         added: Vec<Arc<str>>,
         removed: Vec<Arc<str>>,
@@ -111,19 +110,19 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// A node that was listed no longer is empty, and forgotten.
+    /// A node that was removed from the list is empty, and forgotten.
     NodeRemoved { at_us: u64, node: Arc<str> },
-    /// A hop left one room's route though its node lives.
+    /// A hop was removed from one room's route while its node was up.
     HopRemoved {
         at_us: u64,
         room: &'a str,
         node: Arc<str>,
         reason: &'static str,
-        /// The session that it is known by.
+        /// The session that showed it.
         #[serde(skip_serializing_if = "Option::is_none")]
         session: Option<String>,
     },
-    /// Most nodes fell silent at once, and nobody is condemned for it; or that is over.
+    /// Most nodes fell silent at once, so none is marked down for it; or that has ended.
     Uplink { at_us: u64, suspect: bool, silent: u32, of: u32 },
     Rollout {
         at_us: u64,
@@ -147,37 +146,37 @@ enum Body<'a> {
         rung: u8,
         by: String,
     },
-    /// RTP packets in a row that a rung kept from the client.
+    /// Consecutive RTP packets of a stream that a rung dropped.
     Shed {
         at_us: u64,
         session: String,
         ssrc: u32,
-        /// The sequence number of the last packet that the client got of it.
+        /// Sequence number of the last packet before them that was sent to the client.
         after: u16,
-        /// The place of the first one behind that, from 1.
+        /// Position of the first one behind it, from 1.
         first: u32,
         packets: u32,
     },
-    /// A node that does not run is started by its hook.
+    /// A `start` hook.
     Start {
         at_us: u64,
         node: Arc<str>,
         /// `starting`, `failed` or `ready`.
         step: &'static str,
-        /// The how manieth time, when it has begun.
+        /// With `starting`, from 1.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
-        /// When it failed: `hook-failed`, `late`, `ejected` or `removed`.
+        /// With `failed`: `hook-failed`, `late`, `ejected` or `removed`.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'static str>,
-        /// When it failed: how long until it may be tried again.
+        /// With `failed`: until the next attempt.
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_us: Option<u64>,
-        /// When it is done: since the hook was called.
+        /// With `ready`: since the hook was called.
         #[serde(skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
     },
-    /// A room goes on in another mode or, for `capacity`, keeps more or less of the one it has.
+    /// The mode of a room, or for `capacity` its effective mode, changed.
     Mode {
         at_us: u64,
         room: &'a str,
@@ -185,32 +184,32 @@ enum Body<'a> {
         to: &'static str,
         /// `scenario`, `copies-differ` or `capacity`.
         reason: &'static str,
-        /// The nodes that deliver no copies of each other.
+        /// With `copies-differ`.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         nodes: Vec<Arc<str>>,
     },
-    /// A session was not opened at a node.
+    /// A node did not open a session.
     NotOpened { at_us: u64, session: String, node: Arc<str>, reason: &'a str },
     Draining {
         at_us: u64,
-        /// Left out: the gateway itself.
+        /// Left out for the gateway itself.
         #[serde(skip_serializing_if = "Option::is_none")]
         node: Option<Arc<str>>,
         draining: bool,
     },
 }
 
-/// A witness, and how long it had accused by then.
+/// A witness, and how long it has accused the node.
 #[derive(Clone, Copy, Serialize)]
 struct Accusation {
     witness: &'static str,
     for_us: u64,
 }
 
-/// Turns events into notices; remembers why nodes died, for the moves that follow.
+/// Turns events into notices. It remembers why nodes went down for the moves that follow.
 pub(super) struct Teller {
     names: Arc<Names>,
-    /// How nodes were last found dead, and as which incarnation.
+    /// The last failure of each node.
     deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
@@ -219,7 +218,6 @@ impl Teller {
         Teller { names, deaths: HashMap::new() }
     }
 
-    /// The notice of an event, where it is one of those that are told.
     pub(super) fn tell(&mut self, told: &Told) -> Option<Notice> {
         let at_us = micros(told.at);
         let since = |then: Instant| since(then, told.at);
@@ -431,7 +429,7 @@ fn micros(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// From then until `at`, though the clocks are two: what passed since `at` does not count.
+/// Microseconds from `then` until `at`, which are readings of two clocks: the time since `at` is subtracted.
 fn since(then: Instant, at: SystemTime) -> u64 {
     let late = at.elapsed().unwrap_or(Duration::ZERO);
     then.elapsed().saturating_sub(late).as_micros() as u64

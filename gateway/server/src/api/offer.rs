@@ -1,4 +1,4 @@
-//! What a client asks for in `POST /v1/sessions`: read strictly, checked once, then believed.
+//! Parses and checks the body of `POST /v1/sessions`.
 
 mod raw;
 
@@ -15,23 +15,23 @@ use evenkeel_core::{
     is_session_room_name,
 };
 
-/// Labels a session may have; policies read them with each decision.
+/// Labels of a session; policies read them with each decision.
 const LABELS_MAX: usize = 32;
-/// Bytes of a name, of a label's key and of its value.
+/// Bytes of a name, a label's key or its value.
 const NAME_MAX: usize = 256;
-/// Streams a session may have, and payload types a stream: as many as RTP has free numbers for.
+/// Streams of a session, and payload types of a stream: as many as RTP has dynamic numbers.
 const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
-/// Nodes an offer may give addresses for.
+/// Nodes that an offer may give addresses for.
 const NODES_MAX: usize = 64;
-/// No RTP clock runs faster.
+/// No RTP clock is faster.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
 
-/// Reads the body of a request, and its `traceparent` with it.
+/// Parses an offer; `traceparent` is the request's header.
 ///
 /// # Errors
 ///
-/// The first field that is not as it should be.
+/// The first invalid field.
 pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Wanted, Error> {
     let raw: raw::Offer = strict(body)?;
     let rtcp = match raw.rtcp {
@@ -188,7 +188,7 @@ fn payload_type(raw: &raw::PayloadType, field: &str) -> Result<PayloadType, Erro
         let message = format!("found {number}, expected 0 to 127");
         return Err(Error::field(format!("{field}.payload_type"), message));
     }
-    // RFC 5761, section 4; what a datagram is, is told by its first bytes at every port.
+    // Reserved by RFC 5761, section 4: packets are demultiplexed by their first bytes.
     if (64..=95).contains(&number) {
         let message =
             format!("found {number}, which RTCP looks like; expected 0 to 63 or 96 to 127");
@@ -229,7 +229,7 @@ fn kbps(field: &str, text: &str) -> Result<u32, Error> {
         "Gbit/s" => number * 1_000_000.0,
         _ => return Err(wrong()),
     };
-    // Not a number compares false too.
+    // NaN compares false too.
     if (1.0..=f64::from(u32::MAX)).contains(&kbps) { Ok(kbps as u32) } else { Err(wrong()) }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn room_verb(
     }
 }
 
-/// Whom a move failed for: what is not there by itself, else the room and where it was to go.
+/// The subject of a failed move: the unknown room or node, or both.
 fn concerned(failed: &Failed, room: &str, node: &str) -> String {
     match failed {
         Failed::Impossible(Impossible::NoSuchRoom) => room.to_owned(),
@@ -78,7 +78,6 @@ struct BreakNode {
     how: How,
 }
 
-/// What a drill does to a node.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum How {
@@ -175,7 +174,7 @@ struct Drain {
     deadline: Option<String>,
 }
 
-/// By when a place that is drained is to be empty; without a body there is no such time.
+/// The optional deadline of a drain.
 fn deadline(body: Body) -> Result<Option<Duration>, Error> {
     let body = bytes(body, BODY_MAX)?;
     if body.is_empty() {
@@ -197,7 +196,7 @@ struct Reload {
     deadline: Option<String>,
 }
 
-/// What a reload changed of the nodes, which keys wait for a restart, and which policies were refused.
+/// Changes of the node list, keys that require a restart, and refused policies.
 #[derive(Serialize)]
 pub(super) struct Reloaded {
     added: Vec<Arc<str>>,
@@ -207,14 +206,14 @@ pub(super) struct Reloaded {
     refused: Vec<PolicyRefused>,
 }
 
-/// A policy that answers as it did.
+/// The active revision stays.
 #[derive(Serialize)]
 struct PolicyRefused {
     policy: String,
     reason: String,
 }
 
-/// Has the configuration read again. Policies take as long as they take to compile.
+/// Reloads the configuration; takes as long as compiling its plugins.
 pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reloaded>, Error> {
     let body = bytes(body, BODY_MAX)?;
     let Reload { force, deadline } =

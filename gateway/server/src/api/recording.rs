@@ -1,4 +1,4 @@
-//! `GET /v1/recording`: what policies are asked and what they say, as a file that is written while it is read.
+//! `GET /v1/recording`: questions to policies and their answers, streamed as a file.
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
@@ -20,23 +20,23 @@ use super::error::{Code, Error};
 use super::routes::{Api, policy_name};
 use crate::policy::{Export, Recorder, Wish};
 
-/// Recordings at a time: each unpacks and packs all that is written down, on threads beside the API's.
+/// Concurrent recordings: each decompresses and compresses on threads of its own.
 const RECORDINGS_MAX: usize = 4;
-/// The longest recording. It is written by the gateway's side as it goes, and read by one connection.
+/// Maximum duration of a recording.
 const SECONDS_MAX: u64 = 600;
-/// Pieces that wait for the connection; the recorder's own queue is behind them.
+/// Chunks that wait for the connection; the recorder has its own queue.
 const PIECES_MAX: usize = 4;
 
-/// Of the whole process: what it costs, it costs the machine.
+/// Per process, since it limits the load on the machine.
 static PLACES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(RECORDINGS_MAX)));
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    /// From now on, for so long.
+    /// From now on.
     seconds: Option<u64>,
-    /// What is kept of the past instead.
+    /// The past that the recorder keeps.
     #[serde(default)]
     last: bool,
     #[serde(default)]
@@ -44,7 +44,6 @@ pub(super) struct Asked {
     policy: Option<String>,
 }
 
-/// Which time a recording is of.
 enum Span {
     Past,
     Next(Duration),
@@ -107,11 +106,11 @@ pub(super) async fn record(
     Ok((kind, body).into_response())
 }
 
-/// The pieces of one recording, on their way to a connection that may be gone.
+/// The chunks of one recording for a connection that may close.
 struct Pieces {
     export: Export,
     out: mpsc::Sender<Bytes>,
-    /// Freed with it.
+    /// Released with it.
     _place: OwnedSemaphorePermit,
 }
 

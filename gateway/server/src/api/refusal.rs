@@ -1,4 +1,4 @@
-//! Why control did not do what was asked, as the API words it.
+//! Maps control's errors to the API's.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::error::{Code, Error};
 use super::routes::no_policy;
 use crate::control::{Disobeyed, Failed, Names, NotReloaded, Order};
 
-/// When a newcomer may try again where nobody said.
+/// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
 
-/// So many names are told where another one is not there: a line that is read.
+/// Known names shown in an error.
 const NAMED_MAX: usize = 8;
 
-/// Control's reason in words; `said` is what the request named.
+/// `said` is what the request named.
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
         Failed::Refused(refused) => refusal(refused, names),
@@ -75,13 +75,11 @@ fn not_reloaded(reason: &NotReloaded) -> Error {
     Error::new(code, reason.to_string())
 }
 
-/// It has only begun.
 pub(super) fn starting() -> Error {
     let message = "the first policies are still compiled; they are in force in a moment";
     Error::new(Code::Starting, message).retry_after(jitter(SOON))
 }
 
-/// It takes nobody any more.
 pub(super) fn draining() -> Error {
     Error::new(Code::Draining, "the gateway is shutting down")
 }
@@ -121,7 +119,7 @@ fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> 
     Error::new(Code::Unavailable, message).retry_after(retry_after)
 }
 
-/// What there is instead, the first few.
+/// The known names, up to [`NAMED_MAX`].
 fn there_are(known: &[Box<str>]) -> String {
     if known.is_empty() {
         return "; there is none".to_owned();
@@ -158,7 +156,6 @@ fn impossible(reason: Impossible, said: &str) -> Error {
     Error::new(code, format!("{message}: {said}"))
 }
 
-/// Why the agent beside a node did not do what it was told.
 fn agent(node: &str, why: Disobeyed) -> Error {
     let message = match why {
         Disobeyed::Silent => {
@@ -192,7 +189,7 @@ fn conflict(field: &str, message: String) -> Error {
     Error { field: Some(field.to_owned()), ..Error::new(Code::Conflict, message) }
 }
 
-/// Up to half as long again, so that those refused together do not come back together.
+/// Adds up to half, so that refused clients do not return together.
 fn jitter(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

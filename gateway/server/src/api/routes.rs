@@ -1,4 +1,4 @@
-//! Paths, methods, and what each asks of control.
+//! Paths, methods and handlers.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,33 +22,31 @@ use super::{explained, offer, operating, recording, refusal, view};
 use crate::control::{Failed, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
 use crate::settings::read_duration;
 
-/// Bytes of a JSON body. An offer with everything at its limit is half of it.
+/// Bytes of a JSON body. The largest valid offer has half.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
-/// Drivers have 2 s to open a session; who has not answered by now is not going to.
+/// Drivers have 2 s to open a session.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// What the answer to the drill that ends the API has to leave by.
+/// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
-/// Bytes of a `traceparent` that may be one (W3C Trace Context, section 3.2, and room for versions to come).
+/// Bytes of a `traceparent` (W3C Trace Context, section 3.2, with room for later versions).
 const TRACEPARENT_MAX: usize = 256;
-/// Sessions in one answer, unless asked for less.
+/// Default and maximum page size.
 const SESSIONS_MAX: usize = 1_000;
 
-/// What all requests share.
 pub(super) struct Shared {
     pub(super) handle: Handle,
     pub(super) names: Arc<Names>,
-    /// `/metrics`, as text for Prometheus.
+    /// Renders `/metrics` for Prometheus.
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub(super) seen: Table,
     pub(super) feed: Feed,
-    /// Whether trouble may be asked for.
     pub(super) drills: bool,
-    /// A drill ends the API.
+    /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
 
 impl Shared {
-    /// What control answers, within [`ANSWER_WITHIN`]; `said` is what the request named.
+    /// Waits for control up to [`ANSWER_WITHIN`]; `said` is what the request named.
     pub(super) async fn ask<T>(
         &self,
         said: &str,
@@ -57,7 +55,7 @@ impl Shared {
         self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
     }
 
-    /// The same, with its reason as control has it.
+    /// As [`Shared::ask`], with control's own error.
     pub(super) async fn answer<T>(
         &self,
         asking: impl Future<Output = Result<T, Failed>>,
@@ -67,7 +65,6 @@ impl Shared {
     }
 }
 
-/// Trouble on purpose is for those who configured that it may be asked for.
 pub(super) fn require_drills(shared: &Shared) -> Result<(), Error> {
     if shared.drills {
         return Ok(());
@@ -123,7 +120,7 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
         Turn::Repeated(answer) => answer,
         Turn::First(answer) => {
             let (key, working) = (key.to_owned(), Arc::clone(&shared));
-            // On its own: it ends with an answer on record even if the caller hangs up.
+            // A task of its own finishes the answer even if the client disconnects.
             tokio::spawn(async move {
                 let answer = answered(offer(&working, &headers, &body).await);
                 working.seen.finish(&key, answer);
@@ -142,7 +139,7 @@ async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view
     Ok(view::Opened::of(opened, &wanted, &shared.names))
 }
 
-/// The caller's place in its trace, as it came; two are none.
+/// More than one header is ignored.
 fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     let mut all = headers.get_all("traceparent").iter();
     let one = all.next()?.to_str().ok()?;
@@ -185,7 +182,7 @@ struct Page {
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<view::Session>,
-    /// What to ask for next, as `after`; left out at the end.
+    /// The next page's `after`; left out at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -257,7 +254,7 @@ async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {
     Ok(Json(shared.ask("", shared.handle.status()).await?.into()))
 }
 
-/// Whether new sessions are taken. Where control does not answer, they are not.
+/// An error if new sessions are not admitted, or control does not answer.
 async fn ready(State(shared): Api) -> Result<&'static str, Error> {
     let status = shared.ask("", shared.handle.status()).await?;
     match (status.starting, status.admitting) {
@@ -286,7 +283,7 @@ struct Refusals {
     refusals: Vec<view::Refusal>,
 }
 
-/// The last plugins that were not taken, oldest first.
+/// The latest refused plugins, oldest first.
 async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
     let all = shared.ask("", shared.handle.refusals()).await?;
     Ok(Json(Refusals { refusals: all.into_iter().map(view::Refusal::from).collect() }))
@@ -298,7 +295,7 @@ struct Push {
     settings: Option<String>,
     /// Shares of the canary: `1,5,25`.
     canary: Option<String>,
-    /// How long each lasts: `10s`.
+    /// Minimum duration of each step: `10s`.
     pace: Option<String>,
     #[serde(default)]
     shadow: bool,
@@ -321,7 +318,7 @@ impl Push {
     }
 }
 
-/// Shares in per cent, each larger than the one before.
+/// Increasing shares in per cent.
 fn shares(text: &str) -> Result<Vec<u8>, Error> {
     let wrong = || {
         let message =
@@ -354,13 +351,13 @@ async fn push_policy(
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
     let said = policy.to_string();
-    // Vetting and compiling take as long as they take, and are bounded where they are done.
+    // Validation and compilation have limits of their own.
     let rollout = shared.handle.push_policy_as(policy, bytes.into(), settings, wish).await;
     let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))
 }
 
-/// A plugin that is not even read to its end is among the refusals, too; one for a policy that there is not is nobody's.
+/// Records a plugin that was too large to read among the refusals of its policy.
 async fn not_a_plugin(shared: &Shared, policy: PolicyName, error: Error) -> Error {
     if error.code != Code::TooLarge {
         return error;
@@ -411,7 +408,7 @@ async fn walk(shared: &Shared, policy: PolicyName, verb: Verb) -> Result<Respons
     Ok(rolled_out(shared.ask(&said, shared.handle.walk_policy(policy, verb)).await?))
 }
 
-/// Ends the API as its death would, once this answer is out.
+/// Ends the API once this answer is sent.
 async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
     require_drills(&shared)?;
     tokio::spawn(async move {
@@ -453,7 +450,7 @@ async fn follow(State(shared): Api) -> Result<impl IntoResponse, Error> {
     shared.feed.listen()
 }
 
-/// Takes `east-a1:drain` apart; names may have colons of their own.
+/// Splits `east-a1:drain`; names may contain colons.
 pub(super) fn verb(target: &str) -> Result<(&str, &str), Error> {
     target.rsplit_once(':').ok_or_else(|| {
         let message =

@@ -1,4 +1,4 @@
-//! A real HTTP client at the API's sockets, a test at the place of control.
+//! A real HTTP client at the API's sockets; the test plays control.
 
 mod offers;
 mod shown;
@@ -40,7 +40,6 @@ impl World {
         World::with(64)
     }
 
-    /// One where trouble cannot be asked for.
     fn without_drills() -> World {
         World::made(64, false)
     }
@@ -118,7 +117,7 @@ impl<S: Read + Write> Asking<S> {
     fn whole(mut self) -> (u16, String) {
         let status = self.status();
         let mut rest = Vec::new();
-        // After the whole answer the API may reset what it did not read.
+        // After the whole answer the API may reset the unread rest.
         let _ = self.stream.read_to_end(&mut rest);
         let rest = String::from_utf8(rest).unwrap();
         let (_, body) = rest.split_once("\r\n\r\n").unwrap();
@@ -130,7 +129,7 @@ impl<S: Read + Write> Asking<S> {
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
-    /// The data of the next event, which has this name.
+    /// The data of the next event, which must have this name.
     fn notice(&mut self, name: &str) -> Value {
         assert_eq!(self.find("event:"), format!("event: {name}"));
         let data = self.find("data:");
@@ -210,7 +209,6 @@ fn opened(number: u64) -> Opened {
     }
 }
 
-/// One that serves, starts, or drains.
 fn status(state: &str) -> Status {
     Status {
         region: "east".into(),

@@ -1,4 +1,4 @@
-//! The API's thread: starts it, asks strangers for the token, ends it.
+//! The API's thread: start, authentication, shutdown.
 
 use std::fmt;
 use std::io;
@@ -23,30 +23,23 @@ use super::routes::{Shared, router};
 use crate::control::Handle;
 use crate::settings::Admin;
 
-/// Connections at a time on the Unix socket, those that listen to events among them. The next one waits.
+/// Connections on the Unix socket, including event listeners. Further ones wait.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// The same on TCP, where strangers come too: they take nobody's place on the Unix socket.
+/// Connections on TCP, limited separately: strangers cannot use up those of the Unix socket.
 pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
-/// Why the API could not be started.
 #[derive(Debug)]
 pub enum Failure {
-    /// The Unix socket cannot be listened on.
     Socket {
-        /// Its path.
         path: PathBuf,
-        /// What the system said.
         error: io::Error,
     },
-    /// The TCP address cannot be listened on.
     Tcp {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         error: io::Error,
     },
-    /// The system gave no thread, or no descriptor for its event loop.
+    /// No thread, or no descriptor for its event loop.
     Thread(io::Error),
 }
 
@@ -77,17 +70,17 @@ impl std::error::Error for Failure {
     }
 }
 
-/// The running API. Ends when dropped.
+/// Ends when dropped.
 #[derive(Debug)]
 pub struct Thread {
-    /// Where it listens on TCP, if it does.
+    /// The TCP address, if it listens there.
     pub address: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the API on a thread of its own. `metrics` is what `/metrics` answers. Start it before the first session
-/// comes: notices name rooms by what was told of their sessions.
+/// Starts the API on its own thread. `metrics` renders `/metrics`. Start it before the first session: notices take
+/// room names from earlier events.
 ///
 /// # Errors
 ///
@@ -131,12 +124,11 @@ pub fn start(
 }
 
 impl Thread {
-    /// Ends the API at once; those who listen to events see their stream end.
+    /// Ends the API at once; event streams end.
     pub fn shut_down(mut self) {
         self.end();
     }
 
-    /// Whether the thread still runs.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
@@ -144,7 +136,7 @@ impl Thread {
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported where it happened.
+            // The panic was reported already.
             let _ = thread.join();
         }
     }
@@ -199,7 +191,6 @@ async fn serve(
     }
 }
 
-/// Lets through who carries the token.
 async fn require_token(
     State(token): State<Arc<[u8; 32]>>,
     request: Request,
@@ -209,14 +200,14 @@ async fn require_token(
         return next.run(request).await;
     }
     let message = "expected the header `authorization: Bearer` with the token of `token_file`";
-    // A stranger's place is the next one's.
+    // Frees the connection for the next client.
     ([(header::CONNECTION, "close")], Error::new(Code::Unauthorized, message)).into_response()
 }
 
 fn carries(headers: &HeaderMap, token_sha256: &[u8; 32]) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
-    // Digests are compared, so that how long it takes tells nothing of the token.
+    // Comparing digests leaks nothing of the token by its timing.
     given.is_some_and(|(scheme, token)| {
         scheme.eq_ignore_ascii_case("bearer") && sha256(token.as_bytes()) == *token_sha256
     })

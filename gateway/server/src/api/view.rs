@@ -1,4 +1,4 @@
-//! Sessions, rooms, nodes, policies and the gateway, as the API shows them.
+//! JSON views of sessions, rooms, nodes, policies and the gateway.
 
 mod policies;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::control::{self, Named, Names, Reached, Wanted};
 pub(super) use policies::{Policy, Refusal, Rollout};
 
-/// A session that was opened: what its client needs.
+/// The answer to an offer.
 #[derive(Serialize)]
 pub(super) struct Opened {
     /// `s17`.
@@ -47,9 +47,8 @@ struct Udp {
 struct Quic {
     addresses: [SocketAddr; 1],
     alpn: &'static str,
-    /// In hexadecimal.
     certificate_sha256: String,
-    /// In decimal, and as text: 62 bits are more than JavaScript counts.
+    /// Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
     flow_to_gateway: String,
     flow_from_gateway: String,
 }
@@ -92,7 +91,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A step of a route.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Hop {
     pub(super) node: Arc<str>,
@@ -112,7 +110,6 @@ impl Hop {
     }
 }
 
-/// What went through a session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Carried {
     packets_up: u64,
@@ -138,13 +135,12 @@ impl From<&Totals> for Carried {
     }
 }
 
-/// What was measured, by the registry's names and in its units; what was not is left out.
+/// Measured values by metric name; unmeasured ones are left out.
 fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
     let known = Metric::ALL.iter().filter_map(|&metric| Some((metric, measures.measured(metric)?)));
     known.map(|(metric, value)| (metric.key(), value)).collect()
 }
 
-/// A session as it is now.
 #[derive(Serialize)]
 pub(super) struct Session {
     id: String,
@@ -152,10 +148,9 @@ pub(super) struct Session {
     scenario: Arc<str>,
     mode: &'static str,
     ingress: &'static str,
-    /// Where its packets go now; null: nowhere.
+    /// The hop of its packets; null: none.
     hop: Option<Hop>,
     rung: u8,
-    /// Null where there is none.
     cap_kbps: Option<u32>,
     measures: BTreeMap<&'static str, u32>,
     totals: Carried,
@@ -180,7 +175,6 @@ impl Session {
     }
 }
 
-/// A room as it is now.
 #[derive(Serialize)]
 pub(super) struct Room {
     room: Arc<str>,
@@ -192,7 +186,7 @@ pub(super) struct Room {
     sessions: Vec<String>,
     /// Best first.
     route: Vec<Hop>,
-    /// Where its packets go now; null: nowhere.
+    /// The hop of its packets; null: none.
     hop: Option<Hop>,
     placed_by: String,
 }
@@ -213,7 +207,6 @@ impl Room {
     }
 }
 
-/// A node as it is now.
 #[derive(Serialize)]
 pub(super) struct Node {
     node: Box<str>,
@@ -221,24 +214,23 @@ pub(super) struct Node {
     zone: Box<str>,
     incarnation: u32,
     health: &'static str,
-    /// Who accuses it now: `probe`, `cohort`…
+    /// `probe`, `cohort`…
     suspected_by: Vec<&'static str>,
     draining: bool,
-    /// Listed no longer, and gone when it is empty.
+    /// Removed from the list, and forgotten when it is empty.
     leaving: bool,
-    /// Whether an operator said that it is down; `:uneject` takes that back.
+    /// By an operator; `:uneject` takes that back.
     ejected: bool,
-    /// What it can take, as measured.
+    /// As measured.
     capacity_kbps: u64,
     /// Sessions that it is opening.
     opening: u32,
-    /// Sessions that wait until it has opened others.
+    /// Sessions that wait to be opened.
     queued: u32,
     load_permille: u32,
-    /// As it measured it itself; null where it does not say.
+    /// As the node reports it.
     reported_permille: Option<u16>,
     rooms: u32,
-    /// Null where it was not measured.
     round_trip_us: Option<u64>,
 }
 
@@ -269,15 +261,15 @@ impl From<control::NodeView> for Node {
 #[derive(Serialize)]
 pub(super) struct Mode {
     mode: &'static str,
-    /// That have it now.
+    /// Scenarios with this mode.
     scenarios: Vec<Arc<str>>,
-    /// Sessions whose client heard another hop because their node died.
+    /// Sessions that continued at another hop because their node failed.
     recoveries: u64,
-    /// How long it had heard nothing then, where it still heard something when its node died; null: no node died.
+    /// The gap until then, of sessions that received media at the time of the failure.
     recovery_ms: Option<Recovery>,
-    /// Packets to clients that were missing 500 ms after switches; null: there was none.
+    /// Packets to clients still missing 500 ms after switches.
     packets_lost: Option<u64>,
-    /// Bytes to and from standbys for each media byte to and from first hops; null: nothing was carried.
+    /// Bytes to and from standbys per media byte to and from first hops.
     bandwidth_cost: Option<f64>,
 }
 
@@ -307,23 +299,22 @@ impl From<control::ModeView> for Mode {
     }
 }
 
-/// A region as it is now.
 #[derive(Serialize)]
 pub(super) struct Region {
     region: Arc<str>,
     /// `closed`, `open` or `half-open`.
     breaker: &'static str,
-    /// How long it is open still; left out where it is not.
+    /// While it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     half_open_in_ms: Option<u64>,
     /// `auto`, `force` or `forbid`.
     failback: &'static str,
     nodes: u32,
-    /// Those of them that take rooms.
+    /// That accept rooms.
     nodes_up: u32,
     nodes_draining: u32,
     rooms: u32,
-    /// Rooms that belong here, and stand in other regions.
+    /// Rooms that belong here but stand in other regions, or at standby nodes.
     rooms_displaced: u32,
 }
 
@@ -343,7 +334,6 @@ impl Region {
     }
 }
 
-/// The gateway as it is now.
 #[derive(Serialize)]
 pub(super) struct Status {
     /// `starting`, `serving` or `draining`.
@@ -353,7 +343,7 @@ pub(super) struct Status {
     uptime_ms: u64,
     sessions: usize,
     rooms: usize,
-    /// Most nodes fell silent at once: nobody is condemned for it meanwhile.
+    /// Most nodes fell silent at once, and none is marked down for it.
     uplink_suspect: bool,
     policies_failing: Vec<String>,
     packets_to_node: u64,

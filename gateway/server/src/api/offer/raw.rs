@@ -1,4 +1,4 @@
-//! An offer as JSON has it: shapes and words, not yet checked.
+//! The JSON shape of an offer before its values are checked.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -92,7 +92,7 @@ pub(super) enum Rtcp {
     OwnPort,
 }
 
-/// An object of strings in the order given; a key given twice is refused, not forgotten.
+/// An object of strings in the given order; a repeated key is refused.
 #[derive(Default)]
 pub(super) struct Pairs(pub(super) Vec<(Box<str>, Box<str>)>);
 

@@ -1,5 +1,3 @@
-//! Offers that are understood, and what is said of those that are not.
-
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Policies, and their revisions that come and go, as the API shows them.
+//! JSON views of policies, rollouts and refused plugins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,43 +9,40 @@ use serde::Serialize;
 
 use crate::control;
 
-/// Characters of a fault that are shown: a plugin may have said a kilobyte before it trapped.
+/// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
 
-/// A policy as it is now.
 #[derive(Serialize)]
 pub(in crate::api) struct Policy {
     policy: String,
     plugin: Box<str>,
-    /// Null: it failed, and the native default stands in.
+    /// Null: it failed, and the native default decides.
     revision: Option<Arc<str>>,
-    /// What a rollback leads to.
+    /// The target of a rollback.
     previous: Option<Arc<str>>,
     origin: Box<str>,
     calls: u64,
     faults: u64,
-    /// Sessions or rooms that the revision is not asked about any more.
+    /// Sessions or rooms that the revision is not asked about.
     quarantined: u64,
     hidden_state: HiddenState,
-    /// What the last call failed of; null: it was answered.
+    /// The fault of the last call; null: it was answered.
     failing: Option<String>,
-    /// What a call failed of last, though others were answered since; null: none ever failed.
+    /// The latest fault, even if later calls were answered.
     last_fault: Option<String>,
-    /// The revision that is to answer for all in the end: the one on its way or, where none is, the one that does.
+    /// The revision that will be active once the rollout is complete.
     desired: Option<Arc<str>>,
-    /// How long `previous` may still come back; null: it may not.
+    /// How long a rollback to `previous` is possible.
     rollback_window_ms: Option<u64>,
-    /// The revision on its way; null: none is.
     rollout: Option<OnItsWay>,
-    /// What became of the policy last; null: nothing yet.
     last_rollout: Option<Last>,
-    /// Revisions that did harm, the oldest first.
+    /// Revisions that were rolled back, oldest first.
     quarantined_revisions: Vec<Quarantined>,
-    /// Those in force, on their way or kept that were revoked since they came.
+    /// Revisions in use, or kept for a rollback, that were revoked since they were loaded.
     revoked_revisions: Vec<Revoked>,
 }
 
-/// A revision on its way into force.
+/// A rollout in progress.
 #[derive(Serialize)]
 struct OnItsWay {
     revision: Arc<str>,
@@ -53,28 +50,28 @@ struct OnItsWay {
     origin: Box<str>,
     /// `shadow` or `canary`.
     stage: &'static str,
-    /// Its share of rooms or sessions.
+    /// Share of rooms or sessions.
     percent: u8,
     paused: bool,
-    /// The share that it has next; at 100 it is in force.
+    /// The next share; at 100 the revision is active.
     next_percent: u8,
-    /// How long until then at least; null: it stays where it is until somebody says otherwise.
+    /// Minimum time until then; null: it needs `promote`.
     next_in_ms: Option<u64>,
-    /// Of the stage, pauses left out.
+    /// Time in this stage without pauses.
     lasted_ms: u64,
-    /// Shares it is to have, one after the other.
+    /// Shares in per cent.
     steps: Vec<u8>,
     pace_ms: u64,
     calls: u64,
     faults: u64,
-    /// How it failed last, its first 200 characters; null: never.
+    /// The first 200 characters.
     last_fault: Option<String>,
     shadow: Shadow,
-    /// How those fare that it decides for, and the rest.
+    /// Figures of the canary and of the active revision.
     cohorts: BTreeMap<&'static str, Cohort>,
 }
 
-/// What it would have decided.
+/// Answers in shadow.
 #[derive(Serialize)]
 struct Shadow {
     same: u64,
@@ -86,7 +83,7 @@ struct Shadow {
 struct Cohort {
     sessions: u32,
     rooms: u32,
-    /// Means; null: nobody was measured.
+    /// A mean; null: not measured.
     loss_percent: Option<f64>,
     r_factor: Option<f64>,
     rung: f64,
@@ -171,7 +168,7 @@ impl From<core::Cohort> for Cohort {
     }
 }
 
-/// How many answers a fresh instance gave otherwise.
+/// How many answers of a fresh instance differed.
 #[derive(Serialize)]
 struct HiddenState {
     differed: u64,
@@ -218,7 +215,6 @@ impl From<control::PolicyView> for Policy {
     }
 }
 
-/// A fault, as far as it is read at a glance.
 fn first_words(fault: &core::Fault) -> String {
     let words = fault.to_string();
     match words.char_indices().nth(FAULT_CHARS_MAX) {
@@ -227,39 +223,37 @@ fn first_words(fault: &core::Fault) -> String {
     }
 }
 
-/// What became of a push or a rollback.
+/// The outcome of a push, a step or a rollback.
 #[derive(Clone, Serialize)]
 pub(in crate::api) struct Rollout {
     pub(in crate::api) outcome: &'static str,
     pub(in crate::api) policy: String,
     pub(in crate::api) revision: Option<Arc<str>>,
     pub(in crate::api) previous: Option<Arc<str>>,
-    /// Why it was refused, in a word: `import`, `unsigned`.
+    /// Code of a refusal: `import`, `unsigned`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) reason: Option<Box<str>>,
     pub(in crate::api) activate_us: u64,
-    /// Who wanted it: `file`, `signal`, `operator` or `gateway`.
+    /// `file`, `signal`, `operator` or `gateway`.
     pub(in crate::api) by: &'static str,
-    /// Of the revision on its way: `shadow` or `canary`.
+    /// `shadow` or `canary`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) stage: Option<&'static str>,
-    /// Its share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) percent: Option<u8>,
-    /// Whether it stays there until it is resumed.
+    /// Until it is resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) paused: Option<bool>,
-    /// The share that it has next; at 100 it is in force.
+    /// The next share; at 100 the revision is active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) next_percent: Option<u8>,
-    /// How long until then at least; left out: it stays where it is until somebody says otherwise.
+    /// Minimum time until then; left out: it needs `promote`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) next_in_ms: Option<u64>,
 }
 
-/// A plugin that was not taken.
 #[derive(Serialize)]
 pub(in crate::api) struct Refusal {
     at_us: u64,
