@@ -1,4 +1,4 @@
-//! Does: sockets, clocks, threads, telemetry, admin API.
+//! The gateway process: sockets, clocks, threads, telemetry, admin API.
 
 pub mod api;
 pub mod control;

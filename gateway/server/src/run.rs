@@ -1,4 +1,4 @@
-//! Puts the gateway together: sockets, threads, and who speaks with whom.
+//! Assembles the gateway: sockets, threads and the channels between them.
 
 mod nodes;
 mod policies;
@@ -29,87 +29,68 @@ use sockets::{advertised_quic, listeners, quic, rings_between};
 pub use vital::Ended;
 use vital::Vital;
 
-/// How often it is looked whether all threads are there.
+/// Interval of the check that all threads run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Reports to control that may wait; what does not fit is told again or counts for little.
+/// Queued reports to control; lost ones are repeated or unimportant.
 const REPORTS_MAX: usize = 16_384;
 
-/// Answers of policies that may wait.
+/// Queued answers of policies.
 const WORDS_MAX: usize = 1_024;
 
-/// Keys a session may have in the flow table: RTP, RTCP, a user fragment, addresses that passed a check.
+/// Flow-table keys per session: RTP, RTCP, a user fragment, verified addresses.
 const KEYS_PER_SESSION: usize = 8;
 
-/// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A listener's address cannot be used.
     #[error(
         "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
     )]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         error: std::io::Error,
     },
-    /// The QUIC endpoint did not start.
     #[error(transparent)]
     Quic(#[from] quic::Failure),
-    /// A node cannot be reached from here at all.
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
     Node {
-        /// Its name.
         node: Box<str>,
-        /// Its address.
         address: SocketAddr,
-        /// What the system said.
         error: std::io::Error,
     },
-    /// A node's secret is too short.
     #[error("the secret of node {node} is too short: at least 16 bytes are needed")]
     Secret {
-        /// Its name.
         node: Box<str>,
     },
-    /// A policy of the configuration does not run.
     #[error("policy {policy}: {reason}")]
     Policy {
-        /// The policy.
         policy: PolicyName,
-        /// Why.
         reason: Box<str>,
     },
-    /// The system gave no thread or no descriptor.
     #[error("the system gave no thread or descriptor: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// A gateway that runs.
 #[derive(Debug)]
 pub struct Running {
-    /// Speaks with its control.
     pub handle: Handle,
-    /// Where UDP clients reach it, listener by listener.
+    /// By listener.
     pub udp: Vec<SocketAddr>,
-    /// Where QUIC clients reach it.
     pub quic: Option<SocketAddr>,
     told: broadcast::Receiver<Arc<Told>>,
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
     coming: Coming,
-    /// Where its policies are compiled.
+    /// Compiles its policies.
     pub(crate) foundry: Foundry,
 }
 
 impl Running {
-    /// Returns once one of its threads has ended: because it was told to, or because it failed. A gateway that lacks
-    /// one is none; whoever runs it shuts it down then.
+    /// Returns once one of its threads has ended, on request or by failure. The caller then shuts the gateway down.
     ///
     /// # Errors
-    /// A policy of the configuration that does not run. Its gateway is none either.
+    /// A policy of the configuration that failed to load.
     pub async fn ends(&self) -> Result<(), Failure> {
         let is_whole = || {
             self.control.is_running()
@@ -125,27 +106,25 @@ impl Running {
         Ok(())
     }
 
-    /// What happens, from the beginning on: how the first revisions came in is part of it. The next time it is asked,
-    /// what happens from then on.
+    /// Events from the beginning, including the first revisions. A later call returns only events from then on.
     pub fn events(&mut self) -> broadcast::Receiver<Arc<Told>> {
         std::mem::replace(&mut self.told, self.handle.events())
     }
 
-    /// Ends it at once.
     fn abandon(self) {
         let done = tokio::sync::oneshot::channel().0;
-        // Nobody else has asked it for anything yet, so there is room for the word.
+        // No other request was sent yet, so the channel has room.
         let _ = self.handle.requests.try_send(Request::Shutdown { within: Duration::ZERO, done });
-        // How it ends does not matter any more.
+        // Its result no longer matters.
         let _ = self.join();
     }
 
-    /// Waits for the end of a gateway that was told to shut down, and ends its threads.
+    /// Waits for a gateway that is shutting down, and ends its threads.
     ///
     /// # Errors
-    /// The first of its threads that had ended by itself.
+    /// The first thread that had ended by itself.
     pub fn join(self) -> Result<(), Ended> {
-        // When control has ended, however it did, it has told the workers to.
+        // Control tells the workers to end when it ends, for whatever reason.
         let control = self.control.join();
         let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
         let endpoint = match self.quic_thread {
@@ -158,10 +137,10 @@ impl Running {
     }
 }
 
-/// Starts a gateway, and returns once its policies are in force.
+/// Starts a gateway, and returns once its policies are active.
 ///
 /// # Errors
-/// Why it did not start; nothing is left running then.
+/// The reason; nothing is left running.
 pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let running = begin(settings)?;
     match running.coming.wait() {
@@ -173,11 +152,11 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     }
 }
 
-/// Starts a gateway. It forwards as soon as this returns, while its policies are still compiled: who comes by a first
-/// packet is served natively, as ever; offers wait for the policies. [`Running::ends`] tells of one that does not run.
+/// Starts a gateway. It forwards as soon as this returns, while its policies are being compiled: sessions opened by a
+/// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
 ///
 /// # Errors
-/// Why it did not start; nothing is left running then.
+/// The reason; nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let (running, firsts) = assemble(settings, settings.core())?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
@@ -189,7 +168,7 @@ pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
     }
 }
 
-/// A gateway that forwards, and the first revisions of its policies, for which it waits.
+/// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
     settings: &Arc<Settings>,
     core: evenkeel_core::Settings,
@@ -201,7 +180,7 @@ fn assemble(
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
     let (events, told) = broadcast::channel(EVENTS_MAX);
 
-    // What may be wrong with the configuration shows before a thread or a socket is there.
+    // Configuration errors show before a thread or socket exists.
     let equip = |node| equip(settings, node, workers_count);
     let mut equipment = settings.nodes.iter().map(equip).collect::<Result<Vec<_>, _>>()?;
     let recorder =
@@ -295,10 +274,10 @@ fn assemble(
     Ok((running, firsts))
 }
 
-/// Everything is there and runs from now on: control, and the workers by number.
+/// Starts control and the workers.
 ///
 /// # Errors
-/// Where the system gives no thread; those that ran have ended.
+/// No thread; those that had started have ended.
 fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital, Vec<Vital>)> {
     let mut threads = Vec::new();
     let spawned = (0..)
@@ -307,7 +286,7 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
             threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
             Ok(())
         })
-        // Where it does not come to this, what control is made of is gone, and the workers were told to stop.
+        // On an error the parts of control are dropped, and the workers were told to stop.
         .and_then(move |()| Vital::spawn("control", move || control::run(parts)));
     match spawned {
         Ok(control) => Ok((control, threads)),
@@ -318,7 +297,7 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
     }
 }
 
-/// One core is left to control and to the QUIC endpoint.
+/// One core is left for control and the QUIC endpoint.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }

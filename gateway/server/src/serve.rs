@@ -1,4 +1,4 @@
-//! A gateway as a process: started, told of by telemetry, reloaded, shut down.
+//! The gateway process: start, telemetry, reload, shutdown.
 
 mod follow;
 mod reload;
@@ -21,52 +21,43 @@ use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
 use reload::Standing;
 
-/// How long what telemetry still holds may take to leave at the end.
+/// Time for the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long control may take to close what is left of a gateway that is not whole any more.
+/// Time for control to close the sessions of a gateway that lost a thread.
 const LAST_ORDERS: Duration = Duration::from_secs(5);
 
-/// Why the process ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The configuration is wrong.
     #[error("the configuration is not usable")]
     Invalid(Vec<Invalid>),
-    /// The gateway did not start.
     #[error(transparent)]
     Start(#[from] run::Failure),
-    /// It lost a part of itself.
     #[error(transparent)]
     Ended(#[from] run::Ended),
-    /// The API did not start.
     #[error(transparent)]
     Api(#[from] api::Failure),
-    /// Telemetry did not start.
     #[error("telemetry: {0}")]
     Telemetry(String),
-    /// The system gave no event loop.
     #[error("the system gave no event loop: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// Where the configuration is.
 #[derive(Clone, Default, Debug)]
 pub struct Place {
-    /// `evenkeel.toml`; without it the gateway runs on loopback.
+    /// Without it the gateway listens on loopback.
     pub config: Option<PathBuf>,
-    /// The folder of policy sets; without it those that ship, and the one the configuration names.
+    /// Default: the folder that the configuration names, and the shipped sets.
     pub policies: Option<PathBuf>,
-    /// What compiles plugins that are not ours; without one they are compiled in this process.
+    /// Compiles pushed plugins; without it they are compiled in this process.
     pub compiler: Option<Compiler>,
 }
 
-/// Where a gateway that has started listens.
+/// The addresses of a running gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listening {
-    /// UDP, listener by listener.
+    /// By listener.
     pub udp: Vec<SocketAddr>,
-    /// QUIC.
     pub quic: Option<SocketAddr>,
     /// The API's Unix socket.
     pub socket: PathBuf,
@@ -75,21 +66,21 @@ pub struct Listening {
 }
 
 impl Place {
-    /// Reads and checks it.
+    /// Reads and checks the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its place.
+    /// All errors with their places.
     pub fn load(&self) -> Result<Settings, Failure> {
         let settings = Settings::load(self.config.as_deref(), self.policies.as_deref());
         let settings = settings.map_err(Failure::Invalid)?;
         Ok(Settings { compiler: self.compiler.clone(), ..settings })
     }
 
-    /// Reads and checks it, and has every plugin take its settings; nothing runs afterwards. Says what one should know
-    /// besides, if anything.
+    /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns a
+    /// note for the operator, if there is one.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its place.
+    /// All errors with their places.
     pub fn check(&self) -> Result<Option<&'static str>, Failure> {
         let settings = self.load()?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
@@ -108,11 +99,11 @@ impl Place {
     }
 }
 
-/// Runs a gateway until it is told to end by SIGTERM or SIGINT, and its sessions have ended or its deadline is over.
-/// SIGHUP, every change of its files, and operators reload nodes, policies and modes. `started` hears once it forwards.
+/// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed.
+/// SIGHUP, changed files and operators reload nodes, policies and modes. `started` is called once it forwards.
 ///
 /// # Errors
-/// Why it did not start, or why it ended though nobody told it to.
+/// A failed start, or the end of a thread.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())
@@ -152,8 +143,8 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     Ok(whole?)
 }
 
-/// Log lines go to standard error as `EVENKEEL_LOG` chooses (`info`, or `warn,evenkeel_server=debug`), and to the
-/// OTLP receiver.
+/// Logs to standard error as selected by `EVENKEEL_LOG` (`info`, or `warn,evenkeel_server=debug`), and to the OTLP
+/// receiver.
 fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
     let chosen = std::env::var("EVENKEEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let subscriber = telemetry
@@ -163,12 +154,12 @@ fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
         .map_err(|error| Failure::Telemetry(error.to_string()))
 }
 
-/// Tells gateways of one host apart in telemetry.
+/// The `service.instance.id`.
 fn instance() -> String {
     format!("{}-{}", std::process::id(), fastrand::u32(..))
 }
 
-/// Until it is told to end, or is not whole any more; then it is over.
+/// Returns on shutdown, or when a thread has ended.
 async fn attend(
     place: &Place,
     standing: Standing,
@@ -187,12 +178,12 @@ async fn attend(
         result = end(handle, settings.gateway.drain_timeout) => result.map_err(Failure::from),
         result = gateway.ends() => result.map_err(Failure::from),
     };
-    // Whatever ended this, nothing of it stays behind. Where control is gone it took the rest along.
+    // Closes what is left. If control has ended, so has everything else.
     let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;
     outcome
 }
 
-/// Waits for the word to end, and for the end.
+/// Waits for a signal, and then for the end of the drain.
 async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -207,7 +198,7 @@ async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
     let finished = handle.shut_down(within);
     tokio::select! {
         _ = finished => {}
-        // Whoever asks twice means it.
+        // A second signal ends all sessions at once.
         _ = terminate.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
         _ = interrupt.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
     }

@@ -1,4 +1,4 @@
-//! One POST of JSON to a URL of the operator's, and its answer: bounded in time, in size and in number.
+//! POSTs of JSON to an operator's URL: bounded in time, size and number.
 
 mod url;
 
@@ -21,39 +21,35 @@ use tokio_rustls::TlsConnector;
 use crate::settings::Secret;
 pub use url::Url;
 
-/// An answer is some addresses; a longer one comes from elsewhere.
+/// An answer holds some addresses; a longer one has another origin.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// POSTs under way at a time: more would wait for each other at the other end, and take sockets from sessions.
+/// Concurrent POSTs: more would queue at the other end and use up descriptors.
 const AT_ONCE: usize = 32;
 
-/// POSTs that wait for their turn; past it they fail at once.
+/// Queued POSTs; further ones fail at once.
 const WAITING_MAX: usize = 16_384;
 
-/// One try to open a session: where it takes longer, another may come to a better server.
+/// Timeout of one attempt to open a session: another attempt may reach a faster server.
 const TRY_FOR: Duration = Duration::from_millis(800);
 
-/// Before a second try, and twice as long before each one behind that.
+/// Pause before the second attempt; it doubles.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Where to POST.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hook {
-    /// The URL.
     pub url: Url,
-    /// Sent as `Authorization: Bearer …`, if there is one.
+    /// Sent as `Authorization: Bearer …`.
     pub token: Option<Secret>,
 }
 
-/// What came back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
-    /// 200 and so on.
+    /// HTTP status.
     pub(crate) status: u16,
     pub(crate) body: Bytes,
 }
 
-/// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
     #[error("no connection: {0}")]
@@ -72,31 +68,30 @@ pub(crate) enum Failed {
     Busy,
 }
 
-/// How long somebody goes on to POST.
+/// The retry policy of a POST.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// All tries together.
+    /// Total time.
     within: Duration,
-    /// One try.
+    /// Timeout of one attempt.
     each: Duration,
-    /// Whether it ends when nobody waits for the answer any more.
+    /// Whether it ends when its caller stops waiting.
     cancels: bool,
 }
 
 impl Effort {
-    /// For a session: in tries that are short, and said even when the gateway ends.
+    /// For a session: short attempts, completed even if the gateway ends.
     pub(crate) fn of_session(within: Duration) -> Effort {
         Effort { within, each: TRY_FOR, cancels: false }
     }
 
-    /// For the start of a node: whoever starts it may answer when it is done, and is asked again only where that does not
-    /// come through.
+    /// For the start of a node: the server may answer once the node runs, and is asked again only after a connection
+    /// error.
     pub(crate) fn of_start(within: Duration) -> Effort {
         Effort { within, each: within, cancels: true }
     }
 }
 
-/// A POST to be made.
 struct Job {
     hook: Arc<Hook>,
     body: Bytes,
@@ -105,15 +100,15 @@ struct Job {
     told: oneshot::Sender<Result<Answer, Failed>>,
 }
 
-/// POSTs on a thread of its own, so that names that are looked up and keys that are agreed on keep nobody else waiting.
+/// POSTs on its own thread, so that name resolution and TLS handshakes delay nothing else.
 #[derive(Clone, Debug)]
 pub(crate) struct Poster(mpsc::Sender<Job>);
 
 impl Poster {
-    /// A thread that ends when the last of these is gone.
+    /// Starts the thread; it ends when the last clone is dropped.
     ///
     /// # Errors
-    /// Where the system gives no thread or no event loop.
+    /// No thread or event loop.
     pub(crate) fn start() -> std::io::Result<Poster> {
         let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -123,10 +118,10 @@ impl Poster {
         Ok(Poster(jobs_in))
     }
 
-    /// POSTs, again where it does not come through, until it is answered or the time for it is over.
+    /// POSTs, with retries after connection errors, until there is an answer or the time is up.
     ///
     /// # Errors
-    /// Why there is no answer: that of the last try.
+    /// The error of the last attempt.
     pub(crate) async fn post(
         &self,
         hook: Arc<Hook>,
@@ -154,12 +149,12 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
                 answer = posted => Some(answer),
                 () = told.closed(), if effort.cancels => None,
             };
-            // Nobody may wait for it any more.
+            // The caller may have stopped waiting.
             answer.map(|answer| told.send(answer));
             drop(turn);
         });
     }
-    // Nobody asks any more; what was asked is said still, each within its own time.
+    // All callers are gone; queued POSTs are completed, each within its own time.
     let _ = turns.acquire_many(AT_ONCE as u32).await;
 }
 
@@ -174,7 +169,7 @@ async fn post_until(
     loop {
         let until = by.min(Instant::now() + each);
         match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
-            // What stands before the server says that it did not reach it.
+            // A proxy answers these if it did not reach the server.
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
             Ok(Ok(_)) => {}
@@ -239,7 +234,7 @@ async fn exchange(
     answer
 }
 
-/// What certificates are checked against: those that the system trusts, read once, when the first is checked.
+/// The system's root certificates, read when the first certificate is verified.
 #[derive(Default)]
 struct Tls(std::sync::OnceLock<TlsConnector>);
 

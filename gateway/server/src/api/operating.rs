@@ -1,4 +1,4 @@
-//! Rooms, nodes and regions: shown, and operated.
+//! Rooms, nodes and regions: lists and verbs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How nodes are reached, opened and probed.
+//! The equipment of a node: sockets, driver and probe.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::sockets::SOCKET_BUFFER;
 use crate::control::{self, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
 
-/// Everything it takes to reach a node, with a trunk for each worker.
+/// What it takes to reach a node, with a trunk per worker.
 ///
 /// # Errors
-/// A node to which no network can ever lead from here, or whose secret is too short.
+/// An unreachable address, or a secret that is too short.
 pub(crate) fn equip(
     settings: &Settings,
     node: &settings::Node,
@@ -34,8 +34,8 @@ pub(crate) fn equip(
     })
 }
 
-/// Refuses a node to which no network can ever lead from here: an address of a kind this machine does not speak, a
-/// broadcast, a link that is not named. A network that is not there yet may come.
+/// Refuses a node that no network can lead to: an unsupported address family, a broadcast, a link-local address
+/// without scope. A network that is down may come up later.
 fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
     match control::connected(node.address) {
         Err(error) if !may_pass(&error) => {
@@ -45,13 +45,13 @@ fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
     }
 }
 
-/// Whether a network that comes up, or an address that this machine gets, mends it.
+/// Whether a new network or local address may resolve it.
 fn may_pass(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
     matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
 }
 
-/// The code point of trunks. A bundle carries packets of every kind; it travels as the most urgent of them does.
+/// The code point of trunks: a bundle mixes packets, and gets the most urgent class.
 fn dscp(settings: &Settings) -> u8 {
     let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
     scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
@@ -82,13 +82,12 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
     connect().map(Some).map_err(unreachable)
 }
 
-/// The kind of addresses of nodes with port legs.
+/// The address family of nodes with port legs.
 pub(super) fn port_legs(settings: &Settings) -> Option<Family> {
     let families = settings.nodes.iter().filter_map(port_leg);
     families.reduce(|one, other| if one == Family::V6 { one } else { other })
 }
 
-/// The kind of its address, if the node has port legs.
 pub(crate) fn port_leg(node: &settings::Node) -> Option<Family> {
     let family = if node.address.is_ipv6() { Family::V6 } else { Family::V4 };
     (!matches!(node.driver, settings::Driver::Agent { .. })).then_some(family)
@@ -110,29 +109,25 @@ fn driver(node: &settings::Node) -> Result<Driver, Failure> {
     }
 }
 
-/// Whether some nodes want to be told of sessions.
 pub(super) fn briefs(settings: &Settings) -> bool {
     settings.nodes.iter().any(wants_briefs)
 }
 
-/// Whether the node wants to be told of sessions.
 pub(crate) fn wants_briefs(node: &settings::Node) -> bool {
     use settings::Driver::{Rtpengine, Webhook};
     matches!(node.driver, Rtpengine | Webhook { .. })
 }
 
-/// Whether there are webhooks.
 pub(super) fn posts(settings: &Settings) -> bool {
     settings.nodes.iter().any(has_webhooks)
 }
 
-/// Whether the node has a webhook, to open sessions or to start it.
 pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
     let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
     starts || matches!(node.driver, settings::Driver::Webhook { .. })
 }
 
-/// Where it takes the NG protocol, if it does.
+/// The address of its NG port.
 fn line(node: &settings::Node) -> Option<SocketAddr> {
     match node.driver {
         settings::Driver::Rtpengine => Some(node.address),
@@ -142,7 +137,7 @@ fn line(node: &settings::Node) -> Option<SocketAddr> {
     }
 }
 
-/// The address from which packets to another leave this machine, as things stand.
+/// The local address of packets to `other`.
 pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
     let own = control::connected(other).and_then(|socket| socket.local_addr());
     own.ok().map(|own| own.ip())
@@ -164,13 +159,13 @@ fn probe(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failur
     })
 }
 
-/// How and where the agent beside the node is asked.
+/// The address and probe of the agent beside the node.
 fn agent(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failure> {
     let Some(agent) = &node.agent else { return Ok(None) };
     Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
 }
 
-/// Where canary sessions are opened, and with which secret.
+/// The address and secret for canary sessions.
 fn canary(node: &settings::Node) -> Result<Option<(SocketAddr, Secret)>, Failure> {
     match &node.driver {
         settings::Driver::Agent { secret: shared } if node.canary => {

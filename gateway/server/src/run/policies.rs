@@ -1,4 +1,4 @@
-//! The policies of a configuration: started with the gateway, and what a reload changes of them.
+//! The policies of a configuration, at start and after a reload.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::control::{Actor, Request};
 use crate::policy::{self, Foundry, How, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
-/// First revisions, by plugin: a plugin of several policies is compiled once.
+/// First revisions by plugin: a plugin of several policies is compiled once.
 pub(super) type Firsts = VecDeque<Vec<(Workshop, Source)>>;
 
-/// Starts every policy of the configuration; none has a revision yet.
+/// Starts all policies; they have no revision yet.
 ///
 /// # Errors
-/// Where a plugin cannot be read, or the system gives no thread.
+/// An unreadable plugin, or no thread.
 pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,
@@ -51,11 +51,10 @@ pub(super) fn policies(
     Ok((policies, firsts.into_iter().map(|(_, same)| same).collect()))
 }
 
-/// First revisions on their way in force, while packets are forwarded already.
+/// First revisions that are compiled while packets are forwarded already.
 #[derive(Debug)]
 pub(super) struct Coming(Receiver<Failure>);
 
-/// There are none.
 impl Default for Coming {
     fn default() -> Self {
         Coming(bounded(1).1)
@@ -63,10 +62,10 @@ impl Default for Coming {
 }
 
 impl Coming {
-    /// Brings them in force, as many at a time as there are cores, and tells control when all are.
+    /// Loads them in parallel, one per core, and tells control when all are active.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// No thread.
     pub(super) fn begin(
         firsts: Firsts,
         requests: mpsc::Sender<Request>,
@@ -76,7 +75,7 @@ impl Coming {
             let bringing = std::thread::Builder::new().name("first policies".into());
             bringing.spawn(move || {
                 if bring_in(firsts, &failed) {
-                    // Control reads on until it ends; when it has, nobody needs the word.
+                    // Control may have ended, and then needs no message.
                     let _ = requests.blocking_send(Request::PoliciesStand);
                 }
             })?;
@@ -84,30 +83,29 @@ impl Coming {
         Ok(Coming(failures))
     }
 
-    /// Waits until all are in force.
+    /// Waits until all are active.
     ///
     /// # Errors
-    /// The first that does not run.
+    /// The first that fails.
     pub(super) fn wait(&self) -> Result<(), Failure> {
         self.0.recv().map_or(Ok(()), Err)
     }
 
-    /// The first that does not run, once it is known.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.0.try_recv().ok()
     }
 }
 
-/// Whether all are in force. The first that does not run is told of at once, and those that nobody has begun with are
-/// left alone: the gateway ends.
+/// Whether all are active. The first failure is reported at once and ends the gateway, so the remaining ones are
+/// skipped.
 fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);
-    // Nobody panics while holding it.
+    // No thread panics while it holds the lock.
     let firsts = || firsts.lock().unwrap_or_else(PoisonError::into_inner);
     let fail = |failure| {
         firsts().clear();
-        // One is enough to end for.
+        // The first failure is enough.
         let _ = failed.try_send(failure);
         false
     };
@@ -131,15 +129,15 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
                 fail(std::io::Error::other(ended).into())
             })
         });
-        // All of them are waited for.
+        // Waits for all of them.
         ended.filter(|good| !good).count() == 0
     })
 }
 
-/// Has a binding's plugin take its settings, under the rules that are configured with it. What it was compiled to.
+/// Compiles a binding's plugin and applies its settings and trust rules.
 ///
 /// # Errors
-/// Why it would be refused.
+/// The refusal.
 pub(crate) fn try_out(
     foundry: &Foundry,
     settings: &Settings,
@@ -157,7 +155,7 @@ pub(crate) fn try_out(
     Ok(component)
 }
 
-/// Why a binding's plugin is refused, at its place in the file.
+/// The refusal, at the plugin's place in the file.
 pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<settings::Invalid> {
     match refused {
         Refused::Setting { path, expected, found } => {
@@ -167,7 +165,7 @@ pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<se
     }
 }
 
-/// A plugin's bytes, from the binary or from its file; where there are none, its place in the policy set.
+/// A plugin's bytes from the binary or a file; an error is shown at its place in the policy set.
 pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings::Invalid>> {
     let missing =
         |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
@@ -189,7 +187,7 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
     Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now(), how })
 }
 
-/// What questions speak of by number, as a gateway begins.
+/// The catalog of regions, zones and nodes at start.
 fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));

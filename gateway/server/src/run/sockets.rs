@@ -1,4 +1,4 @@
-//! The sockets that clients reach, and the rings between threads.
+//! Sockets of clients, and rings between threads.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,15 +13,14 @@ use super::Failure;
 use crate::control::UdpListener;
 use crate::settings::{self, Ingress, Settings};
 
-/// Packets between two threads that may wait: 20 ms at 100,000 packets a second.
+/// Packets in a ring: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;
 
-/// Bytes that a socket may hold for us, which the kernel doubles for what it keeps beside a packet: some 1,300 voice
-/// packets, 25 ms of 50,000 a second. What waits longer is too late: with eight times as much, what came through a port
-/// that was offered more than it could carry was 70 ms old.
+/// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, 25 ms at 50,000
+/// a second. With eight times as much, packets of an overloaded port were 70 ms old.
 pub(super) const SOCKET_BUFFER: usize = 512 << 10;
 
-/// The UDP listeners as clients reach them, and each worker's sockets for them.
+/// The addresses of the UDP listeners, and each worker's sockets for them.
 pub(super) fn listeners(
     settings: &Settings,
     workers: usize,
@@ -59,7 +58,7 @@ pub(super) fn listeners(
     Ok((reached, parts))
 }
 
-/// What clients are told: what the configuration names, port 0 being the one listened on.
+/// The advertised address; its port 0 is the port listened on.
 fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     match named {
         Some(named) if named.port() == 0 => SocketAddr::new(named.ip(), bound.port()),
@@ -74,20 +73,19 @@ pub(super) fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketA
     advertised(named.and_then(|listen| listen.advertise), bound)
 }
 
-/// Whose socket of a port it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
-    /// That of the worker which takes the port; it settles one that was left open.
+    /// The worker that binds first and chooses a port left open.
     First,
-    /// That of another one, which shares it.
+    /// A worker that shares the port.
     Later,
 }
 
-/// A socket that shares its port with those of other workers, and with no other gateway.
+/// Binds a socket that shares its port with other workers, but not with another gateway.
 ///
-/// To the kernel all sockets of a user may share a port that are ready to when they are bound, also one that it chooses:
-/// each gateway would get a part of everybody's packets. So the first is bound as one that does not share, which finds out
-/// whether the port is free, and shares from then on.
+/// The kernel lets all sockets of a user share a port if each allows it when it is bound, even a port that the kernel
+/// chose: another gateway would then receive a part of the packets. So the first socket is bound exclusively, which
+/// proves the port free, and allows sharing afterwards.
 fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
     let listen = |error| Failure::Listen { address: *address, error };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
@@ -107,7 +105,7 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Fail
 
 pub(super) type QuicRings = Vec<(ring::Receiver, ring::Sender)>;
 
-/// The QUIC endpoint, if one is configured, and for each worker a ring from it and one to it.
+/// The QUIC endpoint, if configured, and each worker's rings to and from it.
 pub(super) fn quic(
     settings: &Settings,
     flows: &Arc<Flows>,
@@ -142,7 +140,7 @@ pub(super) fn quic(
 
 pub(super) type WorkerRings = Vec<(Vec<ring::Receiver>, Vec<Option<ring::Sender>>)>;
 
-/// For each worker: rings from all others, and to each other by its number.
+/// For each worker: rings from all others, and rings to the others by their number.
 pub(super) fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
     let mut ends: WorkerRings =
         (0..workers).map(|_| (Vec::new(), (0..workers).map(|_| None).collect())).collect();

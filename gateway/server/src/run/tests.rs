@@ -1,10 +1,8 @@
-//! Gateways that lose a thread, and gateways at their start.
-
 mod starting;
 
 use super::*;
 
-/// A gateway of two threads; the worker goes on until control is gone.
+/// A gateway of two threads; the worker runs until control has ended.
 fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
     let (held, gone) = crossbeam_channel::bounded::<()>(0);
     let control = move || {

@@ -1,4 +1,4 @@
-//! Threads without which there is no gateway.
+//! Threads that the gateway cannot run without.
 
 use std::fmt;
 use std::io;
@@ -6,17 +6,14 @@ use std::thread::JoinHandle;
 
 use evenkeel_dataplane::panics;
 
-/// A thread that ended though nobody told it to.
+/// A thread that ended without a request.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the thread {thread} ended: {reason}")]
 pub struct Ended {
-    /// Its name.
     pub thread: Box<str>,
-    /// Why.
     pub reason: Box<str>,
 }
 
-/// A thread that is missed when it ends.
 pub(super) struct Vital {
     name: Box<str>,
     thread: JoinHandle<io::Result<()>>,
@@ -24,7 +21,7 @@ pub(super) struct Vital {
 
 impl Vital {
     /// # Errors
-    /// Where the system gives no thread.
+    /// No thread.
     pub(super) fn spawn(
         name: &str,
         work: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -40,7 +37,7 @@ impl Vital {
     /// Waits for its end.
     ///
     /// # Errors
-    /// Where it failed or panicked.
+    /// Its failure or panic.
     pub(super) fn join(self) -> Result<(), Ended> {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),

@@ -1,4 +1,4 @@
-//! Who asked, as far as tracing is concerned.
+//! The trace context of a request.
 
 use std::time::Instant;
 
@@ -9,10 +9,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 use crate::settings::Traceparent;
 
-/// A request through the API: when it came, and the trace it says it is part of.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// When the request came.
     pub arrived: Instant,
     trace: Option<SpanContext>,
     trust: Traceparent,
@@ -38,7 +36,7 @@ impl Extractor for Headers<'_> {
 }
 
 impl Caller {
-    /// Reads the headers of W3C Trace Context; what is malformed is as good as absent.
+    /// Reads the headers of W3C Trace Context; malformed ones are ignored.
     pub fn new(
         arrived: Instant,
         traceparent: Option<&str>,
@@ -54,7 +52,7 @@ impl Caller {
         Caller { arrived, trace, trust }
     }
 
-    /// The context our span begins in: the caller's where it is trusted, else none.
+    /// The parent of the span: the caller's context if it is trusted.
     pub(super) fn parent(&self) -> Context {
         match (&self.trace, self.trust) {
             (Some(trace), Traceparent::Parent) => {
@@ -64,7 +62,7 @@ impl Caller {
         }
     }
 
-    /// The link our span has: the caller's span where it is not trusted.
+    /// The link of the span: the caller's context if it is not trusted.
     pub(super) fn link(&self) -> Option<Link> {
         match self.trust {
             Traceparent::Link => self.trace.clone().map(Link::with_context),

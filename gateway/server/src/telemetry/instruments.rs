@@ -1,4 +1,4 @@
-//! Instruments for the metrics of the registry, and the text that Prometheus reads.
+//! Instruments for the metrics of the registry, and the Prometheus text format.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -17,10 +17,10 @@ use opentelemetry_sdk::metrics::{
 use super::registry::{Attribute, Count, Described, Level, Time};
 use super::standing::Standing;
 
-/// One instrument for every metric of the registry; shared, and safe to use from any thread.
+/// One instrument per metric of the registry. Thread-safe.
 pub struct Instruments {
     counts: Vec<Counter<u64>>,
-    /// None where a level is looked at where it stands.
+    /// `None` for a level that is observed by callback.
     levels: Vec<Option<Gauge<i64>>>,
     standing: Standing,
     times: Vec<Histogram<f64>>,
@@ -32,7 +32,6 @@ impl fmt::Debug for Instruments {
     }
 }
 
-/// What a point is told apart by.
 pub type Labels<'a> = &'a [(Attribute, &'a str)];
 
 impl Instruments {
@@ -58,12 +57,10 @@ impl Instruments {
         Instruments { counts, levels, standing, times }
     }
 
-    /// Counts `n` more.
     pub fn count(&self, metric: Count, n: u64, labels: Labels<'_>) {
         self.counts[metric as usize].add(n, &points(metric.described(), labels));
     }
 
-    /// Says how it is now.
     pub fn level(&self, metric: Level, value: i64, labels: Labels<'_>) {
         let Some(gauge) = &self.levels[metric as usize] else {
             return debug_assert!(
@@ -75,12 +72,10 @@ impl Instruments {
         gauge.record(value, &points(metric.described(), labels));
     }
 
-    /// How nodes stand.
     pub fn standing(&self) -> &Standing {
         &self.standing
     }
 
-    /// Says how long it took.
     pub fn time(&self, metric: Time, took: Duration, labels: Labels<'_>) {
         self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
     }
@@ -98,13 +93,12 @@ fn points(metric: Described, labels: Labels<'_>) -> Vec<KeyValue> {
         .collect()
 }
 
-/// The metrics as text, for whoever asks.
 #[derive(Clone, Debug)]
 pub struct Prometheus(prometheus::Registry);
 
 impl Prometheus {
-    /// What `/metrics` answers, with `content-type: text/plain; version=0.0.4`: names with underscores, units and
-    /// `_total` behind.
+    /// The answer to `/metrics` with `content-type: text/plain; version=0.0.4`: names with underscores, unit and
+    /// `_total`.
     pub fn render(&self) -> String {
         let mut text = String::new();
         if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)
@@ -115,7 +109,7 @@ impl Prometheus {
     }
 }
 
-/// The meters: what is recorded is read by Prometheus, and by whoever holds the [`Reader`].
+/// The meter provider, read by Prometheus and by the [`Reader`].
 pub(super) fn meters(
     resource: Resource,
 ) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, Reader), OTelSdkError> {
@@ -134,7 +128,6 @@ pub(super) fn meters(
     Ok((provider, instruments, Prometheus(registry), reader))
 }
 
-/// Collects the metrics when it is asked to.
 #[derive(Clone, Debug)]
 pub(super) struct Reader(Arc<ManualReader>);
 
@@ -204,7 +197,7 @@ mod tests {
         standing.health(NodeId(0), name(), Health::Up);
         standing.draining(NodeId(0), name(), true);
         assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
-        // It goes and comes: what the old one does is not said of the new one.
+        // A removed node and its replacement may have the same name: the replacement's values are reported.
         let stands = |leaves, health, draining| Stands { name: name(), leaves, health, draining };
         let new = (NodeId(0), stands(false, Health::Up, false));
         standing.set([new, (NodeId(1), stands(true, Health::Down, true))]);

@@ -1,4 +1,4 @@
-//! Log lines: to stderr for people, and over OTLP.
+//! Log lines, to standard error and over OTLP.
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use tracing::Subscriber;
@@ -9,16 +9,17 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::Telemetry;
 
-/// What carries log lines must not write any into what it carries.
+/// Crates that carry log lines must not log into their own transport.
 const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
 
 impl Telemetry {
-    /// The subscriber for `tracing`: lines chosen by `stderr` (`info`, or `warn,evenkeel=debug`) go there, and from
-    /// `info` up to the OTLP receiver, if there is one. Peer addresses are written at debug only and so never leave.
+    /// The `tracing` subscriber: lines selected by `stderr` (`info`, or `warn,evenkeel=debug`) go to standard error,
+    /// lines from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never
+    /// sent.
     ///
     /// # Errors
     ///
-    /// What in `stderr` is no filter.
+    /// An invalid filter in `stderr`.
     pub fn subscriber(
         &self,
         stderr: &str,

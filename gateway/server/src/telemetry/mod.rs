@@ -1,6 +1,6 @@
-//! What the gateway tells of itself: spans, metrics and logs over OTLP, and metrics as text for Prometheus.
+//! Spans, metrics and logs over OTLP, and metrics as Prometheus text.
 //!
-//! Nothing here waits: what a receiver does not take in time is dropped and counted.
+//! No caller waits: items that the receiver does not accept in time are dropped and counted.
 
 mod caller;
 mod instruments;
@@ -40,26 +40,22 @@ use queue::Flush;
 use registry::Attribute;
 use sampler::Sampler;
 
-/// Why telemetry could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its thread could not.
     #[error("the telemetry thread cannot start: {0}")]
     Thread(io::Error),
-    /// The exporters could not be made.
     #[error("the OTLP exporter cannot be made: {0}")]
     Exporter(ExporterBuildError),
-    /// The text for Prometheus could not be set up.
     #[error("metrics cannot be set up: {0}")]
     Meters(OTelSdkError),
 }
 
-/// The pipeline. Dropped, it sends nothing more; [`flush`](Telemetry::flush) first.
+/// Dropped, it sends nothing more; call [`flush`](Telemetry::flush) first.
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: Option<SdkTracerProvider>,
     loggers: Option<SdkLoggerProvider>,
-    /// Kept, since a reader reads only as long as it lives.
+    /// A reader works only as long as its provider lives.
     _meters: SdkMeterProvider,
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
@@ -68,13 +64,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sets everything up; with a receiver configured, starts the thread that sends to it.
+    /// Sets telemetry up; with a receiver configured, starts the thread that exports to it.
     ///
-    /// `instance` tells this gateway from others: `service.instance.id`. A receiver that is not there is no error.
+    /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
     ///
     /// # Errors
     ///
-    /// [`Error`]: no thread, or an endpoint that is no URL.
+    /// [`Error`]: no thread, or an invalid endpoint URL.
     pub fn start(settings: &Settings, instance: &str) -> Result<Telemetry, Error> {
         let resource = Resource::builder_empty()
             .with_service_name("evenkeel")
@@ -110,24 +106,23 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Who hears of the core's events, and calls nodes and regions by these names.
+    /// Records the core's events with these names of nodes and regions.
     pub fn recorder(&self, names: Arc<Names>) -> Recorder {
         let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
         let scenarios = self.scenarios.clone();
         Recorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
     }
 
-    /// The instruments, for what the core does not see: packets, bytes, drops.
+    /// Instruments for what the core does not see: packets, bytes, drops.
     pub fn instruments(&self) -> Arc<Instruments> {
         Arc::clone(&self.instruments)
     }
 
-    /// What `/metrics` answers.
     pub fn prometheus(&self) -> Prometheus {
         self.prometheus.clone()
     }
 
-    /// Sends everything that waits. True: nothing waits any more, sent or given up, before `within` was over.
+    /// Exports everything queued. True if the queues were empty, by export or drop, before `within` had passed.
     pub fn flush(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         let waiting: Vec<_> = self
@@ -141,7 +136,7 @@ impl Telemetry {
             .collect();
         waiting.into_iter().all(|waiting| {
             let left = until.saturating_duration_since(Instant::now());
-            // Dropped, not sent: that is how the end says that it is done.
+            // The sending side is dropped once the queues are empty.
             waiting.recv_timeout(left) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
         })
     }

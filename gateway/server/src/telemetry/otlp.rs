@@ -1,4 +1,4 @@
-//! Sends to an OTLP receiver, over gRPC or HTTP, on a thread of its own.
+//! Exports over OTLP, by gRPC or HTTP, on a thread of its own.
 
 use std::io;
 use std::sync::Arc;
@@ -28,25 +28,23 @@ use super::queue::{
 };
 use crate::settings::{Otlp, Protocol};
 
-/// A log line with who wrote it.
 pub(super) type LogLine = (SdkLogRecord, InstrumentationScope);
 
-/// The ends where spans and log lines are put in.
 pub(super) struct Pipeline {
     pub(super) spans: Spans,
     pub(super) logs: Logs,
     pub(super) flushes: [Flush; 3],
 }
 
-/// Puts finished spans into the queue.
+/// Queues finished spans.
 #[derive(Debug)]
 pub(super) struct Spans(Queue<SpanData>);
 
-/// Puts log lines into the queue.
+/// Queues log lines.
 #[derive(Debug)]
 pub(super) struct Logs(Queue<LogLine>);
 
-/// Starts the thread that sends; it ends when the pipeline's ends are dropped.
+/// Starts the export thread; it ends when both ends of the pipeline are dropped.
 pub(super) fn start(
     to: &Otlp,
     metrics_interval: Duration,
@@ -108,7 +106,7 @@ fn exporters(
     to: &Otlp,
     resource: &Resource,
 ) -> Result<(SpanExporter, LogExporter, MetricExporter), ExporterBuildError> {
-    // Attempts are repeated by our queues, which know when to give up.
+    // The queues retry, since they know the limits.
     let once = RetryPolicy::disabled;
     let (mut spans, mut logs, metrics) = match to.protocol {
         Protocol::Grpc => {
@@ -185,7 +183,7 @@ impl LogProcessor for Logs {
     }
 }
 
-/// Collects and sends the metrics. What a receiver misses comes with the next collection: they are cumulative.
+/// Collects and exports metrics. They are cumulative, so a failed export is made up by the next.
 struct SendingMetrics {
     reader: Reader,
     every: Duration,
@@ -207,7 +205,7 @@ impl SendingMetrics {
                 },
             };
             let taken = match self.reader.collect(&mut metrics) {
-                // Before anything was counted there is nothing to send, and strict receivers refuse it.
+                // Strict receivers refuse an export without metrics.
                 Ok(()) if metrics.scope_metrics().next().is_none() => continue,
                 Ok(()) => {
                     timeout(SEND_WITHIN, to.export(&metrics)).await.is_ok_and(|sent| sent.is_ok())

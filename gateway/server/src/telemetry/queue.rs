@@ -1,4 +1,4 @@
-//! What waits to be sent: bounded, sent in batches, retried ever more slowly, and counted when it is given up.
+//! A bounded export queue: sends in batches, retries with backoff, and counts what it drops.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -10,22 +10,21 @@ use tokio::time::{sleep, timeout};
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level};
 
-/// Spans or log lines that may wait: a few seconds of a busy gateway, about 4 MiB at most.
+/// Queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
 const WAITING_MAX: usize = 4_096;
 
-/// Sent at once.
+/// Items of a batch.
 const BATCH_MAX: usize = 512;
 
 /// How long a batch gathers after its first item.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// How long a receiver may take for a batch.
+/// Timeout of one export.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
 
-/// Attempts after which a batch is given up: it may be the batch that the receiver cannot take.
+/// Attempts before a batch is dropped: the batch itself may be the reason of the failures.
 const TRIES_MAX: u32 = 4;
 
-/// What is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Signal {
     Spans,
@@ -43,13 +42,12 @@ impl Signal {
     }
 }
 
-/// The receiver did not take it.
+/// The receiver did not accept a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NotTaken;
 
-/// Someone who takes batches.
 pub(super) trait Ship<T> {
-    /// Sends a batch; [`NotTaken`] may be tried again.
+    /// Sends a batch; it may be retried after [`NotTaken`].
     async fn ship(&self, batch: &[T]) -> Result<(), NotTaken>;
 }
 
@@ -88,7 +86,7 @@ impl Tally {
     }
 }
 
-/// Where items are put in; never waits.
+/// The input of a queue; never waits.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     items: Sender<T>,
@@ -96,7 +94,7 @@ pub(super) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Puts an item in, or counts it as dropped.
+    /// Queues an item, or counts it as dropped.
     pub(super) fn push(&self, item: T) {
         if self.items.try_send(item).is_err() {
             self.tally.dropped(1, "queue-full");
@@ -109,9 +107,9 @@ impl<T> Queue<T> {
 pub(super) struct Flush(Sender<SyncSender<()>>);
 
 impl Flush {
-    /// `done` is told when nothing waits any more, sent or given up.
+    /// `done` is sent or dropped once the queue is empty.
     pub(super) fn request(&self, done: SyncSender<()>) {
-        // A sender that is gone has nothing waiting, and dropping `done` says so.
+        // If the sender has ended the queue is empty: `done` is dropped.
         drop(self.0.try_send(done));
     }
 
@@ -121,19 +119,19 @@ impl Flush {
     }
 }
 
-/// Takes items out and sends them.
+/// The output of a queue.
 pub(super) struct Sending<T> {
     items: Receiver<T>,
     flushes: Receiver<SyncSender<()>>,
     tally: Tally,
     batch: Vec<T>,
-    /// Attempts with this batch that failed.
+    /// Failed attempts of this batch.
     tries: u32,
     backoff: Backoff,
     asked: Vec<SyncSender<()>>,
 }
 
-/// A queue, and the two ends that work on it.
+/// A queue with its input, flush handle and output.
 pub(super) fn queue<T>(tally: &Tally) -> (Queue<T>, Flush, Sending<T>) {
     let (items, taken) = mpsc::channel(WAITING_MAX);
     let (flush, flushes) = Flush::channel();
@@ -150,7 +148,7 @@ pub(super) fn queue<T>(tally: &Tally) -> (Queue<T>, Flush, Sending<T>) {
 }
 
 impl<T> Sending<T> {
-    /// Sends until nobody can put anything in or ask for anything any more.
+    /// Sends until all inputs and flush handles are dropped.
     pub(super) async fn run(mut self, to: impl Ship<T>) {
         while self.wait().await {
             while self.batch.len() < BATCH_MAX
@@ -169,7 +167,7 @@ impl<T> Sending<T> {
         }
     }
 
-    /// Until there is a reason to send. False: there will be none any more.
+    /// Waits for a batch or a flush. False: all inputs are gone.
     async fn wait(&mut self) -> bool {
         if !self.asked.is_empty() {
             return true;
@@ -214,7 +212,7 @@ impl<T> Sending<T> {
         self.backoff.fail();
         self.tries += 1;
         if !self.asked.is_empty() {
-            // Someone waits for the end: what this receiver does not take now is lost.
+            // A flush is waiting, so items that this attempt cannot send are dropped.
             while let Ok(item) = self.items.try_recv() {
                 self.batch.push(item);
             }
@@ -227,8 +225,7 @@ impl<T> Sending<T> {
     }
 }
 
-/// Ever longer pauses after failures: 1 s doubling to 60 s, each up to a quarter shorter or longer by chance, so that
-/// many gateways do not come back to a receiver at once.
+/// Pauses after failures: 1 s doubling to 60 s with 25 % jitter, so that many gateways do not retry at the same time.
 #[derive(Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -239,7 +236,7 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// How long to wait before the next attempt; none where the last one went well.
+    /// The pause before the next attempt; `None` after a success.
     pub(super) fn pause(&self) -> Option<Duration> {
         let doublings = self.failures.checked_sub(1)?.min(6);
         let base = Duration::from_secs(1 << doublings).min(Duration::from_secs(60));
@@ -257,7 +254,7 @@ mod tests {
     use super::super::instruments::{Prometheus, meters};
     use super::*;
 
-    /// Takes what comes while it is up; notes when it was asked.
+    /// Accepts batches while it is up, and records the time of each attempt.
     struct Receiver {
         up_after: usize,
         asked: RefCell<Vec<(tokio::time::Instant, Vec<u32>)>>,

@@ -1,4 +1,4 @@
-//! Makes of every event a metric, a log line and, where it is part of a longer story, a span.
+//! Turns events into metrics, log lines and spans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use super::caller::Caller;
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level, Time};
 
-/// A stall that long is worth a line: people hear it.
+/// A stall of this length is audible, and logged.
 const LATE_TOLD: Duration = Duration::from_millis(100);
 
-/// That a node opens no sessions is worth a line so often; the others say the same.
+/// Log interval of sessions that a node did not open.
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
 use crate::control::{ListChange, ListTold, Names, Rollout, RolloutOutcome};
 
-/// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
+/// One per gateway, owned by the thread that reads the core's events.
 #[derive(Debug)]
 pub struct Recorder {
     instruments: Arc<Instruments>,
     names: Arc<Names>,
-    /// `None` where nobody receives spans.
+    /// `None` without a receiver of spans.
     spans: Option<Spans>,
-    /// What a stranger calls a scenario must not become a point of a metric.
+    /// Only configured scenarios become metric labels: clients choose the name in an offer.
     scenarios: BTreeSet<Arc<str>>,
-    /// When it was last told aloud that a node did not open a session.
+    /// When a failed open at a node was last logged.
     not_opened: BTreeMap<NodeId, Instant>,
 }
 
@@ -48,7 +48,6 @@ impl Recorder {
         Recorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
-    /// The list of nodes changed, or was to.
     pub fn handle_node_list(&mut self, told: &ListTold) {
         let (by, forced) = (told.by.name(), told.forced);
         match &told.outcome {
@@ -59,14 +58,13 @@ impl Recorder {
         }
     }
 
-    /// A node that was listed no longer is empty, and forgotten.
     pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
         self.not_opened.remove(&node);
         self.instruments.standing().gone(node);
         info!(node = name, "node removed: it was empty, and is forgotten");
     }
 
-    /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.
+    /// `caller` is the request of an `Opened` or `Refused`.
     pub fn handle_event(&mut self, event: &Event, caller: Option<&Caller>, at: Moment) {
         match event {
             Event::Decided {
@@ -231,7 +229,7 @@ impl Recorder {
                 self.instruments.count(Count::Degradations, 1, &labels);
             }
             Event::OwnStall { late } => {
-                // Told of by its metric; a busy machine has many a second, and each is excused.
+                // Shorter stalls are counted only; a busy machine has many a second.
                 if *late >= LATE_TOLD {
                     warn!(?late, "this gateway itself was late; nobody was condemned on it");
                 } else {
@@ -255,7 +253,7 @@ impl Recorder {
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {
-                    // One slow answer is no alarm; the level below shows a policy that stays late.
+                    // A single late answer is no alarm; `policy.failing` shows a policy that stays late.
                     Some(Fault::Late) => info!(%policy, "policy answers too late"),
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy fails"),
                     None => info!(%policy, "policy answers again"),
@@ -264,7 +262,7 @@ impl Recorder {
                 let labels = [(Attribute::Policy, &*policy.to_string())];
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
-            // What follows of it is told as a rollout.
+            // The consequence is recorded as a rollout.
             Event::Breached { policy, revision, breach } => {
                 warn!(%policy, %revision, %breach, "a revision does harm");
             }
@@ -272,7 +270,6 @@ impl Recorder {
         }
     }
 
-    /// A revision that was to come in.
     pub fn handle_rollout(&mut self, rollout: &Rollout, at: Moment) {
         let Rollout { policy, revision, outcome, code, reason, activate, by, stage, .. } = rollout;
         let (revision, by) = (revision.as_deref(), by.name());
@@ -346,7 +343,7 @@ impl Recorder {
                 let labels = [policy, (Attribute::Fault, fault.name())];
                 return self.instruments.count(Count::PolicyFaults, 1, &labels);
             }
-            // Of a decision about many, every part has an event of its own.
+            // For a decision about many rows, each rejected row has an event of its own.
             Outcome::Guarded(guard) if about.is_some() => {
                 let labels = [policy, (Attribute::Guard, guard.name())];
                 self.instruments.count(Count::PolicyGuarded, 1, &labels);
@@ -376,7 +373,7 @@ impl Recorder {
         }
     }
 
-    /// An offer that nobody can come in with: no listener takes it, say.
+    /// An offer that was refused before it reached the core.
     pub fn handle_turned_away(
         &mut self,
         scenario: &str,
@@ -388,7 +385,7 @@ impl Recorder {
         self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
     }
 
-    /// A session was not opened at a node. Of a herd that is not opened the first is told aloud.
+    /// Logs the first of a series of failed opens, and counts all.
     pub fn handle_not_opened(
         &mut self,
         session: SessionId,
@@ -500,7 +497,7 @@ impl Recorder {
     }
 }
 
-/// Who decided, without the revision: few enough to tell points of a metric apart.
+/// The decider without its revision, to bound the number of label values.
 fn who(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),

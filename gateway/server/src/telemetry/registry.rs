@@ -1,37 +1,32 @@
-//! Every metric, span and attribute there is. What is not here cannot be recorded, so the list is complete.
+//! All metrics, spans and attributes; nothing else can be recorded.
 //!
-//! There are no semantic conventions for media gateways; ours begin with `evenkeel.`, or `media.` where they would
-//! fit any gateway. Units are UCUM, base units only.
+//! No semantic conventions exist for media gateways: names begin with `evenkeel.`, or with `media.` if they would fit
+//! any gateway. Units are UCUM base units.
 
-/// A metric as it is listed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Described {
-    /// Its OpenTelemetry name.
     pub name: &'static str,
-    /// Its unit (UCUM).
+    /// UCUM.
     pub unit: &'static str,
-    /// What it says.
     pub doc: &'static str,
-    /// What its points are told apart by; no others.
+    /// The complete set of its labels.
     pub attributes: &'static [Attribute],
 }
 
 macro_rules! attributes {
     ($($(#[doc = $doc:literal])+ $name:ident = $key:literal;)*) => {
-        /// What spans and points of metrics say about themselves.
+        /// An attribute of spans or a label of metrics.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Attribute { $($(#[doc = $doc])+ $name,)* }
 
         impl Attribute {
-            /// All of them.
             pub const ALL: &[Attribute] = &[$(Attribute::$name,)*];
 
-            /// Its key: `evenkeel.scenario`.
+            /// `evenkeel.scenario`.
             pub const fn key(self) -> &'static str {
                 match self { $(Attribute::$name => $key,)* }
             }
 
-            /// What it says.
             pub const fn doc(self) -> &'static str {
                 match self { $(Attribute::$name => concat!($($doc,)+).trim_ascii(),)* }
             }
@@ -40,71 +35,71 @@ macro_rules! attributes {
 }
 
 attributes! {
-    /// Who admitted a session: a policy, `native` or `operator`.
+    /// The decider of an admission: a policy, `native` or `operator`.
     AdmittedBy = "evenkeel.admitted_by";
-    /// Who decided: a policy, `native` or `operator`; of a rollout `file`, `signal`, `operator` or `gateway`.
+    /// The decider: a policy, `native` or `operator`; for a rollout `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
-    /// Why a room moved: `node-down`, `link`, `quality`…
+    /// Cause of a move: `node-down`, `link`, `quality`…
     Cause = "evenkeel.cause";
-    /// Whether a decision differs from what the native default would have done.
+    /// Whether the native default would have decided otherwise.
     Differs = "evenkeel.differs";
-    /// `up` from the client, `down` to it.
+    /// `up` from the client, `down` to the client.
     Direction = "evenkeel.direction";
-    /// How a plugin failed: `deadline`, `trap`…
+    /// Kind of a failed policy call: `deadline`, `trap`…
     Fault = "evenkeel.fault";
-    /// A native rule that a decision broke: `churn`…
+    /// The native rule that a decision broke: `churn`…
     Guard = "evenkeel.guard";
-    /// A kind of question: `routing`…
+    /// The kind of question: `routing`…
     Hook = "evenkeel.hook";
-    /// A node from coming Up to its next Down, counted from 1.
+    /// Number of times that the node came up, from 1.
     Incarnation = "evenkeel.incarnation";
-    /// Sessions or rooms that a span could not be linked to: unsampled, or too many.
+    /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
-    /// How a room survives the death of its node: `hot`, `hitless`…
+    /// Mode of a room: `hot`, `hitless`…
     Mode = "evenkeel.mode";
-    /// A node's name.
+    /// Name of a node.
     Node = "evenkeel.node";
-    /// What a plugin wrote down about a decision; the note's key follows.
+    /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
-    /// A degradation action: `cap`, `voice-only`.
+    /// Degradation action: `cap`, `voice-only`.
     Op = "evenkeel.op";
-    /// What became of it.
+    /// Outcome.
     Outcome = "evenkeel.outcome";
     /// `<set>/<hook>`.
     Policy = "evenkeel.policy";
-    /// The revision before.
+    /// The previous revision.
     Previous = "evenkeel.previous";
-    /// Why.
+    /// Reason.
     Reason = "evenkeel.reason";
-    /// A region's name.
+    /// Name of a region.
     Region = "evenkeel.region";
-    /// A revision of a policy: first 12 hexadecimal digits of its digest.
+    /// Revision of a policy: the first 12 hexadecimal digits of its digest.
     Revision = "evenkeel.revision";
-    /// A room's number on this gateway: `r7`.
+    /// Number of a room on this gateway: `r7`.
     Room = "evenkeel.room";
-    /// A room's name, as the client's signalling knows it.
+    /// Name of a room in the client's signalling.
     RoomName = "evenkeel.room_name";
-    /// Rooms.
+    /// Number of rooms.
     Rooms = "evenkeel.rooms";
-    /// Who placed a room: a policy, `native` or `operator`.
+    /// The decider of a placement: a policy, `native` or `operator`.
     RoutedBy = "evenkeel.routed_by";
-    /// Rows in a question.
+    /// Number of rows in a question.
     Rows = "evenkeel.rows";
-    /// A scenario's name.
+    /// Name of a scenario.
     Scenario = "evenkeel.scenario";
-    /// A session's number on this gateway: `s17`.
+    /// Number of a session on this gateway: `s17`.
     Session = "evenkeel.session";
-    /// Sessions.
+    /// Number of sessions.
     Sessions = "evenkeel.sessions";
     /// `spans`, `logs`, `metrics` or `events`.
     Signal = "evenkeel.signal";
     /// Time in the plugin, in seconds.
     Duration = "evenkeel.duration";
-    /// What was counted.
+    /// Name of a counted event.
     Event = "evenkeel.event";
-    /// A source of evidence about a node: `probe`, `silence`…
+    /// Source of evidence about a node: `probe`, `silence`…
     Witness = "evenkeel.witness";
-    /// A zone's name.
+    /// Name of a zone.
     Zone = "evenkeel.zone";
 }
 
@@ -116,10 +111,9 @@ macro_rules! metrics {
         pub enum $enum { $($(#[doc = $doc])+ $name,)* }
 
         impl $enum {
-            /// All of them, in the order of their numbers.
+            /// In the order of their numbers.
             pub const ALL: &[$enum] = &[$($enum::$name,)*];
 
-            /// Its entry.
             pub const fn described(self) -> Described {
                 match self {
                     $($enum::$name => Described {
@@ -135,55 +129,55 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// What only grows.
+    /// A counter.
     Count;
-    /// Sessions that came to life.
+    /// Sessions opened.
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
-    /// Offers that were refused.
+    /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
-    /// Sessions that ended.
+    /// Sessions ended.
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Reason];
-    /// Sessions that went to another hop with their room.
+    /// Sessions moved to another hop with their room.
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
-    /// Rooms that went to another hop.
+    /// Rooms moved to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
     /// Moves that were aborted, by outcome: `target-lost`, `superseded`…
     MovesAborted = "evenkeel.moves.aborted", "{move}", [Cause, Outcome];
     /// Rooms without a usable hop.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
-    /// Rooms whose spares changed.
+    /// Changes of the spares of a room.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
-    /// Rooms that went on in another mode, by the mode they have now.
+    /// Rooms whose mode changed, by the new mode.
     RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
     /// Hops removed from a route while their node was up: not opened there, port closed, flow lost.
     HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason];
     /// Nodes marked down.
     NodeFailures = "evenkeel.node.failures", "{failure}", [Node];
-    /// Nodes that their hooks were to start: `starting`, `failed`, `ready`.
+    /// Starts of nodes by their hooks: `starting`, `failed`, `ready`.
     NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
-    /// Witnesses that stood against a node when it was condemned.
+    /// Witnesses against a node when it was marked down.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages refused by the gateway or by a node: `clock` or `secret`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
-    /// Questions that were concluded.
+    /// Questions to a policy.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];
-    /// Decisions that the native default would have made otherwise.
+    /// Decisions that differ from the native default's.
     PolicyDiffers = "evenkeel.policy.differs", "{decision}", [Policy];
-    /// Plugins failing us.
+    /// Failed policy calls.
     PolicyFaults = "evenkeel.policy.faults", "{fault}", [Policy, Fault];
-    /// Decisions, or parts of one, that broke a native rule.
+    /// Decisions, or parts of one, rejected by a guard.
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
-    /// Sessions and rooms that a revision is not asked about any more, since it fails over them; by how it does.
+    /// Sessions and rooms quarantined for a revision, by the fault.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Revisions that were to come in, and their steps: `started`, `advanced`, `activated`, `rolled-back` and the like.
+    /// Steps of rollouts: `started`, `advanced`, `activated`, `rolled-back`…
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
-    /// Revisions that did not come in, by the word for why: `unsigned`, `proof-failed` and the like.
+    /// Refused plugins, by code: `unsigned`, `proof-failed`…
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
-    /// Our own stalls: nobody was condemned on them.
+    /// Stalls of the event loop; failure detection is skipped for their time.
     OwnStalls = "evenkeel.event_loop.stalls", "{stall}", [];
-    /// Times that most nodes fell silent at once, and nobody was condemned for it: our own uplink is doubted.
+    /// Times that most nodes fell silent at once, so that none was marked down.
     UplinkSuspicions = "evenkeel.uplink.suspicions", "{suspicion}", [];
     /// Media packets forwarded.
     Packets = "media.packets", "{packet}", [Direction];
@@ -191,65 +185,65 @@ metrics! {
     Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
-    /// Key frames asked for.
+    /// Key frames requested.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
-    /// What the QUIC endpoint counted, such as `handshakes-failed` or `sent-datagrams`.
+    /// Events of the QUIC endpoint, such as `handshakes-failed` or `sent-datagrams`.
     QuicCounts = "evenkeel.quic.counts", "{event}", [Event];
-    /// Spans, log lines and collections of metrics that a receiver took.
+    /// Spans, log lines and metric collections that the receiver accepted.
     TelemetrySent = "evenkeel.telemetry.sent", "{item}", [Signal];
-    /// Spans, log lines and collections of metrics that were given up: the queue was full, or the receiver did not
-    /// take them. And events of which nothing was made, since there were too many at once.
+    /// Spans, log lines and metric collections dropped because the queue was full or the receiver did not accept them;
+    /// events dropped because too many came at once.
     TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal, Reason];
-    /// Attempts to send that failed.
+    /// Failed exports.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
 }
 
 metrics! {
-    /// What is so now.
+    /// A gauge.
     Level;
-    /// Sessions alive.
+    /// Open sessions.
     SessionsActive = "evenkeel.sessions.active", "{session}", [];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
-    /// 1 while our own uplink is doubted, since most nodes fell silent at once.
+    /// 1 while most nodes are silent at once, so that none is marked down.
     UplinkSuspect = "evenkeel.uplink.suspect", "{state}", [];
-    /// 1 where a node is being drained.
+    /// 1 while a node is drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
-    /// 1 while a policy fails and what its set says for that case is in force.
+    /// 1 while a policy fails and its `on_fault` applies.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
-    /// How far a revision of a policy is on its way: 0 none is, 1 in shadow, 2 it decides for a share.
+    /// Stage of a rollout: 0 none, 1 shadow, 2 canary.
     PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];
-    /// The share of rooms or sessions that a revision on its way decides for.
+    /// The canary's share of rooms or sessions.
     PolicyCanary = "evenkeel.policy.canary", "%", [Policy];
-    /// Connections of clients over QUIC, those in their handshake among them.
+    /// QUIC connections of clients, including handshakes.
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
-    /// Sessions whose client is connected over QUIC.
+    /// Sessions with a QUIC connection.
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];
-    /// Spans and log lines waiting to be sent.
+    /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }
 
 metrics! {
-    /// How long something took, in seconds.
+    /// A histogram of seconds.
     Time;
-    /// From an offer to a session that may send.
+    /// From an offer to the open session.
     SessionOpen = "evenkeel.session.open.duration", "s", [Scenario];
     /// Time in the plugin for one question.
     PolicyCall = "evenkeel.policy.call.duration", "s", [Policy];
-    /// From the switch to a new revision to its first answer.
+    /// From the switch to a new revision until its first answer.
     PolicyActivate = "evenkeel.policy.activate.duration", "s", [Policy];
-    /// From the last sign of life of a node to its being condemned.
+    /// From the last packet of a node until it was marked down.
     Detection = "evenkeel.node.detection.duration", "s", [Node];
-    /// From the call of a node's hook until the node answered.
+    /// From the call of a `start` hook until the node answered.
     NodeStart = "evenkeel.node.start.duration", "s", [Node];
-    /// How late we were ourselves.
+    /// Length of an event-loop stall.
     OwnStall = "evenkeel.event_loop.stall.duration", "s", [];
 }
 
 impl Time {
-    /// Upper bounds of the histogram's buckets, in seconds.
+    /// Upper bounds of the buckets, in seconds.
     pub const fn bounds(self) -> &'static [f64] {
         match self {
             Time::PolicyCall | Time::PolicyActivate => {
@@ -263,41 +257,36 @@ impl Time {
     }
 }
 
-/// How a span is chosen to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sampled {
-    /// Every one.
     Always,
-    /// The share that the settings say; every one that did not go well.
+    /// The configured share, and all that failed.
     Share,
 }
 
 macro_rules! spans {
     ($($(#[doc = $doc:literal])+ $name:ident = $key:literal, $sampled:ident, [$($attribute:ident),*];)*) => {
-        /// A kind of span.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Span { $($(#[doc = $doc])+ $name,)* }
 
         impl Span {
-            /// All of them.
             pub const ALL: &[Span] = &[$(Span::$name,)*];
 
-            /// Its name: `session.open`.
+            /// `session.open`.
             pub const fn name(self) -> &'static str {
                 match self { $(Span::$name => $key,)* }
             }
 
-            /// What it covers.
             pub const fn doc(self) -> &'static str {
                 match self { $(Span::$name => concat!($($doc,)+).trim_ascii(),)* }
             }
 
-            /// How it is chosen, where it has no parent.
+            /// Sampling of a span without a parent.
             pub const fn sampled(self) -> Sampled {
                 match self { $(Span::$name => Sampled::$sampled,)* }
             }
 
-            /// What it may say about itself; no others.
+            /// The complete set of its attributes.
             pub const fn attributes(self) -> &'static [Attribute] {
                 match self { $(Span::$name => &[$(Attribute::$attribute,)*],)* }
             }
@@ -306,17 +295,17 @@ macro_rules! spans {
 }
 
 spans! {
-    /// From an offer to a session that may send, or to its refusal.
+    /// From an offer to the open session, or to its refusal.
     SessionOpen = "session.open", Share,
         [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason];
-    /// Whether a session may come in. Child of `session.open`.
+    /// Admission of a session. Child of `session.open`.
     Admission = "admission", Share, [By, Outcome, Reason];
-    /// A question to a policy. Child of what waited for it, or by itself.
+    /// A question to a policy. Child of the span that waited for it, or a root span.
     PolicyDecide = "policy.decide", Share,
         [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, Note];
-    /// A new revision of a policy, from its arrival to its activation or refusal; its steps are events.
+    /// A rollout, from its start to activation, rollback or refusal; its steps are span events.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
-    /// From the last sign of life of a node to its rooms having moved. Linked to the `session.open` of sessions it moved.
+    /// From the last packet of a node until its rooms have moved. Linked to the `session.open` of the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];
 }

@@ -1,20 +1,18 @@
-//! Which spans are sent.
-
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
 use super::registry::{Attribute, Sampled, Span};
 
-/// Follows the parent; of spans without one sends all that the registry says, all that did not go well, and the share
-/// of the rest that the settings say, chosen by trace so that other services that sample by share choose the same.
+/// Follows the parent. Without a parent it samples always-on spans, failures, and the configured share of the rest;
+/// the share depends on the trace id, so that other services with the same share choose the same traces.
 #[derive(Clone, Debug)]
 pub(super) struct Sampler {
     /// 0 to 1.
     pub(super) share: f64,
 }
 
-/// What went well, and may therefore be left out.
+/// The status of a span that may be dropped.
 pub(super) const WELL: &str = "ok";
 
 impl ShouldSample for Sampler {

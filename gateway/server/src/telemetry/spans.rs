@@ -1,4 +1,4 @@
-//! Spans, made when what they cover is over: everything they need to know is known then.
+//! Spans, created when they end: all their attributes are known then.
 
 mod decision;
 mod failover;
@@ -19,47 +19,45 @@ pub(super) use decision::{Decision, Subject};
 use failover::Failover;
 pub(super) use session::{Opened, Turned, refusal};
 
-/// After this nobody claims a decision any more: the session was refused.
+/// A decision about an opening session is not claimed later: the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Steps of a rollout that its span tells of; one that is paused and resumed all day says no more.
+/// Steps recorded per rollout; a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
 
-/// A revision on its way: when it came, and its steps so far.
+/// Start and steps of a rollout.
 type Way = (SystemTime, Vec<(SystemTime, String)>);
 
-/// This moment on both clocks.
+/// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// What intervals are measured by.
+    /// For intervals.
     pub now: Instant,
-    /// What people read.
+    /// For timestamps.
     pub wall: SystemTime,
 }
 
 impl Moment {
-    /// Reads both clocks.
     pub fn now() -> Moment {
         Moment { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// An instant of the past as people read it.
+    /// An earlier instant as wall-clock time.
     fn wall_of(&self, instant: Instant) -> SystemTime {
         let ago = self.now.saturating_duration_since(instant);
         self.wall.checked_sub(ago).unwrap_or(self.wall)
     }
 }
 
-/// Makes spans of what happened.
 #[derive(Debug)]
 pub(super) struct Spans {
     tracer: SdkTracer,
     names: Arc<Names>,
-    /// Decisions that wait for the session they are about to open.
+    /// Decisions about sessions that are being opened.
     waiting: BTreeMap<Subject, Vec<Decision>>,
     linkable: BTreeMap<SessionId, SpanContext>,
     failovers: Vec<Failover>,
-    /// Revisions on their way.
+    /// Rollouts in progress.
     ways: BTreeMap<PolicyName, Way>,
     swept: Option<Instant>,
 }
@@ -68,7 +66,6 @@ fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
     KeyValue::new(attribute.key(), value)
 }
 
-/// Whether a span may carry an attribute.
 fn registered(span: Span, key: &str) -> bool {
     let note = |attribute: &Attribute| {
         *attribute == Attribute::Note && key.strip_prefix(Attribute::Note.key()).is_some()
@@ -98,11 +95,11 @@ impl Spans {
         Spans { tracer, names, waiting, linkable, failovers, ways, swept: None }
     }
 
-    /// A revision's span is made when its way is over.
+    /// The span is created when the rollout ends.
     pub(super) fn rollout(&mut self, rollout: &Rollout, at: Moment) {
         let policy = &rollout.policy;
         let way = match rollout.outcome {
-            // It goes on as it was.
+            // The rollout continues.
             RolloutOutcome::Revoked => return,
             RolloutOutcome::Started
             | RolloutOutcome::Advanced
@@ -119,7 +116,7 @@ impl Spans {
                 }
                 return;
             }
-            // Another one goes on.
+            // A newer rollout continues.
             _ if rollout.stage.is_some() => None,
             RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.ways.remove(policy),
             RolloutOutcome::Unchanged | RolloutOutcome::Refused => None,
@@ -157,7 +154,7 @@ impl Spans {
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 
-    /// Decisions that nobody claimed, and failovers whose rooms did not all come, stand for themselves.
+    /// Ends unclaimed decisions, and failovers whose rooms did not all move.
     fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {

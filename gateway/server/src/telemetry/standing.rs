@@ -1,4 +1,4 @@
-//! How nodes stand: levels that are looked at when somebody reads them, and end with their node.
+//! Levels of nodes, observed when metrics are read; they end with their node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,13 @@ use opentelemetry::metrics::Meter;
 
 use super::registry::{Attribute, Described, Level};
 
-/// How a node stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stands {
-    /// Its name. A node that goes and one that comes may have the same.
+    /// Not unique: a removed node and its replacement may share it.
     pub name: Arc<str>,
-    /// Whether it goes.
+    /// Removed from the list.
     pub leaves: bool,
-    /// Its health.
     pub health: Health,
-    /// Whether it is being drained.
     pub draining: bool,
 }
 
@@ -27,22 +24,19 @@ pub struct Stands {
 pub struct Standing(Arc<Mutex<BTreeMap<NodeId, Stands>>>);
 
 impl Standing {
-    /// All that there are; what others were is forgotten.
+    /// Replaces all nodes.
     pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, Stands)>) {
         *self.nodes() = nodes.into_iter().collect();
     }
 
-    /// A node's health changed.
     pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
         self.change(node, name, |stands| stands.health = health);
     }
 
-    /// A node is being drained, or not any more.
     pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
         self.change(node, name, |stands| stands.draining = draining);
     }
 
-    /// A node is forgotten.
     pub(super) fn gone(&self, node: NodeId) {
         self.nodes().remove(&node);
     }
@@ -57,20 +51,19 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By name; of two that have one, the one that stays.
+    /// By name; a node that stays wins over a removed one.
     fn by_name(&self) -> BTreeMap<Arc<str>, Stands> {
         let all = self.nodes().values().cloned().collect::<Vec<_>>();
         let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|stands| stands.leaves);
-        // Who comes later takes the name.
+        // Later entries replace earlier ones.
         go.into_iter().chain(stay).map(|stands| (Arc::clone(&stands.name), stands)).collect()
     }
 
-    /// Whether this level is one of these, and never set by itself.
+    /// Whether the level is observed here.
     pub(super) fn has(level: Level) -> bool {
         matches!(level, Level::NodeHealth | Level::NodeDraining)
     }
 
-    /// Has the meter look here.
     pub(super) fn observed_by(&self, meter: &Meter) {
         self.observe(meter, Level::NodeHealth, |stands| i64::from(stands.health as u32));
         self.observe(meter, Level::NodeDraining, |stands| i64::from(stands.draining));
@@ -86,7 +79,7 @@ impl Standing {
                 observer.observe(value(&stands), &[node]);
             }
         });
-        // The meter keeps what it looks at.
+        // The meter keeps the callback.
         let _kept = observed.build();
     }
 }

@@ -1,4 +1,4 @@
-//! A small server that answers what a test says, and what was asked of it.
+//! A server with prepared answers; it returns the requests that it received.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 
-/// Answers one request after another, each by its turn; nothing where it says nothing.
+/// Answers each request in turn; an empty answer closes the connection.
 pub(crate) fn server(answers: Vec<String>) -> (Url, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap()).parse().unwrap();
@@ -73,7 +73,7 @@ async fn a_post_carries_its_json_and_its_token_and_brings_the_answer() {
 
 #[tokio::test]
 async fn a_post_that_does_not_come_through_is_made_again() {
-    // The first is cut off, the second is answered by what stands before the server.
+    // The first attempt is cut off, the second gets a proxy's error.
     let (url, asked) =
         server(vec![String::new(), says("502 Bad Gateway", ""), says("200 OK", "{}")]);
     let answer = posted(url, None, SOON).await.unwrap();

@@ -1,21 +1,20 @@
-//! A URL that can be POSTed to (RFC 3986, as far as `http` and `https` need it).
+//! An `http` or `https` URL (RFC 3986).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// `http://host:port/path`; the port is 80 or 443 where none is named.
+/// `http://host:port/path`; the default port is 80 or 443.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     https: bool,
-    /// Host and port as they were written.
+    /// Host and port as written.
     authority: Box<str>,
-    /// An IPv6 address without its brackets.
+    /// IPv6 addresses without brackets.
     host: Box<str>,
     port: u16,
     path: Box<str>,
 }
 
-/// What is no such URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoUrl;
 

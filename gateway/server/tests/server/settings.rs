@@ -1,4 +1,4 @@
-//! Settings from outside: what loads, and where each broken example is said to be broken.
+//! Settings from outside: valid files, and the errors of broken ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,6 @@ fn broken() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken")
 }
 
-/// A folder of its own for a test, empty.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -25,7 +24,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// `file:line:column: found …, expected …`, the file seen from the folder of broken examples.
+/// `file:line:column: found …, expected …`, relative to the folder of broken examples.
 fn told(invalid: &Invalid) -> String {
     let place = invalid.place();
     let prefix = format!("{}/", broken().display());
@@ -322,7 +321,7 @@ fn everything_a_person_may_write_arrives() {
     assert_eq!(settings.limits.early_packets, 16);
     assert_eq!(settings.detector.probe_every_near, Duration::from_millis(20));
     assert_eq!(settings.detector.probe_every_far, Duration::from_millis(50));
-    // An ejection cannot grow to less than it begins with.
+    // The maximum is never below the base.
     assert_eq!(settings.detector.ejection_max, Duration::from_secs(300));
 }
 

@@ -1,4 +1,4 @@
-//! Telemetry from outside: what an OTLP receiver gets, and what happens when there is none.
+//! Telemetry from outside: what an OTLP receiver gets, and a gateway without one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 
-/// More than any step here takes; a test that needs it has failed.
+/// Longer than any step takes.
 const SOON: Duration = Duration::from_secs(20);
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -159,7 +159,7 @@ fn names(spans: &[Received]) -> Vec<&str> {
     spans.iter().map(|span| &*span.name).collect()
 }
 
-/// What a strict receiver holds every span against.
+/// Every span conforms to the registry.
 fn check_registered(spans: &[Received]) {
     for received in spans {
         let span = Span::ALL.iter().find(|span| span.name() == received.name);
@@ -175,7 +175,7 @@ fn check_registered(spans: &[Received]) {
     }
 }
 
-/// A number of the text that Prometheus reads; 0 where it is not there.
+/// A sample of the Prometheus text; 0 if it is missing.
 fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
     let text = telemetry.prometheus().render();
     let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
@@ -570,7 +570,7 @@ fn what_a_dead_receiver_does_not_take_is_dropped_and_counted() {
 fn a_receiver_that_never_answers_holds_nobody_up_and_memory_is_bounded() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let (telemetry, mut recorder) = start("mute", mute.local_addr().unwrap(), "grpc", 1.0);
-    // Two spans each: far more than may wait.
+    // Two spans each: far more than the queue holds.
     for session in 0..10_000 {
         hear(&mut recorder, &[opened(session, session)]);
     }
@@ -642,7 +642,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
         ("policy_calls_total", "applied", 2),
         ("policy_differs_total", "call/routing", 1),
         ("policy_faults_total", "deadline", 1),
-        // Of the decision about many only its part counts, which has an event of its own.
+        // Of a decision about many rows only the rejected part counts.
         ("policy_guarded_total", "churn", 2),
         ("policy_guarded_total", "unknown-row", 900),
         ("policy_quarantined_total", "out-of-memory", 1),

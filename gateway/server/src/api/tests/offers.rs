@@ -1,4 +1,4 @@
-//! Sessions asked for: what reaches control, what the client is told, what a repetition gets.
+//! Offers: the request that reaches control, the answer, and repetitions.
 
 use evenkeel_core::{Ingress, Refused};
 

@@ -1,4 +1,4 @@
-//! What is shown, and what operators have done: by name, whatever numbers control has for it.
+//! Lists and operators' verbs, with names in place of control's ids.
 
 use evenkeel_core::{
     Arm, BreakerState, Candidate, Cause, Cohort, Count, Explanation, Failback, Fault, Figure,
@@ -191,7 +191,7 @@ fn policy() -> PolicyView {
     }
 }
 
-/// One revision is tried, another did harm.
+/// One revision in canary, another quarantined.
 fn life() -> PolicyLife {
     PolicyLife {
         tried: Some(Tried {

@@ -1,4 +1,4 @@
-//! Who may connect, and what is there for whoever does.
+//! Permissions and limits of the sockets.
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ fn listeners_are_bounded_and_their_places_come_back() {
     let (status, body) = world.ask("GET /v1/events", "").answer();
     assert_eq!((status, &body["error"]["code"]), (503, &json!("unavailable")));
     drop(all);
-    // Until the API has seen that they hung up.
+    // Until the API has seen the disconnects.
     while world.ask("GET /v1/events", "").status() != 200 {}
 }
 

@@ -1,4 +1,4 @@
-//! What is told to those who listen.
+//! The event stream.
 
 use std::time::Instant;
 
@@ -89,7 +89,7 @@ fn who_missed_events_is_told_how_many() {
     let mut listening = world.ask("GET /v1/events", "");
     assert_eq!(listening.status(), 200);
     let draining = |draining| Event::Draining { node: NodeId(0), draining };
-    // Far more, and faster, than one place holds: the API's thread cannot have taken each.
+    // Far more than the channel holds, and faster than the API's thread can read.
     for number in 0..5_000 {
         world.tell(draining(number % 2 == 0), None);
     }

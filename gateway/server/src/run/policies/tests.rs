@@ -4,7 +4,7 @@ use super::*;
 use crate::control::Actor;
 use crate::policy::How;
 
-/// Policies that nobody else shares a plugin with: each is compiled for itself.
+/// Each policy has a plugin of its own.
 const MANY: usize = 16;
 
 fn source(bytes: Vec<u8>) -> Source {

@@ -1,4 +1,4 @@
-//! A gateway that forwards while its first policies wait for the test.
+//! A gateway that forwards while the test holds back its first policies.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
 
-/// A node that takes whoever comes, and a policy that says where rooms go.
+/// A listener that opens sessions by first packet, and a routing policy.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
     [[node]]\nname = \"n\"\naddress = \"127.0.0.1:9\"\nregion = \"east\"\nzone = \"a\"\n\
     driver = \"plain\"\nprobe = \"none\"\ncapacity = \"10 Gbit/s\"\n\
@@ -28,7 +28,7 @@ fn settings() -> Arc<Settings> {
     Arc::new(Settings::load(Some(&config), None).unwrap())
 }
 
-/// Nobody is late here, however busy the machine is.
+/// Waits long enough for a busy machine.
 fn start() -> (Running, Firsts) {
     let settings = settings();
     let mut core = settings.core();
@@ -58,7 +58,7 @@ fn wanted(room: usize, port: u16) -> Box<Wanted> {
     })
 }
 
-/// Asks for a session, without waiting for the answer.
+/// Sends an offer without waiting for the answer.
 fn offer(running: &Running, room: usize, port: u16) -> oneshot::Receiver<Result<Opened, Failed>> {
     let (reply, answer) = oneshot::channel();
     running.handle.requests.try_send(Request::Offer(wanted(room, port), reply)).unwrap();

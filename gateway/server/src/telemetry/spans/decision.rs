@@ -1,4 +1,4 @@
-//! Decisions of policies, as children of what waited for them.
+//! Policy decisions, as children of the span that waited for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,19 +13,18 @@ use super::{Moment, Spans, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
-/// Decisions that wait for the session they are about to open.
+/// Decisions that wait for their session to open.
 const WAITING_MAX: usize = 4_096;
 
 /// Notes of one decision.
 const NOTES_MAX: usize = 32;
 
-/// A question that was concluded.
 #[derive(Clone, Debug)]
 pub(in crate::telemetry) struct Decision {
     pub(in crate::telemetry) policy: PolicyName,
     pub(in crate::telemetry) revision: Option<Arc<str>>,
     pub(in crate::telemetry) outcome: Outcome,
-    /// The plugin's word.
+    /// The plugin's reason.
     pub(in crate::telemetry) reason: Option<Arc<str>>,
     pub(in crate::telemetry) rows: u32,
     pub(in crate::telemetry) asked: Instant,
@@ -34,14 +33,14 @@ pub(in crate::telemetry) struct Decision {
     pub(in crate::telemetry) notes: Vec<Note>,
 }
 
-/// What a decision is about.
+/// The subject of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::telemetry) enum Subject {
     Session(SessionId),
     Room(RoomId),
 }
 
-/// Notes as attributes: what was noted of several rows is a list, since a key stands once.
+/// Notes as attributes: notes with the same key become a list.
 fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
     let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
     for note in notes.into_iter().take(NOTES_MAX) {
@@ -57,7 +56,7 @@ fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
 }
 
 impl Spans {
-    /// A decision about a session or room that is opening waits for it; one about many stands for itself.
+    /// A decision about an opening session or room waits for its span; one about many rows is a root span.
     pub(in crate::telemetry) fn decided(
         &mut self,
         about: Option<Subject>,
@@ -84,7 +83,7 @@ impl Spans {
         self.waiting.entry(subject).or_default().push(decision);
     }
 
-    /// Decisions that nobody claimed in time stand for themselves.
+    /// Ends unclaimed decisions as root spans.
     pub(super) fn give_up_unclaimed(&mut self, due: impl Fn(Instant) -> bool, at: Moment) {
         let unclaimed = self
             .waiting

@@ -1,4 +1,4 @@
-//! A node's death and what it moved.
+//! The failover of a node.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use opentelemetry::{Array, Context, StringValue, Value};
 use super::{Moment, Spans, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 
-/// Links of one span: what receivers are known to take.
+/// Links of one span: a limit that receivers accept.
 const LINKS_MAX: usize = 128;
 
-/// A node's death, until all its rooms have moved.
+/// The failure of a node, until all its rooms have moved.
 #[derive(Debug)]
 pub(super) struct Failover {
     hop: Hop,
@@ -52,7 +52,7 @@ impl Spans {
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
     }
 
-    /// A room moved off a node that died.
+    /// A room moved off a down node.
     pub(in crate::telemetry) fn moved(&mut self, from: Hop, sessions: &[SessionId], at: Moment) {
         let Some(failover) = self.failovers.iter_mut().find(|failover| failover.hop == from) else {
             return;

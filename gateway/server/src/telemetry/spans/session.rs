@@ -1,4 +1,4 @@
-//! From an offer to a session that may send, or to its refusal.
+//! From an offer to the open session, or to its refusal.
 
 use std::time::Instant;
 
@@ -11,10 +11,9 @@ use crate::telemetry::caller::Caller;
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
-/// Sessions whose span can be linked to; about 1 MiB. Later ones are counted as left out.
+/// Sessions that spans can link to; about 1 MiB. Later ones are counted as dropped links.
 const LINKABLE_MAX: usize = 10_000;
 
-/// A session that may send.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::telemetry) struct Opened<'a> {
     pub(in crate::telemetry) session: SessionId,
@@ -27,15 +26,13 @@ pub(in crate::telemetry) struct Opened<'a> {
     pub(in crate::telemetry) routed_by: &'a Decider,
 }
 
-/// An offer that was refused.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::telemetry) struct Turned<'a> {
     pub(in crate::telemetry) scenario: &'a str,
-    /// Why, as a word.
     pub(in crate::telemetry) word: &'static str,
-    /// Why, where the core said so.
+    /// The core's reason, if it refused the offer.
     pub(in crate::telemetry) reason: Option<&'a Refused>,
-    /// What it was to become.
+    /// The session and room that were refused, if they got ids.
     pub(in crate::telemetry) session: Option<(SessionId, RoomId)>,
 }
 
@@ -99,7 +96,7 @@ impl Spans {
 
         let by_admission =
             reason.filter(|r| matches!(r, Refused::Rejected { .. } | Refused::Redirected(_)));
-        // Others of its room still wait for where it is placed, if only this one may not come in.
+        // If only this session is refused, others of its room still wait for the placement.
         let about = session.into_iter().flat_map(|(session, room)| {
             let room = by_admission.is_none().then_some(Subject::Room(room));
             [Some(Subject::Session(session)), room].into_iter().flatten()
@@ -114,7 +111,7 @@ impl Spans {
         context.span().end_with_timestamp(at.wall);
     }
 
-    /// The decisions that waited for this: those about its admission, and the others.
+    /// Claims the decisions that this offer waited for: admission, and the others.
     fn claim(
         &mut self,
         about: impl IntoIterator<Item = Subject>,
@@ -133,7 +130,6 @@ fn trace_of(caller: Option<&Caller>) -> (Context, Vec<Link>) {
     (caller.parent(), caller.link().into_iter().collect())
 }
 
-/// Why an offer was refused, as a word.
 pub(in crate::telemetry) fn refusal(reason: &Refused) -> &'static str {
     match reason {
         Refused::UnknownScenario(_) => "unknown-scenario",

@@ -1,4 +1,4 @@
-//! An OTLP receiver in this process, over gRPC or HTTP, that keeps what it gets.
+//! An OTLP receiver in this process, over gRPC or HTTP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -42,16 +42,14 @@ struct Received {
 #[derive(Clone, Default)]
 struct Book(Arc<Mutex<Received>>);
 
-/// A receiver on loopback; it ends when it is dropped.
+/// Ends when it is dropped.
 pub(crate) struct Receiver {
-    /// Where it listens.
     pub(crate) address: SocketAddr,
     book: Book,
     _stop: oneshot::Sender<()>,
 }
 
 impl Receiver {
-    /// One that speaks gRPC.
     pub(crate) fn grpc() -> Receiver {
         Receiver::start(|listener, book| async move {
             let incoming = tonic::transport::server::TcpIncoming::from(listener);
@@ -65,7 +63,6 @@ impl Receiver {
         })
     }
 
-    /// One that speaks protobuf over HTTP.
     pub(crate) fn http() -> Receiver {
         Receiver::start(|listener, book| async move {
             let (spans, logs, metrics) = (book.clone(), book.clone(), book);
@@ -108,14 +105,13 @@ impl Receiver {
         Receiver { address, book, _stop: stop }
     }
 
-    /// All spans so far, in the order they came.
+    /// In the order of arrival.
     pub(crate) fn spans(&self) -> Vec<Span> {
         let book = self.book.get();
         let resources = book.spans.iter().flat_map(|request| &request.resource_spans);
         resources.flat_map(|r| &r.scope_spans).flat_map(|s| s.spans.clone()).collect()
     }
 
-    /// All log lines so far.
     pub(crate) fn log_lines(&self) -> Vec<LogRecord> {
         let book = self.book.get();
         let resources = book.logs.iter().flat_map(|request| &request.resource_logs);
@@ -129,7 +125,7 @@ impl Receiver {
         last.flat_map(|r| &r.scope_metrics).flat_map(|s| s.metrics.clone()).collect()
     }
 
-    /// An attribute of the resource that the first spans came from.
+    /// An attribute of the resource of the first spans.
     pub(crate) fn resource(&self, key: &str) -> String {
         let book = self.book.get();
         let resource = book.spans[0].resource_spans[0].resource.clone().expect("a resource");
