@@ -107,7 +107,7 @@ fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<P
         return match std::fs::metadata(&path) {
             Ok(facts) if facts.is_file() => Some(Plugin::File(path)),
             Ok(_) => {
-                check.refuse(raw.span(), format!("`{name}`, which is no file"), "a Wasm file");
+                check.refuse(raw.span(), format!("`{name}`, which is not a file"), "a Wasm file");
                 None
             }
             Err(error) => {
@@ -120,7 +120,7 @@ fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<P
     let found = format!("unknown plugin `{name}`");
     let invalid = check.refuse(raw.span(), found, format!("one of {known}, or a Wasm file"));
     invalid.help = nearest(name, embedded::plugins())
-        .or_else(|| Some(format!("a file is named with its ending: `{name}.wasm`")));
+        .or_else(|| Some(format!("name a file with its extension: `{name}.wasm`")));
     None
 }
 

@@ -149,7 +149,7 @@ impl Check {
         let path = self.path(raw.get_ref());
         let read = std::fs::metadata(&path).and_then(|facts| {
             if facts.len() > SECRET_MAX {
-                return Err(std::io::Error::other(format!("{} bytes are in it", facts.len())));
+                return Err(std::io::Error::other(format!("it has {} bytes", facts.len())));
             }
             std::fs::read(&path)
         });
@@ -158,9 +158,9 @@ impl Check {
             Err(error) => {
                 let found = format!("`{}`: {error}", raw.get_ref());
                 let expected =
-                    format!("a file that holds {SECRET_MIN} to {SECRET_MAX} secret bytes");
+                    format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
                 self.refuse(raw.span(), found, expected).help =
-                    Some(format!("make one: `openssl rand -hex 32 > {}`", path.display()));
+                    Some(format!("create one: `openssl rand -hex 32 > {}`", path.display()));
                 return None;
             }
         };
@@ -169,7 +169,7 @@ impl Check {
         }
         if bytes.len() < SECRET_MIN {
             let found = format!("`{}` with {} bytes", raw.get_ref(), bytes.len());
-            self.refuse(raw.span(), found, format!("at least {SECRET_MIN} secret bytes"));
+            self.refuse(raw.span(), found, format!("at least {SECRET_MIN} bytes"));
             return None;
         }
         Some(Secret::new(bytes))

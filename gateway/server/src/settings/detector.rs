@@ -53,7 +53,7 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
         let most = unit::spell(after);
         let expected = format!("at most {most}, the `down_after` of [detector.{reach}]");
         check.refuse(silence.span(), format!("`{}`", silence.get_ref()), expected).help =
-            Some("silence has to accuse a node before it could condemn it alone".to_owned());
+            Some("silence has to be evidence before it can mark a node down alone".to_owned());
     }
     timings
 }

@@ -122,13 +122,13 @@ impl Admin {
         let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
         let Some(tcp) = &raw.tcp else {
             if let Some(path) = &raw.token_file {
-                check.refuse(path.span(), "a token without `tcp`", "`tcp` to be set beside it");
+                check.refuse(path.span(), "`token_file` without `tcp`", "`tcp`, where the token is required");
             }
             return None;
         };
         if raw.token_file.is_none() {
             let found = "`tcp` without `token_file`";
-            check.refuse(tcp.span(), found, "a token: whoever reaches this port is the operator");
+            check.refuse(tcp.span(), found, "`token_file`: each client of this port has full access");
         }
         let address = check.parse(tcp, "an address and port such as `127.0.0.1:8080`")?;
         Some(AdminTcp { address, token: token? })
@@ -181,10 +181,10 @@ impl Telemetry {
         let Some(host) = host else {
             let secure = endpoint.get_ref().starts_with("https://");
             let found = format!("`{}`", endpoint.get_ref());
-            let expected = "a receiver such as `http://127.0.0.1:4317`";
+            let expected = "an `http` URL such as `http://127.0.0.1:4317`";
             let invalid = check.refuse(endpoint.span(), found, expected);
             if secure {
-                let help = "run a collector beside the gateway and let it speak TLS to the world";
+                let help = "run a collector beside the gateway; the collector sends over TLS";
                 invalid.help = Some(help.to_owned());
             }
             return None;

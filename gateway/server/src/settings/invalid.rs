@@ -177,7 +177,7 @@ pub(super) fn from_parser(source: &Arc<Source>, error: &toml::de::Error) -> Inva
         return invalid;
     }
     if let Some(key) = quoted_after(left, "missing field ") {
-        return invalid(format!("no `{key}`"), format!("`{key}` to be set here"));
+        return invalid(format!("no `{key}`"), format!("the required key `{key}`"));
     }
     if left == "string values must be quoted" {
         let word = source.text[span.clone()].to_owned();

@@ -99,15 +99,15 @@ pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Che
     let advertise = raw.advertise.as_ref().and_then(|raw| advertise(raw, check));
     let listen = Listen { address, ingress, advertise };
     if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_told() {
-        let found = format!("`{address}`, where no client can send");
-        check.refuse(written.clone(), found, "`advertise` beside it: the address clients are told");
+        let found = format!("`{address}` without `advertise`");
+        check.refuse(written.clone(), found, "`advertise`, the address that clients send to");
     }
     Some(Checked { listen, span: written, scenario: raw.scenario.clone() })
 }
 
 fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
     for key in [&raw.certificate, &raw.key].into_iter().flatten() {
-        check.refuse(key.span(), "a certificate for `udp`", "`certificate` and `key` with `quic`");
+        check.refuse(key.span(), "a certificate with `udp`", "`certificate` and `key` with `quic` only");
     }
     let mut identities = vec![Identity::Declared, Identity::Stun];
     if let Some(written) = &raw.identity {
@@ -122,12 +122,12 @@ fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
     let open = identities.contains(&Identity::Open);
     match (&raw.scenario, &raw.identity) {
         (None, Some(written)) if open => {
-            let expected = "`scenario` to be set beside it: what a first packet opens";
-            check.refuse(written.span(), "`open` without a scenario", expected);
+            let expected = "`scenario`, in which a first packet opens a session";
+            check.refuse(written.span(), "identity `open` without `scenario`", expected);
         }
         (Some(scenario), _) if !open => {
-            let expected = "`scenario` only where `identity` holds `open`";
-            check.refuse(scenario.span(), "a scenario for no `open`", expected).help =
+            let expected = "`scenario` with identity `open` only";
+            check.refuse(scenario.span(), "`scenario` without identity `open`", expected).help =
                 Some("elsewhere the offer names its scenario".to_owned());
         }
         _ => {}
@@ -165,7 +165,7 @@ fn quic(raw: &raw::Listen, check: &mut Check) -> Ingress {
     ];
     for (key, span) in unfit {
         if let Some(span) = span {
-            let found = format!("`{key}` for `quic`");
+            let found = format!("`{key}` with `quic`");
             check.refuse(span, found, format!("`{key}` with `udp` only")).help =
                 Some("over QUIC the flow identifier is the proof, and carries RTCP too".to_owned());
         }
@@ -247,8 +247,8 @@ pub(super) fn overlaps(checked: &[Checked], check: &mut Check) {
             let first = check.place(&first);
             let found = format!("{wanted} a second time");
             let help =
-                format!("it is taken at {first}; RTCP takes the next port unless `rtcp` says");
-            check.refuse(later.span.clone(), found, "an address of its own").help = Some(help);
+                format!("first used at {first}; RTCP uses the next port unless `rtcp` names another");
+            check.refuse(later.span.clone(), found, "a unique address").help = Some(help);
         }
     }
 }

@@ -128,9 +128,10 @@ impl Settings {
         match &raw.gateway.region {
             Some(name) => node::known(name, &regions, check),
             None if regions.len() > 1 => {
-                let expected = "`region` in [gateway]: there are nodes in several";
+                let known: Vec<_> = regions.iter().map(|name| format!("`{name}`")).collect();
+                let expected = format!("`region` in [gateway], one of {}", known.join(", "));
                 let first = raw.node.first().map_or(0..0, |node| node.get_ref().region.span());
-                check.refuse(first, "a gateway that is nowhere", expected);
+                check.refuse(first, "nodes in several regions", expected);
             }
             None => gateway.region = regions.first().unwrap_or(&gateway.region).clone(),
         }

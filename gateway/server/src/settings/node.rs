@@ -174,7 +174,7 @@ fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<
         let expected = "an address and port that packets can be sent to";
         let invalid = check.refuse(raw.span(), format!("`{address}`"), expected);
         invalid.help = lacks_link(&address).then(|| {
-            "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
+            "a link-local address needs the index of an interface: `[fe80::1%2]:4000`".to_owned()
         });
     }
     Some(address)
@@ -186,7 +186,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
         let found = format!("`{}`, the address of the node", at.get_ref());
         check.refuse(at.span(), found, "the agent's own address").help =
-            Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
+            Some("if the agent ends the trunk of the node, use driver `agent` without the key `agent`".to_owned());
     }
     let address = reachable(at, "10.0.1.11:4001", check);
     let secret = match (driver, &raw.secret_file) {
@@ -196,7 +196,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
         (_, Some(path)) => check.secret(path),
         (_, None) => {
             let found = "`agent` without `secret_file`";
-            check.refuse(at.span(), found, "the file with the secret that both ends know");
+            check.refuse(at.span(), found, "`secret_file`, the file of the secret shared with the agent");
             None
         }
     };
@@ -207,8 +207,8 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
 fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     let opens = *raw.driver.get_ref() == DriverKind::Agent;
     if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
-        let expected = "`canary` with driver `agent`, which opens sessions";
-        check.refuse(canary.span(), "a canary without driver `agent`", expected);
+        let expected = "`canary` with driver `agent` only, which can open sessions";
+        check.refuse(canary.span(), "`canary` without driver `agent`", expected);
     }
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
@@ -235,7 +235,7 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
         DriverKind::Agent => {
             let Some(path) = &raw.secret_file else {
                 let found = "driver `agent` without `secret_file`";
-                let expected = "the file with the secret that both ends know";
+                let expected = "`secret_file`, the file of the secret shared with the agent";
                 check.refuse(raw.driver.span(), found, expected);
                 return None;
             };
@@ -278,21 +278,21 @@ fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
     // The agent beside the node also uses the secret.
     let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
     let address = span(&raw.address);
-    let keys: [(&str, &str, _, &[DriverKind], _); 6] = [
-        ("address", "an address", address, &[Plain, Agent, Webhook], "its address is `ng`"),
-        ("secret_file", "a secret", secret, &[Agent], "or beside `agent`"),
-        ("probe", "a probe", probe, &[Plain, Webhook], probed(kind)),
-        ("ng", "an NG address", span(&raw.ng), &[Rtpengine], ""),
-        ("webhook", "a webhook", span(&raw.webhook), &[Webhook], ""),
-        ("token_file", "a token", span(&raw.token_file), &[Webhook], ""),
+    let keys: [(&str, _, &[DriverKind], _); 6] = [
+        ("address", address, &[Plain, Agent, Webhook], "its address is the key `ng`"),
+        ("secret_file", secret, &[Agent], "or beside `agent`"),
+        ("probe", probe, &[Plain, Webhook], probed(kind)),
+        ("ng", span(&raw.ng), &[Rtpengine], ""),
+        ("webhook", span(&raw.webhook), &[Webhook], ""),
+        ("token_file", span(&raw.token_file), &[Webhook], ""),
     ];
-    for (key, what, given, takes, help) in keys {
+    for (key, given, takes, help) in keys {
         let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
             continue;
         };
-        let found = format!("{what} for driver `{}`", kind.name());
+        let found = format!("`{key}` with driver `{}`", kind.name());
         let of = takes.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>();
-        let expected = format!("`{key}` with driver {}", of.join(" or "));
+        let expected = format!("`{key}` with driver {} only", of.join(", "));
         let invalid = check.refuse(given, found, expected);
         invalid.help = (!help.is_empty()).then(|| help.to_owned());
     }
@@ -309,8 +309,8 @@ fn probed(kind: DriverKind) -> &'static str {
 
 fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Option<Start> {
     if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == Probe::None) {
-        let found = "a node that is started, and answers no probe";
-        let expected = "`probe` with it: that it answers is how we know that it runs";
+        let found = "`start` with `probe = \"none\"`";
+        let expected = "another `probe`: its answer shows that the node runs";
         check.refuse(raw.span(), found, expected);
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
@@ -323,7 +323,7 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
     match (&start.command, &start.webhook) {
         (Some(command), None) => {
             if let Some(token) = &start.token_file {
-                check.refuse(token.span(), "a token for a command", "`token_file` with `webhook`");
+                check.refuse(token.span(), "`token_file` with `command`", "`token_file` with `webhook` only");
             }
             let words = command.get_ref();
             if words.first().is_none_or(|program| program.get_ref().is_empty()) {
@@ -337,8 +337,8 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
         }
         (None, Some(url)) => {
             if let Some(stops) = &start.stop_with_gateway {
-                let expected = "`stop_with_gateway` with `command`: what that started can be ended";
-                check.refuse(stops.span(), "an end for what a webhook starts", expected);
+                let expected = "`stop_with_gateway` with `command` only: the gateway can end what it started";
+                check.refuse(stops.span(), "`stop_with_gateway` with `webhook`", expected);
             }
             let expected = "a URL such as `http://10.0.1.11:8080/start`";
             let hook = hook_at(url, start.token_file.as_ref(), expected, check)?;
@@ -349,7 +349,7 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
                 Some(_) => "`command` and `webhook`",
                 None => "neither `command` nor `webhook`",
             };
-            check.refuse(raw.span(), found, "one of them: what is called to start the node");
+            check.refuse(raw.span(), found, "one of them");
             None
         }
     }
@@ -364,13 +364,13 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
         let at = address.map(|address| (address, canonical(address.get_ref())));
         let name = Some((&node.name, node.name.get_ref().clone()));
         for (what, value, seen) in
-            [("a name", name, &mut names), ("an address", at, &mut addresses)]
+            [("name", name, &mut names), ("address", at, &mut addresses)]
         {
             let Some((value, canonical)) = value else { continue };
             if let Some(first) = seen.insert(canonical, value.span()) {
                 let help = format!("the first is at {}", check.place(&first));
                 let found = format!("`{}` a second time", value.get_ref());
-                check.refuse(value.span(), found, format!("{what} of its own")).help = Some(help);
+                check.refuse(value.span(), found, format!("a unique {what}")).help = Some(help);
             }
         }
     }
@@ -417,6 +417,6 @@ pub(super) fn known(name: &Spanned<String>, regions: &[Arc<str>], check: &mut Ch
     let list = regions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let found = format!("unknown region `{}`", name.get_ref());
     let help = nearest(name.get_ref(), regions.iter().map(|name| &**name))
-        .unwrap_or_else(|| "a region without nodes is declared by `[[region]]`".to_owned());
+        .unwrap_or_else(|| "declare a region without nodes by `[[region]]`".to_owned());
     check.refuse(name.span(), found, format!("one of {list}")).help = Some(help);
 }

@@ -181,8 +181,8 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
     if mode == Mode::Cold
         && let Some(spares) = &raw.spares
     {
-        let expected = "no `spares` with mode `cold`, which opens none";
-        check.refuse(spares.span(), format!("{} spares", spares.get_ref()), expected);
+        let expected = "no `spares`: mode `cold` opens none";
+        check.refuse(spares.span(), "`spares` with mode `cold`", expected);
     }
     Scenario {
         name: check.name(name),
@@ -209,17 +209,17 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
 fn regions(mode: Mode, raw: &raw::Scenario, check: &mut Check) -> Vec<Arc<str>> {
     let Some(list) = &raw.regions else {
         if let (Mode::Regional, Some(word)) = (mode, &raw.mode) {
-            let expected = "`regions` with it, in the order in which rooms go there";
+            let expected = "`regions`, in the order of failover";
             check.refuse(word.span(), "mode `regional` without `regions`", expected);
         }
         return Vec::new();
     };
     if mode != Mode::Regional {
         let found = format!("`regions` with mode `{}`", mode.name());
-        check.refuse(list.span(), found, "`regions` with mode `regional`, which has an order");
+        check.refuse(list.span(), found, "`regions` with mode `regional` only");
     } else if list.get_ref().len() < 2 {
         let found = format!("{} region", list.get_ref().len());
-        check.refuse(list.span(), found, "at least two: where else would a room go");
+        check.refuse(list.span(), found, "at least two: rooms fail over to the next one");
     }
     let mut regions = Vec::new();
     for name in list.get_ref() {

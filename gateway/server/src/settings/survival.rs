@@ -31,8 +31,8 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
         let nodes = settings.nodes.len();
         match scenario.mode {
             Mode::Hitless if nodes == 1 => {
-                let found = format!("scenario `{name}` in mode `hitless`, and one node");
-                let expected = "at least two: both carry all packets";
+                let found = format!("mode `hitless` of scenario `{name}` with one node");
+                let expected = "at least two nodes: both carry all packets";
                 check.refuse(place.clone(), found, expected);
             }
             Mode::Regional => {
@@ -40,14 +40,14 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
                     if !settings.regions.contains(region) {
                         let known = settings.regions.iter().map(|name| format!("`{name}`"));
                         let known: Vec<String> = known.collect();
-                        let found = format!("scenario `{name}` with the unknown region `{region}`");
-                        let expected = format!("regions of {}", known.join(", "));
+                        let found = format!("unknown region `{region}` in scenario `{name}`");
+                        let expected = format!("one of {}", known.join(", "));
                         check.refuse(place.clone(), found, expected);
                     }
                 }
             }
             Mode::Cold if nodes > 0 && settings.nodes.iter().all(|node| node.start.is_none()) => {
-                let found = format!("scenario `{name}` in mode `cold`, and no node with `start`");
+                let found = format!("mode `cold` of scenario `{name}` without a node with `start`");
                 let expected =
                     "a node that can be started: `start = { command = [\"…\"] }` in `[[node]]`";
                 check.refuse(place.clone(), found, expected);
@@ -65,16 +65,16 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
 fn of_sessions_apart(settings: &Settings, name: &str, place: &Range<usize>, check: &mut Check) {
     let mut refuse = |node: &Node, is: &str, expected| {
         let found =
-            format!("scenario `{name}` with affinity `session`, and node `{}`{is}", node.name);
+            format!("affinity `session` of scenario `{name}` with node `{}`{is}", node.name);
         check.refuse(place.clone(), found, expected);
     };
     let mut nodes = settings.nodes.iter();
     if let Some(node) = nodes.clone().find(|node| node.driver == Driver::Rtpengine) {
-        let expected = "affinity `room`: one rtpengine bridges no call to another";
-        refuse(node, " with driver `rtpengine`", expected);
+        let expected = "affinity `room`: rtpengines do not forward to each other";
+        refuse(node, ", which has driver `rtpengine`", expected);
     }
     if let Some(node) = nodes.find(|node| node.probed() == Probed::No) {
-        let expected = "affinity `room`, or a `probe` of the node: one that is sent media and has none to return is as silent as a dead one";
-        refuse(node, ", which answers no probe", expected);
+        let expected = "affinity `room`, or a probe: a node with a single session sends no media";
+        refuse(node, ", which has no probe", expected);
     }
 }

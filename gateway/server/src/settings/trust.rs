@@ -70,8 +70,8 @@ impl Allowed {
         if let Some(first) = raw.actions.as_ref().and_then(|list| list.first())
             && hook != Hook::Degradation
         {
-            let found = format!("`actions` for a plugin that answers {}", hook.name());
-            check.refuse(first.span(), found, "`actions` in [degradation], which takes some");
+            let found = format!("`actions` of hook `{}`", hook.name());
+            check.refuse(first.span(), found, "`actions` in [degradation] only");
         }
         let grant = evenkeel_host::Allowed {
             ops: raw.actions.as_ref().map(|list| named(list, &ops, "action", check)),
@@ -122,9 +122,9 @@ pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
         };
         if keys.known().iter().any(|(known, _)| *known == name_checked) {
             let found = format!("key `{name_checked}` a second time");
-            check.refuse(name.span(), found, "a name of its own for each key");
+            check.refuse(name.span(), found, "a unique name");
         } else if let Some((first, _)) = keys.known().iter().find(|(_, key)| *key == public_key) {
-            let found = format!("the key that `{first}` is already");
+            let found = format!("the same key as `{first}`");
             check.refuse(public.span(), found, "each key once");
         } else {
             keys.know(name_checked, public_key);
