@@ -67,7 +67,7 @@ pub enum Failure {
         policy: PolicyName,
         reason: Box<str>,
     },
-    #[error("the system gave no thread or descriptor: {0}")]
+    #[error("cannot create a thread or descriptor: {0}")]
     System(#[from] std::io::Error),
 }
 

@@ -29,7 +29,7 @@ const LAST_ORDERS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("the configuration is not usable")]
+    #[error("invalid configuration")]
     Invalid(Vec<Invalid>),
     #[error(transparent)]
     Start(#[from] run::Failure),
@@ -39,7 +39,7 @@ pub enum Failure {
     Api(#[from] api::Failure),
     #[error("telemetry: {0}")]
     Telemetry(String),
-    #[error("the system gave no event loop: {0}")]
+    #[error("cannot create the event loop: {0}")]
     System(#[from] std::io::Error),
 }
 
@@ -134,7 +134,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         runtime.block_on(attend(place, standing, &settings, &gateway, &telemetry, &mut follower));
     let whole = gateway.join();
     if let Err(ended) = &whole {
-        tracing::error!("the gateway ends: {ended}");
+        tracing::error!("gateway ends: {ended}");
     }
     follower.finish();
     telemetry.flush(FAREWELL);
@@ -193,7 +193,7 @@ async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
     }
     tracing::info!(
         ?within,
-        "shutting down: no new sessions; those that stand may end by themselves"
+        "shutting down; open sessions may continue until the drain timeout"
     );
     let finished = handle.shut_down(within);
     tokio::select! {

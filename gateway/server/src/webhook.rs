@@ -54,17 +54,17 @@ pub(crate) struct Answer {
 pub(crate) enum Failed {
     #[error("no connection: {0}")]
     Connect(#[from] std::io::Error),
-    #[error("`{0}` is no name that a certificate can bear")]
+    #[error("`{0}` is not a valid TLS server name")]
     Name(Box<str>),
-    #[error("no HTTP: {0}")]
+    #[error("HTTP error: {0}")]
     Http(#[from] hyper::Error),
-    #[error("no request: {0}")]
+    #[error("cannot build the request: {0}")]
     Request(#[from] hyper::http::Error),
     #[error("the answer is longer than {ANSWER_MAX} bytes")]
     TooLong,
     #[error("no answer in time")]
     Late,
-    #[error("too many wait for answers")]
+    #[error("too many requests are queued")]
     Busy,
 }
 
@@ -244,11 +244,11 @@ impl Tls {
             let mut roots = rustls::RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             for error in &found.errors {
-                tracing::warn!(%error, "a trusted certificate cannot be read");
+                tracing::warn!(%error, "cannot read a trusted certificate");
             }
             let (taken, _ignored) = roots.add_parsable_certificates(found.certs);
             if taken == 0 {
-                tracing::warn!("the system trusts no certificate: no webhook by https works");
+                tracing::warn!("no trusted certificates found; https webhooks will fail");
             }
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let config = rustls::ClientConfig::builder_with_provider(provider)

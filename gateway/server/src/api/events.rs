@@ -67,7 +67,7 @@ impl Feed {
     {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message =
-                format!("{LISTENERS_MAX} listen already, which is as many as there may be");
+                format!("{LISTENERS_MAX} listeners are connected, which is the limit");
             Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {

@@ -191,7 +191,7 @@ fn payload_type(raw: &raw::PayloadType, field: &str) -> Result<PayloadType, Erro
     // Reserved by RFC 5761, section 4: packets are demultiplexed by their first bytes.
     if (64..=95).contains(&number) {
         let message =
-            format!("found {number}, which RTCP looks like; expected 0 to 63 or 96 to 127");
+            format!("found {number}, reserved for RTCP (RFC 5761); expected 0 to 63 or 96 to 127");
         return Err(Error::field(format!("{field}.payload_type"), message));
     }
     let codec = name(&format!("{field}.codec"), &raw.codec)?.into();

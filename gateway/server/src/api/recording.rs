@@ -62,14 +62,14 @@ impl Asked {
             }
             (None, false) | (Some(_), true) => {
                 let message =
-                    "expected one of them: `seconds`, for what comes, or `last=true`, for what was";
+                    "expected either `seconds` (from now on) or `last=true` (the past)";
                 return Err(Error::field("seconds", message));
             }
         };
         let policy = self.policy.map(|name| match name.split_once('/') {
             Some((set, hook)) => policy_name(set, hook),
             None => {
-                let message = format!("found `{name}`, expected one such as `call/routing`");
+                let message = format!("found `{name}`, expected a policy such as `call/routing`");
                 Err(Error::field("policy", message))
             }
         });
@@ -84,11 +84,11 @@ pub(super) async fn record(
     let Query(asked) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
     let (span, wish) = asked.read()?;
     let place = Arc::clone(&PLACES).try_acquire_owned().map_err(|_| {
-        let message = format!("{RECORDINGS_MAX} record already, which is as many as there may be");
+        let message = format!("{RECORDINGS_MAX} recordings are running, which is the limit");
         Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(10))
     })?;
     let recorder = shared.ask("", shared.handle.recorder()).await?;
-    let gone = || Error::new(Code::Unavailable, "nobody writes down here what policies are asked");
+    let gone = || Error::new(Code::Unavailable, "this gateway records no policy calls");
     let recorder = recorder.ok_or_else(gone)?;
     let export = Export::new(recorder.header(wish.addresses), wish);
     let (pieces, body) = mpsc::channel(PIECES_MAX);

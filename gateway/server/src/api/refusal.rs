@@ -39,10 +39,10 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             error
         }
         Failed::NoListener => {
-            Error::field("ingress", "no listener takes clients like this; see [[listen]]")
+            Error::field("ingress", "no listener accepts this ingress; see [[listen]]")
         }
         Failed::AddressTaken(address) => {
-            let message = format!("{address} is another session's");
+            let message = format!("{address} belongs to another session");
             conflict("ingress.udp.address", message)
         }
         Failed::UnknownNode(node) => {
@@ -50,7 +50,7 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
         }
         Failed::SharedNodeAddress { nodes: [one, other], address } => {
             let message = format!(
-                "`{one}` and `{other}` would both be reached at {address}; RTCP that is not muxed takes the next port up"
+                "`{one}` and `{other}` share {address}; RTCP without mux uses the next port"
             );
             Error::field("nodes", message)
         }
@@ -76,7 +76,7 @@ fn not_reloaded(reason: &NotReloaded) -> Error {
 }
 
 pub(super) fn starting() -> Error {
-    let message = "the first policies are still compiled; they are in force in a moment";
+    let message = "the first policies are still being compiled";
     Error::new(Code::Starting, message).retry_after(jitter(SOON))
 }
 
@@ -93,20 +93,20 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             conflict("room", format!("the room exists with the scenario `{other}`"))
         }
         Refused::Full { retry_after } => {
-            let message = "the gateway holds as many sessions as it may";
+            let message = "the gateway has reached its session limit";
             Error::new(Code::Full, message).retry_after(retry_after)
         }
         Refused::Draining => draining(),
         Refused::Rejected { retry_after } => {
-            Error::new(Code::Refused, "admission says no").retry_after(retry_after)
+            Error::new(Code::Refused, "rejected by admission").retry_after(retry_after)
         }
         Refused::Redirected(region) => {
             let region = names.of_region(region);
-            Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
+            Error::new(Code::Refused, format!("redirected by admission: try the region `{region}`"))
         }
         Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
         Refused::NoNode { retry_after } => {
-            let message = "no node can take the room now";
+            let message = "no node is available for the room";
             Error::new(Code::Unavailable, message).retry_after(retry_after)
         }
         Refused::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
@@ -115,7 +115,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
 
 fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> Error {
     let node = names.of_node(node).node;
-    let message = format!("the node `{node}`, which carries the room, did not open it{why}");
+    let message = format!("the node `{node}` did not open the session{why}");
     Error::new(Code::Unavailable, message).retry_after(retry_after)
 }
 
@@ -137,20 +137,20 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NoSuchSession => (Code::NotFound, "there is no such session"),
         Impossible::NoSuchRoom => (Code::NotFound, "there is no such room"),
         Impossible::NoSuchNode => (Code::NotFound, "there is no such node"),
-        Impossible::AlreadyThere => (Code::Conflict, "the room is there already"),
+        Impossible::AlreadyThere => (Code::Conflict, "the room is already at this node"),
         Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
         Impossible::NoSuchRegion => (Code::NotFound, "there is no such region"),
         Impossible::AlreadyEjected => (Code::Conflict, "the node is ejected already"),
         Impossible::NodeLeaves => {
-            (Code::Conflict, "the node is listed no longer, and goes; list it again")
+            (Code::Conflict, "the node was removed from the configuration; add it again")
         }
         Impossible::NodeDrains => (
             Code::Conflict,
-            "the node wishes to be drained itself; SIGUSR2 to its agent takes that back",
+            "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
-        Impossible::NoRoomForNodes => (Code::Conflict, "there is no room for more nodes"),
+        Impossible::NoRoomForNodes => (Code::Conflict, "the limit of nodes is reached"),
         Impossible::NotDown => {
-            (Code::Conflict, "the node is not down; there is nothing to wait for")
+            (Code::Conflict, "the node is not down")
         }
     };
     Error::new(code, format!("{message}: {said}"))

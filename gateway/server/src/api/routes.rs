@@ -100,9 +100,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(async || Error::new(Code::NotFound, "there is nothing at this path"))
+        .fallback(async || Error::new(Code::NotFound, "unknown path"))
         .method_not_allowed_fallback(async || {
-            Error::new(Code::MethodNotAllowed, "this path does not take this method")
+            Error::new(Code::MethodNotAllowed, "method not allowed at this path")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared)
@@ -114,7 +114,7 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
         return Ok(answered(offer(&shared, &headers, &body).await).into_response());
     };
     let key = key.to_str().map_err(|_| {
-        Error::field("idempotency-key", "found other than visible ASCII, expected an opaque name")
+        Error::field("idempotency-key", "found characters outside visible ASCII")
     })?;
     let mut answer = match shared.seen.begin(key, &body)? {
         Turn::Repeated(answer) => answer,
@@ -311,7 +311,7 @@ impl Push {
         let pace = self.pace.as_deref().map(read_duration).transpose();
         let pace = pace.map_err(|right| Error::field("pace", right))?;
         if self.now && (canary.is_some() || pace.is_some() || self.shadow) {
-            let message = "found `now` with steps, expected either";
+            let message = "found `now` with `canary`, `pace` or `shadow`, expected either";
             return Err(Error::field("now", message));
         }
         Ok(Wish { canary, pace, shadow: self.shadow, now: self.now, force: self.force })

@@ -186,7 +186,7 @@ async fn serve(
     }
     tokio::select! {
         _ = stopped => {}
-        () = shared.closing.notified() => tracing::warn!("the API ends: a drill asked for it"),
+        () = shared.closing.notified() => tracing::warn!("API closed by a drill"),
         _ = local => {}
     }
 }

@@ -103,7 +103,7 @@ impl Prometheus {
         let mut text = String::new();
         if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)
         {
-            tracing::warn!(%error, "metrics cannot be written as text");
+            tracing::warn!(%error, "cannot render metrics");
         }
         text
     }

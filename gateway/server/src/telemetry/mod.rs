@@ -42,11 +42,11 @@ use sampler::Sampler;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the telemetry thread cannot start: {0}")]
+    #[error("cannot start the telemetry thread: {0}")]
     Thread(io::Error),
-    #[error("the OTLP exporter cannot be made: {0}")]
+    #[error("cannot create the OTLP exporter: {0}")]
     Exporter(ExporterBuildError),
-    #[error("metrics cannot be set up: {0}")]
+    #[error("cannot set up metrics: {0}")]
     Meters(OTelSdkError),
 }
 

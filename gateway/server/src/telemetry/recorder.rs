@@ -61,7 +61,7 @@ impl Recorder {
     pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
         self.not_opened.remove(&node);
         self.instruments.standing().gone(node);
-        info!(node = name, "node removed: it was empty, and is forgotten");
+        info!(node = name, "node removed after it was empty");
     }
 
     /// `caller` is the request of an `Opened` or `Refused`.
@@ -100,7 +100,7 @@ impl Recorder {
                 }
             }
             Event::Guarded { policy, guard, times } => {
-                debug!(%policy, guard = guard.name(), times, "parts of a decision were left out");
+                debug!(%policy, guard = guard.name(), times, "parts of a decision rejected by a guard");
                 let policy = policy.to_string();
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
                 self.instruments.count(Count::PolicyGuarded, u64::from(*times), &labels);
@@ -108,13 +108,13 @@ impl Recorder {
             Event::Quarantined { policy, revision, session, room, fault } => {
                 let about = session.map(|session| session.to_string());
                 let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
-                warn!(%policy, %revision, about, %fault, "a policy fails over it, and is not asked about it any more");
+                warn!(%policy, %revision, about, %fault, "subject quarantined: this revision fails over it");
                 let policy = policy.to_string();
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
                 self.instruments.count(Count::PolicyQuarantined, 1, &labels);
             }
             Event::HiddenState { policy, revision, differs } => {
-                warn!(%policy, %revision, %differs, "a policy answered otherwise than a fresh instance of it");
+                warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
             }
             Event::Opened {
                 session,
@@ -161,7 +161,7 @@ impl Recorder {
             }
             Event::HopRemoved { room, room_name: _, hop, why, session: _ } => {
                 let (node, why) = (self.names.of_hop(*hop).node, why.name());
-                debug!(%room, %node, why, "hop struck from a route");
+                debug!(%room, %node, why, "hop removed from a route");
                 let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
                 self.instruments.count(Count::HopsRemoved, 1, &labels);
             }
@@ -176,11 +176,11 @@ impl Recorder {
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
                     ModeChange::Capacity => {
-                        debug!(%room, from, to, "what is kept of its mode changed");
+                        debug!(%room, from, to, "effective mode changed");
                     }
                     ModeChange::CopiesDiffer { hops } => {
                         let nodes = hops.map(|hop| self.names.of_hop(hop).node);
-                        warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
+                        warn!(%room, from, to, ?nodes, "mode changed: the nodes alter SSRC, sequence number or payload");
                     }
                 }
                 let labels = [(Attribute::Mode, to), (Attribute::Reason, reason)];
@@ -195,7 +195,7 @@ impl Recorder {
                 let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
                 let (cause, outcome) = (cause.name(), outcome.name());
                 let took = at.now.saturating_duration_since(*started);
-                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move given up");
+                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move aborted");
                 let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
                 self.instruments.count(Count::MovesAborted, 1, &labels);
             }
@@ -205,7 +205,7 @@ impl Recorder {
                 match left {
                     0 => info!(node = %name, ?took, "drained"),
                     left => {
-                        warn!(node = %name, left, ?took, "its deadline passed, and rooms are left that fit nowhere else");
+                        warn!(node = %name, left, ?took, "drain deadline passed; the remaining rooms fit on no other node");
                     }
                 }
             }
@@ -214,7 +214,7 @@ impl Recorder {
                 let (was, is) = (from.name(), to.name());
                 match to {
                     BreakerState::Open => {
-                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker is open");
+                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker opened");
                     }
                     _ => {
                         info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed");
@@ -231,9 +231,9 @@ impl Recorder {
             Event::OwnStall { late } => {
                 // Shorter stalls are counted only; a busy machine has many a second.
                 if *late >= LATE_TOLD {
-                    warn!(?late, "this gateway itself was late; nobody was condemned on it");
+                    warn!(?late, "event loop stalled; failure detection skipped");
                 } else {
-                    debug!(?late, "this gateway itself was late; nobody was condemned on it");
+                    debug!(?late, "event loop stalled; failure detection skipped");
                 }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
@@ -243,11 +243,11 @@ impl Recorder {
                     warn!(
                         silent,
                         of,
-                        "most nodes fell silent at once: our own uplink may be gone, nobody is condemned for it"
+                        "most nodes fell silent at once; uplink suspected, no node marked down for it"
                     );
                     self.instruments.count(Count::UplinkSuspicions, 1, &[]);
                 } else {
-                    info!("our own uplink is no longer doubted");
+                    info!("uplink no longer suspected");
                 }
                 self.instruments.level(Level::UplinkSuspect, i64::from(*doubted), &[]);
             }
@@ -255,8 +255,8 @@ impl Recorder {
                 match fault {
                     // A single late answer is no alarm; `policy.failing` shows a policy that stays late.
                     Some(Fault::Late) => info!(%policy, "policy answers too late"),
-                    Some(fault) => warn!(%policy, fault = fault.name(), "policy fails"),
-                    None => info!(%policy, "policy answers again"),
+                    Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
+                    None => info!(%policy, "policy recovered"),
                 }
                 let failing = i64::from(fault.is_some());
                 let labels = [(Attribute::Policy, &*policy.to_string())];
@@ -264,9 +264,9 @@ impl Recorder {
             }
             // The consequence is recorded as a rollout.
             Event::Breached { policy, revision, breach } => {
-                warn!(%policy, %revision, %breach, "a revision does harm");
+                warn!(%policy, %revision, %breach, "revision breached a rollback threshold");
             }
-            Event::ShuttingDown => info!("no more sessions are admitted"),
+            Event::ShuttingDown => info!("new sessions are refused: shutting down"),
         }
     }
 
@@ -284,9 +284,9 @@ impl Recorder {
             RolloutOutcome::Activated => {
                 info!(%policy, revision, by, ?activate, "revision activated");
             }
-            RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision answered before"),
+            RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision already active"),
             RolloutOutcome::Revoked => {
-                warn!(%policy, revision, code, reason, "revision revoked since it came in");
+                warn!(%policy, revision, code, reason, "loaded revision was revoked");
             }
             RolloutOutcome::Refused => {
                 warn!(%policy, revision, by, code, reason, "revision refused");
@@ -299,7 +299,7 @@ impl Recorder {
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed => {
                 let step = outcome.name();
-                info!(%policy, revision, by, step, stage = name, percent, "revision on its way");
+                info!(%policy, revision, by, step, stage = name, percent, "rollout step");
             }
         }
         let policy = policy.to_string();
@@ -396,10 +396,10 @@ impl Recorder {
         let name = self.names.of_node(node).node;
         let told = self.not_opened.get(&node);
         if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
-            debug!(node = %name, %session, reason, "a session was not opened");
+            debug!(node = %name, %session, reason, "node did not open a session");
         } else {
             self.not_opened.insert(node, at.now);
-            warn!(node = %name, %session, reason, "a session was not opened");
+            warn!(node = %name, %session, reason, "node did not open a session");
         }
     }
 
@@ -417,12 +417,12 @@ impl Recorder {
     fn start(&self, node: NodeId, step: Start) {
         let name = self.names.of_node(node).node;
         match step {
-            Start::Begun { attempt } => info!(node = %name, attempt, "node is being started"),
+            Start::Begun { attempt } => info!(node = %name, attempt, "starting node"),
             Start::Failed { why, again } => {
-                warn!(node = %name, why = why.name(), ?again, "node was not started");
+                warn!(node = %name, why = why.name(), ?again, "start of node failed");
             }
             Start::Done { took } => {
-                info!(node = %name, ?took, "node was started");
+                info!(node = %name, ?took, "node started");
                 self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);
             }
         }
@@ -481,7 +481,7 @@ impl Recorder {
         let node = (Attribute::Node, &*name);
         self.instruments.standing().health(hop.node, Arc::clone(&name), to);
         if to == Health::Down {
-            warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node is down");
+            warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
             self.instruments.count(Count::NodeFailures, 1, &[node]);
             self.instruments.time(Time::Detection, took, &[node]);
             for witness in names {
@@ -489,7 +489,7 @@ impl Recorder {
                 self.instruments.count(Count::NodeWitnesses, 1, &labels);
             }
         } else {
-            info!(node = %name, incarnation = %hop.incarnation, was, is, witnesses = ?names, "node changed");
+            info!(node = %name, incarnation = %hop.incarnation, was, is, witnesses = ?names, "node health changed");
         }
         if let Some(spans) = &mut self.spans {
             spans.node(hop, to, witnesses, started, rooms, at);

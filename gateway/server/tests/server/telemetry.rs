@@ -528,7 +528,7 @@ fn log_lines_arrive_from_info_up_and_those_of_their_carriers_do_not() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(line.severity_text, "WARN");
     let body = line.body.clone().unwrap().value;
-    assert_eq!(body, Some(Value::StringValue("node is down".to_owned())));
+    assert_eq!(body, Some(Value::StringValue("node marked down".to_owned())));
     let node = line.attributes.iter().find(|kv| kv.key == "node").unwrap();
     assert_eq!(node.value.clone().unwrap().value, Some(Value::StringValue("east-a1".to_owned())));
 }

@@ -315,7 +315,7 @@ fn rooms_move_and_nodes_drain_by_name() {
             Failed::Unfound { reason: node, known },
             "there is no such node: east-a9; there are east-a1, west-b1",
         ),
-        (Failed::Impossible(Impossible::AlreadyThere), "the room is there already: r to east-a9"),
+        (Failed::Impossible(Impossible::AlreadyThere), "the room is already at this node: r to east-a9"),
     ] {
         let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a9"}"#);
         let Request::Move { reply, .. } = world.request() else { panic!("move") };
