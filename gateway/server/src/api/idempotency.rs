@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repetition_waits_for_the_first_and_gets_its_answer() {
+    fn repetition_gets_the_first_answer() {
         let table = Table::default();
         assert!(first(&table, "k"));
         let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_another_body_is_a_conflict() {
+    fn key_with_another_body_conflicts() {
         let table = Table::default();
         assert!(first(&table, "k"));
         let Err(error) = table.begin("k", b"other") else { panic!("refused") };
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_try_may_change_is_not_remembered() {
+    fn retryable_answer_is_not_remembered() {
         for (status, remembered) in
             [(201, true), (403, true), (409, true), (429, false), (503, false)]
         {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_the_oldest() {
+    fn full_table_forgets_the_oldest_key() {
         let table = Table { keys_max: 2, ..Table::default() };
         assert!(first(&table, "a"));
         assert!(first(&table, "b"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_neither_empty_nor_long() {
+    fn empty_or_long_key_is_refused() {
         let table = Table::default();
         assert!(table.begin("", b"").is_err());
         assert!(table.begin(&"k".repeat(KEY_MAX), b"").is_ok());

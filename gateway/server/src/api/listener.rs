@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_for_nothing_loses_the_place() {
+    async fn idle_connection_is_closed() {
         let (connection, _theirs, places) = placed();
         let before = Instant::now();
         assert_eq!(outlast(connection).await, io::ErrorKind::TimedOut);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_never_ends_asking_loses_the_place() {
+    async fn unfinished_request_is_closed() {
         let (connection, mut theirs, _places) = placed();
         let before = Instant::now();
         let dripping = async {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_answered_keeps_it() {
+    async fn answered_connection_stays_open() {
         let (mut connection, _theirs, _places) = placed();
         let before = Instant::now();
         tokio::time::sleep(UNANSWERED_MAX / 2).await;

@@ -28,7 +28,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
 }
 
 #[tokio::test]
-async fn a_gateway_that_lost_a_thread_ends_and_says_which() {
+async fn lost_thread_ends_the_gateway() {
     let gateway = running(|| panic!("a slip"));
     gateway.ends().await.unwrap();
     assert_eq!(

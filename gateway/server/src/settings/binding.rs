@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_found_by_its_path() {
+    fn setting_is_found_by_path() {
         assert_eq!(found("/steps/1"), "7");
         assert_eq!(found("$.steps[0]"), "\"cap\"");
         assert_eq!(found("steps"), "[\"cap\", 7]");
     }
 
     #[test]
-    fn a_setting_that_is_not_there_shows_what_is_around_it() {
+    fn missing_setting_shows_its_parent() {
         assert_eq!(found("/steps/9"), "[\"cap\", 7]");
         assert_eq!(found("/nothing"), "[routing.settings]");
         assert_eq!(place(TEXT, "admission", "/steps"), None);

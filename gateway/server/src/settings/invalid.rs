@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_counts_lines_and_characters_from_one() {
+    fn place_counts_from_one() {
         let source = Source::new(Path::new("a.toml"), "é = 1\nb = ü2\n");
         assert_eq!(source.place(0), (1, 1));
         assert_eq!(source.place("é = ".len()), (1, 5));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_shows_the_line_and_what_to_do() {
+    fn report_shows_line_and_help() {
         let source = Source::new(Path::new("a.toml"), "[gateway]\nregion = \"eats\"\n");
         let mut invalid = Invalid::at(&source, 19..25, "`eats`", "a region with nodes");
         invalid.help = nearest("eats", ["west", "east"]);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_has_its_default() {
+    fn omitted_keys_have_defaults() {
         assert_eq!(read("").0, Rollout::default());
         let judge = "{ loss_percent = 2, refused_percent = 30 }";
         let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
@@ -151,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn no_steps_are_at_once_unless_a_shadow_is_wished() {
+    fn empty_canary_activates_at_once() {
         assert!(read("[rollout]\ncanary = []\n").0.pace().is_at_once());
         assert!(!read("[rollout]\ncanary = []\nshadow = \"1s\"\n").0.pace().is_at_once());
     }
 
     #[test]
-    fn steps_grow_and_are_per_cent() {
+    fn steps_increase_up_to_100() {
         for (steps, wrong) in [("5, 5", 1), ("25, 5", 1), ("0", 1), ("101", 1), ("1, 100", 0)] {
             let (_, invalid) = read(&format!("[rollout]\ncanary = [{steps}]\n"));
             assert_eq!(invalid.len(), wrong, "{steps}: {invalid:?}");

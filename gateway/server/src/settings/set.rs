@@ -276,7 +276,7 @@ mod tests {
     use crate::settings::invalid::Source;
 
     #[test]
-    fn code_points_have_names_and_numbers() {
+    fn dscp_is_name_or_number() {
         let text = "voice = \"x\"";
         let mut check = Check::new(Source::new(Path::new("a.toml"), text), Path::new(""));
         let mut point = |word: &str| {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hook_has_a_fail_mode_of_its_own() {
+    fn every_hook_has_its_own_on_fault() {
         for hook in Hook::ALL {
             let others = Hook::ALL.into_iter().filter(|other| *other != hook);
             let others: Vec<_> = others.flat_map(OnFault::of).collect();

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_linked_and_a_trusted_caller_is_the_parent() {
+    fn untrusted_caller_is_link_trusted_is_parent() {
         let stranger = caller(TRACEPARENT, Traceparent::Link);
         assert!(!stranger.parent().has_active_span());
         let link = stranger.link().unwrap();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_traceparent_is_as_good_as_none() {
+    fn malformed_traceparent_is_ignored() {
         for header in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             let caller = caller(header, Traceparent::Link);
             assert!(caller.link().is_none() && !caller.parent().has_active_span(), "{header}");

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_reads_what_was_recorded_in_base_units() {
+    fn prometheus_uses_base_units() {
         let (_provider, instruments, prometheus, _) =
             meters(Resource::builder_empty().build()).unwrap();
         instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_a_node_end_with_it_and_are_of_the_one_that_stays() {
+    fn levels_of_a_removed_node_end() {
         let (_provider, instruments, prometheus, _) =
             meters(Resource::builder_empty().build()).unwrap();
         let standing = instruments.standing();

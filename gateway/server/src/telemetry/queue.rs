@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_gathers_and_is_counted_as_sent() {
+    async fn batch_gathers_and_is_counted() {
         let (tally, text, _keep) = tally();
         let (queue, flush, sending) = queue(&tally);
         let receiver = receiver(0);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_is_tried_again_after_ever_longer_pauses() {
+    async fn failed_batch_is_retried_with_backoff() {
         let (tally, text, _keep) = tally();
         let (queue, flush, sending) = queue(&tally);
         let receiver = receiver(3);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_nobody_takes_is_given_up_and_counted_and_the_next_has_its_tries() {
+    async fn rejected_batch_is_dropped_and_counted() {
         let (tally, text, _keep) = tally();
         let (queue, flush, sending) = queue(&tally);
         let receiver = receiver(TRIES_MAX as usize + 1);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_takes_nothing_more_and_counts_it() {
+    async fn full_queue_drops_and_counts() {
         let (tally, text, _keep) = tally();
         let (queue, _flush, _sending) = queue(&tally);
         (0..WAITING_MAX as u32 + 5).for_each(|n| queue.push(n));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flush_ends_even_when_nobody_takes_anything() {
+    async fn flush_ends_without_a_receiver() {
         let (tally, text, _keep) = tally();
         let (queue, flush, sending) = queue(&tally);
         let receiver = receiver(usize::MAX);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_minute_and_no_further() {
+    fn backoff_is_capped_at_a_minute() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.pause(), None);
         (0..100).for_each(|_| backoff.fail());

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_there_once_and_says_what_it_is() {
+    fn names_are_unique_and_documented() {
         let metrics = all();
         let names: BTreeSet<_> = metrics.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), metrics.len());
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn every_attribute_is_used_and_its_key_is_ours() {
+    fn attributes_are_used_and_prefixed() {
         let metrics = all();
         for attribute in Attribute::ALL {
             let in_metrics = metrics.iter().any(|metric| metric.attributes.contains(attribute));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn few_labels_tell_the_points_of_a_metric_apart() {
+    fn metrics_have_few_labels() {
         let unbounded = [
             Attribute::Session,
             Attribute::Room,
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_grow() {
+    fn buckets_increase() {
         for time in Time::ALL {
             assert!(time.bounds().is_sorted_by(|a, b| a < b), "{time:?}");
             assert_eq!(time.described().unit, "s");

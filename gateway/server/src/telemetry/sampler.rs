@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_chosen_by_trace() {
+    fn share_is_sampled_by_trace_id() {
         let half = 1u128 << 55;
         assert!(sampled(0.5, half - 1, "session.open", WELL));
         assert!(!sampled(0.5, half, "session.open", WELL));
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_go_well_and_what_is_rare_is_always_sent() {
+    fn failures_and_rare_spans_are_always_sampled() {
         assert!(sampled(0.0, 1 << 55, "session.open", "refused"));
         assert!(sampled(0.0, 1 << 55, "node.failover", WELL));
     }
 
     #[test]
-    fn a_child_goes_with_its_parent() {
+    fn child_follows_its_parent() {
         let context = |flags| {
             let span =
                 SpanContext::new(TraceId::from(9), SpanId::from(9), flags, true, TraceState::NONE);

@@ -59,7 +59,7 @@ async fn posted(url: Url, token: Option<&str>, within: Duration) -> Result<Answe
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn a_post_carries_its_json_and_its_token_and_brings_the_answer() {
+async fn post_sends_json_and_token() {
     let (url, asked) = server(vec![says("201 Created", "{\"address\":\"10.0.0.1:4\"}")]);
     let answer = posted(url, Some("a token of some length"), SOON).await.unwrap();
     assert_eq!((answer.status, &*answer.body), (201, &b"{\"address\":\"10.0.0.1:4\"}"[..]));
@@ -72,7 +72,7 @@ async fn a_post_carries_its_json_and_its_token_and_brings_the_answer() {
 }
 
 #[tokio::test]
-async fn a_post_that_does_not_come_through_is_made_again() {
+async fn connection_error_is_retried() {
     // The first attempt is cut off, the second gets a proxy's error.
     let (url, asked) =
         server(vec![String::new(), says("502 Bad Gateway", ""), says("200 OK", "{}")]);
@@ -83,7 +83,7 @@ async fn a_post_that_does_not_come_through_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_not_asked_again() {
+async fn refused_request_is_not_retried() {
     let (url, asked) = server(vec![says("409 Conflict", "no")]);
     let answer = posted(url, None, SOON).await.unwrap();
     assert_eq!((answer.status, &*answer.body), (409, &b"no"[..]));
@@ -91,7 +91,7 @@ async fn what_the_server_refuses_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_end_is_not_read() {
+async fn endless_answer_is_cut_off() {
     let long = says("200 OK", &"x".repeat(ANSWER_MAX + 1));
     let (url, _asked) = server(vec![long]);
     let failed = posted(url, None, SOON).await.unwrap_err();
@@ -99,7 +99,7 @@ async fn an_answer_that_does_not_end_is_not_read() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_keeps_nobody_waiting() {
+async fn silent_server_does_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let failed = posted(url, None, Duration::from_millis(300)).await.unwrap_err();

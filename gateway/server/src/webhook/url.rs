@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_taken_apart() {
+    fn url_is_split() {
         let url: Url = "https://media.example:8443/open?a=b".parse().unwrap();
         assert!(url.is_https());
         assert_eq!((url.host(), url.port()), ("media.example", 8_443));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused() {
+    fn invalid_url_is_refused() {
         for text in [
             "media.example:80",
             "ftp://a",

@@ -32,7 +32,7 @@ fn told(invalid: &Invalid) -> String {
 }
 
 #[test]
-fn every_broken_example_says_where_and_what_would_be_right() {
+fn broken_examples_have_expected_errors() {
     let expected = fs::read_to_string(broken().join("expected.txt")).unwrap();
     let mut files: Vec<_> = fs::read_dir(broken()).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -52,7 +52,7 @@ fn every_broken_example_says_where_and_what_would_be_right() {
 }
 
 #[test]
-fn nodes_that_are_told_of_sessions_load_with_what_their_drivers_need() {
+fn drivers_load_their_keys() {
     let folder = folder("drivers");
     fs::write(folder.join("token"), "a token of many letters\n").unwrap();
     let text = r#"
@@ -95,7 +95,7 @@ fn nodes_that_are_told_of_sessions_load_with_what_their_drivers_need() {
 }
 
 #[test]
-fn as_soon_as_a_key_is_known_what_nobody_signed_is_refused_but_where_that_is_said() {
+fn configured_key_refuses_unsigned_plugins() {
     let folder = folder("trust");
     let key = evenkeel_host::SecretKey::generate();
     let text = |trust: &str| format!("[gateway]\npolicies = \"policies\"\n[trust]\n{trust}\n");
@@ -138,7 +138,7 @@ fn as_soon_as_a_key_is_known_what_nobody_signed_is_refused_but_where_that_is_sai
 }
 
 #[test]
-fn an_error_is_drawn_for_people_and_written_for_programs() {
+fn error_renders_as_text_and_json() {
     let file = broken().join("unknown-key.toml");
     let invalid = Settings::load(Some(&file), None).unwrap_err();
     let drawn = Invalid::render(&invalid, Colour::Plain);
@@ -155,7 +155,7 @@ fn an_error_is_drawn_for_people_and_written_for_programs() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn unreadable_file_is_named() {
     let folder = folder("unreadable");
     let drawn = |config: Option<&Path>, policies: Option<&Path>| {
         let invalid = Settings::load(config, policies).unwrap_err();
@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_an_editor_leaves_beside_a_policy_set_is_none() {
+fn editor_files_are_no_policy_sets() {
     let folder = folder("editor");
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\n").unwrap();
     fs::write(folder.join(".webinar.toml"), "[scenario.webi").unwrap();
@@ -185,7 +185,7 @@ fn what_an_editor_leaves_beside_a_policy_set_is_none() {
 }
 
 #[test]
-fn without_a_file_the_gateway_is_on_loopback_with_the_shipped_policies() {
+fn missing_file_means_loopback_and_shipped_sets() {
     let settings = Settings::load(None, None).unwrap();
     assert!(settings.listens.iter().all(|listen| listen.address.ip().is_loopback()));
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Udp { .. })));
@@ -202,7 +202,7 @@ fn without_a_file_the_gateway_is_on_loopback_with_the_shipped_policies() {
 }
 
 #[test]
-fn the_detector_keeps_the_budget_of_failover_unless_told_otherwise() {
+fn detector_defaults_fit_the_failover_budget() {
     let timings = Settings::load(None, None).unwrap().core().timings;
     assert_eq!(timings, Timings::default());
     let ms = Duration::from_millis;
@@ -211,7 +211,7 @@ fn the_detector_keeps_the_budget_of_failover_unless_told_otherwise() {
 }
 
 #[test]
-fn everything_a_person_may_write_arrives() {
+fn every_key_is_loaded() {
     let folder = folder("everything");
     fs::write(folder.join("node.secret"), "0123456789abcdef\n").unwrap();
     fs::write(folder.join("token"), "a token of many letters\r\n").unwrap();
@@ -326,7 +326,7 @@ fn everything_a_person_may_write_arrives() {
 }
 
 #[test]
-fn a_folder_replaces_shipped_policy_sets_by_file_name_and_adds_others() {
+fn folder_replaces_and_adds_policy_sets() {
     let folder = folder("replaces");
     fs::write(folder.join("mine.wasm"), b"\0asm").unwrap();
     let call = "[scenario.call]\nspares = 3\n\n[routing]\nplugin = \"mine.wasm\"\n\
@@ -350,7 +350,7 @@ fn a_folder_replaces_shipped_policy_sets_by_file_name_and_adds_others() {
 }
 
 #[test]
-fn the_core_gets_places_by_number_and_scenarios_with_their_policies() {
+fn core_settings_use_ids() {
     let folder = folder("core");
     let node = |port: u16, region: &str, zone: &str, more: &str| {
         format!(

@@ -184,7 +184,7 @@ fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
 }
 
 #[test]
-fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
+fn session_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("session", receiver.address, "grpc", 1.0);
     let applied = || Outcome::Applied { differs: true };
@@ -252,7 +252,7 @@ fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
 }
 
 #[test]
-fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_about_it() {
+fn refused_offer_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("refused", receiver.address, "grpc", 1.0);
     let arrived = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
@@ -302,7 +302,7 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
 }
 
 #[test]
-fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
+fn failover_span_links_moved_sessions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
@@ -329,7 +329,7 @@ fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
 }
 
 #[test]
-fn the_links_of_a_failover_are_bounded() {
+fn failover_links_are_bounded() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("bounded", receiver.address, "grpc", 1.0);
     let sessions: Vec<u64> = (1..=200).collect();
@@ -345,7 +345,7 @@ fn the_links_of_a_failover_are_bounded() {
 }
 
 #[test]
-fn a_callers_trace_is_a_link_and_a_parent_only_where_it_is_trusted() {
+fn caller_trace_is_parent_only_if_trusted() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("caller", receiver.address, "grpc", 0.0);
     let caller = |trust| Caller::new(Instant::now(), Some(TRACEPARENT), None, trust);
@@ -379,7 +379,7 @@ fn hex(digits: &str) -> u8 {
 }
 
 #[test]
-fn with_a_share_of_none_only_the_usual_is_left_out() {
+fn zero_share_keeps_failures_and_rare_spans() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("share", receiver.address, "grpc", 0.0);
     hear(&mut recorder, &[opened(1, 1), down(1), moved(1, &[1], Cause::NodeDown)]);
@@ -413,7 +413,7 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
 }
 
 #[test]
-fn a_revisions_way_into_force_is_one_span_with_its_steps() {
+fn rollout_is_one_span_with_steps() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("way", receiver.address, "grpc", 0.0);
     let step = |outcome, stage: Option<Stage>| Rollout {
@@ -450,7 +450,7 @@ fn a_revisions_way_into_force_is_one_span_with_its_steps() {
 }
 
 #[test]
-fn what_is_revoked_or_in_force_though_quarantined_is_no_refusal_and_no_step() {
+fn revoked_revision_is_no_refusal_and_no_step() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("revoked", receiver.address, "grpc", 0.0);
     let told = |outcome, stage: Option<Stage>, code| Rollout {
@@ -516,7 +516,7 @@ fn metrics_arrive_as_registered() {
 }
 
 #[test]
-fn log_lines_arrive_from_info_up_and_those_of_their_carriers_do_not() {
+fn log_lines_from_info_arrive() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("logs", receiver.address, "grpc", 1.0);
     tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
@@ -534,7 +534,7 @@ fn log_lines_arrive_from_info_up_and_those_of_their_carriers_do_not() {
 }
 
 #[test]
-fn everything_arrives_over_http_too() {
+fn http_export_carries_all_signals() {
     let receiver = Receiver::http();
     let (telemetry, mut recorder) = start("http", receiver.address, "http", 1.0);
     tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
@@ -550,7 +550,7 @@ fn everything_arrives_over_http_too() {
 }
 
 #[test]
-fn what_a_dead_receiver_does_not_take_is_dropped_and_counted() {
+fn dead_receiver_drops_are_counted() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for protocol in ["grpc", "http"] {
         let (telemetry, mut recorder) = start(&format!("dead-{protocol}"), dead, protocol, 1.0);
@@ -567,7 +567,7 @@ fn what_a_dead_receiver_does_not_take_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_receiver_that_never_answers_holds_nobody_up_and_memory_is_bounded() {
+fn silent_receiver_blocks_nothing() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let (telemetry, mut recorder) = start("mute", mute.local_addr().unwrap(), "grpc", 1.0);
     // Two spans each: far more than the queue holds.
@@ -581,7 +581,7 @@ fn a_receiver_that_never_answers_holds_nobody_up_and_memory_is_bounded() {
 }
 
 #[test]
-fn every_event_leaves_its_mark_in_the_metrics() {
+fn every_event_changes_a_metric() {
     let settings = Settings::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
@@ -668,7 +668,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
 }
 
 #[test]
-fn a_decision_that_no_session_claims_stands_for_itself() {
+fn unclaimed_decision_is_a_root_span() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("unclaimed", receiver.address, "grpc", 1.0);
     let admitted = Outcome::Applied { differs: false };
@@ -684,7 +684,7 @@ fn a_decision_that_no_session_claims_stands_for_itself() {
 }
 
 #[test]
-fn without_a_receiver_everything_still_counts() {
+fn missing_receiver_still_counts() {
     let settings = Settings::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 
 #[test]
-fn a_whole_offer_is_understood() {
+fn full_offer_parses() {
     let wanted = super::parse(OFFER.as_bytes(), None).unwrap();
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into()), ("a".into(), "b".into())]);
@@ -23,7 +23,7 @@ fn a_whole_offer_is_understood() {
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn omitted_fields_have_defaults() {
     let mut offer = offer();
     for key in ["labels", "rtcp", "srtp", "nodes"] {
         offer.as_object_mut().unwrap().remove(key);
@@ -36,7 +36,7 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
-fn every_identity_is_understood() {
+fn every_identity_parses() {
     let mut offer = offer();
     offer["ingress"] = json!({"udp": {"identity": "declared-ip", "address": "2001:db8::1"}});
     let ip = "2001:db8::1".parse().unwrap();
@@ -47,7 +47,7 @@ fn every_identity_is_understood() {
 }
 
 #[test]
-fn an_error_names_the_field_what_was_found_and_what_would_be_right() {
+fn error_names_field_found_and_expected() {
     let payload_types = "/media/0/payload_types";
     let cases: &[(&str, Value, &str, &[&str])] = &[
         ("/scenario", json!(5), "scenario", &["integer `5`", "expected a string"]),
@@ -130,7 +130,7 @@ fn an_error_names_the_field_what_was_found_and_what_would_be_right() {
 }
 
 #[test]
-fn what_is_missing_unknown_or_given_twice_is_named() {
+fn missing_unknown_or_repeated_field_is_named() {
     let mut missing = offer();
     missing.as_object_mut().unwrap().remove("room");
     assert!(parse(&missing).unwrap_err().message.contains("missing field `room`"));
@@ -148,7 +148,7 @@ fn what_is_missing_unknown_or_given_twice_is_named() {
 }
 
 #[test]
-fn payload_types_that_rtcp_looks_like_are_refused_wherever_rtcp_is() {
+fn rtcp_like_payload_types_are_refused() {
     for (number, mux, right) in [
         (63, "mux", true),
         (64, "mux", false),
@@ -166,7 +166,7 @@ fn payload_types_that_rtcp_looks_like_are_refused_wherever_rtcp_is() {
 }
 
 #[test]
-fn numbers_of_things_are_bounded() {
+fn list_lengths_are_bounded() {
     let numbered = |count: usize| -> Value {
         (0..count)
             .map(|at| (format!("k{at}"), json!("10.0.0.1:5")))

@@ -5,7 +5,7 @@ use evenkeel_core::{Ingress, Refused};
 use super::*;
 
 #[test]
-fn an_offer_reaches_control_and_its_answer_the_client() {
+fn offer_reaches_control_and_is_answered() {
     let mut world = World::start();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let asking = world.ask(&format!("POST /v1/sessions\ntraceparent: {trace}"), OFFER);
@@ -30,7 +30,7 @@ fn an_offer_reaches_control_and_its_answer_the_client() {
 }
 
 #[test]
-fn a_udp_client_is_told_its_addresses_and_credentials() {
+fn udp_answer_has_addresses_and_credentials() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/sessions", OFFER);
     let Request::Offer(_, reply) = world.request() else { panic!("offer") };
@@ -49,7 +49,7 @@ fn a_udp_client_is_told_its_addresses_and_credentials() {
 }
 
 #[test]
-fn a_caller_with_two_places_in_traces_or_none_has_none() {
+fn repeated_traceparent_is_ignored() {
     let mut world = World::start();
     let long = format!("traceparent: {}", "0".repeat(257));
     for headers in ["x: y", "traceparent: a\r\ntraceparent: b", &long] {
@@ -60,7 +60,7 @@ fn a_caller_with_two_places_in_traces_or_none_has_none() {
 }
 
 #[test]
-fn a_bad_offer_never_reaches_control() {
+fn invalid_offer_never_reaches_control() {
     let mut world = World::start();
     let (status, body) = world.ask("POST /v1/sessions", r#"{"scenario": 5}"#).answer();
     assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")));
@@ -72,7 +72,7 @@ fn a_bad_offer_never_reaches_control() {
 }
 
 #[test]
-fn every_refusal_says_what_kind_it_is_and_when_to_come_again() {
+fn refusals_have_code_and_retry_time() {
     let mut world = World::start();
     let wait = Duration::from_millis(1_000);
     let refused = Failed::Refused;
@@ -124,7 +124,7 @@ fn every_refusal_says_what_kind_it_is_and_when_to_come_again() {
 }
 
 #[test]
-fn a_repeated_offer_is_opened_once() {
+fn repeated_offer_opens_once() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
@@ -142,7 +142,7 @@ fn a_repeated_offer_is_opened_once() {
 }
 
 #[test]
-fn an_offer_whose_caller_hung_up_is_still_on_record() {
+fn answer_survives_the_disconnect_of_its_caller() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
@@ -154,7 +154,7 @@ fn an_offer_whose_caller_hung_up_is_still_on_record() {
 }
 
 #[test]
-fn an_offer_refused_for_now_may_be_tried_again_with_its_key() {
+fn temporary_refusal_can_be_retried_with_its_key() {
     let mut world = World::start();
     let key = "POST /v1/sessions\nidempotency-key: k1";
     let first = world.ask(key, OFFER);
@@ -169,7 +169,7 @@ fn an_offer_refused_for_now_may_be_tried_again_with_its_key() {
 }
 
 #[test]
-fn a_body_is_an_object_and_no_list_of_its_fields() {
+fn body_as_list_is_refused() {
     let world = World::start();
     let list = r#"["call", "room-1", {}, {"quic": {}}, [], "mux", false, {}]"#;
     for (head, body) in [("POST /v1/sessions", list), ("POST /v1/rooms/r:move", r#"["east-a1"]"#)] {

@@ -19,7 +19,7 @@ use crate::control::{
 };
 
 #[test]
-fn the_gateway_shows_what_it_counts() {
+fn status_shows_counts() {
     let mut world = World::start();
     let mut shown = |state| {
         let asking = world.ask("GET /v1/status", "");
@@ -39,7 +39,7 @@ fn the_gateway_shows_what_it_counts() {
 }
 
 #[test]
-fn sessions_are_shown_page_by_page() {
+fn sessions_are_paged() {
     let mut world = World::start();
     let mut ask = |query: &str| {
         let asking = world.ask(&format!("GET /v1/sessions?{query}"), "");
@@ -60,7 +60,7 @@ fn sessions_are_shown_page_by_page() {
 }
 
 #[test]
-fn a_session_is_shown_and_closed_by_its_id() {
+fn session_is_shown_and_closed_by_id() {
     let mut world = World::start();
     for (asked, right) in [("s17", 200), ("s16", 404)] {
         let asking = world.ask(&format!("GET /v1/sessions/{asked}"), "");
@@ -90,7 +90,7 @@ fn a_session_is_shown_and_closed_by_its_id() {
 }
 
 #[test]
-fn rooms_nodes_and_policies_are_shown_by_name() {
+fn rooms_nodes_and_policies_are_listed() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/rooms", "");
     let Request::Rooms(reply) = world.request() else { panic!("rooms") };
@@ -237,7 +237,7 @@ fn life() -> PolicyLife {
 }
 
 #[test]
-fn agents_are_told_what_to_do_and_what_they_do_not_do_is_a_conflict() {
+fn agent_orders_succeed_or_conflict() {
     let mut world = World::start();
     for (body, how) in [
         (r#"{"how": "kill"}"#, Break::Kill),
@@ -339,7 +339,7 @@ fn rooms_move_and_nodes_drain_by_name() {
 }
 
 #[test]
-fn trouble_is_made_only_where_it_may_be_asked_for() {
+fn drills_need_permission() {
     let world = World::without_drills();
     for drill in ["POST /v1/drill:close-api", "POST /v1/policies/call/routing:stop"] {
         let (status, body) = world.ask(drill, "").answer();
@@ -356,7 +356,7 @@ fn trouble_is_made_only_where_it_may_be_asked_for() {
 }
 
 #[test]
-fn a_plugin_larger_than_any_is_among_the_refusals_of_the_policy_that_it_was_for() {
+fn oversized_plugin_is_listed_as_refusal() {
     let mut world = World::start();
     let large = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX + 1);
     let asking = world.ask("PUT /v1/policies/call/routing", &large);
@@ -378,7 +378,7 @@ fn a_plugin_larger_than_any_is_among_the_refusals_of_the_policy_that_it_was_for(
 }
 
 #[test]
-fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
+fn policy_is_pushed_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
     let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
@@ -455,7 +455,7 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
 }
 
 #[test]
-fn a_revision_is_pushed_to_walk_and_told_how_it_goes_on() {
+fn push_with_steps_reports_the_next_step() {
     let mut world = World::start();
     let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&force=true", "x");
     let Request::Push { wish, reply, .. } = world.request() else { panic!("push") };
@@ -491,7 +491,7 @@ fn a_revision_is_pushed_to_walk_and_told_how_it_goes_on() {
 }
 
 #[test]
-fn modes_are_shown_with_what_was_measured_and_null_where_nothing_was() {
+fn modes_show_measurements_or_null() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/modes", "");
     let Request::Modes(reply) = world.request() else { panic!("modes") };
@@ -619,7 +619,7 @@ fn nodes_and_regions_are_operated_by_name() {
 }
 
 #[test]
-fn a_session_is_explained() {
+fn session_is_explained() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/sessions/s17/explain", "");
     let Request::Explain(id, reply) = world.request() else { panic!("explain") };
@@ -719,7 +719,7 @@ fn a_session_is_explained() {
 }
 
 #[test]
-fn a_reload_says_what_changed_or_why_nothing_did() {
+fn reload_reports_changes_or_refusal() {
     let mut world = World::start();
     let reload = "POST /v1/configuration:reload";
     let asking = world.ask(reload, r#"{"force": true, "deadline": "60s"}"#);

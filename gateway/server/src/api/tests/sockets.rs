@@ -19,7 +19,7 @@ fn readiness_follows_the_gateway() {
 }
 
 #[test]
-fn control_that_does_not_answer_makes_the_api_unavailable() {
+fn silent_control_makes_the_api_unavailable() {
     let mut world = World::start();
     let asking = world.ask("GET /readyz", "");
     drop(world.request());
@@ -32,7 +32,7 @@ fn control_that_does_not_answer_makes_the_api_unavailable() {
 }
 
 #[test]
-fn listeners_are_bounded_and_their_places_come_back() {
+fn listener_slots_are_bounded_and_reused() {
     let world = World::start();
     let mut all: Vec<_> = (0..64).map(|_| world.ask("GET /v1/events", "")).collect();
     assert!(all.iter_mut().all(|listening| listening.status() == 200));
@@ -44,7 +44,7 @@ fn listeners_are_bounded_and_their_places_come_back() {
 }
 
 #[test]
-fn strangers_on_tcp_are_asked_for_the_token() {
+fn tcp_requires_the_token() {
     let mut world = World::start();
     let address = world.thread.address.unwrap();
     let tcp = |head: &str| Asking::at(TcpStream::connect(address).unwrap(), head, "");
@@ -61,7 +61,7 @@ fn strangers_on_tcp_are_asked_for_the_token() {
 }
 
 #[test]
-fn strangers_on_tcp_keep_nobody_from_the_unix_socket() {
+fn tcp_load_leaves_the_unix_socket_usable() {
     let world = World::start();
     let address = world.thread.address.unwrap();
     let connect = || TcpStream::connect(address).unwrap();
@@ -74,7 +74,7 @@ fn strangers_on_tcp_keep_nobody_from_the_unix_socket() {
 }
 
 #[test]
-fn what_is_not_there_is_said_in_json_too() {
+fn unknown_path_and_method_answer_json() {
     let world = World::start();
     let (status, body) = world.ask("GET /v2", "").answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
@@ -83,13 +83,13 @@ fn what_is_not_there_is_said_in_json_too() {
 }
 
 #[test]
-fn metrics_are_what_telemetry_says() {
+fn metrics_are_rendered_by_telemetry() {
     let world = World::start();
     assert_eq!(world.ask("GET /metrics", "").text(), "evenkeel_sessions 3\n");
 }
 
 #[test]
-fn the_socket_is_its_owners_and_one_gateways() {
+fn socket_has_one_owner_and_one_gateway() {
     let world = World::start();
     let mode = std::fs::metadata(&world.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -102,7 +102,7 @@ fn the_socket_is_its_owners_and_one_gateways() {
 }
 
 #[test]
-fn a_dead_gateways_socket_is_replaced_and_another_file_is_not() {
+fn only_a_stale_socket_is_replaced() {
     let path = socket_path();
     let (handle, _requests, _events) = handle(1);
     let admin = admin(path.clone(), None);

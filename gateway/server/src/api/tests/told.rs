@@ -8,7 +8,7 @@ use evenkeel_dataplane::worker::ShedRun;
 use super::*;
 
 #[test]
-fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
+fn failure_and_its_moves_have_names_and_witnesses() {
     let (world, mut listening) = listening();
     world.tell(begun(), None);
     let told = listening.notice("opened");
@@ -45,7 +45,7 @@ fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
 }
 
 #[test]
-fn what_happens_to_a_session_is_told_with_the_name_of_its_room() {
+fn session_events_name_the_room() {
     let (world, mut listening) = listening();
     let by = Decider::Native;
     let session = SessionId(1);
@@ -62,7 +62,7 @@ fn what_happens_to_a_session_is_told_with_the_name_of_its_room() {
 }
 
 #[test]
-fn rollouts_faults_and_drains_are_told_and_what_is_for_records_only_is_not() {
+fn rollouts_faults_and_drains_are_published() {
     let (world, mut listening) = listening();
     world.happen(Happened::Rollout(rollout(RolloutOutcome::Activated)), None);
     let told = listening.notice("policy");
@@ -84,7 +84,7 @@ fn rollouts_faults_and_drains_are_told_and_what_is_for_records_only_is_not() {
 }
 
 #[test]
-fn who_missed_events_is_told_how_many() {
+fn slow_listener_gets_missed_count() {
     let world = World::with(1);
     let mut listening = world.ask("GET /v1/events", "");
     assert_eq!(listening.status(), 200);
@@ -99,7 +99,7 @@ fn who_missed_events_is_told_how_many() {
 }
 
 #[test]
-fn the_stream_of_events_ends_with_the_api() {
+fn event_stream_ends_with_the_api() {
     let (world, mut listening) = listening();
     world.tell(Event::Draining { node: NodeId(0), draining: true }, None);
     let told = listening.notice("draining");
@@ -142,7 +142,7 @@ fn moved(cause: Cause) -> Event {
 }
 
 #[test]
-fn what_came_of_drains_breakers_and_moves_is_told() {
+fn drain_breaker_and_move_ends_are_published() {
     let (world, mut listening) = listening();
     let started = Instant::now();
     world.tell(Event::Drained { node: NodeId(0), left: 3, started }, None);

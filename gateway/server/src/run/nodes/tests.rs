@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use super::*;
 
 #[test]
-fn a_network_may_come_up_and_a_wrong_address_stays_wrong() {
+fn only_lasting_network_errors_refuse_a_node() {
     for kind in [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable] {
         assert!(may_pass(&kind.into()), "{kind}");
     }

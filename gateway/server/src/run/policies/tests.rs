@@ -14,7 +14,7 @@ fn source(bytes: Vec<u8>) -> Source {
 }
 
 #[test]
-fn the_first_that_does_not_run_is_told_of_before_the_others_are_compiled() {
+fn first_failing_policy_is_reported_at_once() {
     let (words, _words) = mpsc::channel(64);
     let mut policies = Policies::new(Vec::new(), &Limits::default(), words);
     let routing = evenkeel_host::shipped().iter().find(|one| one.name == "route-nearest").unwrap();

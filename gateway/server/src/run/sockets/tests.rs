@@ -11,7 +11,7 @@ fn bind(address: SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
 
 /// Nor does the kernel give that port to a gateway that leaves it open: it chooses among those that are not refused.
 #[test]
-fn workers_of_one_gateway_share_its_port_and_another_gateway_is_refused() {
+fn port_is_shared_within_one_gateway_only() {
     let first = bind(ANY, Turn::First).unwrap();
     let port = first.local_addr().unwrap();
     let second = bind(port, Turn::Later).unwrap();

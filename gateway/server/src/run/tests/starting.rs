@@ -66,7 +66,7 @@ fn offer(running: &Running, room: usize, port: u16) -> oneshot::Receiver<Result<
 }
 
 #[tokio::test]
-async fn however_many_offers_wait_each_is_decided_by_the_policies() {
+async fn waiting_offers_are_decided_by_policies() {
     let (mut running, firsts) = start();
     let mut events = running.events();
     let offers: Vec<_> = (0..300).map(|at| offer(&running, at, 10_000 + at as u16)).collect();
@@ -84,7 +84,7 @@ async fn however_many_offers_wait_each_is_decided_by_the_policies() {
 }
 
 #[tokio::test]
-async fn an_offer_whose_caller_gave_up_takes_nobodys_address() {
+async fn abandoned_offer_frees_its_address() {
     let (mut running, firsts) = start();
     let mut events = running.events();
     drop(offer(&running, 1, 10_000));
@@ -98,7 +98,7 @@ async fn an_offer_whose_caller_gave_up_takes_nobodys_address() {
 }
 
 #[tokio::test]
-async fn nobody_has_a_word_on_policies_that_are_still_compiled() {
+async fn starting_policies_refuse_operations() {
     let (running, firsts) = start();
     let handle = running.handle.clone();
     let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn how_a_thread_ended_is_told_by_its_name() {
+fn thread_end_is_reported_by_name() {
     let ended = |work: fn() -> io::Result<()>| Vital::spawn("packets-0", work).unwrap().join();
     assert_eq!(ended(|| Ok(())), Ok(()));
     let failed = ended(|| Err(io::ErrorKind::NotFound.into())).unwrap_err();
