@@ -5,12 +5,12 @@
 
 mod error;
 mod events;
-mod explained;
+mod explanation;
 mod idempotency;
 mod listener;
 mod notice;
 mod offer;
-mod operating;
+mod operations;
 mod recording;
 mod refusal;
 mod routes;

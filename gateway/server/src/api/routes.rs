@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
-use super::{explained, offer, operating, recording, refusal, view};
+use super::{explanation, offer, operations, recording, refusal, view};
 use crate::control::{Failed, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
 use crate::settings::read_duration;
 
@@ -81,16 +81,16 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/sessions/{id}/explain", get(explain))
-        .route("/v1/rooms", get(operating::rooms))
-        .route("/v1/rooms/{target}", post(operating::room_verb))
+        .route("/v1/rooms", get(operations::rooms))
+        .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/modes", get(modes))
-        .route("/v1/nodes", get(operating::nodes))
-        .route("/v1/nodes/{target}", post(operating::node_verb))
-        .route("/v1/regions", get(operating::regions))
-        .route("/v1/regions/{target}", post(operating::region_verb))
-        .route("/v1/regions:failback", post(operating::failback_everywhere))
+        .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/nodes/{target}", post(operations::node_verb))
+        .route("/v1/regions", get(operations::regions))
+        .route("/v1/regions/{target}", post(operations::region_verb))
+        .route("/v1/regions:failback", post(operations::failback_everywhere))
         .route("/v1/status", get(status))
-        .route("/v1/configuration:reload", post(operating::reload))
+        .route("/v1/configuration:reload", post(operations::reload))
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(refusals))
@@ -218,13 +218,13 @@ async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view
 async fn explain(
     State(shared): Api,
     Path(id): Path<String>,
-) -> Result<Json<explained::Explained>, Error> {
+) -> Result<Json<explanation::Explained>, Error> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.explain(session)).await?;
     let none = Failed::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
-    Ok(Json(explained::Explained::of(&found, &nodes, &shared.names)))
+    Ok(Json(explanation::Explained::of(&found, &nodes, &shared.names)))
 }
 
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {

@@ -1,9 +1,9 @@
 //! A real HTTP client at the API's sockets; the test plays control.
 
 mod offers;
-mod shown;
+mod views;
 mod sockets;
-mod told;
+mod events;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;

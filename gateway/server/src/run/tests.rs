@@ -1,4 +1,4 @@
-mod starting;
+mod start;
 
 use super::*;
 

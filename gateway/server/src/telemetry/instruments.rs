@@ -15,7 +15,7 @@ use opentelemetry_sdk::metrics::{
 };
 
 use super::registry::{Attribute, Count, Described, Level, Time};
-use super::standing::Standing;
+use super::nodes::Standing;
 
 /// One instrument per metric of the registry. Thread-safe.
 pub struct Instruments {
@@ -157,7 +157,7 @@ impl MetricReader for Reader {
 mod tests {
     use evenkeel_core::{Health, NodeId};
 
-    use super::super::standing::Stands;
+    use super::super::nodes::Stands;
     use super::*;
 
     #[test]

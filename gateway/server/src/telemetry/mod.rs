@@ -11,7 +11,7 @@ mod recorder;
 pub mod registry;
 mod sampler;
 mod spans;
-mod standing;
+mod nodes;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,7 +32,7 @@ pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
 pub use recorder::Recorder;
 pub use spans::Moment;
-pub use standing::{Standing, Stands};
+pub use nodes::{Standing, Stands};
 
 use crate::control::Names;
 use crate::settings::Settings;
