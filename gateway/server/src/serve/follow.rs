@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use crate::control::{Failed, Handle, Happened, Names, NodeView, Status, Told};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
-use crate::telemetry::{Caller, Instruments, Moment, Recorder, Stands, Telemetry};
+use crate::telemetry::{Caller, Instruments, Moment, Recorder, NodeLevel, Telemetry};
 
 /// How often what workers count is read, and how things stand.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -121,9 +121,9 @@ impl Counters {
     async fn read(&mut self) -> Result<(), Failed> {
         let nodes = self.handle.nodes().await?.into_iter().map(|view| {
             let NodeView { node, name, leaves, health, draining, .. } = view;
-            (node, Stands { name: name.into(), leaves, health, draining })
+            (node, NodeLevel { name: name.into(), leaving: leaves, health, draining })
         });
-        self.instruments.standing().set(nodes);
+        self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as i64, &[]);
         self.count(&status);

@@ -15,14 +15,14 @@ use opentelemetry_sdk::metrics::{
 };
 
 use super::registry::{Attribute, Count, Described, Level, Time};
-use super::nodes::Standing;
+use super::nodes::NodeLevels;
 
 /// One instrument per metric of the registry. Thread-safe.
 pub struct Instruments {
     counts: Vec<Counter<u64>>,
     /// `None` for a level that is observed by callback.
     levels: Vec<Option<Gauge<i64>>>,
-    standing: Standing,
+    nodes: NodeLevels,
     times: Vec<Histogram<f64>>,
 }
 
@@ -43,10 +43,10 @@ impl Instruments {
         let levels = Level::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let gauge = || meter.i64_gauge(name).with_unit(unit).with_description(doc).build();
-            (!Standing::has(*metric)).then(gauge)
+            (!NodeLevels::has(*metric)).then(gauge)
         });
-        let standing = Standing::default();
-        standing.observed_by(meter);
+        let nodes = NodeLevels::default();
+        nodes.observed_by(meter);
         let times = Time::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let bounds = metric.bounds().to_vec();
@@ -54,7 +54,7 @@ impl Instruments {
             histogram.with_boundaries(bounds).build()
         });
         let (counts, levels, times) = (counts.collect(), levels.collect(), times.collect());
-        Instruments { counts, levels, standing, times }
+        Instruments { counts, levels, nodes, times }
     }
 
     pub fn count(&self, metric: Count, n: u64, labels: Labels<'_>) {
@@ -72,8 +72,8 @@ impl Instruments {
         gauge.record(value, &points(metric.described(), labels));
     }
 
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn nodes(&self) -> &NodeLevels {
+        &self.nodes
     }
 
     pub fn time(&self, metric: Time, took: Duration, labels: Labels<'_>) {
@@ -157,7 +157,7 @@ impl MetricReader for Reader {
 mod tests {
     use evenkeel_core::{Health, NodeId};
 
-    use super::super::nodes::Stands;
+    use super::super::nodes::NodeLevel;
     use super::*;
 
     #[test]
@@ -187,25 +187,25 @@ mod tests {
     fn levels_of_a_removed_node_end() {
         let (_provider, instruments, prometheus, _) =
             meters(Resource::builder_empty().build()).unwrap();
-        let standing = instruments.standing();
+        let nodes = instruments.nodes();
         let levels = || -> Vec<String> {
             let text = prometheus.render();
             let of_nodes = text.lines().filter(|line| line.starts_with("evenkeel_node_"));
             of_nodes.map(|line| line.replace("evenkeel_node", "")).collect()
         };
         let name = || Arc::<str>::from("a");
-        standing.health(NodeId(0), name(), Health::Up);
-        standing.draining(NodeId(0), name(), true);
+        nodes.health(NodeId(0), name(), Health::Up);
+        nodes.draining(NodeId(0), name(), true);
         assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
         // A removed node and its replacement may have the same name: the replacement's values are reported.
-        let stands = |leaves, health, draining| Stands { name: name(), leaves, health, draining };
-        let new = (NodeId(0), stands(false, Health::Up, false));
-        standing.set([new, (NodeId(1), stands(true, Health::Down, true))]);
-        standing.draining(NodeId(1), name(), true);
+        let level = |leaving, health, draining| NodeLevel { name: name(), leaving, health, draining };
+        let new = (NodeId(0), level(false, Health::Up, false));
+        nodes.set([new, (NodeId(1), level(true, Health::Down, true))]);
+        nodes.draining(NodeId(1), name(), true);
         assert_eq!(levels(), ["_draining{=\"a\"} 0", "_health{=\"a\"} 0"]);
-        standing.gone(NodeId(0));
+        nodes.gone(NodeId(0));
         assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 3"]);
-        standing.gone(NodeId(1));
+        nodes.gone(NodeId(1));
         assert_eq!(levels(), [""; 0]);
     }
 }

@@ -32,7 +32,7 @@ pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
 pub use recorder::Recorder;
 pub use spans::Moment;
-pub use nodes::{Standing, Stands};
+pub use nodes::{NodeLevel, NodeLevels};
 
 use crate::control::Names;
 use crate::settings::Settings;

@@ -10,53 +10,53 @@ use opentelemetry::metrics::Meter;
 use super::registry::{Attribute, Described, Level};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stands {
+pub struct NodeLevel {
     /// Not unique: a removed node and its replacement may share it.
     pub name: Arc<str>,
     /// Removed from the list.
-    pub leaves: bool,
+    pub leaving: bool,
     pub health: Health,
     pub draining: bool,
 }
 
 /// All nodes by slot. Clones share them.
 #[derive(Clone, Default, Debug)]
-pub struct Standing(Arc<Mutex<BTreeMap<NodeId, Stands>>>);
+pub struct NodeLevels(Arc<Mutex<BTreeMap<NodeId, NodeLevel>>>);
 
-impl Standing {
+impl NodeLevels {
     /// Replaces all nodes.
-    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, Stands)>) {
+    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, NodeLevel)>) {
         *self.nodes() = nodes.into_iter().collect();
     }
 
     pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
-        self.change(node, name, |stands| stands.health = health);
+        self.change(node, name, |level| level.health = health);
     }
 
     pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
-        self.change(node, name, |stands| stands.draining = draining);
+        self.change(node, name, |level| level.draining = draining);
     }
 
     pub(super) fn gone(&self, node: NodeId) {
         self.nodes().remove(&node);
     }
 
-    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut Stands)) {
-        let (leaves, health, draining) = (false, Health::Down, false);
-        let new = Stands { name, leaves, health, draining };
+    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut NodeLevel)) {
+        let (leaving, health, draining) = (false, Health::Down, false);
+        let new = NodeLevel { name, leaving, health, draining };
         change(self.nodes().entry(node).or_insert(new));
     }
 
-    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Stands>> {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeLevel>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By name; a node that stays wins over a removed one.
-    fn by_name(&self) -> BTreeMap<Arc<str>, Stands> {
+    fn by_name(&self) -> BTreeMap<Arc<str>, NodeLevel> {
         let all = self.nodes().values().cloned().collect::<Vec<_>>();
-        let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|stands| stands.leaves);
+        let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|level| level.leaving);
         // Later entries replace earlier ones.
-        go.into_iter().chain(stay).map(|stands| (Arc::clone(&stands.name), stands)).collect()
+        go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name), level)).collect()
     }
 
     /// Whether the level is observed here.
@@ -65,18 +65,18 @@ impl Standing {
     }
 
     pub(super) fn observed_by(&self, meter: &Meter) {
-        self.observe(meter, Level::NodeHealth, |stands| i64::from(stands.health as u32));
-        self.observe(meter, Level::NodeDraining, |stands| i64::from(stands.draining));
+        self.observe(meter, Level::NodeHealth, |level| i64::from(level.health as u32));
+        self.observe(meter, Level::NodeDraining, |level| i64::from(level.draining));
     }
 
-    fn observe(&self, meter: &Meter, level: Level, value: fn(&Stands) -> i64) {
+    fn observe(&self, meter: &Meter, level: Level, value: fn(&NodeLevel) -> i64) {
         let Described { name, unit, doc, .. } = level.described();
         let own = self.clone();
         let gauge = meter.i64_observable_gauge(name).with_unit(unit).with_description(doc);
         let observed = gauge.with_callback(move |observer| {
-            for (name, stands) in own.by_name() {
+            for (name, level) in own.by_name() {
                 let node = KeyValue::new(Attribute::Node.key(), name.to_string());
-                observer.observe(value(&stands), &[node]);
+                observer.observe(value(&level), &[node]);
             }
         });
         // The meter keeps the callback.

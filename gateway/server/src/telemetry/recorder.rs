@@ -60,7 +60,7 @@ impl Recorder {
 
     pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
         self.not_opened.remove(&node);
-        self.instruments.standing().gone(node);
+        self.instruments.nodes().gone(node);
         info!(node = name, "node removed after it was empty");
     }
 
@@ -189,7 +189,7 @@ impl Recorder {
             Event::Draining { node, draining } => {
                 let name = self.names.of_node(*node).node;
                 info!(node = %name, draining, "draining");
-                self.instruments.standing().draining(*node, name, *draining);
+                self.instruments.nodes().draining(*node, name, *draining);
             }
             Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
                 let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
@@ -479,7 +479,7 @@ impl Recorder {
         let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
         let took = at.now.saturating_duration_since(started);
         let node = (Attribute::Node, &*name);
-        self.instruments.standing().health(hop.node, Arc::clone(&name), to);
+        self.instruments.nodes().health(hop.node, Arc::clone(&name), to);
         if to == Health::Down {
             warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
             self.instruments.count(Count::NodeFailures, 1, &[node]);
