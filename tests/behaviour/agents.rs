@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use evenkeel_core::{Cause, Decider, Event, Health, Hop, Witness};
 use evenkeel_lab::sample_node::{PlainRoom, number_of};
 use evenkeel_media::trunk::message::Break;
-use evenkeel_server::control::{Disobeyed, Failed, Opened, Order};
+use evenkeel_server::control::{AgentError, ControlError, Order, SessionAnswer};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
@@ -30,13 +30,13 @@ fn gateway_before(nodes: &[&Node], more: &str) -> Gateway {
 }
 
 /// A client alone in a room at this node, so it hears itself.
-fn call_at(gateway: &Gateway, node: &str) -> (Phone, Opened) {
+fn call_at(gateway: &Gateway, node: &str) -> (Phone, SessionAnswer) {
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 3);
     match gateway.ask(gateway.handle.move_room("room".into(), node.into())) {
-        Ok(()) | Err(Failed::Impossible(evenkeel_core::Impossible::AlreadyThere)) => {}
+        Ok(()) | Err(ControlError::Impossible(evenkeel_core::Impossible::AlreadyThere)) => {}
         Err(other) => panic!("{other:?}"),
     }
     wait_heard_via(&mut ann, node);
@@ -122,7 +122,7 @@ fn agent_beside_trunk_node_reports_and_drills() {
     let (mut ann, _) = call_at(&gateway, "east-a9");
     let order = |how| gateway.ask(gateway.handle.order("east-a9".into(), Order::Break(how)));
 
-    let forbidden = Failed::Agent { node: "east-a9".into(), why: Disobeyed::Forbidden };
+    let forbidden = ControlError::Agent { node: "east-a9".into(), why: AgentError::Forbidden };
     assert_eq!(order(Break::Cut), Err(forbidden), "the agent does not carry its packets");
     order(Break::Hang).unwrap();
     wait_heard_via(&mut ann, "east-b1");
@@ -143,8 +143,10 @@ fn agent_beside_trunk_node_reports_and_drills() {
         }
         _ => None,
     });
-    let unable =
-        |how| Failed::Agent { node: "east-a9".into(), why: Disobeyed::Unable(Order::Break(how)) };
+    let unable = |how| ControlError::Agent {
+        node: "east-a9".into(),
+        why: AgentError::Unable(Order::Break(how)),
+    };
     assert_eq!(order(Break::Kill), Err(unable(Break::Kill)), "it is dead");
 }
 
@@ -180,15 +182,15 @@ fn drill_without_permission_is_refused() {
     let gateway = gateway_before(&nodes.each_ref(), &node("east-a9", server.address, &beside));
     let order = |name: &str, order| gateway.ask(gateway.handle.order(name.into(), order));
     let kill = Order::Break(Break::Kill);
-    let why = |name: &str, why| Err(Failed::Agent { node: name.into(), why });
-    assert_eq!(order("east-a9", kill), why("east-a9", Disobeyed::Forbidden));
+    let why = |name: &str, why| Err(ControlError::Agent { node: name.into(), why });
+    assert_eq!(order("east-a9", kill), why("east-a9", AgentError::Forbidden));
     assert_eq!(order("east-a9", Order::Start), Ok(()), "it runs");
-    assert_eq!(order("east-a1", kill), why("east-a1", Disobeyed::Unable(kill)));
-    assert_eq!(order("east-b1", kill), why("east-b1", Disobeyed::NoAgent));
+    assert_eq!(order("east-a1", kill), why("east-a1", AgentError::Unable(kill)));
+    assert_eq!(order("east-b1", kill), why("east-b1", AgentError::NoAgent));
     let nowhere = order("east-z", kill);
-    assert!(matches!(nowhere, Err(Failed::Unfound { known, .. }) if known.len() == 3));
+    assert!(matches!(nowhere, Err(ControlError::Unfound { known, .. }) if known.len() == 3));
     drop(agent);
-    assert_eq!(order("east-a9", kill), why("east-a9", Disobeyed::Silent));
+    assert_eq!(order("east-a9", kill), why("east-a9", AgentError::Silent));
     assert_eq!(health(&gateway, 2), (Health::Up, 1), "a lost agent is no witness");
 }
 

@@ -11,7 +11,7 @@ fn plugin_places_call_and_both_hear() {
     let gateway = World::of(&[&nodes[0], &nodes[1]]).routed().start();
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
     // On a busy machine some answers are late and the native default decides, but not in every room.
-    let by_plugin = |opened: &Opened| matches!(opened.routed_by, Decider::Policy { .. });
+    let by_plugin = |opened: &SessionAnswer| matches!(opened.routed_by, Decider::Policy { .. });
     let (room, first) = (0..30)
         .find_map(|number| {
             let room = format!("room-{number}");

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use evenkeel_core::{CloseReason, Event, Refused};
 use evenkeel_dataplane::worker::Totals;
-use evenkeel_server::control::{Failed, Happened, Opened};
+use evenkeel_server::control::{ControlError, GatewayEvent, SessionAnswer};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
     wait_until,
 };
 
-fn closed(gateway: &Gateway, opened: &Opened) -> (CloseReason, Totals) {
+fn closed(gateway: &Gateway, opened: &SessionAnswer) -> (CloseReason, Totals) {
     gateway.expect("the close event", |told| match &told.event {
-        Happened::Core(Event::Closed { session, reason, .. }) if *session == opened.session => {
+        GatewayEvent::Core(Event::Closed { session, reason, .. }) if *session == opened.session => {
             Some((*reason, told.totals.expect("totals of the session")))
         }
         _ => None,
@@ -21,7 +21,7 @@ fn closed(gateway: &Gateway, opened: &Opened) -> (CloseReason, Totals) {
 }
 
 /// A client alone in its room, which hears itself.
-fn client_with_media(gateway: &Gateway) -> (Phone, Opened) {
+fn client_with_media(gateway: &Gateway) -> (Phone, SessionAnswer) {
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));
@@ -110,7 +110,7 @@ fn shutdown_refuses_offers_and_waits_for_last() {
     });
     let bob = Phone::new(2);
     let refused = gateway.try_open(offer("room", declared(&bob)));
-    assert_eq!(refused, Err(Failed::Refused(Refused::Draining)));
+    assert_eq!(refused, Err(ControlError::Refused(Refused::Draining)));
     assert!(!gateway.status().admitting);
     let heard = ann.heard.len();
     talk(&mut [&mut ann], "she talks on", |phones| phones[0].heard.len() >= heard + 20);

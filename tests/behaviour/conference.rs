@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{Decider, Event, Op, SessionId};
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::{Opened, Wanted};
+use evenkeel_server::control::{SessionAnswer, SessionRequest};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
@@ -13,7 +13,7 @@ const SHIPPED: &str = include_str!("../../policies/conference.toml");
 /// In 256ths: 6 %, above the limit for listeners and below that for speakers.
 const LOSS: u8 = 15;
 
-fn request(room: &str, phone: &Phone, role: &str) -> Wanted {
+fn request(room: &str, phone: &Phone, role: &str) -> SessionRequest {
     let mut wanted = offer(room, declared(phone));
     wanted.scenario = "conference".into();
     wanted.labels = Arc::new([("role".into(), role.into())]);
@@ -22,8 +22,8 @@ fn request(room: &str, phone: &Phone, role: &str) -> Wanted {
 
 /// Opens rooms until the shipped routing policy placed one: on a busy machine some answers are late and the native default
 /// decides.
-fn enter(gateway: &Gateway, phones: &[Phone], roles: [&str; 4]) -> [Opened; 4] {
-    let by_us = |opened: &Opened| matches!(&opened.routed_by, Decider::Policy { policy, .. } if &*policy.set == "conference");
+fn enter(gateway: &Gateway, phones: &[Phone], roles: [&str; 4]) -> [SessionAnswer; 4] {
+    let by_us = |opened: &SessionAnswer| matches!(&opened.routed_by, Decider::Policy { policy, .. } if &*policy.set == "conference");
     for number in 0..30 {
         let room = format!("room-{number}");
         let first = gateway.open(request(&room, &phones[0], roles[0]));
@@ -60,7 +60,7 @@ fn report(phone: &Phone, other: u64, fraction_lost: u8) {
 
 fn degraded(gateway: &Gateway, session: SessionId) -> Option<(Op, Decider)> {
     gateway.happened(|told| match &told.event {
-        evenkeel_server::control::Happened::Core(Event::Degraded {
+        evenkeel_server::control::GatewayEvent::Core(Event::Degraded {
             session: of,
             op,
             arg: 1..,

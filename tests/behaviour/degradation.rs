@@ -1,7 +1,7 @@
 //! A lossy client is capped, then gets voice only, then video again with a key frame.
 
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_server::control::Happened;
+use evenkeel_server::control::GatewayEvent;
 
 use crate::harness::{
     Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,
@@ -104,7 +104,7 @@ fn lossy_client_steps_down_and_recovers_video() {
     talk(&mut [&mut ann], "all shed packets are reported", |_| {
         shed_reported = 0;
         gateway.happened(|event| {
-            if let Happened::Shed { run, .. } = &event.event {
+            if let GatewayEvent::Shed { run, .. } = &event.event {
                 shed_reported += u64::from(run.packets);
             }
             None::<()>

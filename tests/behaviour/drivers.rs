@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use evenkeel_core::NodeId;
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::{Failed, Happened};
+use evenkeel_server::control::{ControlError, GatewayEvent};
 use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
@@ -99,10 +99,10 @@ fn webhook_refusal_reason_reaches_reply_and_event() {
     let gateway = before(&node, &driver);
     let ann = Phone::new(1);
     let reason = "it answers 409: no licence left";
-    let refused = Failed::NotOpened { node: NodeId(0), reason: reason.into() };
+    let refused = ControlError::NotOpened { node: NodeId(0), reason: reason.into() };
     assert_eq!(gateway.try_open(offer("room", declared(&ann))), Err(refused));
     gateway.expect("the event with the reason", |told| match &told.event {
-        Happened::NotOpened { node: NodeId(0), reason: told, .. } => {
+        GatewayEvent::NotOpened { node: NodeId(0), reason: told, .. } => {
             assert_eq!(&**told, reason);
             Some(())
         }
@@ -150,7 +150,8 @@ fn rtpengine_joins_two_and_refuses_a_third() {
     });
     assert_two_clients_hear(&gateway);
     let carol = Phone::new(3);
-    let Err(Failed::NotOpened { reason, .. }) = gateway.try_open(offer("room", declared(&carol)))
+    let Err(ControlError::NotOpened { reason, .. }) =
+        gateway.try_open(offer("room", declared(&carol)))
     else {
         panic!("she joined")
     };
@@ -170,10 +171,10 @@ fn absent_rtpengine_refuses_without_delay() {
     let ann = Phone::new(1);
     let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
     // The answer depends on whether the node is already marked down.
-    let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode { .. }));
+    let dead = matches!(&refused, ControlError::Refused(evenkeel_core::Refused::NoNode { .. }));
     let unanswered = matches!(
         &refused,
-        Failed::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {unused}"))
+        ControlError::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {unused}"))
     );
     assert!(dead || unanswered, "{refused:?}");
 }

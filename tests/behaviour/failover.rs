@@ -3,7 +3,7 @@
 use evenkeel_core::{Cause, Event, Health, Hop, Incarnation, Witness};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::rtcp;
-use evenkeel_server::control::Opened;
+use evenkeel_server::control::SessionAnswer;
 
 use crate::harness::{
     Gateway, Heard, Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk,
@@ -13,7 +13,7 @@ use crate::harness::{
 /// The clients of one room, with video: one that hears itself, or two that hear each other.
 struct Party {
     phones: Vec<Phone>,
-    opened: Opened,
+    opened: SessionAnswer,
 }
 
 impl Party {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use evenkeel_core::{Event, Health};
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::{Actor, Failed, Happened, ListChange, NodeList, NotListed, Shrinks};
+use evenkeel_server::control::{
+    Actor, ControlError, GatewayEvent, ListChange, NodeList, NotListed, Shrinks,
+};
 use evenkeel_server::settings;
 
 use crate::harness::{
@@ -85,8 +87,8 @@ fn node_list_changes_during_call_without_loss() {
     let mut told = Vec::new();
     gateway.happened(|happened| {
         match &happened.event {
-            Happened::NodeList(list) => told.push((list.by, list.forced, list.outcome.is_ok())),
-            Happened::NodeRemoved { name, .. } if **name == *"east-e1" => {
+            GatewayEvent::NodeList(list) => told.push((list.by, list.forced, list.outcome.is_ok())),
+            GatewayEvent::NodeRemoved { name, .. } if **name == *"east-e1" => {
                 told.push((Actor::File, false, true));
             }
             _ => {}
@@ -127,7 +129,7 @@ fn renamed_node_at_same_address_keeps_calls() {
     assert!(loads.len() == 2 && loads[0] == loads[1] && loads[0] > 0, "one machine: {loads:?}");
     let bob = Phone::new(2);
     let opened = gateway.try_open(offer("other room", declared(&bob)));
-    let is_shared = matches!(opened, Err(Failed::SharedNodeAddress { .. }));
+    let is_shared = matches!(opened, Err(ControlError::SharedNodeAddress { .. }));
     assert!(!is_shared, "a leaving node does not reserve its address: {opened:?}");
     talk(&mut [&mut ann], "the old node is removed", |_| standing(&gateway).len() == 1);
     assert_no_loss_since(first, &mut ann);

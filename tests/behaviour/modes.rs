@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_core::{Event, Health, Mode, ModeChange, NodeId, NotStarted, Scenario, Start};
-use evenkeel_server::control::{Happened, ModeView, Opened};
+use evenkeel_server::control::{GatewayEvent, ModeView, SessionAnswer};
 
 use crate::drivers::operator;
 use crate::harness::{
@@ -24,7 +24,7 @@ fn world(nodes: &[&Node], scenario: &str) -> World {
 struct Call {
     anna: Phone,
     boris: Phone,
-    opened: Opened,
+    opened: SessionAnswer,
 }
 
 impl Call {
@@ -124,13 +124,13 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
     };
     call.talk("the mode change is reported", || {
         gateway.happened(|told| match &told.event {
-            Happened::Core(event) => unalike(event),
-            Happened::Rollout(_)
-            | Happened::Shed { .. }
-            | Happened::NodeList(_)
-            | Happened::NodeRemoved { .. }
-            | Happened::TurnedAway { .. }
-            | Happened::NotOpened { .. } => None,
+            GatewayEvent::Core(event) => unalike(event),
+            GatewayEvent::Rollout(_)
+            | GatewayEvent::Shed { .. }
+            | GatewayEvent::NodeList(_)
+            | GatewayEvent::NodeRemoved { .. }
+            | GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::NotOpened { .. } => None,
         }) == Some(Mode::Hot)
     });
     assert_eq!(gateway.session(&call.opened).unwrap().mode, Mode::Hot);

@@ -2,7 +2,7 @@
 
 use evenkeel_core::{Cause, Event, Impossible};
 use evenkeel_lab::sample_node::PlainRoom;
-use evenkeel_server::control::Failed;
+use evenkeel_server::control::ControlError;
 
 use crate::harness::{
     Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
@@ -69,7 +69,7 @@ fn assert_move_without_loss(make: fn(&str) -> Node, people: u64) {
     }
     let mut moves = Vec::new();
     gateway.happened(|told| {
-        if let evenkeel_server::control::Happened::Core(Event::Moved { cause, to, .. }) =
+        if let evenkeel_server::control::GatewayEvent::Core(Event::Moved { cause, to, .. }) =
             &told.event
         {
             moves.push((*cause, to.unwrap().node.0 as usize));
@@ -111,11 +111,11 @@ fn drained_node_loses_rooms_and_takes_none() {
     });
     let back = gateway.handle.move_room("room".into(), nodes[here].name.as_str().into());
     let unfit = gateway.ask(back);
-    assert!(matches!(unfit, Err(Failed::Unfit { draining: true, .. })), "{unfit:?}");
+    assert!(matches!(unfit, Err(ControlError::Unfit { draining: true, .. })), "{unfit:?}");
     let nobody = gateway.handle.move_room("room".into(), "nobody".into());
     let known = nodes.iter().map(|node| node.name.as_str().into()).collect();
     let reason = Impossible::NoSuchNode;
-    assert_eq!(gateway.ask(nobody), Err(Failed::Unfound { reason, known }));
+    assert_eq!(gateway.ask(nobody), Err(ControlError::Unfound { reason, known }));
     let nowhere = gateway.handle.move_room("nowhere".into(), nodes[there].name.as_str().into());
-    assert_eq!(gateway.ask(nowhere), Err(Failed::Impossible(Impossible::NoSuchRoom)));
+    assert_eq!(gateway.ask(nowhere), Err(ControlError::Impossible(Impossible::NoSuchRoom)));
 }

@@ -2,7 +2,7 @@
 
 use evenkeel_core::Decider;
 use evenkeel_media::rtcp;
-use evenkeel_server::control::Opened;
+use evenkeel_server::control::SessionAnswer;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
@@ -13,8 +13,8 @@ const TRIES: std::ops::Range<u64> = 1..40;
 fn until(
     gateway: &Gateway,
     what: &str,
-    is_so: impl Fn(&Gateway, &Opened) -> bool,
-) -> (Phone, Opened) {
+    is_so: impl Fn(&Gateway, &SessionAnswer) -> bool,
+) -> (Phone, SessionAnswer) {
     for number in TRIES {
         let phone = Phone::new(number);
         let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));

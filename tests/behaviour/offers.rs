@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_core::{Identity, Ingress, Refused};
-use evenkeel_server::control::Failed;
+use evenkeel_server::control::ControlError;
 
 use crate::harness::{Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
@@ -14,7 +14,7 @@ fn address_has_one_session_at_a_time() {
     let ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     let again = gateway.try_open(offer("another", declared(&ann)));
-    assert_eq!(again, Err(Failed::AddressTaken(ann.address())));
+    assert_eq!(again, Err(ControlError::AddressTaken(ann.address())));
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     gateway.open(offer("another", declared(&ann)));
 }
@@ -32,7 +32,7 @@ fn concurrent_offers_of_address_get_one_session() {
     });
     let opened = one.as_ref().or(two.as_ref()).unwrap();
     let refused = one.as_ref().err().or(two.as_ref().err());
-    assert_eq!(refused, Some(&Failed::AddressTaken(ann.address())));
+    assert_eq!(refused, Some(&ControlError::AddressTaken(ann.address())));
     let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
     assert_eq!(
         sessions.iter().map(|session| session.session).collect::<Vec<_>>(),
@@ -50,12 +50,12 @@ fn offer_for_unknown_names_is_refused() {
         wanted.nodes = vec![(name.into(), ann.address())];
         wanted
     };
-    assert_eq!(gateway.try_open(named("nobody")), Err(Failed::UnknownNode("nobody".into())));
+    assert_eq!(gateway.try_open(named("nobody")), Err(ControlError::UnknownNode("nobody".into())));
     let mut unknown = offer("room", declared(&ann));
     unknown.scenario = Arc::from("opera");
     assert_eq!(
         gateway.try_open(unknown),
-        Err(Failed::Refused(Refused::UnknownScenario("opera".into())))
+        Err(ControlError::Refused(Refused::UnknownScenario("opera".into())))
     );
     for ingress in [
         Ingress::Quic,
@@ -64,7 +64,7 @@ fn offer_for_unknown_names_is_refused() {
         // The only listener is IPv4, which this client cannot reach.
         Ingress::Udp(Identity::Declared { address: "[::1]:4000".parse().unwrap(), rtcp: None }),
     ] {
-        assert_eq!(gateway.try_open(offer("room", ingress)), Err(Failed::NoListener));
+        assert_eq!(gateway.try_open(offer("room", ingress)), Err(ControlError::NoListener));
     }
     assert_eq!(gateway.status().rooms, 0);
     gateway.open(named("east-a1"));
@@ -81,7 +81,7 @@ fn session_limit_refuses_offers() {
     gateway.open(offer("room", declared(&phones[1])));
     let third = offer("room", declared(&phones[2]));
     let refused = gateway.try_open(third.clone());
-    assert!(matches!(refused, Err(Failed::Refused(Refused::Full { .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(ControlError::Refused(Refused::Full { .. }))), "{refused:?}");
     gateway.ask(gateway.handle.close(first.session)).unwrap();
     gateway.open(third);
 }
@@ -95,7 +95,7 @@ fn full_or_dead_node_refuses_sessions() {
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));
     let refused = gateway.try_open(offer("room", declared(&bob)));
-    let Err(Failed::NotOpened { node: by, .. }) = refused else { panic!("{refused:?}") };
+    let Err(ControlError::NotOpened { node: by, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(by, opened.route[0].node);
     talk(&mut [&mut ann], "the first client still hears itself", |phones| {
         phones[0].heard.len() >= 10
@@ -104,7 +104,7 @@ fn full_or_dead_node_refuses_sessions() {
     wait_until("offers are refused", || {
         matches!(
             gateway.try_open(offer("other", declared(&bob))),
-            Err(Failed::Refused(Refused::NoNode { .. }) | Failed::NotOpened { .. })
+            Err(ControlError::Refused(Refused::NoNode { .. }) | ControlError::NotOpened { .. })
         )
     });
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use evenkeel_core::{Decider, Hook, PolicyName};
 use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_server::api;
-use evenkeel_server::control::Happened;
+use evenkeel_server::control::GatewayEvent;
 use evenkeel_server::telemetry::{Moment, Telemetry};
 
 use crate::harness::{
@@ -68,7 +68,7 @@ fn node_death_survived_without_telemetry_receiver() {
         (telemetry.recorder(gateway.handle.names()), gateway.handle.events());
     std::thread::spawn(move || {
         while let Ok(told) = events.blocking_recv() {
-            if let Happened::Core(event) = &told.event {
+            if let GatewayEvent::Core(event) = &told.event {
                 recorder.handle_event(event, None, Moment::now());
             }
         }

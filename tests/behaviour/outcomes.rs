@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{Event, Hook, PolicyName};
 use evenkeel_server::control::{
-    Actor, NodeList, Opened, PolicyView, RolloutOutcome, SessionView, Wish,
+    Actor, NodeList, PolicyView, RolloutOutcome, SessionAnswer, SessionView, Wish,
 };
 
 use crate::harness::{
@@ -21,9 +21,9 @@ fn view(gateway: &Gateway, hook: Hook) -> PolicyView {
     views.into_iter().find(|view| view.policy == policy(hook)).unwrap()
 }
 
-fn rungs(gateway: &Gateway, sessions: &[Opened]) -> Vec<u8> {
+fn rungs(gateway: &Gateway, sessions: &[SessionAnswer]) -> Vec<u8> {
     let all: Vec<SessionView> = gateway.ask(gateway.handle.sessions()).unwrap();
-    let rung = |opened: &Opened| all.iter().find(|view| view.session == opened.session);
+    let rung = |opened: &SessionAnswer| all.iter().find(|view| view.session == opened.session);
     sessions.iter().filter_map(|opened| Some(rung(opened)?.rung)).collect()
 }
 
@@ -42,7 +42,7 @@ fn trapping_session_is_quarantined_and_explained() {
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "{pushed:?}");
     let revision = pushed.revision.unwrap();
 
-    let sessions: Vec<Opened> = (1..=3)
+    let sessions: Vec<SessionAnswer> = (1..=3)
         .map(|number| {
             let phone = Phone::new(number);
             gateway.open(offer(&format!("room-{number}"), declared(&phone)))
@@ -57,8 +57,9 @@ fn trapping_session_is_quarantined_and_explained() {
     });
     assert_eq!(told.0, Some(sessions[1].session));
     assert!(told.1.starts_with("trap: wasm trap"), "{}", told.1);
-    let explained =
-        |opened: &Opened| gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap();
+    let explained = |opened: &SessionAnswer| {
+        gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap()
+    };
     let quarantined = explained(&sessions[1]);
     assert!(quarantined.said.is_empty());
     let [quarantine] = &quarantined.quarantines[..] else { panic!("{quarantined:?}") };

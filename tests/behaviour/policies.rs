@@ -1,7 +1,9 @@
 //! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
 use evenkeel_core::{Decider, Event, Hook, PolicyName};
-use evenkeel_server::control::{Failed, Happened, Opened, Rollout, RolloutOutcome};
+use evenkeel_server::control::{
+    ControlError, GatewayEvent, Rollout, RolloutOutcome, SessionAnswer,
+};
 
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, World, assert_complete, declared, offer, routing_plugin, talk,
@@ -28,14 +30,14 @@ fn active(gateway: &Gateway) -> std::sync::Arc<str> {
 }
 
 /// Opens a room with one client, which asks the policy.
-fn room(gateway: &Gateway, number: u64) -> (Phone, Opened) {
+fn room(gateway: &Gateway, number: u64) -> (Phone, SessionAnswer) {
     let mut phone = Phone::new(number);
     let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
     phone.set_target(udp_of(&opened));
     (phone, opened)
 }
 
-fn revision(opened: &Opened) -> Option<&str> {
+fn revision(opened: &SessionAnswer) -> Option<&str> {
     match &opened.routed_by {
         Decider::Policy { revision, .. } => Some(revision),
         Decider::Native | Decider::Operator | Decider::Node => None,
@@ -43,7 +45,7 @@ fn revision(opened: &Opened) -> Option<&str> {
 }
 
 /// Opens rooms until this revision placed one: on a busy machine some answers are late.
-fn placed_by(gateway: &Gateway, wanted: &str, numbers: std::ops::Range<u64>) -> Opened {
+fn placed_by(gateway: &Gateway, wanted: &str, numbers: std::ops::Range<u64>) -> SessionAnswer {
     for number in numbers {
         let (_, opened) = room(gateway, number);
         match revision(&opened) {
@@ -87,7 +89,7 @@ fn pushed_revision_answers_until_rolled_back() {
     let near = placed_by(&gateway, &shipped, 40..70);
     assert_ne!(near.route[0].node.0, 2);
     let nothing = gateway.ask(gateway.handle.rollback_policy(routing()));
-    assert!(matches!(nothing, Err(Failed::Policy(_))), "{nothing:?}");
+    assert!(matches!(nothing, Err(ControlError::Policy(_))), "{nothing:?}");
 
     talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);
     assert_complete(&ann.heard, 0, ann.heard.len() as u64);
@@ -101,13 +103,13 @@ fn pushed_revision_answers_until_rolled_back() {
         .filter(|wanted| {
             gateway
                 .happened(|told| match &told.event {
-                    Happened::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
-                    Happened::Core(_)
-                    | Happened::Shed { .. }
-                    | Happened::NodeList(_)
-                    | Happened::NodeRemoved { .. }
-                    | Happened::TurnedAway { .. }
-                    | Happened::NotOpened { .. } => None,
+                    GatewayEvent::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
+                    GatewayEvent::Core(_)
+                    | GatewayEvent::Shed { .. }
+                    | GatewayEvent::NodeList(_)
+                    | GatewayEvent::NodeRemoved { .. }
+                    | GatewayEvent::TurnedAway { .. }
+                    | GatewayEvent::NotOpened { .. } => None,
                 })
                 .is_some()
         })
@@ -136,13 +138,13 @@ fn invalid_plugin_is_refused_with_reason() {
         assert!(why.contains(reason) && !why.is_empty(), "{why}");
         assert_eq!(active(&gateway), shipped);
         gateway.expect("the refusal is reported", |told| match &told.event {
-            Happened::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
-            Happened::Core(_)
-            | Happened::Shed { .. }
-            | Happened::NodeList(_)
-            | Happened::NodeRemoved { .. }
-            | Happened::TurnedAway { .. }
-            | Happened::NotOpened { .. } => None,
+            GatewayEvent::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
+            GatewayEvent::Core(_)
+            | GatewayEvent::Shed { .. }
+            | GatewayEvent::NodeList(_)
+            | GatewayEvent::NodeRemoved { .. }
+            | GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::NotOpened { .. } => None,
         });
     }
     let settings = serde_json::json!({"spares": 9});
@@ -153,7 +155,7 @@ fn invalid_plugin_is_refused_with_reason() {
     assert!(rollout.reason.unwrap().contains("spares"));
     let unbound = PolicyName { set: "opera".into(), hook: Hook::Routing };
     let unknown = gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None));
-    assert!(matches!(unknown, Err(Failed::NoPolicy(_))), "{unknown:?}");
+    assert!(matches!(unknown, Err(ControlError::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);
     talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);
@@ -179,17 +181,17 @@ fn failing_revision_is_rolled_back_by_gateway() {
         }
     }
     let reason = gateway.expect("the rollback is reported", |told| match &told.event {
-        Happened::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
+        GatewayEvent::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
             assert_eq!(rollout.revision.as_ref(), Some(&shipped));
             rollout.reason.clone()
         }
-        Happened::Rollout(_)
-        | Happened::Core(_)
-        | Happened::NotOpened { .. }
-        | Happened::Shed { .. }
-        | Happened::NodeList(_)
-        | Happened::NodeRemoved { .. }
-        | Happened::TurnedAway { .. } => None,
+        GatewayEvent::Rollout(_)
+        | GatewayEvent::Core(_)
+        | GatewayEvent::NotOpened { .. }
+        | GatewayEvent::Shed { .. }
+        | GatewayEvent::NodeList(_)
+        | GatewayEvent::NodeRemoved { .. }
+        | GatewayEvent::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_core::{Health, Identity, Ingress, RtcpPort};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::{demux, rtcp};
-use evenkeel_server::control::{Failed, Reached};
+use evenkeel_server::control::{ControlError, IngressAnswer};
 
 use crate::harness::{
     Node, Phone, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
@@ -62,7 +62,7 @@ fn offer_with_shared_node_address_is_refused() {
     let mut wanted = offer("room", declared(&ann));
     wanted.nodes = vec![("east-a1".into(), nodes[1].address)];
     let named = ["east-a1".into(), "west-a1".into()];
-    let refused = Failed::SharedNodeAddress { nodes: named, address: nodes[1].address };
+    let refused = ControlError::SharedNodeAddress { nodes: named, address: nodes[1].address };
     assert_eq!(gateway.try_open(wanted), Err(refused));
     gateway.open(offer("room", declared(&ann)));
 }
@@ -108,7 +108,7 @@ fn rtcp_on_own_port_keeps_its_port() {
     );
     std::sync::Arc::get_mut(&mut wanted.media).unwrap().rtcp = RtcpPort::Own;
     let opened = gateway.open(wanted);
-    let Reached::Udp { address, rtcp: Some(rtcp), .. } = opened.ingress else {
+    let IngressAnswer::Udp { address, rtcp: Some(rtcp), .. } = opened.ingress else {
         panic!("{opened:?}")
     };
     let mut track = Phone::new(1).voice;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, Revision, Revisions, Stage};
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_server::control::{
-    Actor, Failed, Happened, Opened, PolicyView, Rollout, RolloutOutcome, Verb, Wish,
+    Actor, ControlError, GatewayEvent, PolicyView, Rollout, RolloutOutcome, SessionAnswer, Verb,
+    Wish,
 };
 use evenkeel_server::settings;
 
@@ -33,12 +34,12 @@ fn canary(percent: u8) -> Wish {
     Wish { canary: Some(vec![percent]), pace, ..Wish::default() }
 }
 
-fn control(gateway: &Gateway, verb: Verb) -> Result<Rollout, Failed> {
+fn control(gateway: &Gateway, verb: Verb) -> Result<Rollout, ControlError> {
     gateway.ask(gateway.handle.walk_policy(routing(), verb))
 }
 
 /// The arm of a room while the candidate has this share.
-fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
+fn arm(candidate: &str, percent: u8, opened: &SessionAnswer) -> Arm {
     let revision = |name: &str| Revision { name: name.into(), plugin: "x".into(), schema: 1 };
     let judging = Judging::default();
     let canary = evenkeel_core::Canary { revision: revision(candidate), percent, judging };
@@ -52,7 +53,7 @@ fn placed(
     gateway: &Gateway,
     numbers: std::ops::Range<u64>,
     phones: &mut Vec<Phone>,
-) -> Vec<(Opened, Option<String>)> {
+) -> Vec<(SessionAnswer, Option<String>)> {
     let open = |number: u64| {
         let mut phone = Phone::new(number);
         let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
@@ -181,7 +182,7 @@ fn degradation() -> PolicyName {
 }
 
 /// Opens four sessions and waits until the policy was asked about them.
-fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, Opened)> {
+fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, SessionAnswer)> {
     let sessions = (1..=4).map(|number| {
         let phone = Phone::new(number);
         let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
@@ -279,20 +280,20 @@ fn harmful_canary_is_rolled_back_by_gateway() {
             reported = Instant::now();
         }
         reason = gateway.happened(|told| match &told.event {
-            Happened::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
+            GatewayEvent::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
                 assert_eq!(
                     (rollout.by, &rollout.previous),
                     (Actor::Gateway, &Some(candidate.clone()))
                 );
                 rollout.reason.clone()
             }
-            Happened::Rollout(_)
-            | Happened::Core(_)
-            | Happened::NotOpened { .. }
-            | Happened::Shed { .. }
-            | Happened::NodeList(_)
-            | Happened::NodeRemoved { .. }
-            | Happened::TurnedAway { .. } => None,
+            GatewayEvent::Rollout(_)
+            | GatewayEvent::Core(_)
+            | GatewayEvent::NotOpened { .. }
+            | GatewayEvent::Shed { .. }
+            | GatewayEvent::NodeList(_)
+            | GatewayEvent::NodeRemoved { .. }
+            | GatewayEvent::TurnedAway { .. } => None,
         });
         reason.is_some()
     });

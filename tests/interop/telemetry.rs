@@ -274,7 +274,10 @@ fn check_opening(books: &Books, traceparent: &str) {
     let asked: BTreeSet<_> = asked.collect();
     assert!(asked.contains("routing") && asked.contains("scenario"), "s1 waited for {asked:?}");
     for decision in books.spans_named("policy.decide") {
-        has(decision, &[Attribute::Policy, Attribute::Outcome, Attribute::Rows, Attribute::Duration]);
+        has(
+            decision,
+            &[Attribute::Policy, Attribute::Outcome, Attribute::Rows, Attribute::Duration],
+        );
     }
 
     let refused = books.spans_named("session.open").find(|span| span.error.is_some());

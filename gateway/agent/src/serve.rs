@@ -303,7 +303,8 @@ impl Serve {
                         log("draining; exits once sessions have left");
                         self.agent.handle_drain(true, now, &mut self.io);
                     }
-                    self.ending = Some((now.instant + LAST_WORDS, now.instant + self.drain_timeout));
+                    self.ending =
+                        Some((now.instant + LAST_WORDS, now.instant + self.drain_timeout));
                 }
                 (Action::Exit, Some(_)) => self.ending = Some((now.instant, now.instant)),
                 (Action::Drain, _) => self.agent.handle_drain(true, now, &mut self.io),

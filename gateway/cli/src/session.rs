@@ -114,7 +114,9 @@ fn explain(said: &Value) {
         text(said, "mode"),
         said["priority"],
     ));
-    if let Some(kept) = said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str()) {
+    if let Some(kept) =
+        said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
+    {
         say(&format!("  as in {kept} mode now: its second hop is not there for more"));
     }
     match said["hop"]["node"].as_str() {
@@ -147,11 +149,18 @@ fn explain(said: &Value) {
     if let Some(to) = said["pending_move"]["to"].as_str() {
         let heading = &said["pending_move"];
         let (cause, by) = (text(heading, "cause"), text(heading, "by"));
-        say(&format!("  on its way to {to}: {cause}, by {by}, {} awaited", heading["pending_opens"]));
+        say(&format!(
+            "  on its way to {to}: {cause}, by {by}, {} awaited",
+            heading["pending_opens"]
+        ));
     }
     for other in rows(&said["candidates"], "") {
         let (node, region) = (text(other, "node"), text(other, "region"));
-        say(&format!("  not {node} ({region}): {}, {} % load", text(other, "reason"), percent(other)));
+        say(&format!(
+            "  not {node} ({region}): {}, {} % load",
+            text(other, "reason"),
+            percent(other)
+        ));
     }
     for step in rows(&said["moves"], "") {
         say(&format!(

@@ -16,8 +16,8 @@ use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, Handle, Names, QuicListener, REQUESTS_MAX, Request, SessionRegistry,
-    Told, WorkerLine,
+    self, Drivers, EVENTS_MAX, EventRecord, Handle, Names, QuicListener, REQUESTS_MAX, Request,
+    SessionRegistry, WorkerLine,
 };
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
@@ -46,27 +46,15 @@ pub enum Failure {
     #[error(
         "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
     )]
-    Listen {
-        address: SocketAddr,
-        error: std::io::Error,
-    },
+    Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Quic(#[from] quic::Failure),
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
-    Node {
-        node: Box<str>,
-        address: SocketAddr,
-        error: std::io::Error,
-    },
+    Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
     #[error("the secret of node {node} is too short: at least 16 bytes are needed")]
-    Secret {
-        node: Box<str>,
-    },
+    Secret { node: Box<str> },
     #[error("policy {policy}: {reason}")]
-    Policy {
-        policy: PolicyName,
-        reason: Box<str>,
-    },
+    Policy { policy: PolicyName, reason: Box<str> },
     #[error("cannot create a thread or descriptor: {0}")]
     System(#[from] std::io::Error),
 }
@@ -77,7 +65,7 @@ pub struct Running {
     /// By listener.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
-    told: broadcast::Receiver<Arc<Told>>,
+    told: broadcast::Receiver<Arc<EventRecord>>,
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
@@ -107,7 +95,7 @@ impl Running {
     }
 
     /// Events from the beginning, including the first revisions. A later call returns only events from then on.
-    pub fn events(&mut self) -> broadcast::Receiver<Arc<Told>> {
+    pub fn events(&mut self) -> broadcast::Receiver<Arc<EventRecord>> {
         std::mem::replace(&mut self.told, self.handle.events())
     }
 

@@ -191,10 +191,7 @@ async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!(
-        ?within,
-        "shutting down; open sessions may continue until the drain timeout"
-    );
+    tracing::info!(?within, "shutting down; open sessions may continue until the drain timeout");
     let finished = handle.shut_down(within);
     tokio::select! {
         _ = finished => {}

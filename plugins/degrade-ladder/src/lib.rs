@@ -113,7 +113,8 @@ impl Degradation for DegradeLadder {
 
     fn open(&self, newcomer: &NewSession<'_>) -> Memory {
         let role = newcomer.labels.value(label::ROLE);
-        let low_priority = role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
+        let low_priority =
+            role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
         Memory { low_priority, ..Memory::fresh() }
     }
 

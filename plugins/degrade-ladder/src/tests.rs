@@ -227,7 +227,8 @@ fn longer_path_becomes_usual_and_queues_delay_upgrades() {
 
 #[test]
 fn role_that_gives_way_degrades_sooner() {
-    let settings = r#"{"low_priority_roles": ["listener"], "down_after": "600ms", "up_after": "8s"}"#;
+    let settings =
+        r#"{"low_priority_roles": ["listener"], "down_after": "600ms", "up_after": "8s"}"#;
     for (role, loss, first) in [
         ("listener", 14_999, None),
         ("listener", 15_000, Some(300)),

@@ -369,9 +369,6 @@ fn no_move_for_quality_to_a_full_node() {
 fn settings_out_of_bounds_are_refused() {
     let error = |settings| RouteNearest::parse(settings).unwrap_err();
     assert_eq!(error(r#"{"spares": 4}"#), "spares: 4 is above 3");
-    assert_eq!(
-        error(r#"{"hysteresis": -0.1}"#),
-        "hysteresis: -0.1 is below 0"
-    );
+    assert_eq!(error(r#"{"hysteresis": -0.1}"#), "hysteresis: -0.1 is below 0");
     assert!(error(r#"{"delay_wait": 1}"#).starts_with("delay_wait: there is no such setting"));
 }

@@ -46,12 +46,14 @@ pub struct ScenarioConference {
 impl Scenario for ScenarioConference {
     fn resolve(&self, _: &str, labels: Labels<'_>, out: &mut Params) {
         let role = labels.value(label::ROLE);
-        let low_priority = role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
+        let low_priority =
+            role.is_some_and(|role| self.low_priority_roles.iter().any(|one| one == role));
         let by_device = match labels.value(label::DEVICE) {
             Some("phone") => self.ceiling_phone,
             _ => self.ceiling,
         };
-        let ceiling = if low_priority { by_device.min(self.low_priority_ceiling) } else { by_device };
+        let ceiling =
+            if low_priority { by_device.min(self.low_priority_ceiling) } else { by_device };
         let spared = labels.value(label::BATTERY) == Some("low");
         let part = if spared { self.low_battery } else { 1.0 };
         let ceiling = ((f64::from(ceiling) * part) as u32).max(self.floor);

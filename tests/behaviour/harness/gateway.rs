@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::Event;
 use evenkeel_server::control::{
-    Failed, Handle, Happened, Opened, SessionView, Status, Told, Wanted,
+    ControlError, EventRecord, GatewayEvent, Handle, SessionAnswer, SessionRequest, SessionView,
+    Status,
 };
 use evenkeel_server::run::{self, Failure, Running};
 use evenkeel_server::settings::{self, Colour, Compiler, Invalid, Settings};
@@ -137,7 +138,7 @@ impl World {
     }
 }
 
-type Seen = (broadcast::Receiver<Arc<Told>>, Vec<Arc<Told>>);
+type Seen = (broadcast::Receiver<Arc<EventRecord>>, Vec<Arc<EventRecord>>);
 
 pub(crate) struct Gateway {
     pub(crate) handle: Handle,
@@ -156,11 +157,11 @@ impl Gateway {
         self.runtime.block_on(limited).expect("control answers in time")
     }
 
-    pub(crate) fn try_open(&self, wanted: Wanted) -> Result<Opened, Failed> {
+    pub(crate) fn try_open(&self, wanted: SessionRequest) -> Result<SessionAnswer, ControlError> {
         self.ask(self.handle.offer(wanted))
     }
 
-    pub(crate) fn open(&self, wanted: Wanted) -> Opened {
+    pub(crate) fn open(&self, wanted: SessionRequest) -> SessionAnswer {
         self.try_open(wanted).unwrap()
     }
 
@@ -178,13 +179,13 @@ impl Gateway {
         counts.iter().find(|(key, _)| *key == name).map_or(0, |(_, count)| *count)
     }
 
-    pub(crate) fn session(&self, opened: &Opened) -> Option<SessionView> {
+    pub(crate) fn session(&self, opened: &SessionAnswer) -> Option<SessionView> {
         let sessions = self.ask(self.handle.sessions()).unwrap();
         sessions.into_iter().find(|session| session.session == opened.session)
     }
 
     /// The first event so far that `see` accepts.
-    pub(crate) fn happened<T>(&self, see: impl FnMut(&Told) -> Option<T>) -> Option<T> {
+    pub(crate) fn happened<T>(&self, see: impl FnMut(&EventRecord) -> Option<T>) -> Option<T> {
         let mut seen = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(told) = seen.0.try_recv() {
             seen.1.push(told);
@@ -193,7 +194,11 @@ impl Gateway {
     }
 
     /// Waits for an event that `see` accepts.
-    pub(crate) fn expect<T>(&self, what: &str, mut see: impl FnMut(&Told) -> Option<T>) -> T {
+    pub(crate) fn expect<T>(
+        &self,
+        what: &str,
+        mut see: impl FnMut(&EventRecord) -> Option<T>,
+    ) -> T {
         let mut found = None;
         wait_until(what, || {
             found = self.happened(&mut see);
@@ -209,13 +214,13 @@ impl Gateway {
         mut see: impl FnMut(&Event) -> Option<T>,
     ) -> T {
         self.expect(what, |told| match &told.event {
-            Happened::Core(event) => see(event),
-            Happened::Rollout(_)
-            | Happened::Shed { .. }
-            | Happened::NodeList(_)
-            | Happened::NodeRemoved { .. }
-            | Happened::TurnedAway { .. }
-            | Happened::NotOpened { .. } => None,
+            GatewayEvent::Core(event) => see(event),
+            GatewayEvent::Rollout(_)
+            | GatewayEvent::Shed { .. }
+            | GatewayEvent::NodeList(_)
+            | GatewayEvent::NodeRemoved { .. }
+            | GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::NotOpened { .. } => None,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username, is_stun};
-use evenkeel_server::control::{Opened, Reached};
+use evenkeel_server::control::{IngressAnswer, SessionAnswer};
 
 use super::Phone;
 
@@ -13,8 +13,9 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn of(opened: &Opened) -> Credentials {
-        let Reached::Udp { credentials: Some((ufrag, password)), .. } = &opened.ingress else {
+    pub(crate) fn of(opened: &SessionAnswer) -> Credentials {
+        let IngressAnswer::Udp { credentials: Some((ufrag, password)), .. } = &opened.ingress
+        else {
             panic!("{opened:?}")
         };
         Credentials { ufrag: ufrag.to_string(), password: password.to_string() }

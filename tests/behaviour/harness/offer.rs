@@ -6,12 +6,12 @@ use std::sync::Arc;
 use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
 };
-use evenkeel_server::control::{Opened, Reached, Wanted};
+use evenkeel_server::control::{IngressAnswer, SessionAnswer, SessionRequest};
 
 use super::Phone;
 
 /// A call with audio (111), video (96) and muxed RTCP.
-pub(crate) fn offer(room: &str, ingress: Ingress) -> Wanted {
+pub(crate) fn offer(room: &str, ingress: Ingress) -> SessionRequest {
     let stream = |kind, number, codec: &str, clock_rate, feedback| Stream {
         kind,
         payload_types: vec![PayloadType { number, codec: codec.into(), clock_rate }],
@@ -19,7 +19,7 @@ pub(crate) fn offer(room: &str, ingress: Ingress) -> Wanted {
         bitrate_kbps: None,
     };
     let feedback = Feedback { pli: true, fir: false, remb: true, tmmbr: false };
-    Wanted {
+    SessionRequest {
         scenario: "call".into(),
         room: room.into(),
         labels: Arc::new([]),
@@ -41,16 +41,16 @@ pub(crate) fn declared(phone: &Phone) -> Ingress {
     Ingress::Udp(Identity::Declared { address: phone.address(), rtcp: None })
 }
 
-pub(crate) fn udp_of(opened: &Opened) -> SocketAddr {
+pub(crate) fn udp_of(opened: &SessionAnswer) -> SocketAddr {
     match &opened.ingress {
-        Reached::Udp { address, .. } => *address,
-        Reached::Quic { .. } => panic!("{opened:?}"),
+        IngressAnswer::Udp { address, .. } => *address,
+        IngressAnswer::Quic { .. } => panic!("{opened:?}"),
     }
 }
 
-pub(crate) fn quic_of(opened: &Opened) -> evenkeel_lab::client::QuicWay {
+pub(crate) fn quic_of(opened: &SessionAnswer) -> evenkeel_lab::client::QuicWay {
     match opened.ingress {
-        Reached::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+        IngressAnswer::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
             evenkeel_lab::client::QuicWay {
                 gateway: address,
                 certificate_sha256,
@@ -58,6 +58,6 @@ pub(crate) fn quic_of(opened: &Opened) -> evenkeel_lab::client::QuicWay {
                 flow_from_gateway,
             }
         }
-        Reached::Udp { .. } => panic!("{opened:?}"),
+        IngressAnswer::Udp { .. } => panic!("{opened:?}"),
     }
 }

@@ -269,7 +269,8 @@ impl Stage {
             .await?
             .iter()
             .all(|node| node["health"] == "up" || node["health"] == "cold");
-        let is_home = |region: &Value| region["rooms_displaced"] == 0 && region["breaker"] == "closed";
+        let is_home =
+            |region: &Value| region["rooms_displaced"] == 0 && region["breaker"] == "closed";
         if !all_up || !self.regions().await?.iter().all(is_home) {
             return Ok(false);
         }

@@ -443,7 +443,8 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     let whole = Api::start(vec![(path, answer(&json!([])))]);
     let words = said(&evenkeel(&whole.socket, &["reload"]));
     assert!(words.contains("node east-b1 comes") && !words.contains("no node"), "{words}");
-    let same = json!({"added": [], "removed": [], "changed": [], "requires_restart": [], "refused": []});
+    let same =
+        json!({"added": [], "removed": [], "changed": [], "requires_restart": [], "refused": []});
     let same = Api::start(vec![(path, same)]);
     assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "no node comes, goes or changes\n");
     let api = Api::start(vec![(path, answer(&refused))]);

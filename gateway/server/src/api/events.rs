@@ -13,7 +13,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::error::{Code, Error};
 use super::notice::{Notice, Teller};
-use crate::control::Told;
+use crate::control::EventRecord;
 
 /// Concurrent listeners.
 const LISTENERS_MAX: usize = 64;
@@ -43,7 +43,7 @@ impl Feed {
     /// Publishes control's events until control ends. Each event is serialised once for all listeners.
     pub(super) async fn follow(
         &self,
-        mut events: broadcast::Receiver<Arc<Told>>,
+        mut events: broadcast::Receiver<Arc<EventRecord>>,
         mut teller: Teller,
     ) {
         loop {
@@ -66,8 +66,7 @@ impl Feed {
     ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, Error>
     {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let message =
-                format!("{LISTENERS_MAX} listeners are connected, which is the limit");
+            let message = format!("{LISTENERS_MAX} listeners are connected, which is the limit");
             Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::view;
 use crate::control::{Names, NodeView};
 
-/// A session with its hop, who decided and why, other candidates, moves, policy answers and witnesses.
+/// A session with its hop, the decisions and their reasons, other candidates, moves, policy answers and witnesses.
 #[derive(Serialize)]
 pub(super) struct Explained {
     id: String,

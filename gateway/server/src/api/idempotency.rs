@@ -71,8 +71,7 @@ impl Table {
         let mut entries = self.lock();
         if let Some(entry) = entries.by_key.get(key) {
             if entry.body_sha256 != body_sha256 {
-                let message =
-                    format!("`{key}` was used with another body, expected a new key");
+                let message = format!("`{key}` was used with another body, expected a new key");
                 let field = Some("idempotency-key".to_owned());
                 return Err(Error { field, ..Error::new(Code::Conflict, message) });
             }

@@ -11,7 +11,7 @@ use evenkeel_dataplane::worker::ShedRun;
 use serde::Serialize;
 
 use super::view::{Carried, Hop as Step, Rollout};
-use crate::control::{Happened, ListChange, Names, Told};
+use crate::control::{EventRecord, GatewayEvent, ListChange, Names};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Notice {
@@ -61,12 +61,7 @@ enum Body<'a> {
         took_us: u64,
     },
     /// A drained node is empty, or its deadline passed.
-    Drained {
-        at_us: u64,
-        node: Arc<str>,
-        rooms_left: u32,
-        took_us: u64,
-    },
+    Drained { at_us: u64, node: Arc<str>, rooms_left: u32, took_us: u64 },
     Breaker {
         at_us: u64,
         region: Arc<str>,
@@ -218,17 +213,17 @@ impl Teller {
         Teller { names, deaths: HashMap::new() }
     }
 
-    pub(super) fn tell(&mut self, told: &Told) -> Option<Notice> {
+    pub(super) fn tell(&mut self, told: &EventRecord) -> Option<Notice> {
         let at_us = micros(told.at);
         let since = |then: Instant| since(then, told.at);
         let event = match &told.event {
-            Happened::Core(event) => event,
-            Happened::Rollout(rollout) => {
+            GatewayEvent::Core(event) => event,
+            GatewayEvent::Rollout(rollout) => {
                 let rollout = Rollout::from(rollout.clone());
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
-            Happened::TurnedAway { .. } => return None,
-            Happened::NodeList(told) => {
+            GatewayEvent::TurnedAway { .. } => return None,
+            GatewayEvent::NodeList(told) => {
                 let list = told.outcome.as_ref().ok().cloned().unwrap_or_default();
                 let ListChange { added, removed, changed } = list;
                 let reason = told.outcome.as_ref().err().map(ToString::to_string);
@@ -238,19 +233,19 @@ impl Teller {
                     &Body::NodeList { at_us, by, forced, added, removed, changed, reason },
                 ));
             }
-            Happened::NodeRemoved { node, name } => {
+            GatewayEvent::NodeRemoved { node, name } => {
                 self.deaths.remove(node);
                 let node = Arc::clone(name);
                 return Some(Notice::of("node-removed", &Body::NodeRemoved { at_us, node }));
             }
-            Happened::NotOpened { session, node, reason } => {
+            GatewayEvent::NotOpened { session, node, reason } => {
                 let (session, node) = (session.to_string(), self.names.of_node(*node).node);
                 return Some(Notice::of(
                     "not-opened",
                     &Body::NotOpened { at_us, session, node, reason },
                 ));
             }
-            Happened::Shed { session, run } => {
+            GatewayEvent::Shed { session, run } => {
                 let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();
                 return Some(Notice::of(
@@ -382,7 +377,10 @@ impl Teller {
                 };
                 let (reason, retry_after_us) = failed.unzip();
                 let (node, step) = (self.names.of_node(*node).node, step.name());
-                ("start", Body::Start { at_us, node, step, attempt, reason, retry_after_us, took_us })
+                (
+                    "start",
+                    Body::Start { at_us, node, step, attempt, reason, retry_after_us, took_us },
+                )
             }
             Event::Mode { room_name, from, to, why, .. } => {
                 let hops = match why {

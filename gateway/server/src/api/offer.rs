@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use self::raw::Pairs;
 use super::error::{Error, strict};
-use crate::control::Wanted;
+use crate::control::SessionRequest;
 use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
     is_session_room_name,
@@ -32,14 +32,14 @@ const CLOCK_RATE_MAX: u32 = 1_000_000;
 /// # Errors
 ///
 /// The first invalid field.
-pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Wanted, Error> {
+pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<SessionRequest, Error> {
     let raw: raw::Offer = strict(body)?;
     let rtcp = match raw.rtcp {
         raw::Rtcp::Mux => RtcpPort::Mux,
         raw::Rtcp::OwnPort => RtcpPort::Own,
     };
     let srtp = if raw.srtp { Srtp::Opaque } else { Srtp::Plain };
-    Ok(Wanted {
+    Ok(SessionRequest {
         scenario: name("scenario", &raw.scenario)?.into(),
         room: room(&raw.room)?.into(),
         labels: labels(raw.labels)?,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, strict};
 use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
 use super::{refusal, view};
-use crate::control::{self, Failed, Operation, Order, Place};
+use crate::control::{self, ControlError, Operation, Order, Place};
 use crate::settings::read_duration;
 
 #[derive(Serialize)]
@@ -54,10 +54,10 @@ pub(super) async fn room_verb(
 }
 
 /// The subject of a failed move: the unknown room or node, or both.
-fn concerned(failed: &Failed, room: &str, node: &str) -> String {
+fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
     match failed {
-        Failed::Impossible(Impossible::NoSuchRoom) => room.to_owned(),
-        Failed::Unfound { reason: Impossible::NoSuchNode, .. } => node.to_owned(),
+        ControlError::Impossible(Impossible::NoSuchRoom) => room.to_owned(),
+        ControlError::Unfound { reason: Impossible::NoSuchNode, .. } => node.to_owned(),
         _ => format!("{room} to {node}"),
     }
 }

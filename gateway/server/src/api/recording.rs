@@ -61,8 +61,7 @@ impl Asked {
                 return Err(Error::field("seconds", message));
             }
             (None, false) | (Some(_), true) => {
-                let message =
-                    "expected either `seconds` (from now on) or `last=true` (the past)";
+                let message = "expected either `seconds` (from now on) or `last=true` (the past)";
                 return Err(Error::field("seconds", message));
             }
         };

@@ -7,7 +7,7 @@ use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
 use super::routes::no_policy;
-use crate::control::{Disobeyed, Failed, Names, NotReloaded, Order};
+use crate::control::{AgentError, ControlError, Names, NotReloaded, Order};
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -16,19 +16,19 @@ const SOON: Duration = Duration::from_secs(2);
 const NAMED_MAX: usize = 8;
 
 /// `said` is what the request named.
-pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
+pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
     match failed {
-        Failed::Refused(refused) => refusal(refused, names),
-        Failed::NotOpened { node, reason } => {
+        ControlError::Refused(refused) => refusal(refused, names),
+        ControlError::NotOpened { node, reason } => {
             not_opened(node, &format!(": {reason}"), jitter(SOON), names)
         }
-        Failed::Impossible(reason) => impossible(reason, said),
-        Failed::Unfound { reason, known } => {
+        ControlError::Impossible(reason) => impossible(reason, said),
+        ControlError::Unfound { reason, known } => {
             let mut error = impossible(reason, said);
             error.message.push_str(&there_are(&known));
             error
         }
-        Failed::Unfit { health, draining, load_permille, capacity_kbps } => {
+        ControlError::Unfit { health, draining, load_permille, capacity_kbps } => {
             let mut error = impossible(Impossible::NodeUnfit, said);
             let drains = if draining { ", draining" } else { "" };
             let percent = load_permille / 10;
@@ -38,28 +38,28 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             ));
             error
         }
-        Failed::NoListener => {
+        ControlError::NoListener => {
             Error::field("ingress", "no listener accepts this ingress; see [[listen]]")
         }
-        Failed::AddressTaken(address) => {
+        ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
             conflict("ingress.udp.address", message)
         }
-        Failed::UnknownNode(node) => {
+        ControlError::UnknownNode(node) => {
             Error::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
         }
-        Failed::SharedNodeAddress { nodes: [one, other], address } => {
+        ControlError::SharedNodeAddress { nodes: [one, other], address } => {
             let message = format!(
                 "`{one}` and `{other}` share {address}; RTCP without mux uses the next port"
             );
             Error::field("nodes", message)
         }
-        Failed::Agent { node, why } => agent(&node, why),
-        Failed::NoPolicy(policy) => no_policy(&policy.to_string()),
-        Failed::Policy(reason) => Error::new(Code::Conflict, reason),
-        Failed::NotReloaded(reason) => not_reloaded(&reason),
-        Failed::Starting => starting(),
-        Failed::Unavailable => {
+        ControlError::Agent { node, why } => agent(&node, why),
+        ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
+        ControlError::Policy(reason) => Error::new(Code::Conflict, reason),
+        ControlError::NotReloaded(reason) => not_reloaded(&reason),
+        ControlError::Starting => starting(),
+        ControlError::Unavailable => {
             Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
         }
     }
@@ -149,35 +149,33 @@ fn impossible(reason: Impossible, said: &str) -> Error {
             "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
         Impossible::NoRoomForNodes => (Code::Conflict, "the limit of nodes is reached"),
-        Impossible::NotDown => {
-            (Code::Conflict, "the node is not down")
-        }
+        Impossible::NotDown => (Code::Conflict, "the node is not down"),
     };
     Error::new(code, format!("{message}: {said}"))
 }
 
-fn agent(node: &str, why: Disobeyed) -> Error {
+fn agent(node: &str, why: AgentError) -> Error {
     let message = match why {
-        Disobeyed::Silent => {
+        AgentError::Silent => {
             let message = format!("the agent beside `{node}` did not answer");
             return Error::new(Code::Unavailable, message);
         }
-        Disobeyed::NoAgent => format!(
+        AgentError::NoAgent => format!(
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
         ),
-        Disobeyed::Forbidden => format!(
+        AgentError::Forbidden => format!(
             "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
         ),
-        Disobeyed::Unable(Order::Start) => {
+        AgentError::Unable(Order::Start) => {
             format!(
                 "nothing can be started at `{node}`: its agent's configuration names no command"
             )
         }
-        Disobeyed::Unable(Order::Break(how @ (Break::Cut | Break::Heal))) => {
+        AgentError::Unable(Order::Break(how @ (Break::Cut | Break::Heal))) => {
             let how = how.name();
             format!("`{how}` cannot be done at `{node}`: its packets do not go through an agent")
         }
-        Disobeyed::Unable(Order::Break(how @ (Break::Kill | Break::Hang | Break::Wake))) => {
+        AgentError::Unable(Order::Break(how @ (Break::Kill | Break::Hang | Break::Wake))) => {
             let how = how.name();
             format!("`{how}` cannot be done at `{node}`: no agent watches a running process there")
         }

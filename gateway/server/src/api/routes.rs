@@ -19,7 +19,7 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::{explanation, offer, operations, recording, refusal, view};
-use crate::control::{Failed, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
+use crate::control::{ControlError, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
 use crate::settings::read_duration;
 
 /// Bytes of a JSON body. The largest valid offer has half.
@@ -50,7 +50,7 @@ impl Shared {
     pub(super) async fn ask<T>(
         &self,
         said: &str,
-        asking: impl Future<Output = Result<T, Failed>>,
+        asking: impl Future<Output = Result<T, ControlError>>,
     ) -> Result<T, Error> {
         self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
     }
@@ -58,10 +58,10 @@ impl Shared {
     /// As [`Shared::ask`], with control's own error.
     pub(super) async fn answer<T>(
         &self,
-        asking: impl Future<Output = Result<T, Failed>>,
-    ) -> Result<T, Failed> {
+        asking: impl Future<Output = Result<T, ControlError>>,
+    ) -> Result<T, ControlError> {
         let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
-        answer.unwrap_or(Err(Failed::Unavailable))
+        answer.unwrap_or(Err(ControlError::Unavailable))
     }
 }
 
@@ -113,9 +113,9 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(answered(offer(&shared, &headers, &body).await).into_response());
     };
-    let key = key.to_str().map_err(|_| {
-        Error::field("idempotency-key", "found characters outside visible ASCII")
-    })?;
+    let key = key
+        .to_str()
+        .map_err(|_| Error::field("idempotency-key", "found characters outside visible ASCII"))?;
     let mut answer = match shared.seen.begin(key, &body)? {
         Turn::Repeated(answer) => answer,
         Turn::First(answer) => {
@@ -210,7 +210,7 @@ async fn sessions(
 async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view::Session>, Error> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.session(session)).await?;
-    let none = Failed::Impossible(Impossible::NoSuchSession);
+    let none = ControlError::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
     Ok(Json(view::Session::of(&found, &shared.names)))
 }
@@ -221,7 +221,7 @@ async fn explain(
 ) -> Result<Json<explanation::Explained>, Error> {
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.explain(session)).await?;
-    let none = Failed::Impossible(Impossible::NoSuchSession);
+    let none = ControlError::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
     Ok(Json(explanation::Explained::of(&found, &nodes, &shared.names)))

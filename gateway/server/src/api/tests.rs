@@ -1,9 +1,9 @@
 //! A real HTTP client at the API's sockets; the test plays control.
 
-mod offers;
-mod views;
-mod sockets;
 mod events;
+mod offers;
+mod sockets;
+mod views;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -23,8 +23,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 use crate::control::{
-    Failed, Handle, Happened, Names, Opened, Reached, Request, Rollout, RolloutOutcome, Status,
-    Told,
+    ControlError, EventRecord, GatewayEvent, Handle, IngressAnswer, Names, Request, Rollout,
+    RolloutOutcome, SessionAnswer, Status,
 };
 use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
 
@@ -32,7 +32,7 @@ struct World {
     thread: Thread,
     socket: PathBuf,
     requests: mpsc::Receiver<Request>,
-    events: broadcast::Sender<Arc<Told>>,
+    events: broadcast::Sender<Arc<EventRecord>>,
 }
 
 impl World {
@@ -60,12 +60,12 @@ impl World {
     }
 
     fn tell(&self, event: Event, totals: Option<Totals>) {
-        self.happen(Happened::Core(event), totals);
+        self.happen(GatewayEvent::Core(event), totals);
     }
 
-    fn happen(&self, event: Happened, totals: Option<Totals>) {
+    fn happen(&self, event: GatewayEvent, totals: Option<Totals>) {
         self.events
-            .send(Arc::new(Told { at: SystemTime::now(), event, totals, caller: None }))
+            .send(Arc::new(EventRecord { at: SystemTime::now(), event, totals, caller: None }))
             .unwrap();
     }
 
@@ -152,7 +152,9 @@ const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic"
     "media": [{"kind": "audio",
                "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48000}]}]}"#;
 
-fn handle(events_max: usize) -> (Handle, mpsc::Receiver<Request>, broadcast::Sender<Arc<Told>>) {
+fn handle(
+    events_max: usize,
+) -> (Handle, mpsc::Receiver<Request>, broadcast::Sender<Arc<EventRecord>>) {
     let (requests_in, requests) = mpsc::channel(64);
     let (events, _) = broadcast::channel(events_max);
     let names = Arc::new(names());
@@ -193,11 +195,11 @@ fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
 }
 
-fn opened(number: u64) -> Opened {
-    Opened {
+fn opened(number: u64) -> SessionAnswer {
+    SessionAnswer {
         session: SessionId(number),
         room: RoomId(4),
-        ingress: Reached::Quic {
+        ingress: IngressAnswer::Quic {
             address: (Ipv4Addr::LOCALHOST, 4433).into(),
             certificate_sha256: [0xab; 32],
             flow_to_gateway: (1 << 62) - 1,

@@ -12,7 +12,7 @@ use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use crate::control::{self, Named, Names, Reached, Wanted};
+use crate::control::{self, IngressAnswer, Named, Names, SessionRequest};
 pub(super) use policies::{Policy, Refusal, Rollout};
 
 /// The answer to an offer.
@@ -54,14 +54,23 @@ struct Quic {
 }
 
 impl Opened {
-    pub(super) fn of(opened: control::Opened, wanted: &Wanted, names: &Names) -> Opened {
+    pub(super) fn of(
+        opened: control::SessionAnswer,
+        wanted: &SessionRequest,
+        names: &Names,
+    ) -> Opened {
         let (udp, quic) = match opened.ingress {
-            Reached::Udp { address, rtcp, credentials } => {
+            IngressAnswer::Udp { address, rtcp, credentials } => {
                 let (ufrag, password) = credentials.unzip();
                 let rtcp = rtcp.map(|rtcp| [rtcp]);
                 (Some(Udp { addresses: [address], rtcp, ufrag, password }), None)
             }
-            Reached::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+            IngressAnswer::Quic {
+                address,
+                certificate_sha256,
+                flow_to_gateway,
+                flow_from_gateway,
+            } => {
                 let quic = Quic {
                     addresses: [address],
                     alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
 
-use super::messages::{Caller, Happened, Rollout, Told, Wanted};
+use super::messages::{Caller, EventRecord, GatewayEvent, Rollout, SessionRequest};
 use super::thread::Control;
 
 /// Workers report final totals with their next pass; later ones are not waited for.
@@ -78,38 +78,48 @@ impl Control {
                 let offer = self.registry.get(session).map(|entry| entry.offer);
                 let pending = offer.and_then(|offer| self.offers.get(&offer));
                 let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
-                (Happened::Core(event), caller)
+                (GatewayEvent::Core(event), caller)
             }
             Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
                 Some(pending) => {
-                    let admit_error = pending.admit_error.map(|admit_error| Happened::TurnedAway {
-                        scenario: scenario.clone(),
-                        reason: admit_error.name(),
-                        session,
-                    });
+                    let admit_error =
+                        pending.admit_error.map(|admit_error| GatewayEvent::TurnedAway {
+                            scenario: scenario.clone(),
+                            reason: admit_error.name(),
+                            session,
+                        });
                     let caller = Caller::of(&pending.wanted, pending.arrived);
-                    (admit_error.unwrap_or(Happened::Core(event)), Some(caller))
+                    (admit_error.unwrap_or(GatewayEvent::Core(event)), Some(caller))
                 }
-                None => (Happened::Core(event), None),
+                None => (GatewayEvent::Core(event), None),
             },
-            event => (Happened::Core(event), None),
+            event => (GatewayEvent::Core(event), None),
         };
-        let told = Told { at: SystemTime::now(), event, totals, caller };
+        let told = EventRecord { at: SystemTime::now(), event, totals, caller };
         // Fails only without subscribers.
         let _ = self.events.send(Arc::new(told));
     }
 
     /// An offer that the core never saw.
-    pub(super) fn tell_turned_away(&self, wanted: &Wanted, reason: &'static str, arrived: Instant) {
+    pub(super) fn tell_turned_away(
+        &self,
+        wanted: &SessionRequest,
+        reason: &'static str,
+        arrived: Instant,
+    ) {
         let scenario = wanted.scenario.clone();
-        let event = Happened::TurnedAway { scenario, reason, session: None };
+        let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
         let caller = Some(Caller::of(wanted, arrived));
-        let _ =
-            self.events.send(Arc::new(Told { at: SystemTime::now(), event, totals: None, caller }));
+        let _ = self.events.send(Arc::new(EventRecord {
+            at: SystemTime::now(),
+            event,
+            totals: None,
+            caller,
+        }));
     }
 
     pub(super) fn tell_rollout(&self, rollout: Rollout) {
-        self.tell_happened(Happened::Rollout(rollout));
+        self.tell_happened(GatewayEvent::Rollout(rollout));
     }
 
     /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.
@@ -118,11 +128,11 @@ impl Control {
         if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
             pending.not_opened = Some((node, reason.clone()));
         }
-        self.tell_happened(Happened::NotOpened { session, node, reason });
+        self.tell_happened(GatewayEvent::NotOpened { session, node, reason });
     }
 
-    pub(super) fn tell_happened(&self, event: Happened) {
-        let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
+    pub(super) fn tell_happened(&self, event: GatewayEvent) {
+        let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
         let _ = self.events.send(Arc::new(told));
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
 };
 
-use super::messages::Wanted;
+use super::messages::SessionRequest;
 
 /// A refused source may try again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ pub(super) fn wanted(
     listener: u8,
     source: SocketAddr,
     payload_type: u8,
-) -> Wanted {
+) -> SessionRequest {
     let (kind, clock_rate) = match payload_type {
         26 | 28 | 31..=34 => (Kind::Video, 90_000),
         0..=23 => (Kind::Audio, 8_000),
@@ -70,7 +70,7 @@ pub(super) fn wanted(
         feedback: Feedback::default(),
         bitrate_kbps: None,
     };
-    Wanted {
+    SessionRequest {
         scenario,
         room: format!("open-{listener}-{source}").into(),
         labels: Arc::default(),

@@ -8,7 +8,8 @@ use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scena
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::messages::{
-    Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
+    ControlError, EventRecord, NodeView, PolicyView, Rollout, SessionAnswer, SessionRequest,
+    SessionView, Status,
 };
 use super::modes::ModeView;
 use super::names::Names;
@@ -28,22 +29,22 @@ type Reply<T> = oneshot::Sender<T>;
 
 #[derive(Debug)]
 pub(crate) enum Request {
-    Offer(Box<Wanted>, Reply<Result<Opened, Failed>>),
-    Close(SessionId, Reply<Result<(), Failed>>),
+    Offer(Box<SessionRequest>, Reply<Result<SessionAnswer, ControlError>>),
+    Close(SessionId, Reply<Result<(), ControlError>>),
     #[cfg(feature = "fault-injection")]
-    Panic(SessionId, Reply<Result<(), Failed>>),
+    Panic(SessionId, Reply<Result<(), ControlError>>),
     Move {
         room: Arc<str>,
         node: Box<str>,
-        reply: Reply<Result<(), Failed>>,
+        reply: Reply<Result<(), ControlError>>,
     },
-    Operate(Operation, Reply<Result<(), Failed>>),
+    Operate(Operation, Reply<Result<(), ControlError>>),
     Explain(SessionId, Reply<Option<Explanation>>),
     Regions(Reply<Vec<RegionStanding>>),
     Order {
         node: Box<str>,
         order: Order,
-        reply: Reply<Result<(), Failed>>,
+        reply: Reply<Result<(), ControlError>>,
     },
     Sessions(Reply<Vec<SessionView>>),
     Session(SessionId, Reply<Option<SessionView>>),
@@ -71,28 +72,28 @@ pub(crate) enum Request {
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
         wish: Wish,
-        reply: Reply<Result<Rollout, Failed>>,
+        reply: Reply<Result<Rollout, ControlError>>,
     },
     RollOut {
         policy: PolicyName,
         source: Box<Source>,
-        reply: Reply<Result<Rollout, Failed>>,
+        reply: Reply<Result<Rollout, ControlError>>,
     },
     Rollback {
         policy: PolicyName,
-        reply: Reply<Result<Rollout, Failed>>,
+        reply: Reply<Result<Rollout, ControlError>>,
     },
     /// Resumes, pauses or ends a rollout.
     Walk {
         policy: PolicyName,
         verb: Verb,
-        reply: Reply<Result<Rollout, Failed>>,
+        reply: Reply<Result<Rollout, ControlError>>,
     },
     /// Replaces rollout settings by set.
     Paces(BTreeMap<Arc<str>, crate::settings::Rollout>),
     Stop {
         policy: PolicyName,
-        reply: Reply<Result<(), Failed>>,
+        reply: Reply<Result<(), ControlError>>,
     },
     /// The first revisions of all policies are active.
     PoliciesStand,
@@ -151,22 +152,22 @@ pub enum NotReloaded {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) events: broadcast::Sender<Arc<Told>>,
+    pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) names: Arc<Names>,
 }
 
 impl Handle {
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failed> {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| Failed::Unavailable)?;
-        answer.await.map_err(|_| Failed::Unavailable)
+        self.requests.send(request(reply)).await.map_err(|_| ControlError::Unavailable)?;
+        answer.await.map_err(|_| ControlError::Unavailable)
     }
 
     /// Opens a session.
     ///
     /// # Errors
     /// The offer was refused.
-    pub async fn offer(&self, wanted: Wanted) -> Result<Opened, Failed> {
+    pub async fn offer(&self, wanted: SessionRequest) -> Result<SessionAnswer, ControlError> {
         self.ask(|reply| Request::Offer(Box::new(wanted), reply)).await?
     }
 
@@ -174,7 +175,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such session.
-    pub async fn close(&self, session: SessionId) -> Result<(), Failed> {
+    pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| Request::Close(session, reply)).await?
     }
 
@@ -183,7 +184,7 @@ impl Handle {
     /// # Errors
     /// There is no such session.
     #[cfg(feature = "fault-injection")]
-    pub async fn panic_session(&self, session: SessionId) -> Result<(), Failed> {
+    pub async fn panic_session(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| Request::Panic(session, reply)).await?
     }
 
@@ -191,7 +192,7 @@ impl Handle {
     ///
     /// # Errors
     /// Room or node do not exist, or the node cannot take it.
-    pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), Failed> {
+    pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), ControlError> {
         self.ask(|reply| Request::Move { room, node, reply }).await?
     }
 
@@ -199,7 +200,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such node.
-    pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), Failed> {
+    pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = Place::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }
@@ -208,7 +209,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such node or region, or the operation is impossible.
-    pub async fn operate(&self, operation: Operation) -> Result<(), Failed> {
+    pub async fn operate(&self, operation: Operation) -> Result<(), ControlError> {
         self.ask(|reply| Request::Operate(operation, reply)).await?
     }
 
@@ -216,7 +217,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, Failed> {
+    pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, ControlError> {
         self.ask(|reply| Request::Explain(session, reply)).await
     }
 
@@ -224,7 +225,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn regions(&self) -> Result<Vec<RegionStanding>, Failed> {
+    pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
         self.ask(Request::Regions).await
     }
 
@@ -232,7 +233,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such node or agent, or the agent did not do it.
-    pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), Failed> {
+    pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), ControlError> {
         self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
@@ -240,7 +241,7 @@ impl Handle {
     ///
     /// # Errors
     /// Control is gone or busy, as for the following methods.
-    pub async fn sessions(&self) -> Result<Vec<SessionView>, Failed> {
+    pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.ask(Request::Sessions).await
     }
 
@@ -248,7 +249,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, Failed> {
+    pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
         self.ask(|reply| Request::Session(session, reply)).await
     }
 
@@ -256,7 +257,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn rooms(&self) -> Result<Vec<RoomStanding>, Failed> {
+    pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.ask(Request::Rooms).await
     }
 
@@ -264,7 +265,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn nodes(&self) -> Result<Vec<NodeView>, Failed> {
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, ControlError> {
         self.ask(Request::Nodes).await
     }
 
@@ -272,7 +273,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn policies(&self) -> Result<Vec<PolicyView>, Failed> {
+    pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
         self.ask(Request::Policies).await
     }
 
@@ -280,7 +281,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, Failed> {
+    pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, ControlError> {
         self.ask(Request::Recorder).await
     }
 
@@ -288,7 +289,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn status(&self) -> Result<Status, Failed> {
+    pub async fn status(&self) -> Result<Status, ControlError> {
         self.ask(Request::Status).await
     }
 
@@ -296,7 +297,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn modes(&self) -> Result<Vec<ModeView>, Failed> {
+    pub async fn modes(&self) -> Result<Vec<ModeView>, ControlError> {
         self.ask(Request::Modes).await
     }
 
@@ -307,7 +308,7 @@ impl Handle {
     pub async fn change_scenarios(
         &self,
         scenarios: BTreeMap<Arc<str>, Scenario>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ControlError> {
         self.ask(|reply| Request::Scenarios(scenarios, reply)).await
     }
 
@@ -318,7 +319,7 @@ impl Handle {
     pub async fn list_nodes(
         &self,
         list: NodeList,
-    ) -> Result<Result<ListChange, NotListed>, Failed> {
+    ) -> Result<Result<ListChange, NotListed>, ControlError> {
         self.ask(|reply| Request::List(Box::new(list), reply)).await
     }
 
@@ -326,18 +327,25 @@ impl Handle {
     ///
     /// # Errors
     /// Nothing changed.
-    pub async fn reload(&self, force: bool, within: Option<Duration>) -> Result<Reloaded, Failed> {
+    pub async fn reload(
+        &self,
+        force: bool,
+        within: Option<Duration>,
+    ) -> Result<Reloaded, ControlError> {
         let asked = |reply| Request::Reload(Reload { force, within, reply });
-        self.ask(asked).await?.map_err(Failed::NotReloaded)
+        self.ask(asked).await?.map_err(ControlError::NotReloaded)
     }
 
     /// Registers the task that reloads the configuration.
     ///
     /// # Errors
     /// Control is gone.
-    pub(crate) async fn follow_reloads(&self, asked: mpsc::Sender<Reload>) -> Result<(), Failed> {
+    pub(crate) async fn follow_reloads(
+        &self,
+        asked: mpsc::Sender<Reload>,
+    ) -> Result<(), ControlError> {
         let request = Request::FollowReloads(asked);
-        self.requests.send(request).await.map_err(|_| Failed::Unavailable)
+        self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
     /// Replaces a policy's plugin and, if given, its settings. A refusal is an outcome, not an error.
@@ -349,7 +357,7 @@ impl Handle {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-    ) -> Result<Rollout, Failed> {
+    ) -> Result<Rollout, ControlError> {
         self.push_policy_as(policy, bytes, settings, Wish::default()).await
     }
 
@@ -363,7 +371,7 @@ impl Handle {
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
         wish: Wish,
-    ) -> Result<Rollout, Failed> {
+    ) -> Result<Rollout, ControlError> {
         self.ask(|reply| Request::Push { policy, bytes, settings, wish, reply }).await?
     }
 
@@ -371,7 +379,11 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such policy, or no rollout in progress.
-    pub async fn walk_policy(&self, policy: PolicyName, verb: Verb) -> Result<Rollout, Failed> {
+    pub async fn walk_policy(
+        &self,
+        policy: PolicyName,
+        verb: Verb,
+    ) -> Result<Rollout, ControlError> {
         self.ask(|reply| Request::Walk { policy, verb, reply }).await?
     }
 
@@ -382,21 +394,21 @@ impl Handle {
     pub async fn change_paces(
         &self,
         paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ControlError> {
         let request = Request::Paces(paces);
-        self.requests.send(request).await.map_err(|_| Failed::Unavailable)
+        self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
     /// The last refused plugins, oldest first.
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn refusals(&self) -> Result<Vec<Refusal>, Failed> {
+    pub async fn refusals(&self) -> Result<Vec<Refusal>, ControlError> {
         self.ask(Request::Refusals).await
     }
 
     /// Sets the trust rules for rollouts from now on.
-    pub(crate) async fn govern(&self, rules: Rules) -> Result<(), Failed> {
+    pub(crate) async fn govern(&self, rules: Rules) -> Result<(), ControlError> {
         self.ask(|reply| Request::Govern(Box::new(rules), reply)).await
     }
 
@@ -410,7 +422,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub(crate) async fn policies_stand(&self) -> Result<(), Failed> {
+    pub(crate) async fn policies_stand(&self) -> Result<(), ControlError> {
         self.ask(Request::AwaitPolicies).await
     }
 
@@ -422,7 +434,7 @@ impl Handle {
         &self,
         policy: PolicyName,
         source: Source,
-    ) -> Result<Rollout, Failed> {
+    ) -> Result<Rollout, ControlError> {
         let source = Box::new(source);
         self.ask(|reply| Request::RollOut { policy, source, reply }).await?
     }
@@ -431,7 +443,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such policy or previous revision; nothing changes.
-    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, Failed> {
+    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, ControlError> {
         self.ask(|reply| Request::Rollback { policy, reply }).await?
     }
 
@@ -439,7 +451,7 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such policy.
-    pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), Failed> {
+    pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), ControlError> {
         self.ask(|reply| Request::Stop { policy, reply }).await?
     }
 
@@ -447,7 +459,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn shut_down(&self, within: Duration) -> Result<(), Failed> {
+    pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
         self.ask(|done| Request::Shutdown { within, done }).await
     }
 
@@ -457,7 +469,7 @@ impl Handle {
     }
 
     /// Subscribes to events from now on.
-    pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
+    pub fn events(&self) -> broadcast::Receiver<Arc<EventRecord>> {
         self.events.subscribe()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::handle::REQUESTS_MAX;
-use super::messages::{Failed, Opened, Wanted};
+use super::messages::{ControlError, SessionAnswer, SessionRequest};
 use super::thread::Control;
 
 /// Limit of pending policy calls about offers. All may be of one policy, which has 2 ms for the last: a plugin that
@@ -18,8 +18,8 @@ const LET_GO_AT_ONCE: usize = 32;
 
 /// An offer that waits.
 pub(super) struct Held {
-    wanted: Box<Wanted>,
-    reply: oneshot::Sender<Result<Opened, Failed>>,
+    wanted: Box<SessionRequest>,
+    reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
 }
 
 /// Waiting offers in order, bounded like control's own queue.
@@ -36,8 +36,8 @@ impl Waiting {
     /// Adds an offer. If too many wait the caller gets an error.
     pub(super) fn hold(
         &mut self,
-        wanted: Box<Wanted>,
-        reply: oneshot::Sender<Result<Opened, Failed>>,
+        wanted: Box<SessionRequest>,
+        reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
     ) {
         if self.held.len() == REQUESTS_MAX {
             // Offers without a caller free their place.
@@ -46,7 +46,7 @@ impl Waiting {
         if self.held.len() < REQUESTS_MAX {
             self.held.push_back(Held { wanted, reply });
         } else {
-            let _ = reply.send(Err(Failed::Unavailable));
+            let _ = reply.send(Err(ControlError::Unavailable));
         }
     }
 

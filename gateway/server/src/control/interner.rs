@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{Labels, Media};
 
-use super::messages::Wanted;
+use super::messages::SessionRequest;
 
 /// Entries kept; the oldest is replaced. Clients of a few kinds in a few regions fit.
 const KINDS_MAX: usize = 32;
@@ -20,8 +20,8 @@ pub(super) struct Interner {
 
 impl Interner {
     /// Replaces parts of the request by equal ones that are kept.
-    pub(super) fn share(&mut self, wanted: Wanted) -> Wanted {
-        Wanted {
+    pub(super) fn share(&mut self, wanted: SessionRequest) -> SessionRequest {
+        SessionRequest {
             scenario: self.scenarios.share(wanted.scenario),
             labels: self.labels.share(wanted.labels),
             media: self.media.share(wanted.media),

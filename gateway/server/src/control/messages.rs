@@ -16,7 +16,7 @@ use super::orders::Order;
 
 /// A session request, as the API read it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Wanted {
+pub struct SessionRequest {
     pub scenario: Arc<str>,
     pub room: Arc<str>,
     /// Facts that policies may read.
@@ -32,10 +32,10 @@ pub struct Wanted {
 
 /// The answer to an admitted session.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Opened {
+pub struct SessionAnswer {
     pub session: SessionId,
     pub room: RoomId,
-    pub ingress: Reached,
+    pub ingress: IngressAnswer,
     /// The hops of its room, best first.
     pub route: Vec<Hop>,
     pub admitted_by: Decider,
@@ -44,7 +44,7 @@ pub struct Opened {
 
 /// Where and how one client reaches the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reached {
+pub enum IngressAnswer {
     Udp {
         /// Destination of RTP.
         address: SocketAddr,
@@ -67,7 +67,7 @@ pub enum Reached {
 
 /// Why control did not do what was requested.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Failed {
+pub enum ControlError {
     Refused(Refused),
     /// The room's node did not open the session.
     NotOpened {
@@ -110,7 +110,7 @@ pub enum Failed {
     Agent {
         /// The node that the agent is beside.
         node: Box<str>,
-        why: Disobeyed,
+        why: AgentError,
     },
     /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
@@ -122,7 +122,7 @@ pub enum Failed {
 
 /// Why an agent did not follow an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Disobeyed {
+pub enum AgentError {
     /// The node has none.
     NoAgent,
     /// Its configuration does not allow drills.
@@ -135,13 +135,13 @@ pub enum Disobeyed {
 
 /// An event with its time.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Told {
+pub struct EventRecord {
     /// Wall-clock time.
     pub at: SystemTime,
-    pub event: Happened,
+    pub event: GatewayEvent,
     /// With [`Event::Closed`]: the session's final totals.
     pub totals: Option<Totals>,
-    /// With [`Event::Opened`], [`Event::Refused`] and [`Happened::TurnedAway`]: who asked for it, as far as tracing is concerned.
+    /// With [`Event::Opened`], [`Event::Refused`] and [`GatewayEvent::TurnedAway`]: who asked for it, as far as tracing is concerned.
     pub caller: Option<Caller>,
 }
 
@@ -155,14 +155,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn of(wanted: &Wanted, arrived: Instant) -> Caller {
+    pub(crate) fn of(wanted: &SessionRequest, arrived: Instant) -> Caller {
         Caller { arrived, traceparent: wanted.traceparent.clone() }
     }
 }
 
 /// An event of the core or the server.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Happened {
+pub enum GatewayEvent {
     Core(Event),
     /// An offer was refused because no listener accepts it, or because it names an unknown node.
     TurnedAway {

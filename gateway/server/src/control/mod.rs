@@ -33,9 +33,9 @@ pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub use messages::{
-    Caller, Disobeyed, Failed, Happened, LastRollout, NodeView, Opened, PolicyLife, PolicyView,
-    Quarantined, Reached, Revoked, Rollout, RolloutOutcome, SessionView, Staged, Status, Told,
-    Tried, WalkView, Wanted,
+    AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer, LastRollout,
+    NodeView, PolicyLife, PolicyView, Quarantined, Revoked, Rollout, RolloutOutcome, SessionAnswer,
+    SessionRequest, SessionView, Staged, Status, Tried, WalkView,
 };
 pub use modes::ModeView;
 pub use names::{Named, Names};

@@ -10,7 +10,7 @@ use evenkeel_core::{Hop, NodeId};
 use super::equipment::{Equipment, Listed};
 use super::guard::Shrinks;
 use super::handle::{NotReloaded, Reload};
-use super::messages::Happened;
+use super::messages::GatewayEvent;
 use super::thread::Control;
 use crate::policy;
 use crate::run;
@@ -127,7 +127,7 @@ impl Control {
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
             let outcome = outcome.clone();
             let told = ListTold { by: list.by, forced: list.force, outcome };
-            self.tell_happened(Happened::NodeList(told));
+            self.tell_happened(GatewayEvent::NodeList(told));
         }
         outcome
     }
@@ -336,7 +336,7 @@ impl Control {
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
-            self.tell_happened(Happened::NodeRemoved { node: id, name });
+            self.tell_happened(GatewayEvent::NodeRemoved { node: id, name });
             self.teach_policies();
         }
     }

@@ -7,20 +7,20 @@ use std::time::Instant;
 use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
 use tokio::sync::oneshot;
 
-use super::messages::{Failed, Opened, Reached, Wanted};
+use super::messages::{ControlError, IngressAnswer, SessionAnswer, SessionRequest};
 use super::registry::AdmitError;
 use super::thread::Control;
 
 /// An offer without a reply yet.
 pub(super) struct Pending {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: SessionRequest,
     pub(super) arrived: Instant,
     /// The answer to the client, once the session is registered.
-    pub(super) reached: Option<Reached>,
+    pub(super) reached: Option<IngressAnswer>,
     pub(super) admit_error: Option<AdmitError>,
     /// The last node that did not open it, with its reason.
     pub(super) not_opened: Option<(NodeId, Box<str>)>,
-    pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
+    pub(super) reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
 }
 
 impl Control {
@@ -44,8 +44,8 @@ impl Control {
 
     pub(super) fn offer(
         &mut self,
-        mut wanted: Wanted,
-        reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
+        mut wanted: SessionRequest,
+        reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
         now: Instant,
     ) {
         let refuse = |reply: Option<oneshot::Sender<_>>, failed| {
@@ -60,7 +60,7 @@ impl Control {
         let mut nodes = Vec::new();
         for (name, address) in &mut wanted.nodes {
             let Some(node) = self.node_named(name) else {
-                let unknown = Failed::UnknownNode((**name).into());
+                let unknown = ControlError::UnknownNode((**name).into());
                 self.tell_turned_away(&wanted, "unknown-node", now);
                 return refuse(reply, unknown);
             };
@@ -75,7 +75,7 @@ impl Control {
         if let Some((one, other, address)) = shared {
             let name = |node: NodeId| self.node_name(node);
             let nodes = [name(one), name(other)];
-            return refuse(reply, Failed::SharedNodeAddress { nodes, address });
+            return refuse(reply, ControlError::SharedNodeAddress { nodes, address });
         }
         let wanted = self.interner.share(wanted);
         let id = OfferId(self.next_offer);
@@ -107,7 +107,7 @@ impl Control {
         let Pending { wanted, arrived: _, reached, admit_error, not_opened, reply } = pending;
         let answer = match result {
             Ok(accepted) => match reached {
-                Some(ingress) => Ok(Opened {
+                Some(ingress) => Ok(SessionAnswer {
                     session: accepted.session,
                     room: accepted.room,
                     ingress,
@@ -115,16 +115,16 @@ impl Control {
                     admitted_by: accepted.admitted_by,
                     routed_by: accepted.routed_by,
                 }),
-                None => Err(Failed::Unavailable),
+                None => Err(ControlError::Unavailable),
             },
             Err(refused) => Err(match (admit_error, not_opened, &refused) {
                 (Some(admit_error), ..) => failed(admit_error),
                 (None, Some((node, reason)), Refused::NotOpened { node: by, .. })
                     if node == *by =>
                 {
-                    Failed::NotOpened { node, reason }
+                    ControlError::NotOpened { node, reason }
                 }
-                (None, ..) => Failed::Refused(refused),
+                (None, ..) => ControlError::Refused(refused),
             }),
         };
         match reply {
@@ -146,10 +146,10 @@ impl Control {
     }
 }
 
-fn failed(admit_error: AdmitError) -> Failed {
+fn failed(admit_error: AdmitError) -> ControlError {
     match admit_error {
-        AdmitError::NoListener => Failed::NoListener,
-        AdmitError::AddressTaken(address) => Failed::AddressTaken(address),
-        AdmitError::NoResources => Failed::Unavailable,
+        AdmitError::NoListener => ControlError::NoListener,
+        AdmitError::AddressTaken(address) => ControlError::AddressTaken(address),
+        AdmitError::NoResources => ControlError::Unavailable,
     }
 }

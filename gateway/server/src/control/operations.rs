@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Failback, Impossible, NodeId, RegionId};
 
-use super::messages::Failed;
+use super::messages::ControlError;
 use super::thread::Control;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,21 +60,24 @@ impl Control {
     }
 
     /// The error, with the existing names or the node's state.
-    pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> Failed {
+    pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
         match reason {
             Impossible::NoSuchNode => {
                 let nodes = self.listed.iter().flatten();
                 let known = nodes.map(|listed| (*listed.node.name).into()).collect();
-                Failed::Unfound { reason, known }
+                ControlError::Unfound { reason, known }
             }
             Impossible::NoSuchRegion => {
                 let regions = self.settings.regions.iter();
-                Failed::Unfound { reason, known: regions.map(|name| (**name).into()).collect() }
+                ControlError::Unfound {
+                    reason,
+                    known: regions.map(|name| (**name).into()).collect(),
+                }
             }
             Impossible::NodeUnfit => {
                 let standing =
                     self.gateway.nodes().find(|standing| Some(standing.hop.node) == node);
-                standing.map_or(Failed::Impossible(reason), |standing| Failed::Unfit {
+                standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
                     health: standing.health,
                     draining: standing.draining,
                     load_permille: standing.load_permille,
@@ -88,7 +91,7 @@ impl Control {
             | Impossible::NotDown
             | Impossible::NodeLeaves
             | Impossible::NodeDrains
-            | Impossible::NoRoomForNodes => Failed::Impossible(reason),
+            | Impossible::NoRoomForNodes => ControlError::Impossible(reason),
         }
     }
 

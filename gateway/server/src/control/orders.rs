@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::driver::Clock;
 use super::equipment::name;
-use super::messages::{Disobeyed, Failed};
+use super::messages::{AgentError, ControlError};
 use super::prober::Prober;
 use super::thread::{Control, draw};
 
@@ -49,7 +49,7 @@ struct Pending {
     nonce: u64,
     again: Instant,
     until: Instant,
-    reply: oneshot::Sender<Result<(), Failed>>,
+    reply: oneshot::Sender<Result<(), ControlError>>,
 }
 
 impl Control {
@@ -58,16 +58,16 @@ impl Control {
         &mut self,
         name: &str,
         order: Order,
-        reply: oneshot::Sender<Result<(), Failed>>,
+        reply: oneshot::Sender<Result<(), ControlError>>,
         now: Instant,
     ) {
         use evenkeel_core::Impossible::NoSuchNode;
         let refusal = match self.node_named(name) {
             None => Some(self.why_impossible(NoSuchNode, None)),
             Some(node) if self.taker_of(node, order).is_none() => {
-                Some(Failed::Agent { node: name.into(), why: Disobeyed::NoAgent })
+                Some(ControlError::Agent { node: name.into(), why: AgentError::NoAgent })
             }
-            Some(_) if self.orders.0.len() == ORDERS_MAX => Some(Failed::Unavailable),
+            Some(_) if self.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
             Some(node) => {
                 let (nonce, until) = (draw(&self.random), now + ANSWER_WITHIN);
                 self.orders.0.push(Pending { node, order, nonce, again: now, until, reply });
@@ -95,7 +95,7 @@ impl Control {
         let clock = Clock::read();
         for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
             let node = name(&self.listed, late.node);
-            let _ = late.reply.send(Err(Failed::Agent { node, why: Disobeyed::Silent }));
+            let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
         }
         let mut due = Vec::new();
         for pending in self.orders.0.iter_mut().filter(|pending| pending.again <= clock.now) {
@@ -117,11 +117,12 @@ impl Control {
             let _ = answered.reply.send(match outcome {
                 Outcome::Done => Ok(()),
                 Outcome::Forbidden => {
-                    Err(Failed::Agent { node: name(), why: Disobeyed::Forbidden })
+                    Err(ControlError::Agent { node: name(), why: AgentError::Forbidden })
                 }
-                Outcome::Unable => {
-                    Err(Failed::Agent { node: name(), why: Disobeyed::Unable(answered.order) })
-                }
+                Outcome::Unable => Err(ControlError::Agent {
+                    node: name(),
+                    why: AgentError::Unable(answered.order),
+                }),
             });
         }
     }

@@ -10,7 +10,7 @@ use evenkeel_dataplane::worker::{Client, Ports, Totals};
 use evenkeel_media::roq::Flow;
 
 use super::driver::Brief;
-use super::messages::Reached;
+use super::messages::IngressAnswer;
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -77,7 +77,7 @@ pub(crate) struct Registered {
     pub(crate) client: Client,
     pub(crate) ports: Option<Box<Ports>>,
     /// The answer to the client.
-    pub(crate) reached: Reached,
+    pub(crate) reached: IngressAnswer,
 }
 
 /// Small, because there is one per session.
@@ -114,7 +114,7 @@ impl SessionEntry {
 }
 
 /// How a client is identified, its answer, and its flow-table keys.
-type ClientSetup = (Client, Reached, (Key, Entry), Option<Key>);
+type ClientSetup = (Client, IngressAnswer, (Key, Entry), Option<Key>);
 
 pub(crate) struct SessionRegistry {
     pub(crate) udp: Vec<UdpListener>,
@@ -295,7 +295,7 @@ impl SessionRegistry {
         let Ingress::Udp(identity) = ingress else {
             let QuicListener { address, certificate_sha256 } = self.quic?;
             let (to, from) = (flow(random), flow(random));
-            let reached = Reached::Quic {
+            let reached = IngressAnswer::Quic {
                 address,
                 certificate_sha256,
                 flow_to_gateway: to,
@@ -334,7 +334,7 @@ impl SessionRegistry {
             }
         };
         let rtcp = listener.rtcp.filter(|_| own_rtcp);
-        let reached = Reached::Udp { address: listener.address, rtcp, credentials };
+        let reached = IngressAnswer::Udp { address: listener.address, rtcp, credentials };
         Some((client, reached, first, second))
     }
 

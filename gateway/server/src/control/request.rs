@@ -6,7 +6,7 @@ use evenkeel_core::{Impossible, SessionStanding, Witness};
 use evenkeel_dataplane::worker::Way;
 
 use super::handle::Request;
-use super::messages::{Failed, NodeView, SessionView, Status};
+use super::messages::{ControlError, NodeView, SessionView, Status};
 use super::registry::SessionEntry;
 use super::thread::Control;
 use crate::policy::Back;
@@ -23,8 +23,9 @@ impl Control {
             Request::PoliciesStand => self.policies_stand(),
             Request::AwaitPolicies(reply) => self.tell_when_policies_stand(reply),
             Request::Close(session, reply) => {
-                let _ =
-                    reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
+                let _ = reply.send(
+                    self.gateway.handle_close(session, now).map_err(ControlError::Impossible),
+                );
             }
             #[cfg(feature = "fault-injection")]
             Request::Panic(session, reply) => {
@@ -32,7 +33,7 @@ impl Control {
                 let told = home.map(|home| {
                     self.command(home.worker, evenkeel_dataplane::worker::Command::Panic { home })
                 });
-                let none = Failed::Impossible(Impossible::NoSuchSession);
+                let none = ControlError::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));
             }
             Request::Move { room, node, reply } => {

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::PolicyName;
 use tokio::sync::{broadcast, oneshot};
 
-use super::messages::{Failed, Happened, Rollout, RolloutOutcome, Told};
+use super::messages::{ControlError, EventRecord, GatewayEvent, Rollout, RolloutOutcome};
 use super::node_list::Actor;
 use super::thread::Control;
 use super::walking::Wish;
@@ -16,7 +16,7 @@ use crate::policy::{self, Back, How, Source, Workshop};
 /// Rollouts that may wait, each with the bytes of its plugin; past it whoever pushes is told that control is busy.
 const ROLLOUTS_MAX: usize = 8;
 
-pub(super) type Reply = oneshot::Sender<Result<Rollout, Failed>>;
+pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
 
 /// A revision that waits to be prepared.
 pub(super) struct Rolling {
@@ -29,19 +29,21 @@ pub(super) struct Rolling {
 ///
 /// # Errors
 /// Where the system gives no thread.
-pub(super) fn start(events: broadcast::Sender<Arc<Told>>) -> std::io::Result<Sender<Rolling>> {
+pub(super) fn start(
+    events: broadcast::Sender<Arc<EventRecord>>,
+) -> std::io::Result<Sender<Rolling>> {
     let (rollouts, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
     std::thread::Builder::new().name("rollout".into()).spawn(move || prepare(&waiting, &events))?;
     Ok(rollouts)
 }
 
-fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
+fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<EventRecord>>) {
     for Rolling { workshop, source, reply } in waiting {
         let rollout = policy::prepare(&workshop, source);
         match rollout.outcome {
             RolloutOutcome::Refused | RolloutOutcome::Unchanged => {
-                let event = Happened::Rollout(rollout.clone());
-                let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
+                let event = GatewayEvent::Rollout(rollout.clone());
+                let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
                 let _ = events.send(Arc::new(told));
             }
             // Control tells of it, and asks the policy anew.
@@ -77,12 +79,12 @@ impl Control {
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
         // The later word would win over the first revision, and might come to nothing itself.
         if self.awaits_policies() {
-            let _ = reply.send(Err(Failed::Starting));
+            let _ = reply.send(Err(ControlError::Starting));
             return;
         }
         // Looked at first, since to ask for the workshop is a word already. Nobody else puts anything in.
         if self.rollouts.is_full() {
-            let _ = reply.send(Err(Failed::Unavailable));
+            let _ = reply.send(Err(ControlError::Unavailable));
             return;
         }
         let Some(workshop) = self.policies.workshop(policy) else {
@@ -95,7 +97,7 @@ impl Control {
 
     pub(super) fn roll_back(&mut self, policy: &PolicyName, back: Back, reply: Reply) {
         if self.awaits_policies() {
-            let _ = reply.send(Err(Failed::Starting));
+            let _ = reply.send(Err(ControlError::Starting));
             return;
         }
         let (done, rolled) = oneshot::channel();
@@ -110,8 +112,8 @@ impl Control {
 pub(super) fn pass_on(rolled: oneshot::Receiver<Result<Rollout, &'static str>>, reply: Reply) {
     tokio::task::spawn_local(async move {
         let outcome = match rolled.await {
-            Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
-            Err(_) => Err(Failed::Unavailable),
+            Ok(outcome) => outcome.map_err(|reason| ControlError::Policy(reason.into())),
+            Err(_) => Err(ControlError::Unavailable),
         };
         let _ = reply.send(outcome);
     });

@@ -19,7 +19,7 @@ use super::guard::Guard;
 use super::handle::{Reload, Request};
 use super::held_offers::Waiting;
 use super::interner::Interner;
-use super::messages::Told;
+use super::messages::EventRecord;
 use super::modes::Costs;
 use super::names::Names;
 use super::offers::Pending;
@@ -65,7 +65,7 @@ pub(crate) struct Parts {
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) words: mpsc::Receiver<Word>,
-    pub(crate) events: broadcast::Sender<Arc<Told>>,
+    pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) names: Arc<Names>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     /// Whether first revisions are being compiled.
@@ -105,7 +105,7 @@ pub(super) struct Control {
     pub(super) walking: BTreeMap<PolicyName, Walking>,
     /// Rollout settings by set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
-    pub(super) events: broadcast::Sender<Arc<Told>>,
+    pub(super) events: broadcast::Sender<Arc<EventRecord>>,
     pub(super) names: Arc<Names>,
     pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     pub(super) started: Instant,
@@ -328,7 +328,7 @@ impl Control {
                 }
             }
             Report::Shed { session, run } => {
-                self.tell_happened(super::Happened::Shed { session, run });
+                self.tell_happened(super::GatewayEvent::Shed { session, run });
             }
             Report::Panicked { session } => self.gateway.handle_panicked(session, now),
             Report::Removed { session, mode, totals } => {

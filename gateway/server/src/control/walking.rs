@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{Canary, Pace, PolicyName, Revisions, Stage, Turn, Walk};
 use tokio::sync::oneshot;
 
-use super::messages::{Failed, LastRollout, PolicyView, Rollout, RolloutOutcome, Staged, WalkView};
+use super::messages::{
+    ControlError, LastRollout, PolicyView, Rollout, RolloutOutcome, Staged, WalkView,
+};
 use super::node_list::Actor;
 use super::rollout::{Reply, pass_on};
 use super::thread::Control;
@@ -393,8 +395,8 @@ fn repace(walk: &mut Walk, was: &Pace, is: Pace, now: Instant) -> Option<Rollout
     }
 }
 
-fn none_on_its_way() -> Failed {
-    Failed::Policy("no revision of it is on its way".into())
+fn none_on_its_way() -> ControlError {
+    ControlError::Policy("no revision of it is on its way".into())
 }
 
 #[cfg(test)]

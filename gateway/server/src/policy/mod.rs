@@ -41,7 +41,7 @@ pub(crate) use rollout::{How, Source, Workshop, begin, prepare};
 pub(crate) use rules::Rules;
 pub(crate) use standing::Standing;
 
-use crate::control::{Actor, Failed, PolicyView, Rollout};
+use crate::control::{Actor, ControlError, PolicyView, Rollout};
 use crate::settings::Settings;
 use memory::Memory;
 
@@ -322,7 +322,7 @@ impl Policies {
         policy: &PolicyName,
         back: Back,
         reply: Reply,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ControlError> {
         let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
         let after = running.standing.last_word();
         self.order(policy, Order::Rollback { asked: Instant::now(), after, back, reply })
@@ -332,9 +332,9 @@ impl Policies {
     ///
     /// # Errors
     /// Where there is no such policy, or it has more orders than may wait.
-    pub(crate) fn order(&self, policy: &PolicyName, order: Order) -> Result<(), Failed> {
+    pub(crate) fn order(&self, policy: &PolicyName, order: Order) -> Result<(), ControlError> {
         let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
-        running.orders.try_send(order).map_err(|_| Failed::Unavailable)
+        running.orders.try_send(order).map_err(|_| ControlError::Unavailable)
     }
 
     /// Those whose last call failed.
@@ -351,7 +351,7 @@ impl Policies {
     ///
     /// # Errors
     /// Where there is no such policy.
-    pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), Failed> {
+    pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), ControlError> {
         let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
         running.standing.next_word();
         // Where there is no room for the word, it ends with the last question: there will be no more.
@@ -360,8 +360,8 @@ impl Policies {
     }
 }
 
-pub(crate) fn unknown(policy: &PolicyName) -> Failed {
-    Failed::NoPolicy(policy.clone())
+pub(crate) fn unknown(policy: &PolicyName) -> ControlError {
+    ControlError::NoPolicy(policy.clone())
 }
 
 impl Drop for Policies {

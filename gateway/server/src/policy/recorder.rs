@@ -14,7 +14,7 @@ use evenkeel_host as host;
 use evenkeel_recording::{Call, Catalog, Grant, Header, Revision};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::control::Told;
+use crate::control::EventRecord;
 use desk::Desk;
 
 /// Calls that may wait to be written down: a second of offers on a busy gateway. Past it they are counted, not kept.
@@ -89,7 +89,7 @@ impl Recorder {
     pub(crate) fn start(
         region: &str,
         started: SystemTime,
-        events: broadcast::Receiver<Arc<Told>>,
+        events: broadcast::Receiver<Arc<EventRecord>>,
     ) -> std::io::Result<Recorder> {
         let (recorder, words) = Recorder::idle(region, started);
         let shared = Arc::clone(&recorder.shared);

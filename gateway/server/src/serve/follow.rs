@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::control::{Failed, Handle, Happened, Names, NodeView, Status, Told};
+use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, Names, NodeView, Status};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
-use crate::telemetry::{Caller, Instruments, Moment, Recorder, NodeLevel, Telemetry};
+use crate::telemetry::{Caller, Instruments, Moment, NodeLevel, Recorder, Telemetry};
 
 /// How often what workers count is read, and how things stand.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Hears of all that happens.
 pub(super) struct Follower {
-    events: Receiver<Arc<Told>>,
+    events: Receiver<Arc<EventRecord>>,
     recorder: Recorder,
     instruments: Arc<Instruments>,
     trust: Traceparent,
@@ -25,7 +25,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(
-        events: Receiver<Arc<Told>>,
+        events: Receiver<Arc<EventRecord>>,
         names: Arc<Names>,
         telemetry: &Telemetry,
         trust: Traceparent,
@@ -63,25 +63,25 @@ impl Follower {
         self.instruments.count(Count::TelemetryDropped, missed, &labels);
     }
 
-    fn record(&mut self, told: &Told) {
+    fn record(&mut self, told: &EventRecord) {
         let at = Moment::now();
         let caller = told.caller.as_ref().map(|caller| {
             Caller::new(caller.arrived, caller.traceparent.as_deref(), None, self.trust)
         });
         match &told.event {
-            Happened::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
-            Happened::TurnedAway { scenario, reason, session } => {
+            GatewayEvent::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
+            GatewayEvent::TurnedAway { scenario, reason, session } => {
                 let caller = caller.as_ref();
                 self.recorder.handle_turned_away(scenario, reason, *session, caller, at);
             }
-            Happened::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
-            Happened::NotOpened { session, node, reason } => {
+            GatewayEvent::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
+            GatewayEvent::NotOpened { session, node, reason } => {
                 self.recorder.handle_not_opened(*session, *node, reason, at);
             }
-            Happened::NodeList(told) => self.recorder.handle_node_list(told),
-            Happened::NodeRemoved { node, name } => self.recorder.handle_node_gone(*node, name),
+            GatewayEvent::NodeList(told) => self.recorder.handle_node_list(told),
+            GatewayEvent::NodeRemoved { node, name } => self.recorder.handle_node_gone(*node, name),
             // Counted by workers; by number it is for those who keep books of single packets.
-            Happened::Shed { .. } => {}
+            GatewayEvent::Shed { .. } => {}
         }
     }
 }
@@ -118,7 +118,7 @@ impl Counters {
     }
 
     /// How things stand is read and not summed up from events, of which some may have been missed.
-    async fn read(&mut self) -> Result<(), Failed> {
+    async fn read(&mut self) -> Result<(), ControlError> {
         let nodes = self.handle.nodes().await?.into_iter().map(|view| {
             let NodeView { node, name, leaves, health, draining, .. } = view;
             (node, NodeLevel { name: name.into(), leaving: leaves, health, draining })

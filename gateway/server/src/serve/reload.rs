@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use super::watch::{self, Underway, Watched};
 use super::{Failure, Place, restart};
 use crate::control::{
-    Actor, Failed, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload, Reloaded,
-    Rollout, RolloutOutcome,
+    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload,
+    Reloaded, Rollout, RolloutOutcome,
 };
 use crate::policy::{Foundry, How, Refusal, Rules, Source};
 use crate::run;
@@ -342,8 +342,8 @@ impl Standing {
             Err(failed) => {
                 tracing::warn!(%policy, ?failed, "policy not reloaded");
                 let reason = match failed {
-                    Failed::Policy(reason) => reason.into_string(),
-                    Failed::NoPolicy(none) => format!("there is no policy {none}"),
+                    ControlError::Policy(reason) => reason.into_string(),
+                    ControlError::NoPolicy(none) => format!("there is no policy {none}"),
                     // Others are rolled out already, as many as may be at a time; or control is gone.
                     _ => "the gateway took no more policies just then; reload again".to_owned(),
                 };

@@ -157,8 +157,7 @@ impl Check {
             Ok(bytes) => bytes,
             Err(error) => {
                 let found = format!("`{}`: {error}", raw.get_ref());
-                let expected =
-                    format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
+                let expected = format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
                 self.refuse(raw.span(), found, expected).help =
                     Some(format!("create one: `openssl rand -hex 32 > {}`", path.display()));
                 return None;

@@ -56,7 +56,7 @@ impl Settings {
         .collect()
     }
 
-    /// The id of a region whose name was checked.
+    /// The id of a region; its name was checked.
     fn region(&self, name: &str) -> RegionId {
         let place = self.regions.iter().position(|known| **known == *name);
         RegionId(place.expect("names of regions are checked against the list") as u32)

@@ -122,13 +122,21 @@ impl Admin {
         let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
         let Some(tcp) = &raw.tcp else {
             if let Some(path) = &raw.token_file {
-                check.refuse(path.span(), "`token_file` without `tcp`", "`tcp`, where the token is required");
+                check.refuse(
+                    path.span(),
+                    "`token_file` without `tcp`",
+                    "`tcp`, where the token is required",
+                );
             }
             return None;
         };
         if raw.token_file.is_none() {
             let found = "`tcp` without `token_file`";
-            check.refuse(tcp.span(), found, "`token_file`: each client of this port has full access");
+            check.refuse(
+                tcp.span(),
+                found,
+                "`token_file`: each client of this port has full access",
+            );
         }
         let address = check.parse(tcp, "an address and port such as `127.0.0.1:8080`")?;
         Some(AdminTcp { address, token: token? })
@@ -139,8 +147,8 @@ impl Admin {
 pub struct Telemetry {
     /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
     pub otlp: Option<Otlp>,
-    /// Share of sessions and decisions whose spans are sent, 0 to 1. Default 1. Failovers, rollouts and refused
-    /// sessions are always sent.
+    /// Sampling ratio of the spans of sessions and decisions, 0 to 1. Default 1. Failovers, rollouts and refused
+    /// sessions are always sampled.
     pub sample_ratio: f64,
     /// Export interval. Default 10 s.
     pub metrics_interval: Duration,
@@ -203,7 +211,7 @@ pub struct Limits {
     /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
     /// one.
     pub workers: Option<u16>,
-    /// Packets buffered for a session whose node has not opened it yet. Default 16.
+    /// Packets buffered until the node has opened their session. Default 16.
     pub early_packets: u16,
     /// How long they are buffered. Default 200 ms.
     pub early_for: Duration,
@@ -230,7 +238,11 @@ impl Limits {
             workers: (workers > 0).then_some(workers),
             early_packets: check.number(raw.early_packets.as_ref(), 16, 0..=1_024),
             early_for: check.duration(raw.early_for.as_ref(), Duration::from_millis(200), early),
-            batch_delay: check.duration(raw.batch_delay.as_ref(), 200 * US, Duration::ZERO..=250 * US),
+            batch_delay: check.duration(
+                raw.batch_delay.as_ref(),
+                200 * US,
+                Duration::ZERO..=250 * US,
+            ),
             misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
             churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
             moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),

@@ -107,7 +107,11 @@ pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Che
 
 fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
     for key in [&raw.certificate, &raw.key].into_iter().flatten() {
-        check.refuse(key.span(), "a certificate with `udp`", "`certificate` and `key` with `quic` only");
+        check.refuse(
+            key.span(),
+            "a certificate with `udp`",
+            "`certificate` and `key` with `quic` only",
+        );
     }
     let mut identities = vec![Identity::Declared, Identity::Stun];
     if let Some(written) = &raw.identity {
@@ -246,8 +250,9 @@ pub(super) fn overlaps(checked: &[Checked], check: &mut Check) {
         if let Some((wanted, first)) = rival {
             let first = check.place(&first);
             let found = format!("{wanted} a second time");
-            let help =
-                format!("first used at {first}; RTCP uses the next port unless `rtcp` names another");
+            let help = format!(
+                "first used at {first}; RTCP uses the next port unless `rtcp` names another"
+            );
             check.refuse(later.span.clone(), found, "a unique address").help = Some(help);
         }
     }

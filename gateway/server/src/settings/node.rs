@@ -185,8 +185,10 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     let at = raw.agent.as_ref()?;
     if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
         let found = format!("`{}`, the address of the node", at.get_ref());
-        check.refuse(at.span(), found, "the agent's own address").help =
-            Some("if the agent ends the trunk of the node, use driver `agent` without the key `agent`".to_owned());
+        check.refuse(at.span(), found, "the agent's own address").help = Some(
+            "if the agent ends the trunk of the node, use driver `agent` without the key `agent`"
+                .to_owned(),
+        );
     }
     let address = reachable(at, "10.0.1.11:4001", check);
     let secret = match (driver, &raw.secret_file) {
@@ -196,7 +198,11 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
         (_, Some(path)) => check.secret(path),
         (_, None) => {
             let found = "`agent` without `secret_file`";
-            check.refuse(at.span(), found, "`secret_file`, the file of the secret shared with the agent");
+            check.refuse(
+                at.span(),
+                found,
+                "`secret_file`, the file of the secret shared with the agent",
+            );
             None
         }
     };
@@ -323,7 +329,11 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
     match (&start.command, &start.webhook) {
         (Some(command), None) => {
             if let Some(token) = &start.token_file {
-                check.refuse(token.span(), "`token_file` with `command`", "`token_file` with `webhook` only");
+                check.refuse(
+                    token.span(),
+                    "`token_file` with `command`",
+                    "`token_file` with `webhook` only",
+                );
             }
             let words = command.get_ref();
             if words.first().is_none_or(|program| program.get_ref().is_empty()) {
@@ -337,7 +347,8 @@ fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
         }
         (None, Some(url)) => {
             if let Some(stops) = &start.stop_with_gateway {
-                let expected = "`stop_with_gateway` with `command` only: the gateway can end what it started";
+                let expected =
+                    "`stop_with_gateway` with `command` only: the gateway can end what it started";
                 check.refuse(stops.span(), "`stop_with_gateway` with `webhook`", expected);
             }
             let expected = "a URL such as `http://10.0.1.11:8080/start`";
@@ -363,9 +374,7 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
         let address = node.address.as_ref().or(node.ng.as_ref());
         let at = address.map(|address| (address, canonical(address.get_ref())));
         let name = Some((&node.name, node.name.get_ref().clone()));
-        for (what, value, seen) in
-            [("name", name, &mut names), ("address", at, &mut addresses)]
-        {
+        for (what, value, seen) in [("name", name, &mut names), ("address", at, &mut addresses)] {
             let Some((value, canonical)) = value else { continue };
             if let Some(first) = seen.insert(canonical, value.span()) {
                 let help = format!("the first is at {}", check.place(&first));

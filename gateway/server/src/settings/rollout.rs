@@ -9,7 +9,7 @@ use super::check::Check;
 use super::raw;
 use super::set::PolicySet;
 
-/// Nobody waits for more steps.
+/// More steps add no safety.
 const STEPS_MAX: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,7 +65,11 @@ impl Rollout {
             pace: check.duration(raw.pace.as_ref(), default.pace, second / 10..=86_400 * second),
             hold: raw.hold.unwrap_or(default.hold),
             shadow: check.duration(raw.shadow.as_ref(), shadow, none..=86_400 * second),
-            rollback_window: check.duration(raw.rollback_window.as_ref(), default.rollback_window, none..=86_400 * second),
+            rollback_window: check.duration(
+                raw.rollback_window.as_ref(),
+                default.rollback_window,
+                none..=86_400 * second,
+            ),
             judging: judging(&raw.judge, check),
         }
     }

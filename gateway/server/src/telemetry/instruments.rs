@@ -14,8 +14,8 @@ use opentelemetry_sdk::metrics::{
     InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality,
 };
 
-use super::registry::{Attribute, Count, Described, Level, Time};
 use super::nodes::NodeLevels;
+use super::registry::{Attribute, Count, Described, Level, Time};
 
 /// One instrument per metric of the registry. Thread-safe.
 pub struct Instruments {
@@ -198,7 +198,8 @@ mod tests {
         nodes.draining(NodeId(0), name(), true);
         assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
         // A removed node and its replacement may have the same name: the replacement's values are reported.
-        let level = |leaving, health, draining| NodeLevel { name: name(), leaving, health, draining };
+        let level =
+            |leaving, health, draining| NodeLevel { name: name(), leaving, health, draining };
         let new = (NodeId(0), level(false, Health::Up, false));
         nodes.set([new, (NodeId(1), level(true, Health::Down, true))]);
         nodes.draining(NodeId(1), name(), true);

@@ -5,13 +5,13 @@
 mod caller;
 mod instruments;
 mod log;
+mod nodes;
 mod otlp;
 mod queue;
 mod recorder;
 pub mod registry;
 mod sampler;
 mod spans;
-mod nodes;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,9 +30,9 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
+pub use nodes::{NodeLevel, NodeLevels};
 pub use recorder::Recorder;
 pub use spans::Moment;
-pub use nodes::{NodeLevel, NodeLevels};
 
 use crate::control::Names;
 use crate::settings::Settings;

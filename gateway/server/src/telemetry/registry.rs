@@ -147,7 +147,7 @@ metrics! {
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Changes of the spares of a room.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
-    /// Rooms whose mode changed, by the new mode.
+    /// Changes of a room's mode, by the new mode.
     RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
     /// Hops removed from a route while their node was up: not opened there, port closed, flow lost.
     HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason];

@@ -154,7 +154,7 @@ impl Spans {
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 
-    /// Ends unclaimed decisions, and failovers whose rooms did not all move.
+    /// Ends unclaimed decisions, and failovers with rooms that did not move.
     fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {

@@ -12,7 +12,8 @@ fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest
     (trial, room)
 }
 
-const TALK: &str = r#"{"max_delay": "150ms", "min_r_factor": 70, "poor_for": "5s", "min_stay": "1h"}"#;
+const TALK: &str =
+    r#"{"max_delay": "150ms", "min_r_factor": 70, "poor_for": "5s", "min_stay": "1h"}"#;
 
 #[test]
 fn excessive_delay_moves_before_the_stay_ends() {

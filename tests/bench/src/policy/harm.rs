@@ -47,8 +47,9 @@ fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), Str
         return Err(format!("what should do harm did not come in: {begun}"));
     }
     // What became of it is told a moment after it is gone.
-    let is_over =
-        |policy: &Value| policy["rollout"].is_null() && policy["last_rollout"]["outcome"] != "started";
+    let is_over = |policy: &Value| {
+        policy["rollout"].is_null() && policy["last_rollout"]["outcome"] != "started"
+    };
     let now = api.wait(POLICY, is_over)?;
     let took = began.elapsed().as_secs_f64() * 1e3;
     let last = &now["last_rollout"];

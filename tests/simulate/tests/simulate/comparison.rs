@@ -20,8 +20,7 @@ fn shipped_plugin_gives_equal_outcome() {
 #[test]
 fn other_settings_change_moves_not_faults() {
     let restless = |seed| {
-        let settings =
-            json!({"review_interval": "1s", "min_stay": "0s", "hysteresis": 0.0});
+        let settings = json!({"review_interval": "1s", "min_stay": "0s", "hysteresis": 0.0});
         let change = |policy| {
             let policy = policy_name(policy).unwrap();
             Change { policy, plugin: None, settings: Some(settings.clone()) }

@@ -123,7 +123,9 @@ impl Swarm {
             Output::Event(Event::HopRemoved { .. }) => Some("hop-removed"),
             Output::Event(Event::Rerouted { .. }) => Some("rerouted"),
             Output::Event(Event::Mode { to: Mode::Hitless, .. }) => Some("hitless"),
-            Output::Event(Event::Mode { why: ModeChange::CopiesDiffer { .. }, .. }) => Some("copies-differ"),
+            Output::Event(Event::Mode { why: ModeChange::CopiesDiffer { .. }, .. }) => {
+                Some("copies-differ")
+            }
             Output::Event(Event::Start { step: Start::Done { .. }, .. }) => Some("started"),
             Output::Event(Event::MoveEnded { outcome, .. }) => Some(outcome.name()),
             Output::Event(Event::Drained { .. }) => Some("drained"),

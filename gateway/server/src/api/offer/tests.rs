@@ -182,7 +182,7 @@ fn list_lengths_are_bounded() {
     }
 }
 
-fn parse(offer: &Value) -> Result<Wanted, Error> {
+fn parse(offer: &Value) -> Result<SessionRequest, Error> {
     super::parse(offer.to_string().as_bytes(), None)
 }
 

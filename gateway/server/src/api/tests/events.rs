@@ -64,7 +64,7 @@ fn session_events_name_the_room() {
 #[test]
 fn rollouts_faults_and_drains_are_published() {
     let (world, mut listening) = listening();
-    world.happen(Happened::Rollout(rollout(RolloutOutcome::Activated)), None);
+    world.happen(GatewayEvent::Rollout(rollout(RolloutOutcome::Activated)), None);
     let told = listening.notice("policy");
     assert_eq!((&told["outcome"], &told["activate_us"]), (&json!("activated"), &json!(900)));
     let fault = Some(Fault::Deadline);
@@ -72,7 +72,7 @@ fn rollouts_faults_and_drains_are_published() {
     let told = listening.notice("policy");
     assert_eq!((&told["outcome"], &told["reason"]), (&json!("failing"), &json!("deadline")));
     let run = ShedRun { ssrc: 7, after: 65_535, first: 2, packets: 3 };
-    world.happen(Happened::Shed { session: SessionId(4), run }, None);
+    world.happen(GatewayEvent::Shed { session: SessionId(4), run }, None);
     let told = listening.notice("shed");
     assert_eq!((&told["session"], &told["ssrc"]), (&json!("s4"), &json!(7)));
     assert_eq!((&told["after"], &told["first"]), (&json!(65_535), &json!(2)));

@@ -34,12 +34,12 @@ fn udp_answer_has_addresses_and_credentials() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/sessions", OFFER);
     let Request::Offer(_, reply) = world.request() else { panic!("offer") };
-    let ingress = Reached::Udp {
+    let ingress = IngressAnswer::Udp {
         address: (Ipv4Addr::LOCALHOST, 5004).into(),
         rtcp: Some((Ipv4Addr::LOCALHOST, 5005).into()),
         credentials: Some(("EsAw".into(), "secret".into())),
     };
-    reply.send(Ok(Opened { ingress, ..opened(17) })).unwrap();
+    reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
     let right = json!({
         "addresses": ["127.0.0.1:5004"], "rtcp": ["127.0.0.1:5005"],
         "ufrag": "EsAw", "password": "secret",
@@ -75,21 +75,21 @@ fn invalid_offer_never_reaches_control() {
 fn refusals_have_code_and_retry_time() {
     let mut world = World::start();
     let wait = Duration::from_millis(1_000);
-    let refused = Failed::Refused;
+    let refused = ControlError::Refused;
     let address = (Ipv4Addr::LOCALHOST, 5).into();
     let cases = [
         (refused(Refused::UnknownScenario("x".into())), 400, "bad-request", "scenario", false),
         (refused(Refused::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
-        (Failed::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
+        (ControlError::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
         (
-            Failed::SharedNodeAddress { nodes: ["x".into(), "y".into()], address },
+            ControlError::SharedNodeAddress { nodes: ["x".into(), "y".into()], address },
             400,
             "bad-request",
             "nodes",
             false,
         ),
-        (Failed::NoListener, 400, "bad-request", "ingress", false),
-        (Failed::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
+        (ControlError::NoListener, 400, "bad-request", "ingress", false),
+        (ControlError::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
         (refused(Refused::Full { retry_after: wait }), 503, "full", "", true),
         (refused(Refused::Draining), 503, "draining", "", false),
         (refused(Refused::Rejected { retry_after: wait }), 429, "refused", "", true),
@@ -103,8 +103,8 @@ fn refusals_have_code_and_retry_time() {
             "",
             true,
         ),
-        (Failed::Unavailable, 503, "unavailable", "", true),
-        (Failed::Starting, 503, "starting", "", true),
+        (ControlError::Unavailable, 503, "unavailable", "", true),
+        (ControlError::Starting, 503, "starting", "", true),
     ];
     for (refusal, status, code, field, again) in cases {
         let asking = world.ask("POST /v1/sessions", OFFER);
@@ -115,7 +115,7 @@ fn refusals_have_code_and_retry_time() {
         assert_eq!((found, error["code"].as_str()), (status, Some(code)), "{refusal:?}");
         assert_eq!(error["field"].as_str().unwrap_or(""), field, "{refusal:?}");
         assert_eq!(error["retry_after_ms"].is_u64(), again, "{refusal:?}");
-        if let Failed::Refused(_) = refusal
+        if let ControlError::Refused(_) = refusal
             && again
         {
             assert_eq!(error["retry_after_ms"], 1_000, "what the core says: {refusal:?}");
@@ -160,7 +160,7 @@ fn temporary_refusal_can_be_retried_with_its_key() {
     let first = world.ask(key, OFFER);
     let Request::Offer(_, reply) = world.request() else { panic!("offer") };
     let retry_after = Duration::from_millis(2_000);
-    reply.send(Err(Failed::Refused(Refused::Full { retry_after }))).unwrap();
+    reply.send(Err(ControlError::Refused(Refused::Full { retry_after }))).unwrap();
     assert_eq!(first.answer().0, 503);
     let again = world.ask(key, OFFER);
     let Request::Offer(_, reply) = world.request() else { panic!("offer") };

@@ -13,7 +13,7 @@ use evenkeel_media::trunk::message::Break;
 
 use super::*;
 use crate::control::{
-    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
+    AgentError, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
     PolicyRefused, PolicyView, Quarantined, Reloaded, Revoked, SessionView, Shrinks, Staged, Tried,
     Verb, WalkView, Wish,
 };
@@ -76,7 +76,7 @@ fn session_is_shown_and_closed_by_id() {
             assert_eq!((&body["totals"]["shed"], &body["age_ms"]), (&json!(4), &json!(2_000)));
         }
     }
-    let gone = Failed::Impossible(Impossible::NoSuchSession);
+    let gone = ControlError::Impossible(Impossible::NoSuchSession);
     for (result, right) in [(Ok(()), 204), (Err(gone), 404)] {
         let asking = world.ask("DELETE /v1/sessions/s17", "");
         let Request::Close(session, reply) = world.request() else { panic!("close") };
@@ -254,18 +254,18 @@ fn agent_orders_succeed_or_conflict() {
     }
     let kill = Order::Break(Break::Kill);
     for (why, status, word) in [
-        (Disobeyed::NoAgent, 409, "has no agent"),
-        (Disobeyed::Forbidden, 409, "allows no drills: set `drills = true`"),
-        (Disobeyed::Unable(kill), 409, "no agent watches a running process"),
-        (Disobeyed::Unable(Order::Break(Break::Cut)), 409, "do not go through an agent"),
-        (Disobeyed::Unable(Order::Start), 409, "names no command"),
-        (Disobeyed::Silent, 503, "did not answer"),
+        (AgentError::NoAgent, 409, "has no agent"),
+        (AgentError::Forbidden, 409, "allows no drills: set `drills = true`"),
+        (AgentError::Unable(kill), 409, "no agent watches a running process"),
+        (AgentError::Unable(Order::Break(Break::Cut)), 409, "do not go through an agent"),
+        (AgentError::Unable(Order::Start), 409, "names no command"),
+        (AgentError::Silent, 503, "did not answer"),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:start", "");
         let Request::Order { order: Order::Start, reply, .. } = world.request() else {
             panic!("order")
         };
-        reply.send(Err(Failed::Agent { node: "east-a1".into(), why })).unwrap();
+        reply.send(Err(ControlError::Agent { node: "east-a1".into(), why })).unwrap();
         let (found, body) = asking.answer();
         let message = body["error"]["message"].as_str().unwrap().to_owned();
         assert_eq!(found, status, "{message}");
@@ -286,7 +286,7 @@ fn rooms_move_and_nodes_drain_by_name() {
     let asking = world.ask("POST /v1/rooms/a%2Fb:c:move", r#"{"node": "east-a1"}"#);
     let Request::Move { room, node, reply } = world.request() else { panic!("move") };
     assert_eq!((&*room, &*node), ("a/b:c", "east-a1"));
-    reply.send(Err(Failed::Impossible(Impossible::NodeUnfit))).unwrap();
+    reply.send(Err(ControlError::Impossible(Impossible::NodeUnfit))).unwrap();
     assert_eq!(asking.answer().0, 409);
     for (verb, right) in [("drain", true), ("undrain", false)] {
         let asking = world.ask(&format!("POST /v1/nodes/east-a1:{verb}"), "");
@@ -300,7 +300,7 @@ fn rooms_move_and_nodes_drain_by_name() {
     let Request::Operate(_, reply) = world.request() else { panic!("drain") };
     let known = (1..=10).map(|number| format!("east-a{number}").into()).collect();
     let reason = Impossible::NoSuchNode;
-    reply.send(Err(Failed::Unfound { reason, known })).unwrap();
+    reply.send(Err(ControlError::Unfound { reason, known })).unwrap();
     let (status, body) = asking.answer();
     let message = body["error"]["message"].as_str().unwrap();
     assert_eq!(status, 404);
@@ -310,12 +310,15 @@ fn rooms_move_and_nodes_drain_by_name() {
     let (room, node) = (Impossible::NoSuchRoom, Impossible::NoSuchNode);
     let known = vec!["east-a1".into(), "west-b1".into()];
     for (failed, right) in [
-        (Failed::Impossible(room), "there is no such room: r"),
+        (ControlError::Impossible(room), "there is no such room: r"),
         (
-            Failed::Unfound { reason: node, known },
+            ControlError::Unfound { reason: node, known },
             "there is no such node: east-a9; there are east-a1, west-b1",
         ),
-        (Failed::Impossible(Impossible::AlreadyThere), "the room is already at this node: r to east-a9"),
+        (
+            ControlError::Impossible(Impossible::AlreadyThere),
+            "the room is already at this node: r to east-a9",
+        ),
     ] {
         let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a9"}"#);
         let Request::Move { reply, .. } = world.request() else { panic!("move") };
@@ -325,7 +328,8 @@ fn rooms_move_and_nodes_drain_by_name() {
     let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a1"}"#);
     let Request::Move { reply, .. } = world.request() else { panic!("move") };
     let health = Health::Suspect;
-    let unfit = Failed::Unfit { health, draining: true, load_permille: 970, capacity_kbps: 8_000 };
+    let unfit =
+        ControlError::Unfit { health, draining: true, load_permille: 970, capacity_kbps: 8_000 };
     reply.send(Err(unfit)).unwrap();
     let (status, body) = asking.answer();
     let message = body["error"]["message"].as_str().unwrap();
@@ -432,12 +436,12 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 
     let asking = world.ask("PUT /v1/policies/none/routing", "x");
     let Request::Push { reply, .. } = world.request() else { panic!("push") };
-    reply.send(Err(Failed::NoPolicy(routing()))).unwrap();
+    reply.send(Err(ControlError::NoPolicy(routing()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
     let asking = world.ask("POST /v1/policies/call/routing:promote", "");
     let Request::Walk { reply, .. } = world.request() else { panic!("promote") };
-    reply.send(Err(Failed::Policy("no revision of it is on its way".into()))).unwrap();
+    reply.send(Err(ControlError::Policy("no revision of it is on its way".into()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
     for (wrong, body, right) in [
@@ -471,7 +475,10 @@ fn push_with_steps_reports_the_next_step() {
     let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
     reply.send(Ok(begun)).unwrap();
     let (status, body) = asking.answer();
-    assert_eq!((status, &body["outcome"], &body["by"]), (200, &json!("started"), &json!("operator")));
+    assert_eq!(
+        (status, &body["outcome"], &body["by"]),
+        (200, &json!("started"), &json!("operator"))
+    );
     assert_eq!((&body["stage"], &body["percent"]), (&json!("canary"), &json!(1)));
     assert_eq!((&body["next_percent"], &body["next_in_ms"]), (&json!(5), &json!(2_000)));
     for (word, right, outcome) in [
@@ -594,7 +601,7 @@ fn nodes_and_regions_are_operated_by_name() {
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:uneject", "");
         let Request::Operate(_, reply) = world.request() else { panic!("return") };
-        reply.send(Err(Failed::Impossible(reason))).unwrap();
+        reply.send(Err(ControlError::Impossible(reason))).unwrap();
         assert_eq!(asking.answer().0, right, "{reason:?}");
     }
     let asking = world.ask("GET /v1/regions", "");

@@ -185,7 +185,8 @@ impl From<control::PolicyView> for Policy {
             desired: tried.or_else(|| policy.revision.clone()),
             rollback_window_ms: milliseconds(previous_for),
             rollout,
-            last_rollout: last.map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
+            last_rollout: last
+                .map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
             quarantined_revisions: quarantined
                 .into_iter()
                 .map(|it| {

@@ -4,12 +4,12 @@ use evenkeel_core::{Identity, Ingress, Media, RtcpPort, Srtp};
 
 use super::*;
 
-type Answer = oneshot::Receiver<Result<Opened, Failed>>;
+type Answer = oneshot::Receiver<Result<SessionAnswer, ControlError>>;
 
 fn hold(waiting: &mut Waiting, room: usize) -> Answer {
     let (reply, answer) = oneshot::channel();
     let address = ([127, 0, 0, 1], 9).into();
-    let wanted = Wanted {
+    let wanted = SessionRequest {
         scenario: "call".into(),
         room: room.to_string().into(),
         labels: Arc::new([]),
@@ -43,11 +43,11 @@ fn offers_keep_order_and_abandoned_ones_go() {
 fn abandoned_offer_frees_its_place() {
     let mut waiting = Waiting::default();
     let mut answers: Vec<Answer> = (0..REQUESTS_MAX).map(|room| hold(&mut waiting, room)).collect();
-    assert_eq!(hold(&mut waiting, 5_000).try_recv(), Ok(Err(Failed::Unavailable)));
+    assert_eq!(hold(&mut waiting, 5_000).try_recv(), Ok(Err(ControlError::Unavailable)));
     answers.remove(7);
     let mut last = hold(&mut waiting, 5_001);
     assert!(last.try_recv().is_err(), "it waits");
-    assert_eq!(hold(&mut waiting, 5_002).try_recv(), Ok(Err(Failed::Unavailable)));
+    assert_eq!(hold(&mut waiting, 5_002).try_recv(), Ok(Err(ControlError::Unavailable)));
     assert_eq!(waiting.held.len(), REQUESTS_MAX);
     assert_eq!(waiting.held[7].wanted.room, "8".into());
 }

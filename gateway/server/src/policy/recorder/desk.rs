@@ -11,7 +11,7 @@ use evenkeel_recording::{Chunk, Decided, Full, Record};
 use tokio::sync::broadcast::{self, error::TryRecvError};
 
 use super::{Ear, Order, Shared, Word};
-use crate::control::{Happened, Told};
+use crate::control::{EventRecord, GatewayEvent};
 
 /// What is kept of the past, packed. A tick about 4,096 sessions with 64 bytes of state each takes some 90 KB, and there
 /// are five a second: [`KEPT_FOR`] of that fits in.
@@ -30,7 +30,7 @@ const CHUNK_FOR: Duration = Duration::from_secs(1);
 /// The recorder's own side.
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    events: broadcast::Receiver<Arc<Told>>,
+    events: broadcast::Receiver<Arc<EventRecord>>,
     chunk: Chunk,
     /// When the first record of the chunk was written down.
     since: Instant,
@@ -45,7 +45,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, events: broadcast::Receiver<Arc<Told>>) -> Desk {
+    pub(super) fn new(shared: Arc<Shared>, events: broadcast::Receiver<Arc<EventRecord>>) -> Desk {
         Desk {
             shared,
             events,
@@ -118,7 +118,7 @@ impl Desk {
         loop {
             match self.events.try_recv() {
                 Ok(told) => {
-                    if let Happened::Core(Event::Decided { ask, outcome, .. }) = &told.event {
+                    if let GatewayEvent::Core(Event::Decided { ask, outcome, .. }) = &told.event {
                         self.write(&Record::Decided(Decided::of(*ask, outcome)));
                     }
                 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::{Export, Wish};
 use super::desk::{Desk, KEPT_BYTES_MAX, KEPT_FOR};
 use super::*;
-use crate::control::Happened;
+use crate::control::GatewayEvent;
 
 fn name() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
@@ -48,7 +48,7 @@ struct World {
     recorder: Recorder,
     words: Receiver<Word>,
     desk: Desk,
-    events: broadcast::Sender<Arc<Told>>,
+    events: broadcast::Sender<Arc<EventRecord>>,
 }
 
 impl World {
@@ -123,8 +123,8 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
         took: Duration::ZERO,
         notes: Vec::new(),
     };
-    let event = Happened::Core(event);
-    let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
+    let event = GatewayEvent::Core(event);
+    let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
     world.events.send(Arc::new(told)).unwrap();
     world.work();
     world.desk.hear_decisions();

@@ -9,7 +9,7 @@ use tempfile::tempdir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
+use crate::control::{ControlError, GatewayEvent, RolloutOutcome, SessionAnswer, SessionRequest};
 
 /// A listener that opens sessions by first packet, and a routing policy.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -45,9 +45,9 @@ async fn end(running: Running) {
     running.join().unwrap();
 }
 
-fn wanted(room: usize, port: u16) -> Box<Wanted> {
+fn wanted(room: usize, port: u16) -> Box<SessionRequest> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    Box::new(Wanted {
+    Box::new(SessionRequest {
         scenario: "call".into(),
         room: format!("r{room}").into(),
         labels: Arc::new([]),
@@ -59,7 +59,11 @@ fn wanted(room: usize, port: u16) -> Box<Wanted> {
 }
 
 /// Sends an offer without waiting for the answer.
-fn offer(running: &Running, room: usize, port: u16) -> oneshot::Receiver<Result<Opened, Failed>> {
+fn offer(
+    running: &Running,
+    room: usize,
+    port: u16,
+) -> oneshot::Receiver<Result<SessionAnswer, ControlError>> {
     let (reply, answer) = oneshot::channel();
     running.handle.requests.try_send(Request::Offer(wanted(room, port), reply)).unwrap();
     answer
@@ -77,7 +81,7 @@ async fn waiting_offers_are_decided_by_policies() {
     }
     end(running).await;
     while let Ok(told) = events.try_recv() {
-        if let Happened::Core(Event::Decided { outcome, .. }) = &told.event {
+        if let GatewayEvent::Core(Event::Decided { outcome, .. }) = &told.event {
             assert_ne!(*outcome, Outcome::Faulted(Fault::Late));
         }
     }
@@ -94,7 +98,7 @@ async fn abandoned_offer_frees_its_address() {
     assert_eq!(opened.session.0, 1, "there was none before");
     end(running).await;
     let mut told = std::iter::from_fn(|| events.try_recv().ok());
-    assert!(told.all(|told| !matches!(told.event, Happened::TurnedAway { .. })));
+    assert!(told.all(|told| !matches!(told.event, GatewayEvent::TurnedAway { .. })));
 }
 
 #[tokio::test]
@@ -106,7 +110,7 @@ async fn starting_policies_refuse_operations() {
     let bytes = source().bytes;
     let status = handle.status().await.unwrap();
     assert!(status.starting && !status.admitting);
-    let starting = Err(Failed::Starting);
+    let starting = Err(ControlError::Starting);
     assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
     assert_eq!(handle.roll_out(routing(), source()).await, starting);
     assert_eq!(handle.rollback_policy(routing()).await, starting);

@@ -11,15 +11,15 @@ fn telemetry() -> Telemetry {
     Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap()
 }
 
-fn closed(number: u64) -> Arc<Told> {
+fn closed(number: u64) -> Arc<EventRecord> {
     let (session, room) = (SessionId(number), RoomId(1));
-    let event = Happened::Core(Event::Closed {
+    let event = GatewayEvent::Core(Event::Closed {
         session,
         room,
         room_name: "room".into(),
         reason: CloseReason::Shutdown,
     });
-    Arc::new(Told { at: std::time::SystemTime::now(), event, totals: None, caller: None })
+    Arc::new(EventRecord { at: std::time::SystemTime::now(), event, totals: None, caller: None })
 }
 
 /// Whether the text for Prometheus has this line, whatever else its labels say.
