@@ -218,7 +218,7 @@ fn base(file: File, table: &str) -> String {
         (File::Agent, "") => format!("process.pid_file = \"pid\"\n{agent}"),
         (File::Agent, "process") => format!("{agent}\n[process]\ncommand = [\"/bin/true\"]"),
         (File::Agent, "check") => {
-            format!("{agent}\n[check]\naddress = \"127.0.0.1:1\"\nhow = \"stun\"")
+            format!("{agent}\n[check]\naddress = \"127.0.0.1:1\"\nprobe = \"stun\"")
         }
         (File::Agent, "media") => {
             format!("{agent}\n[process]\npid_file = \"pid\"\n[media]\nopen = [\"/bin/true\"]")
