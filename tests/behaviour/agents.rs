@@ -80,7 +80,7 @@ fn agent_serves_plain_server_and_reports_exit() {
     let at = server.address;
     files.write_pid(&server);
     let agent = files.agent(&format!(
-        "[check]\naddress = \"{at}\"\nhow = \"echo\"\n[media]\nserver = \"{at}\"\nsessions = 7"
+        "[check]\naddress = \"{at}\"\nprobe = \"echo\"\n[media]\nserver = \"{at}\"\nsessions = 7"
     ));
     let other = Node::agent("east-b1");
     let gateway = gateway_before(&[&other], &node("east-a9", agent.address, AGENT));

@@ -70,7 +70,7 @@ impl World {
 
     /// Binds the shipped routing policy, with delay as its only cost.
     pub(crate) fn routed(mut self) -> World {
-        self.hooks += "[routing]\nplugin = \"route-nearest\"\nsettings = { review_every = \"0s\", min_stay = \"1h\" }\n";
+        self.hooks += "[routing]\nplugin = \"route-nearest\"\nsettings = { review_interval = \"0s\", min_stay = \"1h\" }\n";
         self
     }
 
@@ -127,7 +127,7 @@ impl World {
              [detector]\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
              base_ejection_time = \"10ms\"\nwary_for = \"10ms\"\n\
              in_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n\
-             across = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n"
+             cross_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n"
         );
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();

@@ -82,7 +82,7 @@ fn error_names_the_expected_value() {
         (format!("{HEAD}{process}[media]\nserver = \"127.0.0.1:9\"\nsessions = 0"), "found 0"),
         (format!("{HEAD}{process}[media]\nopen = [\"a\"]\ntimeout = \"1 day\""), "found `1 day`"),
         (
-            format!("{HEAD}{process}[check]\naddress = \"127.0.0.1:9\"\nhow = \"sip\""),
+            format!("{HEAD}{process}[check]\naddress = \"127.0.0.1:9\"\nprobe = \"sip\""),
             "unknown variant `sip`",
         ),
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
