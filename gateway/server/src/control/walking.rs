@@ -132,7 +132,7 @@ impl Control {
     pub(super) fn rolled(&mut self, rolled: Rolled, now: Instant) {
         let Rolled { mut rollout, stand, pace } = rolled;
         let policy = rollout.policy.clone();
-        let keep = self.rules(&policy).keep;
+        let keep = self.rules(&policy).rollback_window;
         let walking = self.walking.entry(policy.clone()).or_default();
         let is_there = |name: &Arc<str>| {
             [&stand.standing, &stand.candidate].into_iter().flatten().any(|it| it.name == *name)
