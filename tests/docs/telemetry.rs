@@ -1,6 +1,6 @@
 //! `docs/telemetry.md`: the tables are made from the registry, and the events are those that the API sends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 
@@ -9,7 +9,7 @@ use evenkeel_server::telemetry::registry::{
     Attribute, Count, Described, Level, Sampled, Span, Time,
 };
 
-use crate::page::{Page, root};
+use crate::page::{Page, quoted, root};
 
 const PAGE: &str = "docs/telemetry.md";
 
@@ -41,7 +41,30 @@ fn tables_equal_the_registry() {
 #[test]
 fn events_equal_those_of_the_api() {
     let listed = Page::read(PAGE).names_under("## Events");
-    assert_eq!(listed, sent(), "{PAGE}: left, the events listed; right, those in api/*.rs");
+    let sent = sent().into_keys().collect();
+    assert_eq!(listed, sent, "{PAGE}: left, the events listed; right, those in api/*.rs");
+}
+
+#[test]
+fn fields_of_events_equal_those_of_the_api() {
+    let page = Page::read(PAGE);
+    let sent = sent();
+    let mut wrong = Vec::new();
+    for (place, cells) in page.rows() {
+        let Some(fields) = quoted(&cells[0]).first().and_then(|name| sent.get(*name)) else {
+            continue;
+        };
+        // The fields of a rollout, and those of `missed`, stand in other structs.
+        if cells.len() != 3 || fields.is_empty() || fields.contains("rollout") {
+            continue;
+        }
+        let listed: BTreeSet<&str> = quoted(&cells[2]).into_iter().collect();
+        let fields: BTreeSet<&str> = fields.iter().map(String::as_str).collect();
+        if listed != fields {
+            wrong.push(format!("{place}: {} is sent with {fields:?}", cells[0]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -51,21 +74,41 @@ fn drop_reasons_equal_the_core() {
     assert_eq!(listed, known, "{PAGE}: left, the reasons listed; right, those of the core");
 }
 
-/// Names of server-sent events, by how `api` words them.
-fn sent() -> BTreeSet<String> {
+/// Server-sent events with their fields, by how `api` words them.
+fn sent() -> BTreeMap<String, BTreeSet<String>> {
     let api = root().join("gateway/server/src/api");
     let source = ["notice.rs", "events.rs"].map(|file| fs::read_to_string(api.join(file)).unwrap());
+    let bodies = fields(&source[0]);
     let source: String = source.concat().split_whitespace().collect();
-    let mut names = BTreeSet::new();
-    let bodies = ["\",Body::", "\",&Body::", "\",body)"];
-    for (at, _) in bodies.iter().flat_map(|body| source.match_indices(body)) {
-        let from = source[..at].rfind('"').unwrap() + 1;
-        names.insert(source[from..at].to_owned());
+    let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for mark in ["\",Body::", "\",&Body::", "\",body)"] {
+        for (at, _) in source.match_indices(mark) {
+            let name = &source[source[..at].rfind('"').unwrap() + 1..at];
+            let body = match mark.find("Body::") {
+                Some(from) => at + from,
+                None => source[..at].rfind("Body::").unwrap(),
+            };
+            let variant = source[body + "Body::".len()..].split('{').next().unwrap();
+            events.entry(name.to_owned()).or_default().extend(bodies[variant].iter().cloned());
+        }
     }
     for rest in source.split("Notice{name:\"").skip(1) {
-        names.insert(rest.split('"').next().unwrap().to_owned());
+        events.entry(rest.split('"').next().unwrap().to_owned()).or_default();
     }
-    names
+    events
+}
+
+/// The fields of each variant of `enum Body`, without the time that all have.
+fn fields(source: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let body = source.split("enum Body").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let lines = body.lines().filter(|line| !line.trim_start().starts_with(['/', '#']));
+    let body: String = lines.skip(1).collect::<String>().split_whitespace().collect();
+    let variants = body.split('}').filter_map(|variant| variant.split_once('{'));
+    let fields = |fields: &str| {
+        let names = fields.split(',').filter_map(|field| field.split_once(':'));
+        names.map(|(name, _)| name.to_owned()).filter(|name| name != "at_us").collect()
+    };
+    variants.map(|(name, all)| (name.trim_start_matches(',').to_owned(), fields(all))).collect()
 }
 
 /// The page with a table between its marks.
