@@ -41,7 +41,7 @@ fn tables_equal_the_registry() {
 #[test]
 fn events_equal_those_of_the_api() {
     let listed = Page::read(PAGE).names_under("## Events");
-    let sent = sent().into_keys().collect();
+    let sent: BTreeSet<String> = sent().into_keys().collect();
     assert_eq!(listed, sent, "{PAGE}: left, the events listed; right, those in api/*.rs");
 }
 
