@@ -1,5 +1,6 @@
 //! Sessions from their offer to their end.
 
+mod legs;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +8,7 @@ use std::ops::{Bound, Index, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use legs::Legs;
 pub(crate) use session::{Leg, Opening, Phase, Session, WHOLE, Wanted};
 
 use crate::interner::Interner;

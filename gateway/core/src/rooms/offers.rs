@@ -26,6 +26,7 @@ impl Router<'_> {
         let mut session = Session {
             id,
             room: RoomId(0),
+            call: RoomId(0),
             wanted: self.sessions.wanted(Wanted {
                 scenario: offer.scenario.clone(),
                 labels: offer.labels.clone(),
@@ -51,6 +52,7 @@ impl Router<'_> {
         };
         let region = session.region(&self.settings.regions).unwrap_or(self.nodes.home());
         session.room = self.rooms.enter(id, offer, scenario, region)?;
+        session.call = self.rooms[&session.room].call;
         self.sessions.insert(session);
         Ok(id)
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use crate::effects::Notice;
-use crate::nodes::{ANSWERED_IN_TIME, Class, Turn};
-use crate::sessions::{Leg, Opening, Phase, Session};
+use crate::nodes::{Class, Turn};
+use crate::sessions::{Leg, Legs, Opening, Phase, Session};
 use crate::timer::Timer;
 use crate::{
     Accepted, CloseReason, Event, Hook, Hop, MoveOutcome, NodeId, Offer, Output, PolicyName,
@@ -79,14 +79,14 @@ impl Router<'_> {
         match result {
             Ok(()) => {
                 let before = std::mem::replace(leg, Leg::Open);
-                self.opened_in(before, hop, now);
+                self.legs().opened(before, hop, now);
                 self.catch_up(room, now);
                 self.live_if_open(id, now);
                 self.pending_opened(room, id, hop, now);
             }
             Err(NotOpened) => {
                 if let Some(leg) = session.legs.remove(&hop) {
-                    self.failed_in(leg, hop, now);
+                    self.legs().failed(leg, hop, now);
                 }
                 self.not_opened(id, hop, now);
             }
@@ -190,7 +190,7 @@ impl Router<'_> {
             };
             if let Some(leg) = session.legs.remove(&hop) {
                 self.effects.push(Output::CloseAt { session: id, hop });
-                self.failed_in(leg, hop, now);
+                self.legs().failed(leg, hop, now);
                 self.not_opened(id, hop, now);
                 self.open_next(hop.node, now);
             }
@@ -330,27 +330,23 @@ impl Router<'_> {
         }
     }
 
-    /// Has the driver open the session at a hop, unless it was told already, as soon as the node can. Returns the
-    /// state of the leg.
-    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
-        let session = self.sessions.get(&id)?;
-        if let Some(leg) = session.legs.get(&hop) {
-            return Some(*leg);
+    fn legs(&mut self) -> Legs<'_> {
+        Legs {
+            sessions: self.sessions,
+            nodes: self.nodes,
+            capacity: self.capacity,
+            effects: self.effects,
+            open_within: self.settings.limits.open_within,
         }
-        let turn = self.turn(session, hop);
-        let goes = self.nodes.pace_mut(hop.node).begin(turn, id, hop);
-        self.sessions.get_mut(&id)?.legs.insert(hop, Leg::Waiting);
-        if goes { self.open_now(id, hop, now) } else { Some(Leg::Waiting) }
     }
 
-    fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
-        let until = now + self.settings.limits.open_within;
-        let session = self.sessions.get_mut(&id)?;
-        session.legs.insert(hop, Leg::Opening(until));
-        let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
-        self.effects.push(Output::Open { session: id, room, hop });
-        self.effects.set_if_idle(Timer::OpenLate(id), until);
-        Some(Leg::Opening(until))
+    pub(crate) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+        let turn = self.turn(self.sessions.get(&id)?, hop);
+        self.legs().open(id, hop, turn, now)
+    }
+
+    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: Leg) {
+        self.legs().leave(id, hop, leg);
     }
 
     /// Sessions of stranded rooms go before live ones, newcomers after them, and spares last; calls before streams.
@@ -372,58 +368,13 @@ impl Router<'_> {
         (class, Reverse(room.priority), order)
     }
 
-    /// Something that was under way at the node ended: the next have their turn, and rooms that waited for it.
+    /// An opening at the node ended: the next sessions have their turn, and then stranded rooms.
     pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) {
-        while let Some((id, hop)) = self.nodes.pace_mut(node).next() {
-            let waits = |session: &Session| session.legs.get(&hop) == Some(&Leg::Waiting);
-            if self.sessions.get(&id).is_some_and(|session| waits(session)) {
-                self.open_now(id, hop, now);
-            } else {
-                self.nodes.pace_mut(node).end();
-            }
-        }
-        if self.rooms.paced && !self.nodes.pace(node).is_busy() {
-            // The turn is for those in front.
+        if self.legs().open_next(node, now) && self.rooms.paced {
+            // The turn is for the rooms in front.
             (self.rooms.paced, self.rooms.rescued_last) = (false, None);
             self.effects.set(Timer::Rescue, now);
         }
-    }
-
-    /// The driver opened what was under way.
-    pub(crate) fn opened_in(&mut self, before: Leg, hop: Hop, now: Instant) {
-        let Leg::Opening(until) = before else {
-            return;
-        };
-        let in_time = until - self.settings.limits.open_within + ANSWERED_IN_TIME;
-        let pace = self.nodes.pace_mut(hop.node);
-        pace.end();
-        if now <= in_time {
-            pace.faster();
-        } else {
-            pace.slower(now);
-        }
-        self.capacity.note_opening(self.nodes.region_of(hop.node), true);
-    }
-
-    /// The driver could not, or not in time.
-    pub(crate) fn failed_in(&mut self, leg: Leg, hop: Hop, now: Instant) {
-        if let Leg::Opening(_) = leg {
-            let pace = self.nodes.pace_mut(hop.node);
-            pace.end();
-            pace.slower(now);
-            self.capacity.note_opening(self.nodes.region_of(hop.node), false);
-        }
-    }
-
-    /// The session is not wanted there any more: the driver closes it, if it was told to open it.
-    pub(crate) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: Leg) {
-        let pace = self.nodes.pace_mut(hop.node);
-        match leg {
-            Leg::Waiting => return pace.forget(id, hop),
-            Leg::Opening(_) => pace.end(),
-            Leg::Open => {}
-        }
-        self.effects.push(Output::CloseAt { session: id, hop });
     }
 
     /// There is no room for a newcomer now.

@@ -22,6 +22,8 @@ pub(crate) const WHOLE: u16 = 1_000;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) room: RoomId,
+    /// The number by which nodes know its room.
+    pub(crate) call: RoomId,
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) transport: Transport,
     /// Its first packet, on a listener for trusted networks, asked for it: no policy is asked then.
