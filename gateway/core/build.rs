@@ -125,7 +125,7 @@ fn write_from_number(code: &mut String, name: &str, word: &str, entries: &[Entry
     line(code, "_ => None, } } }");
 }
 
-/// Where each metric has its room: numbers have gaps, rooms have none.
+/// The place of each metric: numbers have gaps, rooms have none.
 fn write_places(code: &mut String, metrics: &[Entry]) {
     line(code, "/// Room for every metric of the registry.");
     line(code, &format!("pub(crate) const WIDTH: usize = {};", metrics.len()));

@@ -249,3 +249,6 @@ impl Capacity {
         nodes.regions().map(row).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -512,7 +512,7 @@ impl Gateway {
         self.route(now, |router| router.handle_node_added(settings, now))
     }
 
-    /// A node that was just added replaces one that is about to go, as a node whose key or address changed does: an
+    /// A node that was just added replaces one that is about to go, as after a change of key or address: an
     /// operator's drain or eject of the old one holds for it.
     ///
     /// # Errors
@@ -549,7 +549,7 @@ impl Gateway {
         self.route(now, |router| router.handle_node_changed(id, settings, now))
     }
 
-    /// A node is to go: it is drained, by a deadline if there is one, whoever else wants it to take rooms. When it is empty it
+    /// A node is to go: it is drained, by a deadline if there is one, whatever its agent or an operator says. When it is empty it
     /// is forgotten, by [`Output::Forget`]. A drain that is under way goes on, unless there is a new deadline.
     ///
     /// # Errors
@@ -750,4 +750,4 @@ impl Gateway {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -192,3 +192,6 @@ impl IndexMut<NodeId> for Nodes {
         self.get_mut(id).expect("the number of a node that left is looked up with `get`")
     }
 }
+
+#[cfg(test)]
+mod tests;

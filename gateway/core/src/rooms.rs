@@ -44,12 +44,12 @@ pub(crate) struct Rooms {
     all: BTreeMap<RoomId, Box<Room>>,
     next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
-    /// Calls whose sessions are rooms of their own, by name.
+    /// Calls with a room per session, by name.
     calls: BTreeMap<Arc<str>, Call>,
     /// Rooms that have still to take the changed settings of their scenarios.
     changing: BTreeSet<RoomId>,
     placed: usize,
-    /// Rooms whose route leads to a node, in force or pending, by the node's number.
+    /// Rooms with a route to a node, in force or pending, by the node's number.
     at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, as long as some have still to go on without it.
     herd: Option<Herd>,

@@ -190,7 +190,7 @@ pub struct Kept {
     pub sessions: usize,
     /// Rooms, with those that stand nowhere yet.
     pub rooms: usize,
-    /// Calls whose sessions are rooms of their own.
+    /// Calls with a room per session.
     pub calls: usize,
     /// Entries of the longest list of rooms: those that are stranded, away, to be asked about, at one node, and so on. Each
     /// names a room at most once.

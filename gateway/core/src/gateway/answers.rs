@@ -602,7 +602,7 @@ impl Gateway {
     }
 
     /// Takes the actions of a policy. If it failed, and for sessions that it was not asked about, sessions keep their
-    /// plans, or take the native ladder after a while. Actions on a session whose plan changed since are outdated.
+    /// plans, or take the native ladder after a while. Actions on a session with a changed plan are outdated.
     pub(super) fn ticked(
         &mut self,
         (policy, arm): (&PolicyName, Arm),

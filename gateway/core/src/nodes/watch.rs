@@ -33,7 +33,7 @@ pub enum AgentWord {
     Gone,
 }
 
-/// A node whose health changed, with the evidence.
+/// A change of a node's health, with the evidence.
 #[derive(Debug)]
 pub(crate) struct NodeChange {
     pub(crate) node: NodeId,

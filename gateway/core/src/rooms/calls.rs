@@ -8,7 +8,7 @@ use crate::{Affinity, Offer, Refused, RegionId, RoomId, Scenario, SessionId};
 /// Between the name of a call and the session that is a room of its own. No path or query has to escape it.
 const APART: char = '~';
 
-/// A call whose sessions are rooms of their own.
+/// A call with a room per session.
 #[derive(Debug)]
 pub(super) struct Call {
     /// By what number nodes know it.

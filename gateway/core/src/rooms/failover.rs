@@ -26,7 +26,7 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 pub(crate) struct Herd {
     pub(crate) dead: Hop,
     died: Instant,
-    /// Nodes whose reserves are free for these rooms alone meanwhile.
+    /// Nodes with reserves for these rooms alone meanwhile.
     pub(crate) standbys: Vec<NodeId>,
     pub(crate) rooms: BTreeSet<RoomId>,
 }

@@ -41,7 +41,7 @@ pub(crate) struct Room {
     pub(crate) holding: Holding,
     /// No hop is left that its packets may take.
     pub(crate) stranded: Option<Stranded>,
-    /// A route whose hops are being opened.
+    /// A route with hops that are being opened.
     pub(crate) pending: Option<Box<Pending>>,
     /// Its routing policy is being asked to place it.
     pub(crate) placing: bool,

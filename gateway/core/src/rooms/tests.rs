@@ -1,4 +1,4 @@
-//! What tests of the gateway see of its rooms.
+//! Accessors for tests of the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Who comes in, in which order, at which pace, and with how much.
+//! Admission: order, pace and shares.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

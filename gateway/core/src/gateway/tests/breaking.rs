@@ -52,7 +52,7 @@ fn brown_out_opens_breaker_for_new_rooms() {
     assert_eq!(measures.measured(Metric::Breaker), Some(1));
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));
-    // Those who are there stay, and who belongs to them joins them.
+    // Rooms on it stay, and newcomers to them join.
     world.open("h0");
     assert_eq!(world.stands("h0"), Some(A));
     // It half-opens for a share of them, and closes when it goes well.

@@ -67,7 +67,7 @@ impl Lossy {
         detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
     }
 
-    /// Milliseconds until somebody accuses the node, if it is within 10 s.
+    /// Milliseconds until a witness accuses the node, if it is within 10 s.
     fn accused_after(&mut self, node: NodeId) -> Option<u64> {
         (1..=100).map(|step| step * 100).find(|_| {
             self.goes_on(100);

@@ -424,7 +424,7 @@ fn suspended_time_is_no_evidence() {
     world.pass(ms(100));
     world.mute(A);
     world.pass(ms(6));
-    // What came meanwhile is still unread when we look again.
+    // Packets that came meanwhile are still unread at the next watch.
     for slept in [ms(60), ms(2)] {
         world.now += slept;
         world.stamp(ms(0));

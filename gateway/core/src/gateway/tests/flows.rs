@@ -11,7 +11,7 @@ const NOTHING: [u32; 2] = [0, 0];
 struct Talk {
     world: World,
     sessions: Vec<SessionId>,
-    /// What each sends and hears in 100 ms.
+    /// Packets that each session sends and hears in 100 ms.
     sent: Vec<[u32; 2]>,
     came: Vec<[u32; 2]>,
     /// The hop that they hear, where it is not the first.
@@ -85,7 +85,7 @@ fn lost_flow_moves_room_within_two_seconds() {
         };
         assert_eq!(talk.world.events().find_map(known_by), Some(talk.sessions[1]));
         assert!(talk.world.gateway.board().cell(A).unwrap().up, "its node lives");
-        // What others hear there passes until they hear the other hop.
+        // Packets to the others pass there until they hear the other hop.
         let route = talk.world.gateway.rooms[&talk.world.room("r")].route();
         assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(A));
     }
@@ -246,7 +246,7 @@ fn general_flow_loss_moves_3_times_a_minute() {
     assert_eq!(moves, 3);
 }
 
-/// A room that A and B carry both, whose clients hear B: it was faster once.
+/// A room that A and B carry both, with clients that hear B: it was faster once.
 fn heard_by_the_second() -> Talk {
     let settings = modes::in_mode(Mode::Hitless, settings());
     let mut talk = Talk::in_world(World::new(settings), 2);

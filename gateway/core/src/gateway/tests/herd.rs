@@ -32,7 +32,7 @@ fn herd_recovers_in_turns_packets_at_flip() {
     assert!(waiting(&world) > 0, "not all in one call");
     let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
     assert!(there.iter().all(stand), "their packets do not wait for it");
-    // Whoever has something happen to it does not wait for its turn.
+    // A room with an input does not wait for its turn.
     let last = *there.last().unwrap();
     let name = world.gateway.rooms[&last].name.clone();
     assert_eq!(world.gateway.rooms[&last].holding.on, Some(A));
@@ -127,7 +127,7 @@ fn room_avoids_node_that_died_second() {
 
 type Step = fn(&mut World);
 
-/// What may happen to a room that waits amid a herd: what goes before its node's death, and what comes after.
+/// Inputs for a room that waits amid a herd: what goes before its node's death, and what comes after.
 const AMID_A_HERD: [(&str, Step, Step); 11] = [
     ("an offer", |_| {}, |world| _ = world.offer("last")),
     ("an admission", asked_to_come_in, |world| world.answer_held(Ok(accept()))),
@@ -208,7 +208,7 @@ fn room_recovers_before_other_changes() {
         });
         world.open("last");
         world.open("last");
-        // Nobody answers by himself from here on.
+        // No answer comes unasked from here on.
         world.answer_with(|_| None);
         before(&mut world);
         world.kill(A);

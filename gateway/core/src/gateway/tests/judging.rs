@@ -13,7 +13,7 @@ struct Cohorts {
     sessions: Vec<(String, SessionId)>,
 }
 
-/// What is told of one session: as of everybody who fares well.
+/// The report on one session: as of a session that fares well.
 fn well() -> (Measures, Flow) {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000).set(Metric::LossDown, 2_000).set(Metric::RFactor, 8_500);
@@ -22,7 +22,7 @@ fn well() -> (Measures, Flow) {
 }
 
 impl Cohorts {
-    /// Everybody fares well, and a candidate is tried.
+    /// All sessions fare well, during a canary.
     fn start() -> Cohorts {
         let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
         turn(&mut world, Hook::Degradation, alone());
@@ -42,7 +42,7 @@ impl Cohorts {
         cohorts
     }
 
-    /// So many words of workers on everybody; what they say of the canary's says the closure with `true`.
+    /// So many reports of workers on all sessions; what they say of the canary's says the closure with `true`.
     fn looks(&mut self, times: usize, told: impl Fn(bool) -> (Measures, Flow)) {
         for _ in 0..times {
             self.world.pass(ms(100));
@@ -65,7 +65,7 @@ impl Cohorts {
         breaches(&self.world).into_iter().map(of_candidate).collect()
     }
 
-    /// What is found within 2 s.
+    /// Findings within 2 s.
     fn judged(mut self, told: impl Fn(bool) -> (Measures, Flow)) -> Vec<Figure> {
         self.looks(20, told);
         self.found()
@@ -177,7 +177,7 @@ fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_anothe
         turn(&mut world, Hook::Degradation, revisions);
         let degradation = policy(Hook::Degradation);
         world.gateway.handle_hidden_state(&degradation, &"new".into(), "its memo".into(), answers);
-        // One that is gone meanwhile concerns nobody.
+        // One that is gone meanwhile has no effect.
         world.gateway.handle_hidden_state(&degradation, &"gone".into(), "".into(), twice);
         world.settle();
         let told = breaches(&world);

@@ -137,7 +137,7 @@ fn removed_node_with_unplaceable_rooms_stays() {
     world.audit();
 }
 
-/// What was told of nodes that were drained: how many rooms were left.
+/// Events of drained nodes: how many rooms were left.
 fn drained(world: &World) -> Vec<u32> {
     let left = |event: &Event| match event {
         Event::Drained { left, .. } => Some(*left),

@@ -24,8 +24,7 @@ mod starts;
 mod survival;
 mod swarm;
 mod uplink;
-mod world;
+pub(crate) mod world;
 
-use world::{
-    A, B, C, D, World, accept, denied, listed, ms, place, placement, settings, settings_of, state,
-};
+pub(crate) use world::{A, listed, ms, settings};
+use world::{B, C, D, World, accept, denied, place, placement, settings_of, state};

@@ -1,4 +1,4 @@
-//! What each mode promises when a node dies, and what follows when a scenario changes its mode.
+//! Promises of each mode when a node dies, and changes of a scenario's mode.
 
 use super::super::Output;
 use super::world::VOICE;
@@ -116,7 +116,7 @@ fn second_node_joins_after_all_sessions_open() {
     assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])]);
 }
 
-/// What hitless rooms keep of their mode, as it was told and as it is shown.
+/// The mode that hitless rooms keep, in events and in views.
 fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
     let told = |event: &Event| match event {
         Event::Mode { room_name, from, to, why: ModeChange::Capacity, .. } => {
@@ -184,7 +184,7 @@ fn unequal_copies_turn_hitless_to_hot() {
         matches!(event, Event::Mode { from: Mode::Hitless, to: Mode::Hot, why: w, .. } if *w == why)
     };
     assert_eq!(world.events().filter(told).count(), 1, "told once");
-    // What the second still delivers of what it was sent passes for a moment.
+    // Packets that the second hop still delivers pass for a moment.
     let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.leaving.map(|(hop, _)| hop), Some(hops[1]));
     world.kill(B);

@@ -160,7 +160,7 @@ fn policy_moves_room_3_times_a_minute() {
     advise(&mut world, moves(vec![step(0, &[A])]));
     assert_eq!((world.stands("r"), world.guards()), (Some(B), vec![Guard::MovedTooOften]));
     assert_eq!(outcome(&world), Outcome::Guarded(Guard::MovedTooOften));
-    // Off a dead node nothing is damped.
+    // Moves off a dead node bypass damping.
     world.kill(B);
     world.pass(ms(10));
     let on = world.stands("r").unwrap();
@@ -420,7 +420,7 @@ fn session_waits_for_moving_room() {
 
 #[test]
 fn move_reports_delay_difference() {
-    // Where the longer one is 10 ms late every other time, what is late has its number too.
+    // If the longer way is 10 ms late every other time, late packets have their numbers too.
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {

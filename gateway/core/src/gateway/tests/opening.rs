@@ -148,7 +148,7 @@ fn idle_room_moves_to_next_hop() {
     world.open("r");
     assert_eq!(world.stands("r"), Some(B));
 
-    // Where somebody talks, a newcomer does not take the room along.
+    // If a session is live, a newcomer does not take the room along.
     world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
     let offer = world.offer("r");
     assert!(
@@ -156,7 +156,7 @@ fn idle_room_moves_to_next_hop() {
     );
     assert_eq!(world.stands("r"), Some(B));
 
-    // Where no node is left it is refused at once.
+    // Without any node it is refused at once.
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Refuses);
     let offer = world.offer("r");

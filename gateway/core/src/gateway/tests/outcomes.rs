@@ -1,4 +1,4 @@
-//! What becomes of each outcome of a question: what is left out, what came too late, what fails for long, what is told.
+//! Effects of each outcome of a question: what is left out, what came too late, what fails for long, what is told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn trap() -> Fault {
     Fault::Trap("unreachable".into())
 }
 
-/// Sessions in a room each, whose degradation policy leaves questions unanswered.
+/// Sessions in a room each; their degradation policy leaves questions unanswered.
 fn ticking(sessions: u64) -> (World, Vec<SessionId>) {
     let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
     let ids = (0..sessions).map(|room| world.open(&room.to_string())).collect();
@@ -130,7 +130,7 @@ fn quarantined_room_gets_native_default() {
     world.answer_with(|_| None);
     world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
     world.pass(ms(0));
-    // A route without a spare is made whole natively only where nobody decided about it.
+    // A route without a spare is completed natively only if no policy decided about it.
     let step = Move { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
     reply(&mut world, Answered { apart: left_out(&[1]), ..answered(moves(vec![step])) });
     let hops = |world: &World, room| {
@@ -353,7 +353,7 @@ fn notes_end_with_their_subject() {
     let (mut world, ids) = ticking(2);
     tick(&mut world, answered(actions(vec![cap(0, 100)])));
     assert_eq!(said(&world, ids[0]).len(), 1);
-    // What it has already needs no reason; the last that changed something stands.
+    // An unchanged plan needs no reason; the last that changed something stands.
     world.pass(ms(1_000));
     tick(&mut world, answered(actions(vec![cap(0, 100)])));
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));

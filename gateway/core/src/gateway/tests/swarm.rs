@@ -59,7 +59,7 @@ struct Swarm {
     history: Vec<Output>,
 }
 
-/// What a listener to the outputs knows.
+/// The state that a listener derives from the outputs.
 #[derive(Default)]
 struct Seen {
     installed: BTreeSet<SessionId>,
@@ -111,7 +111,7 @@ impl Swarm {
         Swarm { world, rng, offers, muted, seen, history: Vec::new() }
     }
 
-    /// What it came across.
+    /// The kinds of events that it met.
     fn run(mut self) -> BTreeSet<&'static str> {
         for _ in 0..STEPS {
             self.step();
@@ -298,7 +298,7 @@ impl Swarm {
                 };
             }
             _ => {
-                // What happens next may well happen amid a herd.
+                // The next input may well come amid a herd.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
                     if world.gateway.rooms.herd().is_some() && rng.u8(0..4) > 0 {
@@ -340,7 +340,7 @@ impl Swarm {
                 }
                 Output::End { session, .. } => {
                     assert!(seen.installed.remove(session), "{output:?}");
-                    // What is left the driver had refused.
+                    // The driver had refused the rest.
                     seen.legs.retain(|(other, _)| other != session);
                 }
                 Output::Reply { result: Ok(accepted), .. } => {
@@ -519,7 +519,7 @@ fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
     rng.shuffle(&mut scenario.regions);
 }
 
-/// What a policy says: often something sound, at times nonsense, a fault, or nothing.
+/// The answer of a policy: often something sound, at times nonsense, a fault, or nothing.
 fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
     match rng.u8(0..10) {
         0 => return None,

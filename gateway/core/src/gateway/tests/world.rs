@@ -12,20 +12,20 @@ use crate::{
     Scenario, SessionId, Settings, Srtp, Stamp, Starts, State, Stream, Timings, Zone, ZoneId,
 };
 
-pub(super) const A: NodeId = NodeId(0);
+pub(crate) const A: NodeId = NodeId(0);
 pub(super) const B: NodeId = NodeId(1);
 pub(super) const C: NodeId = NodeId(2);
 pub(super) const D: NodeId = NodeId(3);
 
-/// What a voice session counts for.
+/// The load of a voice session.
 pub(super) const VOICE: u64 = 64;
 
-pub(super) fn ms(ms: u64) -> Duration {
+pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Two zones at home, one far away; a node each, and a second in the first zone. Room for everybody.
-pub(super) fn settings() -> Settings {
+/// Two zones at home, one far away; a node each, and a second in the first zone. Capacity for all.
+pub(crate) fn settings() -> Settings {
     settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)])
 }
 
@@ -69,11 +69,11 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
 }
 
 /// A node that may be added.
-pub(super) fn listed(zone: u32) -> NodeSettings {
+pub(crate) fn listed(zone: u32) -> NodeSettings {
     NodeSettings { name: "new".into(), ..settings_of(&[(zone, 100_000)]).nodes.remove(0) }
 }
 
-/// What the driver says when it is told to open a session at a hop.
+/// The driver's answer when it is told to open a session at a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Driver {
     Opens,
@@ -81,7 +81,7 @@ pub(super) enum Driver {
     Waits,
 }
 
-/// What a policy says.
+/// The answer of a policy.
 pub(super) type Says = Option<Result<Answer, Fault>>;
 type Policy = Box<dyn FnMut(&Ask) -> Says>;
 
@@ -110,14 +110,14 @@ pub(super) struct World {
     /// Everything the gateway wanted, but for probes and canaries.
     pub(super) outputs: Vec<Output>,
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
-    /// Questions that nobody answered yet.
+    /// Unanswered questions.
     pub(super) held: Vec<Ask>,
     /// Hooks that were called.
     pub(super) starts: Vec<NodeId>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
-    /// Whether those who come obey caps.
+    /// New sessions obey caps.
     pub(super) takes_remb: bool,
     rng: fastrand::Rng,
     offers: u64,
@@ -442,7 +442,7 @@ impl World {
         route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
     }
 
-    /// Where packets of the room go.
+    /// The node to which packets of the room go.
     pub(super) fn stands(&self, room: &str) -> Option<NodeId> {
         self.gateway.stands_at(self.room(room)).map(|hop| hop.node)
     }
@@ -453,12 +453,12 @@ impl World {
         Hop { node, incarnation: incarnation.unwrap_or(Incarnation(0)) }
     }
 
-    /// What the session may send, kbit/s; 0: as much as it likes.
+    /// The session's sending cap, kbit/s; 0: as much as it likes.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
         self.gateway.sessions[&session].plan_now().cap_kbps
     }
 
-    /// The ledger is the sum of its rooms, and nobody is over his limit.
+    /// The ledger is the sum of its rooms, and no node is over its limit.
     pub(super) fn audit(&self) {
         self.gateway
             .capacity

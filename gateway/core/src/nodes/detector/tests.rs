@@ -13,7 +13,7 @@ struct Scene {
     last_received: Option<Instant>,
     /// When media was last sent; `None`: all the time.
     hung_up: Option<Instant>,
-    /// Whether it is probed at all.
+    /// It is probed at all.
     probed: bool,
     /// The last probe.
     asked: Option<u64>,
@@ -150,7 +150,7 @@ fn later_canary_withdraws_kernel_error() {
 fn two_refused_probes_close_port_one_suspects() {
     for (refuses, expected) in [(1, Finding::Accused), (2, Finding::Dead)] {
         let mut scene = Scene::busy();
-        // Nobody sends there, so nobody expects anything: its probes are all there is.
+        // No packet goes there, so none is expected: its probes are all there is.
         scene.hung_up = Some(scene.now);
         for _ in 0..100 {
             scene.step(true);
@@ -214,7 +214,7 @@ fn hang_up_ends_expected_packets() {
     for _ in 0..500 {
         assert_eq!(scene.step(true), Finding::Well);
     }
-    // Nor does who begins a call there have any answer to expect yet.
+    // A call that begins there has no answer to expect yet, either.
     scene.hung_up = None;
     for _ in 0..500 {
         assert_eq!(scene.step(true), Finding::Well);

@@ -5,7 +5,7 @@ use super::*;
 const NEAR: Duration = Duration::from_millis(10);
 const FAR: Duration = Duration::from_millis(50);
 
-/// What is shown of a way that loses so much, per cent, after each probe of so many seconds.
+/// The measured loss of a way that loses so much, per cent, after each probe of so many seconds.
 fn shown(loss: &mut Loss, every: Duration, percent: u32, seconds: u32) -> Vec<u32> {
     let mut rng = Rng::with_seed(2);
     let probes = 0..Duration::from_secs(seconds.into()).as_millis() / every.as_millis();
