@@ -180,7 +180,7 @@ fn name(path: &[(String, Shape)]) -> Table {
     names.collect::<Vec<_>>().join(".")
 }
 
-/// What the parser says to a value that is beyond all bounds: `1s to 24h`.
+/// The bounds that the parser names for a value beyond them: `1s to 24h`.
 fn bounds(file: File, table: &str, key: &str) -> Option<String> {
     let base = base(file, table);
     let far = ["4000000000", "\"99999h\"", "\"999999999s\""];
@@ -228,7 +228,7 @@ fn base(file: File, table: &str) -> String {
     }
 }
 
-/// What was read, as text, or everything that is wrong with it.
+/// The settings as text, or the errors.
 fn load(file: File, text: &str) -> Result<String, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("documented-{:?}", std::thread::current().id()));

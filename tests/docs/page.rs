@@ -16,7 +16,7 @@ pub(crate) struct Page {
 pub(crate) struct Block {
     pub(crate) place: Line,
     pub(crate) language: String,
-    /// The words after the language: the file that the block stands for, or the request whose body it is.
+    /// The words after the language: the file that the block stands for, or the request that it is the body of.
     pub(crate) info: String,
     pub(crate) text: String,
 }
@@ -113,7 +113,7 @@ pub(crate) fn cells(row: &str) -> Vec<String> {
     row.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
 }
 
-/// What stands between backticks.
+/// The words between backticks.
 pub(crate) fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
