@@ -77,10 +77,10 @@ instructions instructions-renew: target
 clients:
 	tests/interop/install
 
-# What authors look up (plugin-sdk/REFERENCE.md, and the registry for C and JavaScript), from the registry, the WIT and the
-# limits of the gateway. A test says when it is due.
+# Generated references: plugin-sdk/REFERENCE.md and the registry for C and JavaScript, from the registry, the WIT and the
+# limits; the tables of docs/telemetry.md, from the registry of telemetry. Tests fail when they are out of date.
 reference: target
-	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host -- reference::the_reference
+	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry
 
 # A release of the contract: plugins compiled against it and what they answer, which every later gateway is held to. Once for
 # each version in plugin-sdk/wit/policy.wit; what was released is never written again.
