@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn port_is_silent_before_first_answer_and_after_three_misses() {
+    fn port_is_silent_initially_and_after_three_misses() {
         let (server, mut check, mut now) = pair(CheckKind::Echo);
         assert_eq!(check.port(), Port::Silent);
         check.handle_timeout(now);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn port_is_closed_after_two_refusals_until_it_answers() {
+    fn port_is_closed_from_two_refusals_to_an_answer() {
         let (server, mut check, mut now) = pair(CheckKind::Echo);
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);

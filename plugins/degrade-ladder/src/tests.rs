@@ -211,7 +211,7 @@ fn each_report_of_a_growing_round_trip_is_one_rung() {
 }
 
 #[test]
-fn longer_path_becomes_usual_and_queues_delay_upgrades() {
+fn longer_path_becomes_the_usual_round_trip() {
     let settings = r#"{"down_at_queue": "100ms", "down_after": "0s", "up_after": "1s"}"#;
     let mut call = Call::with(settings);
     call.measure(RttClient, 50_000);

@@ -235,7 +235,7 @@ fn bundle_size_is_limited_by_the_path() {
 }
 
 #[test]
-fn non_media_and_unknown_tags_are_counted_and_dropped() {
+fn other_packets_and_unknown_tags_are_dropped() {
     let mut scene = Scene::new();
     scene.open(7);
     scene.io.sent.clear();

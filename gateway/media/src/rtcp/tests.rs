@@ -313,7 +313,7 @@ fn all_media_sources_of_feedback_are_renamed() {
 }
 
 #[test]
-fn bye_and_description_sources_are_renamed_or_removed() {
+fn bye_and_description_sources_are_rewritten() {
     let mut bye = bytes(|out| write_bye(&[1, 2, 3], out));
     let kept = rewrite::retain_leaving(&mut bye, |ssrc| (ssrc != 2).then_some(ssrc + 10));
     assert_eq!(bye[..kept], bytes(|out| write_bye(&[11, 13], out)));

@@ -37,7 +37,6 @@
 //! A node may answer a question signed with its secret but outside the time window with an unsigned
 //! [`Refusal`] of reason 1, which is logged and counted but never trusted.
 
-use crate::demux;
 use std::fmt;
 
 mod answer;
@@ -131,19 +130,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// The key id of a signed message; none for other datagrams.
-///
-/// For peers that hold several secrets, as during a rotation.
-#[must_use]
-pub fn key_id(datagram: &[u8]) -> Option<KeyId> {
-    match datagram {
-        [demux::SIGNED, _, _, _, a, b, c, d, ..] => {
-            Some(KeyId(u32::from_be_bytes([*a, *b, *c, *d])))
-        }
-        _ => None,
-    }
-}
 
 #[cfg(test)]
 mod tests;

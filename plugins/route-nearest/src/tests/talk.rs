@@ -81,7 +81,7 @@ fn short_trouble_or_unset_limit_causes_no_move() {
 }
 
 #[test]
-fn unmeasured_delay_neither_causes_nor_attracts_moves() {
+fn unmeasured_delay_causes_no_move() {
     let unmeasured = |trial: &mut Trial<RouteNearest>, a: &[(Metric, u32)], b: &[(Metric, u32)]| {
         trial.world =
             World::around("east").node("east-a1", "east", "a", a).node("east-b1", "east", "b", b);

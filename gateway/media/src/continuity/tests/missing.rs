@@ -66,7 +66,7 @@ fn source_that_paused_before_lost_nothing() {
 }
 
 #[test]
-fn source_silent_while_left_hop_delivered_lost_nothing() {
+fn source_silent_during_a_planned_move_lost_nothing() {
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
     session.0.left(at(580.0), true);
