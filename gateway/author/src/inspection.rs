@@ -4,7 +4,7 @@ use std::fmt;
 
 use evenkeel_core::{Metric, Op};
 use evenkeel_host::limits::MANIFEST_BYTES_MAX;
-use evenkeel_host::{Form, Glance, PublicKey, Refused, signer};
+use evenkeel_host::{Form, PluginFile, PublicKey, Refused, signer};
 use serde_json::{Value, json};
 
 use crate::built::{Built, hexadecimal};
@@ -16,7 +16,7 @@ use crate::setting::Setting;
 #[derive(Debug)]
 pub struct Inspection {
     bytes: usize,
-    glance: Glance,
+    file: PluginFile,
     manifest: Value,
     revision: Option<String>,
     signer: Result<Option<PublicKey>, Refused>,
@@ -26,8 +26,8 @@ pub struct Inspection {
 impl Inspection {
     /// Reads a file and validates it, the signature first, as gateways do.
     pub fn of(bytes: &[u8]) -> Inspection {
-        let glance = Glance::at(bytes);
-        let text = glance.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
+        let file = PluginFile::parse(bytes);
+        let text = file.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
         let manifest = text.and_then(|text| serde_json::from_slice(text).ok());
         let signer = signer(bytes);
         let built = signer.clone().and_then(|_| Built::from_bytes(bytes.to_vec()));
@@ -36,7 +36,7 @@ impl Inspection {
             Err(refused) => (None, Some(refused)),
         };
         let manifest = manifest.unwrap_or(Value::Null);
-        Inspection { bytes: bytes.len(), glance, manifest, revision, signer, refused }
+        Inspection { bytes: bytes.len(), file, manifest, revision, signer, refused }
     }
 
     /// Why gateways refuse it, if they do.
@@ -61,7 +61,7 @@ impl Inspection {
     /// Unreadable parts are `null` or empty.
     pub fn json(&self) -> Value {
         let of = |key: &str| self.manifest.get(key).cloned().unwrap_or(Value::Null);
-        let sections = self.glance.sections.iter();
+        let sections = self.file.sections.iter();
         let sections: Vec<Value> =
             sections.map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect();
         let metrics = |key| {
@@ -88,11 +88,11 @@ impl Inspection {
             "reasons": of("reasons"),
             "cost": of("cost"),
             "bytes": self.bytes,
-            "digest": hexadecimal(&self.glance.digest),
+            "digest": hexadecimal(&self.file.digest),
             "revision": self.revision,
-            "form": self.glance.form.map(form),
-            "imports": self.glance.imports,
-            "exports": self.glance.exports,
+            "form": self.file.form.map(form),
+            "imports": self.file.imports,
+            "exports": self.file.exports,
             "sections": sections,
             "signed": self.signer().is_some(),
             "signer": self.signer().map(|key| key.to_string()),
@@ -177,15 +177,14 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = vec![self.headline()];
         let mut say = |word: &str, what: &str| lines.push(format!("  {word:<10} {what}"));
-        let form = self.glance.form.map_or("not WebAssembly", form);
+        let form = self.file.form.map_or("not WebAssembly", form);
         say("file", &format!("{} bytes, {form}", thousands(self.bytes)));
-        say("digest", &hexadecimal(&self.glance.digest));
+        say("digest", &hexadecimal(&self.file.digest));
         if let Some(revision) = &self.revision {
             say("revision", &format!("{revision}, with default settings"));
         }
         say("signature", &self.signature());
-        for (word, names) in [("imports", &self.glance.imports), ("exports", &self.glance.exports)]
-        {
+        for (word, names) in [("imports", &self.file.imports), ("exports", &self.file.exports)] {
             for (i, line) in by_interface(names).iter().enumerate() {
                 say(if i == 0 { word } else { "" }, line);
             }
@@ -206,7 +205,7 @@ impl fmt::Display for Inspection {
             lines.push(format!("    {}: {}", setting.name, facts(&setting)));
             lines.extend(setting.doc.map(|doc| format!("        {doc}")));
         }
-        if let Some(broken) = &self.glance.broken {
+        if let Some(broken) = &self.file.broken {
             lines.push(format!("  incomplete: {broken}"));
         }
         // Text of an untrusted file must not control the terminal.

@@ -11,7 +11,7 @@ use evenkeel_author::recorded::Recorded;
 use evenkeel_core::{
     Answer, AskId, Hook, Measures, Metric, PolicyName, Question, RoomId, Row, SessionRow, State,
 };
-use evenkeel_host::{Budgets, Component, Engine, Glance, Policy, shipped};
+use evenkeel_host::{Budgets, Component, Engine, PluginFile, Policy, shipped};
 use evenkeel_recording::{Call, Catalog, Grant, Revision};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn promising(name: &str, cost: &Value) -> Built {
     const SECTION: &[u8] = b"\x11evenkeel:manifest";
     let module = bytes(name);
     let mut manifest: Value =
-        serde_json::from_slice(&Glance::at(&module).manifest.unwrap()).unwrap();
+        serde_json::from_slice(&PluginFile::parse(&module).manifest.unwrap()).unwrap();
     manifest["cost"] = cost.clone();
     let (mut promising, mut at) = (module[..8].to_vec(), 8);
     while at < module.len() {

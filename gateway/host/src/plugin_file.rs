@@ -11,7 +11,7 @@ const LISTED_MAX: usize = 10_000;
 
 /// The readable parts of a plugin file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Glance {
+pub struct PluginFile {
     /// SHA-256 of the file.
     pub digest: [u8; 32],
     /// None if the file is not WebAssembly.
@@ -36,23 +36,23 @@ pub enum Form {
     Component,
 }
 
-impl Glance {
-    pub fn at(bytes: &[u8]) -> Glance {
+impl PluginFile {
+    pub fn parse(bytes: &[u8]) -> PluginFile {
         let sha = digest(&SHA256, bytes);
         let digest = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let mut glance = Glance { digest, ..Glance::default() };
-        glance.form = match bytes {
+        let mut file = PluginFile { digest, ..PluginFile::default() };
+        file.form = match bytes {
             bytes if Parser::is_core_wasm(bytes) => Some(Form::Module),
             bytes if Parser::is_component(bytes) => Some(Form::Component),
             _ => {
-                glance.broken = Some("no WebAssembly header".into());
-                return glance;
+                file.broken = Some("no WebAssembly header".into());
+                return file;
             }
         };
-        if let Err(error) = glance.walk(bytes) {
-            glance.broken = Some(error.to_string().into());
+        if let Err(error) = file.walk(bytes) {
+            file.broken = Some(error.to_string().into());
         }
-        glance
+        file
     }
 
     fn walk(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
@@ -112,23 +112,23 @@ mod tests {
     #[test]
     fn module_shows_imports_exports_and_manifest() {
         let [plugin, ..] = shipped() else { panic!("plugins are shipped") };
-        let glance = Glance::at(plugin.bytes);
-        assert_eq!((glance.form, &glance.broken), (Some(Form::Module), &None));
-        assert!(glance.imports.iter().all(|import| import.starts_with("evenkeel:policy/diag@")));
-        assert!(glance.exports.iter().any(|export| export.ends_with("#init")));
-        let manifest = String::from_utf8(glance.manifest.unwrap()).unwrap();
+        let file = PluginFile::parse(plugin.bytes);
+        assert_eq!((file.form, &file.broken), (Some(Form::Module), &None));
+        assert!(file.imports.iter().all(|import| import.starts_with("evenkeel:policy/diag@")));
+        assert!(file.exports.iter().any(|export| export.ends_with("#init")));
+        let manifest = String::from_utf8(file.manifest.unwrap()).unwrap();
         assert!(manifest.starts_with(&format!("{{\"name\":\"{}\"", plugin.name)));
-        let section = glance.sections.iter().find(|(name, _)| &**name == MANIFEST_SECTION);
+        let section = file.sections.iter().find(|(name, _)| &**name == MANIFEST_SECTION);
         assert_eq!(section.map(|(_, bytes)| *bytes), Some(manifest.len()));
     }
 
     #[test]
     fn truncated_file_shows_its_readable_part() {
         let [plugin, ..] = shipped() else { panic!("plugins are shipped") };
-        let glance = Glance::at(&plugin.bytes[..plugin.bytes.len() / 2]);
-        assert!(glance.broken.is_some() && !glance.imports.is_empty());
-        assert_eq!(glance.manifest, None, "custom sections are last");
-        let text = Glance::at(b"no plugin at all");
+        let file = PluginFile::parse(&plugin.bytes[..plugin.bytes.len() / 2]);
+        assert!(file.broken.is_some() && !file.imports.is_empty());
+        assert_eq!(file.manifest, None, "custom sections are last");
+        let text = PluginFile::parse(b"no plugin at all");
         assert_eq!((text.form, text.broken.is_some()), (None, true));
     }
 }
