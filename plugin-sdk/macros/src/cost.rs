@@ -120,8 +120,8 @@ mod tests {
             ("cost(place(call = -1, row = 1))", "-1 is not a number of instructions"),
             ("cost(place(call = 1.5, row = 1))", "expected integer literal"),
             ("cost(place(call = 5_000_000_000, row = 1))", "0 to 4294967295"),
-            ("cost(place(call = 1, call = 1, row = 1))", "said twice"),
-            ("cost(place(call = 1, row = 1), place(call = 1, row = 1))", "said twice"),
+            ("cost(place(call = 1, call = 1, row = 1))", "given twice"),
+            ("cost(place(call = 1, row = 1), place(call = 1, row = 1))", "given twice"),
             ("cost(place(call = 1, column = 1))", "expected `call` or `row`"),
             ("cost(resolve(call = 1, row = 1))", "has no rows"),
         ] {
