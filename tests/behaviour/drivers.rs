@@ -98,7 +98,7 @@ fn webhook_refusal_reason_reaches_reply_and_event() {
         format!("driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"");
     let gateway = before(&node, &driver);
     let ann = Phone::new(1);
-    let reason = "it answers 409: no licence left";
+    let reason = "HTTP status 409: no licence left";
     let refused = ControlError::NotOpened { node: NodeId(0), reason: reason.into() };
     assert_eq!(gateway.try_open(offer("room", declared(&ann))), Err(refused));
     gateway.expect("the event with the reason", |told| match &told.event {
@@ -174,7 +174,7 @@ fn absent_rtpengine_refuses_without_delay() {
     let dead = matches!(&refused, ControlError::Refused(evenkeel_core::Refused::NoNode { .. }));
     let unanswered = matches!(
         &refused,
-        ControlError::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {unused}"))
+        ControlError::NotOpened { reason, .. } if reason.contains(&format!("no NG listener at {unused}"))
     );
     assert!(dead || unanswered, "{refused:?}");
 }

@@ -33,8 +33,8 @@ struct Stood {
 /// The list removes too many nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{removing} of {of} nodes would go{}, or be reached in another way, which is more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes that are missing from a list may be running all the same: where they are meant to go, say `evenkeel reload --force`",
-    .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} that went already"))
+    "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",
+    .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} removed before"))
 )]
 pub struct Shrinks {
     /// Nodes that it would remove.

@@ -139,12 +139,12 @@ pub enum NotReloaded {
     #[error("{0}")]
     Invalid(String),
     /// The dry run failed for a reason other than the files.
-    #[error("what was saved could not be tried, and nothing changed: {0}")]
+    #[error("dry run of the saved configuration failed, nothing changed: {0}")]
     Untried(String),
     #[error(transparent)]
     NodeList(#[from] NotListed),
     /// No configuration file to reload.
-    #[error("this gateway reads no configuration again")]
+    #[error("this gateway has no configuration to reload")]
     Nobody,
 }
 

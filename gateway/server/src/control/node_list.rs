@@ -97,7 +97,7 @@ pub enum NotListed {
         room: usize,
     },
     /// A node is in a region without nodes so far.
-    #[error("node `{node}` is in the region `{region}`, which is new: regions wait for a restart")]
+    #[error("region `{region}` of node `{node}` is new: new regions need a restart")]
     NewRegion { node: Arc<str>, region: Arc<str> },
     /// A node cannot be reached with the sockets that exist.
     #[error("node `{node}`: {why}")]

@@ -184,7 +184,7 @@ pub(super) fn fill(
 ) {
     match connected.and_then(UdpSocket::from_std) {
         Ok(socket) => _ = cell.set(socket),
-        Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),
+        Err(error) => tracing::debug!(?node, %error, "no route to the node"),
     }
 }
 

@@ -130,7 +130,7 @@ impl StartHooks {
             Ok(program) => Some(Running::Program { program, stops }),
             Err(error) => {
                 // Retried when the node's start times out.
-                tracing::warn!(node = %name, %error, "no thread for the node's start hook");
+                tracing::warn!(node = %name, %error, "no thread for the start hook");
                 None
             }
         }
@@ -158,10 +158,10 @@ impl StartHooks {
             };
             let why = match answer {
                 Ok(answer) if (200..300).contains(&answer.status) => return,
-                Ok(answer) => format!("it answered {}", answer.status),
+                Ok(answer) => format!("HTTP status {}", answer.status),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(node = %name, %why, "the node's start webhook failed");
+            tracing::warn!(node = %name, %why, "start webhook failed");
             // Fails only if control is gone.
             let _ = failed.try_send(word);
         });

@@ -144,7 +144,7 @@ impl Rtpengine {
                 }
             }
             Ng::Refused => {
-                let reason = format!("nobody takes the NG protocol at {}", self.ng);
+                let reason = format!("no NG listener at {}", self.ng);
                 for about in self.questions.give_up() {
                     self.handle_failed(about, false, reason.clone(), now);
                 }
@@ -202,7 +202,8 @@ impl Rtpengine {
                 let waits = self.calls.get(number).and_then(Call::waits_since);
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
             }) {
-                let reason = format!("rtpengine at {} had no time for it", self.ng);
+                let reason =
+                    format!("rtpengine at {} timed out before the request was sent", self.ng);
                 self.handle_failed(About::Offer(number), false, reason, now);
             } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
                 self.tell_first(number, now);
@@ -241,7 +242,7 @@ impl Rtpengine {
         call.stale = false;
         call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
         let Some(own) = call.own.or_else(|| (self.towards)(self.ng)) else {
-            let reason = format!("no network leads to {}", self.ng);
+            let reason = format!("no route to {}", self.ng);
             return self.handle_failed(About::Offer(number), false, reason, now);
         };
         call.own = Some(own);
@@ -325,7 +326,7 @@ impl Rtpengine {
         };
         let opening: Vec<Place> = call.take_failed(now).collect();
         if opening.is_empty() {
-            tracing::debug!(node = ?self.node, %reason, "a call was not told of again");
+            tracing::debug!(node = ?self.node, %reason, "call not refreshed");
         }
         for Place { session, hop, .. } in opening {
             self.sessions.remove(&(session, hop.incarnation));

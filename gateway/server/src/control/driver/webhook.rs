@@ -103,7 +103,7 @@ impl Webhook {
         let &Wish { session, hop, brief, rtcp_apart, .. } = wish;
         let brief: &Brief = brief?;
         let Some(own) = (self.towards)(self.address) else {
-            let reason = format!("no network leads to {}", self.address).into();
+            let reason = format!("no route to {}", self.address).into();
             return Some(Act::Refused { session, hop, unwilling: false, reason });
         };
         let nonce = draw();
@@ -147,7 +147,7 @@ impl Webhook {
             match messages::opened(posted, rtcp_apart) {
                 Answered::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
                     let address = port.address;
-                    let reason = format!("it is at {address}, and the node's `address` is IPv4");
+                    let reason = format!("address {address} is IPv6, the node's `address` is IPv4");
                     (false, reason.into())
                 }
                 Answered::At(port) => {

@@ -157,7 +157,7 @@ fn fast_lists_use_bounded_memory() {
 #[test]
 fn error_names_count_limit_and_remedy() {
     let said = |before| Shrinks { removing: 2, before, of: 4 }.to_string();
-    assert!(said(0).starts_with("2 of 4 nodes would go, or be reached in another way, which"));
-    assert!(said(1).starts_with("2 of 4 nodes would go after 1 that went already, or be"));
-    assert!(said(0).ends_with("say `evenkeel reload --force`"));
+    assert!(said(0).starts_with("2 of 4 nodes would be removed or reached in another way, more"));
+    assert!(said(1).starts_with("2 of 4 nodes would be removed after 1 removed before or"));
+    assert!(said(0).ends_with("run `evenkeel reload --force`"));
 }

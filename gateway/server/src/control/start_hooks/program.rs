@@ -50,9 +50,9 @@ impl Program {
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
                 Ok(Some(status)) => told(status),
-                Err(error) => format!("it cannot be run: {error}"),
+                Err(error) => format!("cannot be run: {error}"),
             };
-            tracing::warn!(node = %name, program = %words[0], "the node's start hook failed: {ill}");
+            tracing::warn!(node = %name, program = %words[0], "start hook failed: {ill}");
             failed();
         };
         let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
@@ -150,9 +150,9 @@ fn how(child: Pid) -> io::Result<WaitStatus> {
 
 fn told(status: WaitStatus) -> String {
     match status {
-        WaitStatus::Exited(_, code) => format!("it ended with status {code}"),
-        WaitStatus::Signaled(_, signal, _) => format!("it was ended by {signal}"),
-        other => format!("it ended: {other:?}"),
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+        other => format!("ended: {other:?}"),
     }
 }
 

@@ -130,7 +130,8 @@ fn read(answer: &Value<'_>) -> Option<Answer> {
             Answer::Refused { busy: true, reason }
         }
         other => {
-            let reason = text("error-reason").unwrap_or_else(|| format!("it said `{other}`"));
+            let reason =
+                text("error-reason").unwrap_or_else(|| format!("unexpected result `{other}`"));
             Answer::Refused { busy: false, reason }
         }
     })

@@ -304,7 +304,13 @@ fn silent_daemon_fails_openings_in_time() {
         told.contains(&said(7, "rtpengine at 10.0.0.9:2223 did not answer in time")),
         "{told:?}"
     );
-    assert!(told.contains(&said(101, "rtpengine at 10.0.0.9:2223 had no time for it")), "{told:?}");
+    assert!(
+        told.contains(&said(
+            101,
+            "rtpengine at 10.0.0.9:2223 timed out before the request was sent"
+        )),
+        "{told:?}"
+    );
     assert!((pair.now - pair.start) < 2_000 * MS, "before the core gives up");
 }
 
@@ -346,7 +352,7 @@ fn closed_port_fails_openings_and_drops_calls() {
     pair.told();
     pair.engine.handle_ng(&Ng::Refused, pair.now);
     pair.settle();
-    assert_eq!(pair.told(), [said(8, "nobody takes the NG protocol at 10.0.0.9:2223")]);
+    assert_eq!(pair.told(), [said(8, "no NG listener at 10.0.0.9:2223")]);
     assert!(pair.engine.sessions.is_empty() && pair.engine.rooms.is_empty());
     pair.engine.handle_ng(&Ng::Refused, pair.now);
     pair.settle();
@@ -358,6 +364,6 @@ fn unreachable_network_fails_openings() {
     let mut pair = Pair::new();
     pair.engine.towards = |_| None;
     pair.open(7, &brief(4_000, None));
-    assert_eq!(pair.told(), [said(7, "no network leads to 10.0.0.9:2223")]);
+    assert_eq!(pair.told(), [said(7, "no route to 10.0.0.9:2223")]);
     assert_eq!(pair.commands(), [""; 0]);
 }

@@ -131,9 +131,9 @@ pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
                 Answered::At(NodePort { address, rtcp_port })
             }
             Ok(_) => Answered::Refused("its answer names port 0".to_owned()),
-            Err(error) => Answered::Refused(format!("its answer names no address: {error}")),
+            Err(error) => Answered::Refused(format!("response without an address: {error}")),
         },
-        502 | 504 => Answered::Unanswered(format!("it answers {}", answer.status)),
+        502 | 504 => Answered::Unanswered(format!("HTTP status {}", answer.status)),
         503 => Answered::Unwilling(reason(503, &answer.body)),
         status => Answered::Refused(reason(status, &answer.body)),
     }
@@ -149,9 +149,9 @@ fn reason(status: u16, body: &[u8]) -> String {
     let text = text.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
     let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
     if text.is_empty() {
-        format!("it answers {status}")
+        format!("HTTP status {status}")
     } else {
-        format!("it answers {status}: {text}")
+        format!("HTTP status {status}: {text}")
     }
 }
 

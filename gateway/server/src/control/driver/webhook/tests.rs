@@ -112,14 +112,14 @@ fn failed_opening_has_a_reason() {
     };
     assert_eq!(
         refused(says(409, "{\"error\":\"no such codec\"}")),
-        "it answers 409: no such codec"
+        "HTTP status 409: no such codec"
     );
-    assert_eq!(refused(says(500, "")), "it answers 500");
-    assert_eq!(refused(says(503, "full")), "it answers 503: full (unwilling)");
+    assert_eq!(refused(says(500, "")), "HTTP status 500");
+    assert_eq!(refused(says(503, "full")), "HTTP status 503: full (unwilling)");
     assert_eq!(refused(Err("no answer in time".to_owned())), "no answer in time");
-    assert!(refused(says(200, "{}")).starts_with("its answer names no address"));
+    assert!(refused(says(200, "{}")).starts_with("response without an address"));
     assert_eq!(refused(says(200, "{\"address\":\"10.0.0.9:0\"}")), "its answer names port 0");
-    let v6 = "it is at [::1]:5, and the node's `address` is IPv4";
+    let v6 = "address [::1]:5 is IPv6, the node's `address` is IPv4";
     assert_eq!(refused(says(200, "{\"address\":\"[::1]:5\"}")), v6);
 }
 

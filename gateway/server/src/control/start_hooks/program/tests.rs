@@ -48,8 +48,8 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 fn program_exit_is_described() {
     let run = |script: &str| run(&words(script), "n", &Mutex::new(Phase::Waits)).unwrap();
     assert_eq!(run("exit 0").map(told), None);
-    assert_eq!(run("exit 3").map(told).unwrap(), "it ended with status 3");
-    assert_eq!(run("kill -9 $$").map(told).unwrap(), "it was ended by SIGKILL");
+    assert_eq!(run("exit 3").map(told).unwrap(), "exit status 3");
+    assert_eq!(run("kill -9 $$").map(told).unwrap(), "killed by SIGKILL");
 }
 
 #[test]

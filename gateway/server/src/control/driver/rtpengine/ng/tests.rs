@@ -41,7 +41,7 @@ fn refusal_has_its_reason_and_scope() {
     assert_eq!(said(error), refused(false, "Unknown codec"));
     let limit = "d7:message27:Parallel session limit hit.6:result10:load limite";
     assert_eq!(said(limit), refused(true, "Parallel session limit hit."));
-    assert_eq!(said("d6:result4:whate"), refused(false, "it said `what`"));
+    assert_eq!(said("d6:result4:whate"), refused(false, "unexpected result `what`"));
 }
 
 #[test]

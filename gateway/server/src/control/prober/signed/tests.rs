@@ -1,0 +1,109 @@
+use super::*;
+
+fn secret() -> Secret {
+    Secret::new(b"a secret of some length").unwrap()
+}
+
+fn load(state: State) -> Load {
+    Load { permille: 420, state, sessions: 3, vouched: true }
+}
+
+/// A conversation from nonce 100 on, with the probe of sequence 7 pending.
+fn asked(who: Who) -> (Signed, Clock) {
+    let (signed, clock) = (Signed::new(secret(), who, 100), Clock::read());
+    signed.probe(7, clock);
+    (signed, clock)
+}
+
+fn say(answer: &Answer, nonce: u64, sent_us: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    answer.write(&secret(), nonce, sent_us, &mut bytes);
+    bytes
+}
+
+#[test]
+fn answer_of_a_node_covers_that_node() {
+    let (signed, clock) = asked(Who::Node);
+    let heard = signed.read(&say(&Answer::Probe(load(State::Serving)), 107, clock.unix_us), clock);
+    let heard = heard.unwrap();
+    let answers = Some(Answers { sequence: 7, vouched: true });
+    assert_eq!((heard.answers, heard.load), (answers, Some(load(State::Serving))));
+    assert_eq!(heard.receipt, None);
+}
+
+#[test]
+fn agent_answer_is_no_evidence_for_the_node() {
+    for (who, state) in [(Who::Beside, State::Serving), (Who::Node, State::Gone)] {
+        let (signed, clock) = asked(who);
+        let answer = say(&Answer::Probe(load(state)), 107, clock.unix_us);
+        let heard = signed.read(&answer, clock).unwrap();
+        assert_eq!((heard.answers, heard.load), (None, Some(load(state))));
+    }
+}
+
+#[test]
+fn repeated_notice_is_confirmed_each_time() {
+    let (signed, clock) = asked(Who::Beside);
+    let notice = Answer::Notice { number: 9, load: load(State::Gone) };
+    let bytes = say(&notice, 107, clock.unix_us);
+    for _ in 0..2 {
+        let heard = signed.read(&bytes, clock).unwrap();
+        assert_eq!(heard.load, Some(load(State::Gone)));
+        let receipt = Question::read(&heard.receipt.unwrap(), &secret(), clock.unix_us).unwrap();
+        assert_eq!((receipt.message, receipt.nonce), (Question::Noted { number: 9 }, 107));
+    }
+}
+
+#[test]
+fn unsolicited_answer_is_rejected() {
+    let (signed, clock) = asked(Who::Node);
+    let notice = Answer::Notice { number: 1, load: load(State::Gone) };
+    for answer in [Answer::Probe(load(State::Gone)), notice] {
+        assert_eq!(signed.read(&say(&answer, 108, clock.unix_us), clock), None);
+    }
+}
+
+#[test]
+fn another_secret_or_clock_is_no_answer() {
+    let other = Secret::new(b"another secret of some length").unwrap();
+    let serving = Answer::Probe(load(State::Serving));
+    let say_with = |secret: &Secret, sent_us| {
+        let mut bytes = Vec::new();
+        serving.write(secret, 107, sent_us, &mut bytes);
+        bytes
+    };
+    let (signed, clock) = asked(Who::Node);
+    let late = clock.unix_us - 6_200_000;
+    let mut refusal = Vec::new();
+    Refusal { nonce: 107, sent_us: late }.write(&mut refusal);
+    for (datagram, mismatch) in [
+        (say_with(&other, clock.unix_us), Mismatch::Secret),
+        (say_with(&secret(), late), Mismatch::Clock),
+        (refusal, Mismatch::Clock),
+    ] {
+        let heard = Heard { mismatch: Some(mismatch), ..Heard::default() };
+        assert_eq!(signed.read(&datagram, clock), Some(heard), "{datagram:?}");
+    }
+    assert_eq!(signed.read(b"whatever else", clock), None);
+    let heard = signed.read(&say_with(&secret(), clock.unix_us), clock).unwrap();
+    assert_eq!(heard.mismatch, None);
+}
+
+#[test]
+fn outdated_state_report_is_ignored() {
+    let (signed, clock) = asked(Who::Beside);
+    let back = Answer::Notice { number: 2, load: load(State::Serving) };
+    signed.read(&say(&back, 107, clock.unix_us), clock).unwrap();
+    let gone = Answer::Notice { number: 1, load: load(State::Gone) };
+    let heard = signed.read(&say(&gone, 107, clock.unix_us - 1), clock).unwrap();
+    assert_eq!(heard.load, None);
+    assert!(heard.receipt.is_some(), "it came, and need not come again");
+}
+
+#[test]
+fn probes_stay_pending_for_ten_seconds() {
+    let (signed, clock) = (Signed::new(secret(), Who::Node, u64::MAX), Clock::read());
+    (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
+    assert!(!signed.was_asked(u64::MAX), "the oldest gave way");
+    assert!(signed.was_asked(0) && signed.was_asked(ASKED_MAX as u64 - 1));
+}
