@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Media, Offer};
+use evenkeel_client::{Media, Offer};
 use nix::sys::signal::Signal;
 
 use crate::clients::{Client, present};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_lab::admin::{Ingress, QuicOffer};
+use evenkeel_client::{Ingress, QuicOffer};
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 

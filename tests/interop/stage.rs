@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use evenkeel_lab::admin::{
+use evenkeel_client::{
     Admin, Call, Event, Events, Failed, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
     Place, Reply,
 };
@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::binary::evenkeel;
 use crate::process::{Process, TIMEOUT};
+use evenkeel_testkit::binary::evenkeel;
 
 /// Two zones of one region, so that a node's death leaves the other zone.
 pub(crate) const NODES: [&str; 2] = ["east-a1", "east-b1"];

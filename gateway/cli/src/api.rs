@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_lab::admin::{Admin, Call, Failed, Place};
-use evenkeel_lab::demo::Rising;
+use evenkeel_client::{Admin, Call, Failed, Place, Rising};
 use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;

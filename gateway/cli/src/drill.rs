@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use evenkeel_lab::crowd;
 use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Report};
-use evenkeel_lab::{admin, crowd};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -181,7 +181,7 @@ fn failure(failed: &drill::Failed) -> Failure {
     match failed {
         drill::Failed::Unknown(_)
         | drill::Failed::Crowd(crowd::Failed::Gateway {
-            error: admin::Failed::Refused { status: 400, .. },
+            error: evenkeel_client::Failed::Refused { status: 400, .. },
             ..
         }) => Failure::Wrong(words),
         drill::Failed::Crowd(_)
@@ -248,7 +248,7 @@ mod tests {
     fn a_name_that_there_is_not_is_a_wrong_command_line() {
         let refused = |status| {
             let (code, message) = ("bad-request".to_owned(), "no such scenario".to_owned());
-            let error = admin::Failed::Refused { status, code, message };
+            let error = evenkeel_client::Failed::Refused { status, code, message };
             drill::Failed::Crowd(crowd::Failed::Gateway { what: "opening a session", error })
         };
         for wrong in [drill::Failed::Unknown("no such node".to_owned()), refused(400)] {

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_lab::admin::{Admin, Call, Failed};
+use evenkeel_client::{Admin, Call, Failed};
 use hyper::Method;
 use serde_json::Value;
 

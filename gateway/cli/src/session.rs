@@ -1,7 +1,7 @@
 //! `evenkeel session`.
 
 use clap::{Args, Subcommand};
-use evenkeel_lab::admin::{Admin, Call, Failed};
+use evenkeel_client::{Admin, Call, Failed};
 use hyper::Method;
 use serde_json::{Value, json};
 

@@ -24,12 +24,12 @@ pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
 pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
 
-use crate::admin::{self, Admin};
 use crate::client::{Fleet, UdpWay, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
 use crate::watch::{Heard, Watch};
+use evenkeel_client::Admin;
 
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
@@ -59,7 +59,7 @@ pub enum Failed {
         /// What it was asked.
         what: &'static str,
         /// What it said.
-        error: admin::Failed,
+        error: evenkeel_client::Failed,
     },
     /// Something was waited for in vain.
     #[error("{what} did not happen within {} s", within.as_secs())]
@@ -300,10 +300,10 @@ impl Crowd {
         let mut outcome = Ok(());
         for id in self.by_id.keys() {
             match admin.close(id).await {
-                Ok(()) | Err(admin::Failed::Refused { status: 404, .. }) => {}
+                Ok(()) | Err(evenkeel_client::Failed::Refused { status: 404, .. }) => {}
                 Err(error) => {
                     // That one is kept does not keep the others.
-                    let is_gone = matches!(error, admin::Failed::Unreached(_));
+                    let is_gone = matches!(error, evenkeel_client::Failed::Unreached(_));
                     let failed = Failed::Gateway { what: "closing a session", error };
                     outcome = outcome.and(Err(failed));
                     if is_gone {

@@ -9,7 +9,6 @@ mod judge;
 mod process;
 mod promises;
 mod report;
-mod rising;
 mod serve;
 mod stage;
 mod table;
@@ -21,9 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use clap::Args;
-pub use rising::Rising;
 
-use crate::admin;
 use crate::interruption::interruption;
 use crate::otlp::{self, Listen};
 
@@ -77,7 +74,7 @@ pub enum Failed {
         /// What was asked.
         what: String,
         /// What it said.
-        error: admin::Failed,
+        error: evenkeel_client::Failed,
     },
     /// Something that should have happened did not.
     #[error("waited {seconds} s in vain for {what}")]
@@ -97,7 +94,7 @@ impl Failed {
         move |error| Failed::System { what: what.to_owned(), error }
     }
 
-    fn admin(what: &str) -> impl FnOnce(admin::Failed) -> Failed + use<'_> {
+    fn admin(what: &str) -> impl FnOnce(evenkeel_client::Failed) -> Failed + use<'_> {
         move |error| Failed::Admin { what: what.to_owned(), error }
     }
 }

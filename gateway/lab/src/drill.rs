@@ -19,11 +19,11 @@ pub use fault::Kind;
 pub use record::{Record, default_place};
 pub use report::{Milliseconds, Report, Unmended};
 
-use crate::admin::{self, Admin};
 use crate::clock;
 use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
+use evenkeel_client::Admin;
 
 /// As long as the fault is watched, nothing happens first: the control run.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ pub enum Failed {
         /// What it was asked.
         what: String,
         /// What it said.
-        error: admin::Failed,
+        error: evenkeel_client::Failed,
     },
     /// What is asked for makes no sense here.
     #[error("{0}")]
@@ -334,8 +334,10 @@ async fn break_node(
 ) -> Result<(), Failed> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
-    if let Err(Failed::Gateway { error: admin::Failed::Refused { status: 400..500, .. }, .. }) =
-        &ordered
+    if let Err(Failed::Gateway {
+        error: evenkeel_client::Failed::Refused { status: 400..500, .. },
+        ..
+    }) = &ordered
         && is_first
     {
         broken.remove(node);
@@ -365,7 +367,7 @@ async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<U
 async fn trusted_again(condemned: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
     for node in condemned {
-        let is_up = |event: &admin::Event| is_node(event, node, "up");
+        let is_up = |event: &evenkeel_client::Event| is_node(event, node, "up");
         all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all

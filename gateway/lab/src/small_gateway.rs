@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::admin::{Admin, Place};
+use evenkeel_client::{Admin, Place};
 
 #[derive(Clone)]
 pub(crate) struct SmallGateway {

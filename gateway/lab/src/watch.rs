@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::admin::{Admin, Event, Failed};
+use evenkeel_client::{Admin, Event, Failed};
 
 /// What the gateway said so far.
 #[derive(Clone, Default)]

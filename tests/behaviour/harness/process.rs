@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::SECRET;
-use crate::binary::evenkeel;
+use evenkeel_testkit::binary::evenkeel;
 
 /// An `evenkeel` process, killed on drop.
 pub(crate) struct Process {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
+use crate::load::{Direction, Offer, Pace, Trace};
 
 use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};

@@ -9,6 +9,7 @@ mod allocations;
 mod bare;
 mod figures;
 mod hot;
+mod load;
 mod losing;
 mod measuring;
 mod namespace;
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
-    evenkeel_lab::report::end("evenkeel-bench", outcome)
+    evenkeel_testkit::report::end("evenkeel-bench", outcome)
 }
 
 /// How much is measured.
@@ -229,8 +230,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "bench")?;
-        let folder = evenkeel_lab::report::folder(Path::new("target/bench/run"))?;
+        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "bench")?;
+        let folder = evenkeel_testkit::report::folder(Path::new("target/bench/run"))?;
         Ok(Places { evenkeel, folder, peers: PathBuf::from("target/bench/peers") })
     }
 }

@@ -1,7 +1,7 @@
 //! The namespace of the bench: its `lo` carries a private address, since peers that drop loopback sources pass packets
 //! there, by the same path through the kernel.
 
-pub(crate) use evenkeel_lab::namespace::First;
+pub(crate) use evenkeel_testkit::namespace::First;
 
 /// Where relays listen. The whole of its /24 is local: nodes and clients have other addresses of it.
 pub(crate) const RELAY: [u8; 4] = [10, 77, 0, 1];
@@ -15,9 +15,9 @@ pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 /// # Errors
 /// What is missing, in a sentence.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
-    let status = evenkeel_lab::namespace::enter()?;
+    let status = evenkeel_testkit::namespace::enter()?;
     if status.is_none() {
-        evenkeel_lab::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
+        evenkeel_testkit::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
     }
     Ok(status)
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
+use crate::load::{Direction, Offer, Pace, Trace};
+use evenkeel_client::{Admin, Place};
 use serde_json::Value;
 
 use crate::namespace::First;

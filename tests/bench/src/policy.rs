@@ -97,8 +97,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     calls::measure(&guests, effort, &mut report)?;
     report.write(&choice.out)?;
     let places = Places {
-        evenkeel: evenkeel_lab::report::gateway(&choice.evenkeel, "bench-policy")?,
-        folder: evenkeel_lab::report::folder("target/bench/run".as_ref())?,
+        evenkeel: evenkeel_testkit::report::gateway(&choice.evenkeel, "bench-policy")?,
+        folder: evenkeel_testkit::report::folder("target/bench/run".as_ref())?,
         peers: PathBuf::from("target/bench/peers"),
     };
     let mut gateway = gateway::Gateway::start(&places)?;

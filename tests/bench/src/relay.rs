@@ -12,7 +12,7 @@ pub(crate) use ours::{forget_compiled, offer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_lab::load::Rig;
+use crate::load::Rig;
 
 use crate::process::Process;
 use crate::row::Leg;
@@ -143,12 +143,12 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
 /// The rig of a stage.
 fn rig(
     stage: Stage,
-    wire: evenkeel_lab::load::Wire,
+    wire: crate::load::Wire,
     secret: Option<evenkeel_media::trunk::message::Secret>,
 ) -> Result<Rig, String> {
     use crate::namespace::{CLIENTS, NODES};
     let at = |ip: [u8; 4]| std::net::SocketAddrV4::new(ip.into(), 0);
-    Rig::bind(evenkeel_lab::load::Plan {
+    Rig::bind(crate::load::Plan {
         sessions: stage.sessions,
         clients_at: at(CLIENTS),
         nodes_at: vec![at(NODES); stage.destinations],

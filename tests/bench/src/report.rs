@@ -203,6 +203,6 @@ impl Report {
     /// # Errors
     /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(self, path)
+        evenkeel_testkit::report::write(self, path)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction as Way, Edge, Offer, Pace, Trace, Window};
+use crate::load::{Direction as Way, Edge, Offer, Pace, Trace, Window};
 
 use crate::relay::Running;
 use crate::report::{Delay, Figures};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::Admin;
+use evenkeel_client::Admin;
 use evenkeel_lab::watch::word;
 use serde::Serialize;
 use serde_json::Value;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::Watched;
-use evenkeel_lab::namespace;
+use evenkeel_testkit::namespace;
 
 use report::{Played, Report};
 use stage::Places;
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         Verb::Node(node) => node.act(),
         Verb::Relay(relay) => relay.act(),
     };
-    evenkeel_lab::report::end("evenkeel-chaos", outcome)
+    evenkeel_testkit::report::end("evenkeel-chaos", outcome)
 }
 
 fn run(choice: &Choice) -> Result<(), String> {
@@ -155,8 +155,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "chaos")?;
-        let folder = evenkeel_lab::report::folder(Path::new("target/chaos/run"))?;
+        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "chaos")?;
+        let folder = evenkeel_testkit::report::folder(Path::new("target/chaos/run"))?;
         let own =
             std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
         Ok(Places { evenkeel, own, folder })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_lab::admin::Event;
+use evenkeel_client::Event;
 use evenkeel_lab::watch::{at_ns, word};
 
 /// Moves of one room within a minute.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_lab::admin::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
 use serde::Serialize;

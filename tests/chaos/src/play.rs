@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_lab::admin::Event;
+use evenkeel_client::Event;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning, Scope};
 use evenkeel_lab::ledger::Spread;
-use evenkeel_lab::namespace::First;
+use evenkeel_testkit::namespace::First;
 
 use crate::fault::Struck;
 use crate::left_out::LeftOut;

@@ -337,7 +337,7 @@ impl Report {
     /// # Errors
     /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(self, path)
+        evenkeel_testkit::report::write(self, path)
     }
 }
 

@@ -6,10 +6,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_lab::namespace;
+use evenkeel_client::{Admin, Place};
 use evenkeel_lab::relay::{Conditions, Link, Tally};
 use evenkeel_lab::sample_node::number_of;
+use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_lab::admin::Failed;
+use evenkeel_client::Failed;
 use evenkeel_recording::{Reader, Record as Written};
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ impl Record {
     }
 }
 
-async fn copy(admin: &evenkeel_lab::admin::Admin, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &evenkeel_client::Admin, path: &str, out: &Path) -> Result<(), Broken> {
     // What was there before is replaced by something, not by a refusal.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use super::{Failed, Plan, Proof, Transport, system};
-use crate::admin::{Admin, Identity, Ingress, Opened, QuicOffer};
 use crate::client::{Credentials, QuicWay, UdpWay, Way};
+use evenkeel_client::{Admin, Identity, Ingress, Opened, QuicOffer};
 
 /// One session before it is opened: who it is, and its socket, if it has one.
 pub(super) struct Newcomer {

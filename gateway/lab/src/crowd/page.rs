@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::reckoning::pauses_after;
 use super::{Detection, FREEZE, Fault, Reckoning, Scope};
-use crate::admin::Event;
 use crate::clock::nanoseconds;
 use crate::ledger::Ledger;
 use crate::watch::{at_ns, word};
+use evenkeel_client::Event;
 
 /// How long before a fault the nodes of its sessions are looked up: the last packets of a node may still be on the way.
 const JUST_BEFORE_NS: u64 = 500_000_000;

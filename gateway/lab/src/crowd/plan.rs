@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::admin::{Ingress, Kind, Media, Offer, PayloadType};
 use crate::client::{Persona, Voice};
+use evenkeel_client::{Ingress, Kind, Media, Offer, PayloadType};
 
 /// Who of a room talks. Everybody listens.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

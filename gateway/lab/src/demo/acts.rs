@@ -15,13 +15,13 @@ use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
 use super::stage::Stage;
 use super::unruly::{self, Vice};
 use super::{Failed, Options, telemetry};
-use crate::admin::{Admin, Call, Event};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::machine::Watched;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
+use evenkeel_client::{Admin, Call, Event};
 
 const STEADY: Duration = Duration::from_secs(4);
 /// How often the control run looks at the gap that everyone hears.

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::Failed;
 use super::stage::{REGIONS, Stage, ZONES};
-use crate::admin::{Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer};
 use crate::client::{Credentials, Fleet, Persona, QuicWay, UdpWay, Video, Voice, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
+use evenkeel_client::{
+    Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
+};
 
 /// The region whose UDP clients get a bad network.
 pub(super) const LOSSY: &str = REGIONS[2];

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::cast::Cast;
 use super::unruly::Vice;
-use crate::admin::Event;
 use crate::machine::Timeliness;
 use crate::relay::Dropped;
+use evenkeel_client::Event;
 
 /// A stretch of time: nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -12,11 +12,11 @@ use super::report::{
 };
 use super::stage::number;
 
-use crate::admin::Event;
 use crate::clock::nanoseconds;
 use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
 use crate::stranger;
 use crate::watch::{at_ns, is_node, word};
+use evenkeel_client::Event;
 
 /// How long two ends of a call may hear two nodes: a make-before-break.
 const SPLIT_MAX: Duration = Duration::from_millis(500);

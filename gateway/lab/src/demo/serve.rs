@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use evenkeel_client::Rising;
 use serde_json::json;
 
 use super::cast::{Cast, Troupe};
 use super::stage::Stage;
-use super::{Failed, Options, Rising};
+use super::{Failed, Options};
 use crate::interruption::interruption;
 
 /// The books are of no use here, and are emptied this often.

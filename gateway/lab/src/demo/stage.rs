@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::process::Process;
 use super::{Failed, Options};
-use crate::admin::{Admin, Place};
 use crate::sample_node::number_of;
+use evenkeel_client::{Admin, Place};
 
 /// The regions; the gateway is in the first.
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Call, Identity, Ingress, Place, Reply};
-use evenkeel_lab::load::{Edge, Offer, Pace, Trace};
+use crate::load::{Edge, Offer, Pace, Trace};
+use evenkeel_client::{Admin, Call, Identity, Ingress, Place, Reply};
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;

@@ -193,7 +193,7 @@ impl Report {
     /// # Errors
     /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(&self.json(), path)
+        evenkeel_testkit::report::write(&self.json(), path)
     }
 
     /// Figures of Wasm by their names, the same natively under `native`, and how far rounds were apart under `spread`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::load::{Edge, Window};
+use crate::load::{Edge, Window};
 use serde_json::{Value, json};
 
 use super::Effort;

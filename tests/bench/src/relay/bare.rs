@@ -1,6 +1,6 @@
 //! The floor and the limit: this program itself, as another process.
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::bare::{Manner, Orders};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{
+use crate::load::{Rig, Wire};
+use evenkeel_client::{
     Admin, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place,
 };
-use evenkeel_lab::load::{Rig, Wire};
 use evenkeel_media::trunk::message::Secret;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 use serde_json::{Value, json};
 
 use super::{Kind, Places, Running, Stage, rig, system, write};

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::namespace::{CLIENTS, RELAY};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction as Way, Edge, Offer, Pace, Trace};
+use crate::load::{Direction as Way, Edge, Offer, Pace, Trace};
 
 use super::sessions::{self, Running};
 use crate::namespace::First;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::admin::{Admin, Ingress, Opened, Place, QuicOffer};
+use evenkeel_client::{Admin, Ingress, Opened, Place, QuicOffer};
 use evenkeel_media::roq::Flow;
 use evenkeel_media::trunk::message::Secret;
 

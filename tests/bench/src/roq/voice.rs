@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::load::Trace;
+use crate::load::Trace;
 
 /// Between two packets of a stream.
 const EVERY: Duration = Duration::from_millis(20);

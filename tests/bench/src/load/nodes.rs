@@ -11,7 +11,7 @@ use super::arrivals::{Arrivals, socket};
 use super::books::Tally;
 use super::register::{Met, Peer, Register, Wire};
 use super::stream::{Stream, Way};
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Datagrams read at once.
 const BATCH: usize = 64;

@@ -107,7 +107,7 @@ pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use evenkeel_lab::clock;
 
     #[test]
     fn every_datagram_of_every_batch_has_its_bytes_source_and_stamp() {

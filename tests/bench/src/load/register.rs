@@ -11,11 +11,11 @@ use super::answers::Answers;
 use super::arrivals::Arrival;
 use super::books::Tally;
 use super::stream::{self, Way};
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// How a relay and nodes tell sessions apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// The relay has a socket for each session.
     Port,
     /// It has one for each node, and packets come alone: nodes go by what is in them.

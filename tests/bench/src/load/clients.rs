@@ -99,7 +99,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use evenkeel_lab::clock;
 
     #[test]
     fn what_comes_to_a_client_and_is_of_another_is_misdelivered() {

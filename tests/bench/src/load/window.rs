@@ -9,7 +9,7 @@ use super::books::Tally;
 use super::register::Wire;
 use super::rig::Rig;
 use super::trace::Trace;
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Packets sent in a row before the sinks are looked at.
 const ROW: usize = 16;
@@ -29,7 +29,7 @@ const LOST_AFTER_NS: u64 = 2_000_000;
 
 /// Who sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// Clients.
     ToNode,
     /// Nodes.
@@ -40,7 +40,7 @@ pub enum Direction {
 
 /// How fast.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// Packets a second, in both directions together.
     Rate(f64),
     /// As fast as this core can.
@@ -57,22 +57,22 @@ pub enum Pace {
 
 /// What is offered.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
+pub(crate) struct Offer<'a> {
     /// Who sends.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
     /// How fast.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
     /// How long packets are.
-    pub trace: &'a Trace,
+    pub(crate) trace: &'a Trace,
     /// How long it goes on before it counts.
-    pub warm_up: Duration,
+    pub(crate) warm_up: Duration,
     /// How long it counts.
-    pub length: Duration,
+    pub(crate) length: Duration,
 }
 
 /// What is seen from outside at the edges of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
+pub(crate) enum Edge {
     /// It begins to count.
     Begin,
     /// It counts no more; what is on its way still comes.
@@ -81,13 +81,13 @@ pub enum Edge {
 
 /// What came of it.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// What was counted, by packets sent in the window.
-    pub tally: Tally,
+    pub(crate) tally: Tally,
     /// Packets that came from its begin to its end.
-    pub received: u64,
+    pub(crate) received: u64,
     /// How long it was, seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 /// Whose turn it is.
@@ -105,7 +105,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says at a socket.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         offer: &Offer<'_>,
         mut others: impl FnMut() -> io::Result<()>,

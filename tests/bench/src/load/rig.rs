@@ -11,7 +11,7 @@ use super::books::Tally;
 use super::clients::Clients;
 use super::nodes::Nodes;
 use super::register::Wire;
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Sinks that are looked at in one go.
 const EVENTS: usize = 64;
@@ -25,21 +25,21 @@ const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
 const NAP_MS: u8 = 5;
 
 /// Who there is around a relay.
-pub struct Plan {
+pub(crate) struct Plan {
     /// Sessions, each a client of its own.
-    pub sessions: usize,
+    pub(crate) sessions: usize,
     /// Where clients send from; each has a port of its own.
-    pub clients_at: SocketAddrV4,
+    pub(crate) clients_at: SocketAddrV4,
     /// The nodes.
-    pub nodes_at: Vec<SocketAddrV4>,
+    pub(crate) nodes_at: Vec<SocketAddrV4>,
     /// How they tell sessions apart.
-    pub wire: Wire,
+    pub(crate) wire: Wire,
     /// What a gateway signs with.
-    pub secret: Option<Secret>,
+    pub(crate) secret: Option<Secret>,
 }
 
 /// Clients and nodes around one relay.
-pub struct Rig {
+pub(crate) struct Rig {
     pub(super) clients: Clients,
     pub(super) nodes: Nodes,
     epoll: Epoll,
@@ -57,7 +57,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says.
-    pub fn bind(plan: Plan) -> io::Result<Rig> {
+    pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
         let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
         let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
         let clients = Clients::bind(clients_at, sessions)?;
@@ -78,7 +78,7 @@ impl Rig {
     }
 
     /// How many sessions there are.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.clients.sockets().len()
     }
 
@@ -86,7 +86,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says.
-    pub fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
@@ -94,7 +94,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says.
-    pub fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
@@ -102,12 +102,12 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says.
-    pub fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
+    pub(crate) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
         self.clients.connect(session, to)
     }
 
     /// Says which session of ours a gateway's session is: packets behind its tags may be of this one and no other.
-    pub fn know(&mut self, number: u64, session: u32) {
+    pub(crate) fn know(&mut self, number: u64, session: u32) {
         self.nodes.register.know(number, session);
     }
 
@@ -115,7 +115,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says at a socket.
-    pub fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    pub(crate) fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let background = scope.spawn(work);
             while !background.is_finished() {
@@ -130,7 +130,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says, or how many sessions do not reach any node.
-    pub fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
+    pub(crate) fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
         let until = Instant::now() + within;
         loop {
             let unmet = self.nodes.unmet();
@@ -164,7 +164,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says at a socket.
-    pub fn settle(&mut self, long: Duration) -> io::Result<()> {
+    pub(crate) fn settle(&mut self, long: Duration) -> io::Result<()> {
         let until = Instant::now() + long;
         loop {
             self.look(EpollTimeout::ZERO)?;
@@ -199,7 +199,7 @@ impl Rig {
     ///
     /// # Errors
     /// What the system says at a socket.
-    pub fn idle(&mut self) -> io::Result<()> {
+    pub(crate) fn idle(&mut self) -> io::Result<()> {
         self.look(EpollTimeout::ZERO).map(drop)
     }
 }

@@ -3,6 +3,7 @@
 mod download;
 mod events;
 mod offer;
+mod rising;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use offer::{
     Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicAnswer, QuicOffer, RouteHop,
     UdpAnswer,
 };
+pub use rising::Rising;
 
 /// Where an admin API listens.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use evenkeel_media::rtp;
 
-use crate::Mark;
+use evenkeel_lab::Mark;
 
 /// What all sessions declare.
 pub(super) const PAYLOAD_TYPE: u8 = 111;

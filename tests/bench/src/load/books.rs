@@ -1,7 +1,7 @@
 //! What is counted while a window is open.
 
 use super::stream::Way;
-use crate::Mark;
+use evenkeel_lab::Mark;
 
 /// Steps that each doubling of a delay is divided into: a percentile is right to 1 %.
 const STEPS: u64 = 128;
@@ -10,7 +10,7 @@ const DOUBLINGS: u64 = 40;
 
 /// Added delays of one window. As many as there are take the same memory: what a sink costs must not grow.
 #[derive(Clone, Debug)]
-pub struct Delays {
+pub(crate) struct Delays {
     counts: Box<[u32]>,
     count: u64,
 }
@@ -36,7 +36,7 @@ impl Delays {
 
     /// The delay that this share of packets had at most (nearest rank), in microseconds and to 1 %; `None` without
     /// packets.
-    pub fn percentile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut below = 0;
         let place = self.counts.iter().position(|&count| {
@@ -62,23 +62,23 @@ fn most(place: usize) -> u64 {
 
 /// Counts of one window.
 #[derive(Clone, Default, Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Packets sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Packets of this window that came, its drain included.
-    pub came: u64,
+    pub(crate) came: u64,
     /// Packets that came to a session or a node they are not of, or once more.
-    pub misdelivered: u64,
+    pub(crate) misdelivered: u64,
     /// Packets that came by another node than the session's packets before.
-    pub moved: u64,
+    pub(crate) moved: u64,
     /// Datagrams that are none of a load.
-    pub foreign: u64,
+    pub(crate) foreign: u64,
     /// Packets that nodes took.
-    pub taken: u64,
+    pub(crate) taken: u64,
     /// Time that nodes spent with receiving these and taking them apart, nanoseconds.
-    pub taking_ns: u64,
+    pub(crate) taking_ns: u64,
     /// Delays of those that came.
-    pub delays: Delays,
+    pub(crate) delays: Delays,
     /// What came of each session, to nodes and to clients.
     heard: [Vec<Heard>; 2],
 }
@@ -126,7 +126,7 @@ impl Tally {
     }
 
     /// What came of the session that least came of, in what came of one on average; 0 where nothing came.
-    pub fn least_share(&self, sessions: usize) -> f64 {
+    pub(crate) fn least_share(&self, sessions: usize) -> f64 {
         let of = |heard: &Vec<Heard>, session: usize| heard.get(session).map_or(0, |of| of.packets);
         let both = |session| self.heard.iter().map(|heard| of(heard, session)).sum::<u32>();
         let least = (0..sessions).map(both).min().unwrap_or(0);

@@ -14,8 +14,8 @@ mod stream;
 mod trace;
 mod window;
 
-pub use books::{Delays, Tally};
-pub use register::Wire;
-pub use rig::{Plan, Rig};
-pub use trace::{Malformed, Trace};
-pub use window::{Direction, Edge, Offer, Pace, Window};
+pub(crate) use books::{Delays, Tally};
+pub(crate) use register::Wire;
+pub(crate) use rig::{Plan, Rig};
+pub(crate) use trace::{Malformed, Trace};
+pub(crate) use window::{Direction, Edge, Offer, Pace, Window};

@@ -9,15 +9,15 @@ const LONGEST: u16 = 1_389;
 
 /// Lengths of packets in bytes, RTP header included, in the order they were recorded; never empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trace(Vec<u16>);
+pub(crate) struct Trace(Vec<u16>);
 
 /// A line that is no length.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Malformed {
+pub(crate) struct Malformed {
     /// Which, from 1; 0 where there is none at all.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What is in it.
-    pub found: String,
+    pub(crate) found: String,
 }
 
 impl fmt::Display for Malformed {
@@ -33,7 +33,7 @@ impl Trace {
     ///
     /// # Errors
     /// The first line that is no length, or too long for a datagram.
-    pub fn parse(text: &str) -> Result<Trace, Malformed> {
+    pub(crate) fn parse(text: &str) -> Result<Trace, Malformed> {
         let mut lengths = Vec::new();
         for (line, found) in (1..).zip(text.lines()) {
             if found.starts_with('#') || found.trim().is_empty() {
@@ -51,7 +51,7 @@ impl Trace {
     }
 
     /// All of one length.
-    pub fn constant(length: u16) -> Trace {
+    pub(crate) fn constant(length: u16) -> Trace {
         Trace(vec![length.clamp(SHORTEST, LONGEST)])
     }
 
@@ -59,7 +59,7 @@ impl Trace {
     ///
     /// # Errors
     /// None, as long as the recording is whole.
-    pub fn voice() -> Result<Trace, Malformed> {
+    pub(crate) fn voice() -> Result<Trace, Malformed> {
         Trace::parse(include_str!("voice.txt"))
     }
 
@@ -67,17 +67,17 @@ impl Trace {
     ///
     /// # Errors
     /// None, as long as the recording is whole.
-    pub fn video() -> Result<Trace, Malformed> {
+    pub(crate) fn video() -> Result<Trace, Malformed> {
         Trace::parse(include_str!("video.txt"))
     }
 
     /// The length at this place; it begins again where it ends.
-    pub fn length(&self, place: usize) -> usize {
+    pub(crate) fn length(&self, place: usize) -> usize {
         usize::from(self.0[place % self.0.len()])
     }
 
     /// Mean length in bytes.
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.0.iter().map(|&length| f64::from(length)).sum::<f64>() / self.0.len() as f64
     }
 }
