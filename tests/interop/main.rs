@@ -9,7 +9,6 @@ mod ffmpeg;
 mod gstreamer;
 mod meter;
 mod operating;
-mod process;
 mod roq;
 mod rtpengine;
 mod stage;

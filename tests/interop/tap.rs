@@ -13,7 +13,7 @@ use evenkeel_media::demux::{Kind, classify};
 use evenkeel_media::{rtcp, rtp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::process::TIMEOUT;
+use evenkeel_testkit::TIMEOUT;
 
 /// Poll timeout of an idle tap.
 const POLL_MS: u16 = 50;

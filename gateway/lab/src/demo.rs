@@ -6,7 +6,6 @@ mod acts;
 mod cast;
 mod chronicle;
 mod judge;
-mod process;
 mod promises;
 mod report;
 mod serve;
@@ -23,6 +22,7 @@ use clap::Args;
 
 use crate::interruption::interruption;
 use crate::otlp::{self, Listen};
+use crate::process::ProcessError;
 
 /// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
 #[derive(Args, Clone, Debug)]
@@ -59,15 +59,8 @@ pub enum Failed {
         error: io::Error,
     },
     /// A process did not start, or ended.
-    #[error("{process} {how}; its log says:\n{log}")]
-    Process {
-        /// Which.
-        process: String,
-        /// What it did.
-        how: String,
-        /// The end of its log.
-        log: String,
-    },
+    #[error("{0}")]
+    Process(#[from] ProcessError),
     /// The gateway's API refused what the demo needs.
     #[error("the gateway did not do as asked ({what}): {error}")]
     Admin {

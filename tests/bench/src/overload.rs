@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::load::{Direction, Offer, Pace, Trace};
+use crate::process::Metered;
 use evenkeel_client::{Admin, Place};
 use serde_json::Value;
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crate::load::Rig;
 
-use crate::process::Process;
 use crate::row::Leg;
+use evenkeel_lab::process::Process;
 
 /// Every session has sent a packet through by then.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
@@ -133,7 +133,7 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
     let shares = running
         .rig
         .greet(GREETED_WITHIN)
-        .map_err(|error| running.process.failed(&format!("({name}): {error}")))?;
+        .map_err(|error| running.process.error(format!("({name}): {error}")))?;
     if stage.sessions >= 10 * stage.destinations && shares.contains(&0) {
         return Err(format!("{name} leaves nodes without sessions: {shares:?}"));
     }

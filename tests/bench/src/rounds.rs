@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::load::{Direction as Way, Edge, Offer, Pace, Trace, Window};
+use crate::process::Metered;
 
 use crate::relay::Running;
 use crate::report::{Delay, Figures};

@@ -12,8 +12,9 @@ use serde::Serialize;
 pub(crate) use relay::Relay;
 
 use crate::layout::Layout;
-use crate::process::Process;
+use crate::process;
 use crate::stage::{Places, Stage, numbers};
+use evenkeel_lab::process::Process;
 
 /// Deaths of a trace; each node dies as often.
 const DEATHS: usize = 6;
@@ -54,9 +55,11 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String
     let ours = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let nodes: Vec<String> = stage.nodes.iter().map(|node| node.address.to_string()).collect();
     let words = ["relay", "--nodes", &nodes.join(",")];
-    let mut relay = Process::start("relay", &places.own, &words, &places.folder)?;
-    let at = relay.line()?["listening"].as_str().and_then(|at| at.parse().ok());
-    let at = at.ok_or_else(|| relay.failed("does not say where it listens"))?;
+    let mut relay = process::start("relay", &places.own, &words, &places.folder)?;
+    let at = relay.json_line(process::FIRST_LINE_WITHIN)?["listening"]
+        .as_str()
+        .and_then(|at| at.parse().ok());
+    let at = at.ok_or_else(|| relay.error("does not say where it listens"))?;
     let crowd = Crowd::enter_at(&Plan { seed, ..Plan::new(SESSIONS / 2) }, at).await;
     let theirs = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let (ours_ms, theirs_ms) = (mean_outage_ms(&ours), mean_outage_ms(&theirs));

@@ -126,7 +126,7 @@ impl Fault {
         match self {
             Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => way.kill(stage, names, turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
+            Fault::Stall(_) => Ok(stage.gateway.signal(Signal::SIGSTOP)?),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
             Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
@@ -161,7 +161,7 @@ impl Fault {
             }
             Fault::Stall(long) => {
                 tokio::time::sleep(long).await;
-                stage.gateway.signal(Signal::SIGCONT)
+                Ok(stage.gateway.signal(Signal::SIGCONT)?)
             }
             Fault::StallControl(long) => stop_thread(&stage.gateway, CONTROL, long).await,
             Fault::Starve(_, long) => starve(stage, names, long).await,

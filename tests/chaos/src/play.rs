@@ -41,7 +41,7 @@ pub(crate) async fn play(
     let mut rng = fastrand::Rng::with_seed(seed);
     let stage = Stage::set(row.layout, places, seed)?;
     let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
-    let crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
+    let crowd = crowd.map_err(|error| stage.gateway.error(error.to_string()))?;
     let _first = First::come();
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());

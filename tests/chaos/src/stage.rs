@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use crate::firewall::Firewall;
 use crate::layout::{Kind, Layout, Told};
 use crate::node::Vice;
-use crate::process::Process;
+use crate::process;
 use crate::rtpengine;
+use evenkeel_lab::process::Process;
 
 /// What both ends know.
 const SECRET: &str = "what chaos' nodes and gateway know";
@@ -103,11 +104,11 @@ impl Stage {
         let config = places.folder.join("evenkeel.toml");
         write(&config, &layout.configuration(&told))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
-        let mut gateway = Process::start("gateway", &places.evenkeel, &words, &places.folder)?;
-        let listening = gateway.line()?;
+        let mut gateway = process::start("gateway", &places.evenkeel, &words, &places.folder)?;
+        let listening = gateway.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
-            return Err(gateway.failed(&format!("said {listening}")));
+            return Err(gateway.error(format!("said {listening}")).into());
         };
         let place = Place::Unix(socket.into());
         Ok(Stage { gateway, nodes, firewall, layout, places: places.clone(), place, udp })
@@ -123,7 +124,8 @@ impl Stage {
     }
 
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
-        self.node(name)?.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+        let process = self.node(name)?.process.as_ref();
+        Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
     /// What the links before these nodes did so far, together.
@@ -281,7 +283,7 @@ impl Stage {
 
     /// Fails where the gateway has ended by itself.
     pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
-        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.failed("ended")) }
+        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.error("ended").into()) }
     }
 }
 
@@ -341,7 +343,7 @@ fn start_sample(
     if layout.mode == "hitless" {
         words.push("--untouched");
     }
-    Ok((Process::start(name, program, &words, &places.folder)?, None))
+    Ok((process::start(name, program, &words, &places.folder)?, None))
 }
 
 /// What the gateway starts a node with that does not run yet, and where it will be.
@@ -366,15 +368,15 @@ fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), Str
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
     let name = format!("{node}-agent");
-    let mut process = Process::start(&name, &places.evenkeel, &words, &places.folder)?;
+    let mut process = process::start(&name, &places.evenkeel, &words, &places.folder)?;
     let address = listening(&mut process)?;
     Ok((process, address))
 }
 
 fn listening(process: &mut Process) -> Result<SocketAddr, String> {
-    let said = process.line()?;
+    let said = process.json_line(process::FIRST_LINE_WITHIN)?;
     let address = said["listening"].as_str().and_then(|at| at.parse().ok());
-    address.ok_or_else(|| process.failed(&format!("said {said}")))
+    address.ok_or_else(|| process.error(format!("said {said}")).into())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -3,3 +3,8 @@
 pub mod binary;
 pub mod namespace;
 pub mod report;
+
+use std::time::Duration;
+
+/// The time limit of a wait that takes a second on an idle machine.
+pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -6,12 +6,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::process::Process;
 use super::{Failed, Options};
+use crate::process::{Process, ProcessError};
 use crate::sample_node::number_of;
 use evenkeel_client::{Admin, Place};
 
@@ -19,6 +21,10 @@ use evenkeel_client::{Admin, Place};
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
 /// The zones of each. Nodes of the first keep numbers as they came, those of the second rewrite them.
 pub(super) const ZONES: [&str; 2] = ["a", "b"];
+/// A loaded machine compiles eight plugins in this time.
+const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
+const END_WITHIN: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// What each node can carry: room for everyone, since capacity is not what the demo is about.
 const CAPACITY: &str = "200 Mbit/s";
 
@@ -69,8 +75,8 @@ impl Stage {
     pub(super) async fn set(options: &Options, evenkeel: &Path) -> Result<Stage, Failed> {
         let folder = folder(options)?;
         let mut receiver =
-            Process::start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
-        let endpoint = text(&receiver.line().await?["grpc"]);
+            start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
+        let endpoint = text(&first_line(&mut receiver).await?["grpc"]);
         let mut nodes = Vec::new();
         for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
         {
@@ -85,11 +91,11 @@ impl Stage {
         let config = folder.path.join("evenkeel.toml");
         write(&config, &configuration(options, &endpoint, &nodes))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
-        let mut gateway = Process::start(evenkeel, &words, "gateway", &folder.path)?;
-        let listening = gateway.line().await?;
+        let mut gateway = start(evenkeel, &words, "gateway", &folder.path)?;
+        let listening = first_line(&mut gateway).await?;
         let udp = text(&listening["udp"][0]);
         let Ok(udp) = udp.parse() else {
-            return Err(gateway.failed(format!("listens at {udp:?}")));
+            return Err(gateway.error(format!("listens at {udp:?}")).into());
         };
         let place = Place::Unix(text(&listening["socket"]).into());
         let receiver = Some(receiver);
@@ -121,7 +127,8 @@ impl Stage {
 
     pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), Failed> {
         let node = self.nodes.iter().find(|node| node.name == name);
-        node.and_then(|node| node.process.as_ref()).map_or(Ok(()), |process| process.signal(signal))
+        let process = node.and_then(|node| node.process.as_ref());
+        Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
     /// Starts a node again that was killed, at its old address.
@@ -138,7 +145,7 @@ impl Stage {
     /// Ends the receiver of telemetry, and gives its report.
     pub(super) async fn end_receiver(&mut self) -> Result<Value, Failed> {
         let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
-        let report = receiver.end().await?;
+        let report = end(receiver).await?;
         Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
     }
 
@@ -147,7 +154,7 @@ impl Stage {
         if self.gateway.is_running() {
             return Ok(());
         }
-        Err(self.gateway.failed("ended".to_owned()))
+        Err(self.gateway.error("ended").into())
     }
 
     /// The folder, if it stays.
@@ -158,23 +165,57 @@ impl Stage {
     /// Ends everything in good order, and gives what nodes that lived to the end counted, by name.
     pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
         let Stage { gateway, receiver, nodes, folder, .. } = self;
-        gateway.end().await?;
+        end(gateway).await?;
         let mut counted = BTreeMap::new();
         for node in nodes {
             if let Some(mut process) = node.process
                 && process.is_running()
-                && let Some(line) = process.end().await?
+                && let Some(line) = end(process).await?
                 && let Ok(counters) = serde_json::from_str(&line)
             {
                 counted.insert(node.name, counters);
             }
         }
         if let Some(receiver) = receiver {
-            receiver.end().await?;
+            end(receiver).await?;
         }
         drop(folder);
         Ok(counted)
     }
+}
+
+fn start(
+    evenkeel: &Path,
+    words: &[&str],
+    name: &str,
+    folder: &Path,
+) -> Result<Process, ProcessError> {
+    Process::start(name, Command::new(evenkeel).args(words), folder)
+}
+
+/// The first line on standard output, as JSON. Clients go on meanwhile.
+async fn first_line(process: &mut Process) -> Result<Value, Failed> {
+    let until = Instant::now() + FIRST_LINE_WITHIN;
+    loop {
+        if let Some(line) = process.try_line()? {
+            return Ok(process.json(&line)?);
+        }
+        if Instant::now() >= until {
+            return Err(process.error("printed nothing").into());
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Ends a process with SIGTERM, or kills it after [`END_WITHIN`], and returns its last line on standard output.
+async fn end(mut process: Process) -> Result<Option<String>, Failed> {
+    process.signal(Signal::SIGTERM)?;
+    let until = Instant::now() + END_WITHIN;
+    while process.is_running() && Instant::now() < until {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    process.kill();
+    Ok(process.all_lines(END_WITHIN).pop())
 }
 
 /// The number that a node of this name stamps.
@@ -209,11 +250,11 @@ async fn node(
     if name.ends_with("-a1") {
         words.extend(["--untouched", "--stamp"]);
     }
-    let mut process = Process::start(evenkeel, &words, name, folder)?;
-    let listening = text(&process.line().await?["listening"]);
+    let mut process = start(evenkeel, &words, name, folder)?;
+    let listening = text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
         Ok(address) => Ok((process, address)),
-        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
 }
 
@@ -236,14 +277,14 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     );
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
-    let mut process = Process::start(evenkeel, &words, &format!("agent-{name}"), folder)?;
-    let listening = self::text(&process.line().await?["listening"]);
+    let mut process = start(evenkeel, &words, &format!("agent-{name}"), folder)?;
+    let listening = self::text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
         Ok(agent) => {
             let name = name.to_owned();
             Ok(Node { name, address, agent: Some(agent), process: Some(process) })
         }
-        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
 }
 

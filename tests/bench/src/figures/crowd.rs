@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::agents::{Agents, SECRET};
-use crate::process::Process;
+use crate::process;
 use crate::relay::Places;
+use evenkeel_lab::process::Process;
 
 /// Nodes of the home region.
 const NODES: usize = 6;
@@ -57,12 +58,12 @@ impl Crowd {
         let config = configure(&folder, listener, &agents.addresses)
             .map_err(|error| format!("cannot configure {name}: {error}"))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
-        let mut process = Process::start(name, &places.evenkeel, &words, b"", &folder)?;
-        let listening = process.line()?;
+        let mut process = process::start(name, &places.evenkeel, &words, b"", &folder)?;
+        let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let socket = listening["socket"].as_str().map(PathBuf::from);
         let (Some(udp), Some(socket)) = (udp, socket) else {
-            return Err(process.failed(&format!("said {listening}")));
+            return Err(process.error(format!("said {listening}")).into());
         };
         Ok(Crowd { process, agents, udp, socket, sessions: 0 })
     }

@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
 use super::crowd::{CLIENT_PORT, Crowd, Listener, client};
 use super::{median, packet};
+use crate::process::Metered;
 use crate::relay::Places;
 
 const FEW: u32 = 1_000;

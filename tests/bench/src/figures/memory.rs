@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::crowd::{Crowd, Listener};
+use crate::process::Metered;
 use crate::relay::Places;
 use crate::report::Memory;
 

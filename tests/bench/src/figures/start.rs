@@ -39,7 +39,7 @@ fn once(places: &Places) -> Result<f64, String> {
             break;
         }
         if before.elapsed() > PATIENCE {
-            return Err(crowd.process.failed("forwarded nothing"));
+            return Err(crowd.process.error("forwarded nothing").into());
         }
     }
     Ok(before.elapsed().as_secs_f64() * 1e3)

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::load::{Edge, Offer, Pace, Trace};
+use crate::process::Metered;
 use evenkeel_client::{Admin, Call, Identity, Ingress, Place, Reply};
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::namespace::CLIENTS;
-use crate::process::Process;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::rounds;
 use crate::row::{Direction, Leg, Sizes};
+use evenkeel_lab::process::Process;
 
 /// The policy that is swapped: it is asked about all rooms again with each swap.
 pub(crate) const POLICY: &str = "call/routing";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::load::{Edge, Window};
+use crate::process::Metered;
 use serde_json::{Value, json};
 
 use super::Effort;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
-use crate::process::Process;
+use crate::process;
+use evenkeel_lab::process::Process;
 
 const PORT: u16 = 5_002;
 /// Sessions that it lets stand; by default it is 1,024.
@@ -31,7 +32,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let config = config.display().to_string();
     let words = ["-c", &config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"];
     let words = words.map(str::to_owned);
-    let process = Process::start("envoy", &program(places), &words, b"", &places.folder)?;
+    let process = process::start("envoy", &program(places), &words, b"", &places.folder)?;
     for session in (0..).take(stage.sessions) {
         rig.connect(session, listen).map_err(system)?;
     }

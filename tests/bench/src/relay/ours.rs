@@ -13,8 +13,9 @@ use evenkeel_client::{
 use evenkeel_media::trunk::message::Secret;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
-use crate::process::Process;
+use crate::process;
 use crate::row::Leg;
+use evenkeel_lab::process::Process;
 
 /// What both ends know.
 const SECRET: &str = "what the bench's nodes and gateway know";
@@ -93,11 +94,12 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let text = configuration(stage.leg, &rig.nodes_at().map_err(system)?)?;
     let config = write(&places.folder, "evenkeel.toml", &text)?;
     let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
-    let mut process = Process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
-    let listening = rig.serving(|| process.line()).map_err(system)??;
+    let mut process = process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
+    let listening =
+        rig.serving(|| process.json_line(process::FIRST_LINE_WITHIN)).map_err(system)??;
     let api = listening["socket"].as_str().map(PathBuf::from);
-    let api = api.ok_or_else(|| process.failed(&format!("said {listening}")))?;
-    open_all(&mut rig, &api, stage).map_err(|why| process.failed(&why))?;
+    let api = api.ok_or_else(|| process.error(format!("said {listening}")))?;
+    open_all(&mut rig, &api, stage).map_err(|why| process.error(why))?;
     Ok(Running { kind: Kind::Ours, process, rig, api: Some(api) })
 }
 

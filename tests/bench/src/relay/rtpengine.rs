@@ -10,7 +10,8 @@ use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::namespace::{CLIENTS, RELAY};
-use crate::process::Process;
+use crate::process;
+use evenkeel_lab::process::Process;
 
 const PROGRAM: &str = "/usr/bin/rtpengine";
 const NG_PORT: u16 = 5_004;
@@ -39,7 +40,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         "--log-stderr".into(),
         "--log-level=3".into(),
     ];
-    let process = Process::start("rtpengine", Path::new(PROGRAM), &words, b"", &places.folder)?;
+    let process = process::start("rtpengine", Path::new(PROGRAM), &words, b"", &places.folder)?;
     let (clients, nodes) = (rig.clients_at().map_err(system)?, rig.nodes_at().map_err(system)?);
     let control = UdpSocket::bind((std::net::Ipv4Addr::from(CLIENTS), 0))
         .and_then(|socket| socket.connect(ng).map(|()| socket))
@@ -48,7 +49,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let sides = clients.iter().zip(nodes.iter().cycle());
     for (session, (client, node)) in (0..).zip(sides) {
         let answer = call(&control, session, *client, *node)
-            .map_err(|why| process.failed(&format!("call {session}: {why}")))?;
+            .map_err(|why| process.error(format!("call {session}: {why}")))?;
         rig.connect(session, answer).map_err(system)?;
     }
     Ok(Running { kind: Kind::Rtpengine, process, rig, api: None })

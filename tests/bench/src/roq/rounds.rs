@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::load::{Direction as Way, Edge, Offer, Pace, Trace};
+use crate::process::Metered;
 
 use super::sessions::{self, Running};
 use crate::namespace::First;

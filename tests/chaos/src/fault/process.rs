@@ -9,8 +9,8 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::process::Process;
 use crate::stage::Stage;
+use evenkeel_lab::process::Process;
 
 /// Of each time slice a starved node has the processor for this part.
 const SLICE: Duration = Duration::from_millis(100);
