@@ -9,8 +9,8 @@ use evenkeel_server::control::{AgentError, ControlError, Order, SessionAnswer};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    AgentFiles, Gateway, Heard, Node, Phone, World, assert_complete, assert_continuous,
-    declared, offer, talk, udp_of, wait_until,
+    AgentFiles, Gateway, Heard, Node, Phone, World, assert_complete, assert_continuous, declared,
+    offer, talk, udp_of, wait_until,
 };
 
 fn node(name: &str, address: SocketAddr, more: &str) -> String {

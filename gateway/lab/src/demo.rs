@@ -5,6 +5,7 @@
 mod acts;
 mod cast;
 mod chronicle;
+mod hostile;
 mod judge;
 mod promises;
 mod report;
@@ -12,7 +13,6 @@ mod serve;
 mod stage;
 mod table;
 mod telemetry;
-mod unruly;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};

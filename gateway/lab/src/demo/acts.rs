@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::cast::{Cast, Scenario, Transport, Troupe};
 use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
+use super::hostile::Vice;
 use super::stage::Stage;
-use super::unruly::{self, Vice};
 use super::{Failed, Options, telemetry};
 use crate::clock;
 use crate::ledger::Ledger;
@@ -123,7 +123,7 @@ impl Play {
         self.lose_packets().await;
         self.swap().await?;
         for vice in Vice::ALL {
-            self.push_unruly(vice).await?;
+            self.push_hostile(vice).await?;
         }
         let mut knocking = self.knock().await?;
         let (calls, telemetry) = self.leave_alone().await?;
@@ -307,13 +307,9 @@ impl Play {
         self.stage.require_gateway()
     }
 
-    async fn push_unruly(&mut self, vice: Vice) -> Result<(), Failed> {
-        let bytes = unruly::plugin(vice, self.seed).map_err(|reason| Failed::InVain {
-            what: format!("a {} plugin: {reason}", vice.name()),
-            seconds: 0,
-        })?;
+    async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
         let from_ns = clock::now_ns();
-        let answer = self.push(&bytes, None).await?;
+        let answer = self.push(&vice.plugin(self.seed), None).await?;
         tokio::time::sleep(BETWEEN_PUSHES).await;
         let reason = watch::word(&answer["reason"]);
         self.progress.say(&format!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::cast::Cast;
-use super::unruly::Vice;
+use super::hostile::Vice;
 use crate::machine::Timeliness;
 use crate::relay::Dropped;
 use evenkeel_client::Event;
