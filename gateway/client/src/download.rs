@@ -16,9 +16,6 @@ pub struct Download {
 
 impl Admin {
     /// Reads something that is no JSON, on a connection of its own.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn download(&self, path: &str) -> Result<Download, Failed> {
         let mut own = self.another();
         let call = Call { method: Method::GET, path, headers: &[], body: Bytes::new() };
@@ -37,9 +34,6 @@ impl Admin {
 
 impl Download {
     /// Waits for the next piece; `None` at the end.
-    ///
-    /// # Errors
-    /// [`Failed::Http`] when the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
         loop {
             let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };

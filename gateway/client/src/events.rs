@@ -41,9 +41,6 @@ impl Events {
     }
 
     /// Waits for the next event; `None` when the gateway closes the stream.
-    ///
-    /// # Errors
-    /// [`Failed::Http`] when the connection breaks, [`Failed::Json`] when an event's data is not JSON.
     pub async fn next(&mut self) -> Result<Option<Event>, Failed> {
         loop {
             if let Some(event) = self.lines.next()? {

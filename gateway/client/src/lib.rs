@@ -29,9 +29,7 @@ pub use rising::Rising;
 /// Where an admin API listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP address.
     Tcp(SocketAddr),
 }
 
@@ -45,7 +43,6 @@ pub struct Admin {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// The method.
     pub method: Method,
     /// The path, with its query.
     pub path: &'a str,
@@ -58,11 +55,9 @@ pub struct Call<'a> {
 /// What came back.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
-    /// The status code.
     pub status: u16,
     /// The headers, by lower-case name; the first of each.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Bytes,
 }
 
@@ -81,10 +76,8 @@ pub enum Failed {
     /// The body is not the JSON that was expected.
     #[error("not the answer expected: {0}")]
     Json(#[from] serde_json::Error),
-    /// The gateway refused.
     #[error("{status} {code}: {message}")]
     Refused {
-        /// The status code.
         status: u16,
         /// The `code` of its error object; empty if it gave none.
         code: String,
@@ -95,17 +88,11 @@ pub enum Failed {
 
 impl Reply {
     /// The body as JSON.
-    ///
-    /// # Errors
-    /// [`Failed::Json`].
     pub fn json(&self) -> Result<Value, Failed> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// The body as JSON of a reply that is a success.
-    ///
-    /// # Errors
-    /// [`Failed::Refused`] for any status outside 200–299, [`Failed::Json`].
     pub fn accepted(&self) -> Result<Value, Failed> {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
@@ -141,9 +128,6 @@ impl Admin {
     }
 
     /// Makes one request and reads the whole reply, whatever its status.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`] and [`Failed::Json`].
     pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Failed> {
         let response = self.send(&call).await?;
         let (head, body) = response.into_parts();
@@ -158,9 +142,6 @@ impl Admin {
     }
 
     /// Reads something as JSON.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn read(&mut self, path: &str) -> Result<Value, Failed> {
         self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
             .await?
@@ -168,44 +149,29 @@ impl Admin {
     }
 
     /// Whether the gateway takes new sessions: its policies are in force, and it is not ending.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`] and [`Failed::Json`].
     pub async fn is_ready(&mut self) -> Result<bool, Failed> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)
     }
 
     /// Posts JSON, or nothing when it is [`Value::Null`].
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failed> {
         let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
     /// Opens a session.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Failed> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
     /// Asks for a session, and reads the whole reply, whatever its status.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`].
     pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Failed> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
     /// Closes a session by the id its answer gave.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn close(&mut self, id: &str) -> Result<(), Failed> {
         let path = format!("/v1/sessions/{id}");
         let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
@@ -213,9 +179,6 @@ impl Admin {
     }
 
     /// Pushes a policy's bytes; the outcome is the object the API answers with, a refusal's too.
-    ///
-    /// # Errors
-    /// Any [`Failed`] but a refusal whose body is JSON.
     pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
@@ -224,9 +187,6 @@ impl Admin {
     }
 
     /// Follows the events, on a connection of their own.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn events(&self) -> Result<Events, Failed> {
         let mut own = self.another();
         let headers = [("accept", "text/event-stream")];

@@ -10,14 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct Offer {
     /// Which scenario, as `call`.
     pub scenario: String,
-    /// Which room.
     pub room: String,
     /// What policies may know of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// How it comes in.
     pub ingress: Ingress,
-    /// What it sends.
     pub media: Vec<Media>,
     /// `mux` (the default) or `own-port`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +29,6 @@ pub struct Offer {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ingress {
-    /// By UDP.
     Udp(Identity),
     /// By RTP over QUIC.
     Quic(QuicOffer),
@@ -55,17 +52,14 @@ pub enum Identity {
     },
     /// By its address; the port is learned once.
     DeclaredIp {
-        /// The address.
         address: std::net::IpAddr,
     },
-    /// By ICE-lite.
     Stun,
 }
 
 /// One stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Media {
-    /// Voice or picture.
     pub kind: Kind,
     /// What its packets may be.
     pub payload_types: Vec<PayloadType>,
@@ -81,9 +75,7 @@ pub struct Media {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Voice.
     Audio,
-    /// Picture.
     Video,
 }
 
@@ -103,9 +95,7 @@ pub struct PayloadType {
 pub struct Opened {
     /// The session's id, as `s17`.
     pub id: String,
-    /// Its room.
     pub room: String,
-    /// Its scenario.
     pub scenario: String,
     /// Where to send, by UDP.
     #[serde(default)]
@@ -132,7 +122,6 @@ pub struct UdpAnswer {
     /// The gateway's ufrag for this session, if by STUN.
     #[serde(default)]
     pub ufrag: Option<String>,
-    /// And its password.
     #[serde(default)]
     pub password: Option<String>,
 }
@@ -155,12 +144,9 @@ pub struct QuicAnswer {
 /// A hop of a route.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct RouteHop {
-    /// The node's name.
     pub node: String,
-    /// Its region.
     #[serde(default)]
     pub region: String,
-    /// Its zone.
     #[serde(default)]
     pub zone: String,
     /// Which of its lives.

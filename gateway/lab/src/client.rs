@@ -63,7 +63,6 @@ pub struct Persona {
     pub seed: u64,
     /// Its voice; none listens only.
     pub voice: Option<Voice>,
-    /// Its picture.
     pub video: Option<Video>,
 }
 
@@ -82,7 +81,6 @@ impl Persona {
 
 /// How a client reaches the gateway.
 pub enum Way {
-    /// By UDP.
     Udp(UdpWay),
     /// By RTP over QUIC.
     Quic(QuicWay),
@@ -92,7 +90,6 @@ pub enum Way {
 pub struct UdpWay {
     /// Its socket, whose address the offer declared.
     pub socket: UdpSocket,
-    /// Where to send.
     pub gateway: SocketAddr,
     /// Its socket for RTCP and where to send that, if not muxed.
     pub rtcp: Option<(UdpSocket, SocketAddr)>,
@@ -116,7 +113,6 @@ pub struct QuicWay {
 /// What a client has counted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Tally {
-    /// RTP packets sent.
     pub packets_sent: u64,
     /// Marked RTP packets received.
     pub packets_received: u64,
@@ -170,9 +166,6 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts the two threads, with no clients yet.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no thread or epoll for us.
     pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
         Ok(Self {

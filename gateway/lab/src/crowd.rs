@@ -48,9 +48,7 @@ pub enum Failed {
     /// The system has no socket or thread for us.
     #[error("{what}: {error}")]
     System {
-        /// What was tried.
         what: &'static str,
-        /// What it said.
         error: io::Error,
     },
     /// The gateway did not do as it was asked.
@@ -58,15 +56,12 @@ pub enum Failed {
     Gateway {
         /// What it was asked.
         what: &'static str,
-        /// What it said.
         error: evenkeel_client::Failed,
     },
     /// Something was waited for in vain.
     #[error("{what} did not happen within {} s", within.as_secs())]
     InVain {
-        /// What.
         what: String,
-        /// For how long.
         within: Duration,
     },
     /// A person ended it before all were there.
@@ -92,17 +87,11 @@ pub struct Crowd {
 
 impl Crowd {
     /// Opens all sessions and waits until everyone can send.
-    ///
-    /// # Errors
-    /// Any [`Failed`]; what was opened is closed first.
     pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
     /// The same, as long as nobody says that they are to go.
-    ///
-    /// # Errors
-    /// Any [`Failed`], [`Failed::Interrupted`] among them; what was opened is closed first.
     pub async fn enter_unless(
         plan: &Plan,
         admin: impl Fn() -> Admin,
@@ -137,9 +126,6 @@ impl Crowd {
     }
 
     /// Clients that send to this address without asking anybody, each alone with what comes back to it.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
@@ -224,9 +210,6 @@ impl Crowd {
     }
 
     /// The network they are behind gives all of them other addresses.
-    ///
-    /// # Errors
-    /// [`Failed::System`] when there are no sockets for that.
     pub fn rebind(&self) -> Result<(), Failed> {
         let Some(relay) = &self.relay else { return Ok(()) };
         for &session in self.by_id.values() {
@@ -237,9 +220,6 @@ impl Crowd {
 
     /// All of them are gone without a word, and there again at once, as new sessions: those that were are in no book
     /// any more.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
         let first = self.by_id.values().max().map_or(1, |last| last + 1);
         // They have sockets before the others let go of theirs: nobody has an address that was somebody else's.
@@ -292,9 +272,6 @@ impl Crowd {
     }
 
     /// Closes all sessions.
-    ///
-    /// # Errors
-    /// [`Failed::Gateway`] where it refuses, the first of them; one that is closed already is none.
     pub async fn leave(self, admin: &mut Admin) -> Result<(), Failed> {
         drop(self.fleet);
         let mut outcome = Ok(());

@@ -36,9 +36,6 @@ struct Meta {
 }
 
 /// Asks the kernel to stamp what this socket receives (SO_TIMESTAMPNS).
-///
-/// # Errors
-/// What the kernel says.
 pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
@@ -59,9 +56,6 @@ impl Inbox {
     /// Reads what is there. A blocking socket waits for the first datagram, at most its read timeout.
     ///
     /// Returns how many came; 0 when the time ran out or a signal came first.
-    ///
-    /// # Errors
-    /// What the kernel says, a refusal (ECONNREFUSED) of something sent earlier among it.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received.clear();
         let Self { bytes, size, received } = self;

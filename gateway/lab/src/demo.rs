@@ -94,9 +94,6 @@ impl Failed {
 
 /// Plays all acts with this binary as gateway, nodes and receiver, and says whether everything went as promised.
 /// Progress goes to standard error. A world that is kept up answers at `socket`, where commands look for a gateway. Whatever was started has ended when this returns, however it returns.
-///
-/// # Errors
-/// Any [`Failed`].
 pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Failed> {
     if options.receive_telemetry {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -46,7 +46,6 @@ const MEND_AGAIN: Duration = Duration::from_millis(500);
 /// What is drilled.
 #[derive(Clone, Debug)]
 pub struct Drill {
-    /// What is done.
     pub kind: Kind,
     /// To which node; none: the one with most rooms.
     pub node: Option<String>,
@@ -73,7 +72,6 @@ pub enum Failed {
     Gateway {
         /// What it was asked.
         what: String,
-        /// What it said.
         error: evenkeel_client::Failed,
     },
     /// What is asked for makes no sense here.
@@ -85,7 +83,6 @@ pub enum Failed {
     /// What came of it cannot be written down.
     #[error("cannot write {}: {error}", path.display())]
     Record {
-        /// Where.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
@@ -99,7 +96,6 @@ pub enum Failed {
     /// It failed, and what it broke is still broken.
     #[error("{why}\n{}", by_hand(unmended))]
     Unmended {
-        /// Why it failed.
         why: Box<Failed>,
         /// What is still broken.
         unmended: Vec<Unmended>,

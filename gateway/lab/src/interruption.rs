@@ -5,9 +5,6 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for SIGINT, SIGTERM or SIGHUP.
-///
-/// # Errors
-/// What the system says when they cannot be listened to.
 pub(crate) async fn interruption() -> io::Result<()> {
     let (mut interrupt, mut terminate, mut hangup) = (
         signal(SignalKind::interrupt())?,

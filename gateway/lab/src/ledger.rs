@@ -61,9 +61,7 @@ pub struct Arrival {
 /// One participant: which room, and from when until when packets sent by others are due to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// The session.
     pub session: u64,
-    /// Its room.
     pub room: u64,
     /// Packets sent at this time or later are due to it.
     pub from_ns: u64,
@@ -74,9 +72,7 @@ pub struct Member {
 /// One sender's stream as one receiver sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
-    /// The receiving session.
     pub receiver: u64,
-    /// The sending session.
     pub sender: u64,
     /// The stream of the sender.
     pub stream: u8,

@@ -42,9 +42,6 @@ pub struct Listen {
 
 impl Receiver {
     /// Listens at both addresses.
-    ///
-    /// # Errors
-    /// What the kernel says about the addresses.
     pub fn start(listen: Listen) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (grpc, http) = runtime.block_on(async {
@@ -100,9 +97,6 @@ impl Drop for Receiver {
 }
 
 /// The receiver as a process: says where it listens as a line of JSON, then, on SIGTERM or SIGINT, what it got.
-///
-/// # Errors
-/// What the kernel says about the addresses, the signals or standard output.
 pub fn run(listen: Listen) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,

@@ -240,9 +240,6 @@ impl Process {
     }
 
     /// Sends a signal.
-    ///
-    /// # Errors
-    /// The system refused it.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         let sent = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
         sent.map_err(|errno| self.error(format!("cannot be sent {signal}: {errno}")))

@@ -48,7 +48,6 @@ pub struct Dropped {
     pub lane: u64,
     /// Which way it was going.
     pub direction: Direction,
-    /// Why.
     pub cause: Cause,
     /// Whose packet it was; `None` for what carries no test header (RTCP, STUN, anything encrypted).
     pub mark: Option<Mark>,
@@ -91,9 +90,6 @@ struct Delayed {
 
 impl Relay {
     /// Starts a relay with no lanes. The same seed, and the same packets per lane and direction, give the same fates.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no epoll or no thread for us.
     pub fn start(seed: u64) -> io::Result<Self> {
         let world = World {
             lanes: Vec::new(),
@@ -136,9 +132,6 @@ impl Relay {
 
     /// The network gives the client another address: the gateway sees this lane at another far end from now on, and
     /// what it sends to the old one is lost. False if there is no such lane.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no socket for us.
     pub fn rebind(&self, session: u64) -> io::Result<bool> {
         let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return Ok(false) };

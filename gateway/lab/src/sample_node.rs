@@ -115,7 +115,6 @@ pub enum Failed {
     /// The secret's file cannot be read.
     #[error("cannot read the secret {path}: {error}")]
     Secret {
-        /// Which file.
         path: String,
         /// What the system said.
         error: io::Error,
@@ -123,7 +122,6 @@ pub enum Failed {
     /// The secret is too short.
     #[error("the secret {path} has {length} bytes, at least 16 are needed")]
     SecretTooShort {
-        /// Which file.
         path: String,
         /// How long it is.
         length: usize,
@@ -131,7 +129,6 @@ pub enum Failed {
     /// The address cannot be listened at.
     #[error("cannot listen at {address}: {error}")]
     Listen {
-        /// Which address.
         address: SocketAddr,
         /// What the system said.
         error: io::Error,
@@ -172,9 +169,6 @@ pub struct SampleNode {
 
 impl SampleNode {
     /// Takes the socket.
-    ///
-    /// # Errors
-    /// [`Failed::Listen`].
     pub fn bind(options: Options) -> Result<Self, Failed> {
         let address = options.listen;
         let bound = || -> io::Result<UdpSocket> {
@@ -215,9 +209,6 @@ impl SampleNode {
     }
 
     /// Serves until told to end, and gives its counters.
-    ///
-    /// # Errors
-    /// [`Failed::Io`] when the socket cannot be read.
     pub fn run(mut self) -> Result<Counters, Failed> {
         let (mut inbox, mut outbox) = (Inbox::new(DATAGRAM, BATCH), Outbox::default());
         while !self.ending.load(Ordering::Relaxed) {
@@ -248,7 +239,6 @@ impl SampleNode {
 /// How the process speaks on standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
-    /// Sentences.
     Plain,
     /// JSON: a line that says where it listens, and at the end a line of counters.
     Json,
@@ -256,9 +246,6 @@ pub enum Words {
 
 /// The node as a process: serves until SIGTERM or SIGINT, then says what it counted. SIGUSR1 makes one that has a vice
 /// indulge in it, SIGUSR2 ends that.
-///
-/// # Errors
-/// Any [`Failed`].
 pub fn run(options: Options, words: Words) -> Result<(), Failed> {
     let node_name = options.name.clone();
     let node = SampleNode::bind(options)?;

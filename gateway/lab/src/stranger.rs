@@ -36,7 +36,6 @@ pub struct Report {
     pub bundled: u64,
     /// Messages sent that are signed with another secret.
     pub messages: u64,
-    /// STUN checks refused.
     pub refused: u64,
     /// STUN checks believed: there must be none.
     pub believed: u64,
@@ -76,9 +75,6 @@ impl Stranger {
     }
 
     /// Sends RTP from an address nobody named.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_rtp(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         for _ in 0..count {
@@ -91,9 +87,6 @@ impl Stranger {
     }
 
     /// Sends checks that name a session, and RTP behind them, without knowing its password.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let key = Key::new("not the password of anyone");
@@ -120,9 +113,6 @@ impl Stranger {
     }
 
     /// Sends packets in bundles behind tags drawn at random.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         for _ in 0..count {
@@ -138,9 +128,6 @@ impl Stranger {
     }
 
     /// Sends openings signed with a secret of its own.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let secret = Secret::new(b"a secret the stranger made up").map_err(io::Error::other)?;
@@ -157,9 +144,6 @@ impl Stranger {
     }
 
     /// What was done so far, and what has come of it by now.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn report(&mut self) -> io::Result<Report> {
         let mut inbox = Inbox::new(DATAGRAM, 16);
         for socket in &self.sockets {

@@ -15,16 +15,12 @@ pub struct Heard(Arc<Mutex<Vec<Event>>>);
 
 /// Listens until it is dropped.
 pub struct Watch {
-    /// What was heard.
     pub heard: Heard,
     listening: JoinHandle<()>,
 }
 
 impl Watch {
     /// Begins to listen.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn begin(admin: &Admin) -> Result<Watch, Failed> {
         let mut events = admin.events().await?;
         let heard = Heard::default();

@@ -44,7 +44,6 @@ pub(crate) enum Manner {
 pub(crate) struct Orders {
     /// Whether each session has a socket towards its node; else each node has one.
     pub(crate) socket_per_session: bool,
-    /// Clients by session.
     pub(crate) clients: Vec<SocketAddr>,
     /// Session `n` is at node `n` modulo their number.
     pub(crate) nodes: Vec<SocketAddr>,
@@ -72,9 +71,6 @@ struct Relay {
 }
 
 /// Relays until it is killed; says where it listens as a line of JSON.
-///
-/// # Errors
-/// What the system says, or what of its orders it does not understand.
 pub(crate) fn run(manner: Manner) -> Result<(), String> {
     let orders: Orders = serde_json::from_reader(io::stdin().lock())
         .map_err(|error| format!("orders on standard input: {error}"))?;

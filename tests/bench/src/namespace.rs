@@ -11,9 +11,6 @@ pub(crate) const NODES: [u8; 4] = [10, 77, 0, 2];
 pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 
 /// Runs this command once more inside, and gives its exit status; `None` where this is inside already.
-///
-/// # Errors
-/// What is missing, in a sentence.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
     let status = evenkeel_testkit::namespace::enter()?;
     if status.is_none() {

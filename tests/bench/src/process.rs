@@ -81,9 +81,6 @@ impl Metered for Process {
 }
 
 /// Pins this thread, and the threads and processes that it starts, to one core.
-///
-/// # Errors
-/// The system refused it.
 pub(crate) fn pin(core: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(core)

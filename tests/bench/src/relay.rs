@@ -91,7 +91,6 @@ pub(crate) struct Stage {
 /// Where things are.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// The gateway's program.
     pub(crate) evenkeel: PathBuf,
     /// A folder that is ours, for configurations and logs.
     pub(crate) folder: PathBuf,

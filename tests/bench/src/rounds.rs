@@ -36,9 +36,6 @@ pub(crate) struct Sample {
 }
 
 /// Measures all relays in a row: A B C, A B C, and so on.
-///
-/// # Errors
-/// What the system says, or which relay has ended.
 pub(crate) fn measure(
     row: &Row,
     running: &mut [Running],
@@ -82,9 +79,6 @@ pub(crate) fn trace(sizes: Sizes) -> Result<Trace, String> {
 }
 
 /// One window of one relay, while the nodes of the others answer what these ask.
-///
-/// # Errors
-/// As [`measure`].
 pub(crate) fn window(
     running: &mut [Running],
     at: usize,

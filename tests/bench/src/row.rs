@@ -30,9 +30,7 @@ pub(crate) enum Leg {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Direction {
-    /// Clients.
     ToNode,
-    /// Nodes.
     ToClient,
     /// Half of the packets each.
     Both,

@@ -31,14 +31,12 @@ pub(crate) enum Whom {
     Region(&'static str),
     /// All nodes of these regions.
     Regions(&'static [&'static str]),
-    /// All nodes.
     All,
 }
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Fault {
-    /// Processes die.
     Kill(Whom, Way),
     /// A node is stopped and wakes up again after so long.
     Sleep(Whom, Duration),

@@ -20,9 +20,7 @@ pub(crate) enum Kind {
 /// A stage before it is set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    /// The scenario's mode.
     pub(crate) mode: &'static str,
-    /// The gateway's region.
     pub(crate) home: &'static str,
     /// Each region and how many nodes it has, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],

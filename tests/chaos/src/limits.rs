@@ -22,7 +22,6 @@ const UNFAULT_GAP: (f64, f64) = (50.0, 150.0);
 pub(crate) struct Limits {
     /// Of gaps, milliseconds: the 99th percentile.
     pub(crate) gap_p99: Option<f64>,
-    /// The largest.
     pub(crate) gap_max: Option<f64>,
     /// Of the time from the fault until the victims are found dead, milliseconds: the 99th percentile.
     pub(crate) found_p99: Option<f64>,
@@ -43,7 +42,6 @@ pub(crate) struct Limits {
     pub(crate) others_suffer: Option<&'static str>,
     /// Moves of a room that was hit, for each time it was: the least.
     pub(crate) moves_min: Option<f64>,
-    /// And the most.
     pub(crate) moves_max: Option<f64>,
     /// Two nodes carry each room, so that packets of both come in turns.
     pub(crate) both_carry: bool,

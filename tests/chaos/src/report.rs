@@ -333,9 +333,6 @@ impl Report {
     }
 
     /// Writes it as JSON, its folder made where there is none.
-    ///
-    /// # Errors
-    /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
         evenkeel_testkit::report::write(self, path)
     }

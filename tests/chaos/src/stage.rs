@@ -30,11 +30,8 @@ pub(crate) const CROWD: &str = "drill";
 /// Where things are.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// The gateway's program.
     pub(crate) evenkeel: PathBuf,
-    /// This one.
     pub(crate) own: PathBuf,
-    /// Configuration and logs.
     pub(crate) folder: PathBuf,
 }
 

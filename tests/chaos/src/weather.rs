@@ -13,7 +13,6 @@ const CHANGES_EVERY: Duration = Duration::from_millis(100);
 /// A kind of bad link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weather {
-    /// Nothing crosses.
     Cut,
     /// Nothing crosses from the node.
     OneWay,

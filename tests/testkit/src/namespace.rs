@@ -13,9 +13,6 @@ const INSIDE: &str = "EVENKEEL_INSIDE";
 
 /// Runs this command once more inside a new namespace, and gives its exit status; `None` where this is inside already,
 /// with its `lo` up.
-///
-/// # Errors
-/// What is missing, in a sentence.
 pub fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
         // Whoever ends the process outside means this one.
@@ -48,9 +45,6 @@ pub fn enter() -> Result<Option<i32>, String> {
 
 /// Nobody in this namespace is given one of these ports who asks for any: they belong to somebody who is dead for a while,
 /// and comes back. They replace those that were reserved before (ip_local_reserved_ports).
-///
-/// # Errors
-/// What the system said.
 pub fn reserve(ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
     let ports: Vec<String> = ports.into_iter().map(|port| port.to_string()).collect();
     std::fs::write(RESERVED, ports.join(","))
@@ -83,9 +77,6 @@ fn weigh(nice: &str) {
 }
 
 /// What iproute2 does with these words.
-///
-/// # Errors
-/// What is missing, or that it failed.
 pub fn ip(words: &str) -> Result<(), String> {
     run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))
 }

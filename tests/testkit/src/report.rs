@@ -29,9 +29,6 @@ pub fn gateway(program: &Path, make: &str) -> Result<PathBuf, String> {
 }
 
 /// A folder by its whole path, made where there is none.
-///
-/// # Errors
-/// What the system said, with the path.
 pub fn folder(path: &Path) -> Result<PathBuf, String> {
     let failed = |error| format!("cannot make {}: {error}", path.display());
     fs::create_dir_all(path).map_err(failed)?;
@@ -40,9 +37,6 @@ pub fn folder(path: &Path) -> Result<PathBuf, String> {
 
 /// Writes a report as JSON, its folder made where there is none. Whoever reads it meanwhile, or after this was
 /// interrupted, finds the whole one before or the whole one after.
-///
-/// # Errors
-/// What the system said, with the path.
 pub fn write(report: &impl Serialize, path: &Path) -> Result<(), String> {
     let failed = |error: Error| format!("cannot write {}: {error}", path.display());
     if let Some(folder) = path.parent() {

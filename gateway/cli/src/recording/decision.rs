@@ -52,7 +52,6 @@ pub(super) enum Decision {
         ttl_ms: u32,
         reason: u32,
     },
-    /// Action, argument, reason.
     Actions(Vec<(u32, u64, u32)>),
     Fault(Fault),
 }

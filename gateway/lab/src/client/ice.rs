@@ -17,7 +17,6 @@ const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 pub struct Credentials {
     /// The gateway's ufrag for the session.
     pub ufrag: String,
-    /// And its password.
     pub password: String,
 }
 

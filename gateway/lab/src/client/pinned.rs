@@ -43,7 +43,6 @@ pub enum Unfit {
     /// No TLS 1.3.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// No initial suite.
     #[error(transparent)]
     Suite(#[from] NoInitialCipherSuite),
 }

@@ -12,14 +12,12 @@ pub enum Speech {
     /// One of the two.
     #[default]
     OneWay,
-    /// Both.
     BothWays,
 }
 
 /// How a client comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// By UDP.
     Udp,
     /// By RTP over QUIC.
     Quic,
@@ -28,17 +26,14 @@ pub enum Transport {
 /// How clients by UDP prove who they are.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Proof {
-    /// By their address.
     #[default]
     Declared,
-    /// By STUN.
     Stun,
 }
 
 /// A crowd: voice, two sessions to a room.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many sessions.
     pub sessions: u32,
     /// Who of a room talks.
     pub speech: Speech,

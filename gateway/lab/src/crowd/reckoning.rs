@@ -42,14 +42,12 @@ impl Scope {
 pub struct Fault {
     /// When: nanoseconds since the Unix epoch.
     pub at_ns: u64,
-    /// To whom.
     pub scope: Scope,
 }
 
 /// A node that the gateway found dead.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Detection {
-    /// Its name.
     pub node: String,
     /// How long after the fault, in milliseconds.
     pub after_ms: f64,
@@ -77,7 +75,6 @@ pub struct Reckoning {
     pub freezes: u64,
     /// And of the others.
     pub freezes_of_others: u64,
-    /// Packets sent.
     pub sent: u64,
     /// Packets due to receivers that were hit which never came.
     pub lost: u64,
@@ -93,11 +90,9 @@ pub struct Reckoning {
     pub straggled_ns: u64,
     /// Rooms that were hit.
     pub rooms_hit: u64,
-    /// Moves of these.
     pub rooms_moved: u64,
     /// Moves of other rooms.
     pub other_rooms_moved: u64,
-    /// Moves by cause.
     pub causes: BTreeMap<String, u64>,
     /// Nodes that were found dead since.
     pub detections: Vec<Detection>,

@@ -74,7 +74,6 @@ pub(super) struct Chronicle {
     pub(super) cast: Cast,
     /// The number of each session by the gateway's id.
     pub(super) by_id: BTreeMap<String, u64>,
-    /// While packets count.
     pub(super) span: Span,
     /// How timely the machine was by itself.
     pub(super) machine: Timeliness,
@@ -87,7 +86,6 @@ pub(super) struct Chronicle {
     pub(super) pushes: Vec<Push>,
     pub(super) knocking: Knocking,
     pub(super) calls: Calls,
-    /// The receiver's report.
     pub(super) telemetry: Value,
     /// Every event, until the API ended.
     pub(super) events: Vec<Event>,

@@ -92,9 +92,7 @@ pub(super) struct Gap {
 
 #[derive(Serialize, Debug)]
 pub(super) struct Control {
-    /// Of UDP clients.
     pub(super) gap_ms: Gap,
-    /// Of QUIC clients.
     pub(super) gap_ms_quic: Gap,
 }
 

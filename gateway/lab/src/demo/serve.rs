@@ -17,9 +17,6 @@ use crate::interruption::interruption;
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is interrupted.
-///
-/// # Errors
-/// Any [`Failed`].
 pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
     tokio::select! {
         up = keep_up(options, evenkeel, socket) => up,

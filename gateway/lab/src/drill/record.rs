@@ -31,9 +31,6 @@ impl Record {
     }
 
     /// Adds what became of one.
-    ///
-    /// # Errors
-    /// [`Failed::Record`].
     pub fn add(&self, report: &Report) -> Result<(), Failed> {
         let add = || -> io::Result<()> {
             if let Some(folder) = self.0.parent() {
@@ -47,9 +44,6 @@ impl Record {
     }
 
     /// What became of all of them, the newest last; nothing where there was none. A line that was cut short is left out.
-    ///
-    /// # Errors
-    /// [`Failed::Record`] where there is a file that cannot be read.
     pub fn all(&self) -> Result<Vec<Value>, Failed> {
         match fs::read_to_string(&self.0) {
             Ok(text) => {

@@ -42,7 +42,6 @@ impl Milliseconds {
 /// A node that is still broken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Unmended {
-    /// Its name.
     pub node: String,
     /// What it is: `stopped`.
     pub is: &'static str,
@@ -57,7 +56,6 @@ pub struct Unmended {
 pub struct Report {
     /// What was done: `kill-node`.
     pub drill: &'static str,
-    /// To which nodes.
     pub nodes: Vec<String>,
     /// When it was done: microseconds since the Unix epoch.
     pub at_us: u64,
@@ -89,7 +87,6 @@ pub struct Report {
     pub packets_lost_mending: u64,
     /// Whether what was broken was mended.
     pub mended: bool,
-    /// What was not.
     pub unmended: Vec<Unmended>,
     /// Whether the nodes carry rooms again.
     pub trusted_again: bool,

@@ -35,7 +35,6 @@ pub struct Death {
 /// What may be held against others than the gateway.
 #[derive(Clone, Default, Debug)]
 pub struct Excuses {
-    /// Nodes that died.
     pub deaths: Vec<Death>,
     /// What the relay kept on its way up, for every receiver: sender, stream, number.
     pub dropped_up: BTreeSet<(u64, u8, u64)>,
@@ -52,7 +51,6 @@ pub struct Account {
     pub lost_to_faults: Vec<Packet>,
     /// Dropped by a rung on purpose.
     pub shed: Vec<Packet>,
-    /// Lost without excuse.
     pub lost: Vec<Packet>,
 }
 

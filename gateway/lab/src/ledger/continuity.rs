@@ -40,11 +40,8 @@ pub struct Break {
 /// What did not fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BreakKind {
-    /// Another SSRC.
     Ssrc {
-        /// Before.
         was: u32,
-        /// After.
         is: u32,
     },
     /// The sequence number went on by another amount than the packets in between.

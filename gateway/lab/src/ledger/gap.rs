@@ -11,11 +11,8 @@ const STRAGGLING_NS: u64 = 1_000_000_000;
 /// A receiver's change from one node to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Switch {
-    /// The receiving session.
     pub receiver: u64,
-    /// The node before.
     pub from: u32,
-    /// The node after.
     pub to: u32,
     /// When the last packet before came: nanoseconds since the Unix epoch.
     pub last_ns: u64,
@@ -37,9 +34,7 @@ impl Switch {
 /// A pause in what a receiver hears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gap {
-    /// The receiving session.
     pub receiver: u64,
-    /// How long.
     pub gap_ns: u64,
 }
 

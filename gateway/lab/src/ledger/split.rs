@@ -9,9 +9,7 @@ use crate::clock;
 /// Two receivers of one room that heard two nodes at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Split {
-    /// The room.
     pub room: u64,
-    /// The two receivers.
     pub receivers: (u64, u64),
     /// The node each heard.
     pub nodes: (u32, u32),

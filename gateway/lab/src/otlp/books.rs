@@ -15,19 +15,12 @@ const REASONS_MAX: usize = 100;
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Text.
     Text(String),
-    /// True or false.
     Bool(bool),
-    /// A whole number.
     Int(i64),
-    /// A number.
     Double(f64),
-    /// Bytes.
     Bytes(Vec<u8>),
-    /// A list.
     List(Vec<Value>),
-    /// Values by key.
     Map(BTreeMap<String, Value>),
 }
 
@@ -45,7 +38,6 @@ pub struct Link {
 /// Who made the spans: the instrumentation scope.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Scope {
-    /// Its name.
     pub name: String,
     /// Its version; may be empty.
     pub version: String,
@@ -54,7 +46,6 @@ pub struct Scope {
 /// A span as it came.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Span {
-    /// Its name.
     pub name: String,
     /// Its trace, in lower-case hex.
     pub trace_id: String,
@@ -66,9 +57,7 @@ pub struct Span {
     pub kind: i32,
     /// When it began: nanoseconds since the Unix epoch.
     pub start_ns: u64,
-    /// When it ended.
     pub end_ns: u64,
-    /// Its attributes.
     pub attributes: BTreeMap<String, Value>,
     /// Its links, in order.
     pub links: Vec<Link>,
@@ -78,7 +67,6 @@ pub struct Span {
     pub error: Option<String>,
     /// Attributes of the resource it came from.
     pub resource: BTreeMap<String, Value>,
-    /// Who made it.
     pub scope: Scope,
 }
 
@@ -97,15 +85,11 @@ pub struct Books {
 /// The books in numbers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
-    /// Spans by name.
     pub spans_received: BTreeMap<String, u64>,
     /// Data points by metric.
     pub metrics_received: BTreeMap<String, u64>,
-    /// Log records.
     pub logs_received: u64,
-    /// Requests taken.
     pub requests: u64,
-    /// Requests refused.
     pub refused: u64,
     /// Why, for the first hundred.
     pub reasons: Vec<String>,

@@ -32,11 +32,8 @@ pub enum Malformed {
     /// An id of the wrong length, or all zero.
     #[error("{what} of {name:?} is {length} bytes or all zero")]
     Id {
-        /// Which id.
         what: &'static str,
-        /// Of which span.
         name: String,
-        /// Its length.
         length: usize,
     },
     /// Something without a name.
@@ -45,21 +42,15 @@ pub enum Malformed {
     /// A kind, status or severity that does not exist.
     #[error("{what} {number} of {name:?} does not exist")]
     Number {
-        /// Which number.
         what: &'static str,
-        /// Whose.
         name: String,
-        /// The number.
         number: i32,
     },
     /// No start, or an end before the start.
     #[error("{name:?} runs from {start_ns} to {end_ns}")]
     Times {
-        /// Whose.
         name: String,
-        /// Its start.
         start_ns: u64,
-        /// Its end.
         end_ns: u64,
     },
     /// An attribute without a key or a value.

@@ -54,9 +54,6 @@ enum Delayed {
 
 impl Link {
     /// Starts a clear link to this node, whose near end is at a free port of `at`.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no socket, epoll or thread for us.
     pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
         let near = open(at)?;
         let address = near.local_addr()?;
@@ -100,9 +97,6 @@ impl Link {
 
     /// The node is there again: the near end takes packets, where it refused them, and no refusal of before, read or on its
     /// way, closes it any more.
-    ///
-    /// # Errors
-    /// What the kernel says when the port is taken meanwhile.
     pub fn reopen(&self) -> io::Result<()> {
         let mut world = self.pump.world();
         for sender in &world.senders {

@@ -90,8 +90,6 @@ impl<T> Late<T> {
 }
 
 impl<W: World> Pump<W> {
-    /// # Errors
-    /// What the kernel says when it has no epoll or no thread for us.
     pub(super) fn start(name: &str, world: W) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
@@ -106,17 +104,11 @@ impl<W: World> Pump<W> {
     }
 
     /// Reads this socket from now on, under this number.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub(super) fn watch(&self, socket: impl AsFd, place: u64) -> io::Result<()> {
         watch(&self.shared.epoll, socket, place)
     }
 
     /// And not any more.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub(super) fn forget(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.shared.epoll.delete(socket)?)
     }

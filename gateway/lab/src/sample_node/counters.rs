@@ -6,11 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Everything counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Counters {
-    /// Sessions open now.
     pub sessions: u32,
-    /// Sessions ever opened.
     pub opened: u64,
-    /// Leases renewed.
     pub kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
@@ -18,7 +15,6 @@ pub struct Counters {
     pub expired: u64,
     /// Openings refused because it was full or draining.
     pub turned_away: u64,
-    /// Bundles read.
     pub bundles_in: u64,
     /// RTP and RTCP packets read.
     pub packets_in: u64,
@@ -32,7 +28,6 @@ pub struct Counters {
     pub oversize: u64,
     /// Probes by signed message answered.
     pub probes: u64,
-    /// Echo probes answered.
     pub echoes: u64,
     /// STUN binding requests answered.
     pub stun: u64,
@@ -40,9 +35,7 @@ pub struct Counters {
     pub pli: u64,
     /// Full intra requests received.
     pub fir: u64,
-    /// Sender reports received.
     pub sender_reports: u64,
-    /// Receiver reports received.
     pub receiver_reports: u64,
     /// Signed messages not believed.
     pub refused: Refusals,
@@ -59,7 +52,6 @@ pub struct Refusals {
     pub forged: u64,
     /// Signed too long ago, or in the future.
     pub time: u64,
-    /// Came before.
     pub replayed: u64,
 }
 

@@ -18,9 +18,7 @@ const STREAMS_MAX: usize = 16;
 pub(super) enum Room {
     /// Named by the gateway.
     Named(u64),
-    /// All port legs.
     Plain,
-    /// One port leg.
     Alone(SocketAddr),
 }
 

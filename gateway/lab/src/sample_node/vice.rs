@@ -12,7 +12,6 @@ use super::reflector::Index;
 /// What a node does wrong, while it is told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Vice {
-    /// Nothing.
     #[default]
     None,
     /// It takes sessions and packets, and sends nothing on.

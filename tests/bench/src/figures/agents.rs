@@ -31,8 +31,6 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    /// # Errors
-    /// What the system says.
     pub(super) fn start(nodes: usize) -> Result<Agents, String> {
         let (packets, ending) = (Arc::default(), Arc::default());
         let mut agents = Agents { addresses: Vec::new(), packets, ending, threads: Vec::new() };

@@ -14,7 +14,6 @@ use evenkeel_core::{
 /// A gateway's core, alone.
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
-    /// The virtual time.
     pub(crate) now: Instant,
     /// Where each session's packets are told to go, in the order of their offers.
     pub(crate) routes: Vec<Arc<RouteCell>>,

@@ -39,9 +39,6 @@ impl Arrivals {
 
     /// Hands over what has arrived, at most a batch. How many that were; 0 where nothing has, or the kernel told of a
     /// refusal instead.
-    ///
-    /// # Errors
-    /// What else the kernel says.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -91,9 +88,6 @@ fn nanoseconds(time: TimeSpec) -> u64 {
 }
 
 /// A socket that waits for nothing, stamps what it receives and holds much of it.
-///
-/// # Errors
-/// What the kernel says. Only root has as much held as it likes.
 pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(at)?;
     socket.set_nonblocking(true)?;

@@ -63,7 +63,6 @@ fn most(place: usize) -> u64 {
 /// Counts of one window.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Tally {
-    /// Packets sent.
     pub(crate) sent: u64,
     /// Packets of this window that came, its drain included.
     pub(crate) came: u64,

@@ -30,7 +30,6 @@ pub(crate) struct Plan {
     pub(crate) sessions: usize,
     /// Where clients send from; each has a port of its own.
     pub(crate) clients_at: SocketAddrV4,
-    /// The nodes.
     pub(crate) nodes_at: Vec<SocketAddrV4>,
     /// How they tell sessions apart.
     pub(crate) wire: Wire,
@@ -54,9 +53,6 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// Takes all sockets.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
         let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
         let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
@@ -83,25 +79,16 @@ impl Rig {
     }
 
     /// Where clients send from, by session.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
     /// Where the nodes are.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
     /// Says where a session's client sends.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
         self.clients.connect(session, to)
     }
@@ -112,9 +99,6 @@ impl Rig {
     }
 
     /// Has something else done in the background while the nodes answer.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
     pub(crate) fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let background = scope.spawn(work);
@@ -127,9 +111,6 @@ impl Rig {
 
     /// Every client sends until a packet of each has come to a node, and each node has had some. How many sessions
     /// each node has; those that were not heard of in time make it an error.
-    ///
-    /// # Errors
-    /// What the system says, or how many sessions do not reach any node.
     pub(crate) fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
         let until = Instant::now() + within;
         loop {
@@ -161,9 +142,6 @@ impl Rig {
     }
 
     /// Looks at the sinks for so long.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
     pub(crate) fn settle(&mut self, long: Duration) -> io::Result<()> {
         let until = Instant::now() + long;
         loop {
@@ -196,9 +174,6 @@ impl Rig {
     }
 
     /// Lets the nodes answer what a gateway asks while others are measured.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
     pub(crate) fn idle(&mut self) -> io::Result<()> {
         self.look(EpollTimeout::ZERO).map(drop)
     }

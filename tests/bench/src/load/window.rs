@@ -30,11 +30,8 @@ const LOST_AFTER_NS: u64 = 2_000_000;
 /// Who sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
-    /// Clients.
     ToNode,
-    /// Nodes.
     ToClient,
-    /// Both in turn.
     Both,
 }
 
@@ -50,7 +47,6 @@ pub(crate) enum Pace {
     Bursts {
         /// Packets a second.
         rate: f64,
-        /// In one call.
         packets: usize,
     },
 }
@@ -58,9 +54,7 @@ pub(crate) enum Pace {
 /// What is offered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer<'a> {
-    /// Who sends.
     pub(crate) direction: Direction,
-    /// How fast.
     pub(crate) pace: Pace,
     /// How long packets are.
     pub(crate) trace: &'a Trace,
@@ -102,9 +96,6 @@ struct Turns {
 impl Rig {
     /// Sends as offered and counts what comes. `others` is called every millisecond, `edge` as the window begins and
     /// ends.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
     pub(crate) fn run(
         &mut self,
         offer: &Offer<'_>,

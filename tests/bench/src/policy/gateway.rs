@@ -69,8 +69,6 @@ impl Gateway {
         Ok(Gateway { running, policies: places.folder.join("policies"), trace })
     }
 
-    /// # Errors
-    /// What the system says.
     pub(crate) fn api(&self) -> Result<Api, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;

@@ -33,9 +33,6 @@ pub(crate) fn empty(calls: usize) -> Result<Duration, String> {
 }
 
 /// Time of each placement.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn place(calls: usize) -> Result<Vec<Duration>, String> {
     let (_, nodes) = begin::<RouteNearest>()?;
     let frame = questions::frame(&questions::nodes(), &nodes);
@@ -51,17 +48,11 @@ pub(crate) fn place(calls: usize) -> Result<Vec<Duration>, String> {
 }
 
 /// Time of a session in a tick of the bench's own policy.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn smooth(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
     tick::<Smooth>(calls, states)
 }
 
 /// The same of the ladder that ships.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn ladder(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
     tick::<DegradeLadder>(calls, states)
 }

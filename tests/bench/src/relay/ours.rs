@@ -69,9 +69,6 @@ on_fault = "hold"
 "#;
 
 /// Has the next gateway compile everything anew.
-///
-/// # Errors
-/// What the system says.
 pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
     match std::fs::remove_dir_all(places.folder.join(CACHE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system(error)),

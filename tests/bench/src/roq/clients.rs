@@ -20,13 +20,10 @@ use super::voice::{self, Seen, Voice, since};
 /// How a client connects, and the flows it sends and gets.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
-    /// The relay.
     pub(super) relay: SocketAddr,
     /// SHA-256 of its certificate.
     pub(super) certificate_sha256: [u8; 32],
-    /// What is sent.
     pub(super) flow_out: roq::Flow,
-    /// What is expected.
     pub(super) flow_in: roq::Flow,
 }
 
@@ -57,9 +54,7 @@ pub(super) struct Clients {
     packet: Vec<u8>,
     framed: Vec<u8>,
     turn: usize,
-    /// What came.
     pub(super) seen: Seen,
-    /// What was sent.
     pub(super) spoken: u64,
 }
 

@@ -36,7 +36,6 @@ pub(super) struct Node {
     framed: Bundle,
     /// Whether what comes goes back.
     pub(super) echoes: bool,
-    /// What came.
     pub(super) seen: Seen,
     /// What was sent of its own.
     pub(super) spoken: u64,

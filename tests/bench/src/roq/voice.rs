@@ -59,7 +59,6 @@ pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
 /// Delays and losses at one end.
 #[derive(Default, Debug)]
 pub(super) struct Seen {
-    /// Packets that came.
     pub(super) came: u64,
     /// Of another session than it came by.
     pub(super) misdelivered: u64,

@@ -10,7 +10,6 @@ use crate::stage::Stage;
 /// How its rooms come to go home.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
-    /// By themselves.
     Alone,
     /// Nobody goes by himself; then an operator says so.
     Forced,
