@@ -1,4 +1,4 @@
-//! Speaks to a gateway's admin API: JSON over HTTP/1.1, by Unix socket or TCP, and its server-sent events.
+//! Client of a gateway's admin API: JSON over HTTP/1.1 and server-sent events, by Unix socket or TCP.
 
 mod download;
 mod events;
@@ -26,14 +26,14 @@ pub use offer::{
 };
 pub use rising::Rising;
 
-/// Where an admin API listens.
+/// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }
 
-/// A client of the admin API. It keeps its connection and makes another when that is gone.
+/// A client of the admin API. It keeps its connection and reconnects when needed.
 pub struct Admin {
     place: Place,
     token: Option<String>,
@@ -48,11 +48,11 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// Headers beside `host`, `content-type` and `authorization`.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The body; JSON unless a header of the call says otherwise. Empty is no body.
+    /// JSON unless a header says otherwise; empty for no body.
     pub body: Bytes,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -64,13 +64,13 @@ pub struct Reply {
 /// Why there is no answer, or not the one asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// Nobody listens there, or the connection broke.
+    /// The gateway cannot be reached, or the connection broke.
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
-    /// What came is no HTTP.
+    /// The peer does not speak HTTP.
     #[error("the admin API does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// The request cannot be put in words.
+    /// The request is not valid HTTP.
     #[error("not a request: {0}")]
     Request(#[from] hyper::http::Error),
     /// The body is not the JSON that was expected.
@@ -79,7 +79,7 @@ pub enum Failed {
     #[error("{status} {code}: {message}")]
     Refused {
         status: u16,
-        /// The `code` of its error object; empty if it gave none.
+        /// The `code` of the error object; empty if it has none.
         code: String,
         /// The `message` of its error object, else the body.
         message: String,
@@ -141,20 +141,20 @@ impl Admin {
         Ok(Reply { status: head.status.as_u16(), headers, body: body.collect().await?.to_bytes() })
     }
 
-    /// Reads something as JSON.
+    /// Sends a GET request for JSON.
     pub async fn read(&mut self, path: &str) -> Result<Value, Failed> {
         self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
             .await?
             .accepted()
     }
 
-    /// Whether the gateway takes new sessions: its policies are in force, and it is not ending.
+    /// Whether the gateway takes new sessions: `/readyz` answers 200.
     pub async fn is_ready(&mut self) -> Result<bool, Failed> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)
     }
 
-    /// Posts JSON, or nothing when it is [`Value::Null`].
+    /// Posts JSON, or no body if it is [`Value::Null`].
     pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failed> {
         let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
@@ -251,7 +251,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the connection; what broke it is told to whoever waits for an answer.
+    // Ends with the connection. A connection error reaches the pending request.
     tokio::spawn(connection);
     Ok(sender)
 }

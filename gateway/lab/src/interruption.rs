@@ -1,4 +1,4 @@
-//! The end that a person, or who started us, asks for.
+//! Signals that end the process.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! Plays everyone else over sockets: clients, media nodes, bad networks, strangers, and those who listen to telemetry.
-//! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
+//! Simulated clients, media nodes, bad networks, unauthorised traffic and telemetry receivers; the demo and the drills.
+//! Packets are recorded in a ledger and evaluated afterwards.
 
 pub mod client;
 pub mod clock;

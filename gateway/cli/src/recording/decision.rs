@@ -38,20 +38,9 @@ impl std::fmt::Display for Subject {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Decision {
     Params(Vec<(Box<str>, i64)>),
-    Verdict {
-        verdict: AdmitVerdict,
-        reason: u32,
-    },
-    Place {
-        hops: Vec<NodeId>,
-        ttl_ms: u32,
-        reason: u32,
-    },
-    Move {
-        hops: Vec<NodeId>,
-        ttl_ms: u32,
-        reason: u32,
-    },
+    Verdict { verdict: AdmitVerdict, reason: u32 },
+    Place { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
+    Move { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
     Actions(Vec<(u32, u64, u32)>),
     Fault(Fault),
 }

@@ -1,4 +1,4 @@
-//! What a receiver keeps of what came.
+//! The telemetry that a receiver keeps.
 
 use std::collections::BTreeMap;
 
@@ -31,11 +31,10 @@ pub struct Link {
     pub trace_id: String,
     /// The span it points to, in lower-case hex.
     pub span_id: String,
-    /// What it says about the reference.
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// Who made the spans: the instrumentation scope.
+/// The instrumentation scope of spans.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Scope {
     pub name: String,
@@ -43,7 +42,7 @@ pub struct Scope {
     pub version: String,
 }
 
-/// A span as it came.
+/// A received span.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Span {
     pub name: String,
@@ -51,7 +50,7 @@ pub struct Span {
     pub trace_id: String,
     /// Its id, in lower-case hex.
     pub span_id: String,
-    /// Its parent's id; `None` for a root.
+    /// The parent's id; `None` for a root.
     pub parent: Option<String>,
     /// Its kind as OTLP numbers it: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
     pub kind: i32,
@@ -63,14 +62,14 @@ pub struct Span {
     pub links: Vec<Link>,
     /// The names of its events, in order.
     pub events: Vec<String>,
-    /// It ended in an error, which says this.
+    /// The message of an error status.
     pub error: Option<String>,
-    /// Attributes of the resource it came from.
+    /// Attributes of its resource.
     pub resource: BTreeMap<String, Value>,
     pub scope: Scope,
 }
 
-/// Everything received.
+/// All received telemetry.
 #[derive(Default, Debug)]
 pub struct Books {
     spans: Vec<Span>,
@@ -82,7 +81,7 @@ pub struct Books {
     requests: u64,
 }
 
-/// The books in numbers.
+/// Counts of received telemetry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
     pub spans_received: BTreeMap<String, u64>,
@@ -96,12 +95,12 @@ pub struct Report {
 }
 
 impl Books {
-    /// The spans of this name, in the order they came.
+    /// Received spans of this name, in order of arrival.
     pub fn spans_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| span.name == name)
     }
 
-    /// Every span kept, in the order they came.
+    /// All spans, in order of arrival.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
@@ -111,7 +110,7 @@ impl Books {
         self.spans.iter().find(|span| span.trace_id == trace_id && span.span_id == span_id)
     }
 
-    /// The books in numbers.
+    /// Counts of received telemetry.
     pub fn report(&self) -> Report {
         Report {
             spans_received: self.spans_by_name.clone(),

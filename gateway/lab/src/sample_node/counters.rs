@@ -1,9 +1,8 @@
-//! What a sample node counts.
+//! The counters of a sample node.
 
 use evenkeel_media::trunk::message::Refused;
 use serde::{Deserialize, Serialize};
 
-/// Everything counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Counters {
     pub sessions: u32,
@@ -11,7 +10,7 @@ pub struct Counters {
     pub kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
-    /// Sessions whose lease ended, or whose source fell silent.
+    /// Sessions whose lease expired, or whose source fell silent.
     pub expired: u64,
     /// Openings refused because it was full or draining.
     pub turned_away: u64,
@@ -20,7 +19,7 @@ pub struct Counters {
     pub packets_in: u64,
     /// RTP and RTCP packets written.
     pub packets_out: u64,
-    /// Packets with a tag nobody has.
+    /// Packets with an unknown tag.
     pub unknown_tag: u64,
     /// Datagrams and packets that could not be read.
     pub malformed: u64,
@@ -46,7 +45,7 @@ pub struct Counters {
 pub struct Refusals {
     /// No message of this version, kind or direction, or not of its length.
     pub malformed: u64,
-    /// Signed with another secret, or there is none here.
+    /// Signed with another secret, or no secret is configured.
     pub key: u64,
     /// The signature was wrong.
     pub forged: u64,
