@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-/// What is wrong with a plugin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Vice {
     Broken,
@@ -24,7 +23,7 @@ impl Vice {
         }
     }
 
-    /// A routing plugin, or random bytes of this seed where it is broken.
+    /// A routing plugin, or random bytes from this seed.
     pub(super) fn plugin(self, seed: u64) -> Cow<'static, [u8]> {
         match self {
             Vice::Broken => {

@@ -1,4 +1,4 @@
-//! The world: a folder, a receiver of telemetry, six nodes in three regions of two zones, and the gateway.
+//! The processes of the demo: a telemetry receiver, six nodes in three regions of two zones, and the gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,19 +19,19 @@ use evenkeel_client::{Admin, Place};
 
 /// The regions; the gateway is in the first.
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
-/// The zones of each. Nodes of the first keep numbers as they came, those of the second rewrite them.
+/// Nodes of the first zone keep sequence numbers unchanged, those of the second rewrite them.
 pub(super) const ZONES: [&str; 2] = ["a", "b"];
 /// A loaded machine compiles eight plugins in this time.
 const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// What each node can carry: room for everyone, since capacity is not what the demo is about.
+/// Enough for all sessions, so that capacity does not limit the demo.
 const CAPACITY: &str = "200 Mbit/s";
 
 const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
 
-/// The folder of a demo; it goes with this unless it is to be kept.
+/// The demo's folder, removed on drop unless it is to be kept.
 struct Folder {
     path: PathBuf,
     keep: bool,
@@ -47,27 +47,24 @@ impl Drop for Folder {
     }
 }
 
-/// A node, alive or not.
 struct Node {
     name: String,
     address: SocketAddr,
-    /// The agent beside it, which started it, where there is one.
+    /// The agent that started it, if any.
     agent: Option<SocketAddr>,
     /// Its own process, or the agent's.
     process: Option<Process>,
 }
 
-/// Everything that runs beside the clients. Dropping it ends all of it.
+/// All processes of the demo. Dropping it ends them.
 pub(super) struct Stage {
     evenkeel: PathBuf,
     gateway: Process,
     receiver: Option<Process>,
     nodes: Vec<Node>,
-    /// Last, so that nobody still writes into it when it goes.
+    /// Last, so that no process writes into it when it is removed.
     folder: Folder,
-    /// Where the gateway takes UDP.
     pub(super) udp: SocketAddr,
-    /// Where its admin API is.
     pub(super) place: Place,
 }
 
@@ -107,7 +104,7 @@ impl Stage {
         Admin::new(self.place.clone())
     }
 
-    /// Where its API is, as it is named on a command line.
+    /// The API's address for a command line.
     pub(super) fn api(&self) -> String {
         match &self.place {
             Place::Unix(path) => path.display().to_string(),
@@ -120,7 +117,6 @@ impl Stage {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
     }
 
-    /// Where a node takes packets.
     pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
         self.nodes.iter().find(|node| node.name == name).map(|node| node.address)
     }
@@ -134,7 +130,7 @@ impl Stage {
     /// Starts a node again that was killed, at its old address.
     pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), Failed> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
-            // The dead one is waited for first: its port is free then.
+            // The port of the dead process is free once it was waited for.
             node.process = None;
             let at = node.address.to_string();
             node.process = Some(self::node(&self.evenkeel, &self.folder.path, name, &at).await?.0);
@@ -149,7 +145,7 @@ impl Stage {
         Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
     }
 
-    /// Fails where the gateway has ended by itself.
+    /// Fails if the gateway has ended.
     pub(super) fn require_gateway(&mut self) -> Result<(), Failed> {
         if self.gateway.is_running() {
             return Ok(());
@@ -162,7 +158,7 @@ impl Stage {
         self.folder.keep.then(|| self.folder.path.clone())
     }
 
-    /// Ends everything in good order, and gives what nodes that lived to the end counted, by name.
+    /// Ends all processes, and returns the counters of nodes that were still alive, by name.
     pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
         let Stage { gateway, receiver, nodes, folder, .. } = self;
         end(gateway).await?;
@@ -288,14 +284,14 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     }
 }
 
-/// An address that nobody has: one that started later finds it where it was before.
+/// A free address for a node that is started later.
 fn free_address() -> Result<SocketAddr, Failed> {
     let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
     free().map_err(Failed::system("looking for a free port"))
 }
 
 fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
-    // Where commands look for it by themselves.
+    // The default socket, where commands look for a gateway.
     let socket = if options.serve { "" } else { "socket = \"admin.sock\"\n" };
     let mut text = format!(
         r#"[gateway]
