@@ -1,4 +1,4 @@
-//! A world of real processes, and drills in it, as a person types them.
+//! Drills at a demo, all as processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Enough for a loaded machine.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A home that nobody else has, gone with the test.
+/// A home folder, removed with the test.
 struct Home(PathBuf);
 
 impl Home {
@@ -58,7 +58,7 @@ fn wait_for_file(path: &Path, demo: &mut Process) {
 }
 
 #[test]
-fn without_a_gateway_a_drill_names_a_world_to_drill_in() {
+fn drill_without_gateway_names_the_demo() {
     let home = Home::new("none");
     let output = home.evenkeel(&["drill", "kill-node"]);
     let words = text(&output.stderr);
@@ -69,7 +69,7 @@ fn without_a_gateway_a_drill_names_a_world_to_drill_in() {
 }
 
 #[test]
-fn a_drill_waits_for_the_world_that_comes_up_and_says_what_was_heard() {
+fn drill_waits_for_the_demo_and_reports() {
     let home = Home::new("world");
     let mut command = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
     // The demo ends its nodes itself after SIGTERM.
