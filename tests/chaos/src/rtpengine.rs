@@ -9,14 +9,14 @@ use crate::process;
 use crate::stage::Places;
 use evenkeel_lab::process::Process;
 
-/// Ports of each daemon, clear of those that the kernel hands out.
+/// Media ports of each daemon, outside the ephemeral range.
 const PORTS: u16 = 2_000;
 const FIRST_PORT: u16 = 10_000;
-/// Past so many daemons their ports come round again: those before are gone.
+/// After this many daemons port ranges are reused; the earlier daemons have ended.
 const DAEMONS: u16 = 10;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Starts one, whose control port is there: port 0 takes a free one. It answers when this returns.
+/// Starts a daemon with this control port; port 0 takes a free one. It answers when this returns.
 ///
 /// # Errors
 /// It is not installed, or does not answer.
