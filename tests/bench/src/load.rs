@@ -1,7 +1,8 @@
-//! Load for the bench: clients that send and nodes that count, or the other way round, around a relay that is measured.
+//! Load generator of the bench: clients and nodes around the measured relay, of which either side sends and the other
+//! counts.
 //!
-//! One thread does it all, on one core: it sends the packet that is due and looks at the sinks in between. Every packet
-//! is RTP and carries its session's number and when it was sent; every sink knows whose packets may come to it.
+//! One thread on one core sends due packets and reads the sinks in between. Every packet is RTP and carries its
+//! session's number and send time; every sink knows which packets belong to it.
 
 mod answers;
 mod arrivals;

@@ -3,14 +3,12 @@
 
 pub(crate) use evenkeel_testkit::namespace::First;
 
-/// Where relays listen. The whole of its /24 is local: nodes and clients have other addresses of it.
+/// The address of relays. All of its /24 is local; nodes and clients use other addresses of it.
 pub(crate) const RELAY: [u8; 4] = [10, 77, 0, 1];
-/// Where nodes listen.
 pub(crate) const NODES: [u8; 4] = [10, 77, 0, 2];
-/// Where clients send from.
 pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 
-/// Runs this command once more inside, and gives its exit status; `None` where this is inside already.
+/// Runs this command again inside the namespace and returns its exit status; `None` inside it.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
     let status = evenkeel_testkit::namespace::enter()?;
     if status.is_none() {

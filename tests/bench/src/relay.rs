@@ -1,4 +1,4 @@
-//! What can be measured, and how each is started with sessions around it.
+//! The measured relays, and how each is started with its sessions.
 
 mod bare;
 mod envoy;
@@ -17,10 +17,10 @@ use crate::load::Rig;
 use crate::row::Leg;
 use evenkeel_lab::process::Process;
 
-/// Every session has sent a packet through by then.
+/// Every session has sent a packet through the relay by then.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What forwards.
+/// A relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Ours,
@@ -56,12 +56,12 @@ impl Kind {
         }
     }
 
-    /// Somebody else's.
+    /// Whether it is a peer.
     pub(crate) fn is_peer(self) -> bool {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
-    /// Whether it is measured where there are few minutes.
+    /// Whether `quick` measures it.
     pub(crate) fn is_quick(self) -> bool {
         !self.is_peer() || self == Kind::Nginx
     }
@@ -78,23 +78,23 @@ impl Kind {
     }
 }
 
-/// Around what: everything that a relay is set up for.
+/// The setup of a relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Stage {
     pub(crate) leg: Leg,
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
-    /// Whether clients say that they obey REMB: a cap that nobody obeys is none.
+    /// Whether clients declare that they obey REMB; a cap without such clients is ignored.
     pub(crate) obeys_caps: bool,
 }
 
-/// Where things are.
+/// Paths of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     pub(crate) evenkeel: PathBuf,
-    /// A folder that is ours, for configurations and logs.
+    /// The folder of configurations and logs.
     pub(crate) folder: PathBuf,
-    /// Where peers are that no package has.
+    /// The folder of peers that are not packaged.
     pub(crate) peers: PathBuf,
 }
 
@@ -103,21 +103,21 @@ pub(crate) struct Running {
     pub(crate) kind: Kind,
     pub(crate) process: Process,
     pub(crate) rig: Rig,
-    /// Where its API is, if it has one.
+    /// The socket of its API, if any.
     pub(crate) api: Option<PathBuf>,
 }
 
 impl Running {
-    /// Whether it is somebody else's and has ended by itself.
+    /// Whether it is a peer that has ended.
     pub(crate) fn is_dead_peer(&mut self) -> bool {
         self.kind.is_peer() && !self.process.is_running()
     }
 }
 
-/// Starts a relay for this stage; every session has sent a packet through when this returns.
+/// Starts a relay for this stage. Every session has sent a packet through it when this returns.
 ///
 /// # Errors
-/// What went wrong, in a sentence.
+/// The relay or its sessions cannot be started.
 pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running, String> {
     let mut running = match kind {
         Kind::Ours => ours::start(stage, places),
@@ -139,7 +139,7 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
     Ok(running)
 }
 
-/// The rig of a stage.
+/// The load generator of a stage.
 fn rig(
     stage: Stage,
     wire: crate::load::Wire,
@@ -165,7 +165,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature is that of map_err")]
 fn system(error: std::io::Error) -> String {
     error.to_string()
 }

@@ -15,25 +15,25 @@ use evenkeel_lab::clock;
 
 /// Sinks that are looked at in one go.
 const EVENTS: usize = 64;
-/// The length of a packet that says hello.
+/// The length of a first packet.
 const HELLO: usize = 60;
-/// How long a hello may take before it is said again.
+/// How long to wait for a first packet before it is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Between two of them.
+/// The distance between first packets.
 const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
-/// How long nodes that answer while something else is done sleep at most.
+/// The longest sleep of nodes that answer in the background.
 const NAP_MS: u8 = 5;
 
-/// Who there is around a relay.
+/// The setup around a relay.
 pub(crate) struct Plan {
     /// Sessions, each a client of its own.
     pub(crate) sessions: usize,
-    /// Where clients send from; each has a port of its own.
+    /// The address of clients; each has its own port.
     pub(crate) clients_at: SocketAddrV4,
     pub(crate) nodes_at: Vec<SocketAddrV4>,
-    /// How they tell sessions apart.
+    /// How sessions are distinguished.
     pub(crate) wire: Wire,
-    /// What a gateway signs with.
+    /// The secret shared with the gateway.
     pub(crate) secret: Option<Secret>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Rig {
     node_count: usize,
     /// The number of the window that packets belong to.
     pub(super) window: u8,
-    /// Packets that came, of any window.
+    /// Packets received, of any window.
     pub(super) received: u64,
     pub(super) tally: Tally,
 }
@@ -78,27 +78,27 @@ impl Rig {
         self.clients.sockets().len()
     }
 
-    /// Where clients send from, by session.
+    /// Client addresses by session.
     pub(crate) fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
-    /// Where the nodes are.
+    /// Node addresses.
     pub(crate) fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
-    /// Says where a session's client sends.
+    /// Sets the destination of a session's client.
     pub(crate) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
         self.clients.connect(session, to)
     }
 
-    /// Says which session of ours a gateway's session is: packets behind its tags may be of this one and no other.
+    /// Maps a gateway's session to one of the load, so that packets with its tags are checked.
     pub(crate) fn know(&mut self, number: u64, session: u32) {
         self.nodes.register.know(number, session);
     }
 
-    /// Has something else done in the background while the nodes answer.
+    /// Runs `work` in the background while the nodes answer.
     pub(crate) fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let background = scope.spawn(work);
@@ -109,8 +109,8 @@ impl Rig {
         })
     }
 
-    /// Every client sends until a packet of each has come to a node, and each node has had some. How many sessions
-    /// each node has; those that were not heard of in time make it an error.
+    /// Sends from every client until one packet of each has arrived at a node, and returns the number of sessions per
+    /// node. Sessions without a packet in time are an error.
     pub(crate) fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
         let until = Instant::now() + within;
         loop {
@@ -141,7 +141,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Looks at the sinks for so long.
+    /// Reads the sinks for this long.
     pub(crate) fn settle(&mut self, long: Duration) -> io::Result<()> {
         let until = Instant::now() + long;
         loop {
@@ -152,7 +152,7 @@ impl Rig {
         }
     }
 
-    /// Takes what has come to all sinks that have something, once. How many packets that were.
+    /// Reads all ready sinks once, and returns the number of packets.
     pub(super) fn look(&mut self, patience: EpollTimeout) -> io::Result<u64> {
         let ready = match self.epoll.wait(&mut self.events, patience) {
             Ok(ready) => ready,
@@ -173,7 +173,7 @@ impl Rig {
         Ok(packets)
     }
 
-    /// Lets the nodes answer what a gateway asks while others are measured.
+    /// Lets the nodes answer probes while other relays are measured.
     pub(crate) fn idle(&mut self) -> io::Result<()> {
         self.look(EpollTimeout::ZERO).map(drop)
     }

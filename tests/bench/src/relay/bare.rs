@@ -1,4 +1,4 @@
-//! The floor and the limit: this program itself, as another process.
+//! The floor and the limit: this program as another process.
 
 use crate::load::Wire;
 

@@ -12,7 +12,7 @@ use crate::process;
 use evenkeel_lab::process::Process;
 
 const PORT: u16 = 5_002;
-/// Sessions that it lets stand; by default it is 1,024.
+/// Its session limit; the default is 1,024.
 const SESSIONS_MAX: u32 = 100_000;
 
 pub(super) fn missing(places: &Places) -> Option<String> {

@@ -17,25 +17,24 @@ use crate::process;
 use crate::row::Leg;
 use evenkeel_lab::process::Process;
 
-/// What both ends know.
-const SECRET: &str = "what the bench's nodes and gateway know";
-/// What sessions of a load declare.
+const SECRET: &str = "secret of bench nodes and gateway";
+/// The payload type of a load.
 const PAYLOAD_TYPE: u8 = 111;
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
 
-/// A gateway that has compiled nothing yet takes sessions within this.
+/// Time limit for a gateway with an empty compilation cache to take sessions.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often it is asked whether it does.
+/// How often to check.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where the gateway keeps what it compiled, in the bench's folder: what somebody else's gateway did makes nothing faster.
+/// The gateway's compilation cache, in the bench's folder, so that no other gateway filled it.
 const CACHE: &str = "cache";
 
-/// What ships as `call`, but for four things: nodes cost the same, so that rooms spread over all of them and stay; clients
-/// that only listen are not hung up; revisions come into force at once; and to be capped is to fare badly already, as
-/// there is nothing but voice to take away.
+/// The shipped set `call` with four changes: nodes cost the same, so that rooms spread over all of them and stay;
+/// receive-only clients are not closed; revisions activate at once; and a cap counts as degraded quality, since there
+/// is only voice to take away.
 const CALL: &str = r#"
 [scenario.call]
 mode = "hot"
@@ -68,7 +67,7 @@ settings = { steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "6
 on_fault = "hold"
 "#;
 
-/// Has the next gateway compile everything anew.
+/// Empties the compilation cache.
 pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
     match std::fs::remove_dir_all(places.folder.join(CACHE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system(error)),
@@ -109,7 +108,7 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
     );
     let driver = match leg {
         Leg::Port => "driver = \"plain\"\nprobe = \"echo\"",
-        // Nodes of a load know no packets but its own.
+        // Nodes of a load answer only the gateway's packets.
         Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false",
     };
     for (number, address) in nodes.iter().enumerate() {
@@ -125,7 +124,7 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
     Ok(text)
 }
 
-/// Opens every session, a room each, and has its client send where the answer says.
+/// Opens every session, one per room, and sets its client's destination from the answer.
 fn open_all(rig: &mut Rig, api: &std::path::Path, stage: Stage) -> Result<(), String> {
     let clients = rig.clients_at().map_err(system)?;
     let opened = rig.serving(|| open(&clients, api, stage)).map_err(system)??;

@@ -15,7 +15,7 @@ use evenkeel_lab::process::Process;
 
 const PROGRAM: &str = "/usr/bin/rtpengine";
 const NG_PORT: u16 = 5_004;
-/// How long one answer may take; asked again until it is ready to answer at all.
+/// Time limit of an answer; commands are repeated until rtpengine is ready.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 const TRIES: usize = 20;
 
@@ -55,7 +55,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     Ok(Running { kind: Kind::Rtpengine, process, rig, api: None })
 }
 
-/// Makes a call between a client and a node; where the client sends.
+/// Creates a call between a client and a node, and returns the client's destination.
 fn call(
     control: &UdpSocket,
     session: u32,
@@ -82,7 +82,7 @@ fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<Stri
         match control.send(question.as_bytes()).and_then(|_| control.recv(&mut answer)) {
             Ok(length) => {
                 let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-                // One that came late is of the question before.
+                // A late answer is of an earlier command.
                 if answer.starts_with(&format!("{cookie} ")) {
                     return match answer.contains("6:result2:ok") {
                         true => Ok(answer),
@@ -100,7 +100,7 @@ fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<Stri
     Err("no answer".to_owned())
 }
 
-/// In bencode: keys and values as strings with their length before them.
+/// A bencoded dictionary of strings.
 fn dictionary(words: &[(&str, &str)]) -> String {
     let string = |text: &str| format!("{}:{text}", text.len());
     let entries = words.iter().map(|(key, value)| string(key) + &string(value));
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dictionary_has_the_length_of_every_string_before_it() {
+    fn dictionary_is_bencoded() {
         let words = [("command", "offer"), ("call-id", "")];
         assert_eq!(dictionary(&words), "d7:command5:offer7:call-id0:e");
     }

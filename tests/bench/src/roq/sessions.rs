@@ -1,4 +1,4 @@
-//! The gateway and quinn's echo, with clients around them.
+//! The gateway and quinn's echo with their clients.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,8 +14,7 @@ use crate::relay::{Places, offer};
 use crate::row::Leg;
 use evenkeel_lab::process::Process;
 
-/// What both ends know.
-const SECRET: &str = "what the bench's nodes and gateway know";
+const SECRET: &str = "secret of bench nodes and gateway";
 
 /// A relay that forwards, and the load around it.
 pub(super) struct Running {
@@ -68,7 +67,7 @@ pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running
     while !opening.is_finished() {
         load.idle();
     }
-    let ways = opening.join().map_err(|_| "the opening of sessions ended".to_owned());
+    let ways = opening.join().map_err(|_| "the task that opens sessions panicked".to_owned());
     let ways = ways.flatten().map_err(|why| process.error(why))?;
     load.connect(&ways).map_err(|why| process.error(why))?;
     Ok(Running { process, load })
@@ -98,7 +97,7 @@ fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
                 .open(&offer(session, Ingress::Quic(QuicOffer {})))
                 .await
                 .map_err(|error| error.to_string())?;
-            ways.push(way(&opened).ok_or_else(|| format!("no way by QUIC: {opened:?}"))?);
+            ways.push(way(&opened).ok_or_else(|| format!("no QUIC address: {opened:?}"))?);
         }
         Ok(ways)
     })
