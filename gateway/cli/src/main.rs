@@ -100,7 +100,6 @@ pub(crate) enum Failure {
 }
 
 impl Verb {
-    /// Whether output is JSON.
     fn json(&self) -> bool {
         match self {
             Verb::Run(run) => run.json,

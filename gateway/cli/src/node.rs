@@ -33,7 +33,7 @@ enum Verb {
         #[arg(long)]
         deadline: Option<String>,
     },
-    /// End a drain. A node whose agent drains it (SIGUSR1) keeps draining
+    /// End a drain. A node that its agent drains (SIGUSR1) keeps draining
     Undrain {
         /// The node's name
         node: String,

@@ -22,7 +22,7 @@ pub(crate) struct Room {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List rooms with number, node, route and who placed them
+    /// List rooms with number, node, route and deciding policy
     List,
     /// Move a room to a node, make-before-break and without loss. The command returns before the move, which begins once the
     /// room's sessions are open at the node: the event `moved` reports success, `move-ended` failure; `session explain` shows both

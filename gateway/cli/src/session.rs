@@ -28,7 +28,7 @@ pub(crate) struct Session {
 enum Verb {
     /// List sessions with room, node, rung and cap
     List,
-    /// Explain a session's node: who decided, the alternatives, and past moves
+    /// Explain a session's node: the deciding policies, the alternatives, and past moves
     Explain {
         /// The session: `s17`
         session: String,

@@ -148,7 +148,7 @@ impl Admin {
             .accepted()
     }
 
-    /// Whether the gateway takes new sessions: `/readyz` answers 200.
+    /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
     pub async fn is_ready(&mut self) -> Result<bool, Failed> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)

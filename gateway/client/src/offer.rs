@@ -101,12 +101,12 @@ pub struct Opened {
     /// The nodes that carry it, in order.
     #[serde(default)]
     pub route: Vec<RouteHop>,
-    /// Who decided, by hook: a policy's revision or the native default.
+    /// The decider by hook: a policy's revision or the native default.
     #[serde(default)]
     pub decided_by: BTreeMap<String, String>,
 }
 
-/// Where a UDP client sends, and its ICE credentials.
+/// The destination of a UDP client, and its ICE credentials.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct UdpAnswer {
     /// For RTP, and RTCP if muxed.
@@ -121,7 +121,7 @@ pub struct UdpAnswer {
     pub password: Option<String>,
 }
 
-/// Where a QUIC client connects, and its flow identifiers.
+/// The destination of a QUIC client, and its flow identifiers.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct QuicAnswer {
     pub addresses: Vec<SocketAddr>,

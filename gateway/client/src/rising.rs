@@ -42,7 +42,7 @@ impl Rising {
         Err(TryLockError::WouldBlock.into())
     }
 
-    /// Whether a demo is starting at this socket.
+    /// Returns true while a demo is starting at this socket.
     pub fn is_at(socket: &Path) -> bool {
         let tried = File::open(beside(socket)).map(|file| file.try_lock_shared());
         matches!(tried, Ok(Err(TryLockError::WouldBlock)))

@@ -128,7 +128,7 @@ pub struct Tally {
     pub keys_asked_of_others: u64,
     /// Key frames sent; the first frame is one.
     pub key_frames_sent: u64,
-    /// Key frames whose last packet arrived.
+    /// Key frames that were received up to their last packet.
     pub key_frames_received: u64,
     /// Caps received by REMB.
     pub caps: u64,
@@ -144,7 +144,7 @@ pub struct State {
     /// When it could send: at once if declared, when believed if by STUN, when connected if by QUIC; nanoseconds since
     /// the Unix epoch.
     pub ready_ns: Option<u64>,
-    /// Whether it sends media: false before it is ready, after [`Fleet::hush`], and after it left.
+    /// It sends media: false before it is ready, after [`Fleet::hush`], and after it left.
     pub talking: bool,
     /// Why it cannot any more.
     pub failed: Option<String>,
@@ -210,14 +210,14 @@ impl Fleet {
     }
 }
 
-/// Whether a client still sends after its counters are reported.
+/// The client still sends after its counters are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Talking {
     AsBefore,
     No,
 }
 
-/// Where a client thread reports.
+/// The channel on which a client thread reports.
 struct Desk {
     books: Books,
     roster: Roster,

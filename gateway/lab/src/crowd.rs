@@ -66,7 +66,7 @@ pub struct Crowd {
     relay: Option<Relay>,
     books: Books,
     heard: Heard,
-    /// `None` without a gateway whose events can be followed.
+    /// `None` if there is no gateway.
     _watch: Option<Watch>,
     plan: Plan,
     /// By the id that the gateway gave.

@@ -306,7 +306,7 @@ async fn strike(
     Ok(())
 }
 
-/// A node whose agent refused was not broken; one whose agent did not answer may be.
+/// If the agent refused, the node was not broken; without an answer it may be.
 async fn break_node(
     kind: Kind,
     node: &str,
@@ -344,7 +344,7 @@ async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<U
     unmended
 }
 
-/// Whether all nodes that were marked down carry rooms again.
+/// Returns true once all nodes that were marked down carry rooms again.
 async fn trusted_again(condemned: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
     for node in condemned {
@@ -452,7 +452,7 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
     Ok(hit.into_iter().cloned().collect())
 }
 
-/// Synthetic sessions whose lead hop is one of these nodes.
+/// Synthetic sessions with their lead hop at one of these nodes.
 async fn sessions_on(
     nodes: &[String],
     admin: &mut Admin,

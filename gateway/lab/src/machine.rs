@@ -1,5 +1,5 @@
-//! Scheduling latency of the machine. Figures in milliseconds say little about the gateway on a machine that wakes
-//! threads late, or whose hypervisor takes its cores away.
+//! Scheduling latency of the machine. Figures in milliseconds say little about the gateway if the machine wakes threads
+//! late or its hypervisor takes cores away.
 
 use std::fs;
 use std::thread;
@@ -16,7 +16,7 @@ const NAP: Duration = Duration::from_millis(2);
 const NAPS: u32 = 250;
 /// A machine that wakes one nap in a hundred later than this is late: a budget of 10 ms is shared by five steps.
 const LATE_MS: f64 = 2.0;
-/// A machine whose hypervisor takes more of the used time than this is late as well.
+/// The machine also counts as late above this share of steal time.
 const STOLEN_PERCENT: f64 = 2.0;
 /// Processor times of the kernel (proc_stat(5)).
 const BOOKS: &str = "/proc/stat";
@@ -56,7 +56,7 @@ impl Watched {
 }
 
 impl Timeliness {
-    /// Whether the machine is too late for limits in milliseconds.
+    /// The machine is too late for limits in milliseconds.
     pub fn is_late(&self) -> bool {
         self.woken_late_ms.p99 > LATE_MS || self.stolen_percent > STOLEN_PERCENT
     }

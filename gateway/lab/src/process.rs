@@ -1,4 +1,4 @@
-//! A child process whose output can be awaited. It is killed when its handle is dropped.
+//! A child process with output that can be awaited. It is killed when its handle is dropped.
 
 use std::fmt;
 use std::fs::File;
@@ -245,7 +245,6 @@ impl Process {
         sent.map_err(|errno| self.error(format!("cannot be sent {signal}: {errno}")))
     }
 
-    /// Whether it has not ended by itself.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

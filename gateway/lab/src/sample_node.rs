@@ -39,7 +39,7 @@ const GATHER: Duration = Duration::from_micros(200);
 /// Enough to bridge the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
 
-/// Whether the node writes its number into the test headers of reflected packets.
+/// Writing of the node's number into the test headers of reflected packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Stamps {
     /// So that a receiver sees which node carried a packet.
@@ -59,7 +59,7 @@ pub enum Numbers {
     Untouched,
 }
 
-/// The grouping of port legs, whose packets name no room.
+/// The grouping of port legs, since their packets name no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PlainRoom {
     /// Every source is alone and gets its own packets back.
@@ -85,7 +85,7 @@ pub struct Options {
     pub sessions_max: u32,
     /// The fault that is simulated while [`SampleNode::unruly`] is set.
     pub vice: Vice,
-    /// Whether a signed message may cut the node off, as a cut link would.
+    /// A signed message may cut the node off, as a cut link would.
     pub drills: bool,
 }
 

@@ -101,7 +101,7 @@ pub fn at_ns(event: &Event) -> u64 {
     event.data["at_us"].as_u64().unwrap_or(0) * 1_000
 }
 
-/// Whether the event reports this health of the node.
+/// The event reports this health of the node.
 pub fn is_node(event: &Event, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }

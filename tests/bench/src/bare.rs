@@ -42,7 +42,7 @@ pub(crate) enum Manner {
 /// The orders on standard input.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Orders {
-    /// Whether each session has its own socket to its node, instead of one per node.
+    /// Each session has its own socket to its node, instead of one per node.
     pub(crate) socket_per_session: bool,
     pub(crate) clients: Vec<SocketAddr>,
     /// Session `n` is at node `n` modulo their number.

@@ -69,7 +69,7 @@ enum Verb {
 /// Options to run a part.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Run only rows whose title contains this, or one figure of `full`: `losing`, `overload`, `forward`, `memory`,
+    /// Run only rows with this in their title, or one figure of `full`: `losing`, `overload`, `forward`, `memory`,
     /// `setup`, `start`, `flip`, `growth`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
@@ -181,12 +181,12 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
 }
 
 impl Choice {
-    /// Whether a figure is requested: all are unless rows are named.
+    /// A figure is requested unless only rows are named.
     fn wants(&self, figure: &str) -> bool {
         self.rows.is_empty() || self.rows == figure
     }
 
-    /// Whether the name is that of a figure.
+    /// The name is that of a figure.
     fn names_figure(&self, extent: Extent) -> bool {
         let others = ["losing", "overload", "forward"];
         extent == Extent::Full

@@ -72,8 +72,7 @@ fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>,
     Ok(running)
 }
 
-/// Whether a relay is measured in this stage: comparisons are made at 100 and 1,000 sessions. Peers use port legs in
-/// every stage.
+/// Comparisons are made at 100 and 1,000 sessions. Peers use port legs in every stage.
 fn belongs(kind: Kind, stage: Stage) -> bool {
     kind == Kind::Ours || COMPARED.contains(&stage.sessions)
 }

@@ -41,7 +41,7 @@ pub(crate) fn start(
     Ok(Process::start_with_input(name, &mut command, input, folder)?.with_grace(GRACE))
 }
 
-/// What the kernel counts of a process.
+/// Kernel counters of a process.
 pub(crate) trait Metered {
     /// Processor time of all threads so far, nanoseconds: the sum of the first field of `/proc/PID/task/*/schedstat`. 0
     /// once the process is gone, so call [`Metered::must_run`] before trusting it.

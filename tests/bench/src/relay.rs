@@ -56,12 +56,11 @@ impl Kind {
         }
     }
 
-    /// Whether it is a peer.
     pub(crate) fn is_peer(self) -> bool {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
-    /// Whether `quick` measures it.
+    /// `quick` measures it.
     pub(crate) fn is_quick(self) -> bool {
         !self.is_peer() || self == Kind::Nginx
     }
@@ -84,7 +83,7 @@ pub(crate) struct Stage {
     pub(crate) leg: Leg,
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
-    /// Whether clients declare that they obey REMB; a cap without such clients is ignored.
+    /// Clients declare that they obey REMB; a cap without such clients is ignored.
     pub(crate) obeys_caps: bool,
 }
 
@@ -108,7 +107,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Whether it is a peer that has ended.
+    /// It is a peer that has ended.
     pub(crate) fn is_dead_peer(&mut self) -> bool {
         self.kind.is_peer() && !self.process.is_running()
     }

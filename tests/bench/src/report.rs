@@ -150,7 +150,7 @@ pub(crate) struct LossAt {
     pub(crate) loss: f64,
 }
 
-/// Of an idle gateway.
+/// Memory of an idle gateway.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
     pub(crate) per_session_bytes: f64,

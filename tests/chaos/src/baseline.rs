@@ -34,7 +34,7 @@ pub(crate) struct Outage {
     /// Mean outage of a session each time its node died, milliseconds.
     pub(crate) ours_ms: f64,
     pub(crate) theirs_ms: f64,
-    /// Of the sessions that were hit, all deaths together.
+    /// Affected sessions, all deaths together.
     ours_hit: usize,
     theirs_hit: usize,
     /// The share of the relay's outage time that the gateway avoids.

@@ -275,7 +275,7 @@ fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
     sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
 }
 
-/// Whether nodes of this kind leave sessions without packets.
+/// Nodes of this kind leave sessions without packets.
 fn silences(kind: Kind) -> bool {
     !matches!(kind, Kind::Vicious(Vice::Lies | Vice::JumpsAhead))
 }

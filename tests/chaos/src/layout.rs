@@ -24,16 +24,15 @@ pub(crate) struct Layout {
     pub(crate) home: &'static str,
     /// Each region and how many nodes it has, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],
-    /// Whether there is a link in front of each node.
+    /// There is a link in front of each node.
     pub(crate) linked: bool,
     /// The one-way delay to another region, made by links.
     pub(crate) far: Duration,
     pub(crate) kind: Kind,
     /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
-    /// Whether each node has an agent.
     pub(crate) agents: bool,
-    /// Whether the routing policy counts loss.
+    /// The routing policy counts loss.
     pub(crate) quality: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
@@ -143,7 +142,7 @@ impl Layout {
         if region == self.home { Duration::ZERO } else { self.far }
     }
 
-    /// Whether packets carry the stamp of their node; not if payloads stay unchanged.
+    /// Packets carry the stamp of their node; not if payloads stay unchanged.
     pub(crate) fn stamps(&self) -> bool {
         self.kind != Kind::Rtpengine && self.mode != "hitless"
     }
@@ -153,7 +152,6 @@ impl Layout {
         if self.mode == "hitless" { 2 } else { 1 }
     }
 
-    /// Whether nodes of this region have a link.
     pub(crate) fn is_linked(&self, region: &str) -> bool {
         self.linked || !self.delay(region).is_zero()
     }

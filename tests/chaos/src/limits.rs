@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     pub(crate) gap_max: Option<f64>,
     /// From the fault until the victims are marked down, milliseconds: the 99th percentile.
     pub(crate) found_p99: Option<f64>,
-    /// Of the time until rooms that were hit are on another node, milliseconds: the largest.
+    /// The longest time until affected rooms are on another node, milliseconds.
     pub(crate) left_within: Option<f64>,
     /// Receivers that are hit, all times together: the least.
     pub(crate) hit_min: Option<usize>,

@@ -66,7 +66,7 @@ const OUTAGE: &str = "outage";
 /// Options to run a part.
 #[derive(Args, Clone, Debug)]
 struct Choice {
-    /// Run only rows whose id contains this; `outage` is the comparison at the end
+    /// Run only rows with this in their id; `outage` is the comparison at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Sessions, instead of each row's own

@@ -20,7 +20,7 @@ use crate::row::Row;
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
     rows: Vec<RowReport>,
-    /// Gaps of sessions whose node died, over all rows in which one was marked down.
+    /// Gaps of sessions on dead nodes, over all rows in which one was marked down.
     session_gaps_total: usize,
     /// Outage time avoided, compared with a health check every 5 s and clients that reopen their session; null if not
     /// measured.
@@ -47,9 +47,9 @@ pub(crate) struct RowReport {
     speech: &'static str,
     /// How often the fault was done.
     pub(crate) kills: u32,
-    /// Of each session that was hit, each time.
+    /// Gaps of each affected session, each time.
     pub(crate) gap_ms: Option<Distribution>,
-    /// Of each kill's sessions.
+    /// Gaps of the sessions of each kill.
     gap_ms_of_kills: Vec<Spread>,
     /// Over the kills, of each one's 99th percentile.
     gap_p99_over_kills: Option<OverKills>,

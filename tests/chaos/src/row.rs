@@ -20,14 +20,14 @@ pub(crate) struct Row {
     pub(crate) sessions: u32,
     /// The senders of a room.
     pub(crate) speech: Speech,
-    /// Whether every other room uses QUIC.
+    /// Every other room uses QUIC.
     pub(crate) quic: bool,
-    /// Whether clients are behind a simulated NAT, which may change their addresses.
+    /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
     /// The shortest idle time of regions without rooms before each fault.
     pub(crate) idle: Duration,
-    /// Whether new sessions are opened from the control run on.
+    /// New sessions are opened from the control run on.
     pub(crate) newcomers: bool,
     pub(crate) fault: Fault,
     /// How long the fault is observed.

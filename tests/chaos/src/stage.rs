@@ -163,7 +163,6 @@ impl Stage {
         Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Whether these nodes are up.
     pub(crate) async fn are_up(&self, names: &[String]) -> Result<bool, String> {
         let states = self.states().await?;
         let is_up = |name: &String| {
@@ -192,7 +191,7 @@ impl Stage {
         name.map(str::to_owned).ok_or("there are no nodes".to_owned())
     }
 
-    /// Sessions of the crowd whose rooms are on these nodes.
+    /// Sessions of the crowd in rooms on these nodes.
     pub(crate) async fn sessions_on(&self, names: &[String]) -> Result<BTreeSet<u64>, String> {
         let mut sessions = BTreeSet::new();
         for room in self.rooms().await? {
@@ -206,14 +205,14 @@ impl Stage {
         Ok(sessions)
     }
 
-    /// Sessions of the crowd whose rooms have no node.
+    /// Sessions of the crowd in rooms without a node.
     pub(crate) async fn sessions_nowhere(&self) -> Result<BTreeSet<u64>, String> {
         let rooms = self.rooms().await?;
         let nowhere = rooms.iter().filter(|room| room["hop"].is_null());
         Ok(nowhere.filter_map(members).flatten().collect())
     }
 
-    /// Whether regions that should be empty have no rooms.
+    /// No room is in a region that should be empty.
     pub(crate) async fn is_idle(&self) -> Result<bool, String> {
         let carrying = self.layout.carrying();
         let states = self.states().await?;

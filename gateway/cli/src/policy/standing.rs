@@ -96,7 +96,7 @@ fn show_rollout(rollout: &Value) {
     }
 }
 
-/// Sessions whose quality dropped.
+/// Sessions with reduced quality.
 fn worse(cohort: &Value) -> String {
     let all = cohort["worse"].as_object();
     let some = all.into_iter().flatten().filter(|(_, it)| count(it, "worse") > 0);

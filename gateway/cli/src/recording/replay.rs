@@ -158,7 +158,7 @@ fn again(
     Ok(())
 }
 
-/// Whether the fault depends on time rather than on the plugin's answer.
+/// The fault depends on time, not on the plugin's answer.
 fn is_of_time(fault: &Fault) -> bool {
     match fault {
         Fault::Deadline | Fault::Late | Fault::Absent => true,

@@ -90,7 +90,7 @@ impl Tried {
         Ok(Tried { json: shown, lines, is_passed: report.is_passed() })
     }
 
-    /// Whether no call failed. Different decisions are no failure.
+    /// No call failed. Different decisions are no failure.
     pub(crate) fn is_passed(&self) -> bool {
         self.is_passed
     }

@@ -37,7 +37,7 @@ impl Plan {
 /// Session number, session id, and path of the packets.
 pub(super) type Entered = (u64, String, Way);
 
-/// Where opened sessions are reported, and whether to stop opening.
+/// Receives opened sessions, and can stop further openings.
 pub(super) struct Door {
     pub(super) opens: Sender<Result<Entered, Failed>>,
     pub(super) ends: Arc<AtomicBool>,

@@ -170,7 +170,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Two rooms whose senders send every 20 ms; the receiver of the second room gets nothing after 100 ms.
+    /// Two rooms with a sender that sends every 20 ms; the receiver of the second room gets nothing after 100 ms.
     fn page() -> Page {
         let mut ledger = Ledger::default();
         for session in 1..=4_u64 {

@@ -42,9 +42,9 @@ pub struct Plan {
     /// Labels of every offer.
     pub labels: BTreeMap<String, String>,
     pub proof: Proof,
-    /// Whether every other room uses QUIC.
+    /// Every other room uses QUIC.
     pub quic: bool,
-    /// Whether the clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
+    /// The clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
     pub natted: bool,
     /// The source address of UDP clients.
     pub clients_at: IpAddr,
@@ -79,7 +79,7 @@ impl Plan {
         if by_quic { Transport::Quic } else { Transport::Udp }
     }
 
-    /// Of a room the one with the odd number talks, always.
+    /// The session with the odd number of a room always sends.
     fn talks(&self, session: u64) -> bool {
         self.speech == Speech::BothWays || !session.is_multiple_of(2)
     }

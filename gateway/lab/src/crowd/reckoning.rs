@@ -17,8 +17,8 @@ const RECENTLY: Duration = Duration::from_millis(500);
 pub enum Scope {
     /// All receivers; a gap is the longest pause after the fault.
     Everybody,
-    /// Receivers whose last packet carried the stamp of one of these nodes. A gap runs from the last packet before the
-    /// first of another node to that one, or is a longer pause after it.
+    /// Receivers with a last packet from one of these nodes. A gap runs from the last packet before the first of
+    /// another node to that one, or is a longer pause after it.
     Nodes(BTreeSet<u32>),
     /// These sessions; gaps are the longest pause of each after it.
     Sessions(BTreeSet<u64>),

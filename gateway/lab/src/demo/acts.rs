@@ -230,7 +230,7 @@ impl Play {
         Ok(())
     }
 
-    /// Whether every room's second hop is in the region of its first.
+    /// Returns true if every room has its second hop in the region of its first.
     async fn all_have_spares(&mut self) -> Result<bool, Failed> {
         let routes = self.routes().await?;
         Ok(routes.values().all(|route| {

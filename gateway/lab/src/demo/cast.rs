@@ -14,13 +14,13 @@ use evenkeel_client::{
     Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
 };
 
-/// The region whose UDP clients get a lossy network.
+/// The region of the UDP clients behind a lossy network.
 pub(super) const LOSSY: &str = REGIONS[2];
-/// Of the sessions, one in this many is in a live stream.
+/// One session in this many is in a live stream.
 const LIVE_SHARE: u32 = 5;
 /// Sessions of one live stream: a publisher and its viewers.
 const AUDIENCE: u32 = 10;
-/// Of the calls, one in this many has video.
+/// One call in this many has video.
 const VIDEO_SHARE: usize = 4;
 /// All clients must be able to send within this.
 const READY_WITHIN: Duration = Duration::from_secs(20);

@@ -44,7 +44,7 @@ pub(super) struct Push {
     pub(super) vice: Option<Vice>,
     pub(super) answer: Value,
     pub(super) span: Span,
-    /// Rooms whose route changed.
+    /// Rooms with a new route.
     pub(super) rooms_moved: usize,
 }
 
@@ -90,6 +90,6 @@ pub(super) struct Chronicle {
     pub(super) events: Vec<Event>,
     /// The folder with configuration and logs, if kept.
     pub(super) kept: Option<PathBuf>,
-    /// Sessions whose client failed or was closed.
+    /// Sessions with a failed or closed client.
     pub(super) failed: BTreeSet<u64>,
 }

@@ -14,7 +14,7 @@ const GAP_LATE_MS: f64 = 150.0;
 const DECIDED_OTHERWISE_PERCENT: usize = 10;
 /// Drop reasons of unauthorised traffic, at the gateway and at the node.
 const KNOCK_REASONS: [&str; 4] = ["unknown-source", "bad-integrity", "unknown-flow", "unknown-tag"];
-/// Policies whose answers must be applied. Streams degrade too late to be included.
+/// Policies that must have applied answers. Streams degrade too late to be included.
 const POLICIES: [&str; 7] = [
     "call/scenario",
     "call/admission",

@@ -104,7 +104,7 @@ pub(super) struct Degradation {
     pub(super) capped: usize,
     /// That got voice only.
     pub(super) voice_only: usize,
-    /// Sessions whose degradations were all restored.
+    /// Sessions with all degradations restored.
     pub(super) restored: usize,
 }
 

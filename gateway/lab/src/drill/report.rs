@@ -59,7 +59,7 @@ pub struct Report {
     pub at_us: u64,
     /// Synthetic sessions; of each two one talks and the other listens.
     pub sessions: u32,
-    /// Receivers whose session was on a broken node.
+    /// Receivers on a broken node.
     pub hit: usize,
     /// The longest pause of each of them after the fault.
     pub gap_ms: Milliseconds,
@@ -82,10 +82,10 @@ pub struct Report {
     pub moves_per_room: f64,
     /// Packets lost once it was mended.
     pub packets_lost_mending: u64,
-    /// Whether all nodes were repaired.
+    /// All nodes were repaired.
     pub mended: bool,
     pub unmended: Vec<Unmended>,
-    /// Whether the nodes carry rooms again.
+    /// The nodes carry rooms again.
     pub trusted_again: bool,
 }
 

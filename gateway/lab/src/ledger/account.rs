@@ -126,7 +126,7 @@ impl Ledger {
         Some((path, last.number + u64::from(behind(&last))))
     }
 
-    /// Rooms whose last packet before this time carries this node's stamp.
+    /// Rooms with this node's stamp in their last packet before this time.
     pub fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
         let on_it = |sessions: &BTreeSet<u64>| {
             let heard = sessions.iter().flat_map(|&session| self.heard_by(session));

@@ -60,7 +60,7 @@ impl Ledger {
     /// Every discontinuity of every stream.
     ///
     /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
-    /// over missing packets. Where the node changes, the tolerance applies. Sequence numbers must always increase.
+    /// over missing packets. The tolerance applies at a change of node. Sequence numbers must always increase.
     pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<Break> {
         let mut breaks = Vec::new();
         for (&path, arrivals) in &self.arrivals {

@@ -53,7 +53,7 @@ enum Delayed {
 }
 
 impl Link {
-    /// Starts an unimpaired link to this node, whose near end takes a free port of `at`.
+    /// Starts an unimpaired link to this node with its near end at a free port of `at`.
     pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
         let near = open(at)?;
         let address = near.local_addr()?;

@@ -10,7 +10,7 @@ pub struct Counters {
     pub kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
-    /// Sessions whose lease expired, or whose source fell silent.
+    /// Sessions that ended by lease or silence.
     pub expired: u64,
     /// Openings refused because it was full or draining.
     pub turned_away: u64,

@@ -21,7 +21,7 @@ use crate::datagrams::{Datagram, Outbox};
 
 /// The silence after which a port leg expires, as rtpengine has it.
 const PLAIN_LEASE: Duration = Duration::from_secs(60);
-/// A cut ends by itself after this time, in case the operator who made it is gone.
+/// A cut ends by itself after this time, in case its operator is gone.
 const CUT_FOR: Duration = Duration::from_secs(300);
 /// At most one refusal is sent in this time, whatever the number of refused messages.
 const REFUSED_EVERY: Duration = Duration::from_millis(100);

@@ -82,7 +82,7 @@ impl Conduct {
         SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
     }
 
-    /// Whether a packet of this kind from this session is dropped.
+    /// Returns true if a packet of this kind from this session is dropped.
     pub(super) fn drops(&mut self, session: Index, kind: Kind) -> bool {
         self.unruly.load(Ordering::Relaxed)
             && match self.vice {

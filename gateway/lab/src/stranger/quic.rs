@@ -25,7 +25,7 @@ pub struct QuicReport {
     pub streams: u64,
     /// Streams that were stopped with ROQ_UNKNOWN_FLOW_ID.
     pub streams_stopped: u64,
-    /// Whether the connection survived all of them.
+    /// The connection survived all of them.
     pub kept: bool,
     /// A bidirectional stream for media closed it with ROQ_STREAM_CREATION_ERROR.
     pub closed_for_bidirectional: bool,

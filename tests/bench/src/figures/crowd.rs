@@ -161,7 +161,7 @@ fn offer(number: u32) -> String {
     )
 }
 
-/// Whether the answer has arrived with all of its body.
+/// The answer has arrived with all of its body.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
         return false;

@@ -92,7 +92,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Whether this number arrived for the first time. A number 64 or more behind counts as new.
+    /// Returns true if this number arrived for the first time. A number 64 or more behind counts as new.
     fn is_new(&mut self, number: u64) -> bool {
         let number = number + 1;
         if let Some(ahead) = number.checked_sub(self.latest).filter(|ahead| *ahead > 0) {

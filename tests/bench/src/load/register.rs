@@ -31,7 +31,7 @@ pub(super) struct Met {
     pub(super) peer: Peer,
 }
 
-/// What identifies a session at a node.
+/// The identification of a session at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Peer {
     Address(SocketAddrV4),

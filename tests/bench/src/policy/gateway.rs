@@ -238,10 +238,10 @@ impl Api {
         Ok(guarded(&String::from_utf8_lossy(&body), policy))
     }
 
-    /// What policies were asked and said in the last half a minute, as a recording.
+    /// The recorded policy calls of the last half minute.
     ///
     /// # Errors
-    /// It was not answered.
+    /// No answer.
     pub(crate) fn recorded(&mut self) -> Result<Vec<u8>, String> {
         let path = format!("/v1/recording?last=true&policy={POLICY}");
         self.get(&path).map(|reply| reply.body.to_vec())

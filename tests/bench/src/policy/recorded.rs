@@ -26,7 +26,7 @@ pub(crate) struct Deciders {
     marks: BTreeMap<String, u32>,
     by_ask: BTreeMap<AskId, Arc<str>>,
     last: Option<Arc<str>>,
-    /// Decisions whose content identifies their revision.
+    /// Decisions with content that identifies their revision.
     pub(crate) marked: u64,
     /// How often another revision decided than before.
     pub(crate) switches: usize,

@@ -54,7 +54,7 @@ pub(crate) struct Hostile {
     pub(crate) misdelivered: u64,
     /// `refused`, `rolled-back`, `failed`, or `curbed`: it answered, and invalid answers were rejected.
     pub(crate) outcome: String,
-    /// Whether the outcome is the expected one.
+    /// The outcome is the expected one.
     pub(crate) expected: bool,
     /// Policies that are not as they were, or failed meanwhile, but for the one attacked.
     pub(crate) others_affected: Vec<String>,
@@ -107,8 +107,8 @@ pub(crate) struct Swap {
     pub(crate) n: usize,
     /// Rollouts that were refused, or that followed an unexpected revision.
     pub(crate) out_of_order: usize,
-    /// Recorded decisions; those whose content identifies their revision; those of two revisions; and those that could
-    /// not be recorded.
+    /// Recorded decisions; decisions that identify their revision; decisions of two revisions; and calls that could not
+    /// be recorded.
     pub(crate) decisions: usize,
     pub(crate) marked: u64,
     pub(crate) two_revisions: usize,

@@ -34,7 +34,6 @@ pub(super) struct Node {
     turn: usize,
     scratch: Vec<u8>,
     framed: Bundle,
-    /// Whether packets are echoed.
     pub(super) echoes: bool,
     pub(super) seen: Seen,
     /// Packets that it sent itself.

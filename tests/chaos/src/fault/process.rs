@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::stage::Stage;
 use evenkeel_lab::process::Process;
 
-/// Of each time slice a starved node has the processor for this part.
+/// A starved node gets the processor for this part of each time slice.
 const SLICE: Duration = Duration::from_millis(100);
 const SHARE: Duration = Duration::from_millis(5);
 

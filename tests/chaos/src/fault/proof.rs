@@ -1,4 +1,4 @@
-//! Evidence that a fault took effect; a row whose fault had none proves nothing.
+//! Evidence that a fault took effect, without which a row proves nothing.
 
 use std::time::{Duration, Instant};
 

@@ -106,8 +106,8 @@ pub(super) const ROWS: &[Row] = &[
     .times(5),
     Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),
     Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
-    // Once: after a false alarm about a flow the next one needs a steady run eight times as long. Of the 167 rooms on
-    // the node at least three have such a flow, one of them perhaps the canary's.
+    // Once: after a false alarm about a flow the next one needs a steady run eight times as long. At least three of the
+    // 167 rooms on the node have such a flow, one of them perhaps the canary's.
     Row::new(
         "gray.flows",
         FLOWS,

@@ -12,7 +12,7 @@ fn plugin(name: &str) -> Built {
     Built::from_bytes(plugin.bytes.to_vec()).unwrap()
 }
 
-/// What `scenario-call` answered for a phone and for a desktop, with these settings, written to a file.
+/// Writes a recording of `scenario-call` answers for a phone and a desktop, with these settings.
 fn recording(test: &str, settings: &Value) -> Written {
     let engine = Engine::with_budgets(Budgets::default());
     let bytes = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap().bytes;
