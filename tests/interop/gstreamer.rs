@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::clients::{Client, present};
 use crate::meter::{Death, Stream};
-use evenkeel_lab::process::Process;
-use evenkeel_testkit::TIMEOUT;
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::TIMEOUT;
 
 /// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;

@@ -9,9 +9,9 @@ use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::clients::{Client, present, python};
+use crate::stage::{Stage, offer, voice};
 use evenkeel_lab::process::Process;
 use evenkeel_testkit::TIMEOUT;
-use crate::stage::{Stage, offer, voice};
 
 /// Packets of each kind sent by the client, and their SSRC.
 const PACKETS: u64 = 50;

@@ -13,9 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clients::{Client, present};
 use crate::gstreamer::assert_decoding_survives_kill;
+use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 use evenkeel_lab::process::Process;
 use evenkeel_testkit::TIMEOUT;
-use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 
 /// Rooms with two clients each.
 const ROOMS: usize = 40;

@@ -74,7 +74,10 @@ impl Node {
             "undrain" => done(self.json, &format!("{node} takes rooms again")),
             "eject" => {
                 let until = format!("it stays down until `evenkeel node uneject {node}`");
-                done(self.json, &format!("{node} is ejected: its rooms fail over at once, and {until}"));
+                done(
+                    self.json,
+                    &format!("{node} is ejected: its rooms fail over at once, and {until}"),
+                );
             }
             _ => done(self.json, &format!("{node} is used again as soon as it answers")),
         }

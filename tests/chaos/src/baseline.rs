@@ -14,7 +14,6 @@ pub(crate) use relay::Relay;
 use crate::layout::Layout;
 use crate::process;
 use crate::stage::{Places, Stage, numbers};
-use evenkeel_lab::process::Process;
 
 /// Deaths in a trace, the same number for each node.
 const DEATHS: usize = 6;

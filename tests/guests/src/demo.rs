@@ -16,7 +16,8 @@ const PLUGINS: [(&str, &str); 3] = [
 ];
 
 fn plugin(name: &str, body: &str) -> Vec<u8> {
-    let module = Module::honest(Hook::Routing).manifest_key("name", json!(format!("unruly-{name}")));
+    let module =
+        Module::honest(Hook::Routing).manifest_key("name", json!(format!("unruly-{name}")));
     let functions = ["place", "reroute", "migrate", "migrate-memo"];
     functions.into_iter().fold(module, |module, function| module.body(function, body)).build()
 }

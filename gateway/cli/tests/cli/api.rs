@@ -176,7 +176,9 @@ fn push_prints_steps_and_next_step() {
     };
     let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
     assert!(
-        begun.contains("begun, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"),
+        begun.contains(
+            "begun, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
+        ),
         "{begun}"
     );
     assert!(begun.contains("unless it regresses, and so on to 100 %"), "{begun}");
@@ -451,7 +453,10 @@ fn partly_refused_reload_fails() {
     assert_eq!(output.status.code(), Some(1));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(out.contains("node east-b1 added") && out.contains("[limits] takes effect after a restart"), "{out}");
+    assert!(
+        out.contains("node east-b1 added") && out.contains("[limits] takes effect after a restart"),
+        "{out}"
+    );
     assert!(err.contains("call/routing") && err.contains("it traps"), "{err}");
     let output = evenkeel(&api.socket, &["reload", "--json"]);
     assert_eq!(output.status.code(), Some(1));
