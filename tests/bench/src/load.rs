@@ -15,8 +15,7 @@ mod stream;
 mod trace;
 mod window;
 
-pub(crate) use books::{Delays, Tally};
 pub(crate) use register::Wire;
 pub(crate) use rig::{Plan, Rig};
-pub(crate) use trace::{Malformed, Trace};
+pub(crate) use trace::Trace;
 pub(crate) use window::{Direction, Edge, Offer, Pace, Window};

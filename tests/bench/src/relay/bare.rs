@@ -6,7 +6,6 @@ use super::{Kind, Places, Running, Stage, rig, system};
 use crate::bare::{Manner, Orders};
 use crate::process;
 use crate::row::Leg;
-use evenkeel_lab::process::Process;
 
 pub(super) fn start(manner: Manner, stage: Stage, places: &Places) -> Result<Running, String> {
     let (kind, word) = match manner {

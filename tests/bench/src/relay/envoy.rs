@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
 use crate::process;
-use evenkeel_lab::process::Process;
 
 const PORT: u16 = 5_002;
 /// Its session limit; the default is 1,024.

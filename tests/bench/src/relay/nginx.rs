@@ -9,7 +9,6 @@ use crate::load::Wire;
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
 use crate::process;
-use evenkeel_lab::process::Process;
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";

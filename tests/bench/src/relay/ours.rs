@@ -15,7 +15,6 @@ use evenkeel_media::trunk::message::Secret;
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::process;
 use crate::row::Leg;
-use evenkeel_lab::process::Process;
 
 const SECRET: &str = "secret of bench nodes and gateway";
 /// The payload type of a load.

@@ -11,7 +11,6 @@ use crate::load::Wire;
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::namespace::{CLIENTS, RELAY};
 use crate::process;
-use evenkeel_lab::process::Process;
 
 const PROGRAM: &str = "/usr/bin/rtpengine";
 const NG_PORT: u16 = 5_004;
