@@ -9,8 +9,8 @@ use evenkeel_server::control::{AgentError, ControlError, Order, SessionAnswer};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    AgentFiles, Gateway, Heard, Node, Phone, Process, World, assert_complete, assert_continuous,
-    declared, offer, talk, udp_of, wait_until,
+    AgentFiles, Gateway, Heard, Node, Phone, World, assert_complete, assert_continuous, declared,
+    offer, talk, udp_of, wait_until,
 };
 
 fn node(name: &str, address: SocketAddr, more: &str) -> String {
@@ -75,8 +75,8 @@ fn health(gateway: &Gateway, index: usize) -> (Health, u32) {
 
 #[test]
 fn agent_serves_plain_server_and_reports_exit() {
-    let files = AgentFiles::new("third-party");
-    let mut server = Process::server("east-a9", "127.0.0.1:0");
+    let files = AgentFiles::new();
+    let mut server = files.server("east-a9", "127.0.0.1:0");
     let at = server.address;
     files.write_pid(&server);
     let agent = files.agent(&format!(
@@ -91,12 +91,12 @@ fn agent_serves_plain_server_and_reports_exit() {
         nodes[1].reported_permille.is_some_and(|permille| permille >= 1_000 / 7)
     });
 
-    server.kill();
+    server.process.kill();
     assert!(death_witnesses(&gateway, 1).contains(&Witness::Agent));
     wait_heard_via(&mut ann, "east-b1");
     assert!(gateway.session(&opened).is_some());
 
-    let server = Process::server("east-a9", &at.to_string());
+    let server = files.server("east-a9", &at.to_string());
     files.write_pid(&server);
     wait_until("it is back with a new incarnation", || {
         matches!(health(&gateway, 1), (Health::Wary | Health::Up, 2..))
@@ -105,15 +105,15 @@ fn agent_serves_plain_server_and_reports_exit() {
     wait_heard_via(&mut ann, "east-a9");
     assert_continuous(&ann.heard_from(1, 0));
     // The agent runs, but the media check fails.
-    server.signal(Signal::SIGSTOP);
+    server.process.signal(Signal::SIGSTOP).unwrap();
     wait_heard_via(&mut ann, "east-b1");
-    server.signal(Signal::SIGCONT);
+    server.process.signal(Signal::SIGCONT).unwrap();
 }
 
 #[test]
 fn agent_beside_trunk_node_reports_and_drills() {
-    let files = AgentFiles::new("sample");
-    let sample = Process::node("east-a9", &files);
+    let files = AgentFiles::new();
+    let sample = files.node("east-a9");
     files.write_pid(&sample);
     let agent = files.agent("drills = true");
     let other = Node::agent("east-b1");
@@ -152,8 +152,8 @@ fn agent_beside_trunk_node_reports_and_drills() {
 
 #[test]
 fn cut_path_drops_packets_until_healed() {
-    let files = AgentFiles::new("cut");
-    let server = Process::server("east-a9", "127.0.0.1:0");
+    let files = AgentFiles::new();
+    let server = files.server("east-a9", "127.0.0.1:0");
     files.write_pid(&server);
     let at = server.address;
     let agent = files.agent(&format!("drills = true\n[media]\nserver = \"{at}\""));
@@ -170,8 +170,8 @@ fn cut_path_drops_packets_until_healed() {
 
 #[test]
 fn drill_without_permission_is_refused() {
-    let files = AgentFiles::new("forbidden");
-    let server = Process::server("east-a9", "127.0.0.1:0");
+    let files = AgentFiles::new();
+    let server = files.server("east-a9", "127.0.0.1:0");
     files.write_pid(&server);
     let agent = files.agent("");
     let nodes = [Node::agent("east-a1"), Node::plain("east-b1", "echo", PlainRoom::Alone)];
@@ -196,15 +196,15 @@ fn drill_without_permission_is_refused() {
 
 #[test]
 fn node_drain_by_signal_moves_rooms_without_loss() {
-    let files = AgentFiles::new("drain");
-    let sample = Process::node("east-a9", &files);
+    let files = AgentFiles::new();
+    let sample = files.node("east-a9");
     files.write_pid(&sample);
     let agent = files.agent("");
     let other = Node::agent("east-b1");
     let beside = format!("{AGENT}\nagent = \"{}\"", agent.address);
     let gateway = gateway_before(&[&other], &node("east-a9", sample.address, &beside));
     let (mut ann, _) = call_at(&gateway, "east-a9");
-    agent.signal(Signal::SIGUSR1);
+    agent.process.signal(Signal::SIGUSR1).unwrap();
     wait_heard_via(&mut ann, "east-b1");
     let (by, from, to) = gateway.expect_event("the move is reported", |event| match event {
         Event::Moved { cause: Cause::Drain, by, from, to, .. } => {
@@ -216,6 +216,6 @@ fn node_drain_by_signal_moves_rooms_without_loss() {
     assert_no_loss(&ann);
     let draining = || gateway.ask(gateway.handle.nodes()).unwrap()[1].draining;
     assert!(draining());
-    agent.signal(Signal::SIGUSR2);
+    agent.process.signal(Signal::SIGUSR2).unwrap();
     wait_until("it serves again", || !draining());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_client::{Admin, Place};
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault, Page, Plan, Scope};
 use evenkeel_lab::sample_node::number_of;
@@ -81,7 +81,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
             Fault { at_ns: clock::now_ns(), scope: Scope::Nodes([number_of(&name)].into()) };
         nodes[busiest].die();
         let is_down =
-            |event: &evenkeel_lab::admin::Event| event.name == "node" && event.data["to"] == "down";
+            |event: &evenkeel_client::Event| event.name == "node" && event.data["to"] == "down";
         assert!(crowd.heard().wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let page = crowd.end_page().await;

@@ -9,8 +9,8 @@ use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
 use evenkeel_server::control::{Rollout, RolloutOutcome, Wish};
 use evenkeel_server::settings::Compiler;
 
-use crate::binary::evenkeel;
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
+use evenkeel_testkit::binary::evenkeel;
 
 const OTHERS: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";

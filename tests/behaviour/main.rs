@@ -1,8 +1,6 @@
 //! Tests of a complete gateway in this process, with sample nodes and clients on loopback.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
-#[path = "../interop/binary.rs"]
-mod binary;
 mod harness;
 
 mod agents;

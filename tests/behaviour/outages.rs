@@ -2,8 +2,8 @@
 
 use std::net::TcpListener;
 
+use evenkeel_client::{Admin, Place};
 use evenkeel_core::{Decider, Hook, PolicyName};
-use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_server::api;
 use evenkeel_server::control::GatewayEvent;
 use evenkeel_server::telemetry::{Moment, Telemetry};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use evenkeel_client::{Admin, Place};
 use evenkeel_core::{Answer, Fault, Hook};
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
-use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_recording::{Call, Reader, Record};
 use evenkeel_server::api;
 

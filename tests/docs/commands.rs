@@ -5,10 +5,10 @@ use std::iter::Peekable;
 use std::process::{Command, Stdio};
 use std::str::Chars;
 
-use crate::binary::evenkeel;
 use crate::examples::refused;
 use crate::gateway::Gateway;
 use crate::page::{Line, pages, root};
+use evenkeel_testkit::binary::evenkeel;
 
 /// Programs that are not ours.
 const OTHERS: [&str; 9] =

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use evenkeel_server::settings::{Colour, Invalid, Settings};
 
-use crate::binary::evenkeel;
 use crate::gateway::Gateway;
 use crate::page::{Block, pages};
+use evenkeel_testkit::binary::evenkeel;
 
 /// Files that examples name.
 const FILES: [&str; 5] = ["node.secret", "admin.token", "webhook.token", "cert.pem", "key.pem"];

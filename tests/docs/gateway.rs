@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::binary::evenkeel;
+use evenkeel_testkit::binary::evenkeel;
 
 /// One that the examples of an operator's requests fit: a node, regions, listeners of each kind, drills.
 const CONFIG: &str = r#"

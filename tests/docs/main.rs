@@ -1,9 +1,6 @@
 //! The documentation against the code: every key, endpoint, metric, span and event is listed, and every example is taken.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
-#[path = "../interop/binary.rs"]
-mod binary;
-
 mod api;
 mod architecture;
 mod commands;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::binary::evenkeel;
+use evenkeel_testkit::binary::evenkeel;
 
 #[test]
 fn demo_reports_all_acts_as_one_json_object() {

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Media, Offer};
+use evenkeel_client::{Media, Offer};
 use nix::sys::signal::Signal;
 
 use crate::clients::{Client, present};
 use crate::meter::{Death, Findings, Stream};
-use crate::process::Process;
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::TIMEOUT;
 
 /// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);
@@ -140,24 +141,24 @@ fn assert_stream_survives_kill(medium: &Medium) {
     let mut command = ffmpeg();
     command.arg("-re").args(medium.source).args(["-f", "rtp", &url]);
     let sending = Process::start("sender", &mut command, stage.folder());
+    let sending = sending.expect("ffmpeg starts");
 
     let decoded = |frames: usize| {
-        receiving.wait_for("decoded frames", |lines| {
-            Some(shown(lines, 1).len()).filter(|now| *now >= frames)
-        })
+        let enough = |lines: &[String]| Some(shown(lines, 1).len()).filter(|now| *now >= frames);
+        receiving.wait_for("decoded frames", TIMEOUT, enough).expect("frames are decoded")
     };
     let before = decoded(medium.frames);
     let killed = Instant::now();
     let moved = stage.kill_under(&node, room);
     let death = Death { killed, moved: Instant::now() };
-    let at_switch = receiving.look(|lines| shown(lines, 1).len());
+    let at_switch = shown(&receiving.lines(), 1).len();
     decoded(at_switch + medium.frames);
     // ffmpeg sends a report every five seconds.
     tap.wait_for("sender report", |books| books.sender_reports > 0);
 
     let sessions = stage.read("/v1/sessions");
-    sending.end(Signal::SIGINT);
-    let lines = receiving.end(Signal::SIGINT);
+    sending.end(Signal::SIGINT, TIMEOUT).expect("the sender runs");
+    let lines = receiving.end(Signal::SIGINT, TIMEOUT).expect("the receiver runs");
     let time_base = if medium.kind == "audio" { medium.clock_rate } else { 25 };
     let frames = shown(&lines, time_base);
     let longest = frames.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
@@ -193,7 +194,8 @@ fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
     let mut command = ffmpeg();
     command.args(["-protocol_whitelist", "file,rtp,udp", "-sdp_flags", "rtcp_to_source", "-i"]);
     command.arg(description).args(["-fps_mode", "passthrough", "-flush_packets", "1"]);
-    Process::start("receiver", command.args(["-f", "framecrc", "pipe:1"]), stage.folder())
+    let command = command.args(["-f", "framecrc", "pipe:1"]);
+    Process::start("receiver", command, stage.folder()).expect("ffmpeg starts")
 }
 
 #[test]

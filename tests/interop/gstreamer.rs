@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use crate::clients::{Client, present};
 use crate::meter::{Death, Stream};
-use crate::process::Process;
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::TIMEOUT;
 
 /// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;
@@ -97,7 +98,8 @@ fn launch(name: &str, pipeline: &str, stage: &Stage) -> Process {
     // Arguments are split at spaces only, without a shell, so quotes are removed.
     let words = pipeline.split_whitespace().map(|word| word.replace('"', ""));
     let mut command = Command::new("gst-launch-1.0");
-    Process::start(name, command.arg("-v").args(words), stage.folder())
+    let started = Process::start(name, command.arg("-v").args(words), stage.folder());
+    started.expect("GStreamer starts")
 }
 
 /// Presentation times of the frames that reached a sink.
@@ -162,8 +164,8 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let lanes = vec![picture_in.lane(H264), voice_in.lane(OPUS)];
     let listener = listener.run(&incoming.udp.expect("by UDP"), lanes);
     let receiving = launch("receiver", &pipeline, stage);
-    receiving
-        .wait_for("readiness", |lines| lines.iter().find(|line| line.contains("PLAYING")).cloned());
+    let playing = |lines: &[String]| lines.iter().find(|line| line.contains("PLAYING")).cloned();
+    receiving.wait_for("PLAYING", TIMEOUT, playing).expect("the pipeline starts");
 
     let (picture_out, voice_out) = (Ports::free(), Ports::free());
     let pipeline = sender(talker.inside(), picture_out, voice_out);
@@ -172,10 +174,11 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let sending = launch("sender", &pipeline, stage);
 
     let decoded = |pictures: usize, frames: usize| {
-        receiving.wait_for("decoded frames", |lines| {
+        let enough = |lines: &[String]| {
             let now = (shown(lines, "picture").len(), shown(lines, "voice").len());
             (now.0 >= pictures && now.1 >= frames).then_some(now)
-        })
+        };
+        receiving.wait_for("decoded frames", TIMEOUT, enough).expect("frames are decoded")
     };
     let before = decoded(PICTURES, VOICE);
     let killed = Instant::now();
@@ -183,8 +186,8 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let death = Death { killed, moved: Instant::now() };
     assert!(causes.iter().any(|cause| moved["cause"] == *cause), "{moved}");
     // Twice as many frames include all that was in flight or in the jitter buffer at the switch.
-    let at_switch =
-        receiving.look(|lines| (shown(lines, "picture").len(), shown(lines, "voice").len()));
+    let lines = receiving.lines();
+    let at_switch = (shown(&lines, "picture").len(), shown(&lines, "voice").len());
     decoded(at_switch.0 + PICTURES, at_switch.1 + VOICE);
 
     // GStreamer chooses when to report, every few seconds.
@@ -192,8 +195,8 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
         .wait_for("reports both ways", |books| books.sender_reports > 0 && books.feedback_sent > 0);
     let status = stage.read("/v1/status");
     let sessions = stage.read("/v1/sessions");
-    sending.end(Signal::SIGINT);
-    let lines = receiving.end(Signal::SIGINT);
+    sending.end(Signal::SIGINT, TIMEOUT).expect("the sender runs");
+    let lines = receiving.end(Signal::SIGINT, TIMEOUT).expect("the receiver runs");
     let (pictures, frames) = (shown(&lines, "picture"), shown(&lines, "voice"));
     let (heard, said) = (listener.books(), talker.books());
     let by_picture = Stream::of(&heard.came, H264, 90_000, death).follow(&said.sent);

@@ -3,14 +3,12 @@
 //! `make clients` installs them. Tests of absent clients are skipped and counted; with `EVENKEEL_CLIENTS=required` they
 //! fail.
 
-mod binary;
 mod clients;
 mod demo;
 mod ffmpeg;
 mod gstreamer;
 mod meter;
 mod operating;
-mod process;
 mod roq;
 mod rtpengine;
 mod stage;

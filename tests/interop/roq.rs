@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel_lab::admin::{Ingress, QuicOffer};
+use evenkeel_client::{Ingress, QuicOffer};
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::clients::{Client, present, python};
-use crate::process::Process;
 use crate::stage::{Stage, offer, voice};
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::TIMEOUT;
 
 /// Packets of each kind sent by the client, and their SSRC.
 const PACKETS: u64 = 50;
@@ -27,8 +28,8 @@ fn play(stage: &mut Stage) -> (Value, Value) {
     command.arg(quic.addresses[0].port().to_string()).arg(&quic.certificate_sha256);
     command.args([&quic.flow_to_gateway, &quic.flow_from_gateway]);
     let client = Process::start("roq-client", &mut command, stage.folder());
-    let report = client.wait_for("report", |lines| lines.last().cloned());
-    let report = serde_json::from_str(&report).expect("the report is JSON");
+    let mut client = client.expect("Python starts");
+    let report = client.json_line(TIMEOUT).expect("the client prints JSON");
     (report, stage.read("/v1/status"))
 }
 

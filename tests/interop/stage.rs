@@ -8,9 +8,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{
+use evenkeel_client::{
     Admin, Call, Event, Events, Failed, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
     Place, Reply,
 };
@@ -18,8 +18,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::binary::evenkeel;
-use crate::process::{Process, TIMEOUT};
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::binary::evenkeel;
 
 /// Two zones of one region, so that a node's death leaves the other zone.
 pub(crate) const NODES: [&str; 2] = ["east-a1", "east-b1"];
@@ -49,10 +50,10 @@ pub(crate) struct Node {
 fn sample_node(name: &'static str, folder: &Path) -> Node {
     let mut command = Command::new(evenkeel());
     command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name]);
-    let process = Process::start(name, command.arg("--secret").arg(folder.join("secret")), folder);
-    let line = process.wait_for("first line", |lines| lines.first().cloned());
-    let address = json(&line)["listening"].as_str().map(str::to_owned);
-    let address = address.unwrap_or_else(|| panic!("{name} printed {line}"));
+    command.arg("--secret").arg(folder.join("secret"));
+    let mut process = Process::start(name, &mut command, folder).expect("a node starts");
+    let line = process.json_line(TIMEOUT).expect("a node prints where it listens");
+    let address = line["listening"].as_str().unwrap_or_else(|| panic!("{name} printed {line}"));
     let table = format!("address = \"{address}\"\ndriver = \"agent\"\nsecret_file = \"secret\"");
     Node { name, process, table }
 }
@@ -114,8 +115,9 @@ impl Stage {
         let mut command = Command::new(evenkeel);
         command.args(["run", "--json", "--config"]).arg(&config);
         let gateway = Process::start("gateway", &mut command, &folder.0);
-        let line = gateway.wait_for("first line", |lines| lines.first().cloned());
-        let socket = json(&line)["socket"].as_str().map(PathBuf::from);
+        let mut gateway = gateway.expect("the gateway starts");
+        let line = gateway.json_line(TIMEOUT).expect("the gateway prints where it listens");
+        let socket = line["socket"].as_str().map(PathBuf::from);
         let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -174,7 +176,7 @@ impl Stage {
 
     /// Kills a node with SIGKILL and waits until the room has left it.
     pub(crate) fn kill_under(&mut self, node: &str, room: &str) -> Value {
-        self.nodes[node].signal(Signal::SIGKILL);
+        self.nodes[node].signal(Signal::SIGKILL).expect("the node runs");
         self.wait_for_event("move of the room", |event| {
             let ours = event.name == "moved" && event.data["room"] == room;
             (ours && event.data["from"] == node).then(|| event.data.clone())
@@ -183,27 +185,37 @@ impl Stage {
 
     /// Ends a node with SIGTERM and returns the counters that it prints.
     pub(crate) fn end_node(&mut self, node: &str) -> Value {
-        let output = self.nodes.remove(node).expect("the node runs").end(Signal::SIGTERM);
-        json(output.last().expect("a node prints its counters"))
+        let node = self.nodes.remove(node).expect("the node was started");
+        let output = node.end(Signal::SIGTERM, TIMEOUT).expect("the node runs");
+        let last = output.last().expect("a node prints its counters");
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{last:?} is no JSON: {error}"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        self.gateway.signal(signal);
+        self.gateway.signal(signal).expect("the gateway runs");
     }
 
     /// Waits until the gateway's log contains the text, and returns the log.
     pub(crate) fn wait_for_log(&self, words: &str) -> String {
-        self.gateway.wait_for_log(words)
+        let until = Instant::now() + TIMEOUT;
+        loop {
+            let log = self.gateway.log();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(Instant::now() < until, "no {words:?} in the log:\n{log}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Waits until the gateway, which was signalled, has ended.
-    pub(crate) fn outcome(self) -> ExitStatus {
-        self.gateway.outcome()
+    pub(crate) fn outcome(mut self) -> ExitStatus {
+        self.gateway.wait(TIMEOUT).expect("the gateway ends")
     }
 
     /// Ends the gateway with SIGTERM, which flushes telemetry.
     pub(crate) fn end_gateway(self) {
-        self.gateway.end(Signal::SIGTERM);
+        self.gateway.end(Signal::SIGTERM, TIMEOUT).expect("the gateway runs");
     }
 }
 
@@ -232,10 +244,6 @@ async fn ready(admin: &mut Admin) {
         }
     };
     tokio::time::timeout(TIMEOUT, waited).await.expect("the gateway becomes ready in time");
-}
-
-fn json(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
 }
 
 pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {

@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use evenkeel_lab::admin::UdpAnswer;
+use evenkeel_client::UdpAnswer;
 use evenkeel_media::demux::{Kind, classify};
 use evenkeel_media::{rtcp, rtp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::process::TIMEOUT;
+use evenkeel_testkit::TIMEOUT;
 
 /// Poll timeout of an idle tap.
 const POLL_MS: u16 = 50;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use evenkeel_lab::admin::{Call, Ingress, QuicOffer};
+use evenkeel_client::{Call, Ingress, QuicOffer};
 use evenkeel_lab::otlp::{Books, Listen, Receiver, Span, Value};
 use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
 

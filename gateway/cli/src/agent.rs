@@ -7,14 +7,15 @@ use evenkeel_agent::{Config, OutputFormat};
 
 use crate::Failure;
 
-/// Stand beside a media server until SIGTERM or SIGINT: tell gateways of its death, end trunk legs for it. SIGUSR1 drains
-/// the node, SIGUSR2 takes that back.
+/// Run an agent beside a media server until SIGTERM or SIGINT
+///
+/// It reports the server's death to gateways and ends trunk legs for it. SIGUSR1 drains the node, SIGUSR2 ends the drain.
 #[derive(Args)]
 pub(crate) struct Agent {
-    /// What it watches, and what it may do (`agent.toml`)
+    /// Configuration of the agent (`agent.toml`)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Say where it listens, and at the end what it counted, as JSON
+    /// Print the listen address, and counters at the end, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

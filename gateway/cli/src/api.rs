@@ -1,45 +1,42 @@
-//! Which gateway is spoken to, and how its refusals end a command.
+//! The options that select a gateway, and exit codes for its refusals.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_lab::admin::{Admin, Call, Failed, Place};
-use evenkeel_lab::demo::Rising;
+use evenkeel_client::{Admin, Call, Failed, Place, Rising};
 use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;
 
 use crate::Failure;
 
-/// How long a gateway that says it is coming up is waited for: it compiles policies, and a demo's sessions come in.
-const COMES_UP_WITHIN: Duration = Duration::from_secs(60);
-/// How long one is waited for of which nothing is seen: what was started just before may not have said so yet.
-const MOMENT: Duration = Duration::from_secs(1);
-/// How often is looked meanwhile.
-const LOOKS_EVERY: Duration = Duration::from_millis(50);
+/// The time limit for a gateway that is starting: it compiles policies, and a demo opens its sessions.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// The time limit for a gateway that shows no sign of starting: it may have been started just now.
+const APPEARS_WITHIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Which gateway is spoken to.
 #[derive(Args, Clone)]
 pub(crate) struct Api {
-    /// The API's Unix socket, or its TCP address; default: where `evenkeel run` listens
+    /// Unix socket or TCP address of the API; default: that of `evenkeel run`
     #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
     api: Option<String>,
-    /// A file with the API's token, for TCP
+    /// File with the API's token, for TCP
     #[arg(long, value_name = "FILE", global = true)]
     token: Option<PathBuf>,
-    /// Seconds after which no answer is awaited any more; to compile a large plugin takes several
+    /// Seconds to wait for an answer; compiling a large plugin takes several
     #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true)]
     timeout: u64,
 }
 
 impl Api {
-    /// The same, with more patience: for what takes so long by itself.
+    /// The same with a longer timeout.
     pub(crate) fn waiting_longer(&self, by: Duration) -> Api {
         Api { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
 
-    /// Runs what speaks with the API.
+    /// Runs requests.
     pub(crate) fn with<T>(
         &self,
         speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
@@ -47,7 +44,7 @@ impl Api {
         self.speak(speak, |failed| Failure::Failed(failed.to_string()))
     }
 
-    /// The same for an operator's verb: what names nothing that is there is a wrong command line.
+    /// The same for an operation: an unknown name is a wrong command line.
     pub(crate) fn operate<T>(
         &self,
         speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
@@ -58,7 +55,7 @@ impl Api {
         })
     }
 
-    /// Has the API do something.
+    /// Posts a request.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.operate(async |admin| {
             let text = if body.is_null() { String::new() } else { body.to_string() };
@@ -93,7 +90,7 @@ impl Api {
         })
     }
 
-    /// Waits for a gateway that is coming up, and no longer than a moment where nothing is seen of one.
+    /// Waits for a gateway that is starting, or a moment if there is no sign of one.
     pub(crate) fn await_gateway(&self) -> Result<(), Failure> {
         let socket = PathBuf::from(self.shown());
         let began = Instant::now();
@@ -102,10 +99,10 @@ impl Api {
             let status = self.with(async |admin| admin.read("/v1/status").await);
             let starting = |status: &Value| rises || status["state"] == "starting";
             let (within, outcome) = match status {
-                Ok(status) if starting(&status) => (COMES_UP_WITHIN, Ok(())),
+                Ok(status) if starting(&status) => (STARTS_WITHIN, Ok(())),
                 Ok(_) => return Ok(()),
                 Err(Failure::NoGateway(words)) => {
-                    let within = if rises { COMES_UP_WITHIN } else { MOMENT };
+                    let within = if rises { STARTS_WITHIN } else { APPEARS_WITHIN };
                     (within, Err(Failure::NoGateway(words)))
                 }
                 Err(failed) => return Err(failed),
@@ -113,7 +110,7 @@ impl Api {
             if began.elapsed() >= within {
                 return outcome;
             }
-            std::thread::sleep(LOOKS_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -137,7 +134,7 @@ impl Api {
     }
 }
 
-/// A name as a piece of a path (RFC 3986, section 3.3).
+/// A name as a path segment (RFC 3986, section 3.3).
 pub(crate) fn segment(name: &str) -> String {
     let mut segment = String::new();
     for byte in name.bytes() {

@@ -8,12 +8,12 @@ use evenkeel_server::settings::{Colour, Invalid};
 
 use crate::{Failure, Place};
 
-/// Say whether a configuration is usable, and where it is not. Exit code 2: it is not.
+/// Check a configuration and print its errors. Exit code 2: it is invalid.
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     place: Place,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -26,7 +26,7 @@ impl Check {
                 if self.json {
                     println!("{}", serde_json::json!({"ok": true, "errors": [], "note": note}));
                 } else {
-                    println!("The configuration is usable.");
+                    println!("The configuration is valid.");
                     note.iter().for_each(|note| println!("Note: {note}."));
                 }
                 Ok(())
@@ -37,7 +37,7 @@ impl Check {
     }
 }
 
-/// Says what is wrong: as JSON on standard output, or for a person on standard error.
+/// Prints the errors: as JSON on standard output, or as text on standard error.
 pub(crate) fn wrong(invalid: &[Invalid], json: bool) -> Failure {
     if json {
         println!("{}", serde_json::json!({"ok": false, "errors": invalid}));

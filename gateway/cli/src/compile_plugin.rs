@@ -1,16 +1,16 @@
-//! `evenkeel compile-plugin`: what `evenkeel run` starts for a plugin that is not ours. People have no use for it.
+//! `evenkeel compile-plugin`, which `evenkeel run` starts to compile a plugin that is not shipped.
 
 use clap::Args;
 
 use crate::Failure;
 
-/// Compile a plugin, within limits: the gateway starts this.
+/// Compile a plugin within limits; started by the gateway.
 #[derive(Args)]
 pub(crate) struct CompilePlugin {
-    /// Seconds of processor time it may take
+    /// Limit of processor time, seconds
     #[arg(long)]
     processor_seconds: u64,
-    /// Memory it may take
+    /// Limit of memory
     #[arg(long)]
     memory_mib: u64,
 }

@@ -4,65 +4,67 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use evenkeel_lab::crowd;
 use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Report};
-use evenkeel_lab::{admin, crowd};
 use serde_json::Value;
 
 use crate::api::Api;
 use crate::{Failure, say};
 
-/// Make trouble on purpose, and say what was heard of it
+/// Break a node on purpose and measure the effect on synthetic sessions
 ///
-/// Synthetic sessions come in beside the real ones of a running gateway, a node is broken, and what they heard of it is said.
-/// What is broken is mended afterwards; where that fails it says how to do it by hand, and ends with 1. Where the gateway never found the fault, or somebody heard nothing again, it ends
-/// with 1; where none of the sessions would have been hit, nothing is broken. It takes an agent beside the node whose configuration allows drills, and
-/// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both. The sessions are voice from
-/// 127.0.0.1, so it is typed on the gateway's own machine, and a listener there takes `declared` addresses.
+/// A drill opens synthetic voice sessions beside the real ones of a running gateway, breaks a node, measures the gap at
+/// each receiver, and repairs the node. It needs an agent beside the node and `drills = true` both in the agent's
+/// configuration and in `[admin]` of the gateway; `evenkeel demo --serve` has both. Run it on the gateway's machine: the
+/// sessions send from 127.0.0.1 and need a listener that takes `declared` addresses.
+///
+/// Exit code 1: the node could not be repaired (the command that repairs it is printed), the gateway did not detect the
+/// fault, or a receiver got no packets afterwards. Nothing is broken if no synthetic session would be affected.
 #[derive(Args)]
 pub(crate) struct Drill {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say what came of it as JSON
+    /// Print the report as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Where what came of drills is kept; default: `evenkeel/drills.jsonl` in the state folder
+    /// Append reports to this file; default: `evenkeel/drills.jsonl` in the state folder
     #[arg(long, value_name = "FILE", global = true)]
     record: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// A node's process is killed, and started again
+    /// Kill a node's process, then start it again
     KillNode(OfNode),
-    /// A node stands still without a word, and wakes again
+    /// Stop a node's process (SIGSTOP), then continue it
     HangNode(OfNode),
-    /// No packet crosses to a node or back, until the link is mended
+    /// Drop all packets to and from a node, then restore the link
     CutLink(OfNode),
-    /// Every node of a region is killed, and started again
+    /// Kill every node of a region, then start them again
     LoseRegion {
-        /// Which; default: that of the node with most rooms
+        /// The region; default: that of the node with most rooms
         #[arg(long, value_name = "NAME")]
         region: Option<String>,
         #[command(flatten)]
         crowd: OfCrowd,
     },
-    /// A node stands still and goes on, once a second
+    /// Stop and continue a node once per second
     Flap {
-        /// For how many seconds
+        /// Duration in seconds
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
         seconds: u64,
         #[command(flatten)]
         of: OfNode,
     },
-    /// What came of the drills so far, the newest last
+    /// List past drills, newest last
     List,
 }
 
 #[derive(Args)]
 struct OfNode {
-    /// Which; default: the one with most rooms
+    /// The node; default: the one with most rooms
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
@@ -71,18 +73,18 @@ struct OfNode {
 
 #[derive(Args)]
 struct OfCrowd {
-    /// Synthetic sessions, two to a room, of which one talks
+    /// Number of synthetic sessions, two per room, of which one sends
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=5_000))]
     sessions: u32,
-    /// What they ask for: one of the gateway's scenarios
+    /// The scenario of the sessions
     #[arg(long, value_name = "NAME", default_value = "call")]
     scenario: String,
-    /// Where the dice come from
+    /// Seed of the random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Voice comes every 20 ms: who pauses for longer than this while nothing is broken is on a disturbed machine.
+/// Voice is sent every 20 ms; longer pauses without a fault come from a loaded machine.
 const CONTROL_MS: f64 = 30.0;
 
 impl Drill {
@@ -92,11 +94,10 @@ impl Drill {
             let all = record.all().map_err(|failed| failure(&failed))?;
             return self.list(&all, &record);
         };
-        // Without a gateway there is nothing to drill.
         self.api.await_gateway().map_err(|failure| match failure {
-            Failure::NoGateway(words) => Failure::NoGateway(format!(
-                "{words}; or `evenkeel demo --serve`, a world to drill in"
-            )),
+            Failure::NoGateway(words) => {
+                Failure::NoGateway(format!("{words}; or run `evenkeel demo --serve`"))
+            }
             other => other,
         })?;
         let client = self.api.client()?;
@@ -117,7 +118,7 @@ impl Drill {
         }
         match report.amiss() {
             None => Ok(()),
-            // Its object says so, and is the last line.
+            // The report is the last line.
             Some(_) if self.json => Err(Failure::Failed(String::new())),
             Some(words) => Err(Failure::Failed(words)),
         }
@@ -129,7 +130,7 @@ impl Drill {
             return Ok(());
         }
         if all.is_empty() {
-            say(&format!("no drill is on record in {}", record.place().display()));
+            say(&format!("no drills recorded in {}", record.place().display()));
         }
         for drill in all {
             let nodes: Vec<&str> =
@@ -175,13 +176,13 @@ impl Verb {
     }
 }
 
-/// A node, region or scenario that there is not is a wrong command line.
+/// An unknown node, region or scenario is a wrong command line.
 fn failure(failed: &drill::Failed) -> Failure {
     let words = failed.to_string();
     match failed {
         drill::Failed::Unknown(_)
         | drill::Failed::Crowd(crowd::Failed::Gateway {
-            error: admin::Failed::Refused { status: 400, .. },
+            error: evenkeel_client::Failed::Refused { status: 400, .. },
             ..
         }) => Failure::Wrong(words),
         drill::Failed::Crowd(_)
@@ -194,7 +195,7 @@ fn failure(failed: &drill::Failed) -> Failure {
     }
 }
 
-/// Milliseconds, or that there are none.
+/// One decimal, or `-` without samples.
 fn tenths(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
 }
@@ -206,37 +207,37 @@ fn shown(report: &Report, record: &Record) -> String {
     };
     let mut lines = vec![
         format!(
-            "{} · {} · {} synthetic sessions, of each two one talks",
+            "{} · {} · {} synthetic sessions, half of them senders",
             report.drill,
             report.nodes.join(", "),
             report.sessions
         ),
         format!("  {:<22}{:>9}{:>9}{:>9}{:>9}{:>8}", "ms", "p50", "p90", "p99", "max", "n"),
-        spread("gap of those hit", &report.gap_ms),
+        spread("gap, affected", &report.gap_ms),
         spread("control run", &report.control_ms),
-        spread("found dead after", &report.detect_ms),
+        spread("detected after", &report.detect_ms),
     ];
     lines.extend(
         report.by_witness.iter().map(|(witness, ms)| spread(&format!("  by {witness}"), ms)),
     );
     lines.push(format!(
-        "  {} packets lost, {} of others; {} moves of rooms that were hit; {} heard nothing again",
+        "  {} packets lost, {} of unaffected sessions; {} moves of affected rooms; {} receivers without packets",
         report.packets_lost, report.packets_lost_of_others, report.moves, report.unheard
     ));
     lines.push(format!(
         "  {}: {} packets lost, {}",
-        if report.mended { "mended" } else { "NOT mended" },
+        if report.mended { "repaired" } else { "NOT repaired" },
         report.packets_lost_mending,
         if report.trusted_again { "trusted again" } else { "not trusted again yet" }
     ));
     if report.control_ms.p99.is_some_and(|ms| ms > CONTROL_MS) {
         lines.push(
-            "  the control run, while nothing was broken, has long pauses too: this machine is late by itself, or \
-             has too much to do, and its figures say little of the gateway"
+            "  the control run without a fault has long pauses too: this machine is loaded, and the figures say little \
+             about the gateway"
                 .to_owned(),
         );
     }
-    lines.push(format!("  on record in {}", record.place().display()));
+    lines.push(format!("  recorded in {}", record.place().display()));
     lines.join("\n")
 }
 
@@ -245,10 +246,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_there_is_not_is_a_wrong_command_line() {
+    fn unknown_name_is_a_wrong_command_line() {
         let refused = |status| {
             let (code, message) = ("bad-request".to_owned(), "no such scenario".to_owned());
-            let error = admin::Failed::Refused { status, code, message };
+            let error = evenkeel_client::Failed::Refused { status, code, message };
             drill::Failed::Crowd(crowd::Failed::Gateway { what: "opening a session", error })
         };
         for wrong in [drill::Failed::Unknown("no such node".to_owned()), refused(400)] {

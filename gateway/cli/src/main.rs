@@ -1,7 +1,7 @@
-//! The one command people type.
+//! The `evenkeel` command.
 //!
-//! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers. With
-//! `--json` a failure is an object on standard output too.
+//! Exit codes: 0 success · 1 failure · 2 wrong command line or configuration · 3 no gateway answers. With `--json` a
+//! failure is printed as an object on standard output.
 
 mod agent;
 mod api;
@@ -39,26 +39,26 @@ struct Cli {
     verb: Verb,
 }
 
-/// What has no line here has its line and its long help where it is.
+/// Commands without a line here have their help in their own module.
 #[derive(Subcommand)]
 enum Verb {
     /// Run the gateway
     Run(run::Run),
-    /// See it work: a small world on loopback, with nodes that die and policies that change
+    /// Run a gateway and nodes on loopback, inject faults, and check the outcome
     Demo(evenkeel_lab::demo::Options),
-    /// Stand beside a media server, and tell gateways of its death
+    /// Run an agent beside a media server
     Agent(agent::Agent),
-    /// Run a sample media server, for trials and drills
+    /// Run a sample media server for trials and drills
     SampleNode(sample_node::SampleNode),
-    /// Say whether a configuration is usable, and where it is not
+    /// Check a configuration and print its errors
     Check(check::Check),
-    /// Say what a running gateway does
+    /// Show sessions, nodes and policies of a running gateway
     Status(status::Status),
     Modes(modes::Modes),
     Reload(reload::Reload),
     /// List, drain, eject and uneject nodes of a running gateway
     Node(node::Node),
-    /// List and drain regions, and say whether rooms go back to them
+    /// List and drain regions, and control fail-back
     Region(region::Region),
     /// List and move rooms
     Room(room::Room),
@@ -71,37 +71,35 @@ enum Verb {
     CompilePlugin(compile_plugin::CompilePlugin),
 }
 
-/// Where the configuration is.
 #[derive(Args, Clone)]
 pub(crate) struct Place {
-    /// `evenkeel.toml`; without it the gateway runs on loopback, with no nodes
+    /// Configuration file; without it the gateway runs on loopback without nodes
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The folder of policy sets; each file replaces the embedded one of its name
+    /// Folder of policy sets; each file replaces the shipped set of its name
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policies: Option<PathBuf>,
 }
 
 impl Place {
-    /// As the server reads it; this program compiles the plugins that are not ours.
+    /// For the server, which starts this program to compile plugins.
     pub(crate) fn serve(self) -> Served {
         let Place { config, policies } = self;
         Served { config, policies, compiler: Some(Compiler::this_program()) }
     }
 }
 
-/// Why a command did not do what it was asked to.
+/// A failed command.
 pub(crate) enum Failure {
     /// Exit code 1.
     Failed(String),
-    /// Exit code 2: what was said is wrong.
+    /// Exit code 2: the command line or the configuration is wrong.
     Wrong(String),
     /// Exit code 3.
     NoGateway(String),
 }
 
 impl Verb {
-    /// Whether it says what it says as JSON.
     fn json(&self) -> bool {
         match self {
             Verb::Run(run) => run.json,
@@ -124,7 +122,7 @@ impl Verb {
     }
 }
 
-/// Writes lines on standard output. Whoever reads there may have read enough: then there is nothing more to do.
+/// Prints lines on standard output. A reader that closed the pipe ends the program successfully.
 pub(crate) fn say(lines: &impl Display) {
     if let Err(error) = writeln!(io::stdout(), "{lines}") {
         let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
@@ -167,7 +165,6 @@ fn main() -> ExitCode {
         (true, _) => {}
         (false, true) => {
             let error = serde_json::json!({"error": {"code": code, "message": words}});
-            // The exit code tells it to whoever reads no more.
             let _ = writeln!(io::stdout(), "{error}");
         }
         (false, false) => eprintln!("evenkeel: {words}"),
@@ -181,11 +178,9 @@ fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
     let socket = evenkeel_server::settings::Admin::default_socket();
     match evenkeel_lab::demo::run(options, &evenkeel, &socket) {
         Ok(true) => Ok(()),
-        // Its report says so, and is the last line.
+        // The report is the last line.
         Ok(false) if options.json => Err(failed(String::new())),
-        Ok(false) => {
-            Err(failed("the demo did not go as it should; what is marked above says where".into()))
-        }
+        Ok(false) => Err(failed("a check of the demo failed; see FAILED above".into())),
         Err(error) => Err(failed(error.to_string())),
     }
 }

@@ -7,21 +7,19 @@ use crate::api::Api;
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// Say what each mode gives and costs, as measured on a running gateway
+/// Show measured recovery time, loss and bandwidth of each mode
 ///
-/// That is how long clients heard nothing when a node died, what they lost when they went to another hop, and how much
-/// more went to nodes.
-///
-/// Times include the usual distance of packets: with one every 20 ms nobody hears less than 20 ms of nothing.
+/// Recovery time is the gap at clients when a node died, loss counts packets missing after a switch, and bandwidth is the
+/// additional traffic to standbys. Gaps include the distance of packets: with one every 20 ms a gap is never below 20 ms.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Modes {
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `modes`, each with `mode`, `scenarios` that have it, `recoveries` (sessions that went on elsewhere
-    /// since their node died while somebody was heard), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` (missing
-    /// 500 ms after switches; nothing of sources that had paused before), and `bandwidth_cost` (bytes to and from standbys
-    /// for each media byte to and from first hops). What was not measured yet is null
+    /// Print JSON: `modes`, each with `mode`, its `scenarios`, `recoveries` (sessions that failed over while media was
+    /// flowing), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` (missing 500 ms after switches, without sources
+    /// that had paused before), and `bandwidth_cost` (bytes to and from standbys per media byte to and from first hops);
+    /// null if not measured yet
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -71,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_measured_stands_in_its_column_and_what_was_not_is_said() {
+    fn unmeasured_mode_is_marked() {
         let hot = serde_json::json!({
             "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,
             "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.24},

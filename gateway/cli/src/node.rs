@@ -7,44 +7,44 @@ use crate::api::{Api, segment};
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// List nodes; drain them, send them away and let them back.
+/// List, drain, eject and return nodes.
 #[derive(Args)]
 pub(crate) struct Node {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `drain` as `{"accepted": true}`, all else as `{"done": true}`
+    /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every node with its health, its load and what it is opening
+    /// List nodes with health, load and openings in progress
     List,
-    /// Let it take no new rooms, and move those that it has; nothing is lost, and nobody is hung up. It takes no new ones when
-    /// this returns; `node list` says how many it still has, and the event `drained` when it is empty
+    /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
+    /// many rooms are left, and the event `drained` reports the end
     #[command(verbatim_doc_comment)]
     Drain {
         /// The node's name
         node: String,
-        /// When it is to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+        /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
         #[arg(long)]
         deadline: Option<String>,
     },
-    /// Let it take rooms again; what drains by its own wish (its agent had SIGUSR1) stays so, and says so
+    /// End a drain. A node that its agent drains (SIGUSR1) keeps draining
     Undrain {
         /// The node's name
         node: String,
     },
-    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `uneject`, or a restart
-    /// of the gateway
+    /// Mark a node down whatever its health: its rooms fail over at once, and it stays down until `uneject` or a restart of
+    /// the gateway
     Eject {
         /// The node's name
         node: String,
     },
-    /// Let a node that is down back as soon as it answers, without waiting out its ejection
+    /// End a node's ejection: it is used again as soon as it answers
     Uneject {
         /// The node's name
         node: String,
@@ -71,27 +71,29 @@ impl Node {
         self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
         match verb {
             "drain" => asked(self.json, &format!("{node} {DRAINS}")),
-            "undrain" => done(self.json, &format!("{node} may take rooms again")),
+            "undrain" => done(self.json, &format!("{node} takes rooms again")),
             "eject" => {
                 let until = format!("it stays down until `evenkeel node uneject {node}`");
-                done(self.json, &format!("{node} is out: its rooms leave it at once, and {until}"));
+                done(
+                    self.json,
+                    &format!("{node} is ejected: its rooms fail over at once, and {until}"),
+                );
             }
-            _ => done(self.json, &format!("{node} is let back as soon as it answers")),
+            _ => done(self.json, &format!("{node} is used again as soon as it answers")),
         }
         Ok(())
     }
 }
 
-/// What the API is told of a deadline.
+/// The body of a drain request.
 pub(crate) fn drain(deadline: Option<String>) -> Value {
     deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
 }
 
-/// What is said of a place that drains.
-pub(crate) const DRAINS: &str = "takes no new rooms, and those that it has are asked to leave; `evenkeel node list` shows how \
-    many are left, and the event `drained` says when it is empty";
+pub(crate) const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
+    left, and the event `drained` reports the end";
 
-/// A verb that has begun what takes a while says so, and where to look for what becomes of it.
+/// Reports the start of an operation that takes a while.
 pub(crate) fn asked(json: bool, words: &str) {
     if json {
         say(&json!({"accepted": true}));
@@ -100,7 +102,7 @@ pub(crate) fn asked(json: bool, words: &str) {
     }
 }
 
-/// A verb that did what it was asked to says what is now so.
+/// Reports the end of an operation.
 pub(crate) fn done(json: bool, words: &str) {
     if json {
         say(&json!({"done": true}));

@@ -14,10 +14,10 @@ use crate::recording::Tried;
 use crate::signing::{Key, Sign};
 use crate::{Failure, say};
 
-/// Write plugins: begin one, build it, try it, measure it, look into it and sign it
+/// Create, build, test, benchmark, inspect and sign plugins
 ///
-/// A plugin is a policy compiled to WebAssembly. All that it takes is this program and Rust (by rustup, with `rustup
-/// target add wasm32-unknown-unknown`); no gateway has to run.
+/// A plugin is a policy compiled to WebAssembly. This program and Rust (from rustup, with `rustup target add
+/// wasm32-unknown-unknown`) are enough; no gateway has to run.
 #[derive(Args)]
 pub(crate) struct Plugin {
     #[command(subcommand)]
@@ -35,106 +35,106 @@ enum Verb {
     Key(Key),
 }
 
-/// Begin a plugin: a folder with a small policy that works, its tests, and the SDK's source
+/// Create a project: a small working policy, its tests, and the SDK's source
 #[derive(Args)]
 struct New {
-    /// Its name, and the folder's: lower-case letters, digits and hyphens
+    /// Name of the plugin and the folder: lower-case letters, digits and hyphens
     name: String,
-    /// What it decides
+    /// Hook of the plugin
     #[arg(long, value_enum)]
     hook: OfHook,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Compile the project to NAME.wasm, and have the gateway's own checks look at it
+/// Compile the project to NAME.wasm and check it as a gateway would
 #[derive(Args)]
 struct Build {
-    /// The project
+    /// Folder of the project
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     path: PathBuf,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Run a project's tests, then ask the plugin about random worlds as a gateway would
+/// Run a project's tests, then call the plugin with random inputs as a gateway would
 ///
-/// In Wasm it is asked about worlds of regions, nodes, rooms and sessions, drawn from a seed; in every second one values are
-/// missing, 0, or as large as they get. It must not fail, name what is not there, or answer a fresh instance otherwise than
-/// one that was asked before. Each bound of its settings is tried too. Where something is wrong, it ends with 1.
+/// Inputs are regions, nodes, rooms and sessions drawn from a seed; in every second one values are missing, 0 or at their
+/// maximum. The plugin must not fail, name unknown nodes, or answer differently from a fresh instance. The bounds of its
+/// settings are tried too. Exit code 1: a check failed.
 ///
-/// With --recording it is asked, besides, all that a gateway's policies of its hook were asked (`evenkeel policy record`): it
-/// must not fail, nor answer what the gateway would not do, nor take more instructions than its manifest promises. How many
-/// of its decisions differ from those recorded is told, with the first of them; that is nothing wrong.
+/// With --recording it also repeats the recorded calls of its hook (`evenkeel policy record`): it must not fail, give answers
+/// that the gateway would reject, or exceed the instructions of its manifest. Decisions that differ from the recorded ones
+/// are counted and shown, but are no failure.
 #[derive(Args)]
 struct Test {
-    /// A plugin's file; its project's tests are not run then. Default: the project is built
+    /// Plugin file, to be tested without its project; default: build the project
     plugin: Option<PathBuf>,
-    /// The project
+    /// Folder of the project
     #[arg(long, value_name = "FOLDER", default_value = ".", conflicts_with = "plugin")]
     path: PathBuf,
-    /// A file with its settings, as JSON or TOML; default: the plugin's own
+    /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
-    /// What `evenkeel policy record` wrote; more than once for several
+    /// Recording of `evenkeel policy record`; may be repeated
     #[arg(long, value_name = "FILE.ekr")]
     recording: Vec<PathBuf>,
-    /// How many worlds
+    /// Number of random inputs
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     worlds: u32,
-    /// Where the dice come from
+    /// Seed of the random inputs
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Say what a plugin's answers cost: time, and instructions, which are the same on every machine
+/// Measure time and instructions of a plugin's calls
 ///
-/// Where its manifest promises a cost and it takes more instructions, it ends with 1. Where the plugin's project is at hand,
-/// in the folder of the file or in this one, its code is compiled natively too and asked the same.
+/// Instructions are the same on every machine. Exit code 1: the plugin takes more instructions than its manifest promises. If
+/// its project is in the folder of the file or in this one, the same code is also compiled natively and measured.
 #[derive(Args)]
 struct Bench {
-    /// The plugin: a WebAssembly module or component
+    /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
-    /// The project it was built from; default: the folder of the file, or this one, where the plugin's project is there
+    /// Project of the plugin; default: the folder of the file or this one, if the project is there
     #[arg(long, value_name = "FOLDER")]
     project: Option<PathBuf>,
-    /// A file with its settings, as JSON or TOML; default: the plugin's own
+    /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Show what a plugin's file says of itself: hooks, settings, metrics, actions, imports, digest, and whose key signed it
+/// Show a plugin's hooks, settings, metrics, actions, imports, digest and signature
 ///
-/// Of a file that no gateway takes it shows what can be read, says why, and ends with 1; so it does where the signature is not
-/// of these bytes. Which keys are trusted is a gateway's own (`[trust]`).
+/// Exit code 1: a gateway would refuse the file, or its signature is invalid; the readable parts and the reason are shown.
+/// Trusted keys are configured at each gateway (`[trust]`).
 ///
-/// With --json: `signer` is the key of a signature that fits, `refused` and `code` are the reason in words and in a word.
+/// With --json: `signer` is the key of a valid signature, `refused` and `code` are the text and code of the reason.
 #[derive(Args)]
 struct Inspect {
-    /// The plugin: a WebAssembly module or component
+    /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum OfHook {
-    /// Which node carries a room, and which stand by
+    /// Choose a room's node and standbys
     Routing,
-    /// How much quality a session gets
+    /// Choose the quality of a session
     Degradation,
-    /// Whether a session may come in
+    /// Admit or refuse a session
     Admission,
-    /// What a scenario asks of the data plane
+    /// Set the data-plane parameters of a scenario
     Scenario,
 }
 
@@ -184,7 +184,7 @@ impl New {
             say(&json!({"folder": folder, "name": name.as_str(), "hook": hook}));
         } else {
             say(&format!(
-                "{name} is a policy that works; src/lib.rs is all of it. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
+                "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
                  plugin build\n    evenkeel plugin test"
             ));
         }
@@ -209,10 +209,10 @@ impl Build {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let revision = match revision {
             Some(revision) => format!("revision {revision} with default settings"),
-            None => "no revision without settings: some have to be set".to_owned(),
+            None => "no revision: required settings have no default".to_owned(),
         };
         say(&format!(
-            "{name}: {bytes} bytes, answers {}\n  digest   {digest}\n  {revision}",
+            "{name}: {bytes} bytes, hooks {}\n  digest   {digest}\n  {revision}",
             hooks.join(", ")
         ));
         Ok(())
@@ -251,11 +251,9 @@ impl Test {
         }
         match (is_passed, self.json) {
             (true, _) => Ok(()),
-            // Its object says so, and is the last line.
+            // The report is the last line.
             (false, true) => Err(Failure::Failed(String::new())),
-            (false, false) => {
-                Err(Failure::Failed("the plugin is not as it should be; see above".into()))
-            }
+            (false, false) => Err(Failure::Failed("the plugin failed a check; see above".into())),
         }
     }
 }
@@ -280,16 +278,14 @@ impl Bench {
             say(&report);
             if is_stale {
                 say(
-                    &"  The project makes another plugin by now: native is what it makes, the rest is this file.",
+                    &"  The project builds another plugin now: native figures are of the project, the others of this file.",
                 );
             }
         }
         match (report.exceeded.is_empty(), self.json) {
             (true, _) => Ok(()),
             (false, true) => Err(Failure::Failed(String::new())),
-            (false, false) => {
-                Err(Failure::Failed("it costs more than its manifest promises".into()))
-            }
+            (false, false) => Err(Failure::Failed("it exceeds the cost in its manifest".into())),
         }
     }
 }
@@ -306,7 +302,7 @@ impl Inspect {
             (None, _) => Ok(()),
             (Some(_), true) => Err(Failure::Failed(String::new())),
             (Some(refused), false) => {
-                Err(Failure::Failed(format!("no gateway takes it: {refused}")))
+                Err(Failure::Failed(format!("a gateway would refuse it: {refused}")))
             }
         }
     }

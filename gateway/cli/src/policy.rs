@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_lab::admin::{Admin, Call, Failed};
+use evenkeel_client::{Admin, Call, Failed};
 use hyper::Method;
 use serde_json::Value;
 
@@ -14,96 +14,95 @@ use crate::api::Api;
 use crate::status::{failing, rows, text};
 use crate::{Failure, recording, say};
 
-/// List, replace, walk into force and roll back policies of a running gateway.
+/// List, push, roll out and roll back policies of a running gateway.
 #[derive(Args)]
 pub(crate) struct Policy {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON, as the API does
+    /// Print JSON as in the API
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every policy with its revision, calls and faults
+    /// List policies with revision, calls and faults
     List,
-    /// Replace a policy's plugin while packets flow: at once, unless steps are named or its set has a `[rollout]`
+    /// Replace a policy's plugin: at once, or by the steps of these options or of its set's `[rollout]`
     Push {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
         /// The plugin: a WebAssembly module or component
         plugin: PathBuf,
-        /// A file with its settings, as JSON or TOML; default: those in force, or the plugin's own where another is in force
+        /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
         #[command(flatten)]
         steps: Steps,
     },
-    /// The same, in shadow: it is asked along, and nothing of what it says is done until it is promoted
+    /// Push a plugin in shadow: it gets every call, and its answers are only compared until it is promoted
     Shadow {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
         /// The plugin: a WebAssembly module or component
         plugin: PathBuf,
-        /// A file with its settings, as JSON or TOML; default: those in force, or the plugin's own where another is in force
+        /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
     },
-    /// Which revision is in force and which is on its way, how both fare, and what became of the last
+    /// Show the active revision, the running rollout and its figures, and the last outcome
     Status {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it; default: all
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it; default: all
         policy: Option<String>,
     },
-    /// Have the revision on its way take its next step now
+    /// Advance the running rollout to its next step now
     Promote {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
-        /// All the way into force
+        /// Activate the revision without further steps
         #[arg(long)]
         all: bool,
     },
-    /// Have the revision on its way stay where it is
+    /// Pause the running rollout at its step
     Pause {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
     },
-    /// Have it go on
+    /// Resume a paused rollout
     Resume {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
     },
-    /// Let the revision on its way go; the one in force stays
+    /// Cancel the running rollout; the active revision stays
     Abort {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
     },
     Record(recording::Record),
     Replay(recording::Replay),
     Diff(recording::Diff),
-    /// Let the revision on its way go or, where none is, put the one before in force again
+    /// Cancel the running rollout or, without one, reactivate the previous revision
     Rollback {
-        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it
         policy: String,
     },
 }
 
-/// By which steps a pushed revision comes into force.
 #[derive(Args, Default)]
 struct Steps {
-    /// Decide for these shares of rooms or sessions first, per cent, one after the other: `5` or `1,5,25`; then, by itself,
-    /// for all, unless it does harm or `policy pause` holds it
+    /// Canary steps, per cent of rooms or sessions: `5` or `1,5,25`; 100 % follows automatically unless the canary regresses
+    /// or `policy pause` holds it
     #[arg(long, value_name = "PERCENT,…")]
     canary: Option<String>,
-    /// How long each share lasts at least; default: as the set's `[rollout]` says, or 10s
+    /// Minimum duration of each step; default: that of the set's `[rollout]`, or 10s
     #[arg(long, value_name = "DURATION")]
     pace: Option<String>,
-    /// At once, whatever its set says
+    /// Activate at once in spite of the set's `[rollout]`
     #[arg(long, conflicts_with_all = ["canary", "pace"])]
     now: bool,
-    /// Though it was rolled back by itself before, and is quarantined
+    /// Accept a quarantined revision
     #[arg(long)]
     force: bool,
     #[arg(skip)]
@@ -186,7 +185,7 @@ impl Policy {
         if let (Some(wanted), Some(list)) = (&wanted, all["policies"].as_array_mut()) {
             list.retain(|row| text(row, "policy") == wanted);
             if list.is_empty() {
-                let words = format!("there is no policy {wanted}; see `evenkeel policy list`");
+                let words = format!("unknown policy {wanted}; see `evenkeel policy list`");
                 return Err(Failure::Wrong(words));
             }
         }
@@ -204,7 +203,7 @@ impl Policy {
     }
 }
 
-/// The outcome is the object that the API answers with, a refusal's too.
+/// Returns the API's object, also that of a refusal.
 async fn push(admin: &mut Admin, path: &str, plugin: Vec<u8>) -> Result<Value, Failed> {
     let headers = [("content-type", "application/wasm")];
     let call = Call { method: Method::PUT, path, headers: &headers, body: plugin.into() };
@@ -221,7 +220,7 @@ pub(crate) fn settings_of(file: &Path) -> Result<Value, Failure> {
     }
 }
 
-/// What a push says beside the plugin.
+/// The query of a push.
 fn query(words: &[(&str, String)]) -> String {
     let mut query = String::new();
     for (key, value) in words {
@@ -239,7 +238,7 @@ fn query(words: &[(&str, String)]) -> String {
     query
 }
 
-/// The full name, where a hook alone was named: of the one policy that answers it.
+/// The full names of policies that match.
 async fn named(admin: &mut Admin, policy: &str) -> Result<Vec<String>, Failed> {
     if policy.contains('/') {
         return Ok(vec![policy.to_owned()]);
@@ -254,13 +253,13 @@ fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failur
         (Some(name), true) => name,
         (None, _) => {
             return Err(Failure::Wrong(format!(
-                "no policy answers {asked}; see `evenkeel policy list`"
+                "no policy is bound to {asked}; see `evenkeel policy list`"
             )));
         }
         (Some(last), false) => {
             names.push(last);
             return Err(Failure::Wrong(format!(
-                "{asked} could be {}; name one",
+                "{asked} matches {}; name one",
                 names.join(" or ")
             )));
         }
@@ -288,14 +287,14 @@ fn list(policies: &Value) {
     }
 }
 
-/// Says how a rollout went; one that was refused fails the command.
+/// Prints the outcome of a rollout; a refusal fails the command.
 fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
     let refused = || {
         let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };
         format!("nothing changed: {reason}")
     };
-    // A policy that there is not is a wrong command line; a plugin that is not taken is none.
+    // An unknown policy is a wrong command line; a refused plugin is a failure.
     let failed = |words| match text(&rollout["error"], "code") {
         "bad-request" | "not-found" => Failure::Wrong(words),
         _ => Failure::Failed(words),
@@ -309,7 +308,7 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         (_, true) => Ok(()),
         (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
             say(&format!(
-                "{}: {outcome}, revision {} answers now",
+                "{}: {outcome}, revision {} is active",
                 text(rollout, "policy"),
                 rollout["revision"].as_str().unwrap_or("?")
             ));

@@ -8,42 +8,42 @@ use crate::node::{DRAINS, asked, done, drain};
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// List regions; drain them, and say whether rooms go back to them.
+/// List and drain regions, and control fail-back.
 #[derive(Args)]
 pub(crate) struct Region {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `drain` as `{"accepted": true}`, all else as `{"done": true}`
+    /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every region with its breaker, its nodes and the rooms that belong there
+    /// List regions with breaker, nodes and home rooms
     List,
-    /// Let none of its nodes take new rooms, nor those that come there later, and move the rooms to other regions. They take no new ones when this
-    /// returns; `node list` says how many they still have, and the event `drained` of each when it is empty
+    /// Move all rooms out of a region, and give its present and future nodes no new ones. The command returns at once;
+    /// `node list` shows how many rooms are left, and the event `drained` reports the end for each node
     #[command(verbatim_doc_comment)]
     Drain {
         /// The region's name
         region: String,
-        /// When it is to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+        /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
         #[arg(long)]
         deadline: Option<String>,
     },
-    /// Let its nodes take rooms again
+    /// End a drain
     Undrain {
         /// The region's name
         region: String,
     },
-    /// Say whether rooms that belong to a region go back there once its nodes are trusted again
+    /// Set whether rooms return to their home region once its nodes are trusted
     Failback {
-        /// `auto`: by themselves, a few a second; `force`: to nodes that are not trusted yet as well; `forbid`: not at all
+        /// `auto`: return automatically, a few per second; `force`: also to nodes that are not trusted yet; `forbid`: stay
         mode: Mode,
-        /// The region's name; default: all of them
+        /// The region's name; default: all regions
         region: Option<String>,
     },
 }
@@ -64,14 +64,13 @@ impl Mode {
         }
     }
 
-    /// What is so from now on.
     fn words(self, region: &str) -> String {
         let how = match self {
-            Mode::Auto => "go back there by themselves once its nodes are trusted, a few a second",
-            Mode::Force => "go back there, a few a second, though its nodes are not trusted yet",
-            Mode::Forbid => "do not go back there",
+            Mode::Auto => "return automatically once its nodes are trusted, a few per second",
+            Mode::Force => "return, a few per second, also to nodes that are not trusted yet",
+            Mode::Forbid => "do not return",
         };
-        format!("rooms that belong to {region} {how}")
+        format!("rooms of {region} {how}")
     }
 }
 
@@ -94,7 +93,7 @@ impl Region {
                 return Ok(());
             }
             Verb::Undrain { region } => {
-                let words = format!("the nodes of {region} may take rooms again");
+                let words = format!("the nodes of {region} take rooms again");
                 (at(&region, "undrain"), Value::Null, words)
             }
             Verb::Failback { mode, region } => {

@@ -7,27 +7,26 @@ use crate::api::Api;
 use crate::status::rows;
 use crate::{Failure, say};
 
-/// Read the configuration again: nodes, policies and modes that changed
+/// Reload nodes, policies and modes from the configuration
 ///
-/// A running gateway reads its files, and takes what can be taken live: nodes that come, go and change,
-/// policies and their settings, and how sessions survive. A configuration that is wrong changes nothing. Policies go their own
-/// way after that: one that fails its proof is refused by itself, and the one in force stays. The command names it, says what
-/// was taken, and ends with 1.
+/// A running gateway reads its files again and applies changes of nodes, policies, their settings, and modes. An invalid
+/// configuration changes nothing. Each policy revision is proved by itself: one that fails is refused, its predecessor stays
+/// active, and the command names it and ends with 1.
 ///
-/// A node that is listed no longer is drained first, and loses no packet. Where more than 30 % of the nodes would go within
-/// a minute nothing changes, unless a person says --force: a list that shrank may be a mistake.
+/// Removed nodes are drained first, without packet loss. If more than 30 % of the nodes would be removed within a minute,
+/// nothing changes without --force.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Reload {
-    /// Let nodes go however many they are
+    /// Remove nodes even if they are more than 30 %
     #[arg(long)]
     force: bool,
-    /// When nodes that go are to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+    /// Time limit for draining removed nodes, as `60s`; rooms left by then are reported and move once there is capacity
     #[arg(long)]
     deadline: Option<String>,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), and the
+    /// Print JSON: the nodes `added`, `removed` and `changed`, the keys that wait for a restart (`requires_restart`), and the
     /// policies `refused`, each with its `reason`
     #[arg(long)]
     pub(crate) json: bool,
@@ -40,20 +39,19 @@ impl Reload {
         let refused = rows(&reloaded, "refused");
         if self.json {
             say(&reloaded);
-            // The object says it; the exit code says it to whoever reads no object.
             return if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(String::new())) };
         }
         let silent = |key: &&str| rows(&reloaded, key).is_empty();
         if ["added", "removed", "changed"].iter().all(silent) {
-            say(&"no node comes, goes or changes");
+            say(&"node list unchanged");
         }
-        for (key, word) in [("added", "comes"), ("removed", "goes"), ("changed", "changed")] {
+        for key in ["added", "removed", "changed"] {
             for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
-                say(&format!("node {node} {word}"));
+                say(&format!("node {node} {key}"));
             }
         }
         for key in rows(&reloaded, "requires_restart").iter().filter_map(Value::as_str) {
-            say(&format!("{key} waits for a restart"));
+            say(&format!("{key} takes effect after a restart"));
         }
         if refused.is_empty() {
             return Ok(());
@@ -61,7 +59,7 @@ impl Reload {
         let word = |policy: &Value, key| policy[key].as_str().unwrap_or("").to_owned();
         let lines = refused.iter().map(|one| {
             let (policy, reason) = (word(one, "policy"), word(one, "reason"));
-            format!("policy {policy} is refused, and what stands answers on: {reason}")
+            format!("policy {policy} refused, active revision kept: {reason}")
         });
         Err(Failure::Failed(lines.collect::<Vec<_>>().join("\n")))
     }

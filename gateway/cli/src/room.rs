@@ -8,27 +8,27 @@ use crate::node::asked;
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// List rooms, and move them.
+/// List and move rooms.
 #[derive(Args)]
 pub(crate) struct Room {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, `move` as `{"accepted": true}`
+    /// Print JSON: `list` as in the API, `move` as `{"accepted": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every room with its number, where it stands, its spares and who placed it
+    /// List rooms with number, node, route and deciding policy
     List,
-    /// Move a room to a node, make-before-break; nothing is lost. It moves when its sessions are open there, after this
-    /// returns: the event `moved` says so, or `move-ended` that it was given up; `session explain` shows both
+    /// Move a room to a node, make-before-break and without loss. The command returns before the move, which begins once the
+    /// room's sessions are open at the node: the event `moved` reports success, `move-ended` failure; `session explain` shows both
     #[command(verbatim_doc_comment)]
     Move {
-        /// The room's name; where nodes are meshed (`affinity = "session"`) each session is a room, and moves alone: `conf~s7`
+        /// The room's name; with `affinity = "session"` each session is a room of its own: `conf~s7`
         room: String,
         /// The node's name
         node: String,
@@ -50,7 +50,7 @@ impl Room {
                 let path = format!("/v1/rooms/{}:move", segment(&room));
                 self.api.post(&path, &json!({"node": node}))?;
                 let words = format!(
-                    "{room} moves to {node} when its sessions are open there; `evenkeel room list` shows where it is, and `evenkeel session explain` what became of it"
+                    "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"
                 );
                 asked(self.json, &words);
             }

@@ -10,7 +10,7 @@ use crate::{Failure, Place, check};
 pub(crate) struct Run {
     #[command(flatten)]
     place: Place,
-    /// Say where it listens as one line of JSON, and configuration errors as JSON
+    /// Print the listen addresses as one line of JSON, and configuration errors as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -8,32 +8,34 @@ use evenkeel_lab::sample_node::{self, Numbers, Options, PlainRoom, Stamps, Words
 
 use crate::Failure;
 
-/// A sample media server: reflects packets among the sessions of a room, as a media server would, with an SSRC and
-/// numbers of its own; answers probes; counts key-frame requests.
+/// Run a sample media server for trials and drills
+///
+/// It reflects packets among the sessions of a room with its own SSRCs and sequence numbers, answers probes, and counts
+/// key-frame requests.
 #[derive(Args)]
 pub(crate) struct SampleNode {
-    /// Where it listens; port 0 takes a free one
+    /// Listen address; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7001")]
     listen: SocketAddr,
-    /// Its name; packets with a test header are stamped with its number
+    /// Name of the node; packets with a test header are stamped with its number
     #[arg(long, default_value = "sample")]
     name: String,
-    /// The secret it shares with the gateway; without it there are no trunk legs
+    /// Secret shared with the gateway; without it there are no trunk legs
     #[arg(long, value_name = "FILE")]
     secret: Option<PathBuf>,
-    /// Keep SSRC, sequence numbers, timestamps and payloads as they came, as mode `hitless` needs it
+    /// Keep SSRCs, sequence numbers, timestamps and payloads, as mode `hitless` needs
     #[arg(long)]
     untouched: bool,
-    /// With `--untouched`, still stamp packets that have a test header: their payloads change then
+    /// Stamp packets that have a test header in spite of `--untouched`, which changes their payloads
     #[arg(long, requires = "untouched")]
     stamp: bool,
-    /// All senders of plain RTP are in one room, else each hears itself
+    /// Put all senders of plain RTP in one room; without it each gets its own packets back
     #[arg(long)]
     plain_room: bool,
-    /// Who knows the secret may cut it off, to see what follows (`evenkeel drill cut-link`)
+    /// Accept signed commands to cut the link (`evenkeel drill cut-link`)
     #[arg(long, requires = "secret")]
     drills: bool,
-    /// Say where it listens, and at the end what it counted, as JSON
+    /// Print the listen address, and counters at the end, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,7 +1,7 @@
 //! `evenkeel session`.
 
 use clap::{Args, Subcommand};
-use evenkeel_lab::admin::{Admin, Call, Failed};
+use evenkeel_client::{Admin, Call, Failed};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -12,24 +12,23 @@ use crate::{Failure, say};
 
 /// List, explain and close sessions
 ///
-/// Explaining says why one is where it is. Where nodes are meshed, one is moved by itself with `evenkeel
-/// room move ROOM~SESSION NODE`.
+/// With `affinity = "session"` a single session is moved with `evenkeel room move ROOM~SESSION NODE`.
 #[derive(Args)]
 pub(crate) struct Session {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` and `explain` as the API does, `close` as `{"done": true}`
+    /// Print JSON: `list` and `explain` as in the API, `close` as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every session with its room, where it stands and what it gets
+    /// List sessions with room, node, rung and cap
     List,
-    /// Say which hop a session takes and why, who decided, what else it could have been, and how it moved
+    /// Explain a session's node: the deciding policies, the alternatives, and past moves
     Explain {
         /// The session: `s17`
         session: String,
@@ -74,7 +73,7 @@ impl Session {
     }
 }
 
-/// All pages.
+/// The rows of all pages.
 async fn all(admin: &mut Admin) -> Result<Value, Failed> {
     let mut sessions = Vec::new();
     let mut path = "/v1/sessions".to_owned();
@@ -117,11 +116,11 @@ fn explain(said: &Value) {
     if let Some(kept) =
         said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
     {
-        say(&format!("  as in {kept} mode now: its second hop is not there for more"));
+        say(&format!("  degraded to {kept} mode: the standby lacks capacity"));
     }
     match said["hop"]["node"].as_str() {
         Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),
-        None => say(&"  at no node: none has room for it; it is looked for"),
+        None => say(&"  at no node: none has capacity; retrying"),
     }
     for witness in rows(&said["witnesses"], "") {
         let (name, since) = (text(witness, "witness"), &witness["for_ms"]);
@@ -131,12 +130,12 @@ fn explain(said: &Value) {
         say(&format!("  {hook} decided by {}", by.as_str().unwrap_or("")));
     }
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
-    let less = if share < 1_000 { ", since not all fits" } else { "" };
+    let less = if share < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
     rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
     for left_out in rows(&said["quarantined"], "") {
         let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
-        say(&format!("  quarantined by {by}: {fault}; it is not asked about this one any more"));
+        say(&format!("  quarantined by {by}: {fault}; this revision is no longer asked about it"));
     }
     for hop in rows(&said["route"], "") {
         say(&format!(
@@ -150,7 +149,7 @@ fn explain(said: &Value) {
         let heading = &said["pending_move"];
         let (cause, by) = (text(heading, "cause"), text(heading, "by"));
         say(&format!(
-            "  on its way to {to}: {cause}, by {by}, {} awaited",
+            "  moving to {to}: {cause}, by {by}, waiting for {}",
             heading["pending_opens"]
         ));
     }
@@ -176,7 +175,7 @@ fn explain(said: &Value) {
     }
 }
 
-/// What a policy said last: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.
+/// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.
 fn decision(said: &Value) -> String {
     let reason = said["reason"].as_str().unwrap_or("without a reason");
     let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));

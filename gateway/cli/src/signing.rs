@@ -11,40 +11,40 @@ use serde_json::json;
 
 use crate::{Failure, say};
 
-/// A key is a line; a file larger than this was named by mistake.
+/// A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
 
-/// Sign a plugin, so that gateways which know the key take it. It has one signature: to sign again replaces it.
+/// Sign a plugin, replacing an earlier signature. Gateways that trust the key accept it.
 #[derive(Args)]
 pub(crate) struct Sign {
-    /// The plugin: a WebAssembly module or component
+    /// Plugin: a WebAssembly module or component
     plugin: PathBuf,
-    /// The secret key, as `evenkeel plugin key new` wrote it
+    /// Secret key of `evenkeel plugin key new`
     #[arg(long, value_name = "NAME.key")]
     key: PathBuf,
-    /// Where the signed plugin goes; default: it replaces the one that was not signed
+    /// Output file; default: replace the plugin
     #[arg(long, value_name = "FILE.wasm")]
     out: Option<PathBuf>,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Keys that sign plugins.
+/// Create keys that sign plugins.
 #[derive(Args)]
 pub(crate) struct Key {
     #[command(subcommand)]
     verb: KeyVerb,
-    /// Say it as JSON
+    /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 enum KeyVerb {
-    /// Make a key: NAME.key, which is secret, and NAME.pub, for `[trust]` of gateways
+    /// Create a key pair: NAME.key, which is secret, and NAME.pub, for `[trust]` of gateways
     New {
-        /// Both files begin like this; neither may be there already
+        /// Path of both files without their ending; neither file may exist
         #[arg(long, value_name = "NAME")]
         out: PathBuf,
     },
@@ -54,7 +54,7 @@ impl Sign {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let key = read_key(&self.key)?;
         let plugin = fs::read(&self.plugin).map_err(|error| wrong(&self.plugin, &error))?;
-        // Whoever signs what no gateway takes wants to know it now.
+        // A plugin that gateways refuse is not worth a signature.
         evenkeel_host::look(&plugin).map_err(|refused| Failure::Wrong(refused.to_string()))?;
         let signed = sign(&plugin, &key).map_err(|refused| Failure::Wrong(refused.to_string()))?;
         let out = self.out.as_deref().unwrap_or(&self.plugin);
@@ -81,7 +81,7 @@ impl Key {
         let key = SecretKey::generate();
         write_new(&secret, 0o600, &key.text())?;
         if let Err(failure) = write_new(&public, 0o644, &key.public().to_string()) {
-            // Half a pair is of no use, and would be in the way the next time.
+            // A secret key without its public key would block the next attempt.
             let _ = fs::remove_file(&secret);
             return Err(failure);
         }
@@ -92,7 +92,7 @@ impl Key {
         }
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         say(&format!(
-            "{} is secret: whoever has it signs in your name. Gateways know it by {}:\n\n    [trust]\n    keys = [{{ name = \
+            "{} is secret. Gateways trust it by {}:\n\n    [trust]\n    keys = [{{ name = \
              \"{name}\", public = \"{text}\" }}]",
             secret.display(),
             public.display()
@@ -119,19 +119,18 @@ fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| {
         let is_there = error.kind() == io::ErrorKind::AlreadyExists;
-        let help = if is_there { "; a key is never overwritten: choose another name" } else { "" };
+        let help = if is_there { "; a key is never overwritten; choose another name" } else { "" };
         Failure::Failed(format!("{}: {error}{help}", path.display()))
     })
 }
 
-/// A file that is there is replaced as a whole, or not at all: gateways may be looking at it.
+/// Replaces a file atomically, since gateways may read it.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.new", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
     let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
-        // Nothing is lost where it was not even made.
         let _ = fs::remove_file(&unfinished);
     }
     written

@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::{Failure, say};
 
-/// Say what a running gateway does: its sessions, nodes and policies.
+/// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
 pub(crate) struct Status {
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: the objects `status`, `nodes` and `policies` of the API
+    /// Print JSON: the objects `status`, `nodes` and `policies` of the API
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -40,12 +40,12 @@ impl Status {
             number("packets_to_node"),
             number("packets_to_client"),
             match status["state"].as_str() {
-                Some("starting") => " · starting: its policies are still compiled",
+                Some("starting") => " · starting: compiling policies",
                 Some("draining") => " · shutting down",
                 _ => "",
             },
             match status["uplink_suspect"] == Value::Bool(true) {
-                true => " · most nodes fell silent at once: is this gateway's uplink gone?",
+                true => " · most nodes fell silent at once; check this gateway's uplink",
                 false => "",
             }
         ));
@@ -73,19 +73,19 @@ impl Status {
     }
 }
 
-/// Who accuses a node, behind what else is said of it.
+/// The witnesses that accuse a node.
 fn accused(node: &Value) -> String {
     let witnesses = node["suspected_by"].as_array().map_or(&[][..], Vec::as_slice);
     let words: Vec<&str> = witnesses.iter().filter_map(Value::as_str).collect();
     if words.is_empty() { String::new() } else { format!(", accused by {}", words.join(", ")) }
 }
 
-/// What its last call failed of, behind what else is said of a policy.
+/// The fault of a policy that fails now.
 pub(crate) fn failing(policy: &Value) -> String {
     policy["failing"].as_str().map_or(String::new(), |fault| format!(", failing: {fault}"))
 }
 
-/// The rows of a list, bare or under its name.
+/// The rows of a list, with or without its name around it.
 pub(crate) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.as_array().or_else(|| value[name].as_array()).map_or(&[], Vec::as_slice)
 }

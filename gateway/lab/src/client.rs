@@ -1,8 +1,8 @@
-//! Clients by the hundred: they talk, listen, report, obey caps and key-frame requests, and enter all of it in the
-//! ledger.
+//! Simulated clients by the hundred. They send, receive and report, obey caps and key-frame requests, and record
+//! everything in the ledger.
 //!
 //! One thread carries all UDP clients, each with its own socket, woken by a timer wheel; another all QUIC clients, each
-//! with its own endpoint. What came is stamped by the kernel for UDP and by the reading thread for QUIC.
+//! with its own endpoint. UDP arrivals are stamped by the kernel, QUIC arrivals by the reading thread.
 
 mod ice;
 mod outgoing;
@@ -36,7 +36,7 @@ pub struct Voice {
 pub struct Video {
     /// The payload type, 0–127.
     pub payload_type: u8,
-    /// What it sends uncapped, in bits per second.
+    /// Its bitrate without a cap, in bits per second.
     pub bitrate_bps: u64,
     /// Frames per second.
     pub frames_per_second: u32,
@@ -54,22 +54,20 @@ impl Default for Video {
     }
 }
 
-/// Who a client is and what it sends.
+/// A client and its streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Persona {
     /// Its session, as it marks its packets.
     pub session: u64,
-    /// Where its dice come from.
     pub seed: u64,
-    /// Its voice; none listens only.
+    /// `None` for a client that only receives.
     pub voice: Option<Voice>,
-    /// Its picture.
     pub video: Option<Video>,
 }
 
 impl Persona {
     fn clock_rate(&self, payload_type: u8) -> Option<u32> {
-        // A listener hears what others of its room send, who use the usual numbers.
+        // A receiver expects the default payload types from its room.
         let voice = self.voice.unwrap_or_default().payload_type;
         let video = self.video.unwrap_or_default().payload_type;
         match payload_type {
@@ -82,7 +80,6 @@ impl Persona {
 
 /// How a client reaches the gateway.
 pub enum Way {
-    /// By UDP.
     Udp(UdpWay),
     /// By RTP over QUIC.
     Quic(QuicWay),
@@ -90,37 +87,34 @@ pub enum Way {
 
 /// How a client reaches the gateway by UDP.
 pub struct UdpWay {
-    /// Its socket, whose address the offer declared.
+    /// Its address is that of the offer.
     pub socket: UdpSocket,
-    /// Where to send.
     pub gateway: SocketAddr,
-    /// Its socket for RTCP and where to send that, if not muxed.
+    /// The RTCP socket and its destination, if not muxed.
     pub rtcp: Option<(UdpSocket, SocketAddr)>,
-    /// What it proves itself with, if by STUN; it then sends nothing else before it was believed.
+    /// ICE credentials if the client uses STUN; it sends no media before the first answer.
     pub ice: Option<Credentials>,
 }
 
 /// How a client reaches the gateway by QUIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicWay {
-    /// Where the gateway listens.
     pub gateway: SocketAddr,
     /// The SHA-256 of its certificate; no other is believed.
     pub certificate_sha256: [u8; 32],
-    /// The flow identifier of what goes there.
+    /// The flow identifier towards the gateway.
     pub flow_to_gateway: u64,
-    /// And of what comes.
+    /// The flow identifier from the gateway.
     pub flow_from_gateway: u64,
 }
 
-/// What a client has counted.
+/// The counters of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Tally {
-    /// RTP packets sent.
     pub packets_sent: u64,
     /// Marked RTP packets received.
     pub packets_received: u64,
-    /// When the first came: nanoseconds since the Unix epoch.
+    /// When the first packet arrived: nanoseconds since the Unix epoch.
     pub first_heard_ns: Option<u64>,
     /// Packets that could not be read, or carry no test header.
     pub unreadable: u64,
@@ -134,34 +128,34 @@ pub struct Tally {
     pub keys_asked_of_others: u64,
     /// Key frames sent; the first frame is one.
     pub key_frames_sent: u64,
-    /// Key frames whose last packet came.
+    /// Key frames that were received up to their last packet.
     pub key_frames_received: u64,
     /// Caps received by REMB.
     pub caps: u64,
     /// The last one, in bits per second.
     pub cap_bps: Option<u64>,
-    /// What picture it sends now, in bits per second.
+    /// The current video bitrate in bits per second.
     pub video_bps: u64,
 }
 
-/// How a client fares.
+/// The state of a client.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct State {
     /// When it could send: at once if declared, when believed if by STUN, when connected if by QUIC; nanoseconds since
     /// the Unix epoch.
     pub ready_ns: Option<u64>,
-    /// Whether it sends media; false before it is ready, after it was hushed, and when it has gone.
+    /// It sends media: false before it is ready, after [`Fleet::hush`], and after it left.
     pub talking: bool,
     /// Why it cannot any more.
     pub failed: Option<String>,
-    /// What it has counted, as of the last second; exactly, once it does not talk any more.
+    /// Its counters: updated every second, and exact once it stopped sending.
     pub tally: Tally,
 }
 
 /// The states of all clients that ever joined, by session.
 type Roster = Arc<Mutex<BTreeMap<u64, State>>>;
 
-/// Clients in this process. Dropping it ends them all.
+/// Clients of this process. Dropping it ends all of them.
 pub struct Fleet {
     udp: udp::Fleet,
     quic: quic::Fleet,
@@ -170,9 +164,6 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts the two threads, with no clients yet.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no thread or epoll for us.
     pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
         Ok(Self {
@@ -191,24 +182,24 @@ impl Fleet {
         }
     }
 
-    /// A client sends no more media; it goes on listening and reporting.
+    /// Stops the media of a client; it goes on receiving and reporting.
     pub fn hush(&self, session: u64) {
         self.udp.command(udp::Command::Hush(session));
         self.quic.command(session, quic::Command::Hush);
     }
 
-    /// A client goes, without a word.
+    /// Ends a client without a message to the gateway.
     pub fn leave(&self, session: u64) {
         self.udp.command(udp::Command::Leave(session));
         self.quic.command(session, quic::Command::Leave);
     }
 
-    /// How each client fares that ever joined.
+    /// The state of every client that ever joined.
     pub fn states(&self) -> BTreeMap<u64, State> {
         lock(&self.roster).clone()
     }
 
-    /// How one client fares; none if it never joined.
+    /// The state of a client; `None` if it never joined.
     pub fn state(&self, session: u64) -> Option<State> {
         lock(&self.roster).get(&session).cloned()
     }
@@ -219,14 +210,14 @@ impl Fleet {
     }
 }
 
-/// Whether a client that tells what it counted goes on talking.
+/// The client still sends after its counters are reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Talking {
     AsBefore,
     No,
 }
 
-/// Where a thread of clients puts what it has to say.
+/// The channel on which a client thread reports.
 struct Desk {
     books: Books,
     roster: Roster,

@@ -1,7 +1,7 @@
-//! Synthetic voice sessions beside the real ones of a running gateway, and what they heard of a fault.
+//! Synthetic voice sessions at a running gateway, and what they received around a fault.
 //!
-//! They come in as anybody's do, by the admin API and the packet path, two to a room. Books are kept by page, so that a
-//! crowd may live through any number of faults: turn the page before each, and reckon it after.
+//! They are opened through the admin API, two per room. Measurements are kept per window, so that one crowd serves for
+//! many faults: begin a window before each fault and evaluate it afterwards.
 
 mod entering;
 mod page;
@@ -24,20 +24,20 @@ pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
 pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
 
-use crate::admin::{self, Admin};
 use crate::client::{Fleet, UdpWay, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
 use crate::watch::{Heard, Watch};
+use evenkeel_client::Admin;
 
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
 /// All clients must be able to send within this.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// From when all can send until packets count: the first words of everyone have crossed by then.
+/// After all can send, the first packets of every session have arrived within this time.
 const SETTLE: Duration = Duration::from_millis(500);
-/// A client that is told to go has gone within this.
+/// A client stops within this time.
 const LEFT_WITHIN: Duration = Duration::from_millis(50);
 /// How late the last packet that counts may be.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -47,41 +47,26 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub enum Failed {
     /// The system has no socket or thread for us.
     #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
+    System { what: &'static str, error: io::Error },
     /// The gateway did not do as it was asked.
     #[error("{what}: {error}")]
-    Gateway {
-        /// What it was asked.
-        what: &'static str,
-        /// What it said.
-        error: admin::Failed,
-    },
-    /// Something was waited for in vain.
+    Gateway { what: &'static str, error: evenkeel_client::Failed },
+    /// A condition did not hold in time.
     #[error("{what} did not happen within {} s", within.as_secs())]
-    InVain {
-        /// What.
-        what: String,
-        /// For how long.
-        within: Duration,
-    },
-    /// A person ended it before all were there.
+    InVain { what: String, within: Duration },
+    /// Interrupted before all sessions were open.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Sessions that stand, and whoever listens to the gateway's events for them.
+/// Open sessions, and the event log of the gateway.
 pub struct Crowd {
     fleet: Fleet,
-    /// The network they are behind, if it is to change their addresses.
+    /// The simulated NAT, if addresses are to change.
     relay: Option<Relay>,
     books: Books,
     heard: Heard,
-    /// None where there is no gateway whose events could be listened to.
+    /// `None` if there is no gateway.
     _watch: Option<Watch>,
     plan: Plan,
     /// By the id that the gateway gave.
@@ -91,18 +76,12 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Opens all sessions and waits until everyone can send.
-    ///
-    /// # Errors
-    /// Any [`Failed`]; what was opened is closed first.
+    /// Opens all sessions and waits until every client can send.
     pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
-    /// The same, as long as nobody says that they are to go.
-    ///
-    /// # Errors
-    /// Any [`Failed`], [`Failed::Interrupted`] among them; what was opened is closed first.
+    /// The same, unless `interrupted` resolves first.
     pub async fn enter_unless(
         plan: &Plan,
         admin: impl Fn() -> Admin,
@@ -128,7 +107,7 @@ impl Crowd {
             failed => failed,
         };
         if let Err(failed) = entered {
-            // Why they did not all come in says more than that one cannot be closed.
+            // The first error tells more than one of closing.
             let _ = crowd.leave(&mut admin()).await;
             return Err(failed);
         }
@@ -136,10 +115,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Clients that send to this address without asking anybody, each alone with what comes back to it.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
+    /// Clients that send to this address without an offer; each receives its own packets.
     pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
@@ -160,7 +136,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// As many newcomers as are planned, numbered from `first`, by the connections that will open them.
+    /// The planned clients, numbered from `first`, by connection.
     fn newcomers(&self, first: u64) -> Result<Vec<Vec<Newcomer>>, Failed> {
         let sessions = first..first + u64::from(self.plan.sessions);
         let of = |connection| {
@@ -185,7 +161,7 @@ impl Crowd {
             tokio::spawn(entering::open(self.plan.clone(), own, admin(), door));
         }
         drop(opens);
-        // Whatever happens, all that are under way are waited for: who knows them can close them.
+        // All openings are awaited, so that every open session can be closed.
         let mut outcome = Ok(());
         loop {
             let entered = tokio::select! {
@@ -223,10 +199,7 @@ impl Crowd {
         Ok(way)
     }
 
-    /// The network they are behind gives all of them other addresses.
-    ///
-    /// # Errors
-    /// [`Failed::System`] when there are no sockets for that.
+    /// The NAT assigns new addresses to all clients.
     pub fn rebind(&self) -> Result<(), Failed> {
         let Some(relay) = &self.relay else { return Ok(()) };
         for &session in self.by_id.values() {
@@ -235,18 +208,14 @@ impl Crowd {
         Ok(())
     }
 
-    /// All of them are gone without a word, and there again at once, as new sessions: those that were are in no book
-    /// any more.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
+    /// Replaces all clients at once by new sessions. The ledger forgets the old ones.
     pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
         let first = self.by_id.values().max().map_or(1, |last| last + 1);
-        // They have sockets before the others let go of theirs: nobody has an address that was somebody else's.
+        // New sockets are bound before the old are closed, so that no address is used twice.
         let newcomers = self.newcomers(first)?;
         let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
         gone.iter().for_each(|&session| self.fleet.leave(session));
-        // Until they are gone they still note what they hear.
+        // Until then the old clients still record packets.
         tokio::time::sleep(LEFT_WITHIN).await;
         self.forget(&gone);
         self.open(newcomers, admin, pin!(pending())).await
@@ -257,12 +226,11 @@ impl Crowd {
         gone.iter().for_each(|&session| books.forget(session));
     }
 
-    /// What the gateway said since the page was turned.
+    /// Events of this window.
     pub fn heard(&self) -> &Heard {
         &self.heard
     }
 
-    /// Who they are.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -272,14 +240,14 @@ impl Crowd {
         &self.by_id
     }
 
-    /// Begins a page here: what was noted before is forgotten.
+    /// Begins a window and discards earlier measurements.
     pub fn begin_page(&mut self) {
         drop(self.books.turn());
         drop(self.heard.take());
         self.from_ns = clock::now_ns();
     }
 
-    /// Ends the page, and begins the next: all that was sent and heard since it began, its last packets waited for.
+    /// Ends the window after its last packets arrived, and begins the next.
     pub async fn end_page(&mut self) -> Page {
         let until_ns = clock::now_ns();
         tokio::time::sleep(LAST_WORDS).await;
@@ -292,18 +260,15 @@ impl Crowd {
     }
 
     /// Closes all sessions.
-    ///
-    /// # Errors
-    /// [`Failed::Gateway`] where it refuses, the first of them; one that is closed already is none.
     pub async fn leave(self, admin: &mut Admin) -> Result<(), Failed> {
         drop(self.fleet);
         let mut outcome = Ok(());
         for id in self.by_id.keys() {
             match admin.close(id).await {
-                Ok(()) | Err(admin::Failed::Refused { status: 404, .. }) => {}
+                Ok(()) | Err(evenkeel_client::Failed::Refused { status: 404, .. }) => {}
                 Err(error) => {
                     // That one is kept does not keep the others.
-                    let is_gone = matches!(error, admin::Failed::Unreached(_));
+                    let is_gone = matches!(error, evenkeel_client::Failed::Unreached(_));
                     let failed = Failed::Gateway { what: "closing a session", error };
                     outcome = outcome.and(Err(failed));
                     if is_gone {
@@ -315,7 +280,7 @@ impl Crowd {
         outcome
     }
 
-    /// Everyone can send, and has for a moment.
+    /// Waits until every client can send.
     async fn wait_ready(&self) -> Result<(), Failed> {
         let until = Instant::now() + READY_WITHIN;
         loop {

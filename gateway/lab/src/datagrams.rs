@@ -12,17 +12,16 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 
-/// Datagrams sent by one system call: a burst of a hundred sessions fits two of them.
+/// Datagrams per system call: a burst of a hundred sessions takes two.
 const BATCH: usize = 64;
 
-/// One datagram as it came.
+/// A received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// Its bytes; empty if it did not fit the room given (then [`truncated`](Self::truncated) is set).
     pub bytes: &'a [u8],
-    /// Where it came from.
     pub source: SocketAddr,
-    /// When the kernel received it, nanoseconds since the Unix epoch; `None` unless [`stamp_arrivals`] was called.
+    /// When the kernel received it, nanoseconds since the Unix epoch; `None` without [`stamp_arrivals`].
     pub stamp_ns: Option<u64>,
     /// It was larger than the room given for it.
     pub truncated: bool,
@@ -35,10 +34,7 @@ struct Meta {
     truncated: bool,
 }
 
-/// Asks the kernel to stamp what this socket receives (SO_TIMESTAMPNS).
-///
-/// # Errors
-/// What the kernel says.
+/// Enables kernel receive timestamps (SO_TIMESTAMPNS).
 pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
@@ -56,17 +52,14 @@ impl Inbox {
         Self { bytes: vec![0; size * count], size, received: Vec::with_capacity(count) }
     }
 
-    /// Reads what is there. A blocking socket waits for the first datagram, at most its read timeout.
+    /// Reads all queued datagrams. A blocking socket waits for the first one, at most its read timeout.
     ///
-    /// Returns how many came; 0 when the time ran out or a signal came first.
-    ///
-    /// # Errors
-    /// What the kernel says, a refusal (ECONNREFUSED) of something sent earlier among it.
+    /// Returns their number; 0 after a timeout or a signal.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received.clear();
         let Self { bytes, size, received } = self;
-        // Made anew each time: the kernel writes the lengths it used into the headers, and what it used for one socket
-        // would be too short for the next of another family.
+        // Rebuilt for each call: the kernel overwrites the lengths in the headers, which would be too short for the
+        // next socket of another family.
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(
             bytes.len() / *size,
             Some(nix::cmsg_space!(TimeSpec)),
@@ -98,7 +91,7 @@ impl Inbox {
         Ok(self.received.len())
     }
 
-    /// What the last [`receive`](Self::receive) brought, in the order of arrival.
+    /// The datagrams of the last [`receive`](Self::receive), in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.received.iter().zip(self.bytes.chunks_exact(self.size)).map(|(meta, chunk)| Datagram {
             bytes: if meta.truncated { &[] } else { &chunk[..meta.length.min(chunk.len())] },
@@ -134,7 +127,7 @@ impl Outbox {
         self.waiting.push((start..self.bytes.len(), to));
     }
 
-    /// Sends all that waits, in order. One that the kernel refuses is left out; the rest go on.
+    /// Sends all queued datagrams in order. Datagrams that the kernel refuses are skipped.
     ///
     /// Returns how many were sent.
     pub fn flush(&mut self, socket: &UdpSocket) -> usize {
@@ -195,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_arrives_in_order_with_source_and_kernel_stamp() {
+    fn batch_keeps_order_source_and_stamp() {
         let (a, b) = pair();
         stamp_arrivals(&b).unwrap();
         let (mut outbox, mut inbox) = (Outbox::default(), Inbox::new(2_048, 64));
@@ -219,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_inbox_serves_sockets_of_both_families_in_turn() {
+    fn inbox_serves_both_address_families() {
         let mut inbox = Inbox::new(64, 4);
         for place in ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"] {
             let (a, b) = (UdpSocket::bind(place).unwrap(), UdpSocket::bind(place).unwrap());
@@ -231,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn datagram_too_large_is_marked_and_the_next_is_whole() {
+    fn truncated_datagram_is_marked() {
         let (a, b) = pair();
         let mut inbox = Inbox::new(8, 2);
         a.send_to(&[1; 9], b.local_addr().unwrap()).unwrap();

@@ -1,45 +1,42 @@
-//! A small world on loopback, and what happens to it: nodes are killed under live calls and streams, a network is
-//! spoiled, policies are swapped, strangers knock. Everyone but the gateway is played by this crate; every claim is
-//! reckoned from what clients received.
+//! A gateway with nodes on loopback and a sequence of faults: nodes are killed under live calls and streams, a network
+//! loses packets, policies are replaced, unauthorised clients send. This crate plays all but the gateway; every figure
+//! is computed from what clients received.
 
 mod acts;
 mod cast;
 mod chronicle;
+mod hostile;
 mod judge;
-mod process;
 mod promises;
 mod report;
-mod rising;
 mod serve;
 mod stage;
 mod table;
 mod telemetry;
-mod unruly;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use clap::Args;
-pub use rising::Rising;
 
-use crate::admin;
 use crate::interruption::interruption;
 use crate::otlp::{self, Listen};
+use crate::process::ProcessError;
 
 /// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Say what happened as one JSON object, the last line on standard output
+    /// Print the outcome as one JSON object, the last line on standard output
     #[arg(long)]
     pub json: bool,
     /// Sessions: four fifths in 1v1 calls, the others in live streams
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
     sessions: u32,
-    /// Where all dice come from
+    /// Set the seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Keep the world up until it is interrupted, with an agent beside each node: a place for drills
+    /// Keep everything running until interrupted, with an agent beside each node, for drills
     #[arg(long)]
     serve: bool,
     /// Keep the folder with configuration and logs
@@ -55,40 +52,22 @@ pub struct Options {
 pub enum Failed {
     /// The system has no process, socket or file for us.
     #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// What it said.
-        error: io::Error,
-    },
+    System { what: String, error: io::Error },
     /// A process did not start, or ended.
-    #[error("{process} {how}; its log says:\n{log}")]
-    Process {
-        /// Which.
-        process: String,
-        /// What it did.
-        how: String,
-        /// The end of its log.
-        log: String,
-    },
-    /// The gateway's API refused what the demo needs.
-    #[error("the gateway did not do as asked ({what}): {error}")]
-    Admin {
-        /// What was asked.
-        what: String,
-        /// What it said.
-        error: admin::Failed,
-    },
-    /// Something that should have happened did not.
-    #[error("waited {seconds} s in vain for {what}")]
+    #[error("{0}")]
+    Process(#[from] ProcessError),
+    /// The gateway's API refused a request.
+    #[error("{what}: {error}")]
+    Admin { what: String, error: evenkeel_client::Failed },
+    /// A condition did not hold in time.
+    #[error("{what} did not happen within {seconds} s")]
     InVain {
-        /// For what.
         what: String,
         /// How long.
         seconds: u64,
     },
-    /// A person ended it.
-    #[error("interrupted; everything that was started has been ended")]
+    /// Interrupted by a signal.
+    #[error("interrupted; all processes of the demo have ended")]
     Interrupted,
 }
 
@@ -97,16 +76,13 @@ impl Failed {
         move |error| Failed::System { what: what.to_owned(), error }
     }
 
-    fn admin(what: &str) -> impl FnOnce(admin::Failed) -> Failed + use<'_> {
+    fn admin(what: &str) -> impl FnOnce(evenkeel_client::Failed) -> Failed + use<'_> {
         move |error| Failed::Admin { what: what.to_owned(), error }
     }
 }
 
-/// Plays all acts with this binary as gateway, nodes and receiver, and says whether everything went as promised.
-/// Progress goes to standard error. A world that is kept up answers at `socket`, where commands look for a gateway. Whatever was started has ended when this returns, however it returns.
-///
-/// # Errors
-/// Any [`Failed`].
+/// Runs all steps with this binary as gateway, nodes and receiver, and returns whether every check passed. Progress
+/// goes to standard error. With `serve`, the gateway's API is at `socket`. All processes have ended when this returns.
 pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Failed> {
     if options.receive_telemetry {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

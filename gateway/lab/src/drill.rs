@@ -1,5 +1,5 @@
-//! Trouble on purpose, at a running gateway: synthetic sessions come in beside the real ones, a node is broken through the
-//! agent beside it, what they hear of it is reckoned, and the node is mended whatever happened.
+//! Fault injection at a running gateway: a drill opens synthetic sessions beside the real ones, breaks a node through
+//! its agent, measures the effect on the synthetic sessions, and always repairs the node.
 
 mod fault;
 mod record;
@@ -19,46 +19,43 @@ pub use fault::Kind;
 pub use record::{Record, default_place};
 pub use report::{Milliseconds, Report, Unmended};
 
-use crate::admin::{self, Admin};
 use crate::clock;
 use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
+use evenkeel_client::Admin;
 
-/// As long as the fault is watched, nothing happens first: the control run.
+/// Length of the control run before the fault, in which nothing is broken.
 const CONTROL: Duration = Duration::from_secs(2);
-/// How often the control run looks at the pause that everyone hears.
+/// Distance of the moments at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
-/// A fault comes at any phase of the packet clock: after this, and up to as much again.
+/// A fault comes after this and up to as much again, so that it hits any phase of the packet clock.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
-/// How long a death is waited for, and how long is watched once it was found.
+/// How long to wait for detection, and how long to observe after it.
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(2);
-/// A node that was mended is trusted again within this: its ejection grows with each relapse.
+/// A repaired node is trusted again within this time: its ejection grows with each relapse.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
-/// The drill before may have opened the breaker of a region, which lets nobody in; it is closed again within this.
+/// The drill before may have opened the region's breaker; it closes again within this time.
 const CLOSED_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often it is tried to mend a node, and how long after each other: a message or two may be lost.
+/// Repairs are retried, since a message may be lost.
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// What is drilled.
+/// The options of a drill.
 #[derive(Clone, Debug)]
 pub struct Drill {
-    /// What is done.
     pub kind: Kind,
-    /// To which node; none: the one with most rooms.
+    /// The node to break; `None` for the node with most rooms.
     pub node: Option<String>,
-    /// To which region, where a region is lost; none: that of the node with most rooms.
+    /// The region to lose; `None` for the region of the node with most rooms.
     pub region: Option<String>,
-    /// Synthetic sessions, two to a room, of which one talks.
+    /// Number of synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
-    /// What they ask for.
     pub scenario: String,
     /// For how long a node flaps.
     pub flaps_for: Duration,
-    /// Where the dice come from.
     pub seed: u64,
 }
 
@@ -68,45 +65,30 @@ pub enum Failed {
     /// There is no crowd.
     #[error(transparent)]
     Crowd(#[from] crowd::Failed),
-    /// The gateway does not do as it is asked.
-    #[error("the gateway did not do as asked ({what}): {error}")]
-    Gateway {
-        /// What it was asked.
-        what: String,
-        /// What it said.
-        error: admin::Failed,
-    },
-    /// What is asked for makes no sense here.
+    /// The gateway refused a request.
+    #[error("{what}: {error}")]
+    Gateway { what: String, error: evenkeel_client::Failed },
+    /// The drill makes no sense at this gateway.
     #[error("{0}")]
     Unfit(String),
-    /// Nothing has the name that was said.
+    /// No node or region has this name.
     #[error("{0}")]
     Unknown(String),
-    /// What came of it cannot be written down.
+    /// The record of drills cannot be written.
     #[error("cannot write {}: {error}", path.display())]
-    Record {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A person ended it before anything was broken.
+    Record { path: PathBuf, error: io::Error },
+    /// Interrupted before the fault.
     #[error("interrupted; nothing was broken")]
     Interrupted,
-    /// A person ended it.
-    #[error("interrupted; what was broken has been mended")]
+    /// Interrupted and repaired.
+    #[error("interrupted; nodes have been repaired")]
     Mended,
-    /// It failed, and what it broke is still broken.
+    /// The drill failed, and nodes are still broken.
     #[error("{why}\n{}", by_hand(unmended))]
-    Unmended {
-        /// Why it failed.
-        why: Box<Failed>,
-        /// What is still broken.
-        unmended: Vec<Unmended>,
-    },
+    Unmended { why: Box<Failed>, unmended: Vec<Unmended> },
 }
 
-/// What a person does who mends them.
+/// The commands that repair these nodes.
 fn by_hand(unmended: &[Unmended]) -> String {
     let mut words = String::new();
     for Unmended { node, is, by_hand, why } in unmended {
@@ -125,16 +107,16 @@ struct Node {
     is_up: bool,
 }
 
-/// Drills. Says on standard error where it is.
+/// Runs a drill and prints progress on standard error.
 ///
 /// # Errors
-/// Any [`Failed`]; what was broken is mended first, and who came in is gone. A node that cannot be mended is none where
-/// there are figures: they say so.
+/// Any [`Failed`]; the nodes are repaired and the synthetic sessions closed first. A node that cannot be repaired after
+/// a successful measurement is no error: the report names it.
 pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Failed> {
-    // From here on nobody ends this without a word.
+    // From here on an interruption repairs the nodes first.
     let mut interrupted = pin!(async {
         if interruption().await.is_err() {
-            // The system does not tell of signals, so they end the process as ever.
+            // Without a handler the signal ends the process.
             pending::<()>().await;
         }
     });
@@ -145,7 +127,7 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     }
     let mut own = admin();
     let mut rng = fastrand::Rng::with_seed(drill.seed);
-    // What cannot be drilled is refused before anybody comes in.
+    // Checked before any session is opened.
     let expected = victims(drill, &nodes(&mut own).await?)?;
     tokio::select! {
         closed = breaker_closed(&mut own, &expected, CLOSED_WITHIN) => closed?,
@@ -153,34 +135,33 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     }
     let rooms = format!("drill-{:08x}", rng.u32(..));
     let plan = plan(drill, rooms, &expected);
-    eprintln!("{} synthetic sessions come in", drill.sessions);
+    eprintln!("opening {} synthetic sessions", drill.sessions);
     let entered = Crowd::enter_unless(&plan, &admin, interrupted.as_mut()).await;
     let mut crowd = entered.map_err(|failed| match failed {
         crowd::Failed::Interrupted => Failed::Interrupted,
         failed => Failed::Crowd(failed),
     })?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
-    // They go whatever happened; a gateway that is gone has none of them.
+    // Sessions are closed whatever happened; closing succeeds at a gateway that is gone.
     let left = crowd.leave(&mut own).await;
     let report = outcome?;
     left?;
     Ok(report)
 }
 
-/// Who comes in.
 fn plan(drill: &Drill, rooms: String, victims: &[Node]) -> Plan {
     let (scenario, labels, seed) = (drill.scenario.clone(), labels(drill, victims), drill.seed);
     Plan { scenario, rooms, labels, seed, ..Plan::new(drill.sessions) }
 }
 
-/// What the synthetic sessions say of themselves: they belong to the region in which something breaks.
+/// The sessions belong to the region that the fault hits.
 fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
     let region = victims.iter().map(|node| ("region".to_owned(), node.region.clone())).next();
     let drill = ("drill".to_owned(), drill.kind.name().to_owned());
     region.into_iter().chain([drill]).collect()
 }
 
-/// What is about to be broken, and what was heard before.
+/// The state before the fault.
 struct Ready {
     victims: Vec<String>,
     /// Synthetic sessions that are there.
@@ -219,10 +200,10 @@ async fn play(
     }
     let fault = page.reckon(&Fault { at_ns, scope: Scope::Sessions(hit) });
     let trusted = if unmended.is_empty() && !was_interrupted {
-        eprintln!("mended; waiting until it is trusted again");
+        eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
             trusted = trusted_again(&fault.condemned, crowd, healed_ns) => trusted,
-            // What was measured stands.
+            // The measurement stands.
             () = interrupted => false,
         }
     } else {
@@ -233,7 +214,7 @@ async fn play(
     Ok(Report { mended: unmended.is_empty(), unmended, ..report })
 }
 
-/// Why it failed, and what is still broken.
+/// Adds the nodes that are still broken to an error.
 fn still_broken(why: Failed, unmended: Vec<Unmended>) -> Failed {
     match why {
         why if unmended.is_empty() => why,
@@ -244,14 +225,14 @@ fn still_broken(why: Failed, unmended: Vec<Unmended>) -> Failed {
     }
 }
 
-/// The control run, and whom it hits. Nothing is broken yet.
+/// Runs the control run and chooses the nodes to break.
 async fn prepare(
     drill: &Drill,
     admin: &mut Admin,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
 ) -> Result<Ready, Failed> {
-    // Now that the synthetic sessions stand, since their rooms count.
+    // The synthetic sessions count towards the busiest node.
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
     let control = control(crowd).await;
@@ -262,23 +243,23 @@ async fn prepare(
     Ok(Ready { victims, hit, control })
 }
 
-/// A fault that hits none of them would be measured at nobody.
+/// A fault without a synthetic session on the node measures nothing.
 fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Failed> {
     if !hit.is_empty() {
         return Ok(());
     }
     let victims = victims.join(", ");
     Err(Failed::Unfit(format!(
-        "none of the synthetic sessions was placed on {victims}, so nothing was broken: nobody would have heard it; name another with --node or --region, or bring more with --sessions"
+        "no synthetic session was placed on {victims}, so nothing was broken; name another with --node or --region, or raise --sessions"
     )))
 }
 
-/// What mending did to everybody.
+/// The effect of the repair on all sessions.
 fn told(unfault: &Page, healed_ns: u64) -> crowd::Reckoning {
     unfault.reckon(&Fault { at_ns: healed_ns, scope: Scope::Everybody })
 }
 
-/// Pauses of everybody across moments at which nothing happens, nanoseconds.
+/// Pauses of all sessions across moments without a fault, nanoseconds.
 async fn control(crowd: &mut Crowd) -> Vec<u64> {
     crowd.begin_page();
     let mut moments = Vec::new();
@@ -287,12 +268,12 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
         tokio::time::sleep(CONTROL_EVERY).await;
         moments.push(clock::now_ns());
     }
-    // What followed the last moment has not arrived yet.
+    // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
     crowd.end_page().await.control(&moments)
 }
 
-/// Breaks them; in `broken` is who may be by now, also where this is dropped half-way.
+/// Breaks the nodes. `broken` names those that may be broken, also if this future is dropped.
 async fn strike(
     drill: &Drill,
     victims: &[String],
@@ -325,7 +306,7 @@ async fn strike(
     Ok(())
 }
 
-/// One that says that it was not broken is not; from one that says nothing nobody knows.
+/// If the agent refused, the node was not broken; without an answer it may be.
 async fn break_node(
     kind: Kind,
     node: &str,
@@ -334,8 +315,10 @@ async fn break_node(
 ) -> Result<(), Failed> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
-    if let Err(Failed::Gateway { error: admin::Failed::Refused { status: 400..500, .. }, .. }) =
-        &ordered
+    if let Err(Failed::Gateway {
+        error: evenkeel_client::Failed::Refused { status: 400..500, .. },
+        ..
+    }) = &ordered
         && is_first
     {
         broken.remove(node);
@@ -343,12 +326,12 @@ async fn break_node(
     ordered
 }
 
-/// Takes back what was done. Who is still broken afterwards.
+/// Repairs the nodes, and returns those that are still broken.
 async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<Unmended> {
     let mut unmended = Vec::new();
     for node in broken {
         let mut tries = 0;
-        // One that cannot be mended keeps no other from it.
+        // A node that cannot be repaired does not stop the repair of the others.
         while let Err(failed) = order(admin, node, kind.cure()).await {
             tries += 1;
             if tries == MEND_TRIES {
@@ -361,11 +344,11 @@ async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<U
     unmended
 }
 
-/// Whether all nodes that were found dead carry rooms again.
+/// Returns true once all nodes that were marked down carry rooms again.
 async fn trusted_again(condemned: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
     for node in condemned {
-        let is_up = |event: &admin::Event| is_node(event, node, "up");
+        let is_up = |event: &evenkeel_client::Event| is_node(event, node, "up");
         all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
@@ -381,7 +364,7 @@ async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(),
     asked.map(drop).map_err(|error| Failed::Gateway { what: what(), error })
 }
 
-/// The breaker of the region in which something is to break lets sessions in.
+/// Waits until the breaker of the region admits sessions.
 async fn breaker_closed(
     admin: &mut Admin,
     victims: &[Node],
@@ -399,7 +382,7 @@ async fn breaker_closed(
         }
         if tokio::time::Instant::now() >= until {
             let words = format!(
-                "the breaker of region {region} is {breaker} and lets too few sessions in: look why with `evenkeel region list`"
+                "the breaker of region {region} is {breaker} and admits too few sessions; `evenkeel region list` shows why"
             );
             return Err(Failed::Unfit(words));
         }
@@ -431,12 +414,12 @@ async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {
         .collect())
 }
 
-/// Whom it hits: never all that could carry rooms.
+/// The nodes to break, which are never all usable nodes.
 fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
     let unfit = |words: String| Err(Failed::Unfit(words));
     let busiest = nodes.iter().filter(|node| node.is_up).max_by_key(|node| node.rooms);
     let Some(busiest) = busiest else {
-        return unfit("no node of this gateway is up: there is nothing to break".to_owned());
+        return unfit("no node of this gateway is up; nothing to break".to_owned());
     };
     let named = |what: &str, wanted: &String, known: fn(&Node) -> &String| {
         nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
@@ -461,17 +444,15 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
     };
     let is_hit = |node: &Node| hit.iter().any(|hit| hit.name == node.name);
     if !nodes.iter().any(|node| node.is_up && !is_hit(node)) {
-        return unfit(
-            "no other node is up: what is there would carry nothing meanwhile".to_owned(),
-        );
+        return unfit("no other node is up; the rooms would have nowhere to go".to_owned());
     }
     if hit.iter().any(|node| !node.is_up) || hit.is_empty() {
-        return unfit("it is not up: a drill begins with a node that carries rooms".to_owned());
+        return unfit("the node is not up; a drill needs a node that carries rooms".to_owned());
     }
     Ok(hit.into_iter().cloned().collect())
 }
 
-/// Synthetic sessions whose packets go to one of these nodes now.
+/// Synthetic sessions with their lead hop at one of these nodes.
 async fn sessions_on(
     nodes: &[String],
     admin: &mut Admin,

@@ -1,13 +1,10 @@
-//! The end that a person, or who started us, asks for.
+//! Signals that end the process.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for SIGINT, SIGTERM or SIGHUP.
-///
-/// # Errors
-/// What the system says when they cannot be listened to.
 pub(crate) async fn interruption() -> io::Result<()> {
     let (mut interrupt, mut terminate, mut hangup) = (
         signal(SignalKind::interrupt())?,

@@ -1,6 +1,6 @@
-//! The books: what each session sent and received, and everything that can be told from it afterwards.
+//! The ledger: all packets that sessions sent and received, and the evaluation of them.
 //!
-//! It judges nothing while packets flow; every question is answered from the same records, as often as one likes.
+//! Nothing is evaluated while packets flow; all figures come from the same records afterwards.
 
 mod account;
 mod books;
@@ -21,9 +21,9 @@ pub use split::Split;
 pub struct Sent {
     /// The session that sent it.
     pub session: u64,
-    /// Which of its streams.
+    /// The stream of that session.
     pub stream: u8,
-    /// Its place in that stream, from 0; the ledger takes them in order.
+    /// The index in that stream, from 0; packets are added in order.
     pub number: u64,
     /// When: nanoseconds since the Unix epoch.
     pub at_ns: u64,
@@ -33,14 +33,14 @@ pub struct Sent {
     pub clock_rate: u32,
 }
 
-/// One packet as it came to a client.
+/// A packet that a client received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
     /// The session that received it.
     pub receiver: u64,
     /// The session that sent it, by its test header.
     pub sender: u64,
-    /// Which of the sender's streams.
+    /// The stream of the sender.
     pub stream: u8,
     /// Its number in that stream.
     pub number: u64,
@@ -61,9 +61,7 @@ pub struct Arrival {
 /// One participant: which room, and from when until when packets sent by others are due to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// The session.
     pub session: u64,
-    /// Its room.
     pub room: u64,
     /// Packets sent at this time or later are due to it.
     pub from_ns: u64,
@@ -74,18 +72,16 @@ pub struct Member {
 /// One sender's stream as one receiver sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
-    /// The receiving session.
     pub receiver: u64,
-    /// The sending session.
     pub sender: u64,
     /// The stream of the sender.
     pub stream: u8,
 }
 
-/// Everything that was sent and received.
+/// All sent and received packets.
 ///
-/// In a room that ever had one member only, its own packets are due back to it; in any other room each member's
-/// packets are due to all others, and its own coming back is not held against anyone.
+/// A session that is alone in its room is due its own packets. In any other room each member's packets are due to all
+/// others, and an echo of one's own packets is ignored.
 #[derive(Clone, Default, Debug)]
 pub struct Ledger {
     sent: BTreeMap<(u64, u8), Vec<Sent>>,
@@ -95,20 +91,20 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Notes who is in a room; a second note of the same session replaces its times.
+    /// Adds a member to a room, or replaces its times.
     pub fn join(&mut self, member: Member) {
         self.members.insert(member.session, member);
         self.rooms.entry(member.room).or_default().insert(member.session);
     }
 
-    /// From this time on nothing is due to this session any more.
+    /// Ends what is due to this session.
     pub fn leave(&mut self, session: u64, at_ns: u64) {
         if let Some(member) = self.members.get_mut(&session) {
             member.until_ns = member.until_ns.min(at_ns);
         }
     }
 
-    /// Forgets a member, and what it sent and received.
+    /// Forgets a member and its packets.
     pub fn forget(&mut self, session: u64) {
         if let Some(member) = self.members.remove(&session)
             && let Some(room) = self.rooms.get_mut(&member.room)
@@ -119,7 +115,7 @@ impl Ledger {
         self.arrivals.retain(|path, _| path.receiver != session && path.sender != session);
     }
 
-    /// Packets sent before or after these times are due to nobody.
+    /// Restricts what is due to packets sent between these times.
     pub fn due_between(&mut self, from_ns: u64, until_ns: u64) {
         for member in self.members.values_mut() {
             member.from_ns = member.from_ns.max(from_ns);
@@ -127,7 +123,7 @@ impl Ledger {
         }
     }
 
-    /// The same members, and nothing sent or received.
+    /// A ledger with the same members and no packets.
     fn next_page(&self) -> Self {
         let (members, rooms) = (self.members.clone(), self.rooms.clone());
         Self { members, rooms, ..Self::default() }
@@ -149,38 +145,37 @@ impl Ledger {
         self.sent.values().map(|stream| stream.len() as u64).sum()
     }
 
-    /// Sessions that are due packets of others, or their own where they are alone.
+    /// Sessions to which packets are due.
     pub fn receivers(&self) -> impl Iterator<Item = u64> {
         let talks = |sender| self.streams_of(sender).next().is_some();
         let due = move |session: &u64| self.senders_to(*session).any(talks);
         self.members.keys().copied().filter(due)
     }
 
-    /// When and from which node a session heard something, in order of time.
+    /// Arrival and node of all packets of a receiver, in order of time.
     pub fn heard(&self, receiver: u64) -> Vec<(u64, u32)> {
         let heard = self.heard_in_order(receiver);
         heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }
 
-    /// The longest that a packet was on its way, of those that came since, nanoseconds; 0 where none did.
+    /// The longest transit time of packets that arrived since then, nanoseconds; 0 without packets.
     pub fn slowest_ns(&self, from_ns: u64) -> u64 {
         let since = self.arrivals.values().flatten().filter(|arrival| arrival.at_ns >= from_ns);
         since.map(|arrival| arrival.at_ns.saturating_sub(arrival.sent_ns)).max().unwrap_or(0)
     }
 
-    /// How many packets arrived, doubles among them.
+    /// Received packets, duplicates included.
     pub fn arrived_count(&self) -> u64 {
         self.arrivals.values().map(|path| path.len() as u64).sum()
     }
 
-    /// Where and when this session is due packets.
     pub fn member(&self, session: u64) -> Option<&Member> {
         self.members.get(&session)
     }
 
-    /// Packets that were due at a receiver and never came, in the order of receiver, sender, stream and number.
+    /// Packets that were due and never arrived, in the order of receiver, sender, stream and number.
     ///
-    /// Ask when the network has had time to deliver what was sent last, or bound it with [`leave`](Self::leave).
+    /// Call it after the last packets have arrived, or bound it with [`leave`](Self::leave).
     pub fn missing(&self) -> Vec<Packet> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
@@ -201,7 +196,7 @@ impl Ledger {
         missing
     }
 
-    /// Packets that came to a session of another room, or of no room, or from a sender nobody knows.
+    /// Packets that arrived at a session of another room, or from an unknown sender.
     pub fn misdelivered(&self) -> Vec<Arrival> {
         let together = |path: &Path| {
             let room = |session| self.members.get(&session).map(|member| member.room);
@@ -215,7 +210,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Packets that came to the same receiver again, each time but the first.
+    /// Duplicates: each further arrival of a packet at the same receiver.
     pub fn twice(&self) -> Vec<Arrival> {
         let again = |all: &Vec<Arrival>| {
             let mut seen = BTreeSet::new();
@@ -224,7 +219,7 @@ impl Ledger {
         self.arrivals.values().flat_map(again).collect()
     }
 
-    /// Members to whom something was due between these times and nothing came.
+    /// Members to which packets were due between these times and none arrived.
     pub fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
         let due = |member: &Member| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
@@ -257,7 +252,7 @@ impl Ledger {
         self.paths_to(receiver).flat_map(|(_, all)| all)
     }
 
-    /// Everything a session heard, by time of arrival.
+    /// All packets of a receiver by time of arrival.
     fn heard_in_order(&self, receiver: u64) -> Vec<&Arrival> {
         let mut heard: Vec<&Arrival> = self.heard_by(receiver).collect();
         heard.sort_by_key(|arrival| arrival.at_ns);

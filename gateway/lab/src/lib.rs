@@ -1,7 +1,6 @@
-//! Plays everyone else over sockets: clients, media nodes, bad networks, strangers, and those who listen to telemetry.
-//! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
+//! Simulated clients, media nodes, bad networks, unauthorised traffic and telemetry receivers; the demo and the drills.
+//! Packets are recorded in a ledger and evaluated afterwards.
 
-pub mod admin;
 pub mod client;
 pub mod clock;
 pub mod crowd;
@@ -10,17 +9,14 @@ pub mod demo;
 pub mod drill;
 mod interruption;
 pub mod ledger;
-pub mod load;
 pub mod machine;
 mod mark;
-pub mod namespace;
 pub mod otlp;
 pub mod process;
 #[cfg(test)]
 mod quic_server;
 mod reception;
 pub mod relay;
-pub mod report;
 pub mod sample_node;
 #[cfg(test)]
 mod small_gateway;

@@ -1,5 +1,5 @@
-//! How timely the machine is by itself: figures in milliseconds say nothing of the gateway on one that wakes its threads
-//! late, or whose host takes its cores away.
+//! Scheduling latency of the machine. Figures in milliseconds say little about the gateway if the machine wakes threads
+//! late or its hypervisor takes cores away.
 
 use std::fs;
 use std::thread;
@@ -12,21 +12,21 @@ use crate::ledger::Spread;
 
 /// How long a nap is.
 const NAP: Duration = Duration::from_millis(2);
-/// How many are taken: half a second of them.
+/// Half a second of naps.
 const NAPS: u32 = 250;
 /// A machine that wakes one nap in a hundred later than this is late: a budget of 10 ms is shared by five steps.
 const LATE_MS: f64 = 2.0;
-/// And one whose host takes more of the used time than this.
+/// The machine also counts as late above this share of steal time.
 const STOLEN_PERCENT: f64 = 2.0;
-/// Where the kernel keeps the books of its cores (proc_stat(5)).
+/// Processor times of the kernel (proc_stat(5)).
 const BOOKS: &str = "/proc/stat";
 
-/// What the machine did by itself.
+/// The latency of the machine.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Timeliness {
-    /// How late threads woke from naps while nothing of ours ran: milliseconds.
+    /// How late threads woke from naps on the idle machine: milliseconds.
     pub woken_late_ms: Spread,
-    /// Of the time that all cores were used since then, what the host of a virtual machine took for others: per cent.
+    /// Steal time, per cent of the time in which all cores were used.
     pub stolen_percent: f64,
 }
 
@@ -38,7 +38,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Naps for half a second, while nothing of ours runs, and watches from then on.
+    /// Measures naps for half a second on the idle machine, then watches steal time.
     pub fn begin() -> Watched {
         let late = |_| {
             let before = Instant::now();
@@ -48,7 +48,7 @@ impl Watched {
         Watched { woken_late_ms: Spread::of_ns((0..NAPS).map(late).collect()), used: Used::now() }
     }
 
-    /// What it did so far.
+    /// The measurements so far.
     pub fn so_far(&self) -> Timeliness {
         let stolen_percent = Used::now().stolen_percent_since(self.used);
         Timeliness { woken_late_ms: self.woken_late_ms, stolen_percent }
@@ -56,7 +56,7 @@ impl Watched {
 }
 
 impl Timeliness {
-    /// Whether it is too late by itself for figures in milliseconds to be held against a limit.
+    /// The machine is too late for limits in milliseconds.
     pub fn is_late(&self) -> bool {
         self.woken_late_ms.p99 > LATE_MS || self.stolen_percent > STOLEN_PERCENT
     }
@@ -82,7 +82,7 @@ struct Used {
 }
 
 impl Used {
-    /// None where the kernel says nothing of it.
+    /// Zero if the kernel does not report it.
     fn now() -> Used {
         fs::read_to_string(BOOKS).ok().and_then(|books| Used::of(&books)).unwrap_or_default()
     }
@@ -96,7 +96,7 @@ impl Used {
         Some(Used { all: user + nice + system + irq + softirq + stolen, stolen })
     }
 
-    /// Of the time that was used since then; 0 of none.
+    /// Steal time as a share of used time since then; 0 if none was used.
     fn stolen_percent_since(self, before: Used) -> f64 {
         let all = self.all.saturating_sub(before.all);
         let stolen = self.stolen.saturating_sub(before.stolen);

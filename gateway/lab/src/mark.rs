@@ -1,9 +1,9 @@
-//! The test header at the start of an RTP payload: who sent it, its number, when, and which node it passed.
+//! The test header at the start of an RTP payload: sender, packet number, send time and node.
 
 /// The first four bytes of every marked payload.
 const MAGIC: [u8; 4] = *b"EKT1";
 
-/// What a marked payload says about itself. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
+/// The test header. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
     /// The session that sent it.
@@ -60,7 +60,7 @@ impl Mark {
         payload[32] = self.stream;
     }
 
-    /// Writes a node's number into the mark at the start of this payload; false, and nothing written, without one.
+    /// Writes a node's number into the mark at the start of this payload. Returns false if there is no mark.
     pub fn stamp(payload: &mut [u8], node: u32) -> bool {
         if Self::read(payload).is_none() {
             return false;

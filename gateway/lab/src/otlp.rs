@@ -1,7 +1,6 @@
-//! Listens to telemetry: a strict OTLP receiver over gRPC and over HTTP with binary protobuf.
+//! A strict OTLP receiver over gRPC and over HTTP with binary protobuf.
 //!
-//! A request with anything malformed in it is refused as a whole, with the reason; what is well formed is counted and
-//! kept.
+//! A request with any malformed part is refused as a whole; well-formed requests are counted and kept.
 
 mod books;
 mod check;
@@ -22,7 +21,7 @@ pub use check::Malformed;
 
 type SharedBooks = Arc<Mutex<Books>>;
 
-/// A running receiver on a thread of its own. Dropping it closes its ports: then the backend is dead.
+/// A running receiver on its own thread. Dropping it closes the ports.
 pub struct Receiver {
     grpc: SocketAddr,
     http: SocketAddr,
@@ -31,7 +30,6 @@ pub struct Receiver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where the receiver process listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen {
     /// For gRPC; port 0 takes a free one.
@@ -42,9 +40,6 @@ pub struct Listen {
 
 impl Receiver {
     /// Listens at both addresses.
-    ///
-    /// # Errors
-    /// What the kernel says about the addresses.
     pub fn start(listen: Listen) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (grpc, http) = runtime.block_on(async {
@@ -72,17 +67,17 @@ impl Receiver {
         })
     }
 
-    /// What an exporter over gRPC is given as its endpoint.
+    /// The endpoint for a gRPC exporter.
     pub fn grpc_endpoint(&self) -> String {
         format!("http://{}", self.grpc)
     }
 
-    /// What an exporter over HTTP is given as its endpoint, without the signal's path.
+    /// The endpoint for an HTTP exporter, without the signal's path.
     pub fn http_endpoint(&self) -> String {
         format!("http://{}", self.http)
     }
 
-    /// What has come so far.
+    /// Everything received so far.
     pub fn books(&self) -> MutexGuard<'_, Books> {
         open(&self.books)
     }
@@ -99,10 +94,7 @@ impl Drop for Receiver {
     }
 }
 
-/// The receiver as a process: says where it listens as a line of JSON, then, on SIGTERM or SIGINT, what it got.
-///
-/// # Errors
-/// What the kernel says about the addresses, the signals or standard output.
+/// Runs the receiver as a process: prints its addresses as a line of JSON, and on SIGTERM or SIGINT its report.
 pub fn run(listen: Listen) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,

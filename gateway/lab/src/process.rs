@@ -1,126 +1,320 @@
-//! Processes of a demo or a bench: started, heard on standard output, signalled by their id, and gone when the handle is.
+//! A child process with output that can be awaited. It is killed when its handle is dropped.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde_json::Value;
 
-/// Lines of a log that are shown when its process failed.
-const LOG_LINES: usize = 12;
+/// Lines of output and log in an error.
+const SHOWN_LINES: usize = 12;
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A process; it is killed when this is dropped.
+/// A running or ended child process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    lines: Receiver<String>,
+    output: Arc<Output>,
+    /// Lines that `line` and `try_line` have returned.
+    read: usize,
+    /// How long a drop waits after SIGTERM before it kills.
+    grace: Duration,
 }
 
-/// What a process says on standard output.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Said {
-    /// A line.
-    Line(String),
-    /// Nothing so far.
-    Nothing,
-    /// Nothing more: it has closed it, or has ended.
-    End,
+/// Standard output so far.
+#[derive(Default, Debug)]
+struct Output {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Default, Debug)]
+struct Lines {
+    all: Vec<String>,
+    is_closed: bool,
+}
+
+/// A process did not start, ended early, or printed something unexpected.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProcessError {
+    process: String,
+    problem: String,
+    /// The last lines on standard error.
+    log: String,
+}
+
+impl fmt::Display for ProcessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProcessError { process, problem, log } = self;
+        write!(f, "{process} {problem}")?;
+        if log.is_empty() { Ok(()) } else { write!(f, "; its log ends with:\n{log}") }
+    }
+}
+
+/// The same as `Display`, so that an `unwrap` shows the log line by line.
+impl fmt::Debug for ProcessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for ProcessError {}
+
+impl From<ProcessError> for String {
+    fn from(error: ProcessError) -> String {
+        error.to_string()
+    }
+}
+
+impl Output {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done` holds, at most `within`.
+    fn wait(
+        &self,
+        within: Duration,
+        mut done: impl FnMut(&Lines) -> bool,
+    ) -> MutexGuard<'_, Lines> {
+        let waited = self.changed.wait_timeout_while(self.lines(), within, |lines| !done(lines));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Process {
-    /// Starts it. What it writes on standard error is added to a file of its name in `folder`; `input` is all that it
-    /// reads.
+    /// Starts `command` with an empty standard input. Standard error is appended to `NAME.log` in `folder`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The program cannot be started.
     pub fn start(
+        name: &str,
+        command: &mut Command,
+        folder: &Path,
+    ) -> Result<Process, ProcessError> {
+        Process::start_with_input(name, command, b"", folder)
+    }
+
+    /// Starts `command` with `input` as its standard input.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start_with_input(
         name: &str,
         command: &mut Command,
         input: &[u8],
         folder: &Path,
-    ) -> io::Result<Process> {
+    ) -> Result<Process, ProcessError> {
         let log = folder.join(format!("{name}.log"));
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::options().create(true).append(true).open(&log)?)
-            // A group of its own: an interrupt at the terminal is for us, who end what we started.
-            .process_group(0)
-            .spawn()?;
+        let spawned = File::options().create(true).append(true).open(&log).and_then(|file| {
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(file)
+                // Its own group: an interrupt at the terminal reaches this process only, which ends its children.
+                .process_group(0)
+                .spawn()
+        });
+        let mut child = spawned.map_err(|error| ProcessError {
+            process: name.to_owned(),
+            problem: format!("cannot be started: {error}"),
+            log: String::new(),
+        })?;
         if let Some(mut stdin) = child.stdin.take() {
-            // One that reads nothing, or has ended already, is found out when it is heard.
+            // A process that ended without reading shows in its output.
             let _unread = stdin.write_all(input);
         }
-        let (says, lines) = channel();
-        let out = child.stdout.take();
-        // Ends with the process's standard output.
+        let output = Arc::<Output>::default();
+        let (stdout, shared) = (child.stdout.take(), Arc::clone(&output));
+        // The thread ends when standard output is closed.
         std::thread::spawn(move || {
-            let lines = out.into_iter().flat_map(|out| BufReader::new(out).lines());
-            lines.map_while(Result::ok).try_for_each(|line| says.send(line)).ok()
+            let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+            for line in lines.map_while(Result::ok) {
+                shared.lines().all.push(line);
+                shared.changed.notify_all();
+            }
+            shared.lines().is_closed = true;
+            shared.changed.notify_all();
         });
-        Ok(Process { name: name.to_owned(), child, log, lines })
+        let (name, grace) = (name.to_owned(), Duration::ZERO);
+        Ok(Process { name, child, log, output, read: 0, grace })
     }
 
-    /// What it was started as.
+    /// Sends SIGTERM when the handle is dropped, and kills only after `grace`.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Process {
+        self.grace = grace;
+        self
+    }
+
+    /// The name it was started with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its number.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its next line, waited for at most so long.
-    pub fn said(&mut self, within: Duration) -> Said {
-        match self.lines.recv_timeout(within) {
-            Ok(line) => Said::Line(line),
-            Err(RecvTimeoutError::Timeout) => Said::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Said::End,
+    /// The next unread line of standard output.
+    ///
+    /// # Errors
+    /// No line came `within` that time, or standard output was closed.
+    pub fn line(&mut self, within: Duration) -> Result<String, ProcessError> {
+        let read = self.read;
+        drop(self.output.wait(within, |lines| lines.all.len() > read || lines.is_closed));
+        let line = self.try_line()?;
+        line.ok_or_else(|| self.error(format!("printed nothing within {within:?}")))
+    }
+
+    /// The next unread line of standard output if there is one already.
+    ///
+    /// # Errors
+    /// Standard output was closed.
+    pub fn try_line(&mut self) -> Result<Option<String>, ProcessError> {
+        let lines = self.output.lines();
+        match lines.all.get(self.read) {
+            Some(line) => {
+                self.read += 1;
+                Ok(Some(line.clone()))
+            }
+            None if lines.is_closed => Err(self.error_after(&lines, "ended")),
+            None => Ok(None),
         }
     }
 
-    /// Sends it a signal.
+    /// The next unread line of standard output as JSON.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
+    /// As of [`Process::line`], or the line is no JSON.
+    pub fn json_line(&mut self, within: Duration) -> Result<Value, ProcessError> {
+        let line = self.line(within)?;
+        self.json(&line)
     }
 
-    /// Whether it has not ended by itself.
+    /// A line as JSON.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn json(&self, line: &str) -> Result<Value, ProcessError> {
+        serde_json::from_str(line).map_err(|_| self.error(format!("printed {line:?}")))
+    }
+
+    /// Waits until `find` finds something in the output.
+    ///
+    /// # Errors
+    /// Standard output was closed, or the time passed, before it did.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut find: impl FnMut(&[String]) -> Option<T>,
+    ) -> Result<T, ProcessError> {
+        let mut found = None;
+        let lines = self.output.wait(within, |lines| {
+            found = find(&lines.all);
+            found.is_some() || lines.is_closed
+        });
+        let problem = if lines.is_closed { "ended before" } else { "took too long for" };
+        found.ok_or_else(|| self.error_after(&lines, &format!("{problem} {what}")))
+    }
+
+    /// All lines of standard output so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.output.lines().all.clone()
+    }
+
+    /// All lines of standard output, which is waited for to be closed.
+    pub fn all_lines(&self, within: Duration) -> Vec<String> {
+        self.output.wait(within, |lines| lines.is_closed).all.clone()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        let sent = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+        sent.map_err(|errno| self.error(format!("cannot be sent {signal}: {errno}")))
+    }
+
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The end of its log.
-    pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on after that time.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus, ProcessError> {
+        let until = Instant::now() + within;
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Ok(status);
+            }
+            if Instant::now() >= until {
+                return Err(self.error(format!("runs on after {within:?}")));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
     }
 
-    /// Ends it now, and what it started itself.
+    /// Sends a signal, waits `within` that time for the process to end, kills it otherwise, and returns its whole output.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn end(mut self, signal: Signal, within: Duration) -> Result<Vec<String>, ProcessError> {
+        self.signal(signal)?;
+        let _killed_otherwise = self.wait(within);
+        self.kill();
+        Ok(self.all_lines(within))
+    }
+
+    /// Kills it and what it started itself.
     pub fn kill(&mut self) {
         if self.is_running() {
-            // Its group has its number, and goes with it.
+            // Its group has its id.
             let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
         }
         if self.child.kill().is_ok() {
             let _reaped = self.child.wait();
         }
     }
+
+    /// Standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// An error about this process, with the end of its log.
+    pub fn error(&self, problem: impl Into<String>) -> ProcessError {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let log = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+        ProcessError { process: self.name.clone(), problem: problem.into(), log }
+    }
+
+    fn error_after(&self, lines: &Lines, problem: &str) -> ProcessError {
+        let last = &lines.all[lines.all.len().saturating_sub(SHOWN_LINES)..];
+        self.error(match last {
+            [] => problem.to_owned(),
+            last => format!("{problem} after it printed:\n{}", last.join("\n")),
+        })
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if !self.grace.is_zero() && self.is_running() && self.signal(Signal::SIGTERM).is_ok() {
+            let _killed_otherwise = self.wait(self.grace);
+        }
         self.kill();
     }
 }
@@ -134,15 +328,16 @@ mod tests {
     const SOON: Duration = Duration::from_secs(60);
 
     /// With the folder that has its log.
-    fn shell(script: &str, input: &str, name: &str) -> (Process, TempDir) {
+    fn shell(script: &str, input: &str) -> (Process, TempDir) {
         let (mut command, folder) = (Command::new("/bin/sh"), tempdir().unwrap());
         let command = command.args(["-c", script]);
-        (Process::start(name, command, input.as_bytes(), folder.path()).unwrap(), folder)
+        let process = Process::start_with_input("shell", command, input.as_bytes(), folder.path());
+        (process.unwrap(), folder)
     }
 
     #[test]
-    fn process_that_is_dropped_is_gone_even_when_it_was_stopped() {
-        let (process, _folder) = shell("exec sleep 600", "", "lab-test-dropped");
+    fn dropped_process_is_gone_even_if_stopped() {
+        let (process, _folder) = shell("exec sleep 600", "");
         let pid = Pid::from_raw(process.id().cast_signed());
         process.signal(Signal::SIGSTOP).unwrap();
         drop(process);
@@ -150,14 +345,12 @@ mod tests {
     }
 
     #[test]
-    fn process_that_is_dropped_takes_what_it_started_along() {
-        let script = "sleep 600 & echo $!; wait";
-        let (mut process, _folder) = shell(script, "", "lab-test-group");
-        let Said::Line(child) = process.said(SOON) else { panic!() };
-        let child = Pid::from_raw(child.parse().unwrap());
+    fn dropped_process_takes_its_children_along() {
+        let (mut process, _folder) = shell("sleep 600 & echo $!; wait", "");
+        let child = Pid::from_raw(process.line(SOON).unwrap().parse().unwrap());
         assert_eq!(kill(child, None), Ok(()));
         drop(process);
-        // It is nobody's child by then; whoever reaps orphans does it soon.
+        // The orphan is reaped by init soon after.
         let is_there = || kill(child, None).is_ok() && !is_zombie(child);
         while is_there() {
             std::thread::sleep(Duration::from_millis(1));
@@ -170,20 +363,41 @@ mod tests {
     }
 
     #[test]
-    fn process_reads_its_input_and_is_heard_to_its_end() {
-        let (mut process, _folder) = shell("cat; exec sleep 600", "one\ntwo\n", "lab-test-heard");
-        assert_eq!(process.said(SOON), Said::Line("one".to_owned()));
-        assert_eq!(process.said(SOON), Said::Line("two".to_owned()));
-        assert_eq!(process.said(Duration::ZERO), Said::Nothing);
-        process.signal(Signal::SIGTERM).unwrap();
-        assert_eq!(process.said(SOON), Said::End);
+    fn grace_lets_a_dropped_process_clean_up() {
+        let script = r#"trap 'echo done >&2; exit' TERM; echo up; while :; do sleep 0.01; done"#;
+        let (process, folder) = shell(script, "");
+        let mut process = process.with_grace(SOON);
+        process.line(SOON).unwrap();
+        drop(process);
+        assert_eq!(std::fs::read_to_string(folder.path().join("shell.log")).unwrap(), "done\n");
     }
 
     #[test]
-    fn process_that_ends_leaves_its_log() {
-        let (mut process, _folder) = shell("echo no such thing >&2", "", "lab-test-ends");
-        assert_eq!(process.said(SOON), Said::End);
-        process.kill();
-        assert!(process.log().ends_with("no such thing"), "{}", process.log());
+    fn input_is_echoed_until_the_end() {
+        let (mut process, _folder) = shell("cat; exec sleep 600", "one\ntwo\n");
+        assert_eq!(process.line(SOON).unwrap(), "one");
+        assert_eq!(process.line(SOON).unwrap(), "two");
+        assert_eq!(process.try_line(), Ok(None));
+        assert!(process.line(Duration::ZERO).unwrap_err().to_string().contains("nothing"));
+        process.signal(Signal::SIGTERM).unwrap();
+        assert!(process.line(SOON).unwrap_err().to_string().contains("ended"));
+    }
+
+    #[test]
+    fn first_and_last_lines_are_returned() {
+        let script = r#"trap 'echo 2; exit' TERM; echo 1; while :; do sleep 0.01; done"#;
+        let (mut process, _folder) = shell(script, "");
+        assert_eq!(process.json_line(SOON).unwrap(), 1);
+        assert_eq!(process.end(Signal::SIGTERM, SOON).unwrap(), ["1", "2"]);
+    }
+
+    #[test]
+    fn process_that_ends_early_shows_its_log() {
+        let (mut process, _folder) = shell("echo no such thing >&2", "");
+        let error = process.line(SOON).unwrap_err().to_string();
+        assert!(error.contains("ended") && error.ends_with("no such thing"), "{error}");
+        let error = process.wait_for("a line", SOON, |lines| lines.first().cloned()).unwrap_err();
+        assert!(error.to_string().contains("ended before a line"), "{error}");
+        assert!(process.wait(SOON).unwrap().success());
     }
 }

@@ -1,4 +1,4 @@
-//! The other end of a QUIC connection, for tests: a self-made certificate, a thread, and what the test wants done.
+//! A QUIC server for tests, with a self-signed certificate and a thread of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! What a receiver reports of a stream, reckoned as RFC 3550 does in its appendix A. A reckoning of the lab's own, so
-//! that it and the gateway's check each other.
+//! Reception statistics as in RFC 3550, appendix A. They are independent of the gateway's implementation, so that each
+//! checks the other.
 
 use evenkeel_media::rtcp::ReportBlock;
 
-/// One stream as it is received.
+/// A received stream.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Reception {
     first: Option<u16>,
@@ -19,7 +19,7 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    /// A packet came.
+    /// Handles a packet.
     pub(crate) fn packet(&mut self, sequence: u16) {
         if self.first.is_none() {
             self.first = Some(sequence);
@@ -32,7 +32,7 @@ impl Reception {
         self.received = self.received.wrapping_add(1);
     }
 
-    /// When it came, and what it says when it was taken (A.8).
+    /// Handles the arrival time and RTP timestamp of a packet (A.8).
     pub(crate) fn timing(&mut self, timestamp: u32, clock_rate: u32, at_ns: u64) {
         let arrival = u128::from(at_ns) * u128::from(clock_rate) / 1_000_000_000;
         // Both wrap at 2^32; so does their difference, which is small from one packet to the next.
@@ -44,12 +44,12 @@ impl Reception {
         }
     }
 
-    /// The sender's report came.
+    /// Handles a sender report.
     pub(crate) fn sender_report(&mut self, ntp: u64, at_ns: u64) {
         self.last_report = Some(((ntp >> 16) as u32, at_ns));
     }
 
-    /// What is reported of the time since the last call (A.3).
+    /// The report block for the time since the last call (A.3).
     pub(crate) fn report(&mut self, ssrc: u32, now_ns: u64) -> ReportBlock {
         let expected =
             self.first.map_or(0, |first| self.highest.wrapping_sub(first.into()).wrapping_add(1));
@@ -86,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loss_is_reported_for_the_time_since_the_last_report_and_in_all() {
+    fn loss_is_reported_per_interval_and_in_total() {
         let mut reception = Reception::default();
         (65_530..=65_535u16).chain(0..4).filter(|n| n % 2 == 0).for_each(|n| reception.packet(n));
-        // 65,530 to 2 across the wrap: nine due, five came.
+        // 65,530 to 2 across the wrap: nine due, five received.
         let first = reception.report(7, 0);
         assert_eq!((first.fraction_lost, first.lost, first.sequence_max), (113, 4, 65_538));
         (3..13).for_each(|n| reception.packet(n));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn late_and_double_packets_do_not_count_as_loss() {
+    fn late_and_duplicate_packets_are_no_loss() {
         let mut reception = Reception::default();
         [10, 12, 11, 11].into_iter().for_each(|n| reception.packet(n));
         let block = reception.report(7, 0);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_none_at_even_pace_and_grows_to_a_sixteenth_of_a_step() {
+    fn jitter_grows_by_a_sixteenth_of_a_step() {
         let mut reception = Reception::default();
         for n in 0..10u32 {
             reception.timing(
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn last_sender_report_and_the_time_since_are_given_back() {
+    fn last_sender_report_and_delay_are_returned() {
         let mut reception = Reception::default();
         assert_eq!(
             (reception.report(7, 5).last_sr, reception.report(7, 5).delay_since_last_sr),

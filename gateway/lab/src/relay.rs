@@ -23,7 +23,7 @@ use pump::{Late, Pump};
 use crate::Mark;
 use crate::datagrams::Inbox;
 
-/// The way a packet went.
+/// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// From the client to the gateway.
@@ -32,10 +32,10 @@ pub enum Direction {
     Down,
 }
 
-/// Where a client's traffic enters and leaves the relay.
+/// The two ends of a client's lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ends {
-    /// Where the client sends to, instead of the gateway.
+    /// The address that the client uses instead of the gateway's.
     pub near: SocketAddr,
     /// The address the gateway sees, to be declared in the offer.
     pub far: SocketAddr,
@@ -44,17 +44,15 @@ pub struct Ends {
 /// A packet that did not cross, or crossed damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dropped {
-    /// The session whose lane it was: the receiver of what went down, the sender of what went up.
+    /// The session of the lane: the receiver of packets down, the sender of packets up.
     pub lane: u64,
-    /// Which way it was going.
     pub direction: Direction,
-    /// Why.
     pub cause: Cause,
-    /// Whose packet it was; `None` for what carries no test header (RTCP, STUN, anything encrypted).
+    /// Its test header; `None` for RTCP, STUN and encrypted packets.
     pub mark: Option<Mark>,
 }
 
-/// What crossed and what did not, in datagrams.
+/// Counters in datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
     /// Arrived at the relay.
@@ -91,9 +89,6 @@ struct Delayed {
 
 impl Relay {
     /// Starts a relay with no lanes. The same seed, and the same packets per lane and direction, give the same fates.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no epoll or no thread for us.
     pub fn start(seed: u64) -> io::Result<Self> {
         let world = World {
             lanes: Vec::new(),
@@ -105,10 +100,10 @@ impl Relay {
         Ok(Self { pump: Pump::start("relay", world)?, seed })
     }
 
-    /// Opens a lane for this session towards the gateway; a clear one until [`set`](Self::set) says otherwise.
+    /// Opens a lane for this session towards the gateway, without impairment until [`set`](Self::set) is called.
     ///
     /// # Errors
-    /// What the kernel says when it has no sockets for us; [`io::ErrorKind::AlreadyExists`] for a session that has one.
+    /// The system has no sockets; [`io::ErrorKind::AlreadyExists`] if the session has a lane.
     pub fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
         let mut world = self.pump.world();
         if world.by_session.contains_key(&session) {
@@ -125,8 +120,7 @@ impl Relay {
         Ok(ends)
     }
 
-    /// Changes what one direction of a lane does to the packets that arrive from now on; false if there is no such
-    /// lane.
+    /// Sets the impairment of one direction for packets that arrive from now on. Returns false for an unknown lane.
     pub fn set(&self, session: u64, direction: Direction, conditions: Conditions) -> bool {
         let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return false };
@@ -134,11 +128,8 @@ impl Relay {
         true
     }
 
-    /// The network gives the client another address: the gateway sees this lane at another far end from now on, and
-    /// what it sends to the old one is lost. False if there is no such lane.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no socket for us.
+    /// Rebinds the lane as a NAT would: the gateway sees the client at another address, and packets to the old one are
+    /// lost. Returns false for an unknown lane.
     pub fn rebind(&self, session: u64) -> io::Result<bool> {
         let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
@@ -187,7 +178,7 @@ impl pump::World for World {
 impl World {
     fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
         let lane = &mut self.lanes[index];
-        // An error here is a refusal of something sent before: that packet is gone, as on any network.
+        // An ICMP error for an earlier packet, which is lost as on any network.
         if inbox.receive(lane.socket(direction)).is_err() {
             return;
         }

@@ -1,7 +1,7 @@
-//! Behaves as a media server: reflects packets among the sessions of a room, on trunk legs and on port legs, with
-//! streams of its own or untouched.
+//! A sample media server: reflects packets among the sessions of a room, on trunk legs and port legs, with rewritten or
+//! unchanged headers.
 //!
-//! One socket, one thread. What it decides is in `reflector`, which has no socket and no clock.
+//! One socket, one thread. The decisions are in `reflector`, which has no socket and no clock.
 
 mod counters;
 mod feedback;
@@ -34,32 +34,32 @@ const DATAGRAM: usize = 65_535;
 const BATCH: usize = 64;
 /// How long a quiet node waits before it looks at its leases again, and so how late it ends.
 const NAP: Duration = Duration::from_millis(50);
-/// How long packets gather while they keep coming: a wake-up costs more than a packet, and nobody hears this.
+/// Packets that keep coming are gathered for this long, since a wake-up costs more than a packet.
 const GATHER: Duration = Duration::from_micros(200);
-/// What the kernel may hold for us while others have the processor.
+/// Enough to bridge the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
 
-/// Whether it writes its number into the test headers of packets that it reflects.
+/// Writing of the node's number into the test headers of reflected packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Stamps {
-    /// It does, so that a receiver knows which way they came.
+    /// So that a receiver sees which node carried a packet.
     #[default]
     Yes,
-    /// It leaves payloads as they are: two such nodes deliver copies.
+    /// Payloads stay unchanged: two such nodes deliver identical copies.
     No,
 }
 
-/// What becomes of the numbers of the packets it reflects.
+/// Treatment of sequence numbers, timestamps and SSRCs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Numbers {
     /// A stream of its own for each stream it gets: another SSRC, random first sequence number and timestamp.
     #[default]
     Rewritten,
-    /// As they came; of the payload only the node's number in a test header is changed.
+    /// Unchanged; only the node's number in a test header is written.
     Untouched,
 }
 
-/// Who hears whom on port legs, where nobody says what room a packet belongs to.
+/// The grouping of port legs, since their packets name no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PlainRoom {
     /// Every source is alone and gets its own packets back.
@@ -72,23 +72,20 @@ pub enum PlainRoom {
 /// How a sample node behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens; port 0 takes a free one.
+    /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Its name; what it stamps is [`number_of`] it.
+    /// The name; [`number_of`] it is stamped.
     pub name: String,
-    /// What the gateway signs with; without it no signed message is believed and there are no trunk legs.
+    /// The secret shared with the gateway; without it all signed messages are refused and there are no trunk legs.
     pub secret: Option<Secret>,
-    /// What becomes of the numbers.
     pub numbers: Numbers,
-    /// Whether test headers tell that packets came by it.
     pub stamps: Stamps,
-    /// Who hears whom on port legs.
     pub plain_room: PlainRoom,
-    /// How many sessions it takes, port legs among them. Default 10,000.
+    /// The highest number of sessions, port legs included. Default 10,000.
     pub sessions_max: u32,
-    /// What it does wrong, while [`SampleNode::unruly`] is set.
+    /// The fault that is simulated while [`SampleNode::unruly`] is set.
     pub vice: Vice,
-    /// Whether who knows the secret may cut it off, as a link that is cut would.
+    /// A signed message may cut the node off, as a cut link would.
     pub drills: bool,
 }
 
@@ -114,28 +111,13 @@ impl Options {
 pub enum Failed {
     /// The secret's file cannot be read.
     #[error("cannot read the secret {path}: {error}")]
-    Secret {
-        /// Which file.
-        path: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    Secret { path: String, error: io::Error },
     /// The secret is too short.
     #[error("the secret {path} has {length} bytes, at least 16 are needed")]
-    SecretTooShort {
-        /// Which file.
-        path: String,
-        /// How long it is.
-        length: usize,
-    },
+    SecretTooShort { path: String, length: usize },
     /// The address cannot be listened at.
     #[error("cannot listen at {address}: {error}")]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
+    Listen { address: SocketAddr, error: io::Error },
     /// The socket broke, or there is no more room for signals or output.
     #[error("the node ended: {0}")]
     Io(#[from] io::Error),
@@ -172,15 +154,12 @@ pub struct SampleNode {
 
 impl SampleNode {
     /// Takes the socket.
-    ///
-    /// # Errors
-    /// [`Failed::Listen`].
     pub fn bind(options: Options) -> Result<Self, Failed> {
         let address = options.listen;
         let bound = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind(address)?;
             socket.set_read_timeout(Some(NAP))?;
-            // The kernel caps it at what the system allows; less is only less patient.
+            // The kernel caps it at `net.core.rmem_max`.
             let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
             Ok(socket)
         };
@@ -194,7 +173,6 @@ impl SampleNode {
         Ok(Self { socket, address, reflector, ending, stopped, unruly })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -204,7 +182,7 @@ impl SampleNode {
         Arc::clone(&self.ending)
     }
 
-    /// While set it reads and sends nothing, and its socket stays open: what a stopped process looks like.
+    /// While set, the node reads and sends nothing and keeps its socket open, like a stopped process.
     pub fn stopped(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopped)
     }
@@ -214,10 +192,7 @@ impl SampleNode {
         Arc::clone(&self.unruly)
     }
 
-    /// Serves until told to end, and gives its counters.
-    ///
-    /// # Errors
-    /// [`Failed::Io`] when the socket cannot be read.
+    /// Serves until told to end, and returns the counters.
     pub fn run(mut self) -> Result<Counters, Failed> {
         let (mut inbox, mut outbox) = (Inbox::new(DATAGRAM, BATCH), Outbox::default());
         while !self.ending.load(Ordering::Relaxed) {
@@ -225,7 +200,7 @@ impl SampleNode {
                 std::thread::sleep(NAP);
                 continue;
             }
-            // What a node sent to somebody who has gone comes back as a refusal, which is not ours to mind.
+            // ICMP errors for packets to clients that have gone are ignored.
             let came = match inbox.receive(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 came => came?,
@@ -248,17 +223,13 @@ impl SampleNode {
 /// How the process speaks on standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
-    /// Sentences.
     Plain,
-    /// JSON: a line that says where it listens, and at the end a line of counters.
+    /// One line of JSON with the listen address, and one with counters at the end.
     Json,
 }
 
-/// The node as a process: serves until SIGTERM or SIGINT, then says what it counted. SIGUSR1 makes one that has a vice
-/// indulge in it, SIGUSR2 ends that.
-///
-/// # Errors
-/// Any [`Failed`].
+/// Runs the node as a process until SIGTERM or SIGINT, then prints its counters. SIGUSR1 starts the simulated fault,
+/// SIGUSR2 ends it.
 pub fn run(options: Options, words: Words) -> Result<(), Failed> {
     let node_name = options.name.clone();
     let node = SampleNode::bind(options)?;

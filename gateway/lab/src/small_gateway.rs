@@ -1,4 +1,4 @@
-//! A small gateway for tests: it opens sessions up to a number, hears orders to nodes, and writes down what it is asked.
+//! A test gateway that opens a limited number of sessions, accepts node commands, and records requests.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -15,12 +15,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::admin::{Admin, Place};
+use evenkeel_client::{Admin, Place};
 
 #[derive(Clone)]
 pub(crate) struct SmallGateway {
     listener: std::net::SocketAddr,
-    /// Where media goes; nobody reads it.
     _media: Arc<UdpSocket>,
     state: Arc<Mutex<State>>,
 }
@@ -32,9 +31,9 @@ pub(crate) struct State {
     opens_max: usize,
     /// Orders to nodes: `wake east-a1`.
     pub(crate) orders: Vec<String>,
-    /// As often it says that the breaker of its region in the east is open.
+    /// How often the breaker of the eastern region is reported open.
     pub(crate) open_looks: usize,
-    /// What is not done, and with which status that is said.
+    /// Commands that fail, and the status of the answer.
     pub(crate) unable: Vec<(&'static str, u16)>,
 }
 
@@ -82,7 +81,7 @@ impl SmallGateway {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends once it is as wanted.
+    /// Waits until `wanted` holds.
     pub(crate) async fn wait(&self, wanted: impl Fn(&State) -> bool) {
         while !wanted(&self.state()) {
             tokio::time::sleep(Duration::from_millis(1)).await;

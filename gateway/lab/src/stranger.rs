@@ -1,6 +1,6 @@
-//! Knocks where it is not known: packets from unknown addresses, checks with a wrong password, tags and flows nobody
-//! has. What it sends is marked as [`SESSION`], so that the ledger finds it wherever it is forwarded; what comes back
-//! to it, and is no refusal, shows that somebody learned its address.
+//! Unauthorised traffic: packets from unknown addresses, ICE checks with a wrong password, unknown tags and flows. It
+//! is marked with [`SESSION`], so that the ledger finds it if it is forwarded; any answer except a refusal shows that a
+//! gateway learned its address.
 
 mod quic;
 
@@ -25,32 +25,31 @@ pub const SESSION: u64 = u64::MAX;
 const DATAGRAM: usize = 65_535;
 const BUNDLE_MAX: usize = 1_472;
 
-/// What a stranger did, and what came of it.
+/// The traffic of a stranger and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Report {
-    /// RTP packets sent from an address nobody named.
+    /// RTP packets from an unknown address.
     pub rtp: u64,
     /// STUN checks sent with a wrong password.
     pub checks: u64,
-    /// Packets sent in bundles behind tags nobody has.
+    /// Packets in bundles with unknown tags.
     pub bundled: u64,
     /// Messages sent that are signed with another secret.
     pub messages: u64,
-    /// STUN checks refused.
     pub refused: u64,
-    /// STUN checks believed: there must be none.
+    /// Accepted STUN checks: must be 0.
     pub believed: u64,
-    /// Anything else that came: there must be none.
+    /// Other packets received: must be 0.
     pub came: u64,
 }
 
 impl Report {
-    /// All that was sent.
+    /// All packets sent.
     pub fn sent(&self) -> u64 {
         self.rtp + self.checks + self.bundled + self.messages
     }
 
-    /// How many times somebody took the stranger for one of theirs.
+    /// How often the stranger was accepted.
     pub fn learned(&self) -> u64 {
         self.believed + self.came
     }
@@ -65,7 +64,6 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// A stranger whose lies come from this seed.
     pub fn new(seed: u64) -> Self {
         Self {
             rng: Rng::with_seed(seed),
@@ -75,10 +73,7 @@ impl Stranger {
         }
     }
 
-    /// Sends RTP from an address nobody named.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Sends RTP from an unknown address.
     pub fn send_rtp(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         for _ in 0..count {
@@ -90,10 +85,7 @@ impl Stranger {
         Ok(())
     }
 
-    /// Sends checks that name a session, and RTP behind them, without knowing its password.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Sends ICE checks for a session with a wrong password, and RTP behind them.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let key = Key::new("not the password of anyone");
@@ -120,9 +112,6 @@ impl Stranger {
     }
 
     /// Sends packets in bundles behind tags drawn at random.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         for _ in 0..count {
@@ -138,9 +127,6 @@ impl Stranger {
     }
 
     /// Sends openings signed with a secret of its own.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let secret = Secret::new(b"a secret the stranger made up").map_err(io::Error::other)?;
@@ -156,10 +142,7 @@ impl Stranger {
         Ok(())
     }
 
-    /// What was done so far, and what has come of it by now.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// The report so far.
     pub fn report(&mut self) -> io::Result<Report> {
         let mut inbox = Inbox::new(DATAGRAM, 16);
         for socket in &self.sockets {
@@ -169,7 +152,7 @@ impl Stranger {
                     Ok(_) => {
                         inbox.iter().for_each(|datagram| note(datagram.bytes, &mut self.report));
                     }
-                    // Nobody at home is an answer too.
+                    // A refusal by the host counts as no answer.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                     Err(error) => return Err(error),
                 }

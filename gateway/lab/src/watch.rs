@@ -1,4 +1,4 @@
-//! Listens to the gateway's events and remembers them.
+//! Records the events of a gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,24 +7,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::admin::{Admin, Event, Failed};
+use evenkeel_client::{Admin, Event, Failed};
 
-/// What the gateway said so far.
+/// The recorded events.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<Event>>>);
 
-/// Listens until it is dropped.
+/// Records events until it is dropped.
 pub struct Watch {
-    /// What was heard.
     pub heard: Heard,
     listening: JoinHandle<()>,
 }
 
 impl Watch {
     /// Begins to listen.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn begin(admin: &Admin) -> Result<Watch, Failed> {
         let mut events = admin.events().await?;
         let heard = Heard::default();
@@ -46,17 +42,15 @@ impl Drop for Watch {
 }
 
 impl Heard {
-    /// All of it, in the order in which it came.
     pub fn all(&self) -> MutexGuard<'_, Vec<Event>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all of it away.
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut *self.all())
     }
 
-    /// Waits until something of the kind was heard since `from_ns`; false if that does not happen.
+    /// Waits for an event since `from_ns` for which `wanted` holds. Returns false on timeout.
     pub async fn wait(
         &self,
         from_ns: u64,
@@ -75,7 +69,7 @@ impl Heard {
         }
     }
 
-    /// Sessions that have not got back all that they gave up, each thing counted.
+    /// Degradations in force, counted by session and operation.
     pub fn standing_degradations(&self) -> usize {
         let mut last = BTreeMap::new();
         for event in self.all().iter().filter(|event| event.name == "degraded") {
@@ -102,17 +96,17 @@ impl Heard {
     }
 }
 
-/// When the gateway says it happened: nanoseconds since the Unix epoch.
+/// The event's time: nanoseconds since the Unix epoch.
 pub fn at_ns(event: &Event) -> u64 {
     event.data["at_us"].as_u64().unwrap_or(0) * 1_000
 }
 
-/// Whether a node came to this health.
+/// The event reports this health of the node.
 pub fn is_node(event: &Event, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }
 
-/// A JSON string; empty where it is something else.
+/// A JSON string; empty for any other type.
 pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }

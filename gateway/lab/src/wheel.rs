@@ -25,7 +25,7 @@ impl Wheel {
         self.waiting += 1;
     }
 
-    /// Moves the keys whose time has come to `due`.
+    /// Moves due keys to `due`.
     pub fn turn(&mut self, now_ns: u64, due: &mut Vec<usize>) {
         let now = now_ns / SLOT_NS;
         let turns = now.saturating_sub(self.turned_to).min(SLOTS as u64);
@@ -43,7 +43,7 @@ impl Wheel {
         self.turned_to = self.turned_to.max(now);
     }
 
-    /// How long from now to the next key, in whole ms rounded up; `None` when nothing waits within a turn.
+    /// The time until the next key, in whole ms rounded up; `None` if none is due within a turn.
     pub fn sleep_ms(&self, now_ns: u64) -> Option<u64> {
         if self.waiting == 0 {
             return None;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn key_more_than_a_turn_away_waits_for_its_own_turn() {
+    fn key_beyond_a_turn_waits() {
         let mut wheel = Wheel::new(0);
         wheel.arm(1, 5 * MS);
         wheel.arm(2, (5 + SLOTS as u64) * MS);

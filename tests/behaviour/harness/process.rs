@@ -1,102 +1,71 @@
 //! Media servers and agents that run as processes.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use evenkeel_lab::process::Process;
+use evenkeel_testkit::binary::evenkeel;
+use tempfile::{TempDir, tempdir};
 
-use super::SECRET;
-use crate::binary::evenkeel;
+use super::{SECRET, TIMEOUT};
 
-/// An `evenkeel` process, killed on drop.
-pub(crate) struct Process {
-    child: Child,
+/// An `evenkeel` process that listens.
+pub(crate) struct Server {
+    pub(crate) process: Process,
     pub(crate) address: SocketAddr,
 }
 
-impl Process {
-    fn start(arguments: &[&str]) -> Process {
+impl Server {
+    fn start(arguments: &[&str], folder: &Path) -> Server {
         let mut command = Command::new(evenkeel());
-        let mut child = command
-            .args(arguments)
-            .arg("--json")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        command.args(arguments).arg("--json");
+        let mut process = Process::start(arguments[0], &mut command, folder).unwrap();
+        let line = process.json_line(TIMEOUT).unwrap();
         let address = line["listening"].as_str().unwrap().parse().unwrap();
-        Process { child, address }
-    }
-
-    /// A media server without trunk support, which echoes media.
-    pub(crate) fn server(name: &str, listen: &str) -> Process {
-        Process::start(&["sample-node", "--name", name, "--listen", listen])
-    }
-
-    /// A media server that speaks the trunk protocol itself.
-    pub(crate) fn node(name: &str, files: &AgentFiles) -> Process {
-        let secret = files.folder.join("secret");
-        let secret = secret.to_str().unwrap();
-        let listen = "127.0.0.1:0";
-        Process::start(&["sample-node", "--name", name, "--listen", listen, "--secret", secret])
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The process may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Server { process, address }
     }
 }
 
 /// The folder of an agent's files, removed on drop.
 pub(crate) struct AgentFiles {
-    folder: PathBuf,
+    folder: TempDir,
 }
 
 impl AgentFiles {
-    pub(crate) fn new(name: &str) -> AgentFiles {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("agent-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("secret"), SECRET).unwrap();
+    pub(crate) fn new() -> AgentFiles {
+        let folder = tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), SECRET).unwrap();
         AgentFiles { folder }
     }
 
+    /// A media server without trunk support, which echoes media.
+    pub(crate) fn server(&self, name: &str, listen: &str) -> Server {
+        Server::start(&["sample-node", "--name", name, "--listen", listen], self.folder.path())
+    }
+
+    /// A media server that speaks the trunk protocol itself.
+    pub(crate) fn node(&self, name: &str) -> Server {
+        let secret = self.folder.path().join("secret");
+        let secret = secret.to_str().unwrap();
+        let listen = "127.0.0.1:0";
+        let words = ["sample-node", "--name", name, "--listen", listen, "--secret", secret];
+        Server::start(&words, self.folder.path())
+    }
+
     /// Writes the pid file, as a daemon would.
-    pub(crate) fn write_pid(&self, process: &Process) {
-        std::fs::write(self.folder.join("pid"), format!("{}\n", process.child.id())).unwrap();
+    pub(crate) fn write_pid(&self, server: &Server) {
+        let pid = format!("{}\n", server.process.id());
+        std::fs::write(self.folder.path().join("pid"), pid).unwrap();
     }
 
     /// Starts an agent that watches the process of the pid file; `more` is appended to its configuration.
-    pub(crate) fn agent(&self, more: &str) -> Process {
-        let config = self.folder.join("agent.toml");
+    pub(crate) fn agent(&self, more: &str) -> Server {
+        let config = self.folder.path().join("agent.toml");
         let text = format!(
             "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n{more}\n[process]\npid_file = \"pid\"\n"
         );
         std::fs::write(&config, text).unwrap();
-        Process::start(&["agent", "--config", config.to_str().unwrap()])
-    }
-}
-
-impl Drop for AgentFiles {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+        Server::start(&["agent", "--config", config.to_str().unwrap()], self.folder.path())
     }
 }

@@ -1,4 +1,4 @@
-//! How long each piece of a packet's way takes: `cargo bench -p evenkeel-bench`.
+//! Time of each step of a packet's path: `cargo bench -p evenkeel-bench`.
 
 #[path = "../src/hot.rs"]
 mod hot;

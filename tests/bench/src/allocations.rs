@@ -1,4 +1,4 @@
-//! Counts what is allocated: the one module of the bench with `unsafe`, which an allocator is by its contract.
+//! A counting allocator, the only module of the bench with `unsafe`, which the trait requires.
 #![expect(
     unsafe_code,
     reason = "an allocator's functions are unsafe by contract; these only count"
@@ -15,7 +15,7 @@ static COUNTING: Counting = Counting;
 /// The system's allocator, counted.
 struct Counting;
 
-// SAFETY: everything is the system's allocator's affair.
+// SAFETY: all calls are forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Relaxed);

@@ -1,6 +1,6 @@
-//! A relay without any feature: what the kernel costs a plain loop (the floor), and how little it can cost (the limit).
+//! A relay without features: the cost of a plain loop (the floor), and the lowest possible cost (the limit).
 //!
-//! Made of the same calls as the gateway's workers, so that a comparison compares the rest.
+//! It makes the same system calls as the gateway's workers, so that a comparison shows the rest.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -25,9 +25,9 @@ const GATHER: Duration = Duration::from_micros(200);
 const TIMER_SLACK: u64 = 1_000;
 /// Bytes of a bundle.
 const BUNDLE_MAX: usize = 1_400;
-/// What the gateway asks the kernel to hold.
+/// The socket buffer that the gateway requests.
 const SOCKET_BUFFER: usize = 512 << 10;
-/// The listener among what epoll watches; below it are upstream sockets.
+/// The epoll key of the listener; lower keys are upstream sockets.
 const LISTENER: u64 = u64::MAX;
 
 /// Which bare relay.
@@ -39,18 +39,17 @@ pub(crate) enum Manner {
     Limit,
 }
 
-/// What it is told on standard input.
+/// The orders on standard input.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Orders {
-    /// Whether each session has a socket towards its node; else each node has one.
+    /// Each session has its own socket to its node, instead of one per node.
     pub(crate) socket_per_session: bool,
-    /// Clients by session.
     pub(crate) clients: Vec<SocketAddr>,
     /// Session `n` is at node `n` modulo their number.
     pub(crate) nodes: Vec<SocketAddr>,
 }
 
-/// A socket towards nodes, and what waits for it.
+/// A socket to nodes, and its queue.
 struct Upstream {
     socket: UdpSocket,
     outbox: Outbox,
@@ -71,10 +70,7 @@ struct Relay {
     dirty: Vec<usize>,
 }
 
-/// Relays until it is killed; says where it listens as a line of JSON.
-///
-/// # Errors
-/// What the system says, or what of its orders it does not understand.
+/// Relays until killed; prints its address as a line of JSON.
 pub(crate) fn run(manner: Manner) -> Result<(), String> {
     let orders: Orders = serde_json::from_reader(io::stdin().lock())
         .map_err(|error| format!("orders on standard input: {error}"))?;
@@ -142,7 +138,7 @@ impl Relay {
             }
             self.flush();
             keep_coming = manner == Manner::Limit && ready > 0;
-            // More sockets than a batch of events have something: they do not wait for others to gather.
+            // With more ready sockets than one batch of events, waiting gathers nothing.
             if keep_coming && ready < BATCH {
                 std::thread::sleep(GATHER);
             }
@@ -189,7 +185,7 @@ impl Relay {
                         to_clients.push(Some(clients[session as usize]), 0, packet);
                     }
                 } else if let Ok(header) = rtp::Header::parse(datagram) {
-                    // A stream is whose its first packet says it is.
+                    // The first packet of a stream names its session.
                     let session = *by_ssrc.entry(header.ssrc).or_insert_with(|| named(datagram));
                     let Some(client) = clients.get(session as usize) else { continue };
                     to_clients.push(Some(*client), 0, datagram);
@@ -216,7 +212,7 @@ impl Upstream {
     fn bundle(&mut self, tag: Tag, packet: &[u8]) {
         if !self.bundle.push(tag, packet) {
             self.close_bundle();
-            // Nothing that a load sends is longer.
+            // No packet of a load is longer.
             let _fits = self.bundle.push(tag, packet);
         }
     }
@@ -229,7 +225,7 @@ impl Upstream {
     }
 }
 
-/// The session that a load's packet is marked with; none there is if it is not marked.
+/// The session in a packet's mark; none without a mark.
 fn named(packet: &[u8]) -> u32 {
     let payload = packet.get(rtp::HEADER_LEN..).unwrap_or_default();
     let session = evenkeel_lab::Mark::read(payload).map(|mark| mark.session);

@@ -18,10 +18,10 @@ use crate::report::Report;
 /// Their names, as they are chosen.
 pub(crate) const NAMES: [&str; 5] = ["memory", "setup", "start", "flip", "growth"];
 
-/// Measures those that are wanted.
+/// Measures the requested figures.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     report: &mut Report,
     wants: impl Fn(&str) -> bool,

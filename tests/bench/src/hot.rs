@@ -1,4 +1,4 @@
-//! What a packet meets on its way, piece by piece, without sockets: each can be timed, and its instructions counted.
+//! The steps of a packet's path, without sockets, to be timed and counted one by one.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,7 +15,6 @@ const SESSIONS: u32 = 1_000;
 /// One piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
-    /// What it is called.
     pub(crate) name: &'static str,
     prepare: fn() -> Box<dyn FnMut()>,
 }
@@ -33,7 +32,7 @@ impl Piece {
     }
 }
 
-/// All of them, the way of a packet first.
+/// All steps, in the order of the path.
 pub(crate) const PIECES: [Piece; 13] = [
     Piece { name: "forward-to-node", prepare: to_node },
     Piece { name: "forward-to-client", prepare: to_client },
@@ -111,7 +110,7 @@ fn rewrite_rtp() -> Box<dyn FnMut()> {
     })
 }
 
-/// A sender report of one stream, and who sends it.
+/// A sender report and SDES of one stream.
 fn compound() -> Vec<u8> {
     let info = rtcp::SenderInfo { ssrc: 1, ntp: 1 << 40, timestamp: 960, packets: 1, octets: 108 };
     let block = rtcp::ReportBlock {
@@ -176,7 +175,7 @@ fn read_roq() -> Box<dyn FnMut()> {
     Box::new(move || _ = black_box(roq::read_datagram(black_box(&datagram))))
 }
 
-/// Seven packets: what a datagram holds of voice.
+/// Seven packets, a datagram of voice.
 fn bundle() -> Bundle {
     let mut bundle = Bundle::new(1_400);
     fill(&mut bundle, &voice_packet());
@@ -204,7 +203,7 @@ fn one_stream() -> Continuity {
     Continuity::new(7, Protection::Clear)
 }
 
-/// A stream of another node than the client knows, so that every packet is renumbered.
+/// A stream of another node than before, so that every packet is renumbered.
 fn continuity() -> Box<dyn FnMut()> {
     let (mut continuity, mut voice, start) = (one_stream(), Voice::new(), Instant::now());
     let (_, packet) = voice.next(1);

@@ -1,8 +1,8 @@
-//! Loss against offered rate: where the best peer begins to lose, and what the gateway loses there.
+//! Loss against offered rate: where the best peer begins to lose, and the gateway's loss at that rate.
 
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
+use crate::load::{Direction, Offer, Pace, Trace};
 
 use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};
@@ -15,20 +15,19 @@ const WARM_UP: Duration = Duration::from_millis(250);
 const WINDOW: Duration = Duration::from_millis(500);
 const FIRST_RATE: f64 = 50_000.0;
 const STEP: f64 = 1.15;
-/// A relay that loses less is taken to lose nothing: a machine that is shared loses that by itself.
+/// Less loss than this is attributed to the shared machine.
 const LOSES_FROM: f64 = 0.000_5;
 /// One core offers no more by single sends if it falls that far behind.
 const FALLS_BEHIND: f64 = 0.97;
-/// Windows at a rate; a relay loses there if it does in all of them.
+/// Windows per rate; a relay counts as losing if it loses in all of them.
 const WINDOWS: usize = 2;
 /// Windows at the rate that counts.
 const ROUNDS: usize = 5;
 
-/// Raises the rate until every peer loses, and measures ours where the last one begins to. `None` where there is no
-/// peer.
+/// Raises the rate until every peer loses, and measures the gateway where the last one begins to. `None` without peers.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>, String> {
     let Row { leg, destinations, sessions, .. } = Row::base(Leg::Port);
     let stage = Stage { leg, destinations, sessions, obeys_caps: false };
@@ -59,7 +58,7 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
             let relay = running[at].kind.name().to_owned();
             curve.push(LossAt { relay, rate: offered, loss });
             last = (at, offered);
-            // What one core cannot offer, none is known to lose at.
+            // The generator cannot offer this rate, so its loss says nothing.
             if loss < LOSES_FROM && offered > FALLS_BEHIND * rate {
                 still.push(at);
             }
@@ -77,7 +76,7 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
     Ok(Some(limit))
 }
 
-/// What some windows at a rate brought.
+/// The windows at a rate.
 struct Tried {
     /// By relay and window.
     losses: Vec<Vec<f64>>,

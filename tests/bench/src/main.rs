@@ -1,14 +1,15 @@
-//! Measures the gateway beside a bare relay (the floor), the same with all that a relay can win (the limit) and its
-//! peers: side by side in one run, rounds interleaved, with medians and spread.
+//! Measures the gateway beside a bare relay (the floor), an optimised bare relay (the limit) and its peers: side by
+//! side in one run, rounds interleaved, with medians and spread.
 //!
-//! Everything runs in one network namespace with a private address. Generator and sinks are on core 0, what is measured
-//! on core 1. Exit codes: 0 measured, whether a target is met or missed · 1 a packet reached the wrong session, or it
-//! could not measure · 2 the command line is wrong.
+//! Everything runs in one network namespace with a private address. Generator and sinks are on core 0, the measured
+//! relay on core 1. Exit codes: 0 measured, whether targets are met or missed · 1 a packet reached the wrong session,
+//! or a measurement failed · 2 wrong command line.
 
 mod allocations;
 mod bare;
 mod figures;
 mod hot;
+mod load;
 mod losing;
 mod measuring;
 mod namespace;
@@ -50,29 +51,30 @@ enum Verb {
     Quick(Choice),
     /// Every row and every figure: about half an hour
     Full(Choice),
-    /// Count the instructions of each piece of a packet's way, and compare them with those on file
+    /// Count the instructions of each step of a packet's path and compare them with the file
     Instructions(pieces::Keep),
     /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
     Policy(policy::Choice),
-    /// Do a piece of a packet's way so often, for whoever counts from outside
+    /// Run a step of a packet's path repeatedly, for a counter outside
     #[command(hide = true)]
     Piece(pieces::Do),
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
-    /// Be quinn echoing datagrams, with nothing else
+    /// Run a quinn server that echoes datagrams
     #[command(hide = true)]
     QuinnEcho,
 }
 
-/// What of it, for people who tune.
+/// Options to run a part.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose title has this in it, or, of `full`, one figure: `losing`, `overload`, `forward`, `memory`, `setup`,
-    /// `start`, `flip`, `growth`
+    /// Run only rows with this in their title, or one figure of `full`: `losing`, `overload`, `forward`, `memory`,
+    /// `setup`, `start`, `flip`, `growth`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
-    /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
+    /// Run only these relays, as `ours,floor,limit`; default: these and nginx for `quick`, all installed ones for
+    /// `full`
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     relays: Vec<String>,
     /// Windows per relay and row
@@ -81,11 +83,10 @@ pub(crate) struct Choice {
     /// Seconds of a window
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Where the gateway is
+    /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the report goes; `quick.json`, `report.json`, or `part.json` where rows or relays are named, under
-    /// `target/bench` unless named
+    /// Path of the report; default: `quick.json`, `report.json`, or `part.json` for a part, under `target/bench`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
-    evenkeel_lab::report::end("evenkeel-bench", outcome)
+    evenkeel_testkit::report::end("evenkeel-bench", outcome)
 }
 
 /// How much is measured.
@@ -111,7 +112,6 @@ enum Extent {
 }
 
 impl Extent {
-    /// Where its report goes.
     fn out(self) -> PathBuf {
         PathBuf::from("target/bench").join(match self {
             Extent::Quick => "quick.json",
@@ -176,31 +176,31 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     println!("written to {}", out.display());
     match report.misdelivered() {
         0 => Ok(()),
-        packets => Err(format!("{packets} packets reached somebody else than they were for")),
+        packets => Err(format!("{packets} packets were misdelivered")),
     }
 }
 
 impl Choice {
-    /// Whether a figure that is no row is wanted: all are, unless some rows are named.
+    /// A figure is requested unless only rows are named.
     fn wants(&self, figure: &str) -> bool {
         self.rows.is_empty() || self.rows == figure
     }
 
-    /// Whether what is named is one figure.
+    /// The name is that of a figure.
     fn names_figure(&self, extent: Extent) -> bool {
         let others = ["losing", "overload", "forward"];
         extent == Extent::Full
             && others.iter().chain(&figures::NAMES).any(|figure| self.wants(figure))
     }
 
-    /// Where the report goes: that of a part takes no whole one's place.
+    /// The path of the report. A partial report does not replace a full one.
     fn out(&self, extent: Extent) -> PathBuf {
         let is_part = !self.rows.is_empty() || !self.relays.is_empty();
         let named = || if is_part { PathBuf::from("target/bench/part.json") } else { extent.out() };
         self.out.clone().unwrap_or_else(named)
     }
 
-    /// Those that are wanted and there; the others are named with the reason.
+    /// The requested and installed relays; the others are printed with the reason.
     fn relays(
         &self,
         extent: Extent,
@@ -229,8 +229,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "bench")?;
-        let folder = evenkeel_lab::report::folder(Path::new("target/bench/run"))?;
+        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "bench")?;
+        let folder = evenkeel_testkit::report::folder(Path::new("target/bench/run"))?;
         Ok(Places { evenkeel, folder, peers: PathBuf::from("target/bench/peers") })
     }
 }

@@ -1,4 +1,4 @@
-//! Goes through the rows, a stage at a time: relays are set up once for all rows of a stage.
+//! Runs the rows by stage, so that relays are started once per stage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +19,11 @@ impl Row {
     }
 }
 
-/// Measures these rows with these relays. Rows come back in the order of their stages; those there are so far are handed
-/// to `save` after each stage, since a run takes long and may be ended.
+/// Measures these rows with these relays. Rows are returned in the order of their stages; those so far are passed to
+/// `save` after each stage, since a long run may be interrupted.
 ///
 /// # Errors
-/// What could not be measured or saved, in a sentence.
+/// A measurement or `save` failed.
 pub(crate) fn rows(
     rows: &[Row],
     relays: &[Kind],
@@ -40,7 +40,7 @@ pub(crate) fn rows(
             let figures = loop {
                 match rounds::measure(row, &mut running, effort) {
                     Ok(figures) => break figures,
-                    // Somebody else's that ends is no reason to measure nothing: the row begins anew without it.
+                    // If a peer has ended, the row is repeated without it.
                     Err(why) => match running.iter_mut().position(Running::is_dead_peer) {
                         Some(at) => println!("skipped {}: {why}", running.remove(at).kind.name()),
                         None => return Err(why),
@@ -59,11 +59,11 @@ pub(crate) fn rows(
 
 fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>, String> {
     let mut running = Vec::new();
-    // Ours last: from then on its nodes answer it all the time, and it has no reason to think them dead.
+    // The gateway starts last, so that its nodes answer its probes from the start.
     for &kind in relays.iter().rev().filter(|kind| belongs(**kind, stage)) {
         match relay::start(kind, stage, places) {
             Ok(one) => running.push(one),
-            // Somebody else's that does not come up is no reason to measure nothing.
+            // A peer that does not start is skipped.
             Err(why) if kind.is_peer() => println!("skipped {}: {why}", kind.name()),
             Err(why) => return Err(why),
         }
@@ -72,8 +72,7 @@ fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>,
     Ok(running)
 }
 
-/// Whether a relay is measured there: what is compared is compared at 100 and 1,000 sessions. Peers have port legs in
-/// every stage.
+/// Comparisons are made at 100 and 1,000 sessions. Peers use port legs in every stage.
 fn belongs(kind: Kind, stage: Stage) -> bool {
     kind == Kind::Ours || COMPARED.contains(&stage.sessions)
 }
@@ -93,7 +92,7 @@ fn report(row: &Row, each: BTreeMap<String, Figures>) -> RowReport {
     report
 }
 
-/// Ours in those of the others of its row.
+/// The gateway's cost divided by that of the others.
 fn compared(cpu_ns: &ByRelay) -> Ratio {
     let of = |kind: Kind| cpu_ns.get(kind.name()).copied();
     let against = |other: Option<f64>| of(Kind::Ours).zip(other).map(|(ours, other)| ours / other);
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_compared_with_each_that_was_measured_and_the_best_peer() {
+    fn row_is_compared_with_measured_relays() {
         let all = [
             ("ours", 100.0),
             ("floor", 400.0),
@@ -134,6 +133,6 @@ mod tests {
         let ratio = measured(Leg::Port, &[("ours", 300.0), ("floor", 600.0)]).ratio;
         assert_eq!((ratio.floor, ratio.limit, ratio.best_peer), (Some(0.5), None, None));
         let ratio = measured(Leg::Port, &[("nginx", 500.0)]).ratio;
-        assert_eq!(ratio.best_peer, None, "ours was not measured");
+        assert_eq!(ratio.best_peer, None, "the gateway was not measured");
     }
 }

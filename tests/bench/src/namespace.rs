@@ -1,23 +1,18 @@
 //! The namespace of the bench: its `lo` carries a private address, since peers that drop loopback sources pass packets
 //! there, by the same path through the kernel.
 
-pub(crate) use evenkeel_lab::namespace::First;
+pub(crate) use evenkeel_testkit::namespace::First;
 
-/// Where relays listen. The whole of its /24 is local: nodes and clients have other addresses of it.
+/// The address of relays. All of its /24 is local; nodes and clients use other addresses of it.
 pub(crate) const RELAY: [u8; 4] = [10, 77, 0, 1];
-/// Where nodes listen.
 pub(crate) const NODES: [u8; 4] = [10, 77, 0, 2];
-/// Where clients send from.
 pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 
-/// Runs this command once more inside, and gives its exit status; `None` where this is inside already.
-///
-/// # Errors
-/// What is missing, in a sentence.
+/// Runs this command again inside the namespace and returns its exit status; `None` inside it.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
-    let status = evenkeel_lab::namespace::enter()?;
+    let status = evenkeel_testkit::namespace::enter()?;
     if status.is_none() {
-        evenkeel_lab::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
+        evenkeel_testkit::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
     }
     Ok(status)
 }

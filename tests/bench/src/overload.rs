@@ -1,15 +1,15 @@
-//! More than can be carried: what is still delivered at three times the capacity, whether the gateway still answers,
-//! and whether it takes its nodes for dead.
+//! Overload: throughput, API latency and node health at three times the capacity.
 //!
-//! One core cannot offer three times what another one forwards. So the gateway has only a share of its core here: rivals
-//! that do nothing but run have the rest of it, at the peak as at three times that.
+//! One core cannot offer three times the capacity of another, so the gateway shares its core with spinning threads, at
+//! its peak and at three times that.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
+use crate::load::{Direction, Offer, Pace, Trace};
+use crate::process::Metered;
+use evenkeel_client::{Admin, Place};
 use serde_json::Value;
 
 use crate::namespace::First;
@@ -26,15 +26,15 @@ const STEP: f64 = 1.3;
 const FIRST_RATE: f64 = 20_000.0;
 /// No machine of two cores carries more.
 const LAST_RATE: f64 = 3_000_000.0;
-/// What a question that failed counts for at least, milliseconds.
+/// A failed request counts as at least this long, milliseconds.
 const FAILED_MS: f64 = 5_000.0;
 /// Windows at the rate that counts.
 const ROUNDS: usize = 3;
 /// How often the API is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// How many rivals the gateway has on its core, and how many packets a client sends in one call. On port legs each packet
-/// comes alone, as equal ones that came together would leave together. On trunk legs they are bundled whatever they are.
+/// The number of spinning threads, and packets per send call of a client. On port legs equal packets that arrive
+/// together would leave together, so they are sent one by one; on trunk legs all packets are bundled.
 fn rivals_and_burst(leg: Leg) -> (usize, usize) {
     match leg {
         Leg::Port => (2, 1),
@@ -42,10 +42,10 @@ fn rivals_and_burst(leg: Leg) -> (usize, usize) {
     }
 }
 
-/// Measures both legs of the base row's sessions.
+/// Measures both legs with the sessions of the base row.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(places: &Places) -> Result<Overload, String> {
     let mut legs = [Leg::Port, Leg::Trunk].into_iter().map(|leg| of(leg, places));
     let (Some(port), Some(trunk)) = (legs.next().transpose()?, legs.next().transpose()?) else {
@@ -56,7 +56,7 @@ pub(crate) fn measure(places: &Places) -> Result<Overload, String> {
 }
 
 impl Overload {
-    /// The share of the peak that is left. Where too little was offered it is not a number, which meets no target.
+    /// Throughput under overload divided by the peak. NaN if too little was offered, which meets no target.
     pub(crate) fn kept(&self) -> f64 {
         let is_overload = [&self.port, &self.trunk].iter().all(|leg| leg.offered > 2.5 * leg.peak);
         if is_overload { self.at_3x / self.peak } else { f64::NAN }
@@ -141,7 +141,7 @@ fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, f64), Stri
                 let began = Instant::now();
                 let answered = read(api, "/v1/status");
                 let took = began.elapsed().as_secs_f64() * 1_000.0;
-                // What refuses at once is no answer either.
+                // A refusal is no answer.
                 longest = longest.max(if answered.is_ok() { took } else { took.max(FAILED_MS) });
                 std::thread::sleep(ASK_EVERY);
             }
@@ -156,7 +156,7 @@ fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, f64), Stri
     })
 }
 
-/// Each node's name and incarnation, and whether it is taken for dead; nodes answer what they are asked meanwhile.
+/// Each node's name and incarnation, and whether it is down; nodes answer probes meanwhile.
 fn lives(running: &mut Running, api: &Path) -> Result<Vec<(String, String, bool)>, String> {
     let nodes = running.rig.serving(|| read(api, "/v1/nodes"));
     let nodes = nodes.map_err(|error| error.to_string())??;
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_kept_counts_only_where_really_too_much_was_offered() {
+    fn kept_share_needs_a_real_overload() {
         let leg = |peak, at_3x, offered| OverloadLeg {
             peak,
             at_3x,

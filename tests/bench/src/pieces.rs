@@ -1,5 +1,5 @@
-//! What the pieces of a packet's way cost: time and allocations of a forward, and the instructions of each, which are
-//! the same on every machine of a kind and guarded by a file.
+//! Time and allocations of a forwarded packet, and instructions of each step, which are the same on all machines of a
+//! kind and compared with a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,27 +11,27 @@ use clap::Args;
 use crate::allocations;
 use crate::hot::{PIECES, Piece};
 
-/// What stands in the repository: instructions per packet, by piece.
+/// Instructions per packet and step, checked in.
 const BASELINE: &str = "tests/bench/instructions.json";
 
-/// Not counted: what it takes depends on the processor.
+/// Not counted, since it depends on the processor.
 const CRYPTOGRAPHY: &str = "verify-stun";
 
 /// More than this above the baseline fails; as much below asks for a new one. Tables hash with a seed of their own in every
 /// run, which is worth a hundredth or two.
 const TOLERANCE: f64 = 0.05;
 
-/// So often a piece is done before it is counted: tables have grown by then, and every session has spoken.
+/// Repetitions before counting, so that tables have grown and every session has sent.
 const WARM: u32 = 4_000;
 
-/// And so often while it is.
+/// Counted repetitions.
 const COUNTED: u32 = 4_000;
 
 /// Windows of a timing, and how often the piece is done in each.
 const WINDOWS: usize = 15;
 const TIMED: u32 = 100_000;
 
-/// Do a piece of a packet's way so often
+/// Run a step of a packet's path repeatedly
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Do {
     piece: String,
@@ -41,7 +41,7 @@ pub(crate) struct Do {
 /// Which count to keep.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Keep {
-    /// Write what is counted as the new baseline
+    /// Write the result as the new baseline
     #[arg(long)]
     renew: bool,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Forward {
     pub(crate) allocations: f64,
 }
 
-/// Times a forward to a node and counts what it allocates.
+/// Times a forward to a node and counts its allocations.
 pub(crate) fn forward() -> Forward {
     let mut act = PIECES[0].prepare();
     (0..WARM).for_each(|_| act());
@@ -67,30 +67,30 @@ pub(crate) fn forward() -> Forward {
             began.elapsed().as_nanos() as f64 / f64::from(TIMED)
         })
         .collect();
-    // The list of windows itself is one.
+    // The list of windows is one allocation.
     let allocated = (allocations::so_far() - before).saturating_sub(1);
     windows.sort_by(f64::total_cmp);
     let done = f64::from(TIMED) * WINDOWS as f64;
     Forward { ns: windows[WINDOWS / 2], allocations: allocated as f64 / done }
 }
 
-/// Does a piece, for whoever counts from outside.
+/// Runs a step for a counter outside.
 pub(crate) fn act(order: &Do) -> Result<(), String> {
     let names = || PIECES.map(|piece| piece.name).join(", ");
     let piece = PIECES.iter().find(|piece| piece.name == order.piece);
-    let mut act = piece.ok_or_else(|| format!("no such piece; there are {}", names()))?.prepare();
+    let mut act = piece.ok_or_else(|| format!("unknown step; known are {}", names()))?.prepare();
     (0..order.times).for_each(|_| act());
     Ok(())
 }
 
-/// Counts the instructions of every piece and compares them with the baseline.
+/// Counts the instructions of every step and compares them with the baseline.
 ///
 /// # Errors
-/// A piece takes more than it may, or they cannot be counted.
+/// A step exceeds the baseline, or counting failed.
 pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         let why = "instructions are not counted without valgrind";
-        // As with real clients: what must be there fails where it is not.
+        // With `EVENKEEL_CLIENTS=required` a missing valgrind is an error.
         if std::env::var_os("EVENKEEL_CLIENTS").is_some_and(|word| word == "required") {
             return Err(why.to_owned());
         }
@@ -107,7 +107,7 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
     let baseline = read(Path::new(BASELINE))?;
     if let Some(gone) = baseline.keys().find(|name| !counts.contains_key(*name)) {
         return Err(format!(
-            "{BASELINE} has {gone}, which is counted no more; renew it: make instructions-renew"
+            "{BASELINE} contains {gone}, which is no longer counted; renew it with make instructions-renew"
         ));
     }
     let mut grown = Vec::new();
@@ -124,7 +124,7 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
     }
     let grown = grown.join(", ");
     Err(format!(
-        "{grown}: more than {:.0} % above the baseline; if it is worth that: make instructions-renew",
+        "{grown}: more than {:.0} % above the baseline; if intended, run make instructions-renew",
         TOLERANCE * 100.0
     ))
 }
@@ -163,7 +163,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, f64>, String> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Instructions of one: what more of them take, over how many more they were.
+/// Instructions of one repetition: the difference of two runs divided by the difference of their repetitions.
 fn count(piece: &Piece) -> Result<f64, String> {
     let (few, many) = (run(piece, WARM)?, run(piece, WARM + COUNTED)?);
     Ok(((many - few) as f64 / f64::from(COUNTED)).round())
@@ -181,7 +181,7 @@ fn run(piece: &Piece, times: u32) -> Result<u64, String> {
     collected(&said).ok_or_else(|| format!("callgrind counted nothing: {said}"))
 }
 
-/// What callgrind says that it collected.
+/// The total that callgrind printed.
 fn collected(said: &str) -> Option<u64> {
     let (_, rest) = said.split_once("Collected : ")?;
     rest.split_whitespace().next()?.parse().ok()
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn five_per_cent_and_two_instructions_are_the_same() {
+    fn small_changes_count_as_equal() {
         let verdicts = [1_052.0, 1_053.0, 948.0, 947.0].map(|count| Verdict::of(count, 1_000.0));
         assert_eq!(verdicts, [Verdict::Same, Verdict::Grown, Verdict::Same, Verdict::Shrunk]);
         assert_eq!(Verdict::of(4.0, 2.0), Verdict::Same);

@@ -1,8 +1,9 @@
-//! Policies: what a call costs, beside the same function natively; what a fault, a swap and a dropped file take.
+//! Policies: the cost of a call compared with the same native function, and the duration of faults, swaps and file
+//! changes.
 //!
-//! Calls are measured in this process, with the shipped plugins and two of our own (`guests`); the rest at a gateway of
-//! its own under load, as the rows are: what plugins that mean harm cost its sessions, how soon one that makes media worse
-//! is undone, and whether what was decided under load is decided again.
+//! Calls are measured in this process, with shipped plugins and two guests of the bench. The rest is measured at a
+//! gateway under load: the cost of hostile plugins for sessions, the time until a harmful revision is rolled back, and
+//! the exact replay of recorded decisions.
 
 mod calls;
 mod files;
@@ -26,19 +27,19 @@ use crate::process;
 use crate::relay::Places;
 use report::Report;
 
-/// What of it.
+/// The options.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// A few of everything, in a minute: whether it works, not how fast it is
+    /// Run a few of each within a minute, as a check that it works
     #[arg(long)]
     quick: bool,
-    /// Where the gateway is
+    /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the bench's own guests are
+    /// Folder of the bench's guests
     #[arg(long, value_name = "FOLDER", default_value = "target/wasm32-unknown-unknown/plugin")]
     guests: PathBuf,
-    /// Where the report goes
+    /// Path of the report
     #[arg(long, value_name = "FILE", default_value = "target/bench/policy.json")]
     out: PathBuf,
 }
@@ -85,7 +86,7 @@ impl Effort {
 }
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
@@ -97,8 +98,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     calls::measure(&guests, effort, &mut report)?;
     report.write(&choice.out)?;
     let places = Places {
-        evenkeel: evenkeel_lab::report::gateway(&choice.evenkeel, "bench-policy")?,
-        folder: evenkeel_lab::report::folder("target/bench/run".as_ref())?,
+        evenkeel: evenkeel_testkit::report::gateway(&choice.evenkeel, "bench-policy")?,
+        folder: evenkeel_testkit::report::folder("target/bench/run".as_ref())?,
         peers: PathBuf::from("target/bench/peers"),
     };
     let mut gateway = gateway::Gateway::start(&places)?;
@@ -118,6 +119,6 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     println!("written to {}", choice.out.display());
     match report.misdelivered() {
         0 => Ok(()),
-        packets => Err(format!("{packets} packets reached somebody else than they were for")),
+        packets => Err(format!("{packets} packets were misdelivered")),
     }
 }

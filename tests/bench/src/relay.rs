@@ -1,4 +1,4 @@
-//! What can be measured, and how each is started with sessions around it.
+//! The measured relays, and how each is started with its sessions.
 
 mod bare;
 mod envoy;
@@ -12,15 +12,15 @@ pub(crate) use ours::{forget_compiled, offer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_lab::load::Rig;
+use crate::load::Rig;
 
-use crate::process::Process;
 use crate::row::Leg;
+use evenkeel_lab::process::Process;
 
-/// Every session has sent a packet through by then.
+/// Every session has sent a packet through the relay by then.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What forwards.
+/// A relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Ours,
@@ -56,12 +56,11 @@ impl Kind {
         }
     }
 
-    /// Somebody else's.
     pub(crate) fn is_peer(self) -> bool {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
-    /// Whether it is measured where there are few minutes.
+    /// `quick` measures it.
     pub(crate) fn is_quick(self) -> bool {
         !self.is_peer() || self == Kind::Nginx
     }
@@ -78,24 +77,23 @@ impl Kind {
     }
 }
 
-/// Around what: everything that a relay is set up for.
+/// The setup of a relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Stage {
     pub(crate) leg: Leg,
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
-    /// Whether clients say that they obey REMB: a cap that nobody obeys is none.
+    /// Clients declare that they obey REMB; a cap without such clients is ignored.
     pub(crate) obeys_caps: bool,
 }
 
-/// Where things are.
+/// Paths of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// The gateway's program.
     pub(crate) evenkeel: PathBuf,
-    /// A folder that is ours, for configurations and logs.
+    /// The folder of configurations and logs.
     pub(crate) folder: PathBuf,
-    /// Where peers are that no package has.
+    /// The folder of peers that are not packaged.
     pub(crate) peers: PathBuf,
 }
 
@@ -104,21 +102,21 @@ pub(crate) struct Running {
     pub(crate) kind: Kind,
     pub(crate) process: Process,
     pub(crate) rig: Rig,
-    /// Where its API is, if it has one.
+    /// The socket of its API, if any.
     pub(crate) api: Option<PathBuf>,
 }
 
 impl Running {
-    /// Whether it is somebody else's and has ended by itself.
+    /// It is a peer that has ended.
     pub(crate) fn is_dead_peer(&mut self) -> bool {
         self.kind.is_peer() && !self.process.is_running()
     }
 }
 
-/// Starts a relay for this stage; every session has sent a packet through when this returns.
+/// Starts a relay for this stage. Every session has sent a packet through it when this returns.
 ///
 /// # Errors
-/// What went wrong, in a sentence.
+/// The relay or its sessions cannot be started.
 pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running, String> {
     let mut running = match kind {
         Kind::Ours => ours::start(stage, places),
@@ -133,22 +131,22 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
     let shares = running
         .rig
         .greet(GREETED_WITHIN)
-        .map_err(|error| running.process.failed(&format!("({name}): {error}")))?;
+        .map_err(|error| running.process.error(format!("({name}): {error}")))?;
     if stage.sessions >= 10 * stage.destinations && shares.contains(&0) {
         return Err(format!("{name} leaves nodes without sessions: {shares:?}"));
     }
     Ok(running)
 }
 
-/// The rig of a stage.
+/// The load generator of a stage.
 fn rig(
     stage: Stage,
-    wire: evenkeel_lab::load::Wire,
+    wire: crate::load::Wire,
     secret: Option<evenkeel_media::trunk::message::Secret>,
 ) -> Result<Rig, String> {
     use crate::namespace::{CLIENTS, NODES};
     let at = |ip: [u8; 4]| std::net::SocketAddrV4::new(ip.into(), 0);
-    Rig::bind(evenkeel_lab::load::Plan {
+    Rig::bind(crate::load::Plan {
         sessions: stage.sessions,
         clients_at: at(CLIENTS),
         nodes_at: vec![at(NODES); stage.destinations],
@@ -166,7 +164,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature is that of map_err")]
 fn system(error: std::io::Error) -> String {
     error.to_string()
 }

@@ -1,4 +1,4 @@
-//! What `target/bench/report.json` holds. A figure that was not measured is null.
+//! The report, `target/bench/report.json`. A figure that was not measured is null.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,17 +7,17 @@ use serde::Serialize;
 
 use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
 
-/// By relay, as `ours` or `nginx`.
+/// By relay: `ours`, `nginx`.
 pub(crate) type ByRelay = BTreeMap<String, f64>;
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<RowReport>,
     /// Relays that were not measured, and why.
     pub(crate) skipped: BTreeMap<String, String>,
     pub(crate) overload: Option<Overload>,
-    /// Share of packets that ours loses at the rate where the best peer begins to lose.
+    /// The gateway's loss at the rate where the best peer begins to lose.
     pub(crate) loss_at_best_peer_limit: Option<f64>,
     /// How that was found.
     pub(crate) best_peer_limit: Option<Limit>,
@@ -30,7 +30,7 @@ pub(crate) struct Report {
     pub(crate) forward_allocations: Option<f64>,
     /// From the look that condemns a node to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
-    /// Processor time per packet with 100,000 sessions, in those with 1,000.
+    /// Processor time per packet with 100,000 sessions, divided by that with 1,000.
     pub(crate) growth: Option<f64>,
 }
 
@@ -47,21 +47,21 @@ pub(crate) struct RowReport {
     /// Processor time of the relay's process per packet delivered.
     pub(crate) cpu_ns: ByRelay,
     pub(crate) ratio: Ratio,
-    /// What the other end of ours pays per packet to receive it and take it apart.
+    /// The cost per packet at the receiver of the gateway's packets.
     pub(crate) other_end_ns: Option<f64>,
-    /// Of ours: from the client's send call to the kernel's stamp at the sink.
+    /// The gateway's delay: from the client's send call to the kernel's stamp at the sink.
     pub(crate) delay_us: Delay,
-    /// Of ours: share of packets sent in the window that never came.
+    /// The share of packets of the window that the gateway lost.
     pub(crate) loss: Option<f64>,
     /// Packets that reached the wrong session, of all relays.
     pub(crate) misdelivered: u64,
-    /// Of ours' processor time: (largest − smallest) ÷ median over the rounds.
+    /// The gateway's processor time: (largest − smallest) ÷ median over the rounds.
     pub(crate) spread: Option<f64>,
     /// The same figures of each relay.
     pub(crate) each: BTreeMap<String, Figures>,
 }
 
-/// Ours in those of others.
+/// The gateway's cost divided by that of others.
 #[derive(Clone, Copy, Default, Debug, Serialize)]
 pub(crate) struct Ratio {
     pub(crate) floor: Option<f64>,
@@ -89,22 +89,22 @@ pub(crate) struct Figures {
     pub(crate) pps: f64,
     /// Packets offered a second.
     pub(crate) offered: f64,
-    /// Share of the window that the relay's process had a processor.
+    /// The share of the window in which the relay's process had a processor.
     pub(crate) relay_busy: f64,
     pub(crate) loss: f64,
     pub(crate) delay_us: Delay,
     pub(crate) other_end_ns: Option<f64>,
     pub(crate) misdelivered: u64,
-    /// Packets that came by another node than the session's packets before.
+    /// Packets that arrived by another node than the session's packets before.
     pub(crate) moved: u64,
 }
 
 /// Goodput, packets a second.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overload {
-    /// The most that is delivered: on port legs, or on trunk legs where these keep less.
+    /// The highest throughput on port legs, or on trunk legs if these keep less.
     pub(crate) peak: f64,
-    /// What is delivered where three times that is offered.
+    /// Throughput at three times that rate.
     pub(crate) at_3x: f64,
     pub(crate) port: OverloadLeg,
     pub(crate) trunk: OverloadLeg,
@@ -115,29 +115,29 @@ pub(crate) struct Overload {
 pub(crate) struct OverloadLeg {
     pub(crate) peak: f64,
     pub(crate) at_3x: f64,
-    /// What was really offered.
+    /// The rate that was actually offered.
     pub(crate) offered: f64,
-    /// What came of the session that least came of, in what came of one on average: all were offered as much.
+    /// Throughput of the session with the lowest, divided by the mean; all were offered the same.
     pub(crate) least_share: f64,
-    /// The longest that `GET /v1/status` took meanwhile, milliseconds; one that failed took until it did.
+    /// The longest time of `GET /v1/status`, milliseconds; for a failed request until it failed.
     pub(crate) api_ms: f64,
-    /// Nodes that were taken for dead: they are, or are another incarnation than before.
+    /// Nodes that are down, or another incarnation than before.
     pub(crate) condemned: usize,
     /// Memory of the gateway's process at the end.
     pub(crate) rss_mib: f64,
     pub(crate) misdelivered: u64,
 }
 
-/// Where peers begin to lose, on port legs to nodes, with the sessions of the base row.
+/// The rates at which peers begin to lose, on port legs to nodes, with the sessions of the base row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Limit {
     /// The last to lose.
     pub(crate) peer: String,
     /// Packets a second at which it does, or the most that one core can offer.
     pub(crate) rate: f64,
-    /// Packets that reached somebody else than they were for, of all relays.
+    /// Misdelivered packets of all relays.
     pub(crate) misdelivered: u64,
-    /// Ours at that rate.
+    /// The gateway's loss at that rate.
     pub(crate) ours: f64,
     pub(crate) curve: Vec<LossAt>,
 }
@@ -150,7 +150,7 @@ pub(crate) struct LossAt {
     pub(crate) loss: f64,
 }
 
-/// Of an idle gateway.
+/// Memory of an idle gateway.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
     pub(crate) per_session_bytes: f64,
@@ -167,7 +167,7 @@ pub(crate) struct SetUp {
 }
 
 impl RowReport {
-    /// A row of which nothing was measured yet.
+    /// A row without measurements.
     pub(crate) fn new(row: &Row) -> RowReport {
         RowReport {
             name: row.path,
@@ -190,7 +190,7 @@ impl RowReport {
 }
 
 impl Report {
-    /// Packets that reached somebody else than they were for.
+    /// Misdelivered packets.
     pub(crate) fn misdelivered(&self) -> u64 {
         let overload = self.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
         self.rows.iter().map(|row| row.misdelivered).sum::<u64>()
@@ -198,11 +198,7 @@ impl Report {
             + overload.map(|leg| leg.misdelivered).sum::<u64>()
     }
 
-    /// Writes it as JSON, its folder made where there is none.
-    ///
-    /// # Errors
-    /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(self, path)
+        evenkeel_testkit::report::write(self, path)
     }
 }

@@ -1,10 +1,11 @@
-//! RTP over QUIC: what drives it, and what it is compared with.
+//! RTP over QUIC: its load generator and its comparison.
 //!
-//! A packet comes in by QUIC and leaves by UDP; its echo comes in by UDP and leaves by QUIC. That is as much as quinn pays
-//! to echo one datagram (one in, one out) and the floor to forward one packet (one in, one out): each socket call of ours
-//! is in that sum once. So on rows of both directions `ratio.quinn_echo` is ours per round trip (two packets: twice
-//! `cpu_ns.ours`) ÷ (quinn's echo per datagram echoed + the floor per packet to the node), all three with as many
-//! clients, packets a second, voice sizes and one node, in interleaved rounds. On rows of one direction it is null.
+//! A packet arrives by QUIC and leaves by UDP; its echo arrives by UDP and leaves by QUIC. This equals quinn's cost to
+//! echo one datagram (one in, one out) plus the floor's cost to forward one packet (one in, one out): each of the
+//! gateway's socket calls occurs once in that sum. So on rows of both directions `ratio.quinn_echo` is the gateway's
+//! cost per round trip (two packets: twice `cpu_ns.ours`) ÷ (quinn's per echoed datagram + the floor's per packet to
+//! the node), all three with the same clients, packet rate, voice sizes and one node, in interleaved rounds. On rows of
+//! one direction it is null.
 
 mod clients;
 mod echo;

@@ -1,14 +1,15 @@
-//! Rounds: every relay of a row in turn, again and again, and what the medians are.
+//! Rounds: every relay of a row in turn, repeatedly, and the medians.
 
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction as Way, Edge, Offer, Pace, Trace, Window};
+use crate::load::{Direction as Way, Edge, Offer, Pace, Trace, Window};
+use crate::process::Metered;
 
 use crate::relay::Running;
 use crate::report::{Delay, Figures};
 use crate::row::{Direction, Load, Row, Sizes};
 
-/// How long a relay is under way before it counts: its gathering, caches and the processor's clock have settled.
+/// Time until gathering, caches and the processor's clock have settled.
 const WARM_UP: Duration = Duration::from_millis(250);
 
 /// How long and how often.
@@ -30,14 +31,11 @@ pub(crate) struct Sample {
     pub(crate) other_end_ns: Option<f64>,
     pub(crate) misdelivered: u64,
     pub(crate) moved: u64,
-    /// What came of the session that least came of, in the mean.
+    /// The throughput of the session with the lowest, divided by the mean.
     pub(crate) least_share: f64,
 }
 
 /// Measures all relays in a row: A B C, A B C, and so on.
-///
-/// # Errors
-/// What the system says, or which relay has ended.
 pub(crate) fn measure(
     row: &Row,
     running: &mut [Running],
@@ -80,17 +78,14 @@ pub(crate) fn trace(sizes: Sizes) -> Result<Trace, String> {
     .map_err(|error| error.to_string())
 }
 
-/// One window of one relay, while the nodes of the others answer what these ask.
-///
-/// # Errors
-/// As [`measure`].
+/// One window of one relay, while the nodes of the others answer probes.
 pub(crate) fn window(
     running: &mut [Running],
     at: usize,
     offer: &Offer<'_>,
 ) -> Result<Sample, String> {
     let (before, rest) = running.split_at_mut(at);
-    let (measured, after) = rest.split_first_mut().ok_or("there is no such relay")?;
+    let (measured, after) = rest.split_first_mut().ok_or("unknown relay")?;
     let others = || {
         let others = before.iter_mut().chain(after.iter_mut());
         others.filter(|other| other.api.is_some()).try_for_each(|other| other.rig.idle())
@@ -106,7 +101,7 @@ pub(crate) fn window(
     Ok(sample(window, measured.rig.sessions(), edges))
 }
 
-/// What a window was, with the processor time of the relay at its edges.
+/// The figures of a window, with the relay's processor time at its edges.
 pub(crate) fn sample(window: Window, sessions: usize, [begin, end]: [u64; 2]) -> Sample {
     let Window { tally, received, seconds } = window;
     let cpu = end.saturating_sub(begin) as f64;
@@ -151,7 +146,7 @@ pub(crate) fn figures(samples: &[Sample]) -> Figures {
     }
 }
 
-/// The middle one; of an even number the mean of the two in the middle. 0 of none.
+/// The median; for an even number the mean of the middle two. 0 without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -162,7 +157,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// (largest − smallest) ÷ median; 0 of none.
+/// (largest − smallest) ÷ median; 0 without values.
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.into_iter().collect();
     let largest = values.iter().copied().fold(f64::MIN, f64::max);
@@ -190,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_counts_processor_time_per_packet_that_came() {
+    fn sample_divides_by_received_packets() {
         let mut window = Window { tally: Default::default(), received: 1_000, seconds: 0.5 };
         window.tally.sent = 2_000;
         window.tally.came = 1_500;

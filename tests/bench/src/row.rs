@@ -1,8 +1,8 @@
-//! What is measured in one line of the report: how much of what goes which way, over which legs.
+//! The parameters of one line of the report: rate, direction and legs.
 
 use serde::{Serialize, Serializer};
 
-/// How media comes in and goes out.
+/// The transport of media in and out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub(crate) enum Path {
     /// RTP over UDP on both sides.
@@ -16,7 +16,7 @@ pub(crate) enum Path {
     UdpRoq,
 }
 
-/// How sessions are told apart on the way to a node.
+/// How sessions are distinguished on the way to a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Leg {
@@ -26,13 +26,11 @@ pub(crate) enum Leg {
     Trunk,
 }
 
-/// Who sends.
+/// The sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Direction {
-    /// Clients.
     ToNode,
-    /// Nodes.
     ToClient,
     /// Half of the packets each.
     Both,
@@ -54,7 +52,7 @@ pub(crate) enum Sizes {
     Voice,
     /// As recorded of H.264 in packets.
     Video,
-    /// All as long: bytes of RTP, header included.
+    /// Bytes of RTP, header included.
     Constant(u16),
 }
 
@@ -71,7 +69,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The one that each axis is varied from: voice, to six nodes, 1,000 sessions, 50,000 packets a second.
+    /// The row from which each axis is varied: voice, to six nodes, 1,000 sessions, 50,000 packets a second.
     pub(crate) const fn base(leg: Leg) -> Row {
         Row {
             path: Path::UdpUdp,
@@ -84,7 +82,7 @@ impl Row {
         }
     }
 
-    /// As `trunk to_node voice 6 nodes 1000 sessions 50k`: what `--rows` looks in.
+    /// As `trunk to_node voice 6 nodes 1000 sessions 50k`; `--rows` matches it.
     pub(crate) fn title(&self) -> String {
         let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let (leg, direction) = (serde_json::json!(self.leg), serde_json::json!(self.direction));

@@ -11,7 +11,7 @@ pub(crate) fn quick() -> Vec<Row> {
     every([Direction::ToNode].as_slice())
 }
 
-/// Those that a target names, and the base row with each axis varied alone.
+/// The rows of targets, and the base row with each axis varied alone.
 pub(crate) fn full() -> Vec<Row> {
     let mut rows = every(&[Direction::ToNode, Direction::ToClient, Direction::Both]);
     for leg in LEGS {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_row_is_there_twice_and_the_base_rows_are_there() {
+    fn rows_are_unique_and_include_the_base() {
         let rows = full();
         let titles: BTreeSet<String> = rows.iter().map(Row::title).collect();
         assert_eq!(titles.len(), rows.len());

@@ -1,4 +1,4 @@
-//! What is shown while it is measured.
+//! Results as text while they are measured.
 
 use crate::report::{Figures, Limit, OverloadLeg, RowReport};
 use crate::row::{Leg, Row};
@@ -33,7 +33,7 @@ pub(crate) fn head() {
     );
 }
 
-/// What an overload does.
+/// The result of an overload.
 pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
     let leg = match leg {
         Leg::Port => "port",
@@ -42,19 +42,19 @@ pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
     let OverloadLeg { peak, at_3x, offered, least_share, api_ms, condemned, rss_mib, .. } = report;
     println!(
         "overload {leg}: {peak:.0} packets/s at most, {at_3x:.0} of {offered:.0} ({:.0} %), \
-         the least of a session {least_share:.2} of the mean; \
-         the API answers within {api_ms:.0} ms, {condemned} nodes condemned, {rss_mib:.0} MiB",
+         the slowest session {least_share:.2} of the mean; \
+         the API answers within {api_ms:.0} ms, {condemned} nodes down, {rss_mib:.0} MiB",
         report.kept() * 100.0
     );
 }
 
-/// Where peers begin to lose.
+/// The rates at which peers begin to lose.
 pub(crate) fn limit(limit: &Limit) {
     for at in &limit.curve {
         println!("{:>12} {:>9.0}/s {:>8.3}% lost", at.relay, at.rate, at.loss * 100.0);
     }
     println!(
-        "the last peer to lose is {} at {:.0}/s; ours loses {:.3} % there",
+        "the last peer to lose is {} at {:.0}/s; the gateway loses {:.3} % there",
         limit.peer,
         limit.rate,
         limit.ours * 100.0

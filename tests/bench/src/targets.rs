@@ -1,4 +1,4 @@
-//! The targets, and whether what was measured meets them. A figure that was not measured is not judged.
+//! The targets and whether they are met. A figure that was not measured is not judged.
 
 use crate::report::{Overload, OverloadLeg, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
@@ -9,7 +9,7 @@ pub(crate) struct Judged {
     what: String,
     /// The worst figure that was measured for it.
     found: f64,
-    /// What it must not pass.
+    /// The limit.
     target: Target,
 }
 
@@ -28,7 +28,7 @@ impl Judged {
     }
 }
 
-/// Says of each target whether it is met.
+/// Prints each target and whether it is met.
 pub(crate) fn print(report: &Report) {
     let judged = judge(report);
     if judged.is_empty() {
@@ -45,7 +45,7 @@ pub(crate) fn print(report: &Report) {
     }
 }
 
-/// With as many digits as tell it apart.
+/// With enough digits to compare.
 fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }
@@ -65,7 +65,7 @@ fn judge(report: &Report) -> Vec<Judged> {
     let worst = |figure: fn(&OverloadLeg) -> f64| legs().map(figure).max_by(f64::total_cmp);
     let least = legs().map(|leg| leg.least_share).min_by(f64::total_cmp);
     add("overload: least of a session, of the mean", least, AtLeast(0.5));
-    add("overload: nodes taken for dead", worst(|leg| leg.condemned as f64), AtMost(0.0));
+    add("overload: nodes down", worst(|leg| leg.condemned as f64), AtMost(0.0));
     add("overload: the API's longest answer, ms", worst(|leg| leg.api_ms), AtMost(100.0));
     add("overload: memory of the process, MiB", worst(|leg| leg.rss_mib), AtMost(256.0));
     add("own code per packet, ns", report.forward_ns, AtMost(150.0));
@@ -84,7 +84,7 @@ fn judge(report: &Report) -> Vec<Judged> {
     judged
 }
 
-/// Those that rows are measured for, each by its worst row.
+/// The targets of rows, each judged by its worst row.
 fn rows(rows: &[RowReport]) -> Vec<Judged> {
     let mut judged = Vec::new();
     let mut worst = |what: &str, most: f64, figure: &dyn Fn(&RowReport) -> Option<f64>| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn delay_is_judged_by_the_floor_where_that_is_later() {
+    fn slow_floor_relaxes_the_delay_target() {
         let mut row = RowReport::new(&Row::base(Leg::Port));
         row.delay_us.p99 = Some(900.0);
         assert!(!rows(&[row.clone()])[0].is_met());

@@ -1,4 +1,4 @@
-//! The same deaths of the same nodes, at the same phases, to ours and to what people run: how much less outage there is.
+//! The same node deaths, at the same phases of a health check, at the gateway and at a relay with health checks.
 
 mod relay;
 
@@ -12,38 +12,38 @@ use serde::Serialize;
 pub(crate) use relay::Relay;
 
 use crate::layout::Layout;
-use crate::process::Process;
+use crate::process;
 use crate::stage::{Places, Stage, numbers};
 
-/// Deaths of a trace; each node dies as often.
+/// Deaths in a trace, the same number for each node.
 const DEATHS: usize = 6;
-/// Sessions of ours; of theirs each client is a session and hears itself, so that as many receivers listen.
+/// Sessions at the gateway. At the relay each client gets its own packets back, so that as many clients receive.
 const SESSIONS: u32 = 1_000;
 /// A death comes at any phase of a health check.
 const CHECKS_EVERY: Duration = Duration::from_secs(5);
 /// When a packet is due after another: less than that is no outage.
 const PACKETS_EVERY: Duration = Duration::from_millis(20);
-/// Whoever is not heard again within this waits for something else than the next check.
+/// A client without packets for this long waits for more than the next check.
 const WATCHED: Duration = Duration::from_secs(8);
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What came of it.
+/// The outage of both.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Outage {
     /// Mean outage of a session each time its node died, milliseconds.
     pub(crate) ours_ms: f64,
     pub(crate) theirs_ms: f64,
-    /// Of the sessions that were hit, all deaths together.
+    /// Affected sessions, all deaths together.
     ours_hit: usize,
     theirs_hit: usize,
-    /// Outage time of ours cut from theirs.
+    /// The share of the relay's outage time that the gateway avoids.
     pub(crate) cut: f64,
 }
 
 /// Plays the trace to both.
 ///
 /// # Errors
-/// What could not be done.
+/// A process failed, or the gateway refused a request.
 pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let phases: Vec<Duration> = (0..DEATHS).map(|_| CHECKS_EVERY.mul_f64(rng.f64())).collect();
@@ -54,9 +54,11 @@ pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String
     let ours = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let nodes: Vec<String> = stage.nodes.iter().map(|node| node.address.to_string()).collect();
     let words = ["relay", "--nodes", &nodes.join(",")];
-    let mut relay = Process::start("relay", &places.own, &words, &places.folder)?;
-    let at = relay.line()?["listening"].as_str().and_then(|at| at.parse().ok());
-    let at = at.ok_or_else(|| relay.failed("does not say where it listens"))?;
+    let mut relay = process::start("relay", &places.own, &words, &places.folder)?;
+    let at = relay.json_line(process::FIRST_LINE_WITHIN)?["listening"]
+        .as_str()
+        .and_then(|at| at.parse().ok());
+    let at = at.ok_or_else(|| relay.error("printed no address"))?;
     let crowd = Crowd::enter_at(&Plan { seed, ..Plan::new(SESSIONS / 2) }, at).await;
     let theirs = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
     let (ours_ms, theirs_ms) = (mean_outage_ms(&ours), mean_outage_ms(&theirs));

@@ -1,4 +1,4 @@
-//! What is done to the stage, and how it is undone.
+//! Faults and how they are undone.
 
 mod process;
 mod proof;
@@ -22,7 +22,7 @@ use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
 pub(crate) use way::Way;
 
-/// Whom it hits.
+/// The nodes that a fault hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Whom {
     /// The node that carries most rooms.
@@ -31,66 +31,64 @@ pub(crate) enum Whom {
     Region(&'static str),
     /// All nodes of these regions.
     Regions(&'static [&'static str]),
-    /// All nodes.
     All,
 }
 
-/// What is done.
+/// A fault.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Fault {
-    /// Processes die.
     Kill(Whom, Way),
-    /// A node is stopped and wakes up again after so long.
+    /// A node is stopped for this long.
     Sleep(Whom, Duration),
-    /// A node gets the processor for 5 ms of each 100, as a quota would have it, for so long.
+    /// A node gets the processor for 5 ms of each 100 for this long, as under a quota.
     Starve(Whom, Duration),
-    /// A node may open no files any more, nor may the gateway, for so long.
+    /// Neither a node nor the gateway can open files for this long.
     NoDescriptors(Whom, Duration),
-    /// A node dies again as soon as it is back, so often.
+    /// A node dies again as soon as it is back, so many times.
     CrashLoop(Whom, u32, Way),
-    /// The gateway is stopped for so long.
+    /// The gateway is stopped for this long.
     Stall(Duration),
-    /// Of the gateway, the thread that decides is stopped for so long; those that carry packets go on.
+    /// The gateway's control thread is stopped for this long; packet threads go on.
     StallControl(Duration),
-    /// A region that was lost in this way is there again, until its rooms are home.
+    /// A region that was lost in this way comes back, until its rooms are home.
     Return(Whom, Way, Home),
-    /// Links are bad, each for so long.
+    /// Links are impaired, each for this long.
     Links(Whom, Weather, Duration),
-    /// A node indulges in its vice for so long; who hears a pause is hit.
+    /// A node misbehaves for this long; receivers with a pause are affected.
     Vicious(Whom, Duration),
-    /// A node takes ever more memory, until it has none.
+    /// A node leaks memory until it is killed.
     Leak(Whom, Duration),
     /// A node is drained.
     Drain(Whom),
-    /// A region is drained, to be empty within so long.
+    /// A region is drained within this time.
     DrainRegion(&'static str, Duration),
-    /// So many rooms are moved by hand, one after the other.
+    /// So many rooms are moved by an operator, one after another.
     Move(usize),
     /// The network gives all clients other addresses.
     Rebind,
-    /// All clients go without a word, and come again at once.
+    /// All clients leave without a message and reconnect at once.
     Reconnect,
-    /// Nothing comes to the gateway's UDP listener, for so long; who comes by QUIC goes on.
+    /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
     BlockUdp(Duration),
 }
 
-/// What was done to whom.
+/// A fault that was injected.
 #[derive(Clone, Debug)]
 pub(crate) struct Struck {
     pub(crate) happened: Happened,
     pub(crate) names: Vec<String>,
-    /// What the links before them had done until then.
+    /// Counters of the links before the fault.
     before: Tally,
     turn: u32,
 }
 
-/// What the gateway's thread that decides is called.
+/// The name of the gateway's control thread.
 const CONTROL: &str = "control";
 /// Between two deaths of a node in a crash loop.
 const CRASHES_EVERY: Duration = Duration::from_millis(700);
 
 impl Fault {
-    /// Does it, until what has a length is over. `turn` counts from 0.
+    /// Injects the fault and waits for its duration. `turn` counts from 0.
     pub(crate) async fn strike(
         self,
         stage: &mut Stage,
@@ -114,7 +112,7 @@ impl Fault {
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
             Fault::Return(..) => Scope::Everybody,
-            // Whose packets bear no node's stamp.
+            // Packets carry no node's stamp.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
@@ -126,7 +124,7 @@ impl Fault {
         match self {
             Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => way.kill(stage, names, turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
+            Fault::Stall(_) => Ok(stage.gateway.signal(Signal::SIGSTOP)?),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
             Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
@@ -161,7 +159,7 @@ impl Fault {
             }
             Fault::Stall(long) => {
                 tokio::time::sleep(long).await;
-                stage.gateway.signal(Signal::SIGCONT)
+                Ok(stage.gateway.signal(Signal::SIGCONT)?)
             }
             Fault::StallControl(long) => stop_thread(&stage.gateway, CONTROL, long).await,
             Fault::Starve(_, long) => starve(stage, names, long).await,
@@ -194,7 +192,7 @@ impl Fault {
         }
     }
 
-    /// Of a fault that comes in two ways by turns, which one this turn's is.
+    /// The variant of this turn, for faults with two variants.
     pub(crate) fn way(self, turn: u32) -> Option<&'static str> {
         let (Fault::Kill(_, way) | Fault::Return(_, way, _)) = self else { return None };
         way.of_turn(turn)
@@ -277,7 +275,7 @@ fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
     sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
 }
 
-/// Whether nodes of this kind leave sessions without packets, in their vice.
+/// Nodes of this kind leave sessions without packets.
 fn silences(kind: Kind) -> bool {
     !matches!(kind, Kind::Vicious(Vice::Lies | Vice::JumpsAhead))
 }

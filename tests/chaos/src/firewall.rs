@@ -1,9 +1,9 @@
-//! What the namespace keeps to itself.
+//! Packet filters inside the namespace.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Rules of ours, gone when this is dropped.
+/// Filter rules, removed on drop.
 pub(crate) struct Firewall(());
 
 impl Firewall {
@@ -20,12 +20,12 @@ impl Firewall {
         Ok(Firewall(()))
     }
 
-    /// From now on nobody hears that a port is closed: a host that died says nothing.
-    pub(crate) fn hush(&self) -> Result<(), String> {
+    /// Drops ICMP port unreachable from now on, as for a host that died.
+    pub(crate) fn drop_icmp(&self) -> Result<(), String> {
         load("add rule ip chaos out icmp type destination-unreachable drop\n")
     }
 
-    /// From now on nothing comes to this UDP port.
+    /// Drops packets to this UDP port from now on.
     pub(crate) fn block(&self, port: u16) -> Result<(), String> {
         load(&format!("add rule ip chaos in udp dport {port} drop\n"))
     }
@@ -38,7 +38,7 @@ impl Firewall {
 
 impl Drop for Firewall {
     fn drop(&mut self) {
-        // The namespace goes with the process anyway.
+        // The rules end with the namespace anyway.
         let _gone = load("delete table ip chaos\n");
     }
 }

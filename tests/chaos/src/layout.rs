@@ -1,4 +1,4 @@
-//! What a stage looks like: regions and their nodes, how rooms survive, and what lies between.
+//! Regions, nodes, failover mode and links of a stage.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::node::Vice;
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// `evenkeel sample-node`.
@@ -17,56 +17,51 @@ pub(crate) enum Kind {
     Rtpengine,
 }
 
-/// A stage before it is set.
+/// The setup of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    /// The scenario's mode.
     pub(crate) mode: &'static str,
-    /// The gateway's region.
     pub(crate) home: &'static str,
     /// Each region and how many nodes it has, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],
-    /// Whether a link lies before each node.
+    /// There is a link in front of each node.
     pub(crate) linked: bool,
-    /// What a packet takes to or from another region, one way; links lie there then.
+    /// The one-way delay to another region, made by links.
     pub(crate) far: Duration,
-    /// What every node is.
     pub(crate) kind: Kind,
-    /// How many nodes, the last ones, do not run until the gateway starts them.
+    /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
-    /// Whether an agent watches each node's process.
     pub(crate) agents: bool,
-    /// Whether loss costs a node its rooms by the policy of routing.
+    /// The routing policy counts loss.
     pub(crate) quality: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
-    /// A region whose nodes can carry no more than this, each, kbit/s; there is room for everybody elsewhere.
+    /// The capacity of each node of a region, kbit/s; other regions have enough for all.
     pub(crate) narrow: Option<(&'static str, u64)>,
     /// How long a region's breaker is open, seconds.
     pub(crate) breaker_open_s: u64,
 }
 
-/// A node as the gateway is told of it.
+/// A node in the gateway's configuration.
 pub(crate) struct Told {
     pub(crate) name: String,
     pub(crate) region: &'static str,
     pub(crate) zone: &'static str,
-    /// Where it is, or the near end of the link to it.
+    /// Its address, or the near end of its link.
     pub(crate) address: SocketAddr,
-    /// Where the agent beside it is, if there is one.
     pub(crate) agent: Option<SocketAddr>,
-    /// What starts it, if it does not run yet.
+    /// The command that starts it, unless it runs already.
     pub(crate) start: Option<Vec<String>>,
 }
 
-/// What a node can carry that is not narrow, kbit/s: everybody, many times.
+/// Capacity of other nodes, kbit/s: enough for all sessions many times.
 const WIDE: u64 = 10_000_000;
 
-/// What a room of two voices counts for, kbit/s.
+/// The bandwidth of a room with two voices, kbit/s.
 pub(crate) const ROOM_KBPS: u64 = 128;
 
-/// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, and rooms go home faster, so that
-/// many kills fit in a row.
+/// Default detection, but returning nodes are trusted sooner and rooms fail back faster, so that many kills fit in a
+/// row.
 const HASTE: &str = "\n[detector]\nbase_ejection_time = \"200ms\"\nmax_ejection_time = \"200ms\"\nwary_for = \"200ms\"\n\
      \n[limits]\nfailbacks_per_second = 200\n";
 
@@ -87,13 +82,13 @@ impl Layout {
         breaker_open_s: 10,
     };
 
-    /// The same with two hops that carry everything.
+    /// Both hops carry everything.
     pub(crate) const HITLESS: Layout = Layout { mode: "hitless", ..Layout::HOT };
 
-    /// The same with all nodes carrying alike.
+    /// All nodes carry rooms equally.
     pub(crate) const ACTIVE: Layout = Layout { mode: "active-active", ..Layout::HOT };
 
-    /// One node, and one that is started when that is gone.
+    /// One node, and one that is started when it is gone.
     pub(crate) const COLD: Layout =
         Layout { mode: "cold", regions: &[("east", 2)], cold: 1, spares: 0, ..Layout::HOT };
 
@@ -112,7 +107,7 @@ impl Layout {
     pub(crate) const REGIONS: Layout =
         Layout { regions: &[("east", 2), ("west", 2)], ..Layout::HOT };
 
-    /// The same, taken in their order, with nothing opened ahead.
+    /// Hops in order, without reserved standbys.
     pub(crate) const REGIONAL: Layout = Layout { mode: "regional", spares: 0, ..Layout::REGIONS };
 
     /// Names, regions and zones of all nodes.
@@ -125,29 +120,29 @@ impl Layout {
         })
     }
 
-    /// The first region that has nodes: where sessions ask to be.
+    /// The first region with nodes, which sessions ask for.
     pub(crate) fn carrying(&self) -> &'static str {
         self.regions.iter().find(|(_, nodes)| *nodes > 0).map_or(self.home, |(region, _)| *region)
     }
 
-    /// What a node of this region can carry, kbit/s.
+    /// Capacity of a node of this region, kbit/s.
     fn capacity(&self, region: &str) -> u64 {
         self.narrow.filter(|(narrow, _)| *narrow == region).map_or(WIDE, |(_, kbps)| kbps)
     }
 
-    /// How many rooms the nodes of the narrow region can carry, each by itself; all, where none is narrow.
+    /// The number of rooms that the nodes of the narrow region can carry; all rooms without one.
     pub(crate) fn fits(&self) -> u64 {
         let Some((narrow, kbps)) = self.narrow else { return u64::MAX };
         let there = self.nodes().filter(|(_, region, _)| *region == narrow).count() as u64;
         there * (kbps / ROOM_KBPS)
     }
 
-    /// What a packet takes to or from a node of this region, one way.
+    /// The one-way delay to nodes of this region.
     pub(crate) fn delay(&self, region: &str) -> Duration {
         if region == self.home { Duration::ZERO } else { self.far }
     }
 
-    /// Whether packets bear the stamp of the node that sent them: not where it leaves them as they are.
+    /// Packets carry the stamp of their node; not if payloads stay unchanged.
     pub(crate) fn stamps(&self) -> bool {
         self.kind != Kind::Rtpengine && self.mode != "hitless"
     }
@@ -157,7 +152,6 @@ impl Layout {
         if self.mode == "hitless" { 2 } else { 1 }
     }
 
-    /// Whether a link lies before nodes of this region.
     pub(crate) fn is_linked(&self, region: &str) -> bool {
         self.linked || !self.delay(region).is_zero()
     }
@@ -193,7 +187,7 @@ impl Layout {
                 let _whole = writeln!(text, "agent = \"{agent}\"");
             }
             if let Some(start) = start {
-                // An array of strings is spelled alike in JSON and TOML.
+                // An array of strings is the same in JSON and TOML.
                 let command = serde_json::json!(start);
                 let _whole =
                     writeln!(text, "start = {{ command = {command}, stop_with_gateway = true }}");
@@ -202,7 +196,7 @@ impl Layout {
         text
     }
 
-    /// What the mode wants to know beside.
+    /// The configuration of the failover mode.
     fn survival(&self) -> String {
         if self.mode == "regional" {
             let regions: Vec<&str> = self.regions.iter().map(|(region, _)| *region).collect();
@@ -214,8 +208,8 @@ impl Layout {
         }
     }
 
-    /// The policy set: what ships as `call`, but that nodes of a region cost the same, so that rooms spread over all of
-    /// them and stay, unless quality is to count, and that their spares are seen to soon.
+    /// The shipped policy set `call` with equal node costs, so that rooms spread and stay unless quality counts, and
+    /// with spares reviewed soon.
     pub(crate) fn policies(&self) -> String {
         format!(
             r#"
@@ -258,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn narrow_region_has_room_for_whole_rooms_on_each_node() {
+    fn narrow_region_fits_whole_rooms_per_node() {
         assert_eq!(Layout::REGIONS.fits(), u64::MAX);
         let fits = |kbps| Layout { narrow: Some(("west", kbps)), ..Layout::REGIONS }.fits();
         assert_eq!([127, 128, 255, 256].map(fits), [0, 2, 2, 4]);

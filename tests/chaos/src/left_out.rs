@@ -1,4 +1,4 @@
-//! Who did not fit where a lost region's rooms went.
+//! Rooms of a lost region for which there is no capacity elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,26 @@ use serde::Serialize;
 
 use crate::newcomers::Answer;
 
-/// Who heard nothing for so long is not heard.
+/// A receiver without packets for this long is unheard.
 const RECENTLY_NS: u64 = 500_000_000;
 
-/// Those that had nowhere to go, over all times of a fault.
+/// Rooms without a node, over all turns of a fault.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub(crate) struct LeftOut {
-    /// Rooms that there is no room for, by what the nodes that were left can carry.
+    /// Rooms that exceed the capacity of the remaining nodes.
     pub(crate) due: u64,
-    /// Rooms that had no place when the fault was over.
+    /// Rooms without a node at the end of the fault.
     pub(crate) rooms: u64,
-    /// Those of them of which the gateway said so.
+    /// The rooms among them that the gateway reported.
     pub(crate) told: u64,
-    /// Their receivers, who are to hear nothing,
+    /// Their receivers, which should receive nothing.
     pub(crate) receivers: u64,
-    /// and those of them who heard somebody else than the dead.
+    /// The receivers among them that still got packets of live nodes.
     pub(crate) half_served: u64,
-    /// From when the fault was undone until each heard something again, nanoseconds.
+    /// From the end of the fault to each receiver's next packet, nanoseconds.
     #[serde(skip)]
     pub(crate) back_ns: Vec<u64>,
-    /// Newcomers that came meanwhile and were not told when to come again.
+    /// Newcomers that were refused without a time to retry.
     pub(crate) newcomers_not_told: u64,
 }
 
@@ -57,7 +57,7 @@ impl LeftOut {
         LeftOut { rooms, told, receivers, half_served, ..LeftOut::default() }
     }
 
-    /// Takes them out of the page of the un-fault as well, where each is heard again at its end.
+    /// Excludes them from the window after the fault too, in which each must receive again.
     pub(crate) fn come_back(&mut self, page: &mut Page, sessions: &BTreeSet<u64>, healed_ns: u64) {
         let recently_ns = page.span().end.saturating_sub(RECENTLY_NS);
         for &session in sessions {
@@ -69,7 +69,7 @@ impl LeftOut {
         page.forget(sessions);
     }
 
-    /// What a newcomer was told meanwhile.
+    /// Adds the answer to a newcomer.
     pub(crate) fn ask(&mut self, answer: &Answer) {
         self.newcomers_not_told += u64::from(!matches!(answer, Answer::Later(_)));
     }
@@ -85,7 +85,7 @@ impl LeftOut {
         self.newcomers_not_told += other.newcomers_not_told;
     }
 
-    /// What did not hold.
+    /// The violated expectations.
     pub(crate) fn misses(&self) -> Vec<String> {
         let mut misses = Vec::new();
         let mut differ = |what: &str, found: u64, due: u64| {
@@ -94,12 +94,12 @@ impl LeftOut {
             }
         };
         differ("rooms were left out", self.rooms, self.due);
-        differ("rooms that were left out were told of", self.told, self.rooms);
-        differ("of those left out heard something", self.half_served, 0);
-        differ("of those left out were heard again", self.back_ns.len() as u64, self.receivers);
-        differ("newcomers were not told when to come again", self.newcomers_not_told, 0);
+        differ("of the rooms without a node were reported", self.told, self.rooms);
+        differ("of their receivers got packets", self.half_served, 0);
+        differ("of their receivers recovered", self.back_ns.len() as u64, self.receivers);
+        differ("newcomers got no retry time", self.newcomers_not_told, 0);
         if self.due == 0 {
-            misses.push("there was room for everybody".to_owned());
+            misses.push("there was capacity for all rooms".to_owned());
         }
         misses
     }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_those_that_do_not_fit_are_left_out_and_told_and_wholly_and_come_back() {
+    fn only_excess_rooms_are_left_out_and_recover() {
         assert_eq!(as_due().misses(), [""; 0]);
         let others = [
             LeftOut { due: 2, ..as_due() },
@@ -128,6 +128,6 @@ mod tests {
         for other in others {
             assert_eq!(other.misses().len(), 1, "{other:?}");
         }
-        assert_eq!(LeftOut::default().misses(), ["there was room for everybody"]);
+        assert_eq!(LeftOut::default().misses(), ["there was capacity for all rooms"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold, and what did not.
+//! The limits of rows.
 
 use std::time::Duration;
 
@@ -12,56 +12,54 @@ use crate::report::{OverKills, Played, found_ms};
 /// A make-before-break takes no longer (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
 
-/// Undoing a fault is heard no more than a death that is told, milliseconds: the 99th percentile, and the largest.
+/// Limits of the gap when a fault is undone, milliseconds: 99th percentile and maximum.
 const UNFAULT_GAP: (f64, f64) = (50.0, 150.0);
 
-/// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
-/// else, none of an old node comes after the first of the new one, no room moves more often than it may, nobody but the
-/// victims is condemned, and nothing happens to those that were not hit.
+/// Limits of a row. All rows also require: no receiver without packets, no misdelivered packet, no packet of an old
+/// node after the first of the new one, bounded moves per room, no other node marked down, and no effect on unaffected
+/// sessions.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Limits {
     /// Of gaps, milliseconds: the 99th percentile.
     pub(crate) gap_p99: Option<f64>,
-    /// The largest.
     pub(crate) gap_max: Option<f64>,
-    /// Of the time from the fault until the victims are found dead, milliseconds: the 99th percentile.
+    /// From the fault until the victims are marked down, milliseconds: the 99th percentile.
     pub(crate) found_p99: Option<f64>,
-    /// Of the time until rooms that were hit are on another node, milliseconds: the largest.
+    /// The longest time until affected rooms are on another node, milliseconds.
     pub(crate) left_within: Option<f64>,
     /// Receivers that are hit, all times together: the least.
     pub(crate) hit_min: Option<usize>,
-    /// Not all fit where rooms go: exactly those that do not are left out, and are in no other figure; they are told, and
-    /// not half served, and no node has more than it can at any look.
+    /// Not all rooms fit elsewhere. Exactly the excess rooms are left out and excluded from other figures; they are
+    /// reported and get no packets, and no node exceeds its capacity at any look.
     pub(crate) some_left_out: bool,
-    /// Nothing is lost, by anybody.
+    /// No packet is lost.
     pub(crate) none_lost: bool,
-    /// Nobody's pause is a freeze.
+    /// No pause is a freeze.
     pub(crate) no_freeze: bool,
-    /// No node is found dead.
+    /// No node is marked down.
     pub(crate) none_condemned: bool,
-    /// Why others than those that were hit may move, freeze and lose packets; `None`: they may not.
+    /// Why unaffected sessions may move, freeze and lose packets; `None` if they may not.
     pub(crate) others_suffer: Option<&'static str>,
     /// Moves of a room that was hit, for each time it was: the least.
     pub(crate) moves_min: Option<f64>,
-    /// And the most.
     pub(crate) moves_max: Option<f64>,
-    /// Two nodes carry each room, so that packets of both come in turns.
+    /// Two nodes carry each room, so that packets of both alternate.
     pub(crate) both_carry: bool,
-    /// Packets may be damaged, and then say that they are for somebody else, or of another node.
+    /// Packets may be damaged, and then show a wrong session or node.
     pub(crate) damaged: bool,
-    /// Rooms leave make-before-break: packets of the node before may come for [`OVERLAP`] after the new one's first.
+    /// Rooms move make-before-break: packets of the old node may arrive for [`OVERLAP`] after the first of the new one.
     pub(crate) overlap: bool,
-    /// When the fault is undone, nothing of the nodes that were hit reaches a client.
+    /// When the fault is undone, no packet of an affected node reaches a client.
     pub(crate) no_old_owner: bool,
 }
 
 impl Limits {
-    /// Those of gaps.
+    /// With limits of the gap.
     pub(crate) const fn gap(p99: f64, max: f64) -> Limits {
         Limits { gap_p99: Some(p99), gap_max: Some(max), ..Limits::NONE }
     }
 
-    /// Nothing but what holds of every row.
+    /// Only the limits of all rows.
     pub(crate) const NONE: Limits = Limits {
         gap_p99: None,
         gap_max: None,
@@ -81,23 +79,22 @@ impl Limits {
         no_old_owner: false,
     };
 
-    /// The same where victims are found dead within so many milliseconds.
+    /// With a limit of detection, milliseconds.
     pub(crate) const fn found(self, p99: f64) -> Limits {
         Limits { found_p99: Some(p99), ..self }
     }
 
-    /// The same where rooms leave make-before-break.
+    /// With make-before-break moves.
     pub(crate) const fn gently(self) -> Limits {
         Limits { overlap: true, ..self }
     }
 
-    /// Of an un-fault's gaps, milliseconds: the 99th percentile, and the largest. The row's own where they are wider.
+    /// Limits of the gap when the fault is undone, milliseconds: the wider of the default and the row's own.
     fn unfault_gap(&self) -> (f64, f64) {
         let (p99, max) = UNFAULT_GAP;
         (self.gap_p99.unwrap_or(p99).max(p99), self.gap_max.unwrap_or(max).max(max))
     }
 
-    /// In words.
     pub(crate) fn words(&self) -> String {
         let mut words = Vec::new();
         if let Some(p99) = self.gap_p99 {
@@ -112,7 +109,7 @@ impl Limits {
         let (p99, max) = self.unfault_gap();
         words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
         if self.others_suffer.is_none() && !self.damaged {
-            words.push("0 lost by it".to_owned());
+            words.push("0 lost to it".to_owned());
         }
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
@@ -121,31 +118,31 @@ impl Limits {
             words.push(format!("at least {hit} are hit"));
         }
         if let Some(moves) = self.moves_min {
-            words.push(format!("at least {moves} moves of a room that is hit"));
+            words.push(format!("at least {moves} moves per affected room"));
         }
         if let Some(moves) = self.moves_max {
-            words.push(format!("at most {moves} moves of a room that is hit"));
+            words.push(format!("at most {moves} moves per affected room"));
         }
         if self.some_left_out {
-            words.push("all rooms that fit re-homed, the others told, by no packet served and there again after".to_owned());
-            words.push("no node above what it can carry at any look".to_owned());
+            words.push("all rooms that fit moved, the others reported, without packets, and recovered afterwards".to_owned());
+            words.push("no node above its capacity at any look".to_owned());
         }
         let flags = [
             (self.none_lost, "0 lost"),
             (self.no_freeze, "0 freezes"),
-            (self.none_condemned, "0 nodes condemned"),
+            (self.none_condemned, "0 nodes marked down"),
             (self.no_old_owner, "0 packets of the old owner"),
         ];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
         words.push(match self.others_suffer {
-            None => "others stay, 0 lost and 0 freezes of them".to_owned(),
+            None => "unaffected sessions stay, 0 lost, 0 freezes".to_owned(),
             Some(why) => format!("others may suffer, since {why}"),
         });
-        words.push("nobody else condemned, nobody unheard, 0 misdelivered".to_owned());
+        words.push("no other node marked down, 0 unheard, 0 misdelivered".to_owned());
         words.join(", ")
     }
 
-    /// What did not hold: of the control run, of the faults, and of their un-faults.
+    /// The violated limits: of the control run, of the faults, and after the faults.
     pub(crate) fn misses(&self, played: &Played) -> Vec<String> {
         let Played { faults, unfaults, .. } = played;
         let strangers = played.strangers.iter();
@@ -163,7 +160,7 @@ impl Limits {
         above("gap p99 of the worst kill", worst, self.gap_max);
         for (way, of) in &played.ways {
             let gap = Spread::of_ns(of.gaps_ns.clone());
-            above(&format!("gap p99 of those {way}"), gap.p99, self.gap_p99);
+            above(&format!("gap p99, {way}"), gap.p99, self.gap_p99);
         }
         let mut found = found_ms(faults);
         found.sort_unstable_by(f64::total_cmp);
@@ -174,7 +171,7 @@ impl Limits {
         above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
         above("gap max of the un-fault", unfault_gap.max, Some(max));
         let whole = self.others_suffer.is_none() && !self.damaged;
-        above("lost by the un-fault", unfaults.lost as f64, whole.then_some(0.0));
+        above("lost after the fault", unfaults.lost as f64, whole.then_some(0.0));
         let left = Spread::of_ns(faults.left_ns.clone());
         above("off the node after", left.max, self.left_within);
         above("moves", moves(faults), self.moves_max);
@@ -234,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// Somebody was hit, and heard the old node for so long after the new one.
+    /// An affected receiver with packets of the old node for so long after the new one's first.
     fn straggled(ms: u64) -> Reckoning {
         let stragglers = u64::from(ms > 0);
         Reckoning { hit: 1, stragglers, straggled_ns: ms * 1_000_000, ..Reckoning::default() }
@@ -251,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_has_to_be_hit_and_more_where_the_row_says_so() {
+    fn fault_must_affect_enough_sessions() {
         let misses = |limits: Limits, hit| {
             let faults = Reckoning { hit, ..Reckoning::default() };
             limits.misses(&Played { faults, ..Played::default() })
@@ -263,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn others_may_not_suffer_unless_there_is_a_reason() {
+    fn unaffected_may_suffer_only_for_a_reason() {
         let misses = |limits: Limits, others: Reckoning| {
             let faults = Reckoning { hit: 1, ..others };
             limits.misses(&Played { faults, ..Played::default() }).len()
@@ -281,33 +278,33 @@ mod tests {
     }
 
     #[test]
-    fn only_victims_may_be_condemned_and_only_of_the_fault() {
+    fn only_victims_may_be_marked_down() {
         let mut played =
             Played { faults: Reckoning { hit: 1, ..Reckoning::default() }, ..Played::default() };
         let victims = ["a".to_owned()];
-        played.condemned("by the fault", &["a".to_owned()], &victims);
+        played.condemned("during the fault", &["a".to_owned()], &victims);
         assert_eq!(Limits::NONE.misses(&played), [""; 0]);
-        played.condemned("by the fault", &["b".to_owned()], &victims);
-        played.condemned("by the un-fault", &["a".to_owned()], &[]);
-        let misses = ["b was condemned by the fault", "a was condemned by the un-fault"];
+        played.condemned("during the fault", &["b".to_owned()], &victims);
+        played.condemned("after the fault", &["a".to_owned()], &[]);
+        let misses = ["b was marked down during the fault", "a was marked down after the fault"];
         assert_eq!(Limits::NONE.misses(&played), misses);
     }
 
     #[test]
-    fn nothing_is_lost_by_an_un_fault_unless_others_suffer() {
+    fn no_packet_is_lost_after_the_fault() {
         let misses = |limits: Limits, lost| {
             let faults = Reckoning { hit: 1, ..Reckoning::default() };
             let unfaults = Reckoning { lost, ..Reckoning::default() };
             limits.misses(&Played { faults, unfaults, ..Played::default() })
         };
         assert_eq!(misses(Limits::NONE, 0), [""; 0]);
-        assert_eq!(misses(Limits::NONE, 1), ["lost by the un-fault 1.0, 0 is the limit"]);
+        assert_eq!(misses(Limits::NONE, 1), ["lost after the fault 1.0, 0 is the limit"]);
         let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
         assert_eq!(misses(excused, 1), [""; 0]);
     }
 
     #[test]
-    fn un_fault_has_a_gap_limit_in_every_row_and_the_rows_own_where_that_is_wider() {
+    fn gap_after_the_fault_has_the_wider_limit() {
         let misses = |limits: Limits, gap_ms: u64| {
             let faults = Reckoning { hit: 1, ..Reckoning::default() };
             let unfaults = Reckoning { gaps_ns: vec![gap_ms * 1_000_000], ..Reckoning::default() };
@@ -319,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn way_that_is_slower_and_a_kill_that_is_worse_are_not_hidden_by_the_others() {
+    fn slow_variant_and_worst_kill_are_checked() {
         let of = |ms: u64, n: usize| Reckoning {
             gaps_ns: vec![ms * 1_000_000; n],
             ..Reckoning::default()
@@ -329,7 +326,7 @@ mod tests {
         let limits = Limits::gap(50.0, 150.0);
         assert_eq!(limits.misses(&played), [""; 0]);
         played.ways.insert("hushed", of(60, 1));
-        assert_eq!(limits.misses(&played), ["gap p99 of those hushed 60.0, 50 is the limit"]);
+        assert_eq!(limits.misses(&played), ["gap p99, hushed 60.0, 50 is the limit"]);
         played.ways.clear();
         played.kills = vec![Spread::of_ns(vec![151_000_000])];
         assert_eq!(limits.misses(&played), ["gap p99 of the worst kill 151.0, 150 is the limit"]);
@@ -347,16 +344,16 @@ mod tests {
     }
 
     #[test]
-    fn only_who_leaves_gently_may_be_heard_after_the_new_one_and_no_longer_than_that_takes() {
+    fn overlap_needs_make_before_break() {
         let misses = |limits: Limits, fault, unfault| {
             let (faults, unfaults) = (straggled(fault), straggled(unfault));
             limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
         };
         assert_eq!(misses(Limits::NONE, 0, 0), 0);
-        assert_eq!(misses(Limits::NONE, 1, 0), 1, "a dead node is not heard again");
+        assert_eq!(misses(Limits::NONE, 1, 0), 1, "a dead node sends nothing");
         assert_eq!(misses(Limits::NONE.gently(), 499, 0), 0);
         assert_eq!(misses(Limits::NONE.gently(), 501, 0), 1);
-        assert_eq!(misses(Limits::NONE, 0, 499), 0, "rooms go home gently");
+        assert_eq!(misses(Limits::NONE, 0, 499), 0, "fail-back is make-before-break");
         assert_eq!(misses(Limits::NONE, 0, 501), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! Nodes as the gateway shows them, looked at through a whole row: nobody may carry and keep free more than it can.
+//! Samples of the gateway's nodes throughout a row, which check that no node exceeds its capacity.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::Admin;
+use evenkeel_client::Admin;
 use evenkeel_lab::watch::word;
 use serde::Serialize;
 use serde_json::Value;
@@ -13,21 +13,20 @@ use tokio::time::MissedTickBehavior;
 use crate::layout::ROOM_KBPS;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Between two looks no more may pass: what nobody looked at is not known to hold. A look waits its turn in a gateway that
-/// is told of a region's death, on two cores.
+/// The longest time between two samples. A sample waits for a gateway that handles a region's death on two cores.
 const BLIND_MAX: Duration = Duration::from_millis(500);
 
-/// What was seen.
+/// The sampled maxima.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub(crate) struct Seen {
     looks: u64,
     /// The longest between two looks, or from the last one to the end.
     blind_ms: f64,
-    /// Load and reserves of the fullest node at any look, against what it can carry.
+    /// Load and reserves of the fullest node in any sample, as a share of its capacity.
     peak_load: f64,
     /// Nodes that carried and kept free more than they can, and how often each look found one.
     overfull: u64,
-    /// The first of them.
+    /// The first overfull sample.
     first_overfull: Option<String>,
 }
 
@@ -54,12 +53,12 @@ impl Seen {
         self.blind_ms = self.blind_ms.max(blind.as_secs_f64() * 1e3);
     }
 
-    /// What did not hold.
+    /// The violated limits.
     pub(crate) fn misses(&self) -> Vec<String> {
         let mut misses = Vec::new();
         if let Some(first) = &self.first_overfull {
             misses.push(format!(
-                "{} times a node had more than it can, first {first}",
+                "{} times a node exceeded its capacity, first {first}",
                 self.overfull
             ));
         }
@@ -74,7 +73,7 @@ impl Seen {
     }
 }
 
-/// Looks, until it is dropped.
+/// Samples until it is dropped.
 pub(crate) struct Looks {
     seen: Arc<Mutex<(Seen, Instant)>>,
     looking: JoinHandle<()>,
@@ -89,7 +88,7 @@ impl Looks {
             clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 clock.tick().await;
-                // What does not answer leaves us blind.
+                // A failed request leaves a gap between samples.
                 let Ok(nodes) = admin.read("/v1/nodes").await else { continue };
                 let nodes = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
                 let (seen, last) = &mut *lock(&theirs);
@@ -100,7 +99,7 @@ impl Looks {
         Looks { seen, looking }
     }
 
-    /// What was seen until now.
+    /// The maxima so far.
     pub(crate) fn seen(&self) -> Seen {
         let (seen, last) = &*lock(&self.seen);
         let mut seen = seen.clone();

@@ -1,8 +1,8 @@
-//! Breaks nodes, links and regions under a running gateway, with real processes and signals, and measures what its
-//! sessions hear: each fault with its un-fault, and a control run before them.
+//! Injects faults into nodes, links and regions of a running gateway, with real processes and signals, and measures the
+//! effect on its sessions. Each row has a control run before its faults.
 //!
-//! Everything runs in one network namespace of its own. Exit codes: 0 it ran, whether a limit held or not · 1 it could
-//! not run · 2 the command line is wrong.
+//! Everything runs in one private network namespace. Exit codes: 0 the rows ran, whether limits held or not · 1 they
+//! could not run · 2 wrong command line.
 
 mod baseline;
 mod fault;
@@ -30,12 +30,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::Watched;
-use evenkeel_lab::namespace;
+use evenkeel_testkit::namespace;
 
 use report::{Played, Report};
 use stage::Places;
 
-/// Break nodes, links and regions under a running gateway, and measure what its sessions hear
+/// Inject faults into a running gateway and measure the effect on its sessions
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every row, or some of them
+    /// Run all rows, or some of them
     Run(Choice),
     /// Be a node with a vice
     #[command(hide = true)]
@@ -55,18 +55,18 @@ enum Verb {
     Relay(baseline::Relay),
 }
 
-/// A row that takes longer has come to a standstill.
+/// A row that takes longer hangs.
 const ROW_WITHIN: Duration = Duration::from_secs(300);
-/// All rows take no longer; what does not fit is not played. The comparison comes on top of that.
+/// Time limit of all rows; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
 
-/// What the comparison is called on the command line.
+/// The name of the comparison on the command line.
 const OUTAGE: &str = "outage";
 
-/// What of it, for people who look for something.
+/// Options to run a part.
 #[derive(Args, Clone, Debug)]
 struct Choice {
-    /// Only rows whose id has this in it; `outage` is the comparison at the end
+    /// Run only rows with this in their id; `outage` is the comparison at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Sessions, instead of each row's own
@@ -78,14 +78,13 @@ struct Choice {
     /// Kills, instead of each row's own
     #[arg(long)]
     kills: Option<u32>,
-    /// Where all dice come from
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the gateway is
+    /// Path of the gateway's program
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the report goes; `target/chaos/report.json`, or `part.json` there where it is not all
-    /// rows as they are
+    /// Path of the report; default: `target/chaos/report.json`, or `part.json` there for a part of the rows
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -96,7 +95,7 @@ fn main() -> ExitCode {
         Verb::Node(node) => node.act(),
         Verb::Relay(relay) => relay.act(),
     };
-    evenkeel_lab::report::end("evenkeel-chaos", outcome)
+    evenkeel_testkit::report::end("evenkeel-chaos", outcome)
 }
 
 fn run(choice: &Choice) -> Result<(), String> {
@@ -115,7 +114,7 @@ fn run(choice: &Choice) -> Result<(), String> {
     let mut report = Report::default();
     let out = choice.out();
     let began = Instant::now();
-    // What was measured before is no part of this, however soon it is interrupted.
+    // Replaces the report of an earlier run, even if this one is interrupted soon.
     report.write(&out)?;
     table::head();
     for row in rows {
@@ -128,7 +127,7 @@ fn run(choice: &Choice) -> Result<(), String> {
             tokio::time::timeout(left, play).await
         };
         let outcome = runtime.block_on(playing);
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("not played within {left:.0?}")));
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("did not end within {left:.0?}")));
         let row = report::RowReport::new(&row, played, machine.so_far(), outcome.err());
         table::row(&row);
         report.add(row);
@@ -146,7 +145,7 @@ fn run(choice: &Choice) -> Result<(), String> {
 }
 
 impl Choice {
-    /// Where the report goes: that of a part takes no whole one's place.
+    /// The path of the report. A partial report does not replace a full one.
     fn out(&self) -> PathBuf {
         let changed = self.sessions.is_some() || self.kills.is_some() || self.both_ways;
         let is_part = !self.rows.is_empty() || changed;
@@ -155,8 +154,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "chaos")?;
-        let folder = evenkeel_lab::report::folder(Path::new("target/chaos/run"))?;
+        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "chaos")?;
+        let folder = evenkeel_testkit::report::folder(Path::new("target/chaos/run"))?;
         let own =
             std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
         Ok(Places { evenkeel, own, folder })

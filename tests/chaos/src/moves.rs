@@ -1,22 +1,22 @@
-//! How often a room moved: no more than three times in a minute, unless its node is dead or an operator wants it (I5).
+//! Moves per room: at most three per minute, except off a dead node or by an operator (I5).
 
 use std::collections::BTreeMap;
 
-use evenkeel_lab::admin::Event;
+use evenkeel_client::Event;
 use evenkeel_lab::watch::{at_ns, word};
 
 /// Moves of one room within a minute.
 pub(crate) const MOVES_MAX: usize = 3;
 
-/// A little less than a minute: a move may be told of a moment late.
+/// Slightly below a minute, since a move may be reported late.
 const MINUTE_NS: u64 = 59_900_000_000;
 
-/// When each room moved, other than off a dead node or by hand: nanoseconds since the Unix epoch, in order.
+/// Moves of each room, except off a dead node or by an operator: nanoseconds since the Unix epoch, in order.
 #[derive(Default, Debug)]
 pub(crate) struct Moves(BTreeMap<String, Vec<u64>>);
 
 impl Moves {
-    /// Takes in what the gateway said.
+    /// Adds the moves among these events.
     pub(crate) fn note(&mut self, events: &[Event]) {
         let moved = |event: &&Event| {
             event.name == "moved"
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_of_one_room_within_a_minute_are_counted_over_pages_and_deaths_and_hands_are_not() {
+    fn own_moves_are_counted_across_windows() {
         let mut moves = Moves::default();
         assert_eq!(moves.most(), 0);
         moves.note(&[moved("a", "quality", 0), moved("b", "link", 1), moved("a", "link", 30)]);
@@ -61,7 +61,7 @@ mod tests {
         moves.note(&[moved("a", "node-down", 40), moved("a", "failback", 59)]);
         assert_eq!(moves.most(), 3);
         moves.note(&[moved("a", "drain", 59)]);
-        assert_eq!(moves.most(), 3, "somebody wanted it");
+        assert_eq!(moves.most(), 3, "an operator's move does not count");
         moves.note(&[moved("a", "quality", 60), moved("b", "quality", 62)]);
         assert_eq!(moves.most(), 3, "the first was a minute ago");
     }

@@ -1,36 +1,35 @@
-//! Newcomers: one after the other at a steady rate, and what became of each while a region's breaker did its work.
+//! New sessions at a steady rate, and their admission while a region's breaker opens and closes.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_lab::admin::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Twenty a second, so that a half-open breaker's five seconds see a hundred, of which it takes ten.
+/// Twenty per second: a half-open breaker's five seconds see a hundred, of which it admits ten.
 const COME_EVERY: Duration = Duration::from_millis(50);
-/// Each goes again after this: who comes next is no fuller house.
+/// Each session closes after this time, so that the region does not fill up.
 const STAY: Duration = Duration::from_secs(2);
-/// The most of those that a half-open breaker may let in, per cent: three times its share, which is drawn by lot.
+/// The largest share that a half-open breaker may admit, per cent: three times its random share.
 const SHARE_MAX: u64 = 30;
-/// Of those who come to a region that takes them, so many go there at least, per cent: who is on the way when it closes
-/// again may be late.
+/// The smallest share that an open region must admit, per cent: an answer may be late when the breaker opens again.
 const AT_HOME_MIN: u64 = 95;
-/// What the gateway says and what happens is told apart by so much: a clock's tick and the way through the API.
+/// Tolerance between events and answers: a tick and the delay of the API.
 const ABOUT_NS: u64 = 20_000_000;
 
-/// What a newcomer is told.
+/// The answer to a newcomer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
-    /// Its room stands in this region.
+    /// Its room is placed in this region.
     Placed(String),
-    /// It is to come again after this.
+    /// It is asked to retry after this time.
     Later(Duration),
-    /// It is refused without a word of when to come again.
+    /// It is refused without a time to retry.
     Never(String),
 }
 
@@ -39,12 +38,12 @@ pub(crate) enum Answer {
 struct Came {
     asked_ns: u64,
     answered_ns: u64,
-    /// The breaker of the region it asked for, by what the API says meanwhile.
+    /// The breaker of the requested region, as the API reports it meanwhile.
     breaker: String,
     answer: Answer,
 }
 
-/// They come, until this is dropped.
+/// Newcomers until this is dropped.
 pub(crate) struct Newcomers {
     came: Arc<Mutex<Vec<Came>>>,
     home: &'static str,
@@ -52,7 +51,7 @@ pub(crate) struct Newcomers {
 }
 
 impl Newcomers {
-    /// All of them ask to be in this region.
+    /// All of them request this region.
     pub(crate) fn begin(admin: Admin, home: &'static str) -> Newcomers {
         let came = Arc::default();
         let theirs = Arc::clone(&came);
@@ -66,8 +65,8 @@ impl Newcomers {
         Newcomers { came, home, coming }
     }
 
-    /// What became of all that came until now, while the gateway said this, and a fault was done and undone at these
-    /// times, nanoseconds since the Unix epoch.
+    /// Evaluates all newcomers so far with the gateway's events and the times of fault and repair, nanoseconds since
+    /// the Unix epoch.
     pub(crate) fn tell(&self, events: &[Event], fault_ns: u64, healed_ns: u64) -> Tide {
         let came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
         Tide::of(&came, self.home, &turns(events, self.home), fault_ns, healed_ns)
@@ -80,7 +79,7 @@ impl Drop for Newcomers {
     }
 }
 
-/// One comes, and goes again.
+/// Opens a session and closes it again.
 async fn come(mut admin: Admin, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
     let asked_ns = clock::now_ns();
     let regions = admin.read("/v1/regions").await.unwrap_or_default();
@@ -93,19 +92,19 @@ async fn come(mut admin: Admin, home: &'static str, number: u64, all: Arc<Mutex<
     all.lock().unwrap_or_else(PoisonError::into_inner).push(came);
     if let Some(Guest { id, .. }) = &guest {
         tokio::time::sleep(STAY).await;
-        // With the stage it ends anyway.
+        // It ends with the gateway otherwise.
         let _gone = admin.close(id).await;
     }
 }
 
-/// A newcomer that came in.
+/// An admitted newcomer.
 pub(crate) struct Guest {
     id: String,
-    /// As long as it stays nobody else has its address.
+    /// Keeps its address in use.
     _socket: UdpSocket,
 }
 
-/// A newcomer asks for a room of its own in this region, and where it is sent to another one, there: what it is told.
+/// Requests a new room in this region, or in the region to which it is redirected, and returns the answer.
 pub(crate) async fn ask(admin: &mut Admin, home: &str, number: u64) -> (Answer, Option<Guest>) {
     let asked = try_ask(admin, home, number).await;
     asked.unwrap_or_else(|why| (Answer::Never(why), None))
@@ -132,13 +131,13 @@ async fn ask_in(admin: &mut Admin, offer: &Offer) -> Result<(u16, Value), String
     Ok((reply.status, reply.json().map_err(|error| error.to_string())?))
 }
 
-/// The region that admission sends it to: the API says so in words, the region between backticks.
+/// The region of a redirect: the error message names it between backticks.
 fn sent_to(status: u16, said: &Value) -> Option<&str> {
     let message = said["error"]["message"].as_str().filter(|_| status == 403)?;
     message.split('`').nth(1)
 }
 
-/// What a reply means, and the session, if there is one.
+/// The answer in a reply, and the session, if any.
 fn read(status: u16, said: &Value) -> (Answer, Option<String>) {
     if status == 201 {
         let region = word(&said["route"][0]["region"]);
@@ -167,21 +166,21 @@ fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
     }
 }
 
-/// What a region's breaker came to, and when: nanoseconds since the Unix epoch.
+/// The states of a region's breaker and their times: nanoseconds since the Unix epoch.
 fn turns(events: &[Event], region: &str) -> Vec<(u64, String)> {
     let own = events.iter().filter(|event| event.name == "breaker");
     let own = own.filter(|event| event.data["region"] == region);
     own.map(|event| (at_ns(event), word(&event.data["to"]))).collect()
 }
 
-/// What became of those that came in one phase.
+/// The newcomers of one phase.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 struct Phase {
     came: u64,
     at_home: u64,
     elsewhere: u64,
     told_later: u64,
-    /// Refused without a word of when to come again.
+    /// Refused without a time to retry.
     sent_away: u64,
 }
 
@@ -197,10 +196,10 @@ impl Phase {
     }
 }
 
-/// What became of newcomers before, during and after.
+/// Newcomers before, during and after the fault.
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub(crate) struct Tide {
-    /// What the breaker came to, and how long after the fault, milliseconds.
+    /// The states of the breaker, each with the time after the fault, milliseconds.
     breaker: Vec<(String, f64)>,
     /// From the fault until it was undone, milliseconds.
     undone_ms: f64,
@@ -208,9 +207,9 @@ pub(crate) struct Tide {
     open: Phase,
     half_open: Phase,
     closed_again: Phase,
-    /// Newcomers of whom the API said another state of the breaker than its events.
+    /// Newcomers for which the API reported another breaker state than the events.
     contradicted: u64,
-    /// The first that was refused without a word of when to come again.
+    /// The first one that was refused without a time to retry.
     first_sent_away: Option<String>,
 }
 
@@ -229,7 +228,7 @@ impl Tide {
             if let Answer::Never(why) = &one.answer {
                 tide.first_sent_away.get_or_insert_with(|| why.clone());
             }
-            // Who asked while it changed belongs to neither.
+            // A request during a change belongs to neither phase.
             let span = one.asked_ns.saturating_sub(ABOUT_NS)..one.answered_ns + ABOUT_NS;
             if turns.iter().any(|(at_ns, _)| span.contains(at_ns)) {
                 continue;
@@ -249,16 +248,16 @@ impl Tide {
         tide
     }
 
-    /// What did not hold.
+    /// The violated expectations.
     pub(crate) fn misses(&self) -> Vec<String> {
         let Tide { before, open, half_open, closed_again, .. } = self;
         let is_home = |phase: &Phase| phase.at_home * 100 >= phase.came.max(1) * AT_HOME_MIN;
         let phases = [before, open, half_open, closed_again];
         let sent_away: u64 = phases.iter().map(|phase| phase.sent_away).sum();
         let held = [
-            (self.turned_in_time(), format!("its breaker came to {:?}", self.breaker)),
+            (self.turned_in_time(), format!("its breaker was {:?}", self.breaker)),
             (is_home(before), format!("before the fault newcomers were {before:?}")),
-            (open.came > 0 && open.at_home == 0, format!("while it was open they were {open:?}")),
+            (open.came > 0 && open.at_home == 0, format!("while it was open: {open:?}")),
             (
                 half_open.at_home > 0 && half_open.at_home * 100 <= half_open.came * SHARE_MAX,
                 format!("while it was half-open they were {half_open:?}"),
@@ -266,7 +265,7 @@ impl Tide {
             (is_home(closed_again), format!("once it was closed they were {closed_again:?}")),
             (
                 sent_away == 0,
-                format!("not told when to come again: {sent_away}, {:?}", self.first_sent_away),
+                format!("refused without a retry time: {sent_away}, {:?}", self.first_sent_away),
             ),
             (
                 self.contradicted == 0,
@@ -301,7 +300,7 @@ mod tests {
             .into()
     }
 
-    /// Twenty a second, for 35 s; who has come so often in its second is told this.
+    /// Twenty per second for 35 s; `answer` gets the number and the second.
     fn tide(turns: &[(u64, String)], answer: impl Fn(u64, u64) -> Answer) -> Tide {
         let one = |number: u64| {
             let asked_ns = number * S / 20 + 1;
@@ -328,14 +327,14 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_keep_away_while_it_is_open_and_a_share_tries_while_it_is_half_open() {
+    fn breaker_admits_none_then_a_share_then_all() {
         let tide = tide(&usual(), as_due);
         assert_eq!(tide.misses(), [""; 0]);
         assert_eq!((tide.open.told_later, tide.half_open.at_home), (9, 9));
     }
 
     #[test]
-    fn each_of_it_is_a_miss_where_it_is_otherwise() {
+    fn each_deviation_is_a_miss() {
         let otherwise =
             |turns: &[(u64, String)], seconds: std::ops::Range<u64>, answer: &Answer| {
                 let answer = |second, number| {
@@ -345,17 +344,17 @@ mod tests {
             };
         let (east, west) = (placed("east"), placed("west"));
         let never = Answer::Never("503".to_owned());
-        assert_eq!(otherwise(&usual(), 0..9, &west), 1, "nobody was at home to begin with");
+        assert_eq!(otherwise(&usual(), 0..9, &west), 1, "no session was at home at first");
         assert_eq!(otherwise(&usual(), 14..15, &east), 1, "it was open");
         assert_eq!(otherwise(&usual(), 23..28, &west), 1, "nobody tried");
         assert_eq!(otherwise(&usual(), 23..28, &east), 1, "everybody tried");
-        assert_eq!(otherwise(&usual(), 28..35, &west), 1, "nobody came home");
-        assert_eq!(otherwise(&usual(), 16..17, &never), 1, "nobody said when");
+        assert_eq!(otherwise(&usual(), 28..35, &west), 1, "no session returned");
+        assert_eq!(otherwise(&usual(), 16..17, &never), 1, "no retry time");
         assert!(otherwise(&[], 0..0, &east) > 0, "it never opened");
     }
 
     #[test]
-    fn breaker_that_opens_late_or_closes_early_or_again_did_not_do_its_work() {
+    fn late_early_or_repeated_breaker_is_a_miss() {
         let turned = |turns: &[(u64, &str)]| {
             let turns: Vec<_> = turns.iter().map(|(s, to)| (s * S, (*to).to_owned())).collect();
             Tide::of(&[], "east", &turns, 10 * S, 20 * S).turned_in_time()

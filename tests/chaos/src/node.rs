@@ -6,23 +6,23 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use evenkeel_lab::sample_node::{self, Numbers, Options, Words};
 
-/// What is wrong with it, from SIGUSR1 to SIGUSR2.
+/// The fault of the node, from SIGUSR1 to SIGUSR2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Vice {
-    /// It takes sessions and packets, and sends nothing on.
+    /// Accepts sessions and packets, and forwards none.
     Drops,
     /// It does so with one in 64 of the flows that there are.
     DropsFlows,
     /// It takes ever more memory.
     Leaks,
-    /// It says that it is empty and more than full, by turns.
+    /// Reports to be empty and overloaded, in turns.
     Lies,
     /// Its clock is an hour ahead.
     JumpsAhead,
 }
 
 impl Vice {
-    /// The word on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Vice::Drops => "drops",
@@ -34,7 +34,7 @@ impl Vice {
     }
 }
 
-/// What `evenkeel sample-node` takes, and the vice.
+/// The options of `evenkeel sample-node`, and a fault.
 #[derive(Args)]
 pub(crate) struct Node {
     #[arg(long)]

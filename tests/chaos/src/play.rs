@@ -1,13 +1,13 @@
-//! Plays a row: its stage is set, its crowd comes, nothing happens for a while, and then its fault does, so often.
+//! Runs a row: starts its stage and sessions, makes a control run, and injects its fault repeatedly.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_lab::admin::Event;
+use evenkeel_client::Event;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning, Scope};
 use evenkeel_lab::ledger::Spread;
-use evenkeel_lab::namespace::First;
+use evenkeel_testkit::namespace::First;
 
 use crate::fault::Struck;
 use crate::left_out::LeftOut;
@@ -17,21 +17,21 @@ use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 
-/// How often the control run looks at the gap that everyone hears.
+/// Distance of the moments at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
-/// A fault comes at any phase of the packet clock and of the gateway's own: after this, and up to as much again.
+/// A fault comes after this and up to as much again, so that it hits any phase of packets and detection.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
-/// How long newcomers keep coming once everything is as it was.
+/// How long newcomers continue after recovery.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// How often a region is looked at that is to be idle.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Everything is as it was within this.
+/// Time limit of recovery.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Plays it.
+/// Runs a row.
 ///
 /// # Errors
-/// What could not be done; what was played until then is in `played`.
+/// A step failed; `played` has the measurements so far.
 pub(crate) async fn play(
     row: &Row,
     places: &Places,
@@ -41,7 +41,7 @@ pub(crate) async fn play(
     let mut rng = fastrand::Rng::with_seed(seed);
     let stage = Stage::set(row.layout, places, seed)?;
     let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
-    let crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
+    let crowd = crowd.map_err(|error| stage.gateway.error(error.to_string()))?;
     let _first = First::come();
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
@@ -52,7 +52,7 @@ pub(crate) async fn play(
     let mut scene = Scene { row, stage, crowd, newcomers };
     played.control = control(row, &mut scene.crowd).await;
     let calm = played.control.longest.condemned.clone();
-    played.condemned("in the control run", &calm, &[]);
+    played.condemned("during the control run", &calm, &[]);
     for turn in 0..row.kills {
         let phase = BEFORE_FAULT.mul_f64(rng.f64());
         let done = scene.strike(turn, phase, played).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn play(
     Ok(())
 }
 
-/// Everything that is there while a row is played.
+/// The parts of a running row.
 struct Scene<'a> {
     row: &'a Row,
     stage: Stage,
@@ -73,14 +73,14 @@ struct Scene<'a> {
 /// A fault that was done, and is to be undone.
 struct Done {
     struck: Struck,
-    /// Whose packets go nowhere.
+    /// Sessions without a node.
     nowhere: BTreeSet<u64>,
     left_out: LeftOut,
     events: Vec<Event>,
 }
 
 impl Scene<'_> {
-    /// The fault is done, and what it does is watched.
+    /// Injects the fault and measures its effect.
     async fn strike(
         &mut self,
         turn: u32,
@@ -108,7 +108,7 @@ impl Scene<'_> {
         let mut reckoning = page.reckon(&struck.happened);
         let unproven = row.fault.unproven(stage, &struck, &page, &reckoning).await?;
         played.unproven.extend(unproven);
-        played.condemned("by the fault", &reckoning.condemned, &struck.names);
+        played.condemned("during the fault", &reckoning.condemned, &struck.names);
         reckoning.detections.retain(|found| struck.names.contains(&found.node));
         played.kills.push(Spread::of_ns(reckoning.gaps_ns.clone()));
         if let Some(way) = row.fault.way(turn) {
@@ -118,7 +118,7 @@ impl Scene<'_> {
         Ok(Done { struck, nowhere, left_out, events: page.events().to_vec() })
     }
 
-    /// It is undone, until everything is as it was.
+    /// Undoes the fault and waits for recovery.
     async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
         let Scene { row, stage, crowd, newcomers } = self;
         let Done { struck, nowhere, mut left_out, mut events } = done;
@@ -141,13 +141,13 @@ impl Scene<'_> {
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let unfault = unfault(row, &page, &healed);
-        played.condemned("by the un-fault", &unfault.condemned, &[]);
+        played.condemned("after the fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
         Ok(())
     }
 }
 
-/// Nobody stands for so long where nobody belongs; what was otherwise.
+/// Checks that no room stays in a region where none belongs.
 async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, String> {
     let until = tokio::time::Instant::now() + long;
     while tokio::time::Instant::now() < until {
@@ -160,7 +160,7 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
 }
 
 fn plan(row: &Row, seed: u64) -> Plan {
-    // Whose address changes is known by another thing.
+    // A client with a changing address cannot declare it.
     let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
@@ -169,8 +169,8 @@ fn plan(row: &Row, seed: u64) -> Plan {
     Plan { speech, quic, natted, proof, rooms, labels, seed, ..Plan::new(row.sessions) }
 }
 
-/// What the un-fault did to everybody, and what came of the nodes that were hit. Where others suffer in a fault, its end
-/// is theirs: then it is of those that were hit.
+/// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
+/// only affected ones count.
 fn unfault(row: &Row, page: &Page, healed: &Happened) -> Reckoning {
     let of_the_hit = page.reckon(healed);
     if row.limits.others_suffer.is_some() {
@@ -180,7 +180,7 @@ fn unfault(row: &Row, page: &Page, healed: &Happened) -> Reckoning {
     Reckoning { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 
-/// As long as is watched once a fault is done, nothing happens.
+/// The control run, as long as a fault is observed.
 async fn control(row: &Row, crowd: &mut Crowd) -> Control {
     crowd.begin_page();
     let mut moments = Vec::new();
@@ -189,7 +189,7 @@ async fn control(row: &Row, crowd: &mut Crowd) -> Control {
         tokio::time::sleep(CONTROL_EVERY).await;
         moments.push(clock::now_ns());
     }
-    // What followed the last moment has not arrived yet.
+    // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
     let page = crowd.end_page().await;
     let first = moments.first().copied().unwrap_or(0);

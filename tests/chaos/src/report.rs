@@ -1,4 +1,4 @@
-//! What `target/chaos/report.json` holds.
+//! The report, `target/chaos/report.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +16,16 @@ use crate::moves::{MOVES_MAX, Moves};
 use crate::newcomers::Tide;
 use crate::row::Row;
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
     rows: Vec<RowReport>,
-    /// Gaps of sessions whose node died: over all rows in which one was found dead.
+    /// Gaps of sessions on dead nodes, over all rows in which one was marked down.
     session_gaps_total: usize,
-    /// Outage time cut, against a health check every 5 s and clients that open their session again; null where it was
-    /// not measured.
+    /// Outage time avoided, compared with a health check every 5 s and clients that reopen their session; null if not
+    /// measured.
     outage_cut: Option<f64>,
-    /// What that was reckoned from, or why it was not.
+    /// The measurements behind it, or the reason for their absence.
     outage: Option<Result<Outage, String>>,
 }
 
@@ -43,23 +43,23 @@ pub(crate) struct RowReport {
     pub(crate) id: &'static str,
     pub(crate) mode: &'static str,
     pub(crate) sessions: u32,
-    /// Who of two in a room talks.
+    /// The senders of a room.
     speech: &'static str,
     /// How often the fault was done.
     pub(crate) kills: u32,
-    /// Of each session that was hit, each time.
+    /// Gaps of each affected session, each time.
     pub(crate) gap_ms: Option<Distribution>,
-    /// Of each kill's sessions.
+    /// Gaps of the sessions of each kill.
     gap_ms_of_kills: Vec<Spread>,
     /// Over the kills, of each one's 99th percentile.
     gap_p99_over_kills: Option<OverKills>,
-    /// Of a fault that comes in two ways by turns: `stopped` (SIGSTOP) and `hushed` (SIGKILL that nobody hears of).
+    /// For faults with two variants: `stopped` (SIGSTOP) and `hushed` (SIGKILL without ICMP).
     by_way: BTreeMap<&'static str, OneWay>,
-    /// From the fault until the gateway found the node dead.
+    /// From the fault until the node was marked down.
     pub(crate) detect_ms: Option<Distribution>,
     /// From the fault until each witness began to accuse the node.
     by_witness: BTreeMap<String, Distribution>,
-    /// From the fault until each session that was hit heard another node.
+    /// From the fault to each affected session's first packet of another node.
     left_ms: Option<Distribution>,
     /// Of sessions that were hit.
     pub(crate) packets_lost: u64,
@@ -71,29 +71,29 @@ pub(crate) struct RowReport {
     misdelivered: u64,
     /// Packets of an old node after the first of the new one.
     stragglers: u64,
-    /// For how long they came at most.
+    /// The longest time over which they arrived.
     straggled_ms: f64,
     /// Moves of a room that was hit, for each time it was; both its sessions go with it.
     pub(crate) moves_per_session: f64,
     moves_of_other_rooms: u64,
     moves_by_cause: BTreeMap<String, u64>,
-    /// The most of one room within a minute, other than off a dead node.
+    /// The largest number for one room, except off a dead node.
     moves_in_a_minute: usize,
-    /// Rooms that had no room elsewhere; null where there was some for everybody.
+    /// Rooms without capacity elsewhere; null if all fit.
     left_out: Option<LeftOut>,
-    /// From when the fault was undone until each of their receivers heard something again.
+    /// From the repair to each of their receivers' next packet.
     left_out_back_ms: Option<Distribution>,
-    /// Nodes, looked at all the time; null where they were not.
+    /// Samples of nodes; null if none were taken.
     nodes_seen: Option<Seen>,
-    /// Newcomers; null where none came.
+    /// New sessions; null if none were opened.
     newcomers: Option<Tide>,
     unfault: Unfault,
     pub(crate) control: ControlReport,
-    /// How timely the machine was by itself: before this row, and while it was played.
+    /// Scheduling latency of the machine before and during this row.
     pub(crate) machine: Timeliness,
     limit: String,
     pub(crate) held: bool,
-    /// What did not hold.
+    /// Violated limits.
     pub(crate) misses: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct OverKills {
 }
 
 impl OverKills {
-    /// None of no kills.
+    /// `None` without kills.
     pub(crate) fn of(kills: &[Spread]) -> Option<OverKills> {
         let mut each: Vec<f64> = kills.iter().map(|kill| kill.p99).collect();
         each.sort_unstable_by(f64::total_cmp);
@@ -114,20 +114,20 @@ impl OverKills {
     }
 }
 
-/// One of the ways in which a fault comes.
+/// One variant of a fault.
 #[derive(Clone, Debug, Serialize)]
 struct OneWay {
     gap_ms: Option<Distribution>,
     detect_ms: Option<Distribution>,
 }
 
-/// The time from when the fault was undone until everything was as before.
+/// The time from the repair to recovery.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Unfault {
     /// The longest pause of each receiver, each time.
     gap_ms: Option<Distribution>,
     settle_ms: Option<Distribution>,
-    /// Times that it did not come to that.
+    /// Repairs without recovery in time.
     unsettled: u32,
     packets_lost: u64,
     freezes: u64,
@@ -137,8 +137,8 @@ struct Unfault {
     condemned: usize,
 }
 
-/// Before the first fault nothing happened, for as long as is watched once a fault is done: 1.2 s in most rows, however
-/// long the fault itself lasts.
+/// The control run before the first fault, as long as a fault is observed: 1.2 s in most rows, whatever the length of
+/// the fault.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ControlReport {
     /// Across ten moments a second.
@@ -151,17 +151,17 @@ pub(crate) struct ControlReport {
     condemned: usize,
 }
 
-/// What came of a row.
+/// The measurements of a row.
 #[derive(Default)]
 pub(crate) struct Played {
     pub(crate) control: Control,
     pub(crate) faults: Reckoning,
     pub(crate) kills: Vec<Spread>,
-    /// What each way of the fault did, where it comes in more than one.
+    /// Measurements of each variant of the fault.
     pub(crate) ways: BTreeMap<&'static str, Reckoning>,
-    /// Nodes that were condemned though nothing was done to them, and when.
+    /// Nodes that were marked down without a fault, and when.
     pub(crate) strangers: Vec<(&'static str, String)>,
-    /// What was to be seen of the faults and was not.
+    /// Expected effects of faults that were missing.
     pub(crate) unproven: Vec<String>,
     pub(crate) unfaults: Reckoning,
     pub(crate) settle_ns: Vec<u64>,
@@ -172,7 +172,7 @@ pub(crate) struct Played {
     pub(crate) tide: Option<Tide>,
 }
 
-/// What came of its control run.
+/// The measurements of the control run.
 #[derive(Default)]
 pub(crate) struct Control {
     pub(crate) gaps_ns: Vec<u64>,
@@ -180,7 +180,7 @@ pub(crate) struct Control {
 }
 
 impl Played {
-    /// These were condemned, and these were the victims.
+    /// Records nodes that were marked down and are no victims.
     pub(crate) fn condemned(&mut self, when: &'static str, who: &[String], victims: &[String]) {
         let strangers = who.iter().filter(|node| !victims.contains(node));
         self.strangers.extend(strangers.map(|node| (when, node.clone())));
@@ -188,7 +188,7 @@ impl Played {
 }
 
 impl RowReport {
-    /// What came of a row, and why it was not played to its end, if it was not.
+    /// The report of a row, and the error that ended it, if any.
     pub(crate) fn new(
         row: &Row,
         played: Played,
@@ -322,7 +322,7 @@ impl Report {
         self.rows.len()
     }
 
-    /// And of them, those for which the machine was late by itself.
+    /// Rows in which the machine was late.
     pub(crate) fn late(&self) -> usize {
         self.rows.iter().filter(|row| row.machine.is_late()).count()
     }
@@ -332,12 +332,8 @@ impl Report {
         self.outage = Some(outage);
     }
 
-    /// Writes it as JSON, its folder made where there is none.
-    ///
-    /// # Errors
-    /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(self, path)
+        evenkeel_testkit::report::write(self, path)
     }
 }
 
@@ -347,7 +343,7 @@ impl OneWay {
     }
 }
 
-/// Reports spell this key as earlier releases did: their figures are compared by it.
+/// Keeps the key of earlier reports, so that figures can be compared.
 fn by_report_key(mut moves: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     if let Some(failbacks) = moves.remove("failback") {
         moves.insert("fail-back".to_owned(), failbacks);
@@ -355,7 +351,7 @@ fn by_report_key(mut moves: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     moves
 }
 
-/// How long after the faults nodes were found dead.
+/// Detection times after the faults.
 pub(crate) fn found_ms(faults: &Reckoning) -> Vec<f64> {
     faults.detections.iter().map(|found| found.after_ms).collect()
 }

@@ -1,4 +1,4 @@
-//! One row: a stage, a crowd, a fault, and what must hold.
+//! A row: a stage, sessions, a fault, and limits.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::limits::Limits;
 
-/// How long after a fault is watched, unless a row says otherwise.
+/// How long a fault is observed, unless a row says otherwise.
 const WATCHED: Duration = Duration::from_millis(1_200);
 
 /// One row.
@@ -18,19 +18,19 @@ pub(crate) struct Row {
     pub(crate) id: &'static str,
     pub(crate) layout: Layout,
     pub(crate) sessions: u32,
-    /// Who of two in a room talks.
+    /// The senders of a room.
     pub(crate) speech: Speech,
-    /// Whether every other room is by QUIC.
+    /// Every other room uses QUIC.
     pub(crate) quic: bool,
-    /// Whether clients are behind a network that may give them other addresses.
+    /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
-    /// How long the regions where nobody belongs were idle before each fault, at least.
+    /// The shortest idle time of regions without rooms before each fault.
     pub(crate) idle: Duration,
-    /// Whether newcomers keep coming, from the control run on.
+    /// New sessions are opened from the control run on.
     pub(crate) newcomers: bool,
     pub(crate) fault: Fault,
-    /// How long is watched once it is done.
+    /// How long the fault is observed.
     pub(crate) watched: Duration,
     pub(crate) limits: Limits,
 }
@@ -62,7 +62,7 @@ impl Row {
         Row { kills, ..self }
     }
 
-    /// Each time after the regions where nobody belongs were idle for so long.
+    /// With an idle time of regions without rooms before each fault.
     pub(crate) const fn after_idle(self, seconds: u64) -> Row {
         Row { idle: Duration::from_secs(seconds), ..self }
     }
@@ -77,7 +77,7 @@ impl Row {
         Row { quic: true, ..self }
     }
 
-    /// With clients behind a network that may give them other addresses.
+    /// With clients behind a NAT.
     pub(crate) const fn natted(self) -> Row {
         Row { natted: true, ..self }
     }
@@ -92,12 +92,12 @@ impl Row {
         Row { sessions, ..self }
     }
 
-    /// Watched so long once it is done.
+    /// With this observation time.
     pub(crate) const fn watched(self, seconds: u64) -> Row {
         Row { watched: Duration::from_secs(seconds), ..self }
     }
 
-    /// As somebody asked for it.
+    /// With the options of the command line.
     pub(crate) fn scaled(self, choice: &Choice) -> Row {
         let sessions = choice.sessions.unwrap_or(self.sessions);
         let kills = choice.kills.unwrap_or(self.kills);

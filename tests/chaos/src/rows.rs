@@ -1,4 +1,4 @@
-//! All rows, in the order in which they are played.
+//! All rows, in order.
 
 mod link;
 mod node;

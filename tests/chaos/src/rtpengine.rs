@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::process::Process;
+use crate::process;
 use crate::stage::Places;
+use evenkeel_lab::process::Process;
 
-/// Ports of each daemon, clear of those that the kernel hands out.
+/// Media ports of each daemon, outside the ephemeral range.
 const PORTS: u16 = 2_000;
 const FIRST_PORT: u16 = 10_000;
-/// Past so many daemons their ports come round again: those before are gone.
+/// After this many daemons port ranges are reused; the earlier daemons have ended.
 const DAEMONS: u16 = 10;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Starts one, whose control port is there: port 0 takes a free one. It answers when this returns.
+/// Starts a daemon with this control port; port 0 takes a free one. It answers when this returns.
 ///
 /// # Errors
 /// It is not installed, or does not answer.
@@ -42,11 +43,11 @@ pub(crate) fn start(
         format!("--port-max={}", first + PORTS - 1),
     ];
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut process = Process::start(name, Path::new("rtpengine"), &words, &places.folder)?;
+    let mut process = process::start(name, Path::new("rtpengine"), &words, &places.folder)?;
     let until = Instant::now() + ANSWERS_WITHIN;
     while !answers(ng).unwrap_or_default() {
         if Instant::now() > until || !process.is_running() {
-            return Err(process.failed(&format!("does not answer at {ng}")));
+            return Err(process.error(format!("does not answer at {ng}")).into());
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -6,38 +6,34 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_lab::namespace;
+use evenkeel_client::{Admin, Place};
 use evenkeel_lab::relay::{Conditions, Link, Tally};
 use evenkeel_lab::sample_node::number_of;
+use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
 use crate::layout::{Kind, Layout, Told};
 use crate::node::Vice;
-use crate::process::Process;
+use crate::process;
 use crate::rtpengine;
+use evenkeel_lab::process::Process;
 
-/// What both ends know.
-const SECRET: &str = "what chaos' nodes and gateway know";
+const SECRET: &str = "secret of chaos nodes and gateway";
 const LOOPBACK: &str = "127.0.0.1:0";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What the names of the crowd's rooms begin with.
+/// The prefix of the crowd's room names.
 pub(crate) const CROWD: &str = "drill";
 
-/// Where things are.
+/// Paths of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// The gateway's program.
     pub(crate) evenkeel: PathBuf,
-    /// This one.
     pub(crate) own: PathBuf,
-    /// Configuration and logs.
     pub(crate) folder: PathBuf,
 }
 
-/// A node, alive or not.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) region: &'static str,
@@ -48,7 +44,7 @@ pub(crate) struct Node {
     _agent: Option<Process>,
 }
 
-/// Everything but the clients. Dropping it ends all of it.
+/// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
     pub(crate) gateway: Process,
     pub(crate) nodes: Vec<Node>,
@@ -56,7 +52,6 @@ pub(crate) struct Stage {
     pub(crate) layout: Layout,
     places: Places,
     place: Place,
-    /// Where the gateway takes UDP.
     pub(crate) udp: SocketAddr,
 }
 
@@ -103,11 +98,11 @@ impl Stage {
         let config = places.folder.join("evenkeel.toml");
         write(&config, &layout.configuration(&told))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
-        let mut gateway = Process::start("gateway", &places.evenkeel, &words, &places.folder)?;
-        let listening = gateway.line()?;
+        let mut gateway = process::start("gateway", &places.evenkeel, &words, &places.folder)?;
+        let listening = gateway.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
-            return Err(gateway.failed(&format!("said {listening}")));
+            return Err(gateway.error(format!("said {listening}")).into());
         };
         let place = Place::Unix(socket.into());
         Ok(Stage { gateway, nodes, firewall, layout, places: places.clone(), place, udp })
@@ -123,10 +118,11 @@ impl Stage {
     }
 
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
-        self.node(name)?.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+        let process = self.node(name)?.process.as_ref();
+        Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
-    /// What the links before these nodes did so far, together.
+    /// The sum of the counters of these links.
     pub(crate) fn tally(&self, names: &[String]) -> Result<Tally, String> {
         let mut sum = Tally::default();
         for name in names {
@@ -138,18 +134,18 @@ impl Stage {
         Ok(sum)
     }
 
-    /// What a link to a node of this region does when nothing is wrong.
+    /// The conditions of a link without impairment to a node of this region.
     pub(crate) fn clear(&self, region: &str) -> Conditions {
         clear(&self.layout, region)
     }
 
-    /// Starts those again that have ended, at their old addresses.
+    /// Restarts nodes that have ended, at their old addresses.
     pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
         for node in &mut self.nodes {
             if node.process.as_mut().is_some_and(Process::is_running) {
                 continue;
             }
-            // The dead one is waited for first: its port is free then.
+            // The port of the dead process is free once it was waited for.
             node.process = None;
             let at = node.address.to_string();
             node.process = Some(start_node(&self.layout, &self.places, &node.name, &at)?.0);
@@ -160,14 +156,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Every node's state, by what the gateway says.
+    /// The nodes as the API shows them.
     pub(crate) async fn states(&self) -> Result<Vec<Value>, String> {
         let nodes = self.admin().read("/v1/nodes").await;
         let nodes = nodes.map_err(|error| format!("listing nodes: {error}"))?;
         Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Whether these nodes are Up.
     pub(crate) async fn are_up(&self, names: &[String]) -> Result<bool, String> {
         let states = self.states().await?;
         let is_up = |name: &String| {
@@ -176,7 +171,7 @@ impl Stage {
         Ok(names.iter().all(is_up))
     }
 
-    /// Rooms that stand elsewhere than in the region where they belong.
+    /// The number of rooms outside their home region.
     pub(crate) async fn away(&self) -> Result<u64, String> {
         let regions = self.regions().await?;
         Ok(regions.iter().filter_map(|region| region["rooms_displaced"].as_u64()).sum())
@@ -196,7 +191,7 @@ impl Stage {
         name.map(str::to_owned).ok_or("there are no nodes".to_owned())
     }
 
-    /// The sessions of a crowd whose rooms stand at these nodes.
+    /// Sessions of the crowd in rooms on these nodes.
     pub(crate) async fn sessions_on(&self, names: &[String]) -> Result<BTreeSet<u64>, String> {
         let mut sessions = BTreeSet::new();
         for room in self.rooms().await? {
@@ -210,14 +205,14 @@ impl Stage {
         Ok(sessions)
     }
 
-    /// The sessions of a crowd whose packets go nowhere: the gateway says so of their rooms.
+    /// Sessions of the crowd in rooms without a node.
     pub(crate) async fn sessions_nowhere(&self) -> Result<BTreeSet<u64>, String> {
         let rooms = self.rooms().await?;
         let nowhere = rooms.iter().filter(|room| room["hop"].is_null());
         Ok(nowhere.filter_map(members).flatten().collect())
     }
 
-    /// Whether no room stands at any node of a region where none belongs.
+    /// No room is in a region that should be empty.
     pub(crate) async fn is_idle(&self) -> Result<bool, String> {
         let carrying = self.layout.carrying();
         let states = self.states().await?;
@@ -225,7 +220,7 @@ impl Stage {
         Ok(standbys.all(|node| node["rooms"] == 0))
     }
 
-    /// Moves so many rooms to their spares, by hand: those that follow the first `after` ones.
+    /// Moves so many rooms to their standbys through the API, after the first `after` ones.
     pub(crate) async fn move_rooms(&self, rooms: usize, after: usize) -> Result<(), String> {
         let mut admin = self.admin();
         for room in self.rooms().await?.iter().cycle().skip(after).take(rooms) {
@@ -239,7 +234,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The crowd's rooms; those of newcomers are not among them.
+    /// The rooms of the crowd, without those of newcomers.
     async fn rooms(&self) -> Result<Vec<Value>, String> {
         let rooms = self.admin().read("/v1/rooms").await;
         let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
@@ -248,8 +243,8 @@ impl Stage {
         Ok(rooms)
     }
 
-    /// Waits until every node is up or waits to be started, every region takes newcomers, and every room is home and has
-    /// as many hops as it should and can have; false where that does not happen.
+    /// Waits until every node is up or cold, every region admits sessions, and every room is home with all its hops.
+    /// Returns false on timeout.
     pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
         let until = Instant::now() + within;
         loop {
@@ -279,13 +274,13 @@ impl Stage {
         Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
     }
 
-    /// Fails where the gateway has ended by itself.
+    /// Fails if the gateway has ended.
     pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
-        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.failed("ended")) }
+        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.error("ended").into()) }
     }
 }
 
-/// The two sessions of a room, by its name; none of one that is not the crowd's.
+/// The two sessions of a crowd's room, by its name.
 fn members(room: &Value) -> Option<[u64; 2]> {
     let (crowd, number) = room["room"].as_str()?.rsplit_once('-')?;
     let number: u64 = number.parse().ok().filter(|&number| number > 0 && crowd == CROWD)?;
@@ -321,7 +316,7 @@ fn start_node(
     Ok((process, address))
 }
 
-/// A sample node, which says itself where it listens.
+/// A sample node, which prints its address.
 fn start_sample(
     layout: &Layout,
     places: &Places,
@@ -341,10 +336,10 @@ fn start_sample(
     if layout.mode == "hitless" {
         words.push("--untouched");
     }
-    Ok((Process::start(name, program, &words, &places.folder)?, None))
+    Ok((process::start(name, program, &words, &places.folder)?, None))
 }
 
-/// What the gateway starts a node with that does not run yet, and where it will be.
+/// The command with which the gateway starts a cold node, and its address.
 fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), String> {
     let socket = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
     let at = socket.map_err(|error| format!("no port for {name}: {error}"))?;
@@ -366,15 +361,15 @@ fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), Str
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
     let name = format!("{node}-agent");
-    let mut process = Process::start(&name, &places.evenkeel, &words, &places.folder)?;
+    let mut process = process::start(&name, &places.evenkeel, &words, &places.folder)?;
     let address = listening(&mut process)?;
     Ok((process, address))
 }
 
 fn listening(process: &mut Process) -> Result<SocketAddr, String> {
-    let said = process.line()?;
+    let said = process.json_line(process::FIRST_LINE_WITHIN)?;
     let address = said["listening"].as_str().and_then(|at| at.parse().ok());
-    address.ok_or_else(|| process.failed(&format!("said {said}")))
+    address.ok_or_else(|| process.error(format!("said {said}")).into())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

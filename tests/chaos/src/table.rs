@@ -1,4 +1,4 @@
-//! Rows as they finish, for a person.
+//! Rows as text.
 
 use crate::baseline::Outage;
 use crate::report::{Distribution, RowReport};
@@ -45,14 +45,14 @@ pub(crate) fn row(row: &RowReport) {
     }
 }
 
-/// Of all rows, in so many the machine was late by itself.
+/// The number of rows in which the machine was late.
 pub(crate) fn foot(late: usize, all: usize) {
     if all == 0 {
         return;
     }
     println!(
         "late: by how many ms the machine woke one nap in a hundred before the row, with nothing of ours running; it was \
-         late by itself in {late} of {all} rows (`machine` in the report)"
+         machine late in {late} of {all} rows (`machine` in the report)"
     );
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong on a link, as time goes by.
+//! Impairments of links over time.
 
 use std::time::Duration;
 
@@ -13,24 +13,23 @@ const CHANGES_EVERY: Duration = Duration::from_millis(100);
 /// A kind of bad link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weather {
-    /// Nothing crosses.
     Cut,
-    /// Nothing crosses from the node.
+    /// Packets from the node are dropped.
     OneWay,
     /// Loss grows evenly to this many per cent.
     LossRamp(u32),
     /// This much is lost, per cent.
     Loss(u32),
-    /// Nothing crosses for 200 ms of every 5 s.
+    /// All packets are dropped for 200 ms of every 5 s.
     Blackouts,
-    /// Everything is this much later, milliseconds.
+    /// Additional delay, milliseconds.
     Later(u64),
-    /// Everything is later by this much, up or down by as much again, milliseconds: it grows evenly to that over the first
-    /// half, since what comes within one packet, with order kept, is what a death looks like.
+    /// Additional delay of this much, plus or minus as much, milliseconds. It grows over the first half: a step within
+    /// one packet, with order kept, looks like a death.
     Jitter(u64),
-    /// The same, and who is less late overtakes.
+    /// The same with reordering.
     Scatter(u64),
-    /// 10 % fall behind, 5 % come twice.
+    /// 10 % are delayed, 5 % duplicated.
     Unsteady,
     /// 1 % have a bit turned.
     Corrupt,
@@ -41,7 +40,7 @@ pub(crate) enum Weather {
 }
 
 impl Weather {
-    /// It comes over the links of these nodes, and stays when this returns.
+    /// Impairs the links of these nodes, and leaves them so.
     pub(crate) async fn come(
         self,
         stage: &Stage,

@@ -4,6 +4,8 @@
 
 mod answers;
 mod asked;
+#[cfg(test)]
+mod demo;
 mod heavy;
 mod liars;
 mod loops;

@@ -1,4 +1,4 @@
-//! How a policy stands, in words.
+//! The text of `evenkeel policy status`.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use serde_json::Value;
 use crate::say;
 use crate::status::{failing, text};
 
-/// Its revisions, and how they fare.
 pub(super) fn show(policy: &Value) {
     say(&format!(
         "{}: {} ({}, {}), {} calls, {} faults{}",
@@ -22,7 +21,7 @@ pub(super) fn show(policy: &Value) {
     if let Some(previous) = policy["previous"].as_str() {
         let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
         let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
-        say(&format!("  before: {previous}, which a rollback puts in force again{left}"));
+        say(&format!("  previous: {previous}, available for rollback{left}"));
     }
     let rollout = &policy["rollout"];
     if rollout.is_object() {
@@ -43,10 +42,10 @@ pub(super) fn show(policy: &Value) {
     }
 }
 
-/// What it fails of now or, where it answers again, what it failed of last.
+/// The fault that it fails with now, or its last one.
 fn last_fault(policy: &Value) -> String {
     match policy["last_fault"].as_str() {
-        Some(fault) if policy["failing"].is_null() => format!(", the last: {fault}"),
+        Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
         Some(_) | None => failing(policy),
     }
 }
@@ -55,7 +54,7 @@ fn show_rollout(rollout: &Value) {
     let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
     let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
     say(&format!(
-        "  on its way: {} ({}, {}), {}, {} s of {} s; steps {} %{}",
+        "  rollout: {} ({}, {}), {} for {} s of at least {} s; steps {} %{}",
         text(rollout, "revision"),
         text(rollout, "plugin"),
         text(rollout, "origin"),
@@ -69,16 +68,16 @@ fn show_rollout(rollout: &Value) {
     let (same, different) = (count(shadow, "same"), count(shadow, "different"));
     if same + different + count(shadow, "faulted") > 0 {
         let faulted = count(shadow, "faulted");
-        say(&format!("    in shadow: {same} the same, {different} different, {faulted} failed"));
+        say(&format!("    shadow answers: {same} equal, {different} different, {faulted} failed"));
     }
     let (calls, faults) = (count(rollout, "calls"), count(rollout, "faults"));
     if calls > 0 {
-        say(&format!("    asked for its share: {calls} calls, {faults} faults"));
+        say(&format!("    canary: {calls} calls, {faults} faults"));
     }
     if let Some(fault) = rollout["last_fault"].as_str() {
-        say(&format!("    failed last: {fault}"));
+        say(&format!("    last fault: {fault}"));
     }
-    for (name, words) in [("canary", "canary"), ("active", "the rest")] {
+    for (name, words) in [("canary", "canary"), ("active", "active")] {
         let cohort = &rollout["cohorts"][name];
         if cohort.is_object() {
             let shown = |key: &str, unit: &str| {
@@ -97,39 +96,39 @@ fn show_rollout(rollout: &Value) {
     }
 }
 
-/// Those who got worse, behind what else is said of a cohort.
+/// Sessions with reduced quality.
 fn worse(cohort: &Value) -> String {
     let all = cohort["worse"].as_object();
     let some = all.into_iter().flatten().filter(|(_, it)| count(it, "worse") > 0);
     let words: Vec<String> = some
         .map(|(figure, it)| format!("{figure} {} of {}", count(it, "worse"), count(it, "of")))
         .collect();
-    if words.is_empty() { String::new() } else { format!("; got worse: {}", words.join(", ")) }
+    if words.is_empty() { String::new() } else { format!("; worse: {}", words.join(", ")) }
 }
 
-/// How far a revision is: `decides for 5 %`.
+/// The stage of a rollout: `canary at 5 %`.
 pub(super) fn stage(rollout: &Value) -> String {
     let paused = if rollout["paused"] == Value::Bool(true) { ", paused" } else { "" };
     match text(rollout, "stage") {
-        "canary" => format!("decides for {} %{paused}", count(rollout, "percent")),
-        "shadow" => format!("is asked along{paused}"),
-        _ => "is on its way".to_owned(),
+        "canary" => format!("canary at {} %{paused}", count(rollout, "percent")),
+        "shadow" => format!("in shadow{paused}"),
+        _ => "starting".to_owned(),
     }
 }
 
-/// What becomes of a revision by itself, behind what else is said of it.
+/// The next step of a rollout.
 pub(super) fn next(rollout: &Value) -> String {
     let Some(percent) = rollout["next_percent"].as_u64() else {
         return String::new();
     };
-    let then = if percent < 100 { ", and so on until 100 %" } else { "" };
+    let then = if percent < 100 { ", and so on to 100 %" } else { "" };
     match rollout["next_in_ms"].as_u64() {
         Some(ms) => {
             let seconds = ms.div_ceil(1_000);
-            format!("; unless it does harm, {percent} % by itself in {seconds} s or later{then}")
+            format!("; {percent} % in {seconds} s or later unless it regresses{then}")
         }
         None if rollout["paused"] == Value::Bool(true) => String::new(),
-        None => "; it stays so until `evenkeel policy promote`".to_owned(),
+        None => "; waits for `evenkeel policy promote`".to_owned(),
     }
 }
 

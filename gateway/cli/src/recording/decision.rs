@@ -1,4 +1,4 @@
-//! Answers taken apart: what was decided about whom.
+//! Decisions by subject, taken from answers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use evenkeel_host::Component;
 use evenkeel_recording::Catalog;
 use serde_json::{Value, json};
 
-/// Whom a decision is about.
+/// The subject of a decision.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Subject {
     Session(SessionId),
@@ -18,7 +18,7 @@ pub(super) enum Subject {
     Scenario(Box<str>),
     /// A row that was not asked about.
     Row(u32),
-    /// All that was asked about: a fault.
+    /// The whole call, for a fault.
     Whole,
 }
 
@@ -29,36 +29,24 @@ impl std::fmt::Display for Subject {
             Subject::Room(room) => room.fmt(f),
             Subject::Scenario(scenario) => f.write_str(scenario),
             Subject::Row(row) => write!(f, "row {row}"),
-            Subject::Whole => f.write_str("all that was asked about"),
+            Subject::Whole => f.write_str("the whole call"),
         }
     }
 }
 
-/// What was decided about one subject; one that is not among the decisions keeps what it has.
+/// The decision about one subject. Subjects without a decision keep their state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Decision {
     Params(Vec<(Box<str>, i64)>),
-    Verdict {
-        verdict: AdmitVerdict,
-        reason: u32,
-    },
-    Place {
-        hops: Vec<NodeId>,
-        ttl_ms: u32,
-        reason: u32,
-    },
-    Move {
-        hops: Vec<NodeId>,
-        ttl_ms: u32,
-        reason: u32,
-    },
-    /// Action, argument, reason.
+    Verdict { verdict: AdmitVerdict, reason: u32 },
+    Place { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
+    Move { hops: Vec<NodeId>, ttl_ms: u32, reason: u32 },
     Actions(Vec<(u32, u64, u32)>),
     Fault(Fault),
 }
 
 impl Decision {
-    /// What was decided, whatever it was for.
+    /// The decision without its reason.
     pub(super) fn without_reason(mut self) -> Decision {
         match &mut self {
             Decision::Verdict { reason, .. }
@@ -72,7 +60,7 @@ impl Decision {
         self
     }
 
-    /// The word that differences are counted by.
+    /// The key under which differences are counted.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Decision::Params(_) => "params",
@@ -85,7 +73,7 @@ impl Decision {
     }
 }
 
-/// What was decided, by whom it is about; with each the row that notes speak of.
+/// Decisions by subject, each with the row of its notes.
 pub(super) fn decisions(
     question: &Question,
     result: &Result<Answered, Fault>,
@@ -111,7 +99,7 @@ pub(super) fn decisions(
             for one in moves {
                 let (hops, ttl_ms, reason) = (one.hops.clone(), one.ttl_ms, one.reason);
                 let decision = Decision::Move { hops, ttl_ms, reason };
-                // The first word on a room counts.
+                // The first decision on a room counts.
                 all.entry(subject(question, one.row)).or_insert((one.row, decision));
             }
         }
@@ -120,7 +108,6 @@ pub(super) fn decisions(
                 let step = (one.op, one.arg, one.reason);
                 let none = || (one.row, Decision::Actions(Vec::new()));
                 let (_, decision) = all.entry(subject(question, one.row)).or_insert_with(none);
-                // A tick has nothing else.
                 if let Decision::Actions(steps) = decision {
                     steps.push(step);
                 }
@@ -179,7 +166,7 @@ pub(super) fn parts_that_differ(
     parts.into_iter().filter(|(_, same)| !same).map(|(part, _)| part).collect()
 }
 
-/// A side of a comparison, in words: who decided, knowing what, and what it said about it.
+/// One side of a comparison: plugin, call and answer.
 pub(super) struct Side<'a> {
     pub(super) component: &'a Component,
     pub(super) catalog: &'a Catalog,
@@ -187,7 +174,7 @@ pub(super) struct Side<'a> {
 }
 
 impl Side<'_> {
-    /// A decision as JSON, with names for numbers and with the notes on its row; null stands for none.
+    /// A decision as JSON, with names for numbers and the notes of its row; null for none.
     pub(super) fn shown(&self, decision: Option<&(u32, Decision)>) -> Value {
         let Some((row, decision)) = decision else { return Value::Null };
         let mut shown = match decision {
@@ -232,12 +219,12 @@ impl Side<'_> {
         }
     }
 
-    /// The word for a reason, or its number.
+    /// The name of a reason, or its number.
     fn reason(&self, number: u32) -> Value {
         self.component.manifest().reason(number).map_or(json!(number), |name| json!(name))
     }
 
-    /// The node's name, or its number where it has none.
+    /// The node's name, or its number.
     fn node(&self, node: NodeId) -> Value {
         let is_it = |entry: &&Entry| entry.kind == EntryKind::Node && entry.id == u64::from(node.0);
         let named = self.catalog.entries.iter().find(is_it);

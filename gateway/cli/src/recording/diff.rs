@@ -18,28 +18,27 @@ use super::plugins::{load, patient_engine};
 use super::{lost_json, open};
 use crate::{Failure, say};
 
-/// Ask two plugins all that was recorded, and say where they decide differently
+/// Compare the decisions of two plugins on recorded calls
 ///
-/// Each carries its own states on: about a session or room that it wrote of before it gets what it wrote, else what was
-/// recorded. What was measured stays what it was when the recorded plugin decided (open-loop); `evenkeel-simulate
-/// --policy` plays a world in which decisions have consequences.
+/// Each plugin gets the states that it wrote itself, or the recorded ones before its first. Measurements stay as recorded
+/// (open-loop); `evenkeel-simulate --policy` simulates the effect of decisions.
 ///
-/// Rooms and sessions go by their numbers (`r4`, `s17`): a recording has no names of them. `evenkeel room list` and `session
-/// list` at the gateway that recorded it say whose they are, as long as they stand.
+/// Recordings identify rooms and sessions by number (`r4`, `s17`). `evenkeel room list` and `session list` at the gateway
+/// show their names.
 ///
-/// With --json: `calls` that both were asked, `alike`, `different` (decisions or notes on them), `kept_otherwise` (the
-/// same decision, other states or memo), `subjects` (sessions and rooms decided otherwise), `by_kind`, `differences` (the
-/// first of them: about whom, when, what each decided, why, with its notes; null: no change), `unmeasured` (metrics that
-/// a plugin reads and that are not in the recording), `faulted` by side, `missed`, `lost`.
+/// With --json: `calls` of both, `alike`, `different` (decisions or their notes), `kept_otherwise` (same decision, other
+/// state or memo), `subjects` (sessions and rooms with different decisions), `by_kind`, `differences` (the first of them:
+/// subject, time, both decisions with reason and notes; null: no change), `unmeasured` (metrics that a plugin reads and the
+/// recording lacks), `faulted` by side, `missed`, `lost`.
 #[derive(Args)]
 pub(crate) struct Diff {
-    /// What `evenkeel policy record` wrote
+    /// A recording of `evenkeel policy record`
     recording: PathBuf,
     /// One plugin: a file, or the name of a shipped one
     a: String,
     /// The other; it may be the same, with other settings
     b: String,
-    /// Settings of the first, JSON or TOML; default: those recorded, where it is the plugin that was recorded, else its own
+    /// Settings of the first, JSON or TOML; default: the recorded ones if it is the recorded plugin, else its own
     #[arg(long, value_name = "FILE.json|toml")]
     settings_a: Option<PathBuf>,
     /// Settings of the other
@@ -53,7 +52,7 @@ pub(crate) struct Diff {
     most: usize,
 }
 
-/// A plugin in the place of those that were recorded, with all that it wrote so far.
+/// A plugin that replaces the recorded ones, with the states that it wrote.
 pub(super) struct Contender<'a> {
     engine: &'a Engine,
     component: Component,
@@ -81,14 +80,14 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// Those that were given; else those recorded, where the plugin is the recorded one by name; else its own.
+    /// The given settings; else the recorded ones if the plugin has the recorded name; else its own.
     fn settings_for(&self, call: &Call) -> Value {
         let is_it = self.component.manifest().name == call.revision.plugin;
         let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
         self.settings.clone().or_else(recorded).unwrap_or_default()
     }
 
-    /// Asks what was recorded, with its own states in the place of those that it has written already.
+    /// Repeats a call with the states that this plugin wrote.
     fn ask(&mut self, call: &Call) -> Result<Result<Answered, Fault>, Failure> {
         let settings = self.settings_for(call);
         let policy = &call.revision.policy;
@@ -115,7 +114,7 @@ impl<'a> Contender<'a> {
         Ok(result)
     }
 
-    /// What it wrote last of a session or a room.
+    /// Its last state of a session or room.
     #[cfg(test)]
     pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
         self.replay_state.state_of(policy, id)
@@ -130,7 +129,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// What a comparison came to.
+/// The outcome of a comparison.
 #[derive(Default, Debug)]
 pub(super) struct Outcome {
     pub(super) calls: u64,
@@ -175,10 +174,10 @@ impl Diff {
     }
 }
 
-/// Asks both what both answer.
+/// Compares the calls of hooks that both answer.
 ///
 /// # Errors
-/// Where one does not take its settings.
+/// A plugin refuses its settings.
 pub(super) fn diff(
     records: impl Iterator<Item = Record>,
     a: &mut Contender<'_>,
@@ -261,7 +260,7 @@ fn nothing_to_ask(a: &Component, b: &Component, policy: Option<&str>) -> String 
         format!("{} answers {}", one.manifest().name, names.collect::<Vec<_>>().join(", "))
     };
     let of = policy.map(|policy| format!(" of {policy}")).unwrap_or_default();
-    format!("no call{of} in the recording is one that both answer: {}; {}", hooks(a), hooks(b))
+    format!("the recording has no call{of} for a hook of both: {}; {}", hooks(a), hooks(b))
 }
 
 fn outcome_json(outcome: &Outcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
@@ -285,14 +284,14 @@ fn outcome_said(outcome: &Outcome, a: &str, b: &str) {
     let Outcome { calls, alike, different, kept_otherwise, subjects, by_kind, differences, missed } =
         outcome;
     say(&format!(
-        "{calls} calls asked of both: {alike} answered alike, {different} decided differently, {kept_otherwise} with other states only"
+        "{calls} calls of both: {alike} equal, {different} with different decisions, {kept_otherwise} with different states only"
     ));
     for (kind, count) in by_kind {
         say(&format!("{count:>8} {kind}"));
     }
-    say(&format!("{} sessions, rooms or scenarios are concerned", subjects.len()));
+    say(&format!("{} sessions, rooms or scenarios differ", subjects.len()));
     if *missed > 0 {
-        say(&format!("{missed} calls were made that the gateway could not write down"));
+        say(&format!("{missed} calls could not be recorded"));
     }
     for one in differences {
         let (about, policy) = (&one["about"], &one["policy"]);

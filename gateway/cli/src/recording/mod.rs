@@ -1,5 +1,4 @@
-//! `evenkeel policy record`, `replay` and `diff`, and `plugin test --recording`: what policies were asked and what they
-//! said, kept, asked again, and asked of others.
+//! Recordings of policy calls: `evenkeel policy record`, `replay` and `diff`, and `plugin test --recording`.
 
 mod decision;
 mod diff;
@@ -34,7 +33,7 @@ fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<'a>, Failure> {
     Reader::open(bytes).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))
 }
 
-/// What is missing at a recording's end, as JSON; null where nothing is.
+/// The truncated end of a recording as JSON; null if complete.
 fn lost_json(lost: Option<&Lost>) -> Value {
     lost.map_or(Value::Null, |lost| {
         let Lost { chunks, at, bytes, why } = lost;

@@ -1,4 +1,4 @@
-//! A plugin that is asked again what was recorded.
+//! Plugins that repeat recorded calls.
 
 use std::sync::Arc;
 
@@ -8,19 +8,18 @@ use evenkeel_recording::{Call, Catalog, Grant, Revision};
 use host::{Allowed, Component, Engine, Policy, Refused};
 use serde_json::Value;
 
-/// Players at a time; past it the one that began first gives way, and begins anew where it is wanted again. Each has
-/// memory of its own.
+/// Each player has its own memory; above this number the oldest is replaced.
 const PLAYERS_MAX: usize = 32;
 
-/// A revision that stands as it stood when it was recorded.
+/// A plugin in the state of a recorded revision.
 pub(super) struct Player {
     policy: Policy,
     catalog: Arc<Catalog>,
 }
 
 impl Player {
-    /// Installs the plugin in the place of a recorded revision: for its hook, with its seed and catalog. The recorded plugin
-    /// is granted what it was granted then; another one gets all that it asks for.
+    /// Installs a plugin for a recorded revision, with its hook, seed and catalog. The recorded plugin gets the
+    /// recorded grant; another one gets all that it requests.
     pub(super) fn start(
         engine: &Engine,
         component: &Component,
@@ -39,11 +38,11 @@ impl Player {
         Ok(Player { policy, catalog })
     }
 
-    /// Asks; before that it tells of the catalog, where that is another.
+    /// Makes a call, after an update of the catalog if it changed.
     pub(super) fn ask(&mut self, call: &Call, question: &Question) -> Result<Answered, Fault> {
         if !Arc::ptr_eq(&self.catalog, &call.catalog) {
             if self.catalog != call.catalog {
-                // Who fails at it is made anew, and knows of it then; so it was in the gateway.
+                // A plugin that faults here is restarted with the new catalog, as in the gateway.
                 let _ = self.policy.catalog(call.catalog.entries.clone());
             }
             self.catalog = Arc::clone(&call.catalog);
@@ -55,7 +54,7 @@ impl Player {
         self.policy.component()
     }
 
-    /// What it reads and does.
+    /// The metrics and actions that are granted.
     pub(super) fn grant(&self) -> Grant {
         let host::Grant { subject_metrics, node_metrics, ops } = self.policy.grant().clone();
         Grant { subject_metrics, node_metrics, ops }
@@ -67,7 +66,7 @@ impl Player {
 pub(super) struct Players(Vec<(Arc<Revision>, Player)>);
 
 impl Players {
-    /// The player of this call's revision, started where there is none.
+    /// The player of this call's revision, started if needed.
     pub(super) fn of<E>(
         &mut self,
         call: &Call,
@@ -85,13 +84,13 @@ impl Players {
                 self.0.len() - 1
             }
         };
-        // Found by what it is; next time it is found by where it is.
+        // Found by value; from now on it is found by pointer.
         self.0[place].0 = Arc::clone(&call.revision);
         Ok(&mut self.0[place].1)
     }
 }
 
-/// What an operator must have allowed for that to be granted.
+/// The permissions that lead to this grant.
 fn allowed(grant: &Grant) -> Allowed {
     let Grant { subject_metrics, node_metrics, ops } = grant;
     let metrics = subject_metrics.iter().chain(node_metrics).copied().collect();

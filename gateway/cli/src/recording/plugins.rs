@@ -1,4 +1,4 @@
-//! Which plugin answers for a recorded revision: the one with its digest, or the one that was named in its place.
+//! The plugin for a recorded revision: the one with its digest, or one that is named instead.
 
 use std::path::Path;
 
@@ -7,8 +7,7 @@ use evenkeel_recording::Revision;
 
 use crate::Failure;
 
-/// How long a call may take that is asked again. In a recording nobody waits, so a slow machine must not change what is
-/// decided; but a plugin that never ends has to.
+/// Far above the gateway's budget, so that a slow machine does not change decisions; endless loops still end.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// An engine that waits for its plugins.
@@ -26,7 +25,7 @@ pub(super) fn patient_engine() -> Engine {
     })
 }
 
-/// A plugin from a file, or one that is shipped by its name.
+/// A plugin from a file, or a shipped one by name.
 pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
     let wrong = |said: String| Failure::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
@@ -40,9 +39,9 @@ pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
 
 /// A plugin that was named on the command line.
 struct Named {
-    /// As it was named, for people.
+    /// Its name in messages.
     shown: String,
-    /// The policy in whose place it is to answer.
+    /// The policy that it replaces.
     policy: Option<String>,
     component: Component,
 }
@@ -55,7 +54,7 @@ pub(super) struct Plugins {
 }
 
 impl Plugins {
-    /// The shipped ones, and those that are named: `FILE` or `SET/HOOK=FILE`.
+    /// Shipped plugins and named ones: `FILE` or `SET/HOOK=FILE`.
     pub(super) fn new(named: &[String]) -> Result<Plugins, Failure> {
         let engine = patient_engine();
         let named = named.iter().map(|text| {
@@ -74,11 +73,11 @@ impl Plugins {
         &self.engine
     }
 
-    /// Who answers for the revision: the one named for its policy, one with its digest, or one that is named and has
-    /// the plugin's name.
+    /// The plugin for a revision: one named for its policy, one with its digest, or a named one with the same plugin
+    /// name.
     ///
     /// # Errors
-    /// Where there is none: how to name one.
+    /// There is none; the error tells how to name one.
     pub(super) fn of(&mut self, revision: &Revision) -> Result<Component, Failure> {
         let policy = revision.policy.to_string();
         let named = |fits: &dyn Fn(&Named) -> bool| {
@@ -97,7 +96,7 @@ impl Plugins {
         self.embedded(&revision.digest)?.ok_or_else(|| self.missing(revision))
     }
 
-    /// The shipped plugin with this digest; those are compiled once one is looked for.
+    /// The shipped plugin with this digest. Shipped plugins are compiled on first use.
     fn embedded(&mut self, digest: &[u8; 32]) -> Result<Option<Component>, Failure> {
         if self.shipped.is_empty() {
             for one in shipped() {

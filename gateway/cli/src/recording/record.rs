@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_lab::admin::Failed;
+use evenkeel_client::Failed;
 use evenkeel_recording::{Reader, Record as Written};
 use serde_json::{Value, json};
 
@@ -14,30 +14,29 @@ use super::{load, lost_json, open};
 use crate::api::{Api, segment};
 use crate::{Failure, say};
 
-/// Write down what policies are asked and what they say
+/// Record the calls of policies
 ///
-/// The gateway streams it as it happens. What was written by then can be read, however this ends.
+/// The gateway streams calls as they happen. An interrupted recording is readable up to its end.
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("span").required(true).args(["seconds", "last"]))]
 pub(crate) struct Record {
-    /// For so long from now on
+    /// Record this long from now on
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// What the gateway has kept of the past instead: 30 s, or less where it was busy
+    /// Save the calls that the gateway has kept: the last 30 s, or less under load
     #[arg(long)]
     last: bool,
-    /// Where to: a file that is replaced
+    /// Output file, which is replaced
     #[arg(long, value_name = "FILE.ekr")]
     out: PathBuf,
-    /// With addresses; else `address-1`, `address-2`… stand in their place
+    /// Keep addresses, which are replaced by `address-1`, `address-2`… otherwise
     #[arg(long)]
     addresses: bool,
-    /// Only this policy's calls: `<set>/<hook>`
+    /// Record this policy only: `<set>/<hook>`
     #[arg(long, value_name = "POLICY")]
     policy: Option<String>,
 }
 
-/// Why the file was not written as the gateway told it.
 enum Broken {
     Gateway(Failed),
     File(std::io::Error),
@@ -51,7 +50,7 @@ impl Record {
         let path = self.path();
         let api = api.waiting_longer(Duration::from_secs(self.seconds.unwrap_or(0)));
         let written = api.operate(async |admin| {
-            // A file that cannot be written is no word of the gateway's.
+            // A file error is not an API error.
             match copy(admin, &path, &self.out).await {
                 Ok(()) => Ok(Ok(())),
                 Err(Broken::File(error)) => Ok(Err(error)),
@@ -64,12 +63,12 @@ impl Record {
             say(&said);
         } else {
             say(&format!(
-                "{}: {} calls in {} bytes, {} that could not be written down{}",
+                "{}: {} calls in {} bytes, {} missed{}",
                 self.out.display(),
                 said["calls"],
                 said["bytes"],
                 said["missed"],
-                if said["lost"].is_null() { "" } else { "; it is cut off" }
+                if said["lost"].is_null() { "" } else { "; truncated" }
             ));
         }
         Ok(())
@@ -89,7 +88,7 @@ impl Record {
         path
     }
 
-    /// What is in the file.
+    /// Counts of the written file.
     fn summary(&self) -> Result<Value, Failure> {
         let path: &Path = &self.out;
         let bytes = load(path)?;
@@ -110,8 +109,8 @@ impl Record {
     }
 }
 
-async fn copy(admin: &evenkeel_lab::admin::Admin, path: &str, out: &Path) -> Result<(), Broken> {
-    // What was there before is replaced by something, not by a refusal.
+async fn copy(admin: &evenkeel_client::Admin, path: &str, out: &Path) -> Result<(), Broken> {
+    // The old file is kept if the gateway refuses.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;
     while let Some(bytes) = download.next().await.map_err(Broken::Gateway)? {

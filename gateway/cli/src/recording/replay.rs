@@ -13,26 +13,26 @@ use super::plugins::Plugins;
 use super::{load, lost_json, open};
 use crate::{Failure, say};
 
-/// Differences that are shown; all are counted.
+/// Differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
 
-/// Subjects that are shown of one difference: a question may be about thousands.
+/// Subjects shown per difference: a call may concern thousands.
 const SUBJECTS_MAX: usize = 3;
 
-/// Ask again all that was recorded, and compare every answer bit for bit
+/// Repeat recorded calls and compare every answer bit for bit
 ///
-/// Decision, states, memo and notes are compared. The plugins are those of the same digest: shipped ones by themselves,
-/// others from --plugin. Exits with 0 where all is the same, with 1 where something differs, or no decision was compared.
+/// Decisions, states, memos and notes are compared. Each call goes to the plugin with the recorded digest: a shipped one, or
+/// one of --plugin. Exit code 1: an answer differs, or no decision was compared.
 ///
-/// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: answers that were given again;
-/// `failed_alike`: calls without one that failed again, in the same way by name; `different`: the first of those that
-/// differ, of `different_total`; `faulted`: those that failed when they were asked again; `missed`: calls that the gateway
-/// made and could not write down; `exact`: an answer at least was compared, and nothing differs; `lost`: what of the file
-/// cannot be read. Not comparable is a call that failed of time (deadline, late) in the gateway or here, a call that an address was
-/// taken out of and that is answered otherwise now, and one of a plugin that would be granted more or less here.
+/// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: equal answers; `failed_alike`:
+/// calls that failed both times with the same fault; `different`: the first differing calls of `different_total`; `faulted`:
+/// calls that failed in the replay; `missed`: calls that the gateway could not record; `exact`: at least one answer was
+/// compared and none differs; `lost`: the unreadable part of the file. A call is not comparable if it exceeded a time limit
+/// in the gateway or here, if an address was removed from it and its answer differs, or if the plugin is granted other
+/// permissions here.
 #[derive(Args)]
 pub(crate) struct Replay {
-    /// What `evenkeel policy record` wrote
+    /// A recording of `evenkeel policy record`
     recording: PathBuf,
     /// A plugin of the recording that is not shipped, or `SET/HOOK=FILE`: a plugin to run in that policy's place
     #[arg(long, value_name = "FILE")]
@@ -42,7 +42,7 @@ pub(crate) struct Replay {
     policy: Option<String>,
 }
 
-/// What a replay came to.
+/// The outcome of a replay.
 #[derive(Default, Debug)]
 pub(super) struct Outcome {
     pub(super) calls: u64,
@@ -56,7 +56,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Failures that are alike do not make it so: of what was decided they say nothing.
+    /// Equal failures do not count as compared decisions.
     pub(super) fn is_exact(&self) -> bool {
         self.same > 0 && self.different_total == 0
     }
@@ -85,10 +85,10 @@ impl Replay {
     }
 }
 
-/// Asks again all calls, or those of one policy.
+/// Repeats all calls, or those of one policy.
 ///
 /// # Errors
-/// Where a plugin is missing, or does not take the settings that it had.
+/// A plugin is missing or refuses the recorded settings.
 pub(super) fn replay(
     records: impl Iterator<Item = Record>,
     plugins: &mut Plugins,
@@ -158,7 +158,7 @@ fn again(
     Ok(())
 }
 
-/// How long it took, and no word of the plugin's, decided it.
+/// The fault depends on time, not on the plugin's answer.
 fn is_of_time(fault: &Fault) -> bool {
     match fault {
         Fault::Deadline | Fault::Late | Fault::Absent => true,
@@ -227,10 +227,10 @@ fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&L
         header.contract
     ));
     say(&format!(
-        "{calls} calls asked again: {same} the same, {failed_alike} failed alike, {different_total} different, {not_comparable} not comparable; {faulted} faulted"
+        "{calls} calls repeated: {same} equal, {failed_alike} failed alike, {different_total} different, {not_comparable} not comparable; {faulted} faulted"
     ));
     if *missed > 0 {
-        say(&format!("{missed} calls were made that the gateway could not write down"));
+        say(&format!("{missed} calls could not be recorded"));
     }
     lost.into_iter().for_each(say);
     for difference in different {

@@ -18,7 +18,7 @@ use super::plugins::{Plugins, load, patient_engine};
 use super::replay::{Outcome, replay};
 use crate::Failure;
 
-/// What a real plugin is asked in a world drawn from a seed, written down as a gateway does it.
+/// Recorded calls of a shipped plugin in a scene drawn from a seed.
 struct Scene {
     rng: Lcg,
     policy: Policy,
@@ -29,7 +29,7 @@ struct Scene {
     records: Vec<Record>,
 }
 
-/// A file of a test, gone with it however that ends.
+/// A file that is removed with the test.
 pub(super) struct Written(PathBuf);
 
 impl Written {
@@ -55,7 +55,7 @@ impl Drop for Written {
     }
 }
 
-/// A small generator: worlds need variety, nothing more.
+/// A linear congruential generator, enough for variety.
 struct Lcg(u64);
 
 impl Lcg {
@@ -136,7 +136,7 @@ impl Scene {
         answer
     }
 
-    /// Loss comes and goes, session by session.
+    /// Loss varies by session.
     fn ticks(mut self, ticks: u64, sessions: u64) -> Scene {
         for tick in 0..ticks {
             let rows = (0..sessions.min(3 + tick)).map(|id| {
@@ -271,7 +271,7 @@ fn call(records: &mut [Record], place: usize) -> &mut Call {
 }
 
 #[test]
-fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit() {
+fn shipped_plugins_replay_exactly() {
     let engine = patient_engine();
     let nearest = json!({"min_stay": "2s", "review_interval": "1s"});
     let routes = Scene::of(&engine, "route-nearest", Hook::Routing, nearest).routes(60);
@@ -279,10 +279,10 @@ fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit(
         matches!(record, Record::Call(call) if matches!(&call.result,
             Ok(answered) if matches!(&answered.answer, Answer::Moves { moves, .. } if !moves.is_empty())))
     });
-    assert!(moved, "nothing is shown where nothing happens");
+    assert!(moved, "a scene without moves shows nothing");
     let ticks = ladder(&engine).records;
     let (routed, ticked) = (routes.records.len(), ticks.len());
-    // In turns, as a gateway writes them down.
+    // Interleaved, as a gateway writes them.
     let mut records: Vec<Record> = routes.records.into_iter().chain(ticks).collect();
     records.sort_by_key(|record| match record {
         Record::Call(call) => call.now_us,
@@ -294,14 +294,14 @@ fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit(
     assert_eq!((outcome.not_comparable, outcome.faulted), (0, 0));
 }
 
-/// Which actions it did not take, and what it decided without a measure, is part of what it is.
+/// A grant is part of a recorded revision.
 #[test]
-fn a_plugin_that_was_granted_less_is_granted_as_much_again() {
+fn replay_uses_the_recorded_grant() {
     let engine = patient_engine();
     let settings = || json!({"down_after": "400ms", "up_after": "1s"});
     let whole = ladder(&engine);
     let ops = &whole.revision.grant.ops;
-    assert!(ops.len() > 1, "there is something to cut: {ops:?}");
+    assert!(ops.len() > 1, "the grant can be reduced: {ops:?}");
     let fewer = Allowed { ops: Some(vec![ops[0]]), metrics: None };
     let blind = Allowed { ops: None, metrics: Some(vec![Metric::LossUp, Metric::Video]) };
     for allowed in [fewer, blind] {
@@ -323,7 +323,7 @@ fn a_plugin_that_was_granted_less_is_granted_as_much_again() {
 }
 
 #[test]
-fn other_settings_are_found_out_by_the_replay_and_the_part_is_named() {
+fn replay_finds_different_settings() {
     let mut records = ladder(&patient_engine()).records;
     let settings = call(&mut records, 0).revision.settings.replace("400ms", "800ms");
     for place in 0..records.len() {
@@ -341,7 +341,7 @@ fn other_settings_are_found_out_by_the_replay_and_the_part_is_named() {
 }
 
 #[test]
-fn one_changed_byte_of_a_state_is_no_exact_replay() {
+fn changed_state_byte_is_found() {
     let mut records = ladder(&patient_engine()).records;
     let changed = records.iter().position(|record| match record {
         Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
@@ -359,7 +359,7 @@ fn one_changed_byte_of_a_state_is_no_exact_replay() {
 }
 
 #[test]
-fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is() {
+fn timeouts_and_addresses_are_not_comparable() {
     let mut records = ladder(&patient_engine()).records;
     for (place, fault) in [(1, Fault::Deadline), (2, Fault::Late), (3, Fault::Absent)] {
         call(&mut records, place).result = Err(fault);
@@ -374,13 +374,13 @@ fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is(
     actions.push(evenkeel_core::Action { row: 0, op: 1, arg: 1, reason: 1 });
     call(&mut records, 6).redacted = true;
     let outcome = replayed(records, &[]);
-    assert_eq!(outcome.not_comparable, 4, "three of time, and the one that is answered otherwise");
+    assert_eq!(outcome.not_comparable, 4, "three timeouts, and the one with another answer");
     assert_eq!(outcome.different_total, 1, "it does not trap here");
     assert_eq!(outcome.different[0]["parts"], json!(["fault"]));
     assert_eq!(outcome.same, outcome.calls - 5);
 }
 
-/// A module that is a policy in all but that it traps whenever it is asked.
+/// A policy that traps in every call.
 fn trapping() -> Vec<u8> {
     let guests = evenkeel_guests::hostile();
     let traps =
@@ -389,7 +389,7 @@ fn trapping() -> Vec<u8> {
 }
 
 #[test]
-fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
+fn equal_failures_are_counted_apart() {
     let engine = patient_engine();
     let file = Written::new("replay.wasm", &trapping());
     let mut records = ladder(&engine).records;
@@ -403,7 +403,7 @@ fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
     assert_eq!((outcome.faulted, outcome.not_comparable), (calls, 0));
     assert_eq!((outcome.is_exact(), outcome.words()), (false, "no decision was compared"));
 
-    // One that is answered is enough, where the rest failed as it did before.
+    // One answer is enough if the other calls failed both times.
     let whole = ladder(&engine).records;
     call(&mut records, 0).result = call(&mut whole.clone(), 0).result.clone();
     let outcome = replayed(records, &[&named]);
@@ -416,7 +416,7 @@ fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
 }
 
 #[test]
-fn a_reason_that_all_plugins_share_is_shown_as_its_key() {
+fn common_reason_is_shown_by_key() {
     let mut records = ladder(&patient_engine()).records;
     let acts = records.iter().position(|record| match record {
         Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
@@ -435,7 +435,7 @@ fn a_reason_that_all_plugins_share_is_shown_as_its_key() {
 }
 
 #[test]
-fn a_plugin_that_is_not_shipped_is_asked_for_and_taken_by_its_name() {
+fn unknown_plugin_is_taken_by_name() {
     let mut records = ladder(&patient_engine()).records;
     for place in 0..records.len() {
         let call = call(&mut records, place);
@@ -456,7 +456,7 @@ fn a_plugin_that_is_not_shipped_is_asked_for_and_taken_by_its_name() {
 }
 
 #[test]
-fn a_plugin_agrees_with_itself_and_with_other_settings_the_sessions_are_named() {
+fn diff_names_sessions_with_other_settings() {
     let engine = patient_engine();
     let records = through_a_file(&ladder(&engine).records);
     let contender =
@@ -482,16 +482,15 @@ fn a_plugin_agrees_with_itself_and_with_other_settings_the_sessions_are_named() 
     assert!(listed >= slower.different);
 }
 
-/// What the one that is asked wrote itself is what it gets, not what was recorded: else the slower one would never come
-/// to the end of its patience.
+/// With recorded states the slower plugin would never reach its threshold.
 #[test]
-fn each_side_of_a_diff_carries_its_own_states_on() {
+fn diff_sides_carry_their_own_states() {
     let engine = patient_engine();
     let records = ladder(&engine).records;
     let settings = || Some(json!({"down_after": "800ms", "up_after": "1s"}));
     let contender =
         |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
-    // What is asked in that world does not depend on what is decided, so this is what the slower one comes to there.
+    // Calls of this scene do not depend on decisions, so this is the slower plugin's own run.
     let own = Scene::of(&engine, "degrade-ladder", Hook::Degradation, settings().unwrap());
     let own = own.ticks(300, 12);
     let (mut slower, mut other) = (contender(settings()), contender(settings()));

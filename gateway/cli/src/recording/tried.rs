@@ -14,36 +14,36 @@ use super::decision::{Decision, Side, Subject, decisions};
 use super::{load, lost_json, open};
 use crate::Failure;
 
-/// What was decided, by whom it is about.
+/// Decisions by subject.
 type Decisions = BTreeMap<Subject, (u32, Decision)>;
 
 /// Differences that are shown; all are counted.
 const SHOWN_MAX: usize = 5;
 
-/// What came of asking a plugin what was recorded.
+/// The outcome of recorded calls at a plugin.
 pub(crate) struct Tried {
     json: Value,
     lines: Vec<String>,
     is_passed: bool,
 }
 
-/// How its decisions are beside those recorded.
+/// Its decisions compared with the recorded ones.
 #[derive(Default)]
 struct Beside {
     /// Decisions about a session, a room or a scenario, of either side.
     decisions: u64,
     different: u64,
     shown: Vec<Value>,
-    /// Calls in which something else was at hand: they failed, or an address was taken out of them.
+    /// Calls that failed, or from which an address was removed.
     not_comparable: u64,
     missed: u64,
 }
 
 impl Tried {
-    /// Asks a plugin all that was recorded of its hook.
+    /// Repeats all recorded calls of the plugin's hook.
     ///
     /// # Errors
-    /// The recording cannot be read or has nothing for the plugin, or the plugin does not take its settings.
+    /// The recording is unreadable or has no call for the plugin, or the plugin refuses its settings.
     pub(crate) fn on(
         path: &Path,
         built: &Built,
@@ -90,7 +90,7 @@ impl Tried {
         Ok(Tried { json: shown, lines, is_passed: report.is_passed() })
     }
 
-    /// Whether nothing was wrong; that it decides otherwise than others did is not.
+    /// No call failed. Different decisions are no failure.
     pub(crate) fn is_passed(&self) -> bool {
         self.is_passed
     }
@@ -110,13 +110,13 @@ impl Beside {
             self.not_comparable += 1;
             return;
         }
-        // What a reason's number means is for each plugin to say: another one's words are not known here.
+        // Reason numbers are defined by each plugin and cannot be compared across plugins.
         let is_same = call.revision.plugin == recorded.component().manifest().name;
         let comparable = |all: &Decisions| -> Decisions {
             let all = all.clone().into_iter();
             let bare = |mut decision: Decision| {
                 if let Decision::Params(params) = &mut decision {
-                    // In whatever order, they say the same.
+                    // Their order has no meaning.
                     params.sort();
                 }
                 if is_same { decision } else { decision.without_reason() }
@@ -151,7 +151,7 @@ impl Beside {
     fn said(&self) -> Vec<String> {
         let Beside { decisions, different, shown, not_comparable, missed } = self;
         let mut lines =
-            vec![format!("  {different} of {decisions} decisions differ from those recorded")];
+            vec![format!("  {different} of {decisions} decisions differ from the recorded ones")];
         for one in shown {
             let (about, policy, now) = (&one["about"], &one["policy"], &one["now_us"]);
             lines.push(format!(
@@ -162,11 +162,11 @@ impl Beside {
         }
         let unshown = different - shown.len() as u64;
         if unshown > 0 {
-            lines.push(format!("    and {unshown} more; `evenkeel policy diff` has them all"));
+            lines.push(format!("    and {unshown} more; `evenkeel policy diff` shows all"));
         }
         if *not_comparable > 0 {
             lines.push(format!(
-                "  {not_comparable} calls are not compared: they failed, or addresses were taken out of them"
+                "  {not_comparable} calls are not compared: they failed, or addresses were removed"
             ));
         }
         if *missed > 0 {

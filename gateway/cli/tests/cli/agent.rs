@@ -1,4 +1,4 @@
-//! `evenkeel agent` as a command: what is wrong is told, with exit code 2.
+//! `evenkeel agent` as a command: configuration errors end it with exit code 2.
 
 use std::process::{Command, Stdio};
 
@@ -14,7 +14,7 @@ fn agent(config: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_told_key_by_key() {
+fn invalid_configuration_names_each_key() {
     let (code, said, _) = agent("/nowhere/agent.toml");
     assert_eq!(code, Some(2));
     assert!(said.contains(r#""code":"wrong""#) && said.contains("cannot be read"), "{said}");

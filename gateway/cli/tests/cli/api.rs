@@ -1,4 +1,4 @@
-//! Commands that speak with a gateway, each as a process of its own; the test at the gateway's place.
+//! Commands that call the API, each as a process; the test plays the gateway.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,8 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-/// An API that gives its answers by the beginning of the request line, those with an `error` as refusals, and keeps what
-/// it was asked.
+/// An API that answers by the start of the request line, with an error status for an `error`, and records requests.
 struct Api {
     folder: TempDir,
     socket: PathBuf,
@@ -53,7 +52,7 @@ fn serve(stream: UnixStream, answers: &[(&'static str, Value)], asked: &Sender<S
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();
         let answer = answers.iter().find(|(start, _)| request.starts_with(start));
-        let answer = &answer.unwrap_or_else(|| panic!("nobody asks {request}")).1;
+        let answer = &answer.unwrap_or_else(|| panic!("unexpected request {request}")).1;
         let status = match answer["error"]["code"].as_str() {
             None => "200 OK",
             Some("not-found") => "404 Not Found",
@@ -87,7 +86,7 @@ fn policies(failing: &Value) -> Value {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_failure() {
+fn closed_pipe_is_no_failure() {
     let api = Api::start(vec![("GET /v1/policies", policies(&Value::Null))]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -107,8 +106,8 @@ fn a_reader_that_has_read_enough_is_no_failure() {
 }
 
 #[test]
-fn a_gateway_that_starts_or_shuts_down_says_so() {
-    for (state, words) in [("starting", "still compiled"), ("draining", "shutting down")] {
+fn status_shows_start_and_shutdown() {
+    for (state, words) in [("starting", "compiling policies"), ("draining", "shutting down")] {
         let status = json!({"state": state, "sessions": 2, "rooms": 1});
         let api = Api::start(vec![
             ("GET /v1/status ", status),
@@ -122,14 +121,14 @@ fn a_gateway_that_starts_or_shuts_down_says_so() {
 }
 
 #[test]
-fn where_the_api_is_may_be_said_behind_the_verb() {
+fn api_option_may_follow_the_verb() {
     let api = Api::start(vec![("GET /v1/policies ", policies(&Value::Null))]);
     let said = said(&evenkeel(&api.socket, &["policy", "list"]));
     assert!(said.contains("call/routing") && !said.contains("failing"), "{said}");
 }
 
 #[test]
-fn a_push_takes_its_settings_from_a_file() {
+fn push_takes_settings_from_a_file() {
     let activated = json!({"outcome": "activated", "policy": "call/routing", "revision": "5f0c"});
     let api = Api::start(vec![("PUT /v1/policies/call/routing?settings=", activated)]);
     let plugin = api.folder.path().join("plugin.wasm");
@@ -149,7 +148,7 @@ fn a_push_takes_its_settings_from_a_file() {
 }
 
 #[test]
-fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
+fn push_prints_steps_and_next_step() {
     let begun = json!({
         "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
         "percent": 5, "paused": false, "next_percent": 25, "next_in_ms": 10_000,
@@ -177,24 +176,26 @@ fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
     };
     let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
     assert!(
-        begun.contains("begun, revision 5f0c decides for 5 %; unless it does harm,"),
+        begun.contains(
+            "begun, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
+        ),
         "{begun}"
     );
-    assert!(begun.contains("25 % by itself in 10 s or later, and so on until 100 %"), "{begun}");
+    assert!(begun.contains("unless it regresses, and so on to 100 %"), "{begun}");
     let asked = api.asked.recv().unwrap();
     assert!(asked.contains("?canary=5%2C25&pace=10s&force=true HTTP/1.1"), "{asked}");
     assert_eq!(push(&["--now", "--canary", "5"]).status.code(), Some(2), "either");
     let shadow = ["policy", "shadow", "call/routing", plugin.to_str().unwrap()];
     let shadowed = said(&evenkeel(&api.socket, &shadow));
-    assert!(shadowed.contains("asked along; it stays so until `evenkeel policy promote`"));
+    assert!(shadowed.contains("in shadow; waits for `evenkeel policy promote`"));
     assert!(api.asked.recv().unwrap().contains("?shadow=true HTTP/1.1"));
     let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
-    assert!(paused.ends_with("decides for 5 %, paused\n"), "{paused}");
+    assert!(paused.ends_with("canary at 5 %, paused\n"), "{paused}");
     said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
 }
 
 #[test]
-fn a_name_that_there_is_not_is_a_wrong_command_line_and_a_refusal_is_a_failure() {
+fn unknown_name_and_refusal_differ_in_exit_code() {
     let error = |code: &str| json!({"error": {"code": code, "message": "why it is not done"}});
     let up = |node: &str| json!({"node": node, "region": "east", "rooms": 1, "health": "up"});
     let answers = vec![
@@ -230,7 +231,7 @@ fn a_name_that_there_is_not_is_a_wrong_command_line_and_a_refusal_is_a_failure()
 }
 
 #[test]
-fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
+fn policy_status_shows_revisions_and_canary() {
     let cohort = |loss: f64, worse: u32, of: u32| {
         json!({
             "sessions": of, "rooms": 0, "loss_percent": loss, "r_factor": null, "rung": 0.0,
@@ -256,13 +257,13 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
     let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
     for right in [
         "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
-        "before: 0000, which a rollback puts in force again, for 61 s more",
-        "on its way: bbbb (calm 2.0.0, pushed), decides for 50 %, 3 s of 10 s; steps 5, 50 %; \
-         unless it does harm, 100 % by itself in 7 s or later\n",
-        "in shadow: 7 the same, 2 different, 0 failed",
-        "asked for its share: 3 calls, 1 faults\n    failed last: deadline",
-        "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; got worse: loss 4 of 10",
-        "the rest: 190 sessions",
+        "previous: 0000, available for rollback, for 61 s more",
+        "rollout: bbbb (calm 2.0.0, pushed), canary at 50 % for 3 s of at least 10 s; steps 5, 50 %; \
+         100 % in 7 s or later unless it regresses\n",
+        "shadow answers: 7 equal, 2 different, 0 failed",
+        "canary: 3 calls, 1 faults\n    last fault: deadline",
+        "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; worse: loss 4 of 10",
+        "active: 190 sessions",
         "last: begun by operator",
         "quarantined: cccc: rung: 9 of 10 got worse",
         "revoked: aaaa: key `ops`",
@@ -271,15 +272,15 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
     }
     let shown = evenkeel(&api.socket, &["policy", "status", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&said(&shown)).unwrap(), policies);
-    let nobody = evenkeel(&api.socket, &["policy", "status", "opera/routing"]);
-    assert_eq!(nobody.status.code(), Some(2));
+    let unknown = evenkeel(&api.socket, &["policy", "status", "opera/routing"]);
+    assert_eq!(unknown.status.code(), Some(2));
 }
 
 #[test]
-fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
+fn policy_status_shows_last_and_current_fault() {
     let still = json!("trap: unreachable");
     for (failing, right) in [
-        (Value::Null, "7 calls, 1 faults, the last: trap: unreachable\n"),
+        (Value::Null, "7 calls, 1 faults, last fault: trap: unreachable\n"),
         (still.clone(), "7 calls, 1 faults, failing: trap: unreachable\n"),
     ] {
         let mut shown = policies(&failing);
@@ -291,9 +292,9 @@ fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
 }
 
 #[test]
-fn a_failure_is_one_object_where_json_was_asked_for() {
+fn json_failure_is_one_object() {
     let folder = tempdir().unwrap();
-    let nobody = folder.path().join("socket");
+    let missing = folder.path().join("socket");
     let verbs: [&[&str]; 11] = [
         &["status"],
         &["modes"],
@@ -308,19 +309,19 @@ fn a_failure_is_one_object_where_json_was_asked_for() {
         &["drill", "kill-node"],
     ];
     for words in verbs {
-        let output = evenkeel(&nobody, &[words, &["--json"]].concat());
+        let output = evenkeel(&missing, &[words, &["--json"]].concat());
         assert_eq!(output.status.code(), Some(3), "{words:?}");
         let object: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(object["error"]["code"], "no-gateway", "{object}");
         assert!(output.stderr.is_empty(), "{words:?}");
-        let output = evenkeel(&nobody, words);
+        let output = evenkeel(&missing, words);
         assert!(output.stdout.is_empty());
         assert!(String::from_utf8_lossy(&output.stderr).contains("no gateway answers"));
     }
 }
 
 #[test]
-fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
+fn drill_waits_while_the_demo_starts() {
     let serving = json!({"state": "serving"});
     let answers = vec![("GET /v1/status ", serving), ("GET /v1/nodes ", json!({"nodes": []}))];
     let api = Api::start(answers);
@@ -330,7 +331,7 @@ fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
     drill.args(["drill", "kill-node", "--api"]).arg(&api.socket);
     let drill = drill.stderr(std::process::Stdio::piped()).spawn().unwrap();
     for _ in 0..3 {
-        assert!(api.asked.recv().unwrap().contains("/v1/status"), "it comes up still");
+        assert!(api.asked.recv().unwrap().contains("/v1/status"), "the demo is still starting");
     }
     drop(rising);
     let output = drill.wait_with_output().unwrap();
@@ -339,7 +340,7 @@ fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
 }
 
 #[test]
-fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
+fn silent_gateway_times_out() {
     let folder = tempdir().unwrap();
     let socket = folder.path().join("socket");
     let _mute = UnixListener::bind(&socket).unwrap();
@@ -350,7 +351,7 @@ fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn an_operators_verbs_ask_for_what_they_say() {
+fn operations_send_their_requests() {
     let cases: [(&[&str], &str, &str); 12] = [
         (
             &["node", "drain", "east-a1"],
@@ -365,7 +366,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
         (
             &["node", "undrain", "east-a1"],
             "POST /v1/nodes/east-a1:undrain HTTP/1.1",
-            "east-a1 may take rooms again",
+            "east-a1 takes rooms again",
         ),
         (
             &["node", "eject", "east-a1"],
@@ -375,7 +376,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
         (
             &["node", "uneject", "east-a1"],
             "POST /v1/nodes/east-a1:uneject HTTP/1.1",
-            "east-a1 is let back",
+            "east-a1 is used again",
         ),
         (
             &["region", "drain", "east", "--deadline", "5m"],
@@ -385,27 +386,27 @@ fn an_operators_verbs_ask_for_what_they_say() {
         (
             &["region", "undrain", "east"],
             "POST /v1/regions/east:undrain HTTP/1.1",
-            "the nodes of east may take rooms again",
+            "the nodes of east take rooms again",
         ),
         (
             &["region", "failback", "auto", "east"],
             r#"POST /v1/regions/east:failback HTTP/1.1{"mode":"auto"}"#,
-            "rooms that belong to east go back there by themselves",
+            "rooms of east return automatically",
         ),
         (
             &["region", "failback", "forbid", "east"],
             r#"POST /v1/regions/east:failback HTTP/1.1{"mode":"forbid"}"#,
-            "rooms that belong to east do not go back there",
+            "rooms of east do not return",
         ),
         (
             &["region", "failback", "force"],
             r#"POST /v1/regions:failback HTTP/1.1{"mode":"force"}"#,
-            "rooms that belong to every region go back there, a few a second, though",
+            "rooms of every region return, a few per second, also",
         ),
         (
             &["room", "move", "a/b c", "east-a1"],
             r#"POST /v1/rooms/a%2Fb%20c:move HTTP/1.1{"node":"east-a1"}"#,
-            "a/b c moves to east-a1 when",
+            "a/b c moves to east-a1 once",
         ),
         (
             &["room", "move", "conf~s7", "east-a1"],
@@ -431,7 +432,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
 }
 
 #[test]
-fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
+fn partly_refused_reload_fails() {
     let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
     let answer = |refused: &Value| {
         json!({
@@ -442,17 +443,20 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     let path = "POST /v1/configuration:reload";
     let whole = Api::start(vec![(path, answer(&json!([])))]);
     let words = said(&evenkeel(&whole.socket, &["reload"]));
-    assert!(words.contains("node east-b1 comes") && !words.contains("no node"), "{words}");
+    assert!(words.contains("node east-b1 added") && !words.contains("unchanged"), "{words}");
     let same =
         json!({"added": [], "removed": [], "changed": [], "requires_restart": [], "refused": []});
     let same = Api::start(vec![(path, same)]);
-    assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "no node comes, goes or changes\n");
+    assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "node list unchanged\n");
     let api = Api::start(vec![(path, answer(&refused))]);
     let output = evenkeel(&api.socket, &["reload"]);
     assert_eq!(output.status.code(), Some(1));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(out.contains("node east-b1 comes") && out.contains("[limits] waits"), "{out}");
+    assert!(
+        out.contains("node east-b1 added") && out.contains("[limits] takes effect after a restart"),
+        "{out}"
+    );
     assert!(err.contains("call/routing") && err.contains("it traps"), "{err}");
     let output = evenkeel(&api.socket, &["reload", "--json"]);
     assert_eq!(output.status.code(), Some(1));
@@ -460,7 +464,7 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
 }
 
 #[test]
-fn help_says_how_a_single_session_is_moved_and_where_rooms_have_numbers() {
+fn help_explains_session_moves() {
     for (words, right) in [
         (&["room", "move", "--help"][..], "conf~s7"),
         (&["policy", "diff", "--help"], "`evenkeel room list`"),
@@ -477,7 +481,7 @@ fn help_says_how_a_single_session_is_moved_and_where_rooms_have_numbers() {
 }
 
 #[test]
-fn what_stands_is_listed_for_people_and_for_tools() {
+fn lists_have_text_and_json() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{
         "node": "east-a1", "region": "east", "health": "up", "rooms": 3, "load_permille": 250,
@@ -546,11 +550,11 @@ fn what_stands_is_listed_for_people_and_for_tools() {
             explained,
             &[
                 "scenario call (hitless), priority 5",
-                "as in hot mode now",
+                "degraded to hot mode",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
-                "since not all fits",
+                "for lack of capacity",
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",

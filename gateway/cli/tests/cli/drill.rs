@@ -1,18 +1,18 @@
-//! A world of real processes, and drills in it, as a person types them.
+//! Drills at a demo, all as processes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel_lab::process::Process;
 use serde_json::Value;
 
-/// However much else the machine does, a world says by then that it comes up, or never.
-const COMES_WITHIN: Duration = Duration::from_secs(60);
+/// Enough for a loaded machine.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A home that nobody else has, gone with the test.
+/// A home folder, removed with the test.
 struct Home(PathBuf);
 
 impl Home {
@@ -44,32 +44,21 @@ impl Drop for Home {
     }
 }
 
-/// A process that ends in good order with the test: what it started ends with it.
-struct World(Child);
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn wait_for(place: &Path, world: &mut World) {
-    let by = Instant::now() + COMES_WITHIN;
-    while !place.exists() {
-        assert!(Instant::now() < by, "{} is not there after {COMES_WITHIN:?}", place.display());
-        let ended = world.0.try_wait().unwrap();
-        assert!(ended.is_none(), "the demo ended before {} was there", place.display());
+fn wait_for_file(path: &Path, demo: &mut Process) {
+    let by = Instant::now() + STARTS_WITHIN;
+    while !path.exists() {
+        assert!(Instant::now() < by, "{} is missing after {STARTS_WITHIN:?}", path.display());
+        assert!(demo.is_running(), "the demo ended before it wrote {}", path.display());
         thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn without_a_gateway_a_drill_names_a_world_to_drill_in() {
+fn drill_without_gateway_names_the_demo() {
     let home = Home::new("none");
     let output = home.evenkeel(&["drill", "kill-node"]);
     let words = text(&output.stderr);
@@ -80,24 +69,20 @@ fn without_a_gateway_a_drill_names_a_world_to_drill_in() {
 }
 
 #[test]
-fn a_drill_waits_for_the_world_that_comes_up_and_says_what_was_heard() {
+fn drill_waits_for_the_demo_and_reports() {
     let home = Home::new("world");
-    let mut demo = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
-    let demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut world = World(demo);
-    let (out, mut err) = (world.0.stdout.take().unwrap(), world.0.stderr.take().unwrap());
-    thread::spawn(move || err.read_to_end(&mut Vec::new()));
-    // It says at once that it comes up; by then there is no gateway yet.
-    wait_for(&home.path("evenkeel.sock.rising"), &mut world);
+    let mut command = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
+    // The demo ends its nodes itself after SIGTERM.
+    let mut demo = Process::start("demo", &mut command, &home.0).unwrap().with_grace(STARTS_WITHIN);
+    // The demo writes this file before its gateway listens.
+    wait_for_file(&home.path("evenkeel.sock.rising"), &mut demo);
     let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
 
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line).unwrap();
-    let demo: Value = serde_json::from_str(&line).unwrap();
-    let mut nodes = demo["nodes"].as_array().unwrap().iter();
-    assert!(nodes.any(|node| *node == report["nodes"][0]), "{demo} {report}");
+    let started = demo.json_line(STARTS_WITHIN).unwrap();
+    let mut nodes = started["nodes"].as_array().unwrap().iter();
+    assert!(nodes.any(|node| *node == report["nodes"][0]), "{started} {report}");
 
     for ranks in [&report["gap_ms"], &report["detect_ms"]] {
         assert!(

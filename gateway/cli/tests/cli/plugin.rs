@@ -1,4 +1,4 @@
-//! What an author types, and what this program says where that is wrong or something is missing.
+//! `evenkeel plugin` as a command: its output, and its errors for wrong arguments or missing tools.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -28,7 +28,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", error(output)))
 }
 
-/// A plugin that is there: this is of the gateway's own.
+/// A valid plugin, one of those shipped.
 fn plugin(folder: &Path) -> PathBuf {
     let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
     let path = folder.join("route-nearest.wasm");
@@ -37,7 +37,7 @@ fn plugin(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_new_project_is_written_and_what_comes_next_is_said() {
+fn new_project_names_the_next_commands() {
     let folder = tempdir().unwrap();
     let output = evenkeel(folder.path(), &["new", "--hook", "routing", "my-route"]);
     assert!(output.status.success(), "{}", error(&output));
@@ -49,7 +49,7 @@ fn a_new_project_is_written_and_what_comes_next_is_said() {
 }
 
 #[test]
-fn a_plugin_is_shown_tried_and_measured_as_json() {
+fn inspect_test_and_bench_print_json() {
     let folder = tempdir().unwrap();
     let plugin = plugin(folder.path());
     let file = plugin.to_str().unwrap();
@@ -67,7 +67,7 @@ fn a_plugin_is_shown_tried_and_measured_as_json() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_said_with_what_would_be_right() {
+fn wrong_arguments_name_the_right_ones() {
     let folder = tempdir().unwrap();
     let wrong = |arguments: &[&str], code: i32, words: &str| {
         let output = evenkeel(folder.path(), arguments);
@@ -98,7 +98,7 @@ fn what_is_asked_wrongly_is_said_with_what_would_be_right() {
 }
 
 #[test]
-fn what_is_missing_on_the_machine_is_said_with_the_command_for_it() {
+fn missing_tools_name_their_installation() {
     let folder = tempdir().unwrap();
     let new = evenkeel(folder.path(), &["new", "--hook", "scenario", "mine"]);
     assert!(new.status.success());

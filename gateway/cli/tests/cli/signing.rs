@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use evenkeel_host::{Engine, Order, PublicKey, shipped, signer};
 
-/// A folder of its own for a test, empty.
+/// An empty folder for a test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -26,7 +26,7 @@ fn evenkeel(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) 
 }
 
 #[test]
-fn a_key_is_made_once_and_what_it_signs_names_it() {
+fn key_is_created_once_and_signs() {
     let folder = folder("signing");
     let (code, said, _) = evenkeel(&folder, &["plugin", "key", "new", "--out", "ops-2026"]);
     assert_eq!(code, Some(0), "{said}");
@@ -42,7 +42,7 @@ fn a_key_is_made_once_and_what_it_signs_names_it() {
         let (code, _, said) = evenkeel(&folder, &["plugin", "key", "new", "--out", "ops-2026"]);
         assert_eq!(code, Some(1));
         assert!(said.contains("never overwritten"), "{said}");
-        // The next time only the other one is there.
+        // The next time only the other one exists.
         if there == "ops-2026.key" {
             fs::rename(folder.join(there), folder.join("kept")).unwrap();
         }
@@ -65,7 +65,7 @@ fn a_key_is_made_once_and_what_it_signs_names_it() {
 }
 
 #[test]
-fn inspecting_names_the_key_and_ends_as_for_any_refusal_where_the_signature_is_broken() {
+fn inspect_shows_signer_or_broken_signature() {
     let folder = folder("inspecting");
     evenkeel(&folder, &["plugin", "key", "new", "--out", "ops"]);
     let public = fs::read_to_string(folder.join("ops.pub")).unwrap();
@@ -84,7 +84,10 @@ fn inspecting_names_the_key_and_ends_as_for_any_refusal_where_the_signature_is_b
     fs::write(folder.join("mine.wasm"), broken).unwrap();
     let (code, said, error) = inspect(&[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(error.contains("no gateway takes it: the plugin's signature: found one"), "{error}");
+    assert!(
+        error.contains("a gateway would refuse it: the plugin's signature: found one"),
+        "{error}"
+    );
     let (code, said, _) = inspect(&["--json"]);
     assert_eq!(code, Some(1));
     let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -93,7 +96,7 @@ fn inspecting_names_the_key_and_ends_as_for_any_refusal_where_the_signature_is_b
 }
 
 #[test]
-fn what_cannot_be_signed_or_sign_is_told_and_nothing_is_written() {
+fn failed_signing_writes_nothing() {
     let folder = folder("not-signing");
     evenkeel(&folder, &["plugin", "key", "new", "--out", "ops"]);
     fs::write(folder.join("none.wasm"), "no plugin").unwrap();
@@ -123,14 +126,14 @@ fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Outp
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // One that dies before it has read everything says why otherwise.
+    // A compiler that dies before it has read everything reports another error.
     let _ = order.words().iter().try_for_each(|part| stdin.write_all(part));
     drop(stdin);
     child.wait_with_output().unwrap()
 }
 
 #[test]
-fn the_compiler_compiles_within_its_limits() {
+fn compiler_works_within_its_limits() {
     let order = Order::new(&Engine::new(), shipped()[0].bytes);
     let output = compile("30", "2048", &order);
     assert!(output.status.success(), "{output:?}");
@@ -138,7 +141,7 @@ fn the_compiler_compiles_within_its_limits() {
 }
 
 #[test]
-fn code_that_takes_minutes_to_compile_ends_at_the_limit_of_processor_time() {
+fn slow_compilation_ends_at_its_time_limit() {
     let bomb = evenkeel_guests::slow_to_compile();
     let output = compile("2", "2048", &Order::new(&Engine::new(), &bomb.bytes));
     // SIGXCPU.
@@ -147,7 +150,7 @@ fn code_that_takes_minutes_to_compile_ends_at_the_limit_of_processor_time() {
 }
 
 #[test]
-fn a_compiler_without_memory_says_so_as_it_dies() {
+fn compiler_reports_lack_of_memory() {
     let bomb = evenkeel_guests::slow_to_compile();
     let output = compile("30", "96", &Order::new(&Engine::new(), &bomb.bytes));
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -156,7 +159,7 @@ fn a_compiler_without_memory_says_so_as_it_dies() {
 }
 
 #[test]
-fn a_compiler_whose_order_breaks_off_answers_nothing_that_is_believed() {
+fn truncated_order_compiles_nothing() {
     let order = Order::new(&Engine::new(), shipped()[0].bytes);
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", "30", "--memory-mib", "2048"])

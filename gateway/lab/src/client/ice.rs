@@ -7,17 +7,16 @@ use fastrand::Rng;
 
 /// How soon an unanswered first check is sent again.
 const CHECK_EVERY_NS: u64 = 50_000_000;
-/// How often consent is renewed; RFC 7675 says about every 5 s, and an impaired path loses some.
+/// RFC 7675 renews consent about every 5 s; an impaired path loses some of the checks.
 const CONSENT_EVERY_NS: u64 = 1_000_000_000;
 /// The priority of a host candidate of component 1 (RFC 8445, section 5.1.2).
 const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 
-/// What the gateway's answer to an offer gave.
+/// ICE credentials from the gateway's answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The gateway's ufrag for the session.
     pub ufrag: String,
-    /// And its password.
     pub password: String,
 }
 
@@ -54,7 +53,7 @@ impl Ice {
         self.next_ns
     }
 
-    /// Appends a check to `out` if one is due, and says whether it did.
+    /// Appends a check to `out` if one is due, and returns whether it did.
     pub(super) fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> bool {
         if now_ns < self.next_ns {
             return false;
@@ -79,7 +78,7 @@ impl Ice {
         true
     }
 
-    /// Takes in an answer; what is not signed with the password, or answers nothing we asked last, is nothing.
+    /// Handles an answer. Answers with another password or to an older check are ignored.
     pub(super) fn handle(&mut self, datagram: &[u8]) {
         let Ok(response) = Response::parse(datagram) else { return };
         if self.asked != Some(response.transaction()) {

@@ -9,12 +9,11 @@ use crate::Mark;
 use crate::ledger::Sent;
 use crate::reception::ntp_of;
 
-/// Voice packets come every 20 ms.
 const VOICE_EVERY_NS: u64 = 20_000_000;
 const VOICE_CLOCK: u32 = 48_000;
-/// What Opus makes of speech at about 50 kbit/s, test header and all.
+/// Opus at about 50 kbit/s, test header included.
 const VOICE_BYTES: std::ops::RangeInclusive<usize> = 60..=200;
-/// What voice takes of a cap on all a client sends: 50 packets/s of 130 bytes and their RTP header.
+/// The share of voice in a cap: 50 packets/s of 130 bytes and their RTP header.
 const VOICE_BPS: u64 = 57_000;
 const VIDEO_CLOCK: u32 = 90_000;
 /// The largest payload of a video packet, so that a frame has several.
@@ -23,7 +22,7 @@ const VIDEO_PACKET_BYTES: usize = 800;
 const KEY_FRAME_TIMES: u64 = 3;
 /// Below this picture is not worth sending: a cap is obeyed down to here.
 const VIDEO_FLOOR_BPS: u64 = 30_000;
-/// The smallest payload: the test header and one byte that says what it is.
+/// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = Mark::LENGTH + 1;
 
 /// The byte after the test header.
@@ -50,7 +49,7 @@ impl Content {
     }
 }
 
-/// What all streams have.
+/// The state that all streams share.
 struct Track {
     session: u64,
     stream: u8,
@@ -168,7 +167,7 @@ pub(super) struct VideoStream {
     track: Track,
     settings: Video,
     next_ns: u64,
-    /// Of the frame under way: its timestamp, what it is, and bytes left.
+    /// The current frame: its timestamp, content and bytes left.
     frame: Option<(u32, Content, usize)>,
     key_asked: bool,
     cap_bps: Option<u64>,
@@ -215,12 +214,12 @@ impl VideoStream {
         self.key_asked = true;
     }
 
-    /// All that the client sends shall not be more than this.
+    /// Caps the sum of all streams.
     pub(super) fn cap(&mut self, bitrate_bps: u64) {
         self.cap_bps = Some(bitrate_bps);
     }
 
-    /// What it sends now, in bits per second of RTP packets.
+    /// The current rate of RTP packets, in bits per second.
     pub(super) fn bitrate_bps(&self) -> u64 {
         let voice = if self.shares_with_voice { VOICE_BPS } else { 0 };
         let allowed =
@@ -254,7 +253,7 @@ impl VideoStream {
             }
             Content::Delta | Content::Voice => usual * rng.u64(80..=120) / 100,
         };
-        // Its packets' headers come out of the same rate.
+        // RTP headers count towards the rate.
         let packets = bytes.div_ceil(VIDEO_PACKET_BYTES as u64).max(1);
         let payload = bytes.saturating_sub(packets * rtp::HEADER_LEN as u64);
         (timestamp, content, usize::try_from(payload).unwrap_or(PAYLOAD_MIN).max(PAYLOAD_MIN))

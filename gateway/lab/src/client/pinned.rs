@@ -1,4 +1,4 @@
-//! A client's TLS towards a gateway whose certificate it knows by its SHA-256.
+//! TLS of a client that pins the gateway's certificate by SHA-256.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// A connection this long without a packet is over; never what detects a failure.
+/// Idle timeout; failures are detected much earlier.
 const IDLE_MAX_MS: u32 = 30_000;
-/// What keeps NATs open while nobody speaks.
+/// Keeps NAT bindings open during silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// QUIC as RoQ wants it, towards exactly this certificate.
@@ -37,13 +37,12 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit
     Ok(config)
 }
 
-/// Why there is no such configuration.
+/// Why no TLS configuration could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// No TLS 1.3.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// No initial suite.
     #[error(transparent)]
     Suite(#[from] NoInitialCipherSuite),
 }

@@ -1,4 +1,4 @@
-//! All QUIC clients on one thread: an endpoint each, RTP and RTCP in datagrams, what is too large for one in a stream.
+//! All QUIC clients on one thread: an endpoint each, RTP and RTCP in datagrams, larger packets in streams.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,11 +19,11 @@ use super::pinned::client_config;
 use super::{Desk, Persona, QuicWay, Talker, Talking, Tally, Transmit};
 use crate::clock;
 
-/// How often what was noted is entered in the ledger.
+/// How often recorded packets are moved to the ledger.
 const ENTER_EVERY: Duration = Duration::from_millis(5);
 /// The largest packet taken from a stream: as large as UDP carries.
 const PACKET_MAX: usize = 65_535;
-/// What is read from a stream at once.
+/// The size of one stream read.
 const PIECE: usize = 16 * 1_024;
 
 pub(super) enum Command {
@@ -254,7 +254,7 @@ impl Call {
     }
 }
 
-/// What a stream brought.
+/// The content of a stream.
 enum FromStream {
     Packet(Vec<u8>, u64),
     Foreign,
@@ -262,7 +262,7 @@ enum FromStream {
 
 async fn read_stream(mut stream: RecvStream, expected: Flow, pieces: UnboundedSender<FromStream>) {
     let mut decoder = StreamDecoder::new(PACKET_MAX);
-    // A stream that is reset, or lost with its connection, brought what it brought.
+    // A stream that is reset or lost still delivers what arrived before.
     while let Ok::<_, ReadError>(Some(piece)) = stream.read_chunk(PIECE, true).await {
         let mut input = &piece.bytes[..];
         loop {
@@ -284,7 +284,7 @@ async fn read_stream(mut stream: RecvStream, expected: Flow, pieces: UnboundedSe
     }
 }
 
-/// What cannot be sent any more is lost with its connection, and the books show it.
+/// Packets that cannot be sent are lost with the connection; the ledger shows them as missing.
 async fn send_stream(connection: Connection, bytes: Vec<u8>) {
     if let Ok(mut stream) = connection.open_uni().await
         && stream.write_all(&bytes).await.is_ok()

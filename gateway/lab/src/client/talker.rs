@@ -1,4 +1,4 @@
-//! One client without its socket: what it sends when, and what it makes of what comes.
+//! A client without its socket: its timers, streams and reactions.
 
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::rtcp::{self, Packet};
@@ -16,7 +16,7 @@ const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Streams it keeps count of; past this the one longest silent is forgotten. A conference has fewer speakers.
 const HEARD_MAX: usize = 64;
 
-/// What a client wants sent.
+/// A packet to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transmit {
     /// An RTP packet, to be noted in the ledger.
@@ -25,7 +25,7 @@ pub enum Transmit {
     Rtcp,
 }
 
-/// One client without its socket. After anything is handled, drain [`poll_transmit`](Self::poll_transmit).
+/// A client without its socket. After any input, drain [`poll_transmit`](Self::poll_transmit).
 pub struct Talker {
     persona: Persona,
     rng: Rng,
@@ -74,7 +74,6 @@ impl Talker {
         (self.voice, self.video) = (None, None);
     }
 
-    /// What it has counted.
     pub fn tally(&self) -> Tally {
         let video_bps = self.video.as_ref().map_or(0, VideoStream::bitrate_bps);
         let key_frames_sent =
@@ -107,7 +106,7 @@ impl Talker {
         Some(Transmit::Rtp(sent))
     }
 
-    /// Takes in a packet that came at this time. What is to be noted in the ledger comes back.
+    /// Handles a received packet. Returns the entry for the ledger, if any.
     pub fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<Arrival> {
         match demux::classify(packet) {
             Kind::Rtp => self.handle_rtp(packet, at_ns),
@@ -190,7 +189,7 @@ impl Talker {
                 self.tally.keys_asked += 1;
                 video.ask_key();
             }
-            // A gateway that asks with an SSRC this client does not send gets nothing, and it shows.
+            // Key-frame requests for a foreign SSRC are only counted.
             _ => self.tally.keys_asked_of_others += 1,
         }
     }
@@ -213,7 +212,7 @@ impl Talker {
         heard
     }
 
-    /// A sender report for each stream, else a receiver report; what was heard; the name.
+    /// Writes a sender report for each stream, or else a receiver report, with report blocks and SDES.
     fn write_report(&mut self, now_ns: u64, out: &mut Vec<u8>) {
         let blocks: Vec<_> =
             self.heard.iter_mut().map(|heard| heard.reception.report(heard.ssrc, now_ns)).collect();

@@ -10,7 +10,7 @@ use crate::ledger::{Books, Member, Tolerance};
 use crate::quic_server::{self, QuicServer};
 use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
 
-/// Enough voice to tell what is to be told.
+/// Enough packets for statistics.
 const ENOUGH: u64 = 40;
 
 struct Rig {
@@ -29,7 +29,6 @@ impl Rig {
         self.ledger.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
     }
 
-    /// Waits for the thing itself.
     fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !done(self) {
@@ -42,7 +41,7 @@ impl Rig {
         self.wait("packets arrive", |rig| rig.ledger.open().arrived_count() >= count);
     }
 
-    /// Everyone falls silent; all that was sent is noted and comes in.
+    /// Stops all senders and waits until every packet is recorded.
     fn settle(&self, sessions: &[u64]) {
         sessions.iter().for_each(|&session| self.fleet.hush(session));
         self.wait("everyone is silent", |rig| {
@@ -81,11 +80,11 @@ fn node(numbers: Numbers) -> (SocketAddr, impl FnOnce() -> crate::sample_node::C
 }
 
 #[test]
-fn two_people_hear_each_other_through_a_node_and_the_books_are_clean() {
+fn two_clients_hear_each_other() {
     for numbers in [Numbers::Rewritten, Numbers::Untouched] {
         let (node, end) = node(numbers);
         let rig = Rig::new();
-        // Both are there before either is due anything: the node learns them from their first reports.
+        // The node learns both sources from their first reports, so that both receive from the start.
         for session in [1, 2] {
             rig.fleet.join(persona(session, Some(Video::default())), Way::Udp(udp(node)));
         }
@@ -125,7 +124,7 @@ fn two_people_hear_each_other_through_a_node_and_the_books_are_clean() {
 }
 
 #[test]
-fn stamp_of_the_kernel_lies_between_sending_and_reading() {
+fn kernel_stamp_lies_between_send_and_read() {
     let (node, _end) = node(Numbers::Rewritten);
     let rig = Rig::new();
     rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
@@ -151,7 +150,7 @@ fn packet_from_elsewhere_is_foreign() {
 }
 
 #[test]
-fn client_that_leaves_sends_no_more_and_is_remembered() {
+fn client_that_left_is_remembered() {
     let (node, end) = node(Numbers::Rewritten);
     let rig = Rig::new();
     rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
@@ -165,7 +164,7 @@ fn client_that_leaves_sends_no_more_and_is_remembered() {
 }
 
 #[test]
-fn client_that_proves_itself_sends_nothing_before_it_is_believed() {
+fn ice_client_sends_no_media_before_an_answer() {
     let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
     gateway.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let rig = Rig::new();
@@ -180,7 +179,7 @@ fn client_that_proves_itself_sends_nothing_before_it_is_believed() {
         assert_eq!(request.username().unwrap().server_ufrag, "gate");
         assert!(request.use_candidate() && request.verify(&key).is_ok());
         let mut answer = Vec::new();
-        // First nothing, then an answer signed with another password, then a good one.
+        // No answer, then one signed with another password, then a good one.
         let other = stun::Key::new("another password altogether");
         match round {
             0 => continue,
@@ -217,7 +216,7 @@ fn refused_check_shows() {
 }
 
 #[test]
-fn reports_go_to_a_port_of_their_own_when_not_muxed() {
+fn unmuxed_reports_use_their_own_port() {
     let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
     let (media, reports) = (bind(), bind());
     reports.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -234,8 +233,7 @@ fn reports_go_to_a_port_of_their_own_when_not_muxed() {
     rig.wait("the answer is read there", |rig| rig.state(1).tally.reports_received == 1);
 }
 
-/// A gateway for one client: gives back what comes on one flow on another, in datagrams, and packets above this size
-/// in streams.
+/// A gateway for one client: returns the packets of one flow on another, in datagrams, and larger ones in streams.
 fn mirror(stream_above: usize) -> (QuicWay, QuicServer) {
     let (to, from) = (Flow::new(41).unwrap(), Flow::new(42).unwrap());
     let server =
@@ -283,7 +281,7 @@ async fn reflect(connection: quinn::Connection, (to, from): (Flow, Flow), stream
 }
 
 #[test]
-fn client_over_quic_hears_itself_in_datagrams_and_streams() {
+fn quic_client_hears_datagrams_and_streams() {
     let (way, _server) = mirror(600);
     let rig = Rig::new();
     rig.member(1, 1);
@@ -311,7 +309,7 @@ fn packet_of_a_foreign_flow_is_not_taken() {
 }
 
 #[test]
-fn gateway_with_another_certificate_is_not_believed() {
+fn other_certificate_is_refused() {
     let (way, _server) = mirror(usize::MAX);
     let rig = Rig::new();
     let way = QuicWay { certificate_sha256: [0; 32], ..way };

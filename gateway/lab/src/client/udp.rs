@@ -18,7 +18,7 @@ use crate::wheel::Wheel;
 
 /// How long the thread sleeps at most, and so how long a command may wait.
 const NAP_MS: u64 = 10;
-/// Readiness told by one call; more is told by the next.
+/// Events per `epoll_wait`; the next call returns the rest.
 const EVENTS: usize = 128;
 /// Larger than any packet a gateway sends; a larger one is counted as unreadable.
 const DATAGRAM: usize = 9_216;
@@ -84,7 +84,7 @@ struct Client {
     way: UdpWay,
     ice: Option<Ice>,
     persona: Persona,
-    /// None until it may send.
+    /// `None` before the client may send.
     talker: Option<Talker>,
     foreign: u64,
 }
@@ -111,7 +111,7 @@ impl Crew {
             let nap = self.wheel.sleep_ms(clock::now_ns()).unwrap_or(NAP_MS).min(NAP_MS);
             let timeout =
                 EpollTimeout::try_from(Duration::from_millis(nap)).unwrap_or(EpollTimeout::ZERO);
-            // An interrupted wait is an empty one: the loop comes round again.
+            // An interrupted wait returns no events.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             for event in &events[..ready] {
                 let slot = usize::try_from(event.data() >> 1).unwrap_or(usize::MAX);
@@ -178,7 +178,7 @@ impl Crew {
     fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut Inbox) {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return };
         let (socket, gateway) = client.end(rtcp);
-        // A refusal of something sent before: the gateway is gone, which the books will show.
+        // An ICMP error for an earlier packet: the gateway is gone, and the ledger shows the loss.
         if inbox.receive(socket).is_err() {
             return;
         }
@@ -259,7 +259,7 @@ impl Client {
     }
 }
 
-/// A full or refusing socket loses the packet, as any network would: then it is missing, and the books show it.
+/// A full or failing socket loses the packet, as a network would; the ledger shows it as missing.
 fn send(socket: &UdpSocket, to: SocketAddr, packet: &[u8]) {
     let _lost_at_worst = socket.send_to(packet, to);
 }

@@ -1,4 +1,4 @@
-//! How sessions come in: each has a socket, is opened by the API, and is told where to send.
+//! Opening of synthetic sessions: each has a socket, an offer and an answer.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use super::{Failed, Plan, Proof, Transport, system};
-use crate::admin::{Admin, Identity, Ingress, Opened, QuicOffer};
 use crate::client::{Credentials, QuicWay, UdpWay, Way};
+use evenkeel_client::{Admin, Identity, Ingress, Opened, QuicOffer};
 
-/// One session before it is opened: who it is, and its socket, if it has one.
+/// A client before its session is open.
 pub(super) struct Newcomer {
     pub(super) session: u64,
     socket: Option<UdpSocket>,
@@ -34,16 +34,16 @@ impl Plan {
     }
 }
 
-/// A session that was opened: its number, its id, and the way its packets go.
+/// Session number, session id, and path of the packets.
 pub(super) type Entered = (u64, String, Way);
 
-/// Where those who came in are told of, and whether nobody else is to.
+/// Receives opened sessions, and can stop further openings.
 pub(super) struct Door {
     pub(super) opens: Sender<Result<Entered, Failed>>,
     pub(super) ends: Arc<AtomicBool>,
 }
 
-/// Opens these one after the other, until one cannot be, or nobody else is to come in.
+/// Opens these sessions one after another until one fails or the door is closed.
 pub(super) async fn open(plan: Plan, newcomers: Vec<Newcomer>, mut admin: Admin, door: Door) {
     for newcomer in newcomers {
         if door.ends.load(Ordering::Relaxed) {
@@ -63,7 +63,7 @@ async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Admin) -> Result<Ent
     let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
     let id = opened.id.clone();
     let Some(way) = way(opened, socket) else {
-        // Nobody else knows of it.
+        // No other task knows this session.
         let _ = admin.close(&id).await;
         let what = format!("an address to send to in the answer for session {session}");
         return Err(Failed::InVain { what, within: Duration::ZERO });

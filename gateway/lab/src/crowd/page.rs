@@ -1,19 +1,19 @@
-//! One page of the books: what was sent, what was heard, what the gateway said.
+//! A measurement window: packets sent, packets received, events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::reckoning::pauses_after;
 use super::{Detection, FREEZE, Fault, Reckoning, Scope};
-use crate::admin::Event;
 use crate::clock::nanoseconds;
 use crate::ledger::Ledger;
 use crate::watch::{at_ns, word};
+use evenkeel_client::Event;
 
-/// How long before a fault the nodes of its sessions are looked up: the last packets of a node may still be on the way.
+/// The nodes of a session are looked up in this span before a fault, since packets may still be in flight.
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
-/// Everything between two turns of the page.
+/// All measurements of one window.
 pub struct Page {
     pub(super) ledger: Ledger,
     pub(super) events: Vec<Event>,
@@ -23,12 +23,10 @@ pub struct Page {
 }
 
 impl Page {
-    /// What was sent and heard.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// What the gateway said.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -48,7 +46,7 @@ impl Page {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
     }
 
-    /// What a fault did to the crowd. One that hits no node in particular may hit everybody.
+    /// The effect of a fault on the crowd.
     pub fn reckon(&self, fault: &Fault) -> Reckoning {
         let hit = self.hit(fault);
         let mut reckoning = Reckoning { hit: hit.len(), ..Reckoning::default() };
@@ -64,7 +62,7 @@ impl Page {
         reckoning
     }
 
-    /// Pauses across these moments, at which nothing happened: nanoseconds.
+    /// Pauses across these moments, at which no fault happened: nanoseconds.
     pub fn control(&self, moments_ns: &[u64]) -> Vec<u64> {
         let gaps = moments_ns.iter().flat_map(|&at_ns| self.ledger.gaps_at(at_ns));
         gaps.map(|gap| gap.gap_ns).collect()
@@ -114,7 +112,7 @@ impl Page {
     }
 
     fn count_moves(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>) {
-        // Who talks in a room that was hit was hit as well.
+        // A sender in an affected room is affected too.
         let rooms = |sessions: &BTreeSet<u64>| -> BTreeSet<u64> {
             let members = sessions.iter().filter_map(|&session| self.ledger.member(session));
             members.map(|member| member.room).collect()
@@ -140,7 +138,7 @@ impl Page {
             event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
         });
         let ms_since = |at_ns: u64| (at_ns as f64 - fault.at_ns as f64) / 1e6;
-        // One that dies again was found dead once.
+        // A node that dies again counts once.
         let mut found = BTreeSet::new();
         let first = down.filter(move |event| found.insert(word(&event.data["node"])));
         first
@@ -172,7 +170,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Two rooms; of each one talks once in 20 ms, and after 100 ms the second room's listener hears nothing.
+    /// Two rooms with a sender that sends every 20 ms; the receiver of the second room gets nothing after 100 ms.
     fn page() -> Page {
         let mut ledger = Ledger::default();
         for session in 1..=4_u64 {

@@ -1,68 +1,58 @@
-//! Who comes, and what they ask for.
+//! The synthetic sessions to open.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::admin::{Ingress, Kind, Media, Offer, PayloadType};
 use crate::client::{Persona, Voice};
+use evenkeel_client::{Ingress, Kind, Media, Offer, PayloadType};
 
-/// Who of a room talks. Everybody listens.
+/// The senders of a room. All sessions receive.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Speech {
     /// One of the two.
     #[default]
     OneWay,
-    /// Both.
     BothWays,
 }
 
-/// How a client comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// By UDP.
     Udp,
     /// By RTP over QUIC.
     Quic,
 }
 
-/// How clients by UDP prove who they are.
+/// How UDP clients are recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Proof {
-    /// By their address.
     #[default]
     Declared,
-    /// By STUN.
     Stun,
 }
 
 /// A crowd: voice, two sessions to a room.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many sessions.
     pub sessions: u32,
-    /// Who of a room talks.
     pub speech: Speech,
     /// The scenario they ask for. Default `call`.
     pub scenario: String,
-    /// What the names of their rooms begin with.
+    /// The prefix of room names.
     pub rooms: String,
     /// Labels of every offer.
     pub labels: BTreeMap<String, String>,
-    /// How those by UDP prove who they are.
     pub proof: Proof,
-    /// Whether every other room is by QUIC.
+    /// Every other room uses QUIC.
     pub quic: bool,
-    /// Whether they are behind a network that may give them other addresses: then they prove themselves by STUN, or
-    /// come by QUIC.
+    /// The clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
     pub natted: bool,
-    /// Where those by UDP send from.
+    /// The source address of UDP clients.
     pub clients_at: IpAddr,
-    /// Where their dice come from.
     pub seed: u64,
 }
 
 impl Plan {
-    /// So many sessions on loopback, by UDP, one of each two talking.
+    /// Sessions on loopback by UDP, one sender per room.
     pub fn new(sessions: u32) -> Plan {
         Plan {
             sessions,
@@ -83,13 +73,13 @@ impl Plan {
         session.div_ceil(2)
     }
 
-    /// How a session comes in; both of a room come the same way.
+    /// The transport of a session, which is the same for both sessions of a room.
     pub fn transport_of(&self, session: u64) -> Transport {
         let by_quic = self.quic && self.room_of(session).is_multiple_of(2);
         if by_quic { Transport::Quic } else { Transport::Udp }
     }
 
-    /// Of a room the one with the odd number talks, always.
+    /// The session with the odd number of a room always sends.
     fn talks(&self, session: u64) -> bool {
         self.speech == Speech::BothWays || !session.is_multiple_of(2)
     }
@@ -128,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_each_room_one_talks_and_the_other_listens() {
+    fn each_room_has_one_sender_and_one_receiver() {
         let plan = Plan::new(10);
         let talks: Vec<u64> = (1..=10).filter(|&session| plan.talks(session)).collect();
         assert_eq!(talks, [1, 3, 5, 7, 9]);
@@ -138,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_room_is_by_quic_where_that_is_asked_for() {
+    fn quic_option_applies_to_every_other_room() {
         let plan = Plan { quic: true, ..Plan::new(4) };
         let ways = [1, 2, 3, 4].map(|session| plan.transport_of(session));
         assert_eq!(ways, [Transport::Udp, Transport::Udp, Transport::Quic, Transport::Quic]);

@@ -1,33 +1,33 @@
-//! What a fault did, in figures.
+//! The effect of a fault on a crowd.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::nanoseconds;
 
-/// A pause that a picture of 30 frames a second would freeze in, were it sent like this: WebRTC's statistics call a
-/// frame that comes 150 ms later than usual, or three times as late, a freeze (W3C webrtc-stats, `freezeCount`).
+/// The shortest pause that would freeze a picture of 30 frames a second: a frame that is 150 ms later than usual (W3C
+/// webrtc-stats, `freezeCount`).
 pub const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
 
-/// Who heard nothing for so long is without packets.
+/// A receiver without packets for this long counts as unheard.
 const RECENTLY: Duration = Duration::from_millis(500);
 
-/// Whom a fault may hit.
+/// The sessions that a fault affects, and how their gaps are measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Scope {
-    /// Everybody; gaps are the longest pause of each receiver after it.
+    /// All receivers; a gap is the longest pause after the fault.
     Everybody,
-    /// Receivers that last heard one of these nodes, by the number it stamps; gaps are from the last packet before the
-    /// first of another node to that one, or a longer pause after it.
+    /// Receivers with a last packet from one of these nodes. A gap runs from the last packet before the first of
+    /// another node to that one, or is a longer pause after it.
     Nodes(BTreeSet<u32>),
     /// These sessions; gaps are the longest pause of each after it.
     Sessions(BTreeSet<u64>),
-    /// Receivers of these nodes that heard a pause of at least [`FREEZE`] after it; gaps are their longest.
+    /// Receivers of these nodes with a pause of at least [`FREEZE`] after the fault; a gap is their longest pause.
     Paused(BTreeSet<u32>),
 }
 
 impl Scope {
-    /// The nodes that were hit, where it was some.
+    /// The nodes that the fault hits; empty if it hits none in particular.
     pub fn nodes(&self) -> &BTreeSet<u32> {
         const NONE: &BTreeSet<u32> = &BTreeSet::new();
         match self {
@@ -37,19 +37,17 @@ impl Scope {
     }
 }
 
-/// Something that was done to the gateway's world.
+/// A fault that was injected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     /// When: nanoseconds since the Unix epoch.
     pub at_ns: u64,
-    /// To whom.
     pub scope: Scope,
 }
 
-/// A node that the gateway found dead.
+/// A node that the gateway marked down.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Detection {
-    /// Its name.
     pub node: String,
     /// How long after the fault, in milliseconds.
     pub after_ms: f64,
@@ -57,19 +55,19 @@ pub struct Detection {
     pub by_witness: BTreeMap<String, f64>,
 }
 
-/// What became of a crowd in one page.
+/// The measurements of one window around a fault.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Reckoning {
     /// Receivers that were hit.
     pub hit: usize,
-    /// The gap of each of them, nanoseconds; of one that never heard anything again, until the page's end.
+    /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
     pub gaps_ns: Vec<u64>,
-    /// How long after the fault each of them first heard another node than those that were hit, nanoseconds; of one that
-    /// never did, until the page's end.
+    /// From the fault to each receiver's first packet of an unaffected node, nanoseconds; until the end of the window
+    /// if none came.
     pub left_ns: Vec<u64>,
-    /// Packets of the nodes that were hit, that came after the page began.
+    /// Packets of affected nodes since the window began.
     pub of_the_hit: u64,
-    /// Of them, those that heard nothing in the page's last 500 ms, or since the fault where that is less.
+    /// Affected receivers without a packet in the last 500 ms, or since the fault if that is less.
     pub unheard: usize,
     /// The longest pause of each receiver that was not hit, nanoseconds.
     pub other_pauses_ns: Vec<u64>,
@@ -77,36 +75,33 @@ pub struct Reckoning {
     pub freezes: u64,
     /// And of the others.
     pub freezes_of_others: u64,
-    /// Packets sent.
     pub sent: u64,
-    /// Packets due to receivers that were hit which never came.
+    /// Packets due to affected receivers that never arrived.
     pub lost: u64,
     /// And to the others.
     pub lost_of_others: u64,
-    /// Packets that came to the same receiver again.
+    /// Packets that arrived twice at one receiver.
     pub twice: u64,
-    /// Packets that came to somebody else than they were for.
+    /// Packets that arrived at a wrong receiver.
     pub misdelivered: u64,
-    /// Packets of a node after the first of the one that followed it.
+    /// Packets of the old node after the first of its successor.
     pub stragglers: u64,
-    /// For how long they came at most, nanoseconds.
+    /// The longest time over which they arrived, nanoseconds.
     pub straggled_ns: u64,
     /// Rooms that were hit.
     pub rooms_hit: u64,
-    /// Moves of these.
     pub rooms_moved: u64,
     /// Moves of other rooms.
     pub other_rooms_moved: u64,
-    /// Moves by cause.
     pub causes: BTreeMap<String, u64>,
-    /// Nodes that were found dead since.
+    /// Nodes that were marked down after the fault.
     pub detections: Vec<Detection>,
-    /// Nodes that were found dead in this page, before it or since.
+    /// Nodes that were marked down in this window.
     pub condemned: Vec<String>,
 }
 
 impl Reckoning {
-    /// Takes in what one receiver heard and when, in order.
+    /// Adds one receiver's packets: arrival and node, in order.
     pub(super) fn listen(&mut self, heard: &[(u64, u32)], fault: &Fault, hit: bool, end_ns: u64) {
         let freeze_ns = nanoseconds(FREEZE);
         let nodes = fault.scope.nodes();
@@ -161,7 +156,7 @@ impl Reckoning {
     }
 }
 
-/// Pauses that end after this moment, the last one with the page. Who had heard nothing before waits since then.
+/// Pauses that end after this moment; the last ends with the window.
 pub(super) fn pauses_after(
     heard: &[(u64, u32)],
     at_ns: u64,
@@ -206,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn gap_is_from_the_old_nodes_last_packet_to_the_new_ones_first() {
-        // A packet of the dead node was still on its way when it died.
+    fn gap_spans_the_change_of_node() {
+        // A packet of the dead node was in flight when it died.
         let steady = (9..=19).map(|twenty| (twenty * 20, 2));
         let all: Vec<_> = [(90, 1), (101, 1), (141, 2)].into_iter().chain(steady).collect();
         let reckoning = listened(&all, true);
@@ -215,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_after_the_change_is_a_gap_where_it_is_longer() {
+    fn longer_pause_after_the_change_is_the_gap() {
         let twice = [(90, 1), (130, 2), (150, 2), (290, 3), (380, 3)];
         assert_eq!(listened(&twice, true).gaps_ns, [140 * MS]);
         let silent = [(90, 1), (130, 2), (150, 2)];
@@ -223,15 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn receiver_that_hears_nothing_again_has_a_gap_until_the_pages_end() {
+    fn gap_without_end_lasts_until_the_window_ends() {
         let reckoning = listened(&[(80, 1), (100, 1)], true);
         assert_eq!(reckoning.gaps_ns, [300 * MS]);
         assert_eq!((reckoning.unheard, reckoning.freezes), (1, 1));
     }
 
     #[test]
-    fn receiver_that_heard_something_after_the_fault_and_nothing_in_the_pages_last_500_ms_is_unheard()
-     {
+    fn receiver_silent_at_the_end_is_unheard() {
         let unheard = |last| {
             let mut reckoning = Reckoning::default();
             reckoning.listen(&heard(&[(90, 1), (last, 2)]), &fault(), true, 1_000 * MS);
@@ -241,20 +235,20 @@ mod tests {
     }
 
     #[test]
-    fn pause_of_184_ms_is_a_freeze_and_one_of_183_is_none() {
+    fn freeze_begins_at_184_ms() {
         assert_eq!(listened(&[(100, 1), (284, 2), (380, 2)], true).freezes, 1);
         assert_eq!(listened(&[(100, 1), (283, 2), (380, 2)], true).freezes, 0);
     }
 
     #[test]
-    fn pause_of_one_that_was_not_hit_is_kept_apart() {
+    fn unaffected_pauses_are_kept_apart() {
         let reckoning = listened(&[(100, 2), (150, 2), (380, 2)], false);
         assert_eq!(reckoning.gaps_ns, [0_u64; 0]);
         assert_eq!((reckoning.other_pauses_ns, reckoning.freezes_of_others), (vec![230 * MS], 1));
     }
 
     #[test]
-    fn pause_that_was_over_before_the_fault_does_not_count() {
+    fn pause_before_the_fault_does_not_count() {
         let steady = (6..=19).map(|twenty| (twenty * 20, 2));
         let all: Vec<_> = [(10, 1), (90, 1), (110, 2)].into_iter().chain(steady).collect();
         let reckoning = listened(&all, true);

@@ -2,7 +2,7 @@ use super::*;
 use crate::small_gateway::SmallGateway;
 
 #[tokio::test]
-async fn who_came_in_goes_again_where_one_cannot_come_in() {
+async fn failed_opening_closes_the_others() {
     let gateway = SmallGateway::start(21).await;
     let entered = Crowd::enter(&Plan::new(40), || gateway.admin()).await;
     assert!(matches!(entered, Err(Failed::Gateway { what: "opening a session", .. })));
@@ -11,7 +11,7 @@ async fn who_came_in_goes_again_where_one_cannot_come_in() {
 }
 
 #[tokio::test]
-async fn who_came_in_goes_again_where_a_person_ends_it() {
+async fn interrupted_opening_closes_the_others() {
     let gateway = SmallGateway::start(usize::MAX).await;
     let go = pin!(gateway.wait(|state| state.opened_ever >= 9));
     let entered = Crowd::enter_unless(&Plan::new(2_000), || gateway.admin(), go).await;
@@ -22,7 +22,7 @@ async fn who_came_in_goes_again_where_a_person_ends_it() {
 }
 
 #[tokio::test]
-async fn one_session_that_cannot_be_closed_keeps_no_other_open() {
+async fn failed_close_does_not_stop_the_others() {
     let gateway = SmallGateway::start(usize::MAX).await;
     let crowd = Crowd::enter(&Plan::new(8), || gateway.admin()).await.unwrap();
     assert_eq!(gateway.state().open.len(), 8);

@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 
 use super::cast::{Cast, Scenario, Transport, Troupe};
 use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
+use super::hostile::Vice;
 use super::stage::Stage;
-use super::unruly::{self, Vice};
 use super::{Failed, Options, telemetry};
-use crate::admin::{Admin, Call, Event};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::machine::Watched;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
+use evenkeel_client::{Admin, Call, Event};
 
 const STEADY: Duration = Duration::from_secs(4);
-/// How often the control run looks at the gap that everyone hears.
+/// Distance of the moments at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
-/// How long after a death is watched.
+/// How long to observe after a death.
 const AFTER_DEATH: Duration = Duration::from_millis(2_000);
-/// A node that came back is trusted again within this: it is ejected for a second, and wary for two.
+/// A restarted node is trusted within this time: it is ejected for a second and wary for two.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(8);
 /// Rooms have both nodes of their region in their route again within this.
 const SPARES_WITHIN: Duration = Duration::from_secs(4);
@@ -36,25 +36,25 @@ const SPARES_WITHIN: Duration = Duration::from_secs(4);
 const LOSS: u32 = 10;
 const VOICE_ONLY_WITHIN: Duration = Duration::from_secs(8);
 const RESTORED_WITHIN: Duration = Duration::from_secs(15);
-/// A room in four may be moved by policy within a second: all of them in four.
+/// A policy may move a quarter of the rooms within a second.
 const SWAP_SETTLES: Duration = Duration::from_secs(4);
 /// After a push, before the next.
 const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
-/// What strangers send at each door.
+/// Packets of each kind that unauthorised clients send.
 const KNOCKS: u32 = 50;
-/// What is sent last has this long to arrive.
+/// The last packets arrive within this time.
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
-/// The node that is killed, and the one that is stopped: both in the gateway's region.
+/// The node that is killed, and the one that is stopped, both in the gateway's region.
 const VICTIMS: [&str; 2] = ["east-b1", "east-a1"];
-/// The node that strangers knock at with tags nobody has: it lives to the end, and says then what it counted.
+/// The node that gets unknown tags. It lives to the end and reports its counters then.
 const KNOCKED: &str = "west-a1";
 
 /// The policy that is pushed: the plugin that ships, with settings that let rooms stay in the zone they named.
 const POLICY: &str = "call/routing";
 const PLUGIN: &str = "route-nearest";
 
-/// Tells a person where we are.
+/// Progress on standard error.
 struct Progress {
     since: Instant,
 }
@@ -70,7 +70,7 @@ impl Progress {
     }
 }
 
-/// Everyone, and what is written down as it goes.
+/// The running demo.
 struct Play {
     stage: Stage,
     troupe: Troupe,
@@ -83,15 +83,15 @@ struct Play {
     pushes: Vec<Push>,
 }
 
-/// Plays all acts, and gives what is needed to judge them.
+/// Runs all steps and returns the records for evaluation.
 pub(super) async fn play(
     options: &Options,
     evenkeel: &Path,
 ) -> Result<(Chronicle, Ledger), Failed> {
     let progress = Progress { since: Instant::now() };
-    progress.say("how timely this machine is while nothing runs");
+    progress.say("measuring the scheduling latency of this machine");
     let machine = Watched::begin();
-    progress.say("starting six nodes in three regions, a receiver of telemetry, and the gateway");
+    progress.say("starting six nodes in three regions, a telemetry receiver, and the gateway");
     let mut stage = Stage::set(options, evenkeel).await?;
     let watch = Watch::begin(&stage.admin()).await;
     let watch = watch.map_err(Failed::admin("listening to events"))?;
@@ -113,7 +113,7 @@ pub(super) async fn play(
 impl Play {
     async fn act(mut self) -> Result<(Chronicle, Ledger), Failed> {
         let control_ns = self.steady().await;
-        // Where a machine stood still so long that rooms left the one, the other has all of them.
+        // On a stalled machine all rooms may have left one of the nodes; then the other has them.
         let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
         let [killed, stopped] = if all_left { [VICTIMS[1], VICTIMS[0]] } else { VICTIMS };
         self.kill(killed, Signal::SIGKILL).await?;
@@ -123,13 +123,13 @@ impl Play {
         self.lose_packets().await;
         self.swap().await?;
         for vice in Vice::ALL {
-            self.push_unruly(vice).await?;
+            self.push_hostile(vice).await?;
         }
         let mut knocking = self.knock().await?;
         let (calls, telemetry) = self.leave_alone().await?;
         self.kill_unattended(killed).await?;
         self.stage.require_gateway()?;
-        self.progress.say("the last words, and the books");
+        self.progress.say("collecting the last packets and evaluating the ledger");
 
         let Play { stage, troupe, watch, machine, faults, pushes, .. } = self;
         let span = Span { from_ns: troupe.from_ns, until_ns: clock::now_ns() };
@@ -170,7 +170,7 @@ impl Play {
         Ok((chronicle, ledger))
     }
 
-    /// Nothing happens: the control run.
+    /// The control run, without a fault.
     async fn steady(&self) -> Vec<u64> {
         self.progress.say("steady state: the control run");
         let mut moments = Vec::new();
@@ -179,14 +179,14 @@ impl Play {
             tokio::time::sleep(CONTROL_EVERY).await;
             moments.push(clock::now_ns());
         }
-        // What followed the last moment has not arrived yet.
+        // Packets after the last moment are still in flight.
         tokio::time::sleep(CONTROL_EVERY).await;
         moments
     }
 
     async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), Failed> {
         let silent = signal == Signal::SIGSTOP;
-        let how = if silent { "stops without a word (SIGSTOP)" } else { "is killed (SIGKILL)" };
+        let how = if silent { "is stopped (SIGSTOP)" } else { "is killed (SIGKILL)" };
         let rooms = self.rooms_on(node).await?;
         self.progress.say(&format!("{node} {how} under {rooms} rooms"));
         let from_ns = clock::now_ns();
@@ -209,7 +209,7 @@ impl Play {
             .unwrap_or(0))
     }
 
-    /// The node is there again; waits until it is trusted, and stands by for rooms.
+    /// Restarts the node and waits until it is trusted and in reserve again.
     async fn heal(&mut self, node: &str) -> Result<(), Failed> {
         self.progress.say(&format!("{node} is back"));
         let from_ns = clock::now_ns();
@@ -220,7 +220,7 @@ impl Play {
         }
         let is_up = |event: &Event| watch::is_node(event, node, "up");
         if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
-            let what = format!("{node} to be trusted again");
+            let what = format!("{node} trusted again");
             return Err(Failed::InVain { what, seconds: TRUSTED_WITHIN.as_secs() });
         }
         let until = Instant::now() + SPARES_WITHIN;
@@ -230,7 +230,7 @@ impl Play {
         Ok(())
     }
 
-    /// Whether every room's second hop is in the region of its first.
+    /// Returns true if every room has its second hop in the region of its first.
     async fn all_have_spares(&mut self) -> Result<bool, Failed> {
         let routes = self.routes().await?;
         Ok(routes.values().all(|route| {
@@ -267,10 +267,10 @@ impl Play {
         wait_for(VOICE_ONLY_WITHIN, || done("voice-only", true).len() >= with_video).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let given_up = done("voice-only", true).len();
-        self.progress.say(&format!("{given_up} sessions are on voice only; the network heals"));
+        self.progress.say(&format!("{given_up} sessions are on voice only; the network recovers"));
         self.troupe.relay.set_all(Conditions::default());
         wait_for(RESTORED_WITHIN, || heard.standing_degradations() == 0).await;
-        // What is sent again has arrived everywhere.
+        // Resent packets have arrived.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
@@ -284,10 +284,9 @@ impl Play {
         seen.count()
     }
 
-    /// The policy that decides where calls go is replaced by one that decides otherwise.
+    /// Replaces the routing policy by one that decides differently.
     async fn swap(&mut self) -> Result<(), Failed> {
-        self.progress
-            .say("another revision of call/routing is pushed: rooms stay in the zone they named");
+        self.progress.say("pushing another revision of call/routing: rooms stay in their zone");
         let before = self.routes().await?;
         let settings = json!({
             "delay_weight": 0.0, "load_weight": 0.0, "loss_weight": 0.0, "wary_cost": 0.0,
@@ -301,19 +300,15 @@ impl Play {
         let after = self.routes().await?;
         let rooms_moved =
             after.iter().filter(|(room, route)| before.get(*room) != Some(*route)).count();
-        self.progress.say(&format!("{rooms_moved} of {} rooms go another way now", after.len()));
+        self.progress.say(&format!("{rooms_moved} of {} rooms were rerouted", after.len()));
         let span = Span { from_ns, until_ns: clock::now_ns() };
         self.pushes.push(Push { policy: POLICY, vice: None, answer, span, rooms_moved });
         self.stage.require_gateway()
     }
 
-    async fn push_unruly(&mut self, vice: Vice) -> Result<(), Failed> {
-        let bytes = unruly::plugin(vice, self.seed).map_err(|reason| Failed::InVain {
-            what: format!("a {} plugin: {reason}", vice.name()),
-            seconds: 0,
-        })?;
+    async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
         let from_ns = clock::now_ns();
-        let answer = self.push(&bytes, None).await?;
+        let answer = self.push(&vice.plugin(self.seed), None).await?;
         tokio::time::sleep(BETWEEN_PUSHES).await;
         let reason = watch::word(&answer["reason"]);
         self.progress.say(&format!(
@@ -344,7 +339,7 @@ impl Play {
     /// Strangers try every door.
     async fn knock(&mut self) -> Result<Knocking, Failed> {
         self.progress
-            .say("strangers knock: unknown addresses, wrong passwords, unknown tags and flows");
+            .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
         let before = self.counts().await?;
         let knocked = Failed::system("knocking");
         let mut stranger = Stranger::new(self.seed);
@@ -365,7 +360,7 @@ impl Play {
         if let Some((address, certificate)) = self.troupe.quic {
             let quic = knock_quic(address, certificate, KNOCKS, self.seed).await;
             let quic = quic.map_err(|reason| Failed::InVain {
-                what: format!("a stranger's QUIC connection: {reason}"),
+                what: format!("the unauthorised QUIC connection: {reason}"),
                 seconds: 0,
             })?;
             knocking.sent += quic.sent();
@@ -385,7 +380,7 @@ impl Play {
         Ok(knocking)
     }
 
-    /// What the gateway dropped so far, by reason.
+    /// The gateway's drop counters by reason.
     async fn counts(&mut self) -> Result<BTreeMap<String, u64>, Failed> {
         let status =
             self.admin.read("/v1/status").await.map_err(Failed::admin("reading the status"))?;
@@ -398,7 +393,7 @@ impl Play {
 
     /// All plugins, the receiver of telemetry and the admin API end.
     async fn leave_alone(&mut self) -> Result<(super::chronicle::Calls, Value), Failed> {
-        self.progress.say("all plugins, the receiver of telemetry and the admin API end");
+        self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
         let metrics =
             Call { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
         let metrics = self.admin.ask(metrics).await.map_err(Failed::admin("reading metrics"))?;
@@ -420,7 +415,7 @@ impl Play {
         let until = Instant::now() + Duration::from_secs(2);
         while self.stage.admin().read("/v1/status").await.is_ok() {
             if Instant::now() > until {
-                return Err(Failed::InVain { what: "the API to end".to_owned(), seconds: 2 });
+                return Err(Failed::InVain { what: "the end of the API".to_owned(), seconds: 2 });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -429,7 +424,7 @@ impl Play {
     }
 
     async fn kill_unattended(&mut self, node: &str) -> Result<(), Failed> {
-        self.progress.say(&format!("{node} is killed, and nobody is there to decide or to listen"));
+        self.progress.say(&format!("{node} is killed without plugins, receiver or API"));
         let from_ns = clock::now_ns();
         self.stage.signal_node(node, Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;

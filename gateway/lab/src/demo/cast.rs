@@ -1,4 +1,4 @@
-//! Who plays: calls and streams, their sessions, and how each comes in.
+//! The demo's sessions: calls and streams, and their transports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -6,23 +6,25 @@ use std::time::{Duration, Instant};
 
 use super::Failed;
 use super::stage::{REGIONS, Stage, ZONES};
-use crate::admin::{Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer};
 use crate::client::{Credentials, Fleet, Persona, QuicWay, UdpWay, Video, Voice, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
+use evenkeel_client::{
+    Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
+};
 
-/// The region whose UDP clients get a bad network.
+/// The region of the UDP clients behind a lossy network.
 pub(super) const LOSSY: &str = REGIONS[2];
-/// Of the sessions, one in this many is in a live stream.
+/// One session in this many is in a live stream.
 const LIVE_SHARE: u32 = 5;
 /// Sessions of one live stream: a publisher and its viewers.
 const AUDIENCE: u32 = 10;
-/// Of the calls, one in this many has video.
+/// One call in this many has video.
 const VIDEO_SHARE: usize = 4;
 /// All clients must be able to send within this.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// From when all can send until packets count: the first words of everyone have crossed by then.
+/// After all can send, the first packets of every session have arrived within this time.
 const SETTLE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,13 +59,13 @@ pub(super) struct Player {
     listens_only: bool,
 }
 
-/// All of them.
+/// All planned sessions.
 pub(super) struct Cast {
     pub(super) rooms: Vec<Room>,
     pub(super) players: Vec<Player>,
 }
 
-/// The cast on stage.
+/// The open sessions.
 pub(super) struct Troupe {
     pub(super) cast: Cast,
     pub(super) fleet: Fleet,
@@ -71,7 +73,7 @@ pub(super) struct Troupe {
     pub(super) relay: Relay,
     /// The number of each session, by the id that the gateway gave it.
     pub(super) by_id: BTreeMap<String, u64>,
-    /// The user fragment of a session that proves itself by STUN, for strangers to name.
+    /// The ICE user fragment, for unauthorised checks.
     pub(super) ufrag: Option<String>,
     /// The certificate and address of the QUIC listener.
     pub(super) quic: Option<(SocketAddr, [u8; 32])>,
@@ -161,14 +163,14 @@ impl Player {
         media
     }
 
-    /// Half of those by UDP declare their address, half prove themselves by STUN.
+    /// Half of the UDP clients declare their address, half use STUN.
     fn proves_itself(&self) -> bool {
         self.session.is_multiple_of(2) == (self.session / 4).is_multiple_of(2)
     }
 }
 
 impl Troupe {
-    /// Opens all sessions and waits until everyone can send.
+    /// Opens all sessions and waits until every client can send.
     pub(super) async fn enter(cast: Cast, stage: &mut Stage, seed: u64) -> Result<Troupe, Failed> {
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(Failed::system("starting clients"))?;
@@ -242,7 +244,7 @@ impl Troupe {
         let opened = admin.open(&offer).await.map_err(Failed::admin(&what))?;
         let Some(way) = self.way(&opened, socket) else {
             return Err(Failed::InVain {
-                what: format!("an address to send to, {what}"),
+                what: format!("an address in the answer for {what}"),
                 seconds: 0,
             });
         };
@@ -292,7 +294,7 @@ impl Troupe {
                 return Ok(());
             }
             if Instant::now() > until {
-                let what = format!("sessions {} to be able to send", waiting.join(", "));
+                let what = format!("readiness of sessions {}", waiting.join(", "));
                 return Err(Failed::InVain { what, seconds: READY_WITHIN.as_secs() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -313,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cast_of_200_is_half_udp_half_quic_with_every_fourth_call_in_video() {
+    fn sessions_are_split_by_transport_and_media() {
         let cast = Cast::of(200);
         assert_eq!(cast.players.len(), 200);
         assert_eq!((cast.count(Transport::Udp), cast.count(Transport::Quic)), (100, 100));
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_region_and_zone_has_calls_by_both_ways() {
+    fn every_zone_has_calls_over_both_transports() {
         let cast = Cast::of(200);
         for region in REGIONS {
             for zone in ZONES {
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_network_meets_someone_with_video_in_every_cast() {
+    fn lossy_network_has_a_video_session() {
         for sessions in [20, 24, 40, 100, 200] {
             let cast = Cast::of(sessions);
             let meets = |player: &&Player| {

@@ -1,4 +1,4 @@
-//! What was done, when, and what the gateway said to it: everything that is judged afterwards beside the ledger.
+//! The records of a demo beside the ledger: faults, pushes, answers and events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::cast::Cast;
-use super::unruly::Vice;
-use crate::admin::Event;
+use super::hostile::Vice;
 use crate::machine::Timeliness;
 use crate::relay::Dropped;
+use evenkeel_client::Event;
 
 /// A stretch of time: nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -28,11 +28,11 @@ impl Span {
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) node: String,
-    /// By SIGSTOP: nothing refuses its packets.
+    /// By SIGSTOP, so that the port refuses nothing.
     pub(super) silent: bool,
-    /// With nobody there who could have decided or listened.
+    /// Without plugins, API and telemetry receiver.
     pub(super) unattended: bool,
-    /// From its death until the next thing was done.
+    /// From the death until the next step.
     pub(super) span: Span,
 }
 
@@ -40,25 +40,24 @@ pub(super) struct Fault {
 #[derive(Clone, Debug)]
 pub(super) struct Push {
     pub(super) policy: &'static str,
-    /// None: a good one.
+    /// `None` for a valid plugin.
     pub(super) vice: Option<Vice>,
-    /// What the API answered.
     pub(super) answer: Value,
     pub(super) span: Span,
-    /// Rooms that go another way than before.
+    /// Rooms with a new route.
     pub(super) rooms_moved: usize,
 }
 
-/// What became of strangers.
+/// The outcome of unauthorised traffic.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Knocking {
     pub(super) sent: u64,
     pub(super) learned: u64,
-    /// What the gateway counted meanwhile, by reason.
+    /// The gateway's drop counters, by reason.
     pub(super) counted: BTreeMap<String, u64>,
 }
 
-/// What became of questions to policies.
+/// Outcomes of policy calls.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Calls {
     pub(super) total: u64,
@@ -74,25 +73,23 @@ pub(super) struct Chronicle {
     pub(super) cast: Cast,
     /// The number of each session by the gateway's id.
     pub(super) by_id: BTreeMap<String, u64>,
-    /// While packets count.
     pub(super) span: Span,
-    /// How timely the machine was by itself.
+    /// The scheduling latency of the machine.
     pub(super) machine: Timeliness,
-    /// Moments at which nothing happened.
+    /// The moments of the control run.
     pub(super) control_ns: Vec<u64>,
     pub(super) faults: Vec<Fault>,
-    /// Who was behind it.
+    /// The sessions behind the lossy network.
     pub(super) lossy: BTreeSet<u64>,
     pub(super) dropped: Vec<Dropped>,
     pub(super) pushes: Vec<Push>,
     pub(super) knocking: Knocking,
     pub(super) calls: Calls,
-    /// The receiver's report.
     pub(super) telemetry: Value,
     /// Every event, until the API ended.
     pub(super) events: Vec<Event>,
-    /// Where configuration and logs are, if they are kept.
+    /// The folder with configuration and logs, if kept.
     pub(super) kept: Option<PathBuf>,
-    /// Sessions whose client failed or was let go.
+    /// Sessions with a failed or closed client.
     pub(super) failed: BTreeSet<u64>,
 }

@@ -1,4 +1,4 @@
-//! Reckons what happened from the ledger and the chronicle, and holds it against what was promised.
+//! Computes the report from the ledger and the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,22 +12,22 @@ use super::report::{
 };
 use super::stage::number;
 
-use crate::admin::Event;
 use crate::clock::nanoseconds;
 use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
 use crate::stranger;
 use crate::watch::{at_ns, is_node, word};
+use evenkeel_client::Event;
 
-/// How long two ends of a call may hear two nodes: a make-before-break.
+/// The longest time for which two ends of a call may receive from two nodes: a make-before-break.
 const SPLIT_MAX: Duration = Duration::from_millis(500);
-/// Nobody is silent for so long at the end.
+/// Every receiver got a packet in this time before the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
 pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger) -> Report {
     Judge::new(chronicle, ledger).report()
 }
 
-/// What somebody needs who looks for the reason: every packet lost without excuse, every break, every split, every
-/// event. Times are milliseconds since packets count.
+/// Details for debugging: unexplained losses, discontinuities, splits and events. Times are milliseconds since the
+/// measurement began.
 pub(super) fn notes(chronicle: &Chronicle, ledger: &Ledger) -> String {
     let judge = Judge::new(chronicle, ledger);
     let ms = |at_ns: u64| (at_ns as f64 - chronicle.span.from_ns as f64) / 1e6;
@@ -79,8 +79,8 @@ impl<'a> Judge<'a> {
         excuses
     }
 
-    /// The moment of the board's flip: when the gateway says it condemned the node. Where nobody was there to be told,
-    /// it had flipped by when the first packet came over another node. Without either nothing is excused.
+    /// When the gateway marked the node down. Without an event it had failed over by the first packet over another
+    /// node; without either no loss is excused.
     fn flipped_ns(&self, fault: &Fault) -> u64 {
         if let Some(event) = self.condemned(fault) {
             return at_ns(event);
@@ -95,7 +95,7 @@ impl<'a> Judge<'a> {
         events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
     }
 
-    /// Changes of node by those that heard the dead one last.
+    /// Changes of node by receivers that were on the dead one.
     fn switches_of<'b>(&'b self, fault: &'b Fault) -> impl Iterator<Item = &'b Switch> {
         let node = number(&fault.node);
         self.switches
@@ -103,7 +103,7 @@ impl<'a> Judge<'a> {
             .filter(move |switch| switch.from == node && fault.span.holds(switch.first_ns))
     }
 
-    /// What the gateway says it shed, as numbers of senders: places behind the last packet that the client got.
+    /// Packets that the gateway reported as dropped on purpose, as senders' packet numbers.
     fn shed(&self) -> BTreeSet<(Path, u64)> {
         let mut shed = BTreeSet::new();
         for event in self.chronicle.events.iter().filter(|event| event.name == "shed") {
@@ -204,7 +204,7 @@ impl<'a> Judge<'a> {
         Control { gap_ms: gap(Transport::Udp, udp), gap_ms_quic: gap(Transport::Quic, quic) }
     }
 
-    /// Each fault as UDP clients and as QUIC clients heard it, and the moves of the swap.
+    /// Each fault by transport, and the moves of the policy swap.
     fn failovers(&self) -> Vec<Failover> {
         let mut failovers = Vec::new();
         for transport in [Transport::Udp, Transport::Quic] {
@@ -241,7 +241,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What a policy moved, make-before-break.
+    /// The moves by a policy, make-before-break.
     fn planned(&self, push: &Push, transport: Transport) -> Failover {
         let switches = self.switches.iter().filter(|switch| {
             push.span.holds(switch.first_ns) && self.is_by(switch.receiver, transport)

@@ -1,20 +1,20 @@
-//! What the demo promises, held against what was reckoned.
+//! The checks of the demo and their limits.
 
 use std::collections::BTreeMap;
 
 use super::report::{Check, Failover, Report};
 
-/// What a receiver may hear when a node dies, p99.
+/// The longest gap at a receiver when a node is killed, p99.
 const GAP_KILLED_MS: f64 = 50.0;
-/// And when it dies without a word.
+/// The longest gap when a node is stopped, p99.
 const GAP_SILENT_MS: f64 = 70.0;
-/// What no receiver hears when a node dies, on however late a machine.
+/// The longest gap on a machine with high scheduling latency.
 const GAP_LATE_MS: f64 = 150.0;
-/// Of the rooms, this many per cent are decided otherwise by the policy that is swapped in.
+/// The swapped policy reroutes at least this share of the rooms.
 const DECIDED_OTHERWISE_PERCENT: usize = 10;
-/// Reasons by which each kind of stranger is counted: by the gateway, and by the node that they knock at.
+/// Drop reasons of unauthorised traffic, at the gateway and at the node.
 const KNOCK_REASONS: [&str; 4] = ["unknown-source", "bad-integrity", "unknown-flow", "unknown-tag"];
-/// Each has answers that are applied within a demo. Streams go down their ladder too late to be counted on.
+/// Policies that must have applied answers. Streams degrade too late to be included.
 const POLICIES: [&str; 7] = [
     "call/scenario",
     "call/admission",
@@ -28,7 +28,7 @@ const POLICIES: [&str; 7] = [
 const SPANS: [&str; 5] =
     ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
 
-/// Each promise, kept or not, and what was found.
+/// Evaluates every check.
 pub(super) fn check(report: &Report) -> Vec<Check> {
     let deaths = report.failovers.iter().filter(|failover| failover.cause == "node-down");
     let mut checks: Vec<Check> = deaths.map(|death| gap(death, report.machine.is_late())).collect();
@@ -38,19 +38,27 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
     let Report { sessions, rooms, packets, degradation, strangers, .. } = report;
     check("no session is lost", sessions.lost == 0, format!("{} lost", sessions.lost));
     check("no call is split between nodes", rooms.split == 0, format!("{} split", rooms.split));
-    check("no packet is lost but to faults", packets.lost == 0, format!("{} lost", packets.lost));
+    check(
+        "no packet is lost except to faults",
+        packets.lost == 0,
+        format!("{} lost", packets.lost),
+    );
     let strays = packets.misdelivered + packets.twice;
-    check("no packet comes twice, or to another room", strays == 0, format!("{strays} did"));
+    check("no packet is duplicated or misdelivered", strays == 0, format!("{strays} did"));
     let breaks = report.continuity_breaks;
-    check("numbers and timestamps go on at every switch", breaks == 0, format!("{breaks} breaks"));
+    check(
+        "sequence numbers and timestamps stay continuous",
+        breaks == 0,
+        format!("{breaks} breaks"),
+    );
     let seen = degradation.capped > 0 && degradation.voice_only > 0;
     let given_up = format!("{} capped, {} voice only", degradation.capped, degradation.voice_only);
-    check("a bad network: less is sent, then voice only", seen, given_up);
+    check("a lossy network: bitrate caps, then voice only", seen, given_up);
     let shed = format!("{} packets", packets.shed);
-    check("what voice only drops is told by number", packets.shed > 0, shed);
+    check("packets dropped by voice only are reported", packets.shed > 0, shed);
     let restored = degradation.restored == degradation.degraded;
     check(
-        "and all of it comes back",
+        "all degradations are restored",
         seen && restored,
         format!("{} of {} restored", degradation.restored, degradation.degraded),
     );
@@ -59,13 +67,13 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
             let all = rooms.calls + rooms.streams;
             let enough = reload.rooms_moved * 100 >= all * DECIDED_OTHERWISE_PERCENT;
             (
-                "a policy is swapped: 10 % of rooms are decided otherwise".to_owned(),
+                "a policy swap reroutes 10 % of the rooms".to_owned(),
                 reload.outcome == "activated" && enough,
             )
         } else {
             let kept_out = matches!(reload.outcome.as_str(), "refused" | "rolled-back");
             let reasoned = reload.reason.as_ref().is_some_and(|reason| !reason.is_empty());
-            (format!("{} plugin: it does not come into force", reload.plugin), kept_out && reasoned)
+            (format!("{} plugin: refused or rolled back", reload.plugin), kept_out && reasoned)
         };
         let found = format!(
             "{}, {} rooms, {} packets lost",
@@ -76,7 +84,7 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
     let calls = &report.policy_calls;
     let idle = absent(&POLICIES, &calls.applied_by);
     check(
-        "plugins decide, at every hook",
+        "plugins decide at every hook",
         idle.is_empty() && calls.differs_from_native > 0,
         if idle.is_empty() {
             format!("{} of {} answers applied", calls.applied, calls.total)
@@ -85,18 +93,18 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
         },
     );
     let kept_out = strangers.sent > 0 && strangers.forwarded == 0 && strangers.learned == 0;
-    check("no stranger is forwarded or learned", kept_out, format!("{} knocks", strangers.sent));
+    check("no unauthorised packet is forwarded", kept_out, format!("{} packets", strangers.sent));
     let missing = absent(&KNOCK_REASONS, &strangers.counted);
-    check("each kind of stranger is counted", missing.is_empty(), found_of(&missing));
+    check("unauthorised traffic is counted by reason", missing.is_empty(), found_of(&missing));
     let missing = absent(&SPANS, &report.spans_received);
     check("spans of every kind reached the receiver", missing.is_empty(), found_of(&missing));
     checks
 }
 
-/// What was heard of one death, held against its budget.
+/// Compares the gap after a death with its budget.
 fn gap(failover: &Failover, machine_is_late: bool) -> Check {
     let (budget, how) = match (failover.silent, failover.unattended) {
-        (true, _) => (GAP_SILENT_MS, "stopped in silence"),
+        (true, _) => (GAP_SILENT_MS, "stopped"),
         (false, false) => (GAP_KILLED_MS, "killed"),
         (false, true) => (GAP_KILLED_MS, "killed with plugins, API and receiver dead"),
     };
@@ -104,13 +112,13 @@ fn gap(failover: &Failover, machine_is_late: bool) -> Check {
     let kept = failover.sessions > 0 && p99 <= budget;
     let by_the_machine = machine_is_late && failover.sessions > 0 && p99 <= GAP_LATE_MS;
     Check {
-        promise: format!("{how}: {} hears a gap of at most {budget} ms (p99)", failover.ingress),
+        promise: format!("{how}: gap over {} at most {budget} ms (p99)", failover.ingress),
         kept: (kept || !by_the_machine).then_some(kept),
         found: format!("{p99:.1} ms, {} sessions", failover.sessions),
     }
 }
 
-/// Those of the names that nothing was counted by; `unknown-flow` counts by `unknown-flow-streams` too.
+/// Names without a count; `unknown-flow` includes `unknown-flow-streams`.
 fn absent(names: &[&str], counts: &BTreeMap<String, u64>) -> Vec<String> {
     let is_counted =
         |name: &str| counts.iter().any(|(key, &count)| key.starts_with(name) && count > 0);
@@ -144,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn late_machine_breaks_no_promise_by_milliseconds_alone() {
+    fn late_machine_fails_no_check_by_time_alone() {
         let [timely, late] = [false, true];
         let kept =
             |p99, sessions, machine_is_late| gap(&heard(p99, sessions), machine_is_late).kept;
@@ -153,6 +161,6 @@ mod tests {
         assert_eq!(kept(50.0, 9, late), Some(true));
         assert_eq!(kept(50.1, 9, late), None);
         assert_eq!(kept(150.1, 9, late), Some(false), "no machine is that late");
-        assert_eq!(kept(10.0, 0, late), Some(false), "nobody heard it");
+        assert_eq!(kept(10.0, 0, late), Some(false), "no receiver was affected");
     }
 }

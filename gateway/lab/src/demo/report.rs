@@ -1,4 +1,4 @@
-//! What is said at the end: the JSON object, whose keys scripts rely on.
+//! The report of the demo as JSON. Scripts rely on its keys.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,8 @@ pub(super) struct Report {
     pub(super) policy_calls: PolicyCalls,
     pub(super) strangers: Strangers,
     pub(super) spans_received: BTreeMap<String, u64>,
-    /// How timely the machine was by itself.
+    /// The scheduling latency of the machine.
     pub(super) machine: Timeliness,
-    /// Every promise, and what was found.
     pub(super) checks: Vec<Check>,
     pub(super) ok: bool,
 }
@@ -52,7 +51,7 @@ pub(super) struct Packets {
     pub(super) misdelivered: usize,
 }
 
-/// What receivers of one kind heard of one change of node.
+/// One change of node for receivers of one transport.
 #[derive(Serialize, Debug)]
 pub(super) struct Failover {
     pub(super) cause: &'static str,
@@ -64,11 +63,11 @@ pub(super) struct Failover {
     pub(super) detect_ms: Detection,
     pub(super) gap_ms: Gap,
     pub(super) packets_lost: usize,
-    /// Sessions, by each witness that accused the node when it was condemned.
+    /// Sessions by witness that accused the node when it was marked down.
     pub(super) by_witness: BTreeMap<String, usize>,
 }
 
-/// From the death until the node was condemned. Null where no node died, or nobody was there to be told.
+/// From the death until the node was marked down. Null without a death or without an event.
 #[derive(Serialize, Clone, Copy, Default, Debug)]
 pub(super) struct Detection {
     pub(super) p50: Option<f64>,
@@ -92,29 +91,27 @@ pub(super) struct Gap {
 
 #[derive(Serialize, Debug)]
 pub(super) struct Control {
-    /// Of UDP clients.
     pub(super) gap_ms: Gap,
-    /// Of QUIC clients.
     pub(super) gap_ms_quic: Gap,
 }
 
 #[derive(Serialize, Debug)]
 pub(super) struct Degradation {
     pub(super) behind_bad_network: usize,
-    /// Sessions that gave up anything: those, and those they talk with.
+    /// Sessions with any degradation, and their peers.
     pub(super) degraded: usize,
-    /// That were told to send less.
+    /// Sessions with a bitrate cap.
     pub(super) capped: usize,
     /// That got voice only.
     pub(super) voice_only: usize,
-    /// That got back everything they had given up.
+    /// Sessions with all degradations restored.
     pub(super) restored: usize,
 }
 
 #[derive(Serialize, Debug)]
 pub(super) struct Reload {
     pub(super) policy: &'static str,
-    /// `good`, or what is wrong with it.
+    /// `good`, or its defect.
     pub(super) plugin: &'static str,
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
@@ -138,16 +135,15 @@ pub(super) struct Strangers {
     pub(super) sent: u64,
     pub(super) forwarded: u64,
     pub(super) learned: u64,
-    /// What the gateway counted meanwhile.
+    /// The gateway's drop counters.
     pub(super) counted: BTreeMap<String, u64>,
 }
 
-/// A promise, and whether it was kept.
+/// A check and its outcome.
 #[derive(Serialize, Debug)]
 pub(super) struct Check {
     pub(super) promise: String,
-    /// Null where that cannot be said: the machine was late by itself, and the gap is longer than promised by less than
-    /// such a machine may make it.
+    /// Null if undecided: the machine is late, and the gap exceeds the limit by less than such a machine may add.
     pub(super) kept: Option<bool>,
     pub(super) found: String,
 }

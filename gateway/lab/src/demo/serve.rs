@@ -1,24 +1,22 @@
-//! The world of the demo, kept up: calls and streams go on, an agent stands beside each node, and nothing happens to them
-//! but what a person does.
+//! `evenkeel demo --serve`: calls and streams go on until interrupted, with an agent beside each node, and no faults
+//! but those of drills.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use evenkeel_client::Rising;
 use serde_json::json;
 
 use super::cast::{Cast, Troupe};
 use super::stage::Stage;
-use super::{Failed, Options, Rising};
+use super::{Failed, Options};
 use crate::interruption::interruption;
 
-/// The books are of no use here, and are emptied this often.
+/// The ledger is not evaluated here, and is emptied this often.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-/// Serves until it is interrupted.
-///
-/// # Errors
-/// Any [`Failed`].
+/// Serves until interrupted.
 pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
     tokio::select! {
         up = keep_up(options, evenkeel, socket) => up,
@@ -27,7 +25,7 @@ pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> 
 }
 
 async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
-    // Whoever is not told waits for nothing; the world comes up all the same.
+    // Without the lock file commands do not wait for the demo.
     let rising = Rising::begin(socket).ok();
     let mut stage = Stage::set(options, evenkeel).await?;
     let troupe = Troupe::enter(Cast::of(options.sessions), &mut stage, options.seed).await?;

@@ -1,4 +1,4 @@
-//! The world: a folder, a receiver of telemetry, six nodes in three regions of two zones, and the gateway.
+//! The processes of the demo: a telemetry receiver, six nodes in three regions of two zones, and the gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,26 +6,32 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::process::Process;
 use super::{Failed, Options};
-use crate::admin::{Admin, Place};
+use crate::process::{Process, ProcessError};
 use crate::sample_node::number_of;
+use evenkeel_client::{Admin, Place};
 
 /// The regions; the gateway is in the first.
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
-/// The zones of each. Nodes of the first keep numbers as they came, those of the second rewrite them.
+/// Nodes of the first zone keep sequence numbers unchanged, those of the second rewrite them.
 pub(super) const ZONES: [&str; 2] = ["a", "b"];
-/// What each node can carry: room for everyone, since capacity is not what the demo is about.
+/// A loaded machine compiles eight plugins in this time.
+const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
+const END_WITHIN: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Enough for all sessions, so that capacity does not limit the demo.
 const CAPACITY: &str = "200 Mbit/s";
 
 const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
 
-/// The folder of a demo; it goes with this unless it is to be kept.
+/// The demo's folder, removed on drop unless it is to be kept.
 struct Folder {
     path: PathBuf,
     keep: bool,
@@ -41,27 +47,24 @@ impl Drop for Folder {
     }
 }
 
-/// A node, alive or not.
 struct Node {
     name: String,
     address: SocketAddr,
-    /// The agent beside it, which started it, where there is one.
+    /// The agent that started it, if any.
     agent: Option<SocketAddr>,
     /// Its own process, or the agent's.
     process: Option<Process>,
 }
 
-/// Everything that runs beside the clients. Dropping it ends all of it.
+/// All processes of the demo. Dropping it ends them.
 pub(super) struct Stage {
     evenkeel: PathBuf,
     gateway: Process,
     receiver: Option<Process>,
     nodes: Vec<Node>,
-    /// Last, so that nobody still writes into it when it goes.
+    /// Last, so that no process writes into it when it is removed.
     folder: Folder,
-    /// Where the gateway takes UDP.
     pub(super) udp: SocketAddr,
-    /// Where its admin API is.
     pub(super) place: Place,
 }
 
@@ -69,8 +72,8 @@ impl Stage {
     pub(super) async fn set(options: &Options, evenkeel: &Path) -> Result<Stage, Failed> {
         let folder = folder(options)?;
         let mut receiver =
-            Process::start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
-        let endpoint = text(&receiver.line().await?["grpc"]);
+            start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
+        let endpoint = text(&first_line(&mut receiver).await?["grpc"]);
         let mut nodes = Vec::new();
         for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
         {
@@ -85,11 +88,11 @@ impl Stage {
         let config = folder.path.join("evenkeel.toml");
         write(&config, &configuration(options, &endpoint, &nodes))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
-        let mut gateway = Process::start(evenkeel, &words, "gateway", &folder.path)?;
-        let listening = gateway.line().await?;
+        let mut gateway = start(evenkeel, &words, "gateway", &folder.path)?;
+        let listening = first_line(&mut gateway).await?;
         let udp = text(&listening["udp"][0]);
         let Ok(udp) = udp.parse() else {
-            return Err(gateway.failed(format!("listens at {udp:?}")));
+            return Err(gateway.error(format!("listens at {udp:?}")).into());
         };
         let place = Place::Unix(text(&listening["socket"]).into());
         let receiver = Some(receiver);
@@ -101,7 +104,7 @@ impl Stage {
         Admin::new(self.place.clone())
     }
 
-    /// Where its API is, as it is named on a command line.
+    /// The API's address for a command line.
     pub(super) fn api(&self) -> String {
         match &self.place {
             Place::Unix(path) => path.display().to_string(),
@@ -114,20 +117,20 @@ impl Stage {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
     }
 
-    /// Where a node takes packets.
     pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
         self.nodes.iter().find(|node| node.name == name).map(|node| node.address)
     }
 
     pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), Failed> {
         let node = self.nodes.iter().find(|node| node.name == name);
-        node.and_then(|node| node.process.as_ref()).map_or(Ok(()), |process| process.signal(signal))
+        let process = node.and_then(|node| node.process.as_ref());
+        Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
     /// Starts a node again that was killed, at its old address.
     pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), Failed> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
-            // The dead one is waited for first: its port is free then.
+            // The port of the dead process is free once it was waited for.
             node.process = None;
             let at = node.address.to_string();
             node.process = Some(self::node(&self.evenkeel, &self.folder.path, name, &at).await?.0);
@@ -138,16 +141,16 @@ impl Stage {
     /// Ends the receiver of telemetry, and gives its report.
     pub(super) async fn end_receiver(&mut self) -> Result<Value, Failed> {
         let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
-        let report = receiver.end().await?;
+        let report = end(receiver).await?;
         Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
     }
 
-    /// Fails where the gateway has ended by itself.
+    /// Fails if the gateway has ended.
     pub(super) fn require_gateway(&mut self) -> Result<(), Failed> {
         if self.gateway.is_running() {
             return Ok(());
         }
-        Err(self.gateway.failed("ended".to_owned()))
+        Err(self.gateway.error("ended").into())
     }
 
     /// The folder, if it stays.
@@ -155,26 +158,60 @@ impl Stage {
         self.folder.keep.then(|| self.folder.path.clone())
     }
 
-    /// Ends everything in good order, and gives what nodes that lived to the end counted, by name.
+    /// Ends all processes, and returns the counters of nodes that were still alive, by name.
     pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
         let Stage { gateway, receiver, nodes, folder, .. } = self;
-        gateway.end().await?;
+        end(gateway).await?;
         let mut counted = BTreeMap::new();
         for node in nodes {
             if let Some(mut process) = node.process
                 && process.is_running()
-                && let Some(line) = process.end().await?
+                && let Some(line) = end(process).await?
                 && let Ok(counters) = serde_json::from_str(&line)
             {
                 counted.insert(node.name, counters);
             }
         }
         if let Some(receiver) = receiver {
-            receiver.end().await?;
+            end(receiver).await?;
         }
         drop(folder);
         Ok(counted)
     }
+}
+
+fn start(
+    evenkeel: &Path,
+    words: &[&str],
+    name: &str,
+    folder: &Path,
+) -> Result<Process, ProcessError> {
+    Process::start(name, Command::new(evenkeel).args(words), folder)
+}
+
+/// The first line on standard output, as JSON. Clients go on meanwhile.
+async fn first_line(process: &mut Process) -> Result<Value, Failed> {
+    let until = Instant::now() + FIRST_LINE_WITHIN;
+    loop {
+        if let Some(line) = process.try_line()? {
+            return Ok(process.json(&line)?);
+        }
+        if Instant::now() >= until {
+            return Err(process.error("printed nothing").into());
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Ends a process with SIGTERM, or kills it after [`END_WITHIN`], and returns its last line on standard output.
+async fn end(mut process: Process) -> Result<Option<String>, Failed> {
+    process.signal(Signal::SIGTERM)?;
+    let until = Instant::now() + END_WITHIN;
+    while process.is_running() && Instant::now() < until {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    process.kill();
+    Ok(process.all_lines(END_WITHIN).pop())
 }
 
 /// The number that a node of this name stamps.
@@ -209,11 +246,11 @@ async fn node(
     if name.ends_with("-a1") {
         words.extend(["--untouched", "--stamp"]);
     }
-    let mut process = Process::start(evenkeel, &words, name, folder)?;
-    let listening = text(&process.line().await?["listening"]);
+    let mut process = start(evenkeel, &words, name, folder)?;
+    let listening = text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
         Ok(address) => Ok((process, address)),
-        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
 }
 
@@ -236,25 +273,25 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     );
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
-    let mut process = Process::start(evenkeel, &words, &format!("agent-{name}"), folder)?;
-    let listening = self::text(&process.line().await?["listening"]);
+    let mut process = start(evenkeel, &words, &format!("agent-{name}"), folder)?;
+    let listening = self::text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
         Ok(agent) => {
             let name = name.to_owned();
             Ok(Node { name, address, agent: Some(agent), process: Some(process) })
         }
-        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+        Err(_) => Err(process.error(format!("listens at {listening:?}")).into()),
     }
 }
 
-/// An address that nobody has: one that started later finds it where it was before.
+/// A free address for a node that is started later.
 fn free_address() -> Result<SocketAddr, Failed> {
     let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
     free().map_err(Failed::system("looking for a free port"))
 }
 
 fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
-    // Where commands look for it by themselves.
+    // The default socket, where commands look for a gateway.
     let socket = if options.serve { "" } else { "socket = \"admin.sock\"\n" };
     let mut text = format!(
         r#"[gateway]

@@ -1,4 +1,4 @@
-//! The report as a person reads it.
+//! The report as text.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,6 @@ use super::report::{Failover, Report};
 /// Letters of a reason that are shown.
 const REASON_MAX: usize = 110;
 
-/// The report in tables, with the promises and whether they were kept at the end.
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
     write(report, &mut out).expect("a string takes everything");
@@ -25,17 +24,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "{} packets sent, {} received; lost: {} to faults and {} without excuse; {} shed on purpose",
+        "{} packets sent, {} received; lost: {} to faults and {} unexplained; {} dropped by degradation",
         packets.sent, packets.received, packets.lost_to_faults, packets.lost, packets.shed
     )?;
     writeln!(out)?;
     writeln!(
         out,
         "{:<34}{:>9}{:>11}{:>10}{:>8}{:>8}{:>7}",
-        "gap at the receiver, ms", "sessions", "condemned", "p50", "p99", "max", "lost"
+        "gap at the receiver, ms", "sessions", "detected", "p50", "p99", "max", "lost"
     )?;
-    for (name, gap) in
-        [("nothing happens, UDP", control.gap_ms), ("nothing happens, QUIC", control.gap_ms_quic)]
+    for (name, gap) in [("no fault, UDP", control.gap_ms), ("no fault, QUIC", control.gap_ms_quic)]
     {
         let spread = gap.spread;
         writeln!(
@@ -62,7 +60,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out)?;
     writeln!(
         out,
-        "bad network: {} sessions capped, {} on voice only, {} restored",
+        "lossy network: {} sessions capped, {} on voice only, {} restored",
         degradation.capped, degradation.voice_only, degradation.restored
     )?;
     writeln!(
@@ -81,7 +79,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         strangers.counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     writeln!(
         out,
-        "strangers: {} packets, {} forwarded, {} learned ({})",
+        "unauthorised: {} packets, {} forwarded, {} learned ({})",
         strangers.sent,
         strangers.forwarded,
         strangers.learned,
@@ -93,22 +91,22 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out)?;
     for check in &report.checks {
         let mark = match check.kept {
-            Some(true) => "kept  ",
-            Some(false) => "BROKEN",
+            Some(true) => "ok    ",
+            Some(false) => "FAILED",
             None => "LATE  ",
         };
         writeln!(out, "{mark}  {:<62} {}", check.promise, check.found)?;
     }
     let count = |kept| report.checks.iter().filter(|check| check.kept == kept).count();
     writeln!(out)?;
-    writeln!(out, "{} of {} promises kept", count(Some(true)), report.checks.len())?;
+    writeln!(out, "{} of {} checks passed", count(Some(true)), report.checks.len())?;
     if report.machine.is_late() {
-        writeln!(out, "this machine is late by itself: {}", report.machine)?;
+        writeln!(out, "this machine is slow to wake threads: {}", report.machine)?;
     }
     if count(None) > 0 {
         writeln!(
             out,
-            "LATE: the gap is longer than promised, and such a machine may be why; try where nothing else runs"
+            "LATE: the gap exceeds its limit, which this machine may cause; repeat on an idle one"
         )?;
     }
     Ok(())
@@ -117,8 +115,8 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
 fn name(failover: &Failover) -> String {
     let what = match (failover.cause, failover.silent, failover.unattended) {
         ("node-down", false, false) => "killed",
-        ("node-down", true, _) => "stopped in silence",
-        ("node-down", false, true) => "killed, nobody there",
+        ("node-down", true, _) => "stopped",
+        ("node-down", false, true) => "killed, no control",
         _ => "moved by a policy",
     };
     format!("{what}, {}", failover.ingress.to_uppercase())

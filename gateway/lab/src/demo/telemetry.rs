@@ -1,8 +1,8 @@
-//! Reads what a gateway tells Prometheus.
+//! Reads Prometheus metrics of the gateway.
 
 use super::chronicle::Calls;
 
-/// What became of questions to policies, by the text of `/metrics`.
+/// The policy calls in the text of `/metrics`.
 pub(super) fn calls(text: &str) -> Calls {
     let mut calls = Calls::default();
     for line in text.lines() {
@@ -25,7 +25,7 @@ pub(super) fn calls(text: &str) -> Calls {
     calls
 }
 
-/// What a label of ours says; no policy's name has a quotation mark.
+/// The value of a label; policy names contain no quotation mark.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let (_, value) = labels.split_once(&format!("evenkeel_{name}=\""))?;
     Some(value.split_once('"')?.0)
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_over_policies_and_outcomes() {
+    fn calls_are_summed_over_policies() {
         let text = "# HELP evenkeel_policy_calls_total Questions that were concluded.\n\
             evenkeel_policy_calls_total{evenkeel_outcome=\"applied\",evenkeel_policy=\"call/routing\"} 3\n\
             evenkeel_policy_calls_total{evenkeel_outcome=\"kept\",evenkeel_policy=\"call/routing\"} 4\n\

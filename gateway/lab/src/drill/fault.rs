@@ -1,28 +1,28 @@
-//! What a drill does, and what takes it back.
+//! The faults of drills and their repairs.
 
 use std::time::Duration;
 
 use super::Unmended;
 
-/// A node that flaps is gone and there again once in this.
+/// The period of a flapping node.
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
 
-/// What a drill does.
+/// The fault of a drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A node's process is killed.
     KillNode,
-    /// It stands still, and says nothing.
+    /// The process is stopped (SIGSTOP).
     HangNode,
     /// No packet crosses to a node or back.
     CutLink,
     /// Every node of a region is killed.
     LoseRegion,
-    /// A node stands still and goes on, once a second.
+    /// The process is stopped and continued once per second.
     Flap,
 }
 
-/// What the agent beside a node is told.
+/// A command for the node's agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Order {
     Start,
@@ -30,7 +30,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// As a person would say it: `wake`.
+    /// The verb in messages: `wake`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Order::Start => "start",
@@ -40,11 +40,10 @@ impl Order {
 }
 
 impl Kind {
-    /// All of them.
     pub const ALL: [Kind; 5] =
         [Kind::KillNode, Kind::HangNode, Kind::CutLink, Kind::LoseRegion, Kind::Flap];
 
-    /// As it is typed: `kill-node`.
+    /// The name on the command line: `kill-node`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::KillNode => "kill-node",
@@ -55,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// As it is said while it is done, before the nodes' names.
+    /// The participle in progress messages, before the nodes' names.
     pub(super) fn done_to(self) -> &'static str {
         match self {
             Kind::KillNode | Kind::LoseRegion => "killing",
@@ -81,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// What is said of a node that could not be mended.
+    /// A node that could not be repaired.
     pub(super) fn unmended(self, node: &str, why: String) -> Unmended {
         let is = match self {
             Kind::KillNode | Kind::LoseRegion => "dead",
@@ -95,7 +94,7 @@ impl Kind {
         Unmended { node: node.to_owned(), is, by_hand, why }
     }
 
-    /// How often it happens, where it does more than once.
+    /// The period, if the fault repeats.
     pub(super) fn every(self) -> Option<Duration> {
         (self == Kind::Flap).then_some(FLAPS_EVERY)
     }

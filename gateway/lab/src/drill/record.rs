@@ -1,4 +1,4 @@
-//! What became of drills, kept: a line of JSON each, the newest last.
+//! The record of past drills: one line of JSON each, newest last.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -25,15 +25,11 @@ impl Record {
         Record(place)
     }
 
-    /// Where it is.
     pub fn place(&self) -> &Path {
         &self.0
     }
 
-    /// Adds what became of one.
-    ///
-    /// # Errors
-    /// [`Failed::Record`].
+    /// Appends a report.
     pub fn add(&self, report: &Report) -> Result<(), Failed> {
         let add = || -> io::Result<()> {
             if let Some(folder) = self.0.parent() {
@@ -46,10 +42,7 @@ impl Record {
         add().map_err(|error| Failed::Record { path: self.0.clone(), error })
     }
 
-    /// What became of all of them, the newest last; nothing where there was none. A line that was cut short is left out.
-    ///
-    /// # Errors
-    /// [`Failed::Record`] where there is a file that cannot be read.
+    /// All reports, newest last; empty if the file is missing. A truncated line is skipped.
     pub fn all(&self) -> Result<Vec<Value>, Failed> {
         match fs::read_to_string(&self.0) {
             Ok(text) => {

@@ -1,4 +1,4 @@
-//! What came of a drill, in figures.
+//! The report of a drill.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Drill, Kind};
 use crate::crowd::Reckoning;
 
-/// A distribution in milliseconds (nearest rank). Of nothing there is none: `null` in JSON.
+/// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Milliseconds {
     /// Half are at most this.
@@ -42,56 +42,50 @@ impl Milliseconds {
 /// A node that is still broken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Unmended {
-    /// Its name.
     pub node: String,
-    /// What it is: `stopped`.
     pub is: &'static str,
-    /// What mends it: a request of the API.
+    /// The API request that repairs it.
     pub by_hand: String,
     /// Why the drill could not.
     pub why: String,
 }
 
-/// What came of it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
-    /// What was done: `kill-node`.
+    /// The name of the drill: `kill-node`.
     pub drill: &'static str,
-    /// To which nodes.
     pub nodes: Vec<String>,
     /// When it was done: microseconds since the Unix epoch.
     pub at_us: u64,
     /// Synthetic sessions; of each two one talks and the other listens.
     pub sessions: u32,
-    /// Of those that listen, those on the nodes.
+    /// Receivers on a broken node.
     pub hit: usize,
-    /// The longest pause that each of those heard afterwards.
+    /// The longest pause of each of them after the fault.
     pub gap_ms: Milliseconds,
-    /// And across moments at which nothing happened, everybody.
+    /// Pauses of all receivers in the control run.
     pub control_ms: Milliseconds,
-    /// From the fault until the gateway found a node dead.
+    /// From the fault until the gateway marked a node down.
     pub detect_ms: Milliseconds,
-    /// Nodes that were broken, and that the gateway took for alive as long as it was watched.
+    /// Broken nodes that the gateway did not mark down while it was observed.
     pub not_found: Vec<String>,
-    /// From the fault until each witness accused the node that is dead by now.
+    /// From the fault until each witness accused a node that was marked down.
     pub by_witness: BTreeMap<String, Milliseconds>,
-    /// Packets due to those that were hit which never came.
+    /// Packets due to affected receivers that never arrived.
     pub packets_lost: u64,
     /// And to the others.
     pub packets_lost_of_others: u64,
-    /// Of those that were hit, those that heard nothing again.
+    /// Affected receivers without packets at the end.
     pub unheard: usize,
     /// Moves of the rooms that were hit.
     pub moves: u64,
-    /// And in those rooms, for each.
     pub moves_per_room: f64,
     /// Packets lost once it was mended.
     pub packets_lost_mending: u64,
-    /// Whether what was broken was mended.
+    /// All nodes were repaired.
     pub mended: bool,
-    /// What was not.
     pub unmended: Vec<Unmended>,
-    /// Whether the nodes carry rooms again.
+    /// The nodes carry rooms again.
     pub trusted_again: bool,
 }
 
@@ -134,17 +128,20 @@ impl Report {
         }
     }
 
-    /// What did not go as it has to, in words; its figures stand all the same. A node that flaps need not be found dead.
+    /// Violated expectations, as text. A flapping node need not be marked down.
     pub fn amiss(&self) -> Option<String> {
         let mut amiss = Vec::new();
         if !self.unmended.is_empty() {
             amiss.push(super::by_hand(&self.unmended));
         }
         if !self.not_found.is_empty() && self.drill != Kind::Flap.name() {
-            amiss.push(format!("{} was never found dead", self.not_found.join(", ")));
+            amiss.push(format!("{} was never marked down", self.not_found.join(", ")));
         }
         if self.unheard > 0 {
-            amiss.push(format!("{} of {} heard nothing again", self.unheard, self.hit));
+            amiss.push(format!(
+                "{} of {} receivers got no packets at the end",
+                self.unheard, self.hit
+            ));
         }
         (!amiss.is_empty()).then(|| amiss.join("; "))
     }

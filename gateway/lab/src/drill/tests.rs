@@ -31,7 +31,7 @@ fn refused(drill: &Drill, nodes: &[Node]) -> String {
 }
 
 #[test]
-fn it_hits_the_node_with_most_rooms_or_the_one_that_is_named() {
+fn busiest_or_named_node_is_hit() {
     let by_itself = drill(Kind::KillNode);
     assert_eq!(hit(&by_itself), ["east-b1"]);
     let named = Drill { node: Some("west-a1".to_owned()), ..by_itself };
@@ -39,7 +39,7 @@ fn it_hits_the_node_with_most_rooms_or_the_one_that_is_named() {
 }
 
 #[test]
-fn a_region_is_lost_with_all_its_nodes_that_are_up() {
+fn lost_region_includes_all_nodes_that_are_up() {
     let by_itself = drill(Kind::LoseRegion);
     assert_eq!(hit(&by_itself), ["east-a1", "east-b1"]);
     let named = Drill { region: Some("west".to_owned()), ..by_itself };
@@ -47,7 +47,7 @@ fn a_region_is_lost_with_all_its_nodes_that_are_up() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_what_would() {
+fn impossible_drill_names_the_alternatives() {
     let no_node = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
     let no_region = Drill { region: Some("north".to_owned()), ..drill(Kind::LoseRegion) };
     for (unknown, there_is) in [(no_node, "east-a1"), (no_region, "east, west")] {
@@ -66,7 +66,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
 }
 
 #[test]
-fn synthetic_sessions_belong_to_the_region_in_which_something_breaks() {
+fn sessions_belong_to_the_affected_region() {
     let of = |drill: &Drill| {
         let victims = victims(drill, &world()).unwrap();
         plan(drill, "drill".to_owned(), &victims).labels
@@ -78,14 +78,14 @@ fn synthetic_sessions_belong_to_the_region_in_which_something_breaks() {
 }
 
 #[test]
-fn synthetic_sessions_ask_for_the_scenario_that_is_named() {
+fn sessions_use_the_named_scenario() {
     let live = Drill { scenario: "live".to_owned(), ..drill(Kind::Flap) };
     let plan = plan(&live, "drill-1".to_owned(), &[]);
     assert_eq!((&*plan.scenario, &*plan.rooms, plan.sessions), ("live", "drill-1", 20));
 }
 
 #[tokio::test]
-async fn a_drill_waits_for_the_breaker_that_the_one_before_opened_and_for_no_other() {
+async fn drill_waits_for_its_regions_breaker_only() {
     let east = [node("east-a1", "east", 1, true)];
     let gateway = SmallGateway::start(0).await;
     gateway.state().open_looks = 1;
@@ -97,14 +97,14 @@ async fn a_drill_waits_for_the_breaker_that_the_one_before_opened_and_for_no_oth
 }
 
 #[test]
-fn a_drill_that_would_hit_nobody_breaks_nothing() {
+fn drill_without_sessions_breaks_nothing() {
     let words = require_somebody(&BTreeSet::new(), &["a".to_owned()]).unwrap_err().to_string();
     assert!(words.contains("placed on a") && words.contains("nothing was broken"), "{words}");
     require_somebody(&BTreeSet::from([2]), &["a".to_owned()]).unwrap();
 }
 
 #[test]
-fn a_fault_that_nobody_found_and_a_listener_left_in_silence_are_told_of() {
+fn missed_fault_and_silent_receiver_are_reported() {
     let nodes = || vec!["a".to_owned(), "b".to_owned()];
     let amiss = |kind, fault: &crowd::Reckoning| {
         let unfault = crowd::Reckoning::default();
@@ -118,16 +118,16 @@ fn a_fault_that_nobody_found_and_a_listener_left_in_silence_are_told_of() {
     let found = crowd::Reckoning { hit: 7, detections: found, ..Default::default() };
     assert_eq!(amiss(Kind::KillNode, &found), None);
     let silent = crowd::Reckoning { unheard: 2, ..found.clone() };
-    assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 heard nothing again");
-    // That `a` was dead before the fault says nothing.
+    assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 receivers got no packets at the end");
+    // `a` was down before the fault.
     let (condemned, detections) = (nodes(), detections(vec!["b".to_owned()]));
     let unseen = crowd::Reckoning { condemned, detections, ..found };
-    assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never found dead");
+    assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never marked down");
     assert_eq!(amiss(Kind::Flap, &unseen), None);
 }
 
 #[test]
-fn every_drill_is_taken_back_by_its_opposite() {
+fn each_fault_has_its_repair() {
     use fault::Order::{Break, Start};
     let orders = Kind::ALL.map(|kind| (kind.name(), kind.fault(), kind.cure()));
     assert_eq!(
@@ -152,7 +152,7 @@ fn distribution_has_its_ranks() {
 }
 
 #[test]
-fn record_keeps_every_drill_and_bears_a_line_cut_short() {
+fn record_skips_a_truncated_line() {
     let folder = tempdir().unwrap();
     let record = Record::at(folder.path().join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
@@ -177,7 +177,7 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
     );
 }
 
-/// A drill at a small gateway that a person ends when it is like this.
+/// A drill at the test gateway, interrupted once `until` holds.
 async fn played(
     kind: Kind,
     unable: &[(&'static str, u16)],
@@ -196,13 +196,13 @@ async fn played(
 }
 
 #[tokio::test]
-async fn a_drill_that_cannot_mend_still_says_what_was_heard_and_how_to_mend_by_hand() {
+async fn failed_repair_keeps_the_figures() {
     let (outcome, orders) = played(Kind::HangNode, &[("wake", 503)], |_| false).await;
     let report = outcome.unwrap();
     assert_eq!(orders, ["hang east-a1", "wake east-a1", "wake east-a1", "wake east-a1"]);
     assert!(!report.mended && !report.trusted_again);
-    // Nobody hands packets on there.
-    assert_eq!((report.hit, report.packets_lost > 0), (10, true), "its figures stand");
+    // The test gateway forwards no packets.
+    assert_eq!((report.hit, report.packets_lost > 0), (10, true), "the figures are kept");
     let words = report.amiss().unwrap();
     let by_hand = "east-a1 is still stopped: POST /v1/nodes/east-a1:break {\"how\": \"wake\"}";
     assert!(words.contains(by_hand) && words.contains("(wake east-a1"), "{words}");
@@ -211,7 +211,7 @@ async fn a_drill_that_cannot_mend_still_says_what_was_heard_and_how_to_mend_by_h
 }
 
 #[tokio::test]
-async fn a_drill_that_fails_and_cannot_mend_does_not_say_that_it_has() {
+async fn failed_drill_names_broken_nodes() {
     let (outcome, _) = played(Kind::Flap, &[("wake", 503)], |_| false).await;
     let words = outcome.unwrap_err().to_string();
     assert!(words.contains("east-a1 is still stopped") && !words.contains("(break east-a1)"));
@@ -226,7 +226,7 @@ async fn what_was_never_broken_is_not_mended() {
 }
 
 #[tokio::test]
-async fn a_person_ends_a_drill_at_any_time_and_what_was_broken_is_mended() {
+async fn interrupted_drill_repairs_its_nodes() {
     let (outcome, orders) = played(Kind::HangNode, &[], |_| true).await;
     assert!(matches!(outcome, Err(Failed::Interrupted)) && orders.is_empty());
     let (outcome, orders) = played(Kind::HangNode, &[], |state| !state.orders.is_empty()).await;
@@ -235,5 +235,5 @@ async fn a_person_ends_a_drill_at_any_time_and_what_was_broken_is_mended() {
     let still = [("wake", 503)];
     let (outcome, _) = played(Kind::HangNode, &still, |state| !state.orders.is_empty()).await;
     let words = outcome.unwrap_err().to_string();
-    assert!(words.contains("interrupted") && !words.contains("has been mended"), "{words}");
+    assert!(words.contains("interrupted") && !words.contains("have been repaired"), "{words}");
 }

@@ -1,19 +1,18 @@
-//! Whose fault a missing packet is: a node that died, the network we spoiled, a rung in force, or the gateway's own.
+//! Attribution of missing packets: to a node that died, to simulated loss, to a degradation, or to the gateway.
 
 use std::collections::BTreeSet;
 
 use super::{Arrival, Ledger, Path};
 
-/// How long before a node's death its packets may already be lost with it: what it had taken in and not given back.
+/// Packets sent this long before a node's death may be lost with it, if the node had received but not forwarded them.
 const BEFORE_DEATH_NS: u64 = 40_000_000;
 
-/// More packets than this are not lost in a row where one is looked for by its sequence number.
+/// The longest loss across which sequence numbers are interpolated.
 const LOST_IN_A_ROW: u16 = 500;
 
 /// One packet that was due on one path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Packet {
-    /// From whom to whom.
     pub path: Path,
     /// Its number in the stream.
     pub number: u64,
@@ -32,16 +31,15 @@ pub struct Death {
     pub flipped_ns: u64,
 }
 
-/// What may be held against others than the gateway.
+/// Losses that are not the gateway's.
 #[derive(Clone, Default, Debug)]
 pub struct Excuses {
-    /// Nodes that died.
     pub deaths: Vec<Death>,
-    /// What the relay kept on its way up, for every receiver: sender, stream, number.
+    /// Packets that the relay dropped on the way up, for all receivers: sender, stream, number.
     pub dropped_up: BTreeSet<(u64, u8, u64)>,
-    /// What the relay kept on its way down, for one receiver.
+    /// Packets that the relay dropped on the way down, for one receiver.
     pub dropped_down: BTreeSet<(Path, u64)>,
-    /// What a rung in force dropped, as the gateway reports it, for one receiver.
+    /// Packets that a degradation dropped, as the gateway reports it, for one receiver.
     pub shed: BTreeSet<(Path, u64)>,
 }
 
@@ -52,12 +50,11 @@ pub struct Account {
     pub lost_to_faults: Vec<Packet>,
     /// Dropped by a rung on purpose.
     pub shed: Vec<Packet>,
-    /// Lost without excuse.
     pub lost: Vec<Packet>,
 }
 
 impl Excuses {
-    /// Takes in what a relay reports.
+    /// Adds the drops that a relay reports.
     pub fn add_relay(&mut self, dropped: &[crate::relay::Dropped]) {
         for drop in dropped {
             let Some(mark) = drop.mark else { continue };
@@ -76,10 +73,10 @@ impl Excuses {
 }
 
 impl Ledger {
-    /// Sorts what is missing by whose fault it is.
+    /// Attributes each missing packet.
     ///
-    /// A death excuses packets of rooms that were on that node when it died (by the stamp of the last packet heard in
-    /// the room before), sent from 40 ms before it until the board flipped.
+    /// A death excuses packets of rooms on that node (by the stamp of the room's last packet before it) that were sent
+    /// from 40 ms before the death until the failover.
     pub fn account(&self, excuses: &Excuses) -> Account {
         let hit: Vec<(Death, BTreeSet<u64>)> = excuses
             .deaths
@@ -107,8 +104,8 @@ impl Ledger {
         account
     }
 
-    /// Which packet a receiver got with this SSRC and sequence number, or would have got had nobody lost it: numbers go
-    /// on from the last that came up to it. `None` where nothing did shortly before.
+    /// The packet with this SSRC and sequence number at a receiver, extrapolated from the last arrival if it was lost.
+    /// `None` without an arrival shortly before.
     pub fn number_at(
         &self,
         receiver: u64,
@@ -129,7 +126,7 @@ impl Ledger {
         Some((path, last.number + u64::from(behind(&last))))
     }
 
-    /// Rooms whose last packet before this time was stamped by this node.
+    /// Rooms with this node's stamp in their last packet before this time.
     pub fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
         let on_it = |sessions: &BTreeSet<u64>| {
             let heard = sessions.iter().flat_map(|&session| self.heard_by(session));

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Arrival, Ledger, Sent};
 
-/// A ledger and the tray before it. Who writes only ever waits for the tray, never for a reader of the ledger: packets
-/// would be late.
+/// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, which would delay
+/// packets.
 #[derive(Clone, Default)]
 pub struct Books {
     ledger: Arc<Mutex<Ledger>>,
@@ -29,7 +29,7 @@ impl Books {
         tray.arrived.append(arrived);
     }
 
-    /// The ledger, with all that was noted until now.
+    /// The ledger with everything recorded so far.
     pub fn open(&self) -> MutexGuard<'_, Ledger> {
         let mut ledger = lock(&self.ledger);
         let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
@@ -38,8 +38,7 @@ impl Books {
         ledger
     }
 
-    /// Turns the page: gives all that was noted until now, and goes on with the same members and nothing sent or
-    /// received.
+    /// Returns everything recorded so far, and continues with the same members and no packets.
     pub fn turn(&self) -> Ledger {
         let mut ledger = self.open();
         let next = ledger.next_page();

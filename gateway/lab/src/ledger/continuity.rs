@@ -2,17 +2,16 @@
 
 use super::{Arrival, Ledger, Path, Sent};
 
-/// How exactly numbers must fit where a stream changes its node. Elsewhere they must fit exactly.
+/// How far numbers may be off where a stream changes its node. On one node they must be exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tolerance {
-    /// Sequence numbers more or fewer than packets lost.
+    /// Sequence numbers beyond or below the number of lost packets.
     ///
-    /// Default 12: two video frames, since who estimates a loss by the time that passed does not know where a frame
-    /// ended.
+    /// Default 12: two video frames, since an estimate from elapsed time does not know where a frame ended.
     pub sequence: u16,
-    /// Milliseconds the timestamp may be off the time that passed.
+    /// Milliseconds by which the timestamp may differ from elapsed time.
     ///
-    /// Default 80: what a busy machine adds between a packet's being due and its passing the gateway.
+    /// Default 80: the delay that a loaded machine adds between a packet's due time and its passing the gateway.
     pub timestamp_ms: u32,
 }
 
@@ -22,29 +21,23 @@ impl Default for Tolerance {
     }
 }
 
-/// A place where a stream did not go on as it should have.
+/// A discontinuity of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Break {
-    /// The stream and who saw it.
     pub path: Path,
     /// The packet before, by number.
     pub after: u64,
     /// The first packet that did not fit.
     pub number: u64,
-    /// Where it came from.
     pub nodes: (u32, u32),
-    /// What did not fit.
     pub kind: BreakKind,
 }
 
-/// What did not fit.
+/// The kind of discontinuity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BreakKind {
-    /// Another SSRC.
     Ssrc {
-        /// Before.
         was: u32,
-        /// After.
         is: u32,
     },
     /// The sequence number went on by another amount than the packets in between.
@@ -64,11 +57,10 @@ pub enum BreakKind {
 }
 
 impl Ledger {
-    /// Every break of every stream.
+    /// Every discontinuity of every stream.
     ///
-    /// With one node throughout, offsets between the numbers sent and received must not change, save that sequence
-    /// numbers may close over packets that are missing. Where the node changes they may be off by the tolerance. A
-    /// sequence number never stands still or goes back between two packets, whatever the node.
+    /// On one node the offset between sent and received numbers must not change, except that sequence numbers may close
+    /// over missing packets. The tolerance applies at a change of node. Sequence numbers must always increase.
     pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<Break> {
         let mut breaks = Vec::new();
         for (&path, arrivals) in &self.arrivals {
@@ -111,11 +103,11 @@ fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<B
     let sent = after.number - before.number;
     let received = after.sequence.wrapping_sub(before.sequence).cast_signed();
     let most = i64::try_from(sent).unwrap_or(i64::MAX).saturating_add(i64::from(tolerance));
-    // Across a change of node the numbers are an estimate; on one node they may close over what is missing.
+    // Across a change of node the numbers are an estimate; on one node they may close over missing packets.
     let least =
         if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
     let fits = (least..=most).contains(&i64::from(received));
-    // A gap of more than half the number space cannot be told from a step back; so long a silence is its own finding.
+    // A gap of more than half the number space looks like a step back; such a silence is reported elsewhere.
     (!fits && sent < 32_768).then_some(BreakKind::Sequence { sent, received })
 }
 

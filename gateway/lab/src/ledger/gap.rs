@@ -1,29 +1,26 @@
-//! The gap a receiver hears when its node changes, and the gap it hears when nothing happens at all.
+//! Gaps that receivers see when their node changes, and pauses at any other moment.
 
 use serde::Serialize;
 
 use super::Ledger;
 
-/// How long after the first packet of a new node packets of the old one count as stragglers of the same change; past
-/// this they are a change back. Twice what a make-before-break may take.
+/// Packets of the old node within this time after the first of the new one are stragglers; later ones are a change
+/// back. Twice the length of a make-before-break.
 const STRAGGLING_NS: u64 = 1_000_000_000;
 
 /// A receiver's change from one node to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Switch {
-    /// The receiving session.
     pub receiver: u64,
-    /// The node before.
     pub from: u32,
-    /// The node after.
     pub to: u32,
-    /// When the last packet before came: nanoseconds since the Unix epoch.
+    /// When the last packet of the old node arrived: nanoseconds since the Unix epoch.
     pub last_ns: u64,
-    /// When the first packet of the new node came.
+    /// When the first packet of the new node arrived.
     pub first_ns: u64,
-    /// Packets of the old node that came after that.
+    /// Packets of the old node after that.
     pub stragglers: u64,
-    /// When the last of them came.
+    /// When the last straggler arrived.
     pub straggled_ns: Option<u64>,
 }
 
@@ -34,16 +31,14 @@ impl Switch {
     }
 }
 
-/// A pause in what a receiver hears.
+/// A pause between two packets of a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gap {
-    /// The receiving session.
     pub receiver: u64,
-    /// How long.
     pub gap_ns: u64,
 }
 
-/// A distribution in milliseconds: the median, the 99th percentile (nearest rank), the largest. All 0 of nothing.
+/// A distribution in milliseconds: median, 99th percentile (nearest rank), maximum. All 0 without samples.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Spread {
     /// Half are at most this.
@@ -67,7 +62,7 @@ impl Spread {
 }
 
 impl Ledger {
-    /// Every change of node that a receiver saw, over all it hears, in the order of receiver and time.
+    /// Every change of node of every receiver, in the order of receiver and time.
     pub fn switches(&self) -> Vec<Switch> {
         self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
     }
@@ -107,9 +102,9 @@ impl Ledger {
         switches
     }
 
-    /// The pause each receiver heard across this moment: the control run of a switch that did not happen.
+    /// The pause of each receiver across this moment, for comparison with a change of node.
     ///
-    /// A receiver that heard nothing before or nothing after has none.
+    /// A receiver without packets before or after the moment has none.
     pub fn gaps_at(&self, at_ns: u64) -> Vec<Gap> {
         let gap_of = |&receiver: &u64| {
             let before = self

@@ -6,14 +6,12 @@ use std::time::Duration;
 use super::Ledger;
 use crate::clock;
 
-/// Two receivers of one room that heard two nodes at the same time.
+/// Two receivers of one room that received from different nodes at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Split {
-    /// The room.
     pub room: u64,
-    /// The two receivers.
     pub receivers: (u64, u64),
-    /// The node each heard.
+    /// The node of each receiver.
     pub nodes: (u32, u32),
     /// When it began: nanoseconds since the Unix epoch.
     pub from_ns: u64,
@@ -21,7 +19,7 @@ pub struct Split {
     pub lasted_ns: u64,
 }
 
-/// An unbroken time in which a receiver heard one node.
+/// A period in which a receiver received from one node.
 struct Stint {
     node: u32,
     from_ns: u64,
@@ -29,9 +27,9 @@ struct Stint {
 }
 
 impl Ledger {
-    /// Every time two receivers of a room heard different nodes for longer than a switch may take.
+    /// Periods in which two receivers of a room received from different nodes for longer than a switch takes.
     ///
-    /// `switch_max` is how long that is: what is still on its way at a failover, or a make-before-break.
+    /// `switch_max` allows for packets in flight at a failover or a make-before-break.
     pub fn splits(&self, switch_max: Duration) -> Vec<Split> {
         let longest = clock::nanoseconds(switch_max);
         let stints: BTreeMap<u64, Vec<Stint>> =

@@ -10,7 +10,7 @@ struct Call {
     ledger: Ledger,
 }
 
-/// What may differ from a perfect delivery.
+/// A deviation from perfect delivery.
 #[derive(Clone, Copy)]
 struct Twist {
     node: u32,
@@ -68,7 +68,7 @@ impl Call {
         }
     }
 
-    /// Session 1 hears 2 for a hundred packets, with a twist from this number on.
+    /// Session 1 receives 100 packets of session 2, with a deviation from this number on.
     fn twisted(from: u64, twist: Twist) -> Ledger {
         let mut call = Self::new();
         call.sends(2, 0..100);
@@ -83,7 +83,7 @@ fn breaks(ledger: &Ledger) -> Vec<BreakKind> {
 }
 
 #[test]
-fn packet_that_never_came_is_missing_and_one_that_came_is_not() {
+fn only_undelivered_packets_are_missing() {
     let mut call = Call::new();
     call.sends(1, 0..10);
     call.hears(2, 1, (0..10).filter(|&number| number != 4), STRAIGHT);
@@ -101,7 +101,7 @@ fn last_packets_are_missed_too() {
 }
 
 #[test]
-fn member_is_due_only_what_was_sent_while_it_was_there() {
+fn packets_are_due_to_present_members() {
     let mut call = Call::new();
     call.ledger.join(Member { session: 2, room: 10, from_ns: 40 * MS, until_ns: u64::MAX });
     call.ledger.leave(2, 100 * MS);
@@ -111,7 +111,7 @@ fn member_is_due_only_what_was_sent_while_it_was_there() {
 }
 
 #[test]
-fn alone_in_its_room_a_session_is_due_its_own_packets() {
+fn lone_session_is_due_its_own_packets() {
     let mut call = Call::new();
     call.sends(3, 0..4);
     assert_eq!(call.ledger.missing().len(), 4);
@@ -121,7 +121,7 @@ fn alone_in_its_room_a_session_is_due_its_own_packets() {
 }
 
 #[test]
-fn packet_of_another_room_or_of_a_stranger_is_misdelivered() {
+fn foreign_packet_is_misdelivered() {
     let mut call = Call::new();
     call.hears(1, 2, 0..1, STRAIGHT);
     assert_eq!(call.ledger.misdelivered(), []);
@@ -132,7 +132,7 @@ fn packet_of_another_room_or_of_a_stranger_is_misdelivered() {
 }
 
 #[test]
-fn packet_heard_again_is_found_each_time_but_the_first() {
+fn duplicates_are_found() {
     let mut call = Call::new();
     call.hears(1, 2, [5, 6, 5, 5].into_iter(), STRAIGHT);
     let again: Vec<u64> = call.ledger.twice().iter().map(|arrival| arrival.number).collect();
@@ -140,7 +140,7 @@ fn packet_heard_again_is_found_each_time_but_the_first() {
 }
 
 #[test]
-fn session_that_hears_nothing_while_it_should_is_silent() {
+fn session_without_due_packets_is_silent() {
     let mut call = Call::new();
     call.sends(1, 0..100);
     call.hears(2, 1, 0..50, STRAIGHT);
@@ -150,7 +150,7 @@ fn session_that_hears_nothing_while_it_should_is_silent() {
 }
 
 #[test]
-fn straight_stream_and_one_with_losses_on_one_node_do_not_break() {
+fn losses_on_one_node_are_no_break() {
     assert_eq!(breaks(&Call::twisted(50, STRAIGHT)), []);
     assert_eq!(breaks(&Call::twisted(60, STRAIGHT)), []);
 }
@@ -165,7 +165,7 @@ fn other_numbers_on_the_same_node_break() {
 }
 
 #[test]
-fn sequence_may_close_over_missing_packets_on_one_node_but_not_run_ahead() {
+fn sequence_may_close_gaps_but_not_run_ahead() {
     let closed = Twist { sequence: 10u16.wrapping_neg(), ..STRAIGHT };
     assert_eq!(breaks(&Call::twisted(60, closed)), []);
     let repeated = Twist { sequence: 11u16.wrapping_neg(), ..STRAIGHT };
@@ -178,7 +178,7 @@ fn sequence_may_close_over_missing_packets_on_one_node_but_not_run_ahead() {
 }
 
 #[test]
-fn at_a_switch_the_sequence_gap_is_the_loss_within_the_tolerance() {
+fn switch_gap_equals_loss_within_tolerance() {
     let moved = Twist { node: 101, ..STRAIGHT };
     let count = |sequence: i16| {
         breaks(&Call::twisted(80, Twist { sequence: sequence.cast_unsigned(), ..moved })).len()
@@ -188,7 +188,7 @@ fn at_a_switch_the_sequence_gap_is_the_loss_within_the_tolerance() {
 }
 
 #[test]
-fn at_a_switch_no_sequence_number_comes_again() {
+fn switch_repeats_no_sequence_number() {
     let moved = Twist { node: 101, sequence: 3u16.wrapping_neg(), ..STRAIGHT };
     assert_eq!(breaks(&Call::twisted(53, moved)), []);
     let again = Twist { sequence: 4u16.wrapping_neg(), ..moved };
@@ -196,7 +196,7 @@ fn at_a_switch_no_sequence_number_comes_again() {
 }
 
 #[test]
-fn at_a_switch_the_timestamp_follows_the_time_that_passed() {
+fn switch_timestamp_follows_elapsed_time() {
     let count = |timestamp: i32| {
         let twist = Twist { node: 101, timestamp: timestamp.cast_unsigned(), ..STRAIGHT };
         breaks(&Call::twisted(53, twist)).len()
@@ -206,7 +206,7 @@ fn at_a_switch_the_timestamp_follows_the_time_that_passed() {
 }
 
 #[test]
-fn gap_runs_from_the_last_packet_of_the_old_node_to_the_first_of_the_new() {
+fn gap_spans_the_change_of_node() {
     let ledger = Call::twisted(53, Twist { node: 101, ..STRAIGHT });
     let [switch] = ledger.switches()[..] else { panic!() };
     assert_eq!((switch.receiver, switch.from, switch.to, switch.stragglers), (1, 100, 101, 0));
@@ -214,7 +214,7 @@ fn gap_runs_from_the_last_packet_of_the_old_node_to_the_first_of_the_new() {
 }
 
 #[test]
-fn packets_of_the_old_node_after_the_switch_are_stragglers_and_much_later_a_switch_back() {
+fn late_packets_are_stragglers_or_a_switch_back() {
     let mut call = Call::new();
     let moved = Twist { node: 101, ..STRAIGHT };
     call.hears(1, 2, (0..10).chain(11..12), STRAIGHT);
@@ -240,7 +240,7 @@ fn control_gap_is_the_pause_across_a_moment() {
 }
 
 #[test]
-fn call_on_two_nodes_is_split_once_it_lasts_longer_than_a_switch() {
+fn call_on_two_nodes_is_split_after_a_switch() {
     let split = |longest_ms| {
         let mut call = Call::new();
         let moved = Twist { node: 101, ..STRAIGHT };
@@ -258,7 +258,7 @@ fn call_on_two_nodes_is_split_once_it_lasts_longer_than_a_switch() {
 }
 
 #[test]
-fn death_excuses_from_forty_ms_before_it_until_the_flip_and_only_rooms_it_carried() {
+fn death_excuses_its_rooms_until_failover() {
     let mut call = Call::new();
     for sender in [1, 3] {
         call.sends(sender, 0..100);
@@ -288,7 +288,7 @@ fn death_excuses_from_forty_ms_before_it_until_the_flip_and_only_rooms_it_carrie
 }
 
 #[test]
-fn relay_and_rung_excuse_exactly_the_numbers_they_name() {
+fn relay_and_degradation_excuse_exact_numbers() {
     let mut call = Call::new();
     call.sends(1, 0..4);
     let path = Path { receiver: 2, sender: 1, stream: 0 };
@@ -314,7 +314,7 @@ fn spread_takes_the_nearest_rank() {
 }
 
 #[test]
-fn what_a_relay_keeps_going_up_excuses_all_receivers_and_going_down_its_own_lane() {
+fn relay_drops_excuse_by_direction() {
     use crate::Mark;
     use crate::relay::{Cause, Direction, Dropped};
     let mark = |number| Some(Mark { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
@@ -333,7 +333,7 @@ fn what_a_relay_keeps_going_up_excuses_all_receivers_and_going_down_its_own_lane
 }
 
 #[test]
-fn number_that_never_came_is_reckoned_from_the_last_that_did() {
+fn lost_number_is_extrapolated() {
     let mut call = Call::new();
     call.sends(1, 0..20);
     call.hears(2, 1, (0..10).filter(|&number| number != 8), STRAIGHT);
@@ -343,24 +343,24 @@ fn number_that_never_came_is_reckoned_from_the_last_that_did() {
     assert_eq!(at(STRAIGHT.ssrc, 8), Some((path, 8)));
     assert_eq!(at(STRAIGHT.ssrc, 12), Some((path, 12)));
     assert_eq!(at(STRAIGHT.ssrc + 1, 9), None);
-    assert_eq!(at(STRAIGHT.ssrc, 40_000), None, "nothing came up to it");
-    assert_eq!(call.ledger.number_at(2, STRAIGHT.ssrc, 9, 0), None, "nothing came yet");
+    assert_eq!(at(STRAIGHT.ssrc, 40_000), None, "no arrival before it");
+    assert_eq!(call.ledger.number_at(2, STRAIGHT.ssrc, 9, 0), None, "no arrival yet");
 }
 
 #[test]
-fn next_page_has_the_same_members_and_nothing_of_the_last() {
+fn next_window_keeps_members_only() {
     let books = Books::default();
     *books.open() = Call::new().ledger;
     let sent =
         Sent { session: 1, stream: 0, number: 0, at_ns: 0, timestamp: 0, clock_rate: 48_000 };
     books.note(&mut vec![sent], &mut Vec::new());
-    assert_eq!(books.turn().sent_count(), 1, "what is in the tray belongs to the page before");
+    assert_eq!(books.turn().sent_count(), 1, "the buffer belongs to the earlier window");
     let next = books.open();
     assert_eq!((next.sent_count(), next.member(1).map(|member| member.room)), (0, Some(10)));
 }
 
 #[test]
-fn what_is_sent_outside_the_page_is_due_to_nobody() {
+fn packets_outside_the_window_are_not_due() {
     let mut call = Call::new();
     call.sends(1, 0..10);
     assert_eq!(call.ledger.missing().len(), 10);

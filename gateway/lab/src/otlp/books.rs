@@ -1,4 +1,4 @@
-//! What a receiver keeps of what came.
+//! The telemetry that a receiver keeps.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,12 @@ const REASONS_MAX: usize = 100;
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Text.
     Text(String),
-    /// True or false.
     Bool(bool),
-    /// A whole number.
     Int(i64),
-    /// A number.
     Double(f64),
-    /// Bytes.
     Bytes(Vec<u8>),
-    /// A list.
     List(Vec<Value>),
-    /// Values by key.
     Map(BTreeMap<String, Value>),
 }
 
@@ -38,51 +31,45 @@ pub struct Link {
     pub trace_id: String,
     /// The span it points to, in lower-case hex.
     pub span_id: String,
-    /// What it says about the reference.
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// Who made the spans: the instrumentation scope.
+/// The instrumentation scope of spans.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Scope {
-    /// Its name.
     pub name: String,
     /// Its version; may be empty.
     pub version: String,
 }
 
-/// A span as it came.
+/// A received span.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Span {
-    /// Its name.
     pub name: String,
     /// Its trace, in lower-case hex.
     pub trace_id: String,
     /// Its id, in lower-case hex.
     pub span_id: String,
-    /// Its parent's id; `None` for a root.
+    /// The parent's id; `None` for a root.
     pub parent: Option<String>,
     /// Its kind as OTLP numbers it: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
     pub kind: i32,
     /// When it began: nanoseconds since the Unix epoch.
     pub start_ns: u64,
-    /// When it ended.
     pub end_ns: u64,
-    /// Its attributes.
     pub attributes: BTreeMap<String, Value>,
     /// Its links, in order.
     pub links: Vec<Link>,
     /// The names of its events, in order.
     pub events: Vec<String>,
-    /// It ended in an error, which says this.
+    /// The message of an error status.
     pub error: Option<String>,
-    /// Attributes of the resource it came from.
+    /// Attributes of its resource.
     pub resource: BTreeMap<String, Value>,
-    /// Who made it.
     pub scope: Scope,
 }
 
-/// Everything received.
+/// All received telemetry.
 #[derive(Default, Debug)]
 pub struct Books {
     spans: Vec<Span>,
@@ -94,30 +81,26 @@ pub struct Books {
     requests: u64,
 }
 
-/// The books in numbers.
+/// Counts of received telemetry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
-    /// Spans by name.
     pub spans_received: BTreeMap<String, u64>,
     /// Data points by metric.
     pub metrics_received: BTreeMap<String, u64>,
-    /// Log records.
     pub logs_received: u64,
-    /// Requests taken.
     pub requests: u64,
-    /// Requests refused.
     pub refused: u64,
     /// Why, for the first hundred.
     pub reasons: Vec<String>,
 }
 
 impl Books {
-    /// The spans of this name, in the order they came.
+    /// Received spans of this name, in order of arrival.
     pub fn spans_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| span.name == name)
     }
 
-    /// Every span kept, in the order they came.
+    /// All spans, in order of arrival.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
@@ -127,7 +110,7 @@ impl Books {
         self.spans.iter().find(|span| span.trace_id == trace_id && span.span_id == span_id)
     }
 
-    /// The books in numbers.
+    /// Counts of received telemetry.
     pub fn report(&self) -> Report {
         Report {
             spans_received: self.spans_by_name.clone(),

@@ -1,5 +1,4 @@
-//! What is well formed: the rules of the OTLP specification and of the trace, metrics and logs data models, as far as a
-//! sender can break them.
+//! Validation of OTLP requests by the rules of the specification and of the trace, metrics and logs data models.
 
 use std::collections::BTreeMap;
 
@@ -14,61 +13,40 @@ use opentelemetry_proto::tonic::trace::v1 as wire;
 
 use super::{Link, Scope, Span, Value};
 
-/// What was wrong with a request.
+/// A rule that a request broke.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Malformed {
-    /// The body is no such message.
+    /// The body is not the expected message.
     #[error("the body is not this message: {0}")]
     Body(String),
-    /// A request with no resource in it, or a resource group with none.
+    /// A request without a resource, or an empty resource group.
     #[error("no resource")]
     NoResource,
     /// The resource does not name its service.
     #[error("resource without service.name")]
     NoServiceName,
-    /// A group with nothing in it.
-    #[error("nothing in it")]
+    /// An empty group.
+    #[error("empty group")]
     Empty,
     /// An id of the wrong length, or all zero.
     #[error("{what} of {name:?} is {length} bytes or all zero")]
-    Id {
-        /// Which id.
-        what: &'static str,
-        /// Of which span.
-        name: String,
-        /// Its length.
-        length: usize,
-    },
-    /// Something without a name.
+    Id { what: &'static str, name: String, length: usize },
+    /// A missing name.
     #[error("{0} without a name")]
     NoName(&'static str),
     /// A kind, status or severity that does not exist.
     #[error("{what} {number} of {name:?} does not exist")]
-    Number {
-        /// Which number.
-        what: &'static str,
-        /// Whose.
-        name: String,
-        /// The number.
-        number: i32,
-    },
+    Number { what: &'static str, name: String, number: i32 },
     /// No start, or an end before the start.
     #[error("{name:?} runs from {start_ns} to {end_ns}")]
-    Times {
-        /// Whose.
-        name: String,
-        /// Its start.
-        start_ns: u64,
-        /// Its end.
-        end_ns: u64,
-    },
+    Times { name: String, start_ns: u64, end_ns: u64 },
     /// An attribute without a key or a value.
     #[error("attribute {0:?} without key or value")]
     Attribute(String),
     /// The same key again.
     #[error("attribute {0:?} twice")]
     AttributeTwice(String),
-    /// A metric without data, or whose data has no points.
+    /// A metric without data points.
     #[error("metric {0:?} without points")]
     NoPoints(String),
 }

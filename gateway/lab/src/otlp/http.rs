@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 use super::{Malformed, SharedBooks, check, open};
 
-/// The largest request taken: what the collector takes.
+/// The largest accepted request, as in the OpenTelemetry Collector.
 const BODY_MAX: usize = 20 * 1_024 * 1_024;
 const PROTOBUF: &str = "application/x-protobuf";
 
@@ -46,7 +46,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     if !["/v1/traces", "/v1/metrics", "/v1/logs"].contains(&path.as_str()) {
-        return Ok(plain(StatusCode::NOT_FOUND, "no such signal"));
+        return Ok(plain(StatusCode::NOT_FOUND, "unknown signal"));
     }
     if request.method() != Method::POST {
         return Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "POST is the method"));

@@ -100,7 +100,7 @@ fn span_keeps_its_ids_links_and_attributes() {
 }
 
 #[test]
-fn malformed_span_is_refused_with_its_reason() {
+fn malformed_span_is_refused_with_reason() {
     assert!(matches!(
         refusal(|span| span.trace_id = vec![0; 16]),
         Malformed::Id { what: "trace id", .. }
@@ -126,7 +126,7 @@ fn malformed_span_is_refused_with_its_reason() {
 }
 
 #[test]
-fn resource_must_name_its_service_and_scope_itself() {
+fn resource_and_scope_need_names() {
     let refused = |twist: fn(&mut ResourceSpans)| {
         let mut request = request(good());
         twist(&mut request.resource_spans[0]);
@@ -164,7 +164,7 @@ fn metric_without_points_is_refused() {
 }
 
 #[test]
-fn log_record_with_an_unknown_severity_is_refused() {
+fn unknown_severity_is_refused() {
     let request = |severity_number| {
         let log_records = vec![LogRecord { severity_number, ..LogRecord::default() }];
         let scope_logs = vec![ScopeLogs { scope: scope(), log_records, ..ScopeLogs::default() }];
@@ -176,7 +176,7 @@ fn log_record_with_an_unknown_severity_is_refused() {
 }
 
 #[test]
-fn http_takes_what_is_well_formed_and_refuses_the_rest() {
+fn http_refuses_malformed_requests() {
     let receiver = receiver();
     let endpoint = receiver.http_endpoint();
     let head = "POST /v1/traces HTTP/1.1\r\ncontent-type: application/x-protobuf";
@@ -202,7 +202,7 @@ fn http_takes_what_is_well_formed_and_refuses_the_rest() {
 }
 
 #[test]
-fn grpc_takes_what_is_well_formed_and_refuses_the_rest() {
+fn grpc_refuses_malformed_requests() {
     let receiver = receiver();
     runtime().block_on(async {
         let mut client = TraceServiceClient::connect(receiver.grpc_endpoint()).await.unwrap();

@@ -1,4 +1,4 @@
-//! One client's way through the relay: a socket towards it, one towards the gateway, an impairment each way.
+//! One client's lane: a socket towards the client, one towards the gateway, an impairment for each direction.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,9 +12,9 @@ pub(super) struct Lane {
     pub(super) session: u64,
     pub(super) near: UdpSocket,
     pub(super) far: UdpSocket,
-    /// The far end before. It is kept, unread: what still comes to its port is nobody else's.
+    /// The earlier far end. It is kept open and unread, so that its port is not reused.
     retired: Option<UdpSocket>,
-    /// Where the client was last heard from.
+    /// The client's last source address.
     pub(super) client: Option<SocketAddr>,
     up: Impairment,
     down: Impairment,
@@ -43,7 +43,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Where packets of this direction come in.
+    /// The socket on which packets of this direction arrive.
     pub(super) fn socket(&self, direction: Direction) -> &UdpSocket {
         match direction {
             Direction::Up => &self.near,

@@ -1,4 +1,4 @@
-//! The way between a gateway and one node: whoever sends to its near end reaches the node from a far end of his own.
+//! The link between a gateway and one node: each sender to its near end reaches the node from its own far end.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,8 +11,8 @@ use super::pump::{self, DATAGRAM, Late, Pump};
 use super::{Conditions, Direction, Fate, Impairment, Tally};
 use crate::datagrams::Inbox;
 
-/// Senders that are told apart: a gateway has a socket for each worker and one for probes, and for each session on port
-/// legs. Packets of more are dropped.
+/// A gateway has a socket for each worker, one for probes, and one for each session on port legs. Packets of further
+/// senders are dropped.
 const SENDERS_MAX: usize = 4_096;
 /// The near end's place in the readiness list.
 const NEAR: u64 = u64::MAX;
@@ -25,7 +25,7 @@ pub struct Link {
 
 struct World {
     node: SocketAddr,
-    /// None while the node's refusal stands: then the near end refuses as well.
+    /// `None` while the node refuses packets: then the near end refuses them as well.
     near: Option<UdpSocket>,
     senders: Vec<Sender>,
     by_source: HashMap<SocketAddr, usize>,
@@ -48,15 +48,12 @@ enum Delayed {
         direction: Direction,
         bytes: Vec<u8>,
     },
-    /// The node's host says that nobody listens there.
+    /// An ICMP port unreachable from the node's host.
     Refusal,
 }
 
 impl Link {
-    /// Starts a clear link to this node, whose near end is at a free port of `at`.
-    ///
-    /// # Errors
-    /// What the kernel says when it has no socket, epoll or thread for us.
+    /// Starts an unimpaired link to this node with its near end at a free port of `at`.
     pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
         let near = open(at)?;
         let address = near.local_addr()?;
@@ -77,17 +74,17 @@ impl Link {
         Ok(link)
     }
 
-    /// Where the gateway sends to, instead of the node.
+    /// The address that the gateway uses instead of the node's.
     pub fn near(&self) -> SocketAddr {
         self.near
     }
 
-    /// What one direction does to packets that arrive from now on.
+    /// Sets the impairment of one direction for packets that arrive from now on.
     pub fn set(&self, direction: Direction, conditions: Conditions) {
         self.pump.world().way(direction).conditions = conditions;
     }
 
-    /// What both directions do.
+    /// Sets the impairment of both directions.
     pub fn set_both(&self, conditions: Conditions) {
         self.set(Direction::Up, conditions);
         self.set(Direction::Down, conditions);
@@ -98,11 +95,7 @@ impl Link {
         self.pump.world().mtu = bytes;
     }
 
-    /// The node is there again: the near end takes packets, where it refused them, and no refusal of before, read or on its
-    /// way, closes it any more.
-    ///
-    /// # Errors
-    /// What the kernel says when the port is taken meanwhile.
+    /// Reopens the near end after the node restarted. Earlier refusals, also those in flight, no longer close it.
     pub fn reopen(&self) -> io::Result<()> {
         let mut world = self.pump.world();
         for sender in &world.senders {
@@ -166,7 +159,7 @@ impl World {
     }
 
     fn read_near(&mut self, inbox: &mut Inbox, epoll: &Epoll) {
-        // What a gateway sent from that has gone comes back as a refusal, which is not ours to mind.
+        // ICMP errors from a gateway that has gone are ignored.
         let Some(Ok(_)) = self.near.as_ref().map(|near| inbox.receive(near)) else { return };
         for datagram in inbox.iter() {
             if let Some(sender) = self.sender(datagram.source, epoll) {
@@ -246,7 +239,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// No test lasts so long, on whatever machine.
+    /// Longer than any test.
     const NEVER: Duration = Duration::from_secs(86_400);
 
     fn local() -> SocketAddr {
@@ -266,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sender_hears_the_answers_to_what_it_sent() {
+    fn each_sender_gets_its_own_answers() {
         let node = socket();
         let link = Link::start(local(), node.local_addr().unwrap(), 1).unwrap();
         let senders = [socket(), socket()];
@@ -282,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn blackout_of_one_direction_leaves_the_other() {
+    fn blackout_affects_one_direction() {
         let node = socket();
         let link = Link::start(local(), node.local_addr().unwrap(), 1).unwrap();
         let gateway = socket();
@@ -301,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_refusal_is_the_links_until_it_is_opened_again() {
+    fn link_refuses_like_its_node_until_reopened() {
         let node = socket();
         let at = node.local_addr().unwrap();
         let link = Link::start(local(), at, 1).unwrap();
@@ -326,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_that_was_on_its_way_when_the_node_came_back_closes_nothing() {
+    fn late_refusal_does_not_close_the_link() {
         let node = socket();
         let at = node.local_addr().unwrap();
         let link = Link::start(local(), at, 1).unwrap();

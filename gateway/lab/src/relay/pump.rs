@@ -1,4 +1,4 @@
-//! The thread of a bad network: it reads what is ready, keeps what is late, and sends it when its time has come.
+//! The thread of a relay: reads ready sockets, holds delayed packets, and sends them when due.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::OccupiedEntry;
@@ -15,27 +15,27 @@ use crate::datagrams::Inbox;
 
 /// How long the thread sleeps at most, and so how long it takes to notice that it should end.
 const NAP_MS: u64 = 20;
-/// Readiness told by one call; more is told by the next.
+/// Events per `epoll_wait`; the next call returns the rest.
 const EVENTS: usize = 64;
 /// The largest datagram there is.
 pub(super) const DATAGRAM: usize = 65_535;
 /// Datagrams read at once: a burst of a hundred sessions in two calls.
 const BATCH: usize = 64;
 
-/// What there is to read, and what becomes of it.
+/// The sockets of a relay and the handling of their packets.
 pub(super) trait World: Send + 'static {
-    /// What is kept until its time has come.
+    /// A delayed packet.
     type Kept: Send;
 
     fn late(&mut self) -> &mut Late<Self::Kept>;
 
-    /// What was put into the readiness list under this number has something.
+    /// The socket registered under this number is readable.
     fn read(&mut self, place: u64, inbox: &mut Inbox, epoll: &Epoll);
 
     fn send(&mut self, kept: Self::Kept);
 }
 
-/// What is late, by when its time comes; in the order it came where that is the same.
+/// Delayed packets by due time, then by order of arrival.
 pub(super) struct Late<T> {
     waiting: BTreeMap<(Instant, u64), T>,
     ever: u64,
@@ -65,7 +65,7 @@ impl<T> Late<T> {
         self.waiting.insert((until, self.ever), what);
     }
 
-    /// Forgets what does not belong to these.
+    /// Drops delayed packets that do not match.
     pub(super) fn retain(&mut self, belongs: impl Fn(&T) -> bool) {
         self.waiting.retain(|_, what| belongs(what));
     }
@@ -90,8 +90,6 @@ impl<T> Late<T> {
 }
 
 impl<W: World> Pump<W> {
-    /// # Errors
-    /// What the kernel says when it has no epoll or no thread for us.
     pub(super) fn start(name: &str, world: W) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
@@ -106,17 +104,11 @@ impl<W: World> Pump<W> {
     }
 
     /// Reads this socket from now on, under this number.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub(super) fn watch(&self, socket: impl AsFd, place: u64) -> io::Result<()> {
         watch(&self.shared.epoll, socket, place)
     }
 
     /// And not any more.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub(super) fn forget(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.shared.epoll.delete(socket)?)
     }
@@ -146,7 +138,7 @@ impl<W: World> Shared<W> {
         while !self.ending.load(Ordering::Relaxed) {
             let nap = self.world().late().nap(Instant::now());
             let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
-            // An interrupted wait is an empty one: the loop comes round again.
+            // An interrupted wait returns no events.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             let mut world = self.world();
             for event in &events[..ready] {

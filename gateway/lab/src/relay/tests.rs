@@ -19,14 +19,14 @@ fn patient() -> UdpSocket {
     socket
 }
 
-/// Sends `count` packets up and, behind them, one that must cross; returns the numbers that crossed.
+/// Sends `count` packets up, and one behind them that must cross; returns the numbers that crossed.
 fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTreeSet<u64> {
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(session, gateway.local_addr().unwrap()).unwrap();
     assert!(relay.set(session, Direction::Up, conditions));
     for number in 0..count {
         client.send_to(&packet(session, number), ends.near).unwrap();
-        // One at a time, and few enough for the gateway's buffer: no kernel has a say in what is lost.
+        // One at a time, within the gateway's buffer, so that the kernel drops none.
         while relay.tally().arrived < number + 1 {
             std::thread::yield_now();
         }
@@ -46,7 +46,7 @@ fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTr
 }
 
 #[test]
-fn reported_losses_are_exactly_the_packets_that_did_not_cross() {
+fn reported_losses_match_missing_packets() {
     let relay = Relay::start(11).unwrap();
     let crossed = cross(&relay, 3, Conditions::loss_percent(25), 200);
     let dropped = relay.dropped();
@@ -63,13 +63,13 @@ fn reported_losses_are_exactly_the_packets_that_did_not_cross() {
 }
 
 #[test]
-fn same_seed_loses_the_same_numbers_in_another_run() {
+fn same_seed_loses_the_same_packets() {
     let run = || cross(&Relay::start(7).unwrap(), 5, Conditions::loss_percent(30), 200);
     assert_eq!(run(), run());
 }
 
 #[test]
-fn answers_find_their_way_back_to_the_client() {
+fn answers_reach_the_client() {
     let relay = Relay::start(1).unwrap();
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
@@ -117,7 +117,7 @@ fn one_session_has_one_lane() {
 }
 
 #[test]
-fn lane_that_is_bound_anew_leaves_from_another_port_and_hears_what_comes_there() {
+fn rebound_lane_uses_another_port() {
     let relay = Relay::start(11).unwrap();
     let (client, gateway) = (patient(), patient());
     let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
@@ -126,7 +126,7 @@ fn lane_that_is_bound_anew_leaves_from_another_port_and_hears_what_comes_there()
     let mut buffer = [0; 100];
     let (_, source) = gateway.recv_from(&mut buffer).unwrap();
     assert_ne!(source, ends.far);
-    // What goes to the old one is lost: the first that comes is the second that was sent.
+    // A packet to the old port is lost: the second one sent is the first to arrive.
     gateway.send_to(b"old", ends.far).unwrap();
     gateway.send_to(b"new", source).unwrap();
     let (length, _) = client.recv_from(&mut buffer).unwrap();

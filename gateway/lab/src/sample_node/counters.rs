@@ -1,30 +1,25 @@
-//! What a sample node counts.
+//! The counters of a sample node.
 
 use evenkeel_media::trunk::message::Refused;
 use serde::{Deserialize, Serialize};
 
-/// Everything counted since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Counters {
-    /// Sessions open now.
     pub sessions: u32,
-    /// Sessions ever opened.
     pub opened: u64,
-    /// Leases renewed.
     pub kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
-    /// Sessions whose lease ended, or whose source fell silent.
+    /// Sessions that ended by lease or silence.
     pub expired: u64,
     /// Openings refused because it was full or draining.
     pub turned_away: u64,
-    /// Bundles read.
     pub bundles_in: u64,
     /// RTP and RTCP packets read.
     pub packets_in: u64,
     /// RTP and RTCP packets written.
     pub packets_out: u64,
-    /// Packets with a tag nobody has.
+    /// Packets with an unknown tag.
     pub unknown_tag: u64,
     /// Datagrams and packets that could not be read.
     pub malformed: u64,
@@ -32,7 +27,6 @@ pub struct Counters {
     pub oversize: u64,
     /// Probes by signed message answered.
     pub probes: u64,
-    /// Echo probes answered.
     pub echoes: u64,
     /// STUN binding requests answered.
     pub stun: u64,
@@ -40,9 +34,7 @@ pub struct Counters {
     pub pli: u64,
     /// Full intra requests received.
     pub fir: u64,
-    /// Sender reports received.
     pub sender_reports: u64,
-    /// Receiver reports received.
     pub receiver_reports: u64,
     /// Signed messages not believed.
     pub refused: Refusals,
@@ -53,13 +45,12 @@ pub struct Counters {
 pub struct Refusals {
     /// No message of this version, kind or direction, or not of its length.
     pub malformed: u64,
-    /// Signed with another secret, or there is none here.
+    /// Signed with another secret, or no secret is configured.
     pub key: u64,
     /// The signature was wrong.
     pub forged: u64,
     /// Signed too long ago, or in the future.
     pub time: u64,
-    /// Came before.
     pub replayed: u64,
 }
 

@@ -1,5 +1,5 @@
-//! RTCP at a sample node. A rewriting one answers reports itself and passes on, in the numbers of the other side, what
-//! is meant for the sender; an untouched one reflects it all.
+//! RTCP at a sample node. A rewriting node answers reports itself and forwards requests with the sender's SSRC; an
+//! untouched node reflects RTCP unchanged.
 
 use evenkeel_media::rtcp::{self, FirEntry, Packet, Pli, SenderInfo};
 
@@ -59,7 +59,7 @@ impl Reflector {
         }
     }
 
-    /// Tells the room, in the numbers of the outgoing stream, when the sender took what.
+    /// Forwards the sender's mapping of NTP to RTP time to the room, in the numbers of the outgoing stream.
     fn handle_sender_report(
         &mut self,
         index: Index,
@@ -104,8 +104,8 @@ impl Reflector {
         self.send(leg, &report, outbox);
     }
 
-    /// Passes a request on to whoever sends the stream that goes out as this SSRC, in the SSRC it came with. What names
-    /// a stream that is not ours is dropped.
+    /// Forwards a request to the sender of the stream with this outgoing SSRC, under its incoming SSRC. Requests for
+    /// unknown streams are dropped.
     fn ask_sender(
         &mut self,
         out_ssrc: u32,

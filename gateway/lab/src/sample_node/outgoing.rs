@@ -1,4 +1,4 @@
-//! Packets on their way out: those of trunk legs in one bundle per destination, all others as they are.
+//! Outgoing packets: bundled per destination on trunk legs, one by one on port legs.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use evenkeel_media::trunk::{Bundles, Tag};
 
 use crate::datagrams::Outbox;
 
-/// Where a session's packets go.
+/// The destination of a session's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Leg {
     Trunk { tag: Tag, reply_to: SocketAddr },
@@ -19,7 +19,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Learns how large a bundle the way to this address can be.
+    /// Learns the largest bundle for this destination from a received one.
     pub(super) fn came(&mut self, from: SocketAddr, size: usize, outbox: &mut Outbox) {
         self.bundles.came(from, size, &mut |to, bundle| outbox.push(to, bundle));
     }
@@ -29,7 +29,7 @@ impl Outgoing {
         self.bundles.limit(to, bundle_max.into());
     }
 
-    /// Adds a packet; false if it is too large for the leg.
+    /// Adds a packet. Returns false if it is too large for the leg.
     pub(super) fn push(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) -> bool {
         match leg {
             Leg::Port { source } => {

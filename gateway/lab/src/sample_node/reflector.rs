@@ -1,4 +1,4 @@
-//! What a sample node does with a datagram. No socket, no clock.
+//! The decisions of a sample node, without socket and clock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use super::{Counters, Numbers, Options, PlainRoom, Stamps, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
 
-/// How long a port leg may be silent: what rtpengine and others keep one for.
+/// The silence after which a port leg expires, as rtpengine has it.
 const PLAIN_LEASE: Duration = Duration::from_secs(60);
-/// A cut that nobody mends ends by itself after this: who made it may be gone.
+/// A cut ends by itself after this time, in case its operator is gone.
 const CUT_FOR: Duration = Duration::from_secs(300);
-/// Who is not believed is told so once in this time, all of them together.
+/// At most one refusal is sent in this time, whatever the number of refused messages.
 const REFUSED_EVERY: Duration = Duration::from_millis(100);
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
@@ -44,9 +44,9 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
-    /// Until then it is as if no packet came or went but the word that this is over.
+    /// Until then all packets are dropped, except the message that ends the cut.
     cut: Option<Instant>,
-    /// When it told somebody last that it does not believe them.
+    /// When the last refusal was sent.
     refused: Option<Instant>,
     replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
@@ -54,7 +54,7 @@ pub(super) struct Reflector {
     by_tag: HashMap<Tag, Index>,
     by_source: HashMap<SocketAddr, Index>,
     rooms: HashMap<Room, Vec<Index>>,
-    /// Whose stream an outgoing SSRC is: the session, and its SSRC as it came.
+    /// The session and incoming SSRC of each outgoing SSRC.
     pub(super) out_ssrcs: HashMap<u32, (Index, u32)>,
     outgoing: Outgoing,
     leases_seen: Option<Instant>,
@@ -93,7 +93,7 @@ impl Reflector {
         Counters { sessions: self.load().sessions, ..self.counters }
     }
 
-    /// What it reports as: the number it stamps will do.
+    /// The SSRC of its own reports: the number that it stamps.
     pub(super) fn own_ssrc(&self) -> u32 {
         self.number
     }
@@ -136,7 +136,7 @@ impl Reflector {
         }
     }
 
-    /// Ends what nobody asks for any more.
+    /// Ends expired sessions.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         let due =
             self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
@@ -233,7 +233,8 @@ impl Reflector {
         outbox.push(source, &self.scratch);
     }
 
-    /// Says to who is not believed that it is the secret, or the time; seldom, since anybody can ask.
+    /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, since
+    /// anybody can ask.
     fn refuse(
         &mut self,
         refused: Refused,
@@ -254,7 +255,7 @@ impl Reflector {
         }
     }
 
-    /// Its link is cut, or mended; one that nobody mends, by itself. To break its process takes an agent beside it.
+    /// Cuts or restores the link. Breaking the process itself takes an agent beside the node.
     fn break_link(&mut self, how: Break, now: Instant) -> Outcome {
         match how {
             Break::Cut | Break::Heal if !self.options.drills => Outcome::Forbidden,
@@ -278,7 +279,7 @@ impl Reflector {
         if let Some(status) = self.turns_away() {
             return status;
         }
-        // The same tag in another room: the gateway's word replaces what it said before.
+        // The same tag in another room replaces the earlier session.
         if let Some(&index) = self.by_tag.get(&tag) {
             self.end(index);
         }
@@ -287,7 +288,7 @@ impl Reflector {
         Status::Ok
     }
 
-    /// Renews a lease. Whether there is one.
+    /// Renews a lease. Returns whether the session exists.
     fn keep(&mut self, tag: Tag, source: SocketAddr, expires: Instant) -> bool {
         let index = self.by_tag.get(&tag);
         let Some(session) = index.and_then(|index| self.sessions.get_mut(index)) else {

@@ -9,18 +9,16 @@ use fastrand::Rng;
 use super::outgoing::Leg;
 use crate::reception::Reception;
 
-/// Streams of one session: voice, picture, their repair, and room for one that starts anew a few times. Past this the
-/// one longest silent is forgotten.
+/// Streams of one session: voice, video, their repair, and a few restarts. Above this the stream that was silent
+/// longest is forgotten.
 const STREAMS_MAX: usize = 16;
 
-/// Which sessions hear each other.
+/// The sessions that exchange packets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Room {
     /// Named by the gateway.
     Named(u64),
-    /// All port legs.
     Plain,
-    /// One port leg.
     Alone(SocketAddr),
 }
 
@@ -31,7 +29,7 @@ pub(super) struct Session {
     pub(super) streams: Vec<Stream>,
 }
 
-/// A stream that comes in, and what it goes out as.
+/// An incoming stream and its outgoing counterpart.
 pub(super) struct Stream {
     pub(super) ssrc: u32,
     pub(super) out_ssrc: u32,
@@ -46,7 +44,7 @@ impl Session {
         Self { leg, room, expires, streams: Vec::new() }
     }
 
-    /// The stream of this SSRC; a new one if it was never heard. Tells which outgoing SSRC was forgotten for it.
+    /// The stream of this SSRC, created if new. Also returns the outgoing SSRC that was forgotten for it.
     pub(super) fn stream(
         &mut self,
         ssrc: u32,

@@ -23,7 +23,7 @@ struct Rig {
     secret: Secret,
 }
 
-/// A socket that waits long enough for what must come.
+/// A socket with a read timeout.
 struct Peer {
     socket: UdpSocket,
     waiting: std::collections::VecDeque<(Tag, Vec<u8>)>,
@@ -101,7 +101,7 @@ impl Rig {
         status
     }
 
-    /// Keeps these open for so many seconds; those that are not.
+    /// Renews these leases for so many seconds; returns unknown tags.
     fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
         let tags = tags.iter().copied().map(Tag).collect();
         let Answer::Keep { unknown } = self.ask(&Question::Keep { lease_s, tags }) else {
@@ -154,7 +154,7 @@ fn read(packet: &[u8]) -> (rtp::Header, Mark) {
 }
 
 #[test]
-fn packet_goes_to_all_others_of_the_room_and_to_nobody_else() {
+fn packet_goes_to_the_others_of_its_room() {
     let mut rig = Rig::new(|_| {});
     for (room, tag) in [(1, 10), (1, 11), (1, 12), (2, 20)] {
         assert_eq!(rig.open(room, tag), Status::Ok);
@@ -170,7 +170,7 @@ fn packet_goes_to_all_others_of_the_room_and_to_nobody_else() {
 }
 
 #[test]
-fn rewriting_node_sends_a_stream_of_its_own_with_the_same_numbers_to_all() {
+fn rewriting_node_sends_equal_streams_to_all() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11, 12]);
     rig.send(10, &voice(5, 65_535, 10));
@@ -193,7 +193,7 @@ fn rewriting_node_sends_a_stream_of_its_own_with_the_same_numbers_to_all() {
 }
 
 #[test]
-fn two_streams_of_a_session_become_two_streams() {
+fn two_streams_stay_two_streams() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
     rig.send(10, &voice(5, 1, 10));
@@ -204,7 +204,7 @@ fn two_streams_of_a_session_become_two_streams() {
 }
 
 #[test]
-fn untouched_node_changes_nothing_but_the_stamp() {
+fn untouched_node_changes_only_the_stamp() {
     let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
     rig.open(1, 10);
     let sent = voice(5, 7, 10);
@@ -217,7 +217,7 @@ fn untouched_node_changes_nothing_but_the_stamp() {
 }
 
 #[test]
-fn alone_in_its_room_a_session_hears_itself_until_another_comes() {
+fn lone_session_hears_itself() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
     rig.send(10, &voice(5, 1, 10));
@@ -240,7 +240,7 @@ fn foreign_tag_is_dropped_and_counted() {
 }
 
 #[test]
-fn answers_go_where_the_last_bundle_with_the_tag_came_from() {
+fn answers_follow_the_last_source_of_the_tag() {
     let rig = Rig::new(|_| {});
     rig.open(1, 10);
     let mut elsewhere = Peer::new(rig.node);
@@ -251,7 +251,7 @@ fn answers_go_where_the_last_bundle_with_the_tag_came_from() {
 }
 
 #[test]
-fn question_of_the_path_is_answered_with_as_many_bytes_and_sets_how_much_packets_share() {
+fn path_probe_is_answered_in_its_own_length() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     let room = 1 + 2 * (10 + voice(5, 1, 10).len());
@@ -265,7 +265,7 @@ fn question_of_the_path_is_answered_with_as_many_bytes_and_sets_how_much_packets
 }
 
 #[test]
-fn message_that_is_not_signed_rightly_is_refused_by_reason_and_opens_nothing() {
+fn badly_signed_message_is_refused() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
     let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
@@ -285,7 +285,7 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_opens_nothing() {
     let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
     assert_eq!(refusal.nonce, 77, "the other secret's is not answered");
     rig.gateway.send(&[0xE2, 1]);
-    // Whether it says so again is a matter of time.
+    // The rate limit makes the number of refusals vary.
     while rig.gateway.receive() != [0xE2, 1] {}
     let counters = rig.end();
     let refused = Refusals { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1 };
@@ -302,7 +302,7 @@ fn node_without_a_secret_believes_nobody() {
 }
 
 #[test]
-fn lease_that_is_not_renewed_ends_and_a_renewed_one_does_not() {
+fn lease_ends_unless_renewed() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[11, 12]);
     rig.ask(&Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
@@ -317,7 +317,7 @@ fn lease_that_is_not_renewed_ends_and_a_renewed_one_does_not() {
 }
 
 #[test]
-fn keeping_renews_those_that_are_open_and_names_the_others() {
+fn keep_renews_open_and_names_unknown_tags() {
     let start = Instant::now();
     let mut options = Options::new("127.0.0.1:1".parse().unwrap(), "n");
     options.secret = Some(Secret::new(SECRET).unwrap());
@@ -345,14 +345,14 @@ fn keeping_renews_those_that_are_open_and_names_the_others() {
     let unknown = |tags: &[u64]| Answer::Keep { unknown: tags.iter().copied().map(Tag).collect() };
     assert_eq!(ask(keep(&[9, 10, 12]), 6).0, unknown(&[9, 12]));
     let (answer, counters) = ask(keep(&[10, 11]), 12);
-    assert_eq!(answer, unknown(&[11]), "nobody renewed it");
+    assert_eq!(answer, unknown(&[11]), "the lease expired");
     assert_eq!((counters.sessions, counters.opened, counters.kept), (1, 2, 2));
     assert_eq!(ask(Question::Probe, 21).1.sessions, 1);
     assert_eq!(ask(Question::Probe, 22).1.sessions, 0);
 }
 
 #[test]
-fn packets_go_to_where_a_session_was_kept_from_last() {
+fn packets_go_to_the_last_keep_source() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     let elsewhere = std::mem::replace(&mut rig.gateway, Peer::new(rig.node));
@@ -364,7 +364,7 @@ fn packets_go_to_where_a_session_was_kept_from_last() {
 }
 
 #[test]
-fn lease_runs_for_the_seconds_it_names_from_its_last_renewal() {
+fn lease_runs_from_its_last_renewal() {
     let mut reflector = Reflector::new(
         Options::new("127.0.0.1:1".parse().unwrap(), "n"),
         fastrand::Rng::with_seed(1),
@@ -387,7 +387,7 @@ fn lease_runs_for_the_seconds_it_names_from_its_last_renewal() {
 }
 
 #[test]
-fn closed_session_is_gone_and_closing_again_says_so() {
+fn second_close_reports_unknown() {
     let rig = Rig::new(|_| {});
     rig.open(1, 10);
     let close = || {
@@ -401,7 +401,7 @@ fn closed_session_is_gone_and_closing_again_says_so() {
 }
 
 #[test]
-fn draining_node_takes_nobody_new_and_keeps_those_it_has() {
+fn draining_node_keeps_its_sessions() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
     assert_eq!(rig.probe().state, State::Serving);
@@ -415,7 +415,7 @@ fn draining_node_takes_nobody_new_and_keeps_those_it_has() {
 }
 
 #[test]
-fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
+fn full_node_refuses_and_reports_its_load() {
     let rig = Rig::new(|options| options.sessions_max = 2);
     assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
     assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
@@ -427,7 +427,7 @@ fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
 }
 
 #[test]
-fn plain_sources_are_alone_or_share_a_room_as_told() {
+fn plain_sources_are_grouped_as_configured() {
     let rig = Rig::new(|_| {});
     let (one, other) = (Peer::new(rig.node), Peer::new(rig.node));
     one.send(&voice(5, 1, 10));
@@ -446,7 +446,7 @@ fn plain_sources_are_alone_or_share_a_room_as_told() {
 }
 
 #[test]
-fn echo_comes_back_as_it_went_and_stun_tells_the_address() {
+fn echo_returns_and_stun_maps_the_address() {
     let rig = Rig::new(|_| {});
     rig.gateway.send(&[0xE2, 1, 2, 3]);
     assert_eq!(rig.gateway.receive(), [0xE2, 1, 2, 3]);
@@ -463,7 +463,7 @@ fn echo_comes_back_as_it_went_and_stun_tells_the_address() {
 }
 
 #[test]
-fn picture_loss_reaches_the_sender_in_the_ssrc_it_sends_with() {
+fn picture_loss_reaches_the_sender() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     rig.send(10, &voice(5, 1, 10));
@@ -486,7 +486,7 @@ fn picture_loss_reaches_the_sender_in_the_ssrc_it_sends_with() {
 }
 
 #[test]
-fn sender_report_is_answered_and_reaches_the_room_in_its_own_numbers() {
+fn sender_report_is_answered_and_forwarded() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     rig.send(10, &voice(5, 2, 10));
@@ -524,7 +524,7 @@ fn sender_report_is_answered_and_reaches_the_room_in_its_own_numbers() {
 }
 
 #[test]
-fn untouched_node_reflects_feedback_as_it_came_and_counts_it() {
+fn untouched_node_reflects_feedback() {
     let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
     rig.open_all(1, &[10, 11]);
     let mut request = Vec::new();
@@ -535,7 +535,7 @@ fn untouched_node_reflects_feedback_as_it_came_and_counts_it() {
 }
 
 #[test]
-fn many_packets_at_once_leave_in_few_datagrams_and_none_is_lost() {
+fn burst_leaves_in_few_datagrams() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     let mut bundle = Bundle::new(8_000);
@@ -555,7 +555,7 @@ fn many_packets_at_once_leave_in_few_datagrams_and_none_is_lost() {
 }
 
 #[test]
-fn session_with_too_many_streams_forgets_the_one_longest_silent() {
+fn excess_stream_replaces_the_longest_silent() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10]);
     let mut out = std::collections::BTreeMap::new();
@@ -566,7 +566,7 @@ fn session_with_too_many_streams_forgets_the_one_longest_silent() {
     let mut request = Vec::new();
     rtcp::write_pli(Pli { sender: 9, media: out[&0] }, &mut request);
     rig.send(10, &request);
-    // Nobody sends what is asked for; the next to come is voice again.
+    // A request for a stream without sender is dropped; voice comes next.
     rig.send(10, &voice(1, 2, 10));
     assert_eq!(rig.gateway.rtp().1.ssrc, out[&1]);
     rig.send(10, &voice(0, 2, 10));
@@ -575,7 +575,7 @@ fn session_with_too_many_streams_forgets_the_one_longest_silent() {
 }
 
 #[test]
-fn destination_nobody_is_at_any_more_is_forgotten() {
+fn unused_destination_is_forgotten() {
     let mut outgoing = outgoing::Outgoing::default();
     let mut outbox = Outbox::default();
     let (gone, here) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
@@ -584,14 +584,14 @@ fn destination_nobody_is_at_any_more_is_forgotten() {
         assert!(outgoing.push(leg, b"packet", &mut outbox));
     }
     outgoing.keep(|address| address == here);
-    assert_eq!(outgoing.destinations(), 2, "what waits still goes out");
+    assert_eq!(outgoing.destinations(), 2, "queued packets still go out");
     outgoing.flush(&mut outbox);
     outgoing.keep(|address| address == here);
     assert_eq!(outgoing.destinations(), 1);
 }
 
 #[test]
-fn packet_too_large_for_a_bundle_is_counted_and_not_sent() {
+fn too_large_packet_is_counted_and_dropped() {
     let mut outgoing = outgoing::Outgoing::default();
     let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
     assert!(outgoing.push(leg, &[0; 1_461], &mut Outbox::default()));
@@ -599,7 +599,7 @@ fn packet_too_large_for_a_bundle_is_counted_and_not_sent() {
 }
 
 #[test]
-fn session_opened_again_in_another_room_is_there_and_nowhere_else() {
+fn reopened_session_changes_rooms() {
     let mut rig = Rig::new(|_| {});
     rig.open_all(1, &[10, 11]);
     rig.open_all(2, &[10]);

@@ -1,4 +1,4 @@
-//! What is wrong with a node that answers as if nothing was.
+//! Faults of a node that still answers probes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,19 +9,18 @@ use evenkeel_media::demux::Kind;
 
 use super::reflector::Index;
 
-/// What a node does wrong, while it is told to.
+/// A simulated fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Vice {
-    /// Nothing.
     #[default]
     None,
-    /// It takes sessions and packets, and sends nothing on.
+    /// Accepts sessions and packets, and forwards none.
     Drops,
     /// The same for the packets of one in 64 of the sessions that send media meanwhile, always the same ones.
     DropsFlows,
-    /// It takes 64 MiB of memory a second and gives none back.
+    /// Allocates 64 MiB per second.
     Leaks,
-    /// It says that it is empty, and in the next second that it is more than full.
+    /// Reports to be empty and to be overloaded, in turns of one second.
     Lies,
     /// Its clock is an hour ahead.
     JumpsAhead,
@@ -30,29 +29,29 @@ pub enum Vice {
 /// How far ahead, microseconds.
 const AHEAD_US: u64 = 3_600_000_000;
 
-/// How long it says the same.
+/// The length of a turn.
 const SAYS_FOR: Duration = Duration::from_secs(1);
 
-/// What it says then: thousandths of what it can take.
+/// The reported load, thousandths.
 const SAYS: [u16; 2] = [0, 60_000];
 
 /// Memory that is taken each time leases are looked at, 20 times a second.
 const LEAK: usize = 64 * 1_024 * 1_024 / 20;
 
-/// Of so many sessions one is dropped,
+/// One of this many flows is dropped.
 const FLOWS: usize = 64;
 
 /// and that is the one in the middle: of any number, one in 64 to the nearest whole, and of 160 three.
 const DROPPED: usize = FLOWS / 2 - 1;
 
-/// A vice, and whether it is indulged in.
+/// A fault and whether it is active.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
     vice: Vice,
     unruly: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
     began: Option<Instant>,
-    /// Sessions that sent media while it dropped flows, and whether theirs is one of those.
+    /// Sessions that sent media while flows are dropped, and whether theirs is.
     flows: HashMap<Index, bool>,
 }
 
@@ -68,13 +67,13 @@ impl Conduct {
         }
     }
 
-    /// What its clock says at this time, microseconds.
+    /// The node's clock, microseconds.
     pub(super) fn unix_us(&self, unix_us: u64) -> u64 {
         let ahead = self.vice == Vice::JumpsAhead && self.unruly.load(Ordering::Relaxed);
         unix_us + if ahead { AHEAD_US } else { 0 }
     }
 
-    /// What it says of its load, which is this.
+    /// The reported load.
     pub(super) fn says(&mut self, permille: u16, now: Instant) -> u16 {
         if self.vice != Vice::Lies || !self.unruly.load(Ordering::Relaxed) {
             return permille;
@@ -83,7 +82,7 @@ impl Conduct {
         SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
     }
 
-    /// Whether a packet of this kind that this session sends goes nowhere.
+    /// Returns true if a packet of this kind from this session is dropped.
     pub(super) fn drops(&mut self, session: Index, kind: Kind) -> bool {
         self.unruly.load(Ordering::Relaxed)
             && match self.vice {
@@ -93,7 +92,7 @@ impl Conduct {
             }
     }
 
-    /// By the order in which they first send media, so that how many there are tells how many are dropped.
+    /// Flows are numbered in the order of their first packet, so that their count tells how many are dropped.
     fn drops_flow(&mut self, session: Index, kind: Kind) -> bool {
         if kind == Kind::Rtp {
             let before = self.flows.len();
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn liar_is_empty_and_more_than_full_by_turns_and_only_while_it_is_unruly() {
+    fn lying_node_alternates_its_load() {
         let unruly = Arc::new(AtomicBool::new(false));
         let mut conduct = Conduct::new(Vice::Lies, Arc::clone(&unruly));
         let start = Instant::now();
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flow_in_64_of_those_that_send_media_is_dropped_and_only_while_it_is_unruly() {
+    fn one_flow_in_64_is_dropped() {
         let unruly = Arc::new(AtomicBool::new(false));
         let mut conduct = Conduct::new(Vice::DropsFlows, Arc::clone(&unruly));
         let mut dropped = |sessions: u64, kind| {
@@ -129,7 +128,7 @@ mod tests {
         };
         assert_eq!(dropped(160, Kind::Rtp), [0_u64; 0]);
         unruly.store(true, Ordering::Relaxed);
-        assert_eq!(dropped(160, Kind::Rtcp), [0_u64; 0], "who only listens is no flow");
+        assert_eq!(dropped(160, Kind::Rtcp), [0_u64; 0], "a receiver is no flow");
         assert_eq!(dropped(159, Kind::Rtp), [31, 95]);
         assert_eq!(dropped(160, Kind::Rtp), [31, 95, 159]);
         assert_eq!(dropped(160, Kind::Rtcp), [31, 95, 159], "all of a flow is dropped");

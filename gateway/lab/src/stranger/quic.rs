@@ -1,4 +1,4 @@
-//! A stranger that gets as far as a QUIC connection, and knows no flow.
+//! A QUIC client that connects and uses unknown flow identifiers.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,30 +11,30 @@ use serde::Serialize;
 use super::packet;
 use crate::client::client_config;
 
-/// How long an answer that is due may take before it counts as none.
+/// The time limit for an expected answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What follows an answer may cross it on the way: as long as a packet takes on a bad path.
+/// Packets that cross an answer arrive within this time on a bad path.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// What a stranger did over QUIC, and what came of it.
+/// The QUIC traffic of a stranger and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct QuicReport {
-    /// Datagrams sent with flow identifiers nobody has.
+    /// Datagrams with unknown flow identifiers.
     pub datagrams: u64,
-    /// Streams opened with flow identifiers nobody has.
+    /// Streams with unknown flow identifiers.
     pub streams: u64,
-    /// Of those, the ones stopped with ROQ_UNKNOWN_FLOW_ID.
+    /// Streams that were stopped with ROQ_UNKNOWN_FLOW_ID.
     pub streams_stopped: u64,
-    /// The connection was still there after all of them.
+    /// The connection survived all of them.
     pub kept: bool,
     /// A bidirectional stream for media closed it with ROQ_STREAM_CREATION_ERROR.
     pub closed_for_bidirectional: bool,
-    /// Datagrams and streams that came: there must be none.
+    /// Received datagrams and streams: must be 0.
     pub came: u64,
 }
 
 impl QuicReport {
-    /// All that was sent.
+    /// All datagrams and streams sent.
     pub fn sent(&self) -> u64 {
         self.datagrams + self.streams
     }
@@ -81,7 +81,7 @@ pub async fn knock_quic(
     Ok(report)
 }
 
-/// Opens a stream and tells with what code it was stopped, if it was in time.
+/// Opens a stream and returns the code with which it was stopped, if in time.
 async fn open_stream(
     connection: &Connection,
     flow: Flow,
@@ -91,13 +91,13 @@ async fn open_stream(
     let mut bytes = Vec::new();
     roq::write_stream_start(flow, &mut bytes);
     roq::write_stream_packet(packet, &mut bytes);
-    // Left open: what is finished and read cannot be stopped any more.
+    // Not finished: a finished and read stream cannot be stopped.
     let _stopped_already = stream.write_all(&bytes).await;
     let stopped = tokio::time::timeout(PATIENCE, stream.stopped()).await;
     Ok(stopped.ok().and_then(Result::ok).flatten().map(quinn::VarInt::into_inner))
 }
 
-/// Counts what comes within a moment.
+/// Counts received datagrams and streams for a moment.
 async fn came(connection: &Connection) -> u64 {
     let mut count = 0;
     let listening = async {
@@ -117,7 +117,7 @@ async fn came(connection: &Connection) -> u64 {
 }
 
 async fn open_bidirectional(connection: &Connection, packet: &[u8]) -> bool {
-    // Where none may be opened at all the same end is reached by never getting one: not what is asked here.
+    // A peer that grants no bidirectional streams passes as well.
     let Ok(Ok((mut send, _receive))) = tokio::time::timeout(PATIENCE, connection.open_bi()).await
     else {
         return false;

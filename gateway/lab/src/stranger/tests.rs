@@ -33,12 +33,12 @@ fn wait(stranger: &mut Stranger, done: impl Fn(&Report) -> bool) -> Report {
 }
 
 #[test]
-fn wrong_tags_and_foreign_secrets_get_nothing_from_a_node_that_counts_them() {
+fn wrong_tags_and_secrets_get_no_answer() {
     let (address, end) = node();
     let mut stranger = Stranger::new(1);
     stranger.send_bundles(address, 10).unwrap();
     stranger.send_messages(address, 5).unwrap();
-    // Behind them a question that is answered, from another address: by then all was read.
+    // The node has read everything before once it answers this question from another address.
     let witness = UdpSocket::bind("127.0.0.1:0").unwrap();
     witness.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     witness.send_to(&[demux::ECHO, 1], address).unwrap();
@@ -50,13 +50,13 @@ fn wrong_tags_and_foreign_secrets_get_nothing_from_a_node_that_counts_them() {
 }
 
 #[test]
-fn door_that_takes_strangers_in_is_found_out() {
+fn accepted_stranger_is_reported() {
     let (address, _end) = node();
     let mut stranger = Stranger::new(1);
     stranger.send_rtp(address, 3).unwrap();
     let report = wait(&mut stranger, |report| report.came == 3);
     assert_eq!((report.rtp, report.learned()), (3, 3));
-    // The node answers checks as a plain probe: whoever asks.
+    // A plain node answers every check.
     stranger.send_checks(address, "somebody", 2).unwrap();
     let report = wait(&mut stranger, |report| report.believed == 2);
     assert_eq!(report.checks, 2);
@@ -82,7 +82,7 @@ fn refused_check_is_not_taken_for_belief() {
     assert_eq!(Mark::read(header.payload(&buffer[..length])).unwrap().session, SESSION);
 }
 
-/// What a gateway does with flows it does not know, and with a bidirectional stream.
+/// How a gateway treats unknown flows and bidirectional streams.
 #[derive(Clone, Copy)]
 enum Manners {
     Strict,
@@ -119,7 +119,7 @@ fn knocked(manners: Manners) -> QuicReport {
 }
 
 #[test]
-fn gateway_with_manners_drops_stops_and_closes_as_the_draft_says() {
+fn conforming_gateway_stops_and_closes() {
     let expected = QuicReport {
         datagrams: 3,
         streams: 3,

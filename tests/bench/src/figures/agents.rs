@@ -1,4 +1,4 @@
-//! Nodes that say yes: they open every session, answer every probe, and count the packets they get.
+//! Nodes that open every session, answer every probe, and count packets.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,13 +13,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::NODES;
 
-/// What they and the gateway know.
-pub(super) const SECRET: &str = "what the bench's nodes and gateway know";
+pub(super) const SECRET: &str = "secret of bench nodes and gateway";
 
 /// How long a quiet node takes to notice its end.
 const NAP: Duration = Duration::from_millis(20);
 
-/// What the kernel may hold for one while others have the processor.
+/// Enough to bridge the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Running until they are dropped.
@@ -31,8 +30,6 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    /// # Errors
-    /// What the system says.
     pub(super) fn start(nodes: usize) -> Result<Agents, String> {
         let (packets, ending) = (Arc::default(), Arc::default());
         let mut agents = Agents { addresses: Vec::new(), packets, ending, threads: Vec::new() };
@@ -40,7 +37,7 @@ impl Agents {
             let system = |error: std::io::Error| format!("a node has no socket: {error}");
             let socket = UdpSocket::bind((Ipv4Addr::from(NODES), 0)).map_err(system)?;
             socket.set_read_timeout(Some(NAP)).map_err(system)?;
-            // Where the system gives less, packets are lost, and that shows.
+            // A smaller buffer loses packets, which shows.
             let _less = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
             agents.addresses.push(socket.local_addr().map_err(system)?);
             let secret = Secret::new(SECRET.as_bytes()).map_err(|error| error.to_string())?;
@@ -52,7 +49,7 @@ impl Agents {
         Ok(agents)
     }
 
-    /// Packets of clients that came to any of them so far.
+    /// Packets that all nodes received so far.
     pub(super) fn packets(&self) -> u64 {
         self.packets.load(Relaxed)
     }
@@ -61,7 +58,7 @@ impl Agents {
 impl Drop for Agents {
     fn drop(&mut self) {
         self.ending.store(true, Relaxed);
-        // One that panicked has said so.
+        // A panic was printed already.
         self.threads.drain(..).for_each(|thread| _ = thread.join());
     }
 }
@@ -87,7 +84,7 @@ fn serve(socket: &UdpSocket, secret: &Secret, packets: &AtomicU64, ending: &Atom
         };
         answer.clear();
         said.write(secret, asked.nonce, now_us, &mut answer);
-        // Whoever does not get it asks again.
+        // A lost answer is requested again.
         let _lost = socket.send_to(&answer, from);
     }
 }

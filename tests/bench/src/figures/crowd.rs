@@ -1,5 +1,5 @@
-//! A gateway with as many sessions as one likes: clients are known by their source addresses in 127/8, so that they need
-//! no descriptors, and come in over the HTTP API.
+//! A gateway with any number of sessions. Clients are recognised by source addresses in 127/8, which need no
+//! descriptors, and are opened over the HTTP API.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -9,29 +9,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::agents::{Agents, SECRET};
-use crate::process::Process;
+use crate::process;
 use crate::relay::Places;
+use evenkeel_lab::process::Process;
 
 /// Nodes of the home region.
 const NODES: usize = 6;
 
-/// Connections over which offers come, one offer at a time each.
+/// Connections for offers, with one offer at a time each.
 const CONNECTIONS: u32 = 32;
 
-/// Where clients send from.
+/// The source port of clients.
 pub(super) const CLIENT_PORT: u16 = 5_004;
 
 /// Sessions of a room, as in a call.
 const TOGETHER: u32 = 2;
 
-/// What ships as `call`, but for clients that are silent: they are not hung up.
+/// The shipped set `call`, but silent clients are not closed.
 const CALL: &str = include_str!("../../../../policies/call.toml");
 
 /// A gateway that runs, and its nodes.
 pub(super) struct Crowd {
     pub(super) process: Process,
     pub(super) agents: Agents,
-    /// Where clients send to.
+    /// The address of the gateway's listener.
     pub(super) udp: SocketAddr,
     socket: PathBuf,
     sessions: u32,
@@ -42,35 +43,35 @@ pub(super) struct Crowd {
 pub(super) enum Listener {
     /// For clients that are announced by their address.
     Declared,
-    /// For clients that nobody announces.
+    /// For clients without an offer.
     Open,
 }
 
 impl Crowd {
-    /// A gateway with the policies that ship, and nobody there yet.
+    /// Starts a gateway with the shipped policies and no sessions.
     ///
     /// # Errors
-    /// What failed, in a sentence.
+    /// It cannot be started.
     pub(super) fn start(name: &str, listener: Listener, places: &Places) -> Result<Crowd, String> {
         let agents = Agents::start(NODES)?;
         let folder = places.folder.join(name);
         let config = configure(&folder, listener, &agents.addresses)
             .map_err(|error| format!("cannot configure {name}: {error}"))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
-        let mut process = Process::start(name, &places.evenkeel, &words, b"", &folder)?;
-        let listening = process.line()?;
+        let mut process = process::start(name, &places.evenkeel, &words, b"", &folder)?;
+        let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
         let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
         let socket = listening["socket"].as_str().map(PathBuf::from);
         let (Some(udp), Some(socket)) = (udp, socket) else {
-            return Err(process.failed(&format!("said {listening}")));
+            return Err(process.error(format!("said {listening}")).into());
         };
         Ok(Crowd { process, agents, udp, socket, sessions: 0 })
     }
 
-    /// So many more sessions come in, two to a room; how long that took.
+    /// Opens so many more sessions, two per room, and returns the time it took.
     ///
     /// # Errors
-    /// The first that was not let in.
+    /// An offer was refused.
     pub(super) fn grow(&mut self, sessions: u32) -> Result<Duration, String> {
         let (first, socket) = (self.sessions, &self.socket);
         self.sessions += sessions;
@@ -144,7 +145,7 @@ fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), 
     Ok(())
 }
 
-/// As little as a client can spend on it, so that the gateway is what is measured.
+/// Minimal work for the client, so that the gateway is measured.
 fn offer(number: u32) -> String {
     let (room, address) = (number / TOGETHER, client(number));
     let body = format!(
@@ -160,7 +161,7 @@ fn offer(number: u32) -> String {
     )
 }
 
-/// Whether the answer has come with all of its body.
+/// The answer has arrived with all of its body.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
         return false;
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_whole_with_the_last_byte_of_its_body() {
+    fn answer_ends_with_its_body() {
         let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabc";
         assert!(is_whole(answer));
         for length in 0..answer.len() {

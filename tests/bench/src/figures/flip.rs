@@ -13,7 +13,7 @@ use crate::process;
 /// Nodes of the home region.
 const NODES: usize = 6;
 
-/// Rooms of one session: those that count, and fewer, which take as long where it does not depend on them.
+/// Rooms of one session each, and a smaller number for comparison: the time must not depend on it.
 const ROOMS: usize = 100_000;
 const FEWER: usize = 1_000;
 
@@ -23,14 +23,14 @@ const ROUNDS: usize = 3;
 /// Between two watches of control.
 const WATCH: Duration = Duration::from_millis(2);
 
-/// Watches until a node's rate is known, and until it is given up.
+/// Iterations until a node's rate is known, and until it is down.
 const USUAL: usize = 500;
 const PATIENCE: usize = 5_000;
 
-/// Microseconds.
+/// The time in microseconds.
 ///
 /// # Errors
-/// Where nothing was flipped.
+/// No failover was seen.
 pub(crate) fn measure() -> Result<f64, String> {
     let mut flips = Vec::new();
     for _ in 0..ROUNDS {

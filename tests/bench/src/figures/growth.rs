@@ -1,4 +1,4 @@
-//! What a packet costs among 100,000 sessions, in what it costs among 1,000: processor time, at one packet rate.
+//! The cost of a packet among 100,000 sessions divided by that among 1,000: processor time at one packet rate.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
 use super::crowd::{CLIENT_PORT, Crowd, Listener, client};
 use super::{median, packet};
+use crate::process::Metered;
 use crate::relay::Places;
 
 const FEW: u32 = 1_000;
@@ -27,7 +28,7 @@ const ROUNDS: usize = 3;
 const BURST: u64 = 10;
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(places: &Places) -> Result<f64, String> {
     let mut crowds = Vec::new();
     for (name, sessions) in [("few", FEW), ("many", MANY)] {
@@ -57,7 +58,7 @@ pub(crate) fn measure(places: &Places) -> Result<f64, String> {
     Ok(many / few)
 }
 
-/// Clients on one socket, told apart by their source addresses.
+/// Clients on one socket, distinguished by source address.
 struct Phones {
     socket: UdpSocket,
     gateway: SockaddrIn,
@@ -71,7 +72,7 @@ impl Phones {
         let SocketAddr::V4(gateway) = gateway else {
             return Err(format!("the gateway is at {gateway}"));
         };
-        // Two sockets share the port: each is one gateway's clients, and nobody answers them.
+        // Two sockets share the port: each belongs to one gateway's clients, which get no answers.
         let socket = socket().map_err(|error| format!("clients have no socket: {error}"))?;
         let gateway = SockaddrIn::from(SocketAddrV4::new(*gateway.ip(), gateway.port()));
         Ok(Phones { socket, gateway, sessions, next: 0, sequence: 0 })

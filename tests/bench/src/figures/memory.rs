@@ -1,22 +1,23 @@
-//! What an idle session costs in memory: resident memory of the gateway before and after 100,000 of them came in.
+//! Memory per idle session: resident memory of the gateway before and after 100,000 sessions are opened.
 
 use std::time::Duration;
 
 use super::crowd::{Crowd, Listener};
+use crate::process::Metered;
 use crate::relay::Places;
 use crate::report::Memory;
 
 /// Sessions.
 const SESSIONS: u32 = 100_000;
 
-/// What was allocated once for all is there after these.
+/// These cause the allocations that are made once.
 const FIRST: u32 = 100;
 
-/// How long what sessions' coming left in queues may take to be worked on.
+/// Time until queued work of the new sessions is done.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(places: &Places) -> Result<Memory, String> {
     let mut crowd = Crowd::start("memory", Listener::Declared, places)?;
     crowd.grow(FIRST)?;

@@ -14,10 +14,10 @@ const NODES: usize = 6;
 /// Sessions of the core alone.
 const BY_CORE: usize = 50_000;
 
-/// Sessions between two watches of control: it is at it every 2 ms.
+/// Sessions between two ticks of control, which come every 2 ms.
 const BETWEEN_WATCHES: usize = 40;
 
-/// Sessions through the API, after those that warm it up.
+/// Sessions through the API, after a warm-up.
 const BY_HTTP: u32 = 10_000;
 const FIRST: u32 = 1_000;
 
@@ -25,7 +25,7 @@ const FIRST: u32 = 1_000;
 const ROUNDS: usize = 3;
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(places: &Places) -> Result<SetUp, String> {
     let core = median((0..ROUNDS).map(|_| by_core()).collect::<Result<_, _>>()?);
     let http = median((0..ROUNDS).map(|_| by_http(places)).collect::<Result<_, _>>()?);

@@ -16,10 +16,10 @@ const EVERY: Duration = Duration::from_millis(1);
 /// How long the first packet may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Milliseconds.
+/// The time in milliseconds.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(places: &Places) -> Result<f64, String> {
     let ms = median((0..ROUNDS).map(|_| once(places)).collect::<Result<_, _>>()?);
     println!("start: {ms:.0} ms from the start of the process to the first packet forwarded");
@@ -32,14 +32,14 @@ fn once(places: &Places) -> Result<f64, String> {
     let before = Instant::now();
     let crowd = Crowd::start("start", Listener::Open, places)?;
     for sequence in 0.. {
-        // One that is lost is followed by the next.
+        // A lost packet is followed by the next.
         let _lost = phone.send_to(&packet(1, sequence), crowd.udp);
         std::thread::sleep(EVERY);
         if crowd.agents.packets() > 0 {
             break;
         }
         if before.elapsed() > PATIENCE {
-            return Err(crowd.process.failed("forwarded nothing"));
+            return Err(crowd.process.error("forwarded nothing").into());
         }
     }
     Ok(before.elapsed().as_secs_f64() * 1e3)

@@ -1,4 +1,4 @@
-//! The core with a world that says yes at once: every opening is done, every probe answered, no policy is bound.
+//! The core with a data plane that completes every opening at once, answers every probe, and binds no policy.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,22 +14,21 @@ use evenkeel_core::{
 /// A gateway's core, alone.
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
-    /// The virtual time.
     pub(crate) now: Instant,
-    /// Where each session's packets are told to go, in the order of their offers.
+    /// The route of each session, in the order of offers.
     pub(crate) routes: Vec<Arc<RouteCell>>,
-    /// Sessions that were told that they may send.
+    /// Sessions that were accepted.
     pub(crate) accepted: Vec<SessionId>,
     /// The longest that one call of the core took, with the draining behind it.
     pub(crate) longest: Duration,
     nodes: usize,
-    /// Nodes that answer nothing any more, and are not heard.
+    /// Nodes that neither answer nor send.
     dead: Vec<bool>,
     media: Arc<Media>,
 }
 
 impl World {
-    /// A home region of that many nodes with room for everybody, at most `sessions` of them.
+    /// A home region with so many nodes and capacity for all sessions, at most `sessions` of them.
     pub(crate) fn new(nodes: usize, sessions: usize) -> World {
         let now = Instant::now();
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
@@ -68,7 +67,7 @@ impl World {
         self.drain();
     }
 
-    /// Control's watch: all that live were heard just now.
+    /// A tick of control; all live nodes were heard just now.
     pub(crate) fn watch(&mut self, after: Duration) {
         self.now += after;
         let heard: Vec<Stamp> = (0..self.nodes).map(|_| Stamp::default()).collect();
@@ -78,7 +77,7 @@ impl World {
         });
     }
 
-    /// The node answers nothing any more.
+    /// Stops a node's answers.
     pub(crate) fn kill(&mut self, node: usize) {
         self.dead[node] = true;
     }
@@ -90,7 +89,7 @@ impl World {
         self.longest = self.longest.max(before.elapsed());
     }
 
-    /// Does what the core wants.
+    /// Executes the core's outputs.
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {

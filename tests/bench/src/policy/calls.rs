@@ -1,4 +1,4 @@
-//! What a call costs, and what it costs when it fails.
+//! The cost of policy calls, successful and failed.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -35,9 +35,9 @@ pub(crate) enum Failed {
     Refused(Refused),
     /// The functions without a host.
     Native(String),
-    /// It is not shipped.
+    /// The guest is not built.
     Missing(&'static str),
-    /// What was asked of it, and how it ended instead.
+    /// A call, and its unexpected outcome.
     Otherwise(&'static str, String),
 }
 
@@ -75,7 +75,7 @@ impl From<Failed> for String {
 
 impl Guests {
     /// # Errors
-    /// Which is not there, and what builds it.
+    /// A guest is missing; the error names what builds it.
     pub(crate) fn read(folder: &Path) -> Result<Guests, String> {
         let read = |name: &str| {
             let path = folder.join(name);
@@ -88,10 +88,10 @@ impl Guests {
     }
 }
 
-/// Everything that needs no gateway.
+/// Measures everything that needs no gateway.
 ///
 /// # Errors
-/// What could not be measured.
+/// A measurement failed.
 pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let engine = Engine::new();
     let vet = |bytes: &[u8]| Component::vet(&engine, bytes);
@@ -196,12 +196,12 @@ fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, Failed> {
     Ok(took)
 }
 
-/// States as the policy writes them: what it says of newcomers, a tick later.
+/// States as the policy writes them: those of new sessions, one tick later.
 fn first_states(policy: &mut Policy) -> Result<Vec<Option<State>>, Failed> {
     let mut states = vec![None; SESSIONS];
     let answered = policy.ask(&questions::tick(&states), NOW_US)?;
     let Answer::Actions { states: kept, .. } = answered.answer else {
-        let found = "something else than actions".to_owned();
+        let found = "an answer without actions".to_owned();
         return Err(Failed::Otherwise("a tick", found));
     };
     for (row, state) in kept {
@@ -222,7 +222,7 @@ fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<
     Ok(nanos(began.elapsed()) / (calls * SESSIONS) as f64)
 }
 
-/// From a question that traps to the answer of the next one, and what a runaway call takes over its budget.
+/// From a call that traps to the next answer, and the time of a runaway call beyond its budget.
 fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let (trap, runaway, sound) = (empty(Some("trap")), empty(Some("runaway")), empty(None));
     let budget = Budgets::default().resolve;
@@ -233,13 +233,13 @@ fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), 
         policy.ask(&sound, NOW_US)?;
         traps.push(began.elapsed().as_secs_f64() * 1e3);
         if !matches!(failed, Err(Fault::Trap(_))) {
-            return Err(Failed::Otherwise("what should trap", format!("{failed:?}")));
+            return Err(Failed::Otherwise("a call that should trap", format!("{failed:?}")));
         }
         let began = Instant::now();
         let cut = policy.ask(&runaway, NOW_US);
         cuts.push((began.elapsed().saturating_sub(budget)).as_secs_f64() * 1e3);
         if !matches!(cut, Err(Fault::Deadline)) {
-            return Err(Failed::Otherwise("what should be cut", format!("{cut:?}")));
+            return Err(Failed::Otherwise("a call that should time out", format!("{cut:?}")));
         }
     }
     report.trap_to_serving_ms = Tail::of(&mut traps);

@@ -13,11 +13,11 @@ use super::report::{Report, Tail};
 /// The plugin's file, beside its set.
 const FILE: &str = "routing.wasm";
 
-/// The revision of the first file; those of the swaps are others.
+/// The revision of the first file; swaps use others.
 const FIRST: u32 = 1_000;
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
     effort: Effort,
@@ -46,7 +46,7 @@ pub(crate) fn measure(
             let began = Instant::now();
             api.roll_back(POLICY)?;
             backs.push(began.elapsed().as_secs_f64() * 1e3);
-            // What a rollback did stays until its file changes.
+            // A rollback lasts until the file changes.
             replace(FIRST + 100_000 + round, &mut api)?;
             replace(FIRST, &mut api)?;
         }

@@ -3,37 +3,38 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Call, Identity, Ingress, Place, Reply};
-use evenkeel_lab::load::{Edge, Offer, Pace, Trace};
+use crate::load::{Edge, Offer, Pace, Trace};
+use crate::process::Metered;
+use evenkeel_client::{Admin, Call, Identity, Ingress, Place, Reply};
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::namespace::CLIENTS;
-use crate::process::Process;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::rounds;
 use crate::row::{Direction, Leg, Sizes};
+use evenkeel_lab::process::Process;
 
-/// The policy that is swapped: it is asked about all rooms again with each swap.
+/// The swapped policy: each swap reviews all rooms.
 pub(crate) const POLICY: &str = "call/routing";
 
-/// Half of what one core forwards with ease: what is lost is lost for a reason.
+/// Half of what one core forwards with ease, so that any loss has another cause.
 pub(crate) const PACKETS_PER_S: f64 = 20_000.0;
 
-/// Where something else is done under load, it is looked this often whether that is done.
+/// How often to check whether background work under load is done.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What is asked for comes about within this, or never will.
+/// Time limit of an expected state.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether it has: what is measured so is right to this.
+/// Polling interval, which is the resolution of measured times.
 const ASK_EVERY: Duration = Duration::from_millis(1);
 
-/// Anything but 0: nobody sends from there.
+/// Any port but 0; no client sends from it.
 const NOBODYS_PORT: u16 = 9;
 
-/// A gateway that forwards, and where its policies are.
+/// A gateway under load and its policies.
 pub(crate) struct Gateway {
     pub(crate) running: Running,
     pub(crate) policies: PathBuf,
@@ -55,10 +56,10 @@ pub(crate) struct Flow {
 }
 
 impl Gateway {
-    /// With voice of 1,000 sessions to six nodes, and nothing compiled yet.
+    /// Starts a gateway with voice of 1,000 sessions to six nodes and an empty compilation cache.
     ///
     /// # Errors
-    /// What went wrong, in a sentence.
+    /// The gateway or its sessions cannot be started.
     pub(crate) fn start(places: &Places) -> Result<Gateway, String> {
         relay::forget_compiled(places)?;
         let leg = Leg::Trunk;
@@ -68,15 +69,13 @@ impl Gateway {
         Ok(Gateway { running, policies: places.folder.join("policies"), trace })
     }
 
-    /// # Errors
-    /// What the system says.
     pub(crate) fn api(&self) -> Result<Api, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         Ok(Api { runtime, admin: Admin::new(Place::Unix(self.socket()?.to_owned())) })
     }
 
-    /// Where its API is.
+    /// The socket of its API.
     ///
     /// # Errors
     /// It has none.
@@ -88,10 +87,10 @@ impl Gateway {
         &mut self.running.process
     }
 
-    /// Something is done while nodes answer, so that there is no reason to think them dead.
+    /// Runs `work` while nodes answer probes.
     ///
     /// # Errors
-    /// It failed, or a socket did.
+    /// The work failed, or a socket did.
     pub(crate) fn serving<T: Send>(
         &mut self,
         work: impl FnOnce() -> Result<T, String> + Send,
@@ -105,10 +104,10 @@ impl Gateway {
         Offer { direction, pace: Pace::Rate(PACKETS_PER_S), trace, warm_up, length }
     }
 
-    /// Something is done while packets flow, for as long as it takes and a look longer.
+    /// Runs `work` under load, at least as long as it takes.
     ///
     /// # Errors
-    /// It failed, or the load, or the gateway has ended.
+    /// The work, the load or the gateway failed.
     pub(crate) fn under_load<T: Send>(
         &mut self,
         work: impl FnOnce() -> Result<T, String> + Send,
@@ -120,7 +119,7 @@ impl Gateway {
             let tally = window.tally;
             flow.sent += tally.sent;
             flow.lost += tally.sent.saturating_sub(tally.came);
-            // What is none of a load is not counted: some plugins do nothing but ask senders for bit rates.
+            // Packets that are not of the load are not counted: some plugins cause RTCP to senders.
             flow.misdelivered += tally.misdelivered;
             Ok::<_, String>(())
         };
@@ -129,7 +128,7 @@ impl Gateway {
             while !background.is_finished() {
                 look(&mut flow)?;
             }
-            let done = background.join().map_err(|_| "what was done under load ended")??;
+            let done = background.join().map_err(|_| "the work under load panicked")??;
             look(&mut flow)?;
             Ok::<_, String>(done)
         })?;
@@ -139,10 +138,10 @@ impl Gateway {
 }
 
 impl Api {
-    /// Pushes a plugin to a policy in the manner of this query. What is answered is the rollout, or the error.
+    /// Pushes a plugin with this query and returns the API's object: the rollout or the error.
     ///
     /// # Errors
-    /// It was not answered.
+    /// No answer.
     pub(crate) fn push_to(
         &mut self,
         policy: &str,
@@ -168,10 +167,10 @@ impl Api {
         back.map_err(|error| error.to_string())
     }
 
-    /// All policies as they stand.
+    /// The state of all policies.
     ///
     /// # Errors
-    /// It was not answered.
+    /// No answer.
     pub(crate) fn policies(&mut self) -> Result<Vec<Value>, String> {
         let read = self.runtime.block_on(self.admin.read("/v1/policies"));
         let mut policies = read.map_err(|error| error.to_string())?;
@@ -181,19 +180,19 @@ impl Api {
         }
     }
 
-    /// A policy as it stands.
+    /// The state of a policy.
     ///
     /// # Errors
-    /// It is not there, or not answered.
+    /// The policy is unknown, or there was no answer.
     pub(crate) fn policy(&mut self, name: &str) -> Result<Value, String> {
         let found = self.policies()?.into_iter().find(|policy| policy["policy"] == name);
         found.ok_or_else(|| format!("there is no {name}"))
     }
 
-    /// Waits until the policy stands so, and says how.
+    /// Waits until `wanted` holds for the policy, and returns its state.
     ///
     /// # Errors
-    /// It never did.
+    /// It did not hold in time.
     pub(crate) fn wait(
         &mut self,
         name: &str,
@@ -212,10 +211,10 @@ impl Api {
         }
     }
 
-    /// Asks for a session that nobody speaks in, and closes it, so that every policy of an offer is asked.
+    /// Opens and closes a session without media, so that every policy of an offer is called. A refusal is a success.
     ///
     /// # Errors
-    /// It was not answered: a refusal is an answer.
+    /// No answer.
     pub(crate) fn try_session(&mut self, number: u32) -> Result<(), String> {
         let address = (CLIENTS, NOBODYS_PORT).into();
         let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
@@ -230,19 +229,19 @@ impl Api {
         }
     }
 
-    /// What of a policy's decisions was left out so far, by rule.
+    /// Rejected decisions of a policy so far, by rule.
     ///
     /// # Errors
-    /// It was not answered.
+    /// No answer.
     pub(crate) fn guarded(&mut self, policy: &str) -> Result<Vec<(String, u64)>, String> {
         let Reply { body, .. } = self.get("/metrics")?;
         Ok(guarded(&String::from_utf8_lossy(&body), policy))
     }
 
-    /// What policies were asked and said in the last half a minute, as a recording.
+    /// The recorded policy calls of the last half minute.
     ///
     /// # Errors
-    /// It was not answered.
+    /// No answer.
     pub(crate) fn recorded(&mut self) -> Result<Vec<u8>, String> {
         let path = format!("/v1/recording?last=true&policy={POLICY}");
         self.get(&path).map(|reply| reply.body.to_vec())

@@ -1,4 +1,4 @@
-//! A policy that makes media worse for its cohort: how soon it is undone by itself.
+//! A policy that makes media worse for its cohort, and the time until it is rolled back.
 
 use std::time::Instant;
 
@@ -8,14 +8,13 @@ use super::Effort;
 use super::gateway::{Api, Gateway, encoded};
 use super::report::{Report, Tail};
 
-/// The policy that does harm.
 const POLICY: &str = "call/degradation";
 
-/// What it holds everybody down to first, kbit/s; each time to something else, as what did harm does not come in again.
+/// The first cap, kbit/s. Each push uses another one, since a harmful revision is quarantined.
 const FIRST_CAP: usize = 40;
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
     plugin: &[u8],
@@ -44,9 +43,9 @@ fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), Str
     let begun = api.push_to(POLICY, &query, plugin)?;
     let began = Instant::now();
     if begun["outcome"] != "started" {
-        return Err(format!("what should do harm did not come in: {begun}"));
+        return Err(format!("the harmful revision was not activated: {begun}"));
     }
-    // What became of it is told a moment after it is gone.
+    // The outcome is reported a moment after the rollback.
     let is_over = |policy: &Value| {
         policy["rollout"].is_null() && policy["last_rollout"]["outcome"] != "started"
     };
@@ -54,7 +53,7 @@ fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), Str
     let took = began.elapsed().as_secs_f64() * 1e3;
     let last = &now["last_rollout"];
     if last["by"] != "gateway" || last["outcome"] != "rolled-back" || now["revision"] != before {
-        return Err(format!("what did harm was not taken back by itself: {now}"));
+        return Err(format!("the harmful revision was not rolled back: {now}"));
     }
     Ok((took, last["reason"].as_str().unwrap_or_default().to_owned()))
 }

@@ -1,4 +1,4 @@
-//! Plugins that mean harm, each pushed while packets flow: what the sessions lose, and what the gateway says of it.
+//! Hostile plugins, each pushed under load: the loss of sessions, and the gateway's verdict.
 
 use evenkeel_core::Hook;
 use evenkeel_guests::{Expected, Guest, hostile};
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use super::gateway::{Api, Gateway};
 use super::report::{Hostile, Report};
 
-/// One that came in is asked within this; its hook may be asked on its own, or about the session that is tried.
+/// An active plugin is called within this time; its hook may need a new session.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Calls in which the one that a guest comes after is asked with what it left behind, also where answers are late.
+/// Calls of a guest's predecessor with its own state, also if answers are late.
 const CALLS_TO_REMEMBER: u64 = 5;
 
 /// Events become counters within this.
 const COUNTED_WITHIN: Duration = Duration::from_millis(300);
 
-/// Rooms that are asked for; all others are before them.
+/// The first room of extra sessions, above those of the load.
 const FIRST_ROOM: u32 = 2_000_000;
 
-/// What a quick run takes: each in so many.
+/// A quick run takes one guest of so many.
 const QUICK_STEP: usize = 8;
 
-/// What became of a guest.
+/// The outcome of a guest.
 struct Fate {
     outcome: String,
     reason: String,
@@ -31,7 +31,7 @@ struct Fate {
 }
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
     quick: bool,
@@ -70,7 +70,7 @@ fn policy(guest: &Guest) -> String {
     format!("call/{}", guest.hook.name())
 }
 
-/// Where it comes after another one, that one is in force and has been asked with what it left behind.
+/// Activates a guest's predecessor and waits until it was called with its own state.
 fn precede(api: &mut Api, guest: &Guest) -> Result<(), String> {
     let Some(before) = &guest.before else { return Ok(()) };
     let policy = policy(guest);
@@ -80,20 +80,20 @@ fn precede(api: &mut Api, guest: &Guest) -> Result<(), String> {
     api.wait(&policy, |now| calls(now) >= enough).map(drop)
 }
 
-/// Pushes it and, where it comes in, has it asked; when this returns it is gone.
+/// Pushes a guest, and has it called if it is accepted; it is gone when this returns.
 fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
     let policy = policy(guest);
     let (guarded, before) = (api.guarded(&policy)?, api.policy(&policy)?);
     let said = api.push_to(&policy, "", &guest.bytes)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    // What is too large for the API is refused before anybody looks at it.
+    // A plugin that is too large for the API is refused by HTTP status.
     let refusal = if said["error"].is_object() { &said["error"] } else { &said };
     let code = text(&refusal["code"]);
     if said["outcome"] != "activated" {
         let words = text(&refusal[if said["error"].is_object() { "message" } else { "reason" }]);
         let expected = match guest.expected {
             Expected::Refused(expected) => code == expected,
-            // It fails at what its predecessor was asked; where the machine is busy, of time.
+            // It may fail in the replay of recorded calls, or by time on a loaded machine.
             Expected::Fault(fault) => words.contains(fault) || words.contains("deadline"),
             Expected::Curbed => false,
         };
@@ -124,12 +124,12 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
         _ if now["hidden_state"]["differed"].as_u64().unwrap_or(0) > 0 => {
             ("curbed", "a fresh instance of it answers otherwise".to_owned())
         }
-        _ => ("curbed", "nothing that it said was done".to_owned()),
+        _ => ("curbed", "all its answers were rejected".to_owned()),
     };
     if stands(&now) {
         api.roll_back(&policy)?;
     }
-    // How one failed that came in and is gone says nothing of how it should have: it was outlived.
+    // A guest that was activated and is gone proves nothing about an expected refusal.
     let expected = !matches!(guest.expected, Expected::Refused(_));
     Ok(Fate { outcome: outcome.to_owned(), reason, expected })
 }
@@ -148,7 +148,7 @@ fn broken(api: &mut Api, policy: &str, before: &[(String, u64)]) -> Result<Vec<S
     }
 }
 
-/// Policies but for the one attacked that are another now, or failed meanwhile; the one attacked, where it is another.
+/// Policies with another revision or a new fault, except the attacked one; the attacked one if its revision changed.
 fn affected(attacked: &str, before: &[Value], after: &[Value]) -> Vec<String> {
     let is_other = |(before, after): &(&Value, &Value)| {
         let failed = before["policy"] != attacked && before["faults"] != after["faults"];
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_affected_by_another_revision_or_a_fault_and_the_attacked_one_by_a_revision() {
+    fn affected_policies_are_found() {
         let policy = |name: &str, revision: &str, faults: u64| json!({"policy": name, "revision": revision, "faults": faults});
         let before = [policy("call/routing", "a", 0), policy("call/admission", "b", 0)];
         let affected =

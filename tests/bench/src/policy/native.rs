@@ -1,7 +1,7 @@
-//! The same functions of the same policies, compiled for this machine and called without a host.
+//! The same functions of the same policies, compiled natively and called without a host.
 //!
-//! It is a little less than native code could do: outside of Wasm the SDK checks at each reading that the policy said it
-//! would read that.
+//! Slightly slower than native code could be: outside of Wasm the SDK checks at each read that the policy declared the
+//! metric.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ use route_nearest::RouteNearest;
 
 use super::questions::{self, NOW_US, SESSIONS};
 
-/// Time of a call of the empty policy.
+/// The time of a call of the empty policy.
 ///
 /// # Errors
-/// Where it does not take its settings.
+/// It refuses its settings.
 pub(crate) fn empty(calls: usize) -> Result<Duration, String> {
     begin::<Empty>()?;
     let began = Instant::now();
@@ -33,15 +33,12 @@ pub(crate) fn empty(calls: usize) -> Result<Duration, String> {
 }
 
 /// Time of each placement.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn place(calls: usize) -> Result<Vec<Duration>, String> {
     let (_, nodes) = begin::<RouteNearest>()?;
     let frame = questions::frame(&questions::nodes(), &nodes);
     let mut took = Vec::with_capacity(calls);
     for room in 0..calls as u64 {
-        // What the host does to hand it over is no part of it.
+        // The host's work to pass arguments is excluded.
         let (scenario, frame) = (String::from("call"), frame.clone());
         let began = Instant::now();
         black_box(Plugin::<RouteNearest>::place(NOW_US, room, scenario, Vec::new(), frame));
@@ -51,17 +48,11 @@ pub(crate) fn place(calls: usize) -> Result<Vec<Duration>, String> {
 }
 
 /// Time of a session in a tick of the bench's own policy.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn smooth(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
     tick::<Smooth>(calls, states)
 }
 
 /// The same of the ladder that ships.
-///
-/// # Errors
-/// As [`empty`].
 pub(crate) fn ladder(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
     tick::<DegradeLadder>(calls, states)
 }
@@ -83,8 +74,8 @@ where
     Ok(took / (calls * SESSIONS) as u32)
 }
 
-/// The policy with its defaults, granted all that it asks for, and told of all nodes. The metrics it reads: of sessions
-/// and rooms, and of nodes and regions.
+/// Starts the policy with default settings, all permissions and all nodes. Returns the metrics that it reads: of
+/// sessions and rooms, and of nodes and regions.
 fn begin<P: Policy>() -> Result<(Vec<u32>, Vec<u32>), String>
 where
     Plugin<P>: Guest,

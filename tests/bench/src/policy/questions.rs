@@ -1,4 +1,4 @@
-//! What is asked: the same rows as the gateway would send them, and as frames for a native call.
+//! The inputs of calls: rows as the gateway sends them, and frames for native calls.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const ZONES: u64 = 10;
 /// Gateway time of all questions.
 pub(crate) const NOW_US: u64 = 3_600_000_000;
 
-/// No two rows are alike, and all are sound: nobody is turned away before it was looked at.
+/// Distinct and valid rows, so that no policy skips one early.
 pub(crate) fn nodes() -> Vec<Row> {
     let row = |id: u64| {
         let mut measures = Measures::default();
@@ -73,7 +73,7 @@ pub(crate) fn place(room: u64) -> Question {
     }
 }
 
-/// Sessions that all fare well, and differ.
+/// Distinct sessions with good quality.
 pub(crate) fn sessions() -> Vec<Row> {
     let row = |id: u64| {
         let mut measures = Measures::default();
@@ -97,7 +97,7 @@ pub(crate) fn sessions() -> Vec<Row> {
     (1..=SESSIONS as u64).map(row).collect()
 }
 
-/// A tick of all of them, with these states.
+/// A tick of all sessions with these states.
 pub(crate) fn tick(states: &[Option<State>]) -> Question {
     let rows = sessions().into_iter().zip(states);
     let rows = rows.map(|(row, state)| SessionRow {
@@ -110,7 +110,7 @@ pub(crate) fn tick(states: &[Option<State>]) -> Question {
     Question::Tick { sessions: rows.collect(), memo: None }
 }
 
-/// Rows as the columns of these metrics, as the host writes them for a plugin that reads those.
+/// Rows as columns of these metrics, as the host writes them.
 pub(crate) fn frame(rows: &[Row], metrics: &[u32]) -> types::Frame {
     let known = metrics.iter().filter_map(|&number| Metric::from_number(number));
     let cells = known.flat_map(|metric| rows.iter().map(move |row| row.measures.value(metric)));
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_holds_the_columns_one_after_the_other() {
+    fn frame_holds_column_after_column() {
         let rows = &sessions()[..2];
         let frame = frame(rows, &[Metric::BitrateUp as u32, Metric::Age as u32]);
         assert_eq!(frame.ids, [1, 2]);

@@ -1,4 +1,4 @@
-//! What the gateway wrote down of who decided: whether a decision is of two revisions, and whether it is made again.
+//! Recorded decisions: whether each was made by one revision, and whether a replay repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use super::report::{Replay, Report};
 use super::swaps::{Beside, NUMBERS, Turns};
 use crate::relay::Places;
 
-/// Swaps go on for so long after a recording should have ended.
+/// How long swaps go on after the recording.
 const LONGER: Duration = Duration::from_millis(500);
 
-/// Who decided what, by question; recordings may overlap.
+/// Revisions by call; recordings may overlap.
 #[derive(Default, Debug)]
 pub(crate) struct Deciders {
-    /// The answer that tells a swapped revision from the others: after how many milliseconds its rooms are looked at again.
+    /// The setting that distinguishes the swapped revisions: milliseconds until a room's review.
     marks: BTreeMap<String, u32>,
     by_ask: BTreeMap<AskId, Arc<str>>,
     last: Option<Arc<str>>,
-    /// Decisions whose content names who made them.
+    /// Decisions with content that identifies their revision.
     pub(crate) marked: u64,
     /// How often another revision decided than before.
     pub(crate) switches: usize,
@@ -43,7 +43,7 @@ impl Deciders {
     }
 
     /// # Errors
-    /// It is no recording, or not whole.
+    /// The recording is invalid or truncated.
     pub(crate) fn read(&mut self, recording: &[u8]) -> Result<(), String> {
         let mut reader = Reader::open(recording).map_err(|unreadable| unreadable.to_string())?;
         for record in reader.by_ref() {
@@ -90,10 +90,10 @@ impl Deciders {
     }
 }
 
-/// Some seconds of load and swaps are recorded and asked again, both by the gateway's own commands.
+/// Records some seconds of load and swaps and replays them, with the gateway's own commands.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
     turns: &mut Turns,
@@ -121,7 +121,7 @@ pub(crate) fn measure(
     for plugin in &plugins {
         replay.arg("--plugin").arg(plugin);
     }
-    // Nodes answer meanwhile, so that there is no reason to think them dead.
+    // Nodes answer probes meanwhile.
     let replayed = gateway.serving(|| said(replay.output()))?;
     let count = |key: &str| replayed[key].as_u64().unwrap_or(0);
     report.replay = Some(Replay {
@@ -135,7 +135,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// The two that take turns, as files: a recording names them by their digests.
+/// Writes both swapped plugins as files, since a recording identifies them by digest.
 fn write_plugins(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let write = |number: u32| {
         let path = folder.join(format!("revision-{number}.wasm"));
@@ -145,12 +145,12 @@ fn write_plugins(folder: &Path) -> Result<Vec<PathBuf>, String> {
     NUMBERS.into_iter().map(write).collect()
 }
 
-/// What a command said as JSON; that what it compared differs is said so, too.
+/// The JSON output of a command, also if it reports differences.
 fn said(ended: std::io::Result<std::process::Output>) -> Result<Value, String> {
     let output = ended.map_err(|error| error.to_string())?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        format!("a command of the gateway's failed: {said}")
+        format!("a command failed: {said}")
     })
 }
 
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_of_two_revisions_is_one_with_the_mark_of_another_or_one_that_two_made() {
+    fn decisions_of_two_revisions_are_counted() {
         let marks = [("a".to_owned(), 1), ("b".to_owned(), 2)];
         let mut deciders = Deciders::marked_by(marks.into());
         let all = [placed(1, "a", 1), placed(2, "b", 2), placed(2, "b", 2), placed(3, "c", 9)];

@@ -1,4 +1,4 @@
-//! What `target/bench/policy.json` holds. What was not measured is null.
+//! The report, `target/bench/policy.json`. A figure that was not measured is null.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::rounds::{median, spread};
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Report {
-    /// A call that does nothing.
+    /// A call of the empty policy.
     pub(crate) empty_ns: Figure,
     /// One placement among 50 nodes by `route-nearest`.
     pub(crate) place_ns: Distribution,
@@ -22,18 +22,18 @@ pub(crate) struct Report {
     pub(crate) instantiate_us: Tail,
     /// From a question that traps to the answer of the next one.
     pub(crate) trap_to_serving_ms: Tail,
-    /// What a runaway call takes over its budget, until the policy can be asked again.
+    /// The time of a runaway call beyond its budget, until the policy can be called again.
     pub(crate) cut_over_ms: Tail,
     /// From the order to put a revision in force to its first question.
     pub(crate) activate_us: Tail,
-    /// From the rename of a plugin's file that nobody saw before to its revision in force.
+    /// From the rename of a new plugin's file to its activation.
     pub(crate) cold_ms: Tail,
-    /// The same of one that was in force before.
+    /// The same for a plugin that was active before.
     pub(crate) cached_ms: Tail,
     /// From the command to its answer.
     pub(crate) rollback_ms: Tail,
     pub(crate) swap: Option<Swap>,
-    /// What became of each plugin that means harm.
+    /// The outcome of each hostile plugin.
     pub(crate) hostile: Vec<Hostile>,
     /// From the first decisions of a policy that makes media worse, at the latest, to the one before in force again.
     pub(crate) bad_policy_rollback_ms: Tail,
@@ -42,19 +42,19 @@ pub(crate) struct Report {
     pub(crate) replay: Option<Replay>,
 }
 
-/// A plugin that means harm, pushed under load.
+/// A hostile plugin, pushed under load.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Hostile {
     pub(crate) guest: String,
     pub(crate) packets_lost: u64,
-    /// As the gateway says it.
+    /// The gateway's text.
     pub(crate) reason: String,
     pub(crate) hook: &'static str,
     pub(crate) packets: u64,
     pub(crate) misdelivered: u64,
-    /// `refused`, `rolled-back`, `failed`, or `curbed`: it answered, and what is against the rules came to nothing.
+    /// `refused`, `rolled-back`, `failed`, or `curbed`: it answered, and invalid answers were rejected.
     pub(crate) outcome: String,
-    /// Whether that was to become of it.
+    /// The outcome is the expected one.
     pub(crate) expected: bool,
     /// Policies that are not as they were, or failed meanwhile, but for the one attacked.
     pub(crate) others_affected: Vec<String>,
@@ -67,9 +67,9 @@ pub(crate) struct Replay {
     pub(crate) exact: bool,
     pub(crate) calls: u64,
     pub(crate) same: u64,
-    /// Those that failed of time, once or again.
+    /// Calls that exceeded a time limit, in the recording or the replay.
     pub(crate) not_comparable: u64,
-    /// Those that the gateway could not write down.
+    /// Calls that the gateway could not record.
     pub(crate) missed: u64,
     /// While it was recorded.
     pub(crate) packets_lost: u64,
@@ -84,7 +84,7 @@ pub(crate) struct Figure {
     pub(crate) spread: Option<f64>,
 }
 
-/// The middle and the end of what was measured one by one; the target is for the end.
+/// Median and tail; the target is for the tail.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Serialize)]
 pub(crate) struct Tail {
     pub(crate) p50: Option<f64>,
@@ -105,10 +105,10 @@ pub(crate) struct Distribution {
 pub(crate) struct Swap {
     /// Swaps in all windows.
     pub(crate) n: usize,
-    /// Those that were refused, or followed upon another revision than the one before.
+    /// Rollouts that were refused, or that followed an unexpected revision.
     pub(crate) out_of_order: usize,
-    /// Decisions that were written down meanwhile, those of them whose content says which revision made them, those
-    /// that two revisions made, and those that could not be written down.
+    /// Recorded decisions; decisions that identify their revision; decisions of two revisions; and calls that could not
+    /// be recorded.
     pub(crate) decisions: usize,
     pub(crate) marked: u64,
     pub(crate) two_revisions: usize,
@@ -116,14 +116,14 @@ pub(crate) struct Swap {
     /// Questions that policies were asked meanwhile, and that failed.
     pub(crate) calls: u64,
     pub(crate) faults: u64,
-    /// How the last of them failed, of this gateway's whole life.
+    /// The last fault in the gateway's lifetime.
     pub(crate) last_fault: Option<String>,
     pub(crate) packets: u64,
     pub(crate) packets_lost: u64,
     pub(crate) packets_lost_without: u64,
     pub(crate) misdelivered: u64,
     pub(crate) p999_us: Latency,
-    /// Memory of the gateway in the middle of the windows, and what it had grown by after the last one.
+    /// Resident memory in the middle of the windows, and its growth until the end.
     pub(crate) rss_mib: f64,
     pub(crate) grown_mib: f64,
 }
@@ -146,7 +146,7 @@ impl Figure {
 }
 
 impl Tail {
-    /// By nearest rank; sorts them.
+    /// By nearest rank; sorts the values.
     pub(crate) fn of(values: &mut [f64]) -> Tail {
         values.sort_by(f64::total_cmp);
         let rank = |share: f64| {
@@ -182,18 +182,14 @@ impl Distribution {
 }
 
 impl Report {
-    /// Packets that reached somebody else than they were for.
+    /// Misdelivered packets.
     pub(crate) fn misdelivered(&self) -> u64 {
         let swapped = self.swap.as_ref().map_or(0, |swap| swap.misdelivered);
         swapped + self.hostile.iter().map(|one| one.misdelivered).sum::<u64>()
     }
 
-    /// Writes it as JSON, its folder made where there is none.
-    ///
-    /// # Errors
-    /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_lab::report::write(&self.json(), path)
+        evenkeel_testkit::report::write(&self.json(), path)
     }
 
     /// Figures of Wasm by their names, the same natively under `native`, and how far rounds were apart under `spread`.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::load::{Edge, Window};
+use crate::load::{Edge, Window};
+use crate::process::Metered;
 use serde_json::{Value, json};
 
 use super::Effort;
@@ -18,24 +19,24 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Before a window counts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// The two revisions that take turns, by which each is another plugin, and after how many seconds each looks at a room
-/// again: a decision about a new room says that, and so which of them made it.
+/// The swapped revisions: each is another plugin and reviews rooms after another number of seconds, so that a decision
+/// about a new room identifies its revision.
 pub(crate) const NUMBERS: [u32; 2] = [1, 2];
 const REVIEW_S: [u32; 2] = [20, 21];
 
-/// Rooms that are asked for in windows; those of the load are before them.
+/// The first room of extra sessions, above those of the load.
 const FIRST_ROOM: u32 = 1_000_000;
 
-/// What is done while packets flow.
+/// The activity during a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beside {
     /// A session is asked for every 100 ms.
     Sessions,
-    /// And the other revision comes into force.
+    /// Swaps of revisions.
     Swaps,
 }
 
-/// The two revisions, and whose turn it is.
+/// The two revisions, and the next one.
 pub(crate) struct Turns {
     revisions: Vec<(String, Vec<u8>)>,
     swaps: usize,
@@ -49,19 +50,19 @@ impl Turns {
         Ok(Turns { revisions, swaps: 0, rooms: FIRST_ROOM })
     }
 
-    /// Puts each in force once, the one whose turn it is first, so that a swap is a swap, and no build. Their names, each with its mark.
+    /// Activates each once, the next one first, so that later swaps compile nothing. Returns their names with their
+    /// marks.
     fn begin(&self, api: &mut Api) -> Result<BTreeMap<String, u32>, String> {
         let one = |((query, bytes), seconds): (&(String, Vec<u8>), u32)| {
             let rollout = api.push_to(POLICY, query, bytes)?;
             let name = rollout["revision"].as_str().filter(|_| rollout["outcome"] == "activated");
-            let name =
-                name.ok_or_else(|| format!("a revision to swap did not come in: {rollout}"))?;
+            let name = name.ok_or_else(|| format!("a revision was not activated: {rollout}"))?;
             Ok((name.to_owned(), seconds * 1_000))
         };
         self.revisions.iter().zip(REVIEW_S).map(one).collect()
     }
 
-    /// Does it for so long; rollouts, if any.
+    /// Performs the activity for this long, and returns rollouts, if any.
     pub(crate) fn take(
         &mut self,
         api: &mut Api,
@@ -95,7 +96,7 @@ fn query(review_s: u32) -> String {
 }
 
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     gateway: &mut Gateway,
     turns: &mut Turns,
@@ -117,7 +118,7 @@ pub(crate) fn measure(
         with.push(window);
         rollouts.extend(swapped);
         resident.push(gateway.process().resident_mib()?);
-        // What of it was kept is less than half a minute old.
+        // The kept recording covers less than half a minute.
         let recording = gateway.serving(|| api.recorded())?;
         deciders.read(&recording)?;
         let (done, of) = (with.len(), effort.windows);
@@ -135,7 +136,7 @@ pub(crate) fn measure(
         windows.iter().map(|window| window.tally.sent - window.tally.came).sum()
     };
     let sums = |of: fn(&Window) -> u64| with.iter().chain(&without).map(of).sum::<u64>();
-    // Those that take turns were put in force before, one after the other, and asked about the rooms of the load.
+    // The swapped revisions were activated before, one after the other, and called about the rooms of the load.
     let too_many = deciders.switches.saturating_sub(rollouts.len() + turns.revisions.len());
     report.swap = Some(Swap {
         n: rollouts.len(),
@@ -158,7 +159,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// One window of load, while something else is done on the same core.
+/// One window of load with an activity on the same core.
 fn window<T: Send>(
     gateway: &mut Gateway,
     effort: Effort,
@@ -176,7 +177,7 @@ fn window<T: Send>(
     Ok((window.map_err(|error| error.to_string())?, done??))
 }
 
-/// Those that did not put another revision into the place of the one before.
+/// Rollouts that did not replace the expected revision.
 fn out_of_order(rollouts: &[Value]) -> usize {
     let is_activated = |rollout: &&Value| rollout["outcome"] != "activated";
     let broken = rollouts.windows(2).filter(|pair| pair[1]["previous"] != pair[0]["revision"]);
@@ -189,7 +190,7 @@ fn latency(with: &[Window], without: &[Window]) -> Result<Latency, String> {
     };
     let (with, without) = (p999(with), p999(without));
     if with.is_empty() || without.is_empty() {
-        return Err("no packet came in any window".to_owned());
+        return Err("no packet arrived in any window".to_owned());
     }
     let largest = without.iter().copied().fold(f64::MIN, f64::max);
     let smallest = without.iter().copied().fold(f64::MAX, f64::min);
@@ -200,7 +201,7 @@ fn latency(with: &[Window], without: &[Window]) -> Result<Latency, String> {
     })
 }
 
-/// From the middle on: what policies are asked is kept for half a minute, which fills in the first half.
+/// Growth from the middle on: the recording of the last half minute fills up in the first half.
 fn grown(resident: &[f64]) -> f64 {
     resident.last().zip(middle(resident)).map_or(f64::NAN, |(last, middle)| last - middle)
 }
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rollouts_follow_each_other_or_are_counted() {
+    fn out_of_order_rollouts_are_counted() {
         let to = |revision: &str, previous: &str| json!({"outcome": "activated", "revision": revision, "previous": previous});
         assert_eq!(out_of_order(&[to("b", "a"), to("a", "b"), to("b", "a")]), 0);
         assert_eq!(out_of_order(&[to("b", "a"), to("a", "c")]), 1);

@@ -1,8 +1,8 @@
-//! The table that is printed of a report, with what each figure may be at most.
+//! The printed table of a report, with the limit of each figure.
 
 use super::report::{Hostile, Latency, Report, Tail};
 
-/// A line of the table: what, Wasm, native, and the most that it may be.
+/// A line of the table: name, Wasm, native, limit.
 type Line = (&'static str, Option<f64>, Option<f64>, Option<f64>);
 
 impl Report {
@@ -57,7 +57,7 @@ impl Report {
             ),
             ("instantiate, µs, p99", one(self.instantiate_us), None, Some(50.0)),
             ("trap to serving, ms, p99", one(self.trap_to_serving_ms), None, Some(1.0)),
-            ("runaway call over its budget, ms, p99", one(self.cut_over_ms), None, Some(2.0)),
+            ("runaway call beyond its budget, ms, p99", one(self.cut_over_ms), None, Some(2.0)),
             ("activation, µs, p99", one(self.activate_us), None, Some(100.0)),
             ("file to active, cold, ms, p50", self.cold_ms.p50, None, Some(500.0)),
             ("file to active, seen before, ms, p50", self.cached_ms.p50, None, Some(50.0)),
@@ -74,7 +74,7 @@ impl Report {
                 ("  latency p99.9 without, µs", Some(without), None, None),
                 ("  decisions of two revisions", count(swap.two_revisions as u64), None, Some(0.0)),
                 ("  swaps out of order", count(swap.out_of_order as u64), None, Some(0.0)),
-                ("  questions that failed", count(swap.faults), None, Some(0.0)),
+                ("  failed calls", count(swap.faults), None, Some(0.0)),
                 ("  memory grown, MiB", Some(swap.grown_mib), None, Some(MEMORY_FLAT_MIB)),
             ]);
         }
@@ -84,14 +84,14 @@ impl Report {
 }
 
 impl Report {
-    /// What plugins that mean harm, and one that does, came to; and whether decisions are made again.
+    /// Adds hostile and harmful plugins, and the replay.
     fn add_harm(&self, lines: &mut Vec<Line>) {
         let count = |number: usize| Some(number as f64);
         if !self.hostile.is_empty() {
             let lost: u64 = self.hostile.iter().map(|one| one.packets_lost).sum();
             let those = |is: fn(&&Hostile) -> bool| count(self.hostile.iter().filter(is).count());
             lines.extend([
-                ("plugins that mean harm", count(self.hostile.len()), None, None),
+                ("hostile plugins", count(self.hostile.len()), None, None),
                 ("  packets lost", Some(lost as f64), None, Some(0.0)),
                 (
                     "  that affected other policies",
@@ -109,7 +109,7 @@ impl Report {
             ]);
         }
         let undone = self.bad_policy_rollback_ms.p99;
-        lines.push(("media made worse to rolled back, ms", undone, None, Some(2_000.0)));
+        lines.push(("harmful policy to rollback, ms", undone, None, Some(2_000.0)));
         if let Some(replay) = self.replay {
             let differ = replay.calls - replay.same - replay.not_comparable;
             lines.extend([
@@ -120,13 +120,13 @@ impl Report {
     }
 }
 
-/// Swaps may cost so much latency, where windows without them are closer together.
+/// The latency that swaps may add if windows without them differ less.
 const LATENCY_MORE_US: f64 = 50.0;
 
-/// What an allocator keeps or gives back in a minute; a revision that stayed would be hundreds of KiB, 600 times.
+/// Memory that an allocator may keep in a minute; a leaked revision would be hundreds of KiB, 600 times.
 const MEMORY_FLAT_MIB: f64 = 8.0;
 
-/// With as many digits as tell it apart.
+/// With enough digits to compare.
 fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn swaps_are_judged_by_how_far_windows_without_them_are_apart_and_50_us_at_the_least() {
+    fn swap_latency_limit_is_at_least_50_us() {
         let most = |spread| {
             let p999_us = Latency { with: 1.0, without: 200.0, spread };
             let swap = Swap {

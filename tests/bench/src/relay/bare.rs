@@ -1,10 +1,10 @@
-//! The floor and the limit: this program itself, as another process.
+//! The floor and the limit: this program as another process.
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::bare::{Manner, Orders};
-use crate::process::Process;
+use crate::process;
 use crate::row::Leg;
 
 pub(super) fn start(manner: Manner, stage: Stage, places: &Places) -> Result<Running, String> {
@@ -26,10 +26,10 @@ pub(super) fn start(manner: Manner, stage: Stage, places: &Places) -> Result<Run
     let own = std::env::current_exe().map_err(system)?;
     let input = serde_json::to_vec(&orders).map_err(|error| error.to_string())?;
     let words = ["relay".to_owned(), word.to_owned()];
-    let mut process = Process::start(word, &own, &words, &input, &places.folder)?;
-    let listening = process.line()?;
+    let mut process = process::start(word, &own, &words, &input, &places.folder)?;
+    let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
     let address = listening["listening"].as_str().and_then(|text| text.parse().ok());
-    let address = address.ok_or_else(|| process.failed(&format!("said {listening}")))?;
+    let address = address.ok_or_else(|| process.error(format!("said {listening}")))?;
     for session in (0..).take(stage.sessions) {
         rig.connect(session, address).map_err(system)?;
     }

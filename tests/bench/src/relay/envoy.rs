@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 use serde_json::{Value, json};
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
-use crate::process::Process;
+use crate::process;
 
 const PORT: u16 = 5_002;
-/// Sessions that it lets stand; by default it is 1,024.
+/// Its session limit; the default is 1,024.
 const SESSIONS_MAX: u32 = 100_000;
 
 pub(super) fn missing(places: &Places) -> Option<String> {
@@ -31,7 +31,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let config = config.display().to_string();
     let words = ["-c", &config, "--concurrency", "1", "--disable-hot-restart", "-l", "warn"];
     let words = words.map(str::to_owned);
-    let process = Process::start("envoy", &program(places), &words, b"", &places.folder)?;
+    let process = process::start("envoy", &program(places), &words, b"", &places.folder)?;
     for session in (0..).take(stage.sessions) {
         rig.connect(session, listen).map_err(system)?;
     }

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
-use crate::process::Process;
+use crate::process;
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -45,7 +45,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     );
     let config = write(&places.folder, "nginx.conf", &config)?;
     let words = ["-c".to_owned(), config.display().to_string(), "-e".into(), "stderr".into()];
-    let process = Process::start("nginx", Path::new(PROGRAM), &words, b"", &places.folder)?;
+    let process = process::start("nginx", Path::new(PROGRAM), &words, b"", &places.folder)?;
     for session in (0..).take(stage.sessions) {
         rig.connect(session, listen).map_err(system)?;
     }

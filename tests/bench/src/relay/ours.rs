@@ -6,35 +6,34 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{
+use crate::load::{Rig, Wire};
+use evenkeel_client::{
     Admin, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place,
 };
-use evenkeel_lab::load::{Rig, Wire};
 use evenkeel_media::trunk::message::Secret;
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
-use crate::process::Process;
+use crate::process;
 use crate::row::Leg;
 
-/// What both ends know.
-const SECRET: &str = "what the bench's nodes and gateway know";
-/// What sessions of a load declare.
+const SECRET: &str = "secret of bench nodes and gateway";
+/// The payload type of a load.
 const PAYLOAD_TYPE: u8 = 111;
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
 
-/// A gateway that has compiled nothing yet takes sessions within this.
+/// Time limit for a gateway with an empty compilation cache to take sessions.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often it is asked whether it does.
+/// How often to check.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where the gateway keeps what it compiled, in the bench's folder: what somebody else's gateway did makes nothing faster.
+/// The gateway's compilation cache, in the bench's folder, so that no other gateway filled it.
 const CACHE: &str = "cache";
 
-/// What ships as `call`, but for four things: nodes cost the same, so that rooms spread over all of them and stay; clients
-/// that only listen are not hung up; revisions come into force at once; and to be capped is to fare badly already, as
-/// there is nothing but voice to take away.
+/// The shipped set `call` with four changes: nodes cost the same, so that rooms spread over all of them and stay;
+/// receive-only clients are not closed; revisions activate at once; and a cap counts as degraded quality, since there
+/// is only voice to take away.
 const CALL: &str = r#"
 [scenario.call]
 mode = "hot"
@@ -67,10 +66,7 @@ settings = { steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "6
 on_fault = "hold"
 "#;
 
-/// Has the next gateway compile everything anew.
-///
-/// # Errors
-/// What the system says.
+/// Empties the compilation cache.
 pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
     match std::fs::remove_dir_all(places.folder.join(CACHE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system(error)),
@@ -93,11 +89,12 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let text = configuration(stage.leg, &rig.nodes_at().map_err(system)?)?;
     let config = write(&places.folder, "evenkeel.toml", &text)?;
     let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
-    let mut process = Process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
-    let listening = rig.serving(|| process.line()).map_err(system)??;
+    let mut process = process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
+    let listening =
+        rig.serving(|| process.json_line(process::FIRST_LINE_WITHIN)).map_err(system)??;
     let api = listening["socket"].as_str().map(PathBuf::from);
-    let api = api.ok_or_else(|| process.failed(&format!("said {listening}")))?;
-    open_all(&mut rig, &api, stage).map_err(|why| process.failed(&why))?;
+    let api = api.ok_or_else(|| process.error(format!("said {listening}")))?;
+    open_all(&mut rig, &api, stage).map_err(|why| process.error(why))?;
     Ok(Running { kind: Kind::Ours, process, rig, api: Some(api) })
 }
 
@@ -110,7 +107,7 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
     );
     let driver = match leg {
         Leg::Port => "driver = \"plain\"\nprobe = \"echo\"",
-        // Nodes of a load know no packets but its own.
+        // Nodes of a load answer only the gateway's packets.
         Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false",
     };
     for (number, address) in nodes.iter().enumerate() {
@@ -126,7 +123,7 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
     Ok(text)
 }
 
-/// Opens every session, a room each, and has its client send where the answer says.
+/// Opens every session, one per room, and sets its client's destination from the answer.
 fn open_all(rig: &mut Rig, api: &std::path::Path, stage: Stage) -> Result<(), String> {
     let clients = rig.clients_at().map_err(system)?;
     let opened = rig.serving(|| open(&clients, api, stage)).map_err(system)??;

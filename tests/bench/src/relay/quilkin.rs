@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 use serde_json::{Value, json};
 
 use super::{Kind, Places, Running, Stage, rig, system, write};
 use crate::namespace::RELAY;
-use crate::process::Process;
+use crate::process;
 
 const PORT: u16 = 5_003;
 
@@ -41,7 +41,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         "--provider.fs".to_owned(),
         format!("--provider.fs.path={}", config.display()),
     ];
-    let process = Process::start("quilkin", &program(places), &words, b"", &places.folder)?;
+    let process = process::start("quilkin", &program(places), &words, b"", &places.folder)?;
     let listen = SocketAddr::from((RELAY, PORT));
     for session in (0..).take(stage.sessions) {
         rig.connect(session, listen).map_err(system)?;

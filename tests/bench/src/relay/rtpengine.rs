@@ -6,15 +6,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use evenkeel_lab::load::Wire;
+use crate::load::Wire;
 
 use super::{Kind, Places, Running, Stage, rig, system};
 use crate::namespace::{CLIENTS, RELAY};
-use crate::process::Process;
+use crate::process;
 
 const PROGRAM: &str = "/usr/bin/rtpengine";
 const NG_PORT: u16 = 5_004;
-/// How long one answer may take; asked again until it is ready to answer at all.
+/// Time limit of an answer; commands are repeated until rtpengine is ready.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 const TRIES: usize = 20;
 
@@ -39,7 +39,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         "--log-stderr".into(),
         "--log-level=3".into(),
     ];
-    let process = Process::start("rtpengine", Path::new(PROGRAM), &words, b"", &places.folder)?;
+    let process = process::start("rtpengine", Path::new(PROGRAM), &words, b"", &places.folder)?;
     let (clients, nodes) = (rig.clients_at().map_err(system)?, rig.nodes_at().map_err(system)?);
     let control = UdpSocket::bind((std::net::Ipv4Addr::from(CLIENTS), 0))
         .and_then(|socket| socket.connect(ng).map(|()| socket))
@@ -48,13 +48,13 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let sides = clients.iter().zip(nodes.iter().cycle());
     for (session, (client, node)) in (0..).zip(sides) {
         let answer = call(&control, session, *client, *node)
-            .map_err(|why| process.failed(&format!("call {session}: {why}")))?;
+            .map_err(|why| process.error(format!("call {session}: {why}")))?;
         rig.connect(session, answer).map_err(system)?;
     }
     Ok(Running { kind: Kind::Rtpengine, process, rig, api: None })
 }
 
-/// Makes a call between a client and a node; where the client sends.
+/// Creates a call between a client and a node, and returns the client's destination.
 fn call(
     control: &UdpSocket,
     session: u32,
@@ -81,7 +81,7 @@ fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<Stri
         match control.send(question.as_bytes()).and_then(|_| control.recv(&mut answer)) {
             Ok(length) => {
                 let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-                // One that came late is of the question before.
+                // A late answer is of an earlier command.
                 if answer.starts_with(&format!("{cookie} ")) {
                     return match answer.contains("6:result2:ok") {
                         true => Ok(answer),
@@ -99,7 +99,7 @@ fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<Stri
     Err("no answer".to_owned())
 }
 
-/// In bencode: keys and values as strings with their length before them.
+/// A bencoded dictionary of strings.
 fn dictionary(words: &[(&str, &str)]) -> String {
     let string = |text: &str| format!("{}:{text}", text.len());
     let entries = words.iter().map(|(key, value)| string(key) + &string(value));
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dictionary_has_the_length_of_every_string_before_it() {
+    fn dictionary_is_bencoded() {
         let words = [("command", "offer"), ("call-id", "")];
         assert_eq!(dictionary(&words), "d7:command5:offer7:call-id0:e");
     }

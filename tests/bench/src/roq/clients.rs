@@ -1,5 +1,5 @@
-//! Many QUIC clients on one socket, driven by one loop over quinn-proto: several times cheaper than a task for each, so
-//! that what is measured is the relay.
+//! Many QUIC clients on one socket, driven by one loop over quinn-proto, which is several times cheaper than a task for
+//! each, so that the relay is measured.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,13 +20,10 @@ use super::voice::{self, Seen, Voice, since};
 /// How a client connects, and the flows it sends and gets.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
-    /// The relay.
     pub(super) relay: SocketAddr,
     /// SHA-256 of its certificate.
     pub(super) certificate_sha256: [u8; 32],
-    /// What is sent.
     pub(super) flow_out: roq::Flow,
-    /// What is expected.
     pub(super) flow_in: roq::Flow,
 }
 
@@ -57,9 +54,7 @@ pub(super) struct Clients {
     packet: Vec<u8>,
     framed: Vec<u8>,
     turn: usize,
-    /// What came.
     pub(super) seen: Seen,
-    /// What was sent.
     pub(super) spoken: u64,
 }
 
@@ -89,10 +84,10 @@ impl Clients {
         })
     }
 
-    /// One more client begins its handshake.
+    /// Starts the handshake of another client.
     ///
     /// # Errors
-    /// There is no such connection.
+    /// The system refused the connection.
     pub(super) fn join(&mut self, way: Way) -> io::Result<()> {
         let config = evenkeel_lab::client::client_config(way.certificate_sha256)
             .map_err(io::Error::other)?;
@@ -128,7 +123,7 @@ impl Clients {
         self.clients.iter().filter(|client| client.connected).count()
     }
 
-    /// Sends what is due: `due` packets since the beginning, all clients' together.
+    /// Sends due packets: `due` since the beginning, for all clients together.
     pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
         while self.spoken < due {
             let number = self.turn;
@@ -151,12 +146,12 @@ impl Clients {
         client.sent += 1;
         self.framed.clear();
         roq::write_datagram(client.way.flow_out, &self.packet, &mut self.framed);
-        // What does not fit is lost, and found missing.
+        // Packets that do not fit are lost and counted as missing.
         let _ = client.connection.datagrams().send(Bytes::copy_from_slice(&self.framed), true);
         self.touch(number);
     }
 
-    /// Reads what has come, and sends what that makes necessary.
+    /// Reads packets and sends the resulting ones.
     pub(super) fn read(&mut self, beginning: Instant) {
         while let Ok(count) = self.inbox.receive(self.socket.as_fd()) {
             let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Quinn echoing datagrams, with nothing else: what RTP over QUIC is measured against.
+//! A quinn server that echoes datagrams, for comparison with RTP over QUIC.
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -9,11 +9,11 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::namespace::RELAY;
 
-/// Echoes until the process is killed, by quinn's own socket on tokio's runtime of one thread: it is to be pinned to one
-/// core. Where it listens, and the SHA-256 of its certificate, are a line of JSON.
+/// Echoes until killed, with quinn's own socket on a single-threaded tokio runtime that is pinned to one core. Prints
+/// the address and the certificate's SHA-256 as a line of JSON.
 ///
 /// # Errors
-/// No certificate, no socket, no runtime.
+/// The system has no socket or runtime.
 pub(crate) fn run() -> Result<(), String> {
     serve().map_err(|error| error.to_string())
 }
@@ -45,7 +45,7 @@ fn serve() -> io::Result<()> {
             tokio::spawn(async move {
                 let Ok(connection) = incoming.await else { return };
                 while let Ok(datagram) = connection.read_datagram().await {
-                    // What has no room is lost, as any datagram may be.
+                    // A datagram without room is lost.
                     let _ = connection.send_datagram(datagram);
                 }
             });

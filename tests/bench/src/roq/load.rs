@@ -1,5 +1,4 @@
-//! Clients and a node around a relay, on one thread: each packet is sent when it is due, and what came is looked for in
-//! between.
+//! Clients and a node around a relay, on one thread that sends due packets and reads in between.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -14,28 +13,28 @@ use super::voice::{Seen, due};
 use crate::namespace::{CLIENTS, NODES};
 use crate::row::Direction;
 
-/// Bytes that the load's sockets may hold: what comes while it sends.
+/// Socket buffer for packets that arrive during sends.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Handshakes at a time.
 const AT_ONCE: usize = 32;
 /// How long all handshakes, and then a packet of each client, may take.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long what was sent last may be under way.
+/// The longest transit time of the last packets.
 const DRAINED_WITHIN: Duration = Duration::from_millis(20);
 
-/// All of it.
+/// The whole load.
 pub(super) struct Load {
     clients: Clients,
-    /// None where the relay answers itself.
+    /// `None` if the relay answers itself.
     node: Option<Node>,
     beginning: Instant,
 }
 
-/// What a window brought.
+/// The result of a window.
 pub(super) struct Window {
     pub(super) sent: u64,
-    /// What came to where it was to go in the end.
+    /// Packets that arrived at their final destination.
     pub(super) seen: Seen,
     /// Packets that the relay delivered to either end.
     pub(super) delivered: u64,
@@ -49,7 +48,7 @@ impl Load {
         Ok(Load { clients, node: None, beginning: Instant::now() })
     }
 
-    /// Has a node for so many sessions, and says where.
+    /// Adds a node for so many sessions, and returns its address.
     pub(super) fn with_node(&mut self, secret: Secret, sessions: usize) -> io::Result<SocketAddr> {
         let socket = socket(NODES)?;
         let address = socket.local_addr()?;
@@ -62,7 +61,7 @@ impl Load {
         self.clients.count()
     }
 
-    /// Looks for what has come, answers it, and does what is due.
+    /// Reads packets, answers them, and sends due ones.
     pub(super) fn idle(&mut self) {
         self.clients.read(self.beginning);
         self.clients.tick();
@@ -71,7 +70,7 @@ impl Load {
         }
     }
 
-    /// Connects all, and has each send one packet, by which the relay and the node know it.
+    /// Connects all clients and sends one packet of each, so that relay and node know them.
     pub(super) fn connect(&mut self, ways: &[Way]) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
         for some in ways.chunks(AT_ONCE) {
@@ -90,7 +89,7 @@ impl Load {
             Some(node) => node.known() == ways.len(),
             None => load.clients.seen.came == ways.len() as u64,
         };
-        let missing = || "a client's first packet does not come through".to_owned();
+        let missing = || "a client's first packet did not arrive".to_owned();
         self.idle_until(until, greeted).ok_or_else(missing)
     }
 
@@ -104,7 +103,7 @@ impl Load {
         Some(())
     }
 
-    /// Sends for so long. `others` is called now and then.
+    /// Sends for this long; `others` is called now and then.
     pub(super) fn run(
         &mut self,
         direction: Direction,
@@ -132,7 +131,7 @@ impl Load {
             others();
         }
         let seconds = began.elapsed().as_secs_f64();
-        // What is under way is of this window.
+        // Packets in flight belong to this window.
         let until = Instant::now() + DRAINED_WITHIN;
         while Instant::now() < until {
             self.idle();

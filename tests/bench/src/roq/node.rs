@@ -1,4 +1,4 @@
-//! The node: answers what the gateway asks of one, echoes or swallows what comes, or speaks first.
+//! The node: answers the gateway, and echoes, drops or sends packets.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -30,15 +30,13 @@ pub(super) struct Node {
     /// By the session's number.
     legs: Vec<Option<Leg>>,
     sent: Vec<u32>,
-    /// Whose turn it is to be sent to.
+    /// The session to send to next.
     turn: usize,
     scratch: Vec<u8>,
     framed: Bundle,
-    /// Whether what comes goes back.
     pub(super) echoes: bool,
-    /// What came.
     pub(super) seen: Seen,
-    /// What was sent of its own.
+    /// Packets that it sent itself.
     pub(super) spoken: u64,
 }
 
@@ -65,12 +63,12 @@ impl Node {
         })
     }
 
-    /// How many sessions have been heard of.
+    /// The number of known sessions.
     pub(super) fn known(&self) -> usize {
         self.legs.iter().flatten().count()
     }
 
-    /// Reads what has come and answers it.
+    /// Reads packets and answers them.
     pub(super) fn read(&mut self, beginning: Instant) {
         while let Ok(count) = self.inbox.receive(self.socket.as_fd()) {
             let now_ns = since(beginning, Instant::now());
@@ -129,7 +127,7 @@ impl Node {
         }
     }
 
-    /// Sends what is due of its own streams: `due` packets since the beginning, all sessions' together.
+    /// Sends due packets of its own streams: `due` since the beginning, for all sessions together.
     pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
         while self.spoken < due {
             let session = self.turn;
@@ -143,7 +141,7 @@ impl Node {
                 Leg::Port(source) => self.outbox.push(source, &self.scratch),
                 Leg::Trunk(tag, source) => {
                     self.framed.clear();
-                    // It is empty, and a voice packet fits.
+                    // The bundle is empty, so a voice packet fits.
                     let _fits = self.framed.push(tag, &self.scratch);
                     self.outbox.push(source, self.framed.as_bytes());
                 }
@@ -164,7 +162,7 @@ fn note(legs: &mut [Option<Leg>], seen: &mut Seen, bytes: &[u8], leg: Leg, now_n
         (Some(Leg::Port(before)), Leg::Port(now)) => before == now,
         _ => false,
     };
-    // The way that it came by first stays its own.
+    // The first leg is kept.
     known.get_or_insert(leg);
     seen.note(session, own, now_ns.saturating_sub(sent_ns));
 }

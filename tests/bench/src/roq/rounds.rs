@@ -1,9 +1,10 @@
-//! Rows of RTP over QUIC: ours, quinn's echo and the floor in turn, round by round.
+//! Rows of RTP over QUIC: the gateway, quinn's echo and the floor in turn, by rounds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_lab::load::{Direction as Way, Edge, Offer, Pace, Trace};
+use crate::load::{Direction as Way, Edge, Offer, Pace, Trace};
+use crate::process::Metered;
 
 use super::sessions::{self, Running};
 use crate::namespace::First;
@@ -13,15 +14,15 @@ use crate::rounds::{self, Effort, Sample};
 use crate::row::{Direction, Leg, Row};
 use crate::table;
 
-/// How long a relay is under way before it counts.
+/// Time before a relay is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// As it is called in the report.
+/// Its name in the report.
 const ECHO: &str = "quinn-echo";
 
-/// Measures these rows; what they are compared with is measured beside them.
+/// Measures these rows and their comparison.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// A measurement failed.
 pub(crate) fn measure(
     rows: &[Row],
     places: &Places,
@@ -134,7 +135,7 @@ fn report(row: &Row, [ours, echo, floor]: [Figures; 3]) -> RowReport {
     report
 }
 
-/// Ours per round trip, of two packets, in one datagram echoed and one packet forwarded.
+/// The gateway's cost per round trip of two packets, divided by that of an echoed datagram and a forwarded packet.
 fn against_echo(direction: Direction, ours: f64, echo: f64, floor: f64) -> Option<f64> {
     (direction == Direction::Both).then(|| 2.0 * ours / (echo + floor))
 }
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_trip_is_compared_with_an_echo_and_a_packet_forwarded() {
+    fn round_trip_is_compared_with_echo_and_forward() {
         assert_eq!(against_echo(Direction::Both, 4_000.0, 12_000.0, 8_000.0), Some(0.4));
         assert_eq!(against_echo(Direction::ToNode, 4_000.0, 12_000.0, 8_000.0), None);
     }

@@ -1,20 +1,20 @@
-//! The gateway and quinn's echo, with clients around them.
+//! The gateway and quinn's echo with their clients.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::admin::{Admin, Ingress, Opened, Place, QuicOffer};
+use evenkeel_client::{Admin, Ingress, Opened, Place, QuicOffer};
 use evenkeel_media::roq::Flow;
 use evenkeel_media::trunk::message::Secret;
 
 use super::clients::Way;
 use super::load::Load;
-use crate::process::Process;
+use crate::process;
 use crate::relay::{Places, offer};
 use crate::row::Leg;
+use evenkeel_lab::process::Process;
 
-/// What both ends know.
-const SECRET: &str = "what the bench's nodes and gateway know";
+const SECRET: &str = "secret of bench nodes and gateway";
 
 /// A relay that forwards, and the load around it.
 pub(super) struct Running {
@@ -26,19 +26,19 @@ pub(super) struct Running {
 pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let words = ["quinn-echo".to_owned()];
-    let mut process = Process::start("quinn-echo", &own, &words, b"", &places.folder)?;
-    let said = process.line()?;
+    let mut process = process::start("quinn-echo", &own, &words, b"", &places.folder)?;
+    let said = process.json_line(process::FIRST_LINE_WITHIN)?;
     let relay: Option<SocketAddr> = said["listening"].as_str().and_then(|text| text.parse().ok());
     let sha256 = serde_json::from_value(said["sha256"].clone()).ok();
     let (Some(relay), Some(certificate_sha256)) = (relay, sha256) else {
-        return Err(process.failed(&format!("said {said}")));
+        return Err(process.error(format!("said {said}")).into());
     };
     let mut load = Load::new().map_err(|error| error.to_string())?;
     let ways: Vec<Way> = (0..sessions as u64)
         .filter_map(Flow::new)
         .map(|flow| Way { relay, certificate_sha256, flow_out: flow, flow_in: flow })
         .collect();
-    load.connect(&ways).map_err(|why| process.failed(&why))?;
+    load.connect(&ways).map_err(|why| process.error(why))?;
     Ok(Running { process, load })
 }
 
@@ -58,18 +58,18 @@ pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running
     write("evenkeel.toml", &configuration(leg, node))?;
     let config = folder.join("evenkeel.toml").display().to_string();
     let words = ["run", "--config", &config, "--json"].map(str::to_owned);
-    let mut process = Process::start("ours-roq", &places.evenkeel, &words, b"", &places.folder)?;
-    let said = process.line()?;
+    let mut process = process::start("ours-roq", &places.evenkeel, &words, b"", &places.folder)?;
+    let said = process.json_line(process::FIRST_LINE_WITHIN)?;
     let Some(api) = said["socket"].as_str().map(PathBuf::from) else {
-        return Err(process.failed(&format!("said {said}")));
+        return Err(process.error(format!("said {said}")).into());
     };
     let opening = std::thread::spawn(move || open(sessions, api));
     while !opening.is_finished() {
         load.idle();
     }
-    let ways = opening.join().map_err(|_| "the opening of sessions ended".to_owned());
-    let ways = ways.flatten().map_err(|why| process.failed(&why))?;
-    load.connect(&ways).map_err(|why| process.failed(&why))?;
+    let ways = opening.join().map_err(|_| "the task that opens sessions panicked".to_owned());
+    let ways = ways.flatten().map_err(|why| process.error(why))?;
+    load.connect(&ways).map_err(|why| process.error(why))?;
     Ok(Running { process, load })
 }
 
@@ -97,7 +97,7 @@ fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
                 .open(&offer(session, Ingress::Quic(QuicOffer {})))
                 .await
                 .map_err(|error| error.to_string())?;
-            ways.push(way(&opened).ok_or_else(|| format!("no way by QUIC: {opened:?}"))?);
+            ways.push(way(&opened).ok_or_else(|| format!("no QUIC address: {opened:?}"))?);
         }
         Ok(ways)
     })

@@ -1,4 +1,4 @@
-//! Datagrams on their way out, each by a call of its own: clients and nodes do not travel together.
+//! Outgoing datagrams, one system call each, since clients and nodes do not share bundles.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -20,7 +20,7 @@ impl Singly {
         self.queue.is_empty()
     }
 
-    /// What the system has no room for is lost, and found missing.
+    /// Datagrams that the system refuses are lost and counted as missing.
     pub(super) fn flush(&mut self, socket: &UdpSocket) {
         for (to, range) in self.queue.drain(..) {
             let _ = socket.send_to(&self.bytes[range], to);

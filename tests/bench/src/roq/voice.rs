@@ -1,20 +1,20 @@
-//! A voice packet that knows whose it is, which one and when it was sent.
+//! A voice packet with session, number and send time.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::load::Trace;
+use crate::load::Trace;
 
 /// Between two packets of a stream.
 const EVERY: Duration = Duration::from_millis(20);
-/// What sessions declare.
+/// The payload type of sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
-/// Places between two sessions in the recording, so that they do not all say the same at once.
+/// Offset between two sessions in the recording, so that their lengths differ.
 const APART: usize = 37;
 /// RTP's fixed header (RFC 3550, 5.1), then number of the session, of the packet, and when it was sent.
 const LENGTH_MIN: usize = 12 + 4 + 4 + 8;
 
-/// What all sessions say, each from another place of the recording.
+/// The packets of all sessions, each from another offset of the recording.
 pub(super) struct Voice(Trace);
 
 impl Voice {
@@ -37,7 +37,7 @@ impl Voice {
     }
 }
 
-/// Whose packet it is, which one, and when it was sent. `None` for what is not one of these.
+/// Session, number and send time of a packet; `None` for other packets.
 pub(super) fn read(packet: &[u8]) -> Option<(u32, u32, u64)> {
     if packet.len() < LENGTH_MIN || packet[1] & 0x7f != PAYLOAD_TYPE {
         return None;
@@ -46,7 +46,7 @@ pub(super) fn read(packet: &[u8]) -> Option<(u32, u32, u64)> {
     Some((word(12)?, word(16)?, packet[20..28].try_into().map(u64::from_be_bytes).ok()?))
 }
 
-/// How many packets all sessions together have sent by then.
+/// The number of packets that all sessions have sent by then.
 pub(super) fn due(sessions: usize, elapsed: Duration) -> u64 {
     (elapsed.as_nanos() * sessions as u128 / EVERY.as_nanos()) as u64
 }
@@ -59,17 +59,16 @@ pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
 /// Delays and losses at one end.
 #[derive(Default, Debug)]
 pub(super) struct Seen {
-    /// Packets that came.
     pub(super) came: u64,
-    /// Of another session than it came by.
+    /// Packets of another session.
     pub(super) misdelivered: u64,
     delays_ns: Vec<u32>,
-    /// By the session's number, as far as any came.
+    /// By session number, as far as any arrived.
     by_session: Vec<u32>,
 }
 
 impl Seen {
-    /// A packet of this session came, sent so long ago; its own came, or another's.
+    /// Adds a packet of this session with its delay, and whether it arrived at its own client.
     pub(super) fn note(&mut self, session: u32, own: bool, delay_ns: u64) {
         let place = session as usize;
         if self.by_session.len() <= place {
@@ -81,12 +80,12 @@ impl Seen {
         self.delays_ns.push(delay_ns.min(u64::from(u32::MAX)) as u32);
     }
 
-    /// Forgets what came, but not what came wrong.
+    /// Forgets packets except misdelivered ones.
     pub(super) fn clear(&mut self) {
         *self = Seen { misdelivered: self.misdelivered, ..Seen::default() };
     }
 
-    /// What came of the session that least came of, in the mean.
+    /// Packets of the session with the fewest, divided by the mean.
     pub(super) fn least_share(&self, sessions: usize) -> f64 {
         let least = match self.by_session.len() < sessions {
             true => 0,
@@ -95,7 +94,7 @@ impl Seen {
         f64::from(least) * sessions as f64 / self.came.max(1) as f64
     }
 
-    /// What this share of the packets had at most, microseconds.
+    /// The delay that this share of the packets had at most, microseconds.
     pub(super) fn delay_us(&mut self, share: f64) -> Option<f64> {
         self.delays_ns.sort_unstable();
         let rank = ((share * self.delays_ns.len() as f64).ceil() as usize).max(1);
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_says_whose_it_is_and_when_it_was_sent() {
+    fn packet_carries_session_and_send_time() {
         let (voice, mut packet) = (Voice::new().unwrap(), Vec::new());
         voice.write(7, 70_000, 123, &mut packet);
         assert_eq!(read(&packet), Some((7, 70_000, 123)));
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_session_has_one_packet_every_twenty_milliseconds() {
+    fn each_session_sends_every_20_ms() {
         assert_eq!(due(400, Duration::from_secs(1)), 20_000);
         assert_eq!(due(1, Duration::from_micros(19_999)), 0);
     }

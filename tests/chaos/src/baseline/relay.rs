@@ -1,8 +1,7 @@
-//! What people run where nothing listens to the media: a UDP relay with a health check every 5 s.
+//! A UDP relay with a health check every 5 s, the setup without media-level detection.
 //!
-//! It binds each client to a healthy node, by turns, and lets it go where a check finds that node dead; the client's
-//! next packet is bound anew. So it is the best of its kind: a client that has to find out, ask and open its session
-//! again takes longer.
+//! Each client is bound to a healthy node, round robin, and unbound when a check fails; its next packet binds it anew.
+//! This is the best case: a client that has to detect the failure and reopen its session takes longer.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -15,9 +14,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 /// Between two checks.
 const CHECKS_EVERY: Duration = Duration::from_secs(5);
-/// A node that has not answered by then is dead until it answers a check again.
+/// A node without an answer by then is down until it answers a later check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// A datagram that nodes return as it came begins with this.
+/// The first byte of a packet that nodes echo.
 const ECHO: u8 = 0xe2;
 const DATAGRAM: usize = 9_216;
 const BATCH: usize = 64;
@@ -56,7 +55,6 @@ struct Flow {
 }
 
 impl Relay {
-    /// Serves until it is killed.
     pub(crate) fn act(self) -> Result<(), String> {
         self.run().map_err(|error| format!("the relay ended: {error}"))
     }
@@ -96,7 +94,7 @@ impl World {
                 check_at += CHECKS_EVERY;
                 judge_at = Some(now + ANSWER_WITHIN);
                 for node in &self.nodes {
-                    // An answer to the check before is none to this one.
+                    // Answers to an earlier check are discarded.
                     while node.check.recv(&mut [0; 16]).is_ok() {}
                     let _refused = node.check.send(&[ECHO, 0]);
                 }
@@ -139,7 +137,7 @@ impl World {
         }
     }
 
-    /// The flow of a client: a new one, to the next healthy node, where it has none.
+    /// The flow of a client, bound to the next healthy node if it has none.
     fn flow(&mut self, client: SocketAddr) -> io::Result<Option<u64>> {
         if let Some(&known) = self.by_client.get(&client) {
             return Ok(Some(known));

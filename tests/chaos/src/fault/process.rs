@@ -1,4 +1,4 @@
-//! What is done to a process beside signals that end it.
+//! Faults of processes other than death.
 
 use std::fmt::Display;
 use std::fs;
@@ -9,10 +9,10 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::process::Process;
 use crate::stage::Stage;
+use evenkeel_lab::process::Process;
 
-/// Of each time slice a starved node has the processor for this part.
+/// A starved node gets the processor for this part of each time slice.
 const SLICE: Duration = Duration::from_millis(100);
 const SHARE: Duration = Duration::from_millis(5);
 
@@ -24,7 +24,7 @@ pub(super) fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Res
     names.iter().try_for_each(|name| stage.signal(name, signal))
 }
 
-/// Of this process, the thread of this name stands still for so long; all others go on.
+/// Stops one thread of a process for this long.
 pub(super) async fn stop_thread(
     process: &Process,
     name: &str,
@@ -38,8 +38,8 @@ pub(super) async fn stop_thread(
     tokio::time::sleep(long).await;
     let standing = fs::read_to_string(format!("/proc/{thread}/stat"));
     let stood = standing.is_ok_and(|stat| stat.contains(") t "));
-    ptrace::detach(traced, None).map_err(|error| failed("letting go of", &error))?;
-    if stood { Ok(()) } else { Err(failed("stopping", &"it did not stand")) }
+    ptrace::detach(traced, None).map_err(|error| failed("detaching from", &error))?;
+    if stood { Ok(()) } else { Err(failed("stopping", &"the thread was not stopped")) }
 }
 
 /// The number of a process's thread of this name.

@@ -1,4 +1,4 @@
-//! Proof that a fault did what it was to do: a row whose fault did nothing says nothing.
+//! Evidence that a fault took effect, without which a row proves nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::node::Vice;
 use crate::stage::Stage;
 use crate::weather::Weather;
 
-/// Who has no descriptors answers nobody in this time.
+/// A node without descriptors answers no probe in this time.
 const UNANSWERED_FOR: Duration = Duration::from_millis(500);
-/// A liar says both of its lies within this.
+/// A lying node reports both loads within this time.
 const LIES_WITHIN: Duration = Duration::from_millis(2_500);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Fault {
-    /// What was to be seen of it and is not, before it is undone.
+    /// The expected effects that are missing, before the fault is undone.
     ///
     /// # Errors
     /// The gateway does not answer.
@@ -38,7 +38,7 @@ impl Fault {
             | Fault::Leak(..) => condemned(struck, reckoning),
             Fault::Vicious(..) => match stage.layout.kind {
                 Kind::Vicious(Vice::Lies) => lied(stage, &struck.names).await?,
-                // Who hears a pause is hit, and somebody must be.
+                // Affected receivers are those with a pause; limits require some.
                 Kind::Vicious(Vice::DropsFlows) => Ok(()),
                 Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, reckoning),
             },
@@ -49,7 +49,7 @@ impl Fault {
                 let home = reckoning.causes.get("failback").copied().unwrap_or(0);
                 proven(home >= reckoning.rooms_hit, format!("{home} rooms went home"))
             }
-            // It ends as soon as it stood for so long.
+            // It ends by itself.
             Fault::StallControl(_) => Ok(()),
             Fault::Drain(_) | Fault::DrainRegion(..) => {
                 return drained(stage, &struck.names, page).await;
@@ -58,7 +58,7 @@ impl Fault {
             Fault::Rebind => proven(reckoning.lost > 0, "no address changed".to_owned()),
             Fault::Reconnect => {
                 let opened = page.events().iter().filter(|event| event.name == "opened").count();
-                proven(opened >= reckoning.hit, format!("{opened} sessions came again"))
+                proven(opened >= reckoning.hit, format!("{opened} sessions were reopened"))
             }
             Fault::BlockUdp(_) => {
                 proven(reckoning.lost_of_others > 0, "nothing was blocked".to_owned())
@@ -72,13 +72,13 @@ fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
     if is_proven { Ok(()) } else { Err(otherwise) }
 }
 
-/// Each victim was found dead.
+/// Each victim was marked down.
 fn condemned(struck: &Struck, reckoning: &Reckoning) -> Result<(), String> {
     let alive = struck.names.iter().find(|name| !reckoning.condemned.contains(name));
-    alive.map_or(Ok(()), |name| Err(format!("{name} was not found dead")))
+    alive.map_or(Ok(()), |name| Err(format!("{name} was not marked down")))
 }
 
-/// The links did to packets what the weather is to do.
+/// The links impaired packets as specified.
 fn spoiled(
     weather: Weather,
     stage: &Stage,
@@ -104,7 +104,7 @@ fn spoiled(
         Weather::Corrupt => {
             proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
         }
-        // Nobody hears what comes so late: its rooms are elsewhere by then.
+        // The delay exceeds detection, so the rooms have moved.
         Weather::Later(_) => condemned(struck, reckoning),
         Weather::Jitter(ms) | Weather::Scatter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
@@ -119,7 +119,7 @@ async fn opens_nothing(stage: &Stage) -> Result<(), String> {
     proven(!matches!(asked, Ok(Ok(_))), "the gateway took one more connection".to_owned())
 }
 
-/// One of these nodes says that it is more than full, though it is not.
+/// One of these nodes reports overload although it has none.
 async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, String> {
     let until = Instant::now() + LIES_WITHIN;
     while Instant::now() < until {
@@ -132,17 +132,17 @@ async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, Str
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(Err("nobody said that it was more than full".to_owned()))
+    Ok(Err("no node reported overload".to_owned()))
 }
 
-/// Half of all heard nothing for as long as the gateway was stopped.
+/// Half of all receivers had a pause as long as the stop.
 fn stood(long: Duration, reckoning: &Reckoning) -> Result<(), String> {
     let median = Spread::of_ns(reckoning.gaps_ns.clone()).p50;
     let is_proven = median >= long.as_secs_f64() * 1e3;
     proven(is_proven, format!("half of all paused for {median:.1} ms at most"))
 }
 
-/// Each of these nodes is said to be empty, and is.
+/// Each of these nodes was reported empty, and is.
 async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<String>, String> {
     let is_said = |name: &&String| {
         page.events().iter().any(|event| {
@@ -153,15 +153,15 @@ async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<Str
     };
     let unsaid = names.iter().filter(|name| !is_said(name));
     let mut unproven: Vec<String> =
-        unsaid.map(|name| format!("{name} was not said to be drained with nothing left")).collect();
+        unsaid.map(|name| format!("{name} was not reported as drained with 0 left")).collect();
     let left = stage.sessions_on(names).await?.len();
     if left > 0 {
-        unproven.push(format!("{left} sessions are still on what was drained"));
+        unproven.push(format!("{left} sessions are still on drained nodes"));
     }
     Ok(unproven)
 }
 
-/// So many rooms went by hand, and none was given up.
+/// So many rooms were moved by the operator, and no move was abandoned.
 fn moved(rooms: usize, page: &Page, reckoning: &Reckoning) -> Result<(), String> {
     let moved = reckoning.causes.get("manual").copied().unwrap_or(0);
     let given_up = page.events().iter().filter(|event| event.name == "move-ended").count();
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn stop_of_the_gateway_is_proven_by_pauses_of_its_length() {
+    fn stall_is_proven_by_pauses_of_its_length() {
         let long = Duration::from_millis(200);
         assert_eq!(stood(long, &stopped(201)), Ok(()));
         assert!(stood(long, &stopped(199)).is_err());
     }
 
     #[test]
-    fn death_is_proven_where_every_victim_was_condemned() {
+    fn death_is_proven_by_marking_down() {
         let happened = Happened { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
         let struck = Struck { happened, names: names.clone(), before: Tally::default(), turn: 0 };

@@ -1,4 +1,4 @@
-//! A region that was lost comes back, and its rooms go home.
+//! A lost region returns, and its rooms fail back.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,21 @@ use serde_json::{Value, json};
 
 use crate::stage::Stage;
 
-/// How its rooms come to go home.
+/// How its rooms fail back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
-    /// By themselves.
     Alone,
-    /// Nobody goes by himself; then an operator says so.
+    /// Fail-back is forbidden, then forced by an operator.
     Forced,
 }
 
-/// All of them are elsewhere within this, or home again.
+/// All rooms have moved within this time.
 const WITHIN: Duration = Duration::from_secs(40);
-/// Nobody goes home in this time where that is forbidden.
+/// No room fails back in this time while that is forbidden.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Where that is to be said, nobody goes home by himself from now on.
+/// Forbids fail-back if the row says so.
 pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
     match home {
         Home::Alone => Ok(()),
@@ -30,7 +29,7 @@ pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Resul
     }
 }
 
-/// The region was lost, and its rooms come to stand elsewhere: a page begins then.
+/// The region is lost and its rooms move elsewhere; then a window begins.
 pub(super) async fn leave(
     stage: &Stage,
     crowd: &mut Crowd,
@@ -64,7 +63,7 @@ pub(super) async fn come_back(stage: &Stage, names: &[String], home: Home) -> Re
     Ok(())
 }
 
-/// As it was: they go by themselves.
+/// Allows automatic fail-back again.
 pub(super) async fn forget(stage: &Stage, names: &[String]) -> Result<(), String> {
     failback(stage, names, "auto").await
 }

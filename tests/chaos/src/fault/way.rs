@@ -1,29 +1,29 @@
-//! How a process comes to its end, and back.
+//! The ways in which a process dies and returns.
 
 use nix::sys::signal::Signal;
 
 use super::signal_all;
 use crate::stage::Stage;
 
-/// How a process comes to its end.
+/// The way in which a process dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
-    /// SIGKILL: its port refuses what comes.
+    /// SIGKILL: its port refuses packets.
     Loud,
-    /// SIGKILL with nobody told that the port is closed.
+    /// SIGKILL without ICMP port unreachable.
     Hushed,
-    /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
+    /// In turns SIGSTOP, and SIGKILL without ICMP port unreachable.
     Silent,
 }
 
 impl Way {
-    /// They are gone.
+    /// Ends the processes.
     pub(super) fn kill(self, stage: &Stage, names: &[String], turn: u32) -> Result<(), String> {
         if self.stops(turn) {
             return signal_all(stage, names, Signal::SIGSTOP);
         }
         if self != Way::Loud {
-            stage.firewall.hush()?;
+            stage.firewall.drop_icmp()?;
         }
         signal_all(stage, names, Signal::SIGKILL)
     }
@@ -42,7 +42,7 @@ impl Way {
         stage.restart_the_dead()
     }
 
-    /// Of a way that comes in two by turns, which one this turn's is.
+    /// The variant of this turn.
     pub(super) fn of_turn(self, turn: u32) -> Option<&'static str> {
         (self == Way::Silent).then(|| if self.stops(turn) { "stopped" } else { "hushed" })
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silent_ends_are_stopped_and_hushed_by_turns_and_the_others_are_alike() {
+    fn silent_deaths_alternate() {
         assert_eq!([0, 1, 2].map(|turn| Way::Silent.stops(turn)), [true, false, true]);
         assert_eq!([0, 1].map(|turn| Way::Silent.of_turn(turn)), [Some("stopped"), Some("hushed")]);
         for way in [Way::Loud, Way::Hushed] {

@@ -1,4 +1,4 @@
-//! Links that are cut, lossy, late, narrow, or all of that by turns.
+//! Links that are cut, lossy, slow, narrow, or all in turns.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) const ROWS: &[Row] = &[
         "link.scatter-80",
         Layout::LINKED,
         Links(All, Scatter(80), Duration::from_secs(24)),
-        // From one packet to the next, both of them late or not, it is up to 180 ms.
+        // Two consecutive packets are up to 180 ms apart, depending on their delays.
         Limits { none_condemned: true, ..Limits::gap(180.0, 250.0) },
     ),
     Row::new("link.reorder-duplicate", Layout::LINKED, Links(All, Unsteady, FIVE_S), NOBODY_DEAD),
@@ -67,7 +67,7 @@ pub(super) const ROWS: &[Row] = &[
         "link.bandwidth",
         Layout::LINKED,
         Links(Busiest, Rate(4_000_000), FIVE_S),
-        // 2 s at most until it is sure that the link is worse than others, 1 s of doubt, and rooms leave one by one.
+        // 2 s until the link is known to be worse than others, 1 s of doubt, and rooms move one by one.
         Limits { left_within: Some(3_500.0), ..Limits::NONE.gently() },
     ),
     // By STUN an address is renewed with the next check, one a second here.
@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Row] = &[
         BlockUdp(Duration::from_secs(3)),
         Limits {
             none_condemned: true,
-            others_suffer: Some("they are who comes by UDP"),
+            others_suffer: Some("they are all UDP clients"),
             ..Limits::gap(50.0, 150.0)
         },
     )

@@ -1,4 +1,4 @@
-//! Nodes that die, hang, starve, leak, lie and come back.
+//! Nodes that die, hang, starve, leak, lie and return.
 
 use std::time::Duration;
 
@@ -23,20 +23,20 @@ const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 
 const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
-/// The witnesses' budgets (failover.md): what the kernel or the agent tells, and what two of them find in silence.
+/// Detection budgets: a death reported by the kernel or the agent, and one found by two silent witnesses.
 const TOLD: Limits = LOUD.found(20.0);
 const UNTOLD: Limits = SILENT.found(40.0);
 const NOTHING_LOST: Limits =
     Limits { none_lost: true, no_freeze: true, both_carry: true, ..Limits::NONE };
 const PLANNED: Limits = Limits { none_lost: true, none_condemned: true, ..LOUD };
-/// Each room goes once.
+/// Each room moves once.
 const EMPTIED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..PLANNED };
 const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
 const UNTOUCHED: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
-/// The one node that runs could be behind our own uplink that is gone, which is doubted for 3 s (`panic_for`).
+/// Silence of the only node is taken for a lost uplink for 3 s (`panic_for`).
 const DOUBTED: Limits = Limits::gap(3_500.0, 5_000.0);
-/// Opened first, at the pace of the nodes that take them.
+/// Sessions are opened first, at the pace of the accepting nodes.
 const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
 
@@ -88,7 +88,7 @@ pub(super) const ROWS: &[Row] = &[
         CrashLoop(Busiest, 5, Loud),
         Limits { moves_max: Some(1.0), ..LOUD },
     ),
-    // Who is stopped does not die again.
+    // A stopped process does not die again.
     Row::new(
         "node.crash-loop.silent",
         Layout::HOT,
@@ -106,8 +106,8 @@ pub(super) const ROWS: &[Row] = &[
     .times(5),
     Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),
     Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
-    // Once: whose flow was lost once is believed the next time only after a steady run eight times as long. Of the 167
-    // rooms there at least three have such a flow, one of them perhaps the canary's.
+    // Once: after a false alarm about a flow the next one needs a steady run eight times as long. At least three of the
+    // 167 rooms on the node have such a flow, one of them perhaps the canary's.
     Row::new(
         "gray.flows",
         FLOWS,

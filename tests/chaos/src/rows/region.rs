@@ -14,32 +14,32 @@ use crate::weather::Weather::{Cut, Loss};
 
 const FAR: Layout = Layout { far: Duration::from_millis(40), ..Layout::REGIONS };
 const PARTED: Layout = Layout { linked: true, ..FAR };
-/// Where the policy may send rooms to another region.
+/// The policy may route rooms to another region.
 const BROWNED: Layout = Layout { quality: true, ..PARTED };
-/// In the west there is room for 60 in 100, and for half a room more: what is measured comes near to all that a node can
-/// take, and not quite there.
+/// The west has capacity for 60 of 100 rooms and half a room more, so that measured load comes close to the capacity
+/// without reaching it.
 const TIGHT: Layout = Layout { narrow: Some(("west", 150 * ROOM_KBPS + ROOM_KBPS / 2)), ..FAR };
 const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
 const GOES_HOME: Limits =
     Limits { none_lost: true, no_freeze: true, none_condemned: true, ..Limits::NONE.gently() };
 /// By when a region that is drained is to be empty.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Each room goes once.
+/// Each room moves once.
 const DRAINED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..GOES_HOME };
-/// Nobody is left without packets, which every row must hold.
+/// Every receiver gets packets, as in all rows.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
-/// All that there is room for, to the room. A node that stands by for hundreds of sessions says that it is a twentieth full
-/// of them; that they are the ones that come now is believed bit by bit (`core/src/gauge.rs`), and the last rooms wait for it.
+/// All rooms that fit. A node that holds reserves for hundreds of sessions reports a twentieth of the load; the gauge
+/// (`core/src/gauge.rs`) adapts step by step, and the last rooms wait for it.
 const ALL_THAT_FIT: Limits =
     Limits { some_left_out: true, moves_min: Some(1.0), ..Limits::gap(2_500.0, 4_000.0) };
-/// 8 % there and 8 % back are 15 % of what a session hears. Nine packets in a row are a freeze, one in 20 million.
+/// 8 % each way are 15 % of a session's packets. Nine lost packets in a row are a freeze, one in 20 million.
 const BROWN_OUT: Fault = Links(Region("east"), Loss(8), Duration::from_secs(10));
-/// A room leaves once, and does not come to try. Who leaves is heard by a way that is 80 ms longer, and may have lost some
-/// packets before; some leave when it is over, since what they heard of it is a second old.
+/// A room moves once. A moving room continues on a path that is 80 ms longer, and may have lost packets before; some
+/// move when the impairment is over, since measurements are a second old.
 const BROWNED_OUT: Limits =
     Limits { no_freeze: true, moves_max: Some(1.5), ..Limits::gap(180.0, 183.0).gently() };
-/// In the west there is room for a third, so that most stay and speak for the region, and newcomers find it full. The breaker
-/// opens 3 to 7 s after the brown-out began, and half-opens when that was over for as long as what was heard of it counts.
+/// The west has capacity for a third, so that most rooms stay and newcomers find the region full. The breaker opens 3
+/// to 7 s into the brown-out, and half-opens after it has been over for as long as measurements count.
 const SHUT: Layout = Layout {
     breaker_open_s: 14,
     narrow: Some(("west", 40 * ROOM_KBPS + ROOM_KBPS / 2)),
@@ -48,7 +48,7 @@ const SHUT: Layout = Layout {
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("region.kill", FAR, Kill(Region("east"), Loud), ALL_HOME).times(3).watched(3),
-    // No more often: within a minute a room goes home three times at most.
+    // At most three fail-backs per room and minute are allowed.
     Row::new("region.kill.silent", FAR, Kill(Region("east"), Silent), ALL_HOME).times(3).watched(3),
     Row::new("region.partition", PARTED, Links(Region("east"), Cut, Duration::ZERO), ALL_HOME)
         .times(3)
@@ -66,7 +66,7 @@ pub(super) const ROWS: &[Row] = &[
         .after_idle(20)
         .watched(3),
     Row::new("region.brown-out", BROWNED, BROWN_OUT, BROWNED_OUT),
-    // Both talk, since who hears nobody fares well.
+    // Both send, since quality is measured from received packets.
     Row::new("region.brown-out.newcomers", SHUT, BROWN_OUT, BROWNED_OUT)
         .of(500)
         .both_ways()
@@ -106,7 +106,7 @@ pub(super) const ROWS: &[Row] = &[
     )
     .times(2)
     .watched(5),
-    // 20 rooms a second at least: 500 of them have left in time.
+    // At least 20 rooms per second, so that 500 have moved in time.
     Row::new("region.drain", FAR, DrainRegion("east", DEADLINE), DRAINED),
     Row::new("region.reconnect", Layout::HOT, Reconnect, Limits::gap(2_000.0, 3_000.0)).watched(5),
 ];

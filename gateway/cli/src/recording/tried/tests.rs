@@ -12,7 +12,7 @@ fn plugin(name: &str) -> Built {
     Built::from_bytes(plugin.bytes.to_vec()).unwrap()
 }
 
-/// What `scenario-call` answered for a phone and for a desktop, with these settings, written to a file.
+/// Writes a recording of `scenario-call` answers for a phone and a desktop, with these settings.
 fn recording(test: &str, settings: &Value) -> Written {
     let engine = Engine::with_budgets(Budgets::default());
     let bytes = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap().bytes;
@@ -79,7 +79,7 @@ fn what_a_plugin_said_itself_it_says_again() {
 }
 
 #[test]
-fn decisions_that_differ_are_counted_and_shown_and_nothing_is_wrong_with_them() {
+fn different_decisions_are_counted_and_shown() {
     let path = recording("differs", &json!({}));
     let tried = tried(&path, "scenario-live");
     assert!(tried.is_passed(), "{}", tried.said());
@@ -90,7 +90,7 @@ fn decisions_that_differ_are_counted_and_shown_and_nothing_is_wrong_with_them() 
 }
 
 #[test]
-fn a_recording_without_a_call_for_the_plugin_is_refused() {
+fn recording_without_calls_is_refused() {
     let path = recording("nothing", &json!({}));
     let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("admit-capacity"), None) else {
         panic!("it has nothing to be asked")
@@ -99,7 +99,7 @@ fn a_recording_without_a_call_for_the_plugin_is_refused() {
 }
 
 #[test]
-fn settings_that_it_does_not_take_are_told_with_the_policy() {
+fn refused_settings_name_the_policy() {
     let path = recording("settings", &json!({}));
     let settings = Some(json!({"no_such": 1}));
     let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("scenario-call"), settings) else {

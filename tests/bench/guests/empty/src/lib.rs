@@ -1,8 +1,9 @@
-//! A policy that does nothing, for what a call costs; and fails where the first label says how, for what that costs.
+//! A policy that does nothing, to measure the cost of a call, and fails as its first label says, to measure the cost of
+//! a fault.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// Nothing to set.
+/// No settings.
 #[derive(Settings, Debug)]
 pub struct Empty;
 

@@ -1,11 +1,10 @@
-//! A policy that makes media worse: it holds everybody down, whoever they are and however they fare.
+//! A policy that makes media worse: it caps every session.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
 #[derive(Settings, Debug)]
 pub struct Harm {
-    /// What everybody may send.
+    /// The cap of every session, kbit/s.
     #[setting(default = 100, unit = "kbit/s", min = 24, max = 2000)]
     cap: u32,
 }

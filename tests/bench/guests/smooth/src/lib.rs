@@ -1,9 +1,8 @@
-//! A policy that does what one usually does, for what a tick costs: it reads 8 metrics, smooths each into 64 bytes of state,
-//! keeps them all, and caps who is badly off.
+//! A typical degradation policy, to measure the cost of a tick: it reads 8 metrics, smooths each into 64 bytes of
+//! state, and caps sessions with bad quality.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
 #[derive(Settings, Debug)]
 pub struct Smooth {
     /// From this smoothed loss on a session is capped.

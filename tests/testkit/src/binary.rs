@@ -13,7 +13,7 @@ const PACKAGE_VARIABLES: [&str; 4] =
 /// dependencies and compile for minutes.
 const BUILT: &str = "EVENKEEL_BUILT";
 
-pub(crate) fn evenkeel() -> &'static Path {
+pub fn evenkeel() -> &'static Path {
     static EVENKEEL: OnceLock<PathBuf> = OnceLock::new();
     EVENKEEL.get_or_init(|| env::var_os(BUILT).map_or_else(build, PathBuf::from))
 }

@@ -1,4 +1,4 @@
-//! What everything that measures a built gateway has alike: where it finds that, where its report goes, how it ends.
+//! Gateway path, report file and exit code of bench and chaos.
 
 use std::fs;
 use std::io::Error;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-/// How a program of this name ends: 0 it ran · 1 it could not, and says why.
+/// Prints an error, and returns the exit code: 0 success, 1 failure.
 pub fn end(name: &str, outcome: Result<(), String>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -18,31 +18,24 @@ pub fn end(name: &str, outcome: Result<(), String>) -> ExitCode {
     }
 }
 
-/// The gateway's program, by its whole path.
+/// The absolute path of the gateway's program.
 ///
 /// # Errors
-/// There is none; what would `make` one is said.
+/// It is missing; the error names the `make` target that builds it.
 pub fn gateway(program: &Path, make: &str) -> Result<PathBuf, String> {
     let missing =
         |error| format!("no gateway at {}: {error}; `make {make}` builds it", program.display());
     fs::canonicalize(program).map_err(missing)
 }
 
-/// A folder by its whole path, made where there is none.
-///
-/// # Errors
-/// What the system said, with the path.
+/// The absolute path of a folder, created if missing.
 pub fn folder(path: &Path) -> Result<PathBuf, String> {
     let failed = |error| format!("cannot make {}: {error}", path.display());
     fs::create_dir_all(path).map_err(failed)?;
     fs::canonicalize(path).map_err(failed)
 }
 
-/// Writes a report as JSON, its folder made where there is none. Whoever reads it meanwhile, or after this was
-/// interrupted, finds the whole one before or the whole one after.
-///
-/// # Errors
-/// What the system said, with the path.
+/// Writes a report as JSON, and creates its folder. Readers see the old report or the complete new one.
 pub fn write(report: &impl Serialize, path: &Path) -> Result<(), String> {
     let failed = |error: Error| format!("cannot write {}: {error}", path.display());
     if let Some(folder) = path.parent() {
@@ -60,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn report_takes_the_place_of_the_one_before() {
+    fn report_replaces_the_earlier_one() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("of/this/report.json");
         for rows in [3, 1] {
@@ -72,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_that_is_missing_is_said_with_what_makes_it() {
+    fn missing_gateway_names_its_make_target() {
         let said = gateway(Path::new("/nowhere/evenkeel"), "chaos").unwrap_err();
         assert!(said.starts_with("no gateway at /nowhere/evenkeel: "), "{said}");
         assert!(said.ends_with("`make chaos` builds it"), "{said}");

@@ -11,7 +11,7 @@ use super::arrivals::{Arrivals, socket};
 use super::books::Tally;
 use super::stream::{self, Stream, Way};
 
-/// Datagrams read at once: few come to one client at a time.
+/// Datagrams per read; few arrive at one client at a time.
 const BATCH: usize = 8;
 
 pub(super) struct Clients {
@@ -39,14 +39,14 @@ impl Clients {
         self.sockets[session as usize].connect(to)
     }
 
-    /// Sends the next packet of a session. Whether the kernel took it.
+    /// Sends the next packet of a session. Returns whether the kernel accepted it.
     pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
         let packet = &mut self.packet[..length];
         self.streams[session as usize].next(packet, window, now_ns);
         self.sockets[session as usize].send(packet).is_ok()
     }
 
-    /// Sends the next packets of a session in one call, all of this length. Whether the kernel took them.
+    /// Sends the next packets of a session, all of this length, in one call. Returns whether the kernel accepted them.
     pub(super) fn send_burst(
         &mut self,
         session: u32,
@@ -68,8 +68,8 @@ impl Clients {
         sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None).is_ok()
     }
 
-    /// Takes what has come to a client, at most a batch. How many packets of its session. What is no RTP, like the bit
-    /// rate that it is asked for (RFC 5104), is none of a load.
+    /// Reads the packets of a client, at most a batch, and returns how many were of its session. RTCP, as TMMBR (RFC
+    /// 5104), is not counted.
     pub(super) fn receive(
         &mut self,
         session: u32,
@@ -99,10 +99,10 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use evenkeel_lab::clock;
 
     #[test]
-    fn what_comes_to_a_client_and_is_of_another_is_misdelivered() {
+    fn foreign_packet_at_a_client_is_misdelivered() {
         let at = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
         let relay = UdpSocket::bind(at).unwrap();
         let mut clients = Clients::bind(at, 2).unwrap();

@@ -8,10 +8,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// What a small gateway was asked: method, path, body.
+/// Method, path and body of each request.
 type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
-/// A small gateway that answers by path, and counts its connections.
+/// A test server that answers by path and counts its connections.
 async fn gateway() -> (Admin, Asked, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Tcp(listener.local_addr().unwrap());
@@ -94,7 +94,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn offer_is_worded_as_the_api_expects_and_its_answer_understood() {
+fn offer_and_answer_match_the_api() {
     block_on(async {
         let (mut admin, asked, _) = gateway().await;
         let opened = admin.open(&offer()).await.unwrap();
@@ -112,7 +112,7 @@ fn offer_is_worded_as_the_api_expects_and_its_answer_understood() {
 }
 
 #[test]
-fn other_ways_in_are_worded_as_the_api_expects() {
+fn other_ingresses_match_the_api() {
     let worded = |ingress: Ingress| serde_json::to_value(ingress).unwrap();
     assert_eq!(worded(Ingress::Quic(QuicOffer {})), json!({"quic": {}}));
     assert_eq!(worded(Ingress::Udp(Identity::Stun)), json!({"udp": {"identity": "stun"}}));
@@ -122,7 +122,7 @@ fn other_ways_in_are_worded_as_the_api_expects() {
 }
 
 #[test]
-fn connection_is_kept_and_made_anew_when_it_is_gone() {
+fn connection_is_reused_and_reopened() {
     block_on(async {
         let (mut admin, _, connections) = gateway().await;
         for _ in 0..3 {
@@ -136,7 +136,7 @@ fn connection_is_kept_and_made_anew_when_it_is_gone() {
 }
 
 #[test]
-fn refusal_says_status_code_and_message() {
+fn refusal_carries_status_code_and_message() {
     block_on(async {
         let (mut admin, _, _) = gateway().await;
         let Err(Failed::Refused { status, code, message }) = admin.read("/v1/nodes").await else {
@@ -149,7 +149,7 @@ fn refusal_says_status_code_and_message() {
 }
 
 #[test]
-fn events_come_on_a_connection_of_their_own() {
+fn events_use_a_separate_connection() {
     block_on(async {
         let (admin, _, connections) = gateway().await;
         let mut events = admin.events().await.unwrap();
@@ -161,7 +161,7 @@ fn events_come_on_a_connection_of_their_own() {
 }
 
 #[test]
-fn nobody_there_is_out_of_reach() {
+fn missing_socket_is_unreached() {
     block_on(async {
         let mut admin = Admin::new(Place::Unix("/nonexistent/evenkeel.sock".into()));
         assert!(matches!(admin.read("/v1/status").await, Err(Failed::Unreached(_))));

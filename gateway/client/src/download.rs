@@ -1,4 +1,4 @@
-//! A body that is longer than one wants to hold, piece by piece.
+//! Response bodies that are read piece by piece.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -7,7 +7,6 @@ use hyper::body::Incoming;
 
 use super::{Admin, Call, Failed, Reply};
 
-/// The body of an answer as it comes.
 pub struct Download {
     body: Incoming,
     /// Keeps the connection open.
@@ -15,10 +14,7 @@ pub struct Download {
 }
 
 impl Admin {
-    /// Reads something that is no JSON, on a connection of its own.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
+    /// Reads a body of any type on a separate connection.
     pub async fn download(&self, path: &str) -> Result<Download, Failed> {
         let mut own = self.another();
         let call = Call { method: Method::GET, path, headers: &[], body: Bytes::new() };
@@ -36,10 +32,7 @@ impl Admin {
 }
 
 impl Download {
-    /// Waits for the next piece; `None` at the end.
-    ///
-    /// # Errors
-    /// [`Failed::Http`] when the connection breaks.
+    /// Waits for the next piece. Returns `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
         loop {
             let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };

@@ -10,9 +10,9 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 
-/// Longer than anything a load sends.
+/// Longer than any packet of a load.
 const DATAGRAM_MAX: usize = 2_048;
-/// What the kernel may hold for a sink while it looks elsewhere: what is lost is lost in the relay, not here.
+/// Large enough that packets are lost in the relay only.
 const BUFFER: usize = 32 << 20;
 
 /// One datagram.
@@ -27,7 +27,7 @@ pub(super) struct Arrival<'a> {
 /// Room for a batch.
 pub(super) struct Arrivals {
     bytes: Vec<u8>,
-    /// The kernel writes into these how much it used of each; used again it is as much, a stamp and an IPv4 address.
+    /// The kernel overwrites the lengths, with the same values each time: a stamp and an IPv4 address.
     headers: MultiHeaders<SockaddrIn>,
     batch: usize,
 }
@@ -37,11 +37,7 @@ impl Arrivals {
         Arrivals { bytes: vec![0; DATAGRAM_MAX * batch], headers: headers(batch), batch }
     }
 
-    /// Hands over what has arrived, at most a batch. How many that were; 0 where nothing has, or the kernel told of a
-    /// refusal instead.
-    ///
-    /// # Errors
-    /// What else the kernel says.
+    /// Passes on received packets, at most a batch, and returns their number; 0 without packets or after an ICMP error.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -90,10 +86,7 @@ fn nanoseconds(time: TimeSpec) -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
 }
 
-/// A socket that waits for nothing, stamps what it receives and holds much of it.
-///
-/// # Errors
-/// What the kernel says. Only root has as much held as it likes.
+/// A non-blocking socket with receive stamps and a large buffer.
 pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(at)?;
     socket.set_nonblocking(true)?;
@@ -107,10 +100,10 @@ pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use evenkeel_lab::clock;
 
     #[test]
-    fn every_datagram_of_every_batch_has_its_bytes_source_and_stamp() {
+    fn batches_keep_bytes_source_and_stamp() {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
         setsockopt(&sink, sockopt::ReceiveTimestampns, &true).unwrap();

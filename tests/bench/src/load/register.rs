@@ -1,4 +1,4 @@
-//! Whose packets may come to a node, and from where.
+//! Which packets may arrive at a node, and from which socket.
 
 use std::collections::HashMap;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -11,46 +11,46 @@ use super::answers::Answers;
 use super::arrivals::Arrival;
 use super::books::Tally;
 use super::stream::{self, Way};
-use crate::clock;
+use evenkeel_lab::clock;
 
-/// How a relay and nodes tell sessions apart.
+/// How a relay and nodes distinguish sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// The relay has a socket for each session.
     Port,
-    /// It has one for each node, and packets come alone: nodes go by what is in them.
+    /// One socket for each node, and single packets: nodes go by their content.
     Shared,
     /// It has one for each node, and bundles name sessions by tags.
     Bundled,
 }
 
-/// Where a session's packets come from.
+/// The last source of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Met {
     pub(super) node: usize,
     pub(super) peer: Peer,
 }
 
-/// What names a session at a node.
+/// The identification of a session at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Peer {
     Address(SocketAddrV4),
     Tag(Tag),
-    /// Nothing but the packet itself.
+    /// Only the packet itself.
     Nothing,
 }
 
-/// What is known of the sessions at all nodes.
+/// The sessions at all nodes.
 pub(super) struct Register {
     wire: Wire,
-    /// Where a gateway opens its sessions; without it tags are the sessions' numbers.
+    /// Sessions that a gateway opened; without it tags are session numbers.
     answers: Option<Answers>,
-    /// Ours of a gateway's sessions.
+    /// Session numbers by the gateway's.
     numbers: HashMap<u64, u32>,
     met: Vec<Option<Met>>,
     /// By node and address there: a relay may use one socket for sessions at several nodes.
     owners: HashMap<(usize, SocketAddrV4), u32>,
-    /// Where each node last got media from.
+    /// The last media source of each node.
     upstream: Vec<Option<SocketAddrV4>>,
 }
 
@@ -71,27 +71,27 @@ impl Register {
         }
     }
 
-    /// How sessions are told apart.
+    /// How sessions are distinguished.
     pub(super) fn wire(&self) -> Wire {
         self.wire
     }
 
-    /// Says which of ours a gateway's session is.
+    /// Maps a gateway's session to one of the load.
     pub(super) fn know(&mut self, number: u64, session: u32) {
         self.numbers.insert(number, session);
     }
 
-    /// Where a session's packets came from last.
+    /// The last source of a session.
     pub(super) fn met(&self, session: u32) -> Option<Met> {
         self.met.get(session as usize).copied().flatten()
     }
 
-    /// Where a node last got media from.
+    /// The last media source of a node.
     pub(super) fn upstream(&self, node: usize) -> Option<SocketAddrV4> {
         self.upstream[node]
     }
 
-    /// Takes a datagram that came to a node. How many packets of sessions are in it.
+    /// Handles a datagram at a node, and returns how many packets of sessions it contains.
     pub(super) fn take(
         &mut self,
         (node, socket): (usize, &UdpSocket),
@@ -125,7 +125,7 @@ impl Register {
                 let answers = self.answers.as_mut();
                 let now_us = clock::now_ns() / 1_000;
                 if let Some(answer) = answers.and_then(|a| a.answer(arrival.bytes, now_us)) {
-                    // Nobody to hear it is the gateway's own affair.
+                    // A lost answer is the gateway's concern.
                     let _unheard = socket.send_to(answer, arrival.source);
                 }
                 0
@@ -167,7 +167,7 @@ impl Register {
         1
     }
 
-    /// A session's packet came as none of it came before. Whether that may be.
+    /// Handles the first packet of a session from a new source. Returns whether the source is allowed.
     fn meet(&mut self, session: u32, before: Option<Met>, met: Met, tally: &mut Tally) -> bool {
         let is_own = match met.peer {
             Peer::Tag(tag) => self.owner(tag) == Some(session),
@@ -214,7 +214,8 @@ mod tests {
             Node { register: Register::new(wire, 2, 4, secret), tally: Tally::default(), socket }
         }
 
-        /// What came comes to this node from this port; packets counted, came in the window, misdelivered so far.
+        /// A packet at this node from this port; returns packets in it, received in the window, and misdelivered so
+        /// far.
         fn take(&mut self, node: usize, port: u16, bytes: &[u8]) -> (u64, u64, u64) {
             let source = SocketAddrV4::new([127, 0, 0, 1].into(), port);
             let arrival = Arrival { bytes, source, stamp_ns: 2_000 };
@@ -242,25 +243,25 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_of_one_session_and_a_session_has_one_socket() {
+    fn socket_and_session_belong_together() {
         let mut node = Node::new(Wire::Port, None);
         let of = |session| packet(session, Way::ToNode, WINDOW);
         assert_eq!(node.take(0, 40, &of(1)), (1, 1, 0));
         assert_eq!(node.take(0, 41, &of(2)), (1, 2, 0));
         assert_eq!(node.take(0, 40, &of(2)), (0, 2, 1), "by the socket of another");
-        assert_eq!(node.take(0, 42, &of(1)), (0, 2, 2), "by a socket of nobody");
+        assert_eq!(node.take(0, 42, &of(1)), (0, 2, 2), "by an unknown socket");
         assert_eq!(node.take(0, 40, &numbered(1, 1, Way::ToNode, WINDOW)), (1, 3, 2));
-        assert_eq!(node.take(0, 43, &of(9)), (0, 3, 3), "there is no such session");
+        assert_eq!(node.take(0, 43, &of(9)), (0, 3, 3), "an unknown session");
         assert_eq!(node.take(0, 44, &packet(3, Way::ToClient, WINDOW)), (0, 3, 4), "other stream");
         assert_eq!(node.tally.moved, 0);
         assert_eq!(node.take(1, 41, &numbered(1, 2, Way::ToNode, WINDOW)), (1, 4, 4));
         assert_eq!(node.tally.moved, 1, "by its own socket to another node");
-        assert_eq!(node.take(1, 40, &of(0)), (1, 5, 4), "nobody else of that socket is there");
+        assert_eq!(node.take(1, 40, &of(0)), (1, 5, 4), "the socket has no other session there");
         assert_eq!(node.take(1, 40, &of(1)), (0, 5, 5));
     }
 
     #[test]
-    fn packets_of_another_window_are_whose_they_are_and_do_not_count() {
+    fn packets_of_another_window_do_not_count() {
         let mut node = Node::new(Wire::Shared, None);
         assert_eq!(node.take(0, 40, &packet(1, Way::ToNode, WINDOW - 1)), (1, 0, 0));
         assert_eq!(node.take(0, 40, &packet(1, Way::ToNode, WINDOW)), (1, 1, 0));
@@ -274,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gateways_tag_is_of_the_session_that_it_was_opened_for_and_no_other() {
-        let secret = Secret::new(b"what both ends know").unwrap();
+    fn tag_belongs_to_its_session_only() {
+        let secret = Secret::new(b"a shared secret of both").unwrap();
         let mut node = Node::new(Wire::Bundled, Some(secret.clone()));
         for (tag, session) in [(500, 17), (501, 18)] {
             let mut question = Vec::new();
@@ -288,7 +289,7 @@ mod tests {
         let of = |session| packet(session, Way::ToNode, WINDOW);
         assert_eq!(node.take(0, 40, &bundle(500, &of(3))), (1, 1, 0));
         assert_eq!(node.take(0, 40, &bundle(501, &of(3))), (0, 1, 1));
-        assert_eq!(node.take(0, 40, &bundle(999, &of(3))), (0, 1, 2), "a tag of nobody");
+        assert_eq!(node.take(0, 40, &bundle(999, &of(3))), (0, 1, 2), "an unknown tag");
         assert_eq!(node.take(0, 40, &bundle(501, &of(2))), (1, 2, 2));
     }
 }

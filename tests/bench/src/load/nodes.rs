@@ -1,4 +1,4 @@
-//! The nodes behind a relay: they count what comes, and send what is for clients.
+//! The nodes behind a relay: they count packets, and send packets to clients.
 
 use std::io;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -11,13 +11,13 @@ use super::arrivals::{Arrivals, socket};
 use super::books::Tally;
 use super::register::{Met, Peer, Register, Wire};
 use super::stream::{Stream, Way};
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Datagrams read at once.
 const BATCH: usize = 64;
-/// Bytes of a bundle: what a path of 1,500 bytes carries, and a little less.
+/// Bytes of a bundle, slightly below a path MTU of 1,500 bytes.
 const BUNDLE_MAX: usize = 1_400;
-/// How long packets for clients gather at a node before their bundle goes.
+/// How long a node gathers packets to clients into a bundle.
 const GATHER_NS: u64 = 200_000;
 
 pub(super) struct Nodes {
@@ -30,7 +30,7 @@ pub(super) struct Nodes {
     packet: Vec<u8>,
 }
 
-/// What waits at a node to share a datagram.
+/// Packets at a node that will share a datagram.
 #[derive(Default)]
 struct Gathering {
     packets: Vec<(u32, usize)>,
@@ -60,7 +60,7 @@ impl Nodes {
         &self.sockets
     }
 
-    /// Sessions whose packets have not come to any node yet.
+    /// Sessions without a packet at any node yet.
     pub(super) fn unmet(&self) -> Vec<u32> {
         let sessions = (0..).take(self.streams.len());
         sessions.filter(|&session| self.register.met(session).is_none()).collect()
@@ -75,7 +75,7 @@ impl Nodes {
         shares
     }
 
-    /// Takes what has come to a node, at most a batch. How many packets of sessions.
+    /// Reads the packets of a node, at most a batch, and returns how many were of sessions.
     pub(super) fn receive(
         &mut self,
         node: usize,
@@ -96,8 +96,7 @@ impl Nodes {
         Ok(packets)
     }
 
-    /// Sends the next packet of a session to its client, or keeps it for a moment to share a datagram. Whether it
-    /// could.
+    /// Sends the next packet of a session to its client, or queues it for a bundle. Returns whether it could.
     pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
         let Some(Met { node, peer }) = self.register.met(session) else { return false };
         let to = match peer {
@@ -133,7 +132,7 @@ impl Nodes {
         }
     }
 
-    /// Sends what has gathered; it counts as sent now, since what is measured is the relay.
+    /// Sends the bundle. It counts as sent now, since the relay is measured.
     pub(super) fn flush(&mut self, node: usize, window: u8, now_ns: u64) {
         let Some(to) = self.register.upstream(node) else { return };
         if self.gathering[node].packets.is_empty() {

@@ -4,20 +4,20 @@ use std::fmt;
 
 /// RTP header and mark: no packet of a load is shorter.
 const SHORTEST: u16 = 45;
-/// What a path of 1,500 bytes carries in a bundle.
+/// The longest packet in a bundle for a path MTU of 1,500 bytes.
 const LONGEST: u16 = 1_389;
 
 /// Lengths of packets in bytes, RTP header included, in the order they were recorded; never empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trace(Vec<u16>);
+pub(crate) struct Trace(Vec<u16>);
 
 /// A line that is no length.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Malformed {
-    /// Which, from 1; 0 where there is none at all.
-    pub line: usize,
-    /// What is in it.
-    pub found: String,
+pub(crate) struct Malformed {
+    /// The line's number, from 1; 0 without any line.
+    pub(crate) line: usize,
+    /// Its content.
+    pub(crate) found: String,
 }
 
 impl fmt::Display for Malformed {
@@ -28,12 +28,11 @@ impl fmt::Display for Malformed {
 }
 
 impl Trace {
-    /// Reads one length a line; lines that begin with `#` say what it is. A packet shorter than header and mark is
-    /// taken to be as long as these.
+    /// Reads one length per line; lines that begin with `#` are comments. Lengths are at least header and mark.
     ///
     /// # Errors
-    /// The first line that is no length, or too long for a datagram.
-    pub fn parse(text: &str) -> Result<Trace, Malformed> {
+    /// A line is no length, or too long for a datagram.
+    pub(crate) fn parse(text: &str) -> Result<Trace, Malformed> {
         let mut lengths = Vec::new();
         for (line, found) in (1..).zip(text.lines()) {
             if found.starts_with('#') || found.trim().is_empty() {
@@ -50,34 +49,34 @@ impl Trace {
         }
     }
 
-    /// All of one length.
-    pub fn constant(length: u16) -> Trace {
+    /// A trace of one length.
+    pub(crate) fn constant(length: u16) -> Trace {
         Trace(vec![length.clamp(SHORTEST, LONGEST)])
     }
 
-    /// Speech in Opus, variable bit rate around 32 kbit/s, 20 ms a packet.
+    /// Speech in Opus, variable bit rate around 32 kbit/s, one packet per 20 ms.
     ///
     /// # Errors
-    /// None, as long as the recording is whole.
-    pub fn voice() -> Result<Trace, Malformed> {
+    /// The recording is damaged.
+    pub(crate) fn voice() -> Result<Trace, Malformed> {
         Trace::parse(include_str!("voice.txt"))
     }
 
-    /// A picture in H.264 at 800 kbit/s, in packets of at most 1,200 bytes (RFC 6184).
+    /// H.264 video at 800 kbit/s, in packets of at most 1,200 bytes (RFC 6184).
     ///
     /// # Errors
-    /// None, as long as the recording is whole.
-    pub fn video() -> Result<Trace, Malformed> {
+    /// The recording is damaged.
+    pub(crate) fn video() -> Result<Trace, Malformed> {
         Trace::parse(include_str!("video.txt"))
     }
 
-    /// The length at this place; it begins again where it ends.
-    pub fn length(&self, place: usize) -> usize {
+    /// The length at this index; the trace repeats.
+    pub(crate) fn length(&self, place: usize) -> usize {
         usize::from(self.0[place % self.0.len()])
     }
 
     /// Mean length in bytes.
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.0.iter().map(|&length| f64::from(length)).sum::<f64>() / self.0.len() as f64
     }
 }
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_read_in_order_and_begin_again() {
+    fn lengths_repeat_in_order() {
         let trace = Trace::parse("# speech\n120\n\n77\n").unwrap();
         assert_eq!([0, 1, 2, 3].map(|place| trace.length(place)), [120, 77, 120, 77]);
     }
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_packet_is_shorter_than_its_header_and_mark() {
+    fn packets_have_room_for_header_and_mark() {
         assert_eq!(Trace::parse("9").unwrap().length(0), 45);
     }
 

@@ -1,4 +1,4 @@
-//! That a world is coming up, said beside the socket at which its gateway will answer: who comes early waits for it.
+//! A lock file beside the admin socket that tells commands to wait for a demo which is starting.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,14 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Who only looks holds the lock for a moment, and is waited for so often, [`LOOKED_AGAIN`] each time: a second in all, as a
-/// machine may take that does much besides.
-const LOOKS_MAX: usize = 1_000;
+/// Commands that probe the lock hold it for a moment. A demo retries this often, [`RETRY_INTERVAL`] apart: one second.
+const TRIES_MAX: usize = 1_000;
 
-/// Longer than a look takes.
-const LOOKED_AGAIN: Duration = Duration::from_millis(1);
+/// Longer than a probe takes.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A file that is locked while its owner lives and is not up yet; a dead owner locks nothing.
+/// A lock file, held while the demo starts. The system releases the lock if the demo is killed.
 #[derive(Debug)]
 pub struct Rising {
     place: PathBuf,
@@ -21,29 +20,29 @@ pub struct Rising {
 }
 
 impl Rising {
-    /// Says so until it is dropped.
+    /// Takes the lock until this is dropped.
     ///
     /// # Errors
-    /// What the system says where there can be no such file, or another world comes up at this socket.
+    /// The file cannot be created, or another demo is starting at this socket.
     pub fn begin(socket: &Path) -> io::Result<Rising> {
         let place = beside(socket);
         let options =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
         let file = options.open(&place)?;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..TRIES_MAX {
             match file.try_lock() {
                 Ok(()) => return Ok(Rising { place, _locked: file }),
                 Err(TryLockError::Error(error)) => return Err(error),
-                // Those who look share it with each other; a world shares it with nobody.
+                // Probes share the lock with one another; a demo shares it with no other.
                 Err(TryLockError::WouldBlock) => file.try_lock_shared()?,
             }
             file.unlock()?;
-            std::thread::sleep(LOOKED_AGAIN);
+            std::thread::sleep(RETRY_INTERVAL);
         }
         Err(TryLockError::WouldBlock.into())
     }
 
-    /// Whether a world is coming up at this socket.
+    /// Returns true while a demo is starting at this socket.
     pub fn is_at(socket: &Path) -> bool {
         let tried = File::open(beside(socket)).map(|file| file.try_lock_shared());
         matches!(tried, Ok(Err(TryLockError::WouldBlock)))
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_looks_while_it_begins_keeps_nobody_from_saying_so() {
+    fn probe_delays_the_lock_but_does_not_prevent_it() {
         let folder = tempdir().unwrap();
         let socket = folder.path().join("socket");
         let looked_at = File::create(beside(&socket)).unwrap();
@@ -77,8 +76,8 @@ mod tests {
         let (told, begun) = std::sync::mpsc::channel();
         let at = socket.clone();
         let begins = std::thread::spawn(move || told.send(Rising::begin(&at)).unwrap());
-        let early = begun.recv_timeout(LOOKED_AGAIN * 20);
-        assert!(early.is_err(), "it waits: {early:?}");
+        let early = begun.recv_timeout(RETRY_INTERVAL * 20);
+        assert!(early.is_err(), "the demo waits: {early:?}");
         drop(looked_at);
         let rising = begun.recv().unwrap().unwrap();
         assert!(Rising::is_at(&socket));
@@ -87,16 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_of_while_it_comes_up_and_not_when_who_said_so_is_gone() {
+    fn lock_is_seen_until_its_owner_is_gone() {
         let folder = tempdir().unwrap();
         let socket = folder.path().join("socket");
         assert!(!Rising::is_at(&socket));
         let rising = Rising::begin(&socket).unwrap();
         assert!(Rising::is_at(&socket));
-        assert!(Rising::begin(&socket).is_err(), "one world at a socket");
+        assert!(Rising::begin(&socket).is_err(), "one demo per socket");
         drop(rising);
         assert!(!Rising::is_at(&socket));
-        // A process that was killed takes its lock along, and leaves its file.
+        // The lock of a killed process is released; its file stays.
         fs::write(beside(&socket), "").unwrap();
         assert!(!Rising::is_at(&socket));
         drop(Rising::begin(&socket).unwrap());

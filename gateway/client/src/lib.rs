@@ -1,8 +1,9 @@
-//! Speaks to a gateway's admin API: JSON over HTTP/1.1, by Unix socket or TCP, and its server-sent events.
+//! Client of a gateway's admin API: JSON over HTTP/1.1 and server-sent events, by Unix socket or TCP.
 
 mod download;
 mod events;
 mod offer;
+mod rising;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,17 +24,16 @@ pub use offer::{
     Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicAnswer, QuicOffer, RouteHop,
     UdpAnswer,
 };
+pub use rising::Rising;
 
-/// Where an admin API listens.
+/// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP address.
     Tcp(SocketAddr),
 }
 
-/// A client of the admin API. It keeps its connection and makes another when that is gone.
+/// A client of the admin API. It keeps its connection and reconnects when needed.
 pub struct Admin {
     place: Place,
     token: Option<String>,
@@ -43,48 +43,43 @@ pub struct Admin {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// The method.
     pub method: Method,
     /// The path, with its query.
     pub path: &'a str,
     /// Headers beside `host`, `content-type` and `authorization`.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The body; JSON unless a header of the call says otherwise. Empty is no body.
+    /// JSON unless a header says otherwise; empty for no body.
     pub body: Bytes,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
-    /// The status code.
     pub status: u16,
     /// The headers, by lower-case name; the first of each.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Bytes,
 }
 
 /// Why there is no answer, or not the one asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// Nobody listens there, or the connection broke.
+    /// The gateway cannot be reached, or the connection broke.
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
-    /// What came is no HTTP.
+    /// The peer does not speak HTTP.
     #[error("the admin API does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// The request cannot be put in words.
+    /// The request is not valid HTTP.
     #[error("not a request: {0}")]
     Request(#[from] hyper::http::Error),
     /// The body is not the JSON that was expected.
     #[error("not the answer expected: {0}")]
     Json(#[from] serde_json::Error),
-    /// The gateway refused.
     #[error("{status} {code}: {message}")]
     Refused {
-        /// The status code.
         status: u16,
-        /// The `code` of its error object; empty if it gave none.
+        /// The `code` of the error object; empty if it has none.
         code: String,
         /// The `message` of its error object, else the body.
         message: String,
@@ -93,17 +88,11 @@ pub enum Failed {
 
 impl Reply {
     /// The body as JSON.
-    ///
-    /// # Errors
-    /// [`Failed::Json`].
     pub fn json(&self) -> Result<Value, Failed> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// The body as JSON of a reply that is a success.
-    ///
-    /// # Errors
-    /// [`Failed::Refused`] for any status outside 200–299, [`Failed::Json`].
     pub fn accepted(&self) -> Result<Value, Failed> {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
@@ -139,9 +128,6 @@ impl Admin {
     }
 
     /// Makes one request and reads the whole reply, whatever its status.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`] and [`Failed::Json`].
     pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Failed> {
         let response = self.send(&call).await?;
         let (head, body) = response.into_parts();
@@ -155,55 +141,37 @@ impl Admin {
         Ok(Reply { status: head.status.as_u16(), headers, body: body.collect().await?.to_bytes() })
     }
 
-    /// Reads something as JSON.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
+    /// Sends a GET request for JSON.
     pub async fn read(&mut self, path: &str) -> Result<Value, Failed> {
         self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
             .await?
             .accepted()
     }
 
-    /// Whether the gateway takes new sessions: its policies are in force, and it is not ending.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`] and [`Failed::Json`].
+    /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
     pub async fn is_ready(&mut self) -> Result<bool, Failed> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)
     }
 
-    /// Posts JSON, or nothing when it is [`Value::Null`].
-    ///
-    /// # Errors
-    /// Any [`Failed`].
+    /// Posts JSON, or no body if it is [`Value::Null`].
     pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failed> {
         let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
     /// Opens a session.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Failed> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
     /// Asks for a session, and reads the whole reply, whatever its status.
-    ///
-    /// # Errors
-    /// All but [`Failed::Refused`].
     pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Failed> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
     /// Closes a session by the id its answer gave.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn close(&mut self, id: &str) -> Result<(), Failed> {
         let path = format!("/v1/sessions/{id}");
         let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
@@ -211,9 +179,6 @@ impl Admin {
     }
 
     /// Pushes a policy's bytes; the outcome is the object the API answers with, a refusal's too.
-    ///
-    /// # Errors
-    /// Any [`Failed`] but a refusal whose body is JSON.
     pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
@@ -222,9 +187,6 @@ impl Admin {
     }
 
     /// Follows the events, on a connection of their own.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
     pub async fn events(&self) -> Result<Events, Failed> {
         let mut own = self.another();
         let headers = [("accept", "text/event-stream")];
@@ -289,7 +251,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the connection; what broke it is told to whoever waits for an answer.
+    // Ends with the connection. A connection error reaches the pending request.
     tokio::spawn(connection);
     Ok(sender)
 }

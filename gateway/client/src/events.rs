@@ -1,4 +1,4 @@
-//! Server-sent events (WHATWG HTML, section 9.2), as far as an API uses them.
+//! Server-sent events (WHATWG HTML, section 9.2), the subset that the API sends.
 
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
@@ -10,7 +10,7 @@ use super::{Admin, Failed};
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Event {
-    /// Its name, `message` if it has none.
+    /// The event type; `message` if the stream names none.
     pub name: String,
     /// Its id, if it has one.
     pub id: Option<String>,
@@ -18,7 +18,7 @@ pub struct Event {
     pub data: Value,
 }
 
-/// The events of a gateway as they come.
+/// The event stream of a gateway.
 pub struct Events {
     body: Incoming,
     lines: Lines,
@@ -26,7 +26,7 @@ pub struct Events {
     _connection: Admin,
 }
 
-/// Bytes as they came, and the event being put together.
+/// Received bytes and the event under construction.
 #[derive(Default)]
 struct Lines {
     bytes: BytesMut,
@@ -40,10 +40,7 @@ impl Events {
         Self { body, lines: Lines::default(), _connection: connection }
     }
 
-    /// Waits for the next event; `None` when the gateway closes the stream.
-    ///
-    /// # Errors
-    /// [`Failed::Http`] when the connection breaks, [`Failed::Json`] when an event's data is not JSON.
+    /// Waits for the next event. Returns `None` when the gateway closes the stream.
     pub async fn next(&mut self) -> Result<Option<Event>, Failed> {
         loop {
             if let Some(event) = self.lines.next()? {
@@ -85,7 +82,7 @@ impl Lines {
                     }
                     self.data.push_str(value);
                 }
-                // A comment, which keeps the connection alive, or a field nobody knows.
+                // Comments keep the connection alive; unknown fields are ignored.
                 _ => {}
             }
         }
@@ -109,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn event_has_its_name_id_and_data_wherever_frames_end() {
+    fn event_is_parsed_across_frames() {
         let text =
             ": hello\n\nevent: moved\nid: 7\ndata: {\"room\":\ndata: \"r1\"}\n\ndata: 1\r\n\r\n";
         let [moved, plain] = &events(text)[..] else { panic!() };
@@ -119,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn comment_and_unfinished_event_are_no_events() {
+    fn comment_and_unfinished_event_are_skipped() {
         assert_eq!(events(": keep-alive\n\nevent: moved\ndata: 1\n"), []);
     }
 

@@ -1,11 +1,11 @@
-//! What a node of a load says to a gateway: that it lives, and that every session is welcome.
+//! A node's answers to the gateway: it is up, and accepts every session.
 
 use std::collections::HashMap;
 
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
 
-/// The gateway's sessions at a node, by their tags. Nobody is forgotten: a lease is as long as the load.
+/// The gateway's sessions at a node by tag. They never expire during a load.
 pub(super) struct Answers {
     secret: Secret,
     pub(super) opened: HashMap<Tag, u64>,
@@ -17,7 +17,7 @@ impl Answers {
         Answers { secret, opened: HashMap::new(), answer: Vec::new() }
     }
 
-    /// The answer to a signed question; none where it is not believed.
+    /// The answer to a signed message; none if the signature is invalid.
     pub(super) fn answer(&mut self, question: &[u8], now_us: u64) -> Option<&[u8]> {
         let asked = Question::read(question, &self.secret, now_us).ok()?;
         let answer = match asked.message {

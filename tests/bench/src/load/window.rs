@@ -1,4 +1,4 @@
-//! One window: so much is sent for so long, and what comes is counted.
+//! A measurement window: packets are sent at a rate, and arrivals are counted.
 
 use std::io;
 use std::time::Duration;
@@ -9,88 +9,82 @@ use super::books::Tally;
 use super::register::Wire;
 use super::rig::Rig;
 use super::trace::Trace;
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Packets sent in a row before the sinks are looked at.
 const ROW: usize = 16;
-/// Places between two sessions in the recording, so that they do not all say the same at once.
+/// Offset between two sessions in the recording, so that their lengths differ.
 const APART: usize = 37;
-/// How often others are let do what they have to.
+/// How often other relays' nodes get to answer.
 const OTHERS_EVERY_NS: u64 = 1_000_000;
-/// Nothing came for so long: nothing comes any more.
+/// The drain ends after this time without packets.
 const QUIET_NS: u64 = 30_000_000;
-/// How long what is on its way is waited for, at most.
+/// The longest drain.
 const DRAIN_NS: u64 = 5_000_000_000;
-/// Packets that nodes have on their way to clients at a time, where they send bundles as fast as they can: bundles are
-/// sent so much faster than they can be taken apart that all would be lost.
+/// The most packets in flight from nodes to clients when nodes send bundles as fast as they can: they send bundles
+/// faster than a relay can split them, and most would be lost.
 const UNDER_WAY_MAX: u64 = 8_192;
-/// Nothing came for so long: what is on its way is lost.
+/// Packets in flight count as lost after this time without arrivals.
 const LOST_AFTER_NS: u64 = 2_000_000;
 
-/// Who sends.
+/// The sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// Clients.
+pub(crate) enum Direction {
     ToNode,
-    /// Nodes.
     ToClient,
-    /// Both in turn.
     Both,
 }
 
 /// How fast.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// Packets a second, in both directions together.
     Rate(f64),
     /// As fast as this core can.
     Flat,
-    /// So many packets a second, each client's in a row of so many that the kernel takes in one call (UDP_SEGMENT): more
-    /// than this core could offer one by one. Nodes send as ever.
+    /// A rate with bursts of each client that the kernel takes in one call (UDP_SEGMENT), which exceeds what this core
+    /// could send one by one. Nodes send single packets.
     Bursts {
         /// Packets a second.
         rate: f64,
-        /// In one call.
         packets: usize,
     },
 }
 
-/// What is offered.
+/// The offered load.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
-    /// Who sends.
-    pub direction: Direction,
-    /// How fast.
-    pub pace: Pace,
+pub(crate) struct Offer<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) pace: Pace,
     /// How long packets are.
-    pub trace: &'a Trace,
-    /// How long it goes on before it counts.
-    pub warm_up: Duration,
+    pub(crate) trace: &'a Trace,
+    /// Time before the window begins.
+    pub(crate) warm_up: Duration,
     /// How long it counts.
-    pub length: Duration,
+    pub(crate) length: Duration,
 }
 
-/// What is seen from outside at the edges of a window.
+/// A moment at which the caller may measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
+pub(crate) enum Edge {
     /// It begins to count.
     Begin,
-    /// It counts no more; what is on its way still comes.
+    /// The window ends; packets in flight still arrive.
     End,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug)]
-pub struct Window {
-    /// What was counted, by packets sent in the window.
-    pub tally: Tally,
-    /// Packets that came from its begin to its end.
-    pub received: u64,
+pub(crate) struct Window {
+    /// Counts of packets that were sent in the window.
+    pub(crate) tally: Tally,
+    /// Packets received in the window.
+    pub(crate) received: u64,
     /// How long it was, seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
 }
 
-/// Whose turn it is.
+/// The turns of senders.
 struct Turns {
     direction: Direction,
     sessions: usize,
@@ -100,19 +94,16 @@ struct Turns {
 }
 
 impl Rig {
-    /// Sends as offered and counts what comes. `others` is called every millisecond, `edge` as the window begins and
-    /// ends.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
-    pub fn run(
+    /// Sends the offered load and counts arrivals. `others` is called every millisecond, `edge` at the begin and end of
+    /// the window.
+    pub(crate) fn run(
         &mut self,
         offer: &Offer<'_>,
         mut others: impl FnMut() -> io::Result<()>,
         mut edge: impl FnMut(Edge),
     ) -> io::Result<Window> {
         if offer.direction == Direction::ToClient {
-            // A relay that forgets who is silent has heard them.
+            // Refreshes sessions in relays that expire silent ones.
             self.greet_all()?;
         }
         let mut turns = Turns::new(offer.direction, self.sessions());
@@ -173,7 +164,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Sends what is next; how many packets that were.
+    /// Sends the next packets, and returns their number.
     fn send_next(&mut self, turns: &mut Turns, offer: &Offer<'_>, now_ns: u64) -> u64 {
         let to_node = turns.is_to_node();
         let cursor = if to_node { &mut turns.to_node } else { &mut turns.to_client };
@@ -217,7 +208,7 @@ impl Rig {
 
 /// How far a sender may be ahead of the sinks.
 struct Leash {
-    /// Packets that had come, and been sent, when none was under way.
+    /// Packets received and sent when none was in flight.
     settled: u64,
     before: u64,
     heard_ns: u64,
@@ -228,7 +219,7 @@ impl Leash {
         sent - self.before > received - self.settled + UNDER_WAY_MAX
     }
 
-    /// So many came just now. Where none has for a while, what was under way is lost.
+    /// Handles arrivals. After a while without any, packets in flight are lost.
     fn look(&mut self, (came, received): (u64, u64), sent: u64, now_ns: u64) {
         if came > 0 {
             self.heard_ns = now_ns;
@@ -260,20 +251,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leash_gives_way_by_what_comes_and_by_what_is_lost() {
+    fn leash_loosens_by_arrivals_and_losses() {
         let mut leash = Leash { settled: 100, before: 0, heard_ns: 0 };
         assert!(!leash.is_tight(UNDER_WAY_MAX, 100));
         assert!(leash.is_tight(UNDER_WAY_MAX + 1, 100));
         assert!(!leash.is_tight(UNDER_WAY_MAX + 1, 101));
         leash.look((0, 101), UNDER_WAY_MAX + 2, LOST_AFTER_NS);
-        assert!(leash.is_tight(UNDER_WAY_MAX + 2, 101), "it may still come");
+        assert!(leash.is_tight(UNDER_WAY_MAX + 2, 101), "it may still arrive");
         leash.look((0, 101), UNDER_WAY_MAX + 2, LOST_AFTER_NS + 1);
         assert!(!leash.is_tight(2 * UNDER_WAY_MAX + 2, 101));
         assert!(leash.is_tight(2 * UNDER_WAY_MAX + 3, 101));
     }
 
     #[test]
-    fn both_directions_take_turns_and_one_is_always_the_same() {
+    fn directions_alternate() {
         let of = |direction| {
             let mut turns = Turns::new(direction, 1);
             [(); 4].map(|()| turns.is_to_node())

@@ -11,35 +11,34 @@ use super::books::Tally;
 use super::clients::Clients;
 use super::nodes::Nodes;
 use super::register::Wire;
-use crate::clock;
+use evenkeel_lab::clock;
 
 /// Sinks that are looked at in one go.
 const EVENTS: usize = 64;
-/// The length of a packet that says hello.
+/// The length of a first packet.
 const HELLO: usize = 60;
-/// How long a hello may take before it is said again.
+/// How long to wait for a first packet before it is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Between two of them.
+/// The distance between first packets.
 const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
-/// How long nodes that answer while something else is done sleep at most.
+/// The longest sleep of nodes that answer in the background.
 const NAP_MS: u8 = 5;
 
-/// Who there is around a relay.
-pub struct Plan {
+/// The setup around a relay.
+pub(crate) struct Plan {
     /// Sessions, each a client of its own.
-    pub sessions: usize,
-    /// Where clients send from; each has a port of its own.
-    pub clients_at: SocketAddrV4,
-    /// The nodes.
-    pub nodes_at: Vec<SocketAddrV4>,
-    /// How they tell sessions apart.
-    pub wire: Wire,
-    /// What a gateway signs with.
-    pub secret: Option<Secret>,
+    pub(crate) sessions: usize,
+    /// The address of clients; each has its own port.
+    pub(crate) clients_at: SocketAddrV4,
+    pub(crate) nodes_at: Vec<SocketAddrV4>,
+    /// How sessions are distinguished.
+    pub(crate) wire: Wire,
+    /// The secret shared with the gateway.
+    pub(crate) secret: Option<Secret>,
 }
 
 /// Clients and nodes around one relay.
-pub struct Rig {
+pub(crate) struct Rig {
     pub(super) clients: Clients,
     pub(super) nodes: Nodes,
     epoll: Epoll,
@@ -47,17 +46,14 @@ pub struct Rig {
     node_count: usize,
     /// The number of the window that packets belong to.
     pub(super) window: u8,
-    /// Packets that came, of any window.
+    /// Packets received, of any window.
     pub(super) received: u64,
     pub(super) tally: Tally,
 }
 
 impl Rig {
     /// Takes all sockets.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn bind(plan: Plan) -> io::Result<Rig> {
+    pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
         let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
         let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
         let clients = Clients::bind(clients_at, sessions)?;
@@ -78,44 +74,32 @@ impl Rig {
     }
 
     /// How many sessions there are.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.clients.sockets().len()
     }
 
-    /// Where clients send from, by session.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
+    /// Client addresses by session.
+    pub(crate) fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
-    /// Where the nodes are.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
+    /// Node addresses.
+    pub(crate) fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
-    /// Says where a session's client sends.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
+    /// Sets the destination of a session's client.
+    pub(crate) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
         self.clients.connect(session, to)
     }
 
-    /// Says which session of ours a gateway's session is: packets behind its tags may be of this one and no other.
-    pub fn know(&mut self, number: u64, session: u32) {
+    /// Maps a gateway's session to one of the load, so that packets with its tags are checked.
+    pub(crate) fn know(&mut self, number: u64, session: u32) {
         self.nodes.register.know(number, session);
     }
 
-    /// Has something else done in the background while the nodes answer.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
-    pub fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    /// Runs `work` in the background while the nodes answer.
+    pub(crate) fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let background = scope.spawn(work);
             while !background.is_finished() {
@@ -125,12 +109,9 @@ impl Rig {
         })
     }
 
-    /// Every client sends until a packet of each has come to a node, and each node has had some. How many sessions
-    /// each node has; those that were not heard of in time make it an error.
-    ///
-    /// # Errors
-    /// What the system says, or how many sessions do not reach any node.
-    pub fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
+    /// Sends from every client until one packet of each has arrived at a node, and returns the number of sessions per
+    /// node. Sessions without a packet in time are an error.
+    pub(crate) fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
         let until = Instant::now() + within;
         loop {
             let unmet = self.nodes.unmet();
@@ -160,11 +141,8 @@ impl Rig {
         Ok(())
     }
 
-    /// Looks at the sinks for so long.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
-    pub fn settle(&mut self, long: Duration) -> io::Result<()> {
+    /// Reads the sinks for this long.
+    pub(crate) fn settle(&mut self, long: Duration) -> io::Result<()> {
         let until = Instant::now() + long;
         loop {
             self.look(EpollTimeout::ZERO)?;
@@ -174,7 +152,7 @@ impl Rig {
         }
     }
 
-    /// Takes what has come to all sinks that have something, once. How many packets that were.
+    /// Reads all ready sinks once, and returns the number of packets.
     pub(super) fn look(&mut self, patience: EpollTimeout) -> io::Result<u64> {
         let ready = match self.epoll.wait(&mut self.events, patience) {
             Ok(ready) => ready,
@@ -195,11 +173,8 @@ impl Rig {
         Ok(packets)
     }
 
-    /// Lets the nodes answer what a gateway asks while others are measured.
-    ///
-    /// # Errors
-    /// What the system says at a socket.
-    pub fn idle(&mut self) -> io::Result<()> {
+    /// Lets the nodes answer probes while other relays are measured.
+    pub(crate) fn idle(&mut self) -> io::Result<()> {
         self.look(EpollTimeout::ZERO).map(drop)
     }
 }

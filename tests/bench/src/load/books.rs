@@ -1,16 +1,16 @@
-//! What is counted while a window is open.
+//! Counters of an open window.
 
 use super::stream::Way;
-use crate::Mark;
+use evenkeel_lab::Mark;
 
 /// Steps that each doubling of a delay is divided into: a percentile is right to 1 %.
 const STEPS: u64 = 128;
-/// Doublings that are told apart: to 2^40 ns, 18 minutes.
+/// Powers of two of the histogram: up to 2^40 ns, 18 minutes.
 const DOUBLINGS: u64 = 40;
 
-/// Added delays of one window. As many as there are take the same memory: what a sink costs must not grow.
+/// A histogram of the delays of one window, of constant size.
 #[derive(Clone, Debug)]
-pub struct Delays {
+pub(crate) struct Delays {
     counts: Box<[u32]>,
     count: u64,
 }
@@ -22,7 +22,7 @@ impl Default for Delays {
 }
 
 impl Delays {
-    /// One packet's: when it was sent and when it came. A clock that was set back in between makes it 0.
+    /// Adds a packet by send and arrival time. 0 if the clock was set back in between.
     pub(super) fn note(&mut self, sent_ns: u64, came_ns: u64) {
         let place = place(came_ns.saturating_sub(sent_ns)).min(self.counts.len() - 1);
         self.counts[place] += 1;
@@ -36,7 +36,7 @@ impl Delays {
 
     /// The delay that this share of packets had at most (nearest rank), in microseconds and to 1 %; `None` without
     /// packets.
-    pub fn percentile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut below = 0;
         let place = self.counts.iter().position(|&count| {
@@ -47,7 +47,7 @@ impl Delays {
     }
 }
 
-/// Where a delay is counted: exactly below two times [`STEPS`], in 128ths of its power of two above.
+/// The bucket of a delay: exact below two times [`STEPS`], in 128ths of its power of two above.
 fn place(ns: u64) -> usize {
     let doublings = u64::from((ns / STEPS).max(1).ilog2());
     (doublings * STEPS + (ns >> doublings)) as usize
@@ -62,24 +62,23 @@ fn most(place: usize) -> u64 {
 
 /// Counts of one window.
 #[derive(Clone, Default, Debug)]
-pub struct Tally {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets of this window that came, its drain included.
-    pub came: u64,
-    /// Packets that came to a session or a node they are not of, or once more.
-    pub misdelivered: u64,
-    /// Packets that came by another node than the session's packets before.
-    pub moved: u64,
-    /// Datagrams that are none of a load.
-    pub foreign: u64,
+pub(crate) struct Tally {
+    pub(crate) sent: u64,
+    /// Received packets of this window, including its drain.
+    pub(crate) came: u64,
+    /// Packets at a wrong session or node, and duplicates.
+    pub(crate) misdelivered: u64,
+    /// Packets that arrived by another node than the session's packets before.
+    pub(crate) moved: u64,
+    /// Datagrams that are not of this load.
+    pub(crate) foreign: u64,
     /// Packets that nodes took.
-    pub taken: u64,
-    /// Time that nodes spent with receiving these and taking them apart, nanoseconds.
-    pub taking_ns: u64,
-    /// Delays of those that came.
-    pub delays: Delays,
-    /// What came of each session, to nodes and to clients.
+    pub(crate) taken: u64,
+    /// Time that nodes spent receiving and parsing, nanoseconds.
+    pub(crate) taking_ns: u64,
+    /// Delays of received packets.
+    pub(crate) delays: Delays,
+    /// Received packets of each session, to nodes and to clients.
     heard: [Vec<Heard>; 2],
 }
 
@@ -87,13 +86,13 @@ pub struct Tally {
 #[derive(Clone, Copy, Default, Debug)]
 struct Heard {
     packets: u32,
-    /// One more than the number of the latest one, and which of it and the 63 before it came.
+    /// One more than the latest number, and which of it and the 63 before arrived.
     latest: u64,
     came: u64,
 }
 
 impl Heard {
-    /// Whether the packet of this number came for the first time. One that is 64 late is taken for that.
+    /// Returns true if this number arrived for the first time. A number 64 or more behind counts as new.
     fn is_new(&mut self, number: u64) -> bool {
         let number = number + 1;
         if let Some(ahead) = number.checked_sub(self.latest).filter(|ahead| *ahead > 0) {
@@ -109,7 +108,7 @@ impl Heard {
 }
 
 impl Tally {
-    /// A packet of this window came to where it should.
+    /// Adds a packet that arrived where it should.
     pub(super) fn came(&mut self, way: Way, mark: &Mark, came_ns: u64) {
         let heard = &mut self.heard[usize::from(way == Way::ToClient)];
         let session = mark.session as usize;
@@ -125,15 +124,15 @@ impl Tally {
         self.delays.note(mark.sent_ns, came_ns);
     }
 
-    /// What came of the session that least came of, in what came of one on average; 0 where nothing came.
-    pub fn least_share(&self, sessions: usize) -> f64 {
+    /// Packets of the session with the fewest, divided by the mean; 0 without packets.
+    pub(crate) fn least_share(&self, sessions: usize) -> f64 {
         let of = |heard: &Vec<Heard>, session: usize| heard.get(session).map_or(0, |of| of.packets);
         let both = |session| self.heard.iter().map(|heard| of(heard, session)).sum::<u32>();
         let least = (0..sessions).map(both).min().unwrap_or(0);
         f64::from(least) * sessions as f64 / self.came.max(1) as f64
     }
 
-    /// Begins a window. What came wrong is kept: it is as wrong before it.
+    /// Begins a window. Misdelivered packets are kept.
     pub(super) fn clear(&mut self) {
         let (mut delays, mut heard) =
             (std::mem::take(&mut self.delays), std::mem::take(&mut self.heard));
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_those_of_the_nearest_rank_to_one_per_cent() {
+    fn percentiles_use_nearest_rank() {
         let mut delays = Delays::default();
         for came in (1..=1_000).rev() {
             delays.note(1_000_000, 1_000_000 + came * 1_000);
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn every_delay_has_its_place_and_none_lies_between_two() {
+    fn buckets_cover_all_delays() {
         for ns in (0..3_000).chain((3_000..5_000_000_000).step_by(999_983)) {
             let place = place(ns);
             assert!(ns <= most(place) && (place == 0 || ns > most(place - 1)), "{ns}");
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_that_comes_twice_came_once_and_was_misdelivered() {
+    fn duplicate_counts_as_misdelivered() {
         let mut tally = Tally::default();
         for number in [5, 3, 5, 3, 70, 71, 7, 4, 70, 8] {
             tally.came(Way::ToNode, &mark(1, number), 1);
@@ -183,22 +182,26 @@ mod tests {
         assert_eq!((tally.came, tally.misdelivered), (7, 3), "5, 3 and 70 again");
         tally.came(Way::ToClient, &mark(1, 70), 1);
         tally.came(Way::ToNode, &mark(2, 70), 1);
-        assert_eq!((tally.came, tally.misdelivered), (9, 3), "another's, and the other way");
+        assert_eq!(
+            (tally.came, tally.misdelivered),
+            (9, 3),
+            "another session's, and another direction"
+        );
     }
 
     #[test]
-    fn the_least_share_is_that_of_whom_least_came_to_nobody_left_out() {
+    fn least_share_includes_all_sessions() {
         let mut tally = Tally::default();
         assert_eq!(tally.least_share(2), 0.0);
         for (number, session) in (0..).zip([0, 1, 0, 1, 0, 0]) {
             tally.came(Way::ToNode, &mark(session, number), 1);
         }
         assert!((tally.least_share(2) - 2.0 / 3.0).abs() < 1e-9);
-        assert_eq!(tally.least_share(3), 0.0, "nothing came of the third");
+        assert_eq!(tally.least_share(3), 0.0, "no packet of the third session");
     }
 
     #[test]
-    fn what_came_wrong_is_not_forgotten_when_a_window_begins() {
+    fn misdelivered_survives_a_new_window() {
         let mut tally =
             Tally { misdelivered: 1, moved: 2, foreign: 3, sent: 4, ..Tally::default() };
         tally.came(Way::ToNode, &mark(0, 0), 1);
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn without_packets_there_is_no_percentile_and_a_clock_set_back_is_no_delay() {
+    fn no_packets_have_no_percentile() {
         let mut delays = Delays::default();
         assert_eq!(delays.percentile(0.5), None);
         delays.note(5, 3);

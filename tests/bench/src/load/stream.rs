@@ -2,18 +2,18 @@
 
 use evenkeel_media::rtp;
 
-use crate::Mark;
+use evenkeel_lab::Mark;
 
-/// What all sessions declare.
+/// The payload type of all sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
 /// Units of the timestamp a second.
 const CLOCK_RATE: u64 = 48_000;
-/// What a load sends first of a stream; every session has its own above it.
+/// The base of SSRCs, to which the session's number is added.
 const SSRC: u32 = 0x0100_0000;
-/// Set in the SSRC of what nodes send.
+/// Set in the SSRC of packets that nodes send.
 const FROM_NODE: u32 = 0x8000_0000;
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     ToNode,
@@ -43,7 +43,7 @@ impl Stream {
         Stream { session, ssrc: ssrc(session, way), sent: 0 }
     }
 
-    /// Makes `packet` the next of the stream: its header and mark are written, what follows stays.
+    /// Writes header and mark of the stream's next packet into `packet`; the rest stays.
     pub(super) fn next(&mut self, packet: &mut [u8], window: u8, now_ns: u64) {
         let timestamp = now_ns / 1_000 * (CLOCK_RATE / 1_000) / 1_000;
         packet[0] = 0x80;
@@ -63,7 +63,7 @@ impl Stream {
     }
 }
 
-/// The mark of an RTP packet of this stream's way, if it is one of a load and the SSRC is its session's.
+/// The mark of an RTP packet in this direction, if it is of a load and the SSRC is its session's.
 pub(super) fn read(packet: &[u8], way: Way) -> Option<Mark> {
     let header = rtp::Header::parse(packet).ok()?;
     let mark = Mark::read(header.payload(packet))?;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_of_a_stream_are_rtp_in_order_and_say_whose_they_are() {
+    fn stream_packets_are_marked_rtp_in_order() {
         let mut stream = Stream::new(7, Way::ToClient);
         for number in 0..3 {
             let mut packet = vec![0x55; 60];
@@ -91,7 +91,7 @@ mod tests {
                 stream: 9,
             };
             assert_eq!(read(&packet, Way::ToClient), Some(expected));
-            assert_eq!(read(&packet, Way::ToNode), None, "it is another stream");
+            assert_eq!(read(&packet, Way::ToNode), None, "the other direction is another stream");
         }
     }
 }
