@@ -1,0 +1,65 @@
+use super::*;
+
+#[test]
+fn repetition_gets_the_first_answer() {
+    let table = Table::default();
+    assert!(first(&table, "k"));
+    let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+    assert_eq!(*waiting.borrow(), None);
+    table.finish("k", answer(201));
+    assert_eq!(*waiting.borrow(), Some(answer(201)));
+    let Ok(Turn::Repeated(later)) = table.begin("k", b"body") else { panic!("repeated") };
+    assert_eq!(*later.borrow(), Some(answer(201)));
+}
+
+#[test]
+fn key_with_another_body_conflicts() {
+    let table = Table::default();
+    assert!(first(&table, "k"));
+    let Err(error) = table.begin("k", b"other") else { panic!("refused") };
+    assert_eq!((error.code, error.field.as_deref()), (Code::Conflict, Some("idempotency-key")));
+    assert!(first(&table, "l"));
+}
+
+#[test]
+fn retryable_answer_is_not_remembered() {
+    for (status, remembered) in [(201, true), (403, true), (409, true), (429, false), (503, false)]
+    {
+        let table = Table::default();
+        assert!(first(&table, "k"));
+        let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+        table.finish("k", answer(status));
+        assert_eq!(*waiting.borrow(), Some(answer(status)));
+        assert_eq!(!first(&table, "k"), remembered, "{status}");
+    }
+}
+
+#[test]
+fn full_table_forgets_the_oldest_key() {
+    let table = Table { keys_max: 2, ..Table::default() };
+    assert!(first(&table, "a"));
+    assert!(first(&table, "b"));
+    table.finish("a", answer(503));
+    assert!(first(&table, "a"));
+    assert!(first(&table, "c"));
+    assert!(!first(&table, "a"), "younger than b since it came again");
+    assert!(first(&table, "b"), "the oldest was forgotten");
+    assert_eq!(table.lock().by_key.len(), 2);
+}
+
+#[test]
+fn empty_or_long_key_is_refused() {
+    let table = Table::default();
+    assert!(table.begin("", b"").is_err());
+    assert!(table.begin(&"k".repeat(KEY_MAX), b"").is_ok());
+    assert!(table.begin(&"k".repeat(KEY_MAX + 1), b"").is_err());
+}
+
+fn first(table: &Table, key: &str) -> bool {
+    matches!(table.begin(key, b"body"), Ok(Turn::First(_)))
+}
+
+fn answer(status: u16) -> Answer {
+    let status = StatusCode::from_u16(status).unwrap();
+    Answer { status, body: Bytes::from_static(b"{}"), retry_after: None }
+}

@@ -1,0 +1,49 @@
+use evenkeel_core::{Health, NodeId};
+
+use super::super::nodes::NodeLevel;
+use super::*;
+
+#[test]
+fn prometheus_uses_base_units() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
+    instruments.level(Level::RegionBreaker, 1, &[(Attribute::Region, "east")]);
+    instruments.time(Time::Detection, Duration::from_millis(15), &[(Attribute::Node, "east-a1")]);
+    let text = prometheus.render();
+    for line in [
+        "# HELP evenkeel_sessions_opened_total Sessions that came to life.",
+        "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"} 2",
+        "evenkeel_region_breaker{evenkeel_region=\"east\"} 1",
+        "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.02\"} 1",
+        "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.01\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn levels_of_a_removed_node_end() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    let nodes = instruments.nodes();
+    let levels = || -> Vec<String> {
+        let text = prometheus.render();
+        let of_nodes = text.lines().filter(|line| line.starts_with("evenkeel_node_"));
+        of_nodes.map(|line| line.replace("evenkeel_node", "")).collect()
+    };
+    let name = || Arc::<str>::from("a");
+    nodes.health(NodeId(0), name(), Health::Up);
+    nodes.draining(NodeId(0), name(), true);
+    assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
+    // A removed node and its replacement may have the same name: the replacement's values are reported.
+    let level = |leaving, health, draining| NodeLevel { name: name(), leaving, health, draining };
+    let new = (NodeId(0), level(false, Health::Up, false));
+    nodes.set([new, (NodeId(1), level(true, Health::Down, true))]);
+    nodes.draining(NodeId(1), name(), true);
+    assert_eq!(levels(), ["_draining{=\"a\"} 0", "_health{=\"a\"} 0"]);
+    nodes.gone(NodeId(0));
+    assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 3"]);
+    nodes.gone(NodeId(1));
+    assert_eq!(levels(), [""; 0]);
+}

@@ -1,0 +1,47 @@
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+
+use super::*;
+
+fn sampled(share: f64, trace: u128, name: &str, outcome: &'static str) -> bool {
+    let attributes = [KeyValue::new(Attribute::Outcome.key(), outcome)];
+    Sampler { share }.chosen(TraceId::from(trace), name, &attributes)
+}
+
+#[test]
+fn share_is_sampled_by_trace_id() {
+    let half = 1u128 << 55;
+    assert!(sampled(0.5, half - 1, "session.open", WELL));
+    assert!(!sampled(0.5, half, "session.open", WELL));
+    assert!(!sampled(0.0, 0, "session.open", WELL));
+    assert!(sampled(1.0, u128::MAX, "session.open", WELL));
+}
+
+#[test]
+fn failures_and_rare_spans_are_always_sampled() {
+    assert!(sampled(0.0, 1 << 55, "session.open", "refused"));
+    assert!(sampled(0.0, 1 << 55, "node.failover", WELL));
+}
+
+#[test]
+fn child_follows_its_parent() {
+    let context = |flags| {
+        let span =
+            SpanContext::new(TraceId::from(9), SpanId::from(9), flags, true, TraceState::NONE);
+        Context::new().with_remote_span_context(span)
+    };
+    let decide = |share, flags| {
+        let parent = context(flags);
+        Sampler { share }
+            .should_sample(
+                Some(&parent),
+                TraceId::from(9),
+                "session.open",
+                &SpanKind::Server,
+                &[],
+                &[],
+            )
+            .decision
+    };
+    assert_eq!(decide(0.0, TraceFlags::SAMPLED), SamplingDecision::RecordAndSample);
+    assert_eq!(decide(1.0, TraceFlags::default()), SamplingDecision::Drop);
+}
