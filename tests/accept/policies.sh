@@ -160,17 +160,17 @@ while IFS=$'\t' read -r file hook expected older name; do
     await "call/$hook" 10 "it['calls'] > $calls + 4" "the predecessor of '$name' has state"
   fi
   kind=${expected%% *} word=${expected#* }
-  said=$("$evenkeel" policy push "call/$hook" "$file" --json || true)
+  output=$("$evenkeel" policy push "call/$hook" "$file" --json || true)
   # The API refuses bodies above its size limit before the host checks them.
-  outcome=$(of "it.get('outcome') or it['error']['code']" <<<"$said")
-  printf '%-40s %-10s %s\n' "$name" "$outcome" "$(of "str(it.get('reason') or '')[:80]" <<<"$said")"
+  outcome=$(of "it.get('outcome') or it['error']['code']" <<<"$output")
+  printf '%-40s %-10s %s\n' "$name" "$outcome" "$(of "str(it.get('reason') or '')[:80]" <<<"$output")"
   case $kind:$outcome in
-    refused:refused) [ "$(of "it.get('code')" <<<"$said")" = "$word" ] || fail "$name: expected it refused for $word: $said" ;;
+    refused:refused) [ "$(of "it.get('code')" <<<"$output")" = "$word" ] || fail "$name: expected it refused for $word: $output" ;;
     refused:too-large) ;;
     fault:refused | curbed:refused) ;;
     # It was activated and may be rolled back already; the comparison below checks that it is gone.
     fault:activated | curbed:activated) "$evenkeel" policy rollback "call/$hook" >/dev/null 2>&1 || true ;;
-    *) fail "$name: expected it ${kind}: $said" ;;
+    *) fail "$name: expected it ${kind}: $output" ;;
   esac
   if [ "$older" != - ]; then "$evenkeel" policy rollback "call/$hook" >/dev/null; fi
 done <guests.tsv
