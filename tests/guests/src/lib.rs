@@ -4,8 +4,6 @@
 
 mod answers;
 mod asked;
-#[cfg(test)]
-mod demo;
 mod heavy;
 mod liars;
 mod loops;

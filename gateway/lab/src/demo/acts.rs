@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cast::{Cast, Scenario, Transport, Troupe};
 use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
-use super::hostile::Vice;
+use super::hostile::{self, Vice};
 use super::stage::Stage;
 use super::{Failed, Options, telemetry};
 use crate::clock;
@@ -307,8 +307,12 @@ impl Play {
     }
 
     async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
+        let bytes = hostile::plugin(vice, self.seed).map_err(|reason| Failed::InVain {
+            what: format!("a {} plugin: {reason}", vice.name()),
+            seconds: 0,
+        })?;
         let from_ns = clock::now_ns();
-        let answer = self.push(&vice.plugin(self.seed), None).await?;
+        let answer = self.push(&bytes, None).await?;
         tokio::time::sleep(BETWEEN_PUSHES).await;
         let reason = watch::word(&answer["reason"]);
         self.progress.say(&format!(
