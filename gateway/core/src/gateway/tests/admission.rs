@@ -308,7 +308,7 @@ fn explain_shows_place_reason_alternatives() {
     let said = world.gateway.explain(session, world.now).unwrap();
     assert_eq!(said.witnesses.first().map(|(witness, _)| witness.name()), Some("kernel-error"));
     assert_eq!(said.moves.len(), 1);
-    assert_eq!((said.moves[0].cause.name(), said.moves[0].outcome.name()), ("manual", "done"));
+    assert_eq!((said.moves[0].cause.name(), said.moves[0].outcome.name()), ("manual", "completed"));
     assert_eq!(*said.moves[0].by, Decider::Operator);
     assert!(world.gateway.explain(SessionId(99), world.now).is_none());
 }
