@@ -13,7 +13,7 @@ use super::thread::Control;
 /// Workers report final totals with their next pass; later ones are not waited for.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sessions that ended and whose workers have not reported final totals yet.
+/// Sessions that ended, with final totals still to come from their workers.
 #[derive(Default)]
 pub(super) struct Closings(BTreeMap<SessionId, Closing>);
 

@@ -192,7 +192,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
         control.equip(id, node, equipment);
     }
-    // Dropped before control, whose policies wait for their threads: no thread may block on this channel then.
+    // Dropped before control: while policies wait for their threads, no thread may block on this channel.
     let mut words = parts.words;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
