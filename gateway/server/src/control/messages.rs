@@ -141,7 +141,7 @@ pub struct EventRecord {
     pub event: GatewayEvent,
     /// With [`Event::Closed`]: the session's final totals.
     pub totals: Option<Totals>,
-    /// With [`Event::Opened`], [`Event::Refused`] and [`GatewayEvent::TurnedAway`]: who asked for it, as far as tracing is concerned.
+    /// The caller, with [`Event::Opened`], [`Event::Refused`] and [`GatewayEvent::TurnedAway`].
     pub caller: Option<Caller>,
 }
 
