@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn node_with_more_than_it_can_is_a_miss_by_its_load_or_by_its_rooms() {
+    fn overfull_node_is_a_miss() {
         assert_eq!(looked_at(1_000, 10, SOON).misses(), [""; 0]);
         let miss =
             "1 times a node had more than it can, first west-a1: 1001 ‰, 10 rooms on 1280 kbit/s";

@@ -75,7 +75,7 @@ fn heard_packet(sequence: u16, timestamp: u32) -> Vec<u8> {
 }
 
 #[test]
-fn voice_is_fifty_packets_a_second_of_opus_like_sizes_with_numbers_in_a_row() {
+fn voice_is_fifty_numbered_packets_a_second() {
     let said = listen(&mut talker(true, false), START, START + 2 * S);
     assert!((99..=100).contains(&said.rtp.len()), "it begins somewhere in the first 20 ms");
     for (place, (sent, header, packet)) in said.rtp.iter().enumerate() {
@@ -111,7 +111,7 @@ fn video_is_frames_of_several_packets_at_its_rate() {
 }
 
 #[test]
-fn cap_lowers_video_never_voice_and_a_higher_one_restores_it() {
+fn cap_lowers_video_and_never_voice() {
     let mut talker = talker(true, true);
     listen(&mut talker, START, START + S);
     let mut at = START + S;
@@ -130,7 +130,7 @@ fn cap_lowers_video_never_voice_and_a_higher_one_restores_it() {
 }
 
 #[test]
-fn key_frame_follows_a_pli_or_fir_that_names_its_stream_and_no_other() {
+fn key_frame_answers_pli_and_fir_of_its_stream() {
     let mut talker = talker(true, true);
     let video = listen(&mut talker, START, START + S).stream(1).next().unwrap().1.ssrc;
     hear(&mut talker, |out| rtcp::write_pli(Pli { sender: 1, media: video.wrapping_add(1) }, out));
@@ -144,7 +144,7 @@ fn key_frame_follows_a_pli_or_fir_that_names_its_stream_and_no_other() {
 }
 
 #[test]
-fn reports_go_at_once_and_every_second_with_what_was_heard() {
+fn reports_are_sent_at_once_and_each_second() {
     let mut talker = talker(true, true);
     hear(&mut talker, |out| {
         rtcp::write_sender_report(
@@ -211,7 +211,7 @@ fn hushed_client_sends_nothing_but_reports() {
 }
 
 #[test]
-fn stalled_client_catches_up_without_skipping_a_number() {
+fn stalled_client_skips_no_number() {
     let mut talker = talker(true, false);
     let before = listen(&mut talker, START, START + S).rtp.len() as u64;
     let said = listen(&mut talker, START + 2 * S, START + 2 * S + 1);

@@ -10,7 +10,7 @@ fn to_break_it_takes_an_agent_beside_it() {
 }
 
 #[test]
-fn node_that_is_cut_off_answers_nothing_but_the_word_that_mends_it() {
+fn cut_node_answers_only_the_heal_message() {
     let mut rig = Rig::new(|options| options.drills = true);
     rig.open_all(1, &[1]);
     assert_eq!(rig.ask(&Question::Break(Break::Cut)), Answer::Break(Outcome::Done));
