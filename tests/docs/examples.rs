@@ -49,7 +49,7 @@ fn json_blocks_are_requests_or_answers() {
 pub(crate) fn refused(gateway: &Gateway, method: &str, path: &str, body: &str) -> Option<String> {
     let answer = gateway.ask(method, path, body);
     let unknown =
-        ["nothing at this path", "found the verb"].iter().any(|w| answer.body.contains(w));
+        ["unknown path", "found the verb"].iter().any(|w| answer.body.contains(w));
     (unknown || [400, 405].contains(&answer.status))
         .then(|| format!("{method} {path} answers {}: {}", answer.status, answer.body))
 }
