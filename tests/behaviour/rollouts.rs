@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, Revision, Revisions, Stage};
+use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, Stage, is_in_cohort};
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_server::control::{
     Actor, ControlError, GatewayEvent, PolicyView, Rollout, RolloutOutcome, SessionAnswer, Verb,
@@ -40,11 +40,10 @@ fn control(gateway: &Gateway, verb: Verb) -> Result<Rollout, ControlError> {
 
 /// The arm of a room while the candidate has this share.
 fn arm(candidate: &str, percent: u8, opened: &SessionAnswer) -> Arm {
-    let revision = |name: &str| Revision { name: name.into(), plugin: "x".into(), schema: 1 };
-    let judging = Judging::default();
-    let canary = evenkeel_core::Canary { revision: revision(candidate), percent, judging };
-    Revisions { standing: revision(""), canary: Some(canary), kept: None, judging }
-        .arm(opened.room.0)
+    match is_in_cohort(candidate, percent, opened.room.0) {
+        true => Arm::Canary,
+        false => Arm::Standing,
+    }
 }
 
 /// Opens rooms with one client each; returns the revision that placed each, if its answer was in time. The phones keep their

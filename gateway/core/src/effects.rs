@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::timer::{Timer, Timers};
 use crate::{
-    Accepted, Ask, CloseReason, Event, Hop, NodeId, Offer, OfferId, Plan, Refused, RoomId,
-    RouteCell, SessionId,
+    Accepted, Ask, CloseReason, Event, Hop, NodeId, Offer, OfferId, Plan, PolicyName, Refused,
+    Remembered, Rollout, RoomId, RouteCell, SessionId,
 };
 
 /// Things that the server is to do.
@@ -58,6 +58,12 @@ pub enum Output {
     },
     /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
     Forget { node: NodeId },
+    /// A step in the life of a policy's revisions, for listeners.
+    Rollout(Rollout),
+    /// No question goes to the revision any more.
+    Unload { policy: PolicyName, revision: Arc<str> },
+    /// Facts about the policy's revisions that outlive the process changed.
+    Remember { policy: PolicyName, remembered: Remembered },
     /// Something worth knowing happened.
     Event(Event),
     /// The shutdown is over: no session is left.

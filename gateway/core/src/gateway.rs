@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use crate::capacity::{Capacity, WINDOW};
 use crate::effects::{Effects, Notice, Output};
 use crate::nodes::{AgentWord, Nodes, Stamp};
-use crate::policy::{Questions, Subject};
+use crate::policy::{Memos, Questions, Subject};
 use crate::quality::Quality;
-use crate::rollout::Memos;
 use crate::rooms::{Failback, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
 use crate::sessions::Sessions;
 use crate::settings::Settings;
@@ -30,7 +29,7 @@ use crate::{
 /// Interval between two looks at the stamps of workers.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
-pub use revising::{Cohort, HIDDEN_MAX};
+pub use revising::Cohort;
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -75,6 +74,8 @@ pub struct Gateway {
     /// The revisions of each policy, as far as they are known.
     revised: BTreeMap<PolicyName, revising::Revised>,
     judged: usize,
+    /// Revisions that did harm and have still to go.
+    harmful: Vec<revising::Harmful>,
     /// Older states may be kept somewhere.
     keeps_older: bool,
     shutting_down: bool,
@@ -104,6 +105,7 @@ impl Gateway {
             effects,
             memos: BTreeMap::new(),
             revised: BTreeMap::new(),
+            harmful: Vec::new(),
             judged: 0,
             keeps_older: false,
             shutting_down: false,
@@ -236,6 +238,7 @@ impl Gateway {
                     self.route_quality(now, |quality, router| quality.judge_flows(router, now));
                 }
                 Timer::Judge => self.turn_judges(now),
+                Timer::Rollouts => self.poll_rollouts(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Weigh => self.route(now, |router| router.weigh_unreserved(now)),
                 Timer::ShutdownEnds => {

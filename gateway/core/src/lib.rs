@@ -14,7 +14,6 @@ mod flow;
 mod gateway;
 mod id;
 mod interner;
-mod judge;
 mod measure;
 mod mode;
 mod nodes;
@@ -22,14 +21,12 @@ mod offer;
 mod policy;
 mod quality;
 mod registry;
-mod rollout;
 mod rooms;
 mod sessions;
 mod settings;
 mod small;
 mod timer;
 mod views;
-mod walk;
 
 pub use ask::{
     Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
@@ -45,9 +42,8 @@ pub use event::{
     Strike, Witness,
 };
 pub use flow::Flow;
-pub use gateway::{Cohort, Gateway, HIDDEN_MAX, Impossible, WATCH_EVERY};
+pub use gateway::{Cohort, Gateway, Impossible, WATCH_EVERY};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
-pub use judge::{Breach, Count, Figure, Judging};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
 pub use nodes::{AgentWord, Stamp};
@@ -55,9 +51,13 @@ pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,
 };
-pub use policy::{Quarantine, Said};
+pub use policy::{
+    AcceptedRevision, Actor, Arm, Breach, Call, CandidateCalls, CandidateStatus, Compared, Count,
+    Figure, Judging, LastRollout, PolicyStatus, Progress, Quarantine, Quarantined, Refusal,
+    Remembered, Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said,
+    Stage, Staged, Strategy, Verb, Version, WallClock, is_in_cohort,
+};
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
-pub use rollout::{Arm, Canary, Revision, Revisions};
 pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
@@ -67,4 +67,3 @@ pub use views::{
     Candidate, Explanation, Heading, Kept, NodeStanding, RegionStanding, RoomStanding,
     SessionStanding, Why,
 };
-pub use walk::{Heard, Pace, Stage, Turn, Walk};

@@ -47,6 +47,8 @@ pub(crate) enum Timer {
     Flows,
     /// Rounds of judges may be over.
     Judge,
+    /// Rollouts take the steps that are due.
+    Rollouts,
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.

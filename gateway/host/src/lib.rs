@@ -32,7 +32,6 @@ mod shipped;
 mod signature;
 mod states;
 mod ticker;
-mod version;
 mod wrap;
 
 pub use cache::{CODE_BYTES_MAX, Cache, Cached};
@@ -51,4 +50,3 @@ pub use refused::Refused;
 pub use schema::Schema;
 pub use shipped::{Shipped, shipped};
 pub use signature::{BadKey, PublicKey, SecretKey, sign, signer};
-pub use version::Version;

@@ -25,7 +25,7 @@ pub struct Manifest {
     /// Lower-case letters, digits and hyphens. Revisions of one plugin share the name, and their
     /// states.
     pub name: Arc<str>,
-    /// At most 64 printable ASCII characters; orders versions (see [`Version`](crate::Version)).
+    /// At most 64 printable ASCII characters; orders versions (`evenkeel_core::Version`).
     pub version: Box<str>,
     /// The version of the contract that it was built for.
     pub contract: Box<str>,

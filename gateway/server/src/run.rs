@@ -173,11 +173,11 @@ fn assemble(
     let mut equipment = settings.nodes.iter().map(equip).collect::<Result<Vec<_>, _>>()?;
     let recorder =
         Recorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
-    let (policies, firsts) = policies(settings, &core, words_in, recorder)?;
-    let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
+    let mut gateway = Gateway::new(core.clone(), started);
+    let (policies, firsts) = policies(settings, &core, &mut gateway, words_in, recorder)?;
+    let (udp, mut listeners) = listeners(settings, workers_count)?;
     let (names, nodes_max) = (Arc::new(Names::of(&core)), core.limits.nodes_max);
-    let mut gateway = Gateway::new(core, started);
     gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;

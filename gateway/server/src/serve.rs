@@ -19,7 +19,7 @@ use crate::run::{self, Running};
 use crate::settings::{Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
-use reload::Standing;
+use reload::Applied;
 
 /// Time for the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -113,9 +113,9 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     if let Some(note) = settings.trust.note() {
         tracing::info!("{note}");
     }
-    let standing = Standing::of(&settings);
+    let applied = Applied::of(&settings);
     let mut gateway = run::begin(&settings)?;
-    let standing = standing.compiled_at(gateway.foundry.clone());
+    let applied = applied.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
@@ -131,7 +131,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         api: api.address,
     });
     let attended =
-        runtime.block_on(attend(place, standing, &settings, &gateway, &telemetry, &mut follower));
+        runtime.block_on(attend(place, applied, &settings, &gateway, &telemetry, &mut follower));
     let whole = gateway.join();
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
@@ -162,7 +162,7 @@ fn instance() -> String {
 /// Returns on shutdown, or when a thread has ended.
 async fn attend(
     place: &Place,
-    standing: Standing,
+    applied: Applied,
     settings: &Settings,
     gateway: &Running,
     telemetry: &Telemetry,
@@ -174,7 +174,7 @@ async fn attend(
     let outcome = tokio::select! {
         () = follower.follow() => Ok(()),
         () = counters.follow() => Ok(()),
-        result = reload::follow(place, standing, handle) => result.map_err(Failure::from),
+        result = reload::follow(place, applied, handle) => result.map_err(Failure::from),
         result = end(handle, settings.gateway.drain_timeout) => result.map_err(Failure::from),
         result = gateway.ends() => result.map_err(Failure::from),
     };

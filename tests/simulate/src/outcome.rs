@@ -113,7 +113,10 @@ impl Digest {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }
             Output::Finished => self.add(&[14, at]),
-            Output::Event(_) => {}
+            Output::Event(_)
+            | Output::Rollout(_)
+            | Output::Unload { .. }
+            | Output::Remember { .. } => {}
         }
     }
 }

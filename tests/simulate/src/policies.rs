@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Action, AdmitVerdict, Answer, Answered, Arm, Ask, Canary, Entry, EntryKind, Fault as Failure,
-    Hook, Judging, Move, NodeId, PolicyName, Question, RegionId, Revision as Known, Revisions,
-    Settings, State,
+    Action, AdmitVerdict, Answer, Answered, Arm, Ask, Entry, EntryKind, Fault as Failure, Hook,
+    Move, NodeId, PolicyName, Question, RegionId, Revision as Known, Settings, State, Version,
 };
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use fastrand::Rng;
@@ -19,7 +18,7 @@ const SETS: [(&str, &str); 2] = [
 ];
 
 /// Plugins get no deadline, so that the machine's speed does not change decisions.
-const FOREVER: Duration = Duration::from_secs(600);
+pub(crate) const FOREVER: Duration = Duration::from_secs(600);
 
 /// The plugins of the shipped sets, compiled once per thread.
 pub struct Library {
@@ -42,10 +41,27 @@ pub(crate) struct Policies {
     policies: BTreeMap<PolicyName, Policy>,
     /// Canary revisions with their percentages.
     candidates: BTreeMap<PolicyName, (Policy, u8)>,
+    /// The revisions that were active before.
+    previous: BTreeMap<PolicyName, Policy>,
     catalog: Vec<Entry>,
     pub(crate) behaviour: Behaviour,
     rng: Rng,
     nodes: u32,
+}
+
+/// One step of a policy's rollout.
+pub(crate) struct Swap {
+    pub(crate) name: PolicyName,
+    /// The active revision before the step.
+    pub(crate) active: Known,
+    pub(crate) step: Step,
+}
+
+pub(crate) enum Step {
+    /// The candidate has this percentage.
+    Try(Known, u8),
+    Abort,
+    Promote,
 }
 
 /// The result and its delay; `None` if the policy does not answer.
@@ -156,8 +172,17 @@ impl Policies {
                 }
             }
         }
-        let (candidates, nodes) = (BTreeMap::new(), settings.nodes.len() as u32);
-        Policies { policies, candidates, catalog, behaviour: Behaviour::Normal, rng, nodes }
+        let (candidates, previous) = (BTreeMap::new(), BTreeMap::new());
+        let nodes = settings.nodes.len() as u32;
+        Policies {
+            policies,
+            candidates,
+            previous,
+            catalog,
+            behaviour: Behaviour::Normal,
+            rng,
+            nodes,
+        }
     }
 
     /// Updates the catalog to the nodes that are listed.
@@ -169,40 +194,62 @@ impl Policies {
         self.catalog = catalog(settings).into_iter().filter(is_there).collect();
         self.nodes = there.len() as u32;
         let candidates = self.candidates.values_mut().map(|(policy, _)| policy);
-        for policy in self.policies.values_mut().chain(candidates) {
+        let previous = self.previous.values_mut();
+        for policy in self.policies.values_mut().chain(candidates).chain(previous) {
             // A plugin that faults here is asked on, like any that faults.
             let _ = policy.catalog(self.catalog.clone());
         }
     }
 
-    /// Advances the rollout of one policy: starts a canary, raises its percentage, promotes it or drops it. Returns the
-    /// revisions since then.
-    pub(crate) fn swap(&mut self, library: &Library) -> Option<(PolicyName, Revisions)> {
+    /// Advances the rollout of one policy: starts a canary, raises its percentage, promotes it or drops it.
+    pub(crate) fn swap(&mut self, library: &Library) -> Option<Swap> {
         let names: Vec<PolicyName> = self.policies.keys().cloned().collect();
         let name = self.rng.choice(&names)?.clone();
-        let mut kept = None;
-        match (self.candidates.remove(&name), self.rng.u8(0..4)) {
+        let active = core_revision(self.policies.get(&name)?);
+        let step = match (self.candidates.remove(&name), self.rng.u8(0..4)) {
             (None, _) => {
                 let policy = library.install_another(&name, self.catalog.clone(), &mut self.rng)?;
-                self.candidates.insert(name.clone(), (policy, self.rng.u8(1..50)));
+                self.try_out(&name, policy, |rng| rng.u8(1..50))
             }
+            // At 100 % it would be promoted.
             (Some((policy, percent)), 0) => {
-                let more = self.rng.u8(percent..=100);
-                self.candidates.insert(name.clone(), (policy, more));
+                self.try_out(&name, policy, |rng| rng.u8(percent..=100).min(99))
             }
-            (Some(_), 1) => {}
+            (Some(_), 1) => Step::Abort,
             (Some((policy, _)), _) => {
-                kept = self.policies.insert(name.clone(), policy).as_ref().map(core_revision);
+                let before = self.policies.insert(name.clone(), policy);
+                before.and_then(|before| self.previous.insert(name.clone(), before));
+                Step::Promote
             }
+        };
+        Some(Swap { name, active, step })
+    }
+
+    fn try_out(
+        &mut self,
+        name: &PolicyName,
+        policy: Policy,
+        percent: impl FnOnce(&mut Rng) -> u8,
+    ) -> Step {
+        let (revision, percent) = (core_revision(&policy), percent(&mut self.rng));
+        self.candidates.insert(name.clone(), (policy, percent));
+        Step::Try(revision, percent)
+    }
+
+    /// The candidate of a policy, and its percentage.
+    pub(crate) fn canary(&self, name: &PolicyName) -> Option<(Revision, u8)> {
+        self.candidates.get(name).map(|(policy, percent)| (policy.revision().into(), *percent))
+    }
+
+    /// The core asks the revision no more: its candidate is dropped, or the active one is rolled back.
+    pub(crate) fn unload(&mut self, name: &PolicyName, revision: &str) {
+        if self.candidates.get(name).is_some_and(|(policy, _)| policy.revision() == revision) {
+            self.candidates.remove(name);
+        } else if self.policies.get(name).is_some_and(|policy| policy.revision() == revision)
+            && let Some(previous) = self.previous.remove(name)
+        {
+            self.policies.insert(name.clone(), previous);
         }
-        let standing = core_revision(self.policies.get(&name)?);
-        let judging = Judging::default();
-        let canary = self.candidates.get(&name).map(|(policy, percent)| Canary {
-            revision: core_revision(policy),
-            percent: *percent,
-            judging,
-        });
-        Some((name, Revisions { standing, canary, kept, judging }))
     }
 
     pub(crate) fn ask(&mut self, ask: &Ask) -> Reply {
@@ -249,7 +296,8 @@ impl Policies {
 fn core_revision(policy: &Policy) -> Known {
     let manifest = policy.component().manifest();
     let plugin = Arc::clone(&manifest.name);
-    Known { name: policy.revision().into(), plugin, schema: manifest.state_schema }
+    let version = Version::read(&manifest.version);
+    Known { name: policy.revision().into(), plugin, version, schema: manifest.state_schema }
 }
 
 fn catalog(settings: &Settings) -> Vec<Entry> {

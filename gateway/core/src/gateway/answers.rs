@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
-use crate::judge::{Count, Newcomer};
 use crate::policy::{
-    About, Asked, Batch, Beside, Part, Parts, Subject, mismatched, reasons_given, turns_away,
-    was_taken,
+    About, Asked, Batch, Beside, Count, Newcomer, Part, Parts, Subject, mismatched, reasons_given,
+    turns_away, unit, was_taken,
 };
 use crate::quality::{Look, Replans};
-use crate::rollout::unit;
 use crate::rooms::{Room, Rooms};
 use crate::sessions::{Phase, Sessions};
 use crate::timer::Timer;
@@ -266,7 +264,7 @@ impl Gateway {
             && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
         {
             let revised = self.revised.get(&scenario.policy(Hook::Routing));
-            room.memory.write(self.questions.state(state), revised.map(|revised| &revised.now));
+            room.memory.write(self.questions.state(state), revised.map(|it| it.life.revisions()));
         }
     }
 
@@ -320,7 +318,7 @@ impl Gateway {
             }
             Err(fault) => (None, Err(fault), Beside::default()),
         };
-        let Asked { id: ask, policy, arm, about, at: asked } = asked;
+        let Asked { id: ask, policy, arm, about, at: asked, .. } = asked;
         if arm == Arm::Standing {
             let fault = answer.as_ref().err();
             self.questions.note_standing(&policy, fault, now, &mut self.effects);
@@ -532,8 +530,8 @@ impl Gateway {
     fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
         if let Some(memo) = memo {
             let tried =
-                self.revised.get(policy).is_some_and(|revised| revised.now.canary.is_some());
-            // A question to a canary may be answered once it is in force.
+                self.revisions(policy).is_some_and(|revisions| revisions.canary().is_some());
+            // A question to a canary may be answered once it is active.
             let arm = if tried { arm } else { Arm::Standing };
             self.memos.entry(policy.clone()).or_default().write(arm, memo);
         }
@@ -576,7 +574,7 @@ impl Gateway {
         let Some(ours) = self.sessions.ticked(policy).filter(|ours| !ours.is_empty()) else {
             return;
         };
-        let revisions = self.revised.get(policy).map(|revised| &revised.now);
+        let revisions = self.revised.get(policy).map(|revised| revised.life.revisions());
         let asks = |id: SessionId| revisions.map_or(Arm::Standing, |both| both.arm(id.0)) == arm;
         let ids = self.quality.next_ticked((policy.clone(), arm), ours, asks);
         let reads = self.reads(policy, arm).cloned();
@@ -639,7 +637,7 @@ impl Gateway {
         parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
         // A session that got nothing of what was decided for it keeps its state too.
-        let revisions = self.revised.get(policy).map(|revised| &revised.now);
+        let revisions = self.revised.get(policy).map(|revised| revised.life.revisions());
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
             let session = id.and_then(|id| self.sessions.get_mut(&id));

@@ -1,35 +1,40 @@
-//! Revisions of policies: which of them is asked about whom, what each reads, and whether one that is tried does harm.
+//! Revisions of policies in the gateway: who is asked, which states each reads, and whether a revision does harm.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
-use crate::judge::{Bad, Conduct, Count, Judge, Newcomer};
-use crate::policy::{About, Asked};
-use crate::rollout::unit;
+use crate::policy::{
+    About, Asked, Bad, CohortSize, Conduct, Effect, Judge, Lifecycle, Newcomer, Revisions, unit,
+};
 use crate::rooms::Room;
 use crate::sessions::Session;
 use crate::timer::Timer;
 use crate::{
-    Arm, AskId, Breach, Event, Figure, Heard, Hook, Metric, Outcome, PolicyName, Revision,
-    Revisions, RoomId, SessionId, State,
+    Arm, AskId, Breach, Call, Compared, Count, Event, Figure, Hook, Metric, Outcome, Output,
+    PolicyName, PolicyStatus, Refusal, Remembered, Revision, Rollout, RolloutRequest, RolloutRules,
+    RoomId, SessionId, State, Verb, WallClock,
 };
 
 /// How often judges look whether a round is over.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
 
-/// A revision goes where so many of its answers were not those of a fresh instance.
-pub const HIDDEN_MAX: u32 = 2;
+/// How often rollouts look whether their next step is due. A look may count every session.
+const ROLLOUTS_EVERY: Duration = Duration::from_millis(100);
 
-/// A policy's revisions, and those who watch them.
+/// Mismatches with a fresh instance before the revision is rolled back.
+const HIDDEN_MAX: u32 = 2;
+
+/// A policy's revisions, and what judges them.
 #[derive(Debug)]
 pub(super) struct Revised {
-    pub(super) now: Revisions,
-    /// While one is tried.
+    pub(super) life: Lifecycle,
+    /// During a canary.
     judge: Option<Judge>,
-    /// While one is tried, or the one before may come back.
+    /// During a canary, and while a rollback to the previous revision is possible.
     conduct: Option<Conduct>,
-    /// Of which arms it is told, once of each revision.
+    /// Whether a breach of each arm was reported.
     told: [bool; 2],
 }
 
@@ -38,6 +43,14 @@ impl Revised {
     pub(super) fn known(&self) -> usize {
         self.judge.as_ref().map_or(0, Judge::known)
     }
+}
+
+/// A revision that did harm, and has still to go.
+#[derive(Debug)]
+pub(super) struct Harmful {
+    policy: PolicyName,
+    revision: Arc<str>,
+    reason: Box<str>,
 }
 
 /// How those fare who belong to one arm of a policy, for people to read.
@@ -60,60 +73,239 @@ pub struct Cohort {
 }
 
 impl Gateway {
-    /// These are the revisions of a policy from now on. Rooms that another one routes are looked at with that one; what
-    /// a candidate that is gone was asked is asked of the one in force, and what was asked with states that the one in force
-    /// now cannot read, with those that it can.
-    pub fn handle_revisions(&mut self, policy: &PolicyName, now: Revisions, at: Instant) {
-        let before = self.revised.remove(policy);
-        let was = before.as_ref().map(|before| &before.now);
-        self.memos.entry(policy.clone()).or_default().turn(was, &now);
-        let tried = |it: &Revisions| it.canary.as_ref().map(|it| Arc::clone(&it.revision.name));
-        let share = |it: &Revisions| it.canary.as_ref().map(|it| it.percent);
-        let (had, has) = (was.and_then(tried), tried(&now));
-        let gone = had.is_some() && had != has && had.as_ref() != Some(&now.standing.name);
-        let same = had == has && was.is_some_and(|was| was.standing.name == now.standing.name);
-        let same_share = was.and_then(share) == share(&now);
-        let back = was.is_some_and(|was| !now.standing.reads_what(&was.standing));
-        let watched = now.canary.is_some() || now.kept.is_some();
-        let (was, judge, conduct, told) = match before {
-            Some(it) if same => (Some(it.now), it.judge, it.conduct, it.told),
-            before => (before.map(|it| it.now), None, None, [false; 2]),
+    /// A policy begins, without a revision.
+    pub fn handle_policy(
+        &mut self,
+        policy: &PolicyName,
+        rules: RolloutRules,
+        remembered: Remembered,
+        clock: WallClock,
+    ) {
+        let life = Lifecycle::new(policy.clone(), rules, remembered, clock);
+        let revised = Revised { life, judge: None, conduct: None, told: [false; 2] };
+        self.revised.insert(policy.clone(), revised);
+    }
+
+    /// A revision of the policy is to be prepared; those under way come to nothing. The number of this push.
+    pub fn handle_push(&mut self, policy: &PolicyName) -> Option<u64> {
+        self.revised.get_mut(policy).map(|revised| revised.life.next_push())
+    }
+
+    /// The revision is compiled. Checks it before it is proved, which takes long.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn handle_compiled(
+        &self,
+        policy: &PolicyName,
+        request: &RolloutRequest,
+        new: &Revision,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let revised = self.revised.get(policy).ok_or(Refusal::Superseded)?;
+        revised.life.handle_compiled(request, new, now)
+    }
+
+    /// The revision is proved, since `ready`; the reason is given where it was revoked meanwhile. Unless the outcome is
+    /// [`Unchanged`](crate::RolloutOutcome::Unchanged) questions go to it from now on.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn handle_ready(
+        &mut self,
+        policy: &PolicyName,
+        request: &RolloutRequest,
+        new: Revision,
+        revoked: Option<Box<str>>,
+        (ready, now): (Instant, Instant),
+    ) -> Result<Rollout, Refusal> {
+        let change = |life: &mut Lifecycle| life.handle_ready(request, new, revoked, (ready, now));
+        self.change_revisions(policy, now, change).ok_or(Refusal::Superseded)?
+    }
+
+    /// A revision answered, or failed.
+    pub fn handle_call(&mut self, policy: &PolicyName, revision: &str, call: &Call, now: Instant) {
+        let revised = self.revised.get_mut(policy);
+        let reason = revised.and_then(|revised| revised.life.note_call(revision, call, now));
+        self.remove_harmful(policy, revision, reason, now);
+    }
+
+    /// A candidate was asked in the shadow stage.
+    pub fn handle_compared(
+        &mut self,
+        policy: &PolicyName,
+        revision: &str,
+        (compared, beyond_repair): (&Compared, bool),
+        now: Instant,
+    ) {
+        let reason = self.revised.get_mut(policy).and_then(|revised| {
+            revised.life.note_compared(revision, (compared, beyond_repair), now)
+        });
+        self.remove_harmful(policy, revision, reason, now);
+    }
+
+    /// An operator wants the candidate dropped or, where there is none, the previous revision back.
+    ///
+    /// # Errors
+    /// Why nothing changes; the policy is known.
+    pub fn handle_rollback(
+        &mut self,
+        policy: &PolicyName,
+        now: Instant,
+    ) -> Option<Result<Rollout, &'static str>> {
+        self.change_revisions(policy, now, |life| life.handle_rollback(now))
+    }
+
+    /// An operator promotes, pauses, resumes or aborts a rollout. None where there is no such policy.
+    pub fn handle_verb(
+        &mut self,
+        policy: &PolicyName,
+        verb: Verb,
+        now: Instant,
+    ) -> Option<Result<Rollout, &'static str>> {
+        self.change_revisions(policy, now, |life| life.handle_verb(verb, now))
+    }
+
+    /// These of the policy's loaded revisions are revoked, with the reason.
+    pub fn handle_revoked(
+        &mut self,
+        policy: &PolicyName,
+        revoked: BTreeMap<Arc<str>, Box<str>>,
+        now: Instant,
+    ) {
+        self.change_revisions(policy, now, |life| life.handle_revoked(revoked, now));
+    }
+
+    /// How the policy's revisions become active changed.
+    pub fn handle_rollout_rules(&mut self, policy: &PolicyName, rules: RolloutRules, now: Instant) {
+        self.change_revisions(policy, now, |life| life.set_rules(rules, now));
+    }
+
+    /// The policy's revisions, as they are now.
+    pub fn policy_status(&self, policy: &PolicyName, now: Instant) -> Option<PolicyStatus> {
+        self.revised.get(policy).map(|revised| revised.life.status(now))
+    }
+
+    /// The active revision of the policy.
+    pub fn active_revision(&self, policy: &PolicyName) -> Option<Arc<str>> {
+        self.revisions(policy)?.active_name()
+    }
+
+    fn remove_harmful(
+        &mut self,
+        policy: &PolicyName,
+        revision: &str,
+        reason: Option<Box<str>>,
+        now: Instant,
+    ) {
+        if let Some(reason) = reason {
+            self.change_revisions(policy, now, |life| life.remove_harmful(revision, &reason, now));
+        }
+    }
+
+    pub(super) fn change_revisions<T>(
+        &mut self,
+        policy: &PolicyName,
+        now: Instant,
+        change: impl FnOnce(&mut Lifecycle) -> T,
+    ) -> Option<T> {
+        let life = &mut self.revised.get_mut(policy)?.life;
+        let before = life.revisions().clone();
+        let result = change(life);
+        self.revisions_changed(policy, &before, now);
+        Some(result)
+    }
+
+    /// Rollouts whose next step is due, rollback windows that end, and revisions that did harm.
+    pub(super) fn poll_rollouts(&mut self, now: Instant) {
+        for Harmful { policy, revision, reason } in std::mem::take(&mut self.harmful) {
+            self.remove_harmful(&policy, &revision, Some(reason), now);
+        }
+        let changes = |revised: &Revised| {
+            let revisions = revised.life.revisions();
+            revisions.candidate.is_some() || revisions.previous.is_some()
         };
-        let judge = now.canary.as_ref().map(|canary| {
-            let mut judge = judge.unwrap_or_else(|| Judge::new(canary.judging, at));
-            if same && !same_share {
+        let changing = self.revised.iter().filter(|(_, revised)| changes(revised));
+        let policies: Vec<PolicyName> = changing.map(|(policy, _)| policy.clone()).collect();
+        for policy in policies {
+            let Some(mut revised) = self.revised.remove(&policy) else { continue };
+            let before = revised.life.revisions().clone();
+            let judge = revised.judge.as_ref();
+            revised.life.poll(|| self.cohort_size(&policy, &before, judge), now);
+            self.revised.insert(policy.clone(), revised);
+            self.revisions_changed(&policy, &before, now);
+            self.effects.set_if_idle(Timer::Rollouts, now + ROLLOUTS_EVERY);
+        }
+    }
+
+    /// Has the gateway follow a change of revisions. Rooms that another revision routes now are asked about; questions to
+    /// a revision that is gone go to the active one.
+    fn revisions_changed(&mut self, policy: &PolicyName, before: &Revisions, at: Instant) {
+        let Some(revised) = self.revised.get_mut(policy) else { return };
+        let effects = revised.life.take_effects();
+        for effect in effects {
+            self.effects.push(match effect {
+                Effect::Report(rollout) => Output::Rollout(rollout),
+                Effect::Remember(remembered) => {
+                    Output::Remember { policy: policy.clone(), remembered }
+                }
+            });
+        }
+        let judging = revised.life.judging();
+        if let Some(judge) = &mut revised.judge {
+            judge.judge_by(judging);
+        }
+        let now = revised.life.revisions();
+        if before == now {
+            return;
+        }
+        self.memos.entry(policy.clone()).or_default().turn(before, now);
+        let tried =
+            |it: &Revisions| it.canary().map(|it| (Arc::clone(&it.revision.name), it.arrived));
+        let share = |it: &Revisions| it.canary().and_then(|it| it.share());
+        let (had, has) = (tried(before), tried(now));
+        let is_same = had == has && before.active_name() == now.active_name();
+        if !is_same {
+            (revised.judge, revised.conduct, revised.told) = (None, None, [false; 2]);
+        }
+        if has.is_some() {
+            let judge = revised.judge.get_or_insert_with(|| Judge::new(judging, at));
+            if is_same && share(before) != share(now) {
                 judge.begin_round(at);
             }
-            judge.judge_by(canary.judging);
-            judge
-        });
-        let conduct = watched.then(|| conduct.unwrap_or_else(|| Conduct::new(at)));
-        self.keeps_older |= watched;
-        self.revised.insert(policy.clone(), Revised { now, judge, conduct, told });
+        }
+        let is_watched = has.is_some() || now.previous.is_some();
+        revised.conduct =
+            is_watched.then(|| revised.conduct.take().unwrap_or_else(|| Conduct::new(at)));
+        let is_gone = |revision: &&Revision| !now.has(&revision.name);
+        let gone: Vec<Arc<str>> =
+            before.all().filter(is_gone).map(|revision| Arc::clone(&revision.name)).collect();
+        if now.candidate.is_some() || now.previous.is_some() {
+            self.effects.set_if_idle(Timer::Rollouts, at + ROLLOUTS_EVERY);
+        }
+        self.keeps_older |= is_watched;
         self.judged = self.revised.values().filter(|revised| revised.judge.is_some()).count();
         if self.judged > 0 {
             self.effects.set_if_idle(Timer::Judge, at + JUDGES_TURN);
         }
-        if gone {
-            self.ask_again(policy, Arm::Canary, at);
-        }
-        if back {
-            self.ask_again(policy, Arm::Standing, at);
+        for revision in gone {
+            let unloaded = Arc::clone(&revision);
+            self.effects.push(Output::Unload { policy: policy.clone(), revision: unloaded });
+            self.ask_again(policy, &revision, at);
         }
         if had != has {
             self.quality.restart_ticks(policy, Arm::Canary);
         }
-        self.reroute_others(policy, was.as_ref(), at);
+        self.reroute_others(policy, before, at);
     }
 
-    /// Rooms whose routing another revision answers for than before.
-    fn reroute_others(&mut self, policy: &PolicyName, before: Option<&Revisions>, now: Instant) {
-        let Some(revised) = self.revised.get(policy).filter(|_| policy.hook == Hook::Routing)
+    fn reroute_others(&mut self, policy: &PolicyName, before: &Revisions, now: Instant) {
+        let Some(revisions) = self.revisions(policy).filter(|_| policy.hook == Hook::Routing)
         else {
             return;
         };
-        let by = |revisions: &Revisions, id: RoomId| -> Arc<str> {
-            Arc::clone(&revisions.of(revisions.arm(id.0)).name)
+        let by = |revisions: &Revisions, id: RoomId| -> Option<Arc<str>> {
+            revisions.of(revisions.arm(id.0)).map(|revision| Arc::clone(&revision.name))
         };
         let of_set = |room: &Room| {
             self.settings
@@ -126,19 +318,20 @@ impl Gateway {
             .values()
             .filter(|room| room.is_placed() && of_set(room))
             .map(|room| room.id)
-            .filter(|id| before.is_none_or(|before| by(before, *id) != by(&revised.now, *id)))
+            .filter(|id| by(before, *id) != by(revisions, *id))
             .collect();
         for room in others {
             self.want_reroute(room, now);
         }
     }
 
-    /// Questions to an arm whose revision is gone, where they tell the next one nothing: it would take everybody for a
-    /// newcomer, and what was kept for it would be lost over its answer. What is said of them is of no use any more.
-    fn ask_again(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
-        let of_arm = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
+    /// Asks the active revision the questions that a revision which is gone has not answered. Its answer is of no use: it
+    /// may have been asked with states that another one reads.
+    fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
+        let is_of =
+            |asked: &Asked| asked.policy == *policy && asked.revision.as_deref() == Some(revision);
         let ids: Vec<AskId> =
-            self.questions.in_flight().filter(|it| of_arm(it)).map(|asked| asked.id).collect();
+            self.questions.in_flight().filter(|it| is_of(it)).map(|asked| asked.id).collect();
         for id in ids {
             self.effects.cancel(&Timer::AskLate(id));
             let Some(Asked { policy, arm, about, at: asked, .. }) = self.questions.take(id) else {
@@ -186,25 +379,25 @@ impl Gateway {
         }
     }
 
-    /// The revisions of a policy, if they are known.
+    /// The revisions of a policy, once one is active.
     pub(super) fn revisions(&self, policy: &PolicyName) -> Option<&Revisions> {
-        self.revised.get(policy).map(|revised| &revised.now)
+        let revisions = self.revised.get(policy).map(|revised| revised.life.revisions());
+        revisions.filter(|revisions| revisions.active.is_some())
     }
 
-    /// Which revision is asked about the room or session of this number.
+    /// The arm that is asked about the room or session of this number.
     pub(super) fn arm(&self, policy: &PolicyName, unit: u64) -> Arm {
         self.revisions(policy).map_or(Arm::Standing, |revisions| revisions.arm(unit))
     }
 
-    /// Those that there are.
     pub(super) fn arms(&self, policy: &PolicyName) -> &'static [Arm] {
-        let tried = self.revisions(policy).is_some_and(|revisions| revisions.canary.is_some());
-        if tried { &Arm::ALL } else { &[Arm::Standing] }
+        let canary = self.revisions(policy).is_some_and(|revisions| revisions.canary().is_some());
+        if canary { &Arm::ALL } else { &[Arm::Standing] }
     }
 
-    /// The revision that is asked, and by it what it can read.
+    /// The revision of an arm, which says what states it reads.
     pub(super) fn reads(&self, policy: &PolicyName, arm: Arm) -> Option<&Revision> {
-        self.revisions(policy).map(|revisions| revisions.of(arm))
+        self.revisions(policy).and_then(|revisions| revisions.of(arm))
     }
 
     pub(super) fn memo(&self, policy: &PolicyName, arm: Arm) -> Option<State> {
@@ -220,9 +413,9 @@ impl Gateway {
         }
         let mut done: Vec<(RoomId, Revision)> = Vec::new();
         let settled = |name: &PolicyName| {
-            let revisions = self.revised.get(name).map(|revised| &revised.now)?;
-            let over = revisions.kept.is_none() && revisions.canary.is_none();
-            over.then(|| revisions.standing.clone())
+            let revisions = self.revised.get(name)?.life.revisions();
+            let over = revisions.previous.is_none() && revisions.canary().is_none();
+            revisions.active.clone().filter(|_| over)
         };
         for session in self.sessions.range_mut(from..=until).map(|(_, session)| session) {
             let Some(scenario) = self.settings.scenarios.get(&session.wanted.scenario) else {
@@ -262,7 +455,7 @@ impl Gateway {
         let mut revised = std::mem::take(&mut self.revised);
         for (policy, revised) in revised.iter_mut().filter(|(policy, _)| policy.set == *set) {
             let unit = unit(policy.hook, session.room, id);
-            let arm = revised.now.arm(unit);
+            let arm = revised.life.revisions().arm(unit);
             if let Some(judge) = revised.judge.as_mut().filter(|judge| !judge.knows(unit)) {
                 let bad = match policy.hook {
                     Hook::Routing | Hook::Scenario => self.bad_room(session.room, judge),
@@ -359,10 +552,10 @@ impl Gateway {
         now: Instant,
     ) {
         let breach = self.revised.get_mut(policy).and_then(|revised| {
-            let Revised { now: revisions, conduct, .. } = revised;
-            // Of the one in force it matters only while the one before may come back.
-            let matters = arm == Arm::Canary || revisions.kept.is_some();
-            let breach = conduct.as_mut()?.note(arm, decided, &revisions.judging, now);
+            let Revised { life, conduct, .. } = revised;
+            // Of the active revision it matters only while a rollback is possible.
+            let matters = arm == Arm::Canary || life.revisions().previous.is_some();
+            let breach = conduct.as_mut()?.note(arm, decided, &life.judging(), now);
             breach.filter(|_| matters)
         });
         if let Some(breach) = breach {
@@ -373,7 +566,7 @@ impl Gateway {
     /// An admission policy answered about a newcomer.
     pub(super) fn weigh_newcomer(&mut self, policy: &PolicyName, newcomer: Newcomer, now: Instant) {
         let breach = self.revised.get_mut(policy).and_then(|revised| {
-            let percent = revised.now.canary.as_ref()?.percent;
+            let percent = revised.life.revisions().canary()?.share()?;
             revised.judge.as_mut()?.note_newcomer(newcomer, percent, now)
         });
         if let Some(breach) = breach {
@@ -381,32 +574,54 @@ impl Gateway {
         }
     }
 
-    /// So many of a revision's answers were not those of a fresh instance. Where no other may take over it goes on.
+    /// A revision's answers differed from those of a fresh instance. Where no other revision may take over it stays.
     pub(super) fn weigh_hidden_state(
         &mut self,
         policy: &PolicyName,
         revision: &str,
         answers: Count,
     ) {
-        let Some(Revised { now: revisions, .. }) = self.revised.get(policy) else { return };
-        let is_tried =
-            revisions.canary.as_ref().is_some_and(|canary| *canary.revision.name == *revision);
-        let may_go = *revisions.standing.name == *revision && revisions.kept.is_some();
-        let arm = if is_tried { Arm::Canary } else { Arm::Standing };
-        if answers.worse >= HIDDEN_MAX && (is_tried || may_go) {
-            let (figure, rest) = (Figure::HiddenState, Count::default());
-            self.breached(policy, arm, Breach { figure, canary: answers, rest });
+        let Some(revised) = self.revised.get(policy).filter(|_| answers.worse >= HIDDEN_MAX) else {
+            return;
+        };
+        let revisions = revised.life.revisions();
+        let breach =
+            Breach { figure: Figure::HiddenState, canary: answers, rest: Count::default() };
+        if revisions.canary().is_some_and(|canary| *canary.revision.name == *revision) {
+            self.breached(policy, Arm::Canary, breach);
+        } else if revisions.is_candidate(revision) {
+            let Count { of, worse } = answers;
+            let reason = format!("hidden state, seen in shadow: {worse} of {of} answers");
+            self.remove_harmful_soon(policy, revision.into(), reason.into());
+        } else if revisions.is_active(revision) && revisions.previous.is_some() {
+            self.breached(policy, Arm::Standing, breach);
         }
     }
 
-    /// It is told of once: who hears it takes the revision away.
+    /// Reports the breach once, and has the revision go.
     fn breached(&mut self, policy: &PolicyName, arm: Arm, breach: Breach) {
         let Some(revised) = self.revised.get_mut(policy) else { return };
         if std::mem::replace(&mut revised.told[arm as usize], true) {
             return;
         }
-        let revision = Arc::clone(&revised.now.of(arm).name);
-        self.effects.event(Event::Breached { policy: policy.clone(), revision, breach });
+        let Some(revision) = revised.life.revisions().of(arm).map(|it| Arc::clone(&it.name)) else {
+            return;
+        };
+        let reason = breach.to_string().into();
+        self.effects.event(Event::Breached {
+            policy: policy.clone(),
+            revision: revision.clone(),
+            breach,
+        });
+        self.remove_harmful_soon(policy, revision, reason);
+    }
+
+    /// With the next timer: a breach is found amid an answer or a report, which is dealt with first.
+    fn remove_harmful_soon(&mut self, policy: &PolicyName, revision: Arc<str>, reason: Box<str>) {
+        self.harmful.push(Harmful { policy: policy.clone(), revision, reason });
+        if let Some(revised) = self.revised.get(policy) {
+            self.effects.set(Timer::Rollouts, revised.life.began());
+        }
     }
 
     pub(super) fn turn_judges(&mut self, now: Instant) {
@@ -450,25 +665,33 @@ impl Gateway {
         }
     }
 
-    /// What is heard of a policy's canary: whether the walk may go on.
-    pub fn heard(&self, policy: &PolicyName) -> Heard {
-        let Some((revised, judge)) =
-            self.revised.get(policy).and_then(|it| Some((it, it.judge.as_ref()?)))
-        else {
-            return Heard::default();
-        };
-        let least = judge.judging().cohort_min;
-        let there = match policy.hook {
+    /// The size of a canary's cohort. It looks at every session or room.
+    fn cohort_size(
+        &self,
+        policy: &PolicyName,
+        revisions: &Revisions,
+        judge: Option<&Judge>,
+    ) -> CohortSize {
+        let Some(judge) = judge else { return CohortSize::default() };
+        let in_canary = |unit: u64| revisions.arm(unit) == Arm::Canary;
+        let present = match policy.hook {
             Hook::Routing | Hook::Scenario => {
                 let ours = self.rooms.values().filter(|room| self.is_of(room, policy));
-                ours.filter(|room| revised.now.arm(room.id.0) == Arm::Canary).count()
+                ours.filter(|room| in_canary(room.id.0)).count()
             }
             Hook::Admission | Hook::Degradation => {
                 let ours = self.sessions.values().filter(|it| self.belongs(it, policy));
-                ours.filter(|session| revised.now.arm(session.id.0) == Arm::Canary).count()
+                ours.filter(|session| in_canary(session.id.0)).count()
             }
         };
-        Heard { there: there as u32, measured: judge.cohort(), least }
+        let (measured, required) = (judge.cohort(), judge.judging().cohort_min);
+        CohortSize { present: present as u32, measured, required }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cohort_of(&self, policy: &PolicyName) -> CohortSize {
+        let revised = &self.revised[policy];
+        self.cohort_size(policy, revised.life.revisions(), revised.judge.as_ref())
     }
 
     fn is_of(&self, room: &Room, policy: &PolicyName) -> bool {
@@ -486,16 +709,16 @@ impl Gateway {
     /// How both cohorts of a policy fare, where one of its revisions is tried. It looks at every session and room.
     pub fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
         let revised = self.revised.get(policy)?;
-        let judge = revised.judge.as_ref()?;
+        let (judge, revisions) = (revised.judge.as_ref()?, revised.life.revisions());
         Some(Arm::ALL.map(|arm| {
             let of_arm = |session: &&Session| {
                 let unit = unit(policy.hook, session.room, session.id);
-                self.belongs(session, policy) && revised.now.arm(unit) == arm
+                self.belongs(session, policy) && revisions.arm(unit) == arm
             };
             let sessions: Vec<&Session> = self.sessions.values().filter(of_arm).collect();
             let rooms = self.rooms.values().filter(|room| {
                 let by_session = matches!(policy.hook, Hook::Admission | Hook::Degradation);
-                self.is_of(room, policy) && !by_session && revised.now.arm(room.id.0) == arm
+                self.is_of(room, policy) && !by_session && revisions.arm(room.id.0) == arm
             });
             let of = |session: &Session, metric| session.measures.as_ref()?.measured(metric);
             let loss =

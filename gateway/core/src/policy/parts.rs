@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::judge::Count;
+use crate::policy::Count;
 use crate::{Guard, Outcome};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,6 +22,7 @@ pub(crate) struct Asked {
     pub(crate) id: AskId,
     pub(crate) policy: PolicyName,
     pub(crate) arm: Arm,
+    pub(crate) revision: Option<Arc<str>>,
     pub(crate) about: About,
     pub(crate) at: Instant,
 }
@@ -145,7 +146,8 @@ impl Questions {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
         let id = AskId(self.next);
         self.next += 1;
-        let asked = Asked { id, policy: policy.clone(), arm, about, at: now };
+        let asked =
+            Asked { id, policy: policy.clone(), arm, revision: revision.clone(), about, at: now };
         if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
             return Some(asked);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Router;
 use crate::capacity::Judged;
-use crate::rollout::Memory;
+use crate::policy::Memory;
 use crate::sessions::{Opening, Phase, Session, WHOLE, Wanted};
 use crate::small::SmallMap;
 use crate::{

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::capacity::Holding;
 use crate::cohort::Tally;
-use crate::rollout::Memory;
+use crate::policy::Memory;
 use crate::small::SmallSet;
 use crate::{
     Board, Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId,

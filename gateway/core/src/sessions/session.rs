@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::capacity::Judged;
 use crate::flow::Track;
-use crate::rollout::Memory;
+use crate::policy::Memory;
 use crate::small::SmallMap;
 use crate::{
     Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
 
-use super::messages::{Caller, EventRecord, GatewayEvent, Rollout, SessionRequest};
+use super::messages::{Caller, EventRecord, GatewayEvent, SessionRequest};
 use super::thread::Control;
 
 /// Workers report final totals with their next pass; later ones are not waited for.
@@ -116,10 +116,6 @@ impl Control {
             totals: None,
             caller,
         }));
-    }
-
-    pub(super) fn tell_rollout(&self, rollout: Rollout) {
-        self.tell_happened(GatewayEvent::Rollout(rollout));
     }
 
     /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scenario, SessionId};
+use evenkeel_core::{
+    Explanation, PolicyName, RegionStanding, Rollout, RoomStanding, Scenario, SessionId, Verb,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::messages::{
-    ControlError, EventRecord, NodeView, PolicyView, Rollout, SessionAnswer, SessionRequest,
-    SessionView, Status,
+    ControlError, EventRecord, NodeView, PolicyView, SessionAnswer, SessionRequest, SessionView,
+    Status,
 };
 use super::modes::ModeView;
 use super::names::Names;
 use super::node_list::{ListChange, NodeList, NotListed};
 use super::operations::{Operation, Place};
 use super::orders::Order;
-use super::walking::{Verb, Wish};
+use super::rollout::Wish;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Queue of requests. When it is full the caller gets an error.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures,
-    Media, Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Stage, Transport, Walk, Witness,
+    Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels,
+    LastRollout, Measures, Media, Mode, NodeId, PolicyName, Quarantined, Refused, Revoked, Rollout,
+    RoomId, SessionId, Staged, Transport, Witness,
 };
 use evenkeel_dataplane::worker::{ShedRun, Totals};
 
 use super::handle::NotReloaded;
-use super::node_list::{Actor, ListTold};
+use super::node_list::ListTold;
 use super::orders::Order;
 
 /// A session request, as the API read it.
@@ -330,131 +331,6 @@ pub struct WalkView {
     pub steps: Vec<u8>,
     /// How long each lasts at least.
     pub each: Duration,
-}
-
-/// What became of a policy last.
-#[derive(Clone, PartialEq, Debug)]
-pub struct LastRollout {
-    /// When.
-    pub at: SystemTime,
-    /// What, and who wanted it.
-    pub rollout: Rollout,
-}
-
-/// A revision that did harm.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Quarantined {
-    /// Which.
-    pub revision: Arc<str>,
-    /// Since when.
-    pub since: SystemTime,
-    /// What it did.
-    pub reason: Box<str>,
-}
-
-impl Quarantined {
-    /// For how long by now.
-    pub(crate) fn since_text(&self) -> String {
-        // A clock that was put back since says that it was just now.
-        format!("{} s", self.since.elapsed().unwrap_or_default().as_secs())
-    }
-}
-
-/// A revision that was revoked since it came.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Revoked {
-    /// Which.
-    pub revision: Arc<str>,
-    /// By which key or digest, and what to do about it.
-    pub reason: Box<str>,
-}
-
-/// How far a revision that is tried is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Staged {
-    /// Where it is.
-    pub stage: Stage,
-    /// Whether it stays there until it is resumed.
-    pub paused: bool,
-    /// The share that it has next, per cent; at 100 it is in force.
-    pub next: u8,
-    /// How long until then at least; none: it stays where it is until somebody says otherwise.
-    pub next_in: Option<Duration>,
-}
-
-impl Staged {
-    /// As it is now.
-    pub(crate) fn of(walk: &Walk, now: Instant) -> Staged {
-        let (stage, paused) = (walk.stage(), walk.is_paused());
-        Staged { stage, paused, next: walk.next_share(), next_in: walk.left(now) }
-    }
-}
-
-/// How replacing a policy went.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Rollout {
-    /// The policy.
-    pub policy: PolicyName,
-    /// What became of it.
-    pub outcome: RolloutOutcome,
-    /// How far the one that is tried is, where one is.
-    pub stage: Option<Staged>,
-    /// Who wanted it.
-    pub by: Actor,
-    /// The revision that answers now; while one is tried, that one; where it was refused, the one that does not answer, if
-    /// it came far enough to have a name.
-    pub revision: Option<Arc<str>>,
-    /// The revision that stood before, or was tried; while one is tried, the one in force.
-    pub previous: Option<Arc<str>>,
-    /// Why, where it was refused, in a word that never changes: `import`, `unsigned`. Where it answers since the gateway
-    /// began, though it is quarantined: `quarantined`; where it was revoked since it came: `revoked`.
-    pub code: Option<&'static str>,
-    /// Why, where it was refused, rolled back or revoked, or answers though it is quarantined.
-    pub reason: Option<Box<str>>,
-    /// When somebody asked for it, or the revision failed once too often.
-    pub arrived: Instant,
-    /// From the decision to the first question it would answer.
-    pub activate: Duration,
-}
-
-/// What became of a revision.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RolloutOutcome {
-    /// It answers now.
-    Activated,
-    /// It answered before: the same plugin with the same settings.
-    Unchanged,
-    /// It never answered; the one before stands.
-    Refused,
-    /// It answered, failed, and the one before is back.
-    RolledBack,
-    /// It is tried.
-    Started,
-    /// It came a step further.
-    Advanced,
-    /// It stays where it is.
-    Paused,
-    /// It goes on.
-    Resumed,
-    /// It is in force, tried or kept, and was revoked since it came.
-    Revoked,
-}
-
-impl RolloutOutcome {
-    /// The word in the API and in records: `rolled-back`.
-    pub fn name(self) -> &'static str {
-        match self {
-            RolloutOutcome::Activated => "activated",
-            RolloutOutcome::Unchanged => "unchanged",
-            RolloutOutcome::Refused => "refused",
-            RolloutOutcome::RolledBack => "rolled-back",
-            RolloutOutcome::Started => "started",
-            RolloutOutcome::Advanced => "advanced",
-            RolloutOutcome::Paused => "paused",
-            RolloutOutcome::Resumed => "resumed",
-            RolloutOutcome::Revoked => "revoked",
-        }
-    }
 }
 
 /// The state of the gateway.

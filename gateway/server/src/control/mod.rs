@@ -24,25 +24,26 @@ mod request;
 mod rollout;
 mod start_hooks;
 mod thread;
-mod walking;
 
 pub use crate::policy::Refusal;
 pub(crate) use driver::{Driver, Drivers};
 pub(crate) use equipment::Equipment;
+pub use evenkeel_core::{
+    Actor, LastRollout, Quarantined, Revoked, Rollout, RolloutOutcome, Staged, Verb,
+};
 pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub use messages::{
-    AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer, LastRollout,
-    NodeView, PolicyLife, PolicyView, Quarantined, Revoked, Rollout, RolloutOutcome, SessionAnswer,
-    SessionRequest, SessionView, Staged, Status, Tried, WalkView,
+    AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer, NodeView,
+    PolicyLife, PolicyView, SessionAnswer, SessionRequest, SessionView, Status, Tried, WalkView,
 };
 pub use modes::ModeView;
 pub use names::{Named, Names};
-pub use node_list::{Actor, ListChange, ListTold, NodeList, NotListed};
+pub use node_list::{ListChange, ListTold, NodeList, NotListed};
 pub use operations::{Operation, Place};
 pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
+pub use rollout::Wish;
 pub(crate) use thread::{Parts, WorkerLine, run};
-pub use walking::{Verb, Wish};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId};
+use evenkeel_core::{Actor, Hop, NodeId};
 
 use super::equipment::{Equipment, Listed};
 use super::guard::Shrinks;
@@ -26,31 +26,6 @@ pub struct NodeList {
     /// Deadline for draining removed nodes; without one their rooms move as others can take them.
     pub within: Option<Duration>,
     pub by: Actor,
-}
-
-/// The author of a change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Actor {
-    /// A file changed.
-    File,
-    /// SIGHUP.
-    Signal,
-    /// A person, by command or API.
-    Operator,
-    /// The gateway itself.
-    Gateway,
-}
-
-impl Actor {
-    /// The value in records: `file`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Actor::File => "file",
-            Actor::Signal => "signal",
-            Actor::Operator => "operator",
-            Actor::Gateway => "gateway",
-        }
-    }
 }
 
 /// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed

@@ -12,6 +12,7 @@ use evenkeel_dataplane::worker::{Command, Dscp, Install};
 
 use super::driver::{Act, Clock, Wish};
 use super::equipment::Listed;
+use super::messages::GatewayEvent;
 use super::registry::{Registered, SessionRegistry};
 use super::thread::{Control, draw, fill};
 use crate::settings::Start;
@@ -88,13 +89,13 @@ impl Control {
                 }
             }
             Output::Forget { node } => self.forget_node(node),
+            Output::Rollout(rollout) => self.tell_happened(GatewayEvent::Rollout(rollout)),
+            Output::Unload { policy, revision } => self.policies.unload(&policy, revision),
+            Output::Remember { policy, remembered } => self.policies.remember(&policy, remembered),
             Output::Event(event) => {
                 if let Event::Start { node, step: evenkeel_core::Start::Failed { why, .. } } = event
                 {
                     self.not_started(node, why);
-                }
-                if let Event::Breached { policy, revision, breach } = &event {
-                    self.condemn(policy, revision, &breach.to_string());
                 }
                 self.tell_or_hold(event);
             }

@@ -9,7 +9,6 @@ use super::handle::Request;
 use super::messages::{ControlError, NodeView, SessionView, Status};
 use super::registry::SessionEntry;
 use super::thread::Control;
-use crate::policy::Back;
 
 impl Control {
     pub(super) fn handle_request(&mut self, request: Request) {
@@ -70,7 +69,7 @@ impl Control {
                 let _ = reply.send(self.node_views());
             }
             Request::Govern(rules, reply) => {
-                self.policies.govern(*rules);
+                self.policies.govern(*rules, &mut self.gateway, now);
                 let _ = reply.send(());
             }
             Request::NoteRefusal(refusal) => self.policies.ledger().refuse(refusal),
@@ -78,7 +77,7 @@ impl Control {
                 let _ = reply.send(self.policies.ledger().refusals());
             }
             Request::Policies(reply) => {
-                let _ = reply.send(self.policy_views(now));
+                let _ = reply.send(self.policies.views(&self.gateway, now));
             }
             Request::Recorder(reply) => {
                 let _ = reply.send(self.policies.recorder());
@@ -101,10 +100,12 @@ impl Control {
             Request::Push { policy, bytes, settings, wish, reply } => {
                 self.push((policy, bytes, settings), &wish, reply, now);
             }
-            Request::Walk { policy, verb, reply } => self.walk(&policy, verb, reply, now),
+            Request::Walk { policy, verb, reply } => {
+                self.change_rollout(&policy, verb, reply, now);
+            }
             Request::Paces(paces) => self.take_paces(paces, now),
             Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
-            Request::Rollback { policy, reply } => self.roll_back(&policy, Back::Last, reply),
+            Request::Rollback { policy, reply } => self.roll_back(&policy, reply, now),
             Request::Stop { policy, reply } => {
                 let _ = reply.send(self.policies.stop(&policy));
             }
@@ -177,7 +178,7 @@ impl Control {
             admitting: self.gateway.is_admitting() && !self.awaits_policies(),
             uplink_suspect: self.gateway.doubts_uplink(),
             starting: self.gateway.is_admitting() && self.awaits_policies(),
-            policies_failing: self.policies.failing(),
+            policies_failing: self.policies_failing(now),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),
             bytes_to_node: bytes(Way::ToNode),

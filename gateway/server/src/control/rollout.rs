@@ -1,26 +1,64 @@
-//! Revisions on their way: prepared one after the other on a thread of their own, so that control goes on.
+//! Pushes, changed files and operators' orders about policies, passed on to the core; plugins are prepared on a thread of
+//! their own, one after the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_core::PolicyName;
+use evenkeel_core::{Actor, PolicyName, Rollout, RolloutOutcome, Strategy, Verb};
 use tokio::sync::{broadcast, oneshot};
 
-use super::messages::{ControlError, EventRecord, GatewayEvent, Rollout, RolloutOutcome};
-use super::node_list::Actor;
+use super::messages::{ControlError, EventRecord, GatewayEvent};
 use super::thread::Control;
-use super::walking::Wish;
-use crate::policy::{self, Back, How, Source, Workshop};
+use crate::policy::{self, How, Preparation, Source};
+use crate::settings;
 
-/// Rollouts that may wait, each with the bytes of its plugin; past it whoever pushes is told that control is busy.
+/// Rollouts that may wait, each with the bytes of its plugin; past it control is busy.
 const ROLLOUTS_MAX: usize = 8;
 
 pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
 
+/// How a pushed revision becomes active, where the push says so.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Wish {
+    /// Shares of the canary, per cent.
+    pub canary: Option<Vec<u8>>,
+    /// Minimum duration of each.
+    pub pace: Option<Duration>,
+    /// In shadow until it is promoted.
+    pub shadow: bool,
+    /// At once, whatever its policy set says.
+    pub now: bool,
+    /// Accept a quarantined or older revision.
+    pub force: bool,
+}
+
+impl Wish {
+    /// None: at once.
+    pub(super) fn strategy(&self, set: Option<&settings::Rollout>) -> Option<Strategy> {
+        let asked = self.canary.is_some() || self.pace.is_some() || self.shadow;
+        let set = set.cloned().unwrap_or_default();
+        if self.now || !asked && !set.said {
+            return None;
+        }
+        let strategy = set.strategy();
+        // A push that names the shares begins with the first.
+        let shadow = if self.canary.is_some() { Duration::ZERO } else { strategy.shadow };
+        let strategy = Strategy {
+            steps: self.canary.clone().unwrap_or(strategy.steps),
+            each: self.pace.unwrap_or(strategy.each),
+            shadow,
+            stays_in_shadow: self.shadow,
+            held: strategy.held,
+        };
+        (!strategy.is_at_once()).then_some(strategy)
+    }
+}
+
 /// A revision that waits to be prepared.
 pub(super) struct Rolling {
-    workshop: Workshop,
+    preparation: Preparation,
     source: Source,
     reply: Reply,
 }
@@ -38,29 +76,19 @@ pub(super) fn start(
 }
 
 fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<EventRecord>>) {
-    for Rolling { workshop, source, reply } in waiting {
-        let rollout = policy::prepare(&workshop, source);
-        match rollout.outcome {
-            RolloutOutcome::Refused | RolloutOutcome::Unchanged => {
-                let event = GatewayEvent::Rollout(rollout.clone());
-                let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
-                let _ = events.send(Arc::new(told));
-            }
-            // Control tells of it, and asks the policy anew.
-            RolloutOutcome::Activated
-            | RolloutOutcome::RolledBack
-            | RolloutOutcome::Started
-            | RolloutOutcome::Advanced
-            | RolloutOutcome::Paused
-            | RolloutOutcome::Resumed
-            | RolloutOutcome::Revoked => {}
+    for Rolling { preparation, source, reply } in waiting {
+        let rollout = policy::prepare(&preparation, source);
+        // The core reports all other outcomes.
+        if rollout.outcome == RolloutOutcome::Refused {
+            let event = GatewayEvent::Rollout(rollout.clone());
+            let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
+            let _ = events.send(Arc::new(told));
         }
         let _ = reply.send(Ok(rollout));
     }
 }
 
 impl Control {
-    /// Somebody pushes a plugin, to come into force as the push or its set says.
     pub(super) fn push(
         &mut self,
         (policy, bytes, settings): (PolicyName, Vec<u8>, Option<serde_json::Value>),
@@ -68,8 +96,8 @@ impl Control {
         reply: Reply,
         now: Instant,
     ) {
-        let pace = wish.pace(self.paces.get(&policy.set));
-        let how = How { force: wish.force, pace, ..How::at_once(Actor::Operator) };
+        let strategy = wish.strategy(self.paces.get(&policy.set));
+        let how = How { force: wish.force, strategy, ..How::at_once(Actor::Operator) };
         let (origin, seed) = ("pushed".into(), self.seed());
         let source = Source { bytes, settings, origin, seed, arrived: now, how };
         self.roll_out(&policy, source, reply);
@@ -77,44 +105,117 @@ impl Control {
 
     /// Has a revision prepared; the reply comes when it is decided.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
-        // The later word would win over the first revision, and might come to nothing itself.
+        // It would supersede the first revision, and might be refused itself.
         if self.awaits_policies() {
             let _ = reply.send(Err(ControlError::Starting));
             return;
         }
-        // Looked at first, since to ask for the workshop is a word already. Nobody else puts anything in.
+        // Checked first, since a preparation supersedes others. No other thread sends.
         if self.rollouts.is_full() {
             let _ = reply.send(Err(ControlError::Unavailable));
             return;
         }
-        let Some(workshop) = self.policies.workshop(policy) else {
+        let Some(preparation) = self.policies.preparation(policy, &mut self.gateway) else {
             let _ = reply.send(Err(policy::unknown(policy)));
             return;
         };
-        // It ends with control, and there is room.
-        let _ = self.rollouts.try_send(Rolling { workshop, source, reply });
+        // The thread ends with control, and there is room.
+        let _ = self.rollouts.try_send(Rolling { preparation, source, reply });
     }
 
-    pub(super) fn roll_back(&mut self, policy: &PolicyName, back: Back, reply: Reply) {
-        if self.awaits_policies() {
-            let _ = reply.send(Err(ControlError::Starting));
-            return;
+    pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply, now: Instant) {
+        let rollout = match self.known_policy(policy) {
+            Ok(()) if self.awaits_policies() => Err(ControlError::Starting),
+            known => known.and_then(|()| answer(policy, self.gateway.handle_rollback(policy, now))),
+        };
+        let _ = reply.send(rollout);
+    }
+
+    /// An operator promotes, pauses, resumes or aborts a rollout.
+    pub(super) fn change_rollout(
+        &mut self,
+        policy: &PolicyName,
+        verb: Verb,
+        reply: Reply,
+        now: Instant,
+    ) {
+        let rollout = self.known_policy(policy);
+        let rollout =
+            rollout.and_then(|()| answer(policy, self.gateway.handle_verb(policy, verb, now)));
+        let _ = reply.send(rollout);
+    }
+
+    /// One that was stopped is not known any more.
+    fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
+        match self.policies.names().any(|name| name == policy) {
+            true => Ok(()),
+            false => Err(policy::unknown(policy)),
         }
-        let (done, rolled) = oneshot::channel();
-        match self.policies.roll_back(policy, back, done) {
-            Ok(()) => pass_on(rolled, reply),
-            Err(failed) => _ = reply.send(Err(failed)),
+    }
+
+    /// Policies whose last call failed.
+    pub(super) fn policies_failing(&self, now: Instant) -> Vec<PolicyName> {
+        let status = |policy: &PolicyName| self.gateway.policy_status(policy, now);
+        let is_failing =
+            |policy: &&PolicyName| status(policy).is_some_and(|it| it.failing.is_some());
+        self.policies.names().filter(is_failing).cloned().collect()
+    }
+
+    /// `[rollout]` of policy sets changed.
+    pub(super) fn take_paces(
+        &mut self,
+        paces: BTreeMap<Arc<str>, settings::Rollout>,
+        now: Instant,
+    ) {
+        self.paces = paces;
+        for policy in self.policies.names() {
+            let rules = self.paces.get(&policy.set).cloned().unwrap_or_default().rules();
+            self.gateway.handle_rollout_rules(policy, rules, now);
         }
     }
 }
 
-/// What a policy's thread says goes to whoever asked.
-pub(super) fn pass_on(rolled: oneshot::Receiver<Result<Rollout, &'static str>>, reply: Reply) {
-    tokio::task::spawn_local(async move {
-        let outcome = match rolled.await {
-            Ok(outcome) => outcome.map_err(|reason| ControlError::Policy(reason.into())),
-            Err(_) => Err(ControlError::Unavailable),
-        };
-        let _ = reply.send(outcome);
-    });
+fn answer(
+    policy: &PolicyName,
+    rollout: Option<Result<Rollout, &'static str>>,
+) -> Result<Rollout, ControlError> {
+    let rollout = rollout.ok_or_else(|| policy::unknown(policy))?;
+    rollout.map_err(|reason| ControlError::Policy(reason.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(canary: &[u8]) -> settings::Rollout {
+        settings::Rollout { said: true, canary: canary.into(), ..settings::Rollout::default() }
+    }
+
+    #[test]
+    fn push_is_at_once_unless_it_or_its_set_says_otherwise() {
+        let plain = Wish::default();
+        assert_eq!(plain.strategy(None), None);
+        assert_eq!(plain.strategy(Some(&settings::Rollout::default())), None, "its set is silent");
+        let strategy = plain.strategy(Some(&said(&[5, 50]))).unwrap();
+        assert_eq!((strategy.steps, strategy.shadow), (vec![5, 50], Duration::from_secs(5)));
+        let now = Wish { now: true, ..Wish::default() };
+        assert_eq!(now.strategy(Some(&said(&[5]))), None);
+        let none = settings::Rollout { shadow: Duration::ZERO, ..said(&[]) };
+        assert_eq!(plain.strategy(Some(&none)), None, "its set says: at once");
+    }
+
+    #[test]
+    fn push_overrides_the_strategy_of_its_set() {
+        let wish = Wish { canary: Some(vec![1, 25]), ..Wish::default() };
+        let strategy = wish.strategy(Some(&said(&[5, 50]))).unwrap();
+        assert_eq!((strategy.steps, strategy.shadow), (vec![1, 25], Duration::ZERO));
+        let wish = Wish { pace: Some(Duration::from_secs(1)), ..Wish::default() };
+        let strategy = wish.strategy(None).unwrap();
+        assert_eq!(
+            (strategy.steps, strategy.each),
+            (vec![1, 5, 25, 50, 100], Duration::from_secs(1))
+        );
+        let wish = Wish { shadow: true, ..Wish::default() };
+        assert!(wish.strategy(None).unwrap().stays_in_shadow);
+    }
 }

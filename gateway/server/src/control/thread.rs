@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, NodeId, OfferId, PolicyName, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
 use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -28,7 +28,6 @@ use super::prober::{Mismatch, ProbeEvent, Probed, Prober};
 use super::registry::SessionRegistry;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
-use super::walking::Walking;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
@@ -102,7 +101,6 @@ pub(super) struct Control {
     pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
-    pub(super) walking: BTreeMap<PolicyName, Walking>,
     /// Rollout settings by set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
@@ -168,7 +166,6 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         canaries: Vec::new(),
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
-        walking: BTreeMap::new(),
         paces,
         events: parts.events,
         names: parts.names,
@@ -216,7 +213,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
                 control.drivers.handle_posted(node, number, answer);
             }
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
-            Some(word) = words.recv() => control.handle_word(word),
+            Some(word) = words.recv() => {
+                control.policies.handle_word(word, &mut control.gateway, Instant::now());
+            }
             Some(failed) = not_started.recv() => {
                 if control.start_hooks.is_under_way(failed) {
                     control.gateway.handle_start_failed(failed.node, Instant::now());
@@ -265,7 +264,6 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
-        self.walk_on(now);
         self.look_at_paths(now);
         self.ask_agents();
         self.say_orders_again();
@@ -285,18 +283,6 @@ impl Control {
             }
         }
         self.drivers.look_at_paths(now);
-    }
-
-    fn handle_word(&mut self, word: Word) {
-        let now = Instant::now();
-        match word {
-            Word::Answered(ask, result) => self.gateway.handle_answer(ask, result, now),
-            Word::Rolled(rolled) => self.rolled(*rolled, now),
-            Word::Revoked(revoked) => self.tell_rollout(*revoked),
-            Word::HiddenState { policy, revision, differs, answers } => {
-                self.gateway.handle_hidden_state(&policy, &revision, differs, answers);
-            }
-        }
     }
 
     fn handle_report(&mut self, report: Report) {

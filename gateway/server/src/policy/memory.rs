@@ -1,20 +1,23 @@
-//! What is remembered of revisions beyond the life of a process: which did harm, and which were good.
+//! Keeps quarantined and accepted revisions beyond the life of a process.
 //!
-//! A file in the folder where compiled plugins are kept. Gateways that share that folder have one each, named after the
-//! socket at which they are administered, which is the same after a restart. It is written whole, by a thread of its own: no
-//! policy waits for a disk.
+//! They are in a file in the folder of compiled plugins. Gateways that share the folder have one each, named after their
+//! admin socket, which is the same after a restart. A thread of its own writes it whole, so that no policy waits for a
+//! disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::PolicyName;
+use evenkeel_core::{AcceptedRevision, PolicyName, Quarantined, Remembered, Version};
 use serde::{Deserialize, Serialize};
+
+use super::lock;
 
 /// The form of a file; one of another form is not read.
 const FORM: u32 = 1;
@@ -26,32 +29,64 @@ const BYTES_MAX: u64 = 4 << 20;
 /// Files in the folder: those of more gateways than one machine has. The one that was written longest ago gives way.
 const FILES_MAX: usize = 256;
 
-/// Of one policy, each oldest first. As it is in the file.
+/// Of one policy, as it is in the file, the oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub(super) struct Remembered {
-    pub(super) accepted: Vec<Good>,
-    pub(super) quarantined: Vec<Harmful>,
+struct Entry {
+    accepted: Vec<Good>,
+    quarantined: Vec<Harmful>,
 }
 
-/// A revision that came into force and was not taken back.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Good {
-    pub(super) revision: Arc<str>,
-    pub(super) plugin: Arc<str>,
-    pub(super) version: Box<str>,
+struct Good {
+    revision: Arc<str>,
+    plugin: Arc<str>,
+    version: Box<str>,
 }
 
-/// A revision that did harm.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Harmful {
-    pub(super) revision: Arc<str>,
+struct Harmful {
+    revision: Arc<str>,
     /// Unix time.
-    pub(super) since_us: u64,
-    pub(super) reason: Box<str>,
+    since_us: u64,
+    reason: Box<str>,
+}
+
+impl From<Remembered> for Entry {
+    fn from(remembered: Remembered) -> Entry {
+        let good = |AcceptedRevision { revision, plugin, version }| {
+            let version = version.to_string().into();
+            Good { revision, plugin, version }
+        };
+        let harmful = |Quarantined { revision, since, reason }| {
+            let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            Harmful { revision, since_us: since.as_micros() as u64, reason }
+        };
+        Entry {
+            accepted: remembered.accepted.into_iter().map(good).collect(),
+            quarantined: remembered.quarantined.into_iter().map(harmful).collect(),
+        }
+    }
+}
+
+impl From<Entry> for Remembered {
+    fn from(entry: Entry) -> Remembered {
+        let accepted = |Good { revision, plugin, version }| {
+            let version = Version::read(&version);
+            AcceptedRevision { revision, plugin, version }
+        };
+        let quarantined = |Harmful { revision, since_us, reason }| {
+            let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since_us);
+            Quarantined { revision, since, reason }
+        };
+        Remembered {
+            accepted: entry.accepted.into_iter().map(accepted).collect(),
+            quarantined: entry.quarantined.into_iter().map(quarantined).collect(),
+        }
+    }
 }
 
 /// By the names of policies.
-type Notes = BTreeMap<String, Remembered>;
+type Notes = BTreeMap<String, Entry>;
 
 /// The whole file.
 #[derive(Serialize, Deserialize)]
@@ -62,17 +97,17 @@ struct Book {
     policies: Notes,
 }
 
-/// What a gateway remembers. What was noted is in the file once this was dropped.
+/// Everything that was noted is in the file once this is dropped.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// Of policies that did not begin yet; those that never do are not written again.
+    /// Of policies that did not begin yet. Those that never do are not written again.
     read: Notes,
     notes: Arc<Mutex<Notes>>,
     turns: Sender<Turn>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Writes down what is to be remembered of one policy.
+/// Keeps the facts about one policy.
 #[derive(Debug)]
 pub(super) struct Keeper {
     policy: String,
@@ -80,7 +115,7 @@ pub(super) struct Keeper {
     turns: Sender<Turn>,
 }
 
-/// What the thread that writes is told.
+/// Tells the thread that writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
     /// Something changed.
@@ -90,11 +125,11 @@ enum Turn {
 }
 
 impl Memory {
-    /// What the gateway with this socket remembers in this folder, which only its owner may enter. What cannot be read is
-    /// moved aside, and nothing is known then.
+    /// Reads the file of the gateway with this socket in this folder, which only its owner may enter. A file that cannot
+    /// be read is moved aside, and nothing is remembered then.
     ///
     /// # Errors
-    /// Where nothing can be kept there.
+    /// Where no file can be kept there.
     pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<Memory> {
         let folder = folder.join("policies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -104,7 +139,7 @@ impl Memory {
             Notes::new()
         });
         let notes = Arc::default();
-        // One word that waits is enough: whoever hears it writes what is true by then.
+        // One message that waits is enough: the thread writes the newest facts.
         let (turns, told) = bounded(1);
         let writer = Writer { file, notes: Arc::clone(&notes), written: read.clone() };
         let thread = std::thread::Builder::new().name("policy memory".into());
@@ -112,13 +147,13 @@ impl Memory {
         Ok(Memory { read, notes, turns, thread })
     }
 
-    /// A policy begins: what is remembered of it, and who writes down what comes.
+    /// A policy begins: the facts about it, and the keeper of later ones.
     pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, Keeper) {
         let policy = policy.to_string();
         let remembered = self.read.remove(&policy).unwrap_or_default();
         lock(&self.notes).insert(policy.clone(), remembered.clone());
         let (notes, turns) = (Arc::clone(&self.notes), self.turns.clone());
-        (remembered, Keeper { policy, notes, turns })
+        (remembered.into(), Keeper { policy, notes, turns })
     }
 }
 
@@ -131,37 +166,28 @@ impl Drop for Memory {
 }
 
 impl Keeper {
-    /// From now on this is to be remembered.
     pub(super) fn note(&self, remembered: Remembered) {
-        lock(&self.notes).insert(self.policy.clone(), remembered);
-        // Where a word waits already it is heard after this; where nobody hears it the gateway has ended.
+        lock(&self.notes).insert(self.policy.clone(), remembered.into());
+        // A message that waits already is read after this; without a reader the gateway has ended.
         let _ = self.turns.try_send(Turn::Write);
     }
 }
 
-/// Nobody panics while holding it.
-fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
-    notes.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the thread that writes has.
 struct Writer {
     file: Place,
     notes: Arc<Mutex<Notes>>,
-    /// What is in the file.
     written: Notes,
 }
 
 impl Writer {
     fn run(mut self, told: &Receiver<Turn>) {
-        // A word about each change is heard before the last one. What did not change is left as it is: where a start came to
-        // nothing, not all policies have begun.
+        // Unchanged facts are not written: where a start failed, not all policies have begun.
         let mut failed = false;
         for _ in told.iter().take_while(|turn| *turn == Turn::Write) {
             failed = self.write().is_err();
         }
         if failed {
-            // There may be room by now.
+            // The disk may have room by now.
             let _ = self.write();
         }
     }
@@ -176,14 +202,14 @@ impl Writer {
             Ok(()) => self.written = notes,
             Err(error) => {
                 let file = self.file.path.display();
-                tracing::warn!(%file, %error, "which revisions did harm, and which were good, is not kept beyond a restart");
+                tracing::warn!(%file, %error, "quarantined and accepted revisions are not kept beyond a restart");
             }
         }
         written
     }
 }
 
-/// Where one gateway's file is.
+/// The file of one gateway.
 struct Place {
     folder: PathBuf,
     path: PathBuf,
@@ -200,10 +226,10 @@ impl Place {
         Place { folder, path, gateway: socket.display().to_string() }
     }
 
-    /// What is in the file; nothing where there is none.
+    /// Nothing where there is no file.
     ///
     /// # Errors
-    /// What was found in its place.
+    /// Why it cannot be read.
     fn read(&self) -> Result<Notes, String> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::new()),
@@ -229,11 +255,11 @@ impl Place {
         let (file, aside) = (self.path.display(), aside.display());
         tracing::warn!(
             %file, %aside, found,
-            "what was remembered of revisions cannot be read: it is set aside, and none is known to have done harm or to be newer"
+            "file of quarantined and accepted revisions cannot be read; moved aside, starting without"
         );
     }
 
-    /// The file is what it was, or all of this.
+    /// Atomic: the file has the old content or the new one.
     fn write(&self, notes: &Notes) -> io::Result<()> {
         let (version, gateway, policies) = (FORM, self.gateway.clone(), notes.clone());
         let mut text = serde_json::to_vec_pretty(&Book { version, gateway, policies })?;
@@ -242,22 +268,22 @@ impl Place {
         let written =
             write_whole(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &self.path));
         if written.is_err() {
-            // Nothing is lost where it was not even made.
+            // It may not exist.
             let _ = fs::remove_file(&unfinished);
         }
         written?;
         File::open(&self.folder)?.sync_all()?;
-        // What is there too much is no reason to take this for unwritten; the next one tries again.
+        // The next write tries again.
         let _ = self.trim();
         Ok(())
     }
 
-    /// The oldest files go until the rest fits; one's own stays.
+    /// Removes the oldest files of other gateways beyond the limit.
     fn trim(&self) -> io::Result<()> {
         let mut others = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            // One that another gateway removed meanwhile.
+            // Another gateway may have removed it.
             let Ok(facts) = fs::symlink_metadata(&path) else { continue };
             if path != self.path && facts.is_file() {
                 others.push((facts.modified()?, path));
@@ -265,13 +291,13 @@ impl Place {
         }
         others.sort();
         let beyond = (others.len() + 1).saturating_sub(FILES_MAX);
-        // One that is gone was removed by another gateway.
+        // Another gateway may have removed it.
         others.into_iter().take(beyond).for_each(|(_, path)| _ = fs::remove_file(path));
         Ok(())
     }
 }
 
-/// A file of one's own, on the disk when this returns.
+/// The file is on the disk when this returns.
 fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;

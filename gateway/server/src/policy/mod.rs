@@ -1,31 +1,27 @@
-//! Policies at work: one thread each, which owns the plugin's store; a slow policy delays only its own advice.
-//!
-//! A revision is vetted, compiled, warmed and proved on a thread of its own before it may answer; one that then
-//! fails is rolled back to the last good one by the thread that runs it.
+//! Runs the revisions that the core decides for: compiles and proves them, and has one thread per policy ask them, so that
+//! a slow policy delays only its own answers. Which revision answers is decided in `core::policy`.
 
-mod accepted;
-mod candidate;
 mod catalog;
+mod compare;
 mod compiling;
 mod export;
+mod kept;
 mod ledger;
 mod memory;
-mod record;
+mod prepare;
 mod recorder;
-mod revoked;
-mod rollout;
 mod rules;
-mod standing;
-mod succession;
 mod thread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Answered, Ask, AskId, Count, Entry, Fault, Limits, Pace, PolicyName, Revision,
+    self as core, Answered, Ask, AskId, Call, Cohort, Compared, Count, Entry, Fault, Gateway,
+    Limits, PolicyName, PolicyStatus, Remembered, Revision, Rollout, RolloutOutcome,
+    RolloutRequest, RolloutRules, WallClock,
 };
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
@@ -36,130 +32,124 @@ pub use compiling::{Compiler, compile_plugin};
 pub(crate) use export::{Export, Wish};
 pub(crate) use ledger::Ledger;
 pub use ledger::Refusal;
+pub(crate) use prepare::{How, Preparation, Source, begin, prepare};
 pub(crate) use recorder::Recorder;
-pub(crate) use rollout::{How, Source, Workshop, begin, prepare};
 pub(crate) use rules::Rules;
-pub(crate) use standing::Standing;
 
-use crate::control::{Actor, ControlError, PolicyView, Rollout};
+use crate::control::{ControlError, PolicyLife, PolicyView, Tried, WalkView};
 use crate::settings::Settings;
-use memory::Memory;
+use kept::Questions;
+use memory::{Keeper, Memory};
+use thread::{Figures, Loaded, PolicyThread};
 
 /// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
 /// of 10 ms would be 640 ms behind.
 const QUESTIONS_MAX: usize = 64;
 
-/// Orders that may wait for one policy. They are read before questions, so that only those wait that came during one.
-const ORDERS_MAX: usize = 8;
-
-/// What policies' threads tell control.
+/// What the threads of policies report to control.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// An answer, or a fault.
-    Answered(AskId, Result<Answered, Fault>),
-    /// A revision took its place, or gave it up.
-    Rolled(Box<Rolled>),
-    /// A revision that is there was revoked since it came.
-    Revoked(Box<Rollout>),
+    Answered {
+        ask: AskId,
+        policy: PolicyName,
+        result: Result<Answered, Fault>,
+        /// The revision that was called, if one was, and how that went.
+        call: Option<(Arc<str>, Call)>,
+    },
+    /// A candidate was asked in the shadow stage.
+    Compared {
+        policy: PolicyName,
+        revision: Arc<str>,
+        compared: Compared,
+        /// The plugin could not be started again.
+        beyond_repair: bool,
+    },
     /// A revision answered otherwise than a fresh instance of it.
     HiddenState {
         policy: PolicyName,
         revision: Arc<str>,
         /// In what.
         differs: Box<str>,
-        /// How many of its answers did so far, of how many that were looked at.
+        /// How many of its answers did so far, of how many that were compared.
         answers: Count,
     },
+    /// A revision is compiled; it is proved unless the core refuses it.
+    Compiled {
+        policy: PolicyName,
+        request: Box<RolloutRequest>,
+        revision: Revision,
+        reply: oneshot::Sender<Result<(), core::Refusal>>,
+    },
+    /// A revision is proved.
+    Ready(Box<Ready>),
 }
 
-/// A revision took its place, or gave it up.
+/// A revision that is proved, and may answer from now on.
 #[derive(Debug)]
-pub(crate) struct Rolled {
-    pub(crate) rollout: Rollout,
-    /// What is there since.
-    pub(crate) stand: Stand,
-    /// Where a candidate begins: how it is to come into force.
-    pub(crate) pace: Option<Pace>,
+pub(crate) struct Ready {
+    policy: PolicyName,
+    request: RolloutRequest,
+    revision: Revision,
+    loaded: Loaded,
+    since: Instant,
+    reply: oneshot::Sender<Decided>,
 }
 
-/// The revisions that a policy's thread has.
-#[derive(Clone, PartialEq, Default, Debug)]
-pub(crate) struct Stand {
-    /// In force.
-    pub(crate) standing: Option<Revision>,
-    /// Tried.
-    pub(crate) candidate: Option<Revision>,
-    /// The last good one, to which a rollback leads.
-    pub(crate) previous: Option<Revision>,
+/// What the core decided about a revision that is proved.
+#[derive(Debug)]
+struct Decided {
+    result: Result<Rollout, core::Refusal>,
+    /// The plugin, where it is not wanted: taking it down takes time.
+    unwanted: Option<Loaded>,
 }
 
-/// What a policy's thread is told to do, before it answers what waits: one rolls back just when many questions wait.
-pub(crate) enum Order {
-    /// The revision answers from now on.
-    Activate(Box<Ready>),
-    /// The revision is tried before it answers for all.
-    Try(Box<Ready>, Pace),
-    /// The one that is tried answers for all from now on, if it is still this one.
-    Promote {
+/// What the thread of a policy does before it answers the questions that wait.
+enum Order {
+    /// Questions may name the revision from now on. Where it is compared, the thread also asks it in the shadow stage.
+    Load {
         revision: Arc<str>,
-        by: Actor,
-        reply: Option<Reply>,
+        loaded: Box<Loaded>,
+        compare: bool,
     },
-    /// The one that is tried is let go or, where none is, the last good one answers again.
-    Rollback {
-        asked: Instant,
-        /// The last word on this policy when it was asked for.
-        after: u64,
-        back: Back,
-        reply: Reply,
-    },
-    /// A revision did harm: it goes, whether it was tried or in force, if it is still there.
-    Condemn {
-        revision: Arc<str>,
-        reason: Box<str>,
-    },
-    /// The last good revision is not wanted back any more, if it is this one.
-    Forget {
-        previous: Arc<str>,
-    },
-    /// The catalog changed.
-    Learn,
-    /// It was said anew whose plugins are taken.
-    Judge,
+    Unload(Arc<str>),
     Stop,
 }
 
-/// What is to be taken back by hand.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Back {
-    /// The candidate or, where none is, the revision in force.
-    Last,
-    /// The candidate, if it is still this one, and nothing else; whichever it is where none was seen.
-    Candidate(Option<Arc<str>>),
+/// Read and written by the thread of a policy, and by control.
+#[derive(Default, Debug)]
+struct Shared {
+    orders: Mutex<VecDeque<Order>>,
+    /// To prove the next revision with.
+    questions: Questions,
+    catalog: Mutex<Catalog>,
 }
 
-/// How an order went, or why it came to nothing.
-pub(crate) type Reply = oneshot::Sender<Result<Rollout, &'static str>>;
-
-/// A revision that may answer.
-pub(crate) struct Ready {
-    revision: thread::Revision,
-    by: Actor,
-    arrived: Instant,
-    /// When it was found fit.
-    since: Instant,
-    /// Which word on this policy it is.
-    word: u64,
-    /// Whether it comes in though it did harm, which is forgiven then.
-    force: bool,
-    /// How it went, or why it does not come in by now.
-    reply: oneshot::Sender<Result<Rollout, rollout::Unfit>>,
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Order::Load { .. } => "Load",
+            Order::Unload(_) => "Unload",
+            Order::Stop => "Stop",
+        })
+    }
 }
 
-/// How long a plugin may take for a question, as the core counts it.
+/// Names of nodes, zones and regions, and how often they changed.
+#[derive(Clone, Default, Debug)]
+struct Catalog {
+    version: u64,
+    entries: Arc<[Entry]>,
+}
+
+/// No holder of these locks panics.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Maximum time of a plugin for a question, as the core counts it.
 #[derive(Clone, Copy, Debug)]
 struct Budgets {
-    /// Somebody waits for it.
+    /// A client waits for it.
     offer: Duration,
     advice: Duration,
 }
@@ -169,20 +159,100 @@ pub(crate) struct Policies {
     foundry: Foundry,
     rules: Arc<Rules>,
     ledger: Arc<Ledger>,
-    catalog: Vec<Entry>,
+    catalog: Catalog,
     budgets: Budgets,
     running: BTreeMap<PolicyName, Running>,
     words: mpsc::Sender<Word>,
     recorder: Option<Recorder>,
-    /// What is known after a restart, where there is a folder for it. It outlives the threads that have it written.
+    /// Facts that outlive the process, where there is a folder for them. It outlives the keepers.
     memory: Option<Memory>,
 }
 
 struct Running {
     questions: crossbeam_channel::Sender<Ask>,
-    orders: crossbeam_channel::Sender<Order>,
-    standing: Arc<Standing>,
+    /// Wakes the thread for an order.
+    bell: crossbeam_channel::Sender<()>,
+    shared: Arc<Shared>,
+    plugins: BTreeMap<Arc<str>, Plugin>,
+    keeper: Option<Keeper>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What control knows of a loaded plugin.
+#[derive(Debug)]
+struct Plugin {
+    name: Arc<str>,
+    /// With its version.
+    title: Box<str>,
+    origin: Box<str>,
+    settings: serde_json::Value,
+    seal: host::Seal,
+    figures: Arc<Figures>,
+}
+
+impl Running {
+    fn order(&self, order: Order) {
+        lock(&self.shared.orders).push_back(order);
+        // One that waits already is enough; where the thread is gone it needs no order.
+        let _ = self.bell.try_send(());
+    }
+
+    fn revoked(&self, rules: &Rules) -> BTreeMap<Arc<str>, Box<str>> {
+        let revoked = |(revision, plugin): (&Arc<str>, &Plugin)| {
+            Some((Arc::clone(revision), rules.revoked(&plugin.seal)?.to_string().into()))
+        };
+        self.plugins.iter().filter_map(revoked).collect()
+    }
+}
+
+impl Running {
+    fn view(&self, policy: &PolicyName, status: PolicyStatus, cohorts: Vec<Cohort>) -> PolicyView {
+        let plugin = |revision: &Arc<str>| self.plugins.get(revision);
+        let active = status.active.as_ref().and_then(plugin);
+        let title = |plugin: Option<&Plugin>| plugin.map(|it| it.title.clone()).unwrap_or_default();
+        let origin =
+            |plugin: Option<&Plugin>| plugin.map(|it| it.origin.clone()).unwrap_or_default();
+        let (quarantined, hidden_state) =
+            active.map(|plugin| plugin.figures.read()).unwrap_or_default();
+        let tried = status.candidate.as_ref().map(|candidate| Tried {
+            revision: Arc::clone(&candidate.revision),
+            plugin: title(plugin(&candidate.revision)),
+            origin: origin(plugin(&candidate.revision)),
+            calls: candidate.calls.calls,
+            faults: candidate.calls.faults,
+            same: candidate.calls.same,
+            different: candidate.calls.different,
+            faulted: candidate.calls.faulted,
+            last_fault: candidate.calls.last_fault.clone(),
+        });
+        PolicyView {
+            policy: policy.clone(),
+            plugin: title(active),
+            revision: status.active,
+            previous: status.previous,
+            origin: origin(active),
+            calls: status.calls,
+            faults: status.faults,
+            quarantined,
+            hidden_state,
+            failing: status.failing,
+            last_fault: status.last_fault,
+            life: PolicyLife {
+                tried,
+                walk: status.candidate.map(|candidate| WalkView {
+                    staged: candidate.staged,
+                    lasted: candidate.lasted,
+                    steps: candidate.steps,
+                    each: candidate.each,
+                }),
+                cohorts,
+                previous_for: status.previous_for,
+                last: status.last,
+                quarantined: status.quarantined,
+                revoked: status.revoked,
+            },
+        }
+    }
 }
 
 impl Policies {
@@ -192,7 +262,7 @@ impl Policies {
             foundry: Foundry::bare(host::Engine::new()),
             rules: Arc::default(),
             ledger: Arc::default(),
-            catalog,
+            catalog: Catalog { version: 0, entries: catalog.into() },
             budgets,
             running: BTreeMap::new(),
             words,
@@ -207,13 +277,12 @@ impl Policies {
         self
     }
 
-    /// Who writes down what they are asked, if somebody does.
     pub(crate) fn recorder(&self) -> Option<Recorder> {
         self.recorder.clone()
     }
 
-    /// The same with a place to compile at, rules, and what is remembered of revisions, as they are configured. Where
-    /// compiled plugins are not kept, nothing is remembered beyond the life of the process.
+    /// With a place to compile at, rules, and a memory, as they are configured. Where compiled plugins are not kept,
+    /// nothing is remembered beyond the life of the process.
     pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
@@ -225,7 +294,7 @@ impl Policies {
         let open = |folder: &Path| match Memory::open(folder, &settings.admin.socket) {
             Ok(memory) => Some(memory),
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "which revisions did harm, and which were good, is not kept beyond a restart");
+                tracing::warn!(folder = %folder.display(), %error, "quarantined and accepted revisions are not kept beyond a restart");
                 None
             }
         };
@@ -238,69 +307,87 @@ impl Policies {
         &self.foundry
     }
 
-    /// Rollouts that begin from now on keep these rules, and what came in before is asked whether it is revoked.
-    pub(crate) fn govern(&mut self, rules: Rules) {
-        self.rules = Arc::new(rules);
-        for running in self.running.values() {
-            running.standing.govern(Arc::clone(&self.rules));
-            // Where there is no room for the word, it judges when it is asked.
-            let _ = running.orders.try_send(Order::Judge);
-        }
-    }
-
     /// What was refused.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// What a rollout needs: a place to compile at, the rules, the catalog, and the questions asked last to prove a revision with. It is the
-    /// last word on this policy from now on: rollouts before it come to nothing.
-    pub(crate) fn workshop(&self, policy: &PolicyName) -> Option<Workshop> {
+    /// Revisions that are prepared from now on keep these rules; loaded ones are checked against the revocations.
+    pub(crate) fn govern(&mut self, rules: Rules, gateway: &mut Gateway, now: Instant) {
+        self.rules = Arc::new(rules);
+        for (policy, running) in &self.running {
+            gateway.handle_revoked(policy, running.revoked(&self.rules), now);
+        }
+    }
+
+    /// A new push of the policy, with all that is needed to prepare it. Pushes of the policy that are under way come to
+    /// nothing.
+    pub(crate) fn preparation(
+        &self,
+        policy: &PolicyName,
+        gateway: &mut Gateway,
+    ) -> Option<Preparation> {
         let running = self.running.get(policy)?;
-        Some(Workshop {
-            word: running.standing.next_word(),
+        let active = gateway.active_revision(policy);
+        let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
+        Some(Preparation {
+            push: gateway.handle_push(policy)?,
+            policy: policy.clone(),
             foundry: self.foundry.clone(),
             rules: Arc::clone(&self.rules),
             ledger: Arc::clone(&self.ledger),
             catalog: self.catalog.clone(),
-            lessons: running.standing.lessons(),
-            policy: policy.clone(),
-            standing: Arc::clone(&running.standing),
-            orders: running.orders.clone(),
+            shared: Arc::clone(&running.shared),
+            settings: plugin.map(|plugin| (Arc::clone(&plugin.name), plugin.settings.clone())),
+            active,
+            words: self.words.clone(),
         })
     }
 
-    /// Starts a policy's thread. It has no revision yet: until one is activated it answers that it is absent.
+    /// Starts the thread of a policy. Until a revision is active its questions are answered natively.
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub(crate) fn start(&mut self, policy: PolicyName) -> std::io::Result<()> {
+    pub(crate) fn start(
+        &mut self,
+        policy: &PolicyName,
+        rules: RolloutRules,
+        gateway: &mut Gateway,
+    ) -> std::io::Result<()> {
         let (questions, asked) = crossbeam_channel::bounded(QUESTIONS_MAX);
-        let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
-        let standing = Standing::new(policy.clone());
-        let standing = Arc::new(match &mut self.memory {
+        let (bell, rung) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared::default());
+        *lock(&shared.catalog) = self.catalog.clone();
+        let (remembered, keeper) = match &mut self.memory {
             Some(memory) => {
-                let (remembered, keeper) = memory.begin(&policy);
-                standing.remembering(remembered, keeper)
+                let (remembered, keeper) = memory.begin(policy);
+                (remembered, Some(keeper))
             }
-            None => standing,
-        });
-        standing.govern(Arc::clone(&self.rules));
-        let desk = thread::Desk::new(Arc::clone(&standing), self.budgets, self.words.clone());
-        let desk = desk.written_down_by(self.recorder.as_ref().map(Recorder::scribe));
-        let thread = desk.spawn(ordered, asked)?;
-        self.running.insert(policy, Running { questions, orders, standing, thread: Some(thread) });
+            None => (Remembered::default(), None),
+        };
+        let thread = PolicyThread::new(
+            policy.clone(),
+            Arc::clone(&shared),
+            self.budgets,
+            self.words.clone(),
+            self.recorder.as_ref().map(Recorder::scribe),
+        );
+        let thread = Some(thread.spawn(rung, asked)?);
+        let clock = WallClock { instant: Instant::now(), time: SystemTime::now() };
+        gateway.handle_policy(policy, rules, remembered, clock);
+        let plugins = BTreeMap::new();
+        let running = Running { questions, bell, shared, plugins, keeper, thread };
+        self.running.insert(policy.clone(), running);
         Ok(())
     }
 
-    /// Nodes or zones are others from now on: every policy learns of it before its next question.
+    /// Nodes or zones changed: every policy learns of it before its next question.
     pub(crate) fn teach(&mut self, catalog: Vec<Entry>) {
-        self.catalog.clone_from(&catalog);
-        let catalog: Arc<[Entry]> = catalog.into();
+        let version = self.catalog.version + 1;
+        self.catalog = Catalog { version, entries: catalog.into() };
         for running in self.running.values() {
-            running.standing.teach(Arc::clone(&catalog));
-            // Where there is no room for the word, it learns when it is asked.
-            let _ = running.orders.try_send(Order::Learn);
+            *lock(&running.shared.catalog) = self.catalog.clone();
+            let _ = running.bell.try_send(());
         }
     }
 
@@ -313,49 +400,88 @@ impl Policies {
         running.questions.try_send(ask).map_err(|_| (id, Fault::Late))
     }
 
-    /// Has the thread put the last good revision in force again; rollouts under way come to nothing, if there is one.
-    ///
-    /// # Errors
-    /// Where there is no such policy, or it has more orders than may wait.
-    pub(crate) fn roll_back(
-        &self,
-        policy: &PolicyName,
-        back: Back,
-        reply: Reply,
-    ) -> Result<(), ControlError> {
-        let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
-        let after = running.standing.last_word();
-        self.order(policy, Order::Rollback { asked: Instant::now(), after, back, reply })
+    /// A thread reported something.
+    pub(crate) fn handle_word(&mut self, word: Word, gateway: &mut Gateway, now: Instant) {
+        match word {
+            Word::Answered { ask, policy, result, call } => {
+                gateway.handle_answer(ask, result, now);
+                if let Some((revision, call)) = call {
+                    gateway.handle_call(&policy, &revision, &call, now);
+                }
+            }
+            Word::Compared { policy, revision, compared, beyond_repair } => {
+                gateway.handle_compared(&policy, &revision, (&compared, beyond_repair), now);
+            }
+            Word::HiddenState { policy, revision, differs, answers } => {
+                gateway.handle_hidden_state(&policy, &revision, differs, answers);
+            }
+            Word::Compiled { policy, request, revision, reply } => {
+                let _ = reply.send(gateway.handle_compiled(&policy, &request, &revision, now));
+            }
+            Word::Ready(ready) => self.handle_ready(*ready, gateway, now),
+        }
     }
 
-    /// Has the thread do something with its revisions.
-    ///
-    /// # Errors
-    /// Where there is no such policy, or it has more orders than may wait.
-    pub(crate) fn order(&self, policy: &PolicyName, order: Order) -> Result<(), ControlError> {
-        let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
-        running.orders.try_send(order).map_err(|_| ControlError::Unavailable)
+    /// Loads the revision if the core wants it: before any question goes to it.
+    fn handle_ready(&mut self, ready: Ready, gateway: &mut Gateway, now: Instant) {
+        let Ready { policy, request, revision, loaded, since, reply } = ready;
+        let Some(running) = self.running.get_mut(&policy) else {
+            // The policy was stopped: its sender tells by going away.
+            return;
+        };
+        let (name, plugin) = (Arc::clone(&revision.name), loaded.plugin(&revision));
+        let revoked = self.rules.revoked(&plugin.seal).map(|refused| refused.to_string().into());
+        let result = gateway.handle_ready(&policy, &request, revision, revoked, (since, now));
+        let compare = match result.as_ref().map(|rollout| rollout.outcome) {
+            Ok(RolloutOutcome::Started) => true,
+            Ok(RolloutOutcome::Unchanged) | Err(_) => {
+                let _ = reply.send(Decided { result, unwanted: Some(loaded) });
+                return;
+            }
+            Ok(_) => false,
+        };
+        running.plugins.insert(Arc::clone(&name), plugin);
+        running.order(Order::Load { revision: name, loaded: Box::new(loaded), compare });
+        let _ = reply.send(Decided { result, unwanted: None });
     }
 
-    /// Those whose last call failed.
-    pub(crate) fn failing(&self) -> Vec<PolicyName> {
-        let failing = self.running.iter().filter(|(_, running)| running.standing.is_failing());
-        failing.map(|(policy, _)| policy.clone()).collect()
+    /// No question names the revision any more.
+    pub(crate) fn unload(&mut self, policy: &PolicyName, revision: Arc<str>) {
+        if let Some(running) = self.running.get_mut(policy) {
+            running.plugins.remove(&revision);
+            running.order(Order::Unload(revision));
+        }
     }
 
-    pub(crate) fn views(&self) -> Vec<PolicyView> {
-        self.running.values().map(|running| running.standing.view()).collect()
+    /// Has these facts kept beyond the life of the process.
+    pub(crate) fn remember(&self, policy: &PolicyName, remembered: Remembered) {
+        let running = self.running.get(policy);
+        if let Some(keeper) = running.and_then(|running| running.keeper.as_ref()) {
+            keeper.note(remembered);
+        }
     }
 
-    /// Ends one policy's thread, as a drill does; its questions find nobody from then on. Nobody waits for what it is at.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &PolicyName> {
+        self.running.keys()
+    }
+
+    pub(crate) fn views(&self, gateway: &Gateway, now: Instant) -> Vec<PolicyView> {
+        let view = |(policy, running): (&PolicyName, &Running)| {
+            let status = gateway.policy_status(policy, now)?;
+            let cohorts = gateway.cohorts(policy).into_iter().flatten().collect();
+            Some(running.view(policy, status, cohorts))
+        };
+        self.running.iter().filter_map(view).collect()
+    }
+
+    /// Ends the thread of one policy, as a drill does; its questions are answered natively from then on. Does not wait for
+    /// the question that the thread is at.
     ///
     /// # Errors
     /// Where there is no such policy.
     pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), ControlError> {
         let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
-        running.standing.next_word();
-        // Where there is no room for the word, it ends with the last question: there will be no more.
-        let _ = running.orders.try_send(Order::Stop);
+        running.order(Order::Stop);
         Ok(())
     }
 }
@@ -367,7 +493,7 @@ pub(crate) fn unknown(policy: &PolicyName) -> ControlError {
 impl Drop for Policies {
     fn drop(&mut self) {
         for (_, mut running) in std::mem::take(&mut self.running) {
-            let _ = running.orders.send(Order::Stop);
+            running.order(Order::Stop);
             running.thread.take().map(std::thread::JoinHandle::join);
         }
     }

@@ -5,17 +5,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::{Entry, Hook, NodeId, PolicyName};
+use evenkeel_core::{Entry, Gateway, Hook, NodeId, PolicyName};
 use evenkeel_host::{Component, Refused};
 use tokio::sync::mpsc;
 
 use super::Failure;
 use crate::control::{Actor, Request};
-use crate::policy::{self, Foundry, How, Policies, Source, Workshop};
+use crate::policy::{self, Foundry, How, Policies, Preparation, Source};
 use crate::settings::{self, Plugin, Settings};
 
 /// First revisions by plugin: a plugin of several policies is compiled once.
-pub(super) type Firsts = VecDeque<Vec<(Workshop, Source)>>;
+pub(super) type Firsts = VecDeque<Vec<(Preparation, Source)>>;
 
 /// Starts all policies; they have no revision yet.
 ///
@@ -24,12 +24,13 @@ pub(super) type Firsts = VecDeque<Vec<(Workshop, Source)>>;
 pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,
+    gateway: &mut Gateway,
     words: mpsc::Sender<policy::Word>,
     recorder: policy::Recorder,
 ) -> Result<(Policies, Firsts), Failure> {
     let policies = Policies::new(catalog(core), &core.limits, words);
     let mut policies = policies.configured(settings).recorded_by(recorder);
-    let mut firsts: Vec<(&Plugin, Vec<(Workshop, Source)>)> = Vec::new();
+    let mut firsts: Vec<(&Plugin, Vec<(Preparation, Source)>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -39,12 +40,13 @@ pub(super) fn policies(
             let failed =
                 |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
             let source = source(binding).map_err(|invalid| failed(invalid.found))?;
-            policies.start(policy.clone())?;
-            let workshop =
-                policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
+            policies.start(&policy, set.rollout.rules(), gateway)?;
+            let preparation = policies
+                .preparation(&policy, gateway)
+                .ok_or_else(|| failed("it was not started".into()))?;
             match firsts.iter_mut().find(|(plugin, _)| *plugin == &binding.plugin) {
-                Some((_, same)) => same.push((workshop, source)),
-                None => firsts.push((&binding.plugin, vec![(workshop, source)])),
+                Some((_, same)) => same.push((preparation, source)),
+                None => firsts.push((&binding.plugin, vec![(preparation, source)])),
             }
         }
     }
@@ -112,9 +114,9 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     let next = || firsts().pop_front();
     let work = || {
         while let Some(same) = next() {
-            for (workshop, source) in same {
-                let policy = workshop.policy().clone();
-                if let Err(reason) = policy::begin(&workshop, source) {
+            for (preparation, source) in same {
+                let policy = preparation.policy().clone();
+                if let Err(reason) = policy::begin(&preparation, source) {
                     return fail(Failure::Policy { policy, reason });
                 }
             }

@@ -1,4 +1,4 @@
-//! Nodes, policies, and modes of scenarios, that change while the gateway runs.
+//! Reloads: nodes, policies and modes of scenarios change while the gateway runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,19 +26,20 @@ const ASKED_MAX: usize = 8;
 /// SHA-256 of a plugin's bytes.
 type Digest = [u8; 32];
 
-/// What the gateway was started with, and what answers for each of its policies now.
-pub(super) struct Standing {
+/// The settings that are applied.
+pub(super) struct Applied {
     started: Arc<Settings>,
-    answering: BTreeMap<PolicyName, (Binding, Digest)>,
+    /// With the digest of the plugin that was rolled out last.
+    bindings: BTreeMap<PolicyName, (Binding, Digest)>,
     rules: Rules,
-    /// Where the gateway compiles; where it is not told, candidates are tried at a place of their own.
+    /// Of the gateway; without it candidates are compiled on their own.
     foundry: Option<Foundry>,
     survival: Survival,
-    /// How revisions come into force, by set.
+    /// `[rollout]`, by set.
     paces: BTreeMap<Arc<str>, settings::Rollout>,
 }
 
-/// How sessions of each scenario survive a node: what a reload takes of a scenario.
+/// The keys of each scenario that a reload applies: how its sessions survive a node.
 type Survival = BTreeMap<Arc<str>, (Mode, Affinity, Vec<RegionId>, u8)>;
 
 fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
@@ -49,37 +50,37 @@ fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
     scenarios.iter().map(|(name, scenario)| (Arc::clone(name), of(scenario))).collect()
 }
 
-/// A binding that differs from the one that answers.
+/// A binding that differs from the applied one.
 struct Candidate {
     policy: PolicyName,
     binding: Binding,
     source: Source,
     digest: Digest,
-    /// Once it was tried.
+    /// Once it was compiled.
     component: Option<Component>,
 }
 
-/// Takes what changed in the files, on SIGHUP, whenever a file changes, and when an operator asks for it. What does while the first
-/// policies are still compiled is read when they are in force.
+/// Reloads on SIGHUP, when a file changes, and when an operator asks for it. Changes while the first policies are compiled are
+/// read when these are active.
 pub(super) async fn follow(
     place: &Place,
-    mut standing: Standing,
+    mut applied: Applied,
     handle: &Handle,
 ) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (word, mut changed) = mpsc::channel(1);
     let underway = Underway::default();
-    let mut watched = watched(place, &standing.started);
+    let mut watched = watched(place, &applied.started);
     let mut watching = watch::watch(&watched, &word, &underway);
     let (asks, mut asked) = mpsc::channel(ASKED_MAX);
     if handle.follow_reloads(asks).await.is_err() {
         return Ok(());
     }
     if handle.policies_stand().await.is_err() {
-        // Control is gone, and the gateway with it.
+        // Control ended, and the gateway with it.
         return Ok(());
     }
-    // Something may have changed between the first look at the files and the first watch of their folders.
+    // Files may have changed after they were read and before their folders were watched.
     let _ = word.try_send(());
     loop {
         let mut wish = Wish { force: false, within: None, by: Actor::Signal };
@@ -96,36 +97,35 @@ pub(super) async fn follow(
                 reply = Some(asker);
             }
         }
-        // Watched anew before anything is read: a folder that took the place of another is seen like the first, and
-        // what changes from here on is not missed.
+        // Watched again before files are read: folders may have been replaced, and later changes are not missed.
         drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
         let outcome = match place.load() {
             Ok(settings) => {
                 let settings = Arc::new(settings);
-                let outcome = standing.take(&settings, &wish, handle).await;
+                let outcome = applied.take(&settings, &wish, handle).await;
                 let now = self::watched(place, &settings);
                 if now != watched {
                     watched = now;
                     watching = watch::watch(&watched, &word, &underway);
-                    // Something may have changed there before it was watched.
+                    // Files there may have changed before they were watched.
                     let _ = word.try_send(());
                 }
                 outcome
             }
             Err(Failure::Invalid(invalid)) => Err(refuse(&invalid)),
             Err(error) => {
-                tracing::error!(%error, "nothing changed");
+                tracing::error!(%error, "reload failed; nothing changed");
                 Err(NotReloaded::Invalid(error.to_string()))
             }
         };
         if let Some(reply) = reply {
-            // Who asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(outcome);
         }
     }
 }
 
-/// Where policy sets and plugins are, and the file that lists nodes.
+/// The places of policy sets and plugins, and of the file that lists nodes.
 fn watched(place: &Place, settings: &Settings) -> Watched {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
     let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
@@ -148,30 +148,30 @@ fn watched(place: &Place, settings: &Settings) -> Watched {
     }
 }
 
-/// How a reload is meant.
+/// Options of a reload.
 struct Wish {
-    /// More nodes may go than the guard lets go.
+    /// Remove more nodes than the guard allows.
     force: bool,
-    /// By when they are to be empty.
+    /// Deadline for nodes that are removed.
     within: Option<Duration>,
     by: Actor,
 }
 
 fn refuse(invalid: &[Invalid]) -> NotReloaded {
     let found = Invalid::render(invalid, Colour::Plain);
-    tracing::warn!("what was saved is not usable, nothing changed:\n{found}");
+    tracing::warn!("saved configuration is invalid; nothing changed:\n{found}");
     NotReloaded::Invalid(found)
 }
 
-impl Standing {
-    pub(super) fn of(settings: &Arc<Settings>) -> Standing {
-        let answering = bindings(settings).filter_map(|(policy, binding)| {
+impl Applied {
+    pub(super) fn of(settings: &Arc<Settings>) -> Applied {
+        let applied = bindings(settings).filter_map(|(policy, binding)| {
             let digest = digest(&run::source(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
         });
-        Standing {
+        Applied {
             started: Arc::clone(settings),
-            answering: answering.collect(),
+            bindings: applied.collect(),
             rules: Rules::of(settings),
             foundry: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
@@ -179,14 +179,13 @@ impl Standing {
         }
     }
 
-    /// What is tried there is compiled already when it is rolled out.
-    pub(super) fn compiled_at(self, foundry: Foundry) -> Standing {
-        Standing { foundry: Some(foundry), ..self }
+    /// Candidates that are tried there are compiled already when they are rolled out.
+    pub(super) fn compiled_at(self, foundry: Foundry) -> Applied {
+        Applied { foundry: Some(foundry), ..self }
     }
 
-    /// Lists nodes anew, has scenarios take what they say now and rolls out every binding that differs; or none of it
-    /// where one could not run, or the list cannot be taken. What is refused later, by the
-    /// questions its predecessor answered, is named, keeps what it had, and is tried again the next time.
+    /// Applies nodes, scenarios and every binding that differs; or none of it where a plugin does not run, or the list of
+    /// nodes is refused. A binding that is refused later is reported, and tried again at the next reload.
     async fn take(
         &mut self,
         settings: &Arc<Settings>,
@@ -195,7 +194,7 @@ impl Standing {
     ) -> Result<Reloaded, NotReloaded> {
         let waiting = restart::needed(&self.started, settings);
         if !waiting.is_empty() {
-            tracing::warn!("changed, and waiting for a restart: {}", waiting.join("; "));
+            tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
         }
         let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
         if !candidates.is_empty() {
@@ -213,7 +212,6 @@ impl Standing {
         Ok(Reloaded { nodes, waiting, refused })
     }
 
-    /// Nodes come, go and change. What became of it is told as an event.
     async fn list_nodes(
         &self,
         settings: &Settings,
@@ -224,27 +222,25 @@ impl Standing {
         let list = NodeList { nodes: settings.nodes.clone(), force, within, by };
         match handle.list_nodes(list).await {
             Ok(listed) => Ok(listed?),
-            // Control is gone, and the gateway with it.
+            // Control ended, and the gateway with it.
             Err(_) => Err(NotReloaded::Nobody),
         }
     }
 
-    /// How sessions survive a node, where that is to be otherwise.
     async fn change_modes(&mut self, settings: &Settings, handle: &Handle) {
         let scenarios = self.started.scenarios_of(&settings.sets);
         if survival(&scenarios) != self.survival {
             let survival = survival(&scenarios);
-            // Control is gone, and the gateway with it, where that fails.
+            // Where it fails control ended, and the gateway with it.
             if handle.change_scenarios(scenarios).await.is_ok() {
                 self.survival = survival;
-                tracing::info!("scenarios reloaded: how their sessions survive a node");
+                tracing::info!("scenarios reloaded");
             }
         }
     }
 
-    /// Whose plugins are taken from now on. What answers already goes on, and is named where it would not be taken any
-    /// more: whether it is to go is for people to say, who may have nothing better yet. Policies tell by themselves of what
-    /// was pushed, and is revoked.
+    /// Applies `[trust]` and the grants of bindings. Active plugins that violate them stay, since an operator may have
+    /// nothing better yet, and are reported. Policies report revoked plugins that were pushed.
     async fn govern(
         &mut self,
         settings: &Settings,
@@ -255,40 +251,38 @@ impl Standing {
         if rules == self.rules || handle.govern(rules.clone()).await.is_err() {
             return Vec::new();
         }
-        tracing::info!("reloaded: whose plugins are taken, and what they may do");
+        tracing::info!("[trust] and grants reloaded");
         self.rules = rules;
         let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
-        let standing = bindings(settings).filter(|(policy, _)| !replaced(policy));
-        let mistrusted = standing.filter_map(|(policy, binding)| {
+        let kept = bindings(settings).filter(|(policy, _)| !replaced(policy));
+        let mistrusted = kept.filter_map(|(policy, binding)| {
             let refused = self.rules.judge(&policy, &run::source(binding).ok()?.bytes).err()?;
-            tracing::warn!(%policy, code = refused.code(), %refused, "answers on, but would not be taken now");
-            let reason = format!("answers on, but would not be taken now: {refused}");
+            tracing::warn!(%policy, code = refused.code(), %refused, "active plugin violates [trust]; kept");
+            let reason = format!("active plugin violates [trust]; kept: {refused}");
             Some(PolicyRefused { policy, reason })
         });
         mistrusted.collect()
     }
 
-    /// How revisions come into force, where that is to be otherwise.
     async fn change_paces(&mut self, settings: &Settings, handle: &Handle) {
         let paces = settings::paces(&settings.sets);
-        // Control is gone, and the gateway with it, where that fails.
+        // Where it fails control ended, and the gateway with it.
         if paces != self.paces && handle.change_paces(paces.clone()).await.is_ok() {
             self.paces = paces;
-            tracing::info!("policy sets reloaded: how their revisions come into force");
+            tracing::info!("[rollout] of policy sets reloaded");
         }
     }
 
-    /// The bindings of policies that run and are to run otherwise: another plugin, other settings, other bytes, another
-    /// grant.
+    /// The bindings with another plugin, other settings, other bytes or another grant.
     fn candidates(&self, settings: &Settings) -> Result<Vec<Candidate>, Vec<Invalid>> {
         let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
         for (policy, binding) in bindings(settings) {
-            let Some((standing, bytes)) = self.answering.get(&policy) else {
+            let Some((applied, bytes)) = self.bindings.get(&policy) else {
                 continue;
             };
-            let bound_alike = standing.plugin == binding.plugin
-                && standing.settings == binding.settings
-                && standing.allowed.grant == binding.allowed.grant;
+            let bound_alike = applied.plugin == binding.plugin
+                && applied.settings == binding.settings
+                && applied.allowed.grant == binding.allowed.grant;
             if bound_alike && matches!(binding.plugin, Plugin::Shipped(_)) {
                 continue;
             }
@@ -314,13 +308,13 @@ impl Standing {
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
         let Candidate { policy, binding, mut source, digest, component } = candidate;
-        let pace = self.paces.get(&policy.set).map(settings::Rollout::pace);
-        let pace = pace.filter(|pace| !pace.is_at_once());
-        // Who puts back the file that was there takes the newer one back.
-        source.how = How { by, force: false, pace, returns: true };
+        let strategy = self.paces.get(&policy.set).map(settings::Rollout::strategy);
+        let strategy = strategy.filter(|strategy| !strategy.is_at_once());
+        // Restoring the previous file rolls the revision back immediately.
+        source.how = How { by, force: false, strategy, returns: true };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), source).await;
-        // While it was held it did not have to be compiled, or read, again.
+        // Held until here, so that it was not compiled again.
         drop(component);
         match rolled_out {
             Ok(Rollout {
@@ -328,15 +322,15 @@ impl Standing {
                     RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Started,
                 ..
             }) => {
-                tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or on its way");
-                self.answering.insert(policy, (binding, digest));
+                tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or its rollout began");
+                self.bindings.insert(policy, (binding, digest));
                 Ok(())
             }
             Ok(rollout) => {
                 let reason = rollout.reason.as_deref().unwrap_or("it was refused");
                 let invalid = binding.plugin_invalid(reason, "a plugin that may answer");
                 let found = Invalid::render(&[invalid], Colour::Plain);
-                tracing::warn!(%policy, "refused; the revision before answers on:\n{found}");
+                tracing::warn!(%policy, "plugin refused; the active revision stays:\n{found}");
                 Err(PolicyRefused { policy, reason: reason.to_owned() })
             }
             Err(failed) => {
@@ -344,8 +338,8 @@ impl Standing {
                 let reason = match failed {
                     ControlError::Policy(reason) => reason.into_string(),
                     ControlError::NoPolicy(none) => format!("there is no policy {none}"),
-                    // Others are rolled out already, as many as may be at a time; or control is gone.
-                    _ => "the gateway took no more policies just then; reload again".to_owned(),
+                    // As many rollouts wait as may, or control ended.
+                    _ => "too many rollouts wait; reload again".to_owned(),
                 };
                 Err(PolicyRefused { policy, reason })
             }
@@ -353,7 +347,7 @@ impl Standing {
     }
 }
 
-/// Compiles each and has it take its settings, beside whatever else goes on; all of them, or what is wrong.
+/// Compiles each candidate and installs it with its settings: all of them, or nothing.
 async fn try_out(
     foundry: Foundry,
     settings: Arc<Settings>,
@@ -394,12 +388,12 @@ async fn try_out(
     }
 }
 
-/// Works on another thread, and waits for it; a panic there is a reload that took nothing.
+/// Works on another thread, and waits for it; a panic there fails the reload.
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotReloaded> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "what was saved could not be tried, nothing changed");
+        tracing::error!(%error, "saved configuration could not be tried; nothing changed");
         NotReloaded::Untried(error.to_string())
     })
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Judging, Pace};
+use evenkeel_core::{Judging, RolloutRules, Strategy};
 use toml::Spanned;
 
 use super::check::Check;
@@ -46,9 +46,17 @@ impl Default for Rollout {
 }
 
 impl Rollout {
-    pub(crate) fn pace(&self) -> Pace {
+    pub(crate) fn strategy(&self) -> Strategy {
         let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
-        Pace { steps, each, shadow, stays_in_shadow: false, held: self.hold }
+        Strategy { steps, each, shadow, stays_in_shadow: false, held: self.hold }
+    }
+
+    pub(crate) fn rules(&self) -> RolloutRules {
+        RolloutRules {
+            strategy: self.strategy(),
+            keep: self.rollback_window,
+            judging: self.judging,
+        }
     }
 
     pub(super) fn check(raw: Option<&raw::Rollout>, check: &mut Check) -> Rollout {

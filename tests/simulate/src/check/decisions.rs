@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Arm, Ask, AskId, Decider, Event, PolicyName, Question, Revisions};
+use evenkeel_core::{Arm, Ask, AskId, Decider, Event, PolicyName, Question, is_in_cohort};
 
 use crate::policies::Revision;
 
@@ -12,8 +12,8 @@ type Found = Option<(&'static str, String)>;
 pub(crate) struct Decisions {
     answers: BTreeMap<AskId, Revision>,
     revisions: BTreeSet<(PolicyName, Revision)>,
-    /// The revisions of each policy that changed.
-    revised: BTreeMap<PolicyName, Revisions>,
+    /// The canary of each policy, and its percentage.
+    canaries: BTreeMap<PolicyName, (Revision, u8)>,
 }
 
 impl Decisions {
@@ -22,9 +22,11 @@ impl Decisions {
         self.revisions.insert((policy.clone(), revision.clone()));
     }
 
-    /// The revisions of a policy change.
-    pub(crate) fn set_revisions(&mut self, policy: &PolicyName, revisions: &Revisions) {
-        self.revised.insert(policy.clone(), revisions.clone());
+    pub(crate) fn set_canary(&mut self, policy: &PolicyName, canary: Option<(Revision, u8)>) {
+        match canary {
+            Some(canary) => _ = self.canaries.insert(policy.clone(), canary),
+            None => _ = self.canaries.remove(policy),
+        }
     }
 
     /// I8: all rooms or sessions of a question belong to the arm that is asked.
@@ -36,7 +38,11 @@ impl Decisions {
             Question::Reroute { rooms, .. } => rooms.iter().map(|room| room.row.id).collect(),
             Question::Tick { sessions, .. } => sessions.iter().map(|row| row.row.id).collect(),
         };
-        let arm = |unit| self.revised.get(&ask.policy).map_or(Arm::Standing, |all| all.arm(unit));
+        let canary = self.canaries.get(&ask.policy);
+        let arm = |unit| match canary {
+            Some((revision, percent)) if is_in_cohort(revision, *percent, unit) => Arm::Canary,
+            Some(_) | None => Arm::Standing,
+        };
         let stray = units.into_iter().find(|unit| arm(*unit) != ask.arm)?;
         let (policy, id, asked) = (&ask.policy, ask.id, ask.arm.name());
         Some((

@@ -56,6 +56,9 @@ impl Outputs {
             | Output::Canary { .. }
             | Output::Start { .. }
             | Output::Forget { .. }
+            | Output::Rollout(_)
+            | Output::Unload { .. }
+            | Output::Remember { .. }
             | Output::Event(_) => false,
         };
         odd.then(|| ("I10", format!("output does not fit earlier ones: {output:?}")))

@@ -54,7 +54,11 @@ impl World<'_> {
                     state.plan = plan;
                 }
             }
-            Output::KeyFrame { .. } => {}
+            Output::KeyFrame { .. } | Output::Rollout(_) | Output::Remember { .. } => {}
+            Output::Unload { policy, revision } => {
+                self.policies.unload(&policy, &revision);
+                self.checker.decisions.set_canary(&policy, self.policies.canary(&policy));
+            }
             Output::Canary { node, sequence } => {
                 self.send(node.0 as usize, Arrival::Canary { sequence });
             }

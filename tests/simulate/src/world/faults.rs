@@ -1,15 +1,18 @@
 //! Faults begin, continue and end.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use evenkeel_core::{Failback, NodeId, RegionId};
+use evenkeel_core::{
+    Actor, Failback, Judging, NodeId, PolicyName, RegionId, Remembered, Revision, RolloutRequest,
+    RolloutRules, Strategy, Verb, WallClock,
+};
 
 use super::{Event, World};
 use crate::check::Why;
 use crate::driver;
 use crate::fault::Fault;
 use crate::node::Listing;
-use crate::policies::Behaviour;
+use crate::policies::{Behaviour, FOREVER, Step, Swap};
 
 /// Gaps are assigned to a fault for this long after its end.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
@@ -175,11 +178,9 @@ impl World<'_> {
             Fault::PoliciesSwapped(period) => {
                 // A policy thread waits until control has handled the previous step.
                 if self.control_stalls_until.is_none()
-                    && let Some((name, revisions)) = self.policies.swap(self.library)
+                    && let Some(swap) = self.policies.swap(self.library)
                 {
-                    self.checker.decisions.set_revisions(&name, &revisions);
-                    self.gateway.handle_revisions(&name, revisions, self.now);
-                    self.settle();
+                    self.swap_policy(swap);
                 }
                 period
             }
@@ -188,6 +189,37 @@ impl World<'_> {
         self.turns[number] = turn + 1;
         self.put_in(next.max(Duration::from_millis(1)), Event::GoesOn(number, turn + 1));
         self.refresh();
+    }
+
+    /// Has the core take the next step of a rollout.
+    fn swap_policy(&mut self, swap: Swap) {
+        let Swap { name, active, step } = swap;
+        let now = self.now;
+        if self.gateway.policy_status(&name, now).is_none() {
+            let clock = WallClock { instant: now, time: SystemTime::UNIX_EPOCH };
+            let rules =
+                RolloutRules { strategy: strategy(1), keep: FOREVER, judging: Judging::default() };
+            self.gateway.handle_policy(&name, rules, Remembered::default(), clock);
+            self.ready(&name, active, None);
+        }
+        match step {
+            Step::Try(revision, percent) => self.ready(&name, revision, Some(strategy(percent))),
+            // A candidate that did harm is gone already.
+            Step::Abort => _ = self.gateway.handle_verb(&name, Verb::Abort, now),
+            Step::Promote => _ = self.gateway.handle_verb(&name, Verb::PromoteAll, now),
+        }
+        self.checker.decisions.set_canary(&name, self.policies.canary(&name));
+        self.settle();
+    }
+
+    /// The revision is compiled and proved. A larger share does not make it another candidate.
+    fn ready(&mut self, name: &PolicyName, revision: Revision, strategy: Option<Strategy>) {
+        let Some(push) = self.gateway.handle_push(name) else { return };
+        let (by, arrived) = (Actor::Operator, self.began);
+        let request = RolloutRequest { push, by, arrived, force: true, strategy, returns: false };
+        let ready = (self.now, self.now);
+        let taken = self.gateway.handle_ready(name, &request, revision, None, ready);
+        taken.expect("it is forced, and the last push");
     }
 
     pub(super) fn ends(&mut self, number: usize) {
@@ -299,4 +331,10 @@ impl World<'_> {
         }
         self.send_agent_report(node);
     }
+}
+
+/// A share that lasts.
+fn strategy(percent: u8) -> Strategy {
+    let (steps, shadow) = (vec![percent], Duration::ZERO);
+    Strategy { steps, each: FOREVER, shadow, stays_in_shadow: false, held: false }
 }

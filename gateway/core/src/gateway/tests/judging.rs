@@ -1,10 +1,10 @@
 //! What a candidate makes worse, whatever it is, costs it its place: each figure by itself, by what sessions measure.
 
-use super::revising::{alone, breaches, policy, tried, turn, turned};
+use super::revising::{alone, breaches, policy, rules, tried, turn, turned};
 use super::*;
 use crate::{
-    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Canary, Count, Fault, Figure, Flow, Hook,
-    Ingress, Judging, Kind, Measures, Metric, Op, Question, RegionId, Revisions, SessionId,
+    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Count, Fault, Figure, Flow, Hook,
+    Ingress, Judging, Kind, Measures, Metric, Op, Question, RegionId, SessionId,
 };
 
 /// A voice of 50 packets a second and a little video, told of every 100 ms; a tenth of the sessions is the canary's.
@@ -196,14 +196,14 @@ fn what_is_judged_by_is_changed_at_once() {
     cohorts.looks(20, lossy());
     assert_eq!(cohorts.found(), []);
     let judging = Judging { loss_ppm: 20_000, ..Judging::default() };
-    let canary = tried(10).canary.map(|canary| Canary { judging, ..canary });
-    turn(&mut cohorts.world, Hook::Degradation, Revisions { canary, judging, ..tried(10) });
+    let (policy, now) = (policy(Hook::Degradation), cohorts.world.now);
+    cohorts.world.gateway.handle_rollout_rules(&policy, rules(judging), now);
     cohorts.looks(1, lossy());
     assert_eq!(cohorts.found(), [Figure::Loss]);
 }
 
 /// Newcomers of whom a quarter are the candidate's, which says this of each; the others are let in.
-fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static) -> World {
+fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: Judging) -> World {
     let mut settings = settings();
     // What turns them away over a fault is no word of the candidate.
     for scenario in settings.scenarios.values_mut() {
@@ -218,6 +218,7 @@ fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static) -> World 
     });
     turn(&mut world, Hook::Admission, alone());
     turn(&mut world, Hook::Admission, tried(25));
+    world.gateway.handle_rollout_rules(&policy(Hook::Admission), rules(judging), world.now);
     for room in 0..200 {
         world.offer(&room.to_string());
     }
@@ -235,7 +236,7 @@ fn a_candidate_that_turns_newcomers_away_is_found_and_what_others_do_to_them_is_
         (Err(Fault::OutOfMemory), vec![]),
     ] {
         let said = says.clone();
-        let world = newcomers(move || said.clone());
+        let world = newcomers(move || said.clone(), Judging::default());
         let told = breaches(&world);
         let by = |(revision, breach): &(String, crate::Breach)| {
             assert_eq!((&**revision, breach.rest.worse), ("new", 0), "{breach}");
@@ -247,7 +248,9 @@ fn a_candidate_that_turns_newcomers_away_is_found_and_what_others_do_to_them_is_
 
 #[test]
 fn how_many_newcomers_were_turned_away_is_shown_by_arm() {
-    let world = newcomers(|| Ok(AdmitVerdict::Reject(1_000)));
+    // Too few to be judged.
+    let judging = Judging { cohort_min: 1_000, ..Judging::default() };
+    let world = newcomers(|| Ok(AdmitVerdict::Reject(1_000)), judging);
     let cohorts = world.gateway.cohorts(&policy(Hook::Admission)).unwrap();
     let [rest, canary] = cohorts.map(|cohort| {
         let refusals = cohort.worse.into_iter().find(|(figure, _)| *figure == Figure::Refusals);

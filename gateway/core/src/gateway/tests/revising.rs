@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::policy::{Lifecycle, Revisions, tests as revisions};
 use crate::{
-    Answer, Arm, Ask, Breach, Canary, Count, Event, Fault, Figure, Hook, Judging, Measures, Metric,
-    Move, Outcome, PolicyName, Question, Revision, Revisions, SessionId, State,
+    Answer, Arm, Ask, Breach, Count, Event, Fault, Figure, Hook, Judging, Measures, Metric, Move,
+    Outcome, PolicyName, Question, Remembered, Revision, RolloutRules, SessionId, State, WallClock,
 };
 
 pub(super) fn policy(hook: Hook) -> PolicyName {
@@ -13,30 +14,48 @@ pub(super) fn policy(hook: Hook) -> PolicyName {
 }
 
 fn revision(name: &str, schema: u32) -> Revision {
-    Revision { name: name.into(), plugin: "test".into(), schema }
+    revisions::revision(name, "test", schema)
 }
 
-/// The old one in force alone.
+/// The old revision is active.
 pub(super) fn alone() -> Revisions {
-    let (standing, judging) = (revision("old", 1), Judging::default());
-    Revisions { standing, canary: None, kept: None, judging }
+    revisions::active(&revision("old", 1))
 }
 
-/// The new one, which writes states of another schema, has this share.
+/// The old revision is active, and the new one, which writes states of another schema, has this share.
 pub(super) fn tried(percent: u8) -> Revisions {
-    let judging = Judging::default();
-    let canary = Some(Canary { revision: revision("new", 2), percent, judging });
-    Revisions { canary, ..alone() }
+    revisions::with_canary(&revision("old", 1), &revision("new", 2), percent)
 }
 
-/// The new one in force; the old one may come back, or not any more.
+/// The new revision is active; a rollback to the old one is possible, or not any more.
 pub(super) fn turned(kept: bool) -> Revisions {
-    let (standing, kept) = (revision("new", 2), kept.then(|| revision("old", 1)));
-    Revisions { standing, canary: None, kept, judging: Judging::default() }
+    match kept {
+        true => revisions::with_previous(&revision("new", 2), &revision("old", 1)),
+        false => revisions::active(&revision("new", 2)),
+    }
 }
 
-pub(super) fn turn(world: &mut World, hook: Hook, revisions: Revisions) {
-    world.gateway.handle_revisions(&policy(hook), revisions, world.now);
+pub(super) fn rules(judging: Judging) -> RolloutRules {
+    RolloutRules { strategy: revisions::strategy(5), keep: revisions::HOUR, judging }
+}
+
+/// The policy has these revisions from now on.
+pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
+    let (policy, now) = (policy(hook), world.now);
+    if world.gateway.policy_status(&policy, now).is_none() {
+        let clock = WallClock { instant: now, time: std::time::SystemTime::UNIX_EPOCH };
+        let rules = rules(Judging::default());
+        world.gateway.handle_policy(&policy, rules, Remembered::default(), clock);
+    }
+    world.gateway.change_revisions(&policy, now, |life: &mut Lifecycle| {
+        // A larger share is not another candidate.
+        if let (Some(before), Some(now)) = (&life.revisions().candidate, &mut revisions.candidate)
+            && before.revision == now.revision
+        {
+            now.arrived = before.arrived;
+        }
+        life.set_revisions(revisions);
+    });
     world.pass(ms(0));
 }
 
@@ -233,7 +252,7 @@ fn a_canarys_rooms_are_placed_and_rerouted_by_it_and_others_are_not_asked_again(
 fn what_a_candidate_was_asked_that_is_gone_is_asked_of_the_one_in_force() {
     let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| None);
     turn(&mut world, Hook::Admission, alone());
-    turn(&mut world, Hook::Admission, tried(100));
+    turn(&mut world, Hook::Admission, tried(99));
     let offer = world.offer("r");
     world.settle();
     let asked = world.held.remove(0);
@@ -297,10 +316,8 @@ fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_onc
     for _ in 0..10 {
         tell(&mut world, &sessions, |_| false);
     }
-    assert_eq!(
-        world.gateway.heard(&policy(Hook::Degradation)).measured as usize,
-        sessions.iter().filter(|session| canary(**session)).count()
-    );
+    let measured = world.gateway.cohort_of(&policy(Hook::Degradation)).measured as usize;
+    assert_eq!(measured, sessions.iter().filter(|session| canary(**session)).count());
     let began = world.now;
     while breaches(&world).is_empty() {
         tell(&mut world, &sessions, canary);
@@ -311,7 +328,21 @@ fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_onc
     }
     let [(revision, breach)] = &breaches(&world)[..] else { panic!("told once") };
     assert_eq!((&**revision, breach.figure, breach.rest.worse), ("new", Figure::Loss, 0));
-    let [rest, cohort] = world.gateway.cohorts(&policy(Hook::Degradation)).unwrap();
+    assert_eq!(world.gateway.cohorts(&policy(Hook::Degradation)), None, "it is gone");
+}
+
+#[test]
+fn cohorts_show_how_each_arm_fares() {
+    let (mut world, sessions) = ticking(200);
+    turn(&mut world, Hook::Degradation, tried(5));
+    let policy = policy(Hook::Degradation);
+    // Too few to be judged.
+    let judging = Judging { cohort_min: 1_000, ..Judging::default() };
+    world.gateway.handle_rollout_rules(&policy, rules(judging), world.now);
+    for look in 0..12 {
+        tell(&mut world, &sessions, |session| look >= 10 && tried(5).arm(session.0) == Arm::Canary);
+    }
+    let [rest, cohort] = world.gateway.cohorts(&policy).unwrap();
     assert_eq!((cohort.loss_ppm, rest.loss_ppm), (Some(200_000), Some(0)));
     assert_eq!((cohort.arm, (cohort.sessions + rest.sessions) as usize), (Arm::Canary, 200));
 }
@@ -320,8 +351,9 @@ fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_onc
 #[test]
 fn a_breach_of_the_one_in_force_does_not_hide_its_candidates() {
     let (mut world, sessions) = ticking(200);
-    let kept = Some(revision("older", 1));
-    turn(&mut world, Hook::Degradation, Revisions { kept, ..tried(5) });
+    let Revisions { previous, .. } =
+        revisions::with_previous(&revision("old", 1), &revision("older", 1));
+    turn(&mut world, Hook::Degradation, Revisions { previous, ..tried(5) });
     let policy = policy(Hook::Degradation);
     let answers = Count { of: 4, worse: 2 };
     for _ in 0..2 {
@@ -401,7 +433,7 @@ fn a_canarys_faults_do_not_make_the_policy_one_that_fails() {
     let mut world =
         World::with_policy(settings(), &[Hook::Admission], |_| Some(Err(Fault::OutOfMemory)));
     turn(&mut world, Hook::Admission, alone());
-    turn(&mut world, Hook::Admission, tried(100));
+    turn(&mut world, Hook::Admission, tried(99));
     world.open("r");
     assert!(!world.events().any(|event| matches!(event, Event::Standing { .. })));
     turn(&mut world, Hook::Admission, alone());

@@ -352,7 +352,10 @@ impl Swarm {
                 | Output::Reply { .. }
                 | Output::Probe { .. }
                 | Output::Canary { .. }
-                | Output::Start { .. } => {}
+                | Output::Start { .. }
+                | Output::Rollout(_)
+                | Output::Unload { .. }
+                | Output::Remember { .. } => {}
                 Output::Forget { .. } => seen.forgot = true,
             }
         }

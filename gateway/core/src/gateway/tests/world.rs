@@ -223,6 +223,9 @@ impl World {
                 | Output::Plan { .. }
                 | Output::KeyFrame { .. }
                 | Output::End { .. }
+                | Output::Rollout(_)
+                | Output::Unload { .. }
+                | Output::Remember { .. }
                 | Output::Event(_)
                 | Output::Finished => {}
                 Output::Start { node } => self.starts.push(*node),

@@ -1,7 +1,6 @@
-//! What is remembered after a restart, and what becomes of a file that cannot be read.
+//! The facts after a restart, and files that cannot be read.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, SystemTime};
 
 use evenkeel_core::Hook;
 use tempfile::{TempDir, tempdir};
@@ -45,20 +44,20 @@ fn of(hook: Hook) -> PolicyName {
 }
 
 fn remembered(revision: &str) -> Remembered {
-    let (plugin, version) = ("near".into(), "1.2.0".into());
-    let (since_us, reason) = (7_000_000, "loss: 8 of 10 got worse".into());
+    let (plugin, version) = ("near".into(), Version::read("1.2.0"));
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+    let reason = "loss: 8 of 10 got worse".into();
     Remembered {
-        accepted: vec![Good { revision: revision.into(), plugin, version }],
-        quarantined: vec![Harmful { revision: "bad".into(), since_us, reason }],
+        accepted: vec![AcceptedRevision { revision: revision.into(), plugin, version }],
+        quarantined: vec![Quarantined { revision: "bad".into(), since, reason }],
     }
 }
 
-/// What was noted of a policy before.
 fn known(memory: &mut Memory, hook: Hook) -> Remembered {
     memory.begin(&of(hook)).0
 }
 
-/// It is noted, and the gateway ends.
+/// Notes it, and ends the gateway.
 fn note(mut memory: Memory, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
     keeper.note(remembered(revision));
@@ -66,7 +65,7 @@ fn note(mut memory: Memory, hook: Hook, revision: &str) {
 }
 
 #[test]
-fn what_is_noted_is_known_after_a_restart_to_that_gateway_and_policy_alone() {
+fn facts_are_restored_by_gateway_and_policy() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("first"));
@@ -80,7 +79,7 @@ fn what_is_noted_is_known_after_a_restart_to_that_gateway_and_policy_alone() {
 }
 
 #[test]
-fn a_policy_that_is_gone_is_forgotten_with_the_next_change_and_not_before() {
+fn removed_policy_is_forgotten_at_the_next_change() {
     let folder = Folder::new();
     let mut memory = folder.open();
     for hook in [Hook::Routing, Hook::Admission] {
@@ -96,7 +95,7 @@ fn a_policy_that_is_gone_is_forgotten_with_the_next_change_and_not_before() {
 }
 
 #[test]
-fn nothing_is_written_where_nothing_changed() {
+fn unchanged_facts_are_not_written() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
@@ -106,7 +105,7 @@ fn nothing_is_written_where_nothing_changed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_set_aside_and_nothing_is_known() {
+fn unreadable_file_is_moved_aside() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     let whole = fs::read(folder.file()).unwrap();
@@ -128,7 +127,7 @@ fn a_file_that_cannot_be_read_is_set_aside_and_nothing_is_known() {
 }
 
 #[test]
-fn files_of_gateways_that_are_gone_for_longest_give_way() {
+fn oldest_files_of_other_gateways_are_removed() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     for number in 0..FILES_MAX {
@@ -142,9 +141,8 @@ fn files_of_gateways_that_are_gone_for_longest_give_way() {
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("second"));
 }
 
-/// Whoever rolls out goes on with what it has: nobody waits for the disk, nor for a gateway that ended.
 #[test]
-fn what_is_noted_after_the_end_is_lost_and_harms_nobody() {
+fn note_after_the_end_is_ignored() {
     let folder = Folder::new();
     let mut memory = folder.open();
     let (_, keeper) = memory.begin(&of(Hook::Routing));

@@ -14,25 +14,33 @@ fn source(bytes: Vec<u8>) -> Source {
 }
 
 #[test]
-fn first_failing_policy_is_reported_at_once() {
-    let (words, _words) = mpsc::channel(64);
+fn failed_first_revision_stops_the_others() {
+    let (words, mut read) = mpsc::channel(64);
+    let settings = Settings::load(None, None).unwrap();
+    let mut gateway = Gateway::new(settings.core(), Instant::now());
     let mut policies = Policies::new(Vec::new(), &Limits::default(), words);
     let routing = evenkeel_host::shipped().iter().find(|one| one.name == "route-nearest").unwrap();
     let mut firsts = Firsts::new();
     for number in 0..MANY {
         let policy = PolicyName { set: format!("s{number}").into(), hook: Hook::Routing };
-        policies.start(policy.clone()).unwrap();
+        policies.start(&policy, settings::Rollout::default().rules(), &mut gateway).unwrap();
         // A custom section of one byte.
         let bytes = match number {
             0 => b"no plugin".to_vec(),
             _ => [routing.bytes, &[0, 3, 1, b'n', number as u8][..]].concat(),
         };
-        firsts.push_back(vec![(policies.workshop(&policy).unwrap(), source(bytes))]);
+        let preparation = policies.preparation(&policy, &mut gateway).unwrap();
+        firsts.push_back(vec![(preparation, source(bytes))]);
     }
     let (failed, failures) = bounded(1);
-    assert!(!bring_in(firsts, &failed));
+    let compiled = std::thread::scope(|scope| {
+        // No revision is proved: the core's answer never comes.
+        let reading = scope.spawn(move || std::iter::from_fn(|| read.blocking_recv()).count());
+        assert!(!bring_in(firsts, &failed));
+        drop(policies);
+        reading.join().unwrap()
+    });
     let failure = failures.try_recv().unwrap();
     assert!(failure.to_string().starts_with("policy s0/routing: "), "{failure}");
-    let compiled = policies.views().iter().filter(|policy| policy.revision.is_some()).count();
     assert!(compiled < MANY - 1, "none of them is needed any more");
 }

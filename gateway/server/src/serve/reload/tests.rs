@@ -50,7 +50,7 @@ fn listed(list: &NodeList) -> Result<ListChange, NotListed> {
 
 struct World {
     folder: Folder,
-    standing: Standing,
+    applied: Applied,
     handle: Handle,
     requests: mpsc::Receiver<Request>,
 }
@@ -59,11 +59,11 @@ impl World {
     fn start() -> World {
         let folder = Folder::with("call.toml", CALL);
         folder.write("live.toml", "[scenario.live]\n");
-        let standing = Standing::of(&folder.load());
+        let applied = Applied::of(&folder.load());
         let (requests_in, requests) = mpsc::channel(8);
         let (events, _) = broadcast::channel(8);
         let handle = Handle { requests: requests_in, events, names: Arc::default() };
-        World { folder, standing, handle, requests }
+        World { folder, applied, handle, requests }
     }
 
     /// Saves a file and reloads; what control was asked to roll out, each with this outcome.
@@ -80,7 +80,7 @@ impl World {
         self.folder.write("call.toml", text);
         let settings = self.folder.load();
         let mut asked = Vec::new();
-        let (standing, requests) = (&mut self.standing, &mut self.requests);
+        let (applied, requests) = (&mut self.applied, &mut self.requests);
         let control = async {
             while let Some(request) = requests.recv().await {
                 let (policy, reply) = match request {
@@ -123,7 +123,7 @@ impl World {
             panic!("control ended");
         };
         let taken = tokio::select! {
-            taken = standing.take(&settings, &BY_FILE, &self.handle) => taken,
+            taken = applied.take(&settings, &BY_FILE, &self.handle) => taken,
             () = control => unreachable!("it waits for requests"),
         };
         // What was said last may not have been heard yet.
@@ -158,7 +158,7 @@ async fn a_mode_is_told_when_it_changes_and_only_then() {
 
 #[tokio::test]
 async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
-    let World { folder, standing, handle, mut requests } = World::start();
+    let World { folder, applied, handle, mut requests } = World::start();
     let place = folder.place();
     let control = async {
         let Some(Request::FollowReloads(_)) = requests.recv().await else { panic!("nobody") };
@@ -174,7 +174,7 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
         policy.to_string()
     };
     tokio::select! {
-        result = follow(&place, standing, &handle) => panic!("{result:?}"),
+        result = follow(&place, applied, &handle) => panic!("{result:?}"),
         policy = control => assert_eq!(policy, "call/admission"),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
     }
@@ -182,7 +182,7 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
 
 #[tokio::test]
 async fn what_is_saved_before_anything_is_watched_is_read_without_a_further_word() {
-    let World { folder, standing, handle, mut requests } = World::start();
+    let World { folder, applied, handle, mut requests } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
     let control = async {
@@ -195,7 +195,7 @@ async fn what_is_saved_before_anything_is_watched_is_read_without_a_further_word
         policy.to_string()
     };
     tokio::select! {
-        result = follow(&place, standing, &handle) => panic!("{result:?}"),
+        result = follow(&place, applied, &handle) => panic!("{result:?}"),
         policy = control => assert_eq!(policy, "call/admission"),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
     }
@@ -207,7 +207,7 @@ async fn one_bad_value_keeps_the_good_ones_out() {
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
     let refused = ["call/routing is refused for setting"];
     assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, refused);
-    let candidates = world.standing.candidates(&world.folder.load()).unwrap();
+    let candidates = world.applied.candidates(&world.folder.load()).unwrap();
     let foundry = Foundry::bare(evenkeel_host::Engine::new());
     let tried = try_out(foundry, world.folder.load(), candidates, &world.handle).await;
     let found = tried.err().unwrap().to_string();
@@ -311,7 +311,7 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
     world.folder.write("call.toml", &changed.replace("300", "200"));
     let settings = world.folder.load();
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
-    let (standing, requests) = (&mut world.standing, &mut world.requests);
+    let (applied, requests) = (&mut world.applied, &mut world.requests);
     let control = async {
         let Some(Request::List(_, reply)) = requests.recv().await else { panic!("the list first") };
         reply.send(Err(shrinks.into())).unwrap();
@@ -319,7 +319,7 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
         panic!("{further:?}");
     };
     tokio::select! {
-        taken = standing.take(&settings, &BY_FILE, &world.handle) => {
+        taken = applied.take(&settings, &BY_FILE, &world.handle) => {
             assert_eq!(taken, Err(NotReloaded::NodeList(NotListed::Shrinks(shrinks))));
         }
         () = control => {}

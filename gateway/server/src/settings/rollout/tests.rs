@@ -23,8 +23,8 @@ fn omitted_keys_have_defaults() {
 
 #[test]
 fn empty_canary_activates_at_once() {
-    assert!(read("[rollout]\ncanary = []\n").0.pace().is_at_once());
-    assert!(!read("[rollout]\ncanary = []\nshadow = \"1s\"\n").0.pace().is_at_once());
+    assert!(read("[rollout]\ncanary = []\n").0.strategy().is_at_once());
+    assert!(!read("[rollout]\ncanary = []\nshadow = \"1s\"\n").0.strategy().is_at_once());
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! Facts about revisions that outlive the process: those that were rolled back for harm, and those that set the version
+//! floor.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Refusal, Revision, Version};
+
+/// Quarantined revisions kept of a policy; the oldest gives way.
+const QUARANTINED_MAX: usize = 16;
+
+/// Revisions kept for the version floor: with a release a day, those of two months.
+const ACCEPTED_MAX: usize = 64;
+
+/// A revision that did harm. It is refused unless the push forces it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantined {
+    pub revision: Arc<str>,
+    pub since: SystemTime,
+    pub reason: Box<str>,
+}
+
+/// A revision that became active and was not rolled back since.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AcceptedRevision {
+    pub revision: Arc<str>,
+    pub plugin: Arc<str>,
+    pub version: Version,
+}
+
+/// Both lists of one policy, as they are kept beyond a restart, the oldest first.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Remembered {
+    pub accepted: Vec<AcceptedRevision>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+#[derive(Default, Debug)]
+pub(super) struct Quarantine(VecDeque<Quarantined>);
+
+impl Quarantine {
+    pub(super) fn of(mut list: Vec<Quarantined>) -> Quarantine {
+        let beyond = list.len().saturating_sub(QUARANTINED_MAX);
+        Quarantine(list.drain(beyond..).collect())
+    }
+
+    pub(super) fn list(&self) -> Vec<Quarantined> {
+        self.0.iter().cloned().collect()
+    }
+
+    pub(super) fn get(&self, revision: &str) -> Option<&Quarantined> {
+        self.0.iter().find(|it| *it.revision == *revision)
+    }
+
+    pub(super) fn add(&mut self, quarantined: Quarantined) {
+        self.remove(&quarantined.revision);
+        if self.0.len() == QUARANTINED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(quarantined);
+    }
+
+    pub(super) fn remove(&mut self, revision: &str) {
+        self.0.retain(|it| *it.revision != *revision);
+    }
+}
+
+/// The oldest version of each plugin that a push may bring: the newest that became active and was not rolled back.
+#[derive(Default, Debug)]
+pub(super) struct VersionFloor(VecDeque<AcceptedRevision>);
+
+impl VersionFloor {
+    pub(super) fn of(mut list: Vec<AcceptedRevision>) -> VersionFloor {
+        let beyond = list.len().saturating_sub(ACCEPTED_MAX);
+        VersionFloor(list.drain(beyond..).collect())
+    }
+
+    pub(super) fn list(&self) -> Vec<AcceptedRevision> {
+        self.0.iter().cloned().collect()
+    }
+
+    /// # Errors
+    /// [`Refusal::Downgrade`] below the floor.
+    pub(super) fn check(&self, new: &Revision) -> Result<(), Refusal> {
+        let newer = |it: &&AcceptedRevision| it.plugin == new.plugin && new.version < it.version;
+        match self.0.iter().find(newer) {
+            Some(newer) => Err(Refusal::Downgrade {
+                plugin: Arc::clone(&new.plugin),
+                found: new.version.clone(),
+                ran: newer.version.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn accept(&mut self, new: &Revision) {
+        self.withdraw(&new.name);
+        if self.0.len() == ACCEPTED_MAX {
+            // One below a later one of its plugin does not set the floor; otherwise the oldest goes.
+            let covers = |one: &AcceptedRevision, other: &AcceptedRevision| {
+                one.plugin == other.plugin && one.version <= other.version
+            };
+            let covered = (0..self.0.len())
+                .find(|at| self.0.range(at + 1..).any(|other| covers(&self.0[*at], other)));
+            self.0.remove(covered.unwrap_or(0));
+        }
+        let Revision { name, plugin, version, .. } = new.clone();
+        self.0.push_back(AcceptedRevision { revision: name, plugin, version });
+    }
+
+    /// The revision was rolled back: a version below it may be what mends it.
+    pub(super) fn withdraw(&mut self, revision: &str) {
+        self.0.retain(|it| *it.revision != *revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(name: &str, plugin: &str, version: &str) -> Revision {
+        let version = Version::read(version);
+        Revision { name: name.into(), plugin: plugin.into(), version, schema: 1 }
+    }
+
+    fn near(version: &str) -> Revision {
+        revision("x", "near", version)
+    }
+
+    #[test]
+    fn older_plugin_than_an_accepted_one_is_refused() {
+        let mut floor = VersionFloor::default();
+        assert!(floor.check(&near("0.1.0")).is_ok(), "nothing ran yet");
+        floor.accept(&revision("a", "near", "1.10.0"));
+        floor.accept(&revision("b", "near", "1.2.0"));
+        for (version, taken) in [
+            ("1.10.0", true),
+            ("1.10.1", true),
+            ("1.9.9", false),
+            ("1.10.0-rc.1", false),
+            ("new", false),
+        ] {
+            assert_eq!(floor.check(&near(version)).is_ok(), taken, "{version}");
+        }
+        assert!(floor.check(&revision("x", "far", "0.0.1")).is_ok(), "another plugin");
+    }
+
+    #[test]
+    fn rollback_lowers_the_floor_to_what_was_before() {
+        let mut floor = VersionFloor::default();
+        floor.accept(&revision("old", "near", "1.1.0"));
+        floor.accept(&revision("new", "near", "1.2.0"));
+        assert!(floor.check(&near("1.1.1")).is_err());
+        floor.withdraw("new");
+        assert!(floor.check(&near("1.1.1")).is_ok());
+        assert!(floor.check(&near("1.0.9")).is_err());
+    }
+
+    #[test]
+    fn floor_is_restored_with_its_limit() {
+        let mut before = VersionFloor::default();
+        before.accept(&revision("old", "near", "1.10.0"));
+        before.accept(&revision("new", "near", "1.2"));
+        let list = before.list();
+        let mut after = VersionFloor::of(list.clone());
+        assert_eq!(after.list(), list);
+        assert!(after.check(&near("1.9.9")).is_err());
+        after.withdraw("old");
+        assert!(after.check(&near("1.9.9")).is_ok());
+        assert!(after.check(&near("1.1.9")).is_err());
+
+        let one = |number: usize| AcceptedRevision {
+            revision: number.to_string().into(),
+            ..list[0].clone()
+        };
+        let many = VersionFloor::of((0..=ACCEPTED_MAX).map(one).collect());
+        assert_eq!((many.0.len(), &*many.0[0].revision), (ACCEPTED_MAX, "1"));
+    }
+
+    #[test]
+    fn newest_version_is_kept_however_many_there_were() {
+        let mut floor = VersionFloor::default();
+        floor.accept(&revision("first", "far", "2.0.0"));
+        floor.accept(&revision("newest", "near", "9.0.0"));
+        for number in 0..3 * ACCEPTED_MAX {
+            floor.accept(&revision(&number.to_string(), "near", "1.0.0"));
+        }
+        assert_eq!(floor.0.len(), ACCEPTED_MAX);
+        assert!(floor.check(&near("8.0.0")).is_err());
+        assert!(floor.check(&revision("x", "far", "1.0.0")).is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! The revisions that a policy has at a time, and which of them answers for which room or session.
+//!
+//! The canary's cohort is drawn by a hash of the room or of the session: the same one is always asked of the same
+//! revision, and the cohort at 5 % is part of the cohort at 25 %.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Progress, Stage, Version};
+use crate::{Hook, RoomId, SessionId, State};
+
+/// Which of two revisions of a policy a question goes to. One question goes to one of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub enum Arm {
+    /// The active revision.
+    #[default]
+    Standing,
+    /// The candidate, for its share.
+    Canary,
+}
+
+impl Arm {
+    pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
+
+    /// As in the API and in records: `canary`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arm::Standing => "active",
+            Arm::Canary => "canary",
+        }
+    }
+}
+
+/// A plugin with its settings. It reads the states that its plugin wrote under its own schema or an older one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revision {
+    /// First 12 hexadecimal digits of its digest.
+    pub name: Arc<str>,
+    /// The plugin's name in its manifest.
+    pub plugin: Arc<str>,
+    /// The plugin's version in its manifest.
+    pub version: Version,
+    /// The plugin's state schema number.
+    pub schema: u32,
+}
+
+impl Revision {
+    pub fn reads(&self, state: &State) -> bool {
+        state.plugin == self.plugin && state.schema <= self.schema
+    }
+}
+
+/// A revision on its way to become the active one.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) revision: Revision,
+    pub(crate) progress: Progress,
+    /// When it was asked for.
+    pub(crate) arrived: Instant,
+}
+
+impl Candidate {
+    /// Per cent of rooms or sessions that it decides for; none in the shadow stage.
+    pub(crate) fn share(&self) -> Option<u8> {
+        match self.progress.stage() {
+            Stage::Shadow => None,
+            Stage::Canary(percent) => Some(percent),
+        }
+    }
+
+    fn holds(&self, unit: u64) -> bool {
+        self.share().is_some_and(|percent| is_in_cohort(&self.revision.name, percent, unit))
+    }
+}
+
+/// Whether the room or session of this number belongs to a canary with this share. Each revision draws a cohort of its own,
+/// so that no room is the one on which every revision is tried.
+pub fn is_in_cohort(revision: &str, percent: u8, unit: u64) -> bool {
+    let salt = revision
+        .bytes()
+        .fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+    let place = (u128::from(mixed(unit ^ salt)) * 100) >> 64;
+    place < u128::from(percent)
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv).
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): each input bit affects each output bit.
+fn mixed(number: u64) -> u64 {
+    let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// The revision that was active before, as long as a rollback may lead to it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Previous {
+    pub(crate) revision: Revision,
+    pub(crate) until: Instant,
+}
+
+/// The revisions that a policy has.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(crate) struct Revisions {
+    pub(crate) active: Option<Revision>,
+    pub(crate) candidate: Option<Candidate>,
+    pub(crate) previous: Option<Previous>,
+}
+
+impl Revisions {
+    /// The candidate, once it decides for a share.
+    pub(crate) fn canary(&self) -> Option<&Candidate> {
+        self.candidate.as_ref().filter(|candidate| candidate.share().is_some())
+    }
+
+    /// The arm that is asked about the room or session of this number.
+    pub(crate) fn arm(&self, unit: u64) -> Arm {
+        match &self.candidate {
+            Some(candidate) if candidate.holds(unit) => Arm::Canary,
+            Some(_) | None => Arm::Standing,
+        }
+    }
+
+    /// The revision of an arm; without a canary both are the active one.
+    pub(crate) fn of(&self, arm: Arm) -> Option<&Revision> {
+        match (arm, self.canary()) {
+            (Arm::Canary, Some(canary)) => Some(&canary.revision),
+            (Arm::Canary, None) | (Arm::Standing, _) => self.active.as_ref(),
+        }
+    }
+
+    /// Revisions whose states are kept.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = &Revision> {
+        let canary = self.canary().map(|canary| &canary.revision);
+        let previous = self.previous.as_ref().map(|previous| &previous.revision);
+        self.active.iter().chain(canary).chain(previous)
+    }
+
+    pub(crate) fn has(&self, revision: &str) -> bool {
+        self.all().any(|it| *it.name == *revision)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Revision> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.revision);
+        let previous = self.previous.as_ref().map(|previous| &previous.revision);
+        self.active.iter().chain(candidate).chain(previous)
+    }
+
+    pub(crate) fn active_name(&self) -> Option<Arc<str>> {
+        self.active.as_ref().map(|active| Arc::clone(&active.name))
+    }
+
+    pub(crate) fn is_candidate(&self, revision: &str) -> bool {
+        self.candidate.as_ref().is_some_and(|it| *it.revision.name == *revision)
+    }
+
+    pub(crate) fn is_active(&self, revision: &str) -> bool {
+        self.active.as_ref().is_some_and(|it| *it.name == *revision)
+    }
+
+    pub(crate) fn is_previous(&self, revision: &str) -> bool {
+        self.previous.as_ref().is_some_and(|it| *it.revision.name == *revision)
+    }
+}
+
+/// What a cohort is drawn from: rooms for routing and scenarios, so that all sessions of a room have one policy;
+/// sessions for the other hooks.
+pub(crate) fn unit(hook: Hook, room: RoomId, session: SessionId) -> u64 {
+    match hook {
+        Hook::Routing | Hook::Scenario => room.0,
+        Hook::Admission | Hook::Degradation => session.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cohort_has_its_share_and_only_grows() {
+        let shares = [0, 1, 5, 25, 50, 99, 100];
+        let holds = |percent, unit| is_in_cohort("5f0c5f0c5f0c", percent, unit);
+        for pair in shares.windows(2) {
+            assert!((0..10_000).all(|unit| !holds(pair[0], unit) || holds(pair[1], unit)));
+        }
+        for percent in shares {
+            let held = (0..10_000).filter(|unit| holds(percent, *unit)).count() as i64;
+            let right = i64::from(percent) * 100;
+            assert!((held - right).abs() <= 150, "{held} of 10000 at {percent} %");
+        }
+        assert!((0..10_000).all(|unit| !holds(0, unit) && holds(100, unit)));
+    }
+
+    #[test]
+    fn another_candidate_has_another_cohort() {
+        let both = |unit: &u64| {
+            is_in_cohort("5f0c5f0c5f0c", 5, *unit) && is_in_cohort("0123456789ab", 5, *unit)
+        };
+        let both = (0..10_000).filter(both).count();
+        assert!(both < 100, "{both} of 10000 are in both");
+    }
+}

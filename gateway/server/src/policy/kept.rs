@@ -1,0 +1,101 @@
+//! The last questions of a policy, to prove its next revision with.
+
+use std::collections::VecDeque;
+use std::mem::discriminant;
+use std::sync::{Arc, Mutex};
+
+use evenkeel_core::Question;
+
+use super::lock;
+
+/// Questions of each kind that are kept, so that rare ones are among them however many rooms are placed.
+const KEPT_OF_EACH: usize = 8;
+
+/// Rooms or sessions of one question that are kept: it may have thousands, and a faulty revision fails for some of them.
+const ROWS_OF_EACH: usize = 512;
+
+/// Each with the time that it was asked at.
+#[derive(Default, Debug)]
+pub(super) struct Questions(Mutex<VecDeque<(Arc<Question>, u64)>>);
+
+impl Questions {
+    /// Keeps a question that was answered; the oldest of its kind gives way.
+    pub(super) fn keep(&self, question: impl Into<Arc<Question>>, now_us: u64) {
+        let question = some_of(question.into());
+        let mut kept = lock(&self.0);
+        let kind = discriminant(&*question);
+        let alike = |(kept, _): &(Arc<Question>, u64)| discriminant(&**kept) == kind;
+        if kept.iter().filter(|kept| alike(kept)).count() == KEPT_OF_EACH {
+            let oldest = kept.iter().position(alike);
+            oldest.and_then(|oldest| kept.remove(oldest));
+        }
+        kept.push_back((question, now_us));
+    }
+
+    /// The oldest first.
+    pub(super) fn list(&self) -> Vec<(Arc<Question>, u64)> {
+        lock(&self.0).iter().cloned().collect()
+    }
+}
+
+/// The same question with at most [`ROWS_OF_EACH`] rows.
+fn some_of(question: Arc<Question>) -> Arc<Question> {
+    match &*question {
+        Question::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {
+            let (nodes, memo) = (nodes.clone(), memo.clone());
+            Arc::new(Question::Reroute { nodes, rooms: rooms[..ROWS_OF_EACH].to_vec(), memo })
+        }
+        Question::Tick { sessions, memo } if sessions.len() > ROWS_OF_EACH => {
+            let (sessions, memo) = (sessions[..ROWS_OF_EACH].to_vec(), memo.clone());
+            Arc::new(Question::Tick { sessions, memo })
+        }
+        Question::Resolve { .. }
+        | Question::Admit { .. }
+        | Question::Place { .. }
+        | Question::Reroute { .. }
+        | Question::Tick { .. } => question,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Measures, RoomId, Row, SessionRow};
+
+    use super::*;
+
+    #[test]
+    fn long_questions_are_kept_in_part() {
+        let questions = Questions::default();
+        let row = |id| SessionRow {
+            row: Row { id, measures: Measures::default() },
+            room: RoomId(1),
+            scenario: "call".into(),
+            labels: [].into(),
+            state: None,
+        };
+        let sessions = (0..4_096).map(row).collect();
+        questions.keep(Question::Tick { sessions, memo: None }, 0);
+        let kept = questions.list();
+        let Question::Tick { sessions, .. } = &*kept[0].0 else { panic!("{kept:?}") };
+        assert_eq!((sessions.len(), sessions.capacity(), sessions[511].row.id), (512, 512, 511));
+    }
+
+    #[test]
+    fn rare_questions_are_kept_beside_frequent_ones() {
+        let questions = Questions::default();
+        let reroute = Question::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
+        questions.keep(reroute.clone(), 0);
+        for room in 0..100 {
+            let place = Question::Place {
+                room: RoomId(room),
+                scenario: "call".into(),
+                labels: [].into(),
+                nodes: Vec::new(),
+            };
+            questions.keep(place, room);
+        }
+        let kept = questions.list();
+        assert_eq!(kept.len(), 1 + KEPT_OF_EACH);
+        assert_eq!((&*kept[0].0, kept[1].1, kept[8].1), (&reroute, 92, 99));
+    }
+}

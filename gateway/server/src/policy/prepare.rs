@@ -1,0 +1,234 @@
+//! Prepares a revision: judged, compiled, installed, proved. Not on the threads of control or of its policy, since
+//! compiling may take long.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_core::{
+    self as core, Actor, Fault, PolicyName, Revision, Rollout, RolloutOutcome, RolloutRequest,
+    Strategy,
+};
+use evenkeel_host as host;
+use tokio::sync::{mpsc, oneshot};
+
+use super::thread::Loaded;
+use super::{Catalog, Decided, Foundry, Ledger, Ready, Refusal, Rules, Shared, Word};
+
+/// A plugin's bytes and settings, and where they came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) bytes: Vec<u8>,
+    /// `None`: those of the active revision, or the defaults where that is of another plugin.
+    pub(crate) settings: Option<serde_json::Value>,
+    /// `embedded`, a file, or `pushed`.
+    pub(crate) origin: Box<str>,
+    pub(crate) seed: u64,
+    /// When it was asked for.
+    pub(crate) arrived: Instant,
+    pub(crate) how: How,
+}
+
+/// How a revision becomes active; see [`RolloutRequest`].
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) by: Actor,
+    pub(crate) force: bool,
+    pub(crate) strategy: Option<Strategy>,
+    pub(crate) returns: bool,
+}
+
+impl How {
+    pub(crate) fn at_once(by: Actor) -> How {
+        How { by, force: false, strategy: None, returns: false }
+    }
+}
+
+/// One push of a policy, and all that is needed to prepare it.
+pub(crate) struct Preparation {
+    pub(super) policy: PolicyName,
+    /// As the core numbered it; a later one wins.
+    pub(super) push: u64,
+    pub(super) foundry: Foundry,
+    pub(super) rules: Arc<Rules>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) catalog: Catalog,
+    pub(super) shared: Arc<Shared>,
+    /// The plugin of the active revision, and its settings.
+    pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
+    pub(super) active: Option<Arc<str>>,
+    pub(super) words: mpsc::Sender<Word>,
+}
+
+/// Why a revision never answered.
+#[derive(Debug)]
+enum Unfit {
+    /// The host did not take it.
+    Refused(host::Refused),
+    /// It failed over a question that the policy answered before.
+    Disproved { questions: usize, fault: Fault },
+    /// The core did not take it.
+    Unwanted(core::Refusal),
+    /// The policy was stopped, or control ended.
+    Gone,
+}
+
+impl Unfit {
+    /// As in metrics, events and the API; it never changes.
+    fn code(&self) -> &'static str {
+        match self {
+            Unfit::Refused(refused) => refused.code(),
+            Unfit::Disproved { .. } => "proof-failed",
+            Unfit::Unwanted(refusal) => refusal.code(),
+            Unfit::Gone => "unavailable",
+        }
+    }
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unfit::Refused(refused) => refused.fmt(f),
+            Unfit::Disproved { questions, fault } => {
+                write!(f, "replaying {questions} recorded questions failed ({fault})")
+            }
+            Unfit::Unwanted(core::Refusal::Superseded) => {
+                f.write_str("superseded by a later push or rollback of this policy")
+            }
+            Unfit::Unwanted(core::Refusal::Downgrade { plugin, found, ran }) => {
+                let (found, ran) = (found.to_string().into(), ran.to_string().into());
+                host::Refused::Downgrade { plugin: (**plugin).into(), found, ran }.fmt(f)
+            }
+            Unfit::Unwanted(core::Refusal::Quarantined { quarantined, age }) => write!(
+                f,
+                "revision {} is quarantined for {} s: {}; `--force` accepts it",
+                quarantined.revision,
+                age.as_secs(),
+                quarantined.reason
+            ),
+            Unfit::Unwanted(core::Refusal::Revoked(reason)) => f.write_str(reason),
+            Unfit::Gone => f.write_str("the policy is not running"),
+        }
+    }
+}
+
+/// Prepares a revision, and says what became of it. Blocks for as long as compiling takes.
+pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
+    let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
+    let mut revision = None;
+    take_in(preparation, source, &mut revision).unwrap_or_else(|unfit| {
+        let (policy, code) = (preparation.policy.clone(), unfit.code());
+        let (at, reason) = (SystemTime::now(), Box::<str>::from(unfit.to_string()));
+        preparation.ledger.refuse(Refusal {
+            at,
+            policy: policy.clone(),
+            origin,
+            code,
+            reason: reason.clone(),
+        });
+        Rollout {
+            policy,
+            outcome: RolloutOutcome::Refused,
+            stage: None,
+            by,
+            revision,
+            previous: preparation.active.clone(),
+            code: Some(code),
+            reason: Some(reason),
+            arrived,
+            activate: Duration::ZERO,
+        }
+    })
+}
+
+/// Prepares the first revision of a policy. That the policy was stopped meanwhile is no fault of the revision.
+///
+/// # Errors
+/// Why it does not run.
+pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box<str>> {
+    match take_in(preparation, source, &mut None) {
+        Ok(_) | Err(Unfit::Unwanted(core::Refusal::Superseded) | Unfit::Gone) => Ok(()),
+        Err(unfit) => Err(unfit.to_string().into()),
+    }
+}
+
+/// `name` is set as soon as the revision has one.
+fn take_in(
+    preparation: &Preparation,
+    source: Source,
+    name: &mut Option<Arc<str>>,
+) -> Result<Rollout, Unfit> {
+    let Preparation { foundry, rules, policy, .. } = preparation;
+    let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
+    let seal = host::Seal::of(&source.bytes).map_err(Unfit::Refused)?;
+    let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
+    let manifest = component.manifest();
+    let inherited = || {
+        let same = preparation.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
+        same.map(|(_, settings)| settings.clone()).unwrap_or_default()
+    };
+    let settings = source.settings.unwrap_or_else(inherited);
+    let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
+    let (catalog, seed) = (preparation.catalog.entries.to_vec(), source.seed);
+    let allowed = rules.grant(policy);
+    let made =
+        host::Policy::install_within(engine, &component, hook, given, catalog, seed, &allowed);
+    let mut made = made.map_err(Unfit::Refused)?;
+    let revision = Revision {
+        name: made.revision().into(),
+        plugin: Arc::clone(&manifest.name),
+        version: core::Version::read(&manifest.version),
+        schema: manifest.state_schema,
+    };
+    *name = Some(Arc::clone(&revision.name));
+    let How { by, force, strategy, returns } = source.how;
+    let (push, arrived) = (preparation.push, source.arrived);
+    let request = RolloutRequest { push, by, arrived, force, strategy, returns };
+    preparation.ask_core(|reply| Word::Compiled {
+        policy: policy.clone(),
+        request: Box::new(request.clone()),
+        revision: revision.clone(),
+        reply,
+    })??;
+    preparation.prove(&mut made)?;
+    let figures = Arc::default();
+    let (origin, catalog) = (source.origin, preparation.catalog.version);
+    let loaded = Loaded { policy: made, seal, origin, settings, catalog, figures };
+    let (policy, since) = (policy.clone(), Instant::now());
+    let Decided { result, unwanted } = preparation.ask_core(|reply| {
+        Word::Ready(Box::new(Ready { policy, request, revision, loaded, since, reply }))
+    })?;
+    drop(unwanted);
+    tracing::debug!(policy = %preparation.policy, signer = ?vouched, "plugin prepared");
+    Ok(result?)
+}
+
+impl From<core::Refusal> for Unfit {
+    fn from(refusal: core::Refusal) -> Unfit {
+        Unfit::Unwanted(refusal)
+    }
+}
+
+impl Preparation {
+    pub(crate) fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    fn ask_core<T>(&self, word: impl FnOnce(oneshot::Sender<T>) -> Word) -> Result<T, Unfit> {
+        let (reply, answer) = oneshot::channel();
+        self.words.blocking_send(word(reply)).map_err(|_| Unfit::Gone)?;
+        answer.blocking_recv().map_err(|_| Unfit::Gone)
+    }
+
+    /// Asks it the last questions that the policy answered, some of each kind.
+    fn prove(&self, revision: &mut host::Policy) -> Result<(), Unfit> {
+        let questions = self.shared.questions.list();
+        for (question, now_us) in &questions {
+            let disproved = |fault| Unfit::Disproved { questions: questions.len(), fault };
+            revision.ask_of_all(question, *now_us, Duration::MAX).map_err(disproved)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
