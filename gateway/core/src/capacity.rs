@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-pub use breaker::BreakerState;
 pub(crate) use breaker::Judged;
 pub(crate) use breaker::Verdict;
 use breaker::{Breaker, Evidence, is_bad};
@@ -18,7 +17,8 @@ use crate::effects::Effects;
 use crate::nodes::{Node, Nodes};
 use crate::timer::Timer;
 use crate::{
-    Breakers, Event, Guard, Measures, Metric, NodeId, RegionId, RoomId, Row, SessionId, Settings,
+    BreakerState, Breakers, Event, Guard, Measures, Metric, NodeId, RegionId, RoomId, Row,
+    SessionId, Settings,
 };
 
 /// Evidence within this is weighed together.

@@ -70,6 +70,29 @@ pub enum Output {
     Finished,
 }
 
+/// Why a request of an operator cannot be met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Impossible {
+    NoSuchSession,
+    NoSuchRoom,
+    NoSuchNode,
+    /// The room stands there already.
+    AlreadyThere,
+    /// The node is Down, draining, or full.
+    NodeUnfit,
+    NoSuchRegion,
+    /// An operator ejected the node before.
+    AlreadyEjected,
+    /// The node is not Down.
+    NotDown,
+    /// The node is to go, and takes no rooms any more.
+    NodeLeaves,
+    /// The node itself wishes to be drained.
+    NodeDrains,
+    /// There are as many nodes as there may be.
+    NoRoomForNodes,
+}
+
 /// Something that policies and quality are told of.
 #[derive(Debug)]
 pub(crate) enum Notice {

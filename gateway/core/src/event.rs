@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 pub use outcome::{Guard, Outcome};
 
 use crate::{
-    Arm, AskId, Breach, BreakerState, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op,
-    PolicyName, Refused, RegionId, RoomId, SessionId,
+    Arm, AskId, Breach, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName,
+    Refused, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -478,6 +478,28 @@ impl MoveOutcome {
             MoveOutcome::NotOpened => "not-opened",
             MoveOutcome::Damped => "damped",
             MoveOutcome::Closed => "closed",
+        }
+    }
+}
+
+/// State of a region's breaker: may new rooms go there?
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum BreakerState {
+    Closed = 0,
+    /// They go elsewhere, or are refused.
+    Open = 1,
+    /// A share of them may.
+    HalfOpen = 2,
+}
+
+impl BreakerState {
+    /// The word in metrics and records: `half-open`.
+    pub fn name(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::capacity::{Capacity, WINDOW};
-use crate::effects::{Effects, Notice, Output};
+use crate::effects::{Effects, Impossible, Notice, Output};
 use crate::nodes::{AgentWord, Nodes, Stamp};
 use crate::policy::{Memos, Questions, Subject};
 use crate::quality::Quality;
@@ -26,37 +26,11 @@ use crate::{
     PolicyName, RegionId, RoomId, Scenario, SessionId, Zone, ZoneId,
 };
 
-/// Interval between two looks at the stamps of workers.
-pub const WATCH_EVERY: Duration = Duration::from_millis(2);
-
 pub use revising::Cohort;
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
-
-/// Why a request of an operator cannot be met.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Impossible {
-    NoSuchSession,
-    NoSuchRoom,
-    NoSuchNode,
-    /// The room stands there already.
-    AlreadyThere,
-    /// The node is Down, draining, or full.
-    NodeUnfit,
-    NoSuchRegion,
-    /// An operator ejected the node before.
-    AlreadyEjected,
-    /// The node is not Down.
-    NotDown,
-    /// The node is to go, and takes no rooms any more.
-    NodeLeaves,
-    /// The node itself wishes to be drained.
-    NodeDrains,
-    /// There are as many nodes as there may be.
-    NoRoomForNodes,
-}
 
 /// The state machine.
 #[derive(Debug)]

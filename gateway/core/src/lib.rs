@@ -32,21 +32,20 @@ pub use ask::{
     Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
     Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
 };
-pub use capacity::BreakerState;
 pub use dataplane::{
     Board, Bounds, Cell, Epoch, Grant, HOPS_MAX, Hop, Plan, Route, RouteCell, forward,
 };
-pub use effects::Output;
+pub use effects::{Impossible, Output};
 pub use event::{
-    Cause, CloseReason, Event, Guard, Health, ModeChange, MoveOutcome, NotStarted, Outcome, Start,
-    Strike, Witness,
+    BreakerState, Cause, CloseReason, Event, Guard, Health, ModeChange, MoveOutcome, NotStarted,
+    Outcome, Start, Strike, Witness,
 };
 pub use flow::Flow;
-pub use gateway::{Cohort, Gateway, Impossible, WATCH_EVERY};
+pub use gateway::{Cohort, Gateway};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
-pub use nodes::{AgentWord, Stamp};
+pub use nodes::{AgentWord, Stamp, WATCH_EVERY};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,

@@ -17,8 +17,8 @@ pub(crate) use detector::Since;
 pub use detector::Stamp;
 pub(crate) use node::{Change, Node};
 pub(crate) use pace::{ANSWERED_IN_TIME, Class, Pace, Turn};
-pub use watch::AgentWord;
 pub(crate) use watch::NodeChange;
+pub use watch::{AgentWord, WATCH_EVERY};
 
 use crate::{Board, Hop, Limits, NodeId, RegionId, Settings, Timings, Zone};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Breakers, Measures, Metric, RoomId};
+use crate::{BreakerState, Breakers, Measures, Metric, RoomId};
 
 /// Bad windows in a row that open it.
 const OPENS_AFTER: u32 = 2;
@@ -16,28 +16,6 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Openings that still lengthen the time; past it the longest applies anyway.
 const RELAPSES_MAX: u32 = 16;
-
-/// State of a region's breaker: may new rooms go there?
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum BreakerState {
-    Closed = 0,
-    /// They go elsewhere, or are refused.
-    Open = 1,
-    /// A share of them may.
-    HalfOpen = 2,
-}
-
-impl BreakerState {
-    /// The word in metrics and records: `half-open`.
-    pub fn name(self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half-open",
-        }
-    }
-}
 
 /// Evidence about one region in a window of a second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

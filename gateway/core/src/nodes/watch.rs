@@ -6,9 +6,10 @@ use super::detector::{Distance, Finding, Stamp};
 use super::{Change, Node, Nodes};
 use crate::effects::Effects;
 use crate::timer::Timer;
-use crate::{
-    Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, WATCH_EVERY, Witness, ZoneId,
-};
+use crate::{Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, Witness, ZoneId};
+
+/// Interval between two looks at the stamps of workers.
+pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 /// Longer lateness of a worker excuses nothing: where the machine stood still, control did too, and its own lateness counts.
 const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);

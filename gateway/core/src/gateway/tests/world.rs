@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{Gateway, Impossible, NotOpened, Output, WATCH_EVERY};
+use super::super::{Gateway, Impossible, NotOpened, Output};
+use crate::WATCH_EVERY;
 use crate::{
     Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Event, Fault,
     Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode, NodeId,
