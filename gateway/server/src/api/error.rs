@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Error {
     pub(super) code: Code,
-    /// What was found, and what is expected.
+    /// The invalid value, and what is expected.
     pub(super) message: String,
     /// The part of the request: `media[0].payload_types`.
     pub(super) field: Option<String>,

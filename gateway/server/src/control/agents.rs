@@ -90,7 +90,7 @@ impl Control {
 struct ReportScope {
     /// Process state and load.
     process: bool,
-    /// Whether the node takes sessions.
+    /// Admission of sessions by the node.
     sessions: bool,
 }
 

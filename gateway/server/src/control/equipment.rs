@@ -90,7 +90,7 @@ impl Control {
         self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
-    /// Whether the node is being removed.
+    /// Returns true while the node is being removed.
     pub(super) fn leaves(&self, id: NodeId) -> bool {
         self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }

@@ -22,7 +22,7 @@ const KNOCKS_MAX: usize = 4_096;
 pub(super) struct FirstPackets(BTreeMap<(u8, SocketAddr), Instant>);
 
 impl FirstPackets {
-    /// Whether this source is not being handled already.
+    /// Returns false if this source is already being handled.
     pub(super) fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
         if self.0.len() >= KNOCKS_MAX {
             self.0.retain(|_, until| *until > now);

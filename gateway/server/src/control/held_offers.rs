@@ -62,7 +62,7 @@ impl Waiting {
 }
 
 impl Control {
-    /// Whether the first policies are not active yet.
+    /// Returns true until the first policies are active.
     pub(super) fn awaits_policies(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
     }

@@ -43,7 +43,7 @@ pub struct SessionAnswer {
     pub routed_by: Decider,
 }
 
-/// Where and how one client reaches the gateway.
+/// The addresses at which one client reaches the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IngressAnswer {
     Udp {
@@ -249,87 +249,82 @@ pub struct NodeView {
     pub round_trip: Option<Duration>,
 }
 
-/// One policy as it stands.
+/// The state of one policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyView {
-    /// The policy.
     pub policy: PolicyName,
     /// The plugin's name and version.
     pub plugin: Box<str>,
-    /// The revision that answers; none where it failed and the native default stands in.
+    /// The active revision; `None` while the native default answers because it failed.
     pub revision: Option<Arc<str>>,
-    /// The revision before it, to which a rollback leads.
+    /// The previous revision, the target of a rollback.
     pub previous: Option<Arc<str>>,
-    /// Where it came from: `embedded`, a file, or `pushed`.
+    /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
-    /// Calls so far.
     pub calls: u64,
-    /// Faults so far.
     pub faults: u64,
-    /// Sessions or rooms that its revision is not asked about any more, since it fails over them.
+    /// Sessions and rooms that are quarantined for the revision, since it faults on them.
     pub quarantined: u64,
-    /// Answers of its revision that differed from those of a fresh instance, and how many were looked at.
+    /// Answers that differed from those of a fresh instance, and compared answers.
     pub hidden_state: (u64, u64),
-    /// What its last call failed of; none where it was answered.
+    /// The fault of the last call, if it failed.
     pub failing: Option<Fault>,
-    /// What a call failed of last; none where none ever did.
+    /// The last fault of any call.
     pub last_fault: Option<Fault>,
-    /// What else comes and goes.
     pub life: PolicyLife,
 }
 
-/// Revisions of a policy that come and go.
+/// The candidate, previous and refused revisions of a policy.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct PolicyLife {
-    /// The one that is tried.
+    /// The candidate.
     pub tried: Option<Tried>,
-    /// How far that is.
+    /// The progress of its rollout.
     pub walk: Option<WalkView>,
-    /// How both cohorts fare, the standing one first, while a share belongs to the one that is tried.
+    /// Measurements of both cohorts, that of the active revision first; empty outside of the canary stage.
     pub cohorts: Vec<Cohort>,
-    /// How long the revision before may still come back.
+    /// Remaining time in which the previous revision is kept for a rollback.
     pub previous_for: Option<Duration>,
-    /// What became of it last.
+    /// The outcome of the last rollout.
     pub last: Option<LastRollout>,
-    /// Those that did harm and do not come in again, the oldest first.
+    /// Quarantined revisions, the oldest first.
     pub quarantined: Vec<Quarantined>,
-    /// Those in force, tried or kept that were revoked since they came.
+    /// Active, candidate and previous revisions that were revoked after they were accepted.
     pub revoked: Vec<Revoked>,
 }
 
-/// A revision that is tried beside the one in force.
+/// A candidate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tried {
-    /// Which.
     pub revision: Arc<str>,
     /// The plugin's name and version.
     pub plugin: Box<str>,
-    /// Where it came from.
+    /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
-    /// Calls for its share.
+    /// Calls as a canary.
     pub calls: u64,
-    /// Faults of these.
+    /// Faults as a canary.
     pub faults: u64,
-    /// Questions that it was asked along and that it answered as the one in force did.
+    /// Answers in the shadow stage that matched those of the active revision.
     pub same: u64,
-    /// Those that it answered otherwise.
+    /// Answers in the shadow stage that differed.
     pub different: u64,
-    /// Those that it failed over.
+    /// Questions in the shadow stage on which it faulted.
     pub faulted: u64,
-    /// How it failed last, in shadow or for its share.
+    /// The last fault in the shadow or canary stage.
     pub last_fault: Option<Fault>,
 }
 
-/// How far a revision is on its way into force.
+/// The progress of a rollout.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalkView {
-    /// Where it is, and what comes next.
+    /// The current stage and the next one.
     pub staged: Staged,
-    /// How long it has been there, pauses left out.
+    /// Time in this stage without pauses.
     pub lasted: Duration,
-    /// Shares that it is to have, one after the other, per cent.
+    /// Shares of the canary, per cent.
     pub steps: Vec<u8>,
-    /// How long each lasts at least.
+    /// Minimum duration of each step.
     pub each: Duration,
 }
 
@@ -342,11 +337,11 @@ pub struct Status {
     /// Live sessions.
     pub sessions: usize,
     pub rooms: usize,
-    /// Whether it admits new sessions.
+    /// New sessions are admitted.
     pub admitting: bool,
-    /// Whether the gateway's own uplink is suspected, because most nodes fell silent at once.
+    /// The gateway's own uplink is suspected, because most nodes fell silent at once.
     pub uplink_suspect: bool,
-    /// Whether the first policies are still being compiled: it forwards, and will admit.
+    /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
     pub starting: bool,
     /// Policies with a failed last call.
     pub policies_failing: Vec<PolicyName>,

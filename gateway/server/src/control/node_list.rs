@@ -51,7 +51,7 @@ impl ListChange {
 #[derive(Clone, PartialEq, Debug)]
 pub struct ListTold {
     pub by: Actor,
-    /// Whether the guard was overridden.
+    /// The guard was overridden.
     pub forced: bool,
     pub outcome: Result<ListChange, NotListed>,
 }
@@ -180,7 +180,7 @@ impl Control {
         Ok(Equipments { comes, changes })
     }
 
-    /// Whether the existing sockets can reach the node.
+    /// Checks that the existing sockets can reach the node.
     fn fits(&self, node: &Node, is_new: bool) -> Result<(), NotListed> {
         let name = || Arc::clone(&node.name);
         if !self.settings.regions.contains(&node.region) {
@@ -344,7 +344,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether the node is kept with the new settings: its address, driver, region and secret are the same.
+/// Returns true if the node is kept with the new settings: its address, driver, region and secret are the same.
 fn stays(before: &Node, now: &Node) -> bool {
     // Named one by one, so that the compiler points here when a key is added.
     let Node {

@@ -141,7 +141,7 @@ impl Prober {
         self.send(&datagram)
     }
 
-    /// Whether the node speaks signed messages and so takes orders.
+    /// Returns true if the node speaks signed messages and so takes orders.
     pub(crate) fn takes_orders(&self) -> bool {
         matches!(*self.questions, Questions::Signed(_))
     }

@@ -36,7 +36,7 @@ pub(crate) struct UdpListener {
 }
 
 impl UdpListener {
-    /// Whether a client with this address can reach the listener: same family, or any with `[::]`.
+    /// Returns true if a client with this address can reach the listener: same family, or any with `[::]`.
     fn hears(&self, client: IpAddr) -> bool {
         let everywhere = self.bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         everywhere || self.bound.is_ipv4() == client.is_ipv4()
@@ -122,7 +122,7 @@ pub(crate) struct SessionRegistry {
     pub(crate) flows: Arc<Flows>,
     /// Address family of nodes with port legs; `None` without such nodes.
     pub(crate) port_legs: Option<Family>,
-    /// Whether a driver needs descriptions of sessions.
+    /// A driver needs descriptions of sessions.
     pub(crate) briefs: bool,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
@@ -189,7 +189,7 @@ impl SessionRegistry {
         self.entries.get_mut(&session).map(|entry| &mut **entry)
     }
 
-    /// Whether a listener accepts clients of this kind.
+    /// Checks that a listener accepts clients of this kind.
     pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), AdmitError> {
         match ingress {
             Ingress::Quic => self.quic.map(|_| ()).ok_or(AdmitError::NoListener),

@@ -1,5 +1,5 @@
-//! Pushes, changed files and operators' orders about policies, passed on to the core; plugins are prepared on a thread of
-//! their own, one after the other.
+//! Passes pushes, changed files and operators' orders about policies to the core. A separate thread prepares plugins
+//! one after the other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use super::thread::Control;
 use crate::policy::{self, How, Preparation, Source};
 use crate::settings;
 
-/// Rollouts that may wait, each with the bytes of its plugin; past it control is busy.
+/// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;
 
 pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
 
-/// How a pushed revision becomes active, where the push says so.
+/// The rollout options of a push.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Wish {
     /// Shares of the canary, per cent.
     pub canary: Option<Vec<u8>>,
-    /// Minimum duration of each.
+    /// Minimum duration of each step.
     pub pace: Option<Duration>,
-    /// In shadow until it is promoted.
+    /// Stay in the shadow stage until an operator promotes the revision.
     pub shadow: bool,
-    /// At once, whatever its policy set says.
+    /// Activate at once, even if the policy set has `[rollout]`.
     pub now: bool,
     /// Accept a quarantined or older revision.
     pub force: bool,
 }
 
 impl Wish {
-    /// None: at once.
+    /// `None` activates the revision at once.
     pub(super) fn strategy(&self, set: Option<&settings::Rollout>) -> Option<Strategy> {
         let asked = self.canary.is_some() || self.pace.is_some() || self.shadow;
         let set = set.cloned().unwrap_or_default();
@@ -43,7 +43,7 @@ impl Wish {
             return None;
         }
         let strategy = set.strategy();
-        // A push that names the shares begins with the first.
+        // A push with its own shares skips the shadow stage.
         let shadow = if self.canary.is_some() { Duration::ZERO } else { strategy.shadow };
         let strategy = Strategy {
             steps: self.canary.clone().unwrap_or(strategy.steps),
@@ -66,7 +66,7 @@ pub(super) struct Rolling {
 /// Starts the thread that prepares revisions; it ends with control.
 ///
 /// # Errors
-/// Where the system gives no thread.
+/// The thread cannot be started.
 pub(super) fn start(
     events: broadcast::Sender<Arc<EventRecord>>,
 ) -> std::io::Result<Sender<Rolling>> {
@@ -103,14 +103,14 @@ impl Control {
         self.roll_out(&policy, source, reply);
     }
 
-    /// Has a revision prepared; the reply comes when it is decided.
+    /// Queues a revision to be prepared; the reply comes after the core's decision.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
-        // It would supersede the first revision, and might be refused itself.
+        // This revision would supersede the first one, and might then be refused.
         if self.awaits_policies() {
             let _ = reply.send(Err(ControlError::Starting));
             return;
         }
-        // Checked first, since a preparation supersedes others. No other thread sends.
+        // Checked first, since a preparation supersedes others. Only this thread sends to the channel.
         if self.rollouts.is_full() {
             let _ = reply.send(Err(ControlError::Unavailable));
             return;
@@ -119,7 +119,7 @@ impl Control {
             let _ = reply.send(Err(policy::unknown(policy)));
             return;
         };
-        // The thread ends with control, and there is room.
+        // The thread ends with control, and the channel is not full.
         let _ = self.rollouts.try_send(Rolling { preparation, source, reply });
     }
 
@@ -131,7 +131,7 @@ impl Control {
         let _ = reply.send(rollout);
     }
 
-    /// An operator promotes, pauses, resumes or aborts a rollout.
+    /// Promotes, pauses, resumes or aborts a rollout for an operator.
     pub(super) fn change_rollout(
         &mut self,
         policy: &PolicyName,
@@ -145,7 +145,7 @@ impl Control {
         let _ = reply.send(rollout);
     }
 
-    /// One that was stopped is not known any more.
+    /// A stopped policy is unknown.
     fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
         match self.policies.names().any(|name| name == policy) {
             true => Ok(()),
@@ -153,7 +153,7 @@ impl Control {
         }
     }
 
-    /// Policies whose last call failed.
+    /// Policies with a failed last call.
     pub(super) fn policies_failing(&self, now: Instant) -> Vec<PolicyName> {
         let status = |policy: &PolicyName| self.gateway.policy_status(policy, now);
         let is_failing =
@@ -161,7 +161,7 @@ impl Control {
         self.policies.names().filter(is_failing).cloned().collect()
     }
 
-    /// `[rollout]` of policy sets changed.
+    /// Applies a changed `[rollout]` of policy sets.
     pub(super) fn take_paces(
         &mut self,
         paces: BTreeMap<Arc<str>, settings::Rollout>,
@@ -192,16 +192,20 @@ mod tests {
     }
 
     #[test]
-    fn push_is_at_once_unless_it_or_its_set_says_otherwise() {
+    fn push_without_strategy_activates_at_once() {
         let plain = Wish::default();
         assert_eq!(plain.strategy(None), None);
-        assert_eq!(plain.strategy(Some(&settings::Rollout::default())), None, "its set is silent");
+        assert_eq!(
+            plain.strategy(Some(&settings::Rollout::default())),
+            None,
+            "no `[rollout]` in its set"
+        );
         let strategy = plain.strategy(Some(&said(&[5, 50]))).unwrap();
         assert_eq!((strategy.steps, strategy.shadow), (vec![5, 50], Duration::from_secs(5)));
         let now = Wish { now: true, ..Wish::default() };
         assert_eq!(now.strategy(Some(&said(&[5]))), None);
         let none = settings::Rollout { shadow: Duration::ZERO, ..said(&[]) };
-        assert_eq!(plain.strategy(Some(&none)), None, "its set says: at once");
+        assert_eq!(plain.strategy(Some(&none)), None, "empty `[rollout]` activates at once");
     }
 
     #[test]

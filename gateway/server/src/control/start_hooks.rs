@@ -46,7 +46,7 @@ struct Released {
     /// The node's name.
     name: Arc<str>,
     program: Program,
-    /// Whether it ends with the gateway.
+    /// The program ends with the gateway.
     stops: bool,
 }
 
@@ -61,7 +61,7 @@ struct Call {
 enum Running {
     Program {
         program: Program,
-        /// Whether it ends with the gateway.
+        /// The program ends with the gateway.
         stops: bool,
     },
     /// A pending POST request.
@@ -108,7 +108,7 @@ impl StartHooks {
         }
     }
 
-    /// Whether the failure is of the current call, not of an earlier one.
+    /// Returns true if the failure is of the current call, not of an earlier one.
     pub(super) fn is_under_way(&self, failed: HookFailed) -> bool {
         self.running.get(&failed.node).is_some_and(|call| call.attempt == failed.attempt)
     }

@@ -56,9 +56,9 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<WorkerLine>,
     pub(crate) registry: SessionRegistry,
     pub(crate) drivers: Drivers,
-    /// Of the configured nodes. Trunks are at the workers.
+    /// The configured nodes; their trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
-    /// Whether webhooks are configured.
+    /// Webhooks are configured.
     pub(crate) posts: bool,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
@@ -67,7 +67,7 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) names: Arc<Names>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
-    /// Whether first revisions are being compiled.
+    /// First revisions are being compiled.
     pub(crate) awaits_policies: bool,
     pub(crate) started: Instant,
 }

@@ -1,8 +1,8 @@
-//! What questions speak of by number, with its name.
+//! The catalog maps the numbers in a policy's questions to names.
 
 use evenkeel_core::{Entry, EntryKind, NodeId, RegionId, ZoneId};
 
-/// Regions and zones come in the order of their numbers; a zone with its region, a node with its zone.
+/// Lists regions and zones in the order of their numbers; the parent of a zone is its region, that of a node its zone.
 pub(crate) fn catalog<'a>(
     home: RegionId,
     regions: impl Iterator<Item = &'a str> + Clone,

@@ -1,8 +1,8 @@
-//! Whether two answers decide the same.
+//! Compares the answers of two revisions.
 
 use evenkeel_core::{Action, Answer, Move};
 
-/// Whether both decide the same, whatever they write down.
+/// Compares decisions only; states and reasons may differ.
 pub(super) fn is_same(one: &Answer, other: &Answer) -> bool {
     match (one, other) {
         (Answer::Params(one), Answer::Params(other)) => one == other,

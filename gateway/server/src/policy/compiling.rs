@@ -1,5 +1,5 @@
-//! Compiling plugins: from the cache where they were compiled before, else in a process of its own with limits, so that a
-//! plugin that means harm costs that process and nothing else.
+//! Compiles plugins. A plugin that is not in the cache is compiled in a process of its own with limits, so that a
+//! malicious plugin harms only that process.
 
 mod child;
 
@@ -19,50 +19,49 @@ use crate::settings::Settings;
 
 pub use child::compile_plugin;
 
-/// What a compiler says on standard error; more is not read.
+/// Bytes read from a compiler's standard error.
 const WORDS_MAX: u64 = 4 << 10;
 
-/// How often it is looked whether a compiler that closed its output is gone.
+/// How often the gateway checks whether a compiler that closed its output has exited.
 const SETTLE_EVERY: Duration = Duration::from_millis(1);
 
-/// One second of looks: to take down the memory of a process takes milliseconds.
+/// One second of checks; releasing the memory of a process takes milliseconds.
 const SETTLE_LOOKS: u32 = 1_000;
 
-/// The program that gives another one less of the processor (POSIX), and how much less: where workers have none to spare, it
-/// gets about a tenth of what one of them gets. Less would keep an honest plugin past [`Compiler::within`].
+/// Runs the compiler at lower priority (POSIX `nice`). On a machine with busy workers it gets about a tenth of a
+/// worker's processor time. A larger value would keep an honest plugin past [`Compiler::within`].
 const NICE: [&str; 3] = ["nice", "-n", "10"];
 
-/// The verb by which a program is told to compile.
+/// The compiler program's subcommand.
 const VERB: &str = "compile-plugin";
 
-/// A program that compiles plugins, and what one plugin may cost. It is started as `<program> compile-plugin …` and calls
-/// [`compile_plugin`](crate::compile_plugin).
+/// A program that compiles plugins, and the limits for one plugin. It is started as `<program> compile-plugin …` and
+/// calls [`compile_plugin`](crate::compile_plugin).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compiler {
-    /// The program.
     pub program: PathBuf,
-    /// Processor time. Default 30 s.
+    /// Limit of processor time. Default 30 s.
     pub processor: Duration,
-    /// Memory, in MiB. Default 2,048: twice what a plugin takes that brings an engine for a language.
+    /// Limit of memory, in MiB. Default 2,048: twice the need of a plugin that contains a language runtime.
     pub memory_mib: u64,
-    /// By when it is done, whatever else the machine does. Default 45 s: whoever pushes waits for an answer for a minute.
+    /// Limit of wall-clock time. Default 45 s, since a push waits at most a minute for its answer.
     pub within: Duration,
 }
 
 impl Compiler {
-    /// A program with the limits by default.
+    /// A compiler with the default limits.
     pub fn at(program: PathBuf) -> Compiler {
         let (processor, within) = (Duration::from_secs(30), Duration::from_secs(45));
         Compiler { program, processor, memory_mib: 2_048, within }
     }
 
-    /// The program that runs now, also after its file was replaced by a newer one.
+    /// The running program, even if its file was replaced by a newer one.
     pub fn this_program() -> Compiler {
         Compiler::at(PathBuf::from(format!("/proc/{}/exe", std::process::id())))
     }
 }
 
-/// Where plugins become components. Clones are the same place.
+/// Compiles plugins. Clones share the engine and the cache.
 #[derive(Clone)]
 pub(crate) struct Foundry {
     engine: host::Engine,
@@ -77,15 +76,14 @@ impl std::fmt::Debug for Foundry {
 }
 
 impl Foundry {
-    /// One that compiles in this process and keeps nothing.
+    /// Compiles in this process, without a cache.
     pub(crate) fn bare(engine: host::Engine) -> Foundry {
         Foundry { engine, compiler: None, cache: None }
     }
 
-    /// As configured.
     pub(crate) fn of(engine: host::Engine, settings: &Settings) -> Foundry {
         let compiler = settings.compiler.clone();
-        // Inside another program nothing is kept unless that was said.
+        // A program that embeds the gateway gets a cache only if its configuration names one.
         let usual = settings.gateway.cache == crate::settings::CacheFolder::Usual;
         let folders = match usual && compiler.is_none() {
             true => Vec::new(),
@@ -94,11 +92,11 @@ impl Foundry {
         let open = |folder: &PathBuf| match host::Cache::open(folder, &engine) {
             Ok(cache) => Some(Arc::new(cache)),
             Err(error) if usual => {
-                tracing::debug!(folder = %folder.display(), %error, "no cache for compiled plugins there");
+                tracing::debug!(folder = %folder.display(), %error, "folder cannot cache compiled plugins");
                 None
             }
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "compiled plugins are not kept");
+                tracing::warn!(folder = %folder.display(), %error, "compiled plugins are not cached");
                 None
             }
         };
@@ -110,15 +108,11 @@ impl Foundry {
         &self.engine
     }
 
-    /// The folder of the cache, where there is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.cache.as_deref().map(host::Cache::folder)
     }
 
-    /// Looks at a plugin and compiles it, or takes it from the cache.
-    ///
-    /// # Errors
-    /// Why it is not taken.
+    /// Takes a plugin from the cache, or checks and compiles it.
     pub(crate) fn vet(&self, plugin: &[u8]) -> Result<Component, Refused> {
         if let Some(known) = Component::known(&self.engine, plugin) {
             return Ok(known);
@@ -132,7 +126,7 @@ impl Foundry {
         }
         let is_ours = host::shipped().iter().any(|shipped| shipped.bytes == plugin);
         let code = match &self.compiler {
-            // What is in this binary means no harm, and starting a process costs time at the start.
+            // Plugins in this binary are trusted, and starting a process would delay the start of the gateway.
             Some(compiler) if !is_ours => compiler.compile(&self.engine, plugin)?,
             Some(_) | None => host::compile_here(&self.engine, plugin)?,
         };
@@ -140,29 +134,26 @@ impl Foundry {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put(plugin, &code)
         {
-            tracing::warn!(%error, "a compiled plugin was not kept");
+            tracing::warn!(%error, "compiled plugin not cached");
         }
         Ok(component)
     }
 
-    /// From the cache, where it is there and still fits.
+    /// The compiled plugin from the cache, if it still fits this engine.
     fn kept(&self, plugin: &[u8]) -> Option<Component> {
         let cache = self.cache.as_deref()?;
         match cache.get(plugin) {
             Cached::Code(code) => match Component::vet_native(&self.engine, plugin, &code) {
                 Ok(component) => Some(component),
                 Err(refused) => {
-                    tracing::warn!(%refused, "a compiled plugin that was kept does not fit; it is compiled anew");
+                    tracing::warn!(%refused, "cached plugin does not fit this engine; compiling it again");
                     cache.forget(plugin);
                     None
                 }
             },
             Cached::Nothing => None,
             Cached::Forged => {
-                tracing::warn!(
-                    ?cache,
-                    "a compiled plugin was changed by somebody else; it is gone, and compiled anew"
-                );
+                tracing::warn!(?cache, "cached plugin was modified; removed, compiling it again");
                 None
             }
         }
@@ -170,7 +161,7 @@ impl Foundry {
 }
 
 impl Compiler {
-    /// Has another process compile a plugin, and waits for it.
+    /// Compiles a plugin in another process and waits for it.
     fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
         let order = Order::new(engine, plugin);
         let failed = |error: std::io::Error| {
@@ -193,7 +184,7 @@ impl Compiler {
         Err(self.ended(status, &words))
     }
 
-    /// Starts the process, with less of the processor where there is a program for that.
+    /// Starts the process, at lower priority if `nice` is installed.
     fn start(&self) -> std::io::Result<Child> {
         let [nice, arguments @ ..] = NICE;
         let mut low = Command::new(nice);
@@ -221,14 +212,14 @@ impl Compiler {
             .spawn()
     }
 
-    /// Why it ended before it had answered.
+    /// The reason for an exit without an answer.
     fn ended(&self, status: ExitStatus, words: &str) -> Refused {
         let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
         match signal {
             Some(Signal::SIGXCPU | Signal::SIGKILL) => {
                 limit(format!("{} s of processor time", self.processor.as_secs()))
             }
-            // What the standard library says when there is no memory.
+            // The standard library prints this on a failed allocation.
             Some(Signal::SIGABRT) if words.contains("memory allocation of") => {
                 limit(format!("{} MiB of memory", self.memory_mib))
             }
@@ -244,7 +235,7 @@ fn limit(limit: String) -> Refused {
     Refused::CompileLimit { limit: limit.into() }
 }
 
-/// How a compiler ended that has said all it will; one that does not end is ended.
+/// Waits for the exit of a compiler that closed its output, and kills it after a second.
 fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
     for _ in 0..SETTLE_LOOKS {
         if let Some(status) = child.try_wait()? {
@@ -256,24 +247,24 @@ fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Code, its MAC and the byte before it.
+/// The code, its MAC and the byte before them.
 const ANSWER_MAX: usize = host::CODE_BYTES_MAX + 33;
 
 struct Spoken {
     answer: Vec<u8>,
     words: String,
-    /// It did not end in time.
+    /// The compiler did not answer in time.
     late: bool,
 }
 
-/// Gives a compiler its order and hears its answer, in time.
+/// Sends the order to a compiler and reads its answer, for at most `within`.
 fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let (done, heard) = crossbeam_channel::bounded::<()>(1);
         scope.spawn(move || {
             let Some(mut stdin) = stdin else { return };
-            // One that does not read to the end has its reasons, and says them otherwise.
+            // A compiler that stops reading reports the reason in its answer or its exit status.
             let _ = order.words().iter().try_for_each(|part| stdin.write_all(part));
         });
         let words = scope.spawn(move || {
@@ -285,16 +276,16 @@ fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
         let answer = scope.spawn(move || {
             let mut answer = Vec::new();
             let most = ANSWER_MAX as u64 + 1;
-            // What breaks off is no answer, and is seen as such.
+            // `Order::accept` refuses an incomplete answer.
             let read = stdout.map(|stdout| stdout.take(most).read_to_end(&mut answer));
             drop(read);
             drop(done);
             answer
         });
-        // Nothing is sent: it is heard when the other side is gone.
+        // No message is ever sent: the channel closes with the end of the answer.
         let late =
             matches!(heard.recv_timeout(within), Err(crossbeam_channel::RecvTimeoutError::Timeout));
-        // It has said all it will; what it holds open is closed by that, so that nobody waits for it.
+        // Killing the compiler closes its pipes, which ends the threads that read them.
         if late {
             let _ = child.kill();
         }
@@ -302,7 +293,7 @@ fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
     })
 }
 
-/// What these threads do does not panic.
+/// These threads do not panic.
 fn joined<T: Default>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_default()
 }

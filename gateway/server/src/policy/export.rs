@@ -1,29 +1,29 @@
-//! A recording on its way to who asked for it: only what was asked for, and without addresses unless they were.
+//! Filters recorded chunks for one export: by policy, and without addresses unless the request includes them.
 
 use std::collections::BTreeSet;
 
 use evenkeel_core::{AskId, PolicyName};
 use evenkeel_recording::{Chunk, Full, Header, Record, Redactor, head, records, tail};
 
-/// Questions of one policy whose outcomes are looked for; it is asked some thousand times a second at most, and outcomes
-/// come within milliseconds.
+/// Questions of the exported policy that have no outcome yet. A policy is asked a few thousand times a second at most,
+/// and outcomes follow within milliseconds.
 const ASKED_MAX: usize = 65_536;
 
-/// What was asked for.
+/// Options of an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wish {
-    /// With addresses.
+    /// Include addresses.
     pub(crate) addresses: bool,
-    /// Of this policy alone.
+    /// Export only this policy.
     pub(crate) policy: Option<PolicyName>,
 }
 
-/// Turns chunks as the recorder keeps them into those of one recording.
+/// Turns the recorder's chunks into the chunks of one recording.
 pub(crate) struct Export {
     header: Header,
     redactor: Option<Redactor>,
     policy: Option<PolicyName>,
-    /// Questions of the policy that was asked for.
+    /// Questions of the exported policy without an outcome yet.
     asked: BTreeSet<AskId>,
 }
 
@@ -45,10 +45,10 @@ impl Export {
         tail()
     }
 
-    /// What of the chunk was asked for, after the word that so many calls are missing before it. Nothing, where that is
-    /// nothing. It takes milliseconds.
+    /// The exported part of a chunk, preceded by the number of missed calls; empty if nothing is left. Takes
+    /// milliseconds.
     pub(crate) fn pass(&mut self, missed: u64, chunk: &[u8]) -> Vec<u8> {
-        // They are the recorder's own, and never left this process.
+        // The chunk was written by this process.
         let all = records(chunk).expect("a chunk that was just written is one");
         let missed = (missed > 0).then_some(Record::Missed(missed));
         let (mut out, mut bytes) = (Chunk::default(), Vec::new());
@@ -56,7 +56,7 @@ impl Export {
             let Some(record) = self.wanted(record) else { continue };
             if let Err(Full) = out.push(&record) {
                 bytes.extend(out.close());
-                // Tokens are a little longer than some addresses: what filled a chunk may not fit any more.
+                // Tokens are slightly longer than some addresses, so a record that filled its chunk may not fit now.
                 if let Err(Full) = out.push(&record) {
                     let _ = out.push(&Record::Missed(1));
                 }

@@ -1,4 +1,4 @@
-//! The last questions of a policy, to prove its next revision with.
+//! The last questions of a policy. Its next revision has to answer them before it is used.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
@@ -8,18 +8,19 @@ use evenkeel_core::Question;
 
 use super::lock;
 
-/// Questions of each kind that are kept, so that rare ones are among them however many rooms are placed.
+/// Questions kept of each kind, so that frequent kinds do not displace rare ones.
 const KEPT_OF_EACH: usize = 8;
 
-/// Rooms or sessions of one question that are kept: it may have thousands, and a faulty revision fails for some of them.
+/// Rooms or sessions kept of one question. A question may have thousands, and some hundreds are enough to expose a
+/// faulty revision.
 const ROWS_OF_EACH: usize = 512;
 
-/// Each with the time that it was asked at.
+/// Each question has the time at which it was asked.
 #[derive(Default, Debug)]
 pub(super) struct Questions(Mutex<VecDeque<(Arc<Question>, u64)>>);
 
 impl Questions {
-    /// Keeps a question that was answered; the oldest of its kind gives way.
+    /// Keeps an answered question and drops the oldest one of its kind.
     pub(super) fn keep(&self, question: impl Into<Arc<Question>>, now_us: u64) {
         let question = some_of(question.into());
         let mut kept = lock(&self.0);
@@ -32,7 +33,7 @@ impl Questions {
         kept.push_back((question, now_us));
     }
 
-    /// The oldest first.
+    /// The oldest question is first.
     pub(super) fn list(&self) -> Vec<(Arc<Question>, u64)> {
         lock(&self.0).iter().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! What was refused last. For the life of the process.
+//! The last refused revisions and plugins. The list is lost when the process ends.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,35 +6,33 @@ use std::time::SystemTime;
 
 use evenkeel_core::PolicyName;
 
-/// Refusals kept: what one looks through after a bad night.
+/// Enough refusals to look through after an incident.
 const REFUSALS_MAX: usize = 128;
 
-/// A revision, or a plugin, that was not taken.
+/// A refused revision or plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// When.
     pub at: SystemTime,
-    /// For which policy it came.
     pub policy: PolicyName,
-    /// Where it came from: `pushed`, or a file.
+    /// `pushed`, or the path of a file.
     pub origin: Box<str>,
-    /// Why, in a word that never changes.
+    /// The stable code of the reason.
     pub code: &'static str,
-    /// Why, as a sentence.
+    /// The reason as a sentence.
     pub reason: Box<str>,
 }
 
-/// Written by rollouts, read by whoever asks.
+/// Rollouts append to it; the API reads it.
 #[derive(Default, Debug)]
 pub(crate) struct Ledger(Mutex<VecDeque<Refusal>>);
 
 impl Ledger {
-    /// Nobody panics while holding it.
+    /// No thread panics while it holds the lock.
     fn kept(&self) -> MutexGuard<'_, VecDeque<Refusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something was refused; the oldest of too many is forgotten.
+    /// Adds a refusal and drops the oldest one if the list is full.
     pub(crate) fn refuse(&self, refusal: Refusal) {
         let mut kept = self.kept();
         if kept.len() == REFUSALS_MAX {
@@ -43,7 +41,7 @@ impl Ledger {
         kept.push_back(refusal);
     }
 
-    /// What was refused, oldest first.
+    /// The oldest refusal is first.
     pub(crate) fn refusals(&self) -> Vec<Refusal> {
         self.kept().iter().cloned().collect()
     }
@@ -60,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_refusals_are_kept_and_no_more() {
+    fn oldest_refusal_is_dropped_at_limit() {
         let ledger = Ledger::default();
         for number in 0..=REFUSALS_MAX {
             let reason = number.to_string().into();

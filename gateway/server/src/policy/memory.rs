@@ -1,8 +1,8 @@
-//! Keeps quarantined and accepted revisions beyond the life of a process.
+//! Keeps quarantined and accepted revisions across restarts.
 //!
-//! They are in a file in the folder of compiled plugins. Gateways that share the folder have one each, named after their
-//! admin socket, which is the same after a restart. A thread of its own writes it whole, so that no policy waits for a
-//! disk.
+//! They are stored in a file in the folder of compiled plugins. Each gateway that shares the folder has its own file,
+//! named after its admin socket, which stays the same across restarts. A separate thread writes the whole file, so that
+//! no policy waits for the disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,17 +19,18 @@ use serde::{Deserialize, Serialize};
 
 use super::lock;
 
-/// The form of a file; one of another form is not read.
+/// The version of the file format; other versions are not read.
 const FORM: u32 = 1;
 
-/// Bytes of a file that are read: 16 sets of four hooks write a third of it, with 64 revisions that were good and 16 that did
-/// harm each, at 250 bytes.
+/// Maximum size of a file, bytes. 16 sets of four hooks with 64 accepted and 16 quarantined revisions each, at 250
+/// bytes, need a third of it.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// Files in the folder: those of more gateways than one machine has. The one that was written longest ago gives way.
+/// Maximum number of files in the folder, more than the gateways of one machine. The least recently written file is
+/// removed first.
 const FILES_MAX: usize = 256;
 
-/// Of one policy, as it is in the file, the oldest first.
+/// The facts about one policy as the file has them, the oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 struct Entry {
     accepted: Vec<Good>,
@@ -46,7 +47,7 @@ struct Good {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Harmful {
     revision: Arc<str>,
-    /// Unix time.
+    /// Microseconds of Unix time.
     since_us: u64,
     reason: Box<str>,
 }
@@ -85,29 +86,29 @@ impl From<Entry> for Remembered {
     }
 }
 
-/// By the names of policies.
+/// Keyed by policy name.
 type Notes = BTreeMap<String, Entry>;
 
-/// The whole file.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Book {
     version: u32,
-    /// The socket of the gateway that wrote it, for people.
+    /// The admin socket of the gateway that wrote the file, only to tell files apart.
     gateway: String,
     policies: Notes,
 }
 
-/// Everything that was noted is in the file once this is dropped.
+/// Dropping it waits until all notes are on the disk.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// Of policies that did not begin yet. Those that never do are not written again.
+    /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.
     read: Notes,
     notes: Arc<Mutex<Notes>>,
     turns: Sender<Turn>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Keeps the facts about one policy.
+/// Stores the facts about one policy.
 #[derive(Debug)]
 pub(super) struct Keeper {
     policy: String,
@@ -115,21 +116,21 @@ pub(super) struct Keeper {
     turns: Sender<Turn>,
 }
 
-/// Tells the thread that writes.
+/// A message to the writing thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
-    /// Something changed.
+    /// The notes have changed.
     Write,
-    /// Nothing will any more.
+    /// No further change will come.
     End,
 }
 
 impl Memory {
-    /// Reads the file of the gateway with this socket in this folder, which only its owner may enter. A file that cannot
-    /// be read is moved aside, and nothing is remembered then.
+    /// Reads this gateway's file in the folder, which only its owner may enter. An unreadable file is moved aside, and
+    /// the gateway starts without facts.
     ///
     /// # Errors
-    /// Where no file can be kept there.
+    /// The folder cannot be created, or the thread cannot be started.
     pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<Memory> {
         let folder = folder.join("policies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -139,7 +140,7 @@ impl Memory {
             Notes::new()
         });
         let notes = Arc::default();
-        // One message that waits is enough: the thread writes the newest facts.
+        // One pending message is enough: the thread writes the newest facts.
         let (turns, told) = bounded(1);
         let writer = Writer { file, notes: Arc::clone(&notes), written: read.clone() };
         let thread = std::thread::Builder::new().name("policy memory".into());
@@ -147,7 +148,7 @@ impl Memory {
         Ok(Memory { read, notes, turns, thread })
     }
 
-    /// A policy begins: the facts about it, and the keeper of later ones.
+    /// Starts to keep a policy; returns the facts of earlier runs, and a keeper for new ones.
     pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, Keeper) {
         let policy = policy.to_string();
         let remembered = self.read.remove(&policy).unwrap_or_default();
@@ -159,7 +160,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // It reads on until it hears this.
+        // The thread reads messages until this one.
         let _ = self.turns.send(Turn::End);
         self.thread.take().map(JoinHandle::join);
     }
@@ -168,7 +169,7 @@ impl Drop for Memory {
 impl Keeper {
     pub(super) fn note(&self, remembered: Remembered) {
         lock(&self.notes).insert(self.policy.clone(), remembered.into());
-        // A message that waits already is read after this; without a reader the gateway has ended.
+        // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(Turn::Write);
     }
 }
@@ -181,13 +182,13 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, told: &Receiver<Turn>) {
-        // Unchanged facts are not written: where a start failed, not all policies have begun.
+        // Unchanged facts are not written, since after a failed start some policies are missing.
         let mut failed = false;
         for _ in told.iter().take_while(|turn| *turn == Turn::Write) {
             failed = self.write().is_err();
         }
         if failed {
-            // The disk may have room by now.
+            // A full disk may have space by now.
             let _ = self.write();
         }
     }
@@ -209,7 +210,6 @@ impl Writer {
     }
 }
 
-/// The file of one gateway.
 struct Place {
     folder: PathBuf,
     path: PathBuf,
@@ -226,10 +226,7 @@ impl Place {
         Place { folder, path, gateway: socket.display().to_string() }
     }
 
-    /// Nothing where there is no file.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
+    /// Returns no notes if the file does not exist.
     fn read(&self) -> Result<Notes, String> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::new()),
@@ -250,7 +247,7 @@ impl Place {
 
     fn set_aside(&self, found: &str) {
         let aside = self.path.with_extension("json.damaged");
-        // Where it cannot be moved it is written over.
+        // A file that cannot be moved is overwritten.
         let _ = fs::rename(&self.path, &aside);
         let (file, aside) = (self.path.display(), aside.display());
         tracing::warn!(
@@ -259,7 +256,7 @@ impl Place {
         );
     }
 
-    /// Atomic: the file has the old content or the new one.
+    /// Replaces the file atomically.
     fn write(&self, notes: &Notes) -> io::Result<()> {
         let (version, gateway, policies) = (FORM, self.gateway.clone(), notes.clone());
         let mut text = serde_json::to_vec_pretty(&Book { version, gateway, policies })?;
@@ -268,7 +265,7 @@ impl Place {
         let written =
             write_whole(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &self.path));
         if written.is_err() {
-            // It may not exist.
+            // The file may not exist.
             let _ = fs::remove_file(&unfinished);
         }
         written?;
@@ -297,7 +294,7 @@ impl Place {
     }
 }
 
-/// The file is on the disk when this returns.
+/// The file is on the disk when this function returns.
 fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;

@@ -1,5 +1,5 @@
-//! Runs the revisions that the core decides for: compiles and proves them, and has one thread per policy ask them, so that
-//! a slow policy delays only its own answers. Which revision answers is decided in `core::policy`.
+//! Runs the revisions that the core decides for. Compiles and tests them, and has one thread per policy, so that a slow
+//! policy delays only its own answers. `core::policy` decides which revision answers.
 
 mod catalog;
 mod compare;
@@ -42,18 +42,18 @@ use kept::Questions;
 use memory::{Keeper, Memory};
 use thread::{Figures, Loaded, PolicyThread};
 
-/// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
-/// of 10 ms would be 640 ms behind.
+/// Questions that may wait for one policy; the native default answers further ones. With a plugin that needs its whole
+/// budget of 10 ms, the last of them waits 640 ms.
 const QUESTIONS_MAX: usize = 64;
 
-/// What the threads of policies report to control.
+/// Messages from the threads of policies to control.
 #[derive(Debug)]
 pub(crate) enum Word {
     Answered {
         ask: AskId,
         policy: PolicyName,
         result: Result<Answered, Fault>,
-        /// The revision that was called, if one was, and how that went.
+        /// The called revision and the result of the call, if one was called.
         call: Option<(Arc<str>, Call)>,
     },
     /// A candidate was asked in the shadow stage.
@@ -61,30 +61,30 @@ pub(crate) enum Word {
         policy: PolicyName,
         revision: Arc<str>,
         compared: Compared,
-        /// The plugin could not be started again.
+        /// The plugin could not be restarted.
         beyond_repair: bool,
     },
-    /// A revision answered otherwise than a fresh instance of it.
+    /// A revision and a fresh instance of it gave different answers.
     HiddenState {
         policy: PolicyName,
         revision: Arc<str>,
-        /// In what.
+        /// The difference.
         differs: Box<str>,
-        /// How many of its answers did so far, of how many that were compared.
+        /// Different answers so far, and compared ones.
         answers: Count,
     },
-    /// A revision is compiled; it is proved unless the core refuses it.
+    /// A revision is compiled; recorded questions are replayed unless the core refuses it.
     Compiled {
         policy: PolicyName,
         request: Box<RolloutRequest>,
         revision: Revision,
         reply: oneshot::Sender<Result<(), core::Refusal>>,
     },
-    /// A revision is proved.
+    /// A revision passed the replay of recorded questions.
     Ready(Box<Ready>),
 }
 
-/// A revision that is proved, and may answer from now on.
+/// A revision that passed the replay and may be used.
 #[derive(Debug)]
 pub(crate) struct Ready {
     policy: PolicyName,
@@ -95,17 +95,17 @@ pub(crate) struct Ready {
     reply: oneshot::Sender<Decided>,
 }
 
-/// What the core decided about a revision that is proved.
+/// The core's decision about a ready revision.
 #[derive(Debug)]
 struct Decided {
     result: Result<Rollout, core::Refusal>,
-    /// The plugin, where it is not wanted: taking it down takes time.
+    /// The refused plugin, returned because dropping it takes time.
     unwanted: Option<Loaded>,
 }
 
-/// What the thread of a policy does before it answers the questions that wait.
+/// An order to the thread of a policy, handled before waiting questions.
 enum Order {
-    /// Questions may name the revision from now on. Where it is compared, the thread also asks it in the shadow stage.
+    /// Questions may name the revision from now on. With `compare`, the thread also asks it in the shadow stage.
     Load {
         revision: Arc<str>,
         loaded: Box<Loaded>,
@@ -115,11 +115,11 @@ enum Order {
     Stop,
 }
 
-/// Read and written by the thread of a policy, and by control.
+/// State shared by control and the thread of a policy.
 #[derive(Default, Debug)]
 struct Shared {
     orders: Mutex<VecDeque<Order>>,
-    /// To prove the next revision with.
+    /// Questions to replay on the next revision.
     questions: Questions,
     catalog: Mutex<Catalog>,
 }
@@ -134,22 +134,22 @@ impl std::fmt::Debug for Order {
     }
 }
 
-/// Names of nodes, zones and regions, and how often they changed.
+/// Names of nodes, zones and regions, and the number of their changes.
 #[derive(Clone, Default, Debug)]
 struct Catalog {
     version: u64,
     entries: Arc<[Entry]>,
 }
 
-/// No holder of these locks panics.
+/// No thread panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Maximum time of a plugin for a question, as the core counts it.
+/// Maximum time of a plugin for a question, as the core measures it.
 #[derive(Clone, Copy, Debug)]
 struct Budgets {
-    /// A client waits for it.
+    /// For questions that a client waits for.
     offer: Duration,
     advice: Duration,
 }
@@ -164,7 +164,7 @@ pub(crate) struct Policies {
     running: BTreeMap<PolicyName, Running>,
     words: mpsc::Sender<Word>,
     recorder: Option<Recorder>,
-    /// Facts that outlive the process, where there is a folder for them. It outlives the keepers.
+    /// Stores facts across restarts, if there is a folder for them. It is dropped after the keepers.
     memory: Option<Memory>,
 }
 
@@ -178,11 +178,11 @@ struct Running {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What control knows of a loaded plugin.
+/// The facts about a loaded plugin that control needs.
 #[derive(Debug)]
 struct Plugin {
     name: Arc<str>,
-    /// With its version.
+    /// The name and version.
     title: Box<str>,
     origin: Box<str>,
     settings: serde_json::Value,
@@ -193,7 +193,7 @@ struct Plugin {
 impl Running {
     fn order(&self, order: Order) {
         lock(&self.shared.orders).push_back(order);
-        // One that waits already is enough; where the thread is gone it needs no order.
+        // One pending signal is enough. A thread that has ended needs no order.
         let _ = self.bell.try_send(());
     }
 
@@ -271,7 +271,7 @@ impl Policies {
         }
     }
 
-    /// With a recorder for those that are started from now on.
+    /// Records the policies that are started from now on.
     pub(crate) fn recorded_by(mut self, recorder: Recorder) -> Policies {
         self.recorder = Some(recorder);
         self
@@ -281,8 +281,7 @@ impl Policies {
         self.recorder.clone()
     }
 
-    /// With a place to compile at, rules, and a memory, as they are configured. Where compiled plugins are not kept,
-    /// nothing is remembered beyond the life of the process.
+    /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts.
     pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
@@ -302,17 +301,15 @@ impl Policies {
         self
     }
 
-    /// Where plugins are compiled.
     pub(crate) fn foundry(&self) -> &Foundry {
         &self.foundry
     }
 
-    /// What was refused.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Revisions that are prepared from now on keep these rules; loaded ones are checked against the revocations.
+    /// Sets the rules for new revisions. Loaded revisions are only checked against the revocations.
     pub(crate) fn govern(&mut self, rules: Rules, gateway: &mut Gateway, now: Instant) {
         self.rules = Arc::new(rules);
         for (policy, running) in &self.running {
@@ -320,8 +317,7 @@ impl Policies {
         }
     }
 
-    /// A new push of the policy, with all that is needed to prepare it. Pushes of the policy that are under way come to
-    /// nothing.
+    /// Numbers a new push and collects the data to prepare it. It supersedes earlier unfinished pushes of the policy.
     pub(crate) fn preparation(
         &self,
         policy: &PolicyName,
@@ -344,10 +340,10 @@ impl Policies {
         })
     }
 
-    /// Starts the thread of a policy. Until a revision is active its questions are answered natively.
+    /// Starts the thread of a policy. The native default answers its questions until a revision is active.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The thread cannot be started.
     pub(crate) fn start(
         &mut self,
         policy: &PolicyName,
@@ -381,7 +377,7 @@ impl Policies {
         Ok(())
     }
 
-    /// Nodes or zones changed: every policy learns of it before its next question.
+    /// Passes a changed list of nodes and zones to each policy, before its next question.
     pub(crate) fn teach(&mut self, catalog: Vec<Entry>) {
         let version = self.catalog.version + 1;
         self.catalog = Catalog { version, entries: catalog.into() };
@@ -391,7 +387,7 @@ impl Policies {
         }
     }
 
-    /// Passes a question on; where the queue is full the fault comes back at once.
+    /// Queues a question; returns the fault at once if the queue is full.
     pub(crate) fn ask(&self, ask: Ask) -> Result<(), (AskId, Fault)> {
         let id = ask.id;
         let Some(running) = self.running.get(&ask.policy) else {
@@ -400,7 +396,7 @@ impl Policies {
         running.questions.try_send(ask).map_err(|_| (id, Fault::Late))
     }
 
-    /// A thread reported something.
+    /// Handles a message of a policy's thread.
     pub(crate) fn handle_word(&mut self, word: Word, gateway: &mut Gateway, now: Instant) {
         match word {
             Word::Answered { ask, policy, result, call } => {
@@ -422,11 +418,11 @@ impl Policies {
         }
     }
 
-    /// Loads the revision if the core wants it: before any question goes to it.
+    /// Loads the revision if the core accepts it, before any question names it.
     fn handle_ready(&mut self, ready: Ready, gateway: &mut Gateway, now: Instant) {
         let Ready { policy, request, revision, loaded, since, reply } = ready;
         let Some(running) = self.running.get_mut(&policy) else {
-            // The policy was stopped: its sender tells by going away.
+            // The policy was stopped; dropping `reply` reports that.
             return;
         };
         let (name, plugin) = (Arc::clone(&revision.name), loaded.plugin(&revision));
@@ -445,7 +441,7 @@ impl Policies {
         let _ = reply.send(Decided { result, unwanted: None });
     }
 
-    /// No question names the revision any more.
+    /// Unloads a revision that no question names any more.
     pub(crate) fn unload(&mut self, policy: &PolicyName, revision: Arc<str>) {
         if let Some(running) = self.running.get_mut(policy) {
             running.plugins.remove(&revision);
@@ -453,7 +449,7 @@ impl Policies {
         }
     }
 
-    /// Has these facts kept beyond the life of the process.
+    /// Stores the facts across restarts.
     pub(crate) fn remember(&self, policy: &PolicyName, remembered: Remembered) {
         let running = self.running.get(policy);
         if let Some(keeper) = running.and_then(|running| running.keeper.as_ref()) {
@@ -474,11 +470,11 @@ impl Policies {
         self.running.iter().filter_map(view).collect()
     }
 
-    /// Ends the thread of one policy, as a drill does; its questions are answered natively from then on. Does not wait for
-    /// the question that the thread is at.
+    /// Stops the thread of one policy, as a drill does; the native default answers its questions from then on. Does not
+    /// wait for the current question.
     ///
     /// # Errors
-    /// Where there is no such policy.
+    /// The policy is unknown.
     pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), ControlError> {
         let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
         running.order(Order::Stop);

@@ -1,5 +1,5 @@
-//! Prepares a revision: judged, compiled, installed, proved. Not on the threads of control or of its policy, since
-//! compiling may take long.
+//! Prepares a revision: checks its signature, compiles it, installs it and replays recorded questions. Runs neither on
+//! the control thread nor on that of the policy, since compiling may take long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,16 +14,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::thread::Loaded;
 use super::{Catalog, Decided, Foundry, Ledger, Ready, Refusal, Rules, Shared, Word};
 
-/// A plugin's bytes and settings, and where they came from.
+/// A plugin's bytes, settings and origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
-    /// `None`: those of the active revision, or the defaults where that is of another plugin.
+    /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
     pub(crate) settings: Option<serde_json::Value>,
-    /// `embedded`, a file, or `pushed`.
+    /// `embedded`, the path of a file, or `pushed`.
     pub(crate) origin: Box<str>,
     pub(crate) seed: u64,
-    /// When it was asked for.
+    /// The time of the request.
     pub(crate) arrived: Instant,
     pub(crate) how: How,
 }
@@ -43,10 +43,10 @@ impl How {
     }
 }
 
-/// One push of a policy, and all that is needed to prepare it.
+/// One push of a policy, with the data to prepare it.
 pub(crate) struct Preparation {
     pub(super) policy: PolicyName,
-    /// As the core numbered it; a later one wins.
+    /// The push's number in the core; a later push supersedes it.
     pub(super) push: u64,
     pub(super) foundry: Foundry,
     pub(super) rules: Arc<Rules>,
@@ -59,21 +59,21 @@ pub(crate) struct Preparation {
     pub(super) words: mpsc::Sender<Word>,
 }
 
-/// Why a revision never answered.
+/// The reason why a revision was refused.
 #[derive(Debug)]
 enum Unfit {
-    /// The host did not take it.
+    /// The host refused the plugin.
     Refused(host::Refused),
-    /// It failed over a question that the policy answered before.
+    /// It failed on a question that the policy had answered before.
     Disproved { questions: usize, fault: Fault },
-    /// The core did not take it.
+    /// The core refused the revision.
     Unwanted(core::Refusal),
     /// The policy was stopped, or control ended.
     Gone,
 }
 
 impl Unfit {
-    /// As in metrics, events and the API; it never changes.
+    /// The stable code in metrics, events and the API.
     fn code(&self) -> &'static str {
         match self {
             Unfit::Refused(refused) => refused.code(),
@@ -111,7 +111,7 @@ impl std::fmt::Display for Unfit {
     }
 }
 
-/// Prepares a revision, and says what became of it. Blocks for as long as compiling takes.
+/// Prepares a revision and returns the outcome. Blocks while the plugin is compiled.
 pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
     let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
     let mut revision = None;
@@ -140,10 +140,10 @@ pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
     })
 }
 
-/// Prepares the first revision of a policy. That the policy was stopped meanwhile is no fault of the revision.
+/// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
 ///
 /// # Errors
-/// Why it does not run.
+/// The reason why the revision cannot run.
 pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box<str>> {
     match take_in(preparation, source, &mut None) {
         Ok(_) | Err(Unfit::Unwanted(core::Refusal::Superseded) | Unfit::Gone) => Ok(()),
@@ -151,7 +151,7 @@ pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box
     }
 }
 
-/// `name` is set as soon as the revision has one.
+/// Sets `name` as soon as the revision has one.
 fn take_in(
     preparation: &Preparation,
     source: Source,
@@ -219,7 +219,7 @@ impl Preparation {
         answer.blocking_recv().map_err(|_| Unfit::Gone)
     }
 
-    /// Asks it the last questions that the policy answered, some of each kind.
+    /// Replays the recorded questions.
     fn prove(&self, revision: &mut host::Policy) -> Result<(), Unfit> {
         let questions = self.shared.questions.list();
         for (question, now_us) in &questions {

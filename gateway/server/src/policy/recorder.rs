@@ -1,5 +1,4 @@
-//! The recorder: what policies are asked and what they say, written down on a thread of its own. The last of it is kept
-//! for who asks what policies saw just before something happened.
+//! Records the calls of policies on a thread of its own. It keeps the last seconds, for exports after an incident.
 
 mod desk;
 
@@ -17,41 +16,41 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::control::EventRecord;
 use desk::Desk;
 
-/// Calls that may wait to be written down: a second of offers on a busy gateway. Past it they are counted, not kept.
+/// Calls that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as missed.
 const CALLS_WAITING_MAX: usize = 4_096;
 
-/// What those questions may hold, bytes: eight of 4,096 sessions each. Past it the same.
+/// Maximum size of the waiting questions, bytes: eight with 4,096 sessions each. Further calls are counted as missed.
 const BYTES_WAITING_MAX: usize = 8 << 20;
 
-/// Chunks that a listener may be behind; past it they are counted, not sent.
+/// Chunks that a listener may be behind. Further chunks are not sent, and their calls are counted as missed.
 const CHUNKS_BEHIND_MAX: usize = 64;
 
-/// Revisions of one policy that a [`Scribe`] has words for: the active one, one on its way, and those before.
+/// Revisions of one policy that a [`Scribe`] remembers: the active one, a candidate, and earlier ones.
 const REVISIONS_MAX: usize = 4;
 
-/// What a plugin said of all rows together: where it was asked around some of them, it failed over the batch as it is written down.
+/// The result for the whole batch. If single rows were asked separately, the batch as recorded failed.
 fn of_whole(result: &Result<Answered, Fault>) -> Result<Answered, Fault> {
     let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
         return result.clone();
     };
     let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
-    // Rows alone that nobody had time for.
+    // The rows that failed were only short of time.
     Err(apart.fault.clone().or(poisoned).unwrap_or(Fault::Deadline))
 }
 
-/// What a session, room or node in a question is counted as, bytes. A row is 200, and states are small as a rule.
+/// Estimated size of a session, room or node in a question, bytes: a row has 200, and states are usually small.
 const ROW_BYTES: usize = 256;
 
-/// What the recorder is told.
+/// A message to the recorder's thread.
 enum Word {
     Call { call: Box<Call>, bytes: usize },
     Order(Order),
 }
 
 enum Order {
-    /// All that is kept of the past.
+    /// Returns all kept chunks.
     Past(oneshot::Sender<Vec<Arc<[u8]>>>),
-    /// What comes from now on, until [`Order::Leave`].
+    /// Sends the chunks of later calls, until [`Order::Leave`].
     Listen {
         ear: Ear,
         number: oneshot::Sender<u64>,
@@ -59,14 +58,14 @@ enum Order {
     Leave(u64),
 }
 
-/// Where a listener's chunks go.
+/// The recorder's end of a listener.
 struct Ear {
     chunks: mpsc::Sender<Arc<[u8]>>,
-    /// Calls that it missed, since it was too far behind, and was not told of yet.
+    /// Calls that the listener missed because it was too far behind, and that it has not been told of yet.
     missed: Arc<AtomicU64>,
 }
 
-/// Speaks with the recorder's thread, which ends with the last of these. Cheap to clone.
+/// A handle of the recorder's thread, which ends with the last handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     words: Sender<Word>,
@@ -75,17 +74,17 @@ pub(crate) struct Recorder {
 
 #[derive(Debug)]
 struct Shared {
-    /// Where recordings are from; whether addresses are in them is each one's own.
+    /// The header of recordings; each export decides itself about addresses.
     header: Header,
     missed: AtomicU64,
     waiting_bytes: AtomicUsize,
 }
 
 impl Recorder {
-    /// Starts the recorder's thread. `events` tell what becomes of questions; gateway time began at `started`.
+    /// Starts the recorder's thread. `events` bring the outcomes of questions; gateway time 0 is `started`.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The thread cannot be started.
     pub(crate) fn start(
         region: &str,
         started: SystemTime,
@@ -98,7 +97,7 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Without a thread: what it is told waits.
+    /// Without a thread: messages wait in the channel.
     fn idle(region: &str, started: SystemTime) -> (Recorder, Receiver<Word>) {
         let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -113,24 +112,24 @@ impl Recorder {
         (Recorder { words, shared: Arc::new(Shared { header, missed, waiting_bytes }) }, told)
     }
 
-    /// How a recording begins that is asked for now.
+    /// The header of a recording that starts now.
     pub(crate) fn header(&self, addresses: bool) -> Header {
         Header { addresses, ..self.shared.header.clone() }
     }
 
-    /// For the thread of one policy.
+    /// Returns a scribe for the thread of one policy.
     pub(super) fn scribe(&self) -> Scribe {
         Scribe { recorder: self.clone(), known: VecDeque::new() }
     }
 
-    /// All that is kept of the past, oldest chunk first; `None` where the recorder is gone.
+    /// The kept chunks, oldest first; `None` if the recorder has ended.
     pub(crate) async fn past(&self) -> Option<Vec<Arc<[u8]>>> {
         let (reply, past) = oneshot::channel();
         self.tell(Order::Past(reply)).await?;
         past.await.ok()
     }
 
-    /// What is written down from now on, until the listener leaves; `None` where the recorder is gone.
+    /// Subscribes to the chunks of later calls; `None` if the recorder has ended.
     pub(crate) async fn listen(&self) -> Option<Listener> {
         let (chunks, heard) = mpsc::channel(CHUNKS_BEHIND_MAX);
         let (reply, number) = oneshot::channel();
@@ -141,7 +140,7 @@ impl Recorder {
         Some(Listener { heard, missed, recorder: self.clone(), number })
     }
 
-    /// Waits for room; orders are few.
+    /// Waits while the channel is full; orders are rare.
     async fn tell(&self, order: Order) -> Option<()> {
         let mut word = Word::Order(order);
         loop {
@@ -155,7 +154,7 @@ impl Recorder {
     }
 }
 
-/// Hears the chunks that are closed.
+/// Receives the chunks of one subscription.
 pub(crate) struct Listener {
     heard: mpsc::Receiver<Arc<[u8]>>,
     missed: Arc<AtomicU64>,
@@ -164,31 +163,31 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// The next chunk; none once it left and has all.
+    /// The next chunk; `None` after the last chunk before the listener left.
     pub(crate) async fn next(&mut self) -> Option<Arc<[u8]>> {
         self.heard.recv().await
     }
 
-    /// Calls in chunks that it missed since it was asked last.
+    /// Calls in missed chunks since the last call of this function.
     pub(crate) fn take_missed(&self) -> u64 {
         self.missed.swap(0, Relaxed)
     }
 
-    /// What is written down from now on is not for it any more.
+    /// Ends the subscription.
     pub(crate) async fn leave(&self) {
         let _gone = self.recorder.tell(Order::Leave(self.number)).await;
     }
 }
 
-/// Tells the recorder what one policy is asked and says.
+/// Sends the calls of one policy to the recorder.
 pub(super) struct Scribe {
     recorder: Recorder,
-    /// With each revision how often it was told of a catalog, and the last one.
+    /// Each revision with the number of catalogs that it was given, and the last one.
     known: VecDeque<(Arc<Revision>, u64, Arc<Catalog>)>,
 }
 
 impl Scribe {
-    /// A plugin was asked and said this. Where the recorder is behind it is counted, not kept.
+    /// Records a call. If the recorder is behind, the call is only counted as missed.
     pub(super) fn write(
         &mut self,
         policy: &host::Policy,
@@ -198,7 +197,7 @@ impl Scribe {
         result: &Result<Answered, Fault>,
     ) {
         if let Err(Fault::Late | Fault::Absent) = result {
-            // Nobody was asked.
+            // The plugin was not called.
             return;
         }
         let bytes = weight(question);
@@ -222,7 +221,7 @@ impl Scribe {
         }
     }
 
-    /// The revision and the catalog that it knows, in words that are found once.
+    /// The revision and its catalog, built once and then shared.
     fn known(&mut self, policy: &host::Policy, name: &PolicyName) -> (Arc<Revision>, Arc<Catalog>) {
         let (seed, lessons) = (policy.seed(), policy.lessons());
         let is_it =
@@ -262,7 +261,7 @@ fn revision(policy: &host::Policy, name: &PolicyName) -> Revision {
     }
 }
 
-/// About how many bytes a question holds.
+/// The approximate size of a question, bytes.
 fn weight(question: &Question) -> usize {
     let rows = match question {
         Question::Resolve { .. } => 0,

@@ -1,4 +1,4 @@
-//! Whose plugins a gateway takes for which policy, and what they may do: what is configured, as it is now.
+//! The configured rules for plugins: accepted signers and grants per policy.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use evenkeel_host::{Refused, Seal, Vouched};
 
 use crate::settings::{Allowed, Settings, Trust};
 
-/// Read by every rollout as it begins.
+/// Each rollout reads the rules at its start.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub(crate) struct Rules {
     trust: Trust,
@@ -23,21 +23,21 @@ impl Rules {
         Rules { trust: settings.trust.clone(), allowed: bindings.collect() }
     }
 
-    /// Who vouches for a plugin that is to answer for this policy.
+    /// Checks the plugin's signature against the rules of this policy.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// The policy does not accept the plugin.
     pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Vouched, Refused> {
         let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
         self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))
     }
 
-    /// What of a plugin that was taken is revoked by now, if anything is.
+    /// The refusal of an accepted plugin that has been revoked since.
     pub(super) fn revoked(&self, seal: &Seal) -> Option<Refused> {
         self.trust.keys.spare(seal).err()
     }
 
-    /// What it is granted of what it asks for.
+    /// The grants of this policy.
     pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::Allowed {
         self.allowed.get(policy).map(|allowed| allowed.grant.clone()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The thread of one policy: owns its loaded plugins, and asks the one that a question names.
+//! The thread of one policy. It owns the loaded plugins, and asks the one that a question names.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +17,11 @@ use super::compare::is_same;
 use super::recorder::Scribe;
 use super::{Budgets, Order, Plugin, Shared, Word, lock};
 
-/// Guests run on the native stack, and exhausting it would abort the process: twice what wasmtime gives a guest.
+/// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
+/// guest.
 const STACK: usize = 2 << 20;
 
-/// Faults are logged once in this.
+/// Minimum time between log lines about faults.
 const FAULT_LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct PolicyThread {
@@ -29,11 +30,11 @@ pub(super) struct PolicyThread {
     budgets: Budgets,
     words: mpsc::Sender<Word>,
     loaded: BTreeMap<Arc<str>, Loaded>,
-    /// The candidate that is asked in the shadow stage: until its first question as a canary.
+    /// The candidate of the shadow stage, until its first question as a canary.
     compared: Option<Arc<str>>,
-    /// The last answer, for the candidate to be compared with.
+    /// The last answer, to compare the candidate with.
     shadowed: Option<Shadowed>,
-    /// An answer to compare with that of a fresh instance, when no question waits.
+    /// An answer to compare with that of a fresh instance while the queue is empty.
     twice: Option<Twice>,
     log: FaultLog,
     scribe: Option<Scribe>,
@@ -43,11 +44,11 @@ pub(super) struct PolicyThread {
 pub(super) struct Loaded {
     pub(super) policy: host::Policy,
     pub(super) seal: host::Seal,
-    /// `embedded`, a file, or `pushed`.
+    /// `embedded`, the path of a file, or `pushed`.
     pub(super) origin: Box<str>,
-    /// As they were given.
+    /// The settings as given, without defaults.
     pub(super) settings: serde_json::Value,
-    /// The catalog that it knows.
+    /// The version of the catalog that the plugin has.
     pub(super) catalog: u64,
     pub(super) figures: Arc<Figures>,
 }
@@ -59,7 +60,6 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    /// What control knows of it.
     pub(super) fn plugin(&self, revision: &evenkeel_core::Revision) -> Plugin {
         Plugin {
             name: Arc::clone(&revision.plugin),
@@ -88,8 +88,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Sessions and rooms that it is not asked about any more; answers that differed from those of a fresh instance, and
-    /// those that were compared.
+    /// Quarantined sessions and rooms; then answers that differed from those of a fresh instance, and compared answers.
     pub(super) fn read(&self) -> (u64, (u64, u64)) {
         let (differed, of) = (self.differed.load(Relaxed), self.asked_twice.load(Relaxed));
         (self.quarantined.load(Relaxed), (differed, of))
@@ -142,8 +141,8 @@ impl PolicyThread {
         thread.spawn(move || self.run(&bell, &questions))
     }
 
-    /// Orders go before questions: a rollback comes just when many questions wait. Ends when it is told to, or when both
-    /// senders are gone.
+    /// Handles orders before questions, since a rollback comes when many questions wait. Ends on [`Order::Stop`], or
+    /// when both senders are gone.
     fn run(mut self, bell: &Receiver<()>, questions: &Receiver<Ask>) {
         loop {
             crossbeam_channel::select_biased! {
@@ -169,7 +168,7 @@ impl PolicyThread {
         }
     }
 
-    /// Whether one of them is to stop.
+    /// Returns true if the thread is to stop.
     fn take_orders(&mut self) -> bool {
         let orders = std::mem::take(&mut *lock(&self.shared.orders));
         for order in orders {
@@ -191,7 +190,7 @@ impl PolicyThread {
         false
     }
 
-    /// Passes a new catalog on to each plugin.
+    /// Passes a changed catalog to each plugin.
     fn learn(&mut self) {
         let version = lock(&self.shared.catalog).version;
         for loaded in self.loaded.values_mut().filter(|loaded| loaded.catalog != version) {
@@ -219,18 +218,18 @@ impl PolicyThread {
         }
         let now = Instant::now();
         if now >= deadline {
-            // The core has taken the native default by now.
+            // The core has used the native default by now.
             return self.tell_answered(id, Err(Fault::Late), None);
         }
         let answered = loaded.policy.ask_around(&question, now_us, deadline - now);
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
-        // Rows that it fails over are one fault; rows that it is not asked about any more are none.
+        // Rows on which it faults count as one fault; rows that are already quarantined count as none.
         let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
         let fault = match &result {
             Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
             Err(fault) => Some(fault.clone()).filter(Fault::is_of_question),
         };
-        // The candidate is asked, and a recording holds, the question without the rows that were left out.
+        // The candidate and the recording get the question without the rows that were left out.
         let rest = result.as_ref().ok();
         let rest = rest.and_then(|answered| answered.without_the_left_out(&question));
         let (question, whole) = match rest {
@@ -281,7 +280,7 @@ impl PolicyThread {
         self.tell(Word::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
-    /// The first answers of a revision, and then one in 1,024, are compared with those of a fresh instance.
+    /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
     fn ask_twice(&mut self) {
         let Some(Twice { question, now_us, first }) = self.twice.take() else { return };
         let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
@@ -302,13 +301,13 @@ impl PolicyThread {
         self.tell(Word::HiddenState { policy: self.policy.clone(), revision, differs, answers });
     }
 
-    /// Asks the candidate a question that the active revision answered. Its answer has no effect, and its states are not
-    /// kept. Now and then a fresh instance is asked as well.
+    /// Asks the candidate a question that the active revision answered. The answer has no effect, and its states are
+    /// dropped. Some of these questions also go to a fresh instance.
     fn compare(&mut self, shadowed: &Shadowed) {
         let Some(revision) = self.compared.clone() else { return };
         let Some(loaded) = self.loaded.get_mut(&revision) else { return };
         let Shadowed { question, now_us, answer } = shadowed;
-        // As it would be asked as the active revision: in parts, where its memory is too small for all rows.
+        // In parts if its memory is too small for all rows, as for the active revision.
         let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
         let mut hides = None;
         let compared = match asked {
@@ -332,7 +331,7 @@ impl PolicyThread {
         self.write_lines();
     }
 
-    /// Passes the plugins' log on to ours.
+    /// Writes the log lines of the plugins to the gateway's log.
     fn write_lines(&mut self) {
         let plugins = self.loaded.values_mut();
         let lines = plugins.flat_map(|loaded| std::iter::from_fn(|| loaded.policy.poll_line()));
@@ -349,14 +348,14 @@ impl PolicyThread {
     }
 
     fn tell(&self, word: Word) {
-        // Control reads on until it ends; then no word is needed.
+        // Control receives until it ends, and then needs no message.
         let _ = self.words.blocking_send(word);
     }
 }
 
 impl Budgets {
-    /// The host stops a call a little after its budget, and calls before it, such as `open`, have their own: an answer that
-    /// took longer in all came too late, however short the queue was.
+    /// Enforces the budget. The host stops a call slightly after its budget, and earlier calls such as `open` have
+    /// budgets of their own, so an answer within all limits may still be late.
     fn hold(&self, question: &Question, answered: Answered) -> Result<Answered, Fault> {
         let budget = match question {
             Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
@@ -368,7 +367,7 @@ impl Budgets {
     }
 }
 
-/// Limits the log lines about faults: a policy may fail at every question.
+/// Limits the log lines about faults, since a policy may fail on each question.
 #[derive(Default, Debug)]
 struct FaultLog {
     last: Option<Instant>,
@@ -376,7 +375,7 @@ struct FaultLog {
 }
 
 impl FaultLog {
-    /// Counts a fault; the number of faults since the last line, where one is due.
+    /// Counts a fault; returns the number of faults since the last line if a line is due.
     fn count(&mut self, fault: &Option<Fault>, now: Instant) -> Option<u64> {
         self.unlogged += u64::from(fault.is_some());
         let is_early = |last| now.saturating_duration_since(last) < FAULT_LOGGED_EVERY;

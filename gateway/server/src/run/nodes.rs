@@ -12,7 +12,7 @@ use super::sockets::SOCKET_BUFFER;
 use crate::control::{self, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
 
-/// What it takes to reach a node, with a trunk per worker.
+/// Builds the connection to a node, with a trunk per worker.
 ///
 /// # Errors
 /// An unreachable address, or a secret that is too short.
@@ -45,7 +45,7 @@ fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
     }
 }
 
-/// Whether a new network or local address may resolve it.
+/// Returns true if a new network or local address may resolve the error.
 fn may_pass(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
     matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)

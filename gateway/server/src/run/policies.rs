@@ -1,4 +1,4 @@
-//! The policies of a configuration, at start and after a reload.
+//! The policies of a configuration, at the start and on a reload.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::control::{Actor, Request};
 use crate::policy::{self, Foundry, How, Policies, Preparation, Source};
 use crate::settings::{self, Plugin, Settings};
 
-/// First revisions by plugin: a plugin of several policies is compiled once.
+/// First revisions grouped by plugin, so that a plugin of several policies is compiled once.
 pub(super) type Firsts = VecDeque<Vec<(Preparation, Source)>>;
 
-/// Starts all policies; they have no revision yet.
+/// Starts all policies, still without a revision.
 ///
 /// # Errors
-/// An unreadable plugin, or no thread.
+/// A plugin cannot be read, or a thread cannot be started.
 pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,
@@ -53,7 +53,7 @@ pub(super) fn policies(
     Ok((policies, firsts.into_iter().map(|(_, same)| same).collect()))
 }
 
-/// First revisions that are compiled while packets are forwarded already.
+/// First revisions, compiled while packets are already forwarded.
 #[derive(Debug)]
 pub(super) struct Coming(Receiver<Failure>);
 
@@ -67,7 +67,7 @@ impl Coming {
     /// Loads them in parallel, one per core, and tells control when all are active.
     ///
     /// # Errors
-    /// No thread.
+    /// The thread cannot be started.
     pub(super) fn begin(
         firsts: Firsts,
         requests: mpsc::Sender<Request>,
@@ -88,7 +88,7 @@ impl Coming {
     /// Waits until all are active.
     ///
     /// # Errors
-    /// The first that fails.
+    /// The first failure.
     pub(super) fn wait(&self) -> Result<(), Failure> {
         self.0.recv().map_or(Ok(()), Err)
     }
@@ -98,8 +98,8 @@ impl Coming {
     }
 }
 
-/// Whether all are active. The first failure is reported at once and ends the gateway, so the remaining ones are
-/// skipped.
+/// Returns true if all are active. The first failure is reported at once and ends the gateway, so the remaining ones
+/// are skipped.
 fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);
@@ -131,15 +131,12 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
                 fail(std::io::Error::other(ended).into())
             })
         });
-        // Waits for all of them.
+        // `count` waits for all threads.
         ended.filter(|good| !good).count() == 0
     })
 }
 
 /// Compiles a binding's plugin and applies its settings and trust rules.
-///
-/// # Errors
-/// The refusal.
 pub(crate) fn try_out(
     foundry: &Foundry,
     settings: &Settings,
@@ -157,7 +154,7 @@ pub(crate) fn try_out(
     Ok(component)
 }
 
-/// The refusal, at the plugin's place in the file.
+/// Turns a refusal into an error at the plugin's place in the file.
 pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<settings::Invalid> {
     match refused {
         Refused::Setting { path, expected, found } => {
@@ -167,7 +164,7 @@ pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<se
     }
 }
 
-/// A plugin's bytes from the binary or a file; an error is shown at its place in the policy set.
+/// Reads a plugin from the binary or a file; an error shows the plugin's place in the policy set.
 pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings::Invalid>> {
     let missing =
         |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
@@ -189,7 +186,7 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
     Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now(), how })
 }
 
-/// The catalog of regions, zones and nodes at start.
+/// The catalog of regions, zones and nodes at the start.
 fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));

@@ -1,4 +1,4 @@
-//! What happens, and what is counted, becomes metrics, spans and log lines.
+//! Turns events and counters into metrics, spans and log lines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
 use crate::telemetry::{Caller, Instruments, Moment, NodeLevel, Recorder, Telemetry};
 
-/// How often what workers count is read, and how things stand.
+/// How often counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
-/// Hears of all that happens.
+/// Records all events.
 pub(super) struct Follower {
     events: Receiver<Arc<EventRecord>>,
     recorder: Recorder,
@@ -34,7 +34,7 @@ impl Follower {
         Follower { events, recorder, instruments, trust }
     }
 
-    /// Every event becomes metrics, spans and log lines.
+    /// Records events until control ends.
     pub(super) async fn follow(&mut self) {
         loop {
             match self.events.recv().await {
@@ -45,7 +45,7 @@ impl Follower {
         }
     }
 
-    /// The gateway has ended: what was told and not heard yet, such as how its last sessions ended.
+    /// Records the remaining events after the gateway has ended, such as the ends of its last sessions.
     pub(super) fn finish(&mut self) {
         loop {
             match self.events.try_recv() {
@@ -80,13 +80,13 @@ impl Follower {
             }
             GatewayEvent::NodeList(told) => self.recorder.handle_node_list(told),
             GatewayEvent::NodeRemoved { node, name } => self.recorder.handle_node_gone(*node, name),
-            // Counted by workers; by number it is for those who keep books of single packets.
+            // Workers count shed packets; the event is for observers of single packets.
             GatewayEvent::Shed { .. } => {}
         }
     }
 }
 
-/// Makes metrics of what is counted, and of how things stand.
+/// Turns counters and states into metrics.
 pub(super) struct Counters {
     handle: Handle,
     instruments: Arc<Instruments>,
@@ -98,7 +98,7 @@ impl Counters {
         Counters { handle, instruments, before: BTreeMap::new() }
     }
 
-    /// Until control ends.
+    /// Runs until control ends.
     pub(super) async fn follow(&mut self) {
         let mut every = tokio::time::interval(COUNTERS_EVERY);
         loop {
@@ -109,7 +109,7 @@ impl Counters {
         }
     }
 
-    /// Policies that never failed are told of as well, before the first event is: from then on there are events.
+    /// Reports policies without faults too, before the first event; later changes come as events.
     pub(super) async fn begin(&self) {
         for view in self.handle.policies().await.unwrap_or_default() {
             let policy = view.policy.to_string();
@@ -117,7 +117,7 @@ impl Counters {
         }
     }
 
-    /// How things stand is read and not summed up from events, of which some may have been missed.
+    /// Reads the current states instead of summing up events, since some events may have been missed.
     async fn read(&mut self) -> Result<(), ControlError> {
         let nodes = self.handle.nodes().await?.into_iter().map(|view| {
             let NodeView { node, name, leaves, health, draining, .. } = view;
@@ -156,7 +156,7 @@ impl Counters {
         }
     }
 
-    /// What came since the last look.
+    /// Adds the difference to the last total.
     fn add(&mut self, count: Count, attribute: Attribute, value: &'static str, total: u64) {
         let last = self.before.insert((count, value), total).unwrap_or(0);
         self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);

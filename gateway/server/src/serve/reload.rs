@@ -1,4 +1,4 @@
-//! Reloads: nodes, policies and modes of scenarios change while the gateway runs.
+//! Reloads nodes, policies and modes of scenarios while the gateway runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::policy::{Foundry, How, Refusal, Rules, Source};
 use crate::run;
 use crate::settings::{self, Binding, Colour, Invalid, Plugin, Settings};
 
-/// Reloads that may be asked for at a time.
+/// Reload requests that may wait.
 const ASKED_MAX: usize = 8;
 
 /// SHA-256 of a plugin's bytes.
 type Digest = [u8; 32];
 
-/// The settings that are applied.
+/// The applied settings.
 pub(super) struct Applied {
     started: Arc<Settings>,
-    /// With the digest of the plugin that was rolled out last.
+    /// Each binding has the digest of the plugin that was rolled out last.
     bindings: BTreeMap<PolicyName, (Binding, Digest)>,
     rules: Rules,
-    /// Of the gateway; without it candidates are compiled on their own.
+    /// The gateway's foundry; without it candidates are compiled in a separate one.
     foundry: Option<Foundry>,
     survival: Survival,
     /// `[rollout]`, by set.
@@ -56,12 +56,12 @@ struct Candidate {
     binding: Binding,
     source: Source,
     digest: Digest,
-    /// Once it was compiled.
+    /// Set once the plugin is compiled.
     component: Option<Component>,
 }
 
-/// Reloads on SIGHUP, when a file changes, and when an operator asks for it. Changes while the first policies are compiled are
-/// read when these are active.
+/// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes while the first policies are compiled
+/// are read once these are active.
 pub(super) async fn follow(
     place: &Place,
     mut applied: Applied,
@@ -97,7 +97,8 @@ pub(super) async fn follow(
                 reply = Some(asker);
             }
         }
-        // Watched again before files are read: folders may have been replaced, and later changes are not missed.
+        // Watched again before files are read, since folders may have been replaced, and later changes must not be
+        // missed.
         drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
         let outcome = match place.load() {
             Ok(settings) => {
@@ -125,7 +126,7 @@ pub(super) async fn follow(
     }
 }
 
-/// The places of policy sets and plugins, and of the file that lists nodes.
+/// The folders of policy sets and plugins, and the file that lists nodes.
 fn watched(place: &Place, settings: &Settings) -> Watched {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
     let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
@@ -152,7 +153,7 @@ fn watched(place: &Place, settings: &Settings) -> Watched {
 struct Wish {
     /// Remove more nodes than the guard allows.
     force: bool,
-    /// Deadline for nodes that are removed.
+    /// Deadline for removed nodes.
     within: Option<Duration>,
     by: Actor,
 }
@@ -179,13 +180,13 @@ impl Applied {
         }
     }
 
-    /// Candidates that are tried there are compiled already when they are rolled out.
+    /// Compiles candidates with this foundry, so that their rollout finds them compiled.
     pub(super) fn compiled_at(self, foundry: Foundry) -> Applied {
         Applied { foundry: Some(foundry), ..self }
     }
 
-    /// Applies nodes, scenarios and every binding that differs; or none of it where a plugin does not run, or the list of
-    /// nodes is refused. A binding that is refused later is reported, and tried again at the next reload.
+    /// Applies nodes, scenarios and each changed binding, or nothing if a plugin cannot run or the list of nodes is
+    /// refused. A binding that is refused later is reported, and tried again at the next reload.
     async fn take(
         &mut self,
         settings: &Arc<Settings>,
@@ -231,7 +232,7 @@ impl Applied {
         let scenarios = self.started.scenarios_of(&settings.sets);
         if survival(&scenarios) != self.survival {
             let survival = survival(&scenarios);
-            // Where it fails control ended, and the gateway with it.
+            // An error means that control ended, and the gateway with it.
             if handle.change_scenarios(scenarios).await.is_ok() {
                 self.survival = survival;
                 tracing::info!("scenarios reloaded");
@@ -239,8 +240,8 @@ impl Applied {
         }
     }
 
-    /// Applies `[trust]` and the grants of bindings. Active plugins that violate them stay, since an operator may have
-    /// nothing better yet, and are reported. Policies report revoked plugins that were pushed.
+    /// Applies `[trust]` and the grants of bindings. Active plugins that violate them are reported but stay, since no
+    /// replacement may exist yet. Policies report revoked plugins that were pushed.
     async fn govern(
         &mut self,
         settings: &Settings,
@@ -266,7 +267,7 @@ impl Applied {
 
     async fn change_paces(&mut self, settings: &Settings, handle: &Handle) {
         let paces = settings::paces(&settings.sets);
-        // Where it fails control ended, and the gateway with it.
+        // An error means that control ended, and the gateway with it.
         if paces != self.paces && handle.change_paces(paces.clone()).await.is_ok() {
             self.paces = paces;
             tracing::info!("[rollout] of policy sets reloaded");
@@ -314,7 +315,7 @@ impl Applied {
         source.how = How { by, force: false, strategy, returns: true };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), source).await;
-        // Held until here, so that it was not compiled again.
+        // Kept until here, so that the rollout did not compile it again.
         drop(component);
         match rolled_out {
             Ok(Rollout {
@@ -338,7 +339,7 @@ impl Applied {
                 let reason = match failed {
                     ControlError::Policy(reason) => reason.into_string(),
                     ControlError::NoPolicy(none) => format!("there is no policy {none}"),
-                    // As many rollouts wait as may, or control ended.
+                    // Too many rollouts wait, or control ended.
                     _ => "too many rollouts wait; reload again".to_owned(),
                 };
                 Err(PolicyRefused { policy, reason })
@@ -388,7 +389,7 @@ async fn try_out(
     }
 }
 
-/// Works on another thread, and waits for it; a panic there fails the reload.
+/// Runs `work` on another thread and waits for it; a panic there fails the reload.
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotReloaded> {

@@ -1,11 +1,11 @@
-//! What a reload cannot take.
+//! Finds changed keys that a reload cannot apply.
 
 use evenkeel_core::Hook;
 
 use crate::settings::{PolicySet, Scenario, Settings};
 
-/// Every key that differs and waits for a restart, as one would look for it: nodes, plugins and their settings, and how
-/// sessions survive the death of a node, are all that changes while packets flow.
+/// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
+/// settings, and how sessions survive the failure of a node.
 pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
     let tables = [
         (old.gateway != new.gateway, "[gateway]"),
@@ -47,8 +47,7 @@ fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
 }
 
 fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
-    // Named one by one, so that a key that is added is not forgotten here.
-    // Mode, affinity, regions and spares need none.
+    // Mode, affinity, regions and spares need no restart.
     let Scenario { name, floor, ceiling, close_after, dscp, priority, .. } = old;
     let keys = [
         ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
@@ -60,7 +59,7 @@ fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
     keys.map(|(_, key)| format!("[scenario.{name}] {key}")).collect()
 }
 
-/// What is in either list, side by side with what has the same name in the other.
+/// Pairs the entries of both lists by name.
 fn pairs<'a, T, K: PartialEq>(
     old: &'a [T],
     new: &'a [T],
@@ -80,7 +79,7 @@ mod tests {
     const CALL: &str = "[scenario.call]\nspares = 2\n\n[admission]\nplugin = \"admit-capacity\"\n";
 
     #[test]
-    fn every_key_that_waits_for_a_restart_is_named() {
+    fn every_key_that_needs_restart_is_listed() {
         let folder = Folder::with("call.toml", CALL);
         let before = folder.load();
         let keys = |text: &str| {
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn how_sessions_survive_a_node_needs_none() {
+    fn survival_keys_need_no_restart() {
         let folder = Folder::with("call.toml", CALL);
         let before = folder.load();
         for key in ["spares = 3", "mode = \"active-active\"", "affinity = \"session\""] {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_and_its_settings_need_none() {
+    fn plugin_and_settings_need_no_restart() {
         let folder = Folder::with("call.toml", CALL);
         let before = folder.load();
         folder.write("call.toml", &format!("{CALL}settings = {{ cap = 200 }}\n"));

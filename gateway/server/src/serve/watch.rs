@@ -1,4 +1,4 @@
-//! Notices that files of policies change.
+//! Watches the files of policies.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,16 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-/// Files that are copied together come so soon after one another: a plugin, and the settings that go with it.
+/// Files copied together, such as a plugin and its settings, follow each other within this time.
 const TOGETHER: Duration = Duration::from_millis(5);
 
-/// An editor saves in several steps, between which a file is gone or new: then nothing is read before it was quiet for this
-/// long, unless the file is whole before.
+/// An editor saves in several steps, between which a file is missing or empty. Files are read after this time without a
+/// change, or earlier if they are complete.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Where something changes all the time, or somebody writes on and on, what is there is read after this. What is whole
-/// only later is read again then.
+/// Limit for steady changes: the files are read after this time anyway, and again once they are complete.
 const SETTLED_AT_LATEST: Duration = Duration::from_secs(1);
 
-/// What is watched.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Watched {
     /// Folders with policy sets and plugins, and single files.
@@ -30,13 +28,14 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Of what happens around the folders, what is in them or is one of them.
+    /// Returns true for a watched folder and for the files in it.
     fn touches(&self, path: &Path) -> bool {
         self.folders.contains(path)
             || path.parent().is_some_and(|parent| self.folders.contains(parent))
     }
 
-    /// Whether it is read. What begins with a dot is an editor's, and so is most of what is no set.
+    /// Returns true if the gateway reads the path: policy sets, plugins and watched files. Hidden files belong to
+    /// editors.
     fn reads(&self, path: &Path) -> bool {
         let hidden = || path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
         let is_set = || path.extension().is_some_and(|extension| extension == "toml") && !hidden();
@@ -44,41 +43,41 @@ impl Watched {
     }
 }
 
-/// What is not done yet. Clones are the same.
+/// Unfinished changes. Clones share the state.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Underway(Arc<Mutex<Steps>>);
 
 #[derive(Default, Debug)]
 struct Steps {
-    /// Files that somebody writes to.
+    /// Files that are open and were written to.
     written: BTreeSet<PathBuf>,
-    /// Files that went, or came and are empty: more is to come.
+    /// Files that were removed, or created and still empty; more steps will follow.
     begun: BTreeSet<PathBuf>,
-    /// Something else happened, of which nobody can say whether it was all.
+    /// Another change happened that does not show whether more will follow.
     vague: bool,
 }
 
-/// How long is to be waited.
+/// How long to wait before files are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Until {
-    /// All that was written is whole.
+    /// All written files are closed; only files copied with them may follow.
     Together,
     Quiet,
-    /// Somebody has a file open and writes.
+    /// A written file is still open.
     Whole,
 }
 
 impl Underway {
-    /// Nobody panics while holding it.
+    /// No thread panics while it holds the lock.
     fn steps(&self) -> MutexGuard<'_, Steps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is worth a word.
+    /// Notes an event; returns true if it may need a reload.
     fn note(&self, event: &Event, watched: &Watched) -> bool {
         let mut steps = self.steps();
         if event.paths.is_empty() {
-            // Some words were lost.
+            // The kernel's queue overflowed, and events were lost.
             steps.vague = true;
             return true;
         }
@@ -101,7 +100,7 @@ impl Underway {
 }
 
 impl Steps {
-    /// Something happened to a path, which is read or is not. Whether it is worth a word.
+    /// Notes an event of one path; returns true if it may need a reload.
     fn note(&mut self, kind: EventKind, path: &Path, is_read: bool) -> bool {
         match kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
@@ -109,14 +108,14 @@ impl Steps {
                 self.begun.remove(path);
                 self.vague |= !is_read;
             }
-            // Looked at; and a rename that was told of by either end.
+            // Read accesses, and renames that were reported by both paths.
             EventKind::Access(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
                 return false;
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.written.remove(path);
                 self.begun.remove(path);
-                // It was what all else was made for.
+                // The earlier steps prepared this rename.
                 self.vague = false;
             }
             EventKind::Create(_)
@@ -141,8 +140,8 @@ impl Steps {
     }
 }
 
-/// Watches folders until it is dropped: what is in them, and that one of them comes, goes, or is put in the place of
-/// another. What cannot be watched is said.
+/// Watches the folders until the watcher is dropped: the files in them, and the creation, removal or replacement of a
+/// folder. Logs folders that cannot be watched.
 pub(super) fn watch(
     watched: &Watched,
     changed: &mpsc::Sender<()>,
@@ -152,7 +151,7 @@ pub(super) fn watch(
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| match event {
         Ok(event) => {
             if underway.note(&event, &ours) {
-                // One word that waits is enough.
+                // One pending message is enough.
                 let _ = changed.try_send(());
             }
         }
@@ -178,7 +177,7 @@ pub(super) fn watch(
     Some(watcher)
 }
 
-/// Waits until what was written is whole, and where nobody can say so until it is quiet; but not for ever.
+/// Waits until all written files are complete, or unchanged for a while if that is unknown, but for a limited time.
 pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &Underway) {
     let settled = async {
         loop {

@@ -49,8 +49,8 @@ pub struct Start {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum StartBy {
-    /// A program: the node itself, or a command that starts it. What an earlier call for this node left running is
-    /// ended before the next.
+    /// A program: the node itself, or a command that starts it. A program that is still
+    /// running from an earlier call for this node is ended before the next.
     Command {
         /// The program and its arguments.
         words: Vec<Arc<str>>,
@@ -219,7 +219,7 @@ fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-/// Whether it is the address and port of a single machine.
+/// Returns true for the address and port of a single machine.
 fn is_of_one_machine(address: &SocketAddr) -> bool {
     let ip = address.ip();
     let many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);

@@ -50,7 +50,7 @@ impl Trust {
     pub fn note(&self) -> Option<&'static str> {
         let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
         takes_all.then_some(
-            "plugins are taken from whoever may push them or write their files: [trust] names no key that signs them",
+            "plugin signatures are not checked: [trust] has no key; any plugin that is pushed or written to a file is accepted",
         )
     }
 

@@ -223,7 +223,7 @@ fn session_span_holds_its_decisions() {
         assert_eq!(note.unwrap().value.clone().unwrap().value, Some(Value::IntValue(7)));
         let of_rows: Vec<_> =
             decision.attributes.iter().filter(|kv| kv.key == "evenkeel.note.loss").collect();
-        assert_eq!(of_rows.len(), 1, "a key stands once, whatever was noted of how many rows");
+        assert_eq!(of_rows.len(), 1, "one value per key, however many rows had notes");
         assert!(matches!(
             of_rows[0].value.clone().unwrap().value,
             Some(Value::ArrayValue(list)) if list.values.len() == 2
@@ -309,7 +309,7 @@ fn failover_span_links_moved_sessions() {
     let gone = closed(3, 2, CloseReason::Requested);
     hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
-    assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room is still to move");
+    assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room has not moved yet");
     hear(&mut recorder, &[moved(3, &[4], Cause::Quality), moved(2, &[3], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -404,7 +404,7 @@ fn zero_share_keeps_failures_and_rare_spans() {
     check_registered(&spans);
     assert_eq!(names(&spans), ["node.failover", "policy.decide", "policy.rollout"]);
     let failover = only(&spans, "node.failover");
-    assert!(failover.links.is_empty(), "there is nothing to link to");
+    assert!(failover.links.is_empty(), "no span to link to");
     let rollout = only(&spans, "policy.rollout");
     assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
     let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;
@@ -642,7 +642,7 @@ fn every_event_changes_a_metric() {
         ("policy_calls_total", "applied", 2),
         ("policy_differs_total", "call/routing", 1),
         ("policy_faults_total", "deadline", 1),
-        // Of a decision about many rows only the rejected part counts.
+        // Only the rejected rows of a decision count.
         ("policy_guarded_total", "churn", 2),
         ("policy_guarded_total", "unknown-row", 900),
         ("policy_quarantined_total", "out-of-memory", 1),

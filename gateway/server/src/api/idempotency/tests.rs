@@ -42,7 +42,7 @@ fn full_table_forgets_the_oldest_key() {
     table.finish("a", answer(503));
     assert!(first(&table, "a"));
     assert!(first(&table, "c"));
-    assert!(!first(&table, "a"), "younger than b since it came again");
+    assert!(!first(&table, "a"), "its repetition made it newer than b");
     assert!(first(&table, "b"), "the oldest was forgotten");
     assert_eq!(table.lock().by_key.len(), 2);
 }

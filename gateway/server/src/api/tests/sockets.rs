@@ -70,7 +70,7 @@ fn tcp_load_leaves_the_unix_socket_usable() {
     assert_eq!(world.ask("GET /livez", "").answer().0, 200);
     let asking = Asking::at(waiting, "GET /livez\nauthorization: Bearer secret", "");
     drop(idle);
-    assert_eq!(asking.answer().0, 200, "a place that is given back is taken");
+    assert_eq!(asking.answer().0, 200, "a released slot is reused");
 }
 
 #[test]
@@ -98,7 +98,11 @@ fn socket_has_one_owner_and_one_gateway() {
         start(admin(world.socket.clone(), None), handle, Box::new(String::new))
     };
     assert!(again().unwrap_err().to_string().contains("another gateway"));
-    assert_eq!(world.ask("GET /livez", "").answer().0, 200, "it still is the first one's");
+    assert_eq!(
+        world.ask("GET /livez", "").answer().0,
+        200,
+        "the first listener still owns the socket"
+    );
 }
 
 #[test]

@@ -378,7 +378,7 @@ fn oversized_plugin_is_listed_as_refusal() {
     reply.send(vec![policy()]).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
-    assert!(world.requests.try_recv().is_err(), "nobody is told of what was for nobody");
+    assert!(world.requests.try_recv().is_err(), "no refusal is noted for an unknown policy");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn hop_is_named_by_its_incarnation() {
     assert_eq!(*names.of_node(A).node, *"second");
     names.change(A, &settings::Node { zone: "elsewhere".into(), ..node("second") });
     assert_eq!((*names.of_hop(hop(9)).zone).to_owned(), "elsewhere");
-    assert_ne!((*names.of_hop(hop(1)).zone).to_owned(), "elsewhere", "it is another's");
+    assert_ne!((*names.of_hop(hop(1)).zone).to_owned(), "elsewhere", "the zone of another node");
 }
 
 #[test]

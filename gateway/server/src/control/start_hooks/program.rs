@@ -69,7 +69,7 @@ impl Program {
         self.thread
     }
 
-    /// Whether the program ended and was waited for.
+    /// Returns true once the program has ended and its exit status was read.
     pub(super) fn is_over(&self) -> bool {
         self.thread.is_finished()
     }

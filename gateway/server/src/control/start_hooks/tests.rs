@@ -73,7 +73,7 @@ fn failed_hook_is_reported_and_success_is_not() {
     assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
     assert!(start_hooks.is_under_way(failed));
     start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 3);
-    assert!(!start_hooks.is_under_way(failed), "what an earlier call says is not of this one");
+    assert!(!start_hooks.is_under_way(failed), "a result of an earlier call is ignored");
     start_hooks.give_up(NODE);
     start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
     start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
@@ -113,7 +113,7 @@ fn given_up_start_leaves_no_process() {
     let second = stay(&mut start_hooks, "again", true);
     assert!(!is_running(first[0]) && is_running(second[0]), "one at a time");
     gone(first);
-    assert!(told.try_recv().is_err(), "what was ended did not fail");
+    assert!(told.try_recv().is_err(), "an ended call reports no failure");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn program_of_a_removed_node_ends_at_restart() {
         let new = stay_as(&mut start_hooks, (elsewhere, "n"), &file, true);
         assert!(!is_running(left[0]) && is_running(new[0]), "one at a time");
         gone(left);
-        assert!(told.try_recv().is_err(), "what was ended did not fail");
+        assert!(told.try_recv().is_err(), "an ended call reports no failure");
     }
 }
 

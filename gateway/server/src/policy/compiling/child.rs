@@ -1,4 +1,4 @@
-//! The process that compiles one plugin: it gives up what it does not need before it reads a byte.
+//! The process that compiles one plugin. It limits itself before it reads any input.
 
 use std::io::{self, Read, Write};
 
@@ -6,21 +6,21 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 
-/// A longer order is none; one byte more shows that.
+/// One byte more than the largest order, so that a longer order is recognised.
 const ORDER_MAX: u64 = evenkeel_host::ORDER_BYTES_MAX as u64 + 1;
 
-/// Standard streams, and those that the program itself may have open.
+/// Three standard streams, and the files that the program may have open.
 const FILES_MAX: u64 = 16;
 
-/// Reads an order on standard input, and answers on standard output: the body of the verb `compile-plugin`, which the gateway
-/// starts. It ends with whoever started it.
+/// Reads an order from standard input and writes the answer to standard output: the body of the subcommand
+/// `compile-plugin`, which the gateway starts. The process is killed when its parent exits.
 ///
 /// # Errors
-/// Where the limits cannot be set, or nobody listens.
+/// A limit cannot be set, or the output is closed.
 pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let limits = [
-        // One second to die in; then it is killed.
+        // SIGXCPU ends the process at the soft limit, SIGKILL one second later.
         (Resource::RLIMIT_CPU, processor_seconds, processor_seconds + 1),
         (Resource::RLIMIT_AS, memory_mib << 20, memory_mib << 20),
         (Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX),
@@ -30,7 +30,7 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
     for (resource, soft, hard) in limits {
         setrlimit(resource, soft, hard)?;
     }
-    // Of all processes this one is missed least; where that cannot be said, it is as likely to go as any.
+    // The kernel kills this process first when memory is short. Failing to say so is harmless.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let mut order = Vec::new();
     io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order)?;

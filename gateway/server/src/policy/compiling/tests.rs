@@ -1,4 +1,4 @@
-//! A compiler that does not do its work, played by a script, and the cache.
+//! Compilers that misbehave, played by shell scripts, and the cache.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::settings::CacheFolder;
 
-/// A folder, gone with the test.
+/// A temporary folder.
 struct Folder(TempDir);
 
 impl Folder {
@@ -16,7 +16,7 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    /// A compiler that does this.
+    /// A compiler that runs this script.
     fn compiler(&self, script: &str) -> Compiler {
         let program = self.0.path().join("compiler");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -31,7 +31,7 @@ impl Folder {
     }
 }
 
-/// One that is not in the binary, byte for byte.
+/// Differs from every plugin in the binary.
 fn plugin() -> Vec<u8> {
     [host::shipped()[0].bytes, b"\0\x05\x04note"].concat()
 }
@@ -41,7 +41,7 @@ fn refusal(compiler: &Compiler) -> Refused {
 }
 
 #[test]
-fn a_compiler_that_takes_too_much_says_which_limit_that_was() {
+fn exceeded_compile_limit_is_named() {
     let folder = Folder::new();
     for (script, limit) in [
         ("kill -XCPU $$", "30 s of processor time"),
@@ -55,10 +55,10 @@ fn a_compiler_that_takes_too_much_says_which_limit_that_was() {
 }
 
 #[test]
-fn a_compiler_leaves_the_processor_to_others() {
+fn compiler_runs_at_lower_priority() {
     let folder = Folder::new();
     let words = refusal(&folder.compiler("cut -d' ' -f19 /proc/self/stat >&2; exit 3")).to_string();
-    // What this process has itself, of its own stat: proc(5), field 19, after the name in parentheses.
+    // The nice value of this process: field 19 of its stat (proc(5)), counted after the name in parentheses.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let (_, after) = stat.rsplit_once(')').unwrap();
     let ours: i32 = after.split_whitespace().nth(16).unwrap().parse().unwrap();
@@ -66,17 +66,17 @@ fn a_compiler_leaves_the_processor_to_others() {
 }
 
 #[test]
-fn a_compiler_that_never_answers_is_ended() {
+fn silent_compiler_is_killed_in_time() {
     let folder = Folder::new();
     let began = Instant::now();
     let within = Duration::from_millis(100);
     let compiler = Compiler { within, ..folder.compiler("exec sleep 600") };
     assert!(matches!(refusal(&compiler), Refused::CompileLimit { .. }));
-    assert!(began.elapsed() < Duration::from_secs(300), "nobody waited for it");
+    assert!(began.elapsed() < Duration::from_secs(300), "the compiler is killed early");
 }
 
 #[test]
-fn what_a_compiler_says_that_is_no_answer_is_not_believed() {
+fn invalid_compiler_output_is_refused() {
     let folder = Folder::new();
     for script in ["cat >/dev/null", "echo Cnonsense", "cat", "echo no such thing >&2; exit 3"] {
         let said = refusal(&folder.compiler(script));
@@ -84,17 +84,17 @@ fn what_a_compiler_says_that_is_no_answer_is_not_believed() {
     }
     let words = refusal(&folder.compiler("echo no such thing >&2; exit 3")).to_string();
     assert!(words.contains("no such thing"), "{words}");
-    let nobody = Compiler::at(folder.0.path().join("nobody"));
-    assert!(refusal(&nobody).to_string().contains("nobody"));
+    let missing = Compiler::at(folder.0.path().join("missing"));
+    assert!(refusal(&missing).to_string().contains("missing"));
 }
 
 #[test]
-fn what_was_compiled_once_is_not_compiled_again_not_even_after_a_restart() {
+fn compiled_plugin_is_reused_after_restart() {
     let folder = Folder::new();
     let cache = CacheFolder::Folder(folder.0.path().join("cache"));
     let here = Foundry::of(host::Engine::new(), &folder.settings(cache.clone()));
     let digest = *here.vet(&plugin()).unwrap().digest();
-    // Another process, whose compiler does nothing.
+    // Another gateway with the same cache, and a compiler that does nothing.
     let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..folder.settings(cache) };
     let there = Foundry::of(host::Engine::new(), &broken);
     assert_eq!(*there.vet(&plugin()).unwrap().digest(), digest);
@@ -103,7 +103,7 @@ fn what_was_compiled_once_is_not_compiled_again_not_even_after_a_restart() {
 }
 
 #[test]
-fn code_that_somebody_changed_is_compiled_anew() {
+fn modified_cached_code_is_recompiled() {
     let folder = Folder::new();
     let kept = folder.0.path().join("cache");
     let settings = folder.settings(CacheFolder::Folder(kept.clone()));
@@ -116,11 +116,11 @@ fn code_that_somebody_changed_is_compiled_anew() {
     bad[last] ^= 1;
     std::fs::write(&code, &bad).unwrap();
     assert!(Foundry::of(host::Engine::new(), &settings).vet(&plugin()).is_ok());
-    assert_ne!(std::fs::read(&code).unwrap(), bad, "it was written anew");
+    assert_ne!(std::fs::read(&code).unwrap(), bad, "the file is rewritten");
 }
 
 #[test]
-fn our_own_plugins_need_no_process() {
+fn shipped_plugins_compile_in_process() {
     let folder = Folder::new();
     let settings = folder.settings(CacheFolder::None);
     let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..settings };

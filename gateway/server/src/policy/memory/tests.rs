@@ -1,4 +1,4 @@
-//! The facts after a restart, and files that cannot be read.
+//! Facts after a restart, and unreadable files.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,7 +7,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-/// A folder, gone with the test.
+/// A temporary folder.
 struct Folder(TempDir);
 
 impl Folder {
@@ -15,7 +15,7 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
-    /// The one gateway that is here, unless another is named.
+    /// Opens the memory of the test's gateway.
     fn open(&self) -> Memory {
         self.open_as("admin.sock")
     }
@@ -33,7 +33,7 @@ impl Folder {
         files.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Of the one gateway that is here.
+    /// The file of the test's gateway.
     fn file(&self) -> PathBuf {
         Place::of(self.policies(), &self.0.path().join("admin.sock")).path
     }
@@ -57,7 +57,7 @@ fn known(memory: &mut Memory, hook: Hook) -> Remembered {
     memory.begin(&of(hook)).0
 }
 
-/// Notes it, and ends the gateway.
+/// Notes the facts, and ends the gateway.
 fn note(mut memory: Memory, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
     keeper.note(remembered(revision));
@@ -87,7 +87,7 @@ fn removed_policy_is_forgotten_at_the_next_change() {
         keeper.note(remembered("first"));
     }
     drop(memory);
-    // A start that came to nothing after its first policy.
+    // A start that failed after its first policy.
     known(&mut folder.open(), Hook::Routing);
     assert_eq!(known(&mut folder.open(), Hook::Admission), remembered("first"));
     note(folder.open(), Hook::Routing, "second");

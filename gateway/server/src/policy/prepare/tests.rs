@@ -1,4 +1,4 @@
-//! Revisions with real plugins: judged before they are compiled, and remembered beyond a restart.
+//! Revisions of real plugins: refused, superseded, revoked, and remembered across restarts.
 
 use evenkeel_core::{Gateway, Hook, Limits, Output, RolloutRules};
 use tempfile::{TempDir, tempdir};
@@ -7,7 +7,7 @@ use super::*;
 use crate::policy::Policies;
 use crate::settings::{self, CacheFolder, Settings};
 
-/// Policies and their core, in the place of control.
+/// Policies and a core; the tests play control.
 struct World {
     gateway: Gateway,
     policies: Policies,
@@ -19,13 +19,13 @@ fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
 }
 
-/// A plugin that is in this binary.
+/// A plugin of this binary.
 fn shipped() -> Vec<u8> {
     let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
     shipped.unwrap().bytes.to_vec()
 }
 
-/// The same with another version in its manifest.
+/// The same plugin with another version in its manifest.
 fn of_version(version: &str) -> Vec<u8> {
     let mut bytes = shipped();
     let (ours, other) = (b"\"version\":\"0.1.0\"", format!("\"version\":\"{version}\""));
@@ -54,7 +54,7 @@ fn forced(bytes: Vec<u8>) -> Source {
     Source { how, ..source(bytes) }
 }
 
-/// A canary that keeps its share for as long as a test takes.
+/// A canary that stays at its share during a test.
 fn strategy() -> Strategy {
     let each = Duration::from_secs(10);
     Strategy { steps: vec![5], each, shadow: each, stays_in_shadow: false, held: false }
@@ -64,7 +64,7 @@ fn rules() -> RolloutRules {
     settings::Rollout::default().rules()
 }
 
-/// The folder of a gateway, gone with the test.
+/// A gateway's temporary folder.
 struct Folder(TempDir);
 
 impl Folder {
@@ -85,7 +85,7 @@ impl World {
         World::of(|policies| policies)
     }
 
-    /// A gateway that has this folder begins, and its file names this plugin. The one before it has ended.
+    /// Starts a gateway with this folder and this plugin, after the previous one ended.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
         let mut world = World::of(|policies| policies.configured(&folder.settings()));
         let first = world.prepare(Source { origin: "embedded".into(), ..source(bytes) });
@@ -111,7 +111,7 @@ impl World {
         self.finish(&preparation, source)
     }
 
-    /// Prepares it on another thread, and answers that as control does.
+    /// Prepares the revision on another thread, and handles its messages as control does.
     fn finish(&mut self, preparation: &Preparation, source: Source) -> Rollout {
         std::thread::scope(|scope| {
             let preparing = scope.spawn(move || prepare(preparation, source));
@@ -140,12 +140,12 @@ impl World {
         }
     }
 
-    /// The code of its refusal.
+    /// Pushes a plugin; returns the code of the refusal.
     fn push(&mut self, bytes: Vec<u8>) -> Option<&'static str> {
         self.prepare(source(bytes)).code
     }
 
-    /// Six faults.
+    /// Reports six faults of the revision.
     fn harm(&mut self, revision: &str) {
         let call =
             core::Call { answered: false, fault: Some(Fault::Deadline), beyond_repair: false };
@@ -161,7 +161,7 @@ impl World {
         assert_eq!(self.reports.last().unwrap().outcome, RolloutOutcome::RolledBack);
     }
 
-    /// Takes what is signed with these keys, but for those that are revoked.
+    /// Accepts plugins signed with these keys, except revoked keys.
     fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
         let mut settings = Settings::load(None, None).unwrap();
         keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
@@ -191,10 +191,10 @@ fn push_without_settings_keeps_those_of_its_plugin() {
     assert_eq!(second.outcome, RolloutOutcome::Activated);
     let again = world.prepare(source(shipped()));
     assert_eq!((again.outcome, again.revision), (RolloutOutcome::Unchanged, second.revision));
-    // Refused for want of its hook, or it would take defaults.
+    // Inherited settings do not fit this plugin; the refusal must be for its missing hook.
     let other = host::shipped().iter().find(|shipped| shipped.name == "admit-capacity").unwrap();
     let other = world.prepare(source(other.bytes.to_vec()));
-    assert_eq!(other.code, Some("hook-unanswered"), "not for its settings");
+    assert_eq!(other.code, Some("hook-unanswered"), "refused for the hook, not the settings");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn quarantine_and_floor_survive_a_restart() {
 }
 
 #[test]
-fn active_version_takes_other_settings_below_the_floor() {
+fn active_version_below_floor_takes_new_settings() {
     let folder = Folder::new();
     let mut world = World::begin(&folder, shipped());
     assert_eq!(world.push(of_version("0.3.0")), None);
@@ -256,7 +256,7 @@ fn active_version_takes_other_settings_below_the_floor() {
 }
 
 #[test]
-fn quarantined_revision_starts_where_the_file_names_it() {
+fn quarantined_revision_starts_if_configured() {
     let folder = Folder::new();
     let mut world = World::begin(&folder, shipped());
     world.push_harmful(of_version("0.3.0"));
@@ -268,7 +268,11 @@ fn quarantined_revision_starts_where_the_file_names_it() {
     let reason = told.reason.unwrap();
     assert!(reason.ends_with("in force since nothing else is there"), "{reason}");
     assert_eq!(world.view().revision, told.revision);
-    assert_eq!(world.push(of_version("0.3.0")), Some("quarantined"), "that is no second chance");
+    assert_eq!(
+        world.push(of_version("0.3.0")),
+        Some("quarantined"),
+        "a start does not end the quarantine"
+    );
     assert_eq!(world.push(of_version("0.2.0")), None, "it sets no floor");
 }
 
@@ -360,7 +364,7 @@ fn revoked_candidate_is_unloaded() {
     assert_eq!(world.policies.running[&routing()].plugins.len(), 1);
 }
 
-/// Its key is revoked while it is compiled.
+/// The key is revoked while the plugin is compiled.
 #[test]
 fn revision_revoked_while_compiled_is_refused() {
     let mut world = World::start();

@@ -1,4 +1,4 @@
-//! The recorder's own side: what it writes down, what it keeps, and who hears of it.
+//! The recorder's thread: writes calls into chunks, keeps the last ones, and sends them to listeners.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,34 +13,34 @@ use tokio::sync::broadcast::{self, error::TryRecvError};
 use super::{Ear, Order, Shared, Word};
 use crate::control::{EventRecord, GatewayEvent};
 
-/// What is kept of the past, packed. A tick about 4,096 sessions with 64 bytes of state each takes some 90 KB, and there
-/// are five a second: [`KEPT_FOR`] of that fits in.
+/// Maximum size of the kept chunks, compressed. A tick for 4,096 sessions with 64 bytes of state each takes about 90
+/// KB, so five of them a second fit for [`KEPT_FOR`].
 pub(super) const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// Older is not kept: incidents are asked about within this.
+/// Age up to which chunks are kept, enough to export after an incident.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// A chunk is closed when it has so many bytes. States that stay as they are are written once in a chunk, so a second of
-/// ticks about 4,096 sessions should fit into one; and what is lost with one should be little.
+/// Size at which a chunk is closed, bytes. A chunk contains a state that does not change only once, so it should hold a
+/// second of ticks for 4,096 sessions; yet the loss of one chunk should not cost much.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Or when it is so old: who listens waits no longer.
+/// Age at which a chunk is closed, which bounds the delay of listeners.
 const CHUNK_FOR: Duration = Duration::from_secs(1);
 
-/// The recorder's own side.
+/// The state of the recorder's thread.
 pub(super) struct Desk {
     shared: Arc<Shared>,
     events: broadcast::Receiver<Arc<EventRecord>>,
     chunk: Chunk,
-    /// When the first record of the chunk was written down.
+    /// The time of the first record in the chunk.
     since: Instant,
     pub(super) kept: VecDeque<(Instant, Arc<[u8]>)>,
     pub(super) kept_bytes: usize,
-    /// Calls in the chunk.
+    /// Calls in the current chunk.
     calls: u64,
     listeners: Vec<(u64, Ear)>,
     next_listener: u64,
-    /// Calls that were missed until the last chunk.
+    /// Missed calls that earlier chunks contain.
     missed: u64,
 }
 
@@ -70,8 +70,8 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            // Behind the calls that they are about. Also where nothing is asked: what nobody reads is kept for who is
-            // behind.
+            // Outcomes are recorded after the calls that they belong to. They are also read while no calls come, since
+            // unread events would fill the channel.
             if words.is_empty() {
                 self.hear_decisions();
             }
@@ -113,7 +113,7 @@ impl Desk {
         self.calls += u64::from(matches!(record, Record::Call(_)));
     }
 
-    /// What became of questions, as far as control told it by now.
+    /// Records the outcomes that control has reported so far.
     pub(super) fn hear_decisions(&mut self) {
         loop {
             match self.events.try_recv() {
@@ -122,18 +122,18 @@ impl Desk {
                         self.write(&Record::Decided(Decided::of(*ask, outcome)));
                     }
                 }
-                // They are extras; a herd has more than are kept for anybody.
+                // Outcomes are optional, and a burst of them may exceed the channel.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
 
-    /// The chunk goes to who listens and to what is kept.
+    /// Closes the chunk, sends it to the listeners and keeps it.
     pub(super) fn close(&mut self) {
         let missed = self.shared.missed.load(Relaxed);
         if missed > self.missed {
-            // Where there is no room, with the next chunk.
+            // If the record does not fit, the next chunk has it.
             if self.chunk.push(&Record::Missed(missed - self.missed)).is_ok() {
                 self.missed = missed;
             }

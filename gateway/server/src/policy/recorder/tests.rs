@@ -26,7 +26,7 @@ fn place(room: u64, client: &str) -> Arc<Question> {
     Arc::new(Question::Place { room, scenario, labels, nodes: Vec::new() })
 }
 
-/// A question about sessions whose states are noise, which packs badly.
+/// A question about sessions with random states, which compress badly.
 fn noise(sessions: u64, bytes: usize) -> Arc<Question> {
     let mut rng = fastrand::Rng::with_seed(sessions);
     let session = |id| SessionRow {
@@ -59,7 +59,7 @@ impl World {
         World { engine: host::Engine::new(), recorder, words, desk, events }
     }
 
-    /// The recorder does all that waits.
+    /// Handles all waiting messages.
     fn work(&mut self) {
         while let Ok(word) = self.words.try_recv() {
             self.desk.handle(word);
@@ -93,7 +93,7 @@ fn missed(records: &[Record]) -> u64 {
 }
 
 #[test]
-fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() {
+fn call_is_recorded_with_catalog_and_outcome() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let mut policy = policy(&world.engine, 1);
@@ -131,7 +131,7 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
     world.desk.close();
     let kept = world.kept();
     let [first, second] = calls(&kept)[..] else { panic!("{kept:?}") };
-    // The words for reasons are in the plugin, not in a recording.
+    // A recording does not contain the texts of reasons; they are in the plugin.
     let result = result.map(|answered| Answered { reasons: [].into(), ..answered });
     assert_eq!((&first.question, &first.result, first.now_us), (&question, &result, 40));
     assert_eq!(&*first.revision.revision, policy.revision());
@@ -142,7 +142,7 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
 }
 
 #[test]
-fn a_call_is_written_down_with_what_the_policy_was_granted_not_with_what_it_asked_for() {
+fn call_is_recorded_with_its_grant() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
@@ -166,7 +166,7 @@ fn a_call_is_written_down_with_what_the_policy_was_granted_not_with_what_it_aske
 }
 
 #[test]
-fn what_nobody_was_asked_is_no_call() {
+fn question_without_call_is_not_recorded() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
@@ -179,7 +179,7 @@ fn what_nobody_was_asked_is_no_call() {
 }
 
 #[test]
-fn what_does_not_fit_is_counted_and_the_recording_says_so() {
+fn calls_over_limit_are_counted_as_missed() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
@@ -190,7 +190,7 @@ fn what_does_not_fit_is_counted_and_the_recording_says_so() {
     world.desk.close();
     assert_eq!((calls(&world.kept()).len(), missed(&world.kept())), (CALLS_WAITING_MAX, 3));
 
-    // Of large ones fewer wait: by what they hold.
+    // Large questions reach the limit in bytes before the limit in calls.
     let fit = BYTES_WAITING_MAX / weight(&noise(1_000, 1));
     let large = noise(1_000, 1);
     for ask in 0..fit as u64 + 2 {
@@ -199,11 +199,11 @@ fn what_does_not_fit_is_counted_and_the_recording_says_so() {
     assert_eq!(world.words.len(), fit);
     world.work();
     scribe.write(&policy, &name(), (AskId(0), 0), &large, &absent());
-    assert_eq!(world.words.len(), 1, "there is room again");
+    assert_eq!(world.words.len(), 1, "the queue has space again");
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
+fn oldest_chunks_are_dropped_at_limit() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
@@ -231,7 +231,7 @@ fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
 }
 
 #[test]
-fn an_export_has_one_policy_alone_and_no_addresses_unless_asked_for() {
+fn export_filters_policy_and_addresses() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
@@ -267,7 +267,7 @@ fn an_export_has_one_policy_alone_and_no_addresses_unless_asked_for() {
 }
 
 #[test]
-fn a_listener_hears_what_comes_until_it_leaves_and_of_what_it_missed_how_much() {
+fn listener_gets_chunks_and_missed_calls() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);

@@ -27,7 +27,7 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// A thread of a policy that is called by hand.
+/// The thread's state, driven by the test.
 struct World {
     thread: PolicyThread,
     words: mpsc::Receiver<Word>,
@@ -58,7 +58,7 @@ impl World {
         (revision, Box::new(Loaded { policy, seal, origin, settings, catalog, figures }))
     }
 
-    /// Settings tell revisions apart.
+    /// Revisions differ by their settings.
     fn load(&mut self, spares: u32, compare: bool) -> Arc<str> {
         let (revision, loaded) = self.loaded(spares);
         self.order(Order::Load { revision: Arc::clone(&revision), loaded, compare });
@@ -70,7 +70,7 @@ impl World {
         assert!(!self.thread.take_orders());
     }
 
-    /// What becomes of a question to the revision.
+    /// Asks the revision; returns its result and the call.
     fn ask(&mut self, revision: &Arc<str>, arm: Arm) -> (Result<Arc<str>, Fault>, Option<Call>) {
         while self.words.try_recv().is_ok() {}
         self.thread.answer(Ask { arm, ..question(1, Some(revision), later()) });
@@ -184,10 +184,10 @@ fn policy_is_stopped_without_waiting() {
     let mut policies = Policies::new(Vec::new(), &Limits::default(), words_in);
     let rules = crate::settings::Rollout::default().rules();
     policies.start(&routing(), rules, &mut gateway).unwrap();
-    // The words of its thread are not read, and no question more has room.
+    // The thread blocks on its full channel until the queue of questions is full.
     while policies.ask(question(1, None, later())).is_ok() {}
     policies.stop(&routing()).unwrap();
-    assert!(policies.stop(&routing()).is_err(), "it is gone");
+    assert!(policies.stop(&routing()).is_err(), "already stopped");
     let (id, fault) = policies.ask(question(2, None, later())).unwrap_err();
     assert_eq!((id, fault), (AskId(2), Fault::Absent));
     drop(words);
@@ -202,17 +202,17 @@ fn candidate_is_compared_until_it_answers() {
     let shadowed = world.thread.shadowed.take().unwrap();
     world.thread.compare(&shadowed);
     assert_eq!(world.compared(), Some(Compared::Same));
-    // As if the active revision had decided otherwise.
+    // As if the active revision had decided differently.
     world.thread.compare(&Shadowed { answer: Answer::Params(Vec::new()), ..shadowed });
     assert_eq!(world.compared(), Some(Compared::Different));
     world.ask(&new, Arm::Canary).0.unwrap();
     world.ask(&old, Arm::Standing).0.unwrap();
-    assert!(world.thread.shadowed.is_none(), "it answers for itself");
+    assert!(world.thread.shadowed.is_none(), "a canary is not compared");
 }
 
-/// It would not be compared any more.
+/// Otherwise its comparison would stop.
 #[test]
-fn question_to_another_candidate_does_not_end_comparison() {
+fn question_to_other_candidate_keeps_comparison() {
     let mut world = World::new();
     let old = world.load(1, false);
     let gone = world.load(2, true);
@@ -234,13 +234,17 @@ fn only_outdated_plugins_learn_the_catalog() {
     let one = world.load(1, false);
     teach(&world, 1);
     let two = world.load(2, false);
-    assert_eq!((told(&world, &two), told(&world, &one)), (0, 1), "two was made with it");
+    assert_eq!(
+        (told(&world, &two), told(&world, &one)),
+        (0, 1),
+        "two was installed with this catalog"
+    );
     let (three, loaded) = world.loaded(3);
     teach(&world, 2);
     world.order(Order::Load { revision: Arc::clone(&three), loaded, compare: false });
-    assert_eq!(told(&world, &three), 1, "it changed while three was made");
+    assert_eq!(told(&world, &three), 1, "the catalog changed while three was prepared");
     world.thread.learn();
-    assert_eq!(told(&world, &three), 1, "and not since");
+    assert_eq!(told(&world, &three), 1, "the catalog did not change since");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn failed_first_revision_stops_the_others() {
     for number in 0..MANY {
         let policy = PolicyName { set: format!("s{number}").into(), hook: Hook::Routing };
         policies.start(&policy, settings::Rollout::default().rules(), &mut gateway).unwrap();
-        // A custom section of one byte.
+        // Adds an empty custom section.
         let bytes = match number {
             0 => b"no plugin".to_vec(),
             _ => [routing.bytes, &[0, 3, 1, b'n', number as u8][..]].concat(),
@@ -34,7 +34,7 @@ fn failed_first_revision_stops_the_others() {
     }
     let (failed, failures) = bounded(1);
     let compiled = std::thread::scope(|scope| {
-        // No revision is proved: the core's answer never comes.
+        // The core does not answer, so no revision becomes ready.
         let reading = scope.spawn(move || std::iter::from_fn(|| read.blocking_recv()).count());
         assert!(!bring_in(firsts, &failed));
         drop(policies);
@@ -42,5 +42,5 @@ fn failed_first_revision_stops_the_others() {
     });
     let failure = failures.try_recv().unwrap();
     assert!(failure.to_string().starts_with("policy s0/routing: "), "{failure}");
-    assert!(compiled < MANY - 1, "none of them is needed any more");
+    assert!(compiled < MANY - 1, "the remaining ones are skipped");
 }

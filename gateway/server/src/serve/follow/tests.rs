@@ -22,7 +22,7 @@ fn closed(number: u64) -> Arc<EventRecord> {
     Arc::new(EventRecord { at: std::time::SystemTime::now(), event, totals: None, caller: None })
 }
 
-/// Whether the text for Prometheus has this line, whatever else its labels say.
+/// Checks that the Prometheus text has this line; other labels are ignored.
 fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
     let text = telemetry.prometheus().render();
     let found = text.lines().any(|line| {
@@ -32,7 +32,7 @@ fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
 }
 
 #[test]
-fn what_was_told_before_the_end_is_recorded() {
+fn pending_events_are_recorded_at_the_end() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(512);
     let mut follower = Follower::new(told, Arc::default(), &telemetry, Traceparent::Link);
@@ -57,7 +57,7 @@ fn events_that_were_missed_are_counted() {
     says(&telemetry, "evenkeel_telemetry_dropped_total", "signal=\"events\"", "24");
 }
 
-/// Control's place, with one node and one policy to which nothing ever happened.
+/// Plays control, with one node and one policy without any calls.
 async fn answer(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
@@ -135,7 +135,7 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
 }
 
 #[tokio::test]
-async fn how_things_stand_is_known_before_anything_happens() {
+async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
     let (requests_in, requests) = mpsc::channel(4);
     let (events, _) = broadcast::channel(4);

@@ -1,4 +1,4 @@
-//! Files on a disk, and a test at the place of control.
+//! Reloads of real files; the tests play control.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use super::*;
 use crate::control::{NotListed, Request, Rollout, Shrinks};
 
-/// A folder of policies, gone with the test.
+/// A temporary folder of policies.
 pub(in crate::serve) struct Folder(TempDir);
 
 impl Folder {
@@ -42,7 +42,7 @@ const CALL: &str = "[scenario.call]\n\
 
 const BY_FILE: Wish = Wish { force: false, within: None, by: Actor::File };
 
-/// What control says to a list: that more than one node may not go.
+/// Control's answer to a list of nodes. Only the guarded default options are expected.
 fn listed(list: &NodeList) -> Result<ListChange, NotListed> {
     assert_eq!((list.force, list.within, list.by), (false, None, Actor::File));
     Ok(ListChange::default())
@@ -66,12 +66,12 @@ impl World {
         World { folder, applied, handle, requests }
     }
 
-    /// Saves a file and reloads; what control was asked to roll out, each with this outcome.
+    /// Saves a file and reloads; returns control's requests. Each rollout has this outcome.
     async fn save(&mut self, text: &str, outcome: RolloutOutcome) -> Vec<String> {
         self.reload(text, |_| outcome).await.0
     }
 
-    /// The same, each with the outcome of its policy; and what came of the reload.
+    /// The same with an outcome per policy; also returns the result of the reload.
     async fn reload(
         &mut self,
         text: &str,
@@ -126,7 +126,7 @@ impl World {
             taken = applied.take(&settings, &BY_FILE, &self.handle) => taken,
             () = control => unreachable!("it waits for requests"),
         };
-        // What was said last may not have been heard yet.
+        // The last requests may still be in the channel.
         while let Ok(Request::NoteRefusal(refusal)) = self.requests.try_recv() {
             asked.push(format!("{} is refused for {}", refusal.policy, refusal.code));
         }
@@ -135,7 +135,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_differs_is_rolled_out_once() {
+async fn changed_binding_is_rolled_out_once() {
     let mut world = World::start();
     let changed = CALL.replace("300", "200");
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, [""; 0]);
@@ -145,7 +145,7 @@ async fn what_differs_is_rolled_out_once() {
 }
 
 #[tokio::test]
-async fn a_mode_is_told_when_it_changes_and_only_then() {
+async fn mode_is_sent_only_when_changed() {
     let mut world = World::start();
     let cold = CALL.replace("[scenario.call]\n", "[scenario.call]\nmode = \"cold\"\n");
     assert_eq!(world.save(&cold, RolloutOutcome::Activated).await, ["call is cold"]);
@@ -157,52 +157,64 @@ async fn a_mode_is_told_when_it_changes_and_only_then() {
 }
 
 #[tokio::test]
-async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
+async fn change_during_start_is_rolled_out_after_it() {
     let World { folder, applied, handle, mut requests } = World::start();
     let place = folder.place();
     let control = async {
-        let Some(Request::FollowReloads(_)) = requests.recv().await else { panic!("nobody") };
-        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else { panic!("early") };
+        let Some(Request::FollowReloads(_)) = requests.recv().await else {
+            panic!("no FollowReloads")
+        };
+        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else {
+            panic!("no AwaitPolicies")
+        };
         folder.write("call.toml", &CALL.replace("300", "200"));
-        // Long enough for whoever would not wait.
+        // Long enough to see a reload that does not wait.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(requests.try_recv().is_err());
         reply.send(()).unwrap();
         let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
         reply.send(listed(&list)).unwrap();
-        let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
+        let Some(Request::RollOut { policy, .. }) = requests.recv().await else {
+            panic!("no rollout")
+        };
         policy.to_string()
     };
     tokio::select! {
         result = follow(&place, applied, &handle) => panic!("{result:?}"),
         policy = control => assert_eq!(policy, "call/admission"),
-        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("no rollout requested"),
     }
 }
 
 #[tokio::test]
-async fn what_is_saved_before_anything_is_watched_is_read_without_a_further_word() {
+async fn change_before_watching_is_rolled_out() {
     let World { folder, applied, handle, mut requests } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
     let control = async {
-        let Some(Request::FollowReloads(_asks)) = requests.recv().await else { panic!("nobody") };
-        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else { panic!("early") };
+        let Some(Request::FollowReloads(_asks)) = requests.recv().await else {
+            panic!("no FollowReloads")
+        };
+        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else {
+            panic!("no AwaitPolicies")
+        };
         reply.send(()).unwrap();
         let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
         reply.send(listed(&list)).unwrap();
-        let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
+        let Some(Request::RollOut { policy, .. }) = requests.recv().await else {
+            panic!("no rollout")
+        };
         policy.to_string()
     };
     tokio::select! {
         result = follow(&place, applied, &handle) => panic!("{result:?}"),
         policy = control => assert_eq!(policy, "call/admission"),
-        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("no rollout requested"),
     }
 }
 
 #[tokio::test]
-async fn one_bad_value_keeps_the_good_ones_out() {
+async fn one_invalid_binding_blocks_all_others() {
     let mut world = World::start();
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
     let refused = ["call/routing is refused for setting"];
@@ -219,7 +231,7 @@ async fn one_bad_value_keeps_the_good_ones_out() {
 }
 
 #[tokio::test]
-async fn a_reload_names_the_policy_that_was_refused_and_takes_the_others() {
+async fn reload_reports_refused_policy_and_takes_rest() {
     let mut world = World::start();
     let changed = CALL.replace("300", "200").replace("spares = 2", "spares = 1");
     let outcome = |policy: &PolicyName| match policy.to_string().as_str() {
@@ -236,24 +248,28 @@ async fn a_reload_names_the_policy_that_was_refused_and_takes_the_others() {
 }
 
 #[tokio::test]
-async fn a_trial_that_panics_is_a_reload_that_took_nothing() {
+async fn panic_while_compiling_fails_reload() {
     let tried = beside(|| -> () { panic!("on purpose") }).await;
     assert!(matches!(&tried, Err(NotReloaded::Untried(_))), "{tried:?}");
     assert_eq!(beside(|| 7).await, Ok(7));
 }
 
 #[tokio::test]
-async fn what_was_refused_is_tried_again_and_what_came_back_is_not() {
+async fn refused_binding_is_retried_until_restored() {
     let mut world = World::start();
     let changed = CALL.replace("300", "200");
     for _ in 0..2 {
         assert_eq!(world.save(&changed, RolloutOutcome::Refused).await, ["call/admission"]);
     }
-    assert_eq!(world.save(CALL, RolloutOutcome::Refused).await, [""; 0], "it still answers");
+    assert_eq!(
+        world.save(CALL, RolloutOutcome::Refused).await,
+        [""; 0],
+        "the applied revision is still active"
+    );
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_built_anew_is_rolled_out() {
+async fn rebuilt_plugin_is_rolled_out() {
     let mut world = World::start();
     let bytes = |name: &str| {
         evenkeel_host::shipped().iter().find(|shipped| shipped.name == name).unwrap().bytes
@@ -263,7 +279,7 @@ async fn a_plugin_that_is_built_anew_is_rolled_out() {
     let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
-    // Another plugin of the same name, though not one for this hook.
+    // A plugin in the same file that lacks this hook.
     std::fs::write(&file, bytes("admit-capacity")).unwrap();
     let refused = ["call/routing is refused for hook-unanswered"];
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, refused);
@@ -276,10 +292,10 @@ async fn a_plugin_that_is_built_anew_is_rolled_out() {
 }
 
 #[tokio::test]
-async fn whose_plugins_are_taken_changes_while_they_run_and_what_stands_is_named() {
+async fn trust_reload_reports_kept_violations() {
     let mut world = World::start();
     let theirs = evenkeel_host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
-    // Not the one in the binary any more, byte for byte.
+    // Not byte for byte the plugin of the binary.
     let theirs = [theirs.unwrap().bytes, b"\0\x05\x04note"].concat();
     std::fs::write(world.folder.policies().join("mine.wasm"), theirs).unwrap();
     let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
@@ -292,12 +308,12 @@ async fn whose_plugins_are_taken_changes_while_they_run_and_what_stands_is_named
     assert!(refused[0].reason.contains("not signed"), "{refused:?}");
     let shipped = CALL.replace("settings = { spares", "unsigned = false\nsettings = { spares");
     let (asked, taken) = world.reload(&shipped, |_| RolloutOutcome::Activated).await;
-    assert_eq!(asked, ["call/routing"], "the rules are the same");
+    assert_eq!(asked, ["call/routing"], "rules did not change");
     assert_eq!(taken.unwrap().refused, []);
 }
 
 #[tokio::test]
-async fn another_grant_is_another_revision() {
+async fn changed_grant_is_rolled_out() {
     let mut world = World::start();
     let less = format!("{CALL}metrics = [\"delay\"]\n");
     assert_eq!(world.save(&less, RolloutOutcome::Activated).await, ["other rules", "call/routing"]);
@@ -305,7 +321,7 @@ async fn another_grant_is_another_revision() {
 }
 
 #[tokio::test]
-async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
+async fn refused_node_list_blocks_whole_reload() {
     let mut world = World::start();
     let changed = CALL.replace("[scenario.call]\n", "[scenario.call]\nmode = \"cold\"\n");
     world.folder.write("call.toml", &changed.replace("300", "200"));
@@ -313,7 +329,7 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
     let (applied, requests) = (&mut world.applied, &mut world.requests);
     let control = async {
-        let Some(Request::List(_, reply)) = requests.recv().await else { panic!("the list first") };
+        let Some(Request::List(_, reply)) = requests.recv().await else { panic!("no list") };
         reply.send(Err(shrinks.into())).unwrap();
         let further = requests.recv().await;
         panic!("{further:?}");
@@ -325,11 +341,11 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
         () = control => {}
     }
     let later = world.save(&changed.replace("300", "200"), RolloutOutcome::Activated).await;
-    assert_eq!(later, ["call is cold", "call/admission"], "it was not taken before");
+    assert_eq!(later, ["call is cold", "call/admission"], "nothing was applied before");
 }
 
 #[test]
-fn the_file_that_lists_nodes_is_watched_beside_policies() {
+fn node_list_file_is_watched() {
     let folder = Folder::with("call.toml", CALL);
     let config = folder.0.path().join("evenkeel.toml");
     let (config_file, policies) = (Some(config.clone()), Some(folder.policies()));

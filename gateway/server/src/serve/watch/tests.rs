@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use super::super::reload::tests::Folder;
 use super::*;
 
-/// Long past what the kernel needs.
+/// Far longer than the kernel needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const DATA: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
@@ -21,7 +21,7 @@ fn watched(folder: &Path) -> Watched {
     Watched { folders: BTreeSet::from([folder.to_owned()]), plugins }
 }
 
-/// A folder of which a test says what happens in it.
+/// A folder with events made by the test.
 struct Stage {
     word: mpsc::Sender<()>,
     changed: mpsc::Receiver<()>,
@@ -43,7 +43,7 @@ impl Stage {
         }
     }
 
-    /// Another happens so long after the one before.
+    /// Sends events, each after a delay in milliseconds.
     fn happen(&self, steps: &'static [(u64, EventKind, &'static str)]) {
         let (word, underway, watched) =
             (self.word.clone(), self.underway.clone(), self.watched.clone());
@@ -57,7 +57,7 @@ impl Stage {
         });
     }
 
-    /// When what happens is read, from now on.
+    /// The time until the files are read.
     async fn read_after(&mut self) -> Duration {
         let before = Instant::now();
         self.changed.recv().await.unwrap();
@@ -67,12 +67,12 @@ impl Stage {
 }
 
 async fn hears(changed: &mut mpsc::Receiver<()>, underway: &Underway) {
-    tokio::time::timeout(PATIENCE, changed.recv()).await.expect("it is noticed");
+    tokio::time::timeout(PATIENCE, changed.recv()).await.expect("change is noticed");
     settle(changed, underway).await;
 }
 
 #[tokio::test]
-async fn a_folder_that_another_replaces_is_noticed_and_watched_on() {
+async fn replaced_folder_is_watched_further() {
     let folder = Folder::with("call.toml", "");
     let policies = folder.policies();
     let (word, mut changed) = mpsc::channel(1);
@@ -94,9 +94,9 @@ async fn a_folder_that_another_replaces_is_noticed_and_watched_on() {
     drop(again);
 }
 
-/// As the kernel tells of it, and not as this test thinks that it does.
+/// With real events of the kernel.
 #[tokio::test]
-async fn whoever_writes_is_waited_for_until_the_file_is_closed() {
+async fn open_file_is_awaited_until_closed() {
     use std::io::Write;
 
     let folder = Folder::with("call.toml", "");
@@ -114,14 +114,14 @@ async fn whoever_writes_is_waited_for_until_the_file_is_closed() {
         };
         tokio::time::timeout(PATIENCE, waits)
     };
-    wait_for(Until::Whole).await.expect("it is seen that somebody writes");
+    wait_for(Until::Whole).await.expect("write is noticed");
     drop(file);
-    wait_for(Until::Together).await.expect("and that it is done");
+    wait_for(Until::Together).await.expect("close is noticed");
     hears(&mut changed, &underway).await;
 }
 
 #[test]
-fn a_file_beside_the_folder_and_one_that_is_read_are_of_no_interest() {
+fn foreign_files_and_reads_are_ignored() {
     let watched = watched(Path::new("/etc/evenkeel/policies"));
     let read = EventKind::Access(AccessKind::Any);
     for (kind, path, expected) in [
@@ -138,7 +138,7 @@ fn a_file_beside_the_folder_and_one_that_is_read_are_of_no_interest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_file_is_read_at_once_and_what_is_copied_with_it_as_well() {
+async fn complete_files_are_read_together() {
     let mut stage = Stage::new();
     stage.happen(&[(0, CREATE, "mine.wasm"), (0, DATA, "mine.wasm"), (0, CLOSE, "mine.wasm")]);
     assert_eq!(stage.read_after().await, TOGETHER);
@@ -150,7 +150,7 @@ async fn a_whole_file_is_read_at_once_and_what_is_copied_with_it_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_put_in_place_by_its_name_is_read_at_once() {
+async fn renamed_file_is_read_at_once() {
     for name in [".next", "mine.new"] {
         let mut stage = Stage::new();
         stage.happens(CREATE, name);
@@ -165,27 +165,27 @@ async fn a_file_that_is_put_in_place_by_its_name_is_read_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_half_written_file_is_not_read_before_it_is_whole_however_slowly_it_comes() {
+async fn slowly_written_file_is_read_when_complete() {
     let mut stage = Stage::new();
     stage.happen(&[(0, DATA, "mine.wasm"), (300, DATA, "mine.wasm"), (300, CLOSE, "mine.wasm")]);
     assert_eq!(stage.read_after().await, Duration::from_millis(600) + TOGETHER);
 
-    // Nor another that is whole meanwhile: it may be of no use without this one.
+    // A complete file also waits, since it may depend on the incomplete one.
     stage.happen(&[(0, DATA, "mine.wasm"), (1, CLOSE, "call.toml"), (200, CLOSE, "mine.wasm")]);
     assert_eq!(stage.read_after().await, Duration::from_millis(201) + TOGETHER);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_never_ends_is_read_all_the_same_and_again_at_the_end() {
+async fn unfinished_file_is_read_at_limit_and_at_end() {
     let mut stage = Stage::new();
     stage.happen(&[(0, DATA, "mine.wasm"), (1_500, DATA, "mine.wasm"), (0, CLOSE, "mine.wasm")]);
     assert_eq!(stage.read_after().await, SETTLED_AT_LATEST);
     assert_eq!(stage.read_after().await, Duration::from_millis(500) + TOGETHER);
 }
 
-/// Vim: the old file goes aside, a new one comes in its place; its notes are in a hidden file that stays open.
+/// Vim renames the old file, then creates the new one; its swap file is hidden and stays open.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_read_between_the_steps_of_an_editor() {
+async fn editor_steps_are_read_as_one_change() {
     let mut stage = Stage::new();
     stage.happen(&[
         (0, DATA, ".call.toml.swp"),
@@ -197,18 +197,18 @@ async fn nothing_is_read_between_the_steps_of_an_editor() {
     ]);
     assert_eq!(stage.read_after().await, Duration::from_millis(61) + TOGETHER);
     stage.happen(&[(0, MODE, "call.toml"), (0, REMOVE, "call.toml~")]);
-    assert_eq!(stage.read_after().await, QUIET, "nobody can say whether that was all");
+    assert_eq!(stage.read_after().await, QUIET, "further steps may follow");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_went_and_stays_away_is_missed_when_it_is_quiet() {
+async fn removed_file_is_noticed_after_quiet_time() {
     let mut stage = Stage::new();
     stage.happens(REMOVE, "mine.wasm");
     assert_eq!(stage.read_after().await, QUIET);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_changes_all_the_time_is_read_all_the_same() {
+async fn steadily_changing_file_is_read_at_limit() {
     let mut stage = Stage::new();
     let word = stage.word.clone();
     let busy = tokio::spawn(async move {

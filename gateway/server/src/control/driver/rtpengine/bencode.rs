@@ -112,7 +112,7 @@ fn read<'a>(rest: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
     }
 }
 
-/// Whether a list or dictionary ends here; consumes its end.
+/// Consumes the end of a list or dictionary; returns false if none is next.
 fn ended(rest: &mut &[u8]) -> Option<bool> {
     let ended = *rest.first()? == b'e';
     if ended {

@@ -54,7 +54,7 @@ pub(super) struct Call {
     pub(super) room: (RoomId, Incarnation),
     pub(super) places: [Option<Place>; 2],
     pub(super) stage: Stage,
-    /// Whether rtpengine was ever told of the call.
+    /// rtpengine was told of the call at least once.
     pub(super) is_known: bool,
     /// The sessions of the last signalling.
     pub(super) told: [Option<SessionId>; 2],

@@ -210,7 +210,7 @@ fn sdp_has_the_source_address_of_media() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     let told: Vec<bool> = pair.asked.iter().map(|(_, _, sdp)| sdp.contains("10.7.0.1")).collect();
-    assert_eq!(told, [false, false, true, true], "as soon as it is known where media goes");
+    assert_eq!(told, [false, false, true, true], "once the media address is known");
     assert_eq!(pair.told().len(), 1);
 }
 
@@ -271,7 +271,11 @@ fn calls_are_refreshed_before_they_expire() {
     assert_eq!(pair.told(), [], "nothing changed");
     pair.moves = true;
     pair.pass(15_000);
-    assert_eq!(pair.told(), [said(7, "now 10.0.0.9:30100/30100")], "of a daemon that began anew");
+    assert_eq!(
+        pair.told(),
+        [said(7, "now 10.0.0.9:30100/30100")],
+        "address of the restarted daemon"
+    );
 }
 
 #[test]

@@ -169,6 +169,6 @@ fn closed_session_is_not_refreshed() {
     let close = json!({"verb": "close", "node": "east-a1", "session": session, "nonce": "00000000000000ab"});
     assert_eq!(body, close);
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
-    assert!(webhook.handle_timeout(now + 60_000 * MS).is_none(), "who came too late is not heard");
+    assert!(webhook.handle_timeout(now + 60_000 * MS).is_none(), "a late answer is ignored");
     assert!(webhook.close(SessionId(7), HOP).is_none());
 }

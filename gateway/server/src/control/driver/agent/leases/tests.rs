@@ -71,7 +71,7 @@ fn each_lease_is_refreshed_once_per_round() {
         }
     }
     assert!((20..=26).contains(&messages), "{messages}");
-    assert_eq!(turns.remove(3), [0; 0], "nobody opened it");
+    assert_eq!(turns.remove(3), [0; 0], "session 3 is not open yet");
     for turns in turns {
         assert!((3..=4).contains(&turns.len()), "{turns:?}");
         assert!(turns.is_sorted_by(|one, next| (6_990..=9_010).contains(&(next - one))));
@@ -140,9 +140,9 @@ fn unknown_leases_are_opened_again_at_once() {
         sessions
     };
     assert_eq!(unknown(NodeId(1), nonces[4]), [0; 0], "another node was asked");
-    assert_eq!(unknown(NodeId(0), nonces[4] + (1 << 32)), [0; 0], "nobody was asked");
+    assert_eq!(unknown(NodeId(0), nonces[4] + (1 << 32)), [0; 0], "no request has this nonce");
     assert_eq!(unknown(NodeId(0), nonces[4]), [1, 8], "before the first and behind it");
-    assert_eq!(unknown(NodeId(0), nonces[4]), [0; 0], "they are on their way");
+    assert_eq!(unknown(NodeId(0), nonces[4]), [0; 0], "their opens are pending");
     assert_eq!(unknown(NodeId(1), other), [20]);
 }
 

@@ -20,7 +20,7 @@ fn answer_matches_its_cookie_once() {
     assert_ne!(first, second);
     let told = |cookie: &str| format!("{cookie} d6:result2:ok3:sdp3:v=0e");
     let done = Answer::Done(Some("v=0".to_owned()));
-    assert_eq!(questions.answered(b"0000000000000001 d6:result2:oke"), None, "of nobody's");
+    assert_eq!(questions.answered(b"0000000000000001 d6:result2:oke"), None, "unknown cookie");
     assert_eq!(questions.answered(format!("{second} d6:resul").as_bytes()), None, "cut short");
     assert_eq!(questions.answered(told(&second).as_bytes()), Some((About::Offer(2), done.clone())));
     assert_eq!(questions.answered(told(&second).as_bytes()), None, "a second time");
