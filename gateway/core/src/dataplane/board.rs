@@ -11,8 +11,8 @@ const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
 /// A fixed array of atomic cells, one per node, and some for nodes to come.
 ///
-/// Flipping one cell reroutes every session whose first usable hop that node was: one store, no work per session. A
-/// flip is for ever for that incarnation, so epochs that packets compute from the board never go back.
+/// Flipping one cell reroutes every session that used this node as its first usable hop: one store, no work per
+/// session. A flip is for ever for that incarnation, so epochs that packets compute from the board never go back.
 #[derive(Debug)]
 pub struct Board {
     cells: Box<[AtomicU64]>,
@@ -29,7 +29,7 @@ pub struct Cell {
     pub incarnation: Incarnation,
     /// This incarnation carries packets. Once false, it stays false; only a new incarnation is true again.
     pub up: bool,
-    /// The dead node whose rooms took the reserve kept here; rooms of another dead node find this hop gated.
+    /// Rooms of this dead node took the reserve kept here; rooms of another dead node find this hop gated.
     pub spent_for: Option<NodeId>,
 }
 

@@ -40,8 +40,8 @@ pub struct Route {
     pub hops: Vec<(Hop, Grant)>,
     /// Make-before-break: what this hop still delivers passes until then.
     pub leaving: Option<(Hop, Instant)>,
-    /// The first hop delivers so much sooner than the one that is being left, whose packets still come in for that
-    /// time. Zero if it delivers later, or if that is unknown.
+    /// The first hop delivers this much sooner than the hop being left, from which packets still arrive for that time.
+    /// Zero if it delivers later, or if that is unknown.
     pub lead: Duration,
 }
 
@@ -146,8 +146,8 @@ impl Route {
         })
     }
 
-    /// The mode that is kept now: as its mode promises, unless the second hop is missing. A hitless room whose second
-    /// hop only keeps capacity is hot; if packets may not take the second hop, or there is none, the room moves only
+    /// The mode that is kept now: as its mode promises, unless the second hop is missing. A hitless room is hot if its
+    /// second hop only keeps capacity; if packets may not take the second hop, or there is none, the room moves only
     /// after the death, as in cold mode.
     pub fn kept(&self) -> Mode {
         let second = self.hops.get(1).map(|(_, grant)| *grant);

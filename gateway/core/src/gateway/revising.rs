@@ -1,4 +1,4 @@
-//! Revisions of policies in the gateway: who is asked, which states each reads, and whether a revision does harm.
+//! Revisions of policies in the gateway: which one answers, which states it reads, and whether it does harm.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::{
     RoomId, SessionId, State, Verb, WallClock,
 };
 
-/// How often judges look whether a round is over.
+/// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
 
-/// How often rollouts look whether their next step is due. A look may count every session.
+/// Interval at which rollouts check for their next step. A check may count every session.
 const ROLLOUTS_EVERY: Duration = Duration::from_millis(100);
 
 /// Mismatches with a fresh instance before the revision is rolled back.
 const HIDDEN_MAX: u32 = 2;
 
-/// A policy's revisions, and what judges them.
+/// A policy's revisions and their judges.
 #[derive(Debug)]
 pub(super) struct Revised {
     pub(super) life: Lifecycle,
@@ -34,7 +34,7 @@ pub(super) struct Revised {
     judge: Option<Judge>,
     /// During a canary, and while a rollback to the previous revision is possible.
     conduct: Option<Conduct>,
-    /// Whether a breach of each arm was reported.
+    /// By arm: a breach was reported.
     told: [bool; 2],
 }
 
@@ -45,7 +45,7 @@ impl Revised {
     }
 }
 
-/// A revision that did harm, and has still to go.
+/// A harmful revision that is still to be removed.
 #[derive(Debug)]
 pub(super) struct Harmful {
     policy: PolicyName,
@@ -53,27 +53,26 @@ pub(super) struct Harmful {
     reason: Box<str>,
 }
 
-/// How those fare who belong to one arm of a policy, for people to read.
+/// Statistics of the sessions and rooms of one arm of a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cohort {
-    /// Which.
     pub arm: Arm,
-    /// Sessions that are live.
+    /// Live sessions.
     pub sessions: u32,
-    /// Rooms that stand somewhere.
+    /// Placed rooms.
     pub rooms: u32,
-    /// Mean of the worse of both ways, parts per million; none where nobody is measured.
+    /// Mean over sessions of the worse direction, parts per million; none if no session is measured.
     pub loss_ppm: Option<u32>,
-    /// Mean R-factor times 100; none where nobody is measured.
+    /// Mean R-factor times 100; none if no session is measured.
     pub r_factor_centi: Option<u32>,
     /// Mean rung times 100.
     pub rung_centi: u32,
-    /// Those who got worse in this round, by figure, and of how many.
+    /// Per figure, the count of rooms, sessions, decisions or newcomers that got worse in this round.
     pub worse: Vec<(Figure, Count)>,
 }
 
 impl Gateway {
-    /// A policy begins, without a revision.
+    /// Adds a policy that has no revision yet.
     pub fn handle_policy(
         &mut self,
         policy: &PolicyName,
@@ -86,12 +85,12 @@ impl Gateway {
         self.revised.insert(policy.clone(), revised);
     }
 
-    /// A revision of the policy is to be prepared; those under way come to nothing. The number of this push.
+    /// Begins a push and returns its number. Pushes still under way are superseded.
     pub fn handle_push(&mut self, policy: &PolicyName) -> Option<u64> {
         self.revised.get_mut(policy).map(|revised| revised.life.next_push())
     }
 
-    /// The revision is compiled. Checks it before it is proved, which takes long.
+    /// Checks a compiled revision before it is proved, which takes long.
     ///
     /// # Errors
     /// Why it is refused.
@@ -106,8 +105,8 @@ impl Gateway {
         revised.life.handle_compiled(request, new, now)
     }
 
-    /// The revision is proved, since `ready`; the reason is given where it was revoked meanwhile. Unless the outcome is
-    /// [`Unchanged`](crate::RolloutOutcome::Unchanged) questions go to it from now on.
+    /// Takes a revision into use that was proved at `ready`. `revoked` is the reason if it was revoked meanwhile.
+    /// Unless the outcome is [`Unchanged`](crate::RolloutOutcome::Unchanged), it is asked questions from now on.
     ///
     /// # Errors
     /// Why it is refused.
@@ -144,10 +143,10 @@ impl Gateway {
         self.remove_harmful(policy, revision, reason, now);
     }
 
-    /// An operator wants the candidate dropped or, where there is none, the previous revision back.
+    /// Drops the candidate or, if there is none, restores the previous revision. None if the policy is unknown.
     ///
     /// # Errors
-    /// Why nothing changes; the policy is known.
+    /// Why nothing changes.
     pub fn handle_rollback(
         &mut self,
         policy: &PolicyName,
@@ -156,7 +155,7 @@ impl Gateway {
         self.change_revisions(policy, now, |life| life.handle_rollback(now))
     }
 
-    /// An operator promotes, pauses, resumes or aborts a rollout. None where there is no such policy.
+    /// An operator promotes, pauses, resumes or aborts a rollout. None if the policy is unknown.
     pub fn handle_verb(
         &mut self,
         policy: &PolicyName,
@@ -166,7 +165,7 @@ impl Gateway {
         self.change_revisions(policy, now, |life| life.handle_verb(verb, now))
     }
 
-    /// These of the policy's loaded revisions are revoked, with the reason.
+    /// Replaces the revoked ones among the policy's loaded revisions; each comes with the reason.
     pub fn handle_revoked(
         &mut self,
         policy: &PolicyName,
@@ -176,17 +175,14 @@ impl Gateway {
         self.change_revisions(policy, now, |life| life.handle_revoked(revoked, now));
     }
 
-    /// How the policy's revisions become active changed.
     pub fn handle_rollout_rules(&mut self, policy: &PolicyName, rules: RolloutRules, now: Instant) {
         self.change_revisions(policy, now, |life| life.set_rules(rules, now));
     }
 
-    /// The policy's revisions, as they are now.
     pub fn policy_status(&self, policy: &PolicyName, now: Instant) -> Option<PolicyStatus> {
         self.revised.get(policy).map(|revised| revised.life.status(now))
     }
 
-    /// The active revision of the policy.
     pub fn active_revision(&self, policy: &PolicyName) -> Option<Arc<str>> {
         self.revisions(policy)?.active_name()
     }
@@ -216,7 +212,7 @@ impl Gateway {
         Some(result)
     }
 
-    /// Rollouts whose next step is due, rollback windows that end, and revisions that did harm.
+    /// Takes rollout steps that are due, ends rollback windows, and removes harmful revisions.
     pub(super) fn poll_rollouts(&mut self, now: Instant) {
         for Harmful { policy, revision, reason } in std::mem::take(&mut self.harmful) {
             self.remove_harmful(&policy, &revision, Some(reason), now);
@@ -238,8 +234,8 @@ impl Gateway {
         }
     }
 
-    /// Has the gateway follow a change of revisions. Rooms that another revision routes now are asked about; questions to
-    /// a revision that is gone go to the active one.
+    /// Follows a change of revisions: rooms that another revision routes now are asked about, and open questions to a
+    /// removed revision go to the active one.
     fn revisions_changed(&mut self, policy: &PolicyName, before: &Revisions, at: Instant) {
         let Some(revised) = self.revised.get_mut(policy) else { return };
         let effects = revised.life.take_effects();
@@ -325,8 +321,8 @@ impl Gateway {
         }
     }
 
-    /// Asks the active revision the questions that a revision which is gone has not answered. Its answer is of no use: it
-    /// may have been asked with states that another one reads.
+    /// Asks the active revision the questions that a removed one has not answered. A late answer of that one is
+    /// ignored: its question may contain states of another schema.
     fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
         let is_of =
             |asked: &Asked| asked.policy == *policy && asked.revision.as_deref() == Some(revision);
@@ -395,7 +391,7 @@ impl Gateway {
         if canary { &Arm::ALL } else { &[Arm::Standing] }
     }
 
-    /// The revision of an arm, which says what states it reads.
+    /// The revision of an arm; it determines which states the arm reads.
     pub(super) fn reads(&self, policy: &PolicyName, arm: Arm) -> Option<&Revision> {
         self.revisions(policy).and_then(|revisions| revisions.of(arm))
     }
@@ -404,7 +400,8 @@ impl Gateway {
         self.memos.get(policy).and_then(|memos| memos.read(arm)).cloned()
     }
 
-    /// With each turn of the sweep: sessions up to this one, and their rooms, keep only what somebody still may read.
+    /// Runs with each turn of the sweep: sessions up to `until`, and their rooms, keep only states that a revision may
+    /// still read.
     pub(super) fn forget_older_states(&mut self, until: Option<SessionId>) {
         let from = SessionId(self.sessions.swept_last().0.saturating_add(1));
         let until = until.unwrap_or(SessionId(u64::MAX));
@@ -440,7 +437,7 @@ impl Gateway {
         }
     }
 
-    /// The session, or its room, is known to judges from now on: how it fares now is how it fared before.
+    /// Adds the session, or its room, to the judges. Its present state is the baseline.
     pub(super) fn enrol(&mut self, id: SessionId) {
         if self.judged == 0 {
             return;
@@ -467,7 +464,7 @@ impl Gateway {
         self.revised = revised;
     }
 
-    /// How a room fares before anything is done to it: as the worst of its sessions.
+    /// The baseline of a room: the worst of its sessions.
     fn bad_room(&self, id: RoomId, judge: &Judge) -> Bad {
         let Some(room) = self.rooms.get(&id) else {
             return Bad::default();
@@ -477,12 +474,12 @@ impl Gateway {
         bad.with(Figure::Moves, room.moves_noted() >= judge.judging().moves_per_minute as usize)
     }
 
-    /// What was told of a session shows how it, or its room, fares.
+    /// Judges a session, or its room, by the latest measures.
     pub(super) fn weigh_session(&mut self, id: SessionId) {
         self.weigh_by(id, bad_session);
     }
 
-    /// What went between a session and its node was told; so many packets were missing when another hop went on.
+    /// Judges a session by its media flow. `missed` packets were missing when another hop took over.
     pub(super) fn weigh_flow(&mut self, id: SessionId, missed: u32, now: Instant) {
         self.weigh_by(id, |session, judge| {
             let (judging, Some(track)) = (judge.judging(), &session.track) else {
@@ -520,7 +517,7 @@ impl Gateway {
             .for_each(|(policy, breach)| self.breached(&policy, Arm::Canary, breach));
     }
 
-    /// The room moved: where it does so too often, who routes it is to blame.
+    /// Counts a move of the room. Too many are a breach of its routing revision.
     pub(super) fn weigh_moves(&mut self, id: RoomId, now: Instant) {
         if self.judged == 0 {
             return;
@@ -543,7 +540,7 @@ impl Gateway {
         }
     }
 
-    /// A revision decided so much, of which so much broke a rule.
+    /// Counts decisions of a revision, and how many of them broke a rule.
     pub(super) fn note_conduct(
         &mut self,
         policy: &PolicyName,
@@ -553,7 +550,7 @@ impl Gateway {
     ) {
         let breach = self.revised.get_mut(policy).and_then(|revised| {
             let Revised { life, conduct, .. } = revised;
-            // Of the active revision it matters only while a rollback is possible.
+            // The active revision is judged only while a rollback is possible.
             let matters = arm == Arm::Canary || life.revisions().previous.is_some();
             let breach = conduct.as_mut()?.note(arm, decided, &life.judging(), now);
             breach.filter(|_| matters)
@@ -574,7 +571,7 @@ impl Gateway {
         }
     }
 
-    /// A revision's answers differed from those of a fresh instance. Where no other revision may take over it stays.
+    /// Counts answers that differed from those of a fresh instance. A revision without an alternative stays.
     pub(super) fn weigh_hidden_state(
         &mut self,
         policy: &PolicyName,
@@ -598,7 +595,7 @@ impl Gateway {
         }
     }
 
-    /// Reports the breach once, and has the revision go.
+    /// Reports the first breach of an arm, and removes its revision soon.
     fn breached(&mut self, policy: &PolicyName, arm: Arm, breach: Breach) {
         let Some(revised) = self.revised.get_mut(policy) else { return };
         if std::mem::replace(&mut revised.told[arm as usize], true) {
@@ -616,7 +613,7 @@ impl Gateway {
         self.remove_harmful_soon(policy, revision, reason);
     }
 
-    /// With the next timer: a breach is found amid an answer or a report, which is dealt with first.
+    /// Removes the revision with the next timer, after the answer or report in which the breach was found.
     fn remove_harmful_soon(&mut self, policy: &PolicyName, revision: Arc<str>, reason: Box<str>) {
         self.harmful.push(Harmful { policy: policy.clone(), revision, reason });
         if let Some(revised) = self.revised.get(policy) {
@@ -633,7 +630,6 @@ impl Gateway {
         }
     }
 
-    /// The session is gone.
     pub(super) fn leave_judges(&mut self, session: SessionId, scenario: &str) {
         if self.judged == 0 {
             return;
@@ -646,7 +642,6 @@ impl Gateway {
         }
     }
 
-    /// The room is gone.
     pub(super) fn leave_judge(&mut self, room: RoomId, scenario: &str) {
         if self.judged == 0 {
             return;
@@ -665,7 +660,7 @@ impl Gateway {
         }
     }
 
-    /// The size of a canary's cohort. It looks at every session or room.
+    /// Visits every session or room.
     fn cohort_size(
         &self,
         policy: &PolicyName,
@@ -706,7 +701,7 @@ impl Gateway {
         scenario.is_some_and(|scenario| scenario.set == policy.set)
     }
 
-    /// How both cohorts of a policy fare, where one of its revisions is tried. It looks at every session and room.
+    /// Statistics of both cohorts during a canary. Visits every session and room.
     pub fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
         let revised = self.revised.get(policy)?;
         let (judge, revisions) = (revised.judge.as_ref()?, revised.life.revisions());
@@ -747,7 +742,7 @@ fn mean(values: impl Iterator<Item = u32>) -> Option<u32> {
     sum.checked_div(count).map(|mean| mean as u32)
 }
 
-/// By which figures a session fares badly now, as it was measured last.
+/// Figures by which a session is bad, according to its last measures.
 fn bad_session(session: &Session, judge: &Judge) -> Bad {
     let judging = judge.judging();
     let measured = |metric| session.measures.as_ref().and_then(|all| all.measured(metric));
@@ -759,7 +754,7 @@ fn bad_session(session: &Session, judge: &Judge) -> Bad {
         .with(Figure::Rung, session.plan_now().rung() >= judging.rung)
 }
 
-/// How a session fares before anything is done to it: one that is silent already is not at risk.
+/// The baseline of a session: one that is silent already is not at risk.
 fn bad_before(session: &Session, judge: &Judge) -> Bad {
     let track = session.track.as_ref();
     bad_session(session, judge)

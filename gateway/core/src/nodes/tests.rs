@@ -30,7 +30,7 @@ fn node_added_to_a_drained_region_drains() {
 }
 
 #[test]
-fn ejected_node_is_marked_down_once_and_takes_reserves() {
+fn ejected_node_is_down_and_takes_reserves() {
     let now = Instant::now();
     let mut nodes = Nodes::new(&mut settings(), now);
     let (hop, standby) = (nodes[A].hop(), NodeId(1));

@@ -3,9 +3,8 @@
 //! No node is marked down for silence while it is doubted: media goes on flowing, and an uplink that was cut for a
 //! moment costs no more than that moment. A death that is reported is no silence. The doubt ends with the silence, or
 //! when it lasted: since some node is heard, or heard again, as long as one witness alone has to accuse a node; if no
-//! node is, there is nowhere to go, and it may last longer. A node whose media goes on coming while no node answers
-//! lives: answers are lost, or refused by nodes that do not believe our clock, and it is held for as long as that
-//! lasts.
+//! node is, there is nowhere to go, and it may last longer. A node stays up while its media arrives, even if no node
+//! answers probes: these answers are lost, or refused by nodes that do not believe our clock.
 
 use std::time::{Duration, Instant};
 

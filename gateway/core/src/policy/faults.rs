@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// More faults than this within [`WINDOW`] roll a revision back, however many calls there were.
 const FAULTS_MAX: u64 = 5;
 
-/// Of many calls, one in this many may fault.
+/// With many calls, one in this many may fault.
 const FAULTS_SHARE: u64 = 1_000;
 
 /// Calls are counted in buckets of this length, since a policy may be asked thousands of times within [`WINDOW`].
@@ -49,7 +49,7 @@ impl FaultWindow {
         faulted && self.too_many(now)
     }
 
-    /// Whether a rollback may lead to the revision: it never failed, or rarely and for long enough.
+    /// True if a rollback may lead to this revision: it never failed, or rarely and for long enough.
     pub(super) fn is_good(&self, now: Instant) -> bool {
         let long = now.saturating_duration_since(self.began) >= WINDOW;
         self.sum(now).1 == 0 || long && !self.too_many(now)

@@ -1,20 +1,20 @@
-//! Whether a canary's cohort fares worse than the rest: looked at with every summary, and wrong rarely however long it lasts.
+//! Statistical tests that compare a canary's cohort with the rest, after each summary. The error is bounded, however
+//! long the canary lasts.
 //!
-//! Who is in the canary is drawn by lot, by a hash that knows nothing of the network. So if the candidate does nobody any
-//! harm, then whoever is the next to fare badly is of the canary with the probability that a lot has among those who are
-//! left: `canary / (canary + rest)`, whatever happened to all of them together. Each figure is therefore tested by the
-//! safe logrank test (Grünwald, Ly, Pérez-Ortiz and ter Schure, *The Safe Logrank Test*, 2020): the evidence is a product
-//! with one factor for each who falls, the odds of that under "the canary falls θ times as easily" against the lot. By
-//! Ville's inequality it reaches `1/α` with a probability of at most α, no matter how often one looks. Since θ is not
-//! known, the mean over a few is taken, which is evidence again.
+//! A hash that knows nothing of the network draws the cohort. If the candidate is harmless, then the next room or
+//! session that falls (gets worse) belongs to the canary with probability `canary / (canary + rest)`, counted over
+//! those that are still at risk, even if one event hits both cohorts. Each figure is therefore tested by the safe
+//! logrank test (Grünwald, Ly, Pérez-Ortiz and ter Schure, *The Safe Logrank Test*, 2020): the evidence is a product
+//! with one factor per fall, the likelihood ratio of "the canary falls θ times as easily" against chance. By Ville's
+//! inequality it reaches `1/α` with a probability of at most α, no matter how often it is tested. θ is unknown, so the
+//! mean over several values is taken, to which the same bound applies.
 //!
-//! What makes that hold here: each room or session counts once, when it falls, so that one that fares badly for a minute
-//! is no more evidence than one that does for a second; and who fared badly before is not at risk. A round lasts 10 s;
-//! then everybody who fares well is at risk again, and old calm does not weigh against new harm. Round `k` has the share
-//! `1/k(k+1)` of the error that is allowed, which adds up to all of it however many there are.
+//! The test's conditions hold for these reasons. Each room or session counts once, when it falls: a bad minute is no
+//! more evidence than a bad second. A room or session that was bad before is not at risk. A round lasts 10 s; then all
+//! that are good are at risk again, and old calm does not weigh against new harm. Round `k` may use the share
+//! `1/k(k+1)` of the permitted error; the shares of all rounds add up to 1.
 //!
-//! Newcomers who are turned away fare neither well nor badly, as nobody hears of them again: they have a test of their own
-//! (`refusals.rs`).
+//! Newcomers that are turned away have no media to judge: `refusals.rs` tests refusals.
 
 mod refusals;
 
@@ -24,49 +24,50 @@ use std::time::{Duration, Instant};
 use crate::Arm;
 use refusals::Refusals;
 
-/// How often at most a candidate that does no harm is rolled back, all figures and rounds together: one in two hundred.
+/// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
 const ERROR: f64 = 0.005;
 
-/// How many times as easily the canary may fall: from what is just harm to a cohort that falls all at once.
+/// Assumed risk of the canary relative to the rest: from slight harm to a cohort that falls all at once.
 const THETAS: [f64; 5] = [2.0, 8.0, 32.0, 128.0, 512.0];
 
-/// Who fares well is at risk again after this.
+/// Duration of a round. After it, rooms and sessions that are good are at risk again.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Decisions of a round below which guarded ones say nothing.
+/// Minimum decisions in a round before broken rules are judged.
 const DECISIONS_MIN: u32 = 20;
 
-/// What is judged.
+/// A measure by which a revision is judged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Figure {
-    /// It hears nothing for too long, though it heard its node steadily; or so much was missing when another went on.
+    /// Nothing is heard for too long after steady media; or packets for that time are missing when another hop takes
+    /// over.
     Gap = 0,
-    /// It loses too much, either way, after repair: by what is measured and reported, or by the numbers of what its node
-    /// sent.
+    /// Too much loss after repair, up or down: measured, reported, or found by sequence numbers of the node's packets.
     Loss = 1,
-    /// Its voice is too poor (ITU-T G.107).
+    /// Voice quality is too poor (ITU-T G.107).
     RFactor = 2,
-    /// It is too far down the ladder.
+    /// Too far down the degradation ladder.
     Rung = 3,
-    /// Its room moves too often.
+    /// The room moves too often.
     Moves = 4,
     /// Too many of the revision's own decisions break native rules.
     Guarded = 5,
-    /// Its answers are not those of a fresh instance: it cannot be replayed, nor trusted to go on after a fault.
+    /// Answers differ from those of a fresh instance: they cannot be replayed, and a restart after a fault changes
+    /// them.
     HiddenState = 6,
-    /// Newcomers are turned away by its own word: told to stay out, or to go to another region.
+    /// The revision itself turns newcomers away: it rejects them, or redirects them to another region.
     Refusals = 7,
 }
 
 impl Figure {
-    /// Those that rooms and sessions fall by.
+    /// Figures by which rooms and sessions fall.
     const MEDIA: usize = 5;
 
-    /// Those that are tested by lot, and share the error that is allowed.
+    /// Figures that are tested against chance, and share the permitted error.
     const TESTED: usize = Figure::MEDIA + 1;
 
-    /// The word in the API and in reasons: `loss`.
+    /// The name in the API and in reasons: `loss`.
     pub fn name(self) -> &'static str {
         match self {
             Figure::Gap => "gap",
@@ -88,24 +89,25 @@ impl Figure {
 const MEDIA: [Figure; Figure::MEDIA] =
     [Figure::Gap, Figure::Loss, Figure::RFactor, Figure::Rung, Figure::Moves];
 
-/// From where on somebody fares badly.
+/// Thresholds of the figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judging {
-    /// Nothing heard for so long. Default 400 ms.
+    /// Nothing is heard for this long. Default 400 ms.
     pub gap: Duration,
-    /// Lost on the way up or down, parts per million. Default 50,000 (5 %).
+    /// Loss up or down, parts per million. Default 50,000 (5 %).
     pub loss_ppm: u32,
     /// R-factor below this, times 100. Default 6,000: many are dissatisfied (ITU-T G.109).
     pub r_factor_centi: u32,
-    /// On this rung or further down. Default 2: capped, and voice only.
+    /// This rung, or one further down. Default 2: capped, and voice only.
     pub rung: u8,
     /// Moves of a room within a minute. Default 3.
     pub moves_per_minute: u32,
     /// Decisions that break a rule, per cent. Default 50.
     pub guarded_percent: u32,
-    /// Newcomers turned away, per cent of the canary's: below it a policy may be stricter than the one before. Default 20.
+    /// Newcomers turned away, per cent of the canary's; below this, a policy may be stricter than the one before.
+    /// Default 20.
     pub refused_percent: u32,
-    /// Fewer rooms, sessions or newcomers in the canary say nothing. Default 5.
+    /// Minimum rooms, sessions or newcomers in a canary that is judged. Default 5.
     pub cohort_min: u32,
 }
 
@@ -124,7 +126,7 @@ impl Default for Judging {
     }
 }
 
-/// By which figures somebody fares badly now.
+/// Figures by which a room or session is bad now.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Bad(u8);
 
@@ -138,23 +140,22 @@ impl Bad {
     }
 }
 
-/// Of a cohort: how many got worse, and of how many.
+/// Size of a cohort, and how much of it got worse.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Count {
     /// Rooms, sessions, decisions or newcomers.
     pub of: u32,
-    /// Those of them that got worse, broke a rule, or were turned away.
+    /// The part that got worse, broke a rule, or was turned away.
     pub worse: u32,
 }
 
-/// The canary does harm.
+/// Evidence that a revision does harm.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breach {
-    /// By which figure.
     pub figure: Figure,
-    /// Of the canary; of the revision in force where that is judged by itself.
+    /// The canary's count; the active revision's, if that is judged by itself.
     pub canary: Count,
-    /// Of the rest.
+    /// The rest's count; empty if there is no comparison.
     pub rest: Count,
 }
 
@@ -192,12 +193,10 @@ pub(crate) struct Judge {
     refusals: Refusals,
 }
 
-/// Somebody about whom an admission policy answered.
+/// The decision of an admission policy on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Newcomer {
-    /// Whose answer it was.
     pub(crate) arm: Arm,
-    /// Whether it turned him away.
     pub(crate) turned_away: bool,
 }
 
@@ -206,11 +205,11 @@ pub(crate) struct Newcomer {
 struct Unit {
     round: u32,
     arm: Arm,
-    /// Figures that it has not fallen by.
+    /// Bits of the figures by which it has not fallen.
     at_risk: u8,
 }
 
-/// One figure's.
+/// The safe logrank test of one figure.
 #[derive(Clone, Copy, Debug)]
 struct Test {
     at_risk: [u32; 2],
@@ -221,7 +220,6 @@ struct Test {
 impl Test {
     const NEW: Test = Test { at_risk: [0; 2], fallen: [0; 2], evidence: [1.0; THETAS.len()] };
 
-    /// One of this arm fell.
     fn fall(&mut self, arm: Arm) {
         let [rest, canary] = self.at_risk.map(f64::from);
         for (evidence, theta) in self.evidence.iter_mut().zip(THETAS) {
@@ -252,12 +250,12 @@ impl Judge {
         &self.judging
     }
 
-    /// From where on somebody fares badly from now on; who has not fallen yet is at risk of that, in either arm.
+    /// Changes the thresholds. They apply to all that have not fallen yet, in both arms.
     pub(crate) fn judge_by(&mut self, judging: Judging) {
         self.judging = judging;
     }
 
-    /// The share is another one, or the round is over: everybody who fares well is at risk, none of it counts that was.
+    /// After a changed share, or at the end of a round: drops the evidence, and all that are good are at risk again.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.round += 1;
         self.began = now;
@@ -265,24 +263,24 @@ impl Judge {
         self.tests = [Test::NEW; Figure::MEDIA];
     }
 
-    /// Begins the next round where this one is over.
+    /// Begins the next round if this one is over.
     pub(crate) fn turn(&mut self, now: Instant) {
         if now.saturating_duration_since(self.began) >= ROUND {
             self.begin_round(now);
         }
     }
 
-    /// How many rooms or sessions are kept.
+    /// Rooms and sessions that are kept, including those of earlier rounds.
     pub(crate) fn known(&self) -> usize {
         self.units.len()
     }
 
-    /// Whether the room or session is known in this round.
+    /// True if the room or session was enrolled in this round.
     pub(crate) fn knows(&self, unit: u64) -> bool {
         self.units.get(&unit).is_some_and(|known| known.round == self.round)
     }
 
-    /// It is known from now on, and was faring like this before anything was done to it.
+    /// Adds a room or session to this round. It is not at risk by figures that are bad already.
     pub(crate) fn enrol(&mut self, unit: u64, arm: Arm, bad: Bad) {
         if self.knows(unit) {
             return;
@@ -296,7 +294,7 @@ impl Judge {
         }
     }
 
-    /// It fares like this now. What that proves, if it does.
+    /// Notes the present state of a room or session. Returns a breach if that is proof.
     pub(crate) fn note(&mut self, unit: u64, bad: Bad) -> Option<Breach> {
         let known = self.units.get_mut(&unit).filter(|known| known.round == self.round)?;
         let fell = known.at_risk & bad.0;
@@ -319,7 +317,7 @@ impl Judge {
         breach
     }
 
-    /// A newcomer got an answer; the canary's share of them is this, per cent. What that proves, if it does.
+    /// Notes the answer to a newcomer; `percent` is the canary's share. Returns a breach if that is proof.
     pub(crate) fn note_newcomer(
         &mut self,
         newcomer: Newcomer,
@@ -329,7 +327,6 @@ impl Judge {
         self.refusals.note(newcomer, percent, &self.judging, now)
     }
 
-    /// It is gone.
     pub(crate) fn leave(&mut self, unit: u64) {
         let Some(known) = self.units.remove(&unit).filter(|known| known.round == self.round) else {
             return;
@@ -340,12 +337,12 @@ impl Judge {
         }
     }
 
-    /// Rooms or sessions of the canary that were heard of in this round.
+    /// Rooms or sessions of the canary that reported in this round.
     pub(crate) fn cohort(&self) -> u32 {
         self.known[Arm::Canary as usize]
     }
 
-    /// What each figure came to in this round, of the canary and of the rest; refusals where anybody came.
+    /// Counts of each figure in this round, of the canary and of the rest; refusals only if there were newcomers.
     pub(crate) fn figures(&self) -> impl Iterator<Item = (Figure, Count, Count)> {
         let counts = |test: &Test| (test.count(Arm::Canary), test.count(Arm::Standing));
         let media = MEDIA.into_iter().zip(&self.tests).map(move |(figure, test)| {
@@ -356,16 +353,16 @@ impl Judge {
     }
 }
 
-/// Whether the mean over all θ comes to what a round may go by.
+/// Compares the mean over all θ with the threshold of this round.
 fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
     let mean = evidence.iter().sum::<f64>() / THETAS.len() as f64;
     let round = f64::from(round);
     mean >= Figure::TESTED as f64 * round * (round + 1.0) / ERROR
 }
 
-/// How often the decisions of each arm broke a rule.
+/// Decisions of each arm, and how many of them broke a rule.
 ///
-/// No test of chance: a revision that mostly says what cannot be is wrong, whoever it says it about.
+/// No statistical test: a revision that mostly decides the impossible is wrong for any cohort.
 #[derive(Debug)]
 pub(crate) struct Conduct {
     began: Instant,
@@ -377,7 +374,7 @@ impl Conduct {
         Conduct { began: now, counts: [Count::default(); 2] }
     }
 
-    /// An arm decided so much, of which so much broke a rule. What that proves of it.
+    /// Notes decisions of an arm. Returns a breach if too many of them broke a rule.
     pub(crate) fn note(
         &mut self,
         arm: Arm,

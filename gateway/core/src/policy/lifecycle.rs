@@ -39,7 +39,7 @@ const BEYOND_REPAIR: &str = "it could not be started again, three times in a row
 /// How revisions of a policy set become active.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RolloutRules {
-    /// Of changed files, and of pushes that do not bring their own.
+    /// For changed files, and for pushes without a strategy of their own.
     pub strategy: Strategy,
     /// How long a rollback to the previous revision is possible.
     pub keep: Duration,
@@ -57,11 +57,11 @@ pub struct RolloutRequest {
     pub force: bool,
     /// None: it becomes active at once.
     pub strategy: Option<Strategy>,
-    /// Whether the previous revision becomes active at once: its file was restored.
+    /// Return to the previous revision at once, since its file was restored.
     pub returns: bool,
 }
 
-/// What an operator does about a candidate.
+/// An operator's action on a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verb {
     /// To the next share.
@@ -89,7 +89,7 @@ pub enum Compared {
     Same,
     Different,
     Faulted(Fault),
-    /// There was no time to ask all of it.
+    /// There was no time to ask it in full.
     Skipped,
 }
 
@@ -128,17 +128,17 @@ pub(crate) struct Lifecycle {
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
     revisions: Revisions,
-    /// Of the active revision.
+    /// Faults of the active revision.
     faults: FaultWindow,
-    /// Of the candidate.
+    /// Faults of the candidate.
     candidate_faults: FaultWindow,
     candidate_calls: CandidateCalls,
     stuck: Option<Stuck>,
     quarantine: Quarantine,
     floor: VersionFloor,
-    /// Of the loaded revisions, with the reason.
+    /// The revoked ones among the loaded revisions, with the reason.
     revoked: BTreeMap<Arc<str>, Box<str>>,
-    /// Those of the active and previous revision that were reported.
+    /// The active and previous revision, if reported as revoked.
     reported: Vec<Revoked>,
     last: Option<LastRollout>,
     calls: u64,
@@ -200,16 +200,16 @@ impl Lifecycle {
         std::mem::take(&mut self.effects)
     }
 
-    /// A push, a changed file or the end of the policy: pushes before it come to nothing.
+    /// Numbers a push, a changed file or the end of the policy; earlier pushes are superseded.
     pub(crate) fn next_push(&mut self) -> u64 {
         self.pushes += 1;
         self.pushes
     }
 
-    /// The revision has a name. Checks it before it is proved, which takes long.
+    /// Checks a compiled revision before it is proved, which takes long.
     ///
     /// # Errors
-    /// Why it is refused. The first revision of a policy is not: no other could answer instead.
+    /// Why it is refused. The first revision of a policy is accepted, as no other could answer instead.
     pub(crate) fn handle_compiled(
         &self,
         request: &RolloutRequest,
@@ -218,7 +218,7 @@ impl Lifecycle {
     ) -> Result<(), Refusal> {
         self.check_last(request)?;
         let Some(active) = &self.revisions.active else { return Ok(()) };
-        // The active version may always come with other settings, though a newer one was pushed before a restart.
+        // Changed settings of the active version are accepted, even if a newer version was pushed before a restart.
         let is_same_version =
             active.plugin == new.plugin && active.version.to_string() == new.version.to_string();
         if !(request.force || self.returns(request, new) || is_same_version) {
@@ -227,10 +227,10 @@ impl Lifecycle {
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
     }
 
-    /// The revision is loaded, and answered the questions that prove it.
+    /// Takes a loaded and proved revision into use.
     ///
     /// # Errors
-    /// Why it is refused though [`handle_compiled`](Lifecycle::handle_compiled) passed it: that may be a while ago.
+    /// Why it is refused now, though [`handle_compiled`](Lifecycle::handle_compiled) accepted it before.
     pub(crate) fn handle_ready(
         &mut self,
         request: &RolloutRequest,
@@ -300,7 +300,7 @@ impl Lifecycle {
         }
     }
 
-    /// Zero where the wall clock was put back since.
+    /// Zero if the wall clock was set back since.
     fn age(&self, quarantined: &Quarantined, now: Instant) -> Duration {
         self.clock.at(now).duration_since(quarantined.since).unwrap_or_default()
     }
@@ -355,10 +355,10 @@ impl Lifecycle {
         self.report(activated, now)
     }
 
-    /// An operator wants the candidate dropped or, where there is none, the previous revision back.
+    /// Drops the candidate or, if there is none, restores the previous revision.
     ///
     /// # Errors
-    /// Why nothing changes. Pushes under way go on then.
+    /// Why nothing changes. Pushes under way continue then.
     pub(crate) fn handle_rollback(&mut self, now: Instant) -> Result<Rollout, &'static str> {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
@@ -373,7 +373,7 @@ impl Lifecycle {
     }
 
     /// # Errors
-    /// Where there is no candidate.
+    /// If there is no candidate.
     pub(crate) fn handle_verb(
         &mut self,
         verb: Verb,
@@ -428,7 +428,7 @@ impl Lifecycle {
         Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
     }
 
-    /// A call of a revision ended. Whether, and why, the revision has to go.
+    /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
     pub(crate) fn note_call(
         &mut self,
         revision: &str,
@@ -451,7 +451,7 @@ impl Lifecycle {
             }
             match call.answered {
                 true => self.failing = None,
-                // A plugin that is not asked since it is down fails no more than before.
+                // A plugin that is down is not asked; its last fault stays.
                 false if faulted => self.failing.clone_from(fault),
                 false => {}
             }
@@ -465,7 +465,7 @@ impl Lifecycle {
         }
     }
 
-    /// The candidate was asked in the shadow stage. Whether, and why, it has to go.
+    /// Counts an answer in the shadow stage. Returns the reason to remove the candidate, if there is one.
     pub(crate) fn note_compared(
         &mut self,
         revision: &str,
@@ -498,7 +498,7 @@ impl Lifecycle {
         }
     }
 
-    /// The revision did harm: it goes, if it is the candidate or the active one.
+    /// Removes a harmful revision, if it is the candidate or the active one.
     pub(crate) fn remove_harmful(&mut self, revision: &str, reason: &str, now: Instant) {
         if self.revisions.is_candidate(revision) {
             self.quarantine(revision, reason, now);
@@ -509,8 +509,8 @@ impl Lifecycle {
         self.review(now);
     }
 
-    /// Rolls the active revision back to the previous one. Where that is revoked the active one stays; where there is
-    /// none it is not even quarantined.
+    /// Rolls the active revision back to the previous one. If that is revoked, the active one stays; if there is none,
+    /// it is not quarantined either.
     fn replace_harmful(&mut self, reason: &str, now: Instant) {
         let Some(harmful) =
             self.revisions.active_name().filter(|_| self.revisions.previous.is_some())
@@ -529,7 +529,7 @@ impl Lifecycle {
         }
     }
 
-    /// None where there is no previous revision, or it is revoked.
+    /// None if there is no previous revision, or if it is revoked.
     fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<Rollout> {
         if !self.may_go_back() {
             return None;
@@ -555,7 +555,7 @@ impl Lifecycle {
         previous.is_some_and(|previous| !self.revoked.contains_key(&previous.revision.name))
     }
 
-    /// These of the loaded revisions are revoked now, with the reason.
+    /// Replaces the revoked ones among the loaded revisions; each comes with the reason.
     pub(crate) fn handle_revoked(&mut self, revoked: BTreeMap<Arc<str>, Box<str>>, now: Instant) {
         self.revoked = revoked;
         self.review(now);
@@ -597,7 +597,6 @@ impl Lifecycle {
         }
     }
 
-    /// The rules of its policy set changed.
     pub(crate) fn set_rules(&mut self, rules: RolloutRules, now: Instant) {
         let was = std::mem::replace(&mut self.rules, rules);
         let Some(candidate) = &mut self.revisions.candidate else { return };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Arm, Revision, Revisions};
 use crate::State;
 
-/// The states of one session or room: the newest, and beside it the newest that another kept revision can read where
-/// that one cannot read the newest. A third is not kept.
+/// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this one
+/// can. A third is not kept.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct Memory {
     newest: Option<Arc<State>>,
@@ -14,7 +14,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// The state for this revision. Where the revision is not known it is the newest; the host checks its schema.
+    /// The state for this revision; the newest if the revision is unknown. The host checks its schema.
     pub(crate) fn read(&self, by: Option<&Revision>) -> Option<&Arc<State>> {
         let Some(revision) = by else {
             return self.newest.as_ref();
@@ -37,7 +37,7 @@ impl Memory {
         self.other.is_some()
     }
 
-    /// The active revision is the only reader now: keeps the state that it reads, or the newest where it reads none.
+    /// The active revision is the only reader now: keeps the state that it reads, or the newest if it reads none.
     pub(crate) fn settle(&mut self, active: &Revision) {
         if let Some(other) = self.other.take()
             && !self.newest.as_ref().is_some_and(|newest| active.reads(newest))
@@ -116,7 +116,7 @@ mod tests {
         let both = with_canary(&old, &new, 50);
         let mut memory = Memory::default();
         memory.write(state("p", 1, 1), Some(&both));
-        assert_eq!(memory.read(Some(&new)), Some(&state("p", 1, 1)), "it migrates it");
+        assert_eq!(memory.read(Some(&new)), Some(&state("p", 1, 1)), "it migrates the older state");
         memory.write(state("p", 2, 2), Some(&both));
         memory.write(state("p", 2, 3), Some(&both));
         assert_eq!(memory.read(Some(&new)), Some(&state("p", 2, 3)));
@@ -138,7 +138,7 @@ mod tests {
         let both = with_canary(&old, &new, 50);
         let mut memory = Memory::default();
         memory.write(state("p", 1, 1), Some(&both));
-        assert_eq!(memory.read(Some(&new)), None, "it is opened for this one");
+        assert_eq!(memory.read(Some(&new)), None, "no state of this plugin yet");
         memory.write(state("q", 1, 2), Some(&both));
         memory.write(state("p", 1, 3), Some(&both));
         assert_eq!(memory.read(Some(&new)), Some(&state("q", 1, 2)), "both ways");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_keeps_what_the_active_revision_reads() {
+    fn settling_keeps_the_active_revisions_state() {
         let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
         let open = with_previous(&new, &old);
         let mut memory = Memory::default();
@@ -181,7 +181,7 @@ mod tests {
         memos.turn(&Revisions::default(), &alone);
         memos.write(Arm::Standing, memo(1));
         memos.turn(&alone, &both);
-        assert_eq!(memos.read(Arm::Canary), Some(&memo(1)), "it begins with what there is");
+        assert_eq!(memos.read(Arm::Canary), Some(&memo(1)), "it begins with the active memo");
         memos.write(Arm::Canary, memo(2));
         assert_eq!(
             (memos.read(Arm::Standing), memos.read(Arm::Canary)),

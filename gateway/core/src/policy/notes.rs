@@ -10,10 +10,10 @@ use crate::effects::Effects;
 use crate::interner::Interner;
 use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
 
-/// Decisions are kept of so many subjects, about 2 MB: questions about them come soon. The oldest gives way.
+/// Subjects with a kept decision, about 2 MB: queries come soon after a decision. The oldest is dropped first.
 const SAID_MAX: usize = 8_192;
 
-/// Notes kept of one decision about one session or room: what fits on a screen.
+/// Notes kept per decision and subject: as many as fit on a screen.
 const NOTES_MAX: usize = 8;
 
 /// The subject of a decision.
@@ -39,17 +39,17 @@ impl Subject {
     }
 }
 
-/// The last thing that a policy said of a session, or of its room.
+/// The last decision of a policy on a session, or on its room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Said {
     pub hook: Hook,
     /// A policy and its revision.
     pub by: Decider,
-    /// The plugin's word for its reason, or its number where it has no word; none where it gave none.
+    /// The plugin's name for its reason, or the number if it has no name; none without a reason.
     pub reason: Option<Arc<str>>,
     pub outcome: Outcome,
     pub since: Duration,
-    /// The first of its notes, as the plugin made them.
+    /// The first notes of the plugin on it.
     pub notes: Box<[(Box<str>, i64)]>,
 }
 
@@ -82,7 +82,7 @@ struct Held {
 #[derive(Default, Debug)]
 pub(crate) struct Noted {
     said: BTreeMap<(Subject, Hook), Saying>,
-    /// In the order in which they were first said something of, with some that are gone.
+    /// Keys by first decision, the oldest first; some may have been removed.
     order: VecDeque<(Subject, Hook)>,
     held: BTreeMap<(Subject, Hook), Held>,
     deciders: Interner<Decider>,
@@ -106,7 +106,7 @@ impl Noted {
         self.held.is_empty()
     }
 
-    /// Since when the hook is not asked about it.
+    /// The start of the quarantine.
     pub(crate) fn held_since(&self, subject: Subject, hook: Hook) -> Option<Instant> {
         self.held.get(&(subject, hook)).map(|held| held.since)
     }
@@ -146,7 +146,7 @@ impl Noted {
 }
 
 impl Noted {
-    /// Quarantines the subjects over which the revision fails; those that it answered about are asked about again.
+    /// Quarantines the subjects on which the revision faults, and releases those that it answered.
     pub(crate) fn note_apart(
         &mut self,
         about: &About,
@@ -183,8 +183,8 @@ impl Noted {
         }
     }
 
-    /// Notes what was said of each that the question was about, where something was; gives back the reason where it was
-    /// about one.
+    /// Keeps the decision on each subject that has a reason or a note. Returns the reason if the question had one
+    /// subject.
     pub(crate) fn note_said(
         &mut self,
         about: &About,
@@ -230,7 +230,7 @@ impl Noted {
     }
 }
 
-/// The word for a reason, of those that came with the answer in the order of their numbers; its number where it has none.
+/// The name of a reason, or its number if it has no name. `reasons` is sorted by number.
 fn word_for(reasons: &[(u32, Arc<str>)], reason: u32) -> Arc<str> {
     match reasons.binary_search_by_key(&reason, |(number, _)| *number) {
         Ok(at) => Arc::clone(&reasons[at].1),

@@ -1,4 +1,5 @@
-//! An answer of many parts is taken part by part: what fits is done, what breaks a rule is left out and told of.
+//! The parts of an answer are judged one by one: valid parts are applied; parts that break a rule are rejected and
+//! reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,7 @@ use crate::{Guard, Outcome};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
-    /// Nothing: what it asks for is in force already, or came too late.
+    /// It changes nothing, or came too late.
     Kept,
     Applied {
         /// It differs from the native default.
@@ -32,12 +33,12 @@ impl Batch {
 #[derive(Default, Debug)]
 pub(crate) struct Parts {
     taken: BTreeSet<u32>,
-    /// By what changed, whether a part differs from what the native default would have done.
+    /// Changed rows; true if a part differs from the native default.
     applied: BTreeMap<u32, bool>,
     refused: BTreeMap<u32, Guard>,
     last_broken: Option<Guard>,
     broken: BTreeMap<Guard, u32>,
-    /// Parts, and those of them that were wrong by themselves.
+    /// All parts, and how many broke a rule by the policy's own fault.
     count: Count,
 }
 
@@ -51,7 +52,6 @@ impl Parts {
         self.refused.contains_key(&row)
     }
 
-    /// Parts, and those of them that were wrong by themselves.
     pub(crate) fn count(&self) -> Count {
         self.count
     }
@@ -73,14 +73,13 @@ impl Parts {
         }
     }
 
-    /// Actions that the plugin was not granted were left out before they came here.
+    /// Counts actions without a grant, which the host has removed.
     pub(crate) fn note_ungranted(&mut self, times: u32) {
         self.count.of = self.count.of.saturating_add(times);
         self.count.worse = self.count.worse.saturating_add(times);
         self.note_broken(Guard::UnknownAction, times);
     }
 
-    /// A rule was broken so often.
     fn note_broken(&mut self, guard: Guard, times: u32) {
         if times > 0 {
             self.last_broken = Some(guard);
@@ -89,7 +88,7 @@ impl Parts {
         }
     }
 
-    /// The rules that were broken, each with how often: an answer may break one a million times.
+    /// The broken rules with their counts: an answer may break one a million times.
     pub(crate) fn broken(&self) -> impl Iterator<Item = (Guard, u32)> {
         self.broken.iter().map(|(guard, times)| (*guard, *times))
     }

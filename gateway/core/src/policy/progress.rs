@@ -1,9 +1,9 @@
-//! The stages of a rollout: shadow, then a canary whose share grows, then active. Time and cohort sizes go in, the next
-//! step comes out.
+//! The stages of a rollout: shadow, a canary with a growing share, active. Inputs are time and cohort sizes; the output
+//! is the next step.
 
 use std::time::{Duration, Instant};
 
-/// A step whose cohort is too small to judge is prolonged to this many times its duration, and then the rollout goes on.
+/// A step with a cohort too small to judge is prolonged to this many times its duration; then the rollout continues.
 const PROLONGED_MAX: u32 = 3;
 
 /// How a revision becomes active.
@@ -15,14 +15,14 @@ pub struct Strategy {
     pub each: Duration,
     /// Duration of the shadow stage; zero for none.
     pub shadow: Duration,
-    /// Whether it stays in the shadow stage until an operator promotes it.
+    /// It stays in the shadow stage until an operator promotes it.
     pub stays_in_shadow: bool,
-    /// Whether it stays at its stage.
+    /// It stays at its stage.
     pub held: bool,
 }
 
 impl Strategy {
-    /// Whether it becomes active without a rollout.
+    /// True if it becomes active without a rollout.
     pub fn is_at_once(&self) -> bool {
         let steps = self.steps.first().is_none_or(|first| *first >= 100);
         steps && self.shadow.is_zero() && !self.stays_in_shadow
@@ -67,7 +67,7 @@ pub(super) enum Step {
 pub(crate) struct CohortSize {
     /// Rooms or sessions of the canary.
     pub(crate) present: u32,
-    /// Those of them that were measured since the step began.
+    /// The part that was measured since the step began.
     pub(crate) measured: u32,
     /// The minimum that can be judged.
     pub(crate) required: u32,
@@ -83,7 +83,7 @@ pub struct Progress {
     stage_began: Instant,
     /// While it is paused: the time it had spent at this stage.
     paused: Option<Duration>,
-    /// An operator paused it: a strategy that holds it no more does not resume it.
+    /// An operator paused it; then a strategy without `held` does not resume it.
     by_operator: bool,
 }
 
@@ -113,8 +113,8 @@ impl Progress {
         self.strategy = strategy;
     }
 
-    /// The strategy of its policy set changed. A rollout that follows the set takes the new one; one that was pushed
-    /// with a strategy of its own keeps that, and only takes `held`. Whether this pauses or resumes it.
+    /// Applies a changed strategy of the policy set. A rollout that follows the set takes the new one; one that was
+    /// pushed with its own strategy takes only `held`. Returns true if it is paused now, false if it is resumed.
     pub(super) fn follow(&mut self, was: &Strategy, is: Strategy, now: Instant) -> Option<bool> {
         if *was == is {
             return None;
@@ -147,7 +147,7 @@ impl Progress {
         self.strategy.steps.get(self.next).copied().unwrap_or(100).min(100)
     }
 
-    /// Minimum time until the next step; none where it waits for an operator.
+    /// Minimum time until the next step; none while it waits for an operator.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let lasts = match self.stage {
             Stage::Shadow if self.strategy.stays_in_shadow => return None,

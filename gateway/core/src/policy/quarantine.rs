@@ -1,5 +1,4 @@
-//! Facts about revisions that outlive the process: those that were rolled back for harm, and those that set the version
-//! floor.
+//! Revisions that are remembered over a restart: those rolled back for harm, and those that set the version floor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +6,7 @@ use std::time::SystemTime;
 
 use super::{Refusal, Revision, Version};
 
-/// Quarantined revisions kept of a policy; the oldest gives way.
+/// Quarantined revisions kept of a policy; the oldest is dropped first.
 const QUARANTINED_MAX: usize = 16;
 
 /// Revisions kept for the version floor: with a release a day, those of two months.
@@ -29,7 +28,7 @@ pub struct AcceptedRevision {
     pub version: Version,
 }
 
-/// Both lists of one policy, as they are kept beyond a restart, the oldest first.
+/// Both lists of one policy as they survive a restart, the oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Remembered {
     pub accepted: Vec<AcceptedRevision>,
@@ -97,7 +96,7 @@ impl VersionFloor {
     pub(super) fn accept(&mut self, new: &Revision) {
         self.withdraw(&new.name);
         if self.0.len() == ACCEPTED_MAX {
-            // One below a later one of its plugin does not set the floor; otherwise the oldest goes.
+            // A version does not set the floor if a later entry of its plugin is as new: drop that, else the oldest.
             let covers = |one: &AcceptedRevision, other: &AcceptedRevision| {
                 one.plugin == other.plugin && one.version <= other.version
             };
@@ -109,7 +108,7 @@ impl VersionFloor {
         self.0.push_back(AcceptedRevision { revision: name, plugin, version });
     }
 
-    /// The revision was rolled back: a version below it may be what mends it.
+    /// Forgets a revision that was rolled back: an older version may be the fix.
     pub(super) fn withdraw(&mut self, revision: &str) {
         self.0.retain(|it| *it.revision != *revision);
     }
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn older_plugin_than_an_accepted_one_is_refused() {
+    fn version_below_the_floor_is_refused() {
         let mut floor = VersionFloor::default();
         assert!(floor.check(&near("0.1.0")).is_ok(), "nothing ran yet");
         floor.accept(&revision("a", "near", "1.10.0"));
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn rollback_lowers_the_floor_to_what_was_before() {
+    fn rollback_restores_the_earlier_floor() {
         let mut floor = VersionFloor::default();
         floor.accept(&revision("old", "near", "1.1.0"));
         floor.accept(&revision("new", "near", "1.2.0"));
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_version_is_kept_however_many_there_were() {
+    fn newest_version_outlives_the_limit() {
         let mut floor = VersionFloor::default();
         floor.accept(&revision("first", "far", "2.0.0"));
         floor.accept(&revision("newest", "near", "9.0.0"));

@@ -1,4 +1,4 @@
-//! Questions in flight, and what becomes of their answers.
+//! Questions to policies that are in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Asked {
     pub(crate) at: Instant,
 }
 
-/// The subject of a question, as it stood.
+/// The subject of a question, with its version at that time.
 #[derive(Debug)]
 pub(crate) enum About {
     Resolve(SessionId),
@@ -75,7 +75,7 @@ impl About {
         }
     }
 
-    /// The row of a batch that is about it.
+    /// The row of a batch that is about this subject.
     pub(crate) fn row_of(&self, subject: Subject) -> Option<u32> {
         let row = match (self, subject) {
             (About::Reroute(rooms), Subject::Room(room)) => {
@@ -106,7 +106,7 @@ impl About {
     }
 }
 
-/// Questions in flight, and what is kept of answers.
+/// Questions in flight, and the states and notes from answers.
 #[derive(Debug)]
 pub(crate) struct Questions {
     asks: BTreeMap<AskId, Asked>,
@@ -114,7 +114,7 @@ pub(crate) struct Questions {
     started: Instant,
     /// Rooms to ask about, by routing policy and arm; native ones under the name of their set.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
-    /// Policies that failed last time, and since when they do.
+    /// Policies that fail, and since when.
     failing: BTreeMap<PolicyName, Instant>,
     pub(crate) noted: Noted,
     states: Interner<State>,
@@ -133,7 +133,7 @@ impl Questions {
         }
     }
 
-    /// Asks. If too much is in flight the question comes back, and takes the native default at once.
+    /// Sends a question. Returns it if too many are in flight; the native default decides then.
     pub(crate) fn ask(
         &mut self,
         set: &Arc<str>,
@@ -231,7 +231,7 @@ pub(crate) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
 }
 
-/// It was an answer, and its subject was still there.
+/// True for an answer that came while its subject was still present.
 pub(crate) fn was_taken(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Applied { .. } | Outcome::Abstained | Outcome::Kept | Outcome::Guarded(_) => true,
@@ -252,7 +252,7 @@ pub(crate) fn turns_away(answer: &Answer) -> bool {
     }
 }
 
-/// The reasons that an answer gives, by row; one that says nothing of its reasons has 0.
+/// The reasons of an answer, by row; 0 if it gives none.
 pub(crate) fn reasons_given(answer: &Answer) -> Vec<(u32, u32)> {
     match answer {
         Answer::Params(_) => Vec::new(),

@@ -1,4 +1,4 @@
-//! What is reported of a policy's revisions: to the caller of a push or rollback, in events, and on request.
+//! Reports on a policy's revisions: to the caller of a push or rollback, in events, and on request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,11 +35,11 @@ impl Actor {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Staged {
     pub stage: Stage,
-    /// Whether it stays there until it is resumed.
+    /// It stays there until it is resumed.
     pub paused: bool,
     /// The next share, per cent; at 100 it is active.
     pub next: u8,
-    /// Minimum time until the next step; none where it waits for an operator.
+    /// Minimum time until the next step; none while it waits for an operator.
     pub next_in: Option<Duration>,
 }
 
@@ -55,7 +55,7 @@ impl Staged {
 pub struct Rollout {
     pub policy: PolicyName,
     pub outcome: RolloutOutcome,
-    /// Of the candidate, where there is one.
+    /// The stage of the candidate, if there is one.
     pub stage: Option<Staged>,
     pub by: Actor,
     /// The active revision; during a rollout the candidate; after a refusal the revision that was refused, if it came
@@ -164,7 +164,6 @@ pub struct CandidateCalls {
     pub last_fault: Option<Fault>,
 }
 
-/// Of a candidate, as it is now.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CandidateStatus {
     pub revision: Arc<str>,
@@ -178,7 +177,6 @@ pub struct CandidateStatus {
     pub calls: CandidateCalls,
 }
 
-/// The revisions of a policy, as they are now.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct PolicyStatus {
     pub active: Option<Arc<str>>,

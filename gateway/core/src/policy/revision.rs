@@ -73,8 +73,8 @@ impl Candidate {
     }
 }
 
-/// Whether the room or session of this number belongs to a canary with this share. Each revision draws a cohort of its own,
-/// so that no room is the one on which every revision is tried.
+/// True if the room or session of this number belongs to a canary with this share. Each revision draws its own cohort,
+/// so that no room is in the canary of every revision.
 pub fn is_in_cohort(revision: &str, percent: u8, unit: u64) -> bool {
     let salt = revision
         .bytes()
@@ -95,7 +95,7 @@ fn mixed(number: u64) -> u64 {
     hash ^ (hash >> 31)
 }
 
-/// The revision that was active before, as long as a rollback may lead to it.
+/// The revision that was active before, while a rollback to it is possible.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Previous {
     pub(crate) revision: Revision,
@@ -132,7 +132,7 @@ impl Revisions {
         }
     }
 
-    /// Revisions whose states are kept.
+    /// Revisions that keep their states.
     pub(crate) fn readers(&self) -> impl Iterator<Item = &Revision> {
         let canary = self.canary().map(|canary| &canary.revision);
         let previous = self.previous.as_ref().map(|previous| &previous.revision);
@@ -166,8 +166,8 @@ impl Revisions {
     }
 }
 
-/// What a cohort is drawn from: rooms for routing and scenarios, so that all sessions of a room have one policy;
-/// sessions for the other hooks.
+/// The number from which cohorts are drawn: of the room for routing and scenarios, so that all sessions of a room have
+/// one policy; of the session for the other hooks.
 pub(crate) fn unit(hook: Hook, room: RoomId, session: SessionId) -> u64 {
     match hook {
         Hook::Routing | Hook::Scenario => room.0,

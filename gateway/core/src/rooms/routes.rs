@@ -161,7 +161,7 @@ impl Router<'_> {
         }
     }
 
-    /// Capacity may have become free: rooms whose packets could not take a second hop are weighed again, in turn.
+    /// Capacity may have become free: rooms with a second hop that packets could not take are weighed again, in turn.
     pub(crate) fn weigh_unreserved(&mut self, now: Instant) {
         let after =
             (std::ops::Bound::Excluded(self.rooms.weighed_last), std::ops::Bound::Unbounded);

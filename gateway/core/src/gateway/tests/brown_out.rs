@@ -1,4 +1,4 @@
-//! Ways that lose much: what probes say of them where nobody is any more who would notice.
+//! Lossy links: probes detect them after all sessions have left.
 
 use super::*;
 use crate::capacity::Verdict;
@@ -28,13 +28,13 @@ fn went_back(world: &World) -> usize {
     world.events().filter(back).count()
 }
 
-/// It loses so much, per cent, and that is known.
+/// Drops this percentage of the node's probes until the loss is measured.
 fn loses(world: &mut World, node: NodeId, percent: u32) {
     world.lose_probes(node, percent);
     world.pass(ms(15_000));
 }
 
-/// Rooms of home are away, since its node died; it is back.
+/// The rooms of the home node are away, since it died; it is up again.
 fn away(rooms: u32) -> World {
     let mut world = home_and_away(rooms);
     world.gateway.handle_failback(None, Failback::Forbid, world.now).unwrap();

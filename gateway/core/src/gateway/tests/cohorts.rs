@@ -126,7 +126,7 @@ fn equally_bad_nodes_are_kept() {
 }
 
 #[test]
-fn ordinary_loss_accuses_nobody_for_an_hour() {
+fn ordinary_loss_accuses_no_node_for_an_hour() {
     let mut lossy = Lossy::of(siblings(), 60);
     [A, B, C].into_iter().for_each(|node| _ = lossy.loss.insert(node, 3));
     lossy.goes_on(600_000);

@@ -1,4 +1,4 @@
-//! What a candidate makes worse, whatever it is, costs it its place: each figure by itself, by what sessions measure.
+//! A harmful candidate is found by each figure alone, from the measures of its sessions.
 
 use super::revising::{alone, breaches, policy, rules, tried, turn, turned};
 use super::*;
@@ -7,13 +7,13 @@ use crate::{
     Ingress, Judging, Kind, Measures, Metric, Op, Question, RegionId, SessionId,
 };
 
-/// A voice of 50 packets a second and a little video, told of every 100 ms; a tenth of the sessions is the canary's.
+/// Sessions with voice at 50 packets a second and some video, reported every 100 ms; a tenth is in the canary.
 struct Cohorts {
     world: World,
     sessions: Vec<(String, SessionId)>,
 }
 
-/// The report on one session: as of a session that fares well.
+/// The report on a healthy session.
 fn well() -> (Measures, Flow) {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000).set(Metric::LossDown, 2_000).set(Metric::RFactor, 8_500);
@@ -22,7 +22,7 @@ fn well() -> (Measures, Flow) {
 }
 
 impl Cohorts {
-    /// All sessions fare well, during a canary.
+    /// All sessions are healthy, and a canary runs.
     fn start() -> Cohorts {
         let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
         turn(&mut world, Hook::Degradation, alone());
@@ -42,7 +42,7 @@ impl Cohorts {
         cohorts
     }
 
-    /// So many reports of workers on all sessions; what they say of the canary's says the closure with `true`.
+    /// Reports all sessions `times` times: those of the canary as `told(true)`, the others as `told(false)`.
     fn looks(&mut self, times: usize, told: impl Fn(bool) -> (Measures, Flow)) {
         for _ in 0..times {
             self.world.pass(ms(100));
@@ -65,14 +65,14 @@ impl Cohorts {
         breaches(&self.world).into_iter().map(of_candidate).collect()
     }
 
-    /// Findings within 2 s.
+    /// Figures that breached within 2 s.
     fn judged(mut self, told: impl Fn(bool) -> (Measures, Flow)) -> Vec<Figure> {
         self.looks(20, told);
         self.found()
     }
 }
 
-/// The canary's sessions fare otherwise in one thing.
+/// Healthy sessions, except for `harm` in the canary.
 fn but(harm: impl Fn(&mut Measures, &mut Flow)) -> impl Fn(bool) -> (Measures, Flow) {
     move |is_canary| {
         let (mut measures, mut flow) = well();
@@ -84,13 +84,13 @@ fn but(harm: impl Fn(&mut Measures, &mut Flow)) -> impl Fn(bool) -> (Measures, F
 }
 
 #[test]
-fn who_hears_nothing_any_more_has_a_gap() {
+fn silence_in_the_canary_is_a_gap() {
     let silent = but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0));
     assert_eq!(Cohorts::start().judged(silent), [Figure::Gap]);
 }
 
 #[test]
-fn a_silence_that_ends_before_it_is_a_gap_is_none() {
+fn short_silences_are_no_gap() {
     let mut cohorts = Cohorts::start();
     for _ in 0..3 {
         cohorts.looks(3, but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0)));
@@ -100,7 +100,7 @@ fn a_silence_that_ends_before_it_is_a_gap_is_none() {
 }
 
 #[test]
-fn what_was_missing_when_another_hop_went_on_is_a_gap_by_the_number_of_packets() {
+fn packets_missed_at_a_switch_are_a_gap() {
     for (missed, found) in [(25, vec![Figure::Gap]), (15, vec![])] {
         let mut cohorts = Cohorts::start();
         cohorts.looks(1, but(|_, flow| flow.missed = missed));
@@ -110,7 +110,7 @@ fn what_was_missing_when_another_hop_went_on_is_a_gap_by_the_number_of_packets()
 }
 
 #[test]
-fn loss_that_is_measured_or_reported_is_found() {
+fn measured_or_reported_loss_is_found() {
     for metric in [Metric::LossUp, Metric::LossDown] {
         let lossy = |ppm| but(move |measures, _| _ = measures.set(metric, ppm));
         assert_eq!(Cohorts::start().judged(lossy(50_000)), [Figure::Loss], "{metric:?}");
@@ -120,7 +120,7 @@ fn loss_that_is_measured_or_reported_is_found() {
 
 /// Receivers report every few seconds, if they do at all.
 #[test]
-fn packets_that_are_missing_by_number_are_loss_before_anybody_reports_it() {
+fn sequence_gaps_are_loss_before_any_report() {
     let lossy = |lost| {
         but(move |_, flow| {
             (flow.expected, flow.came, flow.lost) = (25, [25 - lost, 0], lost);
@@ -131,14 +131,14 @@ fn packets_that_are_missing_by_number_are_loss_before_anybody_reports_it() {
 }
 
 #[test]
-fn a_voice_that_gets_poor_is_found() {
+fn poor_voice_quality_is_found() {
     let poor = |r| but(move |measures, _| _ = measures.set(Metric::RFactor, r));
     assert_eq!(Cohorts::start().judged(poor(5_999)), [Figure::RFactor]);
     assert_eq!(Cohorts::start().judged(poor(6_000)), []);
 }
 
 #[test]
-fn a_candidate_that_sends_its_sessions_down_the_ladder_is_found() {
+fn low_rungs_of_the_canary_are_found() {
     for (ops, found) in [
         (vec![(Op::Cap, 300), (Op::VoiceOnly, 1)], vec![Figure::Rung]),
         (vec![(Op::Cap, 300)], vec![]),
@@ -163,7 +163,7 @@ fn a_candidate_that_sends_its_sessions_down_the_ladder_is_found() {
 }
 
 #[test]
-fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_another_may_take_over() {
+fn hidden_state_is_a_breach_if_replaceable() {
     let once = Count { of: 3, worse: 1 };
     let twice = Count { of: 4, worse: 2 };
     for (revisions, answers, found) in [
@@ -177,7 +177,7 @@ fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_anothe
         turn(&mut world, Hook::Degradation, revisions);
         let degradation = policy(Hook::Degradation);
         world.gateway.handle_hidden_state(&degradation, &"new".into(), "its memo".into(), answers);
-        // One that is gone meanwhile has no effect.
+        // A report on a removed revision has no effect.
         world.gateway.handle_hidden_state(&degradation, &"gone".into(), "".into(), twice);
         world.settle();
         let told = breaches(&world);
@@ -190,7 +190,7 @@ fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_anothe
 }
 
 #[test]
-fn what_is_judged_by_is_changed_at_once() {
+fn changed_threshold_applies_at_once() {
     let mut cohorts = Cohorts::start();
     let lossy = || but(|measures, _| _ = measures.set(Metric::LossUp, 30_000));
     cohorts.looks(20, lossy());
@@ -202,10 +202,10 @@ fn what_is_judged_by_is_changed_at_once() {
     assert_eq!(cohorts.found(), [Figure::Loss]);
 }
 
-/// Newcomers of whom a quarter are the candidate's, which says this of each; the others are let in.
+/// Newcomers, a quarter of them in the canary. The candidate answers `says`; the active revision accepts all.
 fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: Judging) -> World {
     let mut settings = settings();
-    // What turns them away over a fault is no word of the candidate.
+    // A rejection after a fault is not the candidate's decision.
     for scenario in settings.scenarios.values_mut() {
         scenario.on_admission_fault = AdmitOnFault::Reject;
     }
@@ -226,7 +226,7 @@ fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: 
 }
 
 #[test]
-fn a_candidate_that_turns_newcomers_away_is_found_and_what_others_do_to_them_is_not_its_fault() {
+fn refusals_by_the_candidate_are_found() {
     for (says, found) in [
         (Ok(AdmitVerdict::Reject(1_000)), vec![Figure::Refusals]),
         (Ok(AdmitVerdict::Redirect(RegionId(1))), vec![Figure::Refusals]),
@@ -247,8 +247,8 @@ fn a_candidate_that_turns_newcomers_away_is_found_and_what_others_do_to_them_is_
 }
 
 #[test]
-fn how_many_newcomers_were_turned_away_is_shown_by_arm() {
-    // Too few to be judged.
+fn refusals_are_counted_by_arm() {
+    // The cohort is too small to be judged.
     let judging = Judging { cohort_min: 1_000, ..Judging::default() };
     let world = newcomers(|| Ok(AdmitVerdict::Reject(1_000)), judging);
     let cohorts = world.gateway.cohorts(&policy(Hook::Admission)).unwrap();

@@ -118,7 +118,7 @@ fn sessions_during_placement_open_together() {
 }
 
 #[test]
-fn a_first_packet_asks_nobody() {
+fn first_packet_asks_no_policy() {
     let hooks = [Hook::Scenario, Hook::Admission, Hook::Routing];
     let mut world = World::with_policy(settings(), &hooks, |_| None);
     let first = |world: &mut World| {

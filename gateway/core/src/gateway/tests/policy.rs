@@ -68,7 +68,7 @@ fn policy_fault_and_recovery_are_reported_once() {
 }
 
 #[test]
-fn an_answer_of_the_wrong_kind_is_a_fault() {
+fn answer_of_wrong_kind_is_a_fault() {
     let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| {
         Some(Ok(Answer::Params(Vec::new())))
     });
@@ -103,7 +103,7 @@ fn room_is_reviewed_at_its_ttl() {
     assert_eq!(world.held.len(), 1);
     world.answer_held(Err(Fault::Trap("x".into())));
     world.pass(ms(450));
-    assert_eq!(world.held.len(), 1, "a fault does not end it");
+    assert_eq!(world.held.len(), 1, "a fault does not end the reviews");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn policy_is_asked_about_its_live_sessions() {
 }
 
 #[test]
-fn a_failing_policy_changes_nobodys_quality() {
+fn failing_policy_changes_no_quality() {
     let mut world = world();
     let session = video(&mut world, 1);
     tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());

@@ -1,4 +1,4 @@
-//! Two revisions of a policy beside each other: each has its own, and nothing is lost when one goes.
+//! Two revisions of a policy at the same time: each has its own states, and a rollback loses none.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +17,16 @@ fn revision(name: &str, schema: u32) -> Revision {
     revisions::revision(name, "test", schema)
 }
 
-/// The old revision is active.
 pub(super) fn alone() -> Revisions {
     revisions::active(&revision("old", 1))
 }
 
-/// The old revision is active, and the new one, which writes states of another schema, has this share.
+/// The old revision is active. The new one is a canary with this share, and writes states of another schema.
 pub(super) fn tried(percent: u8) -> Revisions {
     revisions::with_canary(&revision("old", 1), &revision("new", 2), percent)
 }
 
-/// The new revision is active; a rollback to the old one is possible, or not any more.
+/// The new revision is active; with `kept`, a rollback to the old one is possible.
 pub(super) fn turned(kept: bool) -> Revisions {
     match kept {
         true => revisions::with_previous(&revision("new", 2), &revision("old", 1)),
@@ -39,7 +38,7 @@ pub(super) fn rules(judging: Judging) -> RolloutRules {
     RolloutRules { strategy: revisions::strategy(5), keep: revisions::HOUR, judging }
 }
 
-/// The policy has these revisions from now on.
+/// Sets the policy's revisions.
 pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
     let (policy, now) = (policy(hook), world.now);
     if world.gateway.policy_status(&policy, now).is_none() {
@@ -48,7 +47,7 @@ pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
         world.gateway.handle_policy(&policy, rules, Remembered::default(), clock);
     }
     world.gateway.change_revisions(&policy, now, |life: &mut Lifecycle| {
-        // A larger share is not another candidate.
+        // A changed share keeps the arrival time of the candidate.
         if let (Some(before), Some(now)) = (&life.revisions().candidate, &mut revisions.candidate)
             && before.revision == now.revision
         {
@@ -76,7 +75,7 @@ fn rows(ask: &Ask) -> Vec<(u64, Option<State>)> {
     }
 }
 
-/// Every row gets a state of the arm that is asked.
+/// Writes a state of the asked arm to every row.
 fn writes(byte: u8) -> impl FnMut(&Ask) -> Option<Result<Answer, Fault>> {
     move |ask| {
         let states = rows(ask).into_iter().zip(0..).map(|(_, row)| (row, written(ask.arm, byte)));
@@ -101,7 +100,7 @@ fn ticking(sessions: usize) -> (World, Vec<SessionId>) {
 }
 
 #[test]
-fn a_tick_is_about_one_arm_and_both_are_asked_at_once() {
+fn each_tick_asks_both_arms_separately() {
     let (mut world, sessions) = ticking(100);
     let all: Vec<u64> = sessions.iter().map(|session| session.0).collect();
     let alone = asked(&mut world);
@@ -119,7 +118,7 @@ fn a_tick_is_about_one_arm_and_both_are_asked_at_once() {
 }
 
 #[test]
-fn each_arm_reads_its_own_states_and_a_rollback_loses_nothing() {
+fn arms_keep_separate_states_over_rollback() {
     let (mut world, sessions) = ticking(20);
     world.answer_with(writes(1));
     world.pass(ms(200));
@@ -134,7 +133,7 @@ fn each_arm_reads_its_own_states_and_a_rollback_loses_nothing() {
         assert_eq!(memo, Some(written(ask.arm, 2)));
         assert!(rows(&ask).iter().all(|(_, state)| *state == Some(written(ask.arm, 2))));
     }
-    // The candidate goes: those it was tried on go on with what was written before.
+    // After the rollback, the canary's sessions resume with their earlier states.
     turn(&mut world, Hook::Degradation, alone());
     let [ask] = &asked(&mut world)[..] else { panic!("one arm is left") };
     assert_eq!(rows(ask).len(), sessions.len());
@@ -143,11 +142,11 @@ fn each_arm_reads_its_own_states_and_a_rollback_loses_nothing() {
     };
     assert!(rows(ask).iter().all(old), "{ask:?}");
     let first = rows(ask).iter().filter(|row| row.1 == Some(written(Arm::Standing, 1))).count();
-    assert!((3..17).contains(&first), "{first} were tried on");
+    assert!((3..17).contains(&first), "{first} were in the canary");
 }
 
 #[test]
-fn a_rollback_loses_nothing_of_those_who_are_asked_about_just_then() {
+fn rollback_during_tick_restores_old_states() {
     let (mut world, _) = ticking(5);
     world.answer_with(writes(1));
     world.pass(ms(200));
@@ -163,7 +162,7 @@ fn a_rollback_loses_nothing_of_those_who_are_asked_about_just_then() {
         under_way.iter().flat_map(rows).all(|(_, state)| state == Some(written(Arm::Canary, 2)))
     );
     turn(&mut world, Hook::Degradation, alone());
-    // To the old one they are newcomers.
+    // The old revision cannot read their states, and opens new ones.
     for ask in &under_way {
         let fresh = writes(9)(ask).expect("it answers");
         world.answer(ask, fresh);
@@ -178,7 +177,7 @@ fn a_rollback_loses_nothing_of_those_who_are_asked_about_just_then() {
 }
 
 #[test]
-fn after_the_window_only_what_is_in_force_keeps_its_states() {
+fn old_states_are_dropped_after_the_window() {
     let (mut world, sessions) = ticking(20);
     world.answer_with(writes(1));
     world.pass(ms(200));
@@ -187,7 +186,7 @@ fn after_the_window_only_what_is_in_force_keeps_its_states() {
     };
     assert_eq!(keeps(&world), 0);
     turn(&mut world, Hook::Degradation, turned(true));
-    // As the host would have it: the new one writes under its own schema.
+    // As in the host, the new revision writes under its own schema.
     world.answer_with(|ask| {
         let states = (0..rows(ask).len() as u32).map(|row| (row, written(Arm::Canary, 2)));
         Some(Ok(Answer::Actions { actions: Vec::new(), states: states.collect(), memo: None }))
@@ -195,7 +194,7 @@ fn after_the_window_only_what_is_in_force_keeps_its_states() {
     world.pass(ms(200));
     assert_eq!(keeps(&world), sessions.len());
     world.pass(ms(1_000));
-    assert_eq!(keeps(&world), sessions.len(), "while it may come back");
+    assert_eq!(keeps(&world), sessions.len(), "while a rollback is possible");
     turn(&mut world, Hook::Degradation, turned(false));
     world.pass(ms(1_000));
     assert_eq!(keeps(&world), 0);
@@ -204,7 +203,7 @@ fn after_the_window_only_what_is_in_force_keeps_its_states() {
 }
 
 #[test]
-fn a_canarys_rooms_are_placed_and_rerouted_by_it_and_others_are_not_asked_again() {
+fn canary_routes_only_its_own_rooms() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
     turn(&mut world, Hook::Routing, alone());
     for room in 0..40 {
@@ -240,16 +239,16 @@ fn a_canarys_rooms_are_placed_and_rerouted_by_it_and_others_are_not_asked_again(
     assert!(placed.iter().all(|(room, arm)| tried(25).arm(*room) == *arm));
     assert!(placed.iter().any(|(_, arm)| *arm == Arm::Canary));
 
-    // It goes: its rooms are looked at by the one in force, all of them.
+    // Without the candidate, the active revision is asked about all its rooms.
     world.answer_with(|_| None);
     turn(&mut world, Hook::Routing, alone());
-    let [ask] = &world.held[..] else { panic!("its rooms") };
+    let [ask] = &world.held[..] else { panic!("one question about its rooms") };
     assert_eq!(ask.arm, Arm::Standing);
     assert!(rows(ask).iter().all(|(id, _)| tried(25).arm(*id) == Arm::Canary));
 }
 
 #[test]
-fn what_a_candidate_was_asked_that_is_gone_is_asked_of_the_one_in_force() {
+fn removed_candidate_question_is_asked_again() {
     let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| None);
     turn(&mut world, Hook::Admission, alone());
     turn(&mut world, Hook::Admission, tried(99));
@@ -262,7 +261,7 @@ fn what_a_candidate_was_asked_that_is_gone_is_asked_of_the_one_in_force() {
     assert_eq!((again.arm, &again.question), (Arm::Standing, &asked.question));
     world.answer(&asked, Ok(Answer::Admit { verdict: crate::AdmitVerdict::Reject(1), reason: 0 }));
     world.settle();
-    assert!(!world.replies.contains_key(&offer), "its word is of no use any more");
+    assert!(!world.replies.contains_key(&offer), "a late answer is ignored");
     world.answer(&again, Ok(accept()));
     world.settle();
     world.held.clear();
@@ -273,7 +272,7 @@ fn what_a_candidate_was_asked_that_is_gone_is_asked_of_the_one_in_force() {
 }
 
 #[test]
-fn an_answer_that_comes_when_its_canary_is_in_force_is_taken() {
+fn answer_of_promoted_canary_is_accepted() {
     let (mut world, _) = ticking(4);
     turn(&mut world, Hook::Degradation, tried(99));
     let both = asked(&mut world);
@@ -287,7 +286,7 @@ fn an_answer_that_comes_when_its_canary_is_in_force_is_taken() {
     assert_eq!(memory.read(None).map(|state| &**state), Some(&written(Arm::Canary, 7)));
 }
 
-/// Everybody is told of; who loses says the closure.
+/// Reports on all sessions, with loss on those that `loses` selects.
 fn tell(world: &mut World, sessions: &[SessionId], loses: impl Fn(SessionId) -> bool) {
     world.answer_with(|_| None);
     world.pass(ms(100));
@@ -309,7 +308,7 @@ pub(super) fn breaches(world: &World) -> Vec<(String, Breach)> {
 }
 
 #[test]
-fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_once() {
+fn harmful_canary_is_found_once_within_2_s() {
     let (mut world, sessions) = ticking(200);
     turn(&mut world, Hook::Degradation, tried(5));
     let canary = |session: SessionId| tried(5).arm(session.0) == Arm::Canary;
@@ -321,12 +320,12 @@ fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_onc
     let began = world.now;
     while breaches(&world).is_empty() {
         tell(&mut world, &sessions, canary);
-        assert!(world.now - began <= ms(2_000), "nobody finds it");
+        assert!(world.now - began <= ms(2_000), "no breach within 2 s");
     }
     for _ in 0..20 {
         tell(&mut world, &sessions, canary);
     }
-    let [(revision, breach)] = &breaches(&world)[..] else { panic!("told once") };
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("reported once") };
     assert_eq!((&**revision, breach.figure, breach.rest.worse), ("new", Figure::Loss, 0));
     assert_eq!(world.gateway.cohorts(&policy(Hook::Degradation)), None, "it is gone");
 }
@@ -336,7 +335,7 @@ fn cohorts_show_how_each_arm_fares() {
     let (mut world, sessions) = ticking(200);
     turn(&mut world, Hook::Degradation, tried(5));
     let policy = policy(Hook::Degradation);
-    // Too few to be judged.
+    // The cohort is too small to be judged.
     let judging = Judging { cohort_min: 1_000, ..Judging::default() };
     world.gateway.handle_rollout_rules(&policy, rules(judging), world.now);
     for look in 0..12 {
@@ -347,9 +346,8 @@ fn cohorts_show_how_each_arm_fares() {
     assert_eq!((cohort.arm, (cohort.sessions + rest.sessions) as usize), (Arm::Canary, 200));
 }
 
-/// Whoever is told takes that one away, where there is another.
 #[test]
-fn a_breach_of_the_one_in_force_does_not_hide_its_candidates() {
+fn active_breach_does_not_hide_the_canarys() {
     let (mut world, sessions) = ticking(200);
     let Revisions { previous, .. } =
         revisions::with_previous(&revision("old", 1), &revision("older", 1));
@@ -368,7 +366,7 @@ fn a_breach_of_the_one_in_force_does_not_hide_its_candidates() {
 }
 
 #[test]
-fn loss_that_comes_to_all_is_no_candidates_fault() {
+fn common_loss_is_not_the_candidates_fault() {
     let (mut world, sessions) = ticking(200);
     turn(&mut world, Hook::Degradation, tried(25));
     for look in 0..60 {
@@ -378,13 +376,13 @@ fn loss_that_comes_to_all_is_no_candidates_fault() {
 }
 
 #[test]
-fn rooms_that_a_candidate_moves_too_often_are_a_breach() {
+fn too_many_moves_by_candidate_are_a_breach() {
     let mut settings = settings();
     settings.limits.churn_percent = 100;
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B]));
     turn(&mut world, Hook::Routing, alone());
     let sessions: Vec<SessionId> = (0..120).map(|room| world.open(&room.to_string())).collect();
-    // What is tried sends everybody from one node to the other and back.
+    // The candidate moves all its rooms from one node to the other and back.
     let mut there = false;
     world.answer_with(move |ask| {
         let Question::Reroute { rooms, .. } = &ask.question else { return None };
@@ -407,7 +405,7 @@ fn rooms_that_a_candidate_moves_too_often_are_a_breach() {
 }
 
 #[test]
-fn a_revision_whose_decisions_break_rules_is_a_breach_while_another_may_take_over() {
+fn broken_rules_are_a_breach_if_replaceable() {
     for (revisions, by) in
         [(tried(99), Some("new")), (turned(true), Some("new")), (turned(false), None)]
     {
@@ -429,7 +427,7 @@ fn a_revision_whose_decisions_break_rules_is_a_breach_while_another_may_take_ove
 }
 
 #[test]
-fn a_canarys_faults_do_not_make_the_policy_one_that_fails() {
+fn canary_faults_do_not_mark_policy_failing() {
     let mut world =
         World::with_policy(settings(), &[Hook::Admission], |_| Some(Err(Fault::OutOfMemory)));
     turn(&mut world, Hook::Admission, alone());

@@ -1,22 +1,22 @@
-//! Whether a candidate turns newcomers away whom the revision in force would let in.
+//! Tests whether a candidate turns newcomers away that the active revision would let in.
 //!
-//! Whose a newcomer is says the same lot as ever. So if the candidate does no harm, then whoever is turned away is of the
-//! canary with the probability that is its share, and each multiplies the evidence by his odds under "the candidate does
-//! so θ times as easily" against that.
+//! Newcomers are assigned to arms by the hash that draws the cohort. If the candidate is harmless, then a refused
+//! newcomer belongs to the canary with a probability equal to its share. Each refusal multiplies the evidence by the
+//! likelihood ratio of "the candidate refuses θ times as easily" against that.
 //!
-//! Nobody is here twice, so there is nobody to put at risk again, and a round has only to forget: it waits until the canary
-//! had some newcomers, or a gateway with one newcomer a second would forget before it knew anything. A share that grows
-//! meanwhile changes nothing, as each newcomer is weighed by the one of his time.
+//! A newcomer counts once, so a new round puts none at risk again and only drops old evidence. It begins after the
+//! canary had enough newcomers: at one newcomer a second, 10 s would be too short to prove anything. The share may grow
+//! during a round, since each newcomer is weighed with the share of its time.
 
 use std::time::Instant;
 
 use super::{Breach, Count, Figure, Judging, Newcomer, ROUND, THETAS, is_proven};
 use crate::Arm;
 
-/// A round lasts until the canary had so many newcomers.
+/// Minimum newcomers of the canary in a round.
 const NEWCOMERS_MIN: u32 = 50;
 
-/// Newcomers of a round, and what those prove who were turned away.
+/// Newcomers of a round, and the evidence from those that were turned away.
 #[derive(Debug)]
 pub(super) struct Refusals {
     /// From 1.
@@ -25,7 +25,7 @@ pub(super) struct Refusals {
     /// By arm.
     counts: [Count; 2],
     evidence: [f64; THETAS.len()],
-    /// Of the last eight who got an answer, a bit for each of the canary's.
+    /// One bit for each of the last eight answered newcomers; set for the canary.
     recent: u8,
 }
 
@@ -35,7 +35,7 @@ impl Refusals {
         Refusals { round: 1, began: now, counts, evidence, recent: 0 }
     }
 
-    /// A newcomer got an answer. What that proves, if it does.
+    /// Notes the answer to a newcomer. Returns a breach if that is proof.
     pub(super) fn note(
         &mut self,
         newcomer: Newcomer,
@@ -64,12 +64,12 @@ impl Refusals {
         proven.then_some(Breach { figure: Figure::Refusals, canary, rest })
     }
 
-    /// One of this arm was turned away.
+    /// Adds the evidence of a newcomer of this arm that was turned away.
     ///
-    /// The share is the one that the hash draws by, which is known before anybody comes, as the test needs it; or the one
-    /// that the canary had of those who got an answer, in this round or of the last eight, where that is larger, as it is from
-    /// when the revision in force fails and answers few. Each factor falls with the share, so that a larger one only proves
-    /// less.
+    /// The test needs a share that is known before the newcomer arrives: the one of the hash. The canary's part of the
+    /// answers is larger than that while the active revision fails and answers few. Therefore the largest of three is
+    /// taken: the hash's share, and the canary's part of the answers in this round and of the last eight. Each factor
+    /// falls with the share, so a larger one only proves less.
     fn weigh(&mut self, arm: Arm, percent: u8) {
         let [rest, canary] = self.counts.map(|count| f64::from(count.of));
         let of_late = f64::from(self.recent.count_ones()) / f64::from(u8::BITS);
@@ -83,7 +83,7 @@ impl Refusals {
         }
     }
 
-    /// What it came to in this round, of the canary and of the rest, where anybody came.
+    /// Counts of this round, of the canary and of the rest; none if there were no newcomers.
     pub(super) fn figure(&self) -> Option<(Figure, Count, Count)> {
         let [rest, canary] = self.counts;
         (rest.of > 0 || canary.of > 0).then_some((Figure::Refusals, canary, rest))
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// Newcomers one after the other, 10 ms apart. Whose each is says the lot.
+    /// Newcomers, 10 ms apart. The arm of each is random.
     struct World {
         refusals: Refusals,
         percent: u8,
@@ -112,14 +112,13 @@ mod tests {
             World { refusals, percent, rng, judging: Judging::default(), now }
         }
 
-        /// One of this arm.
         fn comes(&mut self, arm: Arm, turned_away: bool) -> Option<Breach> {
             self.now += Duration::from_millis(10);
             let newcomer = Newcomer { arm, turned_away };
             self.refusals.note(newcomer, self.percent, &self.judging, self.now)
         }
 
-        /// So many; who is turned away says the closure. What was found first.
+        /// Sends newcomers up to the first breach.
         fn come(
             &mut self,
             newcomers: u32,
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn who_turns_everybody_away_is_found_within_few_newcomers_whatever_his_share() {
+    fn refusal_of_all_is_found_at_any_share() {
         for percent in [1, 5, 25, 50] {
             for seed in 0..20 {
                 let breach = World::of(percent, seed).come(20_000, only_the_canary).unwrap();
@@ -150,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_by_how_many_and_fewer_than_the_least_say_nothing() {
+    fn refusals_below_cohort_minimum_are_ignored() {
         let mut world = World::of(1, 7);
         world.judging.cohort_min = 7;
         let mut one_of_the_canary = || {
             assert!((0..80).all(|_| world.comes(Arm::Standing, false).is_none()));
             world.comes(Arm::Canary, true)
         };
-        // Five would prove it.
+        // Without the minimum, five would be proof.
         assert!((0..6).all(|_| one_of_the_canary().is_none()));
         let breach = one_of_the_canary().unwrap();
         assert_eq!(breach.to_string(), "refusals: 7 of 7 turned away, of the rest 0 of 560");
@@ -166,7 +165,7 @@ mod tests {
         assert_eq!(World::of(1, 7).refusals.figure(), None);
     }
 
-    /// A part is turned away, and now and then everybody, whosever he is.
+    /// Refusals at random in both arms; now and then all newcomers are refused for a while.
     fn noise(seed: u64) -> bool {
         let mut rng = fastrand::Rng::with_seed(!seed);
         let mut world = World::of(rng.u8(1..=60), seed);
@@ -180,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn who_turns_as_many_away_as_the_rest_is_found_in_fewer_than_one_of_a_hundred() {
+    fn equal_refusals_are_rarely_a_breach() {
         let wrong = (0..300).filter(|seed| noise(*seed)).count();
         assert!(wrong <= 1, "{wrong} of 300");
     }
 
     #[test]
-    fn somewhat_stricter_may_be_tried() {
+    fn slightly_stricter_candidate_is_tolerated() {
         for (each, found) in [(6, false), (4, true)] {
             let mut newcomers = 0_u32;
             let breach = World::of(50, 7).come(5_000, |arm| {
@@ -198,16 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn where_the_rest_gets_no_answer_there_is_nothing_to_compare_with() {
+    fn refusals_without_a_rest_are_no_breach() {
         for percent in [50, 100] {
             let mut world = World::of(percent, 7);
             assert!((0..2_000).all(|_| world.comes(Arm::Canary, true).is_none()), "{percent} %");
         }
     }
 
-    /// Everybody is turned away from then on, and who is of the rest gets no answer any more.
+    /// At first all newcomers are admitted; then the candidate refuses all, and the active revision does not answer.
     #[test]
-    fn where_the_rest_gets_no_answer_any_more_nothing_is_said_of_the_canary() {
+    fn refusals_after_active_fails_are_no_breach() {
         for seed in 0..100 {
             for percent in [1, 5, 25] {
                 let mut world = World::of(percent, seed);
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_turned_away_before_a_round_weighs_nothing() {
+    fn refusals_of_earlier_rounds_do_not_count() {
         let mut world = World::of(50, 7);
         assert_eq!(world.come(2_000, |_| true), None);
         assert_eq!(world.come(200, |_| false), None);
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn where_newcomers_are_few_a_round_waits_for_them() {
+    fn round_waits_for_enough_newcomers() {
         let mut world = World::of(25, 7);
         let found = (0..20).any(|_| {
             world.now += Duration::from_secs(3);

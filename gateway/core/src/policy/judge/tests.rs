@@ -6,7 +6,7 @@ fn ms(ms: u64) -> Duration {
 
 const LOSSY: Bad = Bad(1 << Figure::Loss as u8);
 
-/// Two cohorts, told of every 100 ms. Who is in the canary is drawn by lot.
+/// Two cohorts drawn at random, with reports every 100 ms.
 struct World {
     judge: Judge,
     now: Instant,
@@ -18,7 +18,7 @@ impl World {
         World::drawn(canary, all, 7, |_| Bad::default())
     }
 
-    /// Who fared how before says the closure.
+    /// `before` is the state of each room or session when it is enrolled.
     fn drawn(canary: usize, all: usize, seed: u64, before: impl Fn(Arm) -> Bad) -> World {
         let mut arms = vec![Arm::Standing; all];
         arms[..canary].fill(Arm::Canary);
@@ -29,7 +29,7 @@ impl World {
         World { judge, now, arms }
     }
 
-    /// Everybody is told of; who fares badly says the closure.
+    /// Reports on all units, with the state that `bad` gives. Returns the first breach.
     fn tell(&mut self, mut bad: impl FnMut(usize, Arm) -> Bad) -> Option<Breach> {
         self.now += ms(100);
         self.judge.turn(self.now);
@@ -43,7 +43,7 @@ impl World {
     }
 }
 
-/// The canary loses.
+/// Loss in the canary only.
 fn harmed(_: usize, arm: Arm) -> Bad {
     if arm == Arm::Canary { LOSSY } else { Bad::default() }
 }
@@ -53,7 +53,7 @@ fn well(_: usize, _: Arm) -> Bad {
 }
 
 #[test]
-fn a_cohort_of_ten_that_loses_is_found_at_once_and_by_its_figure() {
+fn loss_of_a_small_cohort_is_found_at_once() {
     let breach = World::of(10, 200).tell(harmed).unwrap();
     assert_eq!(breach.figure, Figure::Loss);
     assert!(breach.canary.worse >= 3 && breach.canary.of == 10, "{breach:?}");
@@ -62,7 +62,7 @@ fn a_cohort_of_ten_that_loses_is_found_at_once_and_by_its_figure() {
 }
 
 #[test]
-fn harm_that_comes_to_one_after_the_other_is_found_within_two_seconds() {
+fn gradual_harm_is_found_within_two_seconds() {
     let mut world = World::of(10, 200);
     let canary = |arm: &&Arm| **arm == Arm::Canary;
     let before: Vec<usize> =
@@ -71,11 +71,11 @@ fn harm_that_comes_to_one_after_the_other_is_found_within_two_seconds() {
         let hit = |unit: usize, arm| arm == Arm::Canary && before[unit] * 2 < *look;
         world.tell(|unit, arm| if hit(unit, arm) { LOSSY } else { Bad::default() }).is_some()
     });
-    assert!(found.is_some(), "ten fell in two seconds");
+    assert!(found.is_some(), "no breach though ten fell in two seconds");
 }
 
 #[test]
-fn what_comes_to_both_alike_proves_nothing() {
+fn equal_loss_of_both_cohorts_is_no_breach() {
     let mut world = World::of(50, 200);
     for _ in 0..100 {
         assert_eq!(world.tell(|_, _| LOSSY), None);
@@ -85,7 +85,7 @@ fn what_comes_to_both_alike_proves_nothing() {
 }
 
 #[test]
-fn who_fared_badly_before_proves_nothing_and_who_fares_well_again_is_at_risk_in_the_next_round() {
+fn earlier_loss_counts_only_after_recovery() {
     let mut world = World::drawn(10, 200, 7, |arm| harmed(0, arm));
     for _ in 0..50 {
         assert_eq!(world.tell(harmed), None);
@@ -97,14 +97,14 @@ fn who_fared_badly_before_proves_nothing_and_who_fares_well_again_is_at_risk_in_
 }
 
 #[test]
-fn fewer_than_the_least_say_nothing() {
+fn cohort_below_minimum_is_not_judged() {
     for (cohort, says) in [(4, false), (5, true)] {
         assert_eq!(World::of(cohort, 400).tell(harmed).is_some(), says, "{cohort}");
     }
 }
 
 #[test]
-fn who_left_counts_no_more() {
+fn departed_sessions_are_not_counted() {
     let mut world = World::of(10, 200);
     for (unit, _) in (0..).zip(&world.arms).filter(|(_, arm)| **arm == Arm::Canary) {
         world.judge.leave(unit);
@@ -114,7 +114,7 @@ fn who_left_counts_no_more() {
     assert_eq!((lossy.1, lossy.2.of), (Count::default(), 190));
 }
 
-/// Bursts that hit a share of all at once, and some that are bad for long: only the lot says who of them is in the canary.
+/// Bursts that hit a share of all units at once, and some long bad periods, both independent of the cohort.
 fn noise(seed: u64) -> bool {
     let mut rng = fastrand::Rng::with_seed(seed);
     let (canary, all) = (rng.usize(5..60), rng.usize(100..400));
@@ -131,17 +131,21 @@ fn noise(seed: u64) -> bool {
 }
 
 #[test]
-fn noise_rolls_back_fewer_than_one_in_a_hundred() {
+fn noise_is_rarely_a_breach() {
     let wrong = (0..300).filter(|seed| noise(*seed)).count();
     assert!(wrong <= 3, "{wrong} of 300");
 }
 
 #[test]
-fn half_of_all_decisions_may_not_break_rules() {
+fn half_of_decisions_guarded_is_a_breach() {
     let (now, judging) = (Instant::now(), Judging::default());
     let decided = |of, worse| Count { of, worse };
     let mut conduct = Conduct::new(now);
-    assert_eq!(conduct.note(Arm::Canary, decided(19, 19), &judging, now), None, "a few");
+    assert_eq!(
+        conduct.note(Arm::Canary, decided(19, 19), &judging, now),
+        None,
+        "too few decisions"
+    );
     assert!(conduct.note(Arm::Canary, decided(1, 0), &judging, now).is_some());
     let mut conduct = Conduct::new(now);
     assert_eq!(conduct.note(Arm::Canary, decided(100, 49), &judging, now), None);
@@ -149,10 +153,13 @@ fn half_of_all_decisions_may_not_break_rules() {
     assert_eq!(
         conduct.note(Arm::Canary, decided(100, 70), &judging, now),
         None,
-        "so it is with the rest"
+        "the rest breaks rules as well"
     );
     let later = now + ROUND;
     assert!(conduct.note(Arm::Canary, decided(20, 10), &judging, later).is_some());
     let mut conduct = Conduct::new(now);
-    assert!(conduct.note(Arm::Standing, decided(20, 10), &judging, now).is_some(), "in force");
+    assert!(
+        conduct.note(Arm::Standing, decided(20, 10), &judging, now).is_some(),
+        "active revision"
+    );
 }

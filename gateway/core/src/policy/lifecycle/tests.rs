@@ -78,7 +78,7 @@ impl World {
         self.life.remove_harmful(revision, "loss: 8 of 10 got worse", self.now);
     }
 
-    /// A call of the revision faults; if that is one too many the revision goes.
+    /// A call of the revision faults. One fault too many removes the revision.
     fn fault(&mut self, revision: &str) {
         if let Some(reason) = self.life.note_call(revision, &fault(), self.now) {
             self.life.remove_harmful(revision, &reason, self.now);
@@ -274,7 +274,7 @@ fn operator_pauses_resumes_and_aborts() {
 }
 
 #[test]
-fn candidate_that_is_the_previous_revision_is_restored_once() {
+fn previous_as_candidate_is_restored_once() {
     let mut world = World::new();
     world.activate("good");
     world.activate("bad");
@@ -288,7 +288,7 @@ fn candidate_that_is_the_previous_revision_is_restored_once() {
 }
 
 #[test]
-fn force_lifts_quarantine_once_the_revision_is_loaded() {
+fn force_lifts_quarantine_when_loaded() {
     let mut world = World::new();
     world.activate("a");
     world.activate("bad");
@@ -305,7 +305,7 @@ fn force_lifts_quarantine_once_the_revision_is_loaded() {
 }
 
 #[test]
-fn faulty_candidate_goes_and_the_active_revision_stays() {
+fn faulty_candidate_is_dropped() {
     let mut world = World::new();
     world.activate("a");
     world.try_out("b").unwrap();
@@ -361,7 +361,7 @@ fn quarantined_revision_is_refused_without_force() {
 }
 
 #[test]
-fn harm_of_a_revision_that_is_gone_changes_nothing() {
+fn harm_of_a_removed_revision_is_ignored() {
     let mut world = World::new();
     world.activate("a");
     world.try_out("gone").unwrap();
@@ -372,7 +372,7 @@ fn harm_of_a_revision_that_is_gone_changes_nothing() {
 }
 
 #[test]
-fn rollback_drops_the_candidate_then_the_active_revision() {
+fn rollback_drops_candidate_before_active() {
     let mut world = World::new();
     world.activate("a");
     world.activate("b");
@@ -386,7 +386,7 @@ fn rollback_drops_the_candidate_then_the_active_revision() {
 }
 
 #[test]
-fn push_of_the_active_revision_drops_the_candidate() {
+fn push_of_active_drops_the_candidate() {
     let mut world = World::new();
     world.activate("a");
     world.try_out("b").unwrap();
@@ -501,7 +501,7 @@ fn first_revision_is_accepted_below_the_floor() {
 }
 
 #[test]
-fn quarantined_first_revision_is_active_and_reported() {
+fn quarantined_first_revision_is_activated() {
     let mut world = World::new();
     world.activate("a");
     world.activate("bad");
@@ -519,7 +519,7 @@ fn quarantined_first_revision_is_active_and_reported() {
 }
 
 #[test]
-fn revoked_previous_revision_is_no_rollback_target() {
+fn revoked_previous_is_no_rollback_target() {
     let mut world = World::new();
     world.activate("a");
     world.activate("b");
@@ -578,7 +578,7 @@ fn revision_revoked_while_prepared_is_refused() {
 }
 
 #[test]
-fn harmful_revision_without_alternative_goes_with_the_next() {
+fn harmful_active_is_replaced_by_next_push() {
     let mut world = World::new();
     world.push(versioned("a", "0.1.0")).unwrap();
     world.push(versioned("bad", "0.2.0")).unwrap();

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_reason_has_its_word_wherever_it_stands_among_the_others() {
+fn reason_is_named_by_its_number() {
     let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
     let reasons = reasons.map(|(number, name): (u32, &str)| (number, Arc::<str>::from(name)));
     let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| word_for(&reasons, reason));
@@ -13,7 +13,7 @@ fn a_reason_has_its_word_wherever_it_stands_among_the_others() {
 }
 
 #[test]
-fn what_was_said_is_kept_of_so_many_and_the_first_gives_way() {
+fn oldest_decision_is_dropped_at_the_limit() {
     let now = Instant::now();
     let by = Arc::new(Decider::Native);
     let of = |session| Subject::Session(SessionId(session));
@@ -29,11 +29,11 @@ fn what_was_said_is_kept_of_so_many_and_the_first_gives_way() {
     }
     say(&mut noted, 5);
     assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert_eq!(noted.said(&[of(0)], now).len(), 1, "there is room for all");
+    assert_eq!(noted.said(&[of(0)], now).len(), 1, "within the limit");
     say(&mut noted, most);
     assert_eq!((noted.said.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
     assert!(noted.said(&[of(0)], now).is_empty());
-    // Those that left have their place until it comes to them.
+    // A removed subject keeps its place until it is the oldest.
     noted.forget(of(1));
     say(&mut noted, most + 1);
     say(&mut noted, most + 2);

@@ -35,7 +35,7 @@ fn accusations(hours: u32, loss_percent: u8, late: u64, rng: &mut Rng) -> u32 {
 }
 
 #[test]
-fn a_bad_way_does_not_accuse_who_forwards() {
+fn lossy_link_does_not_accuse_the_node() {
     let mut rng = Rng::with_seed(4);
     assert_eq!(accusations(20, 15, 160, &mut rng), 0);
     assert_eq!(accusations(2, 100, 0, &mut rng), 0, "a dead node does not say that it is open");
