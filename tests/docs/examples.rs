@@ -48,8 +48,7 @@ fn json_blocks_are_requests_or_answers() {
 /// Why a request is none that the API knows. It may well be refused for the state of the gateway.
 pub(crate) fn refused(gateway: &Gateway, method: &str, path: &str, body: &str) -> Option<String> {
     let answer = gateway.ask(method, path, body);
-    let unknown =
-        ["unknown path", "found the verb"].iter().any(|w| answer.body.contains(w));
+    let unknown = ["unknown path", "found the verb"].iter().any(|w| answer.body.contains(w));
     (unknown || [400, 405].contains(&answer.status))
         .then(|| format!("{method} {path} answers {}: {}", answer.status, answer.body))
 }

@@ -154,35 +154,4 @@ fn check_target() -> Result<(), Failed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn folder_without_a_manifest_is_no_project() {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(Project::at(here).unwrap().folder(), here.canonicalize().unwrap());
-        for bad in [here.join("src"), here.join("nowhere")] {
-            let failed = Project::at(&bad).unwrap_err();
-            assert!(matches!(&failed, Failed::NoProject(path) if *path == bad), "{failed}");
-            assert!(failed.is_of_the_question());
-        }
-    }
-
-    #[test]
-    fn module_is_the_projects_own() {
-        let built =
-            |manifest: &str, files: &[&str]| json!({"manifest_path": manifest, "filenames": files});
-        let find = |message| module(&message, Path::new("/p/Cargo.toml"));
-        let ours = built("/p/Cargo.toml", &["/t/libp.rlib", "/t/p.wasm"]);
-        assert_eq!(find(ours), Some("/t/p.wasm".into()));
-        assert_eq!(find(built("/p/sdk/Cargo.toml", &["/t/sdk.wasm"])), None);
-        assert_eq!(
-            find(built("/p/Cargo.toml", &["/t/libp.rlib"])),
-            None,
-            "an rlib alone is not a plugin"
-        );
-        assert_eq!(find(json!({"reason": "build-finished"})), None);
-    }
-}
+mod tests;

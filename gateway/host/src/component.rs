@@ -201,41 +201,4 @@ fn link(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shipped;
-
-    #[test]
-    fn import_error_is_one_bounded_line() {
-        let found = |bytes: &[u8]| match look(bytes) {
-            Err(Refused::Import { found, .. } | Refused::Contract { found, .. }) => found,
-            other => panic!("{other:?}"),
-        };
-        // A number of two bytes (LEB128).
-        let number = |number: usize| [(number & 127) as u8 | 128, (number >> 7) as u8];
-        let importing = |interface: &str| {
-            let of_it = [&b"\x01"[..], &number(interface.len()), interface.as_bytes()].concat();
-            let import = [&of_it[..], b"\x01f\0\0"].concat();
-            let module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02";
-            [&module[..], &number(import.len()), &import].concat()
-        };
-        let long = format!("\n{}", "a".repeat(2_000));
-        assert_eq!(found(&importing(&long)).len(), LINE_BYTES_MAX);
-        assert!(found(&importing(&long)).starts_with(" aaa"));
-        let other = format!("evenkeel:policy/diag@\n{}", "9".repeat(2_000));
-        assert_eq!(found(&importing(&other)).len(), NAME_BYTES_MAX);
-    }
-
-    #[test]
-    fn plugin_in_use_is_not_compiled_again() {
-        let engine = Engine::new();
-        let [first, second, ..] = shipped() else { panic!("plugins are shipped") };
-        let held = Component::vet(&engine, first.bytes).unwrap();
-        let again = Component::vet(&engine, first.bytes).unwrap();
-        assert!(Arc::ptr_eq(&held.0, &again.0));
-        assert!(!Arc::ptr_eq(&held.0, &Component::vet(&engine, second.bytes).unwrap().0));
-        let digest = *held.digest();
-        drop((held, again));
-        assert!(engine.recall(&digest).is_none(), "unused plugins are dropped");
-    }
-}
+mod tests;

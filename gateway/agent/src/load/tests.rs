@@ -1,0 +1,52 @@
+use tempfile::tempdir;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn process_name_may_contain_anything() {
+    let stat = "7 (a) b) 9) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 0 0 20 0 1 0 5 0 0";
+    assert_eq!(ticks(stat), Some(42));
+    assert_eq!(ticks("7 (x) S 1"), None);
+    assert_eq!(ticks(""), None);
+}
+
+#[test]
+fn processor_time_is_a_share_of_the_cpus() {
+    let (mut meter, start) = (Meter::new(2, None), Instant::now());
+    assert_eq!(meter.processor(Some((7, 1_000)), start), 0, "first sample");
+    assert_eq!(meter.processor(Some((7, 1_050)), start + SECOND), 250);
+    assert_eq!(meter.processor(Some((8, 2_000)), start + 2 * SECOND), 0, "another process");
+    assert_eq!(meter.processor(Some((8, 2_200)), start + 3 * SECOND), 1_000);
+    assert_eq!(meter.processor(None, start + 4 * SECOND), 0);
+    assert_eq!(meter.processor(Some((8, 2_200)), start + 4 * SECOND), 0);
+}
+
+#[test]
+fn readable_figure_above_processor_time_counts() {
+    for (bytes, read) in [
+        (&b"420\n"[..], Some(420)),
+        (b"  7 ", Some(7)),
+        (b"-1", None),
+        (b"70000", None),
+        (b"\xff", None),
+        (b"", None),
+    ] {
+        assert_eq!(figure(bytes), read, "{bytes:?}");
+    }
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("figure");
+    std::fs::write(&path, "333\n").unwrap();
+    let mut meter = Meter::new(1, Some(path.clone()));
+    assert_eq!(meter.measure(None, Instant::now()), 333);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(meter.measure(None, Instant::now()), 0);
+}
+
+#[test]
+fn own_processor_time_is_readable() {
+    let pid = std::process::id() as i32;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(ticks(&stat).is_some());
+}

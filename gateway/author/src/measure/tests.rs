@@ -1,0 +1,34 @@
+use evenkeel_host::shipped;
+
+use super::*;
+
+fn measured(name: &str) -> Report {
+    let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
+    let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+    measure(&built, &Value::Null, None).unwrap()
+}
+
+#[test]
+fn every_call_of_every_hook_is_measured() {
+    let sizes = |name| -> Vec<(&str, u32)> {
+        measured(name).calls.iter().map(|call| (call.name, call.rows)).collect()
+    };
+    let routing = [("place", 10), ("place", 50), ("place", 200), ("reroute", 64)];
+    assert_eq!(sizes("route-nearest"), routing);
+    assert_eq!(sizes("degrade-ladder"), [("tick", 1), ("tick", 256), ("tick", 4_096)]);
+    assert_eq!(sizes("admit-capacity"), [("admit", 3), ("admit", 20)]);
+    assert_eq!(sizes("scenario-call"), [("resolve", 1)]);
+}
+
+#[test]
+fn instructions_repeat_and_grow_with_rows() {
+    let counted = || -> Vec<u64> {
+        measured("degrade-ladder").calls.iter().map(|call| call.instructions).collect()
+    };
+    let counts = counted();
+    assert_eq!(counts, counted());
+    assert!(
+        counts[0] > 0 && counts[1] > counts[0] * 10 && counts[2] > counts[1] * 10,
+        "{counts:?}"
+    );
+}

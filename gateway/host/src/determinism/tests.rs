@@ -1,0 +1,39 @@
+use super::*;
+
+#[test]
+fn first_four_answers_then_one_in_1024_are_checked() {
+    let mut check = DeterminismCheck::default();
+    let mut looked_at = Vec::new();
+    for answer in 1..=5_000 {
+        check.note_answer();
+        if check.is_due() {
+            looked_at.push(answer);
+            check.note_asked();
+        }
+    }
+    assert_eq!(looked_at, [1, 2, 3, 4, 1_028, 2_052, 3_076, 4_100]);
+}
+
+#[test]
+fn skipped_check_is_due_with_the_next_answer() {
+    let mut check = DeterminismCheck::default();
+    for _ in 0..9 {
+        check.note_answer();
+    }
+    assert!(check.is_due());
+    check.note_asked();
+    assert!(!check.is_due());
+}
+
+/// A revision is asked before it is active, without checks.
+#[test]
+fn four_answers_are_checked_after_activation() {
+    let mut check = DeterminismCheck::default();
+    (0..100).for_each(|_| check.note_answer());
+    for _ in 0..4 {
+        assert!(check.is_due());
+        check.note_asked();
+        check.note_answer();
+    }
+    assert!(!check.is_due());
+}

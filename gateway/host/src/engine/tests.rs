@@ -1,0 +1,59 @@
+use evenkeel_core::Hook;
+use serde_json::Value;
+
+use super::*;
+use crate::cache::{Cache, Cached};
+use crate::component::Component;
+use crate::policy::Policy;
+use crate::shipped;
+
+/// As in a process that may not reserve more.
+fn narrow() -> Engine {
+    Engine::of(
+        |reach| match reach {
+            // More than any processor can address.
+            Reach::Wide => {
+                let mut config = config(reach);
+                config.memory_reservation(1 << 46);
+                config
+            }
+            Reach::Narrow => config(reach),
+        },
+        Budgets::default(),
+    )
+}
+
+#[test]
+fn policies_run_with_little_address_space() {
+    let engine = narrow();
+    assert!(engine.checks_accesses());
+    let plugin = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap();
+    let component = Component::vet(&engine, plugin.bytes).unwrap();
+    let policy = Policy::install(&engine, &component, Hook::Scenario, Value::Null, Vec::new(), 1);
+    assert!(policy.is_ok());
+    assert!(!Engine::new().checks_accesses(), "enough address space here");
+}
+
+#[test]
+fn code_is_compiled_for_the_engines_reach() {
+    let plugin = shipped()[0].bytes;
+    for engine in [Engine::new(), narrow()] {
+        let order = crate::Order::new(&engine, plugin);
+        let code = order.accept(crate::fulfil(&order.words().concat())).unwrap();
+        assert!(Component::vet_native(&engine, plugin, &code).is_ok());
+        let code = crate::compile_here(&engine, plugin).unwrap();
+        assert!(Component::vet_native(&engine, plugin, &code).is_ok());
+    }
+}
+
+#[test]
+fn cached_code_of_another_reach_is_ignored() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("cache");
+    let (wide, narrow, plugin) = (Engine::new(), narrow(), shipped()[0].bytes);
+    let kept = Cache::open(&folder, &wide).unwrap();
+    kept.put(plugin, &crate::compile_here(&wide, plugin).unwrap()).unwrap();
+    assert!(matches!(kept.get(plugin), Cached::Code(_)));
+    let other = Cache::open(&folder, &narrow).unwrap();
+    assert!(matches!(other.get(plugin), Cached::Nothing));
+}

@@ -1,0 +1,30 @@
+use super::*;
+use crate::demo::report::{Detection, Gap};
+use crate::ledger::Spread;
+
+fn heard(p99: f64, sessions: usize) -> Failover {
+    Failover {
+        cause: "node-down",
+        silent: false,
+        unattended: false,
+        ingress: "udp",
+        node: "east-a1".to_owned(),
+        sessions,
+        detect_ms: Detection::default(),
+        gap_ms: Gap { spread: Spread { p50: p99, p99, max: p99 }, clock: "kernel" },
+        packets_lost: 0,
+        by_witness: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn late_machine_fails_no_check_by_time_alone() {
+    let [timely, late] = [false, true];
+    let kept = |p99, sessions, machine_is_late| gap(&heard(p99, sessions), machine_is_late).kept;
+    assert_eq!(kept(50.0, 9, timely), Some(true));
+    assert_eq!(kept(50.1, 9, timely), Some(false));
+    assert_eq!(kept(50.0, 9, late), Some(true));
+    assert_eq!(kept(50.1, 9, late), None);
+    assert_eq!(kept(150.1, 9, late), Some(false), "no machine is that late");
+    assert_eq!(kept(10.0, 0, late), Some(false), "no receiver was affected");
+}

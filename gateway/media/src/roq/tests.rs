@@ -1,0 +1,115 @@
+use super::*;
+
+fn flow(number: u64) -> Flow {
+    Flow::new(number).unwrap()
+}
+
+fn stream(packets: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_stream_start(flow(0x1234_5678_9abc), &mut bytes);
+    for packet in packets {
+        write_stream_packet(packet, &mut bytes);
+    }
+    bytes
+}
+
+/// Decodes a stream that arrives in pieces of `piece` bytes.
+fn decoded(bytes: &[u8], piece: usize) -> (Option<Flow>, Vec<Vec<u8>>, Result<(), Malformed>) {
+    let mut decoder = StreamDecoder::new(1_500);
+    let (mut flow, mut packets) = (None, Vec::new());
+    for mut input in bytes.chunks(piece) {
+        loop {
+            match decoder.next(&mut input) {
+                Ok(Some(Item::Flow(number))) => flow = Some(number),
+                Ok(Some(Item::Packet(packet))) => packets.push(packet.to_vec()),
+                Ok(None) => break,
+                Err(reason) => return (flow, packets, Err(reason)),
+            }
+        }
+        assert!(input.is_empty(), "input is consumed before none is returned");
+    }
+    let end = decoder.finish();
+    (flow, packets, end)
+}
+
+#[test]
+fn datagram_is_read_back() {
+    let mut datagram = Vec::new();
+    write_datagram(flow(0x4000), b"packet", &mut datagram);
+    assert_eq!(datagram.len(), 4 + 6);
+    assert_eq!(read_datagram(&datagram), Ok((flow(0x4000), &b"packet"[..])));
+}
+
+#[test]
+fn datagram_without_flow_or_packet_is_refused() {
+    assert_eq!(read_datagram(&[]), Err(Malformed::Flow));
+    assert_eq!(read_datagram(&[0xc0, 1, 2]), Err(Malformed::Flow));
+    assert_eq!(read_datagram(&[0x40, 1]), Err(Malformed::Empty));
+}
+
+#[test]
+fn flow_has_62_bits() {
+    assert_eq!(Flow::new(varint::MAX).map(Flow::number), Some(varint::MAX));
+    assert_eq!(Flow::new(varint::MAX + 1), None);
+    assert_eq!(Flow::from_random(u64::MAX).number(), varint::MAX);
+}
+
+#[test]
+fn stream_decodes_equally_in_pieces_of_any_size() {
+    let (long, longer) = ([7; 300], [9; 1_500]);
+    let packets: [&[u8]; 4] = [b"one", &long, b"3", &longer];
+    let bytes = stream(&packets);
+    for piece in 1..=bytes.len() {
+        let (found, items, end) = decoded(&bytes, piece);
+        assert_eq!(found, Some(flow(0x1234_5678_9abc)));
+        assert_eq!(items, packets, "in pieces of {piece}");
+        assert_eq!(end, Ok(()));
+    }
+}
+
+#[test]
+fn packet_above_the_limit_stops_the_stream() {
+    let bytes = stream(&[b"one", &[0; 1_501], b"three"]);
+    let (_, packets, end) = decoded(&bytes, 10_000);
+    assert_eq!(packets, [b"one"]);
+    assert_eq!(end, Err(Malformed::TooLong { length: 1_501, length_max: 1_500 }));
+
+    let mut decoder = StreamDecoder::new(10);
+    let mut input = &[5, 11][..];
+    assert_eq!(decoder.next(&mut input), Ok(Some(Item::Flow(flow(5)))));
+    for _ in 0..2 {
+        assert!(decoder.next(&mut input).is_err());
+        assert!(decoder.finish().is_err());
+    }
+}
+
+#[test]
+fn packet_of_length_zero_is_refused() {
+    assert_eq!(decoded(&stream(&[b""]), 100).2, Err(Malformed::Empty));
+}
+
+#[test]
+fn stream_may_end_between_packets_only() {
+    let bytes = stream(&[b"one", &[1; 100]]);
+    let between = [8, 12, bytes.len()];
+    for length in 0..=bytes.len() {
+        let (_, _, end) = decoded(&bytes[..length], 5);
+        let expected = between.contains(&length);
+        assert_eq!(end, if expected { Ok(()) } else { Err(Malformed::Unfinished) }, "{length}");
+    }
+}
+
+#[test]
+fn codes_are_those_of_the_draft() {
+    let codes = [
+        ErrorCode::NoError,
+        ErrorCode::General,
+        ErrorCode::Internal,
+        ErrorCode::Packet,
+        ErrorCode::StreamCreation,
+        ErrorCode::FrameCancelled,
+        ErrorCode::UnknownFlow,
+        ErrorCode::ExpectationUnmet,
+    ];
+    assert_eq!(codes.map(ErrorCode::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+}

@@ -1,0 +1,114 @@
+use super::*;
+
+const FIELDS: Fields = Fields {
+    payload_type: 111,
+    marker: true,
+    sequence: 0xfffe,
+    timestamp: 0xdead_beef,
+    ssrc: 0x0102_0304,
+};
+
+fn packet() -> Vec<u8> {
+    let mut packet = Vec::new();
+    write(&FIELDS, b"voice", &mut packet);
+    packet
+}
+
+#[test]
+fn written_packet_is_read_back() {
+    let packet = packet();
+    let header = Header::parse(&packet).unwrap();
+    assert_eq!(header.payload_type, 111);
+    assert!(header.marker);
+    assert_eq!(header.sequence, 0xfffe);
+    assert_eq!(header.timestamp, 0xdead_beef);
+    assert_eq!(header.ssrc, 0x0102_0304);
+    assert_eq!(header.payload(&packet), b"voice");
+    assert_eq!(header.payload_len(), 5);
+}
+
+#[test]
+fn setters_change_only_their_field() {
+    let mut packet = packet();
+    set_sequence(&mut packet, 7);
+    set_timestamp(&mut packet, 8);
+    set_ssrc(&mut packet, 9);
+    let mut expected = Vec::new();
+    write(&Fields { sequence: 7, timestamp: 8, ssrc: 9, ..FIELDS }, b"voice", &mut expected);
+    assert_eq!(packet, expected);
+}
+
+#[test]
+fn setters_leave_short_packets_unchanged() {
+    let mut short = [0x80, 111, 1];
+    set_sequence(&mut short, 7);
+    set_timestamp(&mut short, 7);
+    set_ssrc(&mut short, 7);
+    assert_eq!(short, [0x80, 111, 1]);
+}
+
+#[test]
+fn payload_excludes_csrcs_extension_and_padding() {
+    let mut packet = packet();
+    packet[0] = 0x80 | 0x20 | 0x10 | 2;
+    let tail = packet.split_off(HEADER_LEN);
+    packet.extend_from_slice(&[0; 8]);
+    packet.extend_from_slice(&[0xbe, 0xde, 0, 1, 9, 9, 9, 9]);
+    packet.extend_from_slice(&tail);
+    packet.extend_from_slice(&[0, 0, 3]);
+    let header = Header::parse(&packet).unwrap();
+    assert_eq!(header.payload_offset, HEADER_LEN + 8 + 8);
+    assert_eq!(header.payload(&packet), b"voice");
+}
+
+#[test]
+fn truncated_header_is_refused() {
+    let mut packet = packet();
+    packet[0] = 0x80 | 0x10 | 1;
+    packet.truncate(HEADER_LEN);
+    packet.extend_from_slice(&[0, 0, 0, 1, 0xbe, 0xde, 0, 1, 1, 2, 3, 4]);
+    assert!(Header::parse(&packet).is_ok());
+    for length in 0..packet.len() {
+        let reason = Header::parse(&packet[..length]).unwrap_err();
+        let short = length < HEADER_LEN + 4;
+        assert_eq!(reason, if short { Malformed::Short } else { Malformed::Extension });
+    }
+}
+
+#[test]
+fn other_versions_are_refused() {
+    for version in [0, 1, 3] {
+        let mut packet = packet();
+        packet[0] = version << 6;
+        assert_eq!(Header::parse(&packet), Err(Malformed::Version));
+    }
+}
+
+#[test]
+fn padding_may_fill_the_payload_only() {
+    let mut packet = packet();
+    packet[0] |= 0x20;
+    for (padding, fits) in [(0, false), (1, true), (5, true), (6, false), (255, false)] {
+        *packet.last_mut().unwrap() = padding;
+        let parsed = Header::parse(&packet);
+        assert_eq!(parsed.is_ok(), fits, "padding {padding}");
+        if !fits {
+            assert_eq!(parsed, Err(Malformed::Padding));
+        }
+    }
+}
+
+#[test]
+fn distances_cross_the_wrap() {
+    assert_eq!(sequence_ahead(2, 0xffff), 3);
+    assert_eq!(sequence_ahead(0xffff, 2), -3);
+    assert_eq!(timestamp_ahead(5, u32::MAX), 6);
+    assert_eq!(timestamp_ahead(u32::MAX, 5), -6);
+}
+
+#[test]
+fn payload_of_a_shorter_packet_is_empty() {
+    let packet = packet();
+    let header = Header::parse(&packet).unwrap();
+    assert_eq!(header.payload(&packet[..HEADER_LEN]), b"");
+}

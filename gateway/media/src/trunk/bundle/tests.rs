@@ -1,0 +1,92 @@
+use super::*;
+
+fn bundle(packets: &[(u64, &[u8])]) -> Bundle {
+    let mut bundle = Bundle::new(1_200);
+    for (tag, packet) in packets {
+        assert!(bundle.push(Tag(*tag), packet));
+    }
+    bundle
+}
+
+#[test]
+fn packets_of_any_size_are_read_back_in_order() {
+    let packets: [(u64, &[u8]); 3] = [(1, b"a"), (u64::MAX, &[2; 700]), (1, b"ccc")];
+    let mut bytes = bundle(&packets).as_bytes().to_vec();
+    let read: Vec<_> = entries(&bytes).map(Result::unwrap).collect();
+    assert_eq!(read, packets.map(|(tag, packet)| (Tag(tag), packet)));
+    let read: Vec<_> = entries_mut(&mut bytes).map(|e| e.map(|(t, p)| (t, p.to_vec()))).collect();
+    assert_eq!(read, packets.map(|(tag, packet)| Ok((Tag(tag), packet.to_vec()))));
+}
+
+#[test]
+fn rewriting_an_entry_leaves_others_unchanged() {
+    let mut bytes = bundle(&[(1, b"aaa"), (2, b"bbb"), (3, b"ccc")]).as_bytes().to_vec();
+    for entry in entries_mut(&mut bytes) {
+        let (tag, packet) = entry.unwrap();
+        if tag == Tag(2) {
+            packet.fill(b'x');
+        }
+    }
+    assert_eq!(bytes, bundle(&[(1, b"aaa"), (2, b"xxx"), (3, b"ccc")]).as_bytes());
+}
+
+#[test]
+fn bundle_fills_to_the_byte() {
+    let size_max = OVERHEAD + 2 * ENTRY_OVERHEAD + 30;
+    let mut bundle = Bundle::new(size_max);
+    assert!(bundle.push(Tag(1), &[0; 10]));
+    assert!(!bundle.push(Tag(2), &[0; 21]));
+    assert_eq!((bundle.packets(), bundle.as_bytes().len()), (1, 21));
+    assert!(bundle.push(Tag(2), &[0; 20]));
+    assert_eq!(bundle.as_bytes().len(), size_max);
+    assert!(!bundle.push(Tag(3), &[0]));
+}
+
+#[test]
+fn cleared_bundle_keeps_its_memory() {
+    let again = bundle(&[(2, b"b")]);
+    let mut bundle = bundle(&[(1, b"a")]);
+    let memory = bundle.as_bytes().as_ptr();
+    bundle.clear();
+    assert!(bundle.is_empty());
+    assert!(bundle.push(Tag(2), b"b"));
+    assert_eq!(bundle.as_bytes(), again.as_bytes());
+    assert_eq!(bundle.as_bytes().as_ptr(), memory);
+}
+
+#[test]
+fn packet_above_the_length_field_is_refused() {
+    let mut bundle = Bundle::new(1 << 20);
+    assert!(!bundle.push(Tag(1), &[]));
+    assert!(!bundle.push(Tag(1), &vec![0; 65_536]));
+    assert!(bundle.push(Tag(1), &vec![0; 65_535]));
+}
+
+#[test]
+fn truncated_bundle_yields_whole_entries_then_error() {
+    let mut whole = bundle(&[(1, b"aaa"), (2, b"bbb")]).as_bytes().to_vec();
+    for length in 0..whole.len() {
+        let expected = match length {
+            0..2 => (0, Some(Malformed::Mark)),
+            2..11 => (0, Some(Malformed::Entry)),
+            11..14 => (0, Some(Malformed::Packet)),
+            14 => (1, None),
+            15..24 => (1, Some(Malformed::Entry)),
+            _ => (1, Some(Malformed::Packet)),
+        };
+        let items: Vec<_> = entries(&whole[..length]).collect();
+        assert_eq!(items.iter().filter(|item| item.is_ok()).count(), expected.0, "{length}");
+        assert_eq!(items.iter().find_map(|item| item.err()), expected.1, "{length}");
+        let errors = entries_mut(&mut whole[..length]).filter_map(Result::err);
+        assert_eq!(errors.collect::<Vec<_>>(), expected.1.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn empty_packet_and_wrong_mark_are_refused() {
+    let mut bytes = vec![demux::BUNDLE];
+    bytes.extend_from_slice(&[0; ENTRY_OVERHEAD]);
+    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(Malformed::Empty)]);
+    bytes[0] = demux::SIGNED;
+    assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(Malformed::Mark)]);
+}
