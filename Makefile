@@ -1,4 +1,4 @@
-# Everything a fresh machine needs beside rustup and a C compiler is set up here.
+# A fresh machine needs rustup and a C compiler; these targets install the rest.
 CARGO ?= cargo
 WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
@@ -10,7 +10,7 @@ demo: target
 	$(CARGO) build --release -p evenkeel
 	$(BUILT)/evenkeel demo
 
-# The binary that some tests start is built along with them.
+# Some tests start the binary, which this builds as well.
 test: target
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel $(CARGO) test --workspace --no-fail-fast
 
@@ -21,8 +21,8 @@ lint: target
 doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-# Whole worlds in virtual time: SEEDS of them (FROM the first), or the one of SEED again with what happens in it.
-# It is built beside the gateway, with whose dependencies it shares theirs: alone it would want others, for minutes.
+# Plays SEEDS random worlds in virtual time from seed FROM on, or the world of SEED with a trace. The simulator is built
+# together with the gateway so that both share the same features of dependencies.
 SEEDS ?= 2000
 FROM  ?= 0
 SIMULATOR := $(CARGO) build --release -p evenkeel -p evenkeel-simulate --bin evenkeel-simulate
@@ -30,17 +30,17 @@ simulate: target
 	$(SIMULATOR)
 	$(BUILT)/evenkeel-simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
-# The long runs by name, all or those of ROWS: flapping for minutes, a region with 10,000 sessions, kills by the
-# thousand, and a health check beside. Written to target/simulate/report.json; a row that misses fails it.
+# Plays the long simulations, all or those named in ROWS: flapping for minutes, a region with 10,000 sessions, thousands
+# of kills, and a health check for comparison. Writes target/simulate/report.json; fails if a row misses its target.
 simulate-rows: target
 	$(SIMULATOR)
 	$(BUILT)/evenkeel-simulate --rows $(ROWS)
 
-# Bugs of one line each, put into a copy of the tree: the simulation must find every one.
+# Applies one-line bugs to a copy of the tree; the simulation must detect each of them.
 simulate-mutations: target
 	tests/simulate/mutations/run $(MUTATIONS)
 
-# Figures beside a bare relay, the limit and the peers that can be had; as root. Written to target/bench as JSON.
+# Measures the gateway, a bare relay, the limit and the installed peers in one run, as root. Writes JSON to target/bench.
 bench: target
 	tests/bench/install full
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
@@ -51,29 +51,29 @@ bench-quick: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
 
-# Nodes, links and regions broken under a running gateway, with what its sessions heard; as root. Written to
-# target/chaos/report.json. Exits 0 when it ran; what did not hold is in there.
+# Breaks nodes, links and regions under a running gateway and measures the gaps of its sessions, as root. Writes
+# target/chaos/report.json, which lists missed targets; the exit status is 0 if the run completed.
 chaos: target
 	tests/chaos/install
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
 
-# What policies cost: calls, faults, swaps under load, dropped files, plugins that mean harm; as root, within ten minutes.
-# Written to target/bench/policy.json, printed beside the same functions natively and the limits. Exits 0 when it ran; what
-# was missed is in there. `QUICK=1` tries a few of each.
+# Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
+# native code; as root, ten minutes, or a few of each with QUICK=1. Writes target/bench/policy.json, which lists missed
+# targets; the exit status is 0 if the run completed.
 bench-policy: target
 	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 
-# What each piece of a packet's way takes, counted under valgrind and compared with tests/bench/instructions.json: 5 %
-# more fails. A change that is worth more renews the file, and its commit says why.
+# Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
+# tests/bench/instructions.json by 5 %; a commit that renews the file says why.
 instructions instructions-renew: target
 	tests/bench/install count
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench instructions $(if $(filter %-renew,$@),--renew)
 
-# Real clients for tests/interop, and a compiler for policies in C; without them those tests are skipped by name.
+# Installs the clients of tests/interop and a compiler for policies in C; tests without them are skipped by name.
 clients:
 	tests/interop/install
 
@@ -82,11 +82,11 @@ clients:
 reference: target
 	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry
 
-# A release of the contract: plugins compiled against it and what they answer, which every later gateway is held to. Once for
-# each version in plugin-sdk/wit/policy.wit; what was released is never written again.
+# Writes the fixtures of a contract release: plugins compiled against it and their answers, which every later gateway must
+# reproduce. Once per version of plugin-sdk/wit/policy.wit; released fixtures are never changed.
 release-contract: target
 	$(CARGO) test -q --workspace --test host -- --ignored release_the_contract
 
-# Plugins are compiled to Wasm by the build.
+# The build compiles plugins to Wasm.
 target:
 	@rustup target list --installed | grep -qx $(WASM) || rustup target add $(WASM)
