@@ -146,7 +146,7 @@ fn canary_ends_by_rollback_and_by_abort() {
 const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.5, down_after = \"10s\", \
     hysteresis = 0.2, up_after = \"10s\", cap_factor = 0.5 }\n\
-    [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { sessions = 1000 }\n";
+    [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { min_sessions = 1000 }\n";
 
 /// Reports 1 % loss of audio, which the active settings tolerate.
 fn report(phone: &Phone) {

@@ -147,7 +147,7 @@ impl Limits {
         let Played { faults, unfaults, .. } = played;
         let strangers = played.strangers.iter();
         let mut misses: Vec<String> =
-            strangers.map(|(when, node)| format!("{node} was condemned {when}")).collect();
+            strangers.map(|(when, node)| format!("{node} was marked down {when}")).collect();
         let mut above = |what: &str, found: f64, limit: Option<f64>| {
             if let Some(limit) = limit.filter(|limit| found > *limit) {
                 misses.push(format!("{what} {found:.1}, {limit} is the limit"));
@@ -179,7 +179,7 @@ impl Limits {
         let both = |count: fn(&Reckoning) -> u64| (count(faults) + count(unfaults)) as f64;
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
         above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
-        above("nodes condemned", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
+        above("nodes marked down", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
         let others = when(self.others_suffer.is_none(), 0.0);
         above("moves of other rooms", faults.other_rooms_moved as f64, others);
         above("lost of others", faults.lost_of_others as f64, others);

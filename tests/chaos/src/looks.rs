@@ -139,7 +139,7 @@ mod tests {
     fn overfull_node_is_a_miss() {
         assert_eq!(looked_at(1_000, 10, SOON).misses(), [""; 0]);
         let miss =
-            "1 times a node had more than it can, first west-a1: 1001 ‰, 10 rooms on 1280 kbit/s";
+            "1 times a node exceeded its capacity, first west-a1: 1001 ‰, 10 rooms on 1280 kbit/s";
         assert_eq!(looked_at(1_001, 10, SOON).misses(), [miss]);
         assert_eq!(looked_at(1_000, 11, SOON).misses().len(), 1);
     }

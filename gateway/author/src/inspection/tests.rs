@@ -24,7 +24,7 @@ fn plugin_shows_all_requests() {
         "load (permille)",
         "evenkeel:policy/diag@0.1.0: log, note",
         "kbit/s",
-        "1 room",
+        "1 has-capacity",
     ] {
         assert!(text.contains(word), "{word} in {text}");
     }

@@ -156,7 +156,7 @@ fn costs_are_checked_if_all_rows_are_known() {
     assert_eq!(*count, judged);
     assert_eq!((exceeded.rows, exceeded.promised), (40, 41));
     assert!(exceeded.found > exceeded.promised);
-    assert!(report.to_string().contains("too dear"), "{report}");
+    assert!(report.to_string().contains("cost exceeded"), "{report}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn agent(config: &str) -> (Option<i32>, String, String) {
 fn invalid_configuration_names_each_key() {
     let (code, said, _) = agent("/nowhere/agent.toml");
     assert_eq!(code, Some(2));
-    assert!(said.contains(r#""code":"wrong""#) && said.contains("cannot be read"), "{said}");
+    assert!(said.contains(r#""code":"wrong""#) && said.contains("cannot read the file"), "{said}");
 
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent.toml");
     std::fs::write(&file, "listen = \"127.0.0.1:0\"\nsecret_file = \"nowhere\"\n").unwrap();

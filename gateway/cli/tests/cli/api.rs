@@ -177,7 +177,7 @@ fn push_prints_steps_and_next_step() {
     let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
     assert!(
         begun.contains(
-            "begun, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
+            "started, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
         ),
         "{begun}"
     );
@@ -264,7 +264,7 @@ fn policy_status_shows_revisions_and_canary() {
         "canary: 3 calls, 1 faults\n    last fault: deadline",
         "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; worse: loss 4 of 10",
         "active: 190 sessions",
-        "last: begun by operator",
+        "last: started by operator",
         "quarantined: cccc: rung: 9 of 10 got worse",
         "revoked: aaaa: key `ops`",
     ] {
@@ -371,7 +371,7 @@ fn operations_send_their_requests() {
         (
             &["node", "eject", "east-a1"],
             "POST /v1/nodes/east-a1:eject HTTP/1.1",
-            "down until `evenkeel node return east-a1`",
+            "down until `evenkeel node uneject east-a1`",
         ),
         (
             &["node", "uneject", "east-a1"],
@@ -558,8 +558,8 @@ fn lists_have_text_and_json() {
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
-                "not west-b1 (west): abroad, 12 % load",
-                "moved 9 s ago from east-a2 to east-a1: drain, by operator, done after 12 ms",
+                "not west-b1 (west): outside-region, 12 % load",
+                "moved 9 s ago from east-a2 to east-a1: drain, by operator, completed after 12 ms",
             ],
         ),
     ];

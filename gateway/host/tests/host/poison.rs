@@ -232,7 +232,7 @@ fn full_quarantine_fails_the_whole_batch() {
     let fault = policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_000, PATIENT).unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)));
     let mut told = std::iter::from_fn(|| policy.poll_line());
-    assert!(told.any(|line| line.words.contains("256 are quarantined")));
+    assert!(told.any(|line| line.words.contains("quarantine full: held=256")));
     // Rows in no question for a minute have left.
     policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_001, PATIENT).unwrap();
     assert_eq!(policy.quarantined(), 1);

@@ -215,7 +215,7 @@ async fn failed_drill_names_broken_nodes() {
     let (outcome, _) = played(Kind::Flap, &[("wake", 503)], |_| false).await;
     let words = outcome.unwrap_err().to_string();
     assert!(words.contains("east-a1 is still stopped") && !words.contains("(break east-a1)"));
-    assert!(words.contains("(wake east-a1)"), "{words}");
+    assert!(words.contains("(wake east-a1:"), "{words}");
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ metrics! {
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms moved to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
-    /// Moves that were aborted, by outcome: `target-lost`, `superseded`…
+    /// Moves that were aborted, by outcome such as `target-lost` or `superseded`.
     MovesAborted = "evenkeel.moves.aborted", "{move}", [Cause, Outcome];
     /// Rooms without a usable hop.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];

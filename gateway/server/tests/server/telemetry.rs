@@ -445,7 +445,7 @@ fn rollout_is_one_span_with_steps() {
         assert_eq!(word(span, Attribute::By), "operator");
         span.events.iter().map(|event| event.name.clone()).collect()
     };
-    assert_eq!(events("activated"), ["begun: shadow 0 %", "stepped: canary 5 %"]);
+    assert_eq!(events("activated"), ["started: shadow 0 %", "advanced: canary 5 %"]);
     assert_eq!(events("rolled-back"), [""; 0]);
 }
 
@@ -650,7 +650,7 @@ fn every_event_changes_a_metric() {
         ("sessions_refused_total", "full", 1),
         ("sessions_refused_total", "evenkeel_scenario=\"\"", 1),
         ("rooms_rerouted_total", "native", 1),
-        ("hops_struck_total", "flow-lost", 1),
+        ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
         ("own_stalls_total", "", 1),

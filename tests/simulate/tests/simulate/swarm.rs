@@ -27,7 +27,9 @@ fn invariants_hold_for_all_seeds() {
     for witness in ["agent", "canary", "kernel-error", "probe", "silence"] {
         assert!(sum.witnesses.contains_key(witness), "no {witness}: {:?}", sum.witnesses);
     }
-    for budget in ["agent", "alone", "bent", "kernel", "kernel, bent", "kernel, busy", "two"] {
+    for budget in
+        ["agent", "alone", "irregular", "kernel", "kernel, irregular", "kernel, busy", "two"]
+    {
         assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
     }
     for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {

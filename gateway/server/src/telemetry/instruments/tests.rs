@@ -12,7 +12,7 @@ fn prometheus_uses_base_units() {
     instruments.time(Time::Detection, Duration::from_millis(15), &[(Attribute::Node, "east-a1")]);
     let text = prometheus.render();
     for line in [
-        "# HELP evenkeel_sessions_opened_total Sessions that came to life.",
+        "# HELP evenkeel_sessions_opened_total Sessions opened.",
         "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"} 2",
         "evenkeel_region_breaker{evenkeel_region=\"east\"} 1",
         "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.02\"} 1",
