@@ -119,7 +119,7 @@ impl Check {
         let mut probe = Vec::new();
         match self.kind {
             CheckKind::Stun => {
-                stun::Binding::probe(stun::Transaction(self.token())).write(&mut probe)
+                stun::Binding::probe(stun::Transaction(self.token())).write(&mut probe);
             }
             CheckKind::Echo => {
                 probe.push(demux::ECHO);

@@ -126,7 +126,7 @@ fn read_output(child: &mut Child, until: Instant) -> Outcome {
             match output.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
                 Ok(length) if output_bytes.len() < OUTPUT_MAX => {
-                    output_bytes.extend_from_slice(&buffer[..length])
+                    output_bytes.extend_from_slice(&buffer[..length]);
                 }
                 Ok(_) => {}
             }

@@ -146,7 +146,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// # Errors
 /// The reason; nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
-    let (running, firsts) = assemble(settings, settings.core())?;
+    let (running, firsts) = assemble(settings, &settings.core())?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
         Ok(coming) => Ok(Running { coming, ..running }),
         Err(error) => {
@@ -159,7 +159,7 @@ pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
     settings: &Arc<Settings>,
-    core: evenkeel_core::Settings,
+    core: &evenkeel_core::Settings,
 ) -> Result<(Running, Firsts), Failure> {
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
@@ -175,9 +175,9 @@ fn assemble(
         Recorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
-    let (policies, firsts) = policies(settings, &core, &mut gateway, words_in, recorder)?;
+    let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
-    let (names, nodes_max) = (Arc::new(Names::of(&core)), core.limits.nodes_max);
+    let (names, nodes_max) = (Arc::new(Names::of(core)), core.limits.nodes_max);
     gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;

@@ -245,7 +245,7 @@ impl Gateway {
                         let differs = hops != self.router().native_hops(id, &[], now);
                         self.write_room_state(id, state);
                         self.route(now, |router| {
-                            router.place_as_answered(id, &hops, ttl_ms, by, now)
+                            router.place_as_answered(id, &hops, ttl_ms, by, now);
                         });
                         return Outcome::Applied { differs };
                     }
@@ -463,7 +463,7 @@ impl Gateway {
             && let Some(id) = self.questions.next_reroute(&place)
         {
             let belongs = self.arm(policy, id.0);
-            if !self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+            if !self.rooms.get(&id).is_some_and(Room::is_placed) {
                 continue;
             }
             if belongs == arm {

@@ -258,7 +258,7 @@ impl Gateway {
         self.memos.entry(policy.clone()).or_default().turn(before, now);
         let tried =
             |it: &Revisions| it.canary().map(|it| (Arc::clone(&it.revision.name), it.arrived));
-        let share = |it: &Revisions| it.canary().and_then(|it| it.share());
+        let share = |it: &Revisions| it.canary()?.share();
         let (had, has) = (tried(before), tried(now));
         let is_same = had == has && before.active_name() == now.active_name();
         if !is_same {

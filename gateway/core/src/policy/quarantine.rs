@@ -86,8 +86,8 @@ impl VersionFloor {
         match self.0.iter().find(newer) {
             Some(newer) => Err(Refusal::Downgrade {
                 plugin: Arc::clone(&new.plugin),
-                found: new.version.clone(),
-                ran: newer.version.clone(),
+                found: Box::new(new.version.clone()),
+                ran: Box::new(newer.version.clone()),
             }),
             None => Ok(()),
         }

@@ -130,7 +130,7 @@ pub enum Refusal {
     /// A later push, rollback or reload of the policy came before it was ready.
     Superseded,
     /// It is older than one of its plugin that was active.
-    Downgrade { plugin: Arc<str>, found: Version, ran: Version },
+    Downgrade { plugin: Arc<str>, found: Box<Version>, ran: Box<Version> },
     /// It did harm before, this long ago.
     Quarantined { quarantined: Quarantined, age: Duration },
     /// Its key or digest was revoked while it was prepared.

@@ -337,7 +337,7 @@ impl Router<'_> {
     /// sessions are opened where they are missing.
     pub(crate) fn room_due(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
-        if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+        if self.rooms.get(&id).is_some_and(Room::is_placed) {
             self.open_missing(id, now);
             self.want_reroute(id);
         }

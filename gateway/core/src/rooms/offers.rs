@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Router;
+use super::{Room, Router};
 use crate::capacity::Judged;
 use crate::policy::Memory;
 use crate::sessions::{Opening, Phase, Session, WHOLE, Wanted};
@@ -128,7 +128,7 @@ impl Router<'_> {
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
-        if self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
+        if self.rooms.get(&room).is_some_and(Room::is_placed) {
             if self.make_room_for(id, now) {
                 self.open(id, now);
             } else {

@@ -278,7 +278,7 @@ impl Router<'_> {
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
-        let enough = nodes.len() > 1 || !self.rooms.get(&id).is_some_and(|room| room.is_placed());
+        let enough = nodes.len() > 1 || !self.rooms.get(&id).is_some_and(Room::is_placed);
         if enough || !avoids {
             return nodes;
         }
@@ -325,7 +325,7 @@ impl Router<'_> {
     }
 
     fn behind_breakers(&self, id: RoomId) -> Vec<NodeId> {
-        let kept = self.rooms.get(&id).map(|room| room.hops_to_open()).unwrap_or_default();
+        let kept = self.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
         let keeps = |node| kept.iter().any(|hop| hop.node == node);
         self.capacity.behind_breakers(id, keeps, self.nodes)
     }
@@ -343,7 +343,7 @@ impl Router<'_> {
         now: Instant,
     ) -> Result<(), Guard> {
         let shunned = self.shunned(id, now);
-        let route = self.rooms.get(&id).map(|room| room.route());
+        let route = self.rooms.get(&id).map(Room::route);
         let takes = |node: &Node| {
             let has_it = route.as_ref().is_some_and(|route| route.holds(node.hop()));
             if has_it { node.takes_rooms() } else { node.welcomes_rooms() }

@@ -30,7 +30,7 @@ impl Control {
             Request::Panic(session, reply) => {
                 let home = self.registry.get(session).map(|entry| entry.home);
                 let told = home.map(|home| {
-                    self.command(home.worker, evenkeel_dataplane::worker::Command::Panic { home })
+                    self.command(home.worker, evenkeel_dataplane::worker::Command::Panic { home });
                 });
                 let none = ControlError::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));

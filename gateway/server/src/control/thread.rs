@@ -293,7 +293,7 @@ impl Control {
                 self.gateway.handle_port_closed(session, hop, now);
             }
             Report::CopiesDiffer { session, hops } => {
-                self.gateway.handle_unalike(session, hops, now)
+                self.gateway.handle_unalike(session, hops, now);
             }
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());

@@ -244,7 +244,7 @@ impl<'a> World<'a> {
             Event::FromNode { tag, packet } => self.arrives(tag, packet),
             Event::AtNode { node, arrival } => self.at_node(node, arrival),
             Event::ToControl(message) if self.control_stalls_until.is_some() => {
-                self.unhandled.push(message)
+                self.unhandled.push(message);
             }
             Event::ToControl(message) => {
                 self.handle_message(message);

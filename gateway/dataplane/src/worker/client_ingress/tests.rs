@@ -212,7 +212,7 @@ fn unknown_attribute_is_refused_and_teaches_nothing() {
 fn cached_lookup_expires_after_a_second() {
     let mut bench = Bench::new();
     let key = bench.source().key();
-    bench.flows.insert(key.clone(), Entry::of(FIRST)).unwrap();
+    bench.flows.insert(key, Entry::of(FIRST)).unwrap();
     let voice = [0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     let mut heard = |ms, removed: bool| {
         if removed {

@@ -33,7 +33,7 @@ fn start() -> (Running, Firsts) {
     let settings = settings();
     let mut core = settings.core();
     core.limits.offer_budget = Duration::from_secs(60);
-    assemble(&settings, core).unwrap()
+    assemble(&settings, &core).unwrap()
 }
 
 fn come(running: &Running, firsts: Firsts) {
