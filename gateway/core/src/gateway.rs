@@ -353,7 +353,7 @@ impl Gateway {
         }
     }
 
-    /// The workers' stamps of each node, by its number, every [`WATCH_EVERY`]; and how late the latest of them was
+    /// The workers' stamps of each node, by its number, every [`WATCH_EVERY`](crate::WATCH_EVERY); and how late the latest of them was
     /// since the last watch.
     ///
     /// Report answered probes and errors before. If control or a worker came late, all deadlines are that much later,

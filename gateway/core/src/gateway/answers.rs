@@ -29,7 +29,7 @@ const ROOMS_PER_ASK: usize = 256;
 const FAILING_FOR: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// A client wants a session. The reply comes out by [`Output::Reply`], at once or after policies were asked.
+    /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // The name of a room that is there is kept once.
         let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
