@@ -169,9 +169,9 @@ metrics! {
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
     /// Sessions and rooms quarantined for a revision, by the fault.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Steps of rollouts: `started`, `advanced`, `activated`, `rolled-back`…
+    /// Steps of rollouts, such as `started`, `advanced`, `activated`, `rolled-back`.
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
-    /// Refused plugins, by code: `unsigned`, `proof-failed`…
+    /// Refused plugins, by code such as `unsigned` or `proof-failed`.
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
