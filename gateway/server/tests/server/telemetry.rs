@@ -653,9 +653,9 @@ fn every_event_changes_a_metric() {
         ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
-        ("own_stalls_total", "", 1),
-        ("own_stall_duration_seconds_count", "", 1),
-        ("uplink_doubts_total", "", 1),
+        ("event_loop_stalls_total", "", 1),
+        ("event_loop_stall_duration_seconds_count", "", 1),
+        ("uplink_suspicions_total", "", 1),
         ("uplink_suspect", "", 1),
         ("policy_failing", "call/routing", 1),
     ];
