@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Sets both buffers of a socket. A privileged process gets the size whatever the system's limit (socket(7),
-/// SO_RCVBUFFORCE); another process gets at most the limit, by default a hundredth of a second of 50,000 packets a
-/// second, and runs on.
+/// Sets both buffers of a socket. A privileged process may exceed the system's limit (socket(7), SO_RCVBUFFORCE). For
+/// another process the kernel reduces the size to the limit, by default 10 ms of 50,000 packets a second; that is no
+/// error.
 pub fn set_sizes(socket: &impl AsFd, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);

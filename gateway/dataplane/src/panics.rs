@@ -7,19 +7,19 @@ use std::sync::Once;
 thread_local! {
     /// Whether this thread catches its panics and reports them itself.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
-    /// The location of this thread's last panic, if it catches them.
+    /// The location of this thread's last panic, if the thread catches panics.
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Makes the panic hook only note the location on this thread, which catches its panics and logs them. The default hook
-/// symbolises a backtrace, which takes hundreds of milliseconds: all sessions of a worker would stand still.
+/// Makes the panic hook only record the location on this thread, which catches and logs its panics. The default hook
+/// symbolises a backtrace, which would block all sessions of a worker for hundreds of milliseconds.
 pub fn capture_here() {
     static NOTED: Once = Once::new();
     CAUGHT.set(true);
     NOTED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A thread that is ending catches no panic.
+            // The thread-local is gone on a thread that is ending; such a thread catches no panic.
             if CAUGHT.try_with(Cell::get).unwrap_or(false) {
                 let place = panic.location().map(ToString::to_string);
                 let _ = PLACE.try_with(|last| last.set(place));
@@ -30,7 +30,7 @@ pub fn capture_here() {
     });
 }
 
-/// File, line and column of this thread's last panic, once.
+/// Takes file, line and column of this thread's last panic.
 pub fn take_location() -> Option<String> {
     PLACE.take()
 }

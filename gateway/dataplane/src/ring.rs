@@ -1,8 +1,8 @@
 //! Bounded rings that carry packets between two threads: one sender, one receiver, no lock, no allocation per packet,
 //! and one wake-up per batch.
 //!
-//! A ring is two queues: headers of fixed size, and the packets' bytes back to back. A ring of voice packets so touches
-//! a tenth of the memory that slots of full size would.
+//! A ring is two queues: headers of fixed size, and the packets' bytes back to back. A ring of voice packets therefore
+//! touches a tenth of the memory that full-size slots would.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,10 +17,10 @@ use crate::flows::Home;
 /// The longest packet in a ring: an Ethernet frame's payload with a margin.
 pub const PACKET_MAX: usize = 2_048;
 
-/// The longest entry: such a packet behind the header that workers put in front.
+/// The longest entry: a packet of [`PACKET_MAX`] behind the header that workers put in front.
 const ENTRY_MAX: usize = PACKET_MAX + 32;
 
-/// Bytes reserved per slot. Voice needs a quarter of it; with the largest video packets a ring holds about a third of
+/// Bytes reserved per slot. Voice needs a quarter of this. With the largest video packets a ring holds about a third of
 /// its slots.
 const BYTES_PER_SLOT: usize = 512;
 
@@ -29,23 +29,23 @@ const BYTES_PER_SLOT: usize = 512;
 pub struct Meta {
     pub home: Home,
     pub kind: Kind,
-    /// The flow identifier it came with or is to be sent with; 0 if it has none.
+    /// The flow identifier that the packet came with or will be sent with; 0 without QUIC.
     pub flow: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// The bytes are an RTP packet.
+    /// An RTP packet.
     Rtp,
-    /// The bytes are a compound RTCP packet.
+    /// A compound RTCP packet.
     Rtcp,
-    /// The bytes are a client's datagram behind the header that one worker writes for another.
+    /// A client's datagram behind the header that one worker writes for another.
     Relayed,
-    /// No bytes: the state of the session's path.
+    /// The state of the session's path, without bytes.
     Path(PathReport),
-    /// No bytes: the session has a connection to its client now.
+    /// The session now has a connection to its client. Without bytes.
     Attached,
-    /// No bytes: the session's connection to its client is gone.
+    /// The session has lost the connection to its client. Without bytes.
     Detached,
 }
 
@@ -60,7 +60,7 @@ pub struct PathReport {
     pub sent: u32,
 }
 
-/// The packet was not taken: the ring has no room, or the packet is too long. The caller counts it.
+/// The ring refused the packet: it is full, or the packet is too long. The caller counts the drop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -81,7 +81,7 @@ struct Head {
 /// Wakes the receiver.
 struct Wakeup {
     eventfd: OwnedFd,
-    /// The receiver found the ring empty and may be waiting for the eventfd.
+    /// Whether the receiver found the ring empty and may be waiting for the eventfd.
     asleep: AtomicBool,
 }
 
@@ -89,9 +89,9 @@ struct Wakeup {
 ///
 /// # Errors
 ///
-/// The process has no descriptor left for the eventfd.
+/// Fails if the process has no descriptor left for the eventfd.
 pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
-    // The minimum holds one entry of the largest size.
+    // The minimum number of slots holds one entry of the largest size.
     let slots = slots.max(ENTRY_MAX.div_ceil(BYTES_PER_SLOT));
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
     let (bytes_in, bytes_out) = rtrb::RingBuffer::new(slots * BYTES_PER_SLOT);
@@ -126,7 +126,7 @@ impl Sender {
         if bytes.len() > ENTRY_MAX || self.heads.is_full() {
             return Err(Full);
         }
-        // The header is pushed last: a receiver that sees it sees its bytes too.
+        // The header is pushed last: a receiver that sees the header also sees the bytes.
         self.bytes.push_entire_slice(bytes).map_err(|_| Full)?;
         self.heads.push(Head { meta, length: bytes.len() as u16 }).map_err(|_| Full)
     }
@@ -139,12 +139,11 @@ impl Sender {
         if self.wakeup.asleep.load(Ordering::Relaxed)
             && self.wakeup.asleep.swap(false, Ordering::Relaxed)
         {
-            // It can only fail with a full counter, and then the receiver is awake already.
+            // The write fails only if the counter is full, and then the receiver is awake already.
             let _ = rustix::io::write(&self.wakeup.eventfd, &1u64.to_ne_bytes());
         }
     }
 
-    /// Whether the receiver was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }
@@ -163,12 +162,12 @@ impl fmt::Debug for Sender {
 pub struct Receiver {
     heads: rtrb::Consumer<Head>,
     bytes: rtrb::Consumer<u8>,
-    /// Joins a packet that wraps around the end of the byte queue.
+    /// Joins the two parts of a packet that wraps around the end of the byte queue.
     joined: Box<[u8; ENTRY_MAX]>,
     wakeup: Arc<Wakeup>,
-    /// The last batch ended with an empty ring, so the sender may have written to the eventfd.
+    /// Whether the last batch emptied the ring, so that the sender may have written to the eventfd.
     slept: bool,
-    /// The sender has written to the eventfd or is about to, and it was not read yet.
+    /// Whether the sender has written or is about to write to the eventfd, and that write was not read yet.
     read_owed: bool,
 }
 
@@ -189,18 +188,18 @@ impl Receiver {
             if self.heads.is_empty() {
                 break;
             }
-            // A packet came between the check and the store.
+            // A packet arrived between the check and the store.
             self.stay_awake();
         }
         taken
     }
 
-    /// Whether the sender was dropped. Packets left can still be popped.
+    /// Whether the sender was dropped. Remaining packets can still be popped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }
 
-    /// A packet leaves both queues after `take` returned: if `take` panics, it stays first in both.
+    /// Removes a packet from both queues after `take` has returned: if `take` panics, the packet stays first in both.
     fn pop(&mut self, take: &mut impl FnMut(&Meta, &[u8])) -> bool {
         let Ok(&head) = self.heads.peek() else { return false };
         let length = usize::from(head.length);
@@ -219,7 +218,7 @@ impl Receiver {
         true
     }
 
-    /// Clears `asleep` or, if the sender was first, reads the eventfd.
+    /// Clears `asleep`. If the sender cleared it first, reads the eventfd.
     fn stay_awake(&mut self) {
         if self.slept {
             self.slept = false;
@@ -227,7 +226,7 @@ impl Receiver {
         }
         if self.read_owed {
             let mut count = [0; 8];
-            // The sender may be between its swap and its write; then the next batch tries again.
+            // The sender may be between its swap and its write; then the next batch reads again.
             self.read_owed =
                 rustix::io::read(&self.wakeup.eventfd, &mut count) == Err(Errno::AGAIN);
         }

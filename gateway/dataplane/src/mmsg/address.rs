@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// The family of a socket. An IPv6 socket reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
+/// The address family of a socket. An IPv6 socket reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
     V4,
@@ -11,7 +11,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of a socket with this local address.
     pub fn of(local: SocketAddr) -> Family {
         if local.is_ipv6() { Family::V6 } else { Family::V4 }
     }
@@ -54,7 +53,7 @@ pub(super) fn write_address(address: SocketAddr, name: &mut libc::sockaddr_stora
     }
 }
 
-/// The address; a mapped one as IPv4.
+/// Converts an address from the kernel. A mapped address becomes IPv4.
 pub(super) fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(name.ss_family) {
         libc::AF_INET => {

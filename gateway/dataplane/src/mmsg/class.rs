@@ -4,20 +4,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The socket's own traffic class (IP_TOS) as DSCP (RFC 2474). It applies to datagrams over IPv4 without a control
+/// The traffic class (IP_TOS) set on the socket, as DSCP (RFC 2474). It applies to IPv4 datagrams without a control
 /// message.
 #[derive(Default)]
 pub(super) struct Class(u8);
 
 impl Class {
-    /// Whether a datagram to this destination has this DSCP without a control message. A connected socket sends none.
+    /// Whether a datagram to this destination has this DSCP without a control message. A connected socket (`None`)
+    /// never sends control messages, so the result is true.
     pub(super) fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {
         let own = if to.is_some_and(goes_by_v4) { self.0 } else { 0 };
         to.is_none() || dscp == own
     }
 
-    /// As [`is`](Self::is), after changing the socket's class if that is enough: a session's port sends voice, or
-    /// video, for its whole life.
+    /// Like [`is`](Self::is), but first changes the socket's class if that suffices: a session's port sends only voice
+    /// or only video for its whole life.
     pub(super) fn becomes(
         &mut self,
         socket: BorrowedFd<'_>,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::class::goes_by_v4;
 
-/// Aligned room for two control messages with an `int` each, and the bytes used.
+/// Aligned memory for two control messages with an `int` each, and the number of bytes used.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(super) struct Control {
@@ -13,7 +13,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// The traffic class (DSCP in its upper six bits, RFC 2474).
+    /// Appends the traffic class (DSCP in its upper six bits, RFC 2474).
     pub(super) fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
         let (level, kind) = if goes_by_v4(to) {
             (libc::SOL_IP, libc::IP_TOS)
@@ -23,7 +23,7 @@ impl Control {
         self.push(level, kind, libc::c_int::from(dscp << 2));
     }
 
-    /// The segment size (udp(7), UDP_SEGMENT).
+    /// Appends the segment size (udp(7), UDP_SEGMENT).
     pub(super) fn push_segment(&mut self, size: u16) {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
     }

@@ -8,8 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::BATCH;
 use super::address::{Family, address};
 
-/// Passes on ICMP errors of datagrams sent, by destination: port unreachable, too large, no route (ip(7), IP_RECVERR).
-/// Local errors were returned by the call that sent. At most [`BATCH`] per call.
+/// Passes the ICMP errors of sent datagrams to `each`, with their destination: port unreachable, too large, no route
+/// (ip(7), IP_RECVERR). Local errors are skipped; the send call has returned them. Handles at most [`BATCH`] errors per
+/// call.
 pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io::Error)) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
@@ -38,7 +39,7 @@ pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io:
     }
 }
 
-/// The error of an `IP_RECVERR` or `IPV6_RECVERR` control message, if it came by ICMP.
+/// Returns the error of an `IP_RECVERR` or `IPV6_RECVERR` control message if it came by ICMP.
 fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
     unsafe {
@@ -63,7 +64,7 @@ fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
 /// Enables the error queue of an unconnected socket (ip(7), IP_RECVERR).
 ///
 /// # Errors
-/// Of `setsockopt`.
+/// Returns the error of `setsockopt`.
 pub fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     keep(socket, libc::SOL_IP, libc::IP_RECVERR)?;
     match family {

@@ -17,7 +17,7 @@ pub struct Inbox {
     slices: Vec<libc::iovec>,
     /// Their pointers are written before each call.
     headers: Vec<libc::mmsghdr>,
-    /// Datagrams of the last [`fill`](Self::fill) that are not done.
+    /// Datagrams of the last [`fill`](Self::fill) that are not marked [`done`](Self::done).
     left: Range<usize>,
 }
 
@@ -52,16 +52,16 @@ impl Inbox {
     /// Receives at most [`BATCH`] datagrams without waiting and returns their number.
     ///
     /// # Errors
-    /// Of the socket; `WouldBlock` if nothing has arrived.
+    /// Returns the socket's error; `WouldBlock` if nothing has arrived.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.receive_at_most(BATCH, socket)
     }
 
-    /// The same, but keeps the datagrams until each is [`done`](Inbox::done): while some are left, nothing is received.
-    /// Returns the number left.
+    /// Like [`receive`](Inbox::receive), but keeps each datagram until it is marked [`done`](Inbox::done). Receives
+    /// nothing while datagrams remain. Returns the number that remains.
     ///
     /// # Errors
-    /// As [`receive`](Inbox::receive).
+    /// Same as [`receive`](Inbox::receive).
     pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         if self.left.is_empty() {
             self.left = 0..self.receive(socket)?;
@@ -69,21 +69,21 @@ impl Inbox {
         Ok(self.left.len())
     }
 
-    /// The position of the first datagram left.
+    /// Returns the position of the first remaining datagram.
     pub fn first(&self) -> Option<usize> {
         (!self.left.is_empty()).then_some(self.left.start)
     }
 
-    /// Marks the first datagram left as done.
+    /// Marks the first remaining datagram as done.
     pub fn done(&mut self) {
         self.left.start += 1;
     }
 
-    /// As [`receive`](Inbox::receive), at most `most` datagrams: where one or two are expected, fewer headers are
-    /// prepared.
+    /// Like [`receive`](Inbox::receive), but receives at most `most` datagrams. A small `most` saves the preparation of
+    /// headers where one or two datagrams are expected.
     ///
     /// # Errors
-    /// As [`receive`](Inbox::receive).
+    /// Same as [`receive`](Inbox::receive).
     pub fn receive_at_most(&mut self, most: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.headers[..most.min(BATCH)];
         let rows = self.bytes.chunks_exact_mut(DATAGRAM_MAX).zip(&mut self.names);
@@ -94,7 +94,7 @@ impl Inbox {
             header.msg_iov = slice;
             header.msg_iovlen = 1;
             header.msg_name = std::ptr::from_mut(name).cast();
-            // The kernel has overwritten it with the last datagram's.
+            // The previous call wrote the length of a received address here.
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
         }
         // SAFETY: every header points to one slice and one name, which live until the call returns.
@@ -110,7 +110,8 @@ impl Inbox {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Bytes and source of a datagram of the last batch. `None` if it was truncated or its address family is unknown.
+    /// Returns bytes and source of a datagram of the last batch. `None` if it was truncated or its address family is
+    /// unknown.
     pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
         let header = &self.headers[place];
         let (length, cut) =

@@ -1,8 +1,8 @@
 //! Batched datagrams: `recvmmsg`, `sendmmsg` and the error queue of a UDP socket.
 //!
-//! The bench's bare relays use it too, so that a comparison with them covers everything else.
+//! The bare relays of the bench use this module too, so that comparisons with them measure everything else.
 //!
-//! The only module of this crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
+//! This is the only module of the crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
 #![expect(
     unsafe_code,
     reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
@@ -23,7 +23,7 @@ pub use errors::{drain_errors, keep_errors};
 pub use inbox::Inbox;
 pub use outbox::{Outbox, Sent};
 
-/// Datagrams per system call: with more, the cost of the call itself no longer falls noticeably.
+/// Datagrams per system call. More datagrams make a call hardly cheaper per datagram.
 pub const BATCH: usize = 64;
 
 /// Longest datagram received; a longer one is truncated and rejected.

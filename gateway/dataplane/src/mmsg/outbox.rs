@@ -11,7 +11,7 @@ use super::address::{Family, mapped, write_address};
 use super::class::Class;
 use super::{BATCH, Control};
 
-/// Older kernels' limit of segments (UDP_MAX_SEGMENTS).
+/// Limit of segments in older kernels (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
 
 /// Limit of bytes sent in segments: a UDP datagram's payload over IPv4 (RFC 768), less a margin for IPv6.
@@ -19,8 +19,8 @@ const SEGMENTED_MAX: usize = 65_000;
 
 /// Datagrams queued on one socket.
 ///
-/// Consecutive datagrams of one size to one destination pass the network stack as one and are segmented at its end
-/// (udp(7), UDP_SEGMENT), which saves most of the cost of a datagram.
+/// The network stack handles consecutive datagrams of one size to one destination as one packet and segments it last
+/// (udp(7), UDP_SEGMENT). This saves most of the cost of a datagram.
 pub struct Outbox {
     bytes: Vec<u8>,
     queue: Vec<Queued>,
@@ -41,7 +41,7 @@ impl fmt::Debug for Outbox {
 #[derive(Clone)]
 struct Queued {
     bytes: Range<usize>,
-    /// The size of each; the last may be shorter.
+    /// Length of each datagram; the last may be shorter.
     each: usize,
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
@@ -53,7 +53,7 @@ impl Queued {
         self.bytes.len().div_ceil(self.each.max(1)).max(1)
     }
 
-    /// Whether a datagram of this length fits.
+    /// Whether a datagram of this length can be appended.
     fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
         let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
         let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
@@ -68,14 +68,13 @@ struct Envelope {
     control: Control,
 }
 
-/// The result of sending a batch.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// Datagrams that the kernel took.
     pub sent: usize,
     /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
-    /// Errors of earlier datagrams, which the kernel returns at a later call.
+    /// Errors of datagrams sent earlier; the kernel returns them at a later call.
     pub earlier: Vec<io::Error>,
 }
 
@@ -91,7 +90,6 @@ impl Outbox {
         }
     }
 
-    /// Whether a whole batch is queued.
     pub fn is_full(&self) -> bool {
         self.datagrams >= BATCH
     }
@@ -128,8 +126,8 @@ impl Outbox {
         &mut self.bytes[start..]
     }
 
-    /// Sends all queued datagrams, each once. An error of an earlier datagram costs no other: the rest of the batch is
-    /// sent again once.
+    /// Sends each queued datagram once. If the kernel returns an error of an earlier datagram instead of sending, the
+    /// rest of the batch is sent again once.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
@@ -174,7 +172,7 @@ impl Outbox {
         self.queue.splice(place..=place, alone);
     }
 
-    /// Sends from this position on and returns the number of groups sent.
+    /// Sends the queue from this position on and returns the number of groups sent.
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let Queued { to, dscp, .. } = self.queue[from];
         let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
@@ -184,8 +182,8 @@ impl Outbox {
         self.send_batch(socket, from)
     }
 
-    /// Sends one datagram with `sendto`. With one socket per session most batches are of one datagram, and batch
-    /// headers cost more.
+    /// Sends one datagram with `sendto`. With one socket per session most batches hold one datagram, and preparing
+    /// batch headers costs more.
     fn send_alone(&self, socket: BorrowedFd<'_>, place: usize) -> io::Result<usize> {
         let Queued { bytes, to, .. } = &self.queue[place];
         let bytes = &self.bytes[bytes.clone()];
@@ -193,7 +191,7 @@ impl Outbox {
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let length = to.map_or(0, |to| write_address(mapped(to, self.family), &mut name));
         let name = if length == 0 { std::ptr::null() } else { std::ptr::from_ref(&name).cast() };
-        // SAFETY: bytes and name live until the call returns, which only reads them, and both lengths are theirs.
+        // SAFETY: bytes and name live until the call returns, the call only reads them, and both lengths are correct.
         let sent = unsafe {
             let bytes_at = bytes.as_ptr().cast();
             let (socket, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
@@ -232,8 +230,8 @@ impl Outbox {
                 header.msg_controllen = envelope.control.used;
             }
         }
-        // SAFETY: as many headers as the batch is long were written, and each points to a slice, a name and control
-        // messages that live until the call returns; the kernel writes their lengths and nothing else.
+        // SAFETY: the first `batch` headers were written, and each points to a slice, a name and control messages that
+        // live until the call returns; the kernel writes only the headers' lengths.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
@@ -246,8 +244,8 @@ impl Outbox {
     }
 }
 
-/// Whether the datagrams may be sent one by one: the device does not segment, or the path is too narrow for their size
-/// but not for fragments.
+/// Whether the datagrams may be sent one by one: the device does not segment, or the path's MTU is smaller than the
+/// segments, which IP can still fragment.
 fn parts(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
 }

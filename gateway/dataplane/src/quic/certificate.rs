@@ -9,7 +9,7 @@ use evenkeel_media::roq;
 
 use super::{Certificate, Failure};
 
-/// TLS configuration and the SHA-256 of its certificate.
+/// TLS configuration, and the SHA-256 of its certificate.
 pub(super) struct Identity {
     pub(super) tls: quinn_proto::crypto::rustls::QuicServerConfig,
     pub(super) sha256: [u8; 32],

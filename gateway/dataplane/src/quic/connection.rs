@@ -22,7 +22,7 @@ enum Stage {
         until: Instant,
     },
     Open,
-    /// Closed; quinn says when it may be forgotten.
+    /// The connection is closed; quinn decides when to forget it.
     Ended,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct ClientConnection {
     outgoing: OutgoingStreams,
     /// DATAGRAMs read.
     read: u64,
-    /// DATAGRAMs queued and not known to be sent.
+    /// DATAGRAMs queued and not yet known to be sent.
     queued: u64,
     /// DATAGRAMs sent.
     sent: u64,
@@ -62,7 +62,7 @@ impl ClientConnection {
         self.stage == Stage::Open
     }
 
-    /// When a timer is due.
+    /// Time of the next timer.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let own = match self.stage {
             Stage::Handshake { until } => Some(until),
@@ -96,13 +96,13 @@ impl ClientConnection {
                     hub.join(self.handle, now);
                 }
                 Event::ConnectionLost { .. } => {
-                    // DATAGRAMs may have come before the end.
+                    // DATAGRAMs may have arrived before the end.
                     self.read_datagrams(now, hub);
                     self.end(hub);
                 }
                 Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
                     while let Some(id) = self.connection.streams().accept(Dir::Uni) {
-                        // Bounded by the transport parameters.
+                        // The transport parameters bound the number of streams.
                         self.incoming.insert(id, IncomingStream::new());
                         self.read_stream(id, now, hub);
                     }
@@ -116,7 +116,7 @@ impl ClientConnection {
                 Event::Stream(event) => {
                     self.outgoing.handle_event(&event, &mut self.connection, &hub.counters);
                 }
-                // DATAGRAMs are read after every UDP datagram.
+                // DATAGRAMs are read after every UDP datagram, whatever its events.
                 Event::DatagramReceived | Event::DatagramsUnblocked | Event::HandshakeDataReady => {
                 }
             }
@@ -163,7 +163,7 @@ impl ClientConnection {
         }
     }
 
-    /// Queues a DATAGRAM. If the queue is full it is refused and displaces no other.
+    /// Queues a DATAGRAM. A full queue refuses it and keeps the DATAGRAMs in it.
     pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
         self.connection.datagrams().send(datagram, false)?;
         self.queued += 1;
@@ -192,7 +192,7 @@ impl ClientConnection {
         Path { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
     }
 
-    /// Closes the connection and tells the client why.
+    /// Closes the connection and sends the client the reason.
     pub(super) fn close(&mut self, error: roq::ErrorCode, why: &[u8], now: Instant, hub: &mut Hub) {
         if self.stage != Stage::Ended {
             self.connection.close(now, code(error), Bytes::copy_from_slice(why));
@@ -200,7 +200,7 @@ impl ClientConnection {
         }
     }
 
-    /// quinn has forgotten the connection.
+    /// Handles that quinn has forgotten the connection.
     pub(super) fn forgotten(&mut self, hub: &mut Hub) {
         if self.stage != Stage::Ended {
             self.end(hub);
@@ -215,7 +215,7 @@ impl ClientConnection {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
-                // These are not sent any more.
+                // Queued DATAGRAMs are no longer sent.
                 let unsent = std::mem::take(&mut self.queued);
                 counters.datagrams_dropped.fetch_add(unsent, Ordering::Relaxed);
                 self.outgoing.end(counters);
@@ -228,7 +228,7 @@ impl ClientConnection {
     }
 }
 
-/// Limits of streams to a client.
+/// Stream limits that the endpoint sets for a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) streams_out_max: usize,

@@ -1,4 +1,4 @@
-//! All connections by quinn's handle, with those that need attention and their timers.
+//! All connections by quinn's handle, their timers, and the queue of connections with pending work.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,9 +12,9 @@ use super::timers::Timers;
 pub(super) struct Connections {
     places: Vec<Option<Place>>,
     count: usize,
-    /// First in, first out, so that every connection has a turn even if the socket is full.
+    /// First in, first out, so that every connection is driven even if the socket is often full.
     touched: VecDeque<ConnectionHandle>,
-    /// Per connection a time no later than its next timer.
+    /// A time per connection that is no later than its next timer.
     timers: Timers,
 }
 
@@ -59,7 +59,7 @@ impl Connections {
         places.into_iter()
     }
 
-    /// Marks a connection that has events; it is driven before the turn ends.
+    /// Marks a connection that has events; the endpoint drives it before the turn ends.
     pub(super) fn touch(&mut self, handle: ConnectionHandle) {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
@@ -68,7 +68,7 @@ impl Connections {
         }
     }
 
-    /// Marks a connection that was interrupted; it is driven next.
+    /// Marks an interrupted connection; the endpoint drives it next.
     pub(super) fn touch_first(&mut self, handle: ConnectionHandle) {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
@@ -88,7 +88,6 @@ impl Connections {
         }
     }
 
-    /// Sets the timer of a connection.
     pub(super) fn schedule(&mut self, handle: ConnectionHandle) {
         if let Some(due) = self.get_mut(handle).and_then(ClientConnection::due) {
             self.timers.note(handle.0, due);
@@ -99,7 +98,7 @@ impl Connections {
         self.timers.next_due()
     }
 
-    /// A connection with a timer that may be due.
+    /// Takes a connection with a timer that may be due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
         self.timers.take(now).map(ConnectionHandle)
     }

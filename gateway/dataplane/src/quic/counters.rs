@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident: $key:literal;)*) => {
-        /// Written by the endpoint's thread. All but `connections` and `attached` only grow.
+        /// Written by the endpoint's thread. All values except `connections` and `attached` are monotonic.
         #[derive(Default, Debug)]
         pub struct Counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
@@ -20,9 +20,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections now, including handshakes.
+    /// Open connections, including handshakes.
     connections: "connections";
-    /// Sessions that have a connection to their client now.
+    /// Sessions with an open connection to their client.
     attached: "attached";
     /// Connections refused because of the limit.
     connections_refused: "connections-refused";
@@ -53,8 +53,8 @@ counters! {
     ring_full: "ring-full";
     /// Packets sent in DATAGRAMs.
     sent_datagrams: "sent-datagrams";
-    /// DATAGRAMs that were queued and not sent: the connection ended, or its path became too narrow. Counted when the
-    /// connection ends.
+    /// DATAGRAMs that were queued and never sent because the connection ended or its path's MTU shrank. Counted when
+    /// the connection ends.
     datagrams_dropped: "datagrams-dropped";
     /// Packets sent in streams.
     sent_in_streams: "sent-in-streams";

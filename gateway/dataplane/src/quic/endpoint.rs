@@ -1,7 +1,7 @@
 //! The endpoint: reads from clients and workers, drives quinn-proto's state machines and sends their output.
 //!
-//! It drives quinn-proto in its own loop instead of using quinn's tasks: with a task, a queue and three locks per
-//! connection, wake-ups cost more than QUIC (`docs/benchmarks.md`).
+//! The endpoint drives quinn-proto in its own loop. quinn's tasks use a task, a queue and three locks per connection,
+//! and their wake-ups cost more than QUIC itself (`docs/benchmarks.md`).
 
 mod accept;
 mod from_clients;
@@ -31,11 +31,11 @@ pub(super) struct Endpoint {
     rings: Vec<ring::Receiver>,
     settings: Settings,
     round: Round,
-    /// Datagrams read and not handled yet.
+    /// Datagrams read but not handled yet.
     received: VecDeque<(From, BytesMut)>,
     /// Buffer that quinn writes packets into.
     packet: Vec<u8>,
-    /// The packet that the full socket did not take. Nothing is sent before it.
+    /// The packet that the full socket refused. It is sent before any other.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
 }
@@ -45,7 +45,7 @@ pub(super) struct Endpoint {
 pub(super) struct Look {
     /// Datagrams from clients and packets from workers.
     pub(super) packets: usize,
-    /// More may wait.
+    /// Whether more input may be waiting.
     pub(super) more: bool,
 }
 
@@ -58,7 +58,7 @@ impl Endpoint {
         rings: Vec<ring::Receiver>,
     ) -> Endpoint {
         let own = Arc::new(EndpointConfig::default());
-        // MTU discovery needs unfragmented probes: fragmented ones always arrive.
+        // MTU discovery needs unfragmented probes: a fragmented probe always arrives.
         let discovers_mtu = !socket.may_fragment();
         Endpoint {
             quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
@@ -83,18 +83,17 @@ impl Endpoint {
         &self.rings
     }
 
-    /// Whether the socket's buffer is full.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
 
-    /// When a timer is due.
+    /// Time of the next timer.
     pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
         self.connections.next_due().map_or(round, |due| due.min(round))
     }
 
-    /// Whether all connections are closed and their clients were told, or cannot be.
+    /// Whether all connections are closed and their close frames were sent.
     pub(super) fn is_idle(&self) -> bool {
         self.connections.is_empty()
     }
@@ -117,7 +116,7 @@ impl Endpoint {
         }
     }
 
-    /// When due: reports the paths of a share of the sessions and, once per round, closes connections without a
+    /// Runs when due: reports the paths of a share of the sessions and, once per round, closes connections without a
     /// session.
     pub(super) fn look_round(&mut self, now: Instant) {
         if now < self.round.due() {
@@ -154,7 +153,7 @@ impl Endpoint {
         self.drive(now);
     }
 
-    /// Drives every touched connection, until the socket's buffer is full.
+    /// Drives all touched connections until the socket's buffer is full.
     fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
             && self.socket.send(&transmit, &bytes) == Sent::Blocked
@@ -179,7 +178,7 @@ impl Endpoint {
     fn settle(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
         let Some(client) = self.connections.get_mut(handle) else { return true };
         client.handle_events(now, &mut self.hub);
-        // DATAGRAMs that came with the end of the handshake.
+        // DATAGRAMs may arrive with the end of the handshake.
         client.read_datagrams(now, &mut self.hub);
         while let Some(event) = client.connection.poll_endpoint_events() {
             let drained = event.is_drained();

@@ -1,4 +1,4 @@
-//! Which session has which connection, and the rings to the workers.
+//! Which connection each session uses, and the rings to the workers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ mod tests;
 
 /// An open connection.
 struct Presence {
-    /// Sessions that send to their client over this connection.
+    /// Sessions that use this connection towards their client.
     homes: HashSet<Home>,
-    /// When its last session left, or when it opened.
+    /// Time when its last session left or, if none has joined, when it opened.
     useful: Instant,
     /// The last report of its path.
     told: Path,
@@ -28,13 +28,12 @@ struct Presence {
 /// A session's connection to its client.
 struct Attachment {
     client: ConnectionHandle,
-    /// The flow it was last heard on; the flow leaves [`Flows`] with the session.
+    /// The flow of the session's last packet. [`Flows`] drops the flow when the session ends.
     flow: u64,
-    /// The last report to this session; for a new one the last to any session on the connection.
+    /// The last report to this session. A new session starts with the connection's last report.
     told: Path,
 }
 
-/// Why a packet was rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rejected {
     UnknownFlow,
@@ -61,7 +60,7 @@ pub(super) struct Hub {
 
 struct Worker {
     ring: ring::Sender,
-    /// Packets were pushed since the last wake-up.
+    /// Whether packets were pushed since the last wake-up.
     loaded: bool,
 }
 
@@ -75,13 +74,13 @@ impl Hub {
         Hub { counters, flows, workers, connections: HashMap::new(), sessions: HashMap::new() }
     }
 
-    /// The handshake is complete.
+    /// Adds a connection whose handshake is complete.
     pub(super) fn join(&mut self, client: ConnectionHandle, now: Instant) {
         let presence = Presence { homes: HashSet::new(), useful: now, told: Path::default() };
         self.connections.insert(client, presence);
     }
 
-    /// The connection ended: detaches its sessions.
+    /// Removes an ended connection and detaches its sessions.
     pub(super) fn part(&mut self, client: ConnectionHandle) {
         let Some(presence) = self.connections.remove(&client) else { return };
         for home in presence.homes {
@@ -91,13 +90,12 @@ impl Hub {
         self.count_attached();
     }
 
-    /// The session of this flow.
     pub(super) fn home(&self, flow: roq::Flow) -> Option<Home> {
         self.flows.home(&Key::Roq(flow.number()))
     }
 
-    /// Passes a packet of a known flow to its session's worker and counts it as received. From then on the session's
-    /// packets go back over this connection.
+    /// Passes a packet of a known flow to its session's worker and counts it as received. Later packets to the
+    /// session's client use this connection.
     pub(super) fn deliver(
         &mut self,
         client: ConnectionHandle,
@@ -118,7 +116,7 @@ impl Hub {
         self.sessions.get(&home).map(|attachment| attachment.client)
     }
 
-    /// The session ended.
+    /// Forgets a session that has ended.
     pub(super) fn forget(&mut self, home: Home, now: Instant) {
         self.detach(home, now);
         self.count_attached();
@@ -132,13 +130,13 @@ impl Hub {
         }
     }
 
-    /// Sessions that have a connection.
+    /// Returns the sessions that have a connection.
     pub(super) fn homes(&self) -> impl Iterator<Item = Home> {
         self.sessions.keys().copied()
     }
 
-    /// Forgets a session that ended, else reports its path to its worker. If the ring is full the next report covers
-    /// it.
+    /// Forgets the session if it has ended, otherwise reports its path to its worker. If the ring is full, the next
+    /// report includes the values.
     pub(super) fn look_after(
         &mut self,
         home: Home,
@@ -165,7 +163,7 @@ impl Hub {
         }
     }
 
-    /// Connections that have had no session for this long.
+    /// Returns the connections without a session for at least this time.
     pub(super) fn flowless(&self, after: Duration, now: Instant) -> Vec<ConnectionHandle> {
         let flowless = self.connections.iter().filter(|(_, presence)| {
             presence.homes.is_empty() && now.saturating_duration_since(presence.useful) >= after
@@ -216,7 +214,7 @@ fn since(told: u64, now: u64) -> u32 {
     now.saturating_sub(told).try_into().unwrap_or(u32::MAX)
 }
 
-/// `None` if the packet is neither RTP nor RTCP.
+/// Returns `None` if the packet is neither RTP nor RTCP.
 fn media_kind(packet: &[u8]) -> Option<Kind> {
     match demux::classify(packet) {
         demux::Kind::Rtp => rtp::Header::parse(packet).is_ok().then_some(Kind::Rtp),

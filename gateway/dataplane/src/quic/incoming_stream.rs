@@ -1,4 +1,4 @@
-//! A stream that a client opened, read to its end or its first error.
+//! A stream that a client opened; it is read until its end or its first error.
 
 use std::time::Instant;
 
@@ -17,11 +17,11 @@ pub(super) struct IncomingStream {
 
 /// Result of a read.
 enum Read {
-    /// More may come.
+    /// More data may arrive.
     Blocked,
-    /// Finished, or reset by the client, which gives up an incomplete packet.
+    /// The stream is finished, or the client has reset it and dropped an incomplete packet.
     Over,
-    /// Stopped by us.
+    /// The gateway stopped the stream.
     Stop(roq::ErrorCode),
 }
 
@@ -30,10 +30,10 @@ impl IncomingStream {
         IncomingStream { decoder: roq::StreamDecoder::new(ring::PACKET_MAX), flow: None }
     }
 
-    /// Returns whether more may come.
+    /// Reads available data. Returns whether more may arrive.
     ///
     /// # Errors
-    /// The stream ended within a packet.
+    /// Fails if the stream ended within a packet.
     pub(super) fn read(
         &mut self,
         id: StreamId,
@@ -45,13 +45,13 @@ impl IncomingStream {
         let mut stream = connection.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return Ok(false) };
         let read = self.take(&mut chunks, client, now, hub);
-        // Flow-control updates are sent with the next packets.
+        // Flow-control updates go out with the next packets.
         let _ = chunks.finalize();
         match read? {
             Read::Blocked => Ok(true),
             Read::Over => Ok(false),
             Read::Stop(error) => {
-                // Fails if the client has reset the stream; then there is nothing to stop.
+                // Fails if the client has reset the stream, which then needs no stop.
                 let _ = connection.recv_stream(id).stop(code(error));
                 Ok(false)
             }

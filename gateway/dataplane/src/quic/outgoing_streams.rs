@@ -14,7 +14,7 @@ use super::counters::{Counters, count};
 struct Sending {
     /// Bytes not written yet.
     rest: Bytes,
-    /// The packet is too old to be retransmitted after this time.
+    /// Time after which the packet is too old to be retransmitted.
     until: Instant,
 }
 
@@ -23,12 +23,12 @@ pub(super) struct OutgoingStreams {
     /// Packets beyond the client's stream limit, oldest first.
     waiting: VecDeque<Sending>,
     open: HashMap<StreamId, Sending>,
-    /// When the first packet may expire.
+    /// Time when the first packet may expire.
     due: Option<Instant>,
 }
 
 impl OutgoingStreams {
-    /// Sends a framed packet, unless too many are in progress.
+    /// Sends a framed packet, unless the limit of packets in progress is reached.
     pub(super) fn send(
         &mut self,
         rest: Bytes,
@@ -87,7 +87,7 @@ impl OutgoingStreams {
         self.open.retain(|id, sending| {
             let late = sending.until <= now;
             if late {
-                // Fails only if the stream is closed already.
+                // Fails only if the stream is already closed.
                 let _ = connection.send_stream(*id).reset(code(roq::ErrorCode::FrameCancelled));
                 count(&counters.streams_late);
             }
@@ -114,7 +114,7 @@ impl OutgoingStreams {
     }
 
     fn write(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
-        // A stream without bytes left waits for its acknowledgement.
+        // A stream without remaining bytes is waiting for its acknowledgement.
         let sending = self.open.get_mut(&id).filter(|sending| !sending.rest.is_empty());
         let Some(sending) = sending else { return };
         let mut stream = connection.send_stream(id);
@@ -132,10 +132,10 @@ impl OutgoingStreams {
         }
     }
 
-    /// The client stopped the stream.
+    /// Handles that the client stopped the stream.
     fn stopped(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
         if self.open.remove(&id).is_some() {
-            // As in `expire`.
+            // Fails only if the stream is already closed.
             let _ = connection.send_stream(id).reset(code(roq::ErrorCode::FrameCancelled));
             count(&counters.streams_stopped);
         }

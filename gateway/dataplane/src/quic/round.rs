@@ -1,5 +1,5 @@
-//! Rounds of path reports: each session once per interval, a share of them at a time, so that packets never wait for
-//! all of them nor for room in a ring full of reports.
+//! Rounds of path reports. Each round reports every session once, in shares, so that packets wait neither for all
+//! reports nor for space in a ring full of reports.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ impl Round {
         Round { every, began: now, homes: Vec::new(), done: 0 }
     }
 
-    /// When the next share is due, or the next round begins.
+    /// Time of the next share or, between rounds, of the next round.
     pub(super) fn due(&self) -> Instant {
         if self.is_over() {
             return self.began + self.every;
@@ -32,7 +32,6 @@ impl Round {
         self.began + self.every.mul_f64((self.done / SHARE) as f64 / shares as f64)
     }
 
-    /// Whether all sessions of the round were reported.
     pub(super) fn is_over(&self) -> bool {
         self.done == self.homes.len()
     }
@@ -46,7 +45,7 @@ impl Round {
         self.done = 0;
     }
 
-    /// The next share.
+    /// Takes the next share.
     pub(super) fn share(&mut self) -> &[Home] {
         let first = self.done;
         self.done = self.homes.len().min(first + SHARE);

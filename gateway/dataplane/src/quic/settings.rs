@@ -23,13 +23,14 @@ pub struct Settings {
     pub flowless_after: Duration,
     /// Interval of path reports to workers. Default 100 ms.
     pub feedback_every: Duration,
-    /// For how long packets gather while they keep coming; at most 250 µs. Default 200 µs: a wake-up costs more than a
-    /// packet. The first packet after a pause is never delayed.
+    /// Maximum time for which packets gather while they keep arriving; at most 250 µs. Default 200 µs: a wake-up costs
+    /// more than a packet. The first packet after a pause is never delayed.
     pub gather: Duration,
     /// Send and receive buffer for DATAGRAMs per connection, in bytes. Default 64 KiB: a key frame at once, and a
     /// second of 500 kbit/s. Excess is dropped and counted.
     pub datagram_queue_bytes: usize,
-    /// Unidirectional streams that a client may have open. Default 256: one packet each, a key frame at once.
+    /// Limit of unidirectional streams that a client may have open. Default 256: a key frame at once, with one packet
+    /// per stream.
     pub streams_in_max: u32,
     /// Streams to a client in progress, one packet each. Default 256; packets beyond are dropped and counted.
     pub streams_out_max: usize,
@@ -38,7 +39,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults with this address.
+    /// Returns the defaults with this address.
     pub fn at(listen: SocketAddr) -> Settings {
         Settings {
             listen,
@@ -67,7 +68,7 @@ pub enum Certificate {
     },
     /// PEM files.
     Files {
-        /// The certificate, and those that lead to its root.
+        /// The certificate and its intermediates.
         chain: PathBuf,
         key: PathBuf,
     },
@@ -89,7 +90,7 @@ pub enum Failure {
     Make(rcgen::Error),
     /// Certificate and key do not match, or TLS 1.3 does not support their kind.
     Certificate(rustls::Error),
-    /// The system gave no thread, or no descriptor for the event loop.
+    /// The system refused a thread, or a descriptor for the event loop.
     Thread(std::io::Error),
 }
 

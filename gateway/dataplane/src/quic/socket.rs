@@ -13,7 +13,8 @@ use crate::buffers;
 
 /// Socket buffer in bytes, which the kernel doubles for its overhead: 50 ms of 50,000 voice packets a second.
 const BUFFER: usize = 1_024 * 1_024;
-/// The longest UDP payload received, an Ethernet frame's. Clients are told by `max_udp_payload_size` (RFC 9000, 18.2).
+/// Longest UDP payload received: that of an Ethernet frame. Clients learn it by `max_udp_payload_size` (RFC 9000,
+/// 18.2).
 const DATAGRAM_MAX: usize = 1_472;
 /// Datagrams of one size to one client per system call.
 const SEGMENTS_MAX: usize = 10;
@@ -41,7 +42,7 @@ pub(super) struct Socket {
 
 impl Socket {
     /// # Errors
-    /// Of the system.
+    /// Returns the system's error.
     pub(super) fn listen(address: SocketAddr) -> io::Result<Socket> {
         let domain = socket2::Domain::for_address(address);
         let socket =
@@ -52,7 +53,7 @@ impl Socket {
         buffers::set_sizes(&socket, BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
-        // Makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
+        // This makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
         Ok(Socket { socket, state, bytes })
@@ -72,14 +73,14 @@ impl Socket {
         self.state.max_gso_segments().min(SEGMENTS_MAX)
     }
 
-    /// Reads at most one batch. Returns whether more may wait; `None` if nothing has come.
+    /// Reads at most one batch. Returns whether more may be waiting; `None` if nothing has arrived.
     pub(super) fn receive(&mut self, received: &mut VecDeque<(From, BytesMut)>) -> Option<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let room = self.bytes.len() / BATCH_SIZE;
         let mut rows = self.bytes.chunks_exact_mut(room).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| rows.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-        // An error is of an earlier send, and is returned once.
+        // An error belongs to an earlier send; the kernel returns it once.
         let count = self.state.recv((&self.socket).into(), &mut slices, &mut metas).ok()?;
         for (meta, bytes) in metas.iter().zip(&slices).take(count) {
             let from = From {
@@ -88,16 +89,16 @@ impl Socket {
                 ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
             };
             for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
-                // Copied: quinn keeps out-of-order data, and one byte kept would hold the memory of the whole batch,
-                // beyond what quinn counts for the client.
+                // Copied: quinn keeps out-of-order data, and a single kept byte would keep the memory of the whole
+                // batch, which quinn does not count for the client.
                 received.push_back((from, BytesMut::from(datagram)));
             }
         }
         Some(count == BATCH_SIZE)
     }
 
-    /// Sends a packet of quinn's. An error other than a full buffer counts as loss: quinn retransmits, and learns the
-    /// path's MTU from it.
+    /// Sends a packet. An error other than a full buffer counts as loss: quinn retransmits, and learns the path's MTU
+    /// from it.
     pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> Sent {
         let transmit = Transmit {
             destination: transmit.destination,

@@ -21,10 +21,10 @@ use crate::flows::Flows;
 use crate::ring;
 use crate::worker::{Before, Gather, Waker};
 
-/// For how long the thread waits, at its end, for clients to hear of it.
+/// Time that the thread waits at its end for clients to receive the close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The running endpoint; dropping it ends it.
+/// The running endpoint; dropping it stops it.
 #[derive(Debug)]
 pub struct Thread {
     pub address: SocketAddr,
@@ -42,7 +42,7 @@ pub struct Thread {
 ///
 /// # Errors
 ///
-/// Nothing was started.
+/// If this fails, nothing was started.
 pub fn start(
     settings: Settings,
     flows: Arc<Flows>,
@@ -68,7 +68,7 @@ pub fn start(
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
-            // Only epoll fails here. `Thread::is_running` shows the end.
+            // Only epoll can fail here. `Thread::is_running` then returns false.
             let _ = run(endpoint, gather, sleep, &stopped);
         })
         .map_err(Failure::Thread)?;
@@ -76,7 +76,7 @@ pub fn start(
 }
 
 impl Thread {
-    /// Closes all connections, at most within a second, and joins the thread.
+    /// Closes all connections within a second and joins the thread.
     pub fn shut_down(mut self) {
         self.end();
     }
@@ -89,7 +89,7 @@ impl Thread {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // The panic hook has reported a panic.
+            // The panic hook has already reported a panic.
             let _ = thread.join();
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
         .datagram_receive_buffer_size(Some(settings.datagram_queue_bytes))
         .datagram_send_buffer_size(settings.datagram_queue_bytes)
         .max_concurrent_uni_streams(VarInt::from_u32(settings.streams_in_max))
-        // One, so that a client that opens it gets the error of the draft, not of the transport.
+        // One stream is allowed, so that a client that opens one gets the draft's error instead of a transport error.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         // Enough for a key frame: streams carry packets, not files.
         .stream_receive_window(VarInt::from_u32(64 * 1_024))
@@ -124,7 +124,7 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
 struct Sleep {
     epoll: OwnedFd,
     waker: Arc<Waker>,
-    /// Whether epoll reports when the socket is writable.
+    /// Whether epoll watches the socket for writability.
     sending: bool,
 }
 
@@ -149,9 +149,9 @@ impl Sleep {
             epoll::modify(&self.epoll, endpoint.socket(), epoll::EventData::new_u64(0), flags)?;
         }
         let time = due.saturating_duration_since(Instant::now());
-        // `None`, without a timeout, if it does not fit; no timer is that long.
+        // `None` means no timeout; it results only from a time too long for `Timespec`, which no timer has.
         let time = Timespec::try_from(time).ok();
-        // A turn looks at every source, so the event does not matter.
+        // A turn reads every source, so the event itself does not matter.
         let mut event = [MaybeUninit::uninit()];
         match epoll::wait(&self.epoll, &mut event, time.as_ref()) {
             Ok(_) => self.waker.clear(),
@@ -162,7 +162,7 @@ impl Sleep {
     }
 }
 
-/// Runs until it is stopped, and a moment longer so that clients hear of it.
+/// Runs until stopped, then until clients have received the close or [`FAREWELL`] has passed.
 fn run(
     mut endpoint: Endpoint,
     gather: Duration,
@@ -183,7 +183,7 @@ fn run(
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
         endpoint.look_round(now);
-        // Packets handed over before the stop are sent before the end.
+        // Packets pushed before the stop are sent before the end.
         let stopping = stop.load(Ordering::Acquire);
         let look = endpoint.turn(now);
         match farewell {

@@ -4,22 +4,22 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Heap entries per active timer; beyond that outdated entries are removed.
+/// Limit of heap entries per active timer; beyond it outdated entries are removed.
 const ENTRIES: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Timers {
-    /// The current time by number.
+    /// The earliest set time by number.
     due: Vec<Option<Instant>>,
     /// Active timers.
     count: usize,
-    /// Includes outdated entries, which an earlier time has replaced.
+    /// Includes outdated entries, which were replaced by an earlier time.
     entries: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
 impl Timers {
-    /// Sets a timer, unless an earlier time is set. A timer that moves later with every packet so costs nothing until
-    /// its first time has come.
+    /// Sets a timer, unless an earlier time is set. A timer that each packet postpones therefore costs nothing until
+    /// its first time has passed.
     pub(super) fn note(&mut self, number: usize, due: Instant) {
         if self.due.len() <= number {
             self.due.resize(number + 1, None);
@@ -53,7 +53,7 @@ impl Timers {
         None
     }
 
-    /// Takes a timer that is due.
+    /// Takes the number of a timer that is due.
     pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
         if self.next_due()? > now {
             return None;

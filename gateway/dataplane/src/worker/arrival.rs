@@ -1,4 +1,4 @@
-//! A client's datagram on its way from the worker that read it to its session's home worker.
+//! A client's datagram on its way from the worker that received it to its session's home worker.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -30,9 +30,9 @@ pub(crate) enum Kind {
     Rtcp,
     /// A connectivity check with verified integrity.
     Check,
-    /// The same with USE-CANDIDATE.
+    /// A verified connectivity check with USE-CANDIDATE.
     Nomination,
-    /// No datagram: a check proved that the source belongs to another session now.
+    /// Carries no datagram: a check proved that the source belongs to another session now.
     AddressTaken,
 }
 
@@ -60,7 +60,7 @@ impl Arrival {
         out.extend_from_slice(datagram);
     }
 
-    /// Splits header and datagram. `None` for bytes that [`write`](Arrival::write) cannot have written.
+    /// Splits header and datagram. Returns `None` for bytes that [`write`](Arrival::write) cannot have written.
     pub(crate) fn read(bytes: &[u8]) -> Option<(Arrival, &[u8])> {
         let (header, datagram) = bytes.split_at_checked(HEADER)?;
         let kind = match header[0] {

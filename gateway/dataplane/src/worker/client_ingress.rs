@@ -1,7 +1,7 @@
-//! Packets from clients: over UDP listeners, from the workers that read them first, and from the QUIC thread.
+//! Packets from clients: from UDP listeners, from workers that received them, and from the QUIC thread.
 //!
-//! A datagram is demultiplexed once, its session is found by its source address, and it is handed to that session, here
-//! or at the session's home worker. Unauthenticated packets change no address.
+//! A datagram is demultiplexed once. Its source address identifies its session, and the datagram is delivered to the
+//! session here or relayed to the session's home worker. Unauthenticated packets change no address.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -30,7 +30,7 @@ pub(super) const BATCHES_PER_TURN: usize = 4;
 /// Sources in the cache. When it is full it is cleared.
 const CACHE_MAX: usize = 65_536;
 
-/// Lifetime of a cached lookup. The flow table may have changed since.
+/// Lifetime of a cached lookup, because the flow table may have changed since.
 const CACHED_FOR: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -70,7 +70,7 @@ impl Worker {
             return self.egress.relay(home, arrival, datagram);
         }
         if !self.sessions.has(home) {
-            // The client may know of the session before this worker has read the command that installs it.
+            // The client may use the session before this worker has read the command that installs it.
             self.take_commands(now);
         }
         let Worker { inbox, sessions, egress, board, ingress, .. } = self;
@@ -80,9 +80,9 @@ impl Worker {
         }
     }
 
-    /// Reads datagrams that another worker received for sessions with their home here.
+    /// Reads datagrams that another worker received for sessions of this worker.
     pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
-        // As in `take_client_datagram`.
+        // The datagram may precede the command that installs its session.
         self.take_commands(now);
         let Worker { from_workers, sessions, egress, board, ingress, .. } = self;
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
@@ -112,9 +112,9 @@ impl Worker {
                 ring::Kind::Rtcp => session.handle_client_rtcp(packet, cx),
                 ring::Kind::Path(path) => session.handle_quic_path(path, cx),
                 ring::Kind::Attached => session.heard(cx),
-                // Another connection may follow. If none does, silence ends the session.
+                // The client may reconnect. If it does not, silence ends the session.
                 ring::Kind::Detached => {}
-                // Only workers relay.
+                // Only workers send this kind.
                 ring::Kind::Relayed => {}
             });
             if known.is_none() {
@@ -127,30 +127,31 @@ impl Worker {
     }
 }
 
-/// Takes one turn's batches from a ring and returns whether more may be left: only an empty ring wakes its reader again.
+/// Reads one turn's batches from a ring and returns whether more may remain: only an empty ring wakes its reader again.
 fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) -> bool {
     (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
 }
 
-/// Finds the session of a client's datagram and hands it over.
+/// Finds the session of a client's datagram and delivers the datagram.
 pub(crate) struct ClientIngress {
     worker: u16,
     flows: Arc<Flows>,
-    /// By listener: whether RTP from an unknown source may open a session.
+    /// Whether RTP from an unknown source may open a session, by listener.
     open: Vec<bool>,
-    /// Homes by source, with the period of the lookup.
+    /// Homes by source, each with the period of its lookup.
     cache: HashMap<SourceKey, (Home, u32), RandomState>,
     period: u32,
     period_ends: Instant,
-    /// Failed lookups by prefix of unknown sources.
+    /// Limit of failed lookups, per prefix of unknown sources.
     unknown: Limiter,
-    /// Failed connectivity checks by address of cached sources.
+    /// Limit of failed connectivity checks, per address of cached sources.
     known: Limiter,
     answer: Vec<u8>,
 }
 
 impl ClientIngress {
-    /// `misses` limits, per second, lookups for one prefix of unknown sources and failed checks of one known source.
+    /// `misses` is the limit, per second, of lookups for one prefix of unknown sources and of failed checks of one
+    /// known source.
     pub(crate) fn new(
         worker: u16,
         flows: Arc<Flows>,
@@ -171,7 +172,7 @@ impl ClientIngress {
         }
     }
 
-    /// The session of a datagram, and its kind. `None` if the datagram was dropped and counted.
+    /// Returns the session of a datagram and the datagram's kind. `None` if the datagram was dropped and counted.
     pub(crate) fn identify(
         &mut self,
         source: SourceKey,
@@ -232,7 +233,7 @@ impl ClientIngress {
         }
         self.unknown.charge(Origin::prefix(address));
         if self.open.get(usize::from(listener)) == Some(&true) {
-            // RTCP names no payload type to open a session with.
+            // RTCP carries no payload type, so it cannot open a session.
             if kind == Kind::Rtp
                 && let Ok(header) = rtp::Header::parse(datagram)
             {
@@ -246,8 +247,8 @@ impl ClientIngress {
 
     /// Verifies the integrity of a connectivity check; the session's home worker answers it.
     ///
-    /// Checks that fail are not answered, although RFC 8489, 9.1.3 defines errors for them: a sender without a password
-    /// learns nothing, not even that a listener is here, and a forged source is sent nothing.
+    /// A check that fails is not answered, although RFC 8489, 9.1.3 defines errors for it. A sender without a password
+    /// therefore does not learn that a listener exists, and a forged source receives nothing.
     fn verify_check(
         &mut self,
         source: SourceKey,
@@ -279,7 +280,7 @@ impl ClientIngress {
         Some((home, if request.use_candidate() { Kind::Nomination } else { Kind::Check }))
     }
 
-    /// Hands a datagram to a session with its home at this worker.
+    /// Delivers a datagram to a session of this worker.
     pub(crate) fn deliver(
         &mut self,
         sessions: &mut Sessions,
@@ -329,8 +330,8 @@ impl ClientIngress {
         }
     }
 
-    /// Answers a verified check and learns its source address. An unknown comprehension-required attribute is refused
-    /// (RFC 8489, 6.3.1). Returns the session that had the address before, if one had.
+    /// Answers a verified check and learns its source address. A check with an unknown comprehension-required attribute
+    /// is refused (RFC 8489, 6.3.1). Returns the session that lost the address, if any.
     fn answer_check(
         &mut self,
         session: &mut Session,
@@ -361,7 +362,7 @@ impl ClientIngress {
         previous
     }
 
-    /// The first valid packet from an address that was declared without a port fixes the port.
+    /// Sets the client's port from the first valid packet if its address was declared without a port.
     fn learn(
         &mut self,
         session: &mut Session,
@@ -375,13 +376,13 @@ impl ClientIngress {
         }
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
         for source in session.learned() {
-            // An address that another session declared stays with that session.
+            // An address that another session declared remains with that session.
             let _ = self.flows.insert(source.key(), Entry::of(session.home));
         }
         session.handle_client_rtp(datagram, cx);
     }
 
-    /// Expires lookups. Sources that sent nothing in the last period leave the cache.
+    /// Expires cached lookups. A source that sent nothing in the last period leaves the cache.
     pub(crate) fn expire_cache(&mut self, now: Instant) {
         if now >= self.period_ends {
             self.period_ends = now + CACHED_FOR;
@@ -392,7 +393,7 @@ impl ClientIngress {
     }
 }
 
-/// The session that a check names, and the key to verify it with.
+/// Returns the session that a check names, and the key that verifies the check.
 fn credentials(flows: &Flows, request: &stun::Request<'_>) -> Option<(Home, stun::Key)> {
     let ufrag = Ufrag::new(request.username()?.server_ufrag.as_bytes())?;
     let Entry { home, password, .. } = flows.entry(&Key::Ufrag(ufrag))?;

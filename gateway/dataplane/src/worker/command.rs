@@ -14,43 +14,40 @@ use super::source::{Source, watch};
 use super::{COMMANDS_MAX, Worker};
 use crate::flows::Home;
 
-/// Commands run before packets get their turn: about a millisecond.
+/// Commands handled before packets are read again: about a millisecond.
 const PER_TURN: usize = 1_024;
 
 #[derive(Debug)]
 pub enum Command {
     /// Adds a session.
     Install(Box<Install>),
-    /// The session is open at this hop.
+    /// Adds the leg that the node of this hop opened for the session.
     Attach {
         home: Home,
         hop: Hop,
         leg: Leg,
     },
-    /// The session is closed at this hop.
+    /// Removes the session's leg at this hop.
     Detach {
         home: Home,
         hop: Hop,
     },
-    /// Replaces the session's plan.
     Plan {
         home: Home,
         plan: Plan,
     },
-    /// Requests a key frame from the client for each video stream it sends.
+    /// Requests a key frame from the client for each of its video streams.
     KeyFrame {
         home: Home,
     },
-    /// Panics over the session's next packet.
+    /// Panics at the session's next packet.
     #[cfg(any(test, feature = "fault-injection"))]
     Panic {
         home: Home,
     },
-    /// Removes a session.
     Remove {
         home: Home,
     },
-    /// Sends a signed message on the node's trunk.
     SendSigned {
         node: NodeId,
         message: Box<[u8]>,
@@ -80,7 +77,7 @@ pub struct Install {
     pub route: Arc<RouteCell>,
     pub plan: Plan,
     pub dscp: Dscp,
-    /// For port legs: the session's own sockets towards nodes.
+    /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<Ports>>,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
@@ -95,25 +92,25 @@ pub struct Dscp {
     pub video: u8,
 }
 
-/// How the client is identified and reached.
+/// How the client is identified and where it is reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Client {
-    /// At these addresses only.
+    /// The client uses these addresses only.
     Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
-    /// At the first port of the declared IP address that sends valid RTP.
+    /// The client uses the first port of the declared IP address that sends valid RTP.
     DeclaredIp { listener: u8 },
-    /// At the source of its connectivity checks.
+    /// The client uses the source address of its connectivity checks.
     Stun,
-    /// Over the QUIC connection that carries its flow.
+    /// The client uses the QUIC connection that carries its flow.
     Quic { flow_from_gateway: u64 },
 }
 
 /// A session's path to a node and back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Leg {
-    /// On the worker's trunk to the node, with this tag.
+    /// The worker's trunk to the node, with this tag.
     Trunk(Tag),
-    /// From the session's own socket. Boxed, because most legs are trunk legs.
+    /// The session's own socket. Boxed, because most legs are trunk legs.
     Port(Box<NodePort>),
 }
 
@@ -125,7 +122,7 @@ pub struct NodePort {
 }
 
 impl NodePort {
-    /// Whether packets from this source are from this port or its RTCP port.
+    /// Whether the source is this port or its RTCP port.
     pub fn is_at(&self, source: SocketAddr) -> bool {
         self.address.ip() == source.ip()
             && [self.address.port(), self.rtcp_port].contains(&source.port())
@@ -134,33 +131,33 @@ impl NodePort {
 
 #[derive(Debug)]
 pub enum Report {
-    /// ICMP: no listener at the node's trunk port.
+    /// ICMP reports no listener at the node's trunk port.
     Refused {
         node: NodeId,
     },
-    /// ICMP: no listener at the port that this session uses at the hop.
+    /// ICMP reports no listener at the port that this session uses at the hop.
     PortClosed {
         session: SessionId,
         hop: Hop,
     },
-    /// The streams of the two hops are not copies of each other. The client hears the first hop.
+    /// The streams of the two hops are not copies of each other. The client hears the leading hop.
     CopiesDiffer {
         session: SessionId,
         hops: [Hop; 2],
     },
-    /// A signed message came on the node's trunk.
+    /// A signed message arrived on the node's trunk.
     Signed {
         node: NodeId,
         message: Box<[u8]>,
     },
-    /// RTP from an unknown source came to an open listener.
+    /// RTP from an unknown source arrived at an open listener.
     FirstPacket {
         listener: u8,
         source: SocketAddr,
         payload_type: u8,
     },
     Summaries(Vec<Summary>),
-    /// The current rung kept these packets from a client.
+    /// The current rung withheld these packets from a client.
     Shed {
         session: SessionId,
         run: ShedRun,
@@ -176,14 +173,14 @@ pub enum Report {
     },
 }
 
-/// Consecutive packets that a rung kept from a client, counted from the last packet it got.
+/// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShedRun {
-    /// The SSRC as the client sees it.
+    /// The stream's SSRC towards the client.
     pub ssrc: u32,
-    /// The sequence number of the last packet that the client got.
+    /// The sequence number of the last packet sent to the client.
     pub after: u16,
-    /// The position of the first shed packet behind that, from 1.
+    /// The distance of the first shed packet from `after`; at least 1.
     pub first: u32,
     pub packets: u32,
 }
@@ -198,7 +195,7 @@ pub struct Summary {
     pub totals: Totals,
 }
 
-/// Counts over a session's life.
+/// Counts over a session's lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Totals {
     /// RTP packets from the client, and their bytes.
@@ -220,7 +217,7 @@ pub struct Totals {
 }
 
 impl Worker {
-    /// Runs commands after control woke the worker.
+    /// Runs commands after control has woken the worker.
     pub(super) fn handle_wake(&mut self, now: Instant) {
         self.waker.clear();
         if self.run_commands(PER_TURN, now) {
@@ -228,12 +225,12 @@ impl Worker {
         }
     }
 
-    /// Runs all commands sent so far, before packets are read that may depend on them.
+    /// Runs all commands sent so far. Packets read afterwards may depend on them.
     pub(super) fn take_commands(&mut self, now: Instant) {
         self.run_commands(COMMANDS_MAX, now);
     }
 
-    /// Returns whether more commands may wait.
+    /// Runs up to `most` commands. Returns whether more may be waiting.
     fn run_commands(&mut self, most: usize, now: Instant) -> bool {
         let done = (0..most).map_while(|_| {
             let command = self.commands.try_recv().ok()?;
@@ -241,7 +238,7 @@ impl Worker {
             Some(())
         });
         let may_have_more = done.count() == most;
-        // Packets that waited for a leg go before later ones.
+        // Packets that waited for a leg are sent before later ones.
         self.send_early(now);
         may_have_more
     }
@@ -276,7 +273,7 @@ impl Worker {
 
     fn add_trunk(&mut self, node: NodeId, trunk: UdpSocket) {
         if let Err(error) = watch(&self.epoll, &trunk, Source::Trunk(node)) {
-            // Probes use another socket and succeed, so only this line explains the silence.
+            // Probes use another socket and still succeed, so only this line explains the silence.
             tracing::error!(%node, %error, "trunk not watched; packets from the node are not read");
         }
         self.egress.add_trunk(node, Trunk::new(trunk));

@@ -1,5 +1,5 @@
-//! Early packets: they wait for a leg, or a tag, that a command from control is about to add. Workers may read a new
-//! route before that command.
+//! Early packets: packets that wait for a leg or a tag. A worker may read a new route before the command that adds the
+//! leg.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use evenkeel_media::trunk::Tag;
 use super::egress::Side;
 use crate::flows::Home;
 
-/// Limit over all sessions of a worker.
+/// Limit of early packets over all sessions of a worker.
 const WAITING_MAX: usize = 4_096;
 
 /// Limits of early packets.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyLimits {
-    /// Packets of one session.
+    /// Limit of packets of one session.
     pub packets: usize,
-    /// Packets are dropped after this time.
+    /// Waiting time after which packets are dropped.
     pub wait: Duration,
 }
 
-/// A client's packet to a hop without a leg.
+/// A client's packet to a hop without a leg yet.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) home: Home,
@@ -45,7 +45,7 @@ pub(crate) struct Inbound {
 pub(crate) struct Early {
     early_limits: EarlyLimits,
     outbound: Vec<Outbound>,
-    /// Packets with a leg by now.
+    /// Packets whose leg was added.
     ready: VecDeque<Outbound>,
     inbound: VecDeque<Inbound>,
 }
@@ -64,7 +64,7 @@ impl Early {
         self.outbound.is_empty() && self.ready.is_empty() && self.inbound.is_empty()
     }
 
-    /// Keeps a client's packet. `false` if too many wait.
+    /// Keeps a client's packet. Returns `false` if too many wait.
     pub(crate) fn keep_outbound(
         &mut self,
         (home, hop): (Home, Hop),
@@ -87,7 +87,7 @@ impl Early {
         fits
     }
 
-    /// Keeps a node's packet until the end of this pass. `false` if too many wait.
+    /// Keeps a node's packet until the end of this pass. Returns `false` if too many wait.
     pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
         let fits = self.inbound.len() < WAITING_MAX;
         if fits {
@@ -104,7 +104,7 @@ impl Early {
         self.inbound.pop_front()
     }
 
-    /// Moves packets with a leg to `ready` and returns the number of packets that waited too long.
+    /// Moves packets whose leg was added to `ready`. Drops packets that waited too long and returns their number.
     pub(crate) fn sort_out(
         &mut self,
         now: Instant,

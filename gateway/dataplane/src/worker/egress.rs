@@ -1,4 +1,4 @@
-//! Packets out of a worker: to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers; and
+//! Output of a worker: packets to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers, and
 //! reports to control. Packets are queued during a pass and sent at its end.
 
 use std::io;
@@ -20,12 +20,12 @@ use crate::flows::Home;
 use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
-/// Size limits of shared trunk datagrams: 1,200 crosses any path, 1,252 fits IPv4 into IPv6's minimum MTU of 1,280, and
-/// the last is the default.
+/// Size limits of shared trunk datagrams. 1,200 bytes fit any path, 1,252 bytes of IPv4 fit IPv6's minimum MTU of 1,280
+/// after translation, and the last is the default.
 pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 
-/// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no room for a
-/// tag, so the kernel fragments it where the path is narrower.
+/// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no space for
+/// a tag, so the kernel fragments such a datagram where the path's MTU is smaller.
 const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
 
 /// A listener's socket and its queue.
@@ -38,23 +38,23 @@ pub(crate) struct Port {
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
     bundle: Bundle,
-    /// For a packet that is too large to share a datagram.
+    /// The bundle for a packet that is too large to share a datagram.
     alone: Bundle,
     outbox: Outbox,
-    /// Whether session packets are queued, not only signed messages.
+    /// Whether session packets are queued, and not only signed messages.
     media: bool,
-    /// Whether a queued datagram is longer than any path carries.
+    /// Whether a queued datagram is longer than the size that fits any path.
     long: bool,
     refused: bool,
 }
 
 pub(crate) struct Egress {
-    /// By listener: RTP, and RTCP where it has its own port.
+    /// Sockets by listener: RTP, and RTCP if it has a separate port.
     pub(crate) listeners: Vec<(Port, Option<Port>)>,
-    /// By node.
+    /// Trunks by node.
     pub(crate) trunks: Vec<Option<Trunk>>,
     pub(crate) to_quic: Option<ring::Sender>,
-    /// By worker; `None` for this worker.
+    /// Rings by worker; `None` for this worker.
     pub(crate) to_workers: Vec<Option<ring::Sender>>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stats: Arc<WorkerStats>,
@@ -65,7 +65,7 @@ pub(crate) struct Egress {
     relayed: Vec<u8>,
 }
 
-/// Which socket of a listener or port.
+/// The socket of a listener or port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     Rtp,
@@ -85,7 +85,7 @@ impl Trunk {
             socket,
             bundle: Bundle::new(SHARED_MAX),
             alone: Bundle::new(TRUNK_ALONE_MAX),
-            // Connected, so no address is written.
+            // The socket is connected, so no address is written.
             outbox: Outbox::new(Family::V4),
             media: false,
             long: false,
@@ -187,7 +187,7 @@ impl Egress {
         self.trunks[place] = Some(trunk);
     }
 
-    /// Its number may be reused.
+    /// Closes the node's trunk and clears its statistics: its number may be reused.
     pub(crate) fn remove_node(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize) {
             *trunk = None;
@@ -195,7 +195,7 @@ impl Egress {
         self.stats.forget(node);
     }
 
-    /// The kernel reported `ECONNREFUSED` for the node's trunk.
+    /// Handles `ECONNREFUSED` on the node's trunk.
     pub(crate) fn trunk_refused(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             trunk.refused = true;
@@ -214,7 +214,7 @@ impl Egress {
         }
     }
 
-    /// Passes a client's datagram to the session's home worker.
+    /// Passes a client's datagram to its session's home worker.
     pub(crate) fn relay(&mut self, home: Home, arrival: Arrival, datagram: &[u8]) {
         arrival.write(datagram, &mut self.relayed);
         let meta = ring::Meta { home, kind: ring::Kind::Relayed, flow: 0 };
@@ -224,17 +224,17 @@ impl Egress {
         }
     }
 
-    /// Reports to control. When the channel is full the report is dropped; most are repeated.
+    /// Sends a report to control. A full channel drops the report; most reports are repeated.
     pub(crate) fn report(&self, report: Report) {
         let _ = self.try_report(report);
     }
 
-    /// Returns whether control took the report.
+    /// Sends a report to control. Returns whether the channel took it.
     pub(crate) fn try_report(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }
 
-    /// Sends everything that is queued.
+    /// Sends everything in the queues.
     pub(crate) fn flush(&mut self, now: Instant) {
         for (rtp, rtcp) in &mut self.listeners {
             flush_port(rtp, &self.stats);
@@ -293,16 +293,15 @@ fn flush_port(port: &mut Port, stats: &WorkerStats) {
     }
 }
 
-/// Whether the bundle is longer than every path carries.
+/// Whether the bundle is longer than the size that fits any path.
 pub(super) fn is_long(bundle: &[u8]) -> bool {
     bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
-/// The drop reason of a failed send.
 pub(crate) fn reason(error: &io::Error) -> Reason {
     match error.kind() {
         io::ErrorKind::WouldBlock => Reason::BufferFull,
-        // `io::ErrorKind` has no kind for it.
+        // `io::ErrorKind` has no kind for EMSGSIZE.
         _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Reason::Oversize,
         _ => Reason::SendFailed,
     }

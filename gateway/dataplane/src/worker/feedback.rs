@@ -1,28 +1,29 @@
-//! RTCP that the gateway writes: key-frame requests both ways, and send caps.
+//! RTCP that the gateway generates: key-frame requests in both directions, and send caps.
 
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Kind, Media, Srtp};
 use evenkeel_media::rtcp::{self, rewrite};
 
-/// A sender needs about this long to answer; an earlier request would ask for a second key frame.
+/// Minimum interval of requests. A sender needs about this time to answer, and an earlier request would cause a second
+/// key frame.
 const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
 
-/// REMB is soft state; senders forget it after some seconds.
+/// Interval at which a cap is repeated. REMB is soft state; senders forget it after some seconds.
 const CAP_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long a lifted cap is repeated: each packet may be lost.
+/// Time for which the end of a cap is repeated, because each packet may be lost.
 const LIFTED_FOR: Duration = Duration::from_secs(5);
 
-/// Video streams of one client that are asked for key frames.
+/// Limit of video streams of one client that receive key-frame requests.
 const SOURCES_MAX: usize = 8;
 
-/// Lifts a cap: more than any client sends.
+/// Bitrate that lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Feedback {
-    /// The sender SSRC of this RTCP.
+    /// The sender SSRC of the generated RTCP.
     ssrc: u32,
     /// The CNAME: random, per session (RFC 7022, 4.2).
     name: u64,
@@ -30,24 +31,24 @@ pub(crate) struct Feedback {
     takes_fir: bool,
     takes_remb: bool,
     takes_tmmbr: bool,
-    /// False with SRTP: the gateway has no keys.
+    /// Whether the gateway may generate RTCP. False with SRTP, because the gateway has no keys.
     may_write: bool,
     /// SSRCs of the client's video.
     video: Vec<u32>,
     sources: Vec<u32>,
-    /// The hop is asked for a key frame with the first packet of each stream.
+    /// Whether the hop gets a key-frame request with the first packet of each stream.
     wanted: bool,
     asked_hop: Vec<u32>,
     asked_client: Option<Instant>,
     fir_number: u8,
-    /// When a cap was last sent.
+    /// Time when a cap was last sent.
     told: Option<Instant>,
-    /// When the cap was lifted, after a cap.
+    /// Time when the last cap was lifted.
     lifted: Option<Instant>,
 }
 
 impl Feedback {
-    /// `seed` gives SSRC and CNAME.
+    /// `seed` determines SSRC and CNAME.
     pub(crate) fn new(seed: u64, media: &Media) -> Feedback {
         let takes = |wanted: fn(&evenkeel_core::Feedback) -> bool| {
             media
@@ -81,13 +82,13 @@ impl Feedback {
         }
     }
 
-    /// Requests a key frame of each stream to the client when its next packet comes.
+    /// Requests a key frame for each stream to the client when the stream's next packet arrives.
     pub(crate) fn want_key_frame(&mut self) {
         self.wanted = true;
         self.asked_hop.clear();
     }
 
-    /// A PLI for this stream of the hop, if one is wanted and was not sent yet.
+    /// Returns a PLI for this stream of the hop, if a key frame is wanted and the PLI was not sent yet.
     pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
         let asked = self.asked_hop.contains(&ssrc);
         if !self.wanted || !self.may_write || asked || self.asked_hop.len() >= SOURCES_MAX {
@@ -98,7 +99,7 @@ impl Feedback {
         Some(self.compound(|out| rtcp::write_pli(pli, out)))
     }
 
-    /// A PLI for each video stream of the client, or a FIR where the client takes no PLI.
+    /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let recently =
             self.asked_client.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
@@ -122,7 +123,7 @@ impl Feedback {
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
     }
 
-    /// REMB over all streams, or TMMBR with an equal part for each video stream. 0 lifts the cap.
+    /// Returns a REMB over all streams, or a TMMBR with an equal share for each video stream. 0 lifts the cap.
     pub(crate) fn cap(&mut self, kbps: u32, now: Instant) -> Option<Vec<u8>> {
         self.told = Some(now);
         self.lifted = if kbps == 0 { self.lifted.or(Some(now)) } else { None };
@@ -139,24 +140,25 @@ impl Feedback {
         }
     }
 
-    /// Whether the cap, or its end, is to be sent again now.
+    /// Whether the cap, or its end, must be sent again now.
     pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
         !within(self.told, CAP_EVERY, now) && self.repeats(kbps, now)
     }
 
-    /// Whether the cap, or its end, is still repeated.
+    /// Whether the cap, or its end, is still being repeated.
     pub(crate) fn repeats(&self, kbps: u32, now: Instant) -> bool {
         kbps > 0 || within(self.lifted, LIFTED_FOR, now)
     }
 
-    /// Lowers the node's rate limits to the cap. A packet with such a limit carries the cap, so none of our own is due.
+    /// Lowers the node's rate limits to the cap. A packet with such a limit carries the cap, which postpones the
+    /// gateway's next one.
     pub(crate) fn limit(&mut self, compound: &mut [u8], kbps: u32, now: Instant) {
         if kbps > 0 && self.may_write && rewrite::limit_rates(compound, u64::from(kbps) * 1_000) {
             self.told = Some(now);
         }
     }
 
-    /// A compound packet: receiver report, CNAME, then the message (RFC 3550, 6.1).
+    /// Builds a compound packet: receiver report, CNAME, then the message (RFC 3550, 6.1).
     fn compound(&self, say: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut packet = Vec::new();
         rtcp::write_receiver_report(self.ssrc, &[], &mut packet);

@@ -1,6 +1,6 @@
-//! Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so packets that keep
-//! coming gather for a moment before the thread reads again. The first packet after a pause is read at once. Packets
-//! from rings do not count: their sender has gathered them already.
+//! Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so while packets keep
+//! arriving the thread pauses briefly between reads. It reads the first packet after a pause at once. Packets from
+//! rings do not count, because their sender has gathered them already.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ pub(crate) struct Gather {
     most: Duration,
 }
 
-/// How the thread waited before a pass.
+/// How the thread waited before the current pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// Packets were gathering.
+    /// It paused while packets gathered.
     Gathered,
-    /// In epoll, for this long.
+    /// It waited in epoll for this time.
     Waited(Duration),
 }
 
 impl Gather {
-    /// Gathers for `most` between two batches; zero never waits.
+    /// Pauses for `most` between two batches; zero disables pauses.
     pub(crate) fn new(most: Duration) -> Gather {
         Gather { most }
     }
 
     /// Sets the timer slack of this thread.
     pub(crate) fn keep_time() {
-        // Without the permission packets gather a little longer.
+        // Without the permission, pauses are a little longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
-    /// How long to let packets gather after a pass that read this many. `None`: wait in epoll, so that the next packet
-    /// is read at once.
+    /// Returns the pause after a pass that read this number of packets. `None`: wait in epoll, which wakes at the next
+    /// packet.
     pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
         let keep_coming = packets > 0
             && match before {

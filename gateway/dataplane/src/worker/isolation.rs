@@ -1,8 +1,8 @@
-//! Isolation of panics: a panic over one session's packet ends that session only.
+//! Isolation of panics: a panic caused by one session's packet ends only that session.
 //!
-//! Input is removed from its queue after it was handled, so the next pass continues with the packet that caused the
-//! panic. Its session is gone by then. One piece of shared state may be half written: a packet queued to that session's
-//! client may leave before its header was rewritten.
+//! Input is removed from its queue after it was handled, so the next pass resumes at the packet that caused the panic
+//! and finds its session removed. One piece of shared state may be incomplete: a packet queued to that session's client
+//! may be sent before its header was rewritten.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -16,9 +16,9 @@ use super::Worker;
 use super::source::Source;
 use crate::panics;
 
-/// Limit of clients that caused a panic within [`WITHIN`]; beyond it the worker gives up. One client
-/// that reconnects and panics again counts once. A bug that every client hits would end one call after the other, and
-/// later calls would fare no better.
+/// Limit of clients that caused a panic within [`WITHIN`]; beyond it the worker ends the process. A client that
+/// reconnects and panics again counts once. A bug that every client triggers would end one call after another, and
+/// later calls too.
 const PANICS_MAX: usize = 8;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 pub(super) struct PanicBudget(VecDeque<(Instant, Option<IpAddr>)>);
 
 impl PanicBudget {
-    /// Records a panic and returns whether the worker may continue.
+    /// Records a panic. Returns whether the worker may continue.
     fn allows(&mut self, client: Option<IpAddr>, now: Instant) -> bool {
         let others = |of: Option<IpAddr>| client.is_none() || of != client;
         self.0.retain(|(at, of)| now.saturating_duration_since(*at) < WITHIN && others(*of));
@@ -38,8 +38,8 @@ impl PanicBudget {
 }
 
 impl Worker {
-    /// Removes the session that the panic occurred in and continues the pass for the others. Resumes the panic, which
-    /// ends the process, if no session was accessed or there were too many panics.
+    /// Removes the session that the panic occurred in and continues the pass for the other sessions. Resumes the panic,
+    /// which ends the process, if no session was accessed or the limit of panics is reached.
     #[cold]
     pub(super) fn isolate_panic(
         &mut self,
@@ -66,7 +66,8 @@ impl Worker {
         }
         self.unreported.push(session);
         self.report_panics();
-        // The source being read comes first: the rest of its batch may be in the inbox. Ports are reported only once.
+        // The source being read comes first, because the inbox may hold the rest of its batch. Epoll reports ports only
+        // once.
         self.unread.retain(|source| *source != self.reading);
         self.unread.insert(0, self.reading);
         for event in events {

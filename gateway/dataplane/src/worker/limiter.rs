@@ -1,4 +1,4 @@
-//! Rate limits for failed lookups and failed checks, so that a flood of them costs little.
+//! Rate limits for failed lookups and failed checks, so that a flood of them remains cheap.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -13,7 +13,7 @@ const BURST: f32 = 2.0;
 pub(crate) struct Origin(u64);
 
 impl Origin {
-    /// The source's /24 (IPv4) or /56 (IPv6), for unknown sources, which may have any number of addresses.
+    /// The source's /24 (IPv4) or /56 (IPv6). Used for unknown sources, which may have any number of addresses.
     pub(crate) fn prefix(source: SocketAddr) -> Origin {
         Origin(match source.ip() {
             IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
@@ -21,7 +21,7 @@ impl Origin {
         })
     }
 
-    /// The source itself, for known sources, which unknown sources of the same prefix must not lock out.
+    /// The source's address. Used for known sources, so that unknown sources of the same prefix cannot lock them out.
     pub(crate) fn address(source: SocketAddr) -> Origin {
         let ip = match source.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -32,7 +32,7 @@ impl Origin {
     }
 }
 
-/// A token bucket per origin. Only failures are charged, so many clients behind one address are no flood.
+/// A token bucket per origin. Only failures are charged, so many clients behind one address do not reach the limit.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     allowances: Box<[(f32, Instant)]>,
@@ -46,7 +46,7 @@ impl Limiter {
         Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
     }
 
-    /// Whether one more attempt is allowed now.
+    /// Whether the origin may make another attempt.
     pub(crate) fn allows(&mut self, origin: Origin, now: Instant) -> bool {
         let (left, at) = &mut self.allowances[place(origin)];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
@@ -62,7 +62,7 @@ impl Limiter {
     }
 }
 
-/// Fibonacci hashing.
+/// Returns the origin's bucket by Fibonacci hashing.
 fn place(Origin(bits): Origin) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
 }

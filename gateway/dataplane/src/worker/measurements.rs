@@ -1,4 +1,4 @@
-//! Smoothed measurements of a session for policies and for people. A value that is no longer measured is no longer
+//! Smoothed measurements of a session for policies and operators. A value whose measurements have stopped is not
 //! reported.
 
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::ring::PathReport;
 /// Sources tracked per client; the oldest is replaced.
 const SOURCES_MAX: usize = 8;
 
-/// Smoothing time of values measured every 100 ms, here or by QUIC. A sample after a longer gap is taken as it is.
+/// Smoothing time of values measured every 100 ms, here or by QUIC. A sample after a longer gap is used unsmoothed.
 const FOLLOWS_IN: Duration = Duration::from_millis(800);
 
 /// Smoothing time of receiver reports, each of which covers a second or more. The few packets lost when a node dies
 /// must not look like a bad network.
 const REPORTS_FOLLOW_IN: Duration = Duration::from_secs(3);
 
-/// Uplink values expire after this time without expected packets: the client is muted or gone.
+/// Lifetime of uplink values without expected packets: the client is muted or gone.
 const UP_KEPT: Duration = Duration::from_secs(2);
 
-/// Downlink values expire after three missed reports (RFC 3550, 6.2: every 5 s).
+/// Lifetime of downlink values: three missed reports (RFC 3550, 6.2: every 5 s).
 const DOWN_KEPT: Duration = Duration::from_secs(15);
 
-/// For how long reports may still answer a sender report, for the round-trip time.
+/// Time for which a report may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Measurements {
     since: Option<Instant>,
 }
 
-/// Reception by the client: of one stream by its receiver reports, or of the connection by QUIC.
+/// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
 #[derive(Debug)]
 struct Down {
     ssrc: Option<u32>,
@@ -68,7 +68,7 @@ impl Smoothed {
         self.0 = Some((value, now));
     }
 
-    /// The value, unless its last sample is older than `kept`.
+    /// Returns the value, unless its last sample is older than `kept`.
     fn fresh(&self, kept: Duration, now: Instant) -> Option<u64> {
         let (value, at) = self.0?;
         let is_fresh = now.saturating_duration_since(at) < kept;
@@ -95,12 +95,11 @@ impl Measurements {
         }
     }
 
-    /// Starts the interval at the first packet after a pause.
     pub(crate) fn begin_interval(&mut self, now: Instant) {
         self.since = Some(now);
     }
 
-    /// Whether the next interval would repeat the last one if no packet came.
+    /// Whether the next interval would equal the last one if no packet arrived.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
         self.bytes_up + self.bytes_down == 0
@@ -147,8 +146,7 @@ impl Measurements {
         self.bytes_down += length as u64;
     }
 
-    /// Reads how the client receives its streams (RFC 3550, 6.4.1). `clock_rate` returns the clock rate of an SSRC in
-    /// Hz.
+    /// Reads the client's receiver reports (RFC 3550, 6.4.1). `clock_rate` returns the clock rate of an SSRC in Hz.
     pub(crate) fn read_reports(
         &mut self,
         compound: &[u8],
@@ -201,7 +199,7 @@ impl Measurements {
         &mut self.down[place]
     }
 
-    /// Notes a sender report to the client: the answer gives the round-trip time.
+    /// Notes a sender report to the client. The client's answer gives the round-trip time.
     pub(crate) fn note_sender_report(&mut self, compound: &[u8], now: Instant) {
         if self.reported.is_some_and(|(_, at)| now.saturating_duration_since(at) >= REPORT_KEPT) {
             self.reported = None;
@@ -213,7 +211,7 @@ impl Measurements {
         }
     }
 
-    /// Notes the path's state as QUIC sees it.
+    /// Notes the state of the path as measured by QUIC.
     pub(crate) fn quic_path(&mut self, path: PathReport, now: Instant) {
         let PathReport { rtt_us, lost, sent } = path;
         self.rtt_us = Some((rtt_us, now));
@@ -222,8 +220,8 @@ impl Measurements {
         }
     }
 
-    /// Ends an interval of about 100 ms and returns its smoothed values. Of several streams to the client the worst
-    /// counts.
+    /// Ends an interval of about 100 ms and returns its smoothed values. For several streams to the client, the values
+    /// of the worst one are returned.
     pub(crate) fn interval(&mut self, now: Instant) -> Measures {
         let (mut expected, mut lost, mut jitter) = (0, 0, 0);
         for (_, reception) in &mut self.sources {

@@ -1,4 +1,5 @@
-//! Packet workers: read a batch, find the session, take the room's hop, rewrite, queue, write a batch.
+//! Packet workers: each pass reads a batch, finds the session, selects the room's hop, rewrites, queues and sends a
+//! batch.
 //!
 //! A session has one home worker for life, and only that worker writes its state: no locks, no await, no allocation per
 //! packet.
@@ -55,10 +56,10 @@ use crate::flows::Flows;
 use crate::mmsg::Inbox;
 use crate::{panics, ring};
 
-/// Queued commands: several for every session that a worker could hold. Control waits when the queue is full.
+/// Limit of queued commands: several for every session that a worker can hold. Control waits when the queue is full.
 pub const COMMANDS_MAX: usize = 65_536;
 
-/// Events per `epoll_wait`: sessions' ports become ready one by one.
+/// Events per `epoll_wait`. Epoll reports sessions' ports one by one.
 const EVENTS_MAX: usize = 256;
 
 pub struct Parts {
@@ -77,9 +78,9 @@ pub struct Parts {
     pub flows: Arc<Flows>,
     pub board: Arc<Board>,
     pub early_limits: EarlyLimits,
-    /// Lookups of unknown sources per second and prefix.
+    /// Limit of lookups of unknown sources, per second and prefix.
     pub misses_per_prefix: u32,
-    /// For how long packets gather while they keep coming.
+    /// Time for which packets gather while they keep arriving.
     pub gather: Duration,
 }
 
@@ -104,17 +105,19 @@ pub struct Worker {
     waker: Arc<Waker>,
     flows: Arc<Flows>,
     board: Arc<Board>,
-    /// Sources that were not read to their end and that epoll does not report again.
+    /// Sources that were not read until empty and that epoll does not report again.
     unread: Vec<Source>,
-    /// The source that is read now or was read last, and the packets already handled of its bundle.
+    /// The source that is being read or was read last.
     reading: Source,
+    /// Packets of the current bundle that were handled already.
     bundle_done: usize,
     gather: Gather,
-    /// Packets read in this pass, and whether epoll reports more that is unread.
+    /// Packets read in this pass.
     read: usize,
+    /// Whether epoll may have more events than its last call returned.
     more_ready: bool,
     sweep: Sweep,
-    /// Reused buffer of the summaries of one pass.
+    /// Reused buffer for the summaries of one pass.
     summaries: Vec<Summary>,
     panics: PanicBudget,
     /// Sessions removed after a panic and not yet reported to control.
@@ -126,7 +129,7 @@ impl Worker {
     /// Registers the sockets.
     ///
     /// # Errors
-    /// Of epoll or a socket.
+    /// Returns the error of epoll or of a socket.
     pub fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut egress = Egress::new(parts.reports, parts.stats, parts.early_limits);
@@ -190,7 +193,7 @@ impl Worker {
     /// Runs until [`Command::Stop`].
     ///
     /// # Errors
-    /// Of epoll.
+    /// Returns the error of epoll.
     pub fn run(mut self) -> io::Result<()> {
         Gather::keep_time();
         panics::capture_here();
@@ -240,7 +243,7 @@ impl Worker {
 
     fn pass(&mut self, events: &[epoll::Event], now: Instant) {
         self.read = 0;
-        // More than these may be ready.
+        // A full event list may mean that more sources are ready.
         self.more_ready = events.len() == EVENTS_MAX;
         self.egress.stats.pass_begins(now);
         self.read_unread(now);
@@ -263,7 +266,7 @@ impl Worker {
         self.unreported.retain(|&session| !egress.try_report(Report::Panicked { session }));
     }
 
-    /// Whether the last pass left something unread.
+    /// Whether the last pass left input unread.
     fn has_unread(&self) -> bool {
         self.more_ready || !self.unread.is_empty()
     }
@@ -280,7 +283,7 @@ impl Worker {
         }
     }
 
-    /// The next pass reads on there without an event.
+    /// Makes the next pass read this source without an event.
     fn mark_unread(&mut self, source: Source) {
         if !self.unread.contains(&source) {
             self.unread.push(source);
@@ -313,7 +316,7 @@ impl Worker {
         if share.as_ref().is_some_and(|share| share.start == 0) {
             egress.stats.sums_up_every(summaries::every(egress.active.len()));
         }
-        // Backwards, because removal moves the last one into the freed place.
+        // Iterates backwards, because a removal moves the last session into the freed place.
         for place in share.unwrap_or_default().rev() {
             let home = egress.active.at(place);
             let went_idle = sessions.with(home, |session| {

@@ -1,4 +1,4 @@
-//! Packets from nodes: over trunks, and over sessions' own ports.
+//! Packets from nodes: from trunks, and from sessions' own ports.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use super::source::Source;
 use super::{Worker, egress};
 use crate::mmsg::{BATCH, Inbox, drain_errors};
 
-/// Datagrams read at a time from a port of one session: a video frame.
+/// Datagrams per read from a session's port: a video frame.
 const PER_PORT: usize = 16;
 
 impl Worker {
@@ -53,7 +53,7 @@ impl Worker {
         self.more_ready = true;
     }
 
-    /// Returns the number of packets in the datagram.
+    /// Handles a trunk datagram. Returns its number of packets.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
         let Worker { inbox, sessions, egress, board, bundle_done, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
@@ -116,7 +116,7 @@ impl Worker {
                     Some((count, count == PER_PORT))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                // The error is of an earlier send; datagrams may be left.
+                // The error belongs to an earlier send; datagrams may remain.
                 Err(_) => Some((0, true)),
             }
         });
@@ -129,7 +129,7 @@ impl Worker {
         }
     }
 
-    /// Retries packets that came before control's command for their tag.
+    /// Retries packets that arrived before the command that adds their tag.
     pub(super) fn retry_early(&mut self, now: Instant) {
         self.take_commands(now);
         let Worker { sessions, egress, board, .. } = self;
@@ -139,13 +139,13 @@ impl Worker {
                 take_trunk_packet(sessions, early.node, early.tag, &early.packet, cx);
             }
         }
-        // Packets with a tag that is still unknown were queued again. There is no third attempt.
+        // Packets whose tag is still unknown were queued again. They are dropped without a third attempt.
         while egress.early.take_inbound().is_some() {
             egress.count_drop(Reason::UnknownTag);
         }
     }
 
-    /// Sends clients' packets that waited for a leg that is attached now.
+    /// Sends clients' packets whose leg was added meanwhile.
     pub(super) fn send_early(&mut self, now: Instant) {
         let Worker { sessions, egress, board, .. } = self;
         let has_leg =

@@ -74,7 +74,7 @@ impl PacketPath {
         Ok(PacketPath { ingress, sessions, count, egress, board: Board::new(1), start, packets: 0 })
     }
 
-    /// Handles a packet from that session's client: identified, measured and queued on the trunk.
+    /// Handles a packet from that session's client: identifies it, measures it and queues it on the trunk.
     pub fn from_client(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
         let source = SourceKey { listener: 0, address: client(session) };
@@ -86,19 +86,19 @@ impl PacketPath {
         self.ingress.deliver(&mut self.sessions, home, Arrival { source, kind }, packet, cx);
     }
 
-    /// Handles a packet for that session from its node: continued and queued to the client.
+    /// Handles a packet for that session from its node: continues its numbers and queues it to the client.
     pub fn from_node(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
         let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
         self.sessions.with_slot(session, |session| session.handle_node_packet(HOP, packet, cx));
     }
 
-    /// Packets passed on so far, both ways.
+    /// Packets forwarded so far, in both directions.
     pub fn passed(&self) -> u64 {
         self.egress.stats.packets(Way::ToNode) + self.egress.stats.packets(Way::ToClient)
     }
 
-    /// The time of the next packet. Discards the queues at the end of a batch.
+    /// Returns the time of the next packet. Discards the queues at the end of a batch.
     fn next(&mut self) -> Instant {
         self.packets += 1;
         if self.packets.is_multiple_of(BATCH as u32) {
@@ -130,7 +130,7 @@ fn install(home: Home, media: &Media) -> Install {
     Install {
         home,
         session: SessionId(home.slot.into()),
-        // One per session, as in offers.
+        // One allocation per session, as in production.
         media: Arc::new(media.clone()),
         client: Client::Declared { listener: 0, address, rtcp: address },
         route: Arc::new(RouteCell::holding(route)),

@@ -1,4 +1,4 @@
-//! A session's own sockets towards nodes; nodes with port legs tell sessions apart by port.
+//! A session's own sockets towards nodes. Nodes with port legs distinguish sessions by port.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,10 +11,11 @@ use super::egress::{self, Port, Side};
 use super::stats::WorkerStats;
 use crate::mmsg::{self, Family};
 
-/// Packets queued per port. Small, because each session keeps the memory.
+/// Limit of packets queued per port. Small, because each session holds the memory.
 const QUEUED_MAX: usize = 8;
 
-/// RTP, and RTCP where it has its own port. Packets are queued during a pass and sent at its end.
+/// A session's RTP socket, and an RTCP socket if RTCP has a separate port. Packets are queued during a pass and sent at
+/// its end.
 pub struct Ports {
     rtp: Port,
     rtcp: Option<Port>,
@@ -28,7 +29,7 @@ impl Ports {
     /// Enables the error queue of both sockets.
     ///
     /// # Errors
-    /// Of a socket.
+    /// Returns the error of a socket.
     pub fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
         let number = |socket: &UdpSocket| socket.local_addr().map(|address| address.port());
         let numbers = (number(&rtp)?, rtcp.as_ref().map(number).transpose()?);
@@ -40,7 +41,7 @@ impl Ports {
         Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, numbers, node: None })
     }
 
-    /// The local ports of RTP, and of RTCP where it has its own.
+    /// Local ports of RTP, and of RTCP if it has a separate socket.
     pub fn numbers(&self) -> (u16, Option<u16>) {
         self.numbers
     }
@@ -52,8 +53,8 @@ impl Ports {
         }
     }
 
-    /// Queues a packet to a node. RTCP uses the RTP socket where it has none of its own. Returns whether this is the
-    /// first queued packet, which makes a [`flush`](Self::flush) due.
+    /// Queues a packet to a node. RTCP uses the RTP socket unless it has a separate one. Returns whether this is the
+    /// first queued packet, so that a [`flush`](Self::flush) is required.
     pub(crate) fn queue(
         &mut self,
         side: Side,
@@ -80,7 +81,7 @@ impl Ports {
         }
     }
 
-    /// Sends what is queued. An error about an earlier destination costs no packet.
+    /// Sends the queued packets. An error of an earlier destination drops no packet.
     pub(crate) fn flush(&mut self, stats: &WorkerStats, now: Instant) {
         let Some(node) = self.node.take() else {
             return;

@@ -1,4 +1,4 @@
-//! Histogram of recovery times: for how long clients heard nothing after their node died.
+//! Histogram of recovery times: the time without packets for a client after its node died.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,7 +9,7 @@ const STEPS: u64 = 16;
 /// Powers of two from 16 µs on. Times above ten minutes count in the last bucket.
 const DOUBLINGS: u64 = 26;
 
-/// Counts by time in microseconds. One writer, relaxed.
+/// Counts by time in microseconds. One thread writes; access is relaxed.
 #[derive(Debug)]
 pub struct Recoveries {
     counts: Box<[AtomicU64]>,
@@ -59,12 +59,12 @@ impl Distribution {
         self.counts.iter().sum()
     }
 
-    /// `None` without samples.
+    /// Returns `None` without samples.
     pub fn longest(&self) -> Option<Duration> {
         (self.count() > 0).then_some(self.longest)
     }
 
-    /// The quantile in thousandths, at most one in 16 too long. `None` without samples.
+    /// Returns the quantile in thousandths, at most one in 16 too long. `None` without samples.
     pub fn within(&self, permille: u64) -> Option<Duration> {
         let rank = (self.count() * permille).div_ceil(1_000).max(1);
         let mut seen = 0;
@@ -76,14 +76,14 @@ impl Distribution {
     }
 }
 
-/// The bucket: linear up to [`STEPS`] microseconds, then [`STEPS`] buckets per power of two.
+/// Returns the bucket: linear up to [`STEPS`] microseconds, then [`STEPS`] buckets per power of two.
 fn place(us: u64) -> usize {
     let doublings = (us / STEPS).checked_ilog2().map_or(0, |doublings| u64::from(doublings) + 1);
     let step = if doublings == 0 { us } else { (us >> (doublings - 1)) - STEPS };
     (doublings * STEPS + step).min(STEPS * DOUBLINGS - 1) as usize
 }
 
-/// The exclusive upper bound of a bucket.
+/// Returns the exclusive upper bound of a bucket.
 fn above(place: u64) -> u64 {
     let (doublings, step) = (place / STEPS, place % STEPS);
     if doublings == 0 { step + 1 } else { (STEPS + step + 1) << (doublings - 1) }

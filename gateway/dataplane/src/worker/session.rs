@@ -1,4 +1,4 @@
-//! A session at its home worker, which alone writes the session's continuity, statistics and client address.
+//! A session at its home worker, which alone writes its continuity, statistics and client address.
 
 mod address;
 mod hitless;
@@ -31,7 +31,7 @@ use super::stats::Way;
 use crate::flows::Home;
 use crate::ring::PathReport;
 
-/// Interval between reports of shed packets. Receivers need the count, not the moment.
+/// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
@@ -45,12 +45,13 @@ pub(crate) struct Session {
     pub(crate) ports: Option<Box<Ports>>,
     legs: Vec<(Hop, Leg)>,
     address: Address,
-    /// Allocated with the first packet: most of many sessions are silent.
+    /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
-    /// Whether the session is summarised, and whether it was used since its last summary.
+    /// Whether the session is summarised.
     active: bool,
+    /// Whether the session was used since its last summary.
     touched: bool,
     /// Whether the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
@@ -70,17 +71,18 @@ struct MediaState {
     continuity: Continuity,
     measurements: Measurements,
     feedback: Feedback,
-    /// The hop that the client hears, and the number of hops so far.
+    /// The hop that the client hears.
     current_hop: Option<Hop>,
+    /// Number of hops so far.
     switches: u32,
-    /// In hitless mode: the two hops that the client hears.
+    /// The two hops that the client hears in hitless mode.
     pair: Option<Box<Pair<Hop>>>,
     totals: Totals,
     /// Packets between client and node since the last summary.
     flow: Flow,
-    /// Packets missing at switches that earlier summaries reported.
+    /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
-    /// Shed packets that are not reported yet, and the time of the first.
+    /// Shed packets not reported yet, and the time of the first.
     shed: Option<(ShedRun, Instant)>,
 }
 
@@ -91,7 +93,7 @@ fn voice(media: &Media) -> Option<Codec> {
 }
 
 impl MediaState {
-    /// Runs once per session; `#[cold]` keeps the packet path short.
+    /// Runs once per session; `#[cold]` keeps it out of the packet path.
     #[cold]
     fn new(seed: u64, media: &Media) -> Box<MediaState> {
         let protection = match media.srtp {
@@ -119,14 +121,14 @@ impl MediaState {
         Epoch(u64::from(self.switches))
     }
 
-    /// Resets the counts of the previous hop, which it returns.
+    /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
         self.current_hop.replace(hop)
     }
 }
 
-/// Worker state that a session uses while it handles a packet.
+/// State of the worker that a session uses while it handles a packet.
 pub(crate) struct PacketContext<'a> {
     pub(crate) egress: &'a mut Egress,
     pub(crate) board: &'a Board,
@@ -161,7 +163,7 @@ impl Session {
             address,
             state: None,
             seed,
-            // A cap is sent before the client's first packet.
+            // The cap is sent before the client's first packet.
             active: plan.send_cap_kbps() > 0,
             touched: false,
             #[cfg(any(test, feature = "fault-injection"))]
@@ -197,7 +199,7 @@ impl Session {
         self.active
     }
 
-    /// Whether the session has nothing more to summarise. Called after each summary.
+    /// Whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
         let touched = std::mem::take(&mut self.touched);
         let cap = self.plan.send_cap_kbps();
@@ -210,7 +212,7 @@ impl Session {
         !self.active
     }
 
-    /// The client sent something other than media.
+    /// Handles input from the client other than media.
     pub(crate) fn heard(&mut self, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         self.state().measurements.heard(cx.now);
@@ -224,7 +226,7 @@ impl Session {
     /// Adds or replaces the leg at a hop.
     pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
         self.detach(hop);
-        // Sessions are many and their legs few: reserve no more than needed.
+        // Reserves one element: sessions are many and each has few legs.
         self.legs.reserve_exact(1);
         self.legs.push((hop, leg));
     }
@@ -237,13 +239,11 @@ impl Session {
         self.legs.iter().any(|(at, _)| *at == hop)
     }
 
-    /// The hop with this tag.
     pub(crate) fn hop_of(&self, tag: Tag) -> Option<Hop> {
         let is_it = |leg: &Leg| matches!(leg, Leg::Trunk(own) if *own == tag);
         self.legs.iter().find(|(_, leg)| is_it(leg)).map(|(hop, _)| *hop)
     }
 
-    /// The hop with a port leg to this address.
     pub(crate) fn hop_at(&self, source: SocketAddr, cx: &PacketContext<'_>) -> Option<Hop> {
         let is_there = |leg: &Leg| match leg {
             Leg::Port(port) => port.is_at(source),
@@ -253,8 +253,9 @@ impl Session {
         there.reduce(|one, other| self.likelier_sender(one, other, cx))
     }
 
-    /// Which of two hops at one address a packet is from: the room's hop, then the hop that the room is leaving, then
-    /// the newest incarnation. Two hops share an address when a node takes over the address of one that is going.
+    /// Decides which of two hops at one address sent a packet. Two hops share an address when a new node uses the
+    /// address of a node that is being removed. Prefers the room's hop, then the hop that the room is leaving, then the
+    /// newest incarnation.
     #[cold]
     fn likelier_sender(&self, one: Hop, other: Hop, cx: &PacketContext<'_>) -> Hop {
         let rank = |hop: Hop| {
@@ -290,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Requests a key frame of each video stream that the client sends.
+    /// Requests a key frame for each video stream that the client sends.
     pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
         if let Some(state) = &mut self.state
             && let Some(request) = state.feedback.key_frame_of_client(cx.now)
@@ -300,7 +301,7 @@ impl Session {
         }
     }
 
-    /// Sends the current send cap, or that it was lifted.
+    /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.plan.send_cap_kbps();
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
@@ -308,7 +309,7 @@ impl Session {
         }
     }
 
-    /// Every 100 ms: repeats the cap when due and reports shed packets.
+    /// Runs every 100 ms: repeats the cap when due and reports shed packets.
     pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.plan.send_cap_kbps();
         let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
@@ -322,7 +323,7 @@ impl Session {
         }
     }
 
-    /// The session's summary; none before its first packet.
+    /// Returns the session's summary; `None` before its first packet.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
         let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
             self.state.as_deref_mut()?;
@@ -339,7 +340,7 @@ impl Session {
         self.route.load().mode
     }
 
-    /// Totals of a session that ends now: packets still missing count as lost.
+    /// Returns the totals of a session that ends now. Packets still missing count as lost.
     pub(crate) fn final_totals(&self, now: Instant) -> Totals {
         self.totals(now + FILLED_WITHIN)
     }

@@ -1,6 +1,6 @@
-//! The sessions at home at a worker, by slot.
+//! A worker's sessions, by slot.
 //!
-//! A session is accessed through a closure, one at a time, so that after a panic the session that caused it is known.
+//! A session is accessed through a closure, one at a time, so that after a panic the responsible session is known.
 
 use evenkeel_core::{Hop, NodeId};
 use evenkeel_media::trunk::Tag;
@@ -19,7 +19,7 @@ pub fn tag(slot: u32, random: u64) -> Tag {
 #[derive(Default)]
 pub(super) struct Sessions {
     slots: Vec<Option<Box<Session>>>,
-    /// The slot that is being accessed. Outside of [`with`](Self::with) only a panic leaves it set.
+    /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
     current: Option<u32>,
 }
 
@@ -38,7 +38,8 @@ impl Sessions {
         self.with_if(slot, |_| true, act)
     }
 
-    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions of the slot had other tags.
+    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions in the slot had other
+    /// tags.
     pub(super) fn with_tag<T>(
         &mut self,
         node: NodeId,
@@ -85,7 +86,7 @@ impl Sessions {
         if self.has(home) { self.slots[home.slot as usize].take() } else { None }
     }
 
-    /// After a panic: removes the session that was being accessed.
+    /// Removes, after a panic, the session that was being accessed.
     pub(super) fn remove_current(&mut self) -> Option<Box<Session>> {
         self.slots[self.current.take()? as usize].take()
     }

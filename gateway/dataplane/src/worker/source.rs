@@ -75,8 +75,8 @@ impl AsFd for Waker {
     }
 }
 
-/// Registers a descriptor. Ports of sessions are edge-triggered: there are thousands, and each unread one would be
-/// reported again by every `epoll_wait`.
+/// Registers a descriptor. Ports of sessions are edge-triggered: a worker may have thousands, and `epoll_wait` would
+/// report each unread one again.
 pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
     let data = epoll::EventData::new_u64(source.token());
     let flags = match source {

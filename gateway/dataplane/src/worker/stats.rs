@@ -1,5 +1,5 @@
-//! Statistics that a worker writes and other threads read: activity per node, counters, lateness. One writer each,
-//! relaxed.
+//! Statistics that a worker writes and other threads read: activity per node, counters, lateness. Each value has one
+//! writer; access is relaxed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ pub struct WorkerStats {
     base: Instant,
     nodes: Box<[NodeStats]>,
     drops: [AtomicU64; Reason::ALL.len()],
-    /// Packets passed on and their bytes, by way.
+    /// Forwarded packets, by way.
     passed: [AtomicU64; 2],
+    /// Bytes of the forwarded packets, by way.
     bytes: [AtomicU64; 2],
     /// Key-frame requests by way.
     key_frames: [AtomicU64; 2],
@@ -24,17 +25,17 @@ pub struct WorkerStats {
     pass_began: AtomicU64,
     /// Nanoseconds of the longest pass since the last read.
     longest_pass: AtomicU64,
-    /// Microseconds within which each active session is summarised.
+    /// Maximum time in microseconds between two summaries of an active session.
     sums_up_within: AtomicU64,
 }
 
 #[derive(Default, Debug)]
 struct NodeStats {
-    /// Nanoseconds since the base; 0: never.
+    /// Nanoseconds since the base; 0 means never.
     last_received: AtomicU64,
     received: AtomicU64,
     last_sent: AtomicU64,
-    /// A bundle was sent or received that is longer than every path carries.
+    /// Whether a bundle was sent or received that is longer than the size that fits any path.
     long: AtomicBool,
 }
 
@@ -60,7 +61,7 @@ impl WorkerStats {
         }
     }
 
-    /// A batch with this many packets came from the node.
+    /// Records a batch with this number of packets from the node.
     pub fn received(&self, node: NodeId, packets: u64, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_received.store(self.nanos(now), Relaxed);
@@ -68,21 +69,21 @@ impl WorkerStats {
         }
     }
 
-    /// Media was sent to the node. Signed messages do not count: their answers come even if media does not.
+    /// Records media sent to the node. Signed messages are excluded: a node may answer them while its media fails.
     pub fn sent(&self, node: NodeId, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
         }
     }
 
-    /// A bundle to or from the node is longer than every path carries.
+    /// Records a bundle to or from the node that is longer than the size that fits any path.
     pub fn long(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.long.store(true, Relaxed);
         }
     }
 
-    /// The nodes with such a bundle since the last call.
+    /// Takes the nodes with a long bundle since the last call.
     pub fn take_long(&self) -> impl Iterator<Item = NodeId> {
         let long = |stamp: &NodeStats| stamp.long.load(Relaxed) && stamp.long.swap(false, Relaxed);
         (0..)
@@ -92,7 +93,7 @@ impl WorkerStats {
             .map(|(node, _)| node)
     }
 
-    /// Clears a removed node: its number may be reused.
+    /// Clears a removed node, because its number may be reused.
     pub fn forget(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_received.store(0, Relaxed);
@@ -115,7 +116,7 @@ impl WorkerStats {
         add(&self.key_frames[way as usize], 1);
     }
 
-    /// A client in this mode hears another hop after its node died, and heard nothing for this long.
+    /// Records how long a client in this mode received nothing after its node died.
     pub fn recovered(&self, mode: Mode, after: Duration) {
         self.recoveries[mode as usize].add(after);
     }
@@ -145,8 +146,8 @@ impl WorkerStats {
         }
     }
 
-    /// For how long a packet may have waited to be read since the last call: the longest pass that ended, or the
-    /// current one.
+    /// Takes the maximum time for which a packet may have waited to be read since the last call: the longest completed
+    /// pass, or the current one.
     pub fn take_lateness(&self, now: Instant) -> Duration {
         let under_way = match self.pass_began.load(Relaxed) {
             0 => 0,
@@ -155,9 +156,9 @@ impl WorkerStats {
         Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(under_way))
     }
 
-    /// Each active session is summarised about this often.
+    /// Sets the interval of summaries of each active session.
     pub fn sums_up_every(&self, every: Duration) {
-        // A session that missed its turn when others were removed has one in the next round.
+        // A session that missed its turn because others were removed is summarised in the next round.
         self.sums_up_within.store(2 * every.as_micros() as u64, Relaxed);
     }
 
@@ -187,7 +188,7 @@ impl WorkerStats {
     }
 }
 
-/// One writer: a load and a store are enough, and cheaper than a read-modify-write.
+/// Adds without a read-modify-write, which is not needed with one writer and costs more.
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }

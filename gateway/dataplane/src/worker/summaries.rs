@@ -1,5 +1,6 @@
-//! Summaries of active sessions: each every 100 ms or, where there are many, as often as a small part of a core allows. A
-//! pass summarises a share of them, so that packets never wait for all. Idle sessions cost nothing.
+//! Summaries of active sessions. Each is summarised every 100 ms or, with many sessions, less often, so that summaries
+//! take a small part of a core. A pass summarises a share of the sessions, so that packets never wait for all. Idle
+//! sessions cost nothing.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::flows::Home;
 /// Minimum interval between two summaries of a session.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Interval between two summaries of the worker, so that summaries take a bounded part of a core.
+/// Minimum time per summary of a worker, so that summaries take a bounded part of a core.
 const APART: Duration = Duration::from_micros(50);
 
 /// Sessions per share: about half a millisecond.
@@ -26,14 +27,14 @@ impl Sweep {
         Sweep { began: now, next: 0 }
     }
 
-    /// When the next share is due, given the number of active sessions.
+    /// Time of the next share, given the number of active sessions.
     pub(super) fn due(&self, places: usize) -> Instant {
         let shares = places.div_ceil(SHARE).max(1);
         let share = (self.next / SHARE + 1).min(shares);
         self.began + every(places) * share as u32 / shares as u32
     }
 
-    /// The share that is due, if any. A share that starts at 0 starts a round.
+    /// Takes the share that is due, if any. A share that starts at 0 starts a round.
     pub(super) fn take(&mut self, places: usize, now: Instant) -> Option<Range<usize>> {
         if now < self.due(places) {
             return None;
@@ -56,7 +57,7 @@ pub(super) fn every(places: usize) -> Duration {
     EVERY.max(APART * places as u32)
 }
 
-/// Sessions to be summarised, in no order.
+/// Sessions to be summarised, unordered.
 #[derive(Default, Debug)]
 pub(super) struct ActiveSessions(Vec<Home>);
 
@@ -73,7 +74,8 @@ impl ActiveSessions {
         self.0[place]
     }
 
-    /// Moves the last session into this place. It may miss its turn in this round and has one in the next.
+    /// Removes a session and moves the last one into its place. The moved session may miss its turn in this round; the
+    /// next round summarises it.
     pub(super) fn remove(&mut self, place: usize) {
         self.0.swap_remove(place);
     }

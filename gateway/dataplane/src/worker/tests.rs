@@ -18,7 +18,7 @@ fn socket() -> UdpSocket {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
 
-/// The other ends of a worker with one node and open listeners, which report each packet.
+/// The peers of a worker with one node and open listeners, which report each packet.
 struct World {
     listeners: Vec<SocketAddr>,
     commands: crossbeam_channel::Sender<Command>,
@@ -67,7 +67,7 @@ impl World {
         (World { listeners: addresses, commands, waker, flows, stats, reports }, worker)
     }
 
-    /// With a node at the other end of the trunk.
+    /// Creates a worker with a node at the other end of the trunk.
     fn with_node() -> (World, Worker, UdpSocket) {
         let (trunk, node) = (socket(), socket());
         trunk.connect(node.local_addr().unwrap()).unwrap();
@@ -104,7 +104,7 @@ impl World {
         Phone { socket, home }
     }
 
-    /// Sessions removed after a panic.
+    /// Takes the sessions removed after a panic.
     fn panicked(&mut self) -> Vec<u64> {
         let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
         let panicked = |report| match report {
@@ -133,7 +133,7 @@ impl World {
         self.waker.wake();
     }
 
-    /// Packets that came from the node.
+    /// Number of packets received from the node.
     fn received(&self) -> u64 {
         let mut all = [Stamp::default()];
         self.stats.merge_into(&mut all);
@@ -155,7 +155,7 @@ impl Phone {
         self.socket.send(&video(sequence)).unwrap();
     }
 
-    /// Sequence numbers of the received packets.
+    /// Takes the sequence numbers of the received packets.
     fn heard(&self) -> Vec<u16> {
         let mut bytes = [0; 64];
         let came = std::iter::from_fn(|| {
@@ -175,7 +175,7 @@ fn video(sequence: u16) -> Vec<u8> {
     packet
 }
 
-/// Tags and sequence numbers of the packets that reached the node.
+/// Takes tags and sequence numbers of the packets that reached the node.
 fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
     let mut bytes = [0; 2_048];
     let mut packets = Vec::new();
@@ -189,7 +189,7 @@ fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
 }
 
 impl Worker {
-    /// Runs one pass and returns its number of events.
+    /// Runs one pass. Returns its number of events.
     fn turn(&mut self) -> usize {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.wait(&mut events, Duration::ZERO).unwrap();
@@ -197,7 +197,7 @@ impl Worker {
         events.len()
     }
 
-    /// Runs passes until nothing is left.
+    /// Runs passes until no input remains.
     fn turns(&mut self) {
         while self.turn() > 0 || self.has_unread() {}
     }
@@ -209,7 +209,7 @@ fn continuous_packets_gather() {
     let thread = std::thread::spawn(move || worker.run());
     let stranger = socket();
     world.serve(&stranger);
-    // The next packet comes at once, so later ones gather. On a slow machine it may count as a first one again.
+    // The next packet arrives at once, so later ones gather. On a slow machine it may count as a first packet again.
     let gathered = (0..10).any(|_| {
         let began = Instant::now();
         world.serve(&stranger);
@@ -323,7 +323,7 @@ fn port_is_read_after_a_panic_before_it() {
     let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
     world.tell(Command::Attach { home, hop: NODE, leg });
     worker.turns();
-    // Epoll reports them in this order.
+    // Epoll reports the sources in this order.
     doomed.speak(10);
     node.send_to(&PACKET, to).unwrap();
     assert_eq!((worker.turn(), world.panicked(), world.received()), (2, vec![0], 0));

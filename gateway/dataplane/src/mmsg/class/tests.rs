@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use super::super::{Family, Outbox};
 use super::*;
 
-/// The TOS byte of the next datagram (ip(7), IP_RECVTOS).
+/// Returns the TOS byte of the next datagram (ip(7), IP_RECVTOS).
 fn class_of_next(socket: &UdpSocket) -> u8 {
     let mut bytes = [0_u8; 64];
     let mut control = [0_u64; 8];

@@ -9,7 +9,8 @@ use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
 
 impl Endpoint {
-    /// The limit counts connections that are closed but not forgotten, because they still use memory.
+    /// Accepts, retries or refuses a connection. The limit includes connections that are closed but not forgotten,
+    /// because they still use memory.
     pub(super) fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
         let most = self.settings.connections_max;
@@ -21,15 +22,15 @@ impl Endpoint {
             return self.respond(&refusal);
         }
         if held >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
-            // `may_retry` was checked.
+            // `may_retry` was checked, so this cannot fail.
             if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
                 self.respond(&retry);
             }
             return;
         }
         match self.quinn.accept(incoming, now, &mut self.packet, None) {
-            // Its first packet closed it. quinn would keep it until the idle timeout, and such a packet can be sent
-            // with a forged source.
+            // The client's first packet closed the connection. quinn would keep it until the idle timeout, and such a
+            // packet can be sent with a forged source.
             Ok((handle, connection)) if connection.is_closed() => {
                 count(&counters.handshakes_failed);
                 let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
@@ -48,7 +49,7 @@ impl Endpoint {
         }
     }
 
-    /// Answers a client without a connection. If the socket is full the answer is dropped; the client tries again.
+    /// Answers a client without a connection. A full socket drops the answer; the client will retry.
     pub(super) fn respond(&self, transmit: &Transmit) {
         if self.blocked.is_none() {
             let _ = self.socket.send(transmit, &self.packet);

@@ -1,4 +1,4 @@
-//! Datagrams from clients to their connections.
+//! Passes datagrams from clients to their connections.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Endpoint, Look};
 use crate::quic::counters::count;
 use crate::quic::socket::From;
 
-/// Datagrams per turn. One batch of the kernel may hold eight times as many.
+/// Datagrams per turn. One batch of the kernel may hold eight times this number.
 const DATAGRAMS_PER_TURN: usize = 256;
 
 impl Endpoint {
@@ -21,7 +21,7 @@ impl Endpoint {
                 self.take_datagram(from, datagram, now);
                 continue;
             }
-            // Workers start on the packets read so far.
+            // Lets workers start on the packets read so far.
             self.hub.wake_workers();
             if !look.more {
                 return look;

@@ -33,12 +33,12 @@ impl Endpoint {
         match meta.kind {
             Kind::Rtp | Kind::Rtcp => self.send(meta.home, meta.flow, packet, now),
             Kind::Detached => self.hub.forget(meta.home, now),
-            // Not sent to the endpoint.
+            // Workers never send these kinds to the endpoint.
             Kind::Attached | Kind::Path(_) | Kind::Relayed => {}
         }
     }
 
-    /// Queues a packet for the session's client: in a DATAGRAM if it fits, else in a stream of its own.
+    /// Queues a packet for the session's client: in a DATAGRAM if it fits, otherwise in a separate stream.
     fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
         let counters = &self.hub.counters;
         let flow = roq::Flow::new(flow);
@@ -48,7 +48,7 @@ impl Endpoint {
             return count(&counters.unattached);
         };
         match client.send_datagram(datagram(flow, packet, &mut self.framed)) {
-            // Counted when it is sent.
+            // Counted when the DATAGRAM is sent.
             Ok(()) => {}
             Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
             Err(
@@ -71,8 +71,8 @@ impl Endpoint {
     }
 }
 
-/// Frames a packet in memory of its own. It may wait in a queue, and the queue's limit in bytes holds only if packets
-/// share no memory.
+/// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds
+/// only if they share no memory.
 fn datagram(flow: roq::Flow, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
     framed.clear();
     roq::write_datagram(flow, packet, framed);

@@ -13,7 +13,7 @@ fn path(lost: u64, sent: u64) -> Path {
     Path { rtt: Duration::from_millis(5), lost, sent }
 }
 
-/// A hub with these sessions on one connection, and the ring to their worker.
+/// Creates a hub with these sessions on one connection, and the ring to their worker.
 fn hub(sessions: u32, now: Instant) -> (Hub, ring::Receiver) {
     let flows = Arc::new(Flows::new(10));
     let (to_worker, ring) = ring::channel(5).unwrap();
@@ -26,7 +26,7 @@ fn hub(sessions: u32, now: Instant) -> (Hub, ring::Receiver) {
     (hub, ring)
 }
 
-/// Reported sessions with their losses and packets.
+/// Takes the reported sessions with their losses and packets.
 fn told(ring: &mut ring::Receiver) -> Vec<(u32, u32, u32)> {
     let mut told = Vec::new();
     ring.pop_batch(10, |meta, _| {
@@ -42,7 +42,7 @@ fn told(ring: &mut ring::Receiver) -> Vec<(u32, u32, u32)> {
 fn path_report_after_a_full_ring_covers_both() {
     let now = Instant::now();
     let (mut hub, mut ring) = hub(2, now);
-    // The ring has room for three besides the two entries for attached sessions.
+    // The ring holds three entries besides the two for attached sessions.
     hub.look_after(home(0), now, |_| Some(path(0, 4)));
     hub.look_after(home(0), now, |_| Some(path(1, 14)));
     hub.look_after(home(0), now, |_| Some(path(2, 19)));

@@ -31,7 +31,7 @@ pub(super) fn client_without_credit(thread: &Thread) -> quinn::ClientConfig {
     client_with_transport(thread.certificate_sha256, transport, vec![roq::ALPN.to_vec()])
 }
 
-/// A client that trusts no certificate.
+/// Creates a client that trusts no certificate.
 pub(super) fn client_without_trust() -> quinn::ClientConfig {
     client_with_transport([0; 32], quinn::TransportConfig::default(), vec![])
 }
@@ -55,7 +55,7 @@ fn client_with_transport(
     config
 }
 
-/// Trusts the certificate with this SHA-256, as a client that got it from the admin API.
+/// Trusts the certificate with this SHA-256, like a client that got it from the admin API.
 #[derive(Debug)]
 struct Fingerprint([u8; 32]);
 

@@ -43,7 +43,7 @@ async fn connection_limit_holds_and_frees() {
     assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused}");
     assert!(world.count(|counters| &counters.connections_refused) >= 1);
     first.connection.close(VarInt::from_u32(0), b"");
-    // Until the endpoint has noticed.
+    // Repeats until the endpoint has noticed the close.
     while world.connect(client_config(&world.thread, true)).await.is_err() {}
 }
 

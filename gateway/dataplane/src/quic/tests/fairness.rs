@@ -9,7 +9,7 @@ use super::super::connections::Connections;
 use super::client::client_without_trust;
 use super::*;
 
-/// A connection with this number and handshake timeout.
+/// Creates a connection with this number and handshake timeout.
 fn connection(number: usize, until: Instant) -> ClientConnection {
     let own = Arc::new(EndpointConfig::default());
     let mut endpoint = quinn_proto::Endpoint::new(own, None, true, None);

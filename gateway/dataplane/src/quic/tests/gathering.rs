@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A client attached to its session, at an endpoint with this gather time.
+/// Attaches a client to its session, at an endpoint with this gather time.
 async fn attached(gather: Duration) -> (World, Client) {
     let mut world = World::start(Settings { gather, ..quiet() });
     let client = world.client().await;
@@ -19,7 +19,7 @@ async fn continuous_packets_are_read_together() {
     let sent = client.connection.stats().udp_tx.datagrams;
     for number in 1..=PACKETS {
         client.send(FLOW, &rtp(number));
-        // One per UDP datagram.
+        // Sends one DATAGRAM per UDP datagram.
         while client.connection.stats().frame_tx.datagram <= u64::from(number) {
             tokio::task::yield_now().await;
         }

@@ -40,7 +40,7 @@ struct World {
     flows: Arc<Flows>,
     to_client: ring::Sender,
     from_client: ring::Receiver,
-    /// Readable when the ring is.
+    /// Readable when the ring has entries.
     waker: AsyncFd<OwnedFd>,
     came: std::collections::VecDeque<(Meta, Vec<u8>)>,
 }
@@ -75,7 +75,7 @@ impl World {
         Client { connection: self.connect(client_config(&self.thread, datagrams)).await.unwrap() }
     }
 
-    /// The next entry of the ring.
+    /// Waits for the next entry of the ring.
     async fn next(&mut self) -> (Meta, Vec<u8>) {
         loop {
             if let Some(came) = self.came.pop_front() {
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Path reports may come at any time.
+    /// Waits for the next entry that is not a path report; these may arrive at any time.
     async fn next_but_path(&mut self) -> (Meta, Vec<u8>) {
         loop {
             let came = self.next().await;

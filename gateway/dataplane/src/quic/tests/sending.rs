@@ -15,7 +15,7 @@ async fn packets_use_the_last_delivering_connection() {
     assert_eq!(world.next_media().await, rtp(2));
     world.send(HOME, &rtp(11));
     assert_eq!(second.receive().await, (BACK, rtp(11)));
-    // Another session's packet and one of an unknown flow do not take over the session.
+    // Neither another session's packet nor a packet of an unknown flow takes over the session.
     first.send(OTHER_FLOW, &rtp(3));
     first.send(STRANGE_FLOW, &rtp(4));
     first.send(OTHER_FLOW, &rtp(5));
@@ -119,7 +119,7 @@ async fn streams_are_bounded_in_number_and_time() {
         world.push(meta_back(HOME), &rtp(number));
     }
     world.to_client.wake();
-    // Reports keep coming until the two waiting packets have expired.
+    // Reports continue until the two waiting packets have expired.
     while world.count(|counters| &counters.streams_late) < 2 {
         world.next().await;
     }
@@ -160,7 +160,7 @@ async fn queued_datagrams_of_a_closed_connection_not_sent() {
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
-    // More than the congestion window allows, and the end in the same turn.
+    // The client gets more than the congestion window allows, and the session ends in the same turn.
     let packet = [&rtp(10)[..], &[7; 1_100]].concat();
     for _ in 0..PACKETS {
         world.push(meta_back(HOME), &packet);

@@ -70,7 +70,7 @@ async fn truncated_stream_closes_the_connection() {
         stream.write_all(&framed(FLOW, &[&rtp(1)])[..end]).await.unwrap();
         stream.finish().unwrap();
         if cut == 8 {
-            // A flow without packets is complete.
+            // A flow without packets is valid.
             stream.stopped().await.unwrap();
             assert_eq!(client.connection.close_reason(), None);
         } else {
@@ -99,7 +99,7 @@ async fn bidirectional_stream_closes_the_connection() {
     let world = World::start(quiet());
     let client = world.client().await;
     let (mut stream, _receive) = client.connection.open_bi().await.unwrap();
-    // The close may come before the write completes.
+    // The close may arrive before the write completes.
     let _ = stream.write_all(&framed(FLOW, &[&rtp(1)])).await;
     assert_eq!(client.close_code().await, roq::ErrorCode::StreamCreation.code());
     assert_eq!(world.count(|counters| &counters.bidirectional), 1);

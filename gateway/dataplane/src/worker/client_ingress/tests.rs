@@ -7,7 +7,7 @@ use super::super::session::tests::{egress, install};
 use super::*;
 use crate::worker::command::Client;
 
-/// Two STUN sessions with their home at one worker, and a socket of a client.
+/// Two STUN sessions at one home worker, and a client's socket.
 struct Bench {
     flows: Arc<Flows>,
     ingress: ClientIngress,
@@ -53,7 +53,7 @@ impl Bench {
         self.ingress.identify(source, side, datagram, &self.egress, now)
     }
 
-    /// Sends a datagram from the client. Returns the session that lost the address by it, if one did.
+    /// Sends a datagram from the client. Returns the session that lost the address, if any.
     fn send(&mut self, ms: u64, datagram: &[u8]) -> Option<Home> {
         let (home, kind) = self.identify(ms, Side::Rtp, datagram)?;
         let now = self.start + Duration::from_millis(ms);
@@ -65,7 +65,7 @@ impl Bench {
         before.filter(|before| Some(*before) != self.holder())
     }
 
-    /// Whether a check was answered since the last call.
+    /// Whether the client received an answer since the last call.
     fn answered(&self) -> bool {
         self.client.recv(&mut [0; 256]).is_ok()
     }
@@ -102,7 +102,7 @@ fn check_with(slot: u32, password: &str) -> Vec<u8> {
     datagram
 }
 
-/// A check with one more attribute and a valid integrity.
+/// Builds a check with one more attribute and a valid integrity.
 fn check_with_attribute(slot: u32, kind: u16) -> Vec<u8> {
     let username = format!("ufrag{slot}:x");
     assert_eq!(username.len() % 4, 0, "needs no padding");

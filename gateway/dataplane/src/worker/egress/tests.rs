@@ -6,13 +6,12 @@ use super::*;
 
 const TAG: Tag = Tag(7);
 
-/// Sends packets of these lengths on a trunk. Returns the lengths that arrived, by datagram, and the number of
-/// drops.
+/// Sends packets of these lengths on a trunk. Returns the received lengths by datagram, and the number of drops.
 fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
     travelled_on(None, lengths)
 }
 
-/// The same on a path with this limit.
+/// Like [`travelled`], on a path with this size limit.
 fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
     let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
     let (here, there) = (bind(), bind());

@@ -21,7 +21,7 @@ fn feedback(takes: Takes, srtp: Srtp) -> Feedback {
     feedback
 }
 
-/// The packets behind receiver report and CNAME.
+/// Returns the packets behind receiver report and CNAME.
 fn said(compound: &[u8]) -> Vec<Packet<'_>> {
     let mut packets = rtcp::packets(compound).map(Result::unwrap);
     assert!(matches!(packets.next(), Some(Packet::ReceiverReport(report)) if report.ssrc == 7));

@@ -46,7 +46,7 @@ impl Bench {
         last
     }
 
-    /// A report of the client: per stream SSRC, loss in 1/256 and jitter in timestamp units.
+    /// A report of the client with SSRC, loss in 1/256 and jitter in timestamp units per stream.
     fn report(&mut self, ms: u64, blocks: &[(u32, u8, u32)]) {
         let block = |&(ssrc, fraction_lost, jitter)| rtcp::ReportBlock {
             ssrc,
@@ -108,7 +108,7 @@ fn loss_down_smoothing_is_independent_of_report_rate() {
 fn losses_of_a_node_death_are_smoothed_out() {
     let mut bench = Bench::new();
     bench.report(0, &[(VOICE, 0, 0)]);
-    // 60 ms of voice within a second: 3 of 50.
+    // 60 ms of voice within a second are 3 of 50 packets.
     bench.report(1_000, &[(VOICE, 15, 0)]);
     let loss = bench.told(1_000, Metric::LossDown).unwrap();
     assert!(loss < 20_000, "{loss} ppm: a ladder goes down at 3 %");

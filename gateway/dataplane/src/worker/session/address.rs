@@ -1,4 +1,4 @@
-//! Addresses of a session's client over UDP: where it is reached, and from where it may send.
+//! UDP addresses of a session's client: the destination of packets to it, and its accepted sources.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -9,25 +9,25 @@ use evenkeel_media::rtp;
 use super::{Known, PacketContext, Session};
 use crate::worker::arrival::SourceKey;
 
-/// Checked addresses that may send at a time: after a NAT rebinding the old one stays valid for a moment.
+/// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
 const CHECKED_MAX: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Address {
     pub(super) rtp: Option<SourceKey>,
-    /// Boxed, because many sessions have none of it.
+    /// Boxed, because many sessions need none of these fields.
     more: Option<Box<More>>,
 }
 
 #[derive(Default)]
 struct More {
-    /// Destination of RTCP, if it differs from RTP's.
+    /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
-    /// A check carried USE-CANDIDATE. From then on only such a check moves the address.
+    /// Whether a check carried USE-CANDIDATE. From then on only such checks change the destination.
     nominated: bool,
     /// Time of the last verified check.
     consent: Option<Instant>,
-    /// Addresses that passed a check, the newest last.
+    /// Addresses that passed a check, newest last.
     checked: Vec<SourceKey>,
 }
 
@@ -53,8 +53,9 @@ impl Address {
 }
 
 impl Session {
-    /// A verified check came from this address. Media goes to the last nominated address or, before any nomination, to
-    /// the last checked address that sent media. Returns the address that may no longer send, if the list was full.
+    /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
+    /// nomination, to the last checked address that sent media. Returns the address that lost its permission to send,
+    /// if the list was full.
     pub(crate) fn checked(
         &mut self,
         from: SourceKey,
@@ -73,7 +74,7 @@ impl Session {
         (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
     }
 
-    /// The client sent media from this address, which may send.
+    /// Handles media from this address, which is an accepted source.
     pub(crate) fn heard_from(&mut self, from: SourceKey) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
         if self.known == Known::Stun && !nominated() {
@@ -81,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Fixes the client's port by an RTP packet from it, and returns whether the packet has a declared payload type.
+    /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
         let declared = rtp::Header::parse(packet)
             .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
@@ -101,13 +102,13 @@ impl Session {
         declared
     }
 
-    /// Whether a packet from a cached source may still come from there: the client may have moved since the lookup.
+    /// Whether packets from a cached source are still accepted: the client may have moved since the lookup.
     pub(crate) fn takes_from(&self, from: SourceKey) -> bool {
         let learned = matches!(self.known, Known::DeclaredIp | Known::Stun);
         !learned || self.address.checked().contains(&from)
     }
 
-    /// A check proved that this address belongs to another session's client now.
+    /// Removes an address that a check has proved to belong to another session's client.
     pub(crate) fn lose_address(&mut self, from: SourceKey) {
         if let Some(more) = &mut self.address.more {
             more.checked.retain(|known| *known != from);
@@ -117,7 +118,7 @@ impl Session {
         }
     }
 
-    /// Whether the client's port is not known yet.
+    /// Whether the client's port is still unknown.
     pub(crate) fn learns(&self) -> bool {
         self.known == Known::DeclaredIp && self.address.rtp.is_none()
     }

@@ -1,5 +1,5 @@
-//! Hitless mode: two hops carry a session both ways, and the first copy of a packet reaches the client. One hop leads,
-//! the other is its twin.
+//! Hitless mode: two hops carry a session in both directions, and the first copy of a packet is sent to the client. One
+//! hop leads, the other is its twin.
 
 use evenkeel_core::{Hop, Kind, Mode, forward::Reason};
 use evenkeel_media::merge::{Pair, Settled, Taken};
@@ -10,7 +10,8 @@ use crate::worker::command::Report;
 use crate::worker::egress::Side;
 
 impl Session {
-    /// Sends a copy to the twin. A copy for a twin without a leg is not kept: the leading hop has the packet.
+    /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
+    /// packet.
     pub(super) fn send_copy(
         &mut self,
         twin: Hop,
@@ -25,8 +26,8 @@ impl Session {
         }
     }
 
-    /// A packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes from the leading hop
-    /// only: reports of two nodes about one stream would contradict each other.
+    /// Handles a packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes only from the
+    /// leading hop: reports of two nodes about one stream would contradict each other.
     pub(super) fn merge_to_client(
         &mut self,
         from: Hop,
@@ -52,7 +53,7 @@ impl Session {
         let taken = match (kind, state.pair.as_deref_mut()) {
             (Some(kind), Some(pair)) => {
                 let taken = pair.take(from, header, packet);
-                // The hop delivers, even if the other copy was faster.
+                // The leading hop delivers, even if the other copy arrived first.
                 state.flow.came[kind as usize] += u32::from(leads);
                 taken
             }
@@ -66,8 +67,8 @@ impl Session {
         cx.egress.count_drop(Reason::Duplicate);
     }
 
-    /// Reports two hops that do not deliver copies of the same stream, for as long as they differ. Repair streams may
-    /// differ: nodes number them as they like.
+    /// Reports two hops that deliver different packets for one stream, and repeats the report while they differ. Repair
+    /// streams may differ, because each node numbers them independently.
     fn report_differing_copies(&mut self, cx: &PacketContext<'_>) {
         let (id, media) = (self.id, &self.media);
         let Some(pair) = self.state.as_deref_mut().and_then(|state| state.pair.as_deref_mut())
@@ -80,7 +81,7 @@ impl Session {
         }
     }
 
-    /// Updates which hop leads and which is the twin after a packet from `from`.
+    /// Updates the leading hop and its twin after a packet from `from`.
     fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
         let hitless = other.is_some() || self.mode() == Mode::Hitless;
         let state = self.state();
@@ -91,8 +92,8 @@ impl Session {
         }
     }
 
-    /// The leading hop is gone and its twin takes over. Its packets are copies, so nothing changes for the client. A
-    /// twin with a stream that is not a copy counts as a new hop.
+    /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
+    /// change. A twin with a stream that is not a copy counts as a new hop.
     fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
         let unalike = |pair: &Pair<Hop>| pair.unalike().next().is_some();
         if self.state().pair.as_deref().is_some_and(unalike) {

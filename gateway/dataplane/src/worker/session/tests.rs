@@ -17,7 +17,7 @@ use super::*;
 
 mod hitless;
 
-/// A session with its client on a socket of the test.
+/// A session whose client is a socket of the test.
 struct Bench {
     session: Session,
     egress: Egress,
@@ -92,7 +92,7 @@ impl Bench {
         self.at(ms, |session, cx| session.checked(from, true, cx));
     }
 
-    /// Whether a packet sent now reaches the client.
+    /// Whether a packet sent at this time reaches the client.
     fn reaches(&mut self, ms: u64) -> bool {
         self.at(ms, |session, cx| {
             session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", cx, |_| {});
@@ -140,7 +140,7 @@ fn oldest_checked_address_is_replaced() {
     assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
 }
 
-/// A receiver report with a loss of one half.
+/// Builds a receiver report with a loss of one half.
 fn half_lost() -> Vec<u8> {
     let mut report = Vec::new();
     let block = rtcp::ReportBlock {
@@ -178,7 +178,7 @@ fn summary_counts_packets_between_client_and_node() {
         bench.at(20, |session, cx| session.handle_node_packet(hop(1), &packet(sequence), cx));
     }
     bench.at(20, |session, cx| session.handle_node_packet(hop(1), &half_lost(), cx));
-    // Packets of other hops do not count.
+    // Packets of other hops are not counted.
     bench.at(20, |session, cx| session.handle_node_packet(hop(2), &packet(6), cx));
     let told = |bench: &mut Bench| bench.session.summary(bench.start).unwrap().flow;
     let flow = Flow {
@@ -218,7 +218,7 @@ fn flow_counts_start_anew_with_each_hop() {
     }
     let until = bench.start + Duration::from_secs(1);
     bench.session.route = route(1, Some((hop(0), until)));
-    // The hop keeps its numbering: packets sent while no session listened are not lost.
+    // The hop continues its numbering: packets sent while no session received are not lost.
     bench.at(40, |session, cx| session.handle_node_packet(hop(1), &packet(9), cx));
     bench.at(40, |session, cx| session.handle_node_packet(hop(0), &half_lost(), cx));
     let flow = Flow { came: [0, 1], hears: Some(hop(1)), ..Flow::default() };
@@ -322,7 +322,7 @@ fn learned_port_takes_rtcp_from_the_next_port() {
     assert_eq!(bench.session.address.rtcp(), Some(from(4_001)));
 }
 
-/// A gateway with a node for each of these round-trip times in milliseconds.
+/// Creates a gateway with a node for each of these round-trip times in milliseconds.
 fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let scenario = Scenario {
         set: "call".into(),
@@ -365,7 +365,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     gateway
 }
 
-/// Opens whatever is requested and returns the reply to the offer, if any.
+/// Opens every requested session and returns the reply to the offer, if any.
 fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
     let mut accepted = None;
     while let Some(output) = gateway.poll_output() {
@@ -407,7 +407,7 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
     bench.session.route = Arc::clone(&route);
     bench.board = gateway.board();
 
-    // One packet every 20 ms; each returns with the numbering of the node it was sent to.
+    // One packet every 20 ms; each returns with the numbering of its node.
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let of = |number: u64, old: bool| {
         let (at, hop, ssrc, first) = if old {
@@ -471,7 +471,7 @@ fn idle_session_leaves_the_active_sessions() {
     assert!(bench.session.went_idle(times[3]));
     assert_eq!(last.measured(evenkeel_core::Metric::BitrateUp), Some(0));
     assert_eq!(last.measured(evenkeel_core::Metric::LossUp), None);
-    // Packets after the pause are measured from there.
+    // The interval starts at the first packet after the pause.
     bench.at(10_000, |session, cx| session.handle_client_rtp(&packet(3), cx));
     assert_eq!(bench.egress.active.len(), 2);
     let measures = bench.session.summary(times[4]).unwrap().measures;

@@ -1,4 +1,4 @@
-//! From a node to the client: only packets of the room's hop, with numbers and timestamps continued across hops.
+//! Packets from a node to the client: only the room's hop passes, with numbers and timestamps continued across hops.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::worker::command::{Report, ShedRun};
 use crate::worker::egress::{Egress, Side};
 use crate::worker::stats::Way;
 
-/// Lifetime of consent without a connectivity check (RFC 7675).
+/// Lifetime of consent after a connectivity check (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(30);
 
-/// The highest fraction lost that a node reports of the streams it receives, in ppm.
+/// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
     let worst = |blocks: &mut dyn Iterator<Item = rtcp::ReportBlock>| {
         blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
@@ -31,7 +31,7 @@ fn reported_loss(compound: &[u8]) -> Option<u32> {
 }
 
 impl Session {
-    /// A packet that a hop sent for the client.
+    /// Handles a packet that a hop sent for the client.
     pub(crate) fn handle_node_packet(
         &mut self,
         from: Hop,
@@ -72,7 +72,7 @@ impl Session {
         if !leaving && !hears {
             self.switch_to(from, cx);
         }
-        // Packets of the hop that was left belong to the epoch before.
+        // Packets of the previous hop belong to the previous epoch.
         let left = leaving && !hears;
         let epoch = Epoch(self.state().epoch().0.saturating_sub(u64::from(left)));
         match header {
@@ -87,7 +87,7 @@ impl Session {
         let state = self.state();
         if state.current_hop != Some(from) {
             if state.pair.is_some() {
-                // In hitless mode only the leading hop's packets are counted.
+                // In hitless mode only packets of the leading hop are counted.
                 return;
             }
             self.switch_to(from, cx);
@@ -121,7 +121,7 @@ impl Session {
         }
     }
 
-    /// From now on packets of this hop reach the client.
+    /// Makes packets of this hop reach the client from now on.
     pub(super) fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
         self.record_recovery(hop, cx);
         let (leaving, lead) = {
@@ -145,15 +145,15 @@ impl Session {
             None => {
                 state.continuity.switched(epoch, Switch::Failover);
                 state.continuity.close_previous();
-                // A hop that is still up was left by the move before the last.
+                // A previous hop that is still up was left by the move before the last.
                 let died = before.and_then(|before| cx.board.died(before));
                 state.continuity.left(died.unwrap_or(cx.now), died.is_none());
             }
         }
     }
 
-    /// Measures, when a hop replaces one that died, for how long the client heard nothing. A stream that was silent
-    /// before the hop died is not measured: it might have stayed silent.
+    /// Records, when a hop replaces one that died, for how long the client received nothing. A stream that was silent
+    /// before the hop died is skipped: it might have remained silent.
     pub(super) fn record_recovery(&mut self, to: Hop, cx: &PacketContext<'_>) {
         let (mode, state) = (self.route.load().mode, self.state());
         let Some(before) = state.current_hop.filter(|before| *before != to) else {
@@ -212,7 +212,7 @@ impl Session {
         cx: &mut PacketContext<'_>,
     ) {
         let plain = self.media.srtp == Srtp::Plain;
-        // Reports of the hop that was left do not count.
+        // Reports of the previous hop are not counted.
         let state = self.state();
         if plain && epoch == state.epoch() {
             state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
@@ -240,7 +240,7 @@ impl Session {
         rewrite: impl FnOnce(&mut [u8]),
     ) {
         if let Known::Quic { flow_from_gateway } = self.known {
-            // The ring copies the bytes, so the header is rewritten before.
+            // The ring copies the bytes, so the header is rewritten first.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
             let Some(bytes) = bytes.get_mut(..packet.len()) else {
                 return cx.egress.count_drop(Reason::Oversize);

@@ -1,4 +1,4 @@
-//! From the client to the room's node.
+//! Packets from the client to the room's node.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::worker::egress::Side;
 use crate::worker::stats::Way;
 
 impl Session {
-    /// RTP from an accepted source of the client.
+    /// Handles RTP from an accepted source of the client.
     pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let Ok(header) = rtp::Header::parse(packet) else {
@@ -40,7 +40,7 @@ impl Session {
         self.send_to_node(hop, Side::Rtp, kind, packet, cx);
     }
 
-    /// RTCP from an accepted source of the client.
+    /// Handles RTCP from an accepted source of the client.
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
@@ -54,7 +54,7 @@ impl Session {
             Verdict::Both([hop, twin]) => (hop, Some(twin)),
             Verdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        // The rewrite may shorten the packet. RTCP is a few packets a second, so the copy is cheap.
+        // The rewrite may shorten the packet. RTCP is only a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
@@ -115,7 +115,7 @@ impl Session {
         }
     }
 
-    /// A packet that waited for its leg.
+    /// Sends a packet that waited for its leg.
     pub(crate) fn send_early(&mut self, waiting: &Outbound, cx: &mut PacketContext<'_>) {
         self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, cx);
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The shares within this number of half-millisecond steps, with their steps.
+/// Returns the shares within this number of half-millisecond steps, with their steps.
 fn shares(
     sweep: &mut Sweep,
     places: usize,

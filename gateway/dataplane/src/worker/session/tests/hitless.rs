@@ -1,4 +1,4 @@
-//! Two hops that carry a session: losses and gaps when one of them goes.
+//! Two hops that carry a session: losses and gaps when one hop ends.
 
 use super::*;
 use crate::worker::recoveries::Distribution;
@@ -61,7 +61,7 @@ impl Scene {
         self.gateway.handle_eject(NodeId(node), at).unwrap();
     }
 
-    /// Sends packet `number`, 20 ms apart, from a node. Returns whether it reached the client.
+    /// Sends packet `number`, 20 ms apart, from a node. Returns whether it was sent to the client.
     fn passes(&mut self, node: u32, of: (u8, u32), number: u64) -> bool {
         self.passes_at(20 * number, node, of, number)
     }
@@ -90,7 +90,7 @@ impl Scene {
         self.bench.client.recv(&mut [0; 2_048]).is_ok()
     }
 
-    /// Both nodes deliver these voice packets.
+    /// Delivers these voice packets from both nodes.
     fn copies(&mut self, numbers: std::ops::Range<u64>) {
         for number in numbers {
             assert!(self.passes(0, (VOICE, 7), number));
@@ -107,7 +107,7 @@ impl Scene {
         Distribution::of([self.bench.egress.stats.recoveries(mode)].into_iter())
     }
 
-    /// The hops reported as not being copies.
+    /// Takes the pairs of hops reported as different.
     fn unalike(&mut self) -> Vec<[Hop; 2]> {
         let told = |report| match report {
             Report::CopiesDiffer { hops, .. } => Some(hops),
@@ -215,7 +215,7 @@ fn rtcp_comes_from_the_leading_hop_and_goes_to_both() {
     let dropped = scene.bench.drops(Reason::Duplicate);
     assert!(!scene.comes(200, 1, &report));
     assert_eq!(scene.bench.drops(Reason::Duplicate), dropped + 1);
-    // Both nodes get the client's reports.
+    // Both nodes receive the client's reports.
     let before = scene.totals(200).bytes_copied;
     let client = |bench: &mut Bench| {
         bench.at(200, |session, cx| session.handle_client_rtcp(&report, cx));
