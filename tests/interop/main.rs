@@ -9,6 +9,7 @@ mod ffmpeg;
 mod gstreamer;
 mod meter;
 mod operating;
+mod otlp;
 mod roq;
 mod rtpengine;
 mod stage;

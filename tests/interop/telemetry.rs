@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use evenkeel_client::{Call, Ingress, QuicOffer};
-use evenkeel_lab::otlp::{Books, Listen, Receiver, Span, Value};
 use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
 
+use crate::otlp::{Books, Listen, Receiver, Span, Value};
 use crate::stage::{Stage, offer, voice};
 
 /// The trace of a client, from outside of the gateway.

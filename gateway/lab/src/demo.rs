@@ -8,6 +8,7 @@ mod chronicle;
 mod hostile;
 mod judge;
 mod promises;
+mod receiver;
 mod report;
 mod serve;
 mod stage;
@@ -15,13 +16,11 @@ mod table;
 mod telemetry;
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use clap::Args;
 
 use crate::interruption::interruption;
-use crate::otlp::{self, Listen};
 use crate::process::ProcessError;
 
 /// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
@@ -84,16 +83,14 @@ impl Failed {
 /// Runs all steps with this binary as gateway, nodes and receiver, and returns whether every check passed. Progress
 /// goes to standard error. With `serve`, the gateway's API is at `socket`. All processes have ended when this returns.
 pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Failed> {
-    if options.receive_telemetry {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        otlp::run(Listen { grpc: any, http: any })
-            .map_err(Failed::system("receiving telemetry"))?;
-        return Ok(true);
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failed::system("starting an event loop"))?;
+    if options.receive_telemetry {
+        let received = runtime.block_on(receiver::run());
+        return received.map(|()| true).map_err(Failed::system("receiving telemetry"));
+    }
     if options.serve {
         return runtime.block_on(serve::serve(options, evenkeel, socket)).map(|()| true);
     }

@@ -1,4 +1,4 @@
-//! Simulated clients, media nodes, bad networks, unauthorised traffic and telemetry receivers; the demo and the drills.
+//! Simulated clients, media nodes, bad networks and unauthorised traffic; the demo and the drills.
 //! Packets are recorded in a ledger and evaluated afterwards.
 
 pub mod client;
@@ -11,17 +11,15 @@ mod interruption;
 pub mod ledger;
 pub mod machine;
 mod mark;
-pub mod otlp;
 pub mod process;
-#[cfg(test)]
-mod quic_server;
 mod reception;
 pub mod relay;
 pub mod sample_node;
-#[cfg(test)]
-mod small_gateway;
 pub mod stranger;
 pub mod watch;
 pub mod wheel;
+
+#[cfg(test)]
+mod tests;
 
 pub use mark::Mark;

@@ -7,8 +7,8 @@ use evenkeel_media::stun;
 
 use super::*;
 use crate::ledger::{Books, Member, Tolerance};
-use crate::quic_server::{self, QuicServer};
 use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
+use crate::tests::quic_server::{self, QuicServer};
 
 /// Enough packets for statistics.
 const ENOUGH: u64 = 40;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::small_gateway::SmallGateway;
+use crate::tests::small_gateway::SmallGateway;
 
 #[tokio::test]
 async fn failed_opening_closes_the_others() {

@@ -292,10 +292,8 @@ impl Play {
             "delay_weight": 0.0, "load_weight": 0.0, "loss_weight": 0.0, "wary_cost": 0.0,
             "zone_cost": 30.0, "region_cost": 80.0, "spares": 2, "min_stay": "0s", "review_interval": "1s",
         });
-        let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == PLUGIN);
-        let bytes = shipped.map_or(&[][..], |plugin| plugin.bytes);
         let from_ns = clock::now_ns();
-        let answer = self.push(bytes, Some(&settings)).await?;
+        let answer = self.push(shipped(), Some(&settings)).await?;
         tokio::time::sleep(SWAP_SETTLES).await;
         let after = self.routes().await?;
         let rooms_moved =
@@ -307,8 +305,9 @@ impl Play {
     }
 
     async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
-        let bytes = hostile::plugin(vice, self.seed).map_err(|reason| Failed::InVain {
-            what: format!("a {} plugin: {reason}", vice.name()),
+        let bytes = hostile::plugin(vice, shipped(), self.seed);
+        let bytes = bytes.map_err(|error| Failed::InVain {
+            what: format!("a {} plugin: {error}", vice.name()),
             seconds: 0,
         })?;
         let from_ns = clock::now_ns();
@@ -447,4 +446,10 @@ async fn wait_for(within: Duration, mut happened: impl FnMut() -> bool) -> bool 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     happened()
+}
+
+/// The shipped routing plugin.
+fn shipped() -> &'static [u8] {
+    let mut all = evenkeel_host::shipped().iter();
+    all.find(|plugin| plugin.name == PLUGIN).expect("it ships").bytes
 }

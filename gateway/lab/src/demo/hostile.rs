@@ -1,12 +1,10 @@
-//! Plugins that the gateway must refuse or roll back: random bytes, and modules that trap, never end or allocate all
-//! memory in every call.
+//! Plugins that the gateway must refuse or roll back: random bytes, and the shipped routing plugin with functions that
+//! trap, never end or allocate all memory in every call.
 
-use serde_json::json;
-use wit_component::StringEncoding;
-use wit_parser::abi::{AbiVariant, WasmType};
-use wit_parser::{Resolve, WorldItem};
+use std::collections::BTreeSet;
 
-const CONTRACT: &str = include_str!("../../../../plugin-sdk/wit/policy.wit");
+use wasm_encoder::{BlockType, CodeSection, Function, Instruction, Module, RawSection, SectionId};
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Vice {
@@ -29,101 +27,83 @@ impl Vice {
         }
     }
 
-    fn body(self) -> &'static str {
-        match self {
-            Vice::Broken | Vice::Traps => "unreachable",
-            Vice::NeverEnds => "(loop $again br $again) unreachable",
-            Vice::Hoards => {
-                "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"
-            }
+    fn body(self) -> Function {
+        let repeat = Instruction::Loop(BlockType::Empty);
+        let mut instructions = match self {
+            Vice::Broken | Vice::Traps => vec![],
+            Vice::NeverEnds => vec![repeat, Instruction::Br(0), Instruction::End],
+            Vice::Hoards => vec![
+                repeat,
+                Instruction::I32Const(16),
+                Instruction::MemoryGrow(0),
+                Instruction::I32Const(-1),
+                Instruction::I32Ne,
+                Instruction::BrIf(0),
+                Instruction::End,
+            ],
+        };
+        instructions.extend([Instruction::Unreachable, Instruction::End]);
+        let mut body = Function::new([]);
+        for instruction in &instructions {
+            body.instruction(instruction);
         }
+        body
     }
 }
 
-/// A routing plugin, or random bytes from this seed.
-pub(super) fn plugin(vice: Vice, seed: u64) -> Result<Vec<u8>, String> {
+/// Random bytes from this seed, or this plugin with the vice in all exported functions of the contract but `init` and
+/// `catalog`.
+pub(super) fn plugin(vice: Vice, plugin: &[u8], seed: u64) -> wasmparser::Result<Vec<u8>> {
     if vice == Vice::Broken {
         let mut rng = fastrand::Rng::with_seed(seed);
         return Ok((0..4_096).map(|_| rng.u8(..)).collect());
     }
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("policy.wit", CONTRACT).map_err(|error| error.to_string())?;
-    let world = resolve
-        .select_world(&[package], Some("routing-policy"))
-        .map_err(|error| error.to_string())?;
-    let mut module =
-        wat::parse_str(text(&resolve, world, vice)).map_err(|error| error.to_string())?;
-    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
-        .map_err(|error| error.to_string())?;
-    let manifest = json!({
-        "name": format!("unruly-{}", vice.name()),
-        "version": "1.0.0",
-        "contract": "0.1.0",
-        "hooks": ["routing"],
-        // Any settings of the replaced plugin are valid.
-        "settings": {"type": "object"},
-    });
-    section(&mut module, b"evenkeel:manifest", manifest.to_string().as_bytes());
-    Ok(module)
-}
-
-/// A module with the exports of the world. `init` and `catalog` succeed; all other functions have the vice.
-fn text(resolve: &Resolve, world: wit_parser::WorldId, vice: Vice) -> String {
-    let mut text = String::from(
-        r#"(module (memory (export "memory") 1)
-        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)"#,
-    );
-    for (key, item) in &resolve.worlds[world].exports {
-        let WorldItem::Interface { id, .. } = item else { continue };
-        for (name, function) in &resolve.interfaces[*id].functions {
-            let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
-            let types = |types: &[WasmType]| {
-                types.iter().map(|&kind| word(kind)).collect::<Vec<_>>().join(" ")
-            };
-            let body = match name.as_str() {
-                // Zeroes, which encode success.
-                "init" => "i32.const 2048",
-                "catalog" => "",
-                _ => vice.body(),
-            };
-            let export = format!("{}#{name}", resolve.name_world_key(key));
-            let (params, results) = (types(&signature.params), types(&signature.results));
-            text += &format!(
-                "\n(func (export \"{export}\") (param {params}) (result {results}) {body})"
-            );
+    let mut module = Module::new();
+    let mut code = CodeSection::new();
+    let mut replaced = BTreeSet::new();
+    // Imported functions come first in the index space of functions.
+    let (mut index, mut end) = (0, 0);
+    for payload in Parser::new(0).parse_all(plugin) {
+        let payload = payload?;
+        match &payload {
+            Payload::ImportSection(imports) => {
+                for import in imports.clone().into_imports() {
+                    index += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports.clone() {
+                    let export = export?;
+                    let function = export.name.split_once('#').map(|(_, function)| function);
+                    let is_hostile =
+                        function.is_some_and(|name| !["init", "catalog"].contains(&name));
+                    if export.kind == ExternalKind::Func && is_hostile {
+                        replaced.insert(export.index);
+                    }
+                }
+            }
+            Payload::CodeSectionStart { count, .. } => end = index + count,
+            Payload::CodeSectionEntry(body) => {
+                if replaced.contains(&index) {
+                    code.function(&vice.body());
+                } else {
+                    code.raw(body.as_bytes());
+                }
+                index += 1;
+                if index == end {
+                    module.section(&code);
+                }
+            }
+            _ => {}
+        }
+        match payload.as_section() {
+            Some((id, range)) if id != SectionId::Code as u8 => {
+                module.section(&RawSection { id, data: &plugin[range] });
+            }
+            _ => {}
         }
     }
-    text.push(')');
-    text
-}
-
-fn word(kind: WasmType) -> &'static str {
-    match kind {
-        WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32",
-        WasmType::I64 | WasmType::PointerOrI64 => "i64",
-        WasmType::F32 => "f32",
-        WasmType::F64 => "f64",
-    }
-}
-
-/// Appends a custom section (WebAssembly core specification, 5.5.3).
-fn section(module: &mut Vec<u8>, name: &[u8], data: &[u8]) {
-    let mut content = Vec::new();
-    number(name.len(), &mut content);
-    content.extend_from_slice(name);
-    content.extend_from_slice(data);
-    module.push(0);
-    number(content.len(), module);
-    module.extend_from_slice(&content);
-}
-
-/// LEB128.
-fn number(mut value: usize, out: &mut Vec<u8>) {
-    while value >= 128 {
-        out.push(value as u8 | 128);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    Ok(module.finish())
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Stage {
         let folder = folder(options)?;
         let mut receiver =
             start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
-        let endpoint = text(&first_line(&mut receiver).await?["grpc"]);
+        let endpoint = text(&first_line(&mut receiver).await?["http"]);
         let mut nodes = Vec::new();
         for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
         {
@@ -311,6 +311,7 @@ quic = "127.0.0.1:0"
 
 [telemetry]
 otlp = "{endpoint}"
+protocol = "http/protobuf"
 metrics_interval = "1s"
 "#,
         REGIONS[0]

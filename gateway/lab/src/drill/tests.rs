@@ -1,7 +1,7 @@
 use tempfile::tempdir;
 
 use super::*;
-use crate::small_gateway::{SmallGateway, State};
+use crate::tests::small_gateway::{SmallGateway, State};
 
 fn drill(kind: Kind) -> Drill {
     let (node, region) = (None, None);

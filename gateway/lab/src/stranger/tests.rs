@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 use evenkeel_media::roq;
 
 use super::*;
-use crate::quic_server;
 use crate::sample_node::{Options, SampleNode};
+use crate::tests::quic_server;
 
 /// A sample node that believes one secret, and its end.
 fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {

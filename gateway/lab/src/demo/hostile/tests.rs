@@ -1,10 +1,16 @@
+use evenkeel_host::{Component, Engine, shipped};
+
 use super::*;
 
 #[test]
 fn all_but_the_broken_plugin_are_modules() {
+    let routing = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
+    let engine = Engine::new();
     for vice in Vice::ALL {
-        let module = plugin(vice, 7).unwrap();
+        let module = plugin(vice, routing.bytes, 7).unwrap();
         let is_module = module.starts_with(b"\0asm");
         assert_eq!(is_module, vice != Vice::Broken, "{vice:?}");
+        let vetted = Component::vet(&engine, &module);
+        assert_eq!(vetted.is_ok(), vice != Vice::Broken, "{vice:?}: {:?}", vetted.err());
     }
 }

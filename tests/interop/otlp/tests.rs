@@ -72,7 +72,7 @@ fn runtime() -> runtime::Runtime {
 
 /// Sends one HTTP request by hand and returns the status.
 fn post(endpoint: &str, head: &str, body: &[u8]) -> u16 {
-    use std::io::Read;
+    use std::io::{Read, Write};
     let mut stream =
         std::net::TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
     let length = body.len();

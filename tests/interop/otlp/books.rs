@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::Malformed;
 
 /// Spans kept whole; more are only counted. A demo makes a few thousand.
@@ -12,9 +10,8 @@ const SPANS_MAX: usize = 100_000;
 const REASONS_MAX: usize = 100;
 
 /// A value of an attribute.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-#[serde(untagged)]
-pub enum Value {
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Value {
     Text(String),
     Bool(bool),
     Int(i64),
@@ -25,53 +22,53 @@ pub enum Value {
 }
 
 /// A reference from one span to another.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Link {
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Link {
     /// The trace it points to, in lower-case hex.
-    pub trace_id: String,
+    pub(crate) trace_id: String,
     /// The span it points to, in lower-case hex.
-    pub span_id: String,
-    pub attributes: BTreeMap<String, Value>,
+    pub(crate) span_id: String,
+    pub(crate) attributes: BTreeMap<String, Value>,
 }
 
 /// The instrumentation scope of spans.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
-pub struct Scope {
-    pub name: String,
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Scope {
+    pub(crate) name: String,
     /// Its version; may be empty.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// A received span.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Span {
-    pub name: String,
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Span {
+    pub(crate) name: String,
     /// Its trace, in lower-case hex.
-    pub trace_id: String,
+    pub(crate) trace_id: String,
     /// Its id, in lower-case hex.
-    pub span_id: String,
+    pub(crate) span_id: String,
     /// The parent's id; `None` for a root.
-    pub parent: Option<String>,
+    pub(crate) parent: Option<String>,
     /// Its kind as OTLP numbers it: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
-    pub kind: i32,
+    pub(crate) kind: i32,
     /// When it began: nanoseconds since the Unix epoch.
-    pub start_ns: u64,
-    pub end_ns: u64,
-    pub attributes: BTreeMap<String, Value>,
+    pub(crate) start_ns: u64,
+    pub(crate) end_ns: u64,
+    pub(crate) attributes: BTreeMap<String, Value>,
     /// Its links, in order.
-    pub links: Vec<Link>,
+    pub(crate) links: Vec<Link>,
     /// The names of its events, in order.
-    pub events: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// The message of an error status.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Attributes of its resource.
-    pub resource: BTreeMap<String, Value>,
-    pub scope: Scope,
+    pub(crate) resource: BTreeMap<String, Value>,
+    pub(crate) scope: Scope,
 }
 
 /// All received telemetry.
 #[derive(Default, Debug)]
-pub struct Books {
+pub(crate) struct Books {
     spans: Vec<Span>,
     spans_by_name: BTreeMap<String, u64>,
     metrics: BTreeMap<String, u64>,
@@ -82,36 +79,36 @@ pub struct Books {
 }
 
 /// Counts of received telemetry.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Report {
-    pub spans_received: BTreeMap<String, u64>,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Report {
+    pub(crate) spans_received: BTreeMap<String, u64>,
     /// Data points by metric.
-    pub metrics_received: BTreeMap<String, u64>,
-    pub logs_received: u64,
-    pub requests: u64,
-    pub refused: u64,
+    pub(crate) metrics_received: BTreeMap<String, u64>,
+    pub(crate) logs_received: u64,
+    pub(crate) requests: u64,
+    pub(crate) refused: u64,
     /// Why, for the first hundred.
-    pub reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
 }
 
 impl Books {
     /// Received spans of this name, in order of arrival.
-    pub fn spans_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
+    pub(crate) fn spans_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| span.name == name)
     }
 
     /// All spans, in order of arrival.
-    pub fn spans(&self) -> &[Span] {
+    pub(crate) fn spans(&self) -> &[Span] {
         &self.spans
     }
 
     /// The span with these ids, in lower-case hex.
-    pub fn span(&self, trace_id: &str, span_id: &str) -> Option<&Span> {
+    pub(crate) fn span(&self, trace_id: &str, span_id: &str) -> Option<&Span> {
         self.spans.iter().find(|span| span.trace_id == trace_id && span.span_id == span_id)
     }
 
     /// Counts of received telemetry.
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         Report {
             spans_received: self.spans_by_name.clone(),
             metrics_received: self.metrics.clone(),

@@ -15,7 +15,7 @@ use super::{Link, Scope, Span, Value};
 
 /// A rule that a request broke.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Malformed {
+pub(crate) enum Malformed {
     /// The body is not the expected message.
     #[error("the body is not this message: {0}")]
     Body(String),

@@ -7,7 +7,7 @@ mod check;
 mod grpc;
 mod http;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,13 +16,14 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-pub use books::{Books, Link, Report, Scope, Span, Value};
-pub use check::Malformed;
+pub(crate) use books::{Books, Span, Value};
+use books::{Link, Scope};
+use check::Malformed;
 
 type SharedBooks = Arc<Mutex<Books>>;
 
 /// A running receiver on its own thread. Dropping it closes the ports.
-pub struct Receiver {
+pub(crate) struct Receiver {
     grpc: SocketAddr,
     http: SocketAddr,
     books: SharedBooks,
@@ -31,16 +32,16 @@ pub struct Receiver {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// For gRPC; port 0 takes a free one.
-    pub grpc: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     /// For HTTP; port 0 takes a free one.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
 }
 
 impl Receiver {
     /// Listens at both addresses.
-    pub fn start(listen: Listen) -> io::Result<Self> {
+    pub(crate) fn start(listen: Listen) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (grpc, http) = runtime.block_on(async {
             tokio::try_join!(TcpListener::bind(listen.grpc), TcpListener::bind(listen.http))
@@ -68,17 +69,17 @@ impl Receiver {
     }
 
     /// The endpoint for a gRPC exporter.
-    pub fn grpc_endpoint(&self) -> String {
+    pub(crate) fn grpc_endpoint(&self) -> String {
         format!("http://{}", self.grpc)
     }
 
     /// The endpoint for an HTTP exporter, without the signal's path.
-    pub fn http_endpoint(&self) -> String {
+    pub(crate) fn http_endpoint(&self) -> String {
         format!("http://{}", self.http)
     }
 
     /// Everything received so far.
-    pub fn books(&self) -> MutexGuard<'_, Books> {
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         open(&self.books)
     }
 }
@@ -92,23 +93,6 @@ impl Drop for Receiver {
             let _ended = thread.join();
         }
     }
-}
-
-/// Runs the receiver as a process: prints its addresses as a line of JSON, and on SIGTERM or SIGINT its report.
-pub fn run(listen: Listen) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-    ])?;
-    let receiver = Receiver::start(listen)?;
-    let mut out = io::stdout();
-    let listening =
-        serde_json::json!({"grpc": receiver.grpc_endpoint(), "http": receiver.http_endpoint()});
-    writeln!(out, "{listening}")?;
-    out.flush()?;
-    signals.forever().next();
-    let report = serde_json::to_string(&receiver.books().report())?;
-    writeln!(out, "{report}")
 }
 
 fn open(books: &SharedBooks) -> MutexGuard<'_, Books> {
