@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_client::{Admin, Place};
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault, Page, Plan, Scope};
+use evenkeel_lab::crowd::{Crowd, Fault, Plan, Scope, Window};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_server::api;
 
@@ -36,14 +36,14 @@ impl Drop for Api {
     }
 }
 
-/// Ends pages until one meets the condition.
-async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Page) -> bool) -> Page {
+/// Ends windows until one meets the condition.
+async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Window) -> bool) -> Window {
     let until = std::time::Instant::now() + TIMEOUT;
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let page = crowd.end_page().await;
-        if holds(&page) {
-            return page;
+        let window = crowd.end_window().await;
+        if holds(&window) {
+            return window;
         }
         assert!(std::time::Instant::now() < until, "{what}");
     }
@@ -58,24 +58,25 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
     runtime.block_on(async {
         let mut crowd = Crowd::enter(&Plan::new(12), || api.admin()).await.unwrap();
         assert_eq!(crowd.by_id().len(), 12);
-        let everybody = |page: &Page| Fault { at_ns: page.span().start, scope: Scope::Everybody };
-        let quiet = page_with(&mut crowd, "all listeners hear", |page| {
-            let reckoning = page.reckon(&everybody(page));
-            reckoning.hit == 6 && reckoning.unheard == 0
+        let everybody =
+            |window: &Window| Fault { at_ns: window.span().start, scope: Scope::Everybody };
+        let quiet = page_with(&mut crowd, "all listeners hear", |window| {
+            let effect = window.effect_of(&everybody(window));
+            effect.hit == 6 && effect.unheard == 0
         });
         let quiet = quiet.await;
-        let reckoning = quiet.reckon(&everybody(&quiet));
-        assert_eq!((reckoning.misdelivered, reckoning.rooms_moved), (0, 0));
-        assert_eq!(reckoning.detections, []);
+        let effect = quiet.effect_of(&everybody(&quiet));
+        assert_eq!((effect.misdelivered, effect.rooms_moved), (0, 0));
+        assert_eq!(effect.detections, []);
 
         let on_it = |node: &Node| {
             let nodes = [number_of(&node.name)].into();
-            quiet.reckon(&Fault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) }).hit
+            quiet.effect_of(&Fault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) }).hit
         };
         let busiest = (0..nodes.len()).max_by_key(|&place| on_it(&nodes[place])).unwrap();
         let hit = on_it(&nodes[busiest]);
         let name = nodes[busiest].name.clone();
-        crowd.begin_page();
+        crowd.begin_window();
         tokio::time::sleep(Duration::from_millis(300)).await;
         let fault =
             Fault { at_ns: clock::now_ns(), scope: Scope::Nodes([number_of(&name)].into()) };
@@ -84,24 +85,24 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
             |event: &evenkeel_client::Event| event.name == "node" && event.data["to"] == "down";
         assert!(crowd.heard().wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let page = crowd.end_page().await;
-        let reckoning = page.reckon(&fault);
-        assert_eq!((reckoning.hit, reckoning.gaps_ns.len(), reckoning.unheard), (hit, hit, 0));
-        assert_eq!((reckoning.rooms_hit, reckoning.rooms_moved), (hit as u64, hit as u64));
-        assert_eq!(reckoning.causes.get("node-down"), Some(&(hit as u64)));
-        assert_eq!((reckoning.stragglers, reckoning.misdelivered, reckoning.twice), (0, 0, 0));
-        let found = &reckoning.detections[0];
+        let window = crowd.end_window().await;
+        let effect = window.effect_of(&fault);
+        assert_eq!((effect.hit, effect.gaps_ns.len(), effect.unheard), (hit, hit, 0));
+        assert_eq!((effect.rooms_hit, effect.rooms_moved), (hit as u64, hit as u64));
+        assert_eq!(effect.causes.get("node-down"), Some(&(hit as u64)));
+        assert_eq!((effect.stragglers, effect.misdelivered, effect.twice), (0, 0, 0));
+        let found = &effect.detections[0];
         assert_eq!(found.node, name);
         assert!(!found.by_witness.is_empty());
         assert!(found.by_witness.values().all(|since| *since <= found.after_ms));
 
-        // A page contains only its own records.
-        let next = page_with(&mut crowd, "all listeners hear again", |page| {
-            let reckoning = page.reckon(&everybody(page));
-            reckoning.hit == 6 && reckoning.unheard == 0 && reckoning.lost == 0
+        // A window contains only its own records.
+        let next = page_with(&mut crowd, "all listeners hear again", |window| {
+            let effect = window.effect_of(&everybody(window));
+            effect.hit == 6 && effect.unheard == 0 && effect.lost == 0
         });
-        let reckoning = next.await.reckon(&fault);
-        assert_eq!((reckoning.of_the_hit, reckoning.detections.len()), (0, 0));
+        let effect = next.await.effect_of(&fault);
+        assert_eq!((effect.of_the_hit, effect.detections.len()), (0, 0));
         crowd.leave(&mut api.admin()).await.unwrap();
     });
     assert_eq!(gateway.status().sessions, 0);

@@ -55,6 +55,6 @@ impl SampleNode {
         }
         options.drills = self.drills;
         let words = if self.json { Words::Json } else { Words::Plain };
-        sample_node::run(options, words).map_err(failed)
+        sample_node::run(options, Box::new(()), words).map_err(failed)
     }
 }

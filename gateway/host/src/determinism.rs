@@ -57,7 +57,7 @@ impl DeterminismCheck {
 impl Policy {
     /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
     /// If there is no time, the next one is due.
-    pub fn is_due_twice(&self) -> bool {
+    pub fn is_check_due(&self) -> bool {
         self.determinism.is_due()
     }
 
@@ -66,7 +66,7 @@ impl Policy {
     ///
     /// Skipped if starting and asking would exceed the question's budget, which would delay the
     /// next one, or if the answer came in parts.
-    pub fn ask_twice(
+    pub fn check_determinism(
         &mut self,
         question: &Question,
         now_us: u64,
@@ -77,7 +77,7 @@ impl Policy {
         if takes > self.budget(question) || first.apart.is_some() {
             return None;
         }
-        let Ok(differs) = self.second_opinion(question, now_us, first) else {
+        let Ok(differs) = self.compare_with_fresh(question, now_us, first) else {
             self.determinism.note_skipped();
             return None;
         };
@@ -93,7 +93,7 @@ impl Policy {
 
     /// # Errors
     /// If no instance started, or the machine was too slow.
-    fn second_opinion(
+    fn compare_with_fresh(
         &self,
         question: &Question,
         now_us: u64,

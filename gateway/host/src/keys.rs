@@ -38,13 +38,13 @@ fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], Refused> {
 
 /// Origin of the trust in a plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Vouched {
+pub enum Provenance {
     /// It is embedded in this binary, byte for byte.
     Shipped,
     /// Signed with a known key of this name.
     Signed(Arc<str>),
     /// Neither shipped nor signed with a known key.
-    Nobody,
+    Unsigned,
 }
 
 /// Treatment of plugins that are neither shipped nor signed with a known key.
@@ -82,20 +82,20 @@ impl Keys {
     /// # Errors
     /// [`Refused::Revoked`]; [`Refused::Signature`] for an invalid one; [`Refused::Unsigned`] if `unsigned` requires a signature;
     /// and [`Refused::NotWasm`].
-    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Vouched, Refused> {
+    pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Provenance, Refused> {
         self.spare_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
-            return Ok(Vouched::Shipped);
+            return Ok(Provenance::Shipped);
         }
         let signer = signer(plugin)?;
         if let Some(key) = signer {
             self.spare_key(key)?;
             if let Some(name) = self.name_of(key) {
-                return Ok(Vouched::Signed(name));
+                return Ok(Provenance::Signed(name));
             }
         }
         match unsigned {
-            Unsigned::Allow => Ok(Vouched::Nobody),
+            Unsigned::Allow => Ok(Provenance::Unsigned),
             Unsigned::Refuse => Err(Refused::Unsigned { by: signer }),
         }
     }

@@ -39,7 +39,7 @@ pub use compile::{ORDER_BYTES_MAX, Order, compile_here, fulfil};
 pub use component::{Component, look};
 pub use engine::Engine;
 pub use grant::{Allowed, Grant};
-pub use keys::{Keys, Seal, Unsigned, Vouched, read_digest};
+pub use keys::{Keys, Provenance, Seal, Unsigned, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
 pub use log::{Level, Line};
 pub use manifest::{CONTRACT, Cost, Manifest};

@@ -40,7 +40,7 @@ pub struct Line {
 /// Lines and notes of a policy, kept across instances.
 pub(crate) struct PluginLog {
     lines: VecDeque<Line>,
-    unsaid: u64,
+    suppressed_lines: u64,
     credit: u64,
     credited_us: u64,
     notes: Vec<Note>,
@@ -51,7 +51,7 @@ impl Default for PluginLog {
     fn default() -> Self {
         PluginLog {
             lines: VecDeque::new(),
-            unsaid: 0,
+            suppressed_lines: 0,
             credit: LINES_BURST * US_PER_LINE,
             credited_us: 0,
             notes: Vec::new(),
@@ -85,7 +85,7 @@ impl PluginLog {
             self.last_words = Some(words.clone());
         }
         if self.credit < US_PER_LINE || self.lines.len() == LINES_WAITING_MAX {
-            self.unsaid += 1;
+            self.suppressed_lines += 1;
             return;
         }
         self.credit -= US_PER_LINE;
@@ -111,8 +111,8 @@ impl PluginLog {
         self.lines.pop_front()
     }
 
-    pub(crate) fn unsaid(&self) -> u64 {
-        self.unsaid
+    pub(crate) fn suppressed_lines(&self) -> u64 {
+        self.suppressed_lines
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Policy {
     pub(crate) first: Option<u64>,
     pub(crate) determinism: DeterminismCheck,
     ungranted: u64,
-    lessons: u64,
+    catalog_updates: u64,
     /// The latest time of a question.
     now_us: u64,
 }
@@ -99,7 +99,7 @@ impl Policy {
             first: None,
             determinism: DeterminismCheck::new(started_in),
             ungranted: 0,
-            lessons: 0,
+            catalog_updates: 0,
             now_us: 0,
         })
     }
@@ -127,7 +127,7 @@ impl Policy {
     ///
     /// Each part is answered whole or not at all, with its states; the memo passes from part to
     /// part.
-    pub fn ask_around(
+    pub fn ask_isolating(
         &mut self,
         question: &Question,
         now_us: u64,
@@ -168,7 +168,7 @@ impl Policy {
         now_us: u64,
         within: Duration,
     ) -> Result<Option<Answered>, Fault> {
-        let answered = self.ask_around(question, now_us, within)?;
+        let answered = self.ask_isolating(question, now_us, within)?;
         let Some(apart) = &answered.apart else { return Ok(Some(answered)) };
         match (&apart.poisoned[..], &apart.unasked[..], &apart.fault) {
             ([first, ..], _, _) => Err(first.fault.clone()),
@@ -182,7 +182,7 @@ impl Policy {
     /// fault.
     pub fn catalog(&mut self, catalog: Vec<Entry>) -> Result<(), Fault> {
         self.recipe.catalog = catalog;
-        self.lessons += 1;
+        self.catalog_updates += 1;
         let told = match &mut self.life {
             Life::Alive(guest) => guest.catalog(&self.recipe.catalog),
             Life::Dead(_) => {
@@ -233,8 +233,8 @@ impl Policy {
     }
 
     /// Catalogs sent since installation.
-    pub fn lessons(&self) -> u64 {
-        self.lessons
+    pub fn catalog_updates(&self) -> u64 {
+        self.catalog_updates
     }
 
     /// The catalog known to the plugin.
@@ -253,8 +253,8 @@ impl Policy {
     }
 
     /// Log lines dropped since installation by the rate limit.
-    pub fn unsaid(&mut self) -> u64 {
-        self.log().unsaid()
+    pub fn suppressed_lines(&mut self) -> u64 {
+        self.log().suppressed_lines()
     }
 
     /// Actions dropped since installation because they were not granted.

@@ -3,10 +3,10 @@
 //! They are opened through the admin API, two per room. Measurements are kept per window, so that one crowd serves for
 //! many faults: begin a window before each fault and evaluate it afterwards.
 
+mod effect;
 mod entering;
-mod page;
 mod plan;
-mod reckoning;
+mod window;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::channel;
 
+pub use effect::{Detection, FREEZE, Fault, FaultEffect, Scope};
 use entering::{Door, Newcomer};
-pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
-pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
+pub use window::Window;
 
 use crate::client::{Fleet, UdpWay, Way};
 use crate::clock;
@@ -71,7 +71,7 @@ pub struct Crowd {
     plan: Plan,
     /// By the id that the gateway gave.
     by_id: BTreeMap<String, u64>,
-    /// Since when this page's packets count.
+    /// Since when this window's packets count.
     from_ns: u64,
 }
 
@@ -111,7 +111,7 @@ impl Crowd {
             let _ = crowd.leave(&mut admin()).await;
             return Err(failed);
         }
-        crowd.begin_page();
+        crowd.begin_window();
         Ok(crowd)
     }
 
@@ -132,7 +132,7 @@ impl Crowd {
         let mut crowd =
             Crowd { fleet, relay: None, books, heard, _watch: None, plan, by_id, from_ns: 0 };
         crowd.wait_ready().await?;
-        crowd.begin_page();
+        crowd.begin_window();
         Ok(crowd)
     }
 
@@ -241,14 +241,14 @@ impl Crowd {
     }
 
     /// Begins a window and discards earlier measurements.
-    pub fn begin_page(&mut self) {
+    pub fn begin_window(&mut self) {
         drop(self.books.turn());
         drop(self.heard.take());
         self.from_ns = clock::now_ns();
     }
 
     /// Ends the window after its last packets arrived, and begins the next.
-    pub async fn end_page(&mut self) -> Page {
+    pub async fn end_window(&mut self) -> Window {
         let until_ns = clock::now_ns();
         tokio::time::sleep(LAST_WORDS).await;
         let mut ledger = self.books.turn();
@@ -256,7 +256,7 @@ impl Crowd {
         let span = self.from_ns..until_ns;
         self.from_ns = clock::now_ns();
         let events = self.heard.take();
-        Page { ledger, events, by_id: self.by_id.clone(), span }
+        Window { ledger, events, by_id: self.by_id.clone(), span }
     }
 
     /// Closes all sessions.

@@ -20,7 +20,7 @@ pub use record::{Record, default_place};
 pub use report::{Milliseconds, Report, Unmended};
 
 use crate::clock;
-use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
+use crate::crowd::{self, Crowd, Fault, Plan, Scope, Window};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
 use evenkeel_client::Admin;
@@ -192,13 +192,13 @@ async fn play(
         () = interrupted.as_mut() => Err(Failed::Mended),
     };
     let was_interrupted = matches!(struck, Err(Failed::Mended));
-    let page = crowd.end_page().await;
+    let window = crowd.end_window().await;
     let healed_ns = clock::now_ns();
     let unmended = mend(drill.kind, &broken, admin).await;
     if let Err(why) = struck {
         return Err(still_broken(why, unmended));
     }
-    let fault = page.reckon(&Fault { at_ns, scope: Scope::Sessions(hit) });
+    let fault = window.effect_of(&Fault { at_ns, scope: Scope::Sessions(hit) });
     let trusted = if unmended.is_empty() && !was_interrupted {
         eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
@@ -209,7 +209,7 @@ async fn play(
     } else {
         false
     };
-    let unfault = told(&crowd.end_page().await, healed_ns);
+    let unfault = told(&crowd.end_window().await, healed_ns);
     let report = Report::new(drill, victims, at_ns, &fault, &control, &unfault, trusted);
     Ok(Report { mended: unmended.is_empty(), unmended, ..report })
 }
@@ -236,7 +236,7 @@ async fn prepare(
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
     let control = control(crowd).await;
-    crowd.begin_page();
+    crowd.begin_window();
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
     require_somebody(&hit, &victims)?;
@@ -255,13 +255,13 @@ fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Faile
 }
 
 /// The effect of the repair on all sessions.
-fn told(unfault: &Page, healed_ns: u64) -> crowd::Reckoning {
-    unfault.reckon(&Fault { at_ns: healed_ns, scope: Scope::Everybody })
+fn told(unfault: &Window, healed_ns: u64) -> crowd::FaultEffect {
+    unfault.effect_of(&Fault { at_ns: healed_ns, scope: Scope::Everybody })
 }
 
 /// Pauses of all sessions across moments without a fault, nanoseconds.
 async fn control(crowd: &mut Crowd) -> Vec<u64> {
-    crowd.begin_page();
+    crowd.begin_window();
     let mut moments = Vec::new();
     let until = tokio::time::Instant::now() + CONTROL;
     while tokio::time::Instant::now() < until {
@@ -270,7 +270,7 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
     }
     // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
-    crowd.end_page().await.control(&moments)
+    crowd.end_window().await.control(&moments)
 }
 
 /// Breaks the nodes. `broken` names those that may be broken, also if this future is dropped.

@@ -5,8 +5,7 @@
 //! client.
 
 mod lane;
-mod link;
-mod pump;
+pub mod pump;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +16,6 @@ use nix::sys::epoll::Epoll;
 
 pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
-pub use link::Link;
 use pump::{Late, Pump};
 
 use crate::Mark;

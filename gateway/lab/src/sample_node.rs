@@ -8,7 +8,6 @@ mod feedback;
 mod outgoing;
 mod reflector;
 mod session;
-mod vice;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -17,13 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use evenkeel_media::demux::Kind;
 use evenkeel_media::trunk::message::{Secret, TooShort};
 use nix::sys::socket::{setsockopt, sockopt};
 
 pub use counters::{Counters, Refusals};
 use reflector::{Now, Reflector};
-use vice::Conduct;
-pub use vice::Vice;
 
 use crate::clock;
 use crate::datagrams::{Inbox, Outbox};
@@ -83,8 +81,6 @@ pub struct Options {
     pub plain_room: PlainRoom,
     /// The highest number of sessions, port legs included. Default 10,000.
     pub sessions_max: u32,
-    /// The fault that is simulated while [`SampleNode::unruly`] is set.
-    pub vice: Vice,
     /// A signed message may cut the node off, as a cut link would.
     pub drills: bool,
 }
@@ -100,11 +96,33 @@ impl Options {
             stamps: Stamps::default(),
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
-            vice: Vice::default(),
             drills: false,
         }
     }
 }
+
+/// What tests change about a node. The default methods change nothing.
+pub trait Conduct: Send {
+    /// Called 20 times a second.
+    fn tick(&mut self) {}
+
+    /// The node's clock, microseconds since the Unix epoch.
+    fn unix_us(&self, unix_us: u64) -> u64 {
+        unix_us
+    }
+
+    /// The reported load, thousandths.
+    fn load(&mut self, permille: u16, _now: Instant) -> u16 {
+        permille
+    }
+
+    /// Returns true if a packet of this kind from this session is dropped.
+    fn drops(&mut self, _session: u64, _kind: Kind) -> bool {
+        false
+    }
+}
+
+impl Conduct for () {}
 
 /// Why there is no node.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +167,6 @@ pub struct SampleNode {
     reflector: Reflector,
     ending: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
-    unruly: Arc<AtomicBool>,
 }
 
 impl SampleNode {
@@ -165,12 +182,9 @@ impl SampleNode {
         };
         let socket = bound().map_err(|error| Failed::Listen { address, error })?;
         let address = socket.local_addr()?;
-        let unruly = Arc::default();
-        let conduct = Conduct::new(options.vice, Arc::clone(&unruly));
-        let mut reflector = Reflector::new(options, fastrand::Rng::new());
-        reflector.conduct = conduct;
+        let reflector = Reflector::new(options, fastrand::Rng::new());
         let (ending, stopped) = (Arc::default(), Arc::default());
-        Ok(Self { socket, address, reflector, ending, stopped, unruly })
+        Ok(Self { socket, address, reflector, ending, stopped })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -185,11 +199,6 @@ impl SampleNode {
     /// While set, the node reads and sends nothing and keeps its socket open, like a stopped process.
     pub fn stopped(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopped)
-    }
-
-    /// While set it indulges in its vice.
-    pub fn unruly(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.unruly)
     }
 
     /// Serves until told to end, and returns the counters.
@@ -228,20 +237,14 @@ pub enum Words {
     Json,
 }
 
-/// Runs the node as a process until SIGTERM or SIGINT, then prints its counters. SIGUSR1 starts the simulated fault,
-/// SIGUSR2 ends it.
-pub fn run(options: Options, words: Words) -> Result<(), Failed> {
+/// Runs the node as a process until SIGTERM or SIGINT, then prints its counters.
+pub fn run(options: Options, conduct: Box<dyn Conduct>, words: Words) -> Result<(), Failed> {
     let node_name = options.name.clone();
-    let node = SampleNode::bind(options)?;
+    let mut node = SampleNode::bind(options)?;
+    node.reflector.conduct = conduct;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, node.ending())?;
     }
-    signal_hook::flag::register(signal_hook::consts::SIGUSR1, node.unruly())?;
-    let unruly = node.unruly();
-    let mut reformed = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR2])?;
-    std::thread::spawn(move || {
-        reformed.forever().for_each(|_| unruly.store(false, Ordering::Relaxed));
-    });
     let mut out = io::stdout();
     match words {
         Words::Plain => writeln!(out, "{node_name} listens at {}", node.address())?,

@@ -5,7 +5,7 @@ mod relay;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, Plan, Reckoning, Scope};
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, FaultEffect, Plan, Scope};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -75,27 +75,27 @@ async fn trace(
     mut crowd: Crowd,
     stage: &mut Stage,
     phases: &[Duration],
-) -> Result<Reckoning, String> {
-    let mut all = Reckoning::default();
+) -> Result<FaultEffect, String> {
+    let mut all = FaultEffect::default();
     for (turn, &phase) in phases.iter().enumerate() {
         if !stage.settled(SETTLED_WITHIN).await? {
             return Err("rooms have no spares".to_owned());
         }
         tokio::time::sleep(phase).await;
-        crowd.begin_page();
+        crowd.begin_window();
         let name = stage.nodes[turn % stage.nodes.len()].name.clone();
         tokio::time::sleep(10 * PACKETS_EVERY).await;
         let happened = Happened { at_ns: clock::now_ns(), scope: Scope::Nodes(numbers([&name])) };
         stage.signal(&name, Signal::SIGKILL)?;
         tokio::time::sleep(WATCHED).await;
-        all.add(crowd.end_page().await.reckon(&happened));
+        all.add(crowd.end_window().await.effect_of(&happened));
         stage.restart_the_dead()?;
     }
     Ok(all)
 }
 
-fn mean_outage_ms(reckoning: &Reckoning) -> f64 {
+fn mean_outage_ms(effect: &FaultEffect) -> f64 {
     let usual = clock::nanoseconds(PACKETS_EVERY);
-    let outage: u64 = reckoning.gaps_ns.iter().map(|gap| gap.saturating_sub(usual)).sum();
-    outage as f64 / 1e6 / reckoning.gaps_ns.len().max(1) as f64
+    let outage: u64 = effect.gaps_ns.iter().map(|gap| gap.saturating_sub(usual)).sum();
+    outage as f64 / 1e6 / effect.gaps_ns.len().max(1) as f64
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_lab::crowd::Page;
+use evenkeel_lab::crowd::Window;
 use evenkeel_lab::watch::word;
 use serde::Serialize;
 
@@ -32,41 +32,50 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Takes these sessions out of the page of a fault that killed nodes of these numbers: they are in no other figure.
-    pub(crate) fn part(page: &mut Page, sessions: &BTreeSet<u64>, dead: &BTreeSet<u32>) -> LeftOut {
+    /// Takes these sessions out of the window of a fault that killed nodes of these numbers: they are in no other figure.
+    pub(crate) fn part(
+        window: &mut Window,
+        sessions: &BTreeSet<u64>,
+        dead: &BTreeSet<u32>,
+    ) -> LeftOut {
         let receivers: Vec<u64> =
-            page.ledger().receivers().filter(|receiver| sessions.contains(receiver)).collect();
+            window.ledger().receivers().filter(|receiver| sessions.contains(receiver)).collect();
         let is_served = |receiver: &&u64| {
-            page.ledger().heard(**receiver).iter().any(|(_, node)| !dead.contains(node))
+            window.ledger().heard(**receiver).iter().any(|(_, node)| !dead.contains(node))
         };
         let half_served = receivers.iter().filter(is_served).count() as u64;
         let rooms: BTreeSet<u64> = sessions.iter().map(|session| session.div_ceil(2)).collect();
-        let nowhere = page.events().iter().filter(|event| {
+        let nowhere = window.events().iter().filter(|event| {
             event.name == "moved"
                 && event.data["to"].is_null()
                 && event.data["cause"] == "node-down"
         });
         let told = nowhere.filter_map(|event| {
             let members = event.data["sessions"].as_array().into_iter().flatten();
-            members.map(word).find_map(|id| page.session(&id))
+            members.map(word).find_map(|id| window.session(&id))
         });
         let told: BTreeSet<u64> = told.map(|session| session.div_ceil(2)).collect();
         let told = told.intersection(&rooms).count() as u64;
-        page.forget(sessions);
+        window.forget(sessions);
         let (rooms, receivers) = (rooms.len() as u64, receivers.len() as u64);
         LeftOut { rooms, told, receivers, half_served, ..LeftOut::default() }
     }
 
     /// Excludes them from the window after the fault too, in which each must receive again.
-    pub(crate) fn come_back(&mut self, page: &mut Page, sessions: &BTreeSet<u64>, healed_ns: u64) {
-        let recently_ns = page.span().end.saturating_sub(RECENTLY_NS);
+    pub(crate) fn come_back(
+        &mut self,
+        window: &mut Window,
+        sessions: &BTreeSet<u64>,
+        healed_ns: u64,
+    ) {
+        let recently_ns = window.span().end.saturating_sub(RECENTLY_NS);
         for &session in sessions {
-            let heard = page.ledger().heard(session);
+            let heard = window.ledger().heard(session);
             let first =
                 heard.first().filter(|_| heard.last().is_some_and(|last| last.0 > recently_ns));
             self.back_ns.extend(first.map(|(at_ns, _)| at_ns.saturating_sub(healed_ns)));
         }
-        page.forget(sessions);
+        window.forget(sessions);
     }
 
     /// Adds the answer to a newcomer.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_lab::crowd::Reckoning;
+use evenkeel_lab::crowd::FaultEffect;
 use evenkeel_lab::ledger::Spread;
 
 use crate::looks::Seen;
@@ -176,7 +176,7 @@ impl Limits {
         above("off the node after", left.max, self.left_within);
         above("moves", moves(faults), self.moves_max);
         let when = |is: bool, limit: f64| is.then_some(limit);
-        let both = |count: fn(&Reckoning) -> u64| (count(faults) + count(unfaults)) as f64;
+        let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
         above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
         above("nodes marked down", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
@@ -221,7 +221,7 @@ fn ms(nanoseconds: u64) -> f64 {
 }
 
 /// Moves of a room that was hit, for each time it was.
-pub(crate) fn moves(faults: &Reckoning) -> f64 {
+pub(crate) fn moves(faults: &FaultEffect) -> f64 {
     faults.rooms_moved as f64 / faults.rooms_hit.max(1) as f64
 }
 
@@ -232,16 +232,17 @@ mod tests {
     use super::*;
 
     /// An affected receiver with packets of the old node for so long after the new one's first.
-    fn straggled(ms: u64) -> Reckoning {
+    fn straggled(ms: u64) -> FaultEffect {
         let stragglers = u64::from(ms > 0);
-        Reckoning { hit: 1, stragglers, straggled_ns: ms * 1_000_000, ..Reckoning::default() }
+        FaultEffect { hit: 1, stragglers, straggled_ns: ms * 1_000_000, ..FaultEffect::default() }
     }
 
     #[test]
     fn rooms_that_are_to_move_may_not_stay() {
         let limits = Limits { moves_min: Some(1.0), ..Limits::NONE };
         let misses = |rooms_moved| {
-            let faults = Reckoning { hit: 2, rooms_hit: 2, rooms_moved, ..Reckoning::default() };
+            let faults =
+                FaultEffect { hit: 2, rooms_hit: 2, rooms_moved, ..FaultEffect::default() };
             limits.misses(&Played { faults, ..Played::default() }).len()
         };
         assert_eq!([0, 1, 2].map(misses), [1, 1, 0]);
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn fault_must_affect_enough_sessions() {
         let misses = |limits: Limits, hit| {
-            let faults = Reckoning { hit, ..Reckoning::default() };
+            let faults = FaultEffect { hit, ..FaultEffect::default() };
             limits.misses(&Played { faults, ..Played::default() })
         };
         assert_eq!([0, 1].map(|hit| misses(Limits::NONE, hit).len()), [1, 0]);
@@ -261,16 +262,16 @@ mod tests {
 
     #[test]
     fn unaffected_may_suffer_only_for_a_reason() {
-        let misses = |limits: Limits, others: Reckoning| {
-            let faults = Reckoning { hit: 1, ..others };
+        let misses = |limits: Limits, others: FaultEffect| {
+            let faults = FaultEffect { hit: 1, ..others };
             limits.misses(&Played { faults, ..Played::default() }).len()
         };
         let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
-        let none = Reckoning::default();
+        let none = FaultEffect::default();
         assert_eq!(misses(Limits::NONE, none.clone()), 0);
-        let moved = Reckoning { other_rooms_moved: 1, ..none.clone() };
-        let lost = Reckoning { lost_of_others: 1, ..none.clone() };
-        let froze = Reckoning { freezes_of_others: 1, ..none };
+        let moved = FaultEffect { other_rooms_moved: 1, ..none.clone() };
+        let lost = FaultEffect { lost_of_others: 1, ..none.clone() };
+        let froze = FaultEffect { freezes_of_others: 1, ..none };
         for others in [moved, lost, froze] {
             assert_eq!(misses(Limits::NONE, others.clone()), 1);
             assert_eq!(misses(excused, others), 0);
@@ -279,8 +280,10 @@ mod tests {
 
     #[test]
     fn only_victims_may_be_marked_down() {
-        let mut played =
-            Played { faults: Reckoning { hit: 1, ..Reckoning::default() }, ..Played::default() };
+        let mut played = Played {
+            faults: FaultEffect { hit: 1, ..FaultEffect::default() },
+            ..Played::default()
+        };
         let victims = ["a".to_owned()];
         played.condemned("during the fault", &["a".to_owned()], &victims);
         assert_eq!(Limits::NONE.misses(&played), [""; 0]);
@@ -293,8 +296,8 @@ mod tests {
     #[test]
     fn no_packet_is_lost_after_the_fault() {
         let misses = |limits: Limits, lost| {
-            let faults = Reckoning { hit: 1, ..Reckoning::default() };
-            let unfaults = Reckoning { lost, ..Reckoning::default() };
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let unfaults = FaultEffect { lost, ..FaultEffect::default() };
             limits.misses(&Played { faults, unfaults, ..Played::default() })
         };
         assert_eq!(misses(Limits::NONE, 0), [""; 0]);
@@ -306,8 +309,9 @@ mod tests {
     #[test]
     fn gap_after_the_fault_has_the_wider_limit() {
         let misses = |limits: Limits, gap_ms: u64| {
-            let faults = Reckoning { hit: 1, ..Reckoning::default() };
-            let unfaults = Reckoning { gaps_ns: vec![gap_ms * 1_000_000], ..Reckoning::default() };
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            let unfaults =
+                FaultEffect { gaps_ns: vec![gap_ms * 1_000_000], ..FaultEffect::default() };
             limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
         };
         assert_eq!([50, 51, 151].map(|ms| misses(Limits::NONE, ms)), [0, 1, 2]);
@@ -317,11 +321,11 @@ mod tests {
 
     #[test]
     fn slow_variant_and_worst_kill_are_checked() {
-        let of = |ms: u64, n: usize| Reckoning {
+        let of = |ms: u64, n: usize| FaultEffect {
             gaps_ns: vec![ms * 1_000_000; n],
-            ..Reckoning::default()
+            ..FaultEffect::default()
         };
-        let faults = Reckoning { hit: 1, ..of(40, 1_000) };
+        let faults = FaultEffect { hit: 1, ..of(40, 1_000) };
         let mut played = Played { faults, ..Played::default() };
         let limits = Limits::gap(50.0, 150.0);
         assert_eq!(limits.misses(&played), [""; 0]);
@@ -337,7 +341,7 @@ mod tests {
         let found = |after_ms| Detection { node: "a".to_owned(), after_ms, by_witness: [].into() };
         let misses = |after_ms| {
             let detections = vec![found(after_ms)];
-            let faults = Reckoning { hit: 1, detections, ..Reckoning::default() };
+            let faults = FaultEffect { hit: 1, detections, ..FaultEffect::default() };
             Limits::NONE.found(20.0).misses(&Played { faults, ..Played::default() }).len()
         };
         assert_eq!([20.0, 20.1].map(misses), [0, 1]);

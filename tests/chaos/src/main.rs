@@ -10,6 +10,7 @@ mod firewall;
 mod layout;
 mod left_out;
 mod limits;
+mod link;
 mod looks;
 mod moves;
 mod newcomers;

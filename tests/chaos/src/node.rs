@@ -1,21 +1,27 @@
-//! A sample node with a vice.
+//! A sample node with a vice: a fault of a node that still answers probes.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use evenkeel_lab::sample_node::{self, Numbers, Options, Words};
+use evenkeel_lab::sample_node::{self, Conduct, Numbers, Options, Words};
+use evenkeel_media::demux::Kind;
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
 
 /// The fault of the node, from SIGUSR1 to SIGUSR2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Vice {
     /// Accepts sessions and packets, and forwards none.
     Drops,
-    /// It does so with one in 64 of the flows that there are.
+    /// The same for the packets of one in 64 of the sessions that send media meanwhile, always the same ones.
     DropsFlows,
-    /// It takes ever more memory.
+    /// Allocates 64 MiB per second.
     Leaks,
-    /// Reports to be empty and overloaded, in turns.
+    /// Reports to be empty and to be overloaded, in turns of one second.
     Lies,
     /// Its clock is an hour ahead.
     JumpsAhead,
@@ -59,14 +65,94 @@ impl Node {
         if self.untouched {
             options.numbers = Numbers::Untouched;
         }
-        options.vice = match self.vice {
-            Vice::Drops => sample_node::Vice::Drops,
-            Vice::DropsFlows => sample_node::Vice::DropsFlows,
-            Vice::Leaks => sample_node::Vice::Leaks,
-            Vice::Lies => sample_node::Vice::Lies,
-            Vice::JumpsAhead => sample_node::Vice::JumpsAhead,
-        };
         let words = if self.json { Words::Json } else { Words::Plain };
-        sample_node::run(options, words).map_err(|error| error.to_string())
+        let faulty = Faulty::new(self.vice, Arc::default());
+        faulty.listen().map_err(|error| format!("listening to signals: {error}"))?;
+        sample_node::run(options, Box::new(faulty), words).map_err(|error| error.to_string())
     }
 }
+
+/// How far ahead, microseconds.
+const AHEAD_US: u64 = 3_600_000_000;
+
+/// The length of a turn.
+const SAYS_FOR: Duration = Duration::from_secs(1);
+
+/// The reported load, thousandths.
+const SAYS: [u16; 2] = [0, 60_000];
+
+/// Memory that is taken each time leases are looked at, 20 times a second.
+const LEAK: usize = 64 * 1_024 * 1_024 / 20;
+
+/// One of this many flows is dropped.
+const FLOWS: usize = 64;
+
+/// and that is the one in the middle: of any number, one in 64 to the nearest whole, and of 160 three.
+const DROPPED: usize = FLOWS / 2 - 1;
+
+/// A vice and whether it is active.
+struct Faulty {
+    vice: Vice,
+    active: Arc<AtomicBool>,
+    leaked: Vec<Vec<u8>>,
+    began: Option<Instant>,
+    /// Sessions that sent media while flows are dropped, and whether theirs is.
+    flows: HashMap<u64, bool>,
+}
+
+impl Faulty {
+    fn new(vice: Vice, active: Arc<AtomicBool>) -> Self {
+        Self { vice, active, leaked: Vec::new(), began: None, flows: HashMap::new() }
+    }
+
+    /// SIGUSR1 starts the fault, SIGUSR2 ends it.
+    fn listen(&self) -> std::io::Result<()> {
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&self.active))?;
+        let active = Arc::clone(&self.active);
+        let mut ends = signal_hook::iterator::Signals::new([SIGUSR2])?;
+        std::thread::spawn(move || {
+            ends.forever().for_each(|_| active.store(false, Ordering::Relaxed));
+        });
+        Ok(())
+    }
+
+    fn is(&self, vice: Vice) -> bool {
+        self.vice == vice && self.active.load(Ordering::Relaxed)
+    }
+}
+
+impl Conduct for Faulty {
+    fn tick(&mut self) {
+        if self.is(Vice::Leaks) {
+            self.leaked.push(vec![1; LEAK]);
+        }
+    }
+
+    fn unix_us(&self, unix_us: u64) -> u64 {
+        unix_us + if self.is(Vice::JumpsAhead) { AHEAD_US } else { 0 }
+    }
+
+    fn load(&mut self, permille: u16, now: Instant) -> u16 {
+        if !self.is(Vice::Lies) {
+            return permille;
+        }
+        let since = now.saturating_duration_since(*self.began.get_or_insert(now));
+        SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
+    }
+
+    /// Flows are numbered in the order of their first packet, so that their count tells how many are dropped.
+    fn drops(&mut self, session: u64, kind: Kind) -> bool {
+        if !self.is(Vice::DropsFlows) {
+            return self.is(Vice::Drops);
+        }
+        if kind == Kind::Rtp {
+            let before = self.flows.len();
+            *self.flows.entry(session).or_insert(before % FLOWS == DROPPED)
+        } else {
+            self.flows.get(&session).is_some_and(|drops| *drops)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

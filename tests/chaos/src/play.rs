@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_client::Event;
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning, Scope};
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, FaultEffect, Plan, Proof, Scope, Window};
 use evenkeel_lab::ledger::Spread;
 use evenkeel_testkit::namespace::First;
 
@@ -89,7 +89,7 @@ impl Scene<'_> {
     ) -> Result<Done, String> {
         let Scene { row, stage, crowd, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
-        crowd.begin_page();
+        crowd.begin_window();
         tokio::time::sleep(BEFORE_FAULT + phase).await;
         let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
@@ -99,23 +99,23 @@ impl Scene<'_> {
             left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
             nowhere = stage.sessions_nowhere().await?;
         }
-        let mut page = crowd.end_page().await;
-        played.moves.note(page.events());
+        let mut window = crowd.end_window().await;
+        played.moves.note(window.events());
         if row.limits.some_left_out {
-            left_out.add(LeftOut::part(&mut page, &nowhere, struck.happened.scope.nodes()));
+            left_out.add(LeftOut::part(&mut window, &nowhere, struck.happened.scope.nodes()));
             left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
         }
-        let mut reckoning = page.reckon(&struck.happened);
-        let unproven = row.fault.unproven(stage, &struck, &page, &reckoning).await?;
+        let mut effect = window.effect_of(&struck.happened);
+        let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
-        played.condemned("during the fault", &reckoning.condemned, &struck.names);
-        reckoning.detections.retain(|found| struck.names.contains(&found.node));
-        played.kills.push(Spread::of_ns(reckoning.gaps_ns.clone()));
+        played.condemned("during the fault", &effect.condemned, &struck.names);
+        effect.detections.retain(|found| struck.names.contains(&found.node));
+        played.kills.push(Spread::of_ns(effect.gaps_ns.clone()));
         if let Some(way) = row.fault.way(turn) {
-            played.ways.entry(way).or_default().add(reckoning.clone());
+            played.ways.entry(way).or_default().add(effect.clone());
         }
-        played.faults.add(reckoning);
-        Ok(Done { struck, nowhere, left_out, events: page.events().to_vec() })
+        played.faults.add(effect);
+        Ok(Done { struck, nowhere, left_out, events: window.events().to_vec() })
     }
 
     /// Undoes the fault and waits for recovery.
@@ -132,15 +132,15 @@ impl Scene<'_> {
         if newcomers.is_some() {
             tokio::time::sleep(AFTERWARDS).await;
         }
-        let mut page = crowd.end_page().await;
-        played.moves.note(page.events());
-        left_out.come_back(&mut page, &nowhere, healed_ns);
+        let mut window = crowd.end_window().await;
+        played.moves.note(window.events());
+        left_out.come_back(&mut window, &nowhere, healed_ns);
         played.left_out.add(left_out);
-        events.extend_from_slice(page.events());
+        events.extend_from_slice(window.events());
         let fault_ns = struck.happened.at_ns;
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
-        let unfault = unfault(row, &page, &healed);
+        let unfault = unfault(row, &window, &healed);
         played.condemned("after the fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
         Ok(())
@@ -171,18 +171,18 @@ fn plan(row: &Row, seed: u64) -> Plan {
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
 /// only affected ones count.
-fn unfault(row: &Row, page: &Page, healed: &Happened) -> Reckoning {
-    let of_the_hit = page.reckon(healed);
+fn unfault(row: &Row, window: &Window, healed: &Happened) -> FaultEffect {
+    let of_the_hit = window.effect_of(healed);
     if row.limits.others_suffer.is_some() {
         return of_the_hit;
     }
-    let everybody = page.reckon(&Happened { scope: Scope::Everybody, at_ns: healed.at_ns });
-    Reckoning { of_the_hit: of_the_hit.of_the_hit, ..everybody }
+    let everybody = window.effect_of(&Happened { scope: Scope::Everybody, at_ns: healed.at_ns });
+    FaultEffect { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 
 /// The control run, as long as a fault is observed.
 async fn control(row: &Row, crowd: &mut Crowd) -> Control {
-    crowd.begin_page();
+    crowd.begin_window();
     let mut moments = Vec::new();
     let until = tokio::time::Instant::now() + row.watched.max(2 * CONTROL_EVERY);
     while tokio::time::Instant::now() < until {
@@ -191,8 +191,8 @@ async fn control(row: &Row, crowd: &mut Crowd) -> Control {
     }
     // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
-    let page = crowd.end_page().await;
+    let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
-    let longest = page.reckon(&Happened { at_ns: first, scope: Scope::Everybody });
-    Control { gaps_ns: page.control(&moments), longest }
+    let longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
+    Control { gaps_ns: window.control(&moments), longest }
 }

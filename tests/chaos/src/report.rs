@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel_lab::crowd::{Reckoning, Speech};
+use evenkeel_lab::crowd::{FaultEffect, Speech};
 use evenkeel_lab::ledger::Spread;
 use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
@@ -155,15 +155,15 @@ pub(crate) struct ControlReport {
 #[derive(Default)]
 pub(crate) struct Played {
     pub(crate) control: Control,
-    pub(crate) faults: Reckoning,
+    pub(crate) faults: FaultEffect,
     pub(crate) kills: Vec<Spread>,
     /// Measurements of each variant of the fault.
-    pub(crate) ways: BTreeMap<&'static str, Reckoning>,
+    pub(crate) ways: BTreeMap<&'static str, FaultEffect>,
     /// Nodes that were marked down without a fault, and when.
     pub(crate) strangers: Vec<(&'static str, String)>,
     /// Expected effects of faults that were missing.
     pub(crate) unproven: Vec<String>,
-    pub(crate) unfaults: Reckoning,
+    pub(crate) unfaults: FaultEffect,
     pub(crate) settle_ns: Vec<u64>,
     pub(crate) unsettled: u32,
     pub(crate) moves: Moves,
@@ -176,7 +176,7 @@ pub(crate) struct Played {
 #[derive(Default)]
 pub(crate) struct Control {
     pub(crate) gaps_ns: Vec<u64>,
-    pub(crate) longest: Reckoning,
+    pub(crate) longest: FaultEffect,
 }
 
 impl Played {
@@ -338,7 +338,7 @@ impl Report {
 }
 
 impl OneWay {
-    fn new(of: Reckoning) -> OneWay {
+    fn new(of: FaultEffect) -> OneWay {
         OneWay { detect_ms: of_ms(found_ms(&of)), gap_ms: of_ns(of.gaps_ns) }
     }
 }
@@ -352,7 +352,7 @@ fn by_report_key(mut moves: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
 }
 
 /// Detection times after the faults.
-pub(crate) fn found_ms(faults: &Reckoning) -> Vec<f64> {
+pub(crate) fn found_ms(faults: &FaultEffect) -> Vec<f64> {
     faults.detections.iter().map(|found| found.after_ms).collect()
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{Admin, Place};
-use evenkeel_lab::relay::{Conditions, Link, Tally};
+use evenkeel_lab::relay::{Conditions, Tally};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
 use nix::sys::signal::Signal;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
 use crate::layout::{Kind, Layout, Told};
+use crate::link::Link;
 use crate::node::Vice;
 use crate::process;
 use crate::rtpengine;

@@ -14,13 +14,13 @@ fn signature_by_a_known_key_is_accepted() {
     let (ours, theirs) = (SecretKey::generate(), SecretKey::generate());
     let keys = knowing(&ours);
     let signed = sign(MODULE, &ours).unwrap();
-    assert_eq!(keys.judge(&signed, Unsigned::Refuse), Ok(Vouched::Signed("ops".into())));
+    assert_eq!(keys.judge(&signed, Unsigned::Refuse), Ok(Provenance::Signed("ops".into())));
     let by_another = sign(MODULE, &theirs).unwrap();
     let by = Some(theirs.public());
     assert_eq!(keys.judge(&by_another, Unsigned::Refuse), Err(Refused::Unsigned { by }));
-    assert_eq!(keys.judge(&by_another, Unsigned::Allow), Ok(Vouched::Nobody));
+    assert_eq!(keys.judge(&by_another, Unsigned::Allow), Ok(Provenance::Unsigned));
     assert_eq!(keys.judge(MODULE, Unsigned::Refuse), Err(Refused::Unsigned { by: None }));
-    assert_eq!(keys.judge(MODULE, Unsigned::Allow), Ok(Vouched::Nobody));
+    assert_eq!(keys.judge(MODULE, Unsigned::Allow), Ok(Provenance::Unsigned));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn revoked_plugin_is_refused_despite_trust() {
     let shipped = shipped()[0].bytes;
     assert_eq!(Keys::default().spare(&Seal::of(shipped).unwrap()), Ok(()));
     let mut keys = Keys::default();
-    assert_eq!(keys.judge(shipped, Unsigned::Refuse), Ok(Vouched::Shipped));
+    assert_eq!(keys.judge(shipped, Unsigned::Refuse), Ok(Provenance::Shipped));
     keys.revoke_digest(sha256(shipped));
     assert!(is_revoked(&keys, shipped));
 }

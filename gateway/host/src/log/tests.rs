@@ -12,7 +12,7 @@ fn log_rate_is_limited_and_recovers() {
         log.log(2, "again");
     }
     assert_eq!(said(&mut log) as u64, LINES_BURST);
-    assert_eq!(log.unsaid(), 5);
+    assert_eq!(log.suppressed_lines(), 5);
 
     log.begin(1_000_000 + US_PER_LINE - 1);
     log.log(2, "too early");

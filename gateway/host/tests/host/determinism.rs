@@ -10,9 +10,9 @@ fn asked(policy: &mut Policy, times: usize) -> Vec<Box<str>> {
     let question = tick(&[1, 2]);
     let mut differed = Vec::new();
     for _ in 0..times {
-        let first = policy.ask_around(&question, 0, std::time::Duration::MAX).unwrap();
-        if policy.is_due_twice() {
-            differed.extend(policy.ask_twice(&question, 0, &first));
+        let first = policy.ask_isolating(&question, 0, std::time::Duration::MAX).unwrap();
+        if policy.is_check_due() {
+            differed.extend(policy.check_determinism(&question, 0, &first));
         }
     }
     differed
@@ -53,8 +53,8 @@ fn difference_names_states_memo_or_notes() {
 fn answer_in_parts_is_not_compared() {
     let mut counting = policy(Hook::Degradation, "count");
     let question = tick(&[1, 666]);
-    let first = counting.ask_around(&question, 0, std::time::Duration::MAX).unwrap();
-    assert!(counting.is_due_twice());
-    assert_eq!(counting.ask_twice(&question, 0, &first), None);
+    let first = counting.ask_isolating(&question, 0, std::time::Duration::MAX).unwrap();
+    assert!(counting.is_check_due());
+    assert_eq!(counting.check_determinism(&question, 0, &first), None);
     assert_eq!(counting.hidden_state(), (0, 0));
 }

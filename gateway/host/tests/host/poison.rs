@@ -56,7 +56,7 @@ fn one_failing_row_among_thousands_is_isolated() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     losses[1_234] = 666;
     let mut policy = counting();
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let Apart { fault, poisoned, unasked, .. } = apart(&answered);
     assert!(matches!(fault, Some(Fault::Trap(_))));
     assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: Fault::Trap(said) }]
@@ -71,30 +71,30 @@ fn one_failing_row_among_thousands_is_isolated() {
 fn quarantined_row_causes_no_more_faults() {
     let losses = [1, 2, 666, 4];
     let mut policy = counting();
-    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(policy.quarantined(), 1);
     for _ in 0..3 {
-        let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+        let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
         assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![2]));
         assert_eq!(decided(&answered, &losses), [0, 1, 3]);
         assert_eq!(memo(&answered), 31, "the others are asked together");
     }
     // The session is quarantined, whatever its row.
     let moved = [7, 8, 9, 10];
-    let answered = policy.ask_around(&ticked(2, &moved), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(2, &moved), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [1], "session 3");
     assert_eq!(decided(&answered, &moved), [0, 2, 3]);
-    let elsewhere = policy.ask_around(&ticked(90, &moved), 0, PATIENT).unwrap();
+    let elsewhere = policy.ask_isolating(&ticked(90, &moved), 0, PATIENT).unwrap();
     assert_eq!(elsewhere.apart, None);
 }
 
 #[test]
 fn quarantine_is_per_revision() {
     let mut first = counting();
-    first.ask_around(&ticked(1, &[1, 666]), 0, PATIENT).unwrap();
+    first.ask_isolating(&ticked(1, &[1, 666]), 0, PATIENT).unwrap();
     let mut second = policy(Hook::Degradation, "also-counts");
     assert_eq!(second.quarantined(), 0);
-    let answered = second.ask_around(&ticked(1, &[1, 2]), 0, PATIENT).unwrap();
+    let answered = second.ask_isolating(&ticked(1, &[1, 2]), 0, PATIENT).unwrap();
     assert_eq!(decided(&answered, &[1, 2]), [0, 1]);
 }
 
@@ -104,7 +104,7 @@ fn two_failing_rows_are_isolated_anywhere() {
         let mut losses = vec![3; 64];
         (losses[one], losses[other]) = (666, 666);
         let mut policy = counting();
-        let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+        let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
         assert_eq!(poisoned(&answered), [one as u32, other as u32]);
         assert_eq!(decided(&answered, &losses).len(), 62);
     }
@@ -115,11 +115,11 @@ fn plugin_that_answers_no_row_quarantines_none() {
     let mut policy = counting();
     let all = vec![666; 4_096];
     for _ in 0..2 {
-        let fault = policy.ask_around(&ticked(1, &all), 0, PATIENT).unwrap_err();
+        let fault = policy.ask_isolating(&ticked(1, &all), 0, PATIENT).unwrap_err();
         assert!(matches!(fault, Fault::Trap(_)));
         assert_eq!(policy.quarantined(), 0);
     }
-    let said = std::iter::from_fn(|| policy.poll_line()).count() as u64 + policy.unsaid();
+    let said = std::iter::from_fn(|| policy.poll_line()).count() as u64 + policy.suppressed_lines();
     assert!(said <= 2 * 65, "{said} calls, limit 64 after the first");
 }
 
@@ -127,14 +127,14 @@ fn plugin_that_answers_no_row_quarantines_none() {
 fn calls_per_question_are_bounded() {
     let losses: Vec<u64> = (0..1_024).map(|row| if row % 2 == 0 { 1 } else { 666 }).collect();
     let mut policy = counting();
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let found = policy.quarantined();
     assert!(found > 4, "{found}");
     let Apart { unasked, .. } = apart(&answered);
     assert_eq!(decided(&answered, &losses).len() + found + unasked.len(), 1_024);
     assert!(unasked.len() > 512, "the search continues later");
     // Each question finds more, until the quarantine is full.
-    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert!(policy.quarantined() > found);
 }
 
@@ -152,7 +152,7 @@ fn row_that_causes_a_deadline_is_isolated() {
     let losses = [1, 2, 3, 777];
     // Generous, for a slow machine.
     let mut policy = ending_after(400);
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
     assert_eq!(decided(&answered, &losses), [0, 1, 2]);
 }
@@ -167,12 +167,12 @@ fn short_questions_isolate_over_several() {
     while policy.quarantined() == 0 {
         questions += 1;
         assert!(questions < 40, "not found");
-        if let Ok(answered) = policy.ask_around(&ticked(1, &losses), 0, within) {
+        if let Ok(answered) = policy.ask_isolating(&ticked(1, &losses), 0, within) {
             assert!(!decided(&answered, &losses).contains(&9));
         }
     }
     assert!(questions > 1, "the first call used most of the time");
-    let answered = policy.ask_around(&ticked(1, &losses), 0, within).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, within).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: Fault::Deadline }]);
     assert_eq!(decided(&answered, &losses).len(), 15);
 }
@@ -180,7 +180,7 @@ fn short_questions_isolate_over_several() {
 #[test]
 fn row_that_exhausts_memory_is_isolated() {
     let losses = [1, 778, 3];
-    let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = counting().ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: Fault::OutOfMemory }]);
     assert_eq!(decided(&answered, &losses), [0, 2]);
 }
@@ -189,18 +189,18 @@ fn row_that_exhausts_memory_is_isolated() {
 fn search_without_time_continues_with_next_question() {
     let losses = [1, 666, 3, 4];
     let mut policy = counting();
-    let fault = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap_err();
+    let fault = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO).unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)));
     assert_eq!(policy.quarantined(), 0);
 
     // Unsuspected rows are asked first.
     let more = [1, 666, 3, 4, 5, 6];
-    let answered = policy.ask_around(&ticked(1, &more), 0, Duration::ZERO).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &more), 0, Duration::ZERO).unwrap();
     let Apart { fault, poisoned: found, unasked, .. } = apart(&answered);
     assert_eq!((fault, found, &unasked[..]), (None, vec![], &[0, 1, 2, 3][..]));
     assert_eq!(decided(&answered, &more), [4, 5]);
 
-    let answered = policy.ask_around(&ticked(1, &more), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &more), 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![1]));
     assert_eq!(decided(&answered, &more), [0, 2, 3, 4, 5]);
 }
@@ -210,14 +210,14 @@ fn lone_row_is_quarantined_on_its_second_failure() {
     let mut policy = counting();
     let alone = ticked(9, &[666]);
     for _ in 0..3 {
-        assert!(matches!(policy.ask_around(&alone, 0, PATIENT), Err(Fault::Trap(_))));
+        assert!(matches!(policy.ask_isolating(&alone, 0, PATIENT), Err(Fault::Trap(_))));
     }
     assert_eq!(policy.quarantined(), 0, "a plugin without answers is broken itself");
-    policy.ask_around(&tick(&[1]), 0, PATIENT).unwrap();
-    let answered = policy.ask_around(&alone, 0, PATIENT).unwrap();
+    policy.ask_isolating(&tick(&[1]), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
     assert!(matches!(apart(&answered).fault, Some(Fault::Trap(_))));
     assert_eq!((poisoned(&answered), decided(&answered, &[666])), (vec![0], vec![]));
-    let answered = policy.ask_around(&alone, 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&alone, 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![0]));
 }
 
@@ -225,16 +225,16 @@ fn lone_row_is_quarantined_on_its_second_failure() {
 fn full_quarantine_fails_the_whole_batch() {
     let mut policy = counting();
     for pair in 0..256 {
-        policy.ask_around(&ticked(1 + 2 * pair, &[1, 666]), 0, PATIENT).unwrap();
+        policy.ask_isolating(&ticked(1 + 2 * pair, &[1, 666]), 0, PATIENT).unwrap();
     }
     assert_eq!(policy.quarantined(), 256);
     std::iter::from_fn(|| policy.poll_line()).count();
-    let fault = policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_000, PATIENT).unwrap_err();
+    let fault = policy.ask_isolating(&ticked(1_000, &[1, 666]), 60_000_000, PATIENT).unwrap_err();
     assert!(matches!(fault, Fault::Trap(_)));
     let mut told = std::iter::from_fn(|| policy.poll_line());
     assert!(told.any(|line| line.words.contains("quarantine full: held=256")));
     // Rows in no question for a minute have left.
-    policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_001, PATIENT).unwrap();
+    policy.ask_isolating(&ticked(1_000, &[1, 666]), 60_000_001, PATIENT).unwrap();
     assert_eq!(policy.quarantined(), 1);
 }
 
@@ -252,7 +252,7 @@ fn failing_room_stays_and_others_move() {
     let nodes = vec![Row { id: 4, measures: load }];
     let rooms = vec![room(1, 0), room(2, 779), room(3, 0)];
     let question = Question::Reroute { nodes, rooms, memo: None };
-    let answered = policy(Hook::Routing, "").ask_around(&question, 0, PATIENT).unwrap();
+    let answered = policy(Hook::Routing, "").ask_isolating(&question, 0, PATIENT).unwrap();
     let Answer::Moves { moves, .. } = &answered.answer else { panic!() };
     let rows: Vec<u32> = moves.iter().map(|step| step.row).collect();
     assert_eq!((rows, poisoned(&answered)), (vec![0, 2], vec![1]));
@@ -268,7 +268,7 @@ fn single_row_question_fails_as_a_whole() {
         nodes: Vec::new(),
     };
     for _ in 0..3 {
-        let fault = policy.ask_around(&place, 0, PATIENT);
+        let fault = policy.ask_isolating(&place, 0, PATIENT);
         assert!(matches!(fault, Err(Fault::Malformed(_))));
     }
     assert_eq!(policy.quarantined(), 0);
@@ -277,7 +277,7 @@ fn single_row_question_fails_as_a_whole() {
 #[test]
 fn notes_use_rows_of_the_whole_question() {
     let losses = [10, 666, 30];
-    let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = counting().ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let of_loss = answered.notes.iter().filter(|note| &*note.key == "column-0");
     let notes: Vec<(u32, i64)> = of_loss.map(|note| (note.row, note.value)).collect();
     assert_eq!(notes, [(0, 10), (2, 30)]);
@@ -288,11 +288,11 @@ fn out_of_memory_reduces_the_batch_size() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let all: Vec<u32> = (0..4_096).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).fault, Some(Fault::OutOfMemory));
     assert_eq!(decided(&answered, &losses), all);
     for (rows, parts) in [(4_096, 8), (1_025, 3), (512, 1), (1, 1)] {
-        let answered = policy.ask_around(&ticked(1, &losses[..rows]), 0, PATIENT).unwrap();
+        let answered = policy.ask_isolating(&ticked(1, &losses[..rows]), 0, PATIENT).unwrap();
         assert_eq!(apart(&answered), Apart { in_parts: parts > 1, ..Apart::default() });
         assert_eq!(decided(&answered, &losses), all[..rows]);
         assert_eq!(memo(&answered), 30 + parts, "{rows} rows, 512 at a time");
@@ -307,9 +307,9 @@ fn row_that_exhausts_memory_keeps_the_batch_size() {
     let mut losses = vec![3; 64];
     losses[40] = 778;
     let mut policy = counting();
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [40]);
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(memo(&answered), 31, "the others are asked about together");
 }
 
@@ -319,10 +319,10 @@ fn batch_size_halves_even_without_time() {
     let mut policy = policy(Hook::Degradation, "hungry");
     for faults in 1..=3 {
         // One call at a time: the first is made even if it is late.
-        let asked = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO);
+        let asked = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO);
         assert_eq!(asked.unwrap_err(), Fault::OutOfMemory, "{faults}");
     }
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8));
 }
 
@@ -330,11 +330,11 @@ fn batch_size_halves_even_without_time() {
 fn isolated_row_restores_the_batch_size() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
-    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     losses[40] = 778;
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(poisoned(&answered), [40]);
-    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8), "still 512 rows");
 }
 
@@ -358,11 +358,11 @@ fn ask_of_all_answers_all_rows_or_fails() {
 fn next_call_resumes_at_the_row_that_timed_out() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
-    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     let mut asked = Vec::new();
     for _ in 0..8 {
         // The first part is asked even if it is late, and no other.
-        let answered = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap();
+        let answered = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO).unwrap();
         asked.extend(decided(&answered, &losses));
     }
     assert_eq!(asked, (0..4_096).collect::<Vec<_>>(), "all rows were asked");

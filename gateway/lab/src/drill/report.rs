@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Drill, Kind};
-use crate::crowd::Reckoning;
+use crate::crowd::FaultEffect;
 
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
@@ -94,9 +94,9 @@ impl Report {
         drill: &Drill,
         nodes: Vec<String>,
         at_ns: u64,
-        fault: &Reckoning,
+        fault: &FaultEffect,
         control_ns: &[u64],
-        unfault: &Reckoning,
+        unfault: &FaultEffect,
         trusted_again: bool,
     ) -> Report {
         let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();

@@ -106,8 +106,8 @@ fn drill_without_sessions_breaks_nothing() {
 #[test]
 fn missed_fault_and_silent_receiver_are_reported() {
     let nodes = || vec!["a".to_owned(), "b".to_owned()];
-    let amiss = |kind, fault: &crowd::Reckoning| {
-        let unfault = crowd::Reckoning::default();
+    let amiss = |kind, fault: &crowd::FaultEffect| {
+        let unfault = crowd::FaultEffect::default();
         Report::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
     };
     let detections = |nodes: Vec<String>| -> Vec<_> {
@@ -115,13 +115,13 @@ fn missed_fault_and_silent_receiver_are_reported() {
         nodes.into_iter().map(found).collect()
     };
     let found = detections(nodes());
-    let found = crowd::Reckoning { hit: 7, detections: found, ..Default::default() };
+    let found = crowd::FaultEffect { hit: 7, detections: found, ..Default::default() };
     assert_eq!(amiss(Kind::KillNode, &found), None);
-    let silent = crowd::Reckoning { unheard: 2, ..found.clone() };
+    let silent = crowd::FaultEffect { unheard: 2, ..found.clone() };
     assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 receivers got no packets at the end");
     // `a` was down before the fault.
     let (condemned, detections) = (nodes(), detections(vec!["b".to_owned()]));
-    let unseen = crowd::Reckoning { condemned, detections, ..found };
+    let unseen = crowd::FaultEffect { condemned, detections, ..found };
     assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never marked down");
     assert_eq!(amiss(Kind::Flap, &unseen), None);
 }
@@ -157,7 +157,7 @@ fn record_skips_a_truncated_line() {
     let record = Record::at(folder.path().join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
     let report = |nodes: &str| {
-        let (fault, unfault) = (crowd::Reckoning::default(), crowd::Reckoning::default());
+        let (fault, unfault) = (crowd::FaultEffect::default(), crowd::FaultEffect::default());
         let kind = drill(Kind::KillNode);
         Report::new(&kind, vec![nodes.to_owned()], 7_000, &fault, &[], &unfault, true)
     };

@@ -18,12 +18,12 @@ const NAP_MS: u64 = 20;
 /// Events per `epoll_wait`; the next call returns the rest.
 const EVENTS: usize = 64;
 /// The largest datagram there is.
-pub(super) const DATAGRAM: usize = 65_535;
+pub const DATAGRAM: usize = 65_535;
 /// Datagrams read at once: a burst of a hundred sessions in two calls.
 const BATCH: usize = 64;
 
 /// The sockets of a relay and the handling of their packets.
-pub(super) trait World: Send + 'static {
+pub trait World: Send + 'static {
     /// A delayed packet.
     type Kept: Send;
 
@@ -36,13 +36,13 @@ pub(super) trait World: Send + 'static {
 }
 
 /// Delayed packets by due time, then by order of arrival.
-pub(super) struct Late<T> {
+pub struct Late<T> {
     waiting: BTreeMap<(Instant, u64), T>,
     ever: u64,
 }
 
 /// A running thread. Dropping it ends it.
-pub(super) struct Pump<W: World> {
+pub struct Pump<W: World> {
     shared: Arc<Shared<W>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -60,19 +60,14 @@ impl<T> Default for Late<T> {
 }
 
 impl<T> Late<T> {
-    pub(super) fn keep(&mut self, until: Instant, what: T) {
+    pub fn keep(&mut self, until: Instant, what: T) {
         self.ever += 1;
         self.waiting.insert((until, self.ever), what);
     }
 
     /// Drops delayed packets that do not match.
-    pub(super) fn retain(&mut self, belongs: impl Fn(&T) -> bool) {
+    pub fn retain(&mut self, belongs: impl Fn(&T) -> bool) {
         self.waiting.retain(|_, what| belongs(what));
-    }
-
-    #[cfg(test)]
-    pub(super) fn holds(&self, it: impl Fn(&T) -> bool) -> bool {
-        self.waiting.values().any(it)
     }
 
     fn due(&mut self, now: Instant) -> Option<T> {
@@ -90,7 +85,7 @@ impl<T> Late<T> {
 }
 
 impl<W: World> Pump<W> {
-    pub(super) fn start(name: &str, world: W) -> io::Result<Self> {
+    pub fn start(name: &str, world: W) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
         let shared = Arc::new(shared);
@@ -99,22 +94,22 @@ impl<W: World> Pump<W> {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, W> {
+    pub fn world(&self) -> MutexGuard<'_, W> {
         self.shared.world()
     }
 
     /// Reads this socket from now on, under this number.
-    pub(super) fn watch(&self, socket: impl AsFd, place: u64) -> io::Result<()> {
+    pub fn watch(&self, socket: impl AsFd, place: u64) -> io::Result<()> {
         watch(&self.shared.epoll, socket, place)
     }
 
     /// And not any more.
-    pub(super) fn forget(&self, socket: impl AsFd) -> io::Result<()> {
+    pub fn forget(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.shared.epoll.delete(socket)?)
     }
 }
 
-pub(super) fn watch(epoll: &Epoll, socket: impl AsFd, place: u64) -> io::Result<()> {
+pub fn watch(epoll: &Epoll, socket: impl AsFd, place: u64) -> io::Result<()> {
     Ok(epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, place))?)
 }
 

@@ -14,8 +14,7 @@ use fastrand::Rng;
 
 use super::outgoing::{Leg, Outgoing};
 use super::session::{Room, Session};
-use super::vice::Conduct;
-use super::{Counters, Numbers, Options, PlainRoom, Stamps, number_of};
+use super::{Conduct, Counters, Numbers, Options, PlainRoom, Stamps, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
 
@@ -61,7 +60,7 @@ pub(super) struct Reflector {
     pub(super) counters: Counters,
     pub(super) scratch: Vec<u8>,
     receivers: Vec<Leg>,
-    pub(super) conduct: Conduct,
+    pub(super) conduct: Box<dyn Conduct>,
 }
 
 impl Reflector {
@@ -85,7 +84,7 @@ impl Reflector {
             counters: Counters::default(),
             scratch: Vec::new(),
             receivers: Vec::new(),
-            conduct: Conduct::default(),
+            conduct: Box::new(()),
         }
     }
 
@@ -145,7 +144,7 @@ impl Reflector {
         }
         self.leases_seen = Some(now.instant);
         let _mended = self.cut.take_if(|until| *until <= now.instant);
-        self.conduct.leak();
+        self.conduct.tick();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
         let over: Vec<Index> = over.map(|(&index, _)| index).collect();
         for index in over {
@@ -198,7 +197,7 @@ impl Reflector {
                 self.counters.probes += 1;
                 let load = self.load();
                 Answer::Probe(Load {
-                    permille: self.conduct.says(load.permille, now.instant),
+                    permille: self.conduct.load(load.permille, now.instant),
                     ..load
                 })
             }

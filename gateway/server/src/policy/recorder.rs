@@ -223,7 +223,7 @@ impl Scribe {
 
     /// The revision and its catalog, built once and then shared.
     fn known(&mut self, policy: &host::Policy, name: &PolicyName) -> (Arc<Revision>, Arc<Catalog>) {
-        let (seed, lessons) = (policy.seed(), policy.lessons());
+        let (seed, lessons) = (policy.seed(), policy.catalog_updates());
         let is_it =
             |revision: &Revision| *revision.revision == *policy.revision() && revision.seed == seed;
         let catalog =

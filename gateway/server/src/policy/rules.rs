@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::PolicyName;
-use evenkeel_host::{Refused, Seal, Vouched};
+use evenkeel_host::{Provenance, Refused, Seal};
 
 use crate::settings::{Allowed, Settings, Trust};
 
@@ -27,7 +27,7 @@ impl Rules {
     ///
     /// # Errors
     /// The policy does not accept the plugin.
-    pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Vouched, Refused> {
+    pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Provenance, Refused> {
         let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
         self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))
     }

@@ -158,7 +158,7 @@ impl PolicyThread {
                             self.compare(&shadowed);
                         }
                         match is_idle() {
-                            true => self.ask_twice(),
+                            true => self.check_determinism(),
                             false => self.twice = None,
                         }
                     }
@@ -221,7 +221,7 @@ impl PolicyThread {
             // The core has used the native default by now.
             return self.tell_answered(id, Err(Fault::Late), None);
         }
-        let answered = loaded.policy.ask_around(&question, now_us, deadline - now);
+        let answered = loaded.policy.ask_isolating(&question, now_us, deadline - now);
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
         // Rows on which it faults count as one fault; rows that are already quarantined count as none.
         let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
@@ -244,7 +244,7 @@ impl PolicyThread {
                 now_us,
                 answer: answered.answer.clone(),
             });
-            self.twice = loaded.policy.is_due_twice().then(|| Twice {
+            self.twice = loaded.policy.is_check_due().then(|| Twice {
                 question: Arc::clone(&question),
                 now_us,
                 first: answered.clone(),
@@ -281,10 +281,10 @@ impl PolicyThread {
     }
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
-    fn ask_twice(&mut self) {
+    fn check_determinism(&mut self) {
         let Some(Twice { question, now_us, first }) = self.twice.take() else { return };
         let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
-        if let Some(differs) = loaded.policy.ask_twice(&question, now_us, &first) {
+        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &first) {
             let seen = loaded.policy.hidden_state();
             self.tell_hidden(first.revision, differs, seen);
             return;
@@ -313,8 +313,8 @@ impl PolicyThread {
         let compared = match asked {
             Ok(None) => Compared::Skipped,
             Ok(Some(answered)) => {
-                if loaded.policy.is_due_twice() {
-                    hides = loaded.policy.ask_twice(question, *now_us, &answered);
+                if loaded.policy.is_check_due() {
+                    hides = loaded.policy.check_determinism(question, *now_us, &answered);
                 }
                 if is_same(&answered.answer, answer) { Compared::Same } else { Compared::Different }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_core::{
     AdmitOnFault, DegradeOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId,
 };
-use evenkeel_host::{Unsigned, Vouched};
+use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_server::settings::{
     Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
     Traceparent,
@@ -130,7 +130,7 @@ fn configured_key_refuses_unsigned_plugins() {
     let module = b"\0asm\x01\0\0\0";
     let signed = evenkeel_host::sign(module, &key).unwrap();
     let judge = |trust: &str| load(trust).trust.keys.judge(&signed, Unsigned::Refuse);
-    assert_eq!(judge(&known), Ok(Vouched::Signed("ops".into())));
+    assert_eq!(judge(&known), Ok(Provenance::Signed("ops".into())));
     for revoked in ["ops".to_owned(), key.public().to_string()] {
         let seen = judge(&format!("{known}\nrevoked = [\"{revoked}\"]"));
         assert_eq!(seen.unwrap_err().code(), "revoked");

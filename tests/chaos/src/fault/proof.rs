@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::crowd::{Page, Reckoning};
+use evenkeel_lab::crowd::{FaultEffect, Window};
 use evenkeel_lab::ledger::Spread;
 use serde_json::Value;
 
@@ -27,41 +27,41 @@ impl Fault {
         self,
         stage: &Stage,
         struck: &Struck,
-        page: &Page,
-        reckoning: &Reckoning,
+        window: &Window,
+        effect: &FaultEffect,
     ) -> Result<Vec<String>, String> {
         let proof = match self {
             Fault::Kill(..)
             | Fault::Sleep(..)
             | Fault::Starve(..)
             | Fault::CrashLoop(..)
-            | Fault::Leak(..) => condemned(struck, reckoning),
+            | Fault::Leak(..) => condemned(struck, effect),
             Fault::Vicious(..) => match stage.layout.kind {
                 Kind::Vicious(Vice::Lies) => lied(stage, &struck.names).await?,
                 // Affected receivers are those with a pause; limits require some.
                 Kind::Vicious(Vice::DropsFlows) => Ok(()),
-                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, reckoning),
+                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, effect),
             },
-            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, page, reckoning)?,
+            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, window, effect)?,
             Fault::NoDescriptors(..) => opens_nothing(stage).await,
-            Fault::Stall(long) => stood(long, reckoning),
+            Fault::Stall(long) => stood(long, effect),
             Fault::Return(..) => {
-                let home = reckoning.causes.get("failback").copied().unwrap_or(0);
-                proven(home >= reckoning.rooms_hit, format!("{home} rooms went home"))
+                let home = effect.causes.get("failback").copied().unwrap_or(0);
+                proven(home >= effect.rooms_hit, format!("{home} rooms went home"))
             }
             // It ends by itself.
             Fault::StallControl(_) => Ok(()),
             Fault::Drain(_) | Fault::DrainRegion(..) => {
-                return drained(stage, &struck.names, page).await;
+                return drained(stage, &struck.names, window).await;
             }
-            Fault::Move(rooms) => moved(rooms, page, reckoning),
-            Fault::Rebind => proven(reckoning.lost > 0, "no address changed".to_owned()),
+            Fault::Move(rooms) => moved(rooms, window, effect),
+            Fault::Rebind => proven(effect.lost > 0, "no address changed".to_owned()),
             Fault::Reconnect => {
-                let opened = page.events().iter().filter(|event| event.name == "opened").count();
-                proven(opened >= reckoning.hit, format!("{opened} sessions were reopened"))
+                let opened = window.events().iter().filter(|event| event.name == "opened").count();
+                proven(opened >= effect.hit, format!("{opened} sessions were reopened"))
             }
             Fault::BlockUdp(_) => {
-                proven(reckoning.lost_of_others > 0, "nothing was blocked".to_owned())
+                proven(effect.lost_of_others > 0, "nothing was blocked".to_owned())
             }
         };
         Ok(proof.err().into_iter().collect())
@@ -73,8 +73,8 @@ fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
 }
 
 /// Each victim was marked down.
-fn condemned(struck: &Struck, reckoning: &Reckoning) -> Result<(), String> {
-    let alive = struck.names.iter().find(|name| !reckoning.condemned.contains(name));
+fn condemned(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
+    let alive = struck.names.iter().find(|name| !effect.condemned.contains(name));
     alive.map_or(Ok(()), |name| Err(format!("{name} was not marked down")))
 }
 
@@ -83,11 +83,11 @@ fn spoiled(
     weather: Weather,
     stage: &Stage,
     struck: &Struck,
-    page: &Page,
-    reckoning: &Reckoning,
+    window: &Window,
+    effect: &FaultEffect,
 ) -> Result<Result<(), String>, String> {
     let now = stage.tally(&struck.names)?;
-    let slowest_ms = page.ledger().slowest_ns(struck.happened.at_ns) / 1_000_000;
+    let slowest_ms = window.ledger().slowest_ns(struck.happened.at_ns) / 1_000_000;
     Ok(match weather {
         Weather::Cut
         | Weather::OneWay
@@ -105,7 +105,7 @@ fn spoiled(
             proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
         }
         // The delay exceeds detection, so the rooms have moved.
-        Weather::Later(_) => condemned(struck, reckoning),
+        Weather::Later(_) => condemned(struck, effect),
         Weather::Jitter(ms) | Weather::Scatter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
         }
@@ -136,16 +136,16 @@ async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, Str
 }
 
 /// Half of all receivers had a pause as long as the stop.
-fn stood(long: Duration, reckoning: &Reckoning) -> Result<(), String> {
-    let median = Spread::of_ns(reckoning.gaps_ns.clone()).p50;
+fn stood(long: Duration, effect: &FaultEffect) -> Result<(), String> {
+    let median = Spread::of_ns(effect.gaps_ns.clone()).p50;
     let is_proven = median >= long.as_secs_f64() * 1e3;
     proven(is_proven, format!("half of all paused for {median:.1} ms at most"))
 }
 
 /// Each of these nodes was reported empty, and is.
-async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<String>, String> {
+async fn drained(stage: &Stage, names: &[String], window: &Window) -> Result<Vec<String>, String> {
     let is_said = |name: &&String| {
-        page.events().iter().any(|event| {
+        window.events().iter().any(|event| {
             event.name == "drained"
                 && event.data["node"] == name.as_str()
                 && event.data["rooms_left"] == 0
@@ -162,9 +162,9 @@ async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<Str
 }
 
 /// So many rooms were moved by the operator, and no move was abandoned.
-fn moved(rooms: usize, page: &Page, reckoning: &Reckoning) -> Result<(), String> {
-    let moved = reckoning.causes.get("manual").copied().unwrap_or(0);
-    let given_up = page.events().iter().filter(|event| event.name == "move-ended").count();
+fn moved(rooms: usize, window: &Window, effect: &FaultEffect) -> Result<(), String> {
+    let moved = effect.causes.get("manual").copied().unwrap_or(0);
+    let given_up = window.events().iter().filter(|event| event.name == "move-ended").count();
     proven(
         moved == rooms as u64 && given_up == 0,
         format!("of {rooms} moves by hand {moved} were done and {given_up} given up"),
@@ -178,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn stopped(gap_ms: u64) -> Reckoning {
-        Reckoning { gaps_ns: vec![gap_ms * 1_000_000; 3], ..Reckoning::default() }
+    fn stopped(gap_ms: u64) -> FaultEffect {
+        FaultEffect { gaps_ns: vec![gap_ms * 1_000_000; 3], ..FaultEffect::default() }
     }
 
     #[test]
@@ -194,8 +194,8 @@ mod tests {
         let happened = Happened { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
         let struck = Struck { happened, names: names.clone(), before: Tally::default(), turn: 0 };
-        let one = Reckoning { condemned: names[..1].to_vec(), ..Reckoning::default() };
-        let both = Reckoning { condemned: names, ..Reckoning::default() };
+        let one = FaultEffect { condemned: names[..1].to_vec(), ..FaultEffect::default() };
+        let both = FaultEffect { condemned: names, ..FaultEffect::default() };
         assert!(condemned(&struck, &one).is_err());
         assert_eq!(condemned(&struck, &both), Ok(()));
     }

@@ -40,7 +40,7 @@ pub(super) async fn leave(
         wait(until, "rooms are on nodes that died").await?;
     }
     tokio::time::sleep(FORBIDDEN_FOR).await;
-    crowd.begin_page();
+    crowd.begin_window();
     Ok(())
 }
 

@@ -5,11 +5,10 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use evenkeel_lab::datagrams::Inbox;
+use evenkeel_lab::relay::pump::{self, DATAGRAM, Late, Pump};
+use evenkeel_lab::relay::{Conditions, Direction, Fate, Impairment, Tally};
 use nix::sys::epoll::Epoll;
-
-use super::pump::{self, DATAGRAM, Late, Pump};
-use super::{Conditions, Direction, Fate, Impairment, Tally};
-use crate::datagrams::Inbox;
 
 /// A gateway has a socket for each worker, one for probes, and one for each session on port legs. Packets of further
 /// senders are dropped.
@@ -18,7 +17,7 @@ const SENDERS_MAX: usize = 4_096;
 const NEAR: u64 = u64::MAX;
 
 /// A running link. Dropping it ends its thread.
-pub struct Link {
+pub(crate) struct Link {
     pump: Pump<World>,
     near: SocketAddr,
 }
@@ -54,7 +53,7 @@ enum Delayed {
 
 impl Link {
     /// Starts an unimpaired link to this node with its near end at a free port of `at`.
-    pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
+    pub(crate) fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
         let near = open(at)?;
         let address = near.local_addr()?;
         let mut seeds = fastrand::Rng::with_seed(seed);
@@ -75,28 +74,28 @@ impl Link {
     }
 
     /// The address that the gateway uses instead of the node's.
-    pub fn near(&self) -> SocketAddr {
+    pub(crate) fn near(&self) -> SocketAddr {
         self.near
     }
 
     /// Sets the impairment of one direction for packets that arrive from now on.
-    pub fn set(&self, direction: Direction, conditions: Conditions) {
+    pub(crate) fn set(&self, direction: Direction, conditions: Conditions) {
         self.pump.world().way(direction).conditions = conditions;
     }
 
     /// Sets the impairment of both directions.
-    pub fn set_both(&self, conditions: Conditions) {
+    pub(crate) fn set_both(&self, conditions: Conditions) {
         self.set(Direction::Up, conditions);
         self.set(Direction::Down, conditions);
     }
 
     /// Longer datagrams do not cross any more.
-    pub fn set_mtu(&self, bytes: usize) {
+    pub(crate) fn set_mtu(&self, bytes: usize) {
         self.pump.world().mtu = bytes;
     }
 
     /// Reopens the near end after the node restarted. Earlier refusals, also those in flight, no longer close it.
-    pub fn reopen(&self) -> io::Result<()> {
+    pub(crate) fn reopen(&self) -> io::Result<()> {
         let mut world = self.pump.world();
         for sender in &world.senders {
             let _refused_before = sender.far.take_error()?;
@@ -116,7 +115,7 @@ impl Link {
     }
 
     /// The totals since the start.
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         self.pump.world().tally
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::reckoning::pauses_after;
-use super::{Detection, FREEZE, Fault, Reckoning, Scope};
+use super::effect::pauses_after;
+use super::{Detection, FREEZE, Fault, FaultEffect, Scope};
 use crate::clock::nanoseconds;
 use crate::ledger::Ledger;
 use crate::watch::{at_ns, word};
@@ -14,7 +14,7 @@ use evenkeel_client::Event;
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
 /// All measurements of one window.
-pub struct Page {
+pub struct Window {
     pub(super) ledger: Ledger,
     pub(super) events: Vec<Event>,
     pub(super) by_id: BTreeMap<String, u64>,
@@ -22,7 +22,7 @@ pub struct Page {
     pub(super) span: Range<u64>,
 }
 
-impl Page {
+impl Window {
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -47,19 +47,19 @@ impl Page {
     }
 
     /// The effect of a fault on the crowd.
-    pub fn reckon(&self, fault: &Fault) -> Reckoning {
+    pub fn effect_of(&self, fault: &Fault) -> FaultEffect {
         let hit = self.hit(fault);
-        let mut reckoning = Reckoning { hit: hit.len(), ..Reckoning::default() };
+        let mut effect = FaultEffect { hit: hit.len(), ..FaultEffect::default() };
         for receiver in self.ledger.receivers() {
             let heard = self.ledger.heard(receiver);
             let is_hit = hit.contains(&receiver);
-            reckoning.listen(&heard, fault, is_hit, self.span.end);
+            effect.listen(&heard, fault, is_hit, self.span.end);
         }
-        self.count_packets(&mut reckoning, &hit, fault);
-        self.count_moves(&mut reckoning, &hit);
-        reckoning.detections = self.detections(fault);
-        reckoning.condemned = self.nodes_that_went("down");
-        reckoning
+        self.count_packets(&mut effect, &hit, fault);
+        self.count_moves(&mut effect, &hit);
+        effect.detections = self.detections(fault);
+        effect.condemned = self.nodes_that_went("down");
+        effect
     }
 
     /// Pauses across these moments, at which no fault happened: nanoseconds.
@@ -91,27 +91,27 @@ impl Page {
         self.ledger.receivers().filter(is_hit).collect()
     }
 
-    fn count_packets(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>, fault: &Fault) {
+    fn count_packets(&self, effect: &mut FaultEffect, hit: &BTreeSet<u64>, fault: &Fault) {
         for packet in self.ledger.missing() {
             if hit.contains(&packet.path.receiver) {
-                reckoning.lost += 1;
+                effect.lost += 1;
             } else {
-                reckoning.lost_of_others += 1;
+                effect.lost_of_others += 1;
             }
         }
-        reckoning.sent = self.ledger.sent_count();
-        reckoning.twice = self.ledger.twice().len() as u64;
-        reckoning.misdelivered = self.ledger.misdelivered().len() as u64;
+        effect.sent = self.ledger.sent_count();
+        effect.twice = self.ledger.twice().len() as u64;
+        effect.misdelivered = self.ledger.misdelivered().len() as u64;
         let after = |at_ns: u64| at_ns >= fault.at_ns;
         let switches = self.ledger.switches();
         for switch in switches.iter().filter(|switch| after(switch.first_ns)) {
-            reckoning.stragglers += switch.stragglers;
+            effect.stragglers += switch.stragglers;
             let straggled_ns = switch.straggled_ns.unwrap_or(switch.first_ns) - switch.first_ns;
-            reckoning.straggled_ns = reckoning.straggled_ns.max(straggled_ns);
+            effect.straggled_ns = effect.straggled_ns.max(straggled_ns);
         }
     }
 
-    fn count_moves(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>) {
+    fn count_moves(&self, effect: &mut FaultEffect, hit: &BTreeSet<u64>) {
         // A sender in an affected room is affected too.
         let rooms = |sessions: &BTreeSet<u64>| -> BTreeSet<u64> {
             let members = sessions.iter().filter_map(|&session| self.ledger.member(session));
@@ -122,15 +122,15 @@ impl Page {
             let sessions = event.data["sessions"].as_array().into_iter().flatten();
             let rooms = rooms(&sessions.filter_map(|id| self.session(&word(id))).collect());
             for room in rooms {
-                *reckoning.causes.entry(word(&event.data["cause"])).or_default() += 1;
+                *effect.causes.entry(word(&event.data["cause"])).or_default() += 1;
                 if hit.contains(&room) {
-                    reckoning.rooms_moved += 1;
+                    effect.rooms_moved += 1;
                 } else {
-                    reckoning.other_rooms_moved += 1;
+                    effect.other_rooms_moved += 1;
                 }
             }
         }
-        reckoning.rooms_hit = hit.len() as u64;
+        effect.rooms_hit = hit.len() as u64;
     }
 
     fn detections(&self, fault: &Fault) -> Vec<Detection> {

@@ -4,7 +4,7 @@ use crate::ledger::{Arrival, Member, Sent};
 const MS: u64 = 1_000_000;
 
 /// Two rooms with a sender that sends every 20 ms; the receiver of the second room gets nothing after 100 ms.
-fn page() -> Page {
+fn window() -> Window {
     let mut ledger = Ledger::default();
     for session in 1..=4_u64 {
         let room = session.div_ceil(2);
@@ -35,17 +35,17 @@ fn page() -> Page {
         }
     }
     let by_id = [("s31".to_owned(), 3), ("s41".to_owned(), 4)].into();
-    Page { ledger, events: Vec::new(), by_id, span: 0..400 * MS }
+    Window { ledger, events: Vec::new(), by_id, span: 0..400 * MS }
 }
 
 #[test]
 fn who_is_forgotten_is_in_no_figure() {
     let fault = Fault { at_ns: 100 * MS, scope: Scope::Nodes([7].into()) };
-    let mut page = page();
-    let before = page.reckon(&fault);
+    let mut window = window();
+    let before = window.effect_of(&fault);
     assert_eq!((before.hit, before.unheard, before.lost), (2, 1, 15));
-    let sessions = ["s31", "s41"].map(|id| page.session(id).unwrap()).into();
-    page.forget(&sessions);
-    let after = page.reckon(&fault);
+    let sessions = ["s31", "s41"].map(|id| window.session(id).unwrap()).into();
+    window.forget(&sessions);
+    let after = window.effect_of(&fault);
     assert_eq!((after.hit, after.unheard, after.lost), (1, 0, 0));
 }

@@ -57,7 +57,7 @@ pub struct Detection {
 
 /// The measurements of one window around a fault.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub struct Reckoning {
+pub struct FaultEffect {
     /// Receivers that were hit.
     pub hit: usize,
     /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
@@ -100,7 +100,7 @@ pub struct Reckoning {
     pub condemned: Vec<String>,
 }
 
-impl Reckoning {
+impl FaultEffect {
     /// Adds one receiver's packets: arrival and node, in order.
     pub(super) fn listen(&mut self, heard: &[(u64, u32)], fault: &Fault, hit: bool, end_ns: u64) {
         let freeze_ns = nanoseconds(FREEZE);
@@ -128,8 +128,8 @@ impl Reckoning {
         });
     }
 
-    /// Adds another page's.
-    pub fn add(&mut self, other: Reckoning) {
+    /// Adds another window's.
+    pub fn add(&mut self, other: FaultEffect) {
         self.hit += other.hit;
         self.gaps_ns.extend(other.gaps_ns);
         self.left_ns.extend(other.left_ns);
