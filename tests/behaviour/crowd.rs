@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_client::{Admin, Place};
+use evenkeel_client::{Client, Endpoint};
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault, Plan, Scope, Window};
 use evenkeel_lab::sample_node::number_of;
@@ -12,21 +12,21 @@ use crate::harness::{Gateway, Node, TIMEOUT, World};
 
 /// The admin API of a gateway, shut down on drop.
 struct Api {
-    place: Place,
+    place: Endpoint,
     thread: Option<api::Thread>,
 }
 
 impl Api {
     fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
-        let place = Place::Unix(settings.socket.clone());
+        let place = Endpoint::Unix(settings.socket.clone());
         let metrics = Box::new(String::new);
         let thread = api::start(settings, gateway.handle.clone(), metrics).unwrap();
         Api { place, thread: Some(thread) }
     }
 
-    fn admin(&self) -> Admin {
-        Admin::new(self.place.clone())
+    fn admin(&self) -> Client {
+        Client::new(self.place.clone())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_client::{Admin, Place};
+use evenkeel_client::{Client, Endpoint};
 use evenkeel_core::{Answer, Fault, Hook};
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use evenkeel_recording::{Call, Reader, Record};
@@ -13,14 +13,14 @@ use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of}
 const SET: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
     [degradation]\nplugin = \"degrade-ladder\"\n";
 
-fn admin(gateway: &Gateway) -> (api::Thread, Admin) {
+fn admin(gateway: &Gateway) -> (api::Thread, Client) {
     let settings = gateway.settings.admin.clone();
     let socket = settings.socket.clone();
     let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
-    (thread, Admin::new(Place::Unix(socket)))
+    (thread, Client::new(Endpoint::Unix(socket)))
 }
 
-async fn whole(admin: &Admin, path: &str) -> Vec<u8> {
+async fn whole(admin: &Client, path: &str) -> Vec<u8> {
     let mut download = admin.download(path).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(piece) = download.next().await.unwrap() {
@@ -85,7 +85,7 @@ fn recording_is_redacted_and_replays_exactly() {
     let socket = gateway.settings.admin.socket.clone();
     let recording = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let admin = Admin::new(Place::Unix(socket));
+        let admin = Client::new(Endpoint::Unix(socket));
         runtime.block_on(whole(&admin, "/v1/recording?seconds=3"))
     });
     let mut phones = Vec::new();

@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    Admin, Call, Event, Events, Failed, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
-    Place, Reply,
+    Call, Client, Endpoint, Error, Event, Events, Identity, Ingress, Kind, Media, Offer, Opened,
+    PayloadType, Reply,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -31,7 +31,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// The gateway and its nodes; ended on drop.
 pub(crate) struct Stage {
     runtime: Runtime,
-    admin: Admin,
+    admin: Client,
     events: Events,
     gateway: Process,
     nodes: BTreeMap<&'static str, Process>,
@@ -121,7 +121,7 @@ impl Stage {
         let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let mut admin = Admin::new(Place::Unix(socket));
+        let mut admin = Client::new(Endpoint::Unix(socket));
         runtime.block_on(ready(&mut admin));
         // Subscribes after the start, so that its events are not seen by tests.
         let events = runtime.block_on(admin.events()).expect("the API streams events");
@@ -151,7 +151,7 @@ impl Stage {
         self.runtime.block_on(self.admin.read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    pub(crate) fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
+    pub(crate) fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Error> {
         self.runtime.block_on(self.admin.push(set, hook, wasm))
     }
 
@@ -237,7 +237,7 @@ socket = "admin.sock"
 "#;
 
 /// Waits for the first policies, which compile after the gateway prints its first line.
-async fn ready(admin: &mut Admin) {
+async fn ready(admin: &mut Client) {
     let waited = async {
         while !admin.is_ready().await.expect("the API answers") {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,13 +1,13 @@
 //! Tools for plugin authors: create, build, test, measure and inspect plugins; no server.
 //!
 //! A [`Project`] is a folder that cargo can build anywhere, with the SDK's source inside. It builds
-//! to [`Built`], a plugin file. [`Inspection`] shows any file, [`exam`] tests a plugin with random
+//! to [`Built`], a plugin file. [`Inspection`] shows any file, [`conformance`] tests a plugin with random
 //! worlds, [`recorded`] replays recorded questions, and [`measure`](measure::measure) measures the
 //! cost of answers.
 
 mod built;
 mod cargo;
-pub mod exam;
+pub mod conformance;
 mod failed;
 mod inspection;
 pub mod measure;

@@ -15,9 +15,9 @@ use serde_json::Value;
 
 pub use self::report::{Place, Report};
 use crate::built::{Built, patient};
-use crate::exam::report::name;
+use crate::conformance::report::name;
 use crate::measure::cost::{Exceeded, promised, rows};
-use crate::verdict::{Breach, breaches};
+use crate::verdict::{Violation, violations};
 
 /// Recorded revisions replaced at a time, each with an instance; above it the oldest one restarts.
 const STANDING_MAX: usize = 16;
@@ -75,16 +75,16 @@ impl Recorded {
         let answered = match &result {
             Ok(answered) => answered,
             Err(fault) => {
-                self.report.find(name(&question), of(), Breach::Fault(fault.clone()));
+                self.report.find(name(&question), of(), Violation::Fault(fault.clone()));
                 return Ok(Some(result));
             }
         };
-        for breach in breaches(&question, &answered.answer) {
-            self.report.find(name(&question), of(), breach);
+        for violation in violations(&question, &answered.answer) {
+            self.report.find(name(&question), of(), violation);
         }
         match standing.policy.ungranted() - ungranted {
             0 => {}
-            actions => self.report.find(name(&question), of(), Breach::Ungranted(actions)),
+            actions => self.report.find(name(&question), of(), Violation::Ungranted(actions)),
         }
 
         let most = promised(manifest, name(&question), rows(&question));
@@ -114,7 +114,7 @@ impl Recorded {
         let same = matches!(&again, Ok(Ok(again))
             if again.answer == answered.answer && again.notes == answered.notes);
         if !same {
-            self.report.find(name(&question), of(), Breach::HiddenState);
+            self.report.find(name(&question), of(), Violation::HiddenState);
         }
         self.replay_state.update(policy, &question, &answered.answer);
         Ok(Some(result))

@@ -12,7 +12,7 @@ const DOWN: u32 = 3;
 
 /// A violation in an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Breach {
+pub enum Violation {
     /// No answer.
     #[error("it failed: {0}")]
     Fault(Fault),
@@ -59,26 +59,26 @@ pub enum Breach {
     CapOutOfBounds { row: u32, kbps: u64, floor: u32, ceiling: u32 },
 }
 
-impl Breach {
+impl Violation {
     /// The name in reports: `unknown-row`.
     pub fn name(&self) -> &'static str {
         match self {
-            Breach::Fault(_) => "fault",
-            Breach::HiddenState => "hidden-state",
-            Breach::Mismatched => "mismatched",
-            Breach::UnknownRow { .. } => "unknown-row",
-            Breach::MovedTwice(_) => "moved-twice",
-            Breach::UnknownNode(_) => "unknown-node",
-            Breach::NodeTwice(_) => "node-twice",
-            Breach::TooManyHops(_) => "too-many-hops",
-            Breach::Nowhere(_) => "nowhere",
-            Breach::UnknownRegion(_) => "unknown-region",
-            Breach::RedirectOfRoom => "redirect-of-room",
-            Breach::UnknownAction(_) => "unknown-action",
-            Breach::Ungranted(_) => "ungranted",
-            Breach::NodeDown(_) => "node-down",
-            Breach::NodeDraining(_) => "node-draining",
-            Breach::CapOutOfBounds { .. } => "cap-out-of-bounds",
+            Violation::Fault(_) => "fault",
+            Violation::HiddenState => "hidden-state",
+            Violation::Mismatched => "mismatched",
+            Violation::UnknownRow { .. } => "unknown-row",
+            Violation::MovedTwice(_) => "moved-twice",
+            Violation::UnknownNode(_) => "unknown-node",
+            Violation::NodeTwice(_) => "node-twice",
+            Violation::TooManyHops(_) => "too-many-hops",
+            Violation::Nowhere(_) => "nowhere",
+            Violation::UnknownRegion(_) => "unknown-region",
+            Violation::RedirectOfRoom => "redirect-of-room",
+            Violation::UnknownAction(_) => "unknown-action",
+            Violation::Ungranted(_) => "ungranted",
+            Violation::NodeDown(_) => "node-down",
+            Violation::NodeDraining(_) => "node-draining",
+            Violation::CapOutOfBounds { .. } => "cap-out-of-bounds",
         }
     }
 
@@ -87,13 +87,13 @@ impl Breach {
     pub fn is_guarded(&self) -> bool {
         matches!(
             self,
-            Breach::NodeDown(_) | Breach::NodeDraining(_) | Breach::CapOutOfBounds { .. }
+            Violation::NodeDown(_) | Violation::NodeDraining(_) | Violation::CapOutOfBounds { .. }
         )
     }
 }
 
 /// All violations in an answer.
-pub(crate) fn breaches(question: &Question, answer: &Answer) -> Vec<Breach> {
+pub(crate) fn violations(question: &Question, answer: &Answer) -> Vec<Violation> {
     match (question, answer) {
         (Question::Resolve { .. }, Answer::Params(_)) => Vec::new(),
         (Question::Admit { standing, regions, .. }, Answer::Admit { verdict, .. }) => {
@@ -113,16 +113,16 @@ pub(crate) fn breaches(question: &Question, answer: &Answer) -> Vec<Breach> {
             | Question::Reroute { .. }
             | Question::Tick { .. },
             _,
-        ) => vec![Breach::Mismatched],
+        ) => vec![Violation::Mismatched],
     }
 }
 
-fn admit(stands: bool, regions: &[Row], verdict: AdmitVerdict) -> Option<Breach> {
+fn admit(stands: bool, regions: &[Row], verdict: AdmitVerdict) -> Option<Violation> {
     match verdict {
-        AdmitVerdict::Redirect(_) if stands => Some(Breach::RedirectOfRoom),
+        AdmitVerdict::Redirect(_) if stands => Some(Violation::RedirectOfRoom),
         AdmitVerdict::Redirect(region) => {
             let there = regions.iter().any(|row| row.id == u64::from(region.0));
-            (!there).then_some(Breach::UnknownRegion(region))
+            (!there).then_some(Violation::UnknownRegion(region))
         }
         AdmitVerdict::Abstain
         | AdmitVerdict::Accept
@@ -131,53 +131,53 @@ fn admit(stands: bool, regions: &[Row], verdict: AdmitVerdict) -> Option<Breach>
     }
 }
 
-fn route(nodes: &[Row], hops: &[NodeId]) -> Vec<Breach> {
-    let mut breaches = Vec::new();
+fn route(nodes: &[Row], hops: &[NodeId]) -> Vec<Violation> {
+    let mut violations = Vec::new();
     if hops.len() > HOPS_MAX {
-        breaches.push(Breach::TooManyHops(hops.len()));
+        violations.push(Violation::TooManyHops(hops.len()));
     }
     let mut seen = BTreeSet::new();
     for &hop in hops {
         let Some(node) = nodes.iter().find(|row| row.id == u64::from(hop.0)) else {
-            breaches.push(Breach::UnknownNode(hop));
+            violations.push(Violation::UnknownNode(hop));
             continue;
         };
         if !seen.insert(hop) {
-            breaches.push(Breach::NodeTwice(hop));
+            violations.push(Violation::NodeTwice(hop));
         }
         if node.measures.measured(Metric::Health) == Some(DOWN) {
-            breaches.push(Breach::NodeDown(hop));
+            violations.push(Violation::NodeDown(hop));
         }
         if node.measures.measured(Metric::Draining) == Some(1) {
-            breaches.push(Breach::NodeDraining(hop));
+            violations.push(Violation::NodeDraining(hop));
         }
     }
-    breaches
+    violations
 }
 
-fn reroute(nodes: &[Row], rooms: usize, moves: &[Move]) -> Vec<Breach> {
-    let mut breaches = Vec::new();
+fn reroute(nodes: &[Row], rooms: usize, moves: &[Move]) -> Vec<Violation> {
+    let mut violations = Vec::new();
     let mut seen = BTreeSet::new();
     for step in moves {
         if step.row as usize >= rooms {
-            breaches.push(Breach::UnknownRow { row: step.row, rows: rooms });
+            violations.push(Violation::UnknownRow { row: step.row, rows: rooms });
         } else if !seen.insert(step.row) {
-            breaches.push(Breach::MovedTwice(step.row));
+            violations.push(Violation::MovedTwice(step.row));
         }
         if step.hops.is_empty() {
-            breaches.push(Breach::Nowhere(step.row));
+            violations.push(Violation::Nowhere(step.row));
         }
-        breaches.extend(route(nodes, &step.hops));
+        violations.extend(route(nodes, &step.hops));
     }
-    breaches
+    violations
 }
 
-fn act(sessions: &[SessionRow], action: &Action) -> Option<Breach> {
+fn act(sessions: &[SessionRow], action: &Action) -> Option<Violation> {
     let Some(session) = sessions.get(action.row as usize) else {
-        return Some(Breach::UnknownRow { row: action.row, rows: sessions.len() });
+        return Some(Violation::UnknownRow { row: action.row, rows: sessions.len() });
     };
     let Some(op) = Op::from_number(action.op) else {
-        return Some(Breach::UnknownAction(action.op));
+        return Some(Violation::UnknownAction(action.op));
     };
     let measures = &session.row.measures;
     let bounds = measures.measured(Metric::Floor).zip(measures.measured(Metric::Ceiling));
@@ -185,7 +185,7 @@ fn act(sessions: &[SessionRow], action: &Action) -> Option<Breach> {
         (Op::Cap, Some((floor, ceiling))) if floor <= ceiling && action.arg > 0 => {
             let (row, kbps) = (action.row, action.arg);
             let fine = (u64::from(floor)..=u64::from(ceiling)).contains(&kbps);
-            (!fine).then_some(Breach::CapOutOfBounds { row, kbps, floor, ceiling })
+            (!fine).then_some(Violation::CapOutOfBounds { row, kbps, floor, ceiling })
         }
         (Op::Cap | Op::VoiceOnly, _) => None,
     }

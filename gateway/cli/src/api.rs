@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_client::{Admin, Call, Failed, Place, Rising};
+use evenkeel_client::{Call, Client, Endpoint, Error, Rising};
 use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;
@@ -39,7 +39,7 @@ impl Api {
     /// Runs requests.
     pub(crate) fn with<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
+        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
     ) -> Result<T, Failure> {
         self.speak(speak, |failed| Failure::Failed(failed.to_string()))
     }
@@ -47,10 +47,10 @@ impl Api {
     /// The same for an operation: an unknown name is a wrong command line.
     pub(crate) fn operate<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
+        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
     ) -> Result<T, Failure> {
         self.speak(speak, |failed| match failed {
-            Failed::Refused { status: 400 | 404, message, .. } => Failure::Wrong(message),
+            Error::Refused { status: 400 | 404, message, .. } => Failure::Wrong(message),
             failed => Failure::Failed(failed.to_string()),
         })
     }
@@ -66,8 +66,8 @@ impl Api {
 
     fn speak<T>(
         &self,
-        speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
-        failure: impl FnOnce(Failed) -> Failure,
+        speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+        failure: impl FnOnce(Error) -> Failure,
     ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -82,7 +82,7 @@ impl Api {
             Failure::NoGateway(format!("the gateway at {shown} did not answer within {within} s"))
         };
         answer.map_err(silent)?.map_err(|failed| match failed {
-            Failed::Unreached(error) => Failure::NoGateway(format!(
+            Error::Unreached(error) => Failure::NoGateway(format!(
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()
             )),
@@ -114,12 +114,12 @@ impl Api {
         }
     }
 
-    pub(crate) fn client(&self) -> Result<Admin, Failure> {
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
         let place = match self.shown().parse() {
-            Ok(address) => Place::Tcp(address),
-            Err(_) => Place::Unix(self.shown().into()),
+            Ok(address) => Endpoint::Tcp(address),
+            Err(_) => Endpoint::Unix(self.shown().into()),
         };
-        let admin = Admin::new(place);
+        let admin = Client::new(place);
         let Some(path) = &self.token else {
             return Ok(admin);
         };

@@ -182,7 +182,7 @@ fn failure(failed: &drill::Failed) -> Failure {
     match failed {
         drill::Failed::Unknown(_)
         | drill::Failed::Crowd(crowd::Failed::Gateway {
-            error: evenkeel_client::Failed::Refused { status: 400, .. },
+            error: evenkeel_client::Error::Refused { status: 400, .. },
             ..
         }) => Failure::Wrong(words),
         drill::Failed::Crowd(_)

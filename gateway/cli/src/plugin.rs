@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use evenkeel_author::exam::{self, exam};
+use evenkeel_author::conformance;
 use evenkeel_author::measure::measure;
 use evenkeel_author::{Built, Chatter, Failed, Inspection, Name, Project, create};
 use evenkeel_core::Hook;
@@ -222,7 +222,7 @@ impl Build {
 impl Test {
     fn act(self) -> Result<(), Failure> {
         let settings = self.settings.as_deref().map(settings_of).transpose()?;
-        let options = exam::Options {
+        let options = conformance::Options {
             seed: self.seed,
             worlds: self.worlds,
             settings: settings.clone().unwrap_or_default(),
@@ -236,7 +236,7 @@ impl Test {
                 Built::of(&project)?
             }
         };
-        let report = exam(&built, &options).map_err(Failed::from)?;
+        let report = conformance::run(&built, &options).map_err(Failed::from)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, Failure>>()?;
         let is_passed = report.is_passed() && tried.iter().all(Tried::is_passed);

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{Admin, Call, Failed};
+use evenkeel_client::{Call, Client, Error};
 use hyper::Method;
 use serde_json::Value;
 
@@ -204,7 +204,7 @@ impl Policy {
 }
 
 /// Returns the API's object, also that of a refusal.
-async fn push(admin: &mut Admin, path: &str, plugin: Vec<u8>) -> Result<Value, Failed> {
+async fn push(admin: &mut Client, path: &str, plugin: Vec<u8>) -> Result<Value, Error> {
     let headers = [("content-type", "application/wasm")];
     let call = Call { method: Method::PUT, path, headers: &headers, body: plugin.into() };
     admin.ask(call).await?.json()
@@ -239,7 +239,7 @@ fn query(words: &[(&str, String)]) -> String {
 }
 
 /// The full names of policies that match.
-async fn named(admin: &mut Admin, policy: &str) -> Result<Vec<String>, Failed> {
+async fn named(admin: &mut Client, policy: &str) -> Result<Vec<String>, Error> {
     if policy.contains('/') {
         return Ok(vec![policy.to_owned()]);
     }

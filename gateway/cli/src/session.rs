@@ -1,7 +1,7 @@
 //! `evenkeel session`.
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{Admin, Call, Failed};
+use evenkeel_client::{Call, Client, Error};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ impl Session {
 }
 
 /// The rows of all pages.
-async fn all(admin: &mut Admin) -> Result<Value, Failed> {
+async fn all(admin: &mut Client) -> Result<Value, Error> {
     let mut sessions = Vec::new();
     let mut path = "/v1/sessions".to_owned();
     loop {

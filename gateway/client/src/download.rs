@@ -5,17 +5,17 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
 
-use super::{Admin, Call, Failed, Reply};
+use super::{Call, Client, Error, Reply};
 
 pub struct Download {
     body: Incoming,
     /// Keeps the connection open.
-    _connection: Admin,
+    _connection: Client,
 }
 
-impl Admin {
+impl Client {
     /// Reads a body of any type on a separate connection.
-    pub async fn download(&self, path: &str) -> Result<Download, Failed> {
+    pub async fn download(&self, path: &str) -> Result<Download, Error> {
         let mut own = self.another();
         let call = Call { method: Method::GET, path, headers: &[], body: Bytes::new() };
         let response = own.send(&call).await?;
@@ -27,13 +27,13 @@ impl Admin {
         let refused = Reply { status, headers: Vec::new(), body }.accepted();
         Err(refused
             .err()
-            .unwrap_or_else(|| Failed::Unreached(std::io::ErrorKind::InvalidData.into())))
+            .unwrap_or_else(|| Error::Unreached(std::io::ErrorKind::InvalidData.into())))
     }
 }
 
 impl Download {
     /// Waits for the next piece. Returns `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };
             if let Ok(bytes) = frame.into_data() {

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::{Admin, Failed};
+use super::{Client, Error};
 
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,7 +23,7 @@ pub struct Events {
     body: Incoming,
     lines: Lines,
     /// Keeps the connection open.
-    _connection: Admin,
+    _connection: Client,
 }
 
 /// Received bytes and the event under construction.
@@ -36,12 +36,12 @@ struct Lines {
 }
 
 impl Events {
-    pub(super) fn new(body: Incoming, connection: Admin) -> Self {
+    pub(super) fn new(body: Incoming, connection: Client) -> Self {
         Self { body, lines: Lines::default(), _connection: connection }
     }
 
     /// Waits for the next event. Returns `None` when the gateway closes the stream.
-    pub async fn next(&mut self) -> Result<Option<Event>, Failed> {
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.lines.next()? {
                 return Ok(Some(event));
@@ -55,7 +55,7 @@ impl Events {
 }
 
 impl Lines {
-    fn next(&mut self) -> Result<Option<Event>, Failed> {
+    fn next(&mut self) -> Result<Option<Event>, Error> {
         while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
             let line =
                 String::from_utf8_lossy(&self.bytes[..end]).trim_end_matches('\r').to_owned();

@@ -28,14 +28,14 @@ pub use rising::Rising;
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Endpoint {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }
 
 /// A client of the admin API. It keeps its connection and reconnects when needed.
-pub struct Admin {
-    place: Place,
+pub struct Client {
+    place: Endpoint,
     token: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -63,7 +63,7 @@ pub struct Reply {
 
 /// Why there is no answer, or not the one asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum Error {
     /// The gateway cannot be reached, or the connection broke.
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
@@ -88,18 +88,18 @@ pub enum Failed {
 
 impl Reply {
     /// The body as JSON.
-    pub fn json(&self) -> Result<Value, Failed> {
+    pub fn json(&self) -> Result<Value, Error> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// The body as JSON of a reply that is a success.
-    pub fn accepted(&self) -> Result<Value, Failed> {
+    pub fn accepted(&self) -> Result<Value, Error> {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
         }
         let body: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
         let text = |key: &str| body["error"][key].as_str().map(str::to_owned);
-        Err(Failed::Refused {
+        Err(Error::Refused {
             status: self.status,
             code: text("code").unwrap_or_default(),
             message: text("message")
@@ -108,9 +108,9 @@ impl Reply {
     }
 }
 
-impl Admin {
+impl Client {
     /// A client that connects when first asked.
-    pub fn new(place: Place) -> Self {
+    pub fn new(place: Endpoint) -> Self {
         Self { place, token: None, connection: None }
     }
 
@@ -128,7 +128,7 @@ impl Admin {
     }
 
     /// Makes one request and reads the whole reply, whatever its status.
-    pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Failed> {
+    pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Error> {
         let response = self.send(&call).await?;
         let (head, body) = response.into_parts();
         let headers = head
@@ -142,44 +142,44 @@ impl Admin {
     }
 
     /// Sends a GET request for JSON.
-    pub async fn read(&mut self, path: &str) -> Result<Value, Failed> {
+    pub async fn read(&mut self, path: &str) -> Result<Value, Error> {
         self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
             .await?
             .accepted()
     }
 
     /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
-    pub async fn is_ready(&mut self) -> Result<bool, Failed> {
+    pub async fn is_ready(&mut self) -> Result<bool, Error> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
         Ok(self.ask(call).await?.status == 200)
     }
 
     /// Posts JSON, or no body if it is [`Value::Null`].
-    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failed> {
+    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Error> {
         let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
     /// Opens a session.
-    pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Failed> {
+    pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Error> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
     /// Asks for a session, and reads the whole reply, whatever its status.
-    pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Failed> {
+    pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Error> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
     /// Closes a session by the id its answer gave.
-    pub async fn close(&mut self, id: &str) -> Result<(), Failed> {
+    pub async fn close(&mut self, id: &str) -> Result<(), Error> {
         let path = format!("/v1/sessions/{id}");
         let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
         self.ask(call).await?.accepted().map(drop)
     }
 
     /// Pushes a policy's bytes; the outcome is the object the API answers with, a refusal's too.
-    pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
+    pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Error> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
         let body = Bytes::copy_from_slice(wasm);
@@ -187,7 +187,7 @@ impl Admin {
     }
 
     /// Follows the events, on a connection of their own.
-    pub async fn events(&self) -> Result<Events, Failed> {
+    pub async fn events(&self) -> Result<Events, Error> {
         let mut own = self.another();
         let headers = [("accept", "text/event-stream")];
         let call =
@@ -201,10 +201,10 @@ impl Admin {
         let refused = Reply { status, headers: Vec::new(), body }.accepted();
         Err(refused
             .err()
-            .unwrap_or_else(|| Failed::Unreached(std::io::ErrorKind::InvalidData.into())))
+            .unwrap_or_else(|| Error::Unreached(std::io::ErrorKind::InvalidData.into())))
     }
 
-    async fn send(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Failed> {
+    async fn send(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Error> {
         if let Some(connection) = &mut self.connection
             && connection.ready().await.is_err()
         {
@@ -235,10 +235,10 @@ impl Admin {
     }
 }
 
-async fn connect(place: &Place) -> Result<SendRequest<Full<Bytes>>, Failed> {
+async fn connect(place: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Error> {
     match place {
-        Place::Unix(path) => shake(UnixStream::connect(path).await?).await,
-        Place::Tcp(address) => {
+        Endpoint::Unix(path) => shake(UnixStream::connect(path).await?).await,
+        Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             shake(stream).await
@@ -246,7 +246,7 @@ async fn connect(place: &Place) -> Result<SendRequest<Full<Bytes>>, Failed> {
     }
 }
 
-async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Failed>
+async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

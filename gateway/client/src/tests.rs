@@ -12,9 +12,9 @@ use super::*;
 type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// A test server that answers by path and counts its connections.
-async fn gateway() -> (Admin, Asked, Arc<AtomicUsize>) {
+async fn gateway() -> (Client, Asked, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = Place::Tcp(listener.local_addr().unwrap());
+    let place = Endpoint::Tcp(listener.local_addr().unwrap());
     let (asked, connections) = (Asked::default(), Arc::new(AtomicUsize::new(0)));
     let (theirs, counted) = (Arc::clone(&asked), Arc::clone(&connections));
     tokio::spawn(async move {
@@ -29,7 +29,7 @@ async fn gateway() -> (Admin, Asked, Arc<AtomicUsize>) {
             );
         }
     });
-    (Admin::new(place), asked, connections)
+    (Client::new(place), asked, connections)
 }
 
 async fn answer(
@@ -139,7 +139,7 @@ fn connection_is_reused_and_reopened() {
 fn refusal_carries_status_code_and_message() {
     block_on(async {
         let (mut admin, _, _) = gateway().await;
-        let Err(Failed::Refused { status, code, message }) = admin.read("/v1/nodes").await else {
+        let Err(Error::Refused { status, code, message }) = admin.read("/v1/nodes").await else {
             panic!()
         };
         assert_eq!((status, code.as_str(), message.as_str()), (503, "draining", "on its way out"));
@@ -163,7 +163,7 @@ fn events_use_a_separate_connection() {
 #[test]
 fn missing_socket_is_unreached() {
     block_on(async {
-        let mut admin = Admin::new(Place::Unix("/nonexistent/evenkeel.sock".into()));
-        assert!(matches!(admin.read("/v1/status").await, Err(Failed::Unreached(_))));
+        let mut admin = Client::new(Endpoint::Unix("/nonexistent/evenkeel.sock".into()));
+        assert!(matches!(admin.read("/v1/status").await, Err(Error::Unreached(_))));
     });
 }

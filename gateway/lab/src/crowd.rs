@@ -29,7 +29,7 @@ use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
 use crate::watch::{Heard, Watch};
-use evenkeel_client::Admin;
+use evenkeel_client::Client;
 
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
@@ -50,7 +50,7 @@ pub enum Failed {
     System { what: &'static str, error: io::Error },
     /// The gateway did not do as it was asked.
     #[error("{what}: {error}")]
-    Gateway { what: &'static str, error: evenkeel_client::Failed },
+    Gateway { what: &'static str, error: evenkeel_client::Error },
     /// A condition did not hold in time.
     #[error("{what} did not happen within {} s", within.as_secs())]
     InVain { what: String, within: Duration },
@@ -77,14 +77,14 @@ pub struct Crowd {
 
 impl Crowd {
     /// Opens all sessions and waits until every client can send.
-    pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
+    pub async fn enter(plan: &Plan, admin: impl Fn() -> Client) -> Result<Crowd, Failed> {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
     /// The same, unless `interrupted` resolves first.
     pub async fn enter_unless(
         plan: &Plan,
-        admin: impl Fn() -> Admin,
+        admin: impl Fn() -> Client,
         mut go: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Crowd, Failed> {
         let watch = Watch::begin(&admin()).await;
@@ -149,7 +149,7 @@ impl Crowd {
     async fn open(
         &mut self,
         newcomers: Vec<Vec<Newcomer>>,
-        admin: impl Fn() -> Admin,
+        admin: impl Fn() -> Client,
         mut go: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Failed> {
         let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
@@ -209,7 +209,7 @@ impl Crowd {
     }
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.
-    pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
+    pub async fn reconnect(&mut self, admin: impl Fn() -> Client) -> Result<(), Failed> {
         let first = self.by_id.values().max().map_or(1, |last| last + 1);
         // New sockets are bound before the old are closed, so that no address is used twice.
         let newcomers = self.newcomers(first)?;
@@ -260,15 +260,15 @@ impl Crowd {
     }
 
     /// Closes all sessions.
-    pub async fn leave(self, admin: &mut Admin) -> Result<(), Failed> {
+    pub async fn leave(self, admin: &mut Client) -> Result<(), Failed> {
         drop(self.fleet);
         let mut outcome = Ok(());
         for id in self.by_id.keys() {
             match admin.close(id).await {
-                Ok(()) | Err(evenkeel_client::Failed::Refused { status: 404, .. }) => {}
+                Ok(()) | Err(evenkeel_client::Error::Refused { status: 404, .. }) => {}
                 Err(error) => {
                     // That one is kept does not keep the others.
-                    let is_gone = matches!(error, evenkeel_client::Failed::Unreached(_));
+                    let is_gone = matches!(error, evenkeel_client::Error::Unreached(_));
                     let failed = Failed::Gateway { what: "closing a session", error };
                     outcome = outcome.and(Err(failed));
                     if is_gone {

@@ -2,16 +2,16 @@
 //! loses packets, policies are replaced, unauthorised clients send. This crate plays all but the gateway; every figure
 //! is computed from what clients received.
 
-mod acts;
-mod cast;
-mod chronicle;
+mod checks;
+mod evaluation;
 mod hostile;
-mod judge;
-mod promises;
+mod processes;
 mod receiver;
+mod record;
 mod report;
 mod serve;
-mod stage;
+mod sessions;
+mod steps;
 mod table;
 mod telemetry;
 
@@ -57,7 +57,7 @@ pub enum Failed {
     Process(#[from] ProcessError),
     /// The gateway's API refused a request.
     #[error("{what}: {error}")]
-    Admin { what: String, error: evenkeel_client::Failed },
+    Admin { what: String, error: evenkeel_client::Error },
     /// A condition did not hold in time.
     #[error("{what} did not happen within {seconds} s")]
     InVain {
@@ -75,7 +75,7 @@ impl Failed {
         move |error| Failed::System { what: what.to_owned(), error }
     }
 
-    fn admin(what: &str) -> impl FnOnce(evenkeel_client::Failed) -> Failed + use<'_> {
+    fn admin(what: &str) -> impl FnOnce(evenkeel_client::Error) -> Failed + use<'_> {
         move |error| Failed::Admin { what: what.to_owned(), error }
     }
 }
@@ -103,10 +103,10 @@ pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Fa
 }
 
 async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
-    let (chronicle, ledger) = acts::play(options, evenkeel).await?;
-    let report = judge::judge(&chronicle, &ledger);
-    if let Some(folder) = &chronicle.kept {
-        let notes = judge::notes(&chronicle, &ledger);
+    let (record, ledger) = steps::run(options, evenkeel).await?;
+    let report = evaluation::evaluate(&record, &ledger);
+    if let Some(folder) = &record.kept {
+        let notes = evaluation::notes(&record, &ledger);
         std::fs::write(folder.join("notes.txt"), notes).map_err(Failed::system("writing notes"))?;
     }
     let shown = table::render(&report);

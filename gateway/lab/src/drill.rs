@@ -23,7 +23,7 @@ use crate::clock;
 use crate::crowd::{self, Crowd, Fault, Plan, Scope, Window};
 use crate::interruption::interruption;
 use crate::watch::{is_node, word};
-use evenkeel_client::Admin;
+use evenkeel_client::Client;
 
 /// Length of the control run before the fault, in which nothing is broken.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub enum Failed {
     Crowd(#[from] crowd::Failed),
     /// The gateway refused a request.
     #[error("{what}: {error}")]
-    Gateway { what: String, error: evenkeel_client::Failed },
+    Gateway { what: String, error: evenkeel_client::Error },
     /// The drill makes no sense at this gateway.
     #[error("{0}")]
     Unfit(String),
@@ -112,7 +112,7 @@ struct Node {
 /// # Errors
 /// Any [`Failed`]; the nodes are repaired and the synthetic sessions closed first. A node that cannot be repaired after
 /// a successful measurement is no error: the report names it.
-pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Failed> {
+pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Failed> {
     // From here on an interruption repairs the nodes first.
     let mut interrupted = pin!(async {
         if interruption().await.is_err() {
@@ -171,7 +171,7 @@ struct Ready {
 
 async fn play(
     drill: &Drill,
-    admin: &mut Admin,
+    admin: &mut Client,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
@@ -202,7 +202,7 @@ async fn play(
     let trusted = if unmended.is_empty() && !was_interrupted {
         eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
-            trusted = trusted_again(&fault.condemned, crowd, healed_ns) => trusted,
+            trusted = trusted_again(&fault.marked_down, crowd, healed_ns) => trusted,
             // The measurement stands.
             () = interrupted => false,
         }
@@ -228,7 +228,7 @@ fn still_broken(why: Failed, unmended: Vec<Unmended>) -> Failed {
 /// Runs the control run and chooses the nodes to break.
 async fn prepare(
     drill: &Drill,
-    admin: &mut Admin,
+    admin: &mut Client,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
 ) -> Result<Ready, Failed> {
@@ -277,7 +277,7 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
 async fn strike(
     drill: &Drill,
     victims: &[String],
-    admin: &mut Admin,
+    admin: &mut Client,
     crowd: &Crowd,
     at_ns: u64,
     broken: &mut BTreeSet<String>,
@@ -310,13 +310,13 @@ async fn strike(
 async fn break_node(
     kind: Kind,
     node: &str,
-    admin: &mut Admin,
+    admin: &mut Client,
     broken: &mut BTreeSet<String>,
 ) -> Result<(), Failed> {
     let is_first = broken.insert(node.to_owned());
     let ordered = order(admin, node, kind.fault()).await;
     if let Err(Failed::Gateway {
-        error: evenkeel_client::Failed::Refused { status: 400..500, .. },
+        error: evenkeel_client::Error::Refused { status: 400..500, .. },
         ..
     }) = &ordered
         && is_first
@@ -327,7 +327,7 @@ async fn break_node(
 }
 
 /// Repairs the nodes, and returns those that are still broken.
-async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<Unmended> {
+async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Client) -> Vec<Unmended> {
     let mut unmended = Vec::new();
     for node in broken {
         let mut tries = 0;
@@ -345,16 +345,16 @@ async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<U
 }
 
 /// Returns true once all nodes that were marked down carry rooms again.
-async fn trusted_again(condemned: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
+async fn trusted_again(marked_down: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
-    for node in condemned {
+    for node in marked_down {
         let is_up = |event: &evenkeel_client::Event| is_node(event, node, "up");
         all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }
 
-async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(), Failed> {
+async fn order(admin: &mut Client, node: &str, order: fault::Order) -> Result<(), Failed> {
     let (verb, body) = match order {
         fault::Order::Start => ("start", Value::Null),
         fault::Order::Break(how) => ("break", json!({"how": how})),
@@ -366,7 +366,7 @@ async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(),
 
 /// Waits until the breaker of the region admits sessions.
 async fn breaker_closed(
-    admin: &mut Admin,
+    admin: &mut Client,
     victims: &[Node],
     within: Duration,
 ) -> Result<(), Failed> {
@@ -394,14 +394,14 @@ async fn breaker_closed(
 }
 
 /// The rows of `/v1/KIND`.
-async fn list(admin: &mut Admin, kind: &str) -> Result<Vec<Value>, Failed> {
+async fn list(admin: &mut Client, kind: &str) -> Result<Vec<Value>, Failed> {
     let listed = admin.read(&format!("/v1/{kind}")).await;
     let mut listed =
         listed.map_err(|error| Failed::Gateway { what: format!("listing {kind}"), error })?;
     Ok(listed[kind].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
-async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {
+async fn nodes(admin: &mut Client) -> Result<Vec<Node>, Failed> {
     let rows = list(admin, "nodes").await?;
     Ok(rows
         .iter()
@@ -455,7 +455,7 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
 /// Synthetic sessions with their lead hop at one of these nodes.
 async fn sessions_on(
     nodes: &[String],
-    admin: &mut Admin,
+    admin: &mut Client,
     crowd: &Crowd,
 ) -> Result<BTreeSet<u64>, Failed> {
     let rooms = list(admin, "rooms").await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use evenkeel_client::{Admin, Event, Failed};
+use evenkeel_client::{Client, Error, Event};
 
 /// The recorded events.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ pub struct Watch {
 
 impl Watch {
     /// Begins to listen.
-    pub async fn begin(admin: &Admin) -> Result<Watch, Failed> {
+    pub async fn begin(admin: &Client) -> Result<Watch, Error> {
         let mut events = admin.events().await?;
         let heard = Heard::default();
         let theirs = heard.clone();

@@ -163,8 +163,8 @@ impl Continuity {
 
     /// Another hop continues with copies of the present one's packets. A packet that neither
     /// delivered by now is missing.
-    pub fn turned(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.turned = true);
+    pub fn switch_to_copies(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.on_copies = true);
     }
 
     /// Makes packets of the previous hop stale: 500 ms after a planned move, or at once if a node

@@ -44,7 +44,7 @@ impl Way {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
+pub enum MergeOutcome {
     /// It passes: no copy of it did.
     First,
     /// A copy passed, or it is older than the window.
@@ -81,9 +81,9 @@ impl Merge {
     }
 
     /// Payload types of streams of which the other path delivers no copies.
-    pub fn unalike(&self) -> impl Iterator<Item = u8> {
-        let unalike = self.streams.iter().filter(|stream| stream.alike == Alike::No);
-        unalike.map(|stream| stream.payload_type)
+    pub fn differing(&self) -> impl Iterator<Item = u8> {
+        let differing = self.streams.iter().filter(|stream| stream.alike == Alike::No);
+        differing.map(|stream| stream.payload_type)
     }
 
     /// The leading path is gone: the other one leads. Packets that passed are remembered.
@@ -99,10 +99,10 @@ impl Merge {
     }
 
     /// Handles a packet from one of the paths.
-    pub fn take(&mut self, way: Way, header: &rtp::Header, packet: &[u8]) -> Taken {
+    pub fn take(&mut self, way: Way, header: &rtp::Header, packet: &[u8]) -> MergeOutcome {
         let leads = way == self.leads;
         let Some(place) = self.place(header, leads) else {
-            return Taken::Unproven;
+            return MergeOutcome::Unproven;
         };
         self.taken += 1;
         let stream = &mut self.streams[place];
@@ -113,11 +113,13 @@ impl Merge {
             self.streams[place].alike = Alike::No;
         }
         match found {
-            Some(Found::Alone { passes: true } | Found::Matches { passes: true }) => Taken::First,
+            Some(Found::Alone { passes: true } | Found::Matches { passes: true }) => {
+                MergeOutcome::First
+            }
             // The leading path decides.
-            Some(Found::Conflicts) if leads => Taken::First,
-            _ if may_pass => Taken::Again,
-            _ => Taken::Unproven,
+            Some(Found::Conflicts) if leads => MergeOutcome::First,
+            _ if may_pass => MergeOutcome::Again,
+            _ => MergeOutcome::Unproven,
         }
     }
 

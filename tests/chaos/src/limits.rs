@@ -179,7 +179,7 @@ impl Limits {
         let both = |count: fn(&FaultEffect) -> u64| (count(faults) + count(unfaults)) as f64;
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
         above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
-        above("nodes marked down", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
+        above("nodes marked down", faults.marked_down.len() as f64, when(self.none_condemned, 0.0));
         let others = when(self.others_suffer.is_none(), 0.0);
         above("moves of other rooms", faults.other_rooms_moved as f64, others);
         above("lost of others", faults.lost_of_others as f64, others);
@@ -285,10 +285,10 @@ mod tests {
             ..Played::default()
         };
         let victims = ["a".to_owned()];
-        played.condemned("during the fault", &["a".to_owned()], &victims);
+        played.marked_down("during the fault", &["a".to_owned()], &victims);
         assert_eq!(Limits::NONE.misses(&played), [""; 0]);
-        played.condemned("during the fault", &["b".to_owned()], &victims);
-        played.condemned("after the fault", &["a".to_owned()], &[]);
+        played.marked_down("during the fault", &["b".to_owned()], &victims);
+        played.marked_down("after the fault", &["a".to_owned()], &[]);
         let misses = ["b was marked down during the fault", "a was marked down after the fault"];
         assert_eq!(Limits::NONE.misses(&played), misses);
     }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_client::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{Client, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
 use evenkeel_lab::clock;
 use evenkeel_lab::watch::{at_ns, word};
 use serde::Serialize;
@@ -52,7 +52,7 @@ pub(crate) struct Newcomers {
 
 impl Newcomers {
     /// All of them request this region.
-    pub(crate) fn begin(admin: Admin, home: &'static str) -> Newcomers {
+    pub(crate) fn begin(admin: Client, home: &'static str) -> Newcomers {
         let came = Arc::default();
         let theirs = Arc::clone(&came);
         let coming = tokio::spawn(async move {
@@ -80,7 +80,7 @@ impl Drop for Newcomers {
 }
 
 /// Opens a session and closes it again.
-async fn come(mut admin: Admin, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
+async fn come(mut admin: Client, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
     let asked_ns = clock::now_ns();
     let regions = admin.read("/v1/regions").await.unwrap_or_default();
     let is_home = |region: &&Value| region["region"] == home;
@@ -105,13 +105,13 @@ pub(crate) struct Guest {
 }
 
 /// Requests a new room in this region, or in the region to which it is redirected, and returns the answer.
-pub(crate) async fn ask(admin: &mut Admin, home: &str, number: u64) -> (Answer, Option<Guest>) {
+pub(crate) async fn ask(admin: &mut Client, home: &str, number: u64) -> (Answer, Option<Guest>) {
     let asked = try_ask(admin, home, number).await;
     asked.unwrap_or_else(|why| (Answer::Never(why), None))
 }
 
 async fn try_ask(
-    admin: &mut Admin,
+    admin: &mut Client,
     home: &str,
     number: u64,
 ) -> Result<(Answer, Option<Guest>), String> {
@@ -126,7 +126,7 @@ async fn try_ask(
     Ok((answer, id.map(|id| Guest { id, _socket: socket })))
 }
 
-async fn ask_in(admin: &mut Admin, offer: &Offer) -> Result<(u16, Value), String> {
+async fn ask_in(admin: &mut Client, offer: &Offer) -> Result<(u16, Value), String> {
     let reply = admin.ask_to_open(offer).await.map_err(|error| error.to_string())?;
     Ok((reply.status, reply.json().map_err(|error| error.to_string())?))
 }

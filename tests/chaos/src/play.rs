@@ -51,8 +51,8 @@ pub(crate) async fn play(
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
     let mut scene = Scene { row, stage, crowd, newcomers };
     played.control = control(row, &mut scene.crowd).await;
-    let calm = played.control.longest.condemned.clone();
-    played.condemned("during the control run", &calm, &[]);
+    let calm = played.control.longest.marked_down.clone();
+    played.marked_down("during the control run", &calm, &[]);
     for turn in 0..row.kills {
         let phase = BEFORE_FAULT.mul_f64(rng.f64());
         let done = scene.strike(turn, phase, played).await?;
@@ -108,7 +108,7 @@ impl Scene<'_> {
         let mut effect = window.effect_of(&struck.happened);
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
-        played.condemned("during the fault", &effect.condemned, &struck.names);
+        played.marked_down("during the fault", &effect.marked_down, &struck.names);
         effect.detections.retain(|found| struck.names.contains(&found.node));
         played.kills.push(Spread::of_ns(effect.gaps_ns.clone()));
         if let Some(way) = row.fault.way(turn) {
@@ -141,7 +141,7 @@ impl Scene<'_> {
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let unfault = unfault(row, &window, &healed);
-        played.condemned("after the fault", &unfault.condemned, &[]);
+        played.marked_down("after the fault", &unfault.marked_down, &[]);
         played.unfaults.add(unfault);
         Ok(())
     }

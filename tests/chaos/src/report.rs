@@ -181,7 +181,7 @@ pub(crate) struct Control {
 
 impl Played {
     /// Records nodes that were marked down and are no victims.
-    pub(crate) fn condemned(&mut self, when: &'static str, who: &[String], victims: &[String]) {
+    pub(crate) fn marked_down(&mut self, when: &'static str, who: &[String], victims: &[String]) {
         let strangers = who.iter().filter(|node| !victims.contains(node));
         self.strangers.extend(strangers.map(|node| (when, node.clone())));
     }
@@ -249,7 +249,7 @@ impl RowReport {
                 freezes: unfaults.freezes,
                 of_the_hit: unfaults.of_the_hit,
                 moves: unfaults.rooms_moved,
-                condemned: unfaults.condemned.len(),
+                condemned: unfaults.marked_down.len(),
             },
             control: ControlReport {
                 gap_ms: of_ns(control.gaps_ns),
@@ -257,7 +257,7 @@ impl RowReport {
                 packets_lost: control.longest.lost,
                 freezes: control.longest.freezes,
                 moves: control.longest.rooms_moved,
-                condemned: control.longest.condemned.len(),
+                condemned: control.longest.marked_down.len(),
             },
             held: misses.is_empty(),
             misses,

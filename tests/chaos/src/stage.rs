@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{Admin, Place};
+use evenkeel_client::{Client, Endpoint};
 use evenkeel_lab::relay::{Conditions, Tally};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
@@ -52,7 +52,7 @@ pub(crate) struct Stage {
     pub(crate) firewall: Firewall,
     pub(crate) layout: Layout,
     places: Places,
-    place: Place,
+    place: Endpoint,
     pub(crate) udp: SocketAddr,
 }
 
@@ -105,13 +105,13 @@ impl Stage {
         let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
             return Err(gateway.error(format!("said {listening}")).into());
         };
-        let place = Place::Unix(socket.into());
+        let place = Endpoint::Unix(socket.into());
         Ok(Stage { gateway, nodes, firewall, layout, places: places.clone(), place, udp })
     }
 
     /// A new client of the admin API.
-    pub(crate) fn admin(&self) -> Admin {
-        Admin::new(self.place.clone())
+    pub(crate) fn admin(&self) -> Client {
+        Client::new(self.place.clone())
     }
 
     pub(crate) fn node(&self, name: &str) -> Result<&Node, String> {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use evenkeel_core::{Hop, Mode};
 use evenkeel_media::continuity::Epoch;
-use evenkeel_media::merge::{Pair, Settled, Taken};
+use evenkeel_media::merge::{MergeOutcome, Pair, Settled};
 use evenkeel_media::rtp;
 
 use crate::packet::Packet;
@@ -26,14 +26,16 @@ impl SessionState {
         }
         let taken = match self.pair.as_deref_mut() {
             Some(pair) => pair.take(from, header, &packet.header),
-            None => Taken::First,
+            None => MergeOutcome::First,
         };
         match taken {
-            Taken::First => self.pass(from, Epoch(u64::from(self.switches)), header, packet, now),
-            Taken::Again => None,
-            Taken::Unproven => {
+            MergeOutcome::First => {
+                self.pass(from, Epoch(u64::from(self.switches)), header, packet, now)
+            }
+            MergeOutcome::Again => None,
+            MergeOutcome::Unproven => {
                 let pair = self.pair.as_deref_mut()?;
-                if pair.unalike().next().is_some() && pair.tells(now) {
+                if pair.differing().next().is_some() && pair.tells(now) {
                     self.unalike = Some(pair.hops());
                 }
                 None
@@ -47,7 +49,7 @@ impl SessionState {
         match Pair::settle(&mut self.pair, self.hearing, (from, other), hitless) {
             Settled::Same => {}
             Settled::Turned(twin) => match self.pair.as_deref() {
-                Some(pair) if pair.unalike().next().is_some() => self.switch_to(twin),
+                Some(pair) if pair.differing().next().is_some() => self.switch_to(twin),
                 _ => self.hearing = Some(twin),
             },
             Settled::Begins => self.switch_to(from),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::inspection::thousands;
 use crate::measure::Exceeded;
-use crate::verdict::Breach;
+use crate::verdict::Violation;
 
 /// The result of a replay. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -25,7 +25,7 @@ pub struct Report {
     /// Metrics it reads that are not in the recording, and so unmeasured.
     pub unmeasured: BTreeSet<Metric>,
     /// Violations by kind and question: their number, and the first of each.
-    pub breaches: BTreeMap<(&'static str, &'static str), (u64, Place, Breach)>,
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, Place, Violation)>,
     /// Exceeded costs by call: their number, and the largest excess.
     pub exceeded: BTreeMap<&'static str, (u64, Place, Exceeded)>,
 }
@@ -62,7 +62,7 @@ impl Report {
     /// True if it was asked, without violations. Answers that the gateway would reject as guarded
     /// are violations here: they count against a revision in a rollout.
     pub fn is_passed(&self) -> bool {
-        self.calls > 0 && self.breaches.is_empty() && self.exceeded.is_empty()
+        self.calls > 0 && self.violations.is_empty() && self.exceeded.is_empty()
     }
 
     pub(super) fn asked(&mut self, call: &Call, manifest: &Manifest) {
@@ -77,9 +77,9 @@ impl Report {
         self.unmeasured.extend(missing(&manifest.node_metrics, &grant.node_metrics));
     }
 
-    pub(super) fn find(&mut self, question: &'static str, place: Place, breach: Breach) {
-        let key = (breach.name(), question);
-        self.breaches.entry(key).or_insert((0, place, breach)).0 += 1;
+    pub(super) fn find(&mut self, question: &'static str, place: Place, violation: Violation) {
+        let key = (violation.name(), question);
+        self.violations.entry(key).or_insert((0, place, violation)).0 += 1;
     }
 
     pub(super) fn exceed(&mut self, place: Place, exceeded: Exceeded) {
@@ -93,13 +93,13 @@ impl Report {
     }
 
     pub fn json(&self) -> Value {
-        let breach = |(&(name, question), (count, place, breach)): (
+        let violation = |(&(name, question), (count, place, violation)): (
             &(&str, &str),
-            &(u64, Place, Breach),
+            &(u64, Place, Violation),
         )| {
             json!({
                 "breach": name, "question": question, "count": count, "first": place.json(),
-                "said": breach.to_string(),
+                "said": violation.to_string(),
             })
         };
         let exceeded = |(count, place, exceeded): &(u64, Place, Exceeded)| {
@@ -114,7 +114,7 @@ impl Report {
             "policies": self.policies,
             "judged": if self.promises { json!(self.judged) } else { Value::Null },
             "unmeasured": self.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>(),
-            "breaches": self.breaches.iter().map(breach).collect::<Vec<_>>(),
+            "breaches": self.violations.iter().map(violation).collect::<Vec<_>>(),
             "exceeded": self.exceeded.values().map(exceeded).collect::<Vec<_>>(),
         })
     }
@@ -133,13 +133,13 @@ impl fmt::Display for Report {
             let names: Vec<&str> = self.unmeasured.iter().map(|metric| metric.key()).collect();
             write!(f, "\n  not in the recording, so not measured: {}", names.join(", "))?;
         }
-        for ((_, question), (count, place, breach)) in &self.breaches {
-            let word = if breach.is_guarded() { "guarded" } else { "wrong" };
-            let said = breach.to_string().replace(|c: char| c.is_control(), " ");
+        for ((_, question), (count, place, violation)) in &self.violations {
+            let word = if violation.is_guarded() { "guarded" } else { "wrong" };
+            let said = violation.to_string().replace(|c: char| c.is_control(), " ");
             write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
             write!(f, "\n           first: {place}")?;
         }
-        if self.breaches.values().any(|(.., breach)| breach.is_guarded()) {
+        if self.violations.values().any(|(.., violation)| violation.is_guarded()) {
             write!(f, "\n  The gateway drops guarded answers, and they count against a revision.")?;
         }
         for (count, place, exceeded) in self.exceeded.values() {

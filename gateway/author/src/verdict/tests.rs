@@ -14,7 +14,7 @@ fn hops(numbers: &[u32]) -> Vec<NodeId> {
     numbers.iter().copied().map(NodeId).collect()
 }
 
-fn placed(numbers: &[u32]) -> Vec<Breach> {
+fn placed(numbers: &[u32]) -> Vec<Violation> {
     let nodes = [row(0, &[]), row(1, &[(Metric::Health, 3)]), row(2, &[(Metric::Draining, 1)])];
     route(&nodes, &hops(numbers))
 }
@@ -23,14 +23,14 @@ fn placed(numbers: &[u32]) -> Vec<Breach> {
 fn route_names_existing_nodes_once() {
     assert_eq!(placed(&[]), []);
     assert_eq!(placed(&[0]), []);
-    assert_eq!(placed(&[3]), [Breach::UnknownNode(NodeId(3))]);
-    assert_eq!(placed(&[0, 0]), [Breach::NodeTwice(NodeId(0))]);
-    assert_eq!(placed(&[1]), [Breach::NodeDown(NodeId(1))]);
-    assert_eq!(placed(&[2]), [Breach::NodeDraining(NodeId(2))]);
+    assert_eq!(placed(&[3]), [Violation::UnknownNode(NodeId(3))]);
+    assert_eq!(placed(&[0, 0]), [Violation::NodeTwice(NodeId(0))]);
+    assert_eq!(placed(&[1]), [Violation::NodeDown(NodeId(1))]);
+    assert_eq!(placed(&[2]), [Violation::NodeDraining(NodeId(2))]);
     assert!(placed(&[1])[0].is_guarded() && !placed(&[3])[0].is_guarded());
     let many: Vec<Row> = (0..6).map(|id| row(id, &[])).collect();
     assert_eq!(route(&many, &hops(&[0, 1, 2, 3])), []);
-    assert_eq!(route(&many, &hops(&[0, 1, 2, 3, 4])), [Breach::TooManyHops(5)]);
+    assert_eq!(route(&many, &hops(&[0, 1, 2, 3, 4])), [Violation::TooManyHops(5)]);
 }
 
 #[test]
@@ -39,9 +39,9 @@ fn room_moves_once_and_to_a_node() {
     let nodes = [row(0, &[])];
     let judged = |moves: &[Move]| reroute(&nodes, 2, moves);
     assert_eq!(judged(&[step(0, &[0]), step(1, &[0])]), []);
-    assert_eq!(judged(&[step(2, &[0])]), [Breach::UnknownRow { row: 2, rows: 2 }]);
-    assert_eq!(judged(&[step(1, &[0]), step(1, &[0])]), [Breach::MovedTwice(1)]);
-    assert_eq!(judged(&[step(1, &[])]), [Breach::Nowhere(1)]);
+    assert_eq!(judged(&[step(2, &[0])]), [Violation::UnknownRow { row: 2, rows: 2 }]);
+    assert_eq!(judged(&[step(1, &[0]), step(1, &[0])]), [Violation::MovedTwice(1)]);
+    assert_eq!(judged(&[step(1, &[])]), [Violation::Nowhere(1)]);
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn redirect_needs_existing_region_and_new_room() {
     let regions = [row(7, &[])];
     let judged = |stands, region| admit(stands, &regions, AdmitVerdict::Redirect(RegionId(region)));
     assert_eq!(judged(false, 7), None);
-    assert_eq!(judged(false, 8), Some(Breach::UnknownRegion(RegionId(8))));
-    assert_eq!(judged(true, 7), Some(Breach::RedirectOfRoom));
+    assert_eq!(judged(false, 8), Some(Violation::UnknownRegion(RegionId(8))));
+    assert_eq!(judged(true, 7), Some(Violation::RedirectOfRoom));
     assert_eq!(admit(true, &regions, AdmitVerdict::AcceptCapped(0)), None);
 }
 
@@ -70,19 +70,19 @@ fn action_exists_and_cap_is_within_bounds() {
         assert_eq!(judged(0, 1, kbps), None, "{kbps}");
     }
     for kbps in [99, 201, u64::MAX] {
-        let breach = judged(0, 1, kbps).unwrap();
-        assert_eq!(breach, Breach::CapOutOfBounds { row: 0, kbps, floor: 100, ceiling: 200 });
+        let violation = judged(0, 1, kbps).unwrap();
+        assert_eq!(violation, Violation::CapOutOfBounds { row: 0, kbps, floor: 100, ceiling: 200 });
     }
     assert_eq!(judged(1, 1, 9_999), None, "unknown bounds");
     assert_eq!(judged(0, 2, 1), None);
-    assert_eq!(judged(0, 3, 1), Some(Breach::UnknownAction(3)));
-    assert_eq!(judged(2, 1, 0), Some(Breach::UnknownRow { row: 2, rows: 2 }));
+    assert_eq!(judged(0, 3, 1), Some(Violation::UnknownAction(3)));
+    assert_eq!(judged(2, 1, 0), Some(Violation::UnknownRow { row: 2, rows: 2 }));
 }
 
 #[test]
 fn answer_belongs_to_its_question() {
     let question = Question::Resolve { scenario: "call".into(), labels: std::sync::Arc::new([]) };
-    assert_eq!(breaches(&question, &Answer::Params(vec![])), []);
+    assert_eq!(violations(&question, &Answer::Params(vec![])), []);
     let other = Answer::Admit { verdict: AdmitVerdict::Accept, reason: 0 };
-    assert_eq!(breaches(&question, &other), [Breach::Mismatched]);
+    assert_eq!(violations(&question, &other), [Violation::Mismatched]);
 }

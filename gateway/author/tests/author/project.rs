@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use evenkeel_author::exam::{self, exam};
+use evenkeel_author::conformance;
 use evenkeel_author::measure::{Call, measure};
 use evenkeel_author::{Built, Chatter, Failed, Inspection, Project, create};
 use evenkeel_core::Hook;
@@ -87,9 +87,9 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     assert_eq!(shown["revision"], json!(built.revision()));
     assert!(shown["settings"].as_array().unwrap().iter().all(|setting| setting["doc"].is_string()));
 
-    let options = exam::Options { seed: 1, worlds: 20, settings: Value::Null };
-    let report = exam(&built, &options).unwrap();
-    assert!(report.is_passed() && report.breaches.is_empty(), "{report}");
+    let options = conformance::Options { seed: 1, worlds: 20, settings: Value::Null };
+    let report = conformance::run(&built, &options).unwrap();
+    assert!(report.is_passed() && report.violations.is_empty(), "{report}");
     let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
     assert_eq!(found.folder(), project.folder(), "found beside the file");
     assert!(found.makes(&built).unwrap());

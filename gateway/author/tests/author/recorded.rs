@@ -136,7 +136,7 @@ fn recorded_plugin_repeats_its_answers() {
         assert_eq!(again.answer, call.result.as_ref().unwrap().answer);
     }
     let report = recorded.report();
-    assert!(report.breaches.is_empty() && report.unmeasured.is_empty(), "{report}");
+    assert!(report.violations.is_empty() && report.unmeasured.is_empty(), "{report}");
     assert_eq!((report.calls, report.judged, report.policies.len()), (6, 0, 1));
 }
 

@@ -4,7 +4,7 @@ use super::*;
 fn unknown_name_is_a_wrong_command_line() {
     let refused = |status| {
         let (code, message) = ("bad-request".to_owned(), "no such scenario".to_owned());
-        let error = evenkeel_client::Failed::Refused { status, code, message };
+        let error = evenkeel_client::Error::Refused { status, code, message };
         drill::Failed::Crowd(crowd::Failed::Gateway { what: "opening a session", error })
     };
     for wrong in [drill::Failed::Unknown("no such node".to_owned()), refused(400)] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::Failed;
+use evenkeel_client::Error;
 use evenkeel_recording::{Reader, Record as Written};
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ pub(crate) struct Record {
 }
 
 enum Broken {
-    Gateway(Failed),
+    Gateway(Error),
     File(std::io::Error),
 }
 
@@ -109,7 +109,7 @@ impl Record {
     }
 }
 
-async fn copy(admin: &evenkeel_client::Admin, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &evenkeel_client::Client, path: &str, out: &Path) -> Result<(), Broken> {
     // The old file is kept if the gateway refuses.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;

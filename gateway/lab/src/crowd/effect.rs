@@ -97,7 +97,7 @@ pub struct FaultEffect {
     /// Nodes that were marked down after the fault.
     pub detections: Vec<Detection>,
     /// Nodes that were marked down in this window.
-    pub condemned: Vec<String>,
+    pub marked_down: Vec<String>,
 }
 
 impl FaultEffect {
@@ -152,7 +152,7 @@ impl FaultEffect {
             *self.causes.entry(cause).or_default() += moves;
         }
         self.detections.extend(other.detections);
-        self.condemned.extend(other.condemned);
+        self.marked_down.extend(other.marked_down);
     }
 }
 

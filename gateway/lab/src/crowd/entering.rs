@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::{Failed, Plan, Proof, Transport, system};
 use crate::client::{Credentials, QuicWay, UdpWay, Way};
-use evenkeel_client::{Admin, Identity, Ingress, Opened, QuicOffer};
+use evenkeel_client::{Client, Identity, Ingress, Opened, QuicOffer};
 
 /// A client before its session is open.
 pub(super) struct Newcomer {
@@ -44,7 +44,7 @@ pub(super) struct Door {
 }
 
 /// Opens these sessions one after another until one fails or the door is closed.
-pub(super) async fn open(plan: Plan, newcomers: Vec<Newcomer>, mut admin: Admin, door: Door) {
+pub(super) async fn open(plan: Plan, newcomers: Vec<Newcomer>, mut admin: Client, door: Door) {
     for newcomer in newcomers {
         if door.ends.load(Ordering::Relaxed) {
             return;
@@ -57,7 +57,7 @@ pub(super) async fn open(plan: Plan, newcomers: Vec<Newcomer>, mut admin: Admin,
     }
 }
 
-async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Admin) -> Result<Entered, Failed> {
+async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Client) -> Result<Entered, Failed> {
     let Newcomer { session, socket, ingress } = newcomer;
     let opened = admin.open(&plan.offer(session, ingress)).await;
     let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;

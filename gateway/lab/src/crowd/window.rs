@@ -58,7 +58,7 @@ impl Window {
         self.count_packets(&mut effect, &hit, fault);
         self.count_moves(&mut effect, &hit);
         effect.detections = self.detections(fault);
-        effect.condemned = self.nodes_that_went("down");
+        effect.marked_down = self.nodes_that_went("down");
         effect
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use evenkeel_client::Rising;
 use serde_json::json;
 
-use super::cast::{Cast, Troupe};
-use super::stage::Stage;
+use super::processes::Processes;
+use super::sessions::{OpenSessions, SessionPlan};
 use super::{Failed, Options};
 use crate::interruption::interruption;
 
@@ -27,19 +27,21 @@ pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> 
 async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
     // Without the lock file commands do not wait for the demo.
     let rising = Rising::begin(socket).ok();
-    let mut stage = Stage::set(options, evenkeel).await?;
-    let troupe = Troupe::enter(Cast::of(options.sessions), &mut stage, options.seed).await?;
+    let mut processes = Processes::start(options, evenkeel).await?;
+    let sessions =
+        OpenSessions::enter(SessionPlan::of(options.sessions), &mut processes, options.seed)
+            .await?;
     drop(rising);
-    say(options, &stage).map_err(Failed::system("writing where it is"))?;
+    say(options, &processes).map_err(Failed::system("writing where it is"))?;
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
-        drop(troupe.books.turn());
-        stage.require_gateway()?;
+        drop(sessions.books.turn());
+        processes.require_gateway()?;
     }
 }
 
-fn say(options: &Options, stage: &Stage) -> io::Result<()> {
-    let (api, nodes, sessions) = (stage.api(), stage.names(), options.sessions);
+fn say(options: &Options, processes: &Processes) -> io::Result<()> {
+    let (api, nodes, sessions) = (processes.api(), processes.names(), options.sessions);
     let mut out = io::stdout();
     if options.json {
         writeln!(out, "{}", json!({"api": api, "nodes": nodes, "sessions": sessions}))?;

@@ -44,11 +44,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     for failover in &report.failovers {
         let spread = failover.gap_ms.spread;
-        let condemned =
+        let marked_down =
             failover.detect_ms.max.map_or("–".to_owned(), |detect| format!("{detect:.1}"));
         writeln!(
             out,
-            "{:<34}{:>9}{condemned:>11}{:>10.1}{:>8.1}{:>8.1}{:>7}",
+            "{:<34}{:>9}{marked_down:>11}{:>10.1}{:>8.1}{:>8.1}{:>7}",
             name(failover),
             failover.sessions,
             spread.p50,

@@ -1,6 +1,6 @@
 //! Reads Prometheus metrics of the gateway.
 
-use super::chronicle::Calls;
+use super::record::Calls;
 
 /// The policy calls in the text of `/metrics`.
 pub(super) fn calls(text: &str) -> Calls {

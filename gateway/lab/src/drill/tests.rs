@@ -120,8 +120,8 @@ fn missed_fault_and_silent_receiver_are_reported() {
     let silent = crowd::FaultEffect { unheard: 2, ..found.clone() };
     assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 receivers got no packets at the end");
     // `a` was down before the fault.
-    let (condemned, detections) = (nodes(), detections(vec!["b".to_owned()]));
-    let unseen = crowd::FaultEffect { condemned, detections, ..found };
+    let (marked_down, detections) = (nodes(), detections(vec!["b".to_owned()]));
+    let unseen = crowd::FaultEffect { marked_down, detections, ..found };
     assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never marked down");
     assert_eq!(amiss(Kind::Flap, &unseen), None);
 }

@@ -69,7 +69,7 @@ impl Stream {
 
     /// Another hop continues the stream by its own numbers, from this packet.
     pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
-        self.turned = false;
+        self.on_copies = false;
         let missing = self.missing_before(header);
         let missing = missing.try_into().unwrap_or(u16::MAX);
         self.missing.open(self.highest.wrapping_add(1), missing, now);

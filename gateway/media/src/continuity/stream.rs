@@ -39,7 +39,7 @@ pub(super) struct Stream {
     recent: Recent,
     pub(super) missing: Missing,
     /// Another hop continues it in place of the present one.
-    pub(super) turned: bool,
+    pub(super) on_copies: bool,
     /// The outgoing number up to which losses were counted, and how many packets had passed by
     /// then.
     counted: (u32, u32),
@@ -143,7 +143,7 @@ impl Stream {
             pace,
             recent: Recent::new(highest, header.timestamp),
             missing: Missing::default(),
-            turned: false,
+            on_copies: false,
             counted: (highest.wrapping_sub(1), 0),
         }
     }
@@ -249,7 +249,7 @@ impl Stream {
             took_over: true,
         };
         self.payload_type = header.payload_type;
-        (self.after_jump, self.turned) = (None, false);
+        (self.after_jump, self.on_copies) = (None, false);
         self.pace.resume(header.marker);
         self.recent.advance(self.highest, ahead, self.latest);
         self.reports.take_over(lost);
@@ -310,12 +310,12 @@ impl Stream {
         let ahead = sequence_ahead(sequence, self.highest as u16);
         match ahead {
             1..=AHEAD_MAX => {
-                let turned = self.turned;
-                if turned {
+                let on_copies = self.on_copies;
+                if on_copies {
                     self.note_missing_before(header, now);
                 }
                 self.advance(header, timestamp, ahead.unsigned_abs(), now);
-                if turned {
+                if on_copies {
                     self.count_from_here();
                 }
             }
@@ -371,7 +371,7 @@ impl Stream {
             return;
         }
         let ahead = sequence.wrapping_sub(self.highest as u16);
-        self.turned = false;
+        self.on_copies = false;
         self.highest = self.highest.wrapping_add(ahead.into());
         self.recent = Recent::new(self.highest, timestamp);
         self.after_jump = None;

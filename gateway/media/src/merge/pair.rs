@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Merge, Taken, Way};
+use super::{Merge, MergeOutcome, Way};
 use crate::rtp;
 
 /// Repetition interval of a report while it holds, as one may be lost.
@@ -48,14 +48,14 @@ impl<H: Copy + Eq> Pair<H> {
     }
 
     /// Handles a packet of one of them.
-    pub fn take(&mut self, from: H, header: &rtp::Header, packet: &[u8]) -> Taken {
+    pub fn take(&mut self, from: H, header: &rtp::Header, packet: &[u8]) -> MergeOutcome {
         let way = if self.hops[Way::A as usize] == from { Way::A } else { Way::B };
         self.merge.take(way, header, packet)
     }
 
     /// Payload types of streams of which the twin delivers no copies.
-    pub fn unalike(&self) -> impl Iterator<Item = u8> {
-        self.merge.unalike()
+    pub fn differing(&self) -> impl Iterator<Item = u8> {
+        self.merge.differing()
     }
 
     /// True if to report now that streams differ; repeats while they do.

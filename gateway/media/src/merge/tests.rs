@@ -16,19 +16,19 @@ fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
     bytes
 }
 
-fn take_as(merge: &mut Merge, way: Way, ssrc: u32, sequence: u16, payload: u8) -> Taken {
+fn take_as(merge: &mut Merge, way: Way, ssrc: u32, sequence: u16, payload: u8) -> MergeOutcome {
     let packet = packet(ssrc, sequence, payload);
     merge.take(way, &rtp::Header::parse(&packet).unwrap(), &packet)
 }
 
 /// A packet of this payload type and SSRC.
-fn take_of(merge: &mut Merge, way: Way, of: (u8, u32), sequence: u16, payload: u8) -> Taken {
+fn take_of(merge: &mut Merge, way: Way, of: (u8, u32), sequence: u16, payload: u8) -> MergeOutcome {
     let mut packet = packet(of.1, sequence, payload);
     packet[1] = of.0;
     merge.take(way, &rtp::Header::parse(&packet).unwrap(), &packet)
 }
 
-fn take(merge: &mut Merge, way: Way, sequence: u16) -> Taken {
+fn take(merge: &mut Merge, way: Way, sequence: u16) -> MergeOutcome {
     take_as(merge, way, 7, sequence, sequence as u8)
 }
 
@@ -36,7 +36,7 @@ fn take(merge: &mut Merge, way: Way, sequence: u16) -> Taken {
 fn proven(until: u16) -> Merge {
     let mut merge = Merge::new(Way::A);
     for sequence in until - 8..=until {
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
         take(&mut merge, Way::B, sequence);
     }
     assert!(merge.is_proven());
@@ -46,11 +46,11 @@ fn proven(until: u16) -> Merge {
 #[test]
 fn first_copy_passes_on_either_path() {
     let mut merge = proven(100);
-    assert_eq!(take(&mut merge, Way::A, 101), Taken::First);
-    assert_eq!(take(&mut merge, Way::B, 101), Taken::Again);
-    assert_eq!(take(&mut merge, Way::B, 102), Taken::First);
-    assert_eq!(take(&mut merge, Way::A, 102), Taken::Again);
-    assert_eq!(take(&mut merge, Way::A, 102), Taken::Again, "duplicated by the network");
+    assert_eq!(take(&mut merge, Way::A, 101), MergeOutcome::First);
+    assert_eq!(take(&mut merge, Way::B, 101), MergeOutcome::Again);
+    assert_eq!(take(&mut merge, Way::B, 102), MergeOutcome::First);
+    assert_eq!(take(&mut merge, Way::A, 102), MergeOutcome::Again);
+    assert_eq!(take(&mut merge, Way::A, 102), MergeOutcome::Again, "duplicated by the network");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn loss_on_one_path_is_filled_by_the_other() {
             passed.push((sequence, take(&mut merge, Way::B, sequence)));
         }
     }
-    let first = passed.iter().filter(|(_, taken)| *taken == Taken::First);
+    let first = passed.iter().filter(|(_, taken)| *taken == MergeOutcome::First);
     assert!(first.map(|(sequence, _)| *sequence).eq(101..400));
 }
 
@@ -74,17 +74,17 @@ fn path_must_prove_copies_before_they_pass() {
     let mut merge = Merge::new(Way::A);
     for sequence in 1..=3 {
         // It is ahead of the leading path, and none of its packets passes yet.
-        assert_eq!(take(&mut merge, Way::B, sequence), Taken::Unproven);
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
+        assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::Unproven);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
     }
-    assert_eq!(take(&mut merge, Way::B, 4), Taken::Unproven);
-    assert_eq!(take(&mut merge, Way::A, 4), Taken::First);
-    assert_eq!(take(&mut merge, Way::B, 5), Taken::First);
+    assert_eq!(take(&mut merge, Way::B, 4), MergeOutcome::Unproven);
+    assert_eq!(take(&mut merge, Way::A, 4), MergeOutcome::First);
+    assert_eq!(take(&mut merge, Way::B, 5), MergeOutcome::First);
 }
 
 /// Payload types of which the other path delivers no copies.
-fn unalike(merge: &Merge) -> Vec<u8> {
-    merge.unalike().collect()
+fn differing(merge: &Merge) -> Vec<u8> {
+    merge.differing().collect()
 }
 
 #[test]
@@ -92,11 +92,11 @@ fn other_source_or_numbers_are_no_copies() {
     for (ssrc, ahead) in [(8, 0), (7, 5_000)] {
         let mut merge = Merge::new(Way::A);
         for sequence in 0..200 {
-            assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
+            assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
             let other = take_as(&mut merge, Way::B, ssrc, sequence + ahead, 1);
-            assert_ne!(other, Taken::First, "{sequence} of another source");
+            assert_ne!(other, MergeOutcome::First, "{sequence} of another source");
         }
-        assert_eq!(unalike(&merge), [111]);
+        assert_eq!(differing(&merge), [111]);
     }
 }
 
@@ -104,10 +104,10 @@ fn other_source_or_numbers_are_no_copies() {
 fn other_payload_under_one_number_is_no_copy() {
     let mut merge = proven(100);
     for sequence in 101..110 {
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
-        assert_ne!(take_as(&mut merge, Way::B, 7, sequence, 255), Taken::First);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
+        assert_ne!(take_as(&mut merge, Way::B, 7, sequence, 255), MergeOutcome::First);
     }
-    assert_eq!(unalike(&merge), [111]);
+    assert_eq!(differing(&merge), [111]);
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn proof_of_one_stream_proves_no_other() {
     let mut merge = proven(100);
     for sequence in 101..300 {
         // Voice packets are copies; the video has an SSRC per node.
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
-        assert_eq!(take(&mut merge, Way::B, sequence), Taken::Again);
-        assert_eq!(take_of(&mut merge, Way::A, (96, 70), sequence, 1), Taken::First);
-        assert_eq!(take_of(&mut merge, Way::B, (96, 71), sequence, 1), Taken::Unproven);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
+        assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::Again);
+        assert_eq!(take_of(&mut merge, Way::A, (96, 70), sequence, 1), MergeOutcome::First);
+        assert_eq!(take_of(&mut merge, Way::B, (96, 71), sequence, 1), MergeOutcome::Unproven);
     }
     assert!(merge.is_proven());
-    assert_eq!(unalike(&merge), [96]);
+    assert_eq!(differing(&merge), [96]);
 }
 
 #[test]
@@ -130,12 +130,12 @@ fn differing_retransmissions_leave_their_streams() {
     for sequence in 101..300 {
         take_of(&mut merge, Way::A, (97, 70), sequence, 1);
         take_of(&mut merge, Way::B, (97, 70), sequence, 2);
-        assert_eq!(take(&mut merge, Way::B, sequence), Taken::First, "of the proven stream");
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::Again);
+        assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::First, "of the proven stream");
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::Again);
     }
-    assert_eq!(unalike(&merge), [97]);
+    assert_eq!(differing(&merge), [97]);
     merge.replace();
-    assert_eq!(unalike(&merge), [], "another path may deliver copies");
+    assert_eq!(differing(&merge), [], "another path may deliver copies");
 }
 
 #[test]
@@ -144,54 +144,54 @@ fn streams_of_one_path_are_compared_by_type_only() {
     for sequence in 0..200 {
         // A source that the other path lacks, and one of another type that only it has.
         take_of(&mut merge, Way::A, (96, 70), sequence, 1);
-        assert_eq!(take_of(&mut merge, Way::B, (97, 71), sequence, 1), Taken::Unproven);
+        assert_eq!(take_of(&mut merge, Way::B, (97, 71), sequence, 1), MergeOutcome::Unproven);
     }
-    assert_eq!(unalike(&merge), []);
+    assert_eq!(differing(&merge), []);
 }
 
 #[test]
 fn takeover_passes_nothing_twice() {
     let mut merge = proven(100);
     for sequence in 101..200 {
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
     }
     merge.turn();
     assert_eq!(merge.leads(), Way::B);
     for sequence in 101..200 {
-        assert_eq!(take(&mut merge, Way::B, sequence), Taken::Again, "99 packets behind");
+        assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::Again, "99 packets behind");
     }
-    assert_eq!(take(&mut merge, Way::B, 200), Taken::First);
+    assert_eq!(take(&mut merge, Way::B, 200), MergeOutcome::First);
     merge.replace();
     assert!(!merge.is_proven());
-    assert_eq!(take(&mut merge, Way::A, 201), Taken::Unproven, "another one");
+    assert_eq!(take(&mut merge, Way::A, 201), MergeOutcome::Unproven, "another one");
 }
 
 #[test]
 fn copy_older_than_the_window_is_dropped() {
     let mut merge = proven(100);
     take(&mut merge, Way::A, 101 + WINDOW - 1);
-    assert_eq!(take(&mut merge, Way::B, 101), Taken::First, "within, and missing");
+    assert_eq!(take(&mut merge, Way::B, 101), MergeOutcome::First, "within, and missing");
     take(&mut merge, Way::A, 101 + WINDOW + 1);
-    assert_eq!(take(&mut merge, Way::B, 102), Taken::Again);
+    assert_eq!(take(&mut merge, Way::B, 102), MergeOutcome::Again);
 }
 
 #[test]
 fn restarted_source_passes_on_the_leading_path() {
     let mut merge = proven(10_000);
-    assert_eq!(take(&mut merge, Way::A, 100), Taken::First);
-    assert_eq!(take(&mut merge, Way::A, 101), Taken::First);
-    assert_eq!(take(&mut merge, Way::B, 101), Taken::Again);
-    assert_eq!(take(&mut merge, Way::B, 102), Taken::First);
+    assert_eq!(take(&mut merge, Way::A, 100), MergeOutcome::First);
+    assert_eq!(take(&mut merge, Way::A, 101), MergeOutcome::First);
+    assert_eq!(take(&mut merge, Way::B, 101), MergeOutcome::Again);
+    assert_eq!(take(&mut merge, Way::B, 102), MergeOutcome::First);
     // Near the old numbers, with other contents.
-    assert_eq!(take_as(&mut merge, Way::A, 7, 101, 99), Taken::First);
+    assert_eq!(take_as(&mut merge, Way::A, 7, 101, 99), MergeOutcome::First);
 }
 
 #[test]
 fn sequence_numbers_wrap() {
     let mut merge = proven(65_530);
     for sequence in (65_531..=65_535).chain(0..40) {
-        assert_eq!(take(&mut merge, Way::A, sequence), Taken::First);
-        assert_eq!(take(&mut merge, Way::B, sequence), Taken::Again);
+        assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
+        assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::Again);
     }
 }
 
@@ -202,7 +202,7 @@ fn other_sources_do_not_evict_the_leading_stream() {
         take_as(&mut merge, Way::B, ssrc, 1, 1);
     }
     take(&mut merge, Way::A, 101);
-    assert_eq!(take(&mut merge, Way::B, 101), Taken::Again);
+    assert_eq!(take(&mut merge, Way::B, 101), MergeOutcome::Again);
 }
 
 #[test]
@@ -219,10 +219,10 @@ fn longest_silent_stream_is_forgotten_at_the_limit() {
         }
     }
     // The first one is heard again before another joins.
-    assert_eq!(both(&mut merge, 0, 9), (Taken::First, Taken::Again));
+    assert_eq!(both(&mut merge, 0, 9), (MergeOutcome::First, MergeOutcome::Again));
     take_as(&mut merge, Way::A, count, 1, 1);
-    assert_eq!(take_as(&mut merge, Way::B, 0, 10, 1), Taken::First, "still followed");
-    assert_eq!(take_as(&mut merge, Way::B, 1, 9, 1), Taken::Unproven, "forgotten");
+    assert_eq!(take_as(&mut merge, Way::B, 0, 10, 1), MergeOutcome::First, "still followed");
+    assert_eq!(take_as(&mut merge, Way::B, 1, 9, 1), MergeOutcome::Unproven, "forgotten");
     assert_eq!(merge.streams.len(), STREAMS_MAX);
 }
 
@@ -233,9 +233,9 @@ fn stream_beyond_the_limit_is_not_followed() {
         for ssrc in 0..STREAMS_MAX as u32 {
             take_as(&mut merge, Way::A, ssrc, sequence, 1);
         }
-        assert_eq!(take_as(&mut merge, Way::B, 99, sequence, 1), Taken::Unproven);
+        assert_eq!(take_as(&mut merge, Way::B, 99, sequence, 1), MergeOutcome::Unproven);
     }
-    assert_eq!((unalike(&merge).len(), merge.is_proven()), (0, false));
+    assert_eq!((differing(&merge).len(), merge.is_proven()), (0, false));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn memory_of_a_forgotten_stream_is_reused() {
     let slots = |merge: &Merge| merge.streams.iter().map(Stream::memory).collect::<Vec<_>>();
     let before = slots(&merge);
     for ssrc in 1_000..1_100 {
-        assert_eq!(take_as(&mut merge, Way::A, ssrc, 1, 1), Taken::First);
+        assert_eq!(take_as(&mut merge, Way::A, ssrc, 1, 1), MergeOutcome::First);
     }
     assert_eq!(slots(&merge), before);
 }

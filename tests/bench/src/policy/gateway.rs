@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Edge, Offer, Pace, Trace};
 use crate::process::Metered;
-use evenkeel_client::{Admin, Call, Identity, Ingress, Place, Reply};
+use evenkeel_client::{Call, Client, Endpoint, Identity, Ingress, Reply};
 use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -44,7 +44,7 @@ pub(crate) struct Gateway {
 /// Its API, for one thread.
 pub(crate) struct Api {
     runtime: Runtime,
-    admin: Admin,
+    admin: Client,
 }
 
 /// Packets of a load.
@@ -72,7 +72,7 @@ impl Gateway {
     pub(crate) fn api(&self) -> Result<Api, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        Ok(Api { runtime, admin: Admin::new(Place::Unix(self.socket()?.to_owned())) })
+        Ok(Api { runtime, admin: Client::new(Endpoint::Unix(self.socket()?.to_owned())) })
     }
 
     /// The socket of its API.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Rig, Wire};
 use evenkeel_client::{
-    Admin, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place,
+    Client, Endpoint, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType,
 };
 use evenkeel_media::trunk::message::Secret;
 
@@ -148,7 +148,7 @@ fn open(
         ready(api).await?;
         let mut tasks = tokio::task::JoinSet::new();
         for first in 0..CONNECTIONS.min(clients.len()) {
-            let mut admin = Admin::new(Place::Unix(api.to_owned()));
+            let mut admin = Client::new(Endpoint::Unix(api.to_owned()));
             let own = clients.iter().copied().zip(0_u32..).skip(first).step_by(CONNECTIONS);
             let own: Vec<(SocketAddr, u32)> = own.collect();
             tasks.spawn(async move {
@@ -173,7 +173,7 @@ fn open(
 
 /// Waits until the gateway takes sessions: its policies may still be compiled.
 async fn ready(api: &std::path::Path) -> Result<(), String> {
-    let (mut admin, began) = (Admin::new(Place::Unix(api.to_owned())), Instant::now());
+    let (mut admin, began) = (Client::new(Endpoint::Unix(api.to_owned())), Instant::now());
     while !admin.is_ready().await.map_err(|error| error.to_string())? {
         if began.elapsed() > READY_WITHIN {
             return Err(format!("takes no sessions after {READY_WITHIN:?}"));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_client::{Admin, Ingress, Opened, Place, QuicOffer};
+use evenkeel_client::{Client, Endpoint, Ingress, Opened, QuicOffer};
 use evenkeel_media::roq::Flow;
 use evenkeel_media::trunk::message::Secret;
 
@@ -90,7 +90,7 @@ fn configuration(leg: Leg, node: SocketAddr) -> String {
 fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(async {
-        let mut admin = Admin::new(Place::Unix(api));
+        let mut admin = Client::new(Endpoint::Unix(api));
         let mut ways = Vec::with_capacity(sessions);
         for session in 0..sessions as u32 {
             let opened = admin

@@ -35,12 +35,12 @@ impl Fault {
             | Fault::Sleep(..)
             | Fault::Starve(..)
             | Fault::CrashLoop(..)
-            | Fault::Leak(..) => condemned(struck, effect),
+            | Fault::Leak(..) => marked_down(struck, effect),
             Fault::Vicious(..) => match stage.layout.kind {
                 Kind::Vicious(Vice::Lies) => lied(stage, &struck.names).await?,
                 // Affected receivers are those with a pause; limits require some.
                 Kind::Vicious(Vice::DropsFlows) => Ok(()),
-                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, effect),
+                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => marked_down(struck, effect),
             },
             Fault::Links(_, weather, _) => spoiled(weather, stage, struck, window, effect)?,
             Fault::NoDescriptors(..) => opens_nothing(stage).await,
@@ -73,8 +73,8 @@ fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
 }
 
 /// Each victim was marked down.
-fn condemned(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
-    let alive = struck.names.iter().find(|name| !effect.condemned.contains(name));
+fn marked_down(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
+    let alive = struck.names.iter().find(|name| !effect.marked_down.contains(name));
     alive.map_or(Ok(()), |name| Err(format!("{name} was not marked down")))
 }
 
@@ -105,7 +105,7 @@ fn spoiled(
             proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
         }
         // The delay exceeds detection, so the rooms have moved.
-        Weather::Later(_) => condemned(struck, effect),
+        Weather::Later(_) => marked_down(struck, effect),
         Weather::Jitter(ms) | Weather::Scatter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
         }
@@ -194,9 +194,9 @@ mod tests {
         let happened = Happened { at_ns: 0, scope: Scope::Everybody };
         let names = vec!["a".to_owned(), "b".to_owned()];
         let struck = Struck { happened, names: names.clone(), before: Tally::default(), turn: 0 };
-        let one = FaultEffect { condemned: names[..1].to_vec(), ..FaultEffect::default() };
-        let both = FaultEffect { condemned: names, ..FaultEffect::default() };
-        assert!(condemned(&struck, &one).is_err());
-        assert_eq!(condemned(&struck, &both), Ok(()));
+        let one = FaultEffect { marked_down: names[..1].to_vec(), ..FaultEffect::default() };
+        let both = FaultEffect { marked_down: names, ..FaultEffect::default() };
+        assert!(marked_down(&struck, &one).is_err());
+        assert_eq!(marked_down(&struck, &both), Ok(()));
     }
 }

@@ -2,7 +2,7 @@
 //! hop leads, the other is its twin.
 
 use evenkeel_core::{Hop, Kind, Mode, forward::Reason};
-use evenkeel_media::merge::{Pair, Settled, Taken};
+use evenkeel_media::merge::{MergeOutcome, Pair, Settled};
 use evenkeel_media::rtp;
 
 use super::{PacketContext, Session};
@@ -57,12 +57,12 @@ impl Session {
                 state.flow.came[kind as usize] += u32::from(leads);
                 taken
             }
-            _ => Taken::First,
+            _ => MergeOutcome::First,
         };
         match taken {
-            Taken::First => return self.rtp_to_client(from, epoch, header, packet, cx),
-            Taken::Again => {}
-            Taken::Unproven => self.report_differing_copies(cx),
+            MergeOutcome::First => return self.rtp_to_client(from, epoch, header, packet, cx),
+            MergeOutcome::Again => {}
+            MergeOutcome::Unproven => self.report_differing_copies(cx),
         }
         cx.egress.count_drop(Reason::Duplicate);
     }
@@ -76,7 +76,7 @@ impl Session {
             return;
         };
         let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
-        if pair.unalike().any(matters) && pair.tells(cx.now) {
+        if pair.differing().any(matters) && pair.tells(cx.now) {
             cx.egress.report(Report::CopiesDiffer { session: id, hops: pair.hops() });
         }
     }
@@ -95,14 +95,14 @@ impl Session {
     /// Makes the twin the leading hop after the leading hop is gone. Its packets are copies, so the client sees no
     /// change. A twin with a stream that is not a copy counts as a new hop.
     fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
-        let unalike = |pair: &Pair<Hop>| pair.unalike().next().is_some();
-        if self.state().pair.as_deref().is_some_and(unalike) {
+        let differs = |pair: &Pair<Hop>| pair.differing().next().is_some();
+        if self.state().pair.as_deref().is_some_and(differs) {
             return self.switch_to(twin, cx);
         }
         self.record_recovery(twin, cx);
         let state = self.state();
         state.set_current_hop(twin);
         state.totals.switches += 1;
-        state.continuity.turned();
+        state.continuity.switch_to_copies();
     }
 }

@@ -83,7 +83,7 @@ fn source_silent_during_a_planned_move_lost_nothing() {
 #[test]
 fn packets_that_neither_hop_delivered_count() {
     let mut session = talked();
-    session.0.turned();
+    session.0.switch_to_copies();
     // A late packet that the first hop lost, then the next one that arrives.
     let again = session.pass(old(), voice(29), 590.0);
     assert_eq!(again, Pass::Duplicate);
@@ -92,7 +92,7 @@ fn packets_that_neither_hop_delivered_count() {
     assert_eq!(missed(&session, 5_000.0), 3);
     session.voice_as(old(), old(), 45, 50);
     assert_eq!(missed(&session, 5_000.0), 3, "later losses do not count");
-    session.0.turned();
+    session.0.switch_to_copies();
     session.voice_as(old(), old(), 50, 60);
     assert_eq!(missed(&session, 5_000.0), 3, "no loss this time");
 }
@@ -100,7 +100,7 @@ fn packets_that_neither_hop_delivered_count() {
 #[test]
 fn forgotten_stream_keeps_its_count() {
     let mut session = talked();
-    session.0.turned();
+    session.0.switch_to_copies();
     session.voice_as(old(), old(), 32, 33);
     for ssrc in 100..100 + STREAMS_MAX as u32 {
         session.got(Node { ssrc, ..old() }, voice(0), 5_000.0);

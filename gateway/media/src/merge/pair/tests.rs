@@ -4,7 +4,7 @@ const A: u8 = 0;
 const B: u8 = 1;
 const C: u8 = 2;
 
-fn send(pair: &mut Pair<u8>, from: u8, sequence: u16) -> Taken {
+fn send(pair: &mut Pair<u8>, from: u8, sequence: u16) -> MergeOutcome {
     let fields = rtp::Fields { payload_type: 0, marker: false, sequence, timestamp: 0, ssrc: 7 };
     let mut packet = Vec::new();
     rtp::write(&fields, &sequence.to_be_bytes(), &mut packet);
@@ -41,12 +41,12 @@ fn twin_leads_after_leader_is_gone() {
     let mut pair = pair(true);
     assert_eq!(Pair::settle(&mut pair, Some(A), (B, None), true), Settled::Turned(B));
     assert_eq!(pair.as_deref().unwrap().leads(), B);
-    assert_eq!(send(pair.as_deref_mut().unwrap(), B, 9), Taken::Again);
-    assert_eq!(send(pair.as_deref_mut().unwrap(), B, 10), Taken::First);
+    assert_eq!(send(pair.as_deref_mut().unwrap(), B, 9), MergeOutcome::Again);
+    assert_eq!(send(pair.as_deref_mut().unwrap(), B, 10), MergeOutcome::First);
     // The next twin has to prove itself.
     assert_eq!(Pair::settle(&mut pair, Some(B), (C, Some(B)), true), Settled::Same);
     assert_eq!(hops(&pair), Some([B, C]));
-    assert_eq!(send(pair.as_deref_mut().unwrap(), C, 11), Taken::Unproven);
+    assert_eq!(send(pair.as_deref_mut().unwrap(), C, 11), MergeOutcome::Unproven);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Failed, Options};
 use crate::process::{Process, ProcessError};
 use crate::sample_node::number_of;
-use evenkeel_client::{Admin, Place};
+use evenkeel_client::{Client, Endpoint};
 
 /// The regions; the gateway is in the first.
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
@@ -57,7 +57,7 @@ struct Node {
 }
 
 /// All processes of the demo. Dropping it ends them.
-pub(super) struct Stage {
+pub(super) struct Processes {
     evenkeel: PathBuf,
     gateway: Process,
     receiver: Option<Process>,
@@ -65,11 +65,11 @@ pub(super) struct Stage {
     /// Last, so that no process writes into it when it is removed.
     folder: Folder,
     pub(super) udp: SocketAddr,
-    pub(super) place: Place,
+    pub(super) place: Endpoint,
 }
 
-impl Stage {
-    pub(super) async fn set(options: &Options, evenkeel: &Path) -> Result<Stage, Failed> {
+impl Processes {
+    pub(super) async fn start(options: &Options, evenkeel: &Path) -> Result<Processes, Failed> {
         let folder = folder(options)?;
         let mut receiver =
             start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
@@ -94,21 +94,29 @@ impl Stage {
         let Ok(udp) = udp.parse() else {
             return Err(gateway.error(format!("listens at {udp:?}")).into());
         };
-        let place = Place::Unix(text(&listening["socket"]).into());
+        let place = Endpoint::Unix(text(&listening["socket"]).into());
         let receiver = Some(receiver);
-        Ok(Stage { evenkeel: evenkeel.to_owned(), gateway, receiver, nodes, folder, udp, place })
+        Ok(Processes {
+            evenkeel: evenkeel.to_owned(),
+            gateway,
+            receiver,
+            nodes,
+            folder,
+            udp,
+            place,
+        })
     }
 
     /// A new client of the admin API.
-    pub(super) fn admin(&self) -> Admin {
-        Admin::new(self.place.clone())
+    pub(super) fn admin(&self) -> Client {
+        Client::new(self.place.clone())
     }
 
     /// The API's address for a command line.
     pub(super) fn api(&self) -> String {
         match &self.place {
-            Place::Unix(path) => path.display().to_string(),
-            Place::Tcp(address) => address.to_string(),
+            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Tcp(address) => address.to_string(),
         }
     }
 
@@ -160,7 +168,7 @@ impl Stage {
 
     /// Ends all processes, and returns the counters of nodes that were still alive, by name.
     pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
-        let Stage { gateway, receiver, nodes, folder, .. } = self;
+        let Processes { gateway, receiver, nodes, folder, .. } = self;
         end(gateway).await?;
         let mut counted = BTreeMap::new();
         for node in nodes {

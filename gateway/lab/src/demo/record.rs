@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::cast::Cast;
 use super::hostile::Vice;
+use super::sessions::SessionPlan;
 use crate::machine::Timeliness;
 use crate::relay::Dropped;
 use evenkeel_client::Event;
@@ -50,7 +50,7 @@ pub(super) struct Push {
 
 /// The outcome of unauthorised traffic.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Knocking {
+pub(super) struct Unauthorised {
     pub(super) sent: u64,
     pub(super) learned: u64,
     /// The gateway's drop counters, by reason.
@@ -69,8 +69,8 @@ pub(super) struct Calls {
 }
 
 /// The whole demo.
-pub(super) struct Chronicle {
-    pub(super) cast: Cast,
+pub(super) struct Record {
+    pub(super) plan: SessionPlan,
     /// The number of each session by the gateway's id.
     pub(super) by_id: BTreeMap<String, u64>,
     pub(super) span: Span,
@@ -83,7 +83,7 @@ pub(super) struct Chronicle {
     pub(super) lossy: BTreeSet<u64>,
     pub(super) dropped: Vec<Dropped>,
     pub(super) pushes: Vec<Push>,
-    pub(super) knocking: Knocking,
+    pub(super) unauthorised: Unauthorised,
     pub(super) calls: Calls,
     pub(super) telemetry: Value,
     /// Every event, until the API ended.

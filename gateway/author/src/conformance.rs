@@ -14,8 +14,8 @@ pub use self::bounds::Unfit;
 pub use self::report::{Finding, Report};
 use crate::built::Built;
 use crate::setting::Setting;
-pub use crate::verdict::Breach;
-use crate::verdict::breaches;
+pub use crate::verdict::Violation;
+use crate::verdict::violations;
 use crate::world::World;
 
 /// Time steps per world: enough for a policy that waits three ticks to act, and to undo it.
@@ -38,27 +38,27 @@ pub struct Options {
 /// # Errors
 ///
 /// If it refuses the settings, or fails before its first question.
-pub fn exam(built: &Built, options: &Options) -> Result<Report, Refused> {
+pub fn run(built: &Built, options: &Options) -> Result<Report, Refused> {
     let manifest = built.component().manifest();
-    let mut exam = Exam { built, report: Report::default() };
+    let mut run = Run { built, report: Report::default() };
     for &hook in &manifest.hooks {
         // Reports invalid settings at once.
-        exam.install(hook, &options.settings, &World::drawn(0))?;
+        run.install(hook, &options.settings, &World::drawn(0))?;
         for seed in options.seed..options.seed.saturating_add(options.worlds.into()) {
-            exam.play(hook, seed, &options.settings, None);
+            run.play(hook, seed, &options.settings, None);
         }
     }
-    exam.report.worlds = options.worlds;
-    exam.try_settings(options);
-    Ok(exam.report)
+    run.report.worlds = options.worlds;
+    run.try_settings(options);
+    Ok(run.report)
 }
 
-struct Exam<'a> {
+struct Run<'a> {
     built: &'a Built,
     report: Report,
 }
 
-impl Exam<'_> {
+impl Run<'_> {
     fn install(&self, hook: Hook, settings: &Value, world: &World) -> Result<Policy, Refused> {
         let (engine, component) = (self.built.engine(), self.built.component());
         Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
@@ -80,23 +80,23 @@ impl Exam<'_> {
                 let answered = match outcome {
                     Ok(answered) => answered,
                     Err(fault) => {
-                        self.report.find(of, Breach::Fault(fault));
+                        self.report.find(of, Violation::Fault(fault));
                         continue;
                     }
                 };
-                for breach in breaches(&question, &answered.answer) {
-                    self.report.find(of.clone(), breach);
+                for violation in violations(&question, &answered.answer) {
+                    self.report.find(of.clone(), violation);
                 }
                 match policy.ungranted() - before {
                     0 => {}
-                    actions => self.report.find(of.clone(), Breach::Ungranted(actions)),
+                    actions => self.report.find(of.clone(), Violation::Ungranted(actions)),
                 }
                 let mut fresh = self.install(hook, settings, &world);
                 let again = fresh.as_mut().map(|fresh| fresh.ask(&question, world.now_us()));
                 let same = matches!(&again, Ok(Ok(again))
                     if again.answer == answered.answer && again.notes == answered.notes);
                 if !same {
-                    self.report.find(of, Breach::HiddenState);
+                    self.report.find(of, Violation::HiddenState);
                 }
                 for state in states(&answered.answer) {
                     self.report.state_bytes_max =
@@ -114,7 +114,7 @@ impl Exam<'_> {
             Refused::Faulted { fault, .. } => fault.clone(),
             other => evenkeel_core::Fault::Trap(other.to_string().into()),
         };
-        self.report.find(Finding::before(seed, under), Breach::Fault(fault));
+        self.report.find(Finding::before(seed, under), Violation::Fault(fault));
     }
 
     /// Tries each setting at and beyond its bounds.

@@ -13,7 +13,8 @@ const GAP_LATE_MS: f64 = 150.0;
 /// The swapped policy reroutes at least this share of the rooms.
 const DECIDED_OTHERWISE_PERCENT: usize = 10;
 /// Drop reasons of unauthorised traffic, at the gateway and at the node.
-const KNOCK_REASONS: [&str; 4] = ["unknown-source", "bad-integrity", "unknown-flow", "unknown-tag"];
+const UNAUTHORISED_REASONS: [&str; 4] =
+    ["unknown-source", "bad-integrity", "unknown-flow", "unknown-tag"];
 /// Policies that must have applied answers. Streams degrade too late to be included.
 const POLICIES: [&str; 7] = [
     "call/scenario",
@@ -94,7 +95,7 @@ pub(super) fn check(report: &Report) -> Vec<Check> {
     );
     let kept_out = strangers.sent > 0 && strangers.forwarded == 0 && strangers.learned == 0;
     check("no unauthorised packet is forwarded", kept_out, format!("{} packets", strangers.sent));
-    let missing = absent(&KNOCK_REASONS, &strangers.counted);
+    let missing = absent(&UNAUTHORISED_REASONS, &strangers.counted);
     check("unauthorised traffic is counted by reason", missing.is_empty(), found_of(&missing));
     let missing = absent(&SPANS, &report.spans_received);
     check("spans of every kind reached the receiver", missing.is_empty(), found_of(&missing));

@@ -1,4 +1,4 @@
-//! The result of an exam.
+//! The result of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use evenkeel_core::Question;
 use serde_json::{Value, json};
 
-use super::{Breach, Unfit};
+use super::{Unfit, Violation};
 use crate::inspection::thousands;
 
-/// The result of an exam. As text for people; see [`json`](Report::json) for tools.
+/// The result of a run. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
     /// Worlds per hook.
@@ -21,7 +21,7 @@ pub struct Report {
     /// Settings that contradict their schema.
     pub unfit: Vec<Unfit>,
     /// Violations by kind and question: their number, and the first of each.
-    pub breaches: BTreeMap<(&'static str, &'static str), (u64, Finding, Breach)>,
+    pub violations: BTreeMap<(&'static str, &'static str), (u64, Finding, Violation)>,
 }
 
 /// The position of a violation.
@@ -50,28 +50,29 @@ impl Report {
     /// True if there are no violations; answers that the gateway would reject as guarded do not
     /// count.
     pub fn is_passed(&self) -> bool {
-        self.unfit.is_empty() && self.breaches.values().all(|(.., breach)| breach.is_guarded())
+        self.unfit.is_empty()
+            && self.violations.values().all(|(.., violation)| violation.is_guarded())
     }
 
     pub(crate) fn asked(&mut self, question: &Question) {
         *self.questions.entry(name(question)).or_default() += 1;
     }
 
-    pub(crate) fn find(&mut self, finding: Finding, breach: Breach) {
-        let key = (breach.name(), finding.question);
-        self.breaches.entry(key).or_insert((0, finding, breach)).0 += 1;
+    pub(crate) fn find(&mut self, finding: Finding, violation: Violation) {
+        let key = (violation.name(), finding.question);
+        self.violations.entry(key).or_insert((0, finding, violation)).0 += 1;
     }
 
     pub fn json(&self) -> Value {
-        let breach = |(count, finding, breach): &(u64, Finding, Breach)| {
+        let violation = |(count, finding, violation): &(u64, Finding, Violation)| {
             json!({
-                "breach": breach.name(),
-                "guarded": breach.is_guarded(),
+                "breach": violation.name(),
+                "guarded": violation.is_guarded(),
                 "count": count,
                 "question": finding.question,
                 "seed": finding.seed,
                 "under": finding.under,
-                "said": breach.to_string(),
+                "said": violation.to_string(),
             })
         };
         json!({
@@ -81,7 +82,7 @@ impl Report {
             "settings_tried": self.settings_tried,
             "state_bytes_max": self.state_bytes_max,
             "unfit": self.unfit.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "breaches": self.breaches.values().map(breach).collect::<Vec<_>>(),
+            "breaches": self.violations.values().map(violation).collect::<Vec<_>>(),
         })
     }
 }
@@ -104,14 +105,14 @@ impl fmt::Display for Report {
         for unfit in &self.unfit {
             write!(f, "\n  wrong    {unfit}")?;
         }
-        for (count, Finding { question, seed, under }, breach) in self.breaches.values() {
-            let word = if breach.is_guarded() { "guarded" } else { "wrong" };
-            let said = breach.to_string().replace(|c: char| c.is_control(), " ");
+        for (count, Finding { question, seed, under }, violation) in self.violations.values() {
+            let word = if violation.is_guarded() { "guarded" } else { "wrong" };
+            let said = violation.to_string().replace(|c: char| c.is_control(), " ");
             write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
             let under = under.as_ref().map(|under| format!(", with {under}")).unwrap_or_default();
             write!(f, "\n           first in the world of `--seed {seed} --worlds 1`{under}")?;
         }
-        if self.breaches.values().any(|(.., breach)| breach.is_guarded()) {
+        if self.violations.values().any(|(.., violation)| violation.is_guarded()) {
             write!(
                 f,
                 "\n  What is guarded the gateway does not do; the policy may know better and ask for less."

@@ -5,13 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::Failed;
-use super::stage::{REGIONS, Stage, ZONES};
+use super::processes::{Processes, REGIONS, ZONES};
 use crate::client::{Credentials, Fleet, Persona, QuicWay, UdpWay, Video, Voice, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
 use evenkeel_client::{
-    Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
+    Client, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer,
 };
 
 /// The region of the UDP clients behind a lossy network.
@@ -50,7 +50,7 @@ pub(super) struct Room {
 
 /// One session.
 #[derive(Clone, Debug)]
-pub(super) struct Player {
+pub(super) struct PlannedSession {
     pub(super) session: u64,
     pub(super) room: u64,
     pub(super) transport: Transport,
@@ -60,14 +60,14 @@ pub(super) struct Player {
 }
 
 /// All planned sessions.
-pub(super) struct Cast {
+pub(super) struct SessionPlan {
     pub(super) rooms: Vec<Room>,
-    pub(super) players: Vec<Player>,
+    pub(super) sessions: Vec<PlannedSession>,
 }
 
 /// The open sessions.
-pub(super) struct Troupe {
-    pub(super) cast: Cast,
+pub(super) struct OpenSessions {
+    pub(super) plan: SessionPlan,
     pub(super) fleet: Fleet,
     pub(super) books: Books,
     pub(super) relay: Relay,
@@ -81,34 +81,36 @@ pub(super) struct Troupe {
     pub(super) from_ns: u64,
 }
 
-impl Cast {
+impl SessionPlan {
     /// This many sessions: every fourth call with video; both ends by UDP, both by QUIC, or one by each.
-    pub(super) fn of(sessions: u32) -> Cast {
+    pub(super) fn of(sessions: u32) -> SessionPlan {
         let live = (sessions / LIVE_SHARE / AUDIENCE).max(1) * AUDIENCE;
         let calls = (sessions.saturating_sub(live) / 2) as usize;
-        let mut cast = Cast { rooms: Vec::new(), players: Vec::new() };
+        let mut plan = SessionPlan { rooms: Vec::new(), sessions: Vec::new() };
         for call in 0..calls {
             // Patterns that do not repeat together: every region has calls of every kind.
             let (region, turn) = (REGIONS[[0, 0, 1, 2][call / 4 % 4]], call / 16);
             let zone = ZONES[(call ^ call >> 2 ^ call >> 4) % 2];
-            let room = cast.room(Scenario::Call, region, zone);
+            let room = plan.room(Scenario::Call, region, zone);
             let transports = match call % 4 {
                 0 => [Transport::Udp, Transport::Udp],
                 1 => [Transport::Quic, Transport::Quic],
                 _ => [Transport::Udp, Transport::Quic],
             };
             let video = (call + call / 4 + turn).is_multiple_of(VIDEO_SHARE);
-            transports.into_iter().for_each(|transport| cast.player(room, transport, video, false));
+            transports
+                .into_iter()
+                .for_each(|transport| plan.add_session(room, transport, video, false));
         }
         for stream in 0..(live / AUDIENCE) as usize {
             let region = REGIONS[stream % REGIONS.len()];
-            let room = cast.room(Scenario::Live, region, ZONES[stream % 2]);
+            let room = plan.room(Scenario::Live, region, ZONES[stream % 2]);
             for seat in 0..AUDIENCE as usize {
                 let transport = [Transport::Udp, Transport::Quic][(seat + stream) % 2];
-                cast.player(room, transport, true, seat > 0);
+                plan.add_session(room, transport, true, seat > 0);
             }
         }
-        cast
+        plan
     }
 
     fn room(&mut self, scenario: Scenario, region: &'static str, zone: &'static str) -> u64 {
@@ -117,26 +119,26 @@ impl Cast {
         number
     }
 
-    fn player(&mut self, room: u64, transport: Transport, video: bool, listens_only: bool) {
-        let session = self.players.len() as u64 + 1;
-        self.players.push(Player { session, room, transport, video, listens_only });
+    fn add_session(&mut self, room: u64, transport: Transport, video: bool, listens_only: bool) {
+        let session = self.sessions.len() as u64 + 1;
+        self.sessions.push(PlannedSession { session, room, transport, video, listens_only });
     }
 
-    pub(super) fn room_of(&self, player: &Player) -> &Room {
-        &self.rooms[player.room as usize - 1]
+    pub(super) fn room_of(&self, planned: &PlannedSession) -> &Room {
+        &self.rooms[planned.room as usize - 1]
     }
 
     pub(super) fn count(&self, transport: Transport) -> usize {
-        self.players.iter().filter(|player| player.transport == transport).count()
+        self.sessions.iter().filter(|planned| planned.transport == transport).count()
     }
 
     pub(super) fn sessions_by(&self, transport: Transport) -> BTreeSet<u64> {
-        let by = self.players.iter().filter(|player| player.transport == transport);
-        by.map(|player| player.session).collect()
+        let by = self.sessions.iter().filter(|planned| planned.transport == transport);
+        by.map(|planned| planned.session).collect()
     }
 }
 
-impl Player {
+impl PlannedSession {
     fn persona(&self, seed: u64) -> Persona {
         let speaks = !self.listens_only;
         Persona {
@@ -169,14 +171,18 @@ impl Player {
     }
 }
 
-impl Troupe {
+impl OpenSessions {
     /// Opens all sessions and waits until every client can send.
-    pub(super) async fn enter(cast: Cast, stage: &mut Stage, seed: u64) -> Result<Troupe, Failed> {
+    pub(super) async fn enter(
+        plan: SessionPlan,
+        processes: &mut Processes,
+        seed: u64,
+    ) -> Result<OpenSessions, Failed> {
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(Failed::system("starting clients"))?;
         let relay = Relay::start(seed).map_err(Failed::system("starting the relay"))?;
-        let mut troupe = Troupe {
-            cast,
+        let mut sessions = OpenSessions {
+            plan,
             fleet,
             books,
             relay,
@@ -185,42 +191,43 @@ impl Troupe {
             quic: None,
             from_ns: u64::MAX,
         };
-        let mut admin = stage.admin();
-        for player in troupe.cast.players.clone() {
-            troupe.open(&player, &mut admin, stage.udp, seed).await?;
+        let mut admin = processes.admin();
+        for planned in sessions.plan.sessions.clone() {
+            sessions.open(&planned, &mut admin, processes.udp, seed).await?;
         }
-        troupe.wait_ready(stage).await?;
-        troupe.from_ns = clock::now_ns() + clock::nanoseconds(SETTLE);
-        for player in &troupe.cast.players {
-            let (from_ns, until_ns) = (troupe.from_ns, u64::MAX);
-            let Player { session, room, .. } = *player;
-            troupe.books.open().join(Member { session, room, from_ns, until_ns });
+        sessions.wait_ready(processes).await?;
+        sessions.from_ns = clock::now_ns() + clock::nanoseconds(SETTLE);
+        for planned in &sessions.plan.sessions {
+            let (from_ns, until_ns) = (sessions.from_ns, u64::MAX);
+            let PlannedSession { session, room, .. } = *planned;
+            sessions.books.open().join(Member { session, room, from_ns, until_ns });
         }
         tokio::time::sleep(SETTLE).await;
-        Ok(troupe)
+        Ok(sessions)
     }
 
     async fn open(
         &mut self,
-        player: &Player,
-        admin: &mut Admin,
+        planned: &PlannedSession,
+        admin: &mut Client,
         gateway: SocketAddr,
         seed: u64,
     ) -> Result<(), Failed> {
-        let what = format!("opening session {}", player.session);
-        let room = self.cast.room_of(player).clone();
+        let what = format!("opening session {}", planned.session);
+        let room = self.plan.room_of(planned).clone();
         let mut socket = None;
-        let ingress = match player.transport {
+        let ingress = match planned.transport {
             Transport::Quic => Ingress::Quic(QuicOffer {}),
             Transport::Udp => {
                 let bound =
                     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failed::system(&what))?;
                 let own = bound.local_addr().map_err(Failed::system(&what))?;
-                let ends = (room.region == LOSSY).then(|| self.relay.lane(player.session, gateway));
+                let ends =
+                    (room.region == LOSSY).then(|| self.relay.lane(planned.session, gateway));
                 let ends = ends.transpose().map_err(Failed::system(&what))?;
                 let seen = ends.map_or(own, |ends| ends.far);
                 socket = Some((bound, ends.map(|ends| ends.near)));
-                Ingress::Udp(if player.proves_itself() {
+                Ingress::Udp(if planned.proves_itself() {
                     Identity::Stun
                 } else {
                     Identity::Declared { address: seen, rtcp: None }
@@ -237,7 +244,7 @@ impl Troupe {
             room: format!("{scenario}-{}", room.number),
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             ingress,
-            media: player.media(),
+            media: planned.media(),
             rtcp: None,
             nodes: BTreeMap::new(),
         };
@@ -248,8 +255,8 @@ impl Troupe {
                 seconds: 0,
             });
         };
-        self.by_id.insert(opened.id, player.session);
-        self.fleet.join(player.persona(seed), way);
+        self.by_id.insert(opened.id, planned.session);
+        self.fleet.join(planned.persona(seed), way);
         Ok(())
     }
 
@@ -277,10 +284,10 @@ impl Troupe {
         }))
     }
 
-    async fn wait_ready(&self, stage: &mut Stage) -> Result<(), Failed> {
+    async fn wait_ready(&self, processes: &mut Processes) -> Result<(), Failed> {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            stage.require_gateway()?;
+            processes.require_gateway()?;
             let states = self.fleet.states();
             let waiting: Vec<String> = states
                 .iter()
@@ -303,10 +310,10 @@ impl Troupe {
 
     /// Sessions behind the relay.
     pub(super) fn lossy(&self) -> BTreeSet<u64> {
-        let lossy = self.cast.players.iter().filter(|player| {
-            player.transport == Transport::Udp && self.cast.room_of(player).region == LOSSY
+        let lossy = self.plan.sessions.iter().filter(|planned| {
+            planned.transport == Transport::Udp && self.plan.room_of(planned).region == LOSSY
         });
-        lossy.map(|player| player.session).collect()
+        lossy.map(|planned| planned.session).collect()
     }
 }
 

@@ -10,10 +10,10 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::cast::{Cast, Scenario, Transport, Troupe};
-use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
 use super::hostile::{self, Vice};
-use super::stage::Stage;
+use super::processes::Processes;
+use super::record::{Fault, Push, Record, Span, Unauthorised};
+use super::sessions::{OpenSessions, Scenario, SessionPlan, Transport};
 use super::{Failed, Options, telemetry};
 use crate::clock;
 use crate::ledger::Ledger;
@@ -21,7 +21,7 @@ use crate::machine::Watched;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
-use evenkeel_client::{Admin, Call, Event};
+use evenkeel_client::{Call, Client, Event};
 
 const STEADY: Duration = Duration::from_secs(4);
 /// Distance of the moments at which the control run measures pauses.
@@ -41,14 +41,14 @@ const SWAP_SETTLES: Duration = Duration::from_secs(4);
 /// After a push, before the next.
 const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
 /// Packets of each kind that unauthorised clients send.
-const KNOCKS: u32 = 50;
+const UNAUTHORISED_PACKETS: u32 = 50;
 /// The last packets arrive within this time.
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
 /// The node that is killed, and the one that is stopped, both in the gateway's region.
 const VICTIMS: [&str; 2] = ["east-b1", "east-a1"];
 /// The node that gets unknown tags. It lives to the end and reports its counters then.
-const KNOCKED: &str = "west-a1";
+const PROBED_NODE: &str = "west-a1";
 
 /// The policy that is pushed: the plugin that ships, with settings that let rooms stay in the zone they named.
 const POLICY: &str = "call/routing";
@@ -71,10 +71,10 @@ impl Progress {
 }
 
 /// The running demo.
-struct Play {
-    stage: Stage,
-    troupe: Troupe,
-    admin: Admin,
+struct Run {
+    processes: Processes,
+    sessions: OpenSessions,
+    admin: Client,
     watch: Watch,
     progress: Progress,
     machine: Watched,
@@ -84,34 +84,31 @@ struct Play {
 }
 
 /// Runs all steps and returns the records for evaluation.
-pub(super) async fn play(
-    options: &Options,
-    evenkeel: &Path,
-) -> Result<(Chronicle, Ledger), Failed> {
+pub(super) async fn run(options: &Options, evenkeel: &Path) -> Result<(Record, Ledger), Failed> {
     let progress = Progress { since: Instant::now() };
     progress.say("measuring the scheduling latency of this machine");
     let machine = Watched::begin();
     progress.say("starting six nodes in three regions, a telemetry receiver, and the gateway");
-    let mut stage = Stage::set(options, evenkeel).await?;
-    let watch = Watch::begin(&stage.admin()).await;
+    let mut processes = Processes::start(options, evenkeel).await?;
+    let watch = Watch::begin(&processes.admin()).await;
     let watch = watch.map_err(Failed::admin("listening to events"))?;
-    let cast = Cast::of(options.sessions);
+    let plan = SessionPlan::of(options.sessions);
     progress.say(&format!(
         "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",
-        cast.players.len(),
-        cast.rooms.len(),
-        cast.count(Transport::Udp),
-        cast.count(Transport::Quic)
+        plan.sessions.len(),
+        plan.rooms.len(),
+        plan.count(Transport::Udp),
+        plan.count(Transport::Quic)
     ));
-    let troupe = Troupe::enter(cast, &mut stage, options.seed).await?;
-    let admin = stage.admin();
+    let sessions = OpenSessions::enter(plan, &mut processes, options.seed).await?;
+    let admin = processes.admin();
     let seed = options.seed;
     let (faults, pushes) = (Vec::new(), Vec::new());
-    Play { stage, troupe, admin, watch, progress, machine, seed, faults, pushes }.act().await
+    Run { processes, sessions, admin, watch, progress, machine, seed, faults, pushes }.play().await
 }
 
-impl Play {
-    async fn act(mut self) -> Result<(Chronicle, Ledger), Failed> {
+impl Run {
+    async fn play(mut self) -> Result<(Record, Ledger), Failed> {
         let control_ns = self.steady().await;
         // On a stalled machine all rooms may have left one of the nodes; then the other has them.
         let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
@@ -125,33 +122,33 @@ impl Play {
         for vice in Vice::ALL {
             self.push_hostile(vice).await?;
         }
-        let mut knocking = self.knock().await?;
+        let mut unauthorised = self.send_unauthorised().await?;
         let (calls, telemetry) = self.leave_alone().await?;
         self.kill_unattended(killed).await?;
-        self.stage.require_gateway()?;
+        self.processes.require_gateway()?;
         self.progress.say("collecting the last packets and evaluating the ledger");
 
-        let Play { stage, troupe, watch, machine, faults, pushes, .. } = self;
-        let span = Span { from_ns: troupe.from_ns, until_ns: clock::now_ns() };
-        for player in &troupe.cast.players {
-            troupe.books.open().leave(player.session, span.until_ns);
+        let Run { processes, sessions, watch, machine, faults, pushes, .. } = self;
+        let span = Span { from_ns: sessions.from_ns, until_ns: clock::now_ns() };
+        for planned in &sessions.plan.sessions {
+            sessions.books.open().leave(planned.session, span.until_ns);
         }
         tokio::time::sleep(LAST_WORDS).await;
-        let states = troupe.fleet.states();
+        let states = sessions.fleet.states();
         let failed = states.iter().filter(|(_, state)| state.failed.is_some());
         let failed = failed.map(|(&session, _)| session).collect();
-        let lossy = troupe.lossy();
-        let Troupe { cast, fleet, books, relay, by_id, .. } = troupe;
+        let lossy = sessions.lossy();
+        let OpenSessions { plan, fleet, books, relay, by_id, .. } = sessions;
         fleet.finish();
         let dropped = relay.dropped();
-        let kept = stage.kept();
-        let counted = stage.end().await?;
-        let unknown_tags = counted.get(KNOCKED).and_then(|node| node["unknown_tag"].as_u64());
-        knocking.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
+        let kept = processes.kept();
+        let counted = processes.end().await?;
+        let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
+        unauthorised.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
         let events = watch.heard.all().clone();
         let ledger = books.open().clone();
-        let chronicle = Chronicle {
-            cast,
+        let record = Record {
+            plan,
             by_id,
             span,
             machine: machine.so_far(),
@@ -160,14 +157,14 @@ impl Play {
             lossy,
             dropped,
             pushes,
-            knocking,
+            unauthorised,
             calls,
             telemetry,
             events,
             kept,
             failed,
         };
-        Ok((chronicle, ledger))
+        Ok((record, ledger))
     }
 
     /// The control run, without a fault.
@@ -190,13 +187,13 @@ impl Play {
         let rooms = self.rooms_on(node).await?;
         self.progress.say(&format!("{node} {how} under {rooms} rooms"));
         let from_ns = clock::now_ns();
-        self.stage.signal_node(node, signal)?;
+        self.processes.signal_node(node, signal)?;
         let is_down = |event: &Event| watch::is_node(event, node, "down");
         self.watch.heard.wait(from_ns, AFTER_DEATH, is_down).await;
         tokio::time::sleep(AFTER_DEATH).await;
         let span = Span { from_ns, until_ns: clock::now_ns() };
         self.faults.push(Fault { node: node.to_owned(), silent, unattended: false, span });
-        self.stage.require_gateway()
+        self.processes.require_gateway()
     }
 
     async fn rooms_on(&mut self, node: &str) -> Result<u64, Failed> {
@@ -214,9 +211,9 @@ impl Play {
         self.progress.say(&format!("{node} is back"));
         let from_ns = clock::now_ns();
         if self.faults.last().is_some_and(|fault| fault.silent) {
-            self.stage.signal_node(node, Signal::SIGCONT)?;
+            self.processes.signal_node(node, Signal::SIGCONT)?;
         } else {
-            self.stage.restart_node(node).await?;
+            self.processes.restart_node(node).await?;
         }
         let is_up = |event: &Event| watch::is_node(event, node, "up");
         if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
@@ -252,7 +249,7 @@ impl Play {
 
     /// The UDP clients of one region get a bad network: no other node would help.
     async fn lose_packets(&self) {
-        let lossy = self.troupe.lossy();
+        let lossy = self.sessions.lossy();
         self.progress.say(&format!(
             "{} UDP clients of one region lose {LOSS} % of their packets",
             lossy.len()
@@ -262,24 +259,24 @@ impl Play {
         let done = |op: &str, gives_up: bool| {
             heard.degraded(op, |arg| (arg > 0) == gives_up, (from_ns, u64::MAX))
         };
-        self.troupe.relay.set_all(Conditions::loss_percent(LOSS));
+        self.sessions.relay.set_all(Conditions::loss_percent(LOSS));
         let with_video = self.with_video(&lossy);
         wait_for(VOICE_ONLY_WITHIN, || done("voice-only", true).len() >= with_video).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let given_up = done("voice-only", true).len();
         self.progress.say(&format!("{given_up} sessions are on voice only; the network recovers"));
-        self.troupe.relay.set_all(Conditions::default());
+        self.sessions.relay.set_all(Conditions::default());
         wait_for(RESTORED_WITHIN, || heard.standing_degradations() == 0).await;
         // Resent packets have arrived.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
     fn with_video(&self, sessions: &BTreeSet<u64>) -> usize {
-        let cast = &self.troupe.cast;
-        let seen = cast.players.iter().filter(|player| {
-            sessions.contains(&player.session)
-                && player.video
-                && cast.room_of(player).scenario == Scenario::Call
+        let plan = &self.sessions.plan;
+        let seen = plan.sessions.iter().filter(|planned| {
+            sessions.contains(&planned.session)
+                && planned.video
+                && plan.room_of(planned).scenario == Scenario::Call
         });
         seen.count()
     }
@@ -301,7 +298,7 @@ impl Play {
         self.progress.say(&format!("{rooms_moved} of {} rooms were rerouted", after.len()));
         let span = Span { from_ns, until_ns: clock::now_ns() };
         self.pushes.push(Push { policy: POLICY, vice: None, answer, span, rooms_moved });
-        self.stage.require_gateway()
+        self.processes.require_gateway()
     }
 
     async fn push_hostile(&mut self, vice: Vice) -> Result<(), Failed> {
@@ -321,7 +318,7 @@ impl Play {
         ));
         let span = Span { from_ns, until_ns: clock::now_ns() };
         self.pushes.push(Push { policy: POLICY, vice: Some(vice), answer, span, rooms_moved: 0 });
-        self.stage.require_gateway()
+        self.processes.require_gateway()
     }
 
     async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, Failed> {
@@ -340,47 +337,47 @@ impl Play {
     }
 
     /// Strangers try every door.
-    async fn knock(&mut self) -> Result<Knocking, Failed> {
+    async fn send_unauthorised(&mut self) -> Result<Unauthorised, Failed> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
         let before = self.counts().await?;
-        let knocked = Failed::system("knocking");
+        let failed = Failed::system("sending unauthorised traffic");
         let mut stranger = Stranger::new(self.seed);
-        let gateway = self.stage.udp;
-        let ufrag = self.troupe.ufrag.clone().unwrap_or_default();
-        let mut knock = || -> std::io::Result<()> {
-            stranger.send_rtp(gateway, KNOCKS)?;
-            stranger.send_checks(gateway, &ufrag, KNOCKS)?;
-            stranger.send_bundles(gateway, KNOCKS)?;
-            stranger.send_messages(gateway, KNOCKS)?;
-            if let Some(node) = self.stage.address_of(KNOCKED) {
-                stranger.send_bundles(node, KNOCKS)?;
+        let gateway = self.processes.udp;
+        let ufrag = self.sessions.ufrag.clone().unwrap_or_default();
+        let mut send = || -> std::io::Result<()> {
+            stranger.send_rtp(gateway, UNAUTHORISED_PACKETS)?;
+            stranger.send_checks(gateway, &ufrag, UNAUTHORISED_PACKETS)?;
+            stranger.send_bundles(gateway, UNAUTHORISED_PACKETS)?;
+            stranger.send_messages(gateway, UNAUTHORISED_PACKETS)?;
+            if let Some(node) = self.processes.address_of(PROBED_NODE) {
+                stranger.send_bundles(node, UNAUTHORISED_PACKETS)?;
             }
             Ok(())
         };
-        knock().map_err(knocked)?;
-        let mut knocking = Knocking::default();
-        if let Some((address, certificate)) = self.troupe.quic {
-            let quic = knock_quic(address, certificate, KNOCKS, self.seed).await;
+        send().map_err(failed)?;
+        let mut unauthorised = Unauthorised::default();
+        if let Some((address, certificate)) = self.sessions.quic {
+            let quic = knock_quic(address, certificate, UNAUTHORISED_PACKETS, self.seed).await;
             let quic = quic.map_err(|reason| Failed::InVain {
                 what: format!("the unauthorised QUIC connection: {reason}"),
                 seconds: 0,
             })?;
-            knocking.sent += quic.sent();
-            knocking.learned += quic.came;
+            unauthorised.sent += quic.sent();
+            unauthorised.learned += quic.came;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
         let report =
             stranger.report().map_err(Failed::system("listening for answers to strangers"))?;
-        knocking.sent += report.sent();
-        knocking.learned += report.learned();
+        unauthorised.sent += report.sent();
+        unauthorised.learned += report.learned();
         let after = self.counts().await?;
         let grown = after.into_iter().map(|(reason, count)| {
             let more = count - before.get(&reason).copied().unwrap_or(0).min(count);
             (reason, more)
         });
-        knocking.counted = grown.filter(|(_, more)| *more > 0).collect();
-        Ok(knocking)
+        unauthorised.counted = grown.filter(|(_, more)| *more > 0).collect();
+        Ok(unauthorised)
     }
 
     /// The gateway's drop counters by reason.
@@ -395,7 +392,7 @@ impl Play {
     }
 
     /// All plugins, the receiver of telemetry and the admin API end.
-    async fn leave_alone(&mut self) -> Result<(super::chronicle::Calls, Value), Failed> {
+    async fn leave_alone(&mut self) -> Result<(super::record::Calls, Value), Failed> {
         self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
         let metrics =
             Call { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
@@ -410,13 +407,13 @@ impl Play {
                 .await
                 .map_err(Failed::admin("stopping a policy"))?;
         }
-        let report = self.stage.end_receiver().await?;
+        let report = self.processes.end_receiver().await?;
         self.admin
             .post("/v1/drill:close-api", &Value::Null)
             .await
             .map_err(Failed::admin("closing the API"))?;
         let until = Instant::now() + Duration::from_secs(2);
-        while self.stage.admin().read("/v1/status").await.is_ok() {
+        while self.processes.admin().read("/v1/status").await.is_ok() {
             if Instant::now() > until {
                 return Err(Failed::InVain { what: "the end of the API".to_owned(), seconds: 2 });
             }
@@ -429,7 +426,7 @@ impl Play {
     async fn kill_unattended(&mut self, node: &str) -> Result<(), Failed> {
         self.progress.say(&format!("{node} is killed without plugins, receiver or API"));
         let from_ns = clock::now_ns();
-        self.stage.signal_node(node, Signal::SIGKILL)?;
+        self.processes.signal_node(node, Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;
         let span = Span { from_ns, until_ns: clock::now_ns() };
         self.faults.push(Fault { node: node.to_owned(), silent: false, unattended: true, span });

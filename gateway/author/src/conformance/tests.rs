@@ -17,7 +17,7 @@ fn some(worlds: u32) -> Options {
 fn shipped_plugins_pass() {
     for plugin in shipped() {
         let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
-        let report = exam(&built, &some(12)).unwrap();
+        let report = run(&built, &some(12)).unwrap();
         assert!(report.is_passed(), "{}: {report}", plugin.name);
         assert!(report.questions.values().all(|&count| count >= 12 * u64::from(TURNS)), "{report}");
         assert!(report.settings_tried > 1);
@@ -25,10 +25,10 @@ fn shipped_plugins_pass() {
 }
 
 #[test]
-fn exam_depends_on_its_seed_only() {
+fn run_depends_on_its_seed_only() {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
     let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
-    assert_eq!(exam(&built, &some(4)).unwrap(), exam(&built, &some(4)).unwrap());
+    assert_eq!(run(&built, &some(4)).unwrap(), run(&built, &some(4)).unwrap());
 }
 
 /// The host's test guest, which misbehaves as its settings say.
@@ -63,7 +63,7 @@ fn wrong(hook: &str, mode: &str) -> Vec<(&'static str, &'static str)> {
     let mode_alone = json!({"mode": {"type": "string"}});
     let schema = json!({"type": "object", "additionalProperties": false, "properties": mode_alone});
     let options = Options { settings: json!({"mode": mode}), ..some(8) };
-    exam(&guest(hook, &schema), &options).unwrap().breaches.into_keys().collect()
+    run(&guest(hook, &schema), &options).unwrap().violations.into_keys().collect()
 }
 
 fn leb(mut number: usize) -> Vec<u8> {
@@ -78,7 +78,7 @@ fn leb(mut number: usize) -> Vec<u8> {
 
 #[test]
 fn violations_are_found() {
-    for (hook, mode, breach) in [
+    for (hook, mode, violation) in [
         ("degradation", "voice-only", ("ungranted", "tick")),
         ("degradation", "row", ("fault", "tick")),
         ("degradation", "still", ("hidden-state", "tick")),
@@ -87,7 +87,7 @@ fn violations_are_found() {
         ("routing", "", ("nowhere", "reroute")),
     ] {
         let found = wrong(hook, mode);
-        assert!(found.contains(&breach), "{hook} {mode}: {found:?}");
+        assert!(found.contains(&violation), "{hook} {mode}: {found:?}");
     }
     assert_eq!(wrong("scenario", ""), [], "no violation in this hook");
 }
@@ -97,10 +97,10 @@ fn missing_required_setting_is_reported() {
     let schema =
         json!({"type": "object", "required": ["mode"], "properties": {"mode": {"type": "string"}}});
     let built = guest("scenario", &schema);
-    let refused = exam(&built, &some(1)).unwrap_err();
+    let refused = run(&built, &some(1)).unwrap_err();
     assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found nothing");
     let options = Options { settings: json!({"mode": ""}), ..some(1) };
-    let report = exam(&built, &options).unwrap();
+    let report = run(&built, &options).unwrap();
     let taken = Unfit::Taken { setting: "no_such_setting = 1".into() };
     assert_eq!(report.unfit, [taken], "an open schema accepts misspelt settings");
     assert!(!report.is_passed());

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::cast::{Scenario, Transport};
-use super::chronicle::{Chronicle, Fault, Push, Span};
-use super::promises;
+use super::checks;
+use super::processes::number;
+use super::record::{Fault, Push, Record, Span};
 use super::report::{
     Control, Degradation, Detection, Failover, Gap, Packets, PolicyCalls, Reload, Report, Rooms,
     Sessions, Strangers,
 };
-use super::stage::number;
+use super::sessions::{Scenario, Transport};
 
 use crate::clock::nanoseconds;
 use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
@@ -22,17 +22,17 @@ use evenkeel_client::Event;
 const SPLIT_MAX: Duration = Duration::from_millis(500);
 /// Every receiver got a packet in this time before the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
-pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger) -> Report {
-    Judge::new(chronicle, ledger).report()
+pub(super) fn evaluate(record: &Record, ledger: &Ledger) -> Report {
+    Evaluation::new(record, ledger).report()
 }
 
 /// Details for debugging: unexplained losses, discontinuities, splits and events. Times are milliseconds since the
 /// measurement began.
-pub(super) fn notes(chronicle: &Chronicle, ledger: &Ledger) -> String {
-    let judge = Judge::new(chronicle, ledger);
-    let ms = |at_ns: u64| (at_ns as f64 - chronicle.span.from_ns as f64) / 1e6;
+pub(super) fn notes(record: &Record, ledger: &Ledger) -> String {
+    let evaluation = Evaluation::new(record, ledger);
+    let ms = |at_ns: u64| (at_ns as f64 - record.span.from_ns as f64) / 1e6;
     let mut lines: Vec<String> = Vec::new();
-    for Packet { path, number, sent_ns } in &judge.account.lost {
+    for Packet { path, number, sent_ns } in &evaluation.account.lost {
         let Path { receiver, sender, stream } = path;
         lines.push(format!(
             "{:9.1} lost: {sender}/{stream} to {receiver}, number {number}",
@@ -43,28 +43,29 @@ pub(super) fn notes(chronicle: &Chronicle, ledger: &Ledger) -> String {
         ledger.continuity_breaks(Tolerance::default()).iter().map(|found| format!("{found:?}")),
     );
     lines.extend(ledger.splits(SPLIT_MAX).iter().map(|found| format!("{found:?}")));
-    for event in &chronicle.events {
+    for event in &record.events {
         lines.push(format!("{:9.1} {}: {}", ms(at_ns(event)), event.name, event.data));
     }
-    lines.push(format!("telemetry: {}", chronicle.telemetry));
+    lines.push(format!("telemetry: {}", record.telemetry));
     lines.join("\n")
 }
 
-struct Judge<'a> {
-    chronicle: &'a Chronicle,
+struct Evaluation<'a> {
+    record: &'a Record,
     ledger: &'a Ledger,
     account: Account,
     switches: Vec<Switch>,
     udp: BTreeSet<u64>,
 }
 
-impl<'a> Judge<'a> {
-    fn new(chronicle: &'a Chronicle, ledger: &'a Ledger) -> Judge<'a> {
+impl<'a> Evaluation<'a> {
+    fn new(record: &'a Record, ledger: &'a Ledger) -> Evaluation<'a> {
         let switches = ledger.switches();
-        let udp = chronicle.cast.sessions_by(Transport::Udp);
-        let mut judge = Judge { chronicle, ledger, account: Account::default(), switches, udp };
-        judge.account = ledger.account(&judge.excuses());
-        judge
+        let udp = record.plan.sessions_by(Transport::Udp);
+        let mut evaluation =
+            Evaluation { record, ledger, account: Account::default(), switches, udp };
+        evaluation.account = ledger.account(&evaluation.excuses());
+        evaluation
     }
 
     fn excuses(&self) -> Excuses {
@@ -73,16 +74,16 @@ impl<'a> Judge<'a> {
             died_ns: fault.span.from_ns,
             flipped_ns: self.flipped_ns(fault),
         };
-        let deaths = self.chronicle.faults.iter().map(death).collect();
+        let deaths = self.record.faults.iter().map(death).collect();
         let mut excuses = Excuses { deaths, shed: self.shed(), ..Excuses::default() };
-        excuses.add_relay(&self.chronicle.dropped);
+        excuses.add_relay(&self.record.dropped);
         excuses
     }
 
     /// When the gateway marked the node down. Without an event it had failed over by the first packet over another
     /// node; without either no loss is excused.
     fn flipped_ns(&self, fault: &Fault) -> u64 {
-        if let Some(event) = self.condemned(fault) {
+        if let Some(event) = self.marked_down(fault) {
             return at_ns(event);
         }
         let seen =
@@ -90,8 +91,8 @@ impl<'a> Judge<'a> {
         seen.min().unwrap_or(fault.span.from_ns)
     }
 
-    fn condemned(&self, fault: &Fault) -> Option<&Event> {
-        let mut events = self.chronicle.events.iter().filter(|_| !fault.unattended);
+    fn marked_down(&self, fault: &Fault) -> Option<&Event> {
+        let mut events = self.record.events.iter().filter(|_| !fault.unattended);
         events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
     }
 
@@ -106,8 +107,8 @@ impl<'a> Judge<'a> {
     /// Packets that the gateway reported as dropped on purpose, as senders' packet numbers.
     fn shed(&self) -> BTreeSet<(Path, u64)> {
         let mut shed = BTreeSet::new();
-        for event in self.chronicle.events.iter().filter(|event| event.name == "shed") {
-            let receiver = self.chronicle.by_id.get(&word(&event.data["session"]));
+        for event in self.record.events.iter().filter(|event| event.name == "shed") {
+            let receiver = self.record.by_id.get(&word(&event.data["session"]));
             let number = |key: &str| event.data[key].as_u64();
             let (ssrc, after) = (number("ssrc"), number("after"));
             let ssrc = ssrc.and_then(|ssrc| u32::try_from(ssrc).ok());
@@ -127,9 +128,9 @@ impl<'a> Judge<'a> {
     }
 
     fn report(&self) -> Report {
-        let chronicle = self.chronicle;
+        let record = self.record;
         let failovers = self.failovers();
-        let reloads: Vec<Reload> = chronicle.pushes.iter().map(|push| self.reload(push)).collect();
+        let reloads: Vec<Reload> = record.pushes.iter().map(|push| self.reload(push)).collect();
         let mut report = Report {
             sessions: self.sessions(),
             rooms: self.rooms(),
@@ -140,40 +141,40 @@ impl<'a> Judge<'a> {
             degradation: self.degradation(),
             reloads,
             policy_calls: PolicyCalls {
-                total: chronicle.calls.total,
-                applied: chronicle.calls.applied,
-                applied_by: chronicle.calls.applied_by.clone(),
-                differs_from_native: chronicle.calls.differs,
-                faults: chronicle.calls.faults,
+                total: record.calls.total,
+                applied: record.calls.applied,
+                applied_by: record.calls.applied_by.clone(),
+                differs_from_native: record.calls.differs,
+                faults: record.calls.faults,
             },
             strangers: self.strangers(),
             spans_received: self.spans(),
-            machine: chronicle.machine,
+            machine: record.machine,
             checks: Vec::new(),
             ok: false,
         };
-        report.checks = promises::check(&report);
+        report.checks = checks::check(&report);
         report.ok = report.checks.iter().all(|check| check.kept != Some(false));
         report
     }
 
     fn sessions(&self) -> Sessions {
-        let chronicle = self.chronicle;
-        let closed = chronicle
+        let record = self.record;
+        let closed = record
             .events
             .iter()
-            .filter(|event| event.name == "closed" && at_ns(event) < chronicle.span.until_ns);
-        let closed = closed.filter_map(|event| chronicle.by_id.get(&word(&event.data["session"])));
-        let until_ns = chronicle.span.until_ns;
+            .filter(|event| event.name == "closed" && at_ns(event) < record.span.until_ns);
+        let closed = closed.filter_map(|event| record.by_id.get(&word(&event.data["session"])));
+        let until_ns = record.span.until_ns;
         let silent = self.ledger.silent(until_ns - nanoseconds(LAST_HEARD), until_ns);
         let lost: BTreeSet<u64> =
-            closed.copied().chain(silent).chain(chronicle.failed.iter().copied()).collect();
-        let count = |transport| chronicle.cast.count(transport);
+            closed.copied().chain(silent).chain(record.failed.iter().copied()).collect();
+        let count = |transport| record.plan.count(transport);
         Sessions { udp: count(Transport::Udp), quic: count(Transport::Quic), lost: lost.len() }
     }
 
     fn rooms(&self) -> Rooms {
-        let rooms = &self.chronicle.cast.rooms;
+        let rooms = &self.record.plan.rooms;
         let calls = rooms.iter().filter(|room| room.scenario == Scenario::Call).count();
         let split: BTreeSet<u64> =
             self.ledger.splits(SPLIT_MAX).into_iter().map(|split| split.room).collect();
@@ -195,7 +196,7 @@ impl<'a> Judge<'a> {
 
     fn control(&self) -> Control {
         let (mut udp, mut quic) = (Vec::new(), Vec::new());
-        for &at_ns in &self.chronicle.control_ns {
+        for &at_ns in &self.record.control_ns {
             for gap in self.ledger.gaps_at(at_ns) {
                 if self.udp.contains(&gap.receiver) { &mut udp } else { &mut quic }
                     .push(gap.gap_ns);
@@ -208,24 +209,24 @@ impl<'a> Judge<'a> {
     fn failovers(&self) -> Vec<Failover> {
         let mut failovers = Vec::new();
         for transport in [Transport::Udp, Transport::Quic] {
-            for fault in &self.chronicle.faults {
+            for fault in &self.record.faults {
                 failovers.push(self.failover(fault, transport));
             }
-            let swaps = self.chronicle.pushes.iter().filter(|push| push.vice.is_none());
+            let swaps = self.record.pushes.iter().filter(|push| push.vice.is_none());
             failovers.extend(swaps.map(|push| self.planned(push, transport)));
         }
         failovers
     }
 
     fn failover(&self, fault: &Fault, transport: Transport) -> Failover {
-        let condemned = self.condemned(fault);
-        let detected = condemned
+        let marked_down = self.marked_down(fault);
+        let detected = marked_down
             .map(|event| Spread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
         let switches: Vec<&Switch> = self
             .switches_of(fault)
             .filter(|switch| self.is_by(switch.receiver, transport))
             .collect();
-        let witnesses = condemned.and_then(|event| event.data["witnesses"].as_array());
+        let witnesses = marked_down.and_then(|event| event.data["witnesses"].as_array());
         let witnesses = witnesses.into_iter().flatten().map(|witness| word(&witness["witness"]));
         Failover {
             cause: "node-down",
@@ -277,10 +278,10 @@ impl<'a> Judge<'a> {
     }
 
     fn degradation(&self) -> Degradation {
-        let chronicle = self.chronicle;
+        let record = self.record;
         let mut done: BTreeMap<(u64, String), Vec<u64>> = BTreeMap::new();
-        for event in chronicle.events.iter().filter(|event| event.name == "degraded") {
-            if let Some(&session) = chronicle.by_id.get(&word(&event.data["session"])) {
+        for event in record.events.iter().filter(|event| event.name == "degraded") {
+            if let Some(&session) = record.by_id.get(&word(&event.data["session"])) {
                 let arg = event.data["arg"].as_u64().unwrap_or(0);
                 done.entry((session, word(&event.data["op"]))).or_default().push(arg);
             }
@@ -298,7 +299,7 @@ impl<'a> Judge<'a> {
             of_session.all(|(_, args)| args.last() == Some(&0))
         };
         Degradation {
-            behind_bad_network: chronicle.lossy.len(),
+            behind_bad_network: record.lossy.len(),
             degraded: all.len(),
             capped: capped.len(),
             voice_only: voice_only.len(),
@@ -320,20 +321,20 @@ impl<'a> Judge<'a> {
     }
 
     fn strangers(&self) -> Strangers {
-        let knocking = &self.chronicle.knocking;
+        let unauthorised = &self.record.unauthorised;
         let misdelivered = self.ledger.misdelivered();
         let forwarded =
             misdelivered.iter().filter(|arrival| arrival.sender == stranger::SESSION).count();
         Strangers {
-            sent: knocking.sent,
+            sent: unauthorised.sent,
             forwarded: forwarded as u64,
-            learned: knocking.learned,
-            counted: knocking.counted.clone(),
+            learned: unauthorised.learned,
+            counted: unauthorised.counted.clone(),
         }
     }
 
     fn spans(&self) -> BTreeMap<String, u64> {
-        let spans = self.chronicle.telemetry["spans_received"].as_object();
+        let spans = self.record.telemetry["spans_received"].as_object();
         let spans = spans.into_iter().flatten();
         spans.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
     }
