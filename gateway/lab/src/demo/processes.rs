@@ -319,7 +319,7 @@ quic = "127.0.0.1:0"
 
 [telemetry]
 otlp = "{endpoint}"
-protocol = "http/protobuf"
+protocol = "http"
 metrics_interval = "1s"
 "#,
         REGIONS[0]
