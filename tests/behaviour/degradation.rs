@@ -7,7 +7,7 @@ use crate::harness::{
     Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,
 };
 
-/// Steps down within a tick or two of 3 % loss, and up equally fast.
+/// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
 const QUICK: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.03, down_after = \"50ms\", \
     hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1, raise_factor = 10 }\n";

@@ -33,7 +33,7 @@ impl Party {
         self.phones.len() as u64 + 1 - phone.number
     }
 
-    /// All talk until each received `more` further packets of each stream through this node.
+    /// All clients send until each has received `more` further packets of each stream through this node.
     fn hear(&mut self, what: &str, by: u32, more: usize) {
         let count = self.phones.len() as u64;
         let heard = |phone: &Phone, stream| {
@@ -114,12 +114,12 @@ fn assert_call_survives(
     assert!(nodes[second].kill().pli >= people, "a key frame is requested from the new hop");
 }
 
-/// The nodes number packets differently, which receivers must not see.
+/// For nodes that rewrite RTP: the packets have an SSRC.
 fn rewritten(heard: &[Heard], _: u64) {
     assert_ne!(heard[0].header.ssrc, 0);
 }
 
-/// Packets are forwarded unchanged.
+/// For nodes that forward unchanged: SSRC, sequence number and timestamp are those of the sender.
 fn as_sent(heard: &[Heard], sender: u64) {
     let track = Phone::new(sender);
     for heard in heard {

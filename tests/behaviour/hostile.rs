@@ -23,10 +23,10 @@ fn calls(gateway: &Gateway) -> Vec<u64> {
     gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.calls).collect()
 }
 
-/// So many calls that a revision is asked with states that it wrote itself, even if some answers are late.
+/// After this many calls a revision was asked with states that it wrote itself, even if some answers were late.
 const CALLS_UNTIL_STATEFUL: u64 = 5;
 
-/// Activates the plugin that the guest follows, and waits until it was asked with its own state.
+/// Activates the guest's predecessor, and waits until the gateway asked it with its own state.
 fn activate_predecessor(gateway: &Gateway, guest: &Guest, before: &[u8]) {
     let of = |gateway: &Gateway| {
         let views = gateway.ask(gateway.handle.policies()).unwrap();
@@ -55,7 +55,7 @@ fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
         (Expected::Refused(expected), RolloutOutcome::Refused) => {
             code == Some(expected) || (expected == "trap" && code == Some("deadline"))
         }
-        // The replayed questions of its predecessor prove the fault.
+        // Replaying the predecessor's questions shows the fault.
         (Expected::Fault(fault), RolloutOutcome::Refused) => {
             code == Some("proof-failed") && (reason.contains(fault) || reason.contains("deadline"))
         }
@@ -87,7 +87,7 @@ fn guest(name: &str) -> Guest {
     hostile().into_iter().find(|guest| guest.name == name).unwrap()
 }
 
-/// Its answers cannot be replayed, and a restart after a fault loses its state.
+/// Answers of a plugin with hidden state cannot be replayed, and a restart after a fault loses that state.
 #[test]
 fn hidden_state_plugin_is_rolled_back_and_barred() {
     let node = Node::agent("east-a1");
@@ -156,7 +156,7 @@ fn hostile_plugins_are_contained_without_loss() {
     let mut ann = Phone::new(1);
     ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    // Candidates are proved with questions that are asked now. On a busy machine an answer may be late.
+    // Candidates are checked with current questions. On a busy machine an answer may be late.
     // Each phone keeps its address as long as its session exists.
     let _others: Vec<Phone> = (2..10)
         .map(|number| {

@@ -36,7 +36,7 @@ impl Call {
         Call { anna, boris, opened }
     }
 
-    /// Both talk until each received `more` further packets.
+    /// Both clients send until each has received `more` further packets.
     fn hear(&mut self, what: &str, more: usize) {
         let before = (self.anna.audio_from(2), self.boris.audio_from(1));
         talk(&mut [&mut self.anna, &mut self.boris], what, |phones| {
@@ -184,7 +184,7 @@ fn cold_node_starts_by_command_and_calls_resume() {
     call.hear("media flows", 20);
     first.die();
     call.talk("the hook runs", || marker.exists());
-    // Stands for the start that the command triggers.
+    // Simulates the start that the hook's command triggers.
     cold.revive();
     call.hear("media resumes", 20);
     let took = gateway.expect_event("the start is reported", |event| match event {

@@ -6,7 +6,7 @@ use evenkeel_server::control::SessionAnswer;
 
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
 
-/// On a busy machine some answers are late and the native default decides.
+/// Rooms to try: on a busy machine some answers are late and the native default decides.
 const TRIES: std::ops::Range<u64> = 1..40;
 
 /// Opens rooms until the condition holds for one.

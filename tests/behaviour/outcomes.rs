@@ -80,12 +80,12 @@ fn trapping_session_is_quarantined_and_explained() {
     assert!((1..=5).contains(&faults), "no faults after the quarantine: {faults}");
 }
 
-/// Pushes a plugin that cannot restart and waits until it is rolled back. Returns the revision before it, too.
+/// Pushes a plugin that cannot restart and waits until it is rolled back. Also returns the previous revision.
 fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
     let all = World::of(&nodes.each_ref()).listed();
     let gateway = World::of(&[&nodes[0]]).routed().start();
     let shipped = view(&gateway, Hook::Routing).revision;
-    // The catalog has a region, a zone, a node and our location: with a second node the plugin does not start.
+    // The catalog has a region, a zone, a node and the gateway's location. With a second node it fails to start.
     let bytes = routing_plugin(Behaviour::StartsWithin(0, 4));
     let pushing = gateway.handle.push_policy_as(policy(Hook::Routing), bytes, None, wish);
     let pushed = gateway.ask(pushing).unwrap();

@@ -142,7 +142,7 @@ fn canary_ends_by_rollback_and_by_abort() {
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }
 
-/// Never degrades a session and never judges, because 1,000 sessions are not reached.
+/// A policy that never degrades a session, and whose rollouts never end, because 1,000 sessions are not reached.
 const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.5, down_after = \"10s\", \
     hysteresis = 0.2, up_after = \"10s\", cap_factor = 0.5 }\n\
@@ -199,7 +199,7 @@ fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
     assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
 }
 
-/// Batches are split as for an active revision, so it does not count as failing.
+/// The gateway splits the candidate's batches as for an active revision, so the candidate does not count as failing.
 #[test]
 fn shadow_candidate_is_compared_in_smaller_batches() {
     let node = Node::agent("east-a1");
@@ -254,7 +254,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
         phones.iter().all(|phone| phone.audio_from(phone.number) >= 10)
     });
 
-    // Goes to the last step at the smallest loss.
+    // This ladder goes to the last step at the smallest loss.
     let eager = serde_json::json!({
         "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "voice_only_at_loss": 0.001, "down_after": "50ms",
         "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1,

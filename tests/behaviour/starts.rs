@@ -68,7 +68,7 @@ fn broadcast_node_address_is_refused_by_name() {
     assert!(failure.to_string().contains("node all at 127.255.255.255:4000"), "{failure}");
 }
 
-/// With an invalid setting of the routing policy.
+/// Settings with an invalid value for the routing policy.
 fn broken(world: &World) -> Arc<Settings> {
     let mut settings = fixed(world);
     let call = settings.sets.iter_mut().find(|set| &*set.name == "call").unwrap();

@@ -48,7 +48,7 @@ fn flood_from_prefix_spares_known_clients() {
     eve.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     let begun = ann.heard.len() as u64;
-    // Longer than a cached lookup is valid.
+    // 150 packets take longer than a cached lookup is valid.
     talk(&mut [&mut ann, &mut eve], "she sends", |phones| phones[0].voice.sent >= 150);
     talk(&mut [&mut ann], "she hears herself", |phones| {
         phones[0].heard.len() as u64 + 20 >= phones[0].voice.sent

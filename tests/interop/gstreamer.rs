@@ -16,7 +16,7 @@ use evenkeel_testkit::TIMEOUT;
 
 /// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;
-/// The same for audio.
+/// Audio frames decoded before the kill and again after it: two seconds each.
 const VOICE: usize = 100;
 /// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);
@@ -190,7 +190,7 @@ pub(crate) fn assert_decoding_survives_kill(stage: &mut Stage, causes: &[&str]) 
     let at_switch = (shown(&lines, "picture").len(), shown(&lines, "voice").len());
     decoded(at_switch.0 + PICTURES, at_switch.1 + VOICE);
 
-    // GStreamer chooses when to report, every few seconds.
+    // GStreamer sends a report every few seconds.
     listener
         .wait_for("reports both ways", |books| books.sender_reports > 0 && books.feedback_sent > 0);
     let status = stage.read("/v1/status");

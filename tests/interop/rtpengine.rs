@@ -60,7 +60,7 @@ fn before_two(name: &str) -> Stage {
     Stage::before(name, CONFIGURATION, |folder| NODES.map(|node| daemon(node, folder)).into())
 }
 
-/// A client, with the times at which it heard the other.
+/// A client, with the arrival times of the other client's packets.
 struct Talker {
     socket: UdpSocket,
     gateway: SocketAddr,
@@ -93,7 +93,7 @@ impl Talker {
     }
 }
 
-/// Sends packets of all clients every 20 ms, each with its own phase, until told to end.
+/// Sends packets of all clients every 20 ms, each client with its own phase, until `ending` is set.
 fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
     thread::spawn(move || {
         let (start, mut turn, mut datagram) = (Instant::now(), 0_u64, [0; 2_048]);
@@ -124,7 +124,7 @@ fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Tal
     })
 }
 
-/// Which clients have packets to receive; waits at most a millisecond.
+/// For each client, whether a packet is queued; waits at most a millisecond.
 fn ready(talkers: &[Talker]) -> Vec<bool> {
     let mut watched: Vec<PollFd<'_>> = Vec::new();
     for talker in talkers {
@@ -211,7 +211,7 @@ fn gstreamer_continues_when_rtpengine_killed() {
         return;
     }
     let mut stage = before_two("rtpengine-gstreamer");
-    // Its closed ports make rooms leave by `link`, unless its pings were refused first.
+    // The closed ports of a killed daemon move rooms with the cause `link`, unless its pings were refused first.
     assert_decoding_survives_kill(&mut stage, &["link", "node-down"]);
     stage.end_gateway();
 }

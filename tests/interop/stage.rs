@@ -42,7 +42,7 @@ pub(crate) struct Stage {
 pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) process: Process,
-    /// Lines of its `[[node]]` table.
+    /// Lines of the node's `[[node]]` table.
     pub(crate) table: String,
 }
 
@@ -208,7 +208,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the gateway, which was signalled, has ended.
+    /// Waits until the gateway has ended after a signal.
     pub(crate) fn outcome(mut self) -> ExitStatus {
         self.gateway.wait(TIMEOUT).expect("the gateway ends")
     }

@@ -43,16 +43,16 @@ pub(crate) struct KeyFrameRequest {
 
 #[derive(Default)]
 pub(crate) struct Books {
-    /// From the program, in order.
+    /// RTP packets from the program, in order.
     pub(crate) sent: Vec<Packet>,
-    /// From the gateway, in order.
+    /// RTP packets from the gateway, in order.
     pub(crate) came: Vec<Packet>,
     pub(crate) key_frame_requests: Vec<KeyFrameRequest>,
     /// Sender reports from the gateway.
     pub(crate) sender_reports: usize,
-    /// RTCP from the program.
+    /// RTCP packets from the program.
     pub(crate) feedback_sent: usize,
-    /// Neither RTP nor RTCP, or from another source than the gateway.
+    /// Packets that are neither RTP nor RTCP, or that come from another source than the gateway.
     pub(crate) strange: usize,
 }
 

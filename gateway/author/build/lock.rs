@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::manifest::Needs;
 
-/// A crate by name and version: a lock may hold two versions of one.
+/// Name and version of a crate. A lock file may hold several versions of one crate.
 type Key = (String, String);
 
 /// The entries of the SDK's crates and of all their dependencies, by name.
@@ -54,7 +54,7 @@ fn entry(package: &Table, needed: &[Key], part: &BTreeMap<Key, Vec<Key>>) -> Str
     if !needed.is_empty() {
         text += "dependencies = [\n";
         for (name, version) in needed {
-            // As cargo writes it: with its version only if there are several.
+            // Cargo writes the version of a dependency only if the lock file has several versions of that crate.
             let several = part.keys().filter(|key| key.0 == *name).count() > 1;
             text += &if several {
                 format!(" \"{name} {version}\",\n")

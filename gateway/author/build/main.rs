@@ -12,7 +12,7 @@ use toml::Table;
 
 use crate::manifest::Workspace;
 
-/// Embedded with the SDK.
+/// Licence files to embed with the SDK.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 
 fn main() {
@@ -69,7 +69,7 @@ fn embed() -> Result<(), String> {
 /// Files that a build of a crate reads; tests are left out.
 const PARTS: [&str; 5] = ["Cargo.toml", "build.rs", "build", "src", "wit"];
 
-/// A crate, and those inside its folder.
+/// Collects the files of a crate and of the crates inside its folder.
 fn collect_crate(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     for part in PARTS {
         collect(&folder.join(part), files)?;
@@ -80,7 +80,7 @@ fn collect_crate(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> 
     Ok(())
 }
 
-/// A file, or all files below a folder; nothing if there is neither.
+/// Collects a file, or all files below a folder. A missing path adds nothing.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     if path.is_file() {
         files.push(path.to_owned());

@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(5);
 /// A plugin accepted by the host.
 ///
 /// The file is the module as cargo wrote it. The host wraps it as a component itself; wrapping here
-/// would make it larger, and equal sources would not give equal bytes, as a signature needs.
+/// would make it larger, and equal sources would no longer give equal bytes, which signatures require.
 pub struct Built {
     bytes: Vec<u8>,
     component: Component,
@@ -67,7 +67,7 @@ impl Built {
         hexadecimal(self.component.digest())
     }
 
-    /// The name of its revision with default settings; none if a setting has no default.
+    /// Name of the plugin's revision under default settings; `None` if a setting has no default.
     pub fn revision(&self) -> Option<String> {
         let hook = *self.component.manifest().hooks.first()?;
         let policy =
@@ -80,7 +80,7 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Budgets that only stop endless calls.
+/// Budgets so large that only endless calls exceed them.
 pub(crate) fn patient() -> Budgets {
     Budgets {
         init: LONG,

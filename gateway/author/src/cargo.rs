@@ -21,7 +21,7 @@ pub struct Project {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Chatter {
     Out,
-    /// Used if standard output has other content.
+    /// For commands that print their result on standard output.
     Error,
 }
 
@@ -46,7 +46,7 @@ impl Project {
         if status.success() { Ok(()) } else { Err(Failed::Cargo("test".into())) }
     }
 
-    /// The project of this plugin: as given, or else the folder of its file, or the current one.
+    /// Finds the plugin's project: the given folder, else the folder of the plugin file, else the current folder.
     ///
     /// # Errors
     /// If the given folder has no project.
@@ -71,10 +71,10 @@ impl Project {
         Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
     }
 
-    /// True if the project as it is now builds to this plugin; signatures are ignored.
+    /// True if a build of the project's present sources equals this plugin; signatures are ignored.
     ///
     /// # Errors
-    /// If it does not build.
+    /// If the project does not build.
     pub fn makes(&self, built: &Built) -> Result<bool, Failed> {
         let now = self.compile()?;
         let now = std::fs::read(&now).map_err(Failed::file(&now))?;
@@ -132,7 +132,7 @@ fn module(message: &Value, manifest: &Path) -> Option<PathBuf> {
     files.into_iter().find(|file| file.extension() == Some(OsStr::new("wasm")))
 }
 
-/// A program, unless the environment names another.
+/// The program that the environment variable names, or else the default.
 fn program(variable: &str, program: &str) -> std::ffi::OsString {
     std::env::var_os(variable).unwrap_or_else(|| program.into())
 }
@@ -141,7 +141,7 @@ fn no_cargo(command: &Command, error: std::io::Error) -> Failed {
     Failed::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
 }
 
-/// Reported here, as cargo would report it in a hundred lines.
+/// Checks for the compilation target, because cargo's own error is a hundred lines long.
 fn check_target() -> Result<(), Failed> {
     let mut rustc = Command::new(program("RUSTC", "rustc"));
     rustc.args(["--print", "target-libdir", "--target", TARGET]);

@@ -39,7 +39,7 @@ impl Inspection {
         Inspection { bytes: bytes.len(), file, manifest, revision, signer, refused }
     }
 
-    /// Why gateways refuse it, if they do.
+    /// The error with which gateways refuse the file.
     pub fn refused(&self) -> Option<&Refused> {
         self.refused.as_ref()
     }

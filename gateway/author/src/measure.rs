@@ -1,8 +1,8 @@
 //! Cost of a plugin's answers: time, and instructions, which are the same on every machine.
 //!
-//! Questions come from usual worlds of one seed, at the sizes of gateways. Time is that in the
-//! plugin including the call, as the gateway accounts it. With the plugin's project, its code is
-//! also compiled and measured natively.
+//! Questions come from usual worlds of one seed, at the sizes of gateways. Times include the call
+//! into the plugin, like the gateway's own accounting. If the plugin's project is given, its code
+//! is also compiled and measured natively.
 
 pub(crate) mod cost;
 mod native;
@@ -30,7 +30,7 @@ const ROUNDS: usize = 101;
 /// Approximate length of a round, which makes the clock's own cost negligible.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// Limit of calls per round, for very short ones.
+/// Limit of calls per round, for very short calls.
 const CALLS_MAX: u32 = 4_096;
 
 /// Instances created to measure startup.
@@ -41,11 +41,11 @@ const STARTS: usize = 201;
 pub struct Call {
     /// The function: `tick`.
     pub name: &'static str,
-    /// Nodes of a placement, regions of an admission, rooms, sessions; 1 for a scenario.
+    /// Number of rows: nodes of a placement, regions of an admission, rooms, or sessions; 1 for a scenario.
     pub rows: u32,
     /// Nanoseconds per call, by round.
     pub ns: Spread,
-    /// The same natively, if measured.
+    /// Nanoseconds per call of the native build, by round.
     pub native_ns: Option<Spread>,
     /// WebAssembly instructions of one call.
     pub instructions: u64,
@@ -57,7 +57,7 @@ pub struct Call {
 ///
 /// # Errors
 ///
-/// If it refuses the settings, or fails while it is measured.
+/// If the plugin refuses the settings, or fails during the measurement.
 pub fn measure(
     built: &Built,
     settings: &Value,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::failed::Failed;
 use crate::sdk;
 
-/// As in the manifest.
+/// The manifest's limit for names.
 const BYTES_MAX: usize = 64;
 
 /// Keywords of Rust and names reserved by cargo.

@@ -48,7 +48,7 @@ fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
         ("README.md".into(), readme(name, hook)),
         (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
         ("src/lib.rs".into(), policy(hook).to_owned()),
-        // The policy's format, so that `cargo fmt` does not change it.
+        // The format of the example policy, so that `cargo fmt` leaves it unchanged.
         ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").to_owned()),
     ];
     let sdk = sdk::files().iter();
@@ -56,8 +56,7 @@ fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// A small policy of the hook with its tests: its example, which is built and tested with the
-/// gateway.
+/// Source of the hook's example policy and its tests. The gateway's own build compiles and tests it.
 fn policy(hook: Hook) -> &'static str {
     match hook {
         Hook::Admission => include_str!("../../../plugins/examples/admission/src/lib.rs"),

@@ -19,7 +19,7 @@ use crate::conformance::report::name;
 use crate::measure::cost::{Exceeded, promised, rows};
 use crate::verdict::{Violation, violations};
 
-/// Recorded revisions replaced at a time, each with an instance; above it the oldest one restarts.
+/// Recorded revisions replaced at the same time, each with an instance; above it the oldest one restarts.
 const STANDING_MAX: usize = 16;
 
 /// A plugin that replaces recorded ones.
@@ -32,7 +32,7 @@ pub struct Recorded {
     report: Report,
 }
 
-/// The plugin in place of one revision.
+/// The plugin's instance that replaces one recorded revision.
 struct Standing {
     policy: Policy,
     catalog: Arc<Catalog>,
@@ -40,11 +40,11 @@ struct Standing {
 }
 
 impl Recorded {
-    /// A plugin with these settings throughout; without them, with the recorded ones if it has the recorded plugin's name, or
-    /// else its defaults.
+    /// Uses these settings for all questions. Without them: the recorded settings if the plugin's name equals the
+    /// recorded name, or else the plugin's defaults.
     ///
     /// # Errors
-    /// If the host refuses it.
+    /// If the host refuses the plugin.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, Refused> {
         let engine = Engine::counting(patient());
         let component = Component::vet(&engine, built.bytes())?;
@@ -53,10 +53,10 @@ impl Recorded {
         Ok(Recorded { engine, component, settings, standing, replay_state, report })
     }
 
-    /// Asks a recorded question and checks the answer; none for a hook that the plugin does not implement.
+    /// Asks a recorded question and checks the answer; `None` for a hook that the plugin does not implement.
     ///
     /// # Errors
-    /// If it refuses its settings, or does not start.
+    /// If the plugin refuses its settings, or does not start.
     pub fn ask(&mut self, call: &Call) -> Result<Option<Result<Answered, Fault>>, Refused> {
         let policy = &call.revision.policy;
         if !self.component.manifest().hooks.contains(&policy.hook) {
@@ -128,7 +128,7 @@ impl Recorded {
         &self.report
     }
 
-    /// Index of the plugin's instance for this call's revision; it is sent the call's catalog.
+    /// Index of the instance for this call's revision, after sending it the call's catalog.
     fn place_of(&mut self, call: &Call) -> Result<usize, Refused> {
         let known = self.standing.iter().position(|(known, _)| *known == call.revision);
         if let Some(place) = known {
@@ -165,8 +165,8 @@ fn start(
     Policy::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
 }
 
-/// True if the plugin gets the question only: it knows every row, and wrote every state in its
-/// present schema. Costs of `open` and `migrate` are not declared.
+/// True if the question needs no call of `open` or `migrate`, whose costs are not declared: the plugin
+/// knows every row, and it wrote every state in its present schema.
 fn is_steady(component: &Component, question: &Question) -> bool {
     let manifest = component.manifest();
     let own = |state: &State| state.plugin == manifest.name;

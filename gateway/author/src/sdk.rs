@@ -3,7 +3,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 
-/// Paths and contents of its files.
+/// Paths and contents of the SDK's files.
 pub(crate) fn files() -> &'static [(&'static str, &'static str)] {
     FILES
 }
@@ -13,7 +13,6 @@ pub(crate) fn profile() -> &'static str {
     PROFILE
 }
 
-/// The Rust edition.
 pub(crate) fn edition() -> &'static str {
     EDITION
 }

@@ -4,12 +4,12 @@ use serde_json::Value;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Setting {
-    /// Its path: `cap`, `tiers[].cap`.
+    /// Path of the setting: `cap`, `tiers[].cap`.
     pub name: String,
     /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
     pub kind: String,
     pub unit: Option<String>,
-    /// None: it is required, or may be omitted.
+    /// `None` if the setting is required, or may be omitted.
     pub default: Option<Value>,
     pub minimum: Option<Value>,
     pub maximum: Option<Value>,
@@ -21,7 +21,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// All settings of a schema, by name; none for an invalid one.
+    /// All settings of a schema, by name; empty for an invalid schema.
     pub fn all(schema: &Value) -> Vec<Setting> {
         let mut all = Vec::new();
         properties(schema, "", &mut all);
@@ -52,7 +52,7 @@ fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
     for (key, field) in fields {
         let name = format!("{path}{key}");
         let items = field.get("items");
-        // For a list, the items are described.
+        // Type and bounds of a list are those of its items.
         let one = items.unwrap_or(field);
         let text =
             |from: &Value, word: &str| from.get(word).and_then(Value::as_str).map(str::to_owned);
@@ -71,7 +71,7 @@ fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
     }
 }
 
-/// A string with a pattern is shown as a duration, the pattern most used.
+/// A string with a pattern is shown as a duration, because most patterns are those of durations.
 fn kind(schema: &Value) -> String {
     match (schema.get("type").and_then(Value::as_str), schema.get("pattern")) {
         (Some("string"), Some(_)) => "duration".into(),

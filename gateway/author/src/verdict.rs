@@ -13,7 +13,7 @@ const DOWN: u32 = 3;
 /// A violation in an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
-    /// No answer.
+    /// The plugin gave no answer.
     #[error("it failed: {0}")]
     Fault(Fault),
     /// A fresh instance answered differently: the plugin has hidden state.
@@ -22,7 +22,7 @@ pub enum Violation {
     /// The answer belongs to another hook.
     #[error("it answers another question")]
     Mismatched,
-    /// It refers to a row outside the question.
+    /// The answer refers to a row outside the question.
     #[error("it refers to row {row} of {rows}")]
     UnknownRow {
         row: u32,
@@ -47,7 +47,7 @@ pub enum Violation {
     /// An action unknown to this gateway.
     #[error("it takes action {0}, which does not exist")]
     UnknownAction(u32),
-    /// Actions missing in its manifest.
+    /// The plugin's manifest does not list these actions.
     #[error("it takes {0} actions that are not in its manifest")]
     Ungranted(u64),
     #[error("it names node {0}, which is Down")]

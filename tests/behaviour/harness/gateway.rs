@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 
 use super::{Node, SECRET, TIMEOUT, wait_until};
 
-/// Gateways that run at the same time: each has threads with deadlines, and tests run in parallel.
+/// Limit of gateways that run at the same time: each has threads with deadlines, and tests run in parallel.
 const RUNNING_MAX: usize = 2;
 
 /// The configuration of a gateway, in parts that a test replaces.
@@ -264,7 +264,7 @@ impl Drop for Gateway {
     }
 }
 
-/// One of the `RUNNING_MAX` gateways that may run.
+/// Permission to run one of `RUNNING_MAX` gateways.
 struct Slot;
 
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());

@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     options: Options,
-    /// Lines of its `[[node]]` table that select the driver.
+    /// Lines of the node's `[[node]]` table that select the driver.
     driver: String,
     region: String,
     zone: String,
@@ -42,7 +42,7 @@ impl Node {
         })
     }
 
-    /// A node that does not write its number into the test header either, so that two nodes deliver equal copies.
+    /// A node that forwards packets unchanged and keeps its number out of test headers: two nodes send equal copies.
     pub(crate) fn identical(name: &str) -> Node {
         Node::with(name, "127.0.0.1:0", |options| {
             options.numbers = Numbers::Untouched;
@@ -60,7 +60,7 @@ impl Node {
         Node::start(name, "127.0.0.1:0", &driver, |options| options.plain_room = room)
     }
 
-    /// Probes are then the only packets that the gateway sends on its own.
+    /// Disables canaries, so that probes are the only packets that the gateway sends on its own.
     pub(crate) fn without_canaries(mut self) -> Node {
         self.driver.push_str("\ncanary = false");
         self
@@ -84,7 +84,7 @@ impl Node {
         node
     }
 
-    /// Its `[[node]]` table.
+    /// The node's `[[node]]` table.
     pub(crate) fn text(&self) -> String {
         let Node { name, address, driver, region, zone, .. } = self;
         format!(
@@ -93,12 +93,12 @@ impl Node {
         )
     }
 
-    /// The number in the test headers of packets that it forwarded.
+    /// The number that the node writes into the test headers of forwarded packets.
     pub(crate) fn number(&self) -> u32 {
         number_of(&self.name)
     }
 
-    /// Starts it at the address it had, without state.
+    /// Restarts the node at its old address, without state.
     pub(crate) fn revive(&mut self) {
         self.options.listen = self.address;
         let node = SampleNode::bind(self.options.clone()).unwrap();
@@ -108,7 +108,7 @@ impl Node {
         self.alive = Some(Alive { ending, stopped, thread });
     }
 
-    /// Ends it without notice; its socket is closed on return.
+    /// Ends the node without notice; its socket is closed on return.
     pub(crate) fn kill(&mut self) -> Counters {
         let alive = self.alive.take().expect("the node runs");
         alive.ending.store(true, Ordering::Relaxed);

@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(20);
 pub(crate) struct Phone {
     pub(crate) socket: UdpSocket,
     pub(crate) target: SocketAddr,
-    /// Identifies its packets in the test header.
+    /// Identifies the phone's packets in the test header.
     pub(crate) number: u64,
     pub(crate) voice: Track,
     pub(crate) video: Track,

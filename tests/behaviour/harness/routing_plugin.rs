@@ -8,13 +8,13 @@ use serde_json::json;
 pub(crate) enum Behaviour {
     /// Places each room on this node.
     Places(u32),
-    /// Places rooms with a smaller number than the second on the first, and traps on others.
+    /// Places rooms with a number below the second value on the node of the first value, and traps on other rooms.
     TrapsFromRoom(u32, u64),
     Traps,
     NeverEnds,
     /// Grows its memory until that fails.
     EatsMemory,
-    /// Places each room on the first; starts only with a catalog of at most the second's length.
+    /// Places each room on the node of the first value; starts only with a catalog of at most the second value's size.
     StartsWithin(u32, u32),
 }
 

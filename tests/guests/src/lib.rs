@@ -20,13 +20,13 @@ pub struct Guest {
     pub name: String,
     pub hook: Hook,
     pub bytes: Vec<u8>,
-    /// The harmless revision that it follows, if it attacks the state which that one left.
+    /// The harmless predecessor, if the guest attacks the predecessor's state.
     pub before: Option<Vec<u8>>,
     pub expected: Expected,
 }
 
 impl Guest {
-    /// The questions it is asked, with the state of its predecessor.
+    /// The questions for this guest, with the state of its predecessor.
     pub fn questions(&self) -> Vec<Question> {
         let questions = questions(self.hook);
         match self.before {
@@ -38,11 +38,11 @@ impl Guest {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// It is never activated; the host's error code.
+    /// The host refuses the guest with this error code.
     Refused(&'static str),
-    /// Each question costs one fault; the fault's name.
+    /// Each question ends with the fault of this name.
     Fault(&'static str),
-    /// Its answer is used without the parts that break the rules.
+    /// The gateway uses the guest's answer without the parts that break the rules.
     Curbed,
 }
 

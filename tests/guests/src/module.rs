@@ -23,7 +23,7 @@ pub(crate) const ZEROES: u32 = 65_536;
 /// A common name, so that each guest is a revision of the one before.
 pub(crate) const NAME: &str = "hostile";
 
-/// The state schema of all guests but those that follow another.
+/// The state schema of all guests except those that migrate a predecessor's state.
 pub(crate) const SCHEMA: u32 = 1;
 
 /// All arguments are written here, over one another, unless the module reads them.
@@ -173,7 +173,7 @@ fn honest(function: &str) -> String {
             ANSWER + 4,
             ANSWER + 8
         ),
-        // As many states without bytes as given; the third parameter is the number of offsets, one more.
+        // One empty state for each given state; the third parameter is the number of offsets, one more.
         "migrate" => answer(&[
             word_at(ANSWER, 0),
             word_at(ANSWER + 4, ZEROES),
@@ -229,7 +229,7 @@ pub(crate) fn section(module: &mut Vec<u8>, name: &str, data: &[u8]) {
     module.extend_from_slice(&content);
 }
 
-/// LEB128.
+/// Appends an unsigned LEB128 number.
 pub(crate) fn number(mut value: usize, out: &mut Vec<u8>) {
     while value >= 128 {
         out.push(value as u8 | 128);

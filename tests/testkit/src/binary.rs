@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 const PACKAGE_VARIABLES: [&str; 4] =
     ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
-/// The path of an `evenkeel` that is built already. A build of that package alone would select other features of its
-/// dependencies and compile for minutes.
+/// Environment variable with the path of an `evenkeel` that is already built. A build of that package alone would
+/// select other features of its dependencies and compile for minutes.
 const BUILT: &str = "EVENKEEL_BUILT";
 
 pub fn evenkeel() -> &'static Path {

@@ -42,8 +42,8 @@ pub fn enter() -> Result<Option<i32>, String> {
     Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
 }
 
-/// Excludes these ports from automatic assignment: their owners are dead and come back. Replaces earlier reservations
-/// (ip_local_reserved_ports).
+/// Excludes the ports of killed processes, which will be restarted, from automatic assignment
+/// (ip_local_reserved_ports). Replaces earlier reservations.
 pub fn reserve(ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
     let ports: Vec<String> = ports.into_iter().map(|port| port.to_string()).collect();
     std::fs::write(RESERVED, ports.join(","))
@@ -56,7 +56,6 @@ pub fn reserve(ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
 pub struct First(());
 
 impl First {
-    /// From now on.
     pub fn come() -> First {
         weigh("-20");
         First(())
@@ -70,7 +69,7 @@ impl Drop for First {
 }
 
 fn weigh(nice: &str) {
-    // Not all kernels do that.
+    // Not all kernels have autogroup.
     let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
 }
 

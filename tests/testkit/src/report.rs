@@ -21,7 +21,7 @@ pub fn end(name: &str, outcome: Result<(), String>) -> ExitCode {
 /// The absolute path of the gateway's program.
 ///
 /// # Errors
-/// It is missing; the error names the `make` target that builds it.
+/// If the program is missing; the error names the `make` target that builds it.
 pub fn gateway(program: &Path, make: &str) -> Result<PathBuf, String> {
     let missing =
         |error| format!("no gateway at {}: {error}; `make {make}` builds it", program.display());

@@ -12,7 +12,7 @@ pub struct Exceeded {
     pub call: &'static str,
     pub rows: u32,
     pub found: u64,
-    /// The declared bound for so many rows.
+    /// The declared bound for this number of rows.
     pub promised: u64,
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn promised(manifest: &Manifest, call: &str, rows: u32) -> Option<u64
 }
 
 impl Exceeded {
-    /// The excess, if there is one.
+    /// Returns the call if it exceeds its declared cost.
     pub(crate) fn of(
         call: &'static str,
         rows: u32,

@@ -27,7 +27,7 @@ static FILES: AtomicU32 = AtomicU32::new(0);
 pub(super) struct Native(String);
 
 impl Native {
-    /// Begins with the settings, as the plugin got them.
+    /// Starts a list of questions for a policy with these settings, as the plugin received them.
     pub(super) fn with(settings: &str) -> Native {
         Native(settings.to_owned())
     }

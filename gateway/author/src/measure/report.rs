@@ -21,7 +21,7 @@ pub struct Report {
     pub calls: Vec<Call>,
     /// Declared costs that are exceeded.
     pub exceeded: Vec<Exceeded>,
-    /// Why it was not measured natively, if so.
+    /// Reason for the lack of native measurements.
     pub not_native: Option<String>,
 }
 

@@ -11,7 +11,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// All 0 for no figures.
+    /// All fields are 0 if there are no figures.
     pub fn of(mut figures: Vec<u64>) -> Spread {
         figures.sort_unstable();
         // Nearest rank.

@@ -18,11 +18,11 @@ pub struct Report {
     pub calls: u64,
     /// The replaced policies.
     pub policies: BTreeSet<String>,
-    /// The manifest declares costs.
+    /// True if the manifest declares costs.
     pub promises: bool,
     /// Calls checked against declared costs: no row was new to the plugin.
     pub judged: u64,
-    /// Metrics it reads that are not in the recording, and so unmeasured.
+    /// Metrics that the plugin reads and the recording does not contain.
     pub unmeasured: BTreeSet<Metric>,
     /// Violations by kind and question: their number, and the first of each.
     pub violations: BTreeMap<(&'static str, &'static str), (u64, Place, Violation)>,
@@ -59,8 +59,8 @@ impl fmt::Display for Place {
 }
 
 impl Report {
-    /// True if it was asked, without violations. Answers that the gateway would reject as guarded
-    /// are violations here: they count against a revision in a rollout.
+    /// True if the plugin was asked and its answers have no violations. Answers that the gateway would
+    /// reject as guarded are violations here: they count against a revision in a rollout.
     pub fn is_passed(&self) -> bool {
         self.calls > 0 && self.violations.is_empty() && self.exceeded.is_empty()
     }

@@ -60,7 +60,7 @@ impl Values {
         }
     }
 
-    /// In usual worlds a floor is below its ceiling, and a cap between them.
+    /// In usual worlds, puts the floor below the ceiling, and the cap between both.
     pub(super) fn settle(self, measures: &mut Measures) {
         let both = measures.measured(Metric::Floor).zip(measures.measured(Metric::Ceiling));
         let (Values::Usual, Some((a, b))) = (self, both) else { return };

@@ -192,7 +192,7 @@ fn own_states_replace_recorded_ones() {
     let acts = (1..calls.len()).find(|&at| !then(&calls[at]).is_empty());
     let acts = acts.expect("40 ticks of loss cause an action");
     let mut recorded = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
-    // The recorded states of these sessions are gone; they are still not new to the plugin.
+    // Without recorded states, these sessions are still known to the plugin.
     let mut next = calls[acts].clone();
     let Question::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else { panic!() };
     assert!(sessions.iter().all(|session| session.state.is_some()));
