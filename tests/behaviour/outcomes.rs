@@ -85,7 +85,7 @@ fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) 
     let all = World::of(&nodes.each_ref()).listed();
     let gateway = World::of(&[&nodes[0]]).routed().start();
     let shipped = view(&gateway, Hook::Routing).revision;
-    // The catalog has a region, a zone, a node and the gateway's location. With a second node it fails to start.
+    // The catalog has a region, a zone, a node and the gateway's location. The plugin fails to start with a second one.
     let bytes = routing_plugin(Behaviour::StartsWithin(0, 4));
     let pushing = gateway.handle.push_policy_as(policy(Hook::Routing), bytes, None, wish);
     let pushed = gateway.ask(pushing).unwrap();

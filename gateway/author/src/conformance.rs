@@ -33,11 +33,11 @@ pub struct Options {
     pub settings: Value,
 }
 
-/// Asks a plugin everything that a gateway may ask it.
+/// Asks a plugin all kinds of questions that a gateway may ask.
 ///
 /// # Errors
 ///
-/// If it refuses the settings, or fails before its first question.
+/// If the plugin refuses the settings, or fails before its first question.
 pub fn run(built: &Built, options: &Options) -> Result<Report, Refused> {
     let manifest = built.component().manifest();
     let mut run = Run { built, report: Report::default() };
@@ -108,7 +108,7 @@ impl Run<'_> {
         }
     }
 
-    /// A plugin that fails at the start fails in `catalog`.
+    /// Records a plugin's failure at the start as a failure of `catalog`.
     fn refused(&mut self, refused: &Refused, seed: u64, under: Option<&str>) {
         let fault = match refused {
             Refused::Faulted { fault, .. } => fault.clone(),
@@ -144,7 +144,7 @@ impl Run<'_> {
     }
 }
 
-/// Questions of a gateway to this hook at one time.
+/// A gateway's questions to this hook at one point in time.
 fn questions(world: &mut World, hook: Hook) -> Vec<Question> {
     match hook {
         Hook::Scenario => vec![world.resolve(), world.resolve(), world.resolve()],

@@ -17,17 +17,17 @@ use crate::stage::{Places, Stage, numbers};
 
 /// Deaths in a trace, the same number for each node.
 const DEATHS: usize = 6;
-/// Sessions at the gateway. At the relay each client gets its own packets back, so that as many clients receive.
+/// Sessions at the gateway. At the relay each client gets its own packets back, so the number of receivers is the same.
 const SESSIONS: u32 = 1_000;
-/// A death comes at any phase of a health check.
+/// Period of the relay's health check. Nodes die at random phases of it.
 const CHECKS_EVERY: Duration = Duration::from_secs(5);
-/// When a packet is due after another: less than that is no outage.
+/// Packet interval. A shorter gap is no outage.
 const PACKETS_EVERY: Duration = Duration::from_millis(20);
-/// A client without packets for this long waits for more than the next check.
+/// A client without packets for this long is not merely waiting for the next check.
 const WATCHED: Duration = Duration::from_secs(8);
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// The outage of both.
+/// Outages at the gateway (`ours`) and at the relay (`theirs`).
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Outage {
     /// Mean outage of a session each time its node died, milliseconds.
@@ -40,7 +40,7 @@ pub(crate) struct Outage {
     pub(crate) cut: f64,
 }
 
-/// Plays the trace to both.
+/// Plays the trace of deaths at the gateway and at the relay.
 ///
 /// # Errors
 /// A process failed, or the gateway refused a request.

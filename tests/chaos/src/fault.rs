@@ -44,13 +44,13 @@ pub(crate) enum Fault {
     Starve(Whom, Duration),
     /// Neither a node nor the gateway can open files for this long.
     NoDescriptors(Whom, Duration),
-    /// A node dies again as soon as it is back, so many times.
+    /// A node dies this many times, each time as soon as it is back.
     CrashLoop(Whom, u32, Way),
     /// The gateway is stopped for this long.
     Stall(Duration),
     /// The gateway's control thread is stopped for this long; packet threads go on.
     StallControl(Duration),
-    /// A region that was lost in this way comes back, until its rooms are home.
+    /// A region that was lost in this way returns. The fault ends when its rooms are home.
     Return(Whom, Way, Home),
     /// Links are impaired, each for this long.
     Links(Whom, Weather, Duration),
@@ -62,7 +62,7 @@ pub(crate) enum Fault {
     Drain(Whom),
     /// A region is drained within this time.
     DrainRegion(&'static str, Duration),
-    /// So many rooms are moved by an operator, one after another.
+    /// An operator moves this many rooms, one after another.
     Move(usize),
     /// The network gives all clients other addresses.
     Rebind,
@@ -84,7 +84,7 @@ pub(crate) struct Struck {
 
 /// The name of the gateway's control thread.
 const CONTROL: &str = "control";
-/// Between two deaths of a node in a crash loop.
+/// Interval between two deaths of a node in a crash loop.
 const CRASHES_EVERY: Duration = Duration::from_millis(700);
 
 impl Fault {
@@ -112,7 +112,7 @@ impl Fault {
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
             Fault::Return(..) => Scope::Everybody,
-            // Packets carry no node's stamp.
+            // Packets have no stamp that names their node.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
@@ -198,7 +198,7 @@ impl Fault {
         way.of_turn(turn)
     }
 
-    /// Undoes it.
+    /// Undoes the fault.
     pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
         let names = &struck.names;
         match self {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 pub(crate) struct Firewall(());
 
 impl Firewall {
-    /// One without rules.
+    /// Creates a table without rules.
     ///
     /// # Errors
     /// nftables is missing, or refuses.
@@ -30,7 +30,7 @@ impl Firewall {
         load(&format!("add rule ip chaos in udp dport {port} drop\n"))
     }
 
-    /// No rules any more.
+    /// Removes all rules.
     pub(crate) fn clear(&self) -> Result<(), String> {
         load("flush table ip chaos\n")
     }

@@ -22,9 +22,9 @@ pub(crate) enum Kind {
 pub(crate) struct Layout {
     pub(crate) mode: &'static str,
     pub(crate) home: &'static str,
-    /// Each region and how many nodes it has, in two zones.
+    /// Each region with its number of nodes, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],
-    /// There is a link in front of each node.
+    /// True if there is a link in front of each node.
     pub(crate) linked: bool,
     /// The one-way delay to another region, made by links.
     pub(crate) far: Duration,
@@ -32,13 +32,13 @@ pub(crate) struct Layout {
     /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
     pub(crate) agents: bool,
-    /// The routing policy counts loss.
+    /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
     /// The capacity of each node of a region, kbit/s; other regions have enough for all.
     pub(crate) narrow: Option<(&'static str, u64)>,
-    /// How long a region's breaker is open, seconds.
+    /// Time that a region's breaker stays open, seconds.
     pub(crate) breaker_open_s: u64,
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct Told {
     pub(crate) name: String,
     pub(crate) region: &'static str,
     pub(crate) zone: &'static str,
-    /// Its address, or the near end of its link.
+    /// The node's address, or the near end of its link.
     pub(crate) address: SocketAddr,
     pub(crate) agent: Option<SocketAddr>,
-    /// The command that starts it, unless it runs already.
+    /// The command that starts the node; `None` if the node already runs.
     pub(crate) start: Option<Vec<String>>,
 }
 
-/// Capacity of other nodes, kbit/s: enough for all sessions many times.
+/// Capacity of nodes outside the narrow region, kbit/s: many times that of all sessions.
 const WIDE: u64 = 10_000_000;
 
 /// The bandwidth of a room with two voices, kbit/s.
@@ -88,11 +88,11 @@ impl Layout {
     /// All nodes carry rooms equally.
     pub(crate) const ACTIVE: Layout = Layout { mode: "active-active", ..Layout::HOT };
 
-    /// One node, and one that is started when it is gone.
+    /// One node, and a cold one that the gateway starts when the first one is down.
     pub(crate) const COLD: Layout =
         Layout { mode: "cold", regions: &[("east", 2)], cold: 1, spares: 0, ..Layout::HOT };
 
-    /// The same with a link before each node.
+    /// [`HOT`](Layout::HOT) with a link before each node.
     pub(crate) const LINKED: Layout = Layout { linked: true, ..Layout::HOT };
 
     /// All nodes in another region than the gateway, 40 ms away each way.
@@ -130,7 +130,7 @@ impl Layout {
         self.narrow.filter(|(narrow, _)| *narrow == region).map_or(WIDE, |(_, kbps)| kbps)
     }
 
-    /// The number of rooms that the nodes of the narrow region can carry; all rooms without one.
+    /// The number of rooms that the nodes of the narrow region can carry; `u64::MAX` without a narrow region.
     pub(crate) fn fits(&self) -> u64 {
         let Some((narrow, kbps)) = self.narrow else { return u64::MAX };
         let there = self.nodes().filter(|(_, region, _)| *region == narrow).count() as u64;
@@ -142,12 +142,12 @@ impl Layout {
         if region == self.home { Duration::ZERO } else { self.far }
     }
 
-    /// Packets carry the stamp of their node; not if payloads stay unchanged.
+    /// True if packets carry the stamp of their node. They carry none if nodes keep payloads unchanged.
     pub(crate) fn stamps(&self) -> bool {
         self.kind != Kind::Rtpengine && self.mode != "hitless"
     }
 
-    /// Hops of a room that carry its packets.
+    /// Number of a room's hops that carry its packets.
     pub(crate) fn carry(&self) -> usize {
         if self.mode == "hitless" { 2 } else { 1 }
     }
@@ -156,7 +156,7 @@ impl Layout {
         self.linked || !self.delay(region).is_zero()
     }
 
-    /// The gateway's file.
+    /// The gateway's configuration file.
     pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
         let mut text = format!(
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\

@@ -18,13 +18,13 @@ pub(crate) struct LeftOut {
     pub(crate) due: u64,
     /// Rooms without a node at the end of the fault.
     pub(crate) rooms: u64,
-    /// The rooms among them that the gateway reported.
+    /// The rooms without a node that the gateway reported.
     pub(crate) told: u64,
-    /// Their receivers, which should receive nothing.
+    /// Receivers in rooms without a node, which should receive nothing.
     pub(crate) receivers: u64,
-    /// The receivers among them that still got packets of live nodes.
+    /// Receivers in rooms without a node that still got packets of live nodes.
     pub(crate) half_served: u64,
-    /// From the end of the fault to each receiver's next packet, nanoseconds.
+    /// Times from the end of the fault to each receiver's next packet, nanoseconds.
     #[serde(skip)]
     pub(crate) back_ns: Vec<u64>,
     /// Newcomers that were refused without a time to retry.
@@ -32,7 +32,8 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Takes these sessions out of the window of a fault that killed nodes of these numbers: they are in no other figure.
+    /// Removes these sessions from the window of a fault that killed the nodes with these numbers, so that no other figure
+    /// includes them.
     pub(crate) fn part(
         window: &mut Window,
         sessions: &BTreeSet<u64>,
@@ -61,7 +62,7 @@ impl LeftOut {
         LeftOut { rooms, told, receivers, half_served, ..LeftOut::default() }
     }
 
-    /// Excludes them from the window after the fault too, in which each must receive again.
+    /// Also excludes these sessions from the window after the fault, in which each must receive again.
     pub(crate) fn come_back(
         &mut self,
         window: &mut Window,
@@ -83,7 +84,7 @@ impl LeftOut {
         self.newcomers_not_told += u64::from(!matches!(answer, Answer::Later(_)));
     }
 
-    /// Adds another time's.
+    /// Adds the counts of another turn.
     pub(crate) fn add(&mut self, other: LeftOut) {
         self.due += other.due;
         self.rooms += other.rooms;

@@ -9,7 +9,7 @@ use crate::looks::Seen;
 use crate::newcomers::Tide;
 use crate::report::{OverKills, Played, found_ms};
 
-/// A make-before-break takes no longer (failover.md, I1).
+/// Longest duration of a make-before-break (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
 
 /// Limits of the gap when a fault is undone, milliseconds: 99th percentile and maximum.
@@ -20,17 +20,17 @@ const UNFAULT_GAP: (f64, f64) = (50.0, 150.0);
 /// sessions.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Limits {
-    /// Of gaps, milliseconds: the 99th percentile.
+    /// 99th percentile of gaps, milliseconds.
     pub(crate) gap_p99: Option<f64>,
     pub(crate) gap_max: Option<f64>,
-    /// From the fault until the victims are marked down, milliseconds: the 99th percentile.
+    /// 99th percentile of the time from the fault until the victims are marked down, milliseconds.
     pub(crate) found_p99: Option<f64>,
     /// The longest time until affected rooms are on another node, milliseconds.
     pub(crate) left_within: Option<f64>,
-    /// Receivers that are hit, all times together: the least.
+    /// Minimum number of affected receivers, over all faults of the row.
     pub(crate) hit_min: Option<usize>,
     /// Not all rooms fit elsewhere. Exactly the excess rooms are left out and excluded from other figures; they are
-    /// reported and get no packets, and no node exceeds its capacity at any look.
+    /// reported and get no packets, and no node exceeds its capacity in any sample.
     pub(crate) some_left_out: bool,
     /// No packet is lost.
     pub(crate) none_lost: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Limits {
     pub(crate) none_condemned: bool,
     /// Why unaffected sessions may move, freeze and lose packets; `None` if they may not.
     pub(crate) others_suffer: Option<&'static str>,
-    /// Moves of a room that was hit, for each time it was: the least.
+    /// Minimum number of moves of an affected room per fault.
     pub(crate) moves_min: Option<f64>,
     pub(crate) moves_max: Option<f64>,
     /// Two nodes carry each room, so that packets of both alternate.
@@ -220,7 +220,7 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-/// Moves of a room that was hit, for each time it was.
+/// Moves of an affected room per fault.
 pub(crate) fn moves(faults: &FaultEffect) -> f64 {
     faults.rooms_moved as f64 / faults.rooms_hit.max(1) as f64
 }
@@ -231,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// An affected receiver with packets of the old node for so long after the new one's first.
+    /// An affected receiver that gets packets of the old node for this long after the new node's first packet.
     fn straggled(ms: u64) -> FaultEffect {
         let stragglers = u64::from(ms > 0);
         FaultEffect { hit: 1, stragglers, straggled_ns: ms * 1_000_000, ..FaultEffect::default() }

@@ -20,11 +20,11 @@ const BLIND_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone, PartialEq, Default, Debug, Serialize)]
 pub(crate) struct Seen {
     looks: u64,
-    /// The longest between two looks, or from the last one to the end.
+    /// The longest time between two samples, or from the last sample to the end.
     blind_ms: f64,
     /// Load and reserves of the fullest node in any sample, as a share of its capacity.
     peak_load: f64,
-    /// Nodes that carried and kept free more than they can, and how often each look found one.
+    /// Number of times that a sample showed a node above its capacity.
     overfull: u64,
     /// The first overfull sample.
     first_overfull: Option<String>,
@@ -39,7 +39,7 @@ impl Seen {
             let (permille, rooms) = (number("load_permille"), number("rooms"));
             let capacity = number("capacity_kbps");
             self.peak_load = self.peak_load.max(permille as f64 / 1_000.0);
-            // Thousandths are cut off: rooms are counted as well.
+            // The load in thousandths is rounded down, so the number of rooms is checked as well.
             if permille > 1_000 || rooms.saturating_mul(ROOM_KBPS) > capacity {
                 self.overfull += 1;
                 let name = word(&node["node"]);
@@ -73,7 +73,7 @@ impl Seen {
     }
 }
 
-/// Samples until it is dropped.
+/// Takes samples until this is dropped.
 pub(crate) struct Looks {
     seen: Arc<Mutex<(Seen, Instant)>>,
     looking: JoinHandle<()>,

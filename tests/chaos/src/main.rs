@@ -56,7 +56,7 @@ enum Verb {
     Relay(baseline::Relay),
 }
 
-/// A row that takes longer hangs.
+/// Time limit of a row; a slower row hangs.
 const ROW_WITHIN: Duration = Duration::from_secs(300);
 /// Time limit of all rows; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);

@@ -28,7 +28,7 @@ impl Moves {
         }
     }
 
-    /// The most of one room within a minute.
+    /// The largest number of moves of one room within a minute.
     pub(crate) fn most(&self) -> usize {
         let within = |times: &[u64]| {
             let follow = |first: &u64| {

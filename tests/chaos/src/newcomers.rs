@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Twenty per second: a half-open breaker's five seconds see a hundred, of which it admits ten.
+/// Twenty newcomers per second: a breaker that is half-open for 5 s sees a hundred and admits ten.
 const COME_EVERY: Duration = Duration::from_millis(50);
 /// Each session closes after this time, so that the region does not fill up.
 const STAY: Duration = Duration::from_secs(2);
@@ -25,11 +25,11 @@ const ABOUT_NS: u64 = 20_000_000;
 /// The answer to a newcomer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
-    /// Its room is placed in this region.
+    /// The newcomer's room is placed in this region.
     Placed(String),
-    /// It is asked to retry after this time.
+    /// The newcomer is asked to retry after this time.
     Later(Duration),
-    /// It is refused without a time to retry.
+    /// The newcomer is refused without a time to retry.
     Never(String),
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Answer {
 struct Came {
     asked_ns: u64,
     answered_ns: u64,
-    /// The breaker of the requested region, as the API reports it meanwhile.
+    /// The state of the requested region's breaker, as reported by the API.
     breaker: String,
     answer: Answer,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Newcomers {
 }
 
 impl Newcomers {
-    /// All of them request this region.
+    /// Starts newcomers that all request this region.
     pub(crate) fn begin(admin: Client, home: &'static str) -> Newcomers {
         let came = Arc::default();
         let theirs = Arc::clone(&came);
@@ -92,7 +92,7 @@ async fn come(mut admin: Client, home: &'static str, number: u64, all: Arc<Mutex
     all.lock().unwrap_or_else(PoisonError::into_inner).push(came);
     if let Some(Guest { id, .. }) = &guest {
         tokio::time::sleep(STAY).await;
-        // It ends with the gateway otherwise.
+        // Otherwise the session ends with the gateway.
         let _gone = admin.close(id).await;
     }
 }
@@ -201,7 +201,7 @@ impl Phase {
 pub(crate) struct Tide {
     /// The states of the breaker, each with the time after the fault, milliseconds.
     breaker: Vec<(String, f64)>,
-    /// From the fault until it was undone, milliseconds.
+    /// Duration of the fault, milliseconds.
     undone_ms: f64,
     before: Phase,
     open: Phase,
@@ -275,7 +275,7 @@ impl Tide {
         held.into_iter().filter(|(held, _)| !held).map(|(_, miss)| miss).collect()
     }
 
-    /// It opened after the fault and before its end, half-opened, and closed after that.
+    /// True if the breaker opened during the fault, then half-opened, and closed after the fault.
     fn turned_in_time(&self) -> bool {
         let states: Vec<&str> = self.breaker.iter().map(|(to, _)| to.as_str()).collect();
         let at = |turn: usize| self.breaker.get(turn).map_or(0.0, |(_, at_ms)| *at_ms);
@@ -300,7 +300,7 @@ mod tests {
             .into()
     }
 
-    /// Twenty per second for 35 s; `answer` gets the number and the second.
+    /// Twenty newcomers per second for 35 s; `answer` gets the number and the second.
     fn tide(turns: &[(u64, String)], answer: impl Fn(u64, u64) -> Answer) -> Tide {
         let one = |number: u64| {
             let asked_ns = number * S / 20 + 1;

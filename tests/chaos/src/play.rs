@@ -17,13 +17,13 @@ use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
 
-/// Distance of the moments at which the control run measures pauses.
+/// Interval at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
-/// A fault comes after this and up to as much again, so that it hits any phase of packets and detection.
+/// A fault comes one to two times this time after the last step, so that it hits any phase of packets and detection.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
-/// How long newcomers continue after recovery.
+/// Newcomers continue for this time after recovery.
 const AFTERWARDS: Duration = Duration::from_secs(2);
-/// How often a region is looked at that is to be idle.
+/// Interval of checks that a region is idle.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time limit of recovery.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
@@ -70,7 +70,7 @@ struct Scene<'a> {
     newcomers: Option<Newcomers>,
 }
 
-/// A fault that was done, and is to be undone.
+/// An injected fault that has to be undone.
 struct Done {
     struck: Struck,
     /// Sessions without a node.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel_lab::process::{Process, ProcessError};
 
-/// How long a process may take until it prints where it listens: eight plugins are compiled in it.
+/// Time limit for a process to print its listening address; the gateway compiles eight plugins before.
 pub(crate) const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
 /// Memory limit of a leaking node, so that it dies within seconds.
 const MEMORY: &str = "--as=536870912";

@@ -25,7 +25,7 @@ pub(crate) struct Report {
     /// Outage time avoided, compared with a health check every 5 s and clients that reopen their session; null if not
     /// measured.
     outage_cut: Option<f64>,
-    /// The measurements behind it, or the reason for their absence.
+    /// The measurements behind `outage_cut`, or the reason for their absence.
     outage: Option<Result<Outage, String>>,
 }
 
@@ -45,13 +45,13 @@ pub(crate) struct RowReport {
     pub(crate) sessions: u32,
     /// The senders of a room.
     speech: &'static str,
-    /// How often the fault was done.
+    /// Number of injected faults.
     pub(crate) kills: u32,
-    /// Gaps of each affected session, each time.
+    /// Gaps of each affected session at each fault.
     pub(crate) gap_ms: Option<Distribution>,
     /// Gaps of the sessions of each kill.
     gap_ms_of_kills: Vec<Spread>,
-    /// Over the kills, of each one's 99th percentile.
+    /// Distribution over the kills of the 99th percentile of gaps.
     gap_p99_over_kills: Option<OverKills>,
     /// For faults with two variants: `stopped` (SIGSTOP) and `hushed` (SIGKILL without ICMP).
     by_way: BTreeMap<&'static str, OneWay>,
@@ -61,7 +61,7 @@ pub(crate) struct RowReport {
     by_witness: BTreeMap<String, Distribution>,
     /// From the fault to each affected session's first packet of another node.
     left_ms: Option<Distribution>,
-    /// Of sessions that were hit.
+    /// Packets that affected sessions lost.
     pub(crate) packets_lost: u64,
     packets_lost_of_others: u64,
     packets_sent: u64,
@@ -71,17 +71,17 @@ pub(crate) struct RowReport {
     misdelivered: u64,
     /// Packets of an old node after the first of the new one.
     stragglers: u64,
-    /// The longest time over which they arrived.
+    /// The longest time over which stragglers arrived.
     straggled_ms: f64,
-    /// Moves of a room that was hit, for each time it was; both its sessions go with it.
+    /// Moves of an affected room per fault; both sessions of the room move with it.
     pub(crate) moves_per_session: f64,
     moves_of_other_rooms: u64,
     moves_by_cause: BTreeMap<String, u64>,
-    /// The largest number for one room, except off a dead node.
+    /// The largest number of moves of one room, except off a dead node.
     moves_in_a_minute: usize,
     /// Rooms without capacity elsewhere; null if all fit.
     left_out: Option<LeftOut>,
-    /// From the repair to each of their receivers' next packet.
+    /// Times from the repair to the next packet of each receiver in a room that was left out.
     left_out_back_ms: Option<Distribution>,
     /// Samples of nodes; null if none were taken.
     nodes_seen: Option<Seen>,
@@ -97,7 +97,7 @@ pub(crate) struct RowReport {
     pub(crate) misses: Vec<String>,
 }
 
-/// Milliseconds.
+/// 99th percentile of gaps over the kills of a row, milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub(crate) struct OverKills {
     pub(crate) median: f64,
@@ -124,14 +124,14 @@ struct OneWay {
 /// The time from the repair to recovery.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Unfault {
-    /// The longest pause of each receiver, each time.
+    /// The longest pause of each receiver after each repair.
     gap_ms: Option<Distribution>,
     settle_ms: Option<Distribution>,
     /// Repairs without recovery in time.
     unsettled: u32,
     packets_lost: u64,
     freezes: u64,
-    /// Packets of the nodes that were hit.
+    /// Packets that came from affected nodes.
     of_the_hit: u64,
     moves: u64,
     condemned: usize,
@@ -141,9 +141,9 @@ struct Unfault {
 /// the fault.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ControlReport {
-    /// Across ten moments a second.
+    /// Pauses at ten moments per second.
     pub(crate) gap_ms: Option<Distribution>,
-    /// The longest of each session.
+    /// The longest pause of each session.
     longest_ms: Option<Distribution>,
     packets_lost: u64,
     freezes: u64,
@@ -317,12 +317,11 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// How many rows there are.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Rows in which the machine was late.
+    /// Number of rows in which the machine was late.
     pub(crate) fn late(&self) -> usize {
         self.rows.iter().filter(|row| row.machine.is_late()).count()
     }

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::limits::Limits;
 
-/// How long a fault is observed, unless a row says otherwise.
+/// Default observation time of a fault.
 const WATCHED: Duration = Duration::from_millis(1_200);
 
 /// One row.
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     /// New sessions are opened from the control run on.
     pub(crate) newcomers: bool,
     pub(crate) fault: Fault,
-    /// How long the fault is observed.
+    /// Observation time of the fault.
     pub(crate) watched: Duration,
     pub(crate) limits: Limits,
 }
@@ -57,7 +57,7 @@ impl Row {
         }
     }
 
-    /// Done so often.
+    /// With this number of faults.
     pub(crate) const fn times(self, kills: u32) -> Row {
         Row { kills, ..self }
     }
@@ -67,7 +67,7 @@ impl Row {
         Row { idle: Duration::from_secs(seconds), ..self }
     }
 
-    /// While newcomers keep coming.
+    /// With new sessions at a steady rate.
     pub(crate) const fn with_newcomers(self) -> Row {
         Row { newcomers: true, ..self }
     }
@@ -82,12 +82,12 @@ impl Row {
         Row { natted: true, ..self }
     }
 
-    /// With both of a room talking.
+    /// With both sessions of a room sending.
     pub(crate) const fn both_ways(self) -> Row {
         Row { speech: Speech::BothWays, ..self }
     }
 
-    /// With so many sessions.
+    /// With this number of sessions.
     pub(crate) const fn of(self, sessions: u32) -> Row {
         Row { sessions, ..self }
     }

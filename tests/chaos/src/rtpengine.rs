@@ -16,10 +16,10 @@ const FIRST_PORT: u16 = 10_000;
 const DAEMONS: u16 = 10;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Starts a daemon with this control port; port 0 takes a free one. It answers when this returns.
+/// Starts a daemon with this control port, or with a free port for 0, and waits until the daemon answers.
 ///
 /// # Errors
-/// It is not installed, or does not answer.
+/// rtpengine is not installed, or does not answer.
 pub(crate) fn start(
     places: &Places,
     name: &str,
@@ -30,7 +30,7 @@ pub(crate) fn start(
     let ng = ng.map_err(|error| format!("no control port for {name} at {listen}: {error}"))?;
     let first = FIRST_PORT + STARTED.fetch_add(1, Ordering::Relaxed) % DAEMONS * PORTS;
     let words = [
-        // A system's own has ports that two daemons would both want.
+        // With the system's configuration file, two daemons would use the same ports.
         "--config-file=none".to_owned(),
         "--interface=127.0.0.1".to_owned(),
         "--table=-1".to_owned(),

@@ -41,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<Process>,
     pub(crate) link: Option<Link>,
-    /// It outlives the node, and ends with the stage.
+    /// The agent outlives the node, and ends with the stage.
     _agent: Option<Process>,
 }
 
@@ -213,7 +213,7 @@ impl Stage {
         Ok(nowhere.filter_map(members).flatten().collect())
     }
 
-    /// No room is in a region that should be empty.
+    /// True if no room is in a region that should be empty.
     pub(crate) async fn is_idle(&self) -> Result<bool, String> {
         let carrying = self.layout.carrying();
         let states = self.states().await?;
@@ -221,7 +221,7 @@ impl Stage {
         Ok(standbys.all(|node| node["rooms"] == 0))
     }
 
-    /// Moves so many rooms to their standbys through the API, after the first `after` ones.
+    /// Moves this number of rooms to their standbys through the API, skipping the first `after` rooms.
     pub(crate) async fn move_rooms(&self, rooms: usize, after: usize) -> Result<(), String> {
         let mut admin = self.admin();
         for room in self.rooms().await?.iter().cycle().skip(after).take(rooms) {
@@ -288,7 +288,7 @@ fn members(room: &Value) -> Option<[u64; 2]> {
     Some([2 * number - 1, 2 * number])
 }
 
-/// The numbers that these nodes stamp.
+/// The numbers in these nodes' stamps.
 pub(crate) fn numbers<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeSet<u32> {
     names.into_iter().map(|name| number_of(name)).collect()
 }
@@ -308,7 +308,7 @@ fn start_node(
         Kind::Sample => start_sample(layout, places, name, listen, None)?,
         Kind::Vicious(vice) => start_sample(layout, places, name, listen, Some(vice))?,
     };
-    // For the agent beside it, if there is one.
+    // The agent beside the node, if there is one, reads this file.
     write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
     let address = match at {
         Some(address) => address,
@@ -347,7 +347,7 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     let evenkeel = places.evenkeel.display().to_string();
     let secret = places.folder.join("secret").display().to_string();
     let listen = at.to_string();
-    // It ends with the gateway, however that ends.
+    // The node ends with the gateway, also if the gateway is killed.
     let words = ["setpriv", "--pdeathsig", "KILL", &evenkeel, "sample-node"];
     let own = ["--name", name, "--listen", &listen, "--secret", &secret];
     Ok((words.iter().chain(&own).map(|&word| word.to_owned()).collect(), at))

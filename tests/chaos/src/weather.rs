@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::stage::Stage;
 
-/// How often weather that changes does so.
+/// Update interval of changing weather.
 const CHANGES_EVERY: Duration = Duration::from_millis(100);
 
 /// A kind of bad link.
@@ -18,7 +18,7 @@ pub(crate) enum Weather {
     OneWay,
     /// Loss grows evenly to this many per cent.
     LossRamp(u32),
-    /// This much is lost, per cent.
+    /// This percentage of packets is lost.
     Loss(u32),
     /// All packets are dropped for 200 ms of every 5 s.
     Blackouts,
@@ -27,20 +27,20 @@ pub(crate) enum Weather {
     /// Additional delay of this much, plus or minus as much, milliseconds. It grows over the first half: a step within
     /// one packet, with order kept, looks like a death.
     Jitter(u64),
-    /// The same with reordering.
+    /// Like `Jitter`, with reordering.
     Scatter(u64),
-    /// 10 % are delayed, 5 % duplicated.
+    /// 10 % of packets are delayed, 5 % are duplicated.
     Unsteady,
-    /// 1 % have a bit turned.
+    /// 1 % of packets have a flipped bit.
     Corrupt,
     /// Datagrams longer than this do not cross.
     Mtu(usize),
-    /// This many bits a second cross.
+    /// The link carries this many bits per second.
     Rate(u64),
 }
 
 impl Weather {
-    /// Impairs the links of these nodes, and leaves them so.
+    /// Impairs the links of these nodes; they stay impaired after the return.
     pub(crate) async fn come(
         self,
         stage: &Stage,

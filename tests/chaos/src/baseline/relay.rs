@@ -12,7 +12,7 @@ use clap::Args;
 use evenkeel_lab::datagrams::Inbox;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Between two checks.
+/// Period of health checks.
 const CHECKS_EVERY: Duration = Duration::from_secs(5);
 /// A node without an answer by then is down until it answers a later check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);

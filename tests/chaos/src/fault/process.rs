@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 use crate::stage::Stage;
 use evenkeel_lab::process::Process;
 
-/// A starved node gets the processor for this part of each time slice.
+/// A starved node gets the processor for `SHARE` of each `SLICE`.
 const SLICE: Duration = Duration::from_millis(100);
 const SHARE: Duration = Duration::from_millis(5);
 
-/// No file more than a process has open anyway, and as many as there usually may be.
+/// Limits of open files: no file beyond those that are already open, and the usual limit.
 const NONE: &str = "--nofile=3";
 const SOME: &str = "--nofile=1024";
 
@@ -42,7 +42,7 @@ pub(super) async fn stop_thread(
     if stood { Ok(()) } else { Err(failed("stopping", &"the thread was not stopped")) }
 }
 
-/// The number of a process's thread of this name.
+/// The id of the process's thread with this name.
 fn thread(process: u32, name: &str) -> Result<i32, String> {
     let tasks = fs::read_dir(format!("/proc/{process}/task"));
     let tasks = tasks.map_err(|error| format!("the threads of {process}: {error}"))?;
@@ -54,7 +54,7 @@ fn thread(process: u32, name: &str) -> Result<i32, String> {
     number.ok_or_else(|| format!("no thread {name} in {process}"))
 }
 
-/// They have the processor for 5 ms of each 100.
+/// Gives these nodes the processor for 5 ms of each 100 ms.
 pub(super) async fn starve(stage: &Stage, names: &[String], long: Duration) -> Result<(), String> {
     let until = tokio::time::Instant::now() + long;
     while tokio::time::Instant::now() < until {
@@ -66,7 +66,7 @@ pub(super) async fn starve(stage: &Stage, names: &[String], long: Duration) -> R
     Ok(())
 }
 
-/// These nodes and the gateway may open no files any more, or some.
+/// Forbids these nodes and the gateway to open files, or allows it again.
 pub(super) fn limit_files(stage: &Stage, names: &[String], some: bool) -> Result<(), String> {
     let nodes = names.iter().map(|name| Ok(stage.node(name)?.process.as_ref()));
     let nodes: Vec<_> = nodes.collect::<Result<_, String>>()?;

@@ -49,7 +49,7 @@ impl Fault {
                 let home = effect.causes.get("failback").copied().unwrap_or(0);
                 proven(home >= effect.rooms_hit, format!("{home} rooms went home"))
             }
-            // It ends by itself.
+            // The stall ends by itself.
             Fault::StallControl(_) => Ok(()),
             Fault::Drain(_) | Fault::DrainRegion(..) => {
                 return drained(stage, &struck.names, window).await;
@@ -142,7 +142,7 @@ fn stood(long: Duration, effect: &FaultEffect) -> Result<(), String> {
     proven(is_proven, format!("half of all paused for {median:.1} ms at most"))
 }
 
-/// Each of these nodes was reported empty, and is.
+/// Each of these nodes was reported empty, and is empty.
 async fn drained(stage: &Stage, names: &[String], window: &Window) -> Result<Vec<String>, String> {
     let is_said = |name: &&String| {
         window.events().iter().any(|event| {
@@ -161,7 +161,7 @@ async fn drained(stage: &Stage, names: &[String], window: &Window) -> Result<Vec
     Ok(unproven)
 }
 
-/// So many rooms were moved by the operator, and no move was abandoned.
+/// The operator moved this many rooms, and no move was abandoned.
 fn moved(rooms: usize, window: &Window, effect: &FaultEffect) -> Result<(), String> {
     let moved = effect.causes.get("manual").copied().unwrap_or(0);
     let given_up = window.events().iter().filter(|event| event.name == "move-ended").count();

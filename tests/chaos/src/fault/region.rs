@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::stage::Stage;
 
-/// How its rooms fail back.
+/// The way in which a region's rooms fail back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
     Alone,
@@ -29,7 +29,7 @@ pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Resul
     }
 }
 
-/// The region is lost and its rooms move elsewhere; then a window begins.
+/// Waits until the lost region's rooms have moved elsewhere, then begins a window.
 pub(super) async fn leave(
     stage: &Stage,
     crowd: &mut Crowd,
@@ -44,7 +44,7 @@ pub(super) async fn leave(
     Ok(())
 }
 
-/// Its nodes run again; rooms go home.
+/// Waits until the region's nodes run again and its rooms are home.
 pub(super) async fn come_back(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
     let until = Instant::now() + WITHIN;
     while !stage.are_up(names).await? {
@@ -73,7 +73,7 @@ async fn failback(stage: &Stage, names: &[String], mode: &str) -> Result<(), Str
     operate(stage, region, "failback", &json!({"mode": mode})).await
 }
 
-/// An operator does this to a region.
+/// Posts an operator's command for a region.
 pub(super) async fn operate(
     stage: &Stage,
     region: &str,

@@ -28,7 +28,7 @@ impl Way {
         signal_all(stage, names, Signal::SIGKILL)
     }
 
-    /// They are there again.
+    /// Resumes or restarts the processes.
     pub(super) fn revive(
         self,
         stage: &mut Stage,

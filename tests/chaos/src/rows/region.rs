@@ -22,17 +22,17 @@ const TIGHT: Layout = Layout { narrow: Some(("west", 150 * ROOM_KBPS + ROOM_KBPS
 const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
 const GOES_HOME: Limits =
     Limits { none_lost: true, no_freeze: true, none_condemned: true, ..Limits::NONE.gently() };
-/// By when a region that is drained is to be empty.
+/// Deadline of a region's drain.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Each room moves once.
 const DRAINED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..GOES_HOME };
 /// Every receiver gets packets, as in all rows.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
 /// All rooms that fit. A node that holds reserves for hundreds of sessions reports a twentieth of the load; the gauge
-/// (`core/src/gauge.rs`) adapts step by step, and the last rooms wait for it.
+/// (`core/src/capacity/gauge.rs`) adapts step by step, and the last rooms wait for it.
 const ALL_THAT_FIT: Limits =
     Limits { some_left_out: true, moves_min: Some(1.0), ..Limits::gap(2_500.0, 4_000.0) };
-/// 8 % each way are 15 % of a session's packets. Nine lost packets in a row are a freeze, one in 20 million.
+/// 8 % loss each way loses 15 % of a session's packets. A freeze needs nine lost packets in a row: one in 20 million.
 const BROWN_OUT: Fault = Links(Region("east"), Loss(8), Duration::from_secs(10));
 /// A room moves once. A moving room continues on a path that is 80 ms longer, and may have lost packets before; some
 /// move when the impairment is over, since measurements are a second old.
