@@ -16,7 +16,8 @@ use dashmap::mapref::entry;
 pub const CHECKED_FOR: Duration = Duration::from_secs(6);
 
 /// A session's slot at its home worker.
-/// || Each reuse of a slot gets a new generation, so that nothing addressed to the old session reaches the new one.
+///
+/// Each reuse of a slot gets a new generation, so that nothing addressed to the old session reaches the new one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Home {
     /// The worker that owns the session for life.

@@ -1,9 +1,9 @@
 //! Hides a change of sender from the client.
 //!
-//! One [`Continuity`] stands between the nodes of a session and its client. It assigns the outgoing
-//! numbers of every packet. A node that continues the same stream passes untouched; for another
-//! stream, sequence numbers and timestamps continue where the old sender stopped, under the SSRC
-//! known to the client:
+//! A [`Continuity`] sits between the nodes of a session and its client. It assigns the outgoing
+//! numbers of every packet. Packets pass unchanged while a node continues the same stream. For
+//! another stream, sequence numbers and timestamps continue those of the old sender, under the SSRC
+//! that the client knows:
 //!
 //! - **Sequence numbers** skip the lost packets: the silence divided by the usual frame interval,
 //!   times the usual packets per frame. A silence of voice (DTX) is no loss; a video frame that the
@@ -34,11 +34,12 @@ pub use feedback::Dropped;
 
 use stream::Stream;
 
-/// Streams followed per session: a conference's active speakers with their video. Above it, the
-/// stream silent longest is forgotten.
+/// Limit of streams per session: a conference's active speakers with their video. Above it, the
+/// stream that has been silent longest is forgotten.
 pub const STREAMS_MAX: usize = 16;
 
-/// Packets missing at a switch may still arrive for this long, the duration of a make-before-break.
+/// Time for which packets missing at a switch may still arrive: the duration of a
+/// make-before-break.
 pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
@@ -48,7 +49,7 @@ pub const AHEAD_MAX: i16 = 3_000;
 /// Largest backward jump: MAX_MISORDER of RFC 3550, appendix A.1.
 pub const BEHIND_MAX: i16 = 100;
 
-/// The time from one switch to the next. Only grows.
+/// Identifies the time from one switch to the next. Only grows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Epoch(pub u64);
 
@@ -69,7 +70,8 @@ pub enum Switch {
     /// A planned move: the previous hop still delivers packets it received.
     Planned {
         /// How much sooner the new path delivers than the old one; 0 if later or unknown. Numbers
-        /// are kept free for packets that may still arrive in that time; too many look like loss.
+        /// are reserved for packets that may still arrive in that time. A value too large looks
+        /// like loss.
         lead: Duration,
     },
 }
@@ -79,15 +81,15 @@ pub enum Switch {
 pub enum Pass {
     Untouched,
     Rewrite {
-        /// The SSRC known to the client.
+        /// The stream's SSRC towards the client.
         ssrc: u32,
         sequence: u16,
         /// On the client's timeline.
         timestamp: u32,
     },
-    /// Drop it: its hop is closed, or the stream began after its hop was left.
+    /// Drop the packet: its hop is closed, or the stream began after its hop was left.
     Stale,
-    /// Drop it: it passed before, or another packet has its number since a switch.
+    /// Drop the packet: it passed before, or since a switch another packet has its number.
     Duplicate,
 }
 
@@ -98,7 +100,7 @@ pub struct Withheld {
     pub ssrc: u32,
     /// The sequence number of the last packet that passed.
     pub after: u16,
-    /// Distance of the withheld packet from it.
+    /// Distance of the withheld packet from `after`.
     pub ahead: u32,
 }
 
@@ -108,21 +110,21 @@ pub struct Withheld {
 #[derive(Clone, Debug)]
 pub struct Continuity {
     protection: Protection,
-    /// State of the generator of SSRCs.
+    /// State of the random generator for SSRCs.
     random: u64,
     epoch: Epoch,
     /// The previous hop, while its packets still pass.
     previous: Option<Epoch>,
     lead: Duration,
-    /// Since when the previous hop is silent or left, and whether that was planned.
+    /// Time since which the previous hop has been silent or left, and whether that was planned.
     left: Option<(Instant, bool)>,
-    /// Packets missed at switches by streams that are forgotten now.
+    /// Packets missed at switches by streams that were forgotten.
     missed: u32,
     streams: Vec<Stream>,
 }
 
 impl Continuity {
-    /// New SSRCs are drawn from `seed`.
+    /// `seed` initialises the random generator for SSRCs.
     #[must_use]
     pub fn new(seed: u64, protection: Protection) -> Self {
         Self {
@@ -154,29 +156,29 @@ impl Continuity {
         }
     }
 
-    /// The previous hop failed, or was left as planned, at `since`. A source that fell silent
-    /// before that, or while the hop still delivered, paused: its silence is no loss. Holds until
-    /// the next switch.
+    /// Notes that the previous hop failed, or was left as planned, at `since`. A source that fell
+    /// silent before that, or while the hop still delivered, has paused: its silence is no loss.
+    /// Valid until the next switch.
     pub fn left(&mut self, since: Instant, planned: bool) {
         self.left = Some((since, planned));
     }
 
-    /// Another hop continues with copies of the present one's packets. A packet that neither
-    /// delivered by now is missing.
+    /// Notes that another hop continues with copies of the present hop's packets. A packet that
+    /// neither hop has delivered by now is missing.
     pub fn switch_to_copies(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.on_copies = true);
     }
 
-    /// Makes packets of the previous hop stale: 500 ms after a planned move, or at once if a node
-    /// marked down could return with old packets.
+    /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a
+    /// node marked down could return with old packets.
     pub fn close_previous(&mut self) {
         self.previous = None;
     }
 
     /// Assigns outgoing numbers to a packet of the hop of `epoch`.
     ///
-    /// `clock_rate` is that of its payload type in Hz; if 0 (unknown), timestamps advance by frames
-    /// only.
+    /// `clock_rate` is the rate of its payload type in Hz; with 0 (unknown), timestamps advance by
+    /// frames only.
     #[must_use]
     pub fn pass(
         &mut self,
@@ -200,32 +202,32 @@ impl Continuity {
         }
     }
 
-    /// When the last packet of any stream passed, if an end at `since` explains that it was the
-    /// last. None if all streams had fallen silent before.
+    /// Returns the time of the last packet of any stream, if an end of the hop at `since` explains
+    /// the silence after it. `None` if all streams had fallen silent before.
     #[must_use]
     pub fn fell_silent(&self, since: Instant) -> Option<Instant> {
         let last = self.streams.iter().max_by_key(|stream| stream.heard)?;
         last.spoke_until(since).then_some(last.heard)
     }
 
-    /// Packets missed at switches so far: from sequence numbers for a stream that continues by
-    /// itself, otherwise from the silence and the usual packet interval. A switch counts
-    /// [`FILLED_WITHIN`] after it, less the packets that arrived by then.
+    /// Returns the packets missed at switches so far. For a stream that continues by itself they
+    /// follow from sequence numbers, otherwise from the silence and the usual packet interval. A
+    /// switch is included [`FILLED_WITHIN`] after it, less the packets that arrived by then.
     #[must_use]
     pub fn missed_at_switches(&self, now: Instant) -> u32 {
         let missed = self.streams.iter().map(|stream| stream.missed(now));
         missed.fold(self.missed, u32::saturating_add)
     }
 
-    /// Packets expected from nodes since the last call, by their own numbers, and the missing ones
-    /// among them. Withheld packets count as neither.
+    /// Returns the packets expected from nodes since the last call, by their sequence numbers, and
+    /// the number of missing ones. Withheld packets are excluded from both.
     pub fn arrivals(&mut self) -> (u32, u32) {
         self.streams.iter_mut().map(Stream::arrivals).fold((0, 0), |(expected, lost), stream| {
             (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
         })
     }
 
-    /// The clock rate in Hz of the stream known to the client by this SSRC.
+    /// Returns the clock rate in Hz of the stream that the client knows by this SSRC.
     #[must_use]
     pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
         let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
@@ -233,7 +235,8 @@ impl Continuity {
     }
 
     /// Withholds a packet of the present hop. Later packets close the gap in the numbers, so that
-    /// it does not look like loss. `None` if the client knows no stream that it continues.
+    /// it does not look like loss. Returns `None` if the client knows no stream that the packet
+    /// continues.
     pub fn withhold(
         &mut self,
         epoch: Epoch,
@@ -286,8 +289,8 @@ impl Continuity {
         self.begin(header, clock_rate, now)
     }
 
-    /// The stream that continues by itself: same SSRC, and numbers that follow those before the
-    /// switch.
+    /// Finds the stream that continues by itself: same SSRC, and numbers that follow those before
+    /// the switch.
     fn went_on(
         &mut self,
         header: &rtp::Header,
@@ -303,7 +306,7 @@ impl Continuity {
         })
     }
 
-    /// The stream of the previous sender that this source most likely continues.
+    /// Finds the stream of the previous sender that this source most likely continues.
     fn orphan(&self, header: &rtp::Header, clock_rate: u32) -> Option<usize> {
         if self.protection == Protection::Srtp {
             return None;
@@ -330,7 +333,6 @@ impl Continuity {
             .map(|(_, _, _, std::cmp::Reverse(index))| index)
     }
 
-    /// Begins a new stream.
     fn begin(&mut self, header: &rtp::Header, clock_rate: u32, now: Instant) -> Pass {
         let ssrc = match self.protection {
             Protection::Clear => self.free_ssrc(header.ssrc),
@@ -339,7 +341,7 @@ impl Continuity {
         let stream = Stream::begin(self.epoch, header, ssrc, clock_rate, now);
         let pass = stream.numbers_of(header);
         if self.streams.len() < STREAMS_MAX {
-            // One at a time: most sessions have one or two for life.
+            // Reserves one element: most sessions have one or two streams for life.
             self.streams.reserve_exact(1);
             self.streams.push(stream);
         } else if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.heard) {
@@ -349,7 +351,7 @@ impl Continuity {
         pass
     }
 
-    /// `wanted`, unless another stream of the client has it.
+    /// Returns `wanted`, unless another stream of the client uses it.
     fn free_ssrc(&mut self, wanted: u32) -> u32 {
         let mut ssrc = wanted;
         while self.streams.iter().any(|stream| stream.ssrc == ssrc) {
@@ -358,7 +360,7 @@ impl Continuity {
         ssrc
     }
 
-    /// The next number of SplitMix64: need not be secret, only unlikely to collide.
+    /// Draws the next number of SplitMix64. It need not be secret, only unlikely to collide.
     fn draw(&mut self) -> u32 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
@@ -368,8 +370,8 @@ impl Continuity {
     }
 }
 
-/// A stream silent for longer before the last packet counts as ended; silent voice sends a packet
-/// every 400 ms.
+/// A stream whose last packet is older than this, measured at the session's last packet, has ended.
+/// Silent voice sends a packet every 400 ms.
 const ACTIVE_WITHIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub enum Kind {
     Rtp,
     /// First byte 128–191, second byte 192–223: RTCP or SRTCP (RFC 5761, section 4).
     Rtcp,
-    /// First byte 64–127 or 192–255 except ours: QUIC (RFC 9443).
+    /// First byte 64–127 or 192–255 except 0xE0–0xE2: QUIC (RFC 9443).
     Quic,
     /// First byte 0xE0: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
     Bundle,
@@ -31,8 +31,8 @@ pub const ECHO: u8 = 0xE2;
 
 /// Classifies a datagram.
 ///
-/// The first bytes 0xE0–0xE2 of trunk legs lie in QUIC's range, which is free on a media port: QUIC
-/// has its own port. An RTP first byte without a second byte is [`Kind::Unknown`].
+/// The first bytes 0xE0–0xE2 of trunk legs are in QUIC's range. They are free on a media port,
+/// because QUIC has a separate port. An RTP first byte without a second byte is [`Kind::Unknown`].
 #[must_use]
 pub fn classify(datagram: &[u8]) -> Kind {
     let Some(&first) = datagram.first() else { return Kind::Unknown };

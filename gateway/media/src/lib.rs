@@ -1,8 +1,8 @@
 //! Reads, rewrites, repairs and measures RTP: bytes and numbers in and out, without sessions or
 //! I/O.
 //!
-//! Parsers work in place on `&[u8]`; writers use `&mut [u8]` or a `Vec` of the caller. A bad packet
-//! is an error, never a panic. Time and random numbers are arguments.
+//! Parsers work in place on `&[u8]`; writers use `&mut [u8]` or a `Vec` of the caller. An invalid
+//! packet is an error, never a panic. Time and random numbers are arguments.
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
 //! [`rtp`] and [`rtcp`] parse it, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of

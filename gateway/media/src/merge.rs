@@ -1,10 +1,10 @@
 //! Merges two copies of a stream: the first copy of each packet passes (RFC 7198; the semantics of
 //! SMPTE ST 2022-7).
 //!
-//! One path leads, and all its packets pass unless a copy did. Packets of the other path pass once
-//! it has proved to deliver copies of the stream: same SSRC, sequence number, timestamp, payload
-//! type and payload. Each stream is proved separately; of a stream that differs, only the leading
-//! path passes.
+//! One path leads: all its packets pass, except those of which a copy has passed. Packets of the
+//! other path pass once it has proved to deliver copies of the stream: same SSRC, sequence number,
+//! timestamp, payload type and payload. Each stream is proved separately. If the paths differ in a
+//! stream, only the leading path passes.
 
 use crate::rtp;
 
@@ -19,12 +19,13 @@ use stream::{Alike, Found, Stream};
 /// later copy is dropped.
 pub const WINDOW: u16 = 512;
 
-/// Streams followed, as many as in continuity. Above it the stream silent longest is forgotten; a
-/// stream of the other path alone never replaces one of the leading path.
+/// Limit of streams, the same as in continuity. Above it the stream that has been silent longest is
+/// forgotten. A stream of only the other path never replaces one of the leading path.
 pub const STREAMS_MAX: usize = crate::continuity::STREAMS_MAX;
 
-/// So many packets in a row of a stream from the leading path alone, and of another stream of that
-/// payload type from the other path alone: they are one stream under two SSRCs.
+/// Number of consecutive packets of a stream from only the leading path, and of another stream of
+/// that payload type from only the other path, after which both are treated as one stream under two
+/// SSRCs.
 const JUDGED_BY: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,11 +46,12 @@ impl Way {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MergeOutcome {
-    /// It passes: no copy of it did.
+    /// The packet passes: no copy of it did.
     First,
-    /// A copy passed, or it is older than the window.
+    /// A copy has passed, or the packet is older than the window.
     Again,
-    /// Its path has not proved to deliver copies of this stream, or delivers none.
+    /// The packet's path has not proved to deliver copies of this stream, or delivers different
+    /// packets.
     Unproven,
 }
 
@@ -58,7 +60,7 @@ pub enum MergeOutcome {
 #[derive(Clone, Debug)]
 pub struct Merge {
     leads: Way,
-    /// Packets so far; orders streams by when they were heard.
+    /// Number of packets so far; orders streams by their last packet.
     taken: u64,
     streams: Vec<Stream>,
 }
@@ -74,25 +76,25 @@ impl Merge {
         self.leads
     }
 
-    /// True if the other path has proved to deliver copies of some stream.
+    /// Whether the other path has proved to deliver copies of some stream.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.streams.iter().any(|stream| stream.alike == Alike::Yes)
     }
 
-    /// Payload types of streams of which the other path delivers no copies.
+    /// Returns payload types of streams in which the other path delivers different packets.
     pub fn differing(&self) -> impl Iterator<Item = u8> {
         let differing = self.streams.iter().filter(|stream| stream.alike == Alike::No);
         differing.map(|stream| stream.payload_type)
     }
 
-    /// The leading path is gone: the other one leads. Packets that passed are remembered.
+    /// Makes the other path lead after the leading one is gone. Remembers the packets that passed.
     pub fn turn(&mut self) {
         self.leads = self.leads.other();
         self.streams.iter_mut().for_each(Stream::begin_judgement);
     }
 
-    /// The path that does not lead is replaced; the new one has to prove itself.
+    /// Replaces the path that does not lead. The new path must prove itself.
     pub fn replace(&mut self) {
         let gone = bit(self.leads.other());
         self.streams.iter_mut().for_each(|stream| stream.forget(gone));
@@ -123,7 +125,7 @@ impl Merge {
         }
     }
 
-    /// True if the other path seems to deliver this stream under another SSRC.
+    /// Whether the other path seems to deliver this stream under another SSRC.
     fn goes_by_another_name(&self, place: usize) -> bool {
         let (stream, leads) = (&self.streams[place], bit(self.leads));
         let same = |other: &Stream| {
@@ -134,8 +136,8 @@ impl Merge {
         stream.followed == 0 && stream.led >= JUDGED_BY && self.streams.iter().any(same)
     }
 
-    /// Index of a stream, which is added if new. None for a stream of the other path beyond the
-    /// limit.
+    /// Returns the index of a stream and adds it if it is new. `None` for a stream of the other
+    /// path beyond the limit.
     fn place(&mut self, header: &rtp::Header, leads: bool) -> Option<usize> {
         let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
         if known.is_some() {

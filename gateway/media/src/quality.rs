@@ -1,11 +1,11 @@
 //! Call quality: the E-model's R-factor (ITU-T G.107), from delay and loss.
 //!
-//! Simplified as usual for packet networks: all inputs but delay and codec at the standard's
-//! defaults, so R = 93.2 − Id − Ie,eff. 80 and more is good, 70 fair, below 50 not recommended.
+//! Simplified as usual for packet networks: all inputs except delay and codec have the standard's
+//! defaults, so R = 93.2 − Id − Ie,eff. At least 80 is good, 70 fair, below 50 not recommended.
 
 use std::time::Duration;
 
-/// R at the defaults of G.107, without delay or loss.
+/// R without delay or loss, at the defaults of G.107.
 const R_BEST: f64 = 93.2;
 
 /// One-way delay in ms from which people interrupt each other.
@@ -19,12 +19,12 @@ pub enum Codec {
     G711,
     /// G.729A with voice activity detection (Ie 11, Bpl 19.0: G.113, appendix I).
     G729,
-    /// Any other: no impairment of its own, and no concealment (Bpl 4.3: G.113, appendix I).
+    /// Any other codec: no impairment by itself, and no concealment (Bpl 4.3: G.113, appendix I).
     Other,
 }
 
 impl Codec {
-    /// The codec of an SDP encoding name, case-insensitive.
+    /// Returns the codec of an SDP encoding name, case-insensitive.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -39,7 +39,7 @@ impl Codec {
         }
     }
 
-    /// Impairment without loss (Ie), and robustness to loss (Bpl).
+    /// Returns the impairment without loss (Ie), and the robustness to loss (Bpl).
     fn impairment(self) -> (f64, f64) {
         match self {
             Self::Opus | Self::G711 => (0.0, 25.1),
@@ -49,7 +49,7 @@ impl Codec {
     }
 }
 
-/// The R-factor in hundredths, 0–9,320.
+/// Returns the R-factor in hundredths, 0–9,320.
 ///
 /// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is the loss after
 /// repair in parts per million, taken as random (BurstR = 1).

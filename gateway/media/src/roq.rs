@@ -14,7 +14,7 @@ pub const ALPN: &[u8] = b"roq-14";
 pub struct Flow(u64);
 
 impl Flow {
-    /// None above 2^62 - 1, which has no encoding.
+    /// Returns `None` above 2^62 - 1, which has no encoding.
     #[must_use]
     pub fn new(number: u64) -> Option<Self> {
         (number <= varint::MAX).then_some(Self(number))
@@ -26,7 +26,7 @@ impl Flow {
         Self(bits & varint::MAX)
     }
 
-    /// At most 2^62 - 1.
+    /// Returns the number, at most 2^62 - 1.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
@@ -45,9 +45,9 @@ impl fmt::Display for Flow {
 pub enum ErrorCode {
     /// ROQ_NO_ERROR: closed without an error.
     NoError = 0x00,
-    /// ROQ_GENERAL_ERROR: none of the others fits.
+    /// ROQ_GENERAL_ERROR: no other code fits.
     General = 0x01,
-    /// ROQ_INTERNAL_ERROR: an error on this side.
+    /// ROQ_INTERNAL_ERROR: an error at the sender of this code.
     Internal = 0x02,
     /// ROQ_PACKET_ERROR: invalid length, flow identifier or packet.
     Packet = 0x03,
@@ -62,14 +62,14 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The code on the wire.
+    /// Returns the code on the wire.
     #[must_use]
     pub fn code(self) -> u64 {
         u64::from(self as u8)
     }
 }
 
-/// Why bytes are not a RoQ datagram or stream; all map to [`ErrorCode::Packet`].
+/// Reason why bytes are not a RoQ datagram or stream; all map to [`ErrorCode::Packet`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// The datagram ends within its flow identifier.
@@ -130,7 +130,7 @@ pub fn read_datagram(datagram: &[u8]) -> Result<(Flow, &[u8]), Malformed> {
 /// An item read by a [`StreamDecoder`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Item<'a> {
-    /// The stream's flow; comes once, before any packet.
+    /// The stream's flow; returned once, before any packet.
     Flow(Flow),
     /// A whole RTP or RTCP packet.
     Packet(&'a [u8]),
@@ -138,14 +138,14 @@ pub enum Item<'a> {
 
 /// Reads a stream from pieces of any size.
 ///
-/// Holds at most one packet of the limit's length; a packet that lies whole in one piece is not
+/// Holds at most one packet of the maximum length. A packet that lies whole in one piece is not
 /// copied. After an error every call repeats it.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     packet_len_max: usize,
     awaits: Awaits,
     held: Vec<u8>,
-    /// The packet held was returned and may be overwritten.
+    /// Whether the held packet was returned and may be overwritten.
     spent: bool,
 }
 
@@ -158,18 +158,19 @@ enum Awaits {
 }
 
 impl StreamDecoder {
-    /// A decoder for one stream with packets of at most `packet_len_max` bytes.
+    /// Creates a decoder for one stream with packets of at most `packet_len_max` bytes.
     #[must_use]
     pub fn new(packet_len_max: usize) -> Self {
         Self { packet_len_max, awaits: Awaits::Flow, held: Vec::new(), spent: false }
     }
 
-    /// The next item from `input`, which shrinks by what was read. None: `input` is consumed.
+    /// Returns the next item from `input`, which shrinks by the bytes read. `None` means that
+    /// `input` is consumed.
     ///
-    /// Call it until it returns none, then again with the next piece of the stream.
+    /// Call it until it returns `None`, then again with the next piece of the stream.
     ///
     /// # Errors
-    /// A packet of length 0 or above the limit.
+    /// Fails for a packet of length 0 or above the limit.
     pub fn next<'a, 'b: 'a>(
         &'a mut self,
         input: &mut &'b [u8],
@@ -214,8 +215,8 @@ impl StreamDecoder {
     /// Checks that the stream may end here.
     ///
     /// # Errors
-    /// [`Malformed::Unfinished`] within a flow identifier, a length or a packet, or the decoder's
-    /// earlier error.
+    /// Fails with [`Malformed::Unfinished`] within a flow identifier, a length or a packet, or with
+    /// the decoder's earlier error.
     pub fn finish(&self) -> Result<(), Malformed> {
         match self.awaits {
             Awaits::Length if self.spent || self.held.is_empty() => Ok(()),

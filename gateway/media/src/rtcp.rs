@@ -32,9 +32,9 @@ pub const PAYLOAD_FEEDBACK: u8 = 206;
 
 /// Format of a generic NACK, transport-layer feedback (RFC 4585, 6.2.1).
 pub const NACK: u8 = 1;
-/// Formats of TMMBR and TMMBN, transport-layer feedback (RFC 5104, 4.2).
+/// Format of TMMBR, transport-layer feedback (RFC 5104, 4.2).
 pub const TMMBR: u8 = 3;
-/// See [`TMMBR`].
+/// Format of TMMBN; see [`TMMBR`].
 pub const TMMBN: u8 = 4;
 /// Format of a picture loss indication, payload-specific feedback (RFC 4585, 6.3.1).
 pub const PLI: u8 = 1;
@@ -45,13 +45,13 @@ pub const APPLICATION: u8 = 15;
 
 const HEADER_LEN: usize = 4;
 
-/// Why bytes are not an RTCP packet.
+/// Reason why bytes are not an RTCP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// Shorter than its header, or empty.
+    /// The packet is empty, or shorter than its header.
     Short,
     Version,
-    /// Its length exceeds the datagram.
+    /// The packet's length exceeds the datagram.
     Length,
     /// The padding has length 0 or does not fit.
     Padding,
@@ -94,7 +94,7 @@ pub enum Packet<'a> {
     },
 }
 
-/// The packets of a compound packet, in order; the first malformed one is the last item.
+/// Returns the packets of a compound packet, in order; the first malformed one is the last item.
 #[must_use]
 pub fn packets(compound: &[u8]) -> Packets<'_> {
     Packets { rest: if compound.is_empty() { Err(Malformed::Short) } else { Ok(compound) } }
@@ -123,7 +123,7 @@ impl<'a> Iterator for Packets<'a> {
     }
 }
 
-/// Length of the first packet in `bytes`, header and padding included; at least 4.
+/// Returns the length of the first packet in `bytes`, including header and padding; at least 4.
 fn packet_len(bytes: &[u8]) -> Result<usize, Malformed> {
     let Some(&[first, _, high, low]) = bytes.first_chunk() else { return Err(Malformed::Short) };
     if first >> 6 != 2 {

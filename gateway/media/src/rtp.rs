@@ -1,4 +1,4 @@
-//! RTP packets: the header parsed and modified in place (RFC 3550, section 5).
+//! RTP packets: parses and modifies the header in place (RFC 3550, section 5).
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ pub const HEADER_LEN: usize = 12;
 /// An RTP header, and the position of the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// 0–127, declared by the session description.
+    /// 0–127; the session description assigns it.
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame (RFC 3551, section 4.1).
     pub marker: bool,
@@ -23,10 +23,10 @@ pub struct Header {
     pub payload_end: usize,
 }
 
-/// Why bytes are not an RTP packet.
+/// Reason why bytes are not an RTP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// Shorter than its fixed header and CSRCs.
+    /// The packet is shorter than its fixed header and CSRCs.
     Short,
     Version,
     /// The header extension exceeds the packet.
@@ -52,7 +52,7 @@ impl Header {
     /// Parses the header of a packet.
     ///
     /// # Errors
-    /// If the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
+    /// Fails if the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
     pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
         let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(Malformed::Short) };
         let [flags, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *fixed;
@@ -90,9 +90,9 @@ impl Header {
         })
     }
 
-    /// The payload without padding.
+    /// Returns the payload without padding.
     ///
-    /// Empty if `packet` is shorter than the one that was parsed.
+    /// Returns an empty slice if `packet` is shorter than the parsed one.
     #[must_use]
     pub fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         packet.get(self.payload_offset..self.payload_end).unwrap_or_default()
@@ -104,21 +104,21 @@ impl Header {
     }
 }
 
-/// Sets the sequence number. A packet shorter than a header is unchanged.
+/// Sets the sequence number. A packet shorter than a header remains unchanged.
 pub fn set_sequence(packet: &mut [u8], sequence: u16) {
     if let Some(field) = packet.get_mut(2..4) {
         field.copy_from_slice(&sequence.to_be_bytes());
     }
 }
 
-/// Sets the timestamp. A packet shorter than a header is unchanged.
+/// Sets the timestamp. A packet shorter than a header remains unchanged.
 pub fn set_timestamp(packet: &mut [u8], timestamp: u32) {
     if let Some(field) = packet.get_mut(4..8) {
         field.copy_from_slice(&timestamp.to_be_bytes());
     }
 }
 
-/// Sets the SSRC. A packet shorter than a header is unchanged.
+/// Sets the SSRC. A packet shorter than a header remains unchanged.
 pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     if let Some(field) = packet.get_mut(8..12) {
         field.copy_from_slice(&ssrc.to_be_bytes());
@@ -128,7 +128,7 @@ pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
 /// The header fields chosen by a sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fields {
-    /// The lower seven bits count.
+    /// Only the lower seven bits are used.
     pub payload_type: u8,
     /// Voice: first packet after silence. Video: last packet of a frame.
     pub marker: bool,

@@ -4,14 +4,14 @@ use crate::rtcp::ReportBlock;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
-/// A larger jump ahead is a restarted source, not loss (RFC 3550, appendix A.1).
+/// A larger jump ahead means a restarted source, not loss (RFC 3550, appendix A.1).
 const DROPOUT_MAX: i16 = 3_000;
 /// A larger jump back is not reordering (RFC 3550, appendix A.1).
 const MISORDER_MAX: i16 = 100;
-/// Numbers remembered to detect duplicates: more than [`MISORDER_MAX`].
+/// Number of remembered sequence numbers to detect duplicates; more than [`MISORDER_MAX`].
 const WINDOW: u32 = 128;
-/// A longer time without a packet counts as a gap: five frames of voice, three of video, where
-/// jitter buffers run empty. Silent voice (DTX) has them too.
+/// A longer time without a packet counts as a gap: five frames of voice, three of video. Jitter
+/// buffers run empty then. Silent voice (DTX) has such gaps too.
 pub const GAP: Duration = Duration::from_millis(100);
 
 /// Counts of a source, since it began or since the last [`Reception::interval`].
@@ -23,12 +23,12 @@ pub struct Counts {
     pub bytes: u64,
     /// Packets sent, according to the sequence numbers.
     pub expected: u64,
-    /// The packets that did not arrive. A late one was lost in the interval before.
+    /// Packets that did not arrive. A late packet was lost in the previous interval.
     pub lost: u64,
     pub duplicates: u64,
     /// Packets that arrived after a later one.
     pub reordered: u64,
-    /// Times longer than [`GAP`] without a packet.
+    /// Number of times longer than [`GAP`] without a packet.
     pub gaps: u64,
     /// The longest time without a packet.
     pub gap_max: Duration,
@@ -48,31 +48,33 @@ impl Counts {
 pub struct Reception {
     clock_rate: u32,
     total: Counts,
-    /// Counts at the last interval.
+    /// Counts at the end of the last interval.
     then: Counts,
     /// The longest time without a packet since the last interval.
     gap_max: Duration,
     run: Option<Run>,
-    /// Packets expected of earlier runs, before the source restarted.
+    /// Packets expected in earlier runs, before the source restarted.
     expected_before: u64,
-    /// The number that would follow a jump: two in a row are accepted.
+    /// The number that would follow a jump: two consecutive numbers are accepted.
     after_jump: Option<u16>,
     /// Jitter in 1/16 timestamp units (RFC 3550, appendix A.8).
     jitter_x16: u64,
-    /// Expected and received at the last report.
+    /// Packets expected and received at the last report.
     reported: (u64, u64),
 }
 
 /// A run of sequence numbers without a jump.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// Extended numbers of the first and the highest packet: cycles in the upper bits.
+    /// Extended number of the run's first packet: cycles in the upper bits.
     first: u64,
+    /// Extended number of the run's highest packet.
     highest: u64,
-    /// Bit n: the number n below the highest arrived.
+    /// Bit n is set if the number n below the highest arrived.
     came: u128,
-    /// Timestamp and arrival of the last packet in order.
+    /// Timestamp of the last packet in order.
     timestamp: u32,
+    /// Arrival of the last packet in order.
     arrived: Instant,
     /// Arrival of the last packet of any kind.
     heard: Instant,
@@ -80,7 +82,7 @@ struct Run {
 
 impl Run {
     fn new(header: &rtp::Header, now: Instant) -> Self {
-        // Starts at one cycle, so that earlier packets have a number too.
+        // The run starts at one cycle, so that earlier packets have a number too.
         let first = 1 << 16 | u64::from(header.sequence);
         let timestamp = header.timestamp;
         Self { first, highest: first, came: 1, timestamp, arrived: now, heard: now }
@@ -92,7 +94,7 @@ impl Run {
 }
 
 impl Reception {
-    /// `clock_rate` in Hz; with 0 jitter is not measured.
+    /// `clock_rate` is in Hz; with 0, jitter is not measured.
     #[must_use]
     pub fn new(clock_rate: u32) -> Self {
         Self {
@@ -142,7 +144,7 @@ impl Reception {
             _ if self.after_jump == Some(header.sequence) => {
                 self.expected_before += run.expected();
                 *run = Run::new(header, now);
-                // The packet that began the jump belongs to the new run.
+                // The packet that caused the jump belongs to the new run.
                 run.first -= 1;
                 run.came |= 2;
                 self.after_jump = None;
@@ -152,7 +154,7 @@ impl Reception {
         self.count(bytes);
     }
 
-    /// Counts since the last call, and resets them. `lost` is lowered by late packets.
+    /// Returns the counts since the last call, and resets them. Late packets lower `lost`.
     pub fn interval(&mut self) -> Counts {
         let total = self.totals();
         let then = std::mem::replace(&mut self.then, total);
@@ -168,7 +170,7 @@ impl Reception {
         }
     }
 
-    /// Counts since the source began.
+    /// Returns the counts since the source began.
     #[must_use]
     pub fn totals(&self) -> Counts {
         let expected = self.expected();
@@ -176,20 +178,21 @@ impl Reception {
         Counts { expected, lost, ..self.total }
     }
 
-    /// Interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16 packets.
+    /// Returns the interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16
+    /// packets.
     #[must_use]
     pub fn jitter_us(&self) -> u64 {
         (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
     }
 
-    /// When the last packet arrived; none before the first.
+    /// Returns the arrival time of the last packet; `None` before the first.
     #[must_use]
     pub fn heard(&self) -> Option<Instant> {
         self.run.map(|run| run.heard)
     }
 
-    /// A report block of the source (RFC 3550, appendix A.3): the share lost since the last report,
-    /// the rest since the beginning. `last_sr` and its delay are left at 0.
+    /// Returns a report block of the source (RFC 3550, appendix A.3): the fraction lost since the
+    /// last report, other values since the beginning. `last_sr` and its delay remain 0.
     #[must_use]
     pub fn report(&mut self, ssrc: u32) -> ReportBlock {
         let (expected, received) = (self.expected(), self.total.packets);
@@ -219,8 +222,8 @@ impl Reception {
         self.total.bytes += bytes as u64;
     }
 
-    /// Updates the jitter by the first packet of each frame: packets that share a timestamp are
-    /// sent back to back, so their distance means nothing.
+    /// Updates the jitter from the first packet of each frame. Packets with the same timestamp are
+    /// sent back to back, so the time between them carries no information.
     fn time(&mut self, timestamp: u32, now: Instant) {
         let Some(run) = &mut self.run else { return };
         let sent = timestamp_ahead(timestamp, run.timestamp);
@@ -231,7 +234,7 @@ impl Reception {
         (run.timestamp, run.arrived) = (timestamp, now);
         let arrival = units(arrival, self.clock_rate);
         let off = arrival.saturating_sub(sent.into()).unsigned_abs();
-        // A clock that was reset is not jitter.
+        // A step this large is a clock reset, not jitter.
         if off < u64::from(self.clock_rate) * 10 {
             let falling = (self.jitter_x16 + 8) / 16;
             self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
@@ -239,8 +242,8 @@ impl Reception {
     }
 }
 
-/// Clock units in that time, by whole microseconds: a 128-bit division would dominate the cost of a
-/// packet.
+/// Converts a time to clock units via whole microseconds: a 128-bit division would dominate the
+/// cost of a packet.
 fn units(time: Duration, clock_rate: u32) -> i64 {
     let rate = u64::from(clock_rate);
     let part = u64::from(time.subsec_micros()) * rate / 1_000_000;

@@ -1,8 +1,9 @@
 //! STUN binding for ICE (RFC 8489, RFC 8445): a request proves knowledge of a password.
 //!
 //! The gateway answers as an ICE-lite agent ([`Request`], [`write_success`], [`write_error`]); its
-//! probes and the lab are clients ([`Binding`], [`Response`]). Own code on ring's HMAC-SHA1:
-//! binding needs six attributes, and a general crate brings a second set of hashes.
+//! probes and the lab are clients ([`Binding`], [`Response`]). Implemented here on ring's
+//! HMAC-SHA1, because binding needs only six attributes and a general crate brings a second set of
+//! hashes.
 
 use ring::hmac;
 use std::fmt;
@@ -16,12 +17,12 @@ pub use response::{Code, Outcome, Response, write_error, write_success, write_un
 
 /// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
 pub const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Longer messages are refused: IPv6's minimum MTU is enough for any binding.
+/// Longer messages are refused: IPv6's minimum MTU suffices for any binding.
 pub const MESSAGE_LEN_MAX: usize = 1_280;
 
 const HEADER_LEN: usize = 20;
 
-/// Matches a response to its request; chosen at random by the client.
+/// Matches a response to its request; the client chooses it at random.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Transaction(pub [u8; 12]);
 
@@ -30,7 +31,7 @@ pub struct Transaction(pub [u8; 12]);
 pub struct Key(hmac::Key);
 
 impl Key {
-    /// ICE passwords are plain ASCII and need no preparation.
+    /// Creates a key. ICE passwords are plain ASCII and need no preparation.
     #[must_use]
     pub fn new(password: &str) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
@@ -43,8 +44,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// True if a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
-/// right length. Attributes are not checked.
+/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
+/// correct length. Attributes are not checked.
 #[must_use]
 pub fn is_stun(datagram: &[u8]) -> bool {
     let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
@@ -57,12 +58,13 @@ pub fn is_stun(datagram: &[u8]) -> bool {
         && datagram.len() == HEADER_LEN + length
 }
 
-/// Why bytes are not the expected message.
+/// Reason why bytes are not the expected message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// Not a STUN message ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
+    /// The bytes are no STUN message ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
     NotStun,
-    /// Another class or method: an indication, an allocation, a response instead of a request.
+    /// The message has another class or method: an indication, an allocation, a response instead of
+    /// a request.
     NotBinding,
     /// An attribute exceeds the message or has an invalid length.
     Attribute(u16),
@@ -83,12 +85,12 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Why a message is not authenticated.
+/// Reason why a message is not authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unverified {
-    /// It has no MESSAGE-INTEGRITY.
+    /// MESSAGE-INTEGRITY is missing.
     Missing,
-    /// Its MESSAGE-INTEGRITY does not match the password and content.
+    /// MESSAGE-INTEGRITY does not match the password and content.
     Wrong,
 }
 

@@ -14,13 +14,13 @@ pub use bundle::{
 };
 pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
 
-/// Identifies a session on a trunk leg in both directions. A capability: its holder may send, so it
-/// must be unguessable.
+/// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may
+/// send, so it must be unguessable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(pub u64);
 
 impl fmt::Debug for Tag {
-    /// Shows the first two bytes only: enough to tell tags apart in a log, too little to use one.
+    /// Shows only the first two bytes: they distinguish tags in a log, but are too few to use one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tag({:04x}…)", self.0 >> 48)
     }

@@ -3,11 +3,11 @@
 /// The largest value: 2^62 - 1.
 pub const MAX: u64 = (1 << 62) - 1;
 
-/// A value above [`MAX`], which has no encoding.
+/// A value above [`MAX`] has no encoding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooLarge(pub u64);
 
-/// Encoded size of `value`: 1, 2, 4 or 8; none above [`MAX`].
+/// Returns the encoded size of `value`: 1, 2, 4 or 8; `None` above [`MAX`].
 #[must_use]
 pub fn size(value: u64) -> Option<usize> {
     match value {
@@ -22,7 +22,7 @@ pub fn size(value: u64) -> Option<usize> {
 /// Appends the shortest encoding of `value` to `out` and returns its size.
 ///
 /// # Errors
-/// Above [`MAX`]; nothing is written then.
+/// Fails above [`MAX`]; then nothing is written.
 pub fn write(value: u64, out: &mut Vec<u8>) -> Result<usize, TooLarge> {
     let size = size(value).ok_or(TooLarge(value))?;
     let length_bits = u64::from(size.trailing_zeros()) << (8 * size - 2);
@@ -32,7 +32,7 @@ pub fn write(value: u64, out: &mut Vec<u8>) -> Result<usize, TooLarge> {
 
 /// Reads a value from the start of `bytes` and returns its size.
 ///
-/// Encodings longer than needed are valid. None: more bytes are needed.
+/// Encodings longer than needed are valid. Returns `None` if more bytes are needed.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
     let size = 1 << (bytes.first()? >> 6);

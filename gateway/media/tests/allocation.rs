@@ -1,4 +1,4 @@
-//! The per-packet functions never allocate.
+//! Tests that the per-packet functions never allocate.
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection};
@@ -19,12 +19,12 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as promised by the caller.
+        // SAFETY: the caller guarantees the requirements of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as promised by the caller.
+        // SAFETY: the caller guarantees the requirements of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

@@ -230,8 +230,8 @@ impl Outbox {
                 header.msg_controllen = envelope.control.used;
             }
         }
-        // SAFETY: the first `batch` headers were written, and each points to a slice, a name and control messages that
-        // live until the call returns; the kernel writes only the headers' lengths.
+        // SAFETY: one header per element of `batch` was written, and each points to a slice, a name and control
+        // messages that live until the call returns; the kernel writes only the headers' lengths.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),

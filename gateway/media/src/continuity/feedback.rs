@@ -1,4 +1,4 @@
-//! RTCP across the mapping, in both directions.
+//! Rewrites RTCP by the mapping, in both directions.
 
 use super::stream::Stream;
 use super::{Continuity, Epoch, Protection};
@@ -16,9 +16,9 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dropped {
     Malformed(Malformed),
-    /// Its hop is closed.
+    /// The hop of the packet is closed.
     Stale,
-    /// All of it refers to another sender's numbers.
+    /// All reports and feedback in it refer to another sender's numbers.
     Empty,
 }
 
@@ -37,14 +37,14 @@ impl std::error::Error for Dropped {}
 impl Continuity {
     /// Rewrites RTCP of the hop of `epoch` for the client. Returns the length of the result.
     ///
-    /// Sender reports follow the mapping of their stream. A report of a stream without a mapping, or
-    /// with a newer one, is removed: an NTP/RTP pair of another mapping would break lip sync. Removed
-    /// as well are the CNAME of a sender that took a stream over, and from a hop that was left, all
-    /// but the sender reports of streams it still delivers: it no longer hears the client, and its
-    /// BYE does not end the stream.
+    /// Sender reports follow the mapping of their stream. A report of a stream without a mapping,
+    /// or with a newer one, is removed: an NTP/RTP pair of another mapping would break lip sync.
+    /// The CNAME of a sender that took over a stream is removed as well. From a hop that was left,
+    /// only sender reports of streams that it still delivers pass: it no longer receives the
+    /// client, and its BYE does not end the stream.
     ///
     /// # Errors
-    /// If nothing is left.
+    /// Fails if nothing remains.
     pub fn rtcp_to_client(&mut self, epoch: Epoch, compound: &mut [u8]) -> Result<usize, Dropped> {
         if epoch < self.epoch && Some(epoch) != self.previous {
             return Err(Dropped::Stale);
@@ -89,10 +89,10 @@ impl Continuity {
     /// Rewrites the client's RTCP for the present hop. Returns the length of the result.
     ///
     /// Reports, NACKs and key-frame requests are translated to that hop's streams and numbers.
-    /// Feedback on an earlier sender's packets is removed, as are losses and reports counted then.
+    /// Feedback on an earlier sender's packets is removed, as are losses counted for that sender.
     ///
     /// # Errors
-    /// If nothing is left.
+    /// Fails if nothing remains.
     pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, Dropped> {
         if self.protection == Protection::Srtp {
             return Ok(compound.len());
@@ -129,7 +129,7 @@ impl Continuity {
     }
 }
 
-/// A source description alone carries no information.
+/// Fails for a compound packet with only a source description, which carries no information.
 fn finish(length: Result<usize, Malformed>, has_content: bool) -> Result<usize, Dropped> {
     match length {
         Ok(length) if has_content => Ok(length),
@@ -153,7 +153,7 @@ fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usi
     let Some(stream) = sender else { return 0 };
     let reports = &mut stream.reports;
     if stream.present.took_over {
-        // The node counts packets since its own start, the client since the stream's.
+        // The node counts packets since its start, the client since the start of the stream.
         info.packets = reports.packets.wrapping_add(reports.packets_before);
         info.octets = reports.octets.wrapping_add(reports.octets_before);
     } else {
@@ -188,7 +188,7 @@ fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> b
     true
 }
 
-/// Rewrites a NACK about `stream` for the node; returns 0 if it names no packet that the node sent.
+/// Rewrites a NACK about `stream` for the node; returns 0 if it lists no packet that the node sent.
 fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
     if stream.is_untouched() {
         return packet.len();
@@ -199,7 +199,7 @@ fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
     let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
     retain_missing(packet, |first, mask| {
         let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
-        // How many of the 17 numbers from `first` lie before the first of these.
+        // The number of packets, of the 17 from `first`, that precede the sender's first packet.
         let before = (i32::from(behind) - since_first).clamp(0, 17);
         let number = stream.highest.wrapping_sub_signed(behind.into());
         (stream.present.node_sequence(number) as u16, mask >> before << before)

@@ -1,4 +1,4 @@
-//! Packets that a stream missed when another hop continued it.
+//! Packets that a stream missed when another hop took over.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use super::FILLED_WITHIN;
 use super::stream::Stream;
 use crate::rtp;
 
-/// A source is silent after this many usual packet intervals.
+/// Number of usual packet intervals after which a source counts as silent.
 const FEW: u32 = 4;
 
-/// Evidence of a node's death may be this much later than the death.
+/// Evidence of a node's death may come this much later than the death.
 const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Missing {
-    /// Counted for switches before the last one.
+    /// Missing packets at switches before the last one.
     settled: u32,
     last: Option<Gap>,
 }
@@ -25,7 +25,7 @@ struct Gap {
     since: Instant,
     first: u32,
     length: u16,
-    /// The packets that did not arrive.
+    /// Number of packets that have not arrived.
     missing: u16,
 }
 
@@ -35,7 +35,6 @@ impl Missing {
         self.last = (length > 0).then_some(Gap { since: now, first, length, missing: length });
     }
 
-    /// Marks a number as arrived.
     pub(super) fn fill(&mut self, number: u32, now: Instant) {
         if let Some(gap) = &mut self.last
             && number.wrapping_sub(gap.first) < gap.length.into()
@@ -45,7 +44,7 @@ impl Missing {
         }
     }
 
-    /// The missing numbers; with `by`, only if none can arrive any more.
+    /// Number of missing packets; with `by`, only if no more can arrive.
     fn all(&self, by: Option<Instant>) -> u32 {
         let is_over = |gap: &&Gap| {
             by.is_none_or(|now| now.saturating_duration_since(gap.since) >= FILLED_WITHIN)
@@ -56,18 +55,18 @@ impl Missing {
 }
 
 impl Stream {
-    /// Packets missed at switches, as known at `now`.
+    /// Number of packets missed at switches, as known at `now`.
     pub(super) fn missed(&self, now: Instant) -> u32 {
         self.missing.all(Some(now))
     }
 
-    /// The numbers above this one, up to the present one, were skipped.
+    /// Notes that the numbers above this one, up to the present one, were skipped.
     pub(super) fn note_skipped(&mut self, above: u32, now: Instant) {
         let skipped = self.highest.wrapping_sub(above).saturating_sub(1);
         self.missing.open(above.wrapping_add(1), skipped.try_into().unwrap_or(u16::MAX), now);
     }
 
-    /// Another hop continues the stream by its own numbers, from this packet.
+    /// Notes that another hop continues the stream with its own numbers from this packet.
     pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
         self.on_copies = false;
         let missing = self.missing_before(header);
@@ -75,19 +74,19 @@ impl Stream {
         self.missing.open(self.highest.wrapping_add(1), missing, now);
     }
 
-    /// True if the source was active when an end at `since` came.
+    /// Whether the source was active when its hop ended at `since`.
     pub(super) fn spoke_until(&self, since: Instant) -> bool {
         self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
     }
 
-    /// True if the source paused before the hop was gone, or while a hop left as planned still
-    /// delivered; then nothing is missing.
+    /// Whether the source paused before the hop ended, or while a hop left as planned still
+    /// delivered. In both cases no packet is missing.
     pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
         let late = since + FILLED_WITHIN + self.usually_within();
         !self.spoke_until(since) || planned && now > late
     }
 
-    /// [`FEW`] usual packet intervals.
+    /// Time after which the source counts as silent: [`FEW`] usual packet intervals.
     fn usually_within(&self) -> Duration {
         let ticks = self.pace.interval().unwrap_or_default();
         match self.clock_rate {

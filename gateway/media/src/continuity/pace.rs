@@ -1,21 +1,22 @@
-//! The usual pace of a stream (ticks per frame, packets per frame), and what a silence cost.
+//! The usual pace of a stream (ticks per frame, packets per frame), and the packets lost in a
+//! silence.
 
 /// The clock of all video formats (RFC 3551, section 4); video frames may take several packets and
 /// come at the camera's pace. Other media keep a grid of samples.
 const VIDEO_CLOCK_HZ: u32 = 90_000;
 
-/// Numbers skipped at most: a receiver has given up on older packets, and takes a larger jump for
+/// Limit of skipped numbers. A receiver has given up on older packets, and treats a larger jump as
 /// another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
 const LOST_MAX: u64 = 1_000;
 
-/// Weight 1/8 for a new sample, as in RTT estimators: adapts within a dozen frames, ignores a
-/// single one.
+/// Divisor of the weight of a new sample, as in RTT estimators: the average adapts within a dozen
+/// frames and ignores a single one.
 const SMOOTHING: i64 = 8;
 
-/// After this many frames off the grid in a row, a new grid is assumed.
+/// Number of consecutive frames off the grid after which a new grid is assumed.
 const OFF_GRID_MAX: u8 = 4;
 
-/// Where numbers continue after a silence, relative to the last packet.
+/// The position at which numbers continue after a silence, relative to the last packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Leap {
     /// Sequence numbers to skip: lost or still in flight.
@@ -26,35 +27,35 @@ pub(super) struct Leap {
 /// Duration of a silence, in timestamp units.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// Since the start of the last frame, which its timestamp refers to.
+    /// Time since the start of the last frame, which the last timestamp refers to.
     pub(super) since_frame: u64,
     pub(super) since_packet: u64,
-    /// How much sooner the new path delivers: earlier packets may arrive this much later.
+    /// Advantage of the new path: earlier packets may arrive this much later.
     pub(super) lead: u64,
 }
 
-/// Learned from consecutive packets. A frame is all packets of one timestamp: a video picture, or
-/// one packet of voice.
+/// The pace learned from consecutive packets. A frame is all packets of one timestamp: a video
+/// picture, or one packet of voice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    /// Smoothed ticks from frame to frame; 0: unknown.
+    /// Smoothed ticks from frame to frame; 0 if unknown.
     smoothed: u32,
     /// The last two frame intervals.
     last: [u32; 2],
-    /// The grid of timestamps: the smallest interval seen; 0: unknown.
+    /// The grid of timestamps: the smallest interval seen; 0 if unknown.
     grain: u32,
     off_grid: u8,
-    /// Smoothed packets per frame, in 1/16; 0: unknown.
+    /// Smoothed packets per frame, in 1/16; 0 if unknown.
     packets_x16: u16,
     in_frame: u16,
-    /// The last packet ended its frame.
+    /// Whether the last packet ended its frame.
     ended: bool,
-    /// The stream uses marker bits, so that a frame without one is unfinished.
+    /// Whether the stream uses marker bits, so that a frame without one is unfinished.
     marks: bool,
 }
 
 impl Pace {
-    /// A packet arrived, `numbers` (at least 1) ahead in sequence and `ticks` in timestamp.
+    /// Handles a packet that is `numbers` (at least 1) ahead in sequence and `ticks` in timestamp.
     pub(super) fn advance(&mut self, numbers: u16, ticks: i32, marker: bool) {
         if ticks == 0 {
             self.in_frame = self.in_frame.saturating_add(numbers);
@@ -68,8 +69,8 @@ impl Pace {
         self.marks |= marker;
     }
 
-    /// A packet arrived and its distance to the last one is meaningless: the first one, or after a
-    /// switch.
+    /// Handles a packet whose distance to the last one is meaningless: the first one, or the first
+    /// after a switch.
     pub(super) fn resume(&mut self, marker: bool) {
         self.in_frame = 1;
         self.ended = marker;
@@ -101,10 +102,10 @@ impl Pace {
         };
     }
 
-    /// Usual ticks from frame to frame; none before the second frame.
+    /// Returns the usual ticks from frame to frame; `None` before the second frame.
     ///
-    /// Silent voice (DTX) sends rarely: two long intervals in a row become the usual one, while a
-    /// single one only moves the average.
+    /// Silent voice (DTX) sends rarely. Two consecutive long intervals become the usual one, while
+    /// a single one only moves the average.
     pub(super) fn interval(&self) -> Option<u32> {
         let [newer, older] = self.last;
         match (self.smoothed, older) {
@@ -114,7 +115,7 @@ impl Pace {
         }
     }
 
-    /// The position of a new sender's first packet after this silence.
+    /// Returns the position of a new sender's first packet after this silence.
     pub(super) fn leap(&self, silence: Silence, clock_rate: u32) -> Leap {
         if clock_rate == VIDEO_CLOCK_HZ {
             self.leap_of_video(silence)
@@ -144,7 +145,7 @@ impl Pace {
         let unfinished = self.marks && !self.ended;
         let interval = u64::from(interval);
         if unfinished && silence.since_frame < interval && silence.since_packet * 2 < interval {
-            // The frame continues where the old sender stopped: it is useless otherwise.
+            // The frame continues where the old sender stopped, because it is useless otherwise.
             return Leap { lost: on_the_way, ticks: 0 };
         }
         let frames = rounded(ticks, interval as u32).max(1);

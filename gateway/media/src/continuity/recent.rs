@@ -1,24 +1,24 @@
 //! The numbers that a stream used recently.
 
-/// Numbers remembered: more than a second of voice, and any reordering of video that a jitter
-/// buffer would still wait for.
+/// Limit of remembered numbers: more than a second of voice, and any reordering of video that a
+/// jitter buffer would still wait for.
 const WINDOW: u32 = 64;
 
 /// The last outgoing numbers, each with a fingerprint of its packet's timestamp.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
-    /// Bit n: the number n below the highest is used.
+    /// Bit n is set if the number n below the highest is used.
     used: u64,
     traces: [u8; WINDOW as usize],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
-    /// Unused, or too old to know.
+    /// The number is unused, or too old to be remembered.
     Free,
-    /// Used by the same packet.
+    /// The same packet uses the number.
     Same,
-    /// Used by another packet.
+    /// Another packet uses the number.
     Other,
 }
 
@@ -29,13 +29,13 @@ impl Recent {
         recent
     }
 
-    /// The highest number becomes `number`, `ahead` above the last one.
+    /// Makes `number`, which is `ahead` above the last one, the highest number.
     pub(super) fn advance(&mut self, number: u32, ahead: u32, timestamp: u32) {
         self.used = self.used.checked_shl(ahead).unwrap_or(0) | 1;
         self.traces[place(number)] = fingerprint(timestamp);
     }
 
-    /// The use of the number `behind` the highest.
+    /// Returns the use of the number `behind` the highest.
     pub(super) fn at(&self, number: u32, behind: u32, timestamp: u32) -> Use {
         if behind >= WINDOW || self.used >> behind & 1 == 0 {
             Use::Free
@@ -59,8 +59,8 @@ fn place(number: u32) -> usize {
     (number % WINDOW) as usize
 }
 
-/// Eight bits that differ between neighbouring frames; steps are often round in binary or
-/// decimal.
+/// Reduces a timestamp to eight bits that differ between neighbouring frames, even for steps that
+/// are round in binary or decimal.
 fn fingerprint(timestamp: u32) -> u8 {
     (timestamp.wrapping_mul(0x9e37_79b1) >> 24) as u8
 }

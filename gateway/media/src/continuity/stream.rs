@@ -1,4 +1,4 @@
-//! A stream as the client knows it, with the mapping from the node's numbers.
+//! A stream towards the client, with the mapping from the node's numbers.
 
 use super::missing::Missing;
 use super::pace::{Pace, Silence};
@@ -7,8 +7,9 @@ use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
-/// A stream that continues by itself has timestamps this close to its last one or to the present
-/// time by its clock. Otherwise it restarted under the same SSRC near the old number.
+/// Maximum distance of the timestamps of a stream that continues by itself from its last timestamp,
+/// or from the present time by its clock. Beyond it the stream restarted under the same SSRC near
+/// the old number.
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// A stream towards the client.
@@ -20,17 +21,18 @@ pub(super) struct Stream {
     pub(super) ssrc: u32,
     pub(super) payload_type: u8,
     pub(super) clock_rate: u32,
-    /// When its last packet passed.
+    /// Time of the last packet that passed.
     pub(super) heard: Instant,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
     pub(super) reports: Reports,
     /// The highest outgoing number used.
     pub(super) highest: u32,
-    /// The latest outgoing timestamp, and when it was first seen.
+    /// The latest outgoing timestamp.
     latest: u32,
+    /// Time when `latest` was first used.
     latest_at: Instant,
-    /// The number that would follow a jump: two in a row are accepted.
+    /// The number that would follow a jump: two consecutive numbers are accepted.
     after_jump: Option<u16>,
     /// The highest number withheld since the last packet that passed, and its distance from that
     /// packet.
@@ -38,10 +40,10 @@ pub(super) struct Stream {
     pub(super) pace: Pace,
     recent: Recent,
     pub(super) missing: Missing,
-    /// Another hop continues it in place of the present one.
+    /// Whether another hop continues the stream in place of the present one.
     pub(super) on_copies: bool,
-    /// The outgoing number up to which losses were counted, and how many packets had passed by
-    /// then.
+    /// The outgoing number up to which losses were counted, and the number of packets that had
+    /// passed by then.
     counted: (u32, u32),
 }
 
@@ -51,34 +53,36 @@ pub(super) struct Mapping {
     epoch: Epoch,
     /// The previous hop, if it sent the same stream with the same numbers.
     earlier: Option<Epoch>,
-    /// The SSRC sent by the node.
+    /// The SSRC that the node sends.
     pub(super) node_ssrc: u32,
-    /// Added to the node's sequence numbers, extended to 32 bits from its first packet.
+    /// Offset of the client's sequence numbers from the node's, which are extended to 32 bits from
+    /// its first packet.
     sequence: u32,
-    /// Added to the node's timestamps.
+    /// Offset of the client's timestamps from the node's.
     timestamp: u32,
-    /// The outgoing number of its first packet.
+    /// The outgoing number of the mapping's first packet.
     pub(super) first: u32,
-    /// Highest number used by the previous sender; this mapping uses only numbers above it.
+    /// Highest number that the previous sender used; this mapping uses only numbers above it.
     floor: u32,
-    /// It continues another sender's stream.
+    /// Whether the mapping continues another sender's stream.
     pub(super) took_over: bool,
 }
 
 /// State for rewriting RTCP reports of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reports {
-    /// Packets and payload bytes that passed.
+    /// Packets that passed.
     pub(super) packets: u32,
+    /// Payload bytes that passed.
     pub(super) octets: u32,
     /// The previous sender's packet count, less the packets that passed.
     pub(super) packets_before: u32,
     pub(super) octets_before: u32,
-    /// Middle bits of the NTP times of the present sender's last reports.
+    /// Middle bits of the NTP times in the present sender's last reports.
     pub(super) times: [u32; 4],
-    /// Losses in the client's last report.
+    /// Cumulative losses in the client's last report.
     pub(super) lost: i32,
-    /// Losses from before the present sender.
+    /// Losses that occurred before the present sender.
     pub(super) lost_before: i32,
 }
 
@@ -92,7 +96,8 @@ impl Mapping {
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
 
-    /// The node's sequence number for an outgoing one; the upper half counts the node's cycles.
+    /// Returns the node's sequence number for an outgoing one; the upper half counts the node's
+    /// cycles.
     pub(super) fn node_sequence(&self, sequence: u32) -> u32 {
         sequence.wrapping_sub(self.sequence)
     }
@@ -103,7 +108,7 @@ impl Mapping {
 }
 
 impl Stream {
-    /// A new stream with the node's own numbers, under `ssrc`.
+    /// Creates a stream that keeps the node's numbers, under `ssrc`.
     pub(super) fn begin(
         epoch: Epoch,
         header: &rtp::Header,
@@ -148,7 +153,8 @@ impl Stream {
         }
     }
 
-    /// Packets expected since the last call, by the sender's numbers, and the missing ones.
+    /// Returns the packets expected since the last call, by the sender's numbers, and the missing
+    /// ones.
     pub(super) fn arrivals(&mut self) -> (u32, u32) {
         let (highest, packets) =
             std::mem::replace(&mut self.counted, (self.highest, self.reports.packets));
@@ -157,40 +163,40 @@ impl Stream {
         (expected.max(came), expected.saturating_sub(came))
     }
 
-    /// Starts counting here: packets that the previous sender no longer delivered are no loss of
+    /// Restarts the count here: packets that the previous sender failed to deliver are no loss of
     /// the present one.
     pub(super) fn count_from_here(&mut self) {
         self.counted = (self.highest, self.reports.packets);
     }
 
-    /// The hop that delivers it, or did last.
+    /// Returns the hop that delivers the stream, or delivered it last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
     }
 
-    /// True if the hop of `epoch` delivers, or delivered, it under this SSRC.
+    /// Whether the hop of `epoch` delivers, or delivered, the stream under this SSRC.
     pub(super) fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
             || self.previous.is_some_and(|mapping| mapping.carries(epoch, node_ssrc))
     }
 
-    /// True if its present sender uses this SSRC in the hop of `epoch`.
+    /// Whether the present sender uses this SSRC in the hop of `epoch`.
     pub(super) fn is_sent_by(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
     }
 
-    /// True if its last sender used this SSRC.
+    /// Whether the last sender used this SSRC.
     pub(super) fn is_from(&self, node_ssrc: u32) -> bool {
         self.present.node_ssrc == node_ssrc
     }
 
-    /// True if the client gets the node's packets unchanged.
+    /// Whether the client gets the node's packets unchanged.
     pub(super) fn is_untouched(&self) -> bool {
         let Mapping { node_ssrc, sequence, timestamp, .. } = self.present;
         (node_ssrc, sequence, timestamp) == (self.ssrc, 0, 0)
     }
 
-    /// True if a packet with its last sender's SSRC follows that sender's packets.
+    /// Whether a packet with the last sender's SSRC follows that sender's packets.
     pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -201,20 +207,21 @@ impl Stream {
         (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
     }
 
-    /// Packets missing between the last one and this, by the sender's numbers.
+    /// Returns the number of packets missing between the last one and this one, by the sender's
+    /// numbers.
     pub(super) fn missing_before(&self, header: &rtp::Header) -> u32 {
         let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
         u32::try_from(ahead - 1).unwrap_or(0)
     }
 
-    /// The present hop continues the stream with the same mapping; packets of the previous hop
-    /// still pass by it.
+    /// Continues the stream at the present hop with the same mapping. Packets of the previous hop
+    /// still use it too.
     pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
     }
 
-    /// Another sender continues the stream after the lost packets.
+    /// Continues the stream with another sender, after the lost packets.
     pub(super) fn take_over(
         &mut self,
         epoch: Epoch,
@@ -258,7 +265,7 @@ impl Stream {
         self.numbers_of(header)
     }
 
-    /// Handles a packet of its present or previous sender.
+    /// Handles a packet of the present or the previous sender.
     pub(super) fn pass(&mut self, epoch: Epoch, header: &rtp::Header, now: Instant) -> Pass {
         if self.present.carries(epoch, header.ssrc) {
             self.pass_present(header, now)
@@ -267,7 +274,7 @@ impl Stream {
         }
     }
 
-    /// The outgoing numbers of a packet of its present sender.
+    /// Returns the outgoing numbers of a packet of the present sender.
     pub(super) fn numbers_of(&self, header: &rtp::Header) -> Pass {
         if self.is_untouched() {
             return Pass::Untouched;
@@ -299,7 +306,7 @@ impl Stream {
         }
         self.withheld = None;
         self.present.sequence = self.present.sequence.wrapping_sub(place);
-        // A withheld packet that arrives late has no number any more.
+        // A withheld packet that arrives late has lost its number.
         self.present.floor = self.highest;
         self.present.first = self.highest.wrapping_add(1);
     }
@@ -339,22 +346,22 @@ impl Stream {
         self.highest = self.highest.wrapping_add(ahead.into());
         self.recent.advance(self.highest, ahead.into(), timestamp);
         self.after_jump = None;
-        // With B-frames, a frame that is shown earlier is sent later, with a timestamp back by less
-        // than a second; by more, the sender reset its clock.
+        // With B-frames, a frame that is shown earlier is sent later, and its timestamp goes back
+        // by less than a second. A larger step back means that the sender reset its clock.
         if ticks > 0 || ticks.unsigned_abs() > self.clock_rate {
             self.latest = timestamp;
             self.latest_at = now;
         }
     }
 
-    /// Uses a number at or below the highest; false if it is not available.
+    /// Uses a number at or below the highest. Returns whether it was available.
     fn fill(&mut self, number: u32, timestamp: u32) -> bool {
         let behind = self.highest.wrapping_sub(number);
         let own = is_above(number, self.present.first) || number == self.present.first;
         let free = match self.recent.at(number, behind, timestamp) {
             Use::Free => is_above(number, self.present.floor),
             Use::Same => false,
-            // Its sender restarted at a number used before.
+            // The sender restarted at a number that was used before.
             Use::Other => own,
         };
         if free {
@@ -363,8 +370,8 @@ impl Stream {
         free
     }
 
-    /// A number far from the last passes, and is accepted once the next one follows it (RFC 3550,
-    /// appendix A.1).
+    /// Handles a number far from the last one: the packet passes, and the jump is accepted once the
+    /// next number follows (RFC 3550, appendix A.1).
     fn jump(&mut self, header: &rtp::Header, timestamp: u32, sequence: u16, now: Instant) {
         if self.after_jump != Some(sequence) {
             self.after_jump = Some(sequence.wrapping_add(1));
@@ -381,7 +388,8 @@ impl Stream {
         self.counted = (self.highest.wrapping_sub(1), self.reports.packets);
     }
 
-    /// A packet of the previous sender after a takeover: only numbers kept free are left.
+    /// Handles a packet of the previous sender after a takeover: only reserved numbers are
+    /// available.
     fn pass_previous(&mut self, header: &rtp::Header, now: Instant) -> Pass {
         let Some(mapping) = self.previous else { return Pass::Stale };
         let (sequence, timestamp) = mapping.numbers(header);
@@ -414,7 +422,7 @@ impl Stream {
 }
 
 impl Reports {
-    /// Switches the reports to another sender; the client will count the skipped numbers as lost.
+    /// Switches the reports to another sender. The client will count the skipped numbers as lost.
     fn take_over(&mut self, skipped: u16) {
         self.times = [0; 4];
         self.lost_before = self.lost.saturating_add(skipped.into());
@@ -423,7 +431,7 @@ impl Reports {
 
 fn ticks(time: Duration, clock_rate: u32) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    // Rounded: 20 ms measured slightly short are still 960 ticks at 48 kHz.
+    // Rounded: 20 ms measured slightly short must still give 960 ticks at 48 kHz.
     (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
 }
 

@@ -22,7 +22,7 @@ fn at(ms: f64) -> Instant {
     *ORIGIN + Duration::from_secs(1_000) + Duration::from_secs_f64(ms / 1_000.0)
 }
 
-/// A packet as its sender made it.
+/// A packet with its sender's numbers.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     number: u64,
@@ -30,12 +30,12 @@ struct Sent {
     marker: bool,
 }
 
-/// Voice: packet `number` of 20 ms.
+/// Voice packet `number`, 20 ms per packet.
 fn voice(number: u64) -> Sent {
     Sent { number, timestamp: (number as u32).wrapping_mul(FRAME), marker: false }
 }
 
-/// How a node numbers a stream.
+/// Describes how a node numbers a stream.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     epoch: Epoch,
@@ -64,13 +64,13 @@ impl Node {
         }
     }
 
-    /// The same node after a new switch.
+    /// Returns the same node after a new switch.
     fn again(self, epoch: u64) -> Self {
         Self { epoch: Epoch(epoch), ..self }
     }
 }
 
-/// SSRC, sequence number and timestamp as the client gets them.
+/// SSRC, sequence number and timestamp that the client gets.
 type Got = (u32, u16, u32);
 
 impl Continuity {
@@ -80,7 +80,7 @@ impl Continuity {
     }
 }
 
-/// A session: passes what the node sends of `sent` at `now`.
+/// A session that receives packets from nodes.
 struct Session(Continuity);
 
 impl Session {
@@ -92,7 +92,7 @@ impl Session {
         self.0.pass(node.epoch, &node.header(sent), node.clock_rate, at(now_ms))
     }
 
-    /// The same for a packet that must pass.
+    /// Passes a packet that must reach the client, and returns its numbers.
     fn got(&mut self, node: Node, sent: Sent, now_ms: f64) -> Got {
         let header = node.header(sent);
         match self.pass(node, sent, now_ms) {
@@ -102,8 +102,8 @@ impl Session {
         }
     }
 
-    /// Voice on time, from packet `first` to before `end`; each must come out as `like` would have
-    /// sent it.
+    /// Sends voice on time, from packet `first` to before `end`. Each packet must have the numbers
+    /// that `like` would have given it.
     fn voice_as(&mut self, node: Node, like: Node, first: u64, end: u64) {
         for number in first..end {
             let got = self.got(node, voice(number), 20.0 * number as f64);
@@ -126,7 +126,7 @@ fn withheld_packets_leave_no_gap() {
     assert_eq!(withhold(13), Some(Withheld { ssrc: 5, after, ahead: 4 }));
     assert_eq!(withhold(12), Some(Withheld { ssrc: 5, after, ahead: 3 }), "late, among them");
     assert_eq!(withhold(8), None, "late, of a part that passed");
-    // Packet 14 is lost in the network, which remains visible. Timestamps advance as before.
+    // Packet 14 is lost in the network, and the gap stays visible. Timestamps advance as before.
     let (ssrc, sequence, timestamp) = session.got(node, voice(15), 300.0);
     assert_eq!((ssrc, sequence, timestamp), (5, after.wrapping_add(2), voice(15).timestamp));
     assert_eq!(session.got(node, voice(16), 320.0).1, after.wrapping_add(3));
@@ -161,7 +161,7 @@ fn switch_while_withholding_is_no_loss() {
     assert_eq!(session.got(new, voice(32), 640.0).1, 111);
 }
 
-/// The numbers that `node` assigns.
+/// Returns the numbers that `node` assigns.
 fn numbers(node: Node, sent: Sent) -> Got {
     let header = node.header(sent);
     (header.ssrc, header.sequence, header.timestamp)

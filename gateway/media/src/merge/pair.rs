@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use super::{Merge, MergeOutcome, Way};
 use crate::rtp;
 
-/// Repetition interval of a report while it holds, as one may be lost.
+/// Repetition interval of a report that still holds, because a report may be lost.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The leading hop, its twin, and the merge of their packets.
 #[derive(Clone, Debug)]
 pub struct Pair<H> {
-    /// Indexed by path.
+    /// The two hops, by path.
     hops: [H; 2],
     merge: Merge,
     told: Option<Instant>,
@@ -20,11 +20,11 @@ pub struct Pair<H> {
 /// The change of leader that a packet caused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled<H> {
-    /// The hop that the client hears continues.
+    /// The leading hop stays.
     Same,
-    /// It is gone; its twin, which delivers copies, leads.
+    /// The leading hop is gone; its twin, which delivers copies, now leads.
     Turned(H),
-    /// It is gone, and the hop that sent the packet begins.
+    /// The leading hop is gone, and the hop that sent the packet starts anew.
     Begins,
 }
 
@@ -33,7 +33,7 @@ impl<H: Copy + Eq> Pair<H> {
         Pair { hops: [leads, twin], merge: Merge::new(Way::A), told: None }
     }
 
-    /// The hop that the client hears.
+    /// Returns the leading hop, which the client hears.
     pub fn leads(&self) -> H {
         self.hops[self.merge.leads() as usize]
     }
@@ -42,23 +42,23 @@ impl<H: Copy + Eq> Pair<H> {
         self.hops[self.merge.leads().other() as usize]
     }
 
-    /// Both, the leading one first.
+    /// Returns both hops, the leading one first.
     pub fn hops(&self) -> [H; 2] {
         [self.leads(), self.twin()]
     }
 
-    /// Handles a packet of one of them.
+    /// Handles a packet of one of the hops.
     pub fn take(&mut self, from: H, header: &rtp::Header, packet: &[u8]) -> MergeOutcome {
         let way = if self.hops[Way::A as usize] == from { Way::A } else { Way::B };
         self.merge.take(way, header, packet)
     }
 
-    /// Payload types of streams of which the twin delivers no copies.
+    /// Returns payload types of streams in which the twin delivers different packets.
     pub fn differing(&self) -> impl Iterator<Item = u8> {
         self.merge.differing()
     }
 
-    /// True if to report now that streams differ; repeats while they do.
+    /// Whether a report of differing streams is due now.
     pub fn tells(&mut self, now: Instant) -> bool {
         let recently = |at: Instant| now.saturating_duration_since(at) < REPORT_EVERY;
         let tells = !self.told.is_some_and(recently);
@@ -68,7 +68,7 @@ impl<H: Copy + Eq> Pair<H> {
         tells
     }
 
-    /// Sets the twin; a new one has to prove itself.
+    /// Sets the twin. A new twin must prove itself.
     fn set_twin(&mut self, twin: H) {
         if self.twin() != twin {
             self.hops[self.merge.leads().other() as usize] = twin;
@@ -77,9 +77,9 @@ impl<H: Copy + Eq> Pair<H> {
         }
     }
 
-    /// Updates the leader and the twin for a packet `from` this hop while `other` carries as well,
-    /// or is gone. `heard` is the hop that the client hears. There is no pair unless two hops carry
-    /// (`hitless`).
+    /// Updates the leader and the twin for a packet from the hop `from`; `other` is the other hop
+    /// that carries the session, if any. `heard` is the hop that the client hears. There is a pair
+    /// only while two hops carry the session (`hitless`).
     pub fn settle(
         pair: &mut Option<Box<Pair<H>>>,
         heard: Option<H>,

@@ -1,15 +1,15 @@
-//! One stream on two paths, and whether they deliver the same.
+//! One stream on two paths, with the evidence whether both deliver the same packets.
 
 use super::{JUDGED_BY, WINDOW};
 use crate::rtp::{self, sequence_ahead};
 
-/// Matching copies that prove a path.
+/// Number of matching copies that prove a path.
 const PROVEN_BY: u32 = 4;
 
-/// Conflicting packets between two judgements that disprove a path.
+/// Number of conflicting packets between two judgements that disproves a path.
 const CONFLICTS_MAX: u32 = 4;
 
-/// True if the other path delivers copies of a stream.
+/// Whether the other path delivers copies of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Alike {
     Unknown,
@@ -20,15 +20,16 @@ pub(super) enum Alike {
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub(super) ssrc: u32,
-    /// Of its first packet.
+    /// Payload type of the stream's first packet.
     pub(super) payload_type: u8,
-    /// Position of its last packet among packets of all streams.
+    /// Position of the stream's last packet among packets of all streams.
     pub(super) heard: u64,
-    /// Paths that ever delivered it, one bit each.
+    /// Paths that ever delivered the stream, one bit each.
     pub(super) ways: u8,
     pub(super) alike: Alike,
-    /// Since the last judgement: packets of the leading path, of the other, and of these those that
-    /// matched and that conflicted. Judged once both have delivered [`JUDGED_BY`].
+    /// Packets of the leading path since the last judgement. The next three fields count the same
+    /// period for the other path, its matches and its conflicts. A judgement follows once both
+    /// paths have delivered [`JUDGED_BY`].
     pub(super) led: u32,
     pub(super) followed: u32,
     matched: u32,
@@ -37,25 +38,25 @@ pub(super) struct Stream {
     slots: Box<[Slot; WINDOW as usize]>,
 }
 
-/// A sequence number of a stream, and the packets under it.
+/// A sequence number of a stream, and the packets with it.
 #[derive(Clone, Copy, Default, Debug)]
 struct Slot {
     sequence: u16,
-    /// Paths that delivered it, one bit each.
+    /// Paths that delivered the number, one bit each.
     ways: u8,
     passed: bool,
-    /// Fingerprint of its contents.
+    /// Fingerprint of the packet's contents.
     fingerprint: u32,
 }
 
-/// Compares a packet to the other path's packet of that number.
+/// Result of comparing a packet with the other path's packet of the same number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
-    /// None so far.
+    /// The other path has not delivered the number.
     Alone { passes: bool },
-    /// Equal.
+    /// The packets are equal.
     Matches { passes: bool },
-    /// Different.
+    /// The packets differ.
     Conflicts,
 }
 
@@ -84,7 +85,7 @@ impl Stream {
         self.begin_judgement();
     }
 
-    /// Discards the evidence of this path.
+    /// Discards the evidence about this path.
     pub(super) fn forget(&mut self, way: u8) {
         self.slots.iter_mut().for_each(|slot| slot.ways &= !way);
         self.ways &= !way;
@@ -96,7 +97,7 @@ impl Stream {
         (self.led, self.followed, self.matched, self.conflicts) = (0, 0, 0, 0);
     }
 
-    /// Compares a packet; none outside the window, or if nothing more is to be proved.
+    /// Compares a packet. Returns `None` outside the window, or if nothing remains to be proved.
     pub(super) fn take(
         &mut self,
         way: u8,
@@ -140,8 +141,8 @@ impl Stream {
         }
     }
 
-    /// The slot of a number. None outside the window, except for the leading path, whose source
-    /// restarted.
+    /// Returns the slot of a number. `None` outside the window, except for the leading path, whose
+    /// source has then restarted.
     fn slot(&mut self, sequence: u16, leads: bool) -> Option<&mut Slot> {
         let ahead = sequence_ahead(sequence, self.highest);
         if ahead.unsigned_abs() >= WINDOW {
@@ -165,7 +166,7 @@ impl Stream {
 impl Slot {
     fn take(&mut self, way: u8, leads: bool, may_pass: bool, fingerprint: u32) -> Found {
         if self.ways & way != 0 && self.fingerprint != fingerprint {
-            // Its source restarted under a used number.
+            // The source restarted under a used number.
             *self = Slot { sequence: self.sequence, ..Slot::default() };
         }
         let others = self.ways & !way != 0;

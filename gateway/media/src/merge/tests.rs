@@ -1,8 +1,8 @@
-//! Two paths that deliver copies, or something else.
+//! Two paths that deliver copies, or different packets.
 
 use super::*;
 
-/// A packet with its number as payload unless given.
+/// Builds a packet with its number as payload unless one is given.
 fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
     let fields = rtp::Fields {
         payload_type: 111,
@@ -21,7 +21,7 @@ fn take_as(merge: &mut Merge, way: Way, ssrc: u32, sequence: u16, payload: u8) -
     merge.take(way, &rtp::Header::parse(&packet).unwrap(), &packet)
 }
 
-/// A packet of this payload type and SSRC.
+/// Takes a packet of this payload type and SSRC.
 fn take_of(merge: &mut Merge, way: Way, of: (u8, u32), sequence: u16, payload: u8) -> MergeOutcome {
     let mut packet = packet(of.1, sequence, payload);
     packet[1] = of.0;
@@ -32,7 +32,7 @@ fn take(merge: &mut Merge, way: Way, sequence: u16) -> MergeOutcome {
     take_as(merge, way, 7, sequence, sequence as u8)
 }
 
-/// Two paths proved to deliver copies, up to this number.
+/// Creates a merge with two paths proved to deliver copies, up to this number.
 fn proven(until: u16) -> Merge {
     let mut merge = Merge::new(Way::A);
     for sequence in until - 8..=until {
@@ -73,7 +73,7 @@ fn loss_on_one_path_is_filled_by_the_other() {
 fn path_must_prove_copies_before_they_pass() {
     let mut merge = Merge::new(Way::A);
     for sequence in 1..=3 {
-        // It is ahead of the leading path, and none of its packets passes yet.
+        // The other path is ahead of the leading one, and none of its packets passes yet.
         assert_eq!(take(&mut merge, Way::B, sequence), MergeOutcome::Unproven);
         assert_eq!(take(&mut merge, Way::A, sequence), MergeOutcome::First);
     }
@@ -82,7 +82,7 @@ fn path_must_prove_copies_before_they_pass() {
     assert_eq!(take(&mut merge, Way::B, 5), MergeOutcome::First);
 }
 
-/// Payload types of which the other path delivers no copies.
+/// Returns payload types in which the other path delivers different packets.
 fn differing(merge: &Merge) -> Vec<u8> {
     merge.differing().collect()
 }
@@ -142,7 +142,7 @@ fn differing_retransmissions_leave_their_streams() {
 fn streams_of_one_path_are_compared_by_type_only() {
     let mut merge = Merge::new(Way::A);
     for sequence in 0..200 {
-        // A source that the other path lacks, and one of another type that only it has.
+        // The other path lacks one source, and sends one of another type that only it has.
         take_of(&mut merge, Way::A, (96, 70), sequence, 1);
         assert_eq!(take_of(&mut merge, Way::B, (97, 71), sequence, 1), MergeOutcome::Unproven);
     }
@@ -182,7 +182,7 @@ fn restarted_source_passes_on_the_leading_path() {
     assert_eq!(take(&mut merge, Way::A, 101), MergeOutcome::First);
     assert_eq!(take(&mut merge, Way::B, 101), MergeOutcome::Again);
     assert_eq!(take(&mut merge, Way::B, 102), MergeOutcome::First);
-    // Near the old numbers, with other contents.
+    // The numbers are near the old ones; the contents differ.
     assert_eq!(take_as(&mut merge, Way::A, 7, 101, 99), MergeOutcome::First);
 }
 
@@ -218,7 +218,7 @@ fn longest_silent_stream_is_forgotten_at_the_limit() {
             both(&mut merge, ssrc, sequence);
         }
     }
-    // The first one is heard again before another joins.
+    // The first stream sends again before another joins.
     assert_eq!(both(&mut merge, 0, 9), (MergeOutcome::First, MergeOutcome::Again));
     take_as(&mut merge, Way::A, count, 1, 1);
     assert_eq!(take_as(&mut merge, Way::B, 0, 10, 1), MergeOutcome::First, "still followed");

@@ -40,7 +40,7 @@ impl<'a> Nack<'a> {
     }
 }
 
-/// A picture was lost: requests a key frame (RFC 4585, 6.3.1).
+/// Reports a lost picture and so requests a key frame (RFC 4585, 6.3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pli {
     /// SSRC of the packet sender.
@@ -67,7 +67,7 @@ pub struct Fir<'a> {
 pub struct FirEntry {
     /// SSRC of the media source.
     pub media: u32,
-    /// Sequence number of requests of this sender and stream; an equal number is a retransmission.
+    /// Sequence number of requests of this sender and stream; a retransmission repeats it.
     pub number: u8,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Fir<'a> {
 pub struct Remb<'a> {
     /// SSRC of the packet sender.
     pub sender: u32,
-    /// Bits per second of all streams together; saturates at `u64::MAX`.
+    /// Total bits per second of all streams; saturates at `u64::MAX`.
     pub bitrate_bps: u64,
     sources: &'a [[u8; 4]],
 }
@@ -104,7 +104,7 @@ impl<'a> Remb<'a> {
         Some(Self { sender: read_u32(body, 0)?, bitrate_bps, sources: sources.as_chunks().0 })
     }
 
-    /// SSRCs of the streams that share it.
+    /// SSRCs of the streams that share the bitrate.
     pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
     }
@@ -137,8 +137,8 @@ pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a REMB for `sources` together. The bitrate is rounded down to 18 bits of mantissa; only
-/// the first 255 sources are named.
+/// Appends a REMB for all `sources` together. The bitrate is rounded down to 18 bits of mantissa.
+/// Lists only the first 255 sources.
 pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
     let sources = &sources[..sources.len().min(255)];
     write_common((PAYLOAD_FEEDBACK, APPLICATION), [sender, 0], 8 + 4 * sources.len(), out);
@@ -151,7 +151,7 @@ pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<
     }
 }
 
-/// Appends a TMMBR for each of `sources`, headers included in the bitrate (RFC 5104, 4.2.1), which
+/// Appends a TMMBR entry for each of `sources`. The bitrate includes headers (RFC 5104, 4.2.1) and
 /// is rounded down to 17 bits of mantissa.
 pub fn write_tmmbr(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
     write_common((TRANSPORT_FEEDBACK, TMMBR), [sender, 0], 8 * sources.len(), out);
@@ -162,11 +162,11 @@ pub fn write_tmmbr(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec
     }
 }
 
-/// Lowers the bitrate of a REMB or TMMBR to `most_bps`; returns whether the packet is one of them.
-/// `body` is of that payload type and format.
+/// Lowers the bitrate of a REMB or TMMBR to `most_bps`. `kind` is payload type and format of
+/// `body`. Returns whether the packet has a bitrate.
 pub(super) fn limit_rate(kind: (u8, u8), body: &mut [u8], most_bps: u64) -> bool {
-    // Offset of the words with a rate, their distance, the rate's shift within a word, and its
-    // mantissa bits.
+    // The offset of the first word with a rate, the distance between such words, the shift of the
+    // rate within a word, and the number of its mantissa bits.
     let (start, step, shift, mantissa_bits) = match kind {
         (PAYLOAD_FEEDBACK, APPLICATION) if is_remb(body) => {
             (REMB_RATE_AT, usize::MAX, 0, REMB_MANTISSA_BITS)
@@ -187,7 +187,8 @@ pub(super) fn limit_rate(kind: (u8, u8), body: &mut [u8], most_bps: u64) -> bool
     true
 }
 
-/// Bits per second from six bits of exponent and a mantissa; higher bits are ignored. Saturates.
+/// Decodes bits per second from six bits of exponent and a mantissa, ignoring higher bits.
+/// Saturates.
 fn rate(word: u32, mantissa_bits: u32) -> u64 {
     let exponent = word >> mantissa_bits & 0x3f;
     match u64::from(word & ((1 << mantissa_bits) - 1)) {
@@ -203,7 +204,7 @@ fn rate_bits(bps: u64, mantissa_bits: u32) -> u32 {
     exponent << mantissa_bits | (bps >> exponent) as u32
 }
 
-/// Appends a NACK of these sequence numbers, which are in order (across the wrap); up to 17
+/// Appends a NACK of these sequence numbers, which must be in order (across the wrap). Up to 17
 /// consecutive ones share four bytes.
 pub fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
     let start = out.len();

@@ -2,7 +2,7 @@
 
 use super::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION, read_u32, write_header};
 
-/// Most report blocks, chunks or sources of one packet: five bits.
+/// Limit of report blocks, chunks or sources of one packet: the count has five bits.
 pub const BLOCKS_MAX: usize = 31;
 
 pub(super) const SENDER_INFO_LEN: usize = 24;
@@ -14,11 +14,11 @@ pub struct SenderInfo {
     pub ssrc: u32,
     /// Wall-clock time of the report in NTP format: seconds since 1900 in the upper 32 bits.
     pub ntp: u64,
-    /// The same instant on the stream's RTP clock.
+    /// The same time on the stream's RTP clock.
     pub timestamp: u32,
-    /// Packets sent since the stream began, wraps.
+    /// Packets sent since the stream began; wraps.
     pub packets: u32,
-    /// Payload bytes sent since the stream began, wraps.
+    /// Payload bytes sent since the stream began; wraps.
     pub octets: u32,
 }
 
@@ -34,9 +34,9 @@ pub struct ReportBlock {
     pub sequence_max: u32,
     /// Interarrival jitter in timestamp units.
     pub jitter: u32,
-    /// The middle 32 bits of the NTP time in the last sender report; 0: none.
+    /// The middle 32 bits of the NTP time in the last sender report; 0 if there was none.
     pub last_sr: u32,
-    /// Time since that report in 1/65,536 s.
+    /// Time since the last sender report, in 1/65,536 s.
     pub delay_since_last_sr: u32,
 }
 
@@ -73,7 +73,7 @@ impl ReportBlock {
     }
 }
 
-/// The report blocks in `body` from `at`; none if there are fewer than `count`.
+/// Returns the report blocks in `body` from `at`; `None` if there are fewer than `count`.
 fn blocks(count: u8, body: &[u8], at: usize) -> Option<&[[u8; BLOCK_LEN]]> {
     let length = usize::from(count) * BLOCK_LEN;
     body.get(at..at + length).map(|blocks| blocks.as_chunks().0)
@@ -98,7 +98,7 @@ impl<'a> SenderReport<'a> {
         Some(Self { info, blocks: blocks(count, body, SENDER_INFO_LEN)? })
     }
 
-    /// Reports on the streams it receives.
+    /// Reports on the streams that the packet's sender receives.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
         self.blocks.iter().map(ReportBlock::read)
     }
@@ -117,7 +117,7 @@ impl<'a> ReceiverReport<'a> {
         Some(Self { ssrc: read_u32(body, 0)?, blocks: blocks(count, body, 4)? })
     }
 
-    /// Reports on the streams it receives.
+    /// Reports on the streams that the packet's sender receives.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
         self.blocks.iter().map(ReportBlock::read)
     }
@@ -135,7 +135,7 @@ impl<'a> Description<'a> {
         Self { count, body }
     }
 
-    /// SSRCs and canonical names (CNAME, item 1), up to the first malformed chunk.
+    /// Returns SSRCs and canonical names (CNAME, item 1), up to the first malformed chunk.
     pub fn cnames(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
         let body = self.body;
         chunks(self.count, body).filter_map(move |(at, end)| {
@@ -153,7 +153,7 @@ impl<'a> Description<'a> {
     }
 }
 
-/// Start and end of each chunk in the body, up to the first malformed one.
+/// Returns start and end of each chunk in the body, up to the first malformed one.
 pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     (0..count).map_while(move |_| {
@@ -223,8 +223,8 @@ pub fn write_receiver_report(ssrc: u32, blocks: &[ReportBlock], out: &mut Vec<u8
     }
 }
 
-/// Appends a source description with the canonical name, cut at 255 bytes: every compound packet
-/// has one (RFC 3550, 6.1).
+/// Appends a source description with the canonical name, cut at 255 bytes. Every compound packet
+/// needs one (RFC 3550, 6.1).
 pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
     let cname = &cname[..cname.len().min(255)];
     let length = 4 + 2 + cname.len() + 1;

@@ -1,7 +1,7 @@
 //! Rewrites compound packets in place: renames sources, shifts numbers, removes parts.
 //!
-//! The functions take one packet as passed by [`rewrite`] of the length in its header. A
-//! packet too short for its type is left unchanged.
+//! The functions take one packet with the length in its header, as [`rewrite`] passes it. A packet
+//! too short for its type remains unchanged.
 
 use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
@@ -11,11 +11,11 @@ use super::{
     packet_len, read, read_u32,
 };
 
-/// Passes each packet of a compound packet to `each`, which modifies it and returns its new length
-/// (0: remove it). Closes the gaps and returns the total length.
+/// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
+/// 0 removes the packet. Closes the gaps and returns the total length.
 ///
 /// # Errors
-/// If any packet is malformed; `each` is not called then.
+/// Fails if any packet is malformed, before the first call of `each`.
 pub fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,
@@ -39,13 +39,13 @@ pub fn payload_type(packet: &[u8]) -> u8 {
     packet.get(1).copied().unwrap_or_default()
 }
 
-/// Count or format of a packet.
+/// Returns count or format of a packet.
 #[must_use]
 pub fn count(packet: &[u8]) -> u8 {
     packet.first().map_or(0, |first| first & 0x1f)
 }
 
-/// SSRC of a packet's sender; none for a BYE or an empty description.
+/// Returns the SSRC of a packet's sender; `None` for a BYE or an empty description.
 #[must_use]
 pub fn ssrc(packet: &[u8]) -> Option<u32> {
     read_u32(packet, 4)
@@ -55,7 +55,7 @@ pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
     set_u32(packet, 4, ssrc);
 }
 
-/// Sender information of a sender report.
+/// Returns the sender information of a sender report.
 #[must_use]
 pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
     match read(packet) {
@@ -75,8 +75,8 @@ pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
     }
 }
 
-/// Passes each report block of a sender or receiver report to `each`, which modifies it or removes
-/// it (false). Returns the new length.
+/// Passes each report block of a sender or receiver report to `each`, which may modify it and
+/// returns whether to keep it. Returns the new length.
 pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -> bool) -> usize {
     let start = match payload_type(packet) {
         SENDER_REPORT => HEADER_LEN + SENDER_INFO_LEN,
@@ -106,8 +106,8 @@ pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -
 }
 
 /// Passes each entry of a NACK to `each`: the first missing number, and a mask of the missing ones
-/// among it and the 16 after it (bit 0 is the first). The result replaces the entry; an empty mask
-/// removes it. Returns the new length, 0 if no entry is left.
+/// among it and the next 16 (bit 0 is the first). The result replaces the entry; an empty mask
+/// removes it. Returns the new length, 0 if no entry remains.
 pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16, u32)) -> usize {
     if (payload_type(packet), count(packet)) != (TRANSPORT_FEEDBACK, NACK) {
         return packet.len();
@@ -132,7 +132,7 @@ pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16,
 }
 
 /// Passes each source that feedback refers to to `rename`: the media source of NACK, PLI and
-/// others, the entries of FIR, TMMBR and TMMBN, the sources of REMB. None leaves it unchanged.
+/// others, the entries of FIR, TMMBR and TMMBN, the sources of REMB. `None` keeps the source.
 pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
     let mut at_each = |packet: &mut [u8], start: usize, step: usize, end: usize| {
         for at in (start..end.min(packet.len())).step_by(step) {
@@ -154,7 +154,7 @@ pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32
     }
 }
 
-/// Lowers the bitrates of REMB and TMMBR in a compound packet to `most_bps`; returns whether there
+/// Lowers the bitrates of REMB and TMMBR in a compound packet to `most_bps`. Returns whether there
 /// is any.
 pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
     let mut found = false;
@@ -167,7 +167,7 @@ pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
 }
 
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
-/// no source is left.
+/// no source remains.
 pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
     if payload_type(packet) != BYE {
         return packet.len();
@@ -191,7 +191,7 @@ pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32
 }
 
 /// Passes each source of a description to `each`, which renames it or removes its chunk. Returns
-/// the new length, 0 if no chunk is left.
+/// the new length, 0 if no chunk remains.
 pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
     if payload_type(packet) != SOURCE_DESCRIPTION {
         return packet.len();

@@ -141,7 +141,7 @@ fn absurd_exponent_saturates() {
     assert_eq!(remb.bitrate_bps, u64::MAX);
 }
 
-/// One packet of every kind.
+/// Builds one packet of every kind.
 fn everything() -> Vec<u8> {
     bytes(|out| {
         write_sender_report(&INFO, &[block(1)], out);

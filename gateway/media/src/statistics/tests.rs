@@ -20,7 +20,7 @@ fn header(sequence: u16, timestamp: u32) -> rtp::Header {
     }
 }
 
-/// Receives these packets of 20 ms each, counted from `base`, on time.
+/// Receives these packets on time, 20 ms each, with numbers counted from `base`.
 fn received(base: u16, numbers: &[u64]) -> Reception {
     let mut reception = Reception::new(HZ);
     receive(&mut reception, base, numbers);

@@ -21,7 +21,7 @@ const INTEGRITY_LEN: usize = 20;
 const FINGERPRINT_LEN: usize = 4;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
-/// A message with a valid header and fingerprint and all attributes inside.
+/// A message with a valid header, a valid fingerprint and attributes within its length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) bytes: &'a [u8],
@@ -65,7 +65,7 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// Class and method, the first two bytes.
+    /// Returns class and method, the first two bytes.
     pub(super) fn kind(&self) -> u16 {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
@@ -76,7 +76,7 @@ impl<'a> Message<'a> {
         Transaction(id)
     }
 
-    /// The attributes covered by the integrity, in order.
+    /// Returns the attributes covered by the integrity, in order.
     pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let (bytes, end) = (self.bytes, self.end);
         let mut at = HEADER_LEN;
@@ -90,13 +90,13 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The first attribute of this kind; later ones of a kind are ignored (section 14).
+    /// Returns the first attribute of this kind; later ones are ignored (section 14).
     pub(super) fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
         self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
     /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 of the message before it, with the header length
-    /// adjusted to end after it (section 14.5).
+    /// adjusted to end after this attribute (section 14.5).
     pub(super) fn verify(&self, key: &Key) -> Result<(), Unverified> {
         let at = self.integrity_at.ok_or(Unverified::Missing)?;
         let value = at + ATTRIBUTE_HEADER_LEN;
@@ -160,8 +160,8 @@ fn set_length(message: &mut [u8], message_len: usize) {
     message[2..4].copy_from_slice(&length.to_be_bytes());
 }
 
-/// XOR-MAPPED-ADDRESS (section 14.2): the address XORed with cookie and transaction, so that NATs
-/// do not rewrite it.
+/// Appends XOR-MAPPED-ADDRESS (section 14.2): the address XORed with cookie and transaction, so
+/// that NATs do not rewrite it.
 pub(super) fn append_address(address: SocketAddr, transaction: Transaction, out: &mut Vec<u8>) {
     let port = (address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes();
     let mask = address_mask(transaction);
@@ -213,8 +213,8 @@ fn address_mask(transaction: Transaction) -> [u8; 16] {
     mask
 }
 
-/// CRC-32 of the message before the attribute, XORed with "STUN" (section 14.7). The length in the
-/// header already includes the attribute.
+/// Computes the CRC-32 of the message before the attribute, XORed with "STUN" (section 14.7). The
+/// length in the header already includes the attribute.
 fn fingerprint(message: &[u8]) -> u32 {
     let crc = message
         .iter()

@@ -1,4 +1,4 @@
-//! Binding requests: parsed by the gateway, written by probes and by the lab.
+//! Binding requests: the gateway parses them; probes and the lab write them.
 
 use super::attribute::{
     FINGERPRINT, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
@@ -8,7 +8,7 @@ use super::{Key, Malformed, Transaction, Unverified};
 
 const BINDING_REQUEST: u16 = 0x0001;
 
-/// Unknown attributes named in a response; a bound on its length.
+/// Limit of unknown attributes listed in a response, to bound its length.
 pub const UNKNOWN_MAX: usize = 4;
 
 /// A binding request, parsed in place.
@@ -24,14 +24,15 @@ pub struct Request<'a> {
 pub struct Username<'a> {
     /// The fragment chosen by the receiver of the request.
     pub server_ufrag: &'a str,
-    /// The fragment chosen by its sender.
+    /// The fragment chosen by the sender of the request.
     pub client_ufrag: &'a str,
 }
 
 /// The sender's ICE role, with its tie-breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// It selects the path; towards an ICE-lite agent always (RFC 8445, section 6.1.1).
+    /// The sender selects the path; always the case towards an ICE-lite agent (RFC 8445, section
+    /// 6.1.1).
     Controlling(u64),
     Controlled(u64),
 }
@@ -40,7 +41,7 @@ impl<'a> Request<'a> {
     /// Parses a binding request.
     ///
     /// # Errors
-    /// If it is not a valid one; then it gets no response.
+    /// Fails if the request is invalid; then send no response.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let message = Message::parse(datagram)?;
         if message.kind() != BINDING_REQUEST {
@@ -66,7 +67,7 @@ impl<'a> Request<'a> {
         self.message.transaction()
     }
 
-    /// None if USERNAME is missing or has no colon: respond with error 400.
+    /// Returns `None` if USERNAME is missing or has no colon: respond with error 400.
     #[must_use]
     pub fn username(&self) -> Option<Username<'a>> {
         let value = std::str::from_utf8(self.message.attribute(USERNAME)?).ok()?;
@@ -74,13 +75,13 @@ impl<'a> Request<'a> {
         Some(Username { server_ufrag, client_ufrag })
     }
 
-    /// True if the sender selects this path (USE-CANDIDATE).
+    /// Whether the sender selects this path (USE-CANDIDATE).
     #[must_use]
     pub fn use_candidate(&self) -> bool {
         self.message.attribute(USE_CANDIDATE).is_some()
     }
 
-    /// The priority of a candidate discovered by this check.
+    /// Returns the priority of a candidate discovered by this check.
     #[must_use]
     pub fn priority(&self) -> Option<u32> {
         let value = self.message.attribute(PRIORITY)?;
@@ -98,7 +99,7 @@ impl<'a> Request<'a> {
             .or_else(|| number(ICE_CONTROLLED).map(Role::Controlled))
     }
 
-    /// Comprehension-required attributes that are unknown (RFC 8489, section 6.3.1), at most
+    /// Returns the unknown comprehension-required attributes (RFC 8489, section 6.3.1), at most
     /// [`UNKNOWN_MAX`]. If there is one, respond with [`write_unknown`](super::write_unknown).
     pub fn unknown(&self) -> impl Iterator<Item = u16> {
         let known =
@@ -113,13 +114,14 @@ impl<'a> Request<'a> {
     /// Checks that the sender knows the password.
     ///
     /// # Errors
-    /// Missing: respond with error 400; wrong: 401 (RFC 8489, section 9.1.3).
+    /// Fails if the integrity is missing (respond with error 400) or wrong (401; RFC 8489, section
+    /// 9.1.3).
     pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
         self.message.verify(key)
     }
 
-    /// True if FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). A wrong one
-    /// is refused when parsing.
+    /// Whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). Parsing
+    /// refuses a wrong one.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {
         let bytes = self.message.bytes;
@@ -131,21 +133,21 @@ impl<'a> Request<'a> {
 /// A binding request to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
-    /// Random.
+    /// A random transaction identifier.
     pub transaction: Transaction,
-    /// None for a plain probe.
+    /// `None` for a plain probe.
     pub username: Option<Username<'a>>,
     /// Key of the receiver's password.
     pub key: Option<&'a Key>,
     /// The priority of a candidate discovered by this check.
     pub priority: Option<u32>,
     pub role: Option<Role>,
-    /// Selects this path.
+    /// Whether the request selects this path.
     pub use_candidate: bool,
 }
 
 impl Binding<'_> {
-    /// A plain request with a transaction only.
+    /// Creates a plain request with only a transaction.
     #[must_use]
     pub fn probe(transaction: Transaction) -> Self {
         Self {

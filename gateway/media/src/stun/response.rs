@@ -1,4 +1,4 @@
-//! Responses to binding requests: written by the gateway, parsed by probes and by the lab.
+//! Responses to binding requests: the gateway writes them; probes and the lab parse them.
 
 use super::attribute::{
     ERROR_CODE, Message, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, append, append_address, begin,
@@ -19,7 +19,7 @@ pub enum Code {
     Unauthenticated,
 }
 
-/// Appends a success response with the sender's address to `out`, signed if the request was
+/// Appends a success response with the sender's address to `out`. Signs it if the request was
 /// verified.
 pub fn write_success(
     transaction: Transaction,
@@ -32,7 +32,7 @@ pub fn write_success(
     end(start, key, out);
 }
 
-/// Appends an error response to `out`, unsigned, as there is no shared password.
+/// Appends an error response to `out`, unsigned because there is no shared password.
 pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
     let start = begin(BINDING_ERROR, transaction, out);
     let value: &[u8] = match code {
@@ -43,8 +43,8 @@ pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
     end(start, None, out);
 }
 
-/// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9); only
-/// the first [`UNKNOWN_MAX`] are named.
+/// Appends error 420 with the unknown attributes to `out` (RFC 8489, sections 6.3.1 and 14.9).
+/// Lists only the first [`UNKNOWN_MAX`].
 pub fn write_unknown(
     transaction: Transaction,
     attributes: impl Iterator<Item = u16>,
@@ -82,7 +82,7 @@ impl<'a> Response<'a> {
     /// Parses a response.
     ///
     /// # Errors
-    /// If it is not a valid one.
+    /// Fails if the response is invalid.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let message = Message::parse(datagram)?;
         let outcome = match message.kind() {
@@ -114,7 +114,7 @@ impl<'a> Response<'a> {
     /// Checks that the sender knows the password.
     ///
     /// # Errors
-    /// The integrity is missing or wrong; a client then drops the response.
+    /// Fails if the integrity is missing or wrong; a client then drops the response.
     pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
         self.message.verify(key)
     }

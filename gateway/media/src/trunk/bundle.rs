@@ -1,6 +1,6 @@
 //! Packets of many sessions in one datagram.
 //!
-//! `0xE0`, then entries of tag (8 bytes), length (2) and packet, big endian.
+//! Format: `0xE0`, then entries of tag (8 bytes), length (2 bytes) and packet; big endian.
 
 use super::Tag;
 use crate::demux;
@@ -20,7 +20,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// An empty bundle for datagrams of at most `size_max` bytes (the path MTU less IP and UDP).
+    /// Creates an empty bundle for datagrams of at most `size_max` bytes (the path MTU less IP and
+    /// UDP).
     #[must_use]
     pub fn new(size_max: usize) -> Self {
         let mut bytes = Vec::with_capacity(size_max);
@@ -28,7 +29,7 @@ impl Bundle {
         Self { bytes, size_max, packets: 0 }
     }
 
-    /// Adds a packet; returns whether it fit. If not, the bundle is unchanged.
+    /// Adds a packet. Returns whether it fits; if not, the bundle remains unchanged.
     ///
     /// A packet that does not fit an empty bundle never fits; an empty packet is refused.
     #[must_use]
@@ -65,7 +66,7 @@ impl Bundle {
     }
 }
 
-/// Why a datagram, or the rest of it, is not a bundle.
+/// Reason why a datagram, or the rest of it, is not a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// The first byte is not 0xE0, or no entry follows it.
@@ -91,7 +92,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The packets in a datagram, in order; the first malformed entry is the last item.
+/// Returns the packets in a datagram, in order; the first malformed entry is the last item.
 #[must_use]
 pub fn entries(datagram: &[u8]) -> Entries<'_> {
     match datagram.split_first() {
@@ -100,7 +101,7 @@ pub fn entries(datagram: &[u8]) -> Entries<'_> {
     }
 }
 
-/// Like [`entries`], with packets that can be modified in place.
+/// Like [`entries`], but packets can be modified in place.
 #[must_use]
 pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     match datagram.split_first_mut() {
@@ -153,7 +154,7 @@ impl<'a> Iterator for EntriesMut<'a> {
     }
 }
 
-/// Tag and length of the first entry, which lies whole in `rest`.
+/// Reads tag and length of the first entry, which must lie whole in `rest`.
 fn head(rest: &[u8]) -> Result<(Tag, usize), Malformed> {
     let Some((head, packet)) = rest.split_first_chunk::<ENTRY_OVERHEAD>() else {
         return Err(Malformed::Entry);

@@ -5,7 +5,7 @@ use super::{Bundle, ENTRY_OVERHEAD, Tag};
 use std::net::SocketAddr;
 
 /// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
-/// unless a longer one arrived from there.
+/// unless the peer has sent a longer one.
 pub const BUNDLE_MAX: usize = 1_472;
 
 /// Limit of a datagram that packets share, until the path is probed: IPv6's minimum MTU of 1,280
@@ -29,7 +29,7 @@ struct Way {
 }
 
 impl Bundles {
-    /// A bundle of this size arrived from there, so that as large ones may be sent back.
+    /// Notes that a peer sent a bundle of this size, so that bundles of this size may be sent back.
     pub fn came(
         &mut self,
         from: SocketAddr,
@@ -49,8 +49,7 @@ impl Bundles {
         self.way(to).shared_max = shared_max;
     }
 
-    /// Adds a packet, and sends the bundle first if it is full. False if the packet is too large
-    /// for the path.
+    /// Adds a packet, after sending a full bundle. Returns whether the packet fits the path.
     #[must_use]
     pub fn push(
         &mut self,
@@ -93,7 +92,7 @@ impl Bundles {
 }
 
 impl Way {
-    /// True if a packet fits the current bundle.
+    /// Whether a packet fits the current bundle.
     fn has_room(&self, packet: &[u8]) -> bool {
         self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max
     }

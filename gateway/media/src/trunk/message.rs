@@ -4,10 +4,10 @@
 //! 0xE1 | version u8 | kind u8 | direction u8 | key id u32 | nonce u64 | time u64 | body | HMAC-SHA256
 //! ```
 //!
-//! Integers are big endian, the time is in microseconds since the Unix epoch, the HMAC covers all
-//! before it. The direction is 0 towards the node and 1 from it. An answer is never longer than its
-//! question, so that a node cannot be used for amplification; it echoes the question's key id and
-//! nonce.
+//! Integers are big endian, the time is in microseconds since the Unix epoch, and the HMAC covers
+//! all bytes before it. The direction is 0 towards the node and 1 from it. An answer is never
+//! longer than its question, so that a node cannot be used for amplification. It echoes the
+//! question's key id and nonce.
 //!
 //! | kind | to the node | from the node |
 //! |---|---|---|
@@ -23,16 +23,17 @@
 //! | 10 refusal | | reason u8; its key id is 0, and it ends without an HMAC |
 //!
 //! The state is 0 serving, 1 draining, 2 gone, plus 0x80 if the media port was not checked.
-//! Leases are in seconds. A session is opened by an *open* of its own and renewed by *keep* messages
-//! that name many. A lease spans several of them, so that a lost one needs no retransmission.
+//! Leases are in seconds. A separate *open* opens each session; *keep* messages that list many tags
+//! renew them. A lease spans several *keep* messages, so that a lost one needs no retransmission.
 //!
 //! A path question has any length: its answer shows that both directions carry datagrams of that
 //! length. It also sets the size of bundles sent back.
 //!
-//! A notice goes the other way: the node reports a change of its state, and the gateway acknowledges
-//! it. It goes only to gateways that sent a validly signed probe lately ([`SUBSCRIBED_FOR_US`]),
-//! echoes the nonce of that probe, so that it cannot be replayed at another gateway or for another
-//! node, and is no longer than the probe. A node accepts every message once ([`Replays`]).
+//! A notice has the opposite direction: the node reports a change of its state, and the gateway
+//! acknowledges it. The node sends it only to gateways that recently sent a validly signed probe
+//! ([`SUBSCRIBED_FOR_US`]). It echoes the nonce of that probe, so that it cannot be replayed at
+//! another gateway or for another node, and it is no longer than the probe. A node accepts every
+//! message once ([`Replays`]).
 //!
 //! A node may answer a question signed with its secret but outside the time window with an unsigned
 //! [`Refusal`] of reason 1, which is logged and counted but never trusted.
@@ -57,7 +58,7 @@ pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 pub const VERSION: u8 = 1;
 /// Largest accepted difference between a message's time and the local clock: 5 s.
 pub const SKEW_MAX_US: u64 = 5_000_000;
-/// A probe subscribes its sender to notices for this long: 10 s.
+/// Time for which a probe subscribes its sender to notices: 10 s.
 pub const SUBSCRIBED_FOR_US: u64 = 10_000_000;
 const PROBE: u8 = 1;
 const OPEN: u8 = 2;
@@ -69,7 +70,7 @@ const START: u8 = 7;
 const BREAK: u8 = 8;
 const PATH: u8 = 9;
 const REFUSAL: u8 = 10;
-/// Tags in one [`Question::Keep`] at most: its 1,200 bytes fit any path (IPv6's minimum MTU is
+/// Limit of tags in one [`Question::Keep`]: its 1,200 bytes fit any path (IPv6's minimum MTU is
 /// 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
 
@@ -80,30 +81,30 @@ pub const PATH_LEN_MIN: usize = 72;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified<T> {
     pub message: T,
-    /// Chosen by the sender of a question, echoed in the answer.
+    /// The sender of a question chooses it; the answer echoes it.
     pub nonce: u64,
     /// Signing time by the sender's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }
 
-/// Why a message is refused.
+/// Reason why a message is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// Not 0xE1, or not the length of its kind.
+    /// The first byte is not 0xE1, or the length does not match the kind.
     Length,
-    /// An unsupported version.
+    /// The version is unsupported.
     Version(u8),
-    /// An unknown kind, or an invalid value in its body.
+    /// The kind is unknown, or the body has an invalid value.
     Unknown,
-    /// A question instead of an answer, or the reverse.
+    /// The message is a question instead of an answer, or the reverse.
     Direction,
-    /// Signed with another secret.
+    /// The message is signed with another secret.
     Key(KeyId),
     /// The signature is wrong.
     Forged,
     /// The time differs by more than [`SKEW_MAX_US`].
     Time {
-        /// The sender's clock less ours, microseconds.
+        /// The sender's clock less the local clock, microseconds.
         ahead_us: i64,
     },
     /// The message was accepted before.

@@ -11,7 +11,7 @@ fn voice(distances: &[i32]) -> Pace {
     pace
 }
 
-/// Frames of `packets` packets, 3,000 ticks apart, the last one finished.
+/// Learns from frames of `packets` packets, 3,000 ticks apart; the last frame is complete.
 fn video(frames: usize, packets: usize) -> Pace {
     let mut pace = Pace::default();
     for _ in 0..frames {

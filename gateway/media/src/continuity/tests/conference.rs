@@ -14,7 +14,7 @@ fn video(epoch: u64, ssrc: u32) -> Node {
     Node { payload_type: VP8, clock_rate: VIDEO_HZ, ..audio(epoch, ssrc) }
 }
 
-/// The client's SSRC of the packet's stream.
+/// Returns the client's SSRC of the packet's stream.
 fn heard_as(session: &mut Session, node: Node, number: u64) -> u32 {
     session.got(node, voice(number), 20.0 * number as f64).0
 }
@@ -124,7 +124,7 @@ fn no_two_streams_share_an_ssrc_at_the_client() {
         assert_eq!(heard_as(&mut session, audio(1, 1), number), 1);
         assert_eq!(heard_as(&mut session, video(1, 2), number), 2);
     }
-    // The next node assigns the SSRCs in reverse, and has one more source.
+    // The next node assigns the SSRCs in reverse order, and has one more source.
     assert_eq!(heard_as(&mut session, audio(2, 2), 31), 1);
     assert_eq!(heard_as(&mut session, video(2, 3), 31), 2);
     let fresh = heard_as(&mut session, audio(2, 1), 31);

@@ -1,4 +1,4 @@
-//! RTCP across the mapping.
+//! RTCP rewritten by the mapping.
 
 use super::*;
 use crate::rtcp::{
@@ -17,7 +17,7 @@ fn new() -> Node {
     node(2, 0xb, 40_000, 9_000_000)
 }
 
-/// Ten packets by the old node, then, three lost, as many by the new one.
+/// Sends ten packets by the old node, loses three, and sends ten by the new one.
 fn switched() -> Session {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 10);
@@ -283,7 +283,7 @@ fn nack_after_withholding_uses_the_nodes_numbers() {
             let header = old().header(voice(number));
             let _ = session.0.withhold(Epoch(1), &header, VOICE_HZ, at(20.0 * number as f64));
         }
-        // The client sees consecutive numbers whatever was withheld.
+        // The client sees consecutive numbers even after withheld packets.
         for number in 10..20 {
             let sent = voice(number + kept_back);
             let got = session.got(old(), sent, 20.0 * sent.number as f64);

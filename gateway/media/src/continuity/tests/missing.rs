@@ -14,7 +14,7 @@ fn missed(session: &Session, now_ms: f64) -> u32 {
     session.0.missed_at_switches(at(now_ms))
 }
 
-/// Thirty packets of the old hop, the last one at 580 ms.
+/// Sends thirty packets of the old hop, the last one at 580 ms.
 fn talked() -> Session {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
@@ -43,7 +43,7 @@ fn numbers_kept_free_are_not_lost_once_filled() {
     let mut session = talked();
     session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(60) });
     session.0.left(at(600.0), true);
-    // The new path is 60 ms faster: three packets are still on the old one.
+    // The new path is 60 ms faster: three packets are still in flight on the old one.
     let first = session.got(new(), voice(33), 601.0);
     assert_eq!(first.1, 1_000 + 33);
     for number in 30..33 {
@@ -55,7 +55,8 @@ fn numbers_kept_free_are_not_lost_once_filled() {
 
 #[test]
 fn source_that_paused_before_lost_nothing() {
-    // Muted at 580 ms, and back after ten seconds; the node died, or was left, in between.
+    // The source is muted at 580 ms and returns after ten seconds; the node died, or was left, in
+    // between.
     for planned in [false, true] {
         let mut session = talked();
         session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
@@ -84,7 +85,7 @@ fn source_silent_during_a_planned_move_lost_nothing() {
 fn packets_that_neither_hop_delivered_count() {
     let mut session = talked();
     session.0.switch_to_copies();
-    // A late packet that the first hop lost, then the next one that arrives.
+    // The other hop repeats packet 29, then continues at packet 34.
     let again = session.pass(old(), voice(29), 590.0);
     assert_eq!(again, Pass::Duplicate);
     session.voice_as(old(), old(), 34, 40);
@@ -119,7 +120,7 @@ fn silence_counts_only_from_the_death() {
     );
     assert_eq!(session.0.fell_silent(at(1_000.0)), None);
     assert_eq!(Session::new().0.fell_silent(at(0.0)), None);
-    // Packets at a low rate have longer silences.
+    // Packets at a low rate are silent for longer.
     let mut session = Session::new();
     for number in [0, 20, 40, 60] {
         let sent = Sent { number: number / 20, ..voice(number) };

@@ -11,10 +11,10 @@ fn new() -> Node {
     node(2, 0xb, 30_000, 123_456)
 }
 
-/// Packets in order of arrival: when, from which node, which packet.
+/// Packets in order of arrival: time in ms, node, packet.
 type Arrivals = Vec<(f64, Node, Sent)>;
 
-/// Plays arrivals in order: each must pass once, under the numbers that the old node gives it.
+/// Plays arrivals in order: each must pass once, with the numbers that the old node gives it.
 fn play(session: &mut Session, mut arrivals: Arrivals) {
     arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut used = BTreeMap::new();
@@ -44,7 +44,8 @@ fn planned_move_neither_loses_nor_duplicates() {
 fn late_packet_without_a_free_number_is_dropped() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
-    // Sent before the switch but slower than the first packet of the new hop, without a lead.
+    // The packet was sent before the switch but arrives after the first packet of the new hop, and
+    // no lead was given.
     assert_eq!(session.got(new(), voice(32), 601.0).1, numbers(old(), voice(30)).1);
     assert_eq!(session.pass(old(), voice(30), 602.0), Pass::Duplicate);
     assert_eq!(session.pass(old(), voice(31), 622.0), Pass::Duplicate);
@@ -104,8 +105,8 @@ fn left_hop_may_finish_streams_but_not_begin() {
 
 #[test]
 fn both_hops_may_deliver_one_stream() {
-    // Nodes that do not renumber: the same packet on two paths is one packet, whichever arrives
-    // first.
+    // Nodes that do not renumber: the same packet on two paths is one packet, in either order of
+    // arrival.
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
     let twin = old().again(2);
@@ -126,7 +127,8 @@ fn both_hops_may_deliver_one_stream() {
 
 const FRAME_PACKETS: u64 = 6;
 
-/// Video: frames of six packets, 30 per second, half a millisecond between packets of a frame.
+/// Video packet: frames of six packets, 30 per second, half a millisecond between packets of a
+/// frame.
 fn picture(number: u64) -> (f64, Sent) {
     let (frame, packet) = (number / FRAME_PACKETS, number % FRAME_PACKETS);
     let marker = packet + 1 == FRAME_PACKETS;
@@ -203,7 +205,7 @@ fn frame_finished_by_the_second_sender_counts() {
 fn frame_left_by_a_jump_is_over() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..122);
-    // Frames of one packet from here on, under distant numbers.
+    // The frames from here on have one packet, under distant numbers.
     let jumped = Node { sequence: old().sequence.wrapping_add(20_000), ..old() };
     let of = |number| {
         let (now_ms, sent) = picture(number);

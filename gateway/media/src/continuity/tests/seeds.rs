@@ -3,10 +3,10 @@
 use super::*;
 use std::collections::BTreeMap;
 
-/// The client's view of a stream: packet by outgoing number.
+/// A stream as received by the client.
 #[derive(Default)]
 struct Client {
-    /// Extended outgoing number to the packet's own number and its timestamp.
+    /// Maps the extended outgoing number to the packet's number and timestamp.
     got: BTreeMap<i64, (u64, u32)>,
     highest: Option<i64>,
 }
@@ -21,7 +21,7 @@ impl Client {
         assert_eq!(before, None, "number {extended} was used for another packet");
     }
 
-    /// Packets stay in sending order, and so do their timestamps.
+    /// Checks that packets stay in sending order, and their timestamps too.
     fn check(&self, seed: u64) {
         let mut before: Option<(u64, u32)> = None;
         for (number, timestamp) in self.got.values() {
@@ -35,7 +35,7 @@ impl Client {
     }
 }
 
-/// A session of voice through nodes with arbitrary numbering, with loss, jitter, reordering,
+/// Runs a session of voice through nodes with arbitrary numbering, with loss, jitter, reordering,
 /// duplication, failovers and planned moves.
 fn live(seed: u64) {
     let mut random = Random(seed);
@@ -48,7 +48,7 @@ fn live(seed: u64) {
         let mut arrivals = Vec::new();
         while number < end {
             let jitter_ms = random.below(90) as f64 / 10.0;
-            // Late by more than one frame: after the two sent behind it.
+            // A packet late by more than one frame arrives after the two sent behind it.
             let late_ms = if random.below(20) == 0 { 45.0 } else { 0.0 };
             if random.below(20) != 0 {
                 arrivals.push((20.0 * number as f64 + jitter_ms + late_ms, number));
@@ -88,8 +88,8 @@ fn order_and_timestamps_hold_under_any_events() {
     }
 }
 
-/// A packet of a sender with timestamps that run back: by some packets now and then, as from a node
-/// that numbers late packets, and by seconds when its clock is reset.
+/// A packet of a sender whose timestamps go back: sometimes by some packets, as from a node that
+/// numbers late packets, and by seconds when its clock is reset.
 fn unsteady(seed: u64, number: u64) -> Sent {
     let mut random = Random(seed ^ (number << 20));
     let late = if random.below(6) == 0 { random.below(4) as u32 * FRAME } else { 0 };
@@ -98,7 +98,7 @@ fn unsteady(seed: u64, number: u64) -> Sent {
     Sent { number, timestamp, marker: false }
 }
 
-/// A session of such voice, with failovers and planned moves after which the old hop still
+/// Runs a session of unsteady voice, with failovers and planned moves after which the old hop still
 /// delivers.
 fn live_unsteadily(seed: u64) {
     let mut random = Random(seed);

@@ -65,7 +65,7 @@ fn continuation_window_is_3000_ahead_100_behind() {
     {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
-        // Numbers this far behind are not remembered, so they are not taken for duplicates.
+        // Numbers this far behind are not remembered, so the packets do not count as duplicates.
         let restarted = Node { sequence: first().sequence.wrapping_add_signed(ahead), ..first() };
         let pass = session.pass(restarted.again(2), voice(29), 600.0);
         assert_eq!(pass == Pass::Untouched, untouched, "{ahead}: {pass:?}");
@@ -102,7 +102,7 @@ fn return_to_the_first_node_is_continuous() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
     session.voice_as(second(), first(), 30, 80);
-    // The first node counted on, or stood still meanwhile: its own SSRC, near the old numbers.
+    // The first node continued or paused its count meanwhile: its own SSRC, near the old numbers.
     for sequence in [first().sequence, first().sequence.wrapping_sub(50)] {
         let mut session = Session(session.0.clone());
         let back = Node { sequence, ..first() }.again(3);
@@ -139,7 +139,7 @@ fn repeated_switches_keep_one_stream() {
 fn voice_silence_survives_a_switch() {
     let mut session = Session::new();
     session.voice_as(first(), first(), 0, 30);
-    // Silent: one packet per 400 ms, with the next number and its real timestamp.
+    // Silence sends one packet per 400 ms, with the next number and its true timestamp.
     let rare = |index: u64| {
         let sent = voice(30 + 20 * index);
         (Sent { number: 30 + index, ..sent }, 20.0 * (30 + 20 * index) as f64)
@@ -220,7 +220,7 @@ fn source_that_restarts_is_a_new_stream() {
     session.voice_as(first(), first(), 0, 30);
     let restarted = Node { ssrc: 0xc, sequence: 9, timestamp: 9, ..first() };
     session.voice_as(restarted, restarted, 30, 60);
-    // After the next switch the stream heard last continues.
+    // After the next switch, the stream with the latest packet continues.
     session.voice_as(second(), restarted, 160, 200);
 }
 
@@ -330,7 +330,7 @@ fn packets_lost_with_a_node_are_not_the_nexts_loss() {
     let mut session = Session::new();
     (0..10).for_each(|n| _ = session.pass(first(), voice(n), 20.0 * n as f64));
     assert_eq!(session.0.arrivals(), (10, 0));
-    // The same numbers, 60 ms later; one of its own packets is missing.
+    // The same numbers 60 ms later; one of the node's own packets is missing.
     for n in [13, 14, 16] {
         session.pass(first().again(2), voice(n), 20.0 * n as f64);
     }

@@ -11,7 +11,7 @@ fn send(pair: &mut Pair<u8>, from: u8, sequence: u16) -> MergeOutcome {
     pair.take(from, &rtp::Header::parse(&packet).unwrap(), &packet)
 }
 
-/// A and B; A leads, and B may have proved to deliver copies.
+/// Creates a pair of A and B; A leads, and B may have proved to deliver copies.
 fn pair(proven: bool) -> Option<Box<Pair<u8>>> {
     let mut pair = None;
     assert_eq!(Pair::settle(&mut pair, None, (A, Some(B)), true), Settled::Begins);
@@ -43,7 +43,7 @@ fn twin_leads_after_leader_is_gone() {
     assert_eq!(pair.as_deref().unwrap().leads(), B);
     assert_eq!(send(pair.as_deref_mut().unwrap(), B, 9), MergeOutcome::Again);
     assert_eq!(send(pair.as_deref_mut().unwrap(), B, 10), MergeOutcome::First);
-    // The next twin has to prove itself.
+    // The next twin must prove itself.
     assert_eq!(Pair::settle(&mut pair, Some(B), (C, Some(B)), true), Settled::Same);
     assert_eq!(hops(&pair), Some([B, C]));
     assert_eq!(send(pair.as_deref_mut().unwrap(), C, 11), MergeOutcome::Unproven);

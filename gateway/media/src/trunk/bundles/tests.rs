@@ -5,7 +5,7 @@ fn address(port: u16) -> SocketAddr {
     ([192, 0, 2, 1], port).into()
 }
 
-/// Destination and number of packets of each bundle sent.
+/// Returns destination and number of packets of each bundle sent.
 fn sent(act: impl FnOnce(&mut dyn FnMut(SocketAddr, &[u8]))) -> Vec<(u16, usize)> {
     let mut sent = Vec::new();
     act(&mut |to, bundle| sent.push((to.port(), entries(bundle).count())));

@@ -10,37 +10,38 @@ use crate::trunk::Tag;
 /// An answer or a notice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// To [`Question::Probe`](super::Question::Probe).
+    /// Answers [`Question::Probe`](super::Question::Probe).
     Probe(Load),
-    /// To [`Question::Open`](super::Question::Open).
+    /// Answers [`Question::Open`](super::Question::Open).
     Open { tag: Tag, status: Status },
-    /// To [`Question::Close`](super::Question::Close).
+    /// Answers [`Question::Close`](super::Question::Close).
     Close {
         tag: Tag,
         /// [`Status::Ok`] or [`Status::UnknownTag`].
         status: Status,
     },
-    /// To [`Question::Drain`](super::Question::Drain).
+    /// Answers [`Question::Drain`](super::Question::Drain).
     Drain(Load),
-    /// To [`Question::Keep`](super::Question::Keep).
+    /// Answers [`Question::Keep`](super::Question::Keep).
     Keep {
-        /// The question's tags that are not open at the node.
+        /// Tags of the question that are not open at the node.
         unknown: Box<[Tag]>,
     },
-    /// Unsolicited: the node's state changed. Sent to recent probers with the nonce of their last
-    /// probe, and retransmitted until [`Question::Noted`](super::Question::Noted) acknowledges it.
+    /// Reports without a question that the node's state changed. Sent to recent probers with the
+    /// nonce of their last probe, and retransmitted until
+    /// [`Question::Noted`](super::Question::Noted) acknowledges it.
     Notice {
         /// Number of the notice at this node.
         number: u64,
         load: Load,
     },
-    /// To [`Question::Start`](super::Question::Start).
+    /// Answers [`Question::Start`](super::Question::Start).
     Start(Outcome),
-    /// To [`Question::Break`](super::Question::Break).
+    /// Answers [`Question::Break`](super::Question::Break).
     Break(Outcome),
-    /// To [`Question::Path`](super::Question::Path).
+    /// Answers [`Question::Path`](super::Question::Path).
     Path {
-        /// Equal to the question's, so that both have one length.
+        /// Equal to the question's padding, so that both have the same length.
         padding: u16,
     },
 }
@@ -97,7 +98,7 @@ impl Answer {
     /// Reads an answer and checks its signature and time. The caller checks the nonce.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Returns the reason of the refusal.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
         let (kind, body, nonce, sent_us) = verify(datagram, ANSWER, secret, now_us)?;
         let mut body = Body(body);

@@ -3,30 +3,30 @@
 use super::Refused;
 use super::signature::Body;
 
-/// Added to the state if `vouched` is false.
+/// Added to the encoded state if `vouched` is false.
 const UNVOUCHED: u8 = 0x80;
 
 /// Load and state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Use of its capacity in thousandths; full at 1,000.
+    /// Use of the node's capacity in thousandths; full at 1,000.
     pub permille: u16,
     pub state: State,
     /// Open sessions.
     pub sessions: u32,
-    /// The media port itself answered, or was checked just now. False for an agent without a port
-    /// check.
+    /// Whether the media port itself answered, or was checked just before. False for an agent
+    /// without a port check.
     pub vouched: bool,
 }
 
 /// State of a node. Encoded as its index in [`State::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// It takes new sessions.
+    /// The node accepts new sessions.
     Serving,
-    /// It takes no new sessions; open ones stay until they are moved.
+    /// The node accepts no new sessions; open ones remain until they are moved.
     Draining,
-    /// Its process died or was not started, as an agent beside it reports.
+    /// The node's process died or was not started, as reported by an agent beside it.
     Gone,
 }
 
@@ -34,7 +34,7 @@ pub enum State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     Ok,
-    /// Refused: at capacity.
+    /// Refused: the node is at capacity.
     Full,
     /// Refused: the node is draining.
     Draining,
@@ -53,7 +53,7 @@ pub enum Break {
     Hang,
     /// SIGCONT.
     Wake,
-    /// Cuts the link: nothing is forwarded, no probe is answered.
+    /// Cuts the link: the agent forwards nothing and answers no probe.
     Cut,
     /// Restores the link.
     Heal,
@@ -62,11 +62,11 @@ pub enum Break {
 /// Result of an order to start or break a node. Encoded as its index in [`Outcome::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Done, or under way.
+    /// The order was executed, or is being executed.
     Done,
     /// The agent's configuration does not allow drills.
     Forbidden,
-    /// No target, such as no process to signal.
+    /// The order has no target, such as no process to signal.
     Unable,
 }
 
@@ -86,7 +86,7 @@ impl Status {
 impl Break {
     pub const ALL: [Break; 5] = [Break::Kill, Break::Hang, Break::Wake, Break::Cut, Break::Heal];
 
-    /// The name in the API: `kill`.
+    /// The fault's name in the API: `kill`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -10,42 +10,42 @@ use crate::trunk::Tag;
 /// A question or an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
-    /// Asks for the load.
+    /// Requests the load.
     Probe,
     /// Opens a session. Idempotent except that the lease restarts.
     Open {
         room: u64,
         /// The session's number at the gateway.
         session: u64,
-        /// Identifies the session on this leg.
+        /// Identifies the session on this trunk leg.
         tag: Tag,
-        /// Seconds until the session expires unless renewed.
+        /// Lease in seconds: the session expires unless renewed.
         lease_s: u16,
     },
     Close {
         tag: Tag,
     },
-    /// Takes no new sessions; open ones stay.
+    /// Makes the node refuse new sessions; open ones remain.
     Drain,
-    /// Renews the leases of these sessions and sends their packets to the source of this message.
-    /// Opens none.
+    /// Renews the leases of these sessions and directs their packets to the source of this message.
+    /// Opens no session.
     Keep {
-        /// Seconds until they expire unless renewed.
+        /// Lease in seconds: the sessions expire unless renewed.
         lease_s: u16,
-        /// From one to [`KEEP_MAX`](super::KEEP_MAX) tags.
+        /// One to [`KEEP_MAX`](super::KEEP_MAX) tags.
         tags: Box<[Tag]>,
     },
-    /// Acknowledges a notice; gets no answer.
+    /// Acknowledges a notice; not answered.
     Noted {
         number: u64,
     },
-    /// Starts the process if it does not run.
+    /// Starts the process unless it is running.
     Start,
-    /// Injects or ends a fault: a drill.
+    /// Injects or ends a fault of a drill.
     Break(Break),
     /// Probes the path for datagrams of this length in both directions.
     Path {
-        /// Limit in bytes of bundles that packets share towards the sender.
+        /// Limit in bytes of shared bundles towards the sender.
         bundle_max: u16,
         /// Bytes beyond [`PATH_LEN_MIN`](super::PATH_LEN_MIN).
         padding: u16,
@@ -111,7 +111,7 @@ impl Question {
     /// Reads a question and checks its signature and time.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Returns the reason of the refusal.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
         let (kind, body, nonce, sent_us) = verify(datagram, QUESTION, secret, now_us)?;
         let mut body = Body(body);
@@ -165,10 +165,10 @@ impl Question {
         Ok(Verified { message, nonce, sent_us })
     }
 
-    /// The same for a node, which accepts each message once.
+    /// Like [`read`](Self::read), for a node, which accepts each message once.
     ///
     /// # Errors
-    /// Why it is refused, including [`Refused::Replayed`].
+    /// Returns the reason of the refusal, including [`Refused::Replayed`].
     pub fn read_once(
         datagram: &[u8],
         secret: &Secret,

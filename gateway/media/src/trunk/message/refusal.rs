@@ -1,17 +1,17 @@
-//! Refusal of a question outside the time window, so that an operator can tell clock skew from a
-//! dead node.
+//! Refusal of a question outside the time window, so that an operator can distinguish clock skew
+//! from a dead node.
 
 use super::signature::{ANSWER, Body, HEAD_LEN, QUESTION};
 use super::{PATH_LEN_MIN, REFUSAL, Refused, VERSION};
 use crate::demux;
 
-/// The question's time differs by more than [`SKEW_MAX_US`](super::SKEW_MAX_US).
+/// Reason code: the question's time differs by more than [`SKEW_MAX_US`](super::SKEW_MAX_US).
 const CLOCK: u8 = 1;
 
-/// An unsigned answer to a question with the node's secret but a time outside the window. Other
-/// secrets get no answer.
+/// An unsigned answer to a question signed with the node's secret but outside the time window.
+/// Questions with other secrets get no answer.
 ///
-/// It is a hint for logs and metrics only.
+/// Use it only as a hint for logs and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// Nonce of the question.
@@ -21,8 +21,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal of this datagram; none unless it is a whole question outside the time window.
-    /// Shorter than any question. Send it at a bounded rate: the source may be spoofed.
+    /// Returns the refusal of this datagram; `None` unless it is a complete question outside the
+    /// time window. A refusal is shorter than any question. Send it at a bounded rate: the source
+    /// may be spoofed.
     #[must_use]
     pub fn of(datagram: &[u8], refused: Refused, now_us: u64) -> Option<Self> {
         match refused {
@@ -53,7 +54,7 @@ impl Refusal {
         out.push(CLOCK);
     }
 
-    /// None if the datagram is something else.
+    /// Returns `None` if the datagram is no refusal.
     #[must_use]
     pub fn read(datagram: &[u8]) -> Option<Self> {
         let (head, body) = datagram.split_first_chunk::<HEAD_LEN>()?;

@@ -3,15 +3,15 @@
 use super::{Refused, SKEW_MAX_US};
 use std::collections::BTreeSet;
 
-/// Messages remembered at most: [`SKEW_MAX_US`] at 13,000 per second. Above it the oldest are
-/// forgotten, and everything as old is refused.
+/// Limit of remembered messages: [`SKEW_MAX_US`] at 13,000 per second. Above it the oldest are
+/// forgotten, and every message of their age is refused.
 pub const REPLAYS_MAX: usize = 65_536;
 
 /// Messages accepted within the time window, by signing time and signature.
 #[derive(Clone, Default, Debug)]
 pub struct Replays {
     seen: BTreeSet<(u64, u64)>,
-    /// Older messages are refused.
+    /// Signing time before which messages are refused.
     floor_us: u64,
 }
 
@@ -19,7 +19,7 @@ impl Replays {
     /// Remembers a verified message.
     ///
     /// # Errors
-    /// [`Refused::Replayed`] if it was, or may have been, accepted before.
+    /// Returns [`Refused::Replayed`] if the message was, or may have been, accepted before.
     pub(super) fn note(
         &mut self,
         datagram: &[u8],

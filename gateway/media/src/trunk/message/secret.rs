@@ -3,7 +3,7 @@
 use ring::{digest, hmac};
 use std::fmt;
 
-/// Shorter secrets are refused: below 128 bits one could be guessed from one recorded message.
+/// Shorter secrets are refused: one below 128 bits could be guessed from one recorded message.
 pub const SECRET_LEN_MIN: usize = 16;
 
 /// Identifies the secret of a message: the first four bytes of its SHA-256.
@@ -19,7 +19,7 @@ pub struct Secret {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooShort {
-    /// In bytes, without a line end; at least [`SECRET_LEN_MIN`] are needed.
+    /// Length in bytes, without a line end; at least [`SECRET_LEN_MIN`] are required.
     pub length: usize,
 }
 
@@ -32,10 +32,10 @@ impl fmt::Display for TooShort {
 impl std::error::Error for TooShort {}
 
 impl Secret {
-    /// A secret from the bytes of its file; a trailing line end is ignored.
+    /// Creates a secret from the bytes of its file; a trailing line end is ignored.
     ///
     /// # Errors
-    /// Shorter than [`SECRET_LEN_MIN`].
+    /// Fails for less than [`SECRET_LEN_MIN`] bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, TooShort> {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);

@@ -8,9 +8,9 @@ use ring::hmac;
 pub(super) const HEAD_LEN: usize = 24;
 const MAC_LEN: usize = 32;
 
-/// From the gateway to a node.
+/// Direction from the gateway to a node.
 pub(super) const QUESTION: u8 = 0;
-/// From a node to the gateway.
+/// Direction from a node to the gateway.
 pub(super) const ANSWER: u8 = 1;
 
 pub(super) fn write_head(
@@ -40,7 +40,7 @@ pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
     out.resize(out.len() + usize::from(bytes), 0);
 }
 
-/// Kind, body, nonce and time of a message with a valid signature and time.
+/// Returns kind, body, nonce and time of a message with a valid signature and time.
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
     direction: u8,
@@ -75,7 +75,7 @@ pub(super) fn verify<'a>(
     Ok((kind, body, nonce, sent_us))
 }
 
-/// The sender's clock less ours.
+/// Returns the sender's clock less the local clock.
 pub(super) fn ahead_us(sent_us: u64, now_us: u64) -> i64 {
     let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     signed(sent_us) - signed(now_us)
@@ -99,7 +99,7 @@ impl Body<'_> {
         self.take().map(u8::from_be_bytes)
     }
 
-    /// A byte that is an index into this list.
+    /// Reads a byte that is an index into this list.
     pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Refused> {
         all.get(usize::from(self.u8()?)).copied().ok_or(Refused::Unknown)
     }
@@ -116,7 +116,7 @@ impl Body<'_> {
         self.take().map(u64::from_be_bytes)
     }
 
-    /// The rest: whole tags, at most [`KEEP_MAX`].
+    /// Reads the rest as tags, at most [`KEEP_MAX`].
     pub(super) fn tags(&mut self) -> Result<Box<[Tag]>, Refused> {
         let (tags, rest) = self.0.as_chunks();
         if tags.len() > KEEP_MAX {
@@ -126,7 +126,7 @@ impl Body<'_> {
         Ok(tags.iter().map(|&tag| Tag(u64::from_be_bytes(tag))).collect())
     }
 
-    /// The rest beyond so many bytes: zeros.
+    /// Reads the rest and returns its length beyond `beside` bytes; all must be zero.
     pub(super) fn padding(&mut self, beside: usize) -> Result<u16, Refused> {
         let bytes = self.0.len().checked_sub(beside).and_then(|bytes| u16::try_from(bytes).ok());
         let bytes = bytes.ok_or(Refused::Length)?;

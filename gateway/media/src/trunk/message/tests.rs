@@ -125,7 +125,7 @@ fn no_answer_is_longer_than_its_question() {
             "both directions are probed"
         );
     }
-    // None of the tags may be open.
+    // The answer may list all tags of the question.
     for count in 1..=KEEP_MAX {
         let question = asked(&Question::Keep { lease_s: 30, tags: tags(count) });
         assert!(answered(&Answer::Keep { unknown: tags(count) }).len() <= question.len());
@@ -207,7 +207,7 @@ fn refused_messages_are_not_remembered() {
     assert!(read(&bytes).is_ok());
 }
 
-/// A message with a valid signature over `kind` and `body`.
+/// Builds a message with a valid signature over `kind` and `body`.
 fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_head(kind, direction, &secret(), NONCE, NOW_US, &mut bytes);
