@@ -82,7 +82,6 @@ fn check_target() -> Result<(), String> {
     ))
 }
 
-/// Builds the plugins and returns the folder of their modules.
 fn compile(root: &Path, plugins: &[String], target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -94,7 +93,7 @@ fn compile(root: &Path, plugins: &[String], target_dir: &Path) -> Result<PathBuf
         .arg(target_dir)
         .stdout(Stdio::null())
         .stderr(Stdio::inherit());
-    // Flags and wrappers of the outer build are for its own target.
+    // Flags and wrappers of the outer build apply to its own target only.
     for (key, _) in env::vars_os() {
         let name = key.to_string_lossy();
         let outer = name.starts_with("CARGO_CFG_")

@@ -1,7 +1,6 @@
-//! Questions to policies and their answers, as plain data:
-//!
-//! the host turns them into calls of a plugin and back. A state belongs to the session (for routing, to the room). It
-//! travels in the question and comes back in the answer, so that decision and state are taken together or not at all.
+//! Questions to policies and their answers, as plain data. The host converts them to plugin calls and back.
+//! | A state belongs to a session, or for routing to a room. It travels in the question and returns in the answer, so
+//! that the decision and the new state are applied together or not at all.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +23,7 @@ pub enum Hook {
 impl Hook {
     pub const ALL: [Hook; 4] = [Hook::Admission, Hook::Routing, Hook::Degradation, Hook::Scenario];
 
-    /// The word in configuration and in names of policies: `routing`.
+    /// The hook's name in configuration and in policy names: `routing`.
     pub fn name(self) -> &'static str {
         match self {
             Hook::Admission => "admission",
@@ -38,7 +37,6 @@ impl Hook {
 /// `<set>/<hook>`: the name of a policy in commands, metrics and records.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PolicyName {
-    /// The policy set: `call`.
     pub set: Arc<str>,
     /// The hook it answers.
     pub hook: Hook,
@@ -50,43 +48,40 @@ impl std::fmt::Display for PolicyName {
     }
 }
 
-/// Facts known when a session opens, in the order given.
+/// Labels of a session, known when it opens, in the order given.
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
-/// State that a plugin wrote about a session, a room or (as its memo) itself.
+/// State that a plugin stored for a session or a room, or its memo (state of the plugin itself).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct State {
-    /// The plugin's name in its manifest. Only revisions of the same plugin ever see it.
+    /// The plugin's name in its manifest. Only revisions of the same plugin receive this state.
     pub plugin: Arc<str>,
-    /// The plugin's state schema number.
     pub schema: u32,
-    /// Opaque to everyone else.
+    /// Opaque to the gateway and to other plugins.
     pub bytes: Box<[u8]>,
 }
 
 /// A room in a [`Question::Reroute`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomRow {
-    /// The room and what is known of it.
     pub row: Row,
     pub scenario: Arc<str>,
-    /// Labels of its first session.
+    /// Labels of the room's first session.
     pub labels: Labels,
-    /// The nodes of its route, best first.
+    /// The nodes of the room's route, best first.
     pub standing: Vec<NodeId>,
-    /// None: the plugin is told of it by `open` first.
+    /// `None`: the plugin's `open` is called for the room first.
     pub state: Option<State>,
 }
 
 /// A session in a [`Question::Tick`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionRow {
-    /// The session and what is known of it.
     pub row: Row,
     pub room: RoomId,
     pub scenario: Arc<str>,
     pub labels: Labels,
-    /// None: the plugin is told of it by `open` first.
+    /// `None`: the plugin's `open` is called for the session first.
     pub state: Option<State>,
 }
 
@@ -104,7 +99,7 @@ pub enum Question {
     Admit {
         session: SessionId,
         room: RoomId,
-        /// The region where its room is; none for the room's first session.
+        /// The region of the session's room; `None` for the room's first session.
         standing: Option<RegionId>,
         scenario: Arc<str>,
         labels: Labels,
@@ -113,10 +108,9 @@ pub enum Question {
     },
     /// Which node carries this room, and which stand by?
     Place {
-        /// The room to place.
         room: RoomId,
         scenario: Arc<str>,
-        /// Labels of its first session.
+        /// Labels of the room's first session.
         labels: Labels,
         /// One row per node.
         nodes: Vec<Row>,
@@ -125,20 +119,15 @@ pub enum Question {
     Reroute {
         /// One row per node.
         nodes: Vec<Row>,
-        /// The rooms in question.
         rooms: Vec<RoomRow>,
         memo: Option<State>,
     },
     /// How much quality does each of these sessions get?
-    Tick {
-        /// The sessions in question.
-        sessions: Vec<SessionRow>,
-        memo: Option<State>,
-    },
+    Tick { sessions: Vec<SessionRow>, memo: Option<State> },
 }
 
 impl Question {
-    /// The hook that answers it.
+    /// The hook that answers the question.
     pub fn hook(&self) -> Hook {
         match self {
             Question::Resolve { .. } => Hook::Scenario,
@@ -148,7 +137,7 @@ impl Question {
         }
     }
 
-    /// Sessions or rooms of a batch; 0 for other questions.
+    /// The number of sessions or rooms in a batch; 0 for other questions.
     pub fn rows(&self) -> usize {
         match self {
             Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => 0,
@@ -157,7 +146,7 @@ impl Question {
         }
     }
 
-    /// The sessions or rooms of a batch, by row; `None` where it is no batch.
+    /// Ids of the sessions or rooms in a batch, by row; `None` if the question is not a batch.
     pub fn batch(&self) -> Option<Vec<u64>> {
         match self {
             Question::Tick { sessions, .. } => {
@@ -168,7 +157,7 @@ impl Question {
         }
     }
 
-    /// The same question without the rows that were left out of its answer.
+    /// Removes the rows that the answer left out.
     pub fn leave_out(&mut self, apart: &Apart) {
         fn keep<T>(rows: &mut Vec<T>, apart: &Apart) {
             let mut row = 0..;
@@ -182,19 +171,19 @@ impl Question {
     }
 }
 
-/// A question on its way to a policy.
+/// A question sent to a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ask {
-    /// Comes back with the answer.
+    /// The answer carries the same id.
     pub id: AskId,
     pub policy: PolicyName,
-    /// The revision that is asked; all rows belong to it.
+    /// The arm that is asked. All rows belong to it.
     pub arm: Arm,
-    /// The revision's name; none before the core knows any.
+    /// The revision's name; `None` before the core knows one.
     pub revision: Option<Arc<str>>,
-    /// Gateway time, microseconds since it started; all the clock a plugin gets.
+    /// Gateway time: microseconds since the gateway started. Plugins have no other clock.
     pub now_us: u64,
-    /// After this the answer is late and the native default stands.
+    /// An answer after this time is late, and the native default applies.
     pub deadline: Instant,
     pub question: Question,
 }
@@ -204,11 +193,11 @@ pub enum AdmitVerdict {
     /// No opinion: the native default decides.
     Abstain,
     Accept,
-    /// Come in, but no more than this many kbit/s.
+    /// Admit the session with a cap in kbit/s.
     AcceptCapped(u32),
-    /// Try this region instead.
+    /// Redirect the client to this region.
     Redirect(RegionId),
-    /// Stay out; try again after this many milliseconds.
+    /// Reject the session; the client may retry after this many milliseconds.
     Reject(u32),
 }
 
@@ -217,11 +206,11 @@ pub enum AdmitVerdict {
 pub struct Action {
     /// Row of the question's sessions.
     pub row: u32,
-    /// The number of the action; an unknown one is invalid.
+    /// The action's number in the registry; an unknown number is invalid.
     pub op: u32,
-    /// Depends on the action.
+    /// The action's argument; its meaning depends on `op`.
     pub arg: u64,
-    /// The plugin's reason, a number of its manifest.
+    /// The plugin's reason, by its number in the manifest.
     pub reason: u32,
 }
 
@@ -232,48 +221,43 @@ pub struct Move {
     pub row: u32,
     /// The new route, best first.
     pub hops: Vec<NodeId>,
-    /// Milliseconds after which the room is asked about again; 0: never.
+    /// Milliseconds until the policy is asked about the room again; 0: never.
     pub ttl_ms: u32,
     /// The plugin's reason.
     pub reason: u32,
 }
 
-/// A plugin's answer, in the core's types and not yet checked against facts.
+/// A plugin's answer in the core's types, before validation.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
-    /// To [`Question::Resolve`]: parameters by registry key; unknown keys are kept for the record and ignored.
+    /// Answers [`Question::Resolve`]: parameters by registry key. Unknown keys are recorded and otherwise ignored.
     Params(Vec<(Box<str>, i64)>),
-    /// To [`Question::Admit`].
-    Admit {
-        verdict: AdmitVerdict,
-        /// The plugin's reason.
-        reason: u32,
-    },
-    /// To [`Question::Place`].
+    /// Answers [`Question::Admit`].
+    Admit { verdict: AdmitVerdict, reason: u32 },
+    /// Answers [`Question::Place`].
     Placed {
         /// Best first; empty: no opinion.
         hops: Vec<NodeId>,
-        /// Milliseconds after which the room is asked about again; 0: never.
+        /// Milliseconds until the policy is asked about the room again; 0: never.
         ttl_ms: u32,
-        /// The plugin's reason.
         reason: u32,
         /// The room's first state.
         state: State,
     },
-    /// To [`Question::Reroute`].
+    /// Answers [`Question::Reroute`].
     Moves {
-        /// Rooms without a move stay.
+        /// Rooms without a move stay where they are.
         moves: Vec<Move>,
-        /// New states by row, those of newcomers among them.
+        /// New states by row, including first states of new rooms.
         states: Vec<(u32, State)>,
         /// The new memo, if it changed.
         memo: Option<State>,
     },
-    /// To [`Question::Tick`].
+    /// Answers [`Question::Tick`].
     Actions {
         /// Sessions without an action keep their plans.
         actions: Vec<Action>,
-        /// New states by row, those of newcomers among them.
+        /// New states by row, including first states of new sessions.
         states: Vec<(u32, State)>,
         /// The new memo, if it changed.
         memo: Option<State>,
@@ -289,26 +273,26 @@ pub struct Note {
     pub value: i64,
 }
 
-/// An answer with where it came from.
+/// An answer with the revision that gave it and how it was obtained.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Answered {
     pub answer: Answer,
     /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
     pub revision: Arc<str>,
     pub notes: Vec<Note>,
-    /// Time in the plugin.
+    /// Time spent in the plugin.
     pub took: std::time::Duration,
-    /// Given if not all rows were asked about together.
+    /// Set if the rows were not all asked about in one call.
     pub apart: Option<Box<Apart>>,
-    /// The plugin's words for its reasons.
+    /// The plugin's texts for its reasons.
     pub reasons: Reasons,
-    /// Actions that were left out, since the plugin was not granted them.
+    /// Number of actions that were dropped because the plugin lacks the grant.
     pub ungranted: u32,
 }
 
 impl Answered {
-    /// The question and this answer without the rows that are quarantined; `None` if there are none, or if the others
-    /// were not asked about together. Another instance that is asked the same question gives an answer to compare.
+    /// The question and this answer without the quarantined rows. `None` if no row is quarantined, or if the remaining
+    /// rows needed more than one call. The pair is used to compare the answer with that of another instance.
     #[must_use]
     pub fn without_the_left_out(&self, question: &Question) -> Option<(Question, Answered)> {
         let apart = self.apart.as_deref().filter(|apart| apart.is_of_the_known())?;
@@ -332,19 +316,19 @@ impl Answered {
     }
 }
 
-/// A plugin's words for its reasons, by their numbers.
+/// A plugin's texts for its reasons, by reason number.
 pub type Reasons = Arc<[(u32, Arc<str>)]>;
 
-/// The calls that a batch took which holds rows over which the plugin fails.
+/// The result of asking about a batch in several calls because the plugin fails on some rows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Apart {
-    /// The fault over rows that were not suspected; `None` if it failed over none of these.
+    /// The fault in a call without suspected rows; `None` if these calls succeeded.
     pub fault: Option<Fault>,
-    /// Rows that were left out, found now or before, in their order. Nothing is decided about them.
+    /// Rows that were left out because the plugin fails on them, in row order. No decision is taken for them.
     pub poisoned: Vec<Poisoned>,
-    /// Rows that there was no time left for, in their order. Nothing is decided about them either.
+    /// Rows that were not asked about because time ran out, in row order. No decision is taken for them either.
     pub unasked: Vec<u32>,
-    /// More than one call was needed.
+    /// The batch needed more than one call.
     pub in_parts: bool,
 }
 
@@ -354,18 +338,18 @@ impl Apart {
             || self.unasked.binary_search(&row).is_ok()
     }
 
-    /// Only rows that were known before were left out: the others were asked about in one call.
+    /// Only rows already known to be poisoned were left out; the other rows were asked about in one call.
     fn is_of_the_known(&self) -> bool {
         !self.in_parts && self.fault.is_none() && self.unasked.is_empty()
     }
 
-    /// The row's number once the rows that are left out are removed.
+    /// The row's number after the left-out rows are removed.
     fn row_without(&self, row: u32) -> u32 {
         row - self.poisoned.partition_point(|poisoned| poisoned.row < row) as u32
     }
 }
 
-/// A row over which the plugin fails, also when it is asked about it alone.
+/// A row on which the plugin fails even if it is asked about that row alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poisoned {
     /// Row of the question.
@@ -373,16 +357,16 @@ pub struct Poisoned {
     pub fault: Fault,
 }
 
-/// A plugin failing us.
+/// A failure of a plugin to answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// It ran past its budget and was stopped.
+    /// The plugin exceeded its budget and was stopped.
     Deadline,
-    /// It trapped: a panic, an access out of bounds, an exhausted stack, with the engine's message.
+    /// The plugin trapped: a panic, an access out of bounds or an exhausted stack. Carries the engine's message.
     Trap(Box<str>),
-    /// It asked for more memory than it is allowed.
+    /// The plugin asked for more memory than its limit.
     OutOfMemory,
-    /// Its answer is not of the contract's shape: lengths that do not match, a row out of range.
+    /// The answer violates the contract: lengths that do not match, or a row out of range.
     Malformed(Box<str>),
     /// The question waited too long in the queue, or the queue was full.
     Late,
@@ -391,7 +375,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The word in metrics and records: `deadline`.
+    /// The fault's name in metrics and records: `deadline`.
     pub fn name(&self) -> &'static str {
         match self {
             Fault::Deadline => "deadline",
@@ -403,7 +387,7 @@ impl Fault {
         }
     }
 
-    /// The question may be the cause of the fault.
+    /// The question may have caused the fault.
     pub fn is_of_question(&self) -> bool {
         match self {
             Fault::Deadline | Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => true,
@@ -413,7 +397,7 @@ impl Fault {
 }
 
 impl std::fmt::Display for Fault {
-    /// The word, and what was said: `trap: unreachable`.
+    /// The fault's name and the message: `trap: unreachable`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())?;
         match self {
@@ -423,15 +407,15 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// An entry of the catalog: something with a name that questions speak of by number.
+/// An entry of the catalog: a named object that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub kind: EntryKind,
-    /// Its number, unique within its kind.
+    /// The entry's number, unique within its kind.
     pub id: u64,
     /// The zone of a node, the region of a zone; 0 for a region.
     pub parent: u64,
-    /// Its name in the configuration.
+    /// The entry's name in the configuration.
     pub name: Box<str>,
     pub labels: Vec<(Box<str>, Box<str>)>,
 }

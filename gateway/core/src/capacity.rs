@@ -1,4 +1,4 @@
-//! Capacity of nodes, reserves, shares of sessions, and breakers of regions.
+//! Capacity of nodes, reserves, session shares and regional circuit breakers.
 
 mod breaker;
 mod gauge;
@@ -21,28 +21,28 @@ use crate::{
     SessionId, Settings,
 };
 
-/// Evidence within this is weighed together.
+/// Interval at which breakers weigh their evidence.
 pub(crate) const WINDOW: Duration = Duration::from_secs(1);
 
-/// Sessions that policies move are counted within this.
+/// The churn limit counts sessions moved by policies within this time.
 const CHURN_WITHIN: Duration = Duration::from_secs(1);
 
-/// Reduced sessions that are looked at together, so that it stays short.
+/// Reduced sessions checked per call, which bounds the call's duration.
 const REDUCED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Capacity {
     ledger: Ledger,
-    /// By the region's number.
+    /// Indexed by region.
     breakers: Vec<Breaker>,
     settings: Breakers,
-    /// The number of the current window of the breakers.
+    /// The number of the breakers' current window.
     window: u32,
-    /// Sessions that get less than they need, and since when.
+    /// Sessions that get less than they need, with the time since when.
     reduced: BTreeMap<SessionId, Instant>,
-    /// The last of them that was looked at.
+    /// The last reduced session that was checked.
     reduced_last: SessionId,
-    /// Moves by policies within the last second, and of how many sessions.
+    /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,
 }
 
@@ -78,7 +78,7 @@ impl Capacity {
         self.reduced.len()
     }
 
-    /// The next sessions that have been reduced at least so long.
+    /// The next sessions that have been reduced for at least `after`.
     pub(crate) fn next_reduced(&mut self, after: Duration, now: Instant) -> Vec<SessionId> {
         let from = (Bound::Excluded(self.reduced_last), Bound::Unbounded);
         let turn: Vec<(SessionId, Instant)> =
@@ -89,7 +89,7 @@ impl Capacity {
         turn.into_iter().filter(|(_, since)| due(*since)).map(|(id, _)| id).collect()
     }
 
-    /// Checks that a policy may move so many sessions now. One room may always move, however many sessions it has.
+    /// Checks that a policy may move this many sessions now. One room may always move, whatever its size.
     pub(crate) fn check_churn(
         &mut self,
         sessions: usize,
@@ -108,13 +108,13 @@ impl Capacity {
         self.churn.push_back((now, sessions));
     }
 
-    /// A session's measures speak of the region where its room stands.
+    /// Counts a session's measures for the region where its room is placed.
     pub(crate) fn judge(&mut self, region: RegionId, judged: &mut Judged, measures: &Measures) {
         let bad = is_bad(measures, &self.settings);
         self.breakers[region.0 as usize].evidence.hear(judged, self.window, bad);
     }
 
-    /// An opening in the region succeeded, or failed.
+    /// Counts a successful or failed opening in the region.
     pub(crate) fn note_opening(&mut self, region: RegionId, opened: bool) {
         let evidence = &mut self.breakers[region.0 as usize].evidence;
         if opened {
@@ -124,7 +124,7 @@ impl Capacity {
         }
     }
 
-    /// A window ended. Says whether a breaker closed.
+    /// Ends a window. Returns true if a breaker closed.
     pub(crate) fn weigh_breakers(
         &mut self,
         nodes: &Nodes,
@@ -134,7 +134,7 @@ impl Capacity {
         effects.set(Timer::Breakers, now + WINDOW);
         self.window = self.window.wrapping_add(1).max(1);
         let settings = self.settings;
-        // With one region listed, bad media is no reason to refuse rooms that have nowhere else to go.
+        // With only one region, bad media is no reason to refuse rooms: they have no alternative.
         let mut listed = nodes.iter().filter(|node| !node.removed);
         let first = listed.next().map(|node| nodes.region_of(node.id));
         let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
@@ -149,7 +149,7 @@ impl Capacity {
             .collect();
         let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
         let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
-        // If all regions are as bad, it is our own uplink, and no other region is any better.
+        // If all regions are equally bad, the cause is the gateway's own uplink, and no other region is better.
         let ours = known > 1 && bad == known;
         let mut closed = false;
         for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
@@ -167,8 +167,8 @@ impl Capacity {
         closed
     }
 
-    /// A half-open breaker does not close while all running nodes of the region lose much and no session, or few good ones,
-    /// could tell otherwise.
+    /// A half-open breaker stays open while all running nodes of the region lose much and too few sessions have good
+    /// media to disprove it.
     fn waits_for_probes(&self, region: RegionId, evidence: Evidence, nodes: &Nodes) -> bool {
         let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
         self.breaker(region) == BreakerState::HalfOpen
@@ -190,7 +190,7 @@ impl Capacity {
         self.breakers[region.0 as usize].opens_until()
     }
 
-    /// The time at which the first region takes new rooms again, if none does now.
+    /// The time at which the first region accepts new rooms again; `None` if one accepts them now.
     pub(crate) fn all_open_until(&self) -> Option<Instant> {
         let all = self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Open);
         self.breakers.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
@@ -200,7 +200,7 @@ impl Capacity {
         self.breakers[region.0 as usize].admits(room, &self.settings)
     }
 
-    /// Nodes of regions that do not take the room, but for those that it keeps.
+    /// Nodes in regions that do not accept the room, except nodes for which `kept` is true.
     pub(crate) fn behind_breakers(
         &self,
         room: RoomId,
@@ -218,21 +218,20 @@ impl Capacity {
         let mut measures = Measures::default();
         node.measure(&mut measures);
         measures.set(Metric::Capacity, self.ledger.capacity(node.id));
-        // It knows better than our ledger that it is full.
+        // The node knows better than the ledger that it is full.
         let least = if node.welcomes_rooms() { 0 } else { 1_000 };
         measures.set(Metric::Load, self.ledger.permille(node.id).max(least));
         measures.set(Metric::Rooms, u64::from(self.ledger.rooms(node.id)));
         measures
     }
 
-    /// One row per node.
     pub(crate) fn node_rows(&self, nodes: &Nodes) -> Vec<Row> {
         let row =
             |node: &Node| Row { id: u64::from(node.id.0), measures: self.node_measures(node) };
         nodes.iter().map(row).collect()
     }
 
-    /// One row per region. A region's load is that of its nodes together.
+    /// One row per region. A region's load is the sum over its nodes.
     pub(crate) fn region_rows(&self, nodes: &Nodes) -> Vec<Row> {
         let row = |region: RegionId| {
             let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());

@@ -1,63 +1,64 @@
-//! Finds nodes that lose more than their siblings:
-//!
-//! rooms vote, and the likelihood of their votes decides. A room votes once it has seen enough packets: *bad* if 5 %
-//! or more of them got lost between us and the node, that is more than its own clients' networks explain. Rooms vote
-//! for themselves, so one bad publisher with a thousand listeners is one vote. Each look counts the votes of the last
-//! 2 s, one a room, and the test ends as soon as they are clear enough: sequential, by likelihood ratios. The loss
-//! that a node's death costs its rooms does not count against the node that takes them: a room that comes from another
-//! hop begins to count a second later, and reports count once none of them can be of a time before. Beside siblings:
-//! the votes are 10⁶ times as likely of two nodes that differ as of two that are alike (generalised ratio; where 8
-//! rooms fare badly and 15 of siblings do not, Fisher's exact test says 2·10⁻⁶). Without siblings: 10⁶ times as likely
-//! of a node where 90 % of the rooms fare badly as of one where 30 % do (Wald 1945). So a node that is like its
-//! siblings is accused about once in 10⁶ windows of 2 s, or 23 days. On a node that loses 15 % a room votes wrongly
-//! with a chance of 2 %. Votes a hundred times as likely of a good node withdraw the accusation.
+//! Finds nodes that lose more packets than their siblings, by a sequential likelihood-ratio test on the votes of rooms.
+//! | A room votes once it has seen enough packets. Its vote is *bad* if at least 5 % of them were lost between the
+//! gateway and the node, beyond the loss in its own clients' networks. Each room has one vote, so one bad publisher
+//! with a thousand listeners counts once. Each evaluation counts the votes of the last 2 s and ends as soon as they are
+//! clear enough.
+//! | Loss caused by a node's death does not count against the node that takes the rooms: a room that comes from another
+//! hop starts counting one second later, and RTCP reports count once none of them can cover an earlier time.
+//! | With siblings, the votes must be 10⁶ times as likely if the two differ as if they are alike (generalised
+//! likelihood ratio; for 8 bad rooms against 15 good ones at siblings, Fisher's exact test gives 2·10⁻⁶). Without
+//! siblings, they must be 10⁶ times as likely for a node with 90 % bad rooms as for one with 30 % (Wald 1945). A
+//! healthy node is therefore accused about once in 10⁶ windows of 2 s, or 23 days. At a node that loses 15 %, a room
+//! votes wrongly with a probability of 2 %. Votes that are 100 times as likely for a healthy node withdraw the
+//! accusation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::{Flow, Hop, RoomId};
 
-/// Packets after which a room votes: of a voice, 800 ms.
+/// Packets after which a room votes: 800 ms of voice.
 const VOTES_AFTER: u32 = 40;
 
-/// A room with many sessions votes no more often than this.
+/// The shortest interval between votes of a room, however many sessions it has.
 const VOTES_EVERY: Duration = Duration::from_millis(400);
 
-/// Lost between us and the node, parts per million, from where a room votes against it.
+/// Loss between the gateway and the node, in ppm, from which a room votes against it.
 const BAD_PPM: u64 = 50_000;
 
 const COUNTS_FOR: Duration = Duration::from_secs(2);
 
-/// A room that takes longer to see enough packets begins anew: what it saw is old.
+/// A room that takes longer than this to see enough packets starts its tally again, because the old packets are
+/// outdated.
 const BEGINS_ANEW: Duration = Duration::from_secs(2);
 
-/// A room that came from another hop has settled: its herd is in, and its streams go on.
+/// A room that came from another hop counts from this time on: all rooms have moved, and its streams continue.
 const SETTLES_IN: Duration = Duration::from_secs(1);
 
-/// A report covers the time since the one before: 5 s · 1.5 / 1.21828 at most (RFC 3550, 6.3.1), and half a second on
-/// its way. Earlier reports on a room are in part about another hop.
+/// A report covers the time since the previous report: at most 5 s · 1.5 / 1.21828 (RFC 3550, 6.3.1), plus half a
+/// second of transit. Earlier reports partly describe the previous hop.
 const REPORTS_SETTLE_IN: Duration = Duration::from_millis(6_700);
 
-/// Rooms that siblings must carry to be compared with, or to be avoided.
+/// Rooms that siblings must carry to serve as a comparison or as an alternative.
 const SIBLINGS_MIN: u32 = 5;
 
-/// The share of bad rooms that is always thought to be chance, and that which is where there are no siblings.
+/// The share of bad rooms always attributed to chance, and the share attributed to chance without siblings.
 const CHANCE_MIN: f64 = 0.05;
 const CHANCE_ALONE: f64 = 0.3;
 
 const CHANCE_MAX: f64 = 0.5;
 
-/// Least difference between the shares of bad rooms at a node and at its siblings, however certain it is.
+/// Minimum difference between the shares of bad rooms at a node and at its siblings, regardless of certainty.
 const DIFFERS: f64 = 0.3;
 
-/// The share of bad rooms of a node that is to be left.
+/// The share of bad rooms at a node that rooms should leave.
 const WORSE: f64 = 0.9;
 
-/// ln 10⁶, and ln 0.01.
+/// Log-likelihood ratios that accuse (ln 10⁶) and withdraw (ln 0.01).
 const ACCUSES: f64 = 13.815_510_557_964_274;
 const WITHDRAWS: f64 = -4.605_170_185_988_091;
 
-/// Packets that a room has seen since it voted last.
+/// Packets that a room has seen since its last vote.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     hop: Hop,
@@ -75,14 +76,14 @@ impl Tally {
         Tally { hop, came: None, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
     }
 
-    /// The room stands there now: where that is another hop, what it saw before counts no more.
+    /// Sets the room's current hop. A new hop resets the tally.
     pub(crate) fn stands_at(&mut self, hop: Hop, now: Instant) {
         if self.hop != hop {
             *self = Tally { came: Some(now), ..Tally::new(hop, now) };
         }
     }
 
-    /// The same room at the same hop, before it saw anything more.
+    /// A fresh tally for the same room at the same hop.
     pub(crate) fn anew(&self, now: Instant) -> Tally {
         Tally { came: self.came, ..Tally::new(self.hop, now) }
     }
@@ -91,7 +92,7 @@ impl Tally {
         self.came.is_none_or(|came| now.saturating_duration_since(came) >= time)
     }
 
-    /// Adds one session's flow. Returns true once there is enough to vote.
+    /// Adds one session's flow. Returns true once there are enough packets for a vote.
     pub(crate) fn add(&mut self, flow: &Flow, now: Instant) -> bool {
         if !self.is_here_for(SETTLES_IN, now) {
             return false;
@@ -110,10 +111,10 @@ impl Tally {
         self.expected >= VOTES_AFTER && now.saturating_duration_since(self.began) >= VOTES_EVERY
     }
 
-    /// Its vote, where its clients' own networks lose so much, parts per million: whether it fares badly.
+    /// The room's vote, true for bad. The arguments are the loss in its clients' own networks, in ppm.
     pub(crate) fn vote(&self, lost_up_ppm: u64, lost_down_ppm: u64) -> bool {
         let from_node = u64::from(self.lost) * 1_000_000 / u64::from(self.expected.max(1));
-        // Packets that were lost before the node cannot have been sent on; and reports may be of others' clients.
+        // Packets lost before they reached the node cannot be sent on, and the reports may be about other clients.
         let from_node = from_node.saturating_sub(lost_up_ppm);
         let to_node = self.reported_ppm.checked_div(self.reports).unwrap_or(0);
         let to_node = to_node.saturating_sub(lost_up_ppm + lost_down_ppm);
@@ -149,7 +150,7 @@ impl Count {
         f64::from(self.bad) / f64::from(self.all().max(1))
     }
 
-    /// The logarithm of how likely these votes are where the share of bad ones is what it is here.
+    /// The log-likelihood of these votes if the share of bad rooms is the share observed here.
     fn likely(self) -> f64 {
         let term = |votes: u32| {
             let share = f64::from(votes) / f64::from(self.all().max(1));
@@ -163,7 +164,7 @@ impl Count {
     }
 }
 
-/// The votes about one node of rooms of one kind.
+/// The votes about one node by rooms of one scenario.
 #[derive(Default, Debug)]
 pub(crate) struct Ballot {
     latest: BTreeMap<RoomId, (Instant, bool)>,
@@ -172,7 +173,7 @@ pub(crate) struct Ballot {
 }
 
 impl Ballot {
-    /// A room votes; what it said before counts no more.
+    /// Takes a room's vote, which replaces its previous one.
     pub(crate) fn vote(&mut self, room: RoomId, bad: bool, now: Instant) {
         self.order.push_back((now, room));
         *self.count.of(bad) += 1;
@@ -197,21 +198,21 @@ impl Ballot {
     }
 }
 
-/// The verdict on a node; of several kinds of rooms the last one counts.
+/// The verdict on a node. Of verdicts by several kinds of rooms, the greatest applies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Word {
-    /// It is as it should be.
+    /// The node is healthy.
     Well,
     Nothing,
-    /// It is bad, and has no siblings to compare it with.
+    /// Most rooms are bad, and there are no siblings to compare with.
     Bad,
     WorseThanSiblings,
 }
 
-/// Weighs the votes about a node, beside those about its siblings.
+/// Weighs the votes about a node against those about its siblings.
 pub(crate) fn weigh(own: Count, siblings: Count) -> Word {
     let compared = siblings.all() >= SIBLINGS_MIN;
-    // Two more of either kind than voted: few votes leave much to chance (Agresti and Coull 1998).
+    // Adds two votes of each kind: a small sample leaves much to chance (Agresti and Coull 1998).
     let theirs = f64::from(siblings.bad + 2) / f64::from(siblings.all() + 4);
     let chance = if compared { theirs.clamp(CHANCE_MIN, CHANCE_MAX) } else { CHANCE_ALONE };
     let bad = f64::from(own.bad) * (WORSE / chance).ln();
@@ -228,7 +229,7 @@ pub(crate) fn weigh(own: Count, siblings: Count) -> Word {
     }
 }
 
-/// The logarithm of how much more likely the votes are of two different nodes than of two that are alike.
+/// The log of the ratio between the likelihood of the votes if the two nodes differ and if they are alike.
 fn differ(one: Count, other: Count) -> f64 {
     let mut both = one;
     both.add(other);

@@ -1,4 +1,4 @@
-//! The board of nodes, the route of a room and the plan of a session, which packets read.
+//! The state that the packet path reads: the board of nodes, the route of a room and the plan of a session.
 
 mod board;
 pub mod forward;

@@ -1,4 +1,4 @@
-//! Effects: the parts push outputs, timers and notices here, in the order in which they decide.
+//! Effects: the core's parts append outputs, timers and notices here, in the order in which they decide.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::{
     Remembered, Rollout, RoomId, RouteCell, SessionId,
 };
 
-/// Things that the server is to do.
+/// Instructions to the server.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Ask a policy. The answer comes back by [`crate::Gateway::handle_answer`].
+    /// Ask a policy. The answer returns through [`crate::Gateway::handle_answer`].
     Ask(Ask),
-    /// Give the session a home worker; its packets may come from now on.
+    /// Assign the session to a worker. Its packets may arrive from now on.
     Install {
         session: SessionId,
         room: RoomId,
@@ -23,84 +23,84 @@ pub enum Output {
         route: Arc<RouteCell>,
         plan: Plan,
     },
-    /// Have the driver open the session at a hop. The outcome comes back by [`crate::Gateway::handle_opened`].
+    /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
     Open { session: SessionId, room: RoomId, hop: Hop },
     /// Have the driver close the session at a hop.
     CloseAt { session: SessionId, hop: Hop },
     /// Answer an offer.
     Reply { offer: OfferId, result: Result<Accepted, Refused> },
-    /// The session gets something else from now on.
+    /// The session's plan changed.
     Plan { session: SessionId, plan: Plan },
     /// Ask these senders for a key frame of each of their video streams.
     KeyFrame { sessions: Vec<SessionId> },
     /// Forget the session.
     End {
         session: SessionId,
-        /// Why it ended.
+        /// The cause of the end.
         reason: CloseReason,
     },
-    /// Call the hook that starts a node. The outcome comes back by [`crate::Gateway::handle_start_failed`], or the
-    /// node answers probes.
+    /// Call the hook that starts a node. A failure returns through [`crate::Gateway::handle_start_failed`]; otherwise
+    /// the node answers probes.
     Start { node: NodeId },
-    /// Probe a node's media port. Answers come back by [`crate::Gateway::handle_probe_answered`].
+    /// Probe a node's media port. Answers return through [`crate::Gateway::handle_probe_answered`].
     Probe {
         node: NodeId,
-        /// Comes back with the answer.
+        /// The answer carries the same number.
         sequence: u64,
     },
-    /// Send a packet from one canary session at the node; it must come out at the other. The packet comes back by
-    /// [`crate::Gateway::handle_canary_passed`], the node's word that both are open by
-    /// [`crate::Gateway::handle_canary_open`].
+    /// Send a packet from one canary session at the node; it must come out at the other session. The packet returns
+    /// through [`crate::Gateway::handle_canary_passed`], and the node's confirmation that both sessions are open
+    /// through [`crate::Gateway::handle_canary_open`].
     Canary {
         node: NodeId,
-        /// Comes back with the packet.
+        /// The packet carries the same number.
         sequence: u64,
     },
-    /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
+    /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
     Forget { node: NodeId },
-    /// A step in the life of a policy's revisions, for listeners.
+    /// An event in the rollout of a policy's revision, for subscribers.
     Rollout(Rollout),
-    /// No question goes to the revision any more.
+    /// No more questions go to this revision.
     Unload { policy: PolicyName, revision: Arc<str> },
-    /// Facts about the policy's revisions that outlive the process changed.
+    /// Persistent facts about the policy's revisions changed.
     Remember { policy: PolicyName, remembered: Remembered },
-    /// Something worth knowing happened.
+    /// An event for telemetry and subscribers.
     Event(Event),
     /// The shutdown is over: no session is left.
     Finished,
 }
 
-/// Why a request of an operator cannot be met.
+/// The reason why an operator's request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Impossible {
     NoSuchSession,
     NoSuchRoom,
     NoSuchNode,
-    /// The room stands there already.
+    /// The room is already at that node.
     AlreadyThere,
-    /// The node is Down, draining, or full.
+    /// The node is Down, draining or full.
     NodeUnfit,
     NoSuchRegion,
     /// An operator ejected the node before.
     AlreadyEjected,
     /// The node is not Down.
     NotDown,
-    /// The node is to go, and takes no rooms any more.
+    /// The node is being removed and takes no rooms.
     NodeLeaves,
-    /// The node itself wishes to be drained.
+    /// The node itself asked to be drained.
     NodeDrains,
-    /// There are as many nodes as there may be.
+    /// The limit on nodes is reached.
     NoRoomForNodes,
 }
 
-/// Something that policies and quality are told of.
+/// A change that policies and quality tracking must learn of.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// The routing policy is to look at the room soon.
+    /// The routing policy should look at the room soon.
     Reroute(RoomId),
-    /// The session became live, or its room moved: judges know it from now on.
+    /// The session became live, or its room moved: rollout judges count it from now on.
     Enrol(SessionId),
-    /// A move counts against the room's limit.
+    /// A move counts towards the room's limit of moves.
     MoveCounted(RoomId),
     Ended {
         session: SessionId,
@@ -129,7 +129,7 @@ impl Effects {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// The place of the next output, where an event that explains it can be [inserted](Effects::insert).
+    /// The index of the next output, where an event that explains it can be [inserted](Effects::insert).
     pub(crate) fn place(&self) -> usize {
         self.outputs.len()
     }

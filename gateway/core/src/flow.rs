@@ -1,63 +1,63 @@
-//! Tracks the media between a session and its node, and finds where it ended though it should have gone on.
+//! Tracks the media between a session and its node, and detects flows that end although they should continue.
 
 use std::time::{Duration, Instant};
 
 use crate::Hop;
 use crate::nodes::Since;
 
-/// Kinds of media are told apart: a listener to voice alone loses nothing by a camera that is turned on.
+/// Voice and video are tracked separately: a voice-only listener loses nothing when a camera is turned off.
 const KINDS: usize = 2;
 
-/// Workers report on a session so often, unless there are many.
+/// Interval of workers' reports on a session, unless there are many sessions.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 
-/// A pause this long ends a run: longer than jitter of ±80 ms makes, shorter than the 400 ms between two packets of
-/// silent voice (DTX), told in steps of 100 ms.
+/// A pause this long ends a run. It exceeds what jitter of ±80 ms causes, and is below the 400 ms between two packets
+/// of silent voice (DTX) plus the report interval of 100 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A session without a report for so long may have stopped sending.
+/// A session without a report for this long may have stopped sending.
 const UNTOLD: Duration = Duration::from_millis(500);
 
-/// A session that heard its node without a pause for so long hears it steadily.
+/// A session that received media from its node this long without a pause receives it steadily.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 
-/// Packets per second below which nothing is steady.
+/// Packets per second below which a flow is never steady.
 const STEADY_RATE: f32 = 10.0;
 
-/// The shortest silence of a session that is a lost flow: four times what jitter of ±80 ms makes.
+/// The shortest silence of a session that counts as a lost flow: four times what jitter of ±80 ms causes.
 const LOST_AFTER: Duration = Duration::from_millis(700);
 
-/// Arrivals of the session's own interval that must be missing.
+/// Missing arrivals, at the session's own packet interval, that make a silence a lost flow.
 const LOST_ARRIVALS: f32 = 10.0;
 
-/// Packets are counted within this.
+/// Sequence numbers are counted within this time.
 const NUMBERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Fewer of them than this say nothing: of a voice, 800 ms.
+/// Fewer packets than this prove nothing: 800 ms of voice.
 const NUMBERS_MIN: u32 = 40;
 
-/// A sender that fell silent up to this long before the session did may be the one that it heard.
+/// A sender that fell silent up to this long before the session did may be the sender that the session heard.
 const BEFORE: Duration = Duration::from_millis(500);
 
-/// Each lost flow that its move did not mend makes the next one wait for a steady run so many times as long.
+/// Each lost flow that a move did not repair multiplies the steady time required before the next one by this.
 const VAIN_FACTOR: u32 = 8;
 const VAIN_MAX: u32 = 4;
 
-/// Packets between a session and its node since the last report: RTP, by kind.
+/// RTP packets between a session and its node since the last report, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Flow {
-    /// To the node, in the order of [`Kind`](crate::Kind).
+    /// Packets to the node, in the order of [`Kind`](crate::Kind).
     pub sent: [u32; KINDS],
-    /// From the hop that it hears, whether or not they reached the client.
+    /// Packets from the hop in `hears`, whether or not they reached the client.
     pub came: [u32; KINDS],
     pub hears: Option<Hop>,
-    /// Packets that should have come from there, by the node's numbers, and those of them that are missing.
+    /// Packets expected from that hop by sequence number, including lost ones.
     pub expected: u32,
-    /// See `expected`.
+    /// Packets of `expected` that are missing.
     pub lost: u32,
-    /// Packets that were missing when another hop went on with a stream, by number; without what came late.
+    /// Packets missing by sequence number when another hop continued a stream, minus those that arrived late.
     pub missed: u32,
-    /// The loss that the node reported last, parts per million (RFC 3550, 6.4.1), if it did so since.
+    /// The loss that the node last reported in RTCP, in ppm (RFC 3550, 6.4.1), if it did since the last report.
     pub reported_ppm: Option<u32>,
 }
 
@@ -67,12 +67,12 @@ impl Flow {
     }
 }
 
-/// Packets without a pause.
+/// A run of packets without a pause.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     since: Instant,
     last: Instant,
-    /// Per second, smoothed.
+    /// Packets per second, smoothed.
     rate: f32,
 }
 
@@ -81,7 +81,7 @@ impl Run {
         if packets == 0 {
             return;
         }
-        // A resting session is not reported on meanwhile.
+        // Sessions at rest are not reported.
         let rested = now.saturating_duration_since(from) >= pause;
         let from = if rested { now - TOLD_EVERY } else { from };
         let elapsed = now.saturating_duration_since(from).as_secs_f32().max(0.001);
@@ -91,7 +91,7 @@ impl Run {
                 run.rate += (rate - run.rate) * elapsed.min(1.0);
                 run.last = now;
             }
-            // The first word may come at once, and tells of the time that words tell of.
+            // The first report may come at once, and covers a full report interval.
             _ => {
                 let rate = packets as f32 / elapsed.max(TOLD_EVERY.as_secs_f32());
                 *run = Some(Run { since: from, last: now, rate });
@@ -100,7 +100,7 @@ impl Run {
     }
 }
 
-/// By the numbers of packets.
+/// Loss by sequence number.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
     since: Instant,
@@ -122,30 +122,28 @@ impl Numbers {
     }
 }
 
-/// One session's flow at one hop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Track {
     hop: Hop,
     told: Instant,
     came: [Option<Run>; KINDS],
     sent: [Option<Run>; KINDS],
-    /// Since when nothing came, after a steady run.
+    /// Since when no media arrives after a steady run.
     silent: Option<Since>,
     numbers: Numbers,
-    /// Packets per second of what it heard steadily, here or at the hop before; zero where it never did.
+    /// Packets per second of the last steady run, here or at the previous hop; zero if there was none.
     rate: f32,
-    /// Moves for its sake after which it heard no more than before.
+    /// Moves that did not restore the session's flow.
     vain: u32,
 }
 
-/// The sending of a session around a moment in the past, and now.
+/// Tells if a session sent media around a moment in the past, and still sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sending {
-    /// It sent then, and sends on.
     On,
-    /// It sent then, and no longer.
+    /// It sent at that moment and has stopped since.
     Stopped,
-    /// It sent nothing then.
+    /// It did not send at that moment.
     Not,
 }
 
@@ -160,7 +158,7 @@ impl Track {
         self.hop
     }
 
-    /// Its room goes elsewhere: what it heard there is no measure of what it hears here.
+    /// The room moves to another hop: media heard at the previous hop is no measure of this one.
     pub(crate) fn goes_to(&mut self, hop: Hop, now: Instant) {
         *self = Track {
             sent: self.sent,
@@ -171,8 +169,8 @@ impl Track {
         };
     }
 
-    /// Takes a report of workers, which may come `slack` later than [`TOLD_EVERY`]. Returns true if the session has
-    /// just fallen silent.
+    /// Takes a report of the workers, which may come up to `slack` later than [`TOLD_EVERY`]. Returns true if the
+    /// session has just fallen silent.
     pub(crate) fn note(&mut self, flow: &Flow, slack: Duration, now: Instant) -> bool {
         let from = std::mem::replace(&mut self.told, now);
         for (run, packets) in self.sent.iter_mut().zip(flow.sent) {
@@ -198,7 +196,7 @@ impl Track {
         falls_silent
     }
 
-    /// Media of some kind came long and often enough that its end means something.
+    /// Some kind of media arrived steadily enough for its end to mean something.
     fn heard_steadily(&self) -> bool {
         self.came.iter().flatten().any(|run| self.is_steady(run))
     }
@@ -208,7 +206,7 @@ impl Track {
         run.rate >= STEADY_RATE && run.last.saturating_duration_since(run.since) >= long
     }
 
-    /// Since when nothing came though it should have, if that is long enough by now.
+    /// Since when the flow has been lost, if the silence is long enough by now.
     pub(crate) fn lost_since(&self, slack: Duration, now: Instant) -> Option<Instant> {
         let silent = self.silent?;
         let rate = self.came.iter().flatten().map(|run| run.rate).fold(STEADY_RATE, f32::max);
@@ -216,17 +214,17 @@ impl Track {
         (silent.lasted(now) >= limit).then_some(silent.at)
     }
 
-    /// It is silent since it heard its node steadily.
+    /// The session is silent after receiving media steadily.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent.is_some()
     }
 
-    /// For how long nothing came though it should have.
+    /// For how long expected media has been missing.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
         self.silent.map_or(Duration::ZERO, |silent| silent.lasted(now))
     }
 
-    /// For how long so many packets would have gone on; nothing where it never heard steadily.
+    /// The time that this many packets last at the steady rate; zero without a steady run.
     pub(crate) fn lasts(&self, packets: u32) -> Duration {
         match self.rate >= STEADY_RATE {
             true => Duration::from_secs_f32(packets as f32 / self.rate),
@@ -234,31 +232,31 @@ impl Track {
         }
     }
 
-    /// At least so much of what its node sent lately was lost, parts per million, by number.
+    /// Loss by sequence number of recent packets from the node is at least this, in ppm.
     pub(crate) fn loses(&self, ppm: u32) -> bool {
         let Numbers { expected, lost, .. } = self.numbers;
         expected >= NUMBERS_MIN
             && u64::from(lost) * 1_000_000 >= u64::from(expected) * u64::from(ppm)
     }
 
-    /// We were late ourselves: it may be silent so much longer.
+    /// Extends the allowed silence by the gateway's own lateness.
     pub(crate) fn excuse(&mut self, late: Duration) {
         if let Some(silent) = &mut self.silent {
             silent.excuse(late);
         }
     }
 
-    /// It sent something since it is known.
+    /// The session has sent media since tracking began.
     pub(crate) fn sends(&self) -> bool {
         self.sent.iter().any(Option::is_some)
     }
 
-    /// Kinds of media that it heard steadily before it fell silent.
+    /// Kinds of media received steadily before the silence.
     pub(crate) fn heard(&self) -> [bool; KINDS] {
         self.came.map(|run| run.is_some_and(|run| self.is_steady(&run)))
     }
 
-    /// Tells if it sends the media of these kinds that it sent when another session fell silent.
+    /// Tells whether the session sends media of these kinds, which it sent when another session fell silent.
     pub(crate) fn sending(
         &self,
         kinds: [bool; KINDS],
@@ -283,13 +281,13 @@ impl Track {
         }
     }
 
-    /// The silence has an innocent cause, or was dealt with: it counts again once the session heard its node steadily.
+    /// Ends the silence: it has an innocent cause or was handled. The next silence counts after another steady run.
     pub(crate) fn forget(&mut self) {
         self.silent = None;
         self.came = [None; KINDS];
     }
 
-    /// Its room is moved for its sake.
+    /// The room is moved because of this session's silence.
     pub(crate) fn moved(&mut self) {
         self.forget();
         self.vain = (self.vain + 1).min(VAIN_MAX);

@@ -1,4 +1,4 @@
-//! Names of things, as numbers. Each is unique on this gateway for the life of the process.
+//! Numeric ids. Each is unique on this gateway for the life of the process.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ macro_rules! id {
 }
 
 id!(
-    /// One participant's media through the gateway, both directions.
+    /// One participant's media through the gateway, in both directions.
     SessionId(u64), "s"
 );
 id!(
-    /// Sessions that belong together; they are placed, and moved, as one.
+    /// Sessions that belong together. They are placed and moved as one.
     RoomId(u64), "r"
 );
 id!(
-    /// A machine media is forwarded to. Its number is its cell on the [`Board`](crate::Board).
+    /// A machine that media is forwarded to. Its number is its cell on the [`Board`](crate::Board).
     NodeId(u32), "n"
 );
 id!(
@@ -33,11 +33,11 @@ id!(
     RegionId(u32), "region-"
 );
 id!(
-    /// A part of a region that fails by itself.
+    /// A failure domain within a region.
     ZoneId(u32), "zone-"
 );
 id!(
-    /// A node from coming Up to its next Down, as this gateway saw it. Counts from 1; only grows.
+    /// A node's life from coming Up to its next Down, as this gateway saw it. Counts from 1 and only grows.
     Incarnation(u32), "i"
 );
 id!(

@@ -1,11 +1,11 @@
-//! Interns equal values: deciders, wants and states are alike for many sessions.
+//! Interns equal values: many sessions share the same deciders, requests and states.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 const AT_HAND: usize = 16;
 
-/// The latest ones.
+/// The most recently used values.
 #[derive(Debug)]
 pub(crate) struct Interner<T>(VecDeque<Arc<T>>);
 
@@ -16,7 +16,7 @@ impl<T> Default for Interner<T> {
 }
 
 impl<T: PartialEq> Interner<T> {
-    /// One that is equal, and shared where one came lately.
+    /// Returns a shared equal value if one was used recently, else this one.
     pub(crate) fn intern(&mut self, one: T) -> Arc<T> {
         if let Some(same) = self.0.iter().find(|kept| ***kept == one) {
             return Arc::clone(same);

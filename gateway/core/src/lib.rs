@@ -1,7 +1,7 @@
-//! Decides. A state machine without I/O, clock, async, serde or Wasm: `handle_*` is what the world told us,
-//! `poll_*` is what we want done, `now` and the seed are arguments.
+//! The gateway's decisions. A state machine without I/O, clock, async, serde or Wasm: `handle_*` takes inputs, `poll_*`
+//! returns outputs, and `now` and the seed are arguments.
 
-// Tests start their virtual clock at whatever time it is.
+// Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod ask;

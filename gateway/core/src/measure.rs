@@ -15,18 +15,17 @@ impl Default for Measures {
 }
 
 impl Measures {
-    /// The value, or [`UNMEASURED`].
     #[inline]
     pub fn value(&self, metric: Metric) -> u32 {
         self.0[place(metric)]
     }
 
-    /// The value, if there is one.
+    /// The value; `None` if it is [`UNMEASURED`].
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         Some(self.value(metric)).filter(|&value| value != UNMEASURED)
     }
 
-    /// Sets a value; one too large for the wire becomes the largest that fits.
+    /// Sets a value, limited to the largest that the wire format holds.
     pub fn set(&mut self, metric: Metric, value: u64) -> &mut Self {
         self.0[place(metric)] = value.min(u64::from(UNMEASURED - 1)) as u32;
         self

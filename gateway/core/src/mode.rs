@@ -1,29 +1,30 @@
 //! Survival modes of sessions.
 
-/// How sessions survive the death of a node. A scenario's setting, which may change while packets flow.
+/// The way in which sessions survive the death of a node. A scenario sets it, and it may change while packets flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Mode {
-    /// Two hops carry all packets, and the first copy wins (RFC 7198; SMPTE ST 2022-7). Nothing is lost with either.
+    /// Two hops carry all packets and the first copy wins (RFC 7198; SMPTE ST 2022-7). The loss of either hop loses no
+    /// packet.
     Hitless = 0,
-    /// Sessions are open at the spares, where the next packet goes. Nodes that stand by take no first hop while others
-    /// can.
+    /// Sessions are open at the spares in advance, and the next packet goes there. Standby nodes take no first hop
+    /// while other nodes can.
     #[default]
     Hot,
-    /// All nodes carry alike; spares are in other zones of the same region while there are any.
+    /// All nodes carry rooms. Spares are in other zones of the same region while any are available.
     ActiveActive,
-    /// No spare is opened: a node is started when one died, and sessions are held until a node takes them.
+    /// No spare is opened. A node is started after a death, and sessions are held until a node takes them.
     Cold,
-    /// Spares are nodes of the next regions in the scenario's order, and opened when the room goes there.
+    /// Spares are nodes of the next regions in the scenario's order, and are opened when the room moves there.
     Regional,
 }
 
 impl Mode {
-    /// All of them, by their place in counters.
+    /// All modes, in the order of their counters.
     pub const ALL: [Mode; 5] =
         [Mode::Hitless, Mode::Hot, Mode::ActiveActive, Mode::Cold, Mode::Regional];
 
-    /// The word in configuration, metrics and records: `active-active`.
+    /// The mode's name in configuration, metrics and records: `active-active`.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Hitless => "hitless",
@@ -34,8 +35,8 @@ impl Mode {
         }
     }
 
-    /// Sessions are opened at the spares before packets need them, and capacity is kept there. Other modes gate
-    /// spares, and open them when the core takes the room there.
+    /// Sessions are opened at the spares before packets need them, and capacity is reserved there. In other modes
+    /// spares are gated, and opened when the core moves the room there.
     pub fn opens_ahead(self) -> bool {
         match self {
             Mode::Hitless | Mode::Hot | Mode::ActiveActive => true,
@@ -43,7 +44,7 @@ impl Mode {
         }
     }
 
-    /// Standby nodes are left alone while others can take the room.
+    /// Standby nodes are avoided while other nodes can take the room.
     pub(crate) fn leaves_standbys(self) -> bool {
         matches!(self, Mode::Hitless | Mode::Hot)
     }
@@ -51,9 +52,9 @@ impl Mode {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Affinity {
-    /// The sessions of a room: they stand on one node, and move together.
+    /// The sessions of a room are on one node and move together.
     #[default]
     Room,
-    /// Each session by itself, since the nodes are meshed: one room at nodes, as many here as there are sessions.
+    /// Each session is placed alone because the nodes are meshed: one room at the nodes is one room per session here.
     Session,
 }

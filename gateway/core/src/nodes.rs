@@ -1,4 +1,4 @@
-//! Nodes: which there are, how they fare, and what packets see of them.
+//! The set of nodes, their health, and the board on which packets see them.
 
 mod detector;
 mod list;
@@ -22,13 +22,13 @@ pub use watch::{AgentWord, WATCH_EVERY};
 
 use crate::{Board, Hop, Limits, NodeId, RegionId, Settings, Timings, Zone};
 
-/// A slot that its node left is not taken again for so long: by then all late answers about that node have come.
+/// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Nodes {
     slots: Vec<Option<Node>>,
-    /// Slots without a node, and since when, in the order in which they became free.
+    /// Slots without a node, with the time since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
     board: Arc<Board>,
     paces: Vec<Pace>,
@@ -37,22 +37,22 @@ pub(crate) struct Nodes {
     zones: Vec<Zone>,
     timings: Timings,
     limits: Limits,
-    /// Regions that an operator drains; nodes that are added there drain too.
+    /// Regions that an operator drains. Nodes added there drain as well.
     drained: BTreeSet<RegionId>,
     next_probe: u64,
     last_watch: Option<Instant>,
     stalled: bool,
     uplink_suspect: bool,
-    /// The last time at which no node at all was heard, while the uplink was doubted.
+    /// The last time at which no node was heard at all, while the uplink was suspected.
     nobody_heard: Option<Instant>,
-    /// Regions in which a node fell silent just now, and when.
+    /// Regions in which a node just fell silent, with the time.
     fell: BTreeMap<RegionId, Instant>,
-    /// No node is started any more.
+    /// No more nodes are started.
     shutting_down: bool,
 }
 
 impl Nodes {
-    /// All nodes are Up until evidence says otherwise; those that a hook starts are Cold.
+    /// All nodes start Up until evidence says otherwise; nodes that a hook starts are Cold.
     pub(crate) fn new(settings: &mut Settings, now: Instant) -> Nodes {
         let Settings { home, timings, limits, .. } = *settings;
         let mut nodes = Nodes {
@@ -89,7 +89,7 @@ impl Nodes {
         &self.board
     }
 
-    /// The slot that the next node takes: one that rested, or else a new one.
+    /// The slot for the next node: a free slot that rested long enough, or a new one.
     fn next_slot(&self, now: Instant) -> Option<NodeId> {
         let rested = |since: Instant| now.saturating_duration_since(since) >= RESTS;
         match self.free.front() {
@@ -105,7 +105,7 @@ impl Nodes {
         free + self.limits.nodes_max.saturating_sub(self.slots.len())
     }
 
-    /// The node takes its [slot](Nodes::next_slot).
+    /// Puts the node in its [slot](Nodes::next_slot).
     fn put(&mut self, node: Node) {
         let place = node.id.0 as usize;
         self.free.retain(|(slot, _)| *slot != node.id);
@@ -124,7 +124,7 @@ impl Nodes {
         self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// In the order of their numbers.
+    /// Nodes by ascending number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
         self.slots.iter().flatten()
     }
@@ -137,7 +137,7 @@ impl Nodes {
         self.slots.len() - self.free.len()
     }
 
-    /// Slots with a node or without.
+    /// Number of slots, with or without a node.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
@@ -154,7 +154,7 @@ impl Nodes {
         self.paces.iter()
     }
 
-    /// Nodes where as many sessions wait already as are opened at a time.
+    /// Nodes whose queue of openings is as long as their window.
     pub(crate) fn busy(&self) -> Vec<NodeId> {
         self.iter().map(|node| node.id).filter(|id| self.pace(*id).is_busy()).collect()
     }
@@ -167,7 +167,7 @@ impl Nodes {
         self.board.is_up(hop.node, hop.incarnation)
     }
 
-    /// Home for a node that is gone: nothing leads there.
+    /// The node's region; the home region if the node is gone, since nothing leads there.
     pub(crate) fn region_of(&self, node: NodeId) -> RegionId {
         let zone = self.get(node).map(|node| node.settings.zone);
         zone.map_or(self.home, |zone| self.zones[zone.0 as usize].region)
@@ -178,7 +178,7 @@ impl Nodes {
     }
 }
 
-/// For a node that is known to be there: it carries something, or was just looked at.
+/// For nodes known to exist: something leads there, or the caller just looked it up.
 impl Index<NodeId> for Nodes {
     type Output = Node;
 

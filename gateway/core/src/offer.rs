@@ -1,5 +1,3 @@
-//! A client's request for a session, and the reply.
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +7,22 @@ use crate::{Labels, NodeId, OfferId, Plan, PolicyName, RegionId, RoomId, RouteCe
 /// A request for a session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Offer {
-    /// Comes back with the reply.
+    /// The reply carries the same id.
     pub id: OfferId,
-    /// Names the scenario, and by it the policy set.
+    /// The scenario's name, which also selects the policy set.
     pub scenario: Arc<str>,
-    /// The room's name, as the client's signalling knows it.
+    /// The room's name in the client's signalling.
     pub room: Arc<str>,
-    /// Facts that policies may read: `region`, `device`, `tenant`…
+    /// Labels that policies may read: `region`, `device`, `tenant`…
     pub labels: Labels,
     pub ingress: Ingress,
     pub media: Arc<Media>,
 }
 
-/// A client's way to the gateway.
+/// A client's way to send to the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ingress {
-    /// RTP over UDP, told apart as the identity says.
+    /// RTP over UDP. `Identity` tells sessions apart.
     Udp(Identity),
     /// RTP over QUIC; flow identifiers are the capability.
     Quic,
@@ -47,7 +45,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The word in the API: `udp`.
+    /// The transport's name in the API: `udp`.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Udp => "udp",
@@ -62,50 +60,47 @@ pub enum Identity {
     /// Only these addresses are accepted.
     Declared {
         address: SocketAddr,
-        /// Source of its RTCP, if not `address`.
+        /// The source of the client's RTCP, if not `address`.
         rtcp: Option<Box<SocketAddr>>,
     },
-    /// The address is named, the port learned once from the first valid RTP packet.
+    /// The address is declared; the port is learned from the first valid RTP packet.
     DeclaredIp(IpAddr),
     /// ICE-lite: an address that passes MESSAGE-INTEGRITY may send (RFC 8445).
     Stun,
-    /// The first packet opened the session on a listener for trusted networks.
+    /// The session was opened by its first packet, on a listener for trusted networks.
     Open {
-        /// Source of that packet.
+        /// The source of that packet.
         address: SocketAddr,
-        /// The listener it came to.
+        /// The listener that received it.
         listener: u8,
     },
 }
 
-/// The media of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Media {
-    /// At least one.
+    /// At least one stream.
     pub streams: Vec<Stream>,
     pub rtcp: RtcpPort,
     pub srtp: Srtp,
 }
 
-/// Destination of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RtcpPort {
     /// With RTP (RFC 5761).
     Mux,
-    /// On a port of its own.
+    /// RTCP uses a separate port.
     Own,
 }
 
-/// Payloads encrypted with keys that we do not hold (RFC 3711).
+/// Tells if payloads are encrypted with keys that the gateway lacks (RFC 3711).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
     Plain,
-    /// SRTP: forwarded opaque, nothing is written.
+    /// SRTP: forwarded opaque; the gateway rewrites nothing.
     Opaque,
 }
 
-/// Voice or video.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Audio,
@@ -124,8 +119,8 @@ pub struct PayloadType {
 }
 
 impl PayloadType {
-    /// Tells if it repairs other streams: retransmissions (RFC 4588) and forward error correction (RFC 5109, RFC
-    /// 8627).
+    /// Tells if this payload type repairs other streams: retransmission (RFC 4588) or forward error correction (RFC
+    /// 5109, RFC 8627).
     pub fn repairs(&self) -> bool {
         let names = ["rtx", "ulpfec", "flexfec", "flexfec-03"];
         names.iter().any(|name| self.codec.eq_ignore_ascii_case(name))
@@ -145,15 +140,13 @@ pub struct Feedback {
     pub tmmbr: bool,
 }
 
-/// One stream of the media.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stream {
-    /// Voice or video.
     pub kind: Kind,
-    /// Its payload types; at least one.
+    /// At least one payload type.
     pub payload_types: Vec<PayloadType>,
     pub feedback: Feedback,
-    /// Needed bit rate, kbit/s, if the client knows.
+    /// Required bit rate in kbit/s, if the client declared it.
     pub bitrate_kbps: Option<u32>,
 }
 
@@ -170,26 +163,26 @@ impl Media {
         self.streams.iter().any(|stream| stream.kind == Kind::Video)
     }
 
-    /// An endpoint said that it obeys REMB.
+    /// Some endpoint of the session declared support for REMB.
     pub fn takes_remb(&self) -> bool {
         self.srtp == Srtp::Plain && self.streams.iter().any(|stream| stream.feedback.remb)
     }
 }
 
-/// The author of a decision.
+/// The author of a decision: a policy, the native default, an operator or a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decider {
-    /// A plugin's decision was taken.
+    /// A plugin's decision was applied.
     Policy {
         policy: PolicyName,
-        /// Its revision's digest.
+        /// The revision's digest.
         revision: Arc<str>,
     },
     /// The native default.
     Native,
-    /// A person, through the API.
+    /// An operator, through the API.
     Operator,
-    /// The node itself, which drains.
+    /// The node itself, which asked to be drained.
     Node,
 }
 
@@ -205,12 +198,11 @@ impl std::fmt::Display for Decider {
     }
 }
 
-/// A session that may send now.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     pub session: SessionId,
     pub room: RoomId,
-    /// The cell of the room's route, which every packet reads.
+    /// The cell of the room's route, which the packet path reads.
     pub route: Arc<RouteCell>,
     pub plan: Plan,
     pub admitted_by: Decider,
@@ -222,19 +214,19 @@ pub struct Accepted {
 pub enum Refused {
     /// No policy set defines the scenario.
     UnknownScenario(Arc<str>),
-    /// The room exists with another scenario.
+    /// The room already exists with this other scenario.
     ScenarioOfRoom(Arc<str>),
-    /// The gateway holds as many sessions as it may.
+    /// The gateway has reached its limit of sessions.
     Full { retry_after: Duration },
     /// The gateway is shutting down.
     Draining,
-    /// Admission said no.
+    /// The admission policy rejected the session.
     Rejected { retry_after: Duration },
-    /// Admission names another region.
+    /// The admission policy named another region.
     Redirected(RegionId),
-    /// No node can take the room now: none has capacity for it, or rooms that were there before go first.
+    /// No node can take the room now: none has capacity, or stranded rooms go first.
     NoNode { retry_after: Duration },
-    /// It was closed through the API before it could open.
+    /// The session was closed through the API before it could open.
     Closed,
     /// The node that carries the room did not open the session.
     NotOpened { node: NodeId, retry_after: Duration },

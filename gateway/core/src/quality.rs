@@ -1,4 +1,4 @@
-//! Quality: media flows that end, nodes that lose more than their siblings, and plans of sessions.
+//! Quality: lost media flows, nodes that lose more than their siblings, and plans of sessions.
 
 mod cohorts;
 mod flows;
@@ -15,20 +15,20 @@ use crate::{Arm, NodeId, Op, PolicyName, RoomId, SessionId};
 use ladder::Climb;
 pub(crate) use ladder::Look;
 
-/// Sessions in one question; more follow with the next tick.
+/// Maximum sessions in one question; the others follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
 
-/// Sessions that are passed over for one question to a canary, most of which are not in its cohort.
+/// Maximum sessions scanned for one question to a canary, most of which are outside its cohort.
 const SESSIONS_PASSED: usize = 16_384;
 
 #[derive(Default, Debug)]
 pub(crate) struct Quality {
-    /// Sessions that hear nothing any more, though they did steadily.
+    /// Sessions that receive nothing any more after receiving media steadily.
     silent: BTreeSet<(RoomId, SessionId)>,
-    /// Votes of rooms about nodes, by scenario: only rooms of one scenario are compared.
+    /// Votes of rooms about nodes, by scenario. Only rooms of the same scenario are compared.
     ballots: BTreeMap<(NodeId, std::sync::Arc<str>), Ballot>,
     tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
-    /// Sessions on the native ladder.
+    /// Sessions on the native quality ladder.
     climbs: BTreeMap<SessionId, Climb>,
 }
 
@@ -55,7 +55,7 @@ impl Quality {
         self.ballots.entry((node, scenario.into())).or_default()
     }
 
-    /// The next sessions, of `ours`, that an arm of a degradation policy is asked about.
+    /// The next sessions of `ours` for a question to one arm of a degradation policy.
     pub(crate) fn next_ticked(
         &mut self,
         cursor: (PolicyName, Arm),
@@ -85,7 +85,7 @@ impl Quality {
         !self.climbs.is_empty()
     }
 
-    /// The policy answers about the session again.
+    /// The policy answers for the session again, so it leaves the native ladder.
     pub(crate) fn leave_ladder(&mut self, session: SessionId) {
         self.climbs.remove(&session);
     }

@@ -1,4 +1,4 @@
-//! Rooms: what is placed and moved together, and the route that its sessions share.
+//! Rooms: the unit of placement and moves, and the route that a room's sessions share.
 
 mod calls;
 mod drain;
@@ -44,31 +44,31 @@ pub(crate) struct Rooms {
     all: BTreeMap<RoomId, Box<Room>>,
     next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
-    /// Calls with a room per session, by name.
+    /// Calls with one room per session, by name.
     calls: BTreeMap<Arc<str>, Call>,
-    /// Rooms that have still to take the changed settings of their scenarios.
+    /// Rooms that have not yet taken the changed settings of their scenarios.
     changing: BTreeSet<RoomId>,
     placed: usize,
-    /// Rooms with a route to a node, in force or pending, by the node's number.
+    /// Indexed by node: rooms whose current or pending route contains it.
     at: Vec<BTreeSet<RoomId>>,
-    /// Rooms of the node that died last, as long as some have still to go on without it.
+    /// Rooms of the node that died last, while some have not failed over yet.
     herd: Option<Herd>,
-    /// Rooms without a usable hop: how often each was tried in vain, its priority, its id.
+    /// Rooms without a usable hop, by number of failed attempts, priority and id.
     stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
-    /// The next rescue begins behind it.
+    /// The next rescue continues after this entry.
     rescued_last: Option<(u32, Reverse<i64>, RoomId)>,
-    /// Stranded rooms wait until a node has opened more sessions of others.
+    /// Stranded rooms wait until a node has finished opening sessions of other rooms.
     paced: bool,
-    /// Rooms that would be stranded by the death of their node.
+    /// Rooms that the death of their node would strand.
     unreserved: BTreeSet<RoomId>,
     weighed_last: RoomId,
-    /// By the region's number.
+    /// Indexed by region.
     failbacks: Vec<Failback>,
-    /// Rooms that stand elsewhere than they natively would, though no policy or person chose it.
+    /// Rooms outside their native place that neither a policy nor an operator put there.
     away: BTreeSet<RoomId>,
     failed_back_last: RoomId,
     drains: BTreeMap<NodeId, Drain>,
-    /// The room that left last, by node that loses more than others.
+    /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
     started: Instant,
@@ -120,7 +120,7 @@ impl Rooms {
         self.all.len()
     }
 
-    /// Rooms that stand somewhere.
+    /// Number of rooms that a node carries.
     pub(crate) fn placed(&self) -> usize {
         self.placed
     }
@@ -146,7 +146,7 @@ impl Rooms {
         self.drains.len()
     }
 
-    /// Entries of the longest list of rooms.
+    /// Length of the longest list of rooms.
     pub(crate) fn most_listed(&self) -> usize {
         let lists = [
             self.by_name.len(),
@@ -180,7 +180,7 @@ impl Rooms {
         }
     }
 
-    /// Rooms that were tried less often go first.
+    /// Counts a failed attempt. Rooms with fewer attempts go first.
     fn count_attempt(&mut self, id: RoomId) {
         if let Some(room) = self.all.get_mut(&id)
             && let Some(Stranded { attempts, .. }) = &mut room.stranded
@@ -191,7 +191,7 @@ impl Rooms {
         }
     }
 
-    /// Lists the room under every node that its route leads to, in force or pending.
+    /// Lists the room under every node of its current and pending routes.
     fn list(&mut self, id: RoomId) {
         let Some(room) = self.all.get_mut(&id) else {
             return;
@@ -212,18 +212,18 @@ impl Rooms {
         room.listed = nodes;
     }
 
-    /// The name of the room; its number if it is gone.
+    /// The room's name; its number if the room is gone.
     pub(crate) fn name_of(&self, room: RoomId) -> Arc<str> {
         let name = self.get(&room).map(|room| Arc::clone(&room.name));
         name.unwrap_or_else(|| room.to_string().into())
     }
 
-    /// Rooms without a hop wait for nothing but their turn: rooms of newcomers come after them.
+    /// Stranded rooms are ready for their turn, so new rooms wait behind them.
     pub(crate) fn stranded_go_first(&self) -> bool {
         self.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
     }
 
-    /// Stranded rooms wait for a turn of theirs.
+    /// Stranded rooms wait for a node's queue of openings.
     pub(crate) fn is_paced(&self) -> bool {
         self.paced
     }
@@ -237,7 +237,7 @@ impl Index<&RoomId> for Rooms {
     }
 }
 
-/// Opens, places and moves rooms and their sessions, over the state that this takes.
+/// Opens, places and moves rooms and their sessions, over the state needed for that.
 pub(crate) struct Router<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) sessions: &'a mut Sessions,
@@ -276,7 +276,7 @@ impl Router<'_> {
         self.settings.scenarios.get(&room.scenario)
     }
 
-    /// The region where the room stands, or stood before its node died.
+    /// The region that carries the room, or carried it before its node died.
     pub(crate) fn region_of_room(&self, id: RoomId) -> Option<RegionId> {
         let room = self.rooms.get(&id)?;
         let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
@@ -287,7 +287,7 @@ impl Router<'_> {
         self.effects.notice(Notice::Reroute(id));
     }
 
-    /// Closes the sessions, unless their rooms wait for a node to start.
+    /// Closes the silent sessions, except those whose rooms wait for a node to start.
     pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
         for session in sessions {
@@ -301,7 +301,7 @@ impl Router<'_> {
         }
     }
 
-    /// A node may take spares again: rooms that have too few are looked at.
+    /// A node may take spares again, so rooms with too few are rerouted.
     pub(crate) fn want_reroute_of_short_rooms(&mut self) {
         let short =
             |room: &&Room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares);

@@ -14,7 +14,7 @@ pub(crate) use session::{Leg, Opening, Phase, Session, WHOLE, Wanted};
 use crate::interner::Interner;
 use crate::{Decider, PolicyName, SessionId};
 
-/// Sessions that are looked at together for silence, 20,000 a second: as often as workers report of so many.
+/// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
 
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub(crate) struct Sessions {
     live: usize,
     wants: Interner<Wanted>,
     deciders: Interner<Decider>,
-    /// The last session that was looked at for silence.
+    /// The last session that was checked for silence.
     swept_last: SessionId,
-    /// The greatest age of the workers' last report on a session.
+    /// Maximum age of the workers' last report on a session.
     told_within: Duration,
-    /// Live sessions by the degradation policy that is asked about them.
+    /// Live sessions by their degradation policy.
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
-    /// Jitter of retry times.
+    /// Random source for the jitter of retry times.
     rng: fastrand::Rng,
 }
 
@@ -53,7 +53,7 @@ impl Sessions {
         self.rng = fastrand::Rng::with_seed(seed);
     }
 
-    /// Up to twice as long, so that clients that are refused together do not come back together.
+    /// `wait` extended at random up to twice its length, so that clients refused together do not return together.
     pub(crate) fn jittered(&mut self, wait: Duration) -> Duration {
         wait.saturating_add(wait.mul_f64(self.rng.f64()))
     }
@@ -70,7 +70,7 @@ impl Sessions {
         self.deciders.intern(by)
     }
 
-    /// The session has the [next number](Sessions::next_id).
+    /// Adds the session under the [next number](Sessions::next_id).
     pub(crate) fn insert(&mut self, session: Session) {
         self.next += 1;
         self.all.insert(session.id, Box::new(session));
@@ -85,7 +85,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// The session is live, and the policy is asked about it from now on.
+    /// Marks the session live and adds it to its policy's ticks.
     pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
         if let Some(session) = self.all.get_mut(&id) {
             session.phase = Phase::Live;
@@ -104,7 +104,7 @@ impl Sessions {
         self.ticked.get(policy)
     }
 
-    /// The most sessions that one degradation policy is asked about.
+    /// The largest number of sessions of one degradation policy.
     pub(crate) fn most_ticked(&self) -> usize {
         self.ticked.values().map(BTreeSet::len).max().unwrap_or(0)
     }
@@ -117,7 +117,7 @@ impl Sessions {
         self.told_within = within;
     }
 
-    /// The next sessions to be looked at for silence: those that are silent, and where the sweep goes on.
+    /// The next silent sessions to handle, and the session where the sweep continues.
     pub(crate) fn sweep(&self, now: Instant) -> (Vec<SessionId>, Option<SessionId>) {
         let after = (Bound::Excluded(self.swept_last), Bound::Unbounded);
         let turn: Vec<&Session> =

@@ -1,5 +1,5 @@
-//! Settings of the core: places, nodes, scenarios, timings, limits. The reader of the configuration checks them; plain
-//! data here.
+//! The core's settings: regions, nodes, scenarios, timings and limits. Plain data; the configuration reader validates
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,24 +7,22 @@ use std::time::Duration;
 
 use crate::{Affinity, Bounds, Hook, Mode, PolicyName, RegionId, ZoneId};
 
-/// Everything the core needs to know.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    /// The region this gateway is in.
+    /// The gateway's own region.
     pub home: RegionId,
-    /// Names of the regions; a [`RegionId`] is a place in this list.
+    /// Names of the regions, indexed by [`RegionId`].
     pub regions: Vec<Box<str>>,
-    /// The zones; a [`ZoneId`] is a place in this list, and each has a node.
+    /// The zones, indexed by [`ZoneId`]. Each has at least one node.
     pub zones: Vec<Zone>,
-    /// The nodes to begin with; a [`NodeId`](crate::NodeId) is a place in this list.
+    /// The initial nodes, indexed by [`NodeId`](crate::NodeId).
     pub nodes: Vec<NodeSettings>,
-    /// The scenarios by name.
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
     pub timings: Timings,
     pub limits: Limits,
 }
 
-/// A part of a region that fails by itself.
+/// A failure domain within a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
     pub name: Box<str>,
@@ -35,35 +33,34 @@ pub struct Zone {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeSettings {
     pub name: Box<str>,
-    /// Its zone, and by it its region.
+    /// The node's zone, which determines its region.
     pub zone: ZoneId,
     pub capacity_kbps: u64,
     pub probed: Probed,
-    /// Two sessions of our own are kept there, between which it must forward.
+    /// Two canary sessions are kept at the node, between which it must forward packets.
     pub canary: bool,
     pub role: Role,
     pub starts: Starts,
 }
 
-/// The role of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Role {
-    /// It carries rooms.
+    /// The node carries rooms.
     #[default]
     Active,
-    /// It stands by: in hot and hitless scenarios it takes no first hop while others can.
+    /// The node stands by: in hot and hitless scenarios it takes no first hop while other nodes can.
     Standby,
 }
 
-/// The start of a node.
+/// The way in which a node is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Starts {
-    /// It is expected to.
+    /// The node runs by itself.
     #[default]
     ByItself,
-    /// A hook starts it when rooms of cold scenarios need it; until then it is cold. It is probed.
+    /// A hook starts the node when rooms of cold scenarios need it. Until then it is cold, and probed.
     ByHook {
-        /// The longest time until it answers.
+        /// The longest time until the node answers.
         within: Duration,
     },
 }
@@ -71,7 +68,7 @@ pub enum Starts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probed {
     Yes,
-    /// It cannot: kernel errors and silence are its only witnesses.
+    /// The node cannot be probed: kernel errors and silence are its only witnesses.
     No,
 }
 
@@ -80,88 +77,86 @@ pub enum Probed {
 pub struct Scenario {
     /// The policy set it belongs to.
     pub set: Arc<str>,
-    /// The hooks that the set binds, in the order of [`Hook::ALL`](crate::Hook::ALL).
+    /// The hooks for which the set binds a policy, in the order of [`Hook::ALL`](crate::Hook::ALL).
     pub bound: [bool; 4],
-    /// Within which its sessions may be capped.
+    /// The range within which policies may cap the scenario's sessions.
     pub bounds: Bounds,
     pub mode: Mode,
     pub affinity: Affinity,
-    /// In regional mode: where rooms go next, in this order, beginning behind where they stand.
+    /// In regional mode: the cyclic order of regions that rooms try after their current one.
     pub regions: Vec<RegionId>,
-    /// Spares a route should hold, 1 to 3. In cold mode it holds none.
+    /// Number of spares in a route, 1 to 3; ignored in cold mode, which has none.
     pub spares: u8,
-    /// Silence after which a session is closed.
+    /// A session is closed after this long a silence.
     pub close_after: Duration,
-    /// Order in a herd; higher is earlier.
+    /// Order of rescues; higher goes first.
     pub priority: i64,
     pub on_admission_fault: AdmitOnFault,
     pub on_degradation_fault: DegradeOnFault,
 }
 
 impl Scenario {
-    /// Its set binds a policy to the hook.
+    /// The scenario's set binds a policy to the hook.
     pub fn binds(&self, hook: Hook) -> bool {
         self.bound[hook as usize]
     }
 
-    /// The name of the policy that answers the hook, if one is bound.
+    /// The name that a policy for this hook has in the scenario's set.
     pub fn policy(&self, hook: Hook) -> PolicyName {
         PolicyName { set: self.set.clone(), hook }
     }
 }
 
-/// Treatment of newcomers when the admission policy fails.
+/// Treatment of new sessions when the admission policy fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdmitOnFault {
-    /// They come in, at the scenario's floor.
+    /// Admit them, capped at the scenario's floor.
     AdmitCapped,
-    /// They come in.
     Admit,
-    /// They stay out.
     Reject,
 }
 
-/// Treatment of sessions' quality while their degradation policy fails, or fails over them.
+/// Treatment of plans while the degradation policy fails, or fails on the session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum DegradeOnFault {
-    /// They keep what they have.
+    /// Sessions keep their plans.
     #[default]
     Hold,
-    /// They keep it for 2 s, and then take the native ladder: by their own loss to half of the rate with each rung, to the
-    /// floor, to voice only, and slowly back.
+    /// Sessions keep their plans for 2 s, then follow the native ladder: by their own loss, each rung halves the rate
+    /// down to the floor, then voice only, and slowly back.
     NativeLadder,
 }
 
 /// Timings of failure detection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timings {
-    /// Between probes of a node in the home region. Default 10 ms.
+    /// Probe interval of a node in the home region. Default 10 ms.
     pub probe_every_near: Duration,
-    /// Between probes of a node in another region. Default 50 ms.
+    /// Probe interval of a node in another region. Default 50 ms.
     pub probe_every_far: Duration,
-    /// A probe is unanswered this long after its round trip should have ended. Default 5 ms.
+    /// A probe is missed this long after its round trip should have ended. Default 5 ms.
     pub probe_slack: Duration,
     /// The shortest silence that accuses a node. Default 8 ms.
     pub silence_min: Duration,
     /// Arrivals that must be missing before silence accuses. Default 10.
     pub silence_arrivals: u32,
-    /// One witness alone condemns a node in the home region after this. Default 200 ms.
+    /// One witness alone marks a node in the home region down after this time. Default 200 ms.
     pub condemn_alone_near: Duration,
-    /// One witness alone condemns a node in another region after this. Default 500 ms.
+    /// One witness alone marks a node in another region down after this time. Default 500 ms.
     pub condemn_alone_far: Duration,
-    /// A watch later than this is our own stall: no node is marked down on it. Default 5 ms.
+    /// A watch delayed by more than this is the gateway's own stall, and no node is marked down on it. Default 5 ms.
     pub own_stall: Duration,
-    /// A dead node must answer so long before it is let in again; doubles with each relapse. Default 1 s.
+    /// A dead node must answer for this long before it is readmitted; doubles with each relapse. Default 1 s.
     pub ejection: Duration,
     /// The longest ejection. Default 60 s.
     pub ejection_max: Duration,
-    /// A node that came back is Wary for so long. Default 2 s.
+    /// A returned node is Wary for this long. Default 2 s.
     pub wary_for: Duration,
-    /// If more nodes than this fall silent at once, per cent of those that were heard until then, our own uplink is
-    /// doubted. Default 50; 100 never doubts it.
+    /// The uplink is suspected if more than this percentage of the nodes heard until then fall silent at once. Default
+    /// 50; 100 disables the check.
     pub panic_percent: u32,
-    /// Our uplink is doubted for so long if no node is heard. If one is, it is as long as one witness alone has to
-    /// accuse a node. Default 3 s.
+    /// Time for which the uplink is suspected if no node is heard. If a node is heard, this is the time after which one
+    /// witness alone marks a node down. Default 3 s.
     pub panic_for: Duration,
 }
 
@@ -185,32 +180,33 @@ impl Default for Timings {
     }
 }
 
-/// Limits of all that may grow.
+/// Limits of everything that can grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Sessions at a time. Default 100,000.
+    /// Maximum concurrent sessions. Default 100,000.
     pub sessions_max: usize,
-    /// Nodes at a time, with those that are still leaving. Default 1,024.
+    /// Maximum nodes, including those being removed. Default 1,024.
     pub nodes_max: usize,
-    /// Time of a policy for an offer, and for each step of it. Default 2 ms.
+    /// Time budget of a policy for each question about an offer. Default 2 ms.
     pub offer_budget: Duration,
-    /// Time of a policy for a reroute or a tick. Default 10 ms.
+    /// Time budget of a policy for a reroute or a tick. Default 10 ms.
     pub advice_budget: Duration,
-    /// Between two questions of how much quality each session gets. Default 200 ms.
+    /// Interval of questions to degradation policies. Default 200 ms.
     pub tick_every: Duration,
-    /// Time of a driver to open a session at a node. Default 2 s.
+    /// Time limit of a driver to open a session at a node. Default 2 s.
     pub open_within: Duration,
-    /// Time of the old hop to finish after a make-before-break. Default 500 ms.
+    /// The time for which packets of the old hop pass after a make-before-break. Default 500 ms.
     pub leave_within: Duration,
-    /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25.
+    /// Maximum share of all sessions that policies may move per second, in per cent; one room at least may move.
+    /// Default 25.
     pub churn_percent: u32,
-    /// Moves of one room within a minute, other than off a dead node. Default 3.
+    /// Maximum moves of one room per minute, not counting moves off a dead node. Default 3.
     pub moves_per_minute: usize,
-    /// Rooms of a dead node that go on without it in one call, so that a wake-up stays short. Default 256.
+    /// Maximum rooms that fail over per batch, so that a wake-up stays short. Default 256.
     pub lost_at_once: usize,
-    /// Sessions that a node opens at a time until it shows how many it can. Default 32.
+    /// Initial window of openings at a node. Default 32.
     pub openings_at_once: u32,
-    /// Rooms that go back within a second to where they would natively be. Default 20.
+    /// Maximum rooms per second that return to their native place. Default 20.
     pub failbacks_per_second: u32,
     pub breakers: Breakers,
 }
@@ -235,22 +231,22 @@ impl Default for Limits {
     }
 }
 
-/// Thresholds of a region's breaker.
+/// Thresholds of the regional breakers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breakers {
-    /// A session is bad where so much is lost on the way to its client, ppm. Default 8 %.
+    /// A session is bad from this loss towards its client, in ppm. Default 8 %.
     pub loss_ppm: u32,
-    /// A session is bad where its voice rates below this, R times 100 (ITU-T G.107). Default 50.
+    /// A session is bad if its voice quality is below this R-factor times 100 (ITU-T G.107). Default 50.
     pub r_factor_centi: u32,
-    /// Of its sessions, or of openings there, so many must be bad, per cent. Default 50.
+    /// Percentage of sessions or openings that must be bad. Default 50.
     pub share_percent: u32,
-    /// Fewer sessions, or openings, within a second say nothing. Default 20.
+    /// Fewer sessions or openings per second prove nothing. Default 20.
     pub sessions_min: u32,
-    /// Time from opening to half-open; doubles with each relapse. Default 10 s.
+    /// Time from open to half-open; doubles with each relapse. Default 10 s.
     pub open_for: Duration,
-    /// The longest that it is open. Default 5 min.
+    /// Maximum time that a breaker stays open. Default 5 min.
     pub open_for_max: Duration,
-    /// New rooms that a half-open one lets in, per cent. Default 10.
+    /// Percentage of new rooms that a half-open breaker admits. Default 10.
     pub half_open_percent: u32,
 }
 

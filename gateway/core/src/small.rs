@@ -1,13 +1,13 @@
-//! Maps and sets of a few: sorted, in one piece of memory that is no larger than they are. There are as many of them as
-//! there are sessions and rooms, and a tree takes room for eleven where there are one or three.
+//! Maps and sets for few entries: sorted, in one exactly sized allocation. There is one per session and room; a B-tree
+//! would allocate room for eleven entries where one to three are usual.
 
 use std::collections::BTreeSet;
 use std::ops::RangeFull;
 
-/// Up to so many the memory grows one by one; beyond, in steps as a vector does.
+/// Up to this size the allocation grows by one entry; beyond, as a `Vec` grows.
 const FEW: usize = 8;
 
-/// A map of a few, in the order of their keys.
+/// A map of few entries, ordered by key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
 
@@ -60,7 +60,7 @@ impl<K: Ord + Copy, V> SmallMap<K, V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// Takes out what is meant.
+    /// Removes and returns the entries that match.
     pub(crate) fn extract_if(
         &mut self,
         all: RangeFull,
@@ -70,7 +70,7 @@ impl<K: Ord + Copy, V> SmallMap<K, V> {
     }
 }
 
-/// A set of a few, in order.
+/// An ordered set of few entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SmallSet<T>(SmallMap<T, ()>);
 

@@ -1,4 +1,4 @@
-//! Every reason to wake, one line each.
+//! The core's timers: every reason to wake up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,58 +6,57 @@ use std::time::Instant;
 
 use crate::{AskId, NodeId, PolicyName, RoomId, SessionId};
 
-/// A reason to wake. Two words long, since there is one of each room: what is longer is elsewhere.
+/// A reason to wake up. Limited to two words, since there is one per room; longer data is stored elsewhere.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {
     /// A node's media port is probed again.
     Probe(NodeId),
     /// The next canary goes into a node.
     Canary(NodeId),
-    /// A question's answer is late from here on.
+    /// The deadline of a question.
     AskLate(AskId),
     /// A driver has not opened a session in time.
     OpenLate(SessionId),
-    /// The hop that a make-before-break left has finished.
+    /// The hop that a make-before-break left is closed.
     LeavingEnds(RoomId),
-    /// The room is looked at again: its routing policy wishes so, or it kept away from a hop long enough.
+    /// The room is reviewed: its routing policy asked for it, or it has avoided a hop long enough.
     RoomDue(RoomId),
-    /// Rooms wait to be asked about.
+    /// Rooms wait for a question to their routing policy.
     Reroute(Arc<PolicyName>),
-    /// A degradation policy is asked.
+    /// A degradation policy's next question is due.
     Tick(Arc<PolicyName>),
     /// The next rooms leave a draining node.
     Drain(NodeId),
-    /// Nothing leads any more to a node that is to go.
+    /// A removed node is forgotten, because no room leads there any more.
     Forget(NodeId),
-    /// The next rooms of a dead node go on without it.
+    /// The next rooms of a dead node fail over.
     Herd,
-    /// Rooms without a usable hop are looked at again.
+    /// Rooms without a usable hop are tried again.
     Rescue,
-    /// The next rooms take what their scenarios say now.
+    /// The next rooms take changed settings of their scenarios.
     Change,
-    /// A node that its hook starts has not answered in time.
+    /// A node that a hook started has not answered in time.
     StartLate(NodeId),
-    /// The next room goes back to where it would natively be.
+    /// The next room returns to its native place.
     Failback,
-    /// Breakers are weighed.
     Breakers,
     /// Votes about nodes are weighed.
     Cohorts,
-    /// Sessions that hear nothing any more are looked at.
+    /// Silent sessions are judged.
     Flows,
-    /// Rounds of judges may be over.
+    /// A judge's round may be over.
     Judge,
-    /// Rollouts take the steps that are due.
+    /// Due rollout steps are taken.
     Rollouts,
-    /// Sessions are looked at for silence.
+    /// Sessions are checked for silence.
     Sweep,
-    /// Rooms without a reserve are looked at for one.
+    /// Rooms without a reserve are weighed again.
     Weigh,
     /// The shutdown's deadline: all sessions are closed.
     ShutdownEnds,
 }
 
-/// Timers that are due. Each reason stands at most once.
+/// Pending timers. Each reason occurs at most once.
 #[derive(Default, Debug)]
 pub(crate) struct Timers {
     queue: BTreeSet<(Instant, Timer)>,
@@ -71,7 +70,7 @@ impl Timers {
         self.due.insert(timer, at);
     }
 
-    /// Sets the timer unless it stands already, for whenever.
+    /// Sets the timer unless it is already set for any time.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
         if !self.due.contains_key(&timer) {
             self.set(timer, at);
@@ -92,7 +91,7 @@ impl Timers {
         self.due.keys()
     }
 
-    /// The earliest timer that is due, taken out.
+    /// Removes and returns the earliest timer that is due.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
         if self.queue.first()?.0 > now {
             return None;

@@ -1,7 +1,7 @@
 //! Isolates rows on which a plugin fails, by bisecting the batch.
 //!
-//! Parts are asked one after the other, each with the memo that the part before it returned; within
-//! a question they come in row order, with earlier suspects last.
+//! Parts are asked one after the other, each with the memo that the previous part returned. Within a question they come
+//! in row order, with earlier suspects last.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,22 +13,21 @@ use crate::limits::NOTES_MAX;
 use crate::policy::Policy;
 use crate::quarantine::HELD_MAX;
 
-/// Parts asked per question: enough to find two rows among thousands. A plugin that fails on many
-/// rows is asked on with the next question.
+/// Maximum parts asked per question: enough to find two rows among thousands. A larger search continues with the next
+/// question.
 const CALLS_MAX: usize = 64;
 
 /// Minimum budget of a part: the engine's clock tick.
 const SHARE_MIN: Duration = Duration::from_millis(1);
 
-/// Questions answered in smaller batches before the size is doubled: a quarter of an hour at one
-/// per second.
+/// Questions answered in smaller batches before the batch size is doubled: 17 minutes at one question per second.
 const GROW_AFTER: u32 = 1_000;
 
 /// Batch size of a plugin with too little memory for more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Portion {
     pub(crate) most: usize,
-    /// Questions since then that fit.
+    /// Questions answered at this batch size.
     answered: u32,
 }
 
@@ -41,22 +40,21 @@ impl Portion {
     }
 }
 
-/// Rows that are asked together.
 struct Part {
-    /// In order; not empty.
+    /// Row numbers in ascending order; not empty.
     rows: Vec<u32>,
     fails: Fails,
-    /// Contains rows suspected before this question.
+    /// The part contains rows suspected before this question.
     suspected: bool,
 }
 
-/// Evidence on a part before it is asked.
+/// Evidence that the plugin fails on a part, before the part is asked.
 enum Fails {
     Unknown,
-    /// It was asked, and the plugin failed.
+    /// The part was asked, and the plugin failed.
     Certainly(Fault),
-    /// The plugin failed on this part and the one before it together; if it does not fail on that
-    /// one alone, it fails on this one.
+    /// The plugin failed on this part and the previous one together. If it does not fail on the previous one alone, it
+    /// fails on this one.
     Unless {
         faults: usize,
         fault: Fault,
@@ -70,7 +68,7 @@ pub(crate) struct Bisection<'a> {
     ids: Vec<u64>,
     now_us: u64,
     began: Instant,
-    /// None: no deadline.
+    /// `None`: no deadline.
     until: Option<Instant>,
     /// Stack of parts; the next one is last.
     waiting: Vec<Part>,
@@ -90,8 +88,8 @@ pub(crate) struct Bisection<'a> {
 }
 
 impl<'a> Bisection<'a> {
-    /// A batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin,
-    /// or contains quarantined or suspected rows.
+    /// Starts with a batch of the sessions or rooms `ids` that failed as a whole, is too large for the plugin, or
+    /// contains quarantined or suspected rows.
     pub(crate) fn new(
         policy: &'a mut Policy,
         question: &'a Question,
@@ -137,7 +135,7 @@ impl<'a> Bisection<'a> {
         bisection
     }
 
-    /// Sorts rows into quarantined ones, suspects and others; the others are asked first.
+    /// Sorts rows into quarantined, suspected and other rows. The others are asked first.
     fn sort_rows(&mut self, failed: Option<Fault>) {
         let (mut others, mut suspects, mut of) = (Vec::new(), Vec::new(), None);
         let quarantine = &mut self.policy.quarantine;
@@ -157,7 +155,7 @@ impl<'a> Bisection<'a> {
         }
         match (&others[..], failed) {
             ([], _) => {}
-            // It was asked alone just now, with the whole budget.
+            // The row was just asked alone, with the whole budget.
             (&[row], Some(fault)) => self.found.push((row, fault)),
             (_, Some(fault)) => {
                 let fails = Fails::Certainly(fault);
@@ -198,7 +196,7 @@ impl<'a> Bisection<'a> {
             }
             let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
             let budget = if self.is_first() && nobody_suspects {
-                // As if these were all rows of the question.
+                // The budget of a question that contains only these rows.
                 self.policy.budget(self.question)
             } else {
                 self.share(rows.len())
@@ -214,7 +212,7 @@ impl<'a> Bisection<'a> {
             match self.ask(&rows, budget, until) {
                 Ok(said) => self.take(&rows, said),
                 Err(fault) if !fault.is_of_question() || cut(&fault) => {
-                    // That says nothing about these rows.
+                    // An absent plugin says nothing about these rows.
                     self.last.get_or_insert(fault);
                     self.waiting.push(Part { rows, fails, suspected });
                     break;
@@ -236,7 +234,7 @@ impl<'a> Bisection<'a> {
         self.waiting.push(Part { rows, fails: Fails::Unknown, suspected });
     }
 
-    /// A single row gets the budget of a whole batch, or half of the question's remaining time if
+    /// The budget of a call. A single row gets the budget of a whole batch, or half of the question's remaining time if
     /// that is less; but at least half a batch's budget, so that a slow machine quarantines no row.
     fn share(&self, rows: usize) -> Duration {
         let batch = self.policy.budget(self.question);
@@ -249,7 +247,7 @@ impl<'a> Bisection<'a> {
         (whole.saturating_mul(rows) / all.max(1)).max(SHARE_MIN).min(whole)
     }
 
-    /// The first part is asked even if it is late, as any question.
+    /// The first part is asked even if it is late, as for any question.
     fn is_first(&self) -> bool {
         self.faults + self.asks == 0
     }
@@ -275,8 +273,6 @@ impl<'a> Bisection<'a> {
         })
     }
 
-    /// # Errors
-    /// If the quarantine is full: then the plugin fails as a whole.
     fn note_fault(&mut self, rows: Vec<u32>, fault: Fault, suspected: bool) -> Result<(), Fault> {
         self.faults += 1;
         if fault == Fault::OutOfMemory {
@@ -399,13 +395,13 @@ impl<'a> Bisection<'a> {
         }
     }
 
-    /// Rows of which one is known to make the plugin fail, and the fault.
+    /// Rows of which at least one makes the plugin fail, with the fault.
     fn suspects(&self) -> Option<(BTreeSet<u64>, Option<Fault>)> {
         let mut before: &[u32] = &[];
         for part in self.waiting.iter().rev() {
             let (rows, fault) = match &part.fails {
                 Fails::Certainly(fault) => (&[][..], fault),
-                // The part before this one was not asked: the row is in either.
+                // The previous part was not asked, so the row is in one of the two.
                 Fails::Unless { faults, fault } if *faults == self.faults => (before, fault),
                 Fails::Unless { .. } | Fails::Unknown => {
                     before = &part.rows;

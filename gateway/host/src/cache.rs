@@ -1,8 +1,8 @@
 //! On-disk cache of native code.
 //!
-//! A folder accessible to its owner only. It holds a key, created with the folder, and a file per
-//! plugin: a MAC over name and code, then the code. Code without this host's MAC is never run. The
-//! cache is not portable; code is recompiled from the plugin elsewhere.
+//! The folder is accessible to its owner only. It holds a key, created with the folder, and one file per plugin with a
+//! MAC over name and code, followed by the code. Code without this host's MAC is never run. The cache is not portable;
+//! another host compiles the plugin again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,13 +19,13 @@ use crate::engine::{Engine, code_config};
 use crate::native::NativeCode;
 use crate::signature::{hex, sha256};
 
-/// Total size: some hundred plugins of usual size, or a few that contain an interpreter.
+/// Maximum total size: about a hundred plugins of usual size, or a few that contain an interpreter.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// Number of files, so that listing them stays fast.
+/// Maximum number of files, so that listing them stays fast.
 const FILES_MAX: usize = 512;
 
-/// Code of one plugin: four times what the largest accepted plugin compiles to.
+/// Maximum code size of one plugin: four times what the largest accepted plugin compiles to.
 pub const CODE_BYTES_MAX: usize = 64 << 20;
 
 const KEY: &str = "key";
@@ -37,7 +37,7 @@ const MAC_BYTES: usize = 32;
 pub struct Cache {
     folder: PathBuf,
     key: hmac::Key,
-    /// Identifies engine, configuration and program; other code is ignored.
+    /// Identifies engine, configuration and program. Code for another engine is ignored.
     engine: u64,
     /// Counter for the names of unfinished files.
     writing: AtomicU64,
@@ -47,7 +47,7 @@ pub struct Cache {
 pub enum Cached {
     Code(NativeCode),
     Nothing,
-    /// Not written by this host, and removed.
+    /// The file was not written by this host, and was removed.
     Forged,
 }
 
@@ -84,7 +84,7 @@ impl Cache {
         Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
     }
 
-    /// The folder. Folders inside it are left alone.
+    /// The cache's folder. Folders inside it are not touched.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -105,16 +105,15 @@ impl Cache {
             let _ = fs::remove_file(&path);
             return Cached::Forged;
         }
-        // Marks it as recently used; on failure it is evicted earlier.
+        // Marks the file as recently used. If that fails, it is evicted earlier.
         let _ = file.set_modified(SystemTime::now());
         kept.drain(..MAC_BYTES);
         Cached::Code(NativeCode::trusted(kept))
     }
 
-    /// Stores a plugin's code; the least recently used is evicted.
-    ///
-    /// # Errors
-    /// If it cannot be written: then it is compiled again next time.
+    /// Stores a plugin's code, and evicts the least recently used code if necessary.
+    /// | # Errors
+    /// If the code cannot be written. The plugin is then compiled again next time.
     pub fn put(&self, plugin: &[u8], code: &NativeCode) -> io::Result<()> {
         if code.bytes().len() > CODE_BYTES_MAX {
             return Ok(());
@@ -126,7 +125,7 @@ impl Cache {
         let written = write_new(&unfinished, &[mac.as_ref(), code.bytes()])
             .and_then(|()| fs::rename(&unfinished, self.folder.join(&name)));
         if written.is_err() {
-            // It may not have been created.
+            // The file may not exist.
             let _ = fs::remove_file(&unfinished);
         }
         written?;
@@ -134,11 +133,11 @@ impl Cache {
     }
 
     pub fn forget(&self, plugin: &[u8]) {
-        // It may not exist.
+        // The file may not exist.
         let _ = fs::remove_file(self.folder.join(self.name(plugin)));
     }
 
-    /// Evicts the oldest until the rest fits.
+    /// Evicts the oldest files until the rest fits.
     fn trim(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -146,7 +145,7 @@ impl Cache {
             if entry.file_name() == KEY {
                 continue;
             }
-            // Another gateway removed it meanwhile.
+            // Another gateway removed the file meanwhile.
             let Ok(facts) = entry.metadata() else { continue };
             if facts.is_dir() {
                 continue;
@@ -175,7 +174,7 @@ fn message(name: &str, code: &[u8]) -> Vec<u8> {
     [name.as_bytes(), &[0], code].concat()
 }
 
-/// Reads or creates the key of this folder. Two gateways that start at once get the same.
+/// Reads or creates the key of this folder. Two gateways that start at the same time get the same key.
 fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY);
     if !path.exists() {
@@ -184,7 +183,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
         SystemRandom::new().fill(&mut key).map_err(unspecific)?;
         let unfinished = folder.join(format!("{KEY}-{}.new", std::process::id()));
         write_new(&unfinished, &[&key])?;
-        // The first one wins: a hard link does not replace an existing file.
+        // The first writer wins: a hard link does not replace an existing file.
         let linked = fs::hard_link(&unfinished, &path);
         fs::remove_file(&unfinished)?;
         match linked {

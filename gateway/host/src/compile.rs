@@ -1,7 +1,4 @@
-//! Compilation, in this process or in another one.
-//!
-//! A hostile plugin may take minutes and gigabytes to compile, so it is compiled in a process with
-//! limits. That process reads an [`Order`] and answers with the result of [`fulfil`].
+//! Compilation of plugins, in this process or in another one.
 
 use evenkeel_core::Hook;
 use ring::hmac;
@@ -27,7 +24,7 @@ const REFUSAL: u8 = b'R';
 const WIDE: u8 = b'W';
 const NARROW: u8 = b'N';
 
-/// The longest order: with a plugin of maximum size.
+/// Maximum size of an order: one with a plugin of maximum size.
 pub const ORDER_BYTES_MAX: usize = MAC_BYTES + 1 + BINARY_BYTES_MAX;
 
 /// A plugin to compile, the reach of the engine that will run it, and the key that authenticates

@@ -11,7 +11,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Column-major, in the order of the grant.
+    /// Column-major, with the columns in the order of the grant.
     pub(crate) fn of<'a>(
         columns: &[Metric],
         rows: impl ExactSizeIterator<Item = &'a Row>,
@@ -19,7 +19,7 @@ impl Frame {
         let length = rows.len();
         let mut ids = Vec::with_capacity(length);
         let mut cells = vec![0; columns.len() * length];
-        // Iterates by row, since rows lie far apart in memory and the table does not.
+        // Iterates by row, since rows are far apart in memory and the table is not.
         for (at, row) in rows.enumerate() {
             ids.push(row.id);
             for (column, &metric) in columns.iter().enumerate() {

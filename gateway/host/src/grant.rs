@@ -7,9 +7,9 @@ use crate::manifest::Manifest;
 /// Limits set by the operator for a policy's plugins. Default: none.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// Actions it may take; an empty list allows none. `None`: all.
+    /// Actions that the plugin may take; an empty list allows none. `None`: all.
     pub ops: Option<Vec<Op>>,
-    /// Metrics it may read, of any kind of row. `None`: all.
+    /// Metrics that the plugin may read, for any kind of row. `None`: all.
     pub metrics: Option<Vec<Metric>>,
 }
 
@@ -34,7 +34,7 @@ impl Grant {
         }
     }
 
-    /// True if it equals the manifest's request.
+    /// The grant equals the manifest's request.
     pub(crate) fn is_whole(&self, manifest: &Manifest) -> bool {
         *self == Grant::of(manifest, &Allowed::default())
     }

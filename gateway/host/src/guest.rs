@@ -19,7 +19,6 @@ use crate::log::{PluginLog, one_line};
 use crate::refused::Refused;
 use crate::ticker::ticks;
 
-/// Data of the store.
 #[derive(Default)]
 pub(crate) struct Inside {
     log: PluginLog,
@@ -55,7 +54,7 @@ const FUEL: u64 = u64::MAX;
 #[error("more than {DIAG_CALLS_MAX} calls of `diag` in one call")]
 struct TooManyDiagCalls;
 
-/// The parameters of an instance, reused after a fault.
+/// The parameters of an instance, reused to replace it after a fault.
 pub(crate) struct Recipe {
     pub(crate) engine: Engine,
     pub(crate) component: Component,
@@ -76,7 +75,7 @@ pub(crate) struct Reply {
     pub(crate) ungranted: u32,
 }
 
-/// One instance. It is not called again after a fault.
+/// One instance of a plugin. It is not called again after a fault.
 pub(crate) struct Guest {
     store: Store<Inside>,
     engine: Engine,
@@ -101,7 +100,7 @@ impl Guest {
             Inside { log: std::mem::take(log), ..Inside::default() },
         );
         store.limiter(|inside| &mut inside.limiter);
-        // Fails on an engine that does not count.
+        // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
         let mut guest = match started {
@@ -133,7 +132,7 @@ impl Guest {
         let pre = component.instance_pre();
         let instance = run(engine, store, engine.budgets().init, 0, |store| pre.instantiate(store))
             .map_err(|fault| match fault {
-                // At this stage it means that the instance did not fit into the limits.
+                // During start this means that the instance exceeds the limits.
                 Fault::Malformed(said) => Refused::Engine { said },
                 fault => Refused::Faulted { call: "start", fault },
             })?;
@@ -211,8 +210,8 @@ impl Guest {
         self.call(budget, 0, |store| base.call_catalog(store, &list))
     }
 
-    /// Calls the plugin with a deadline, from its budget or the question; the answer's size is
-    /// limited for `rows` rows.
+    /// Calls the plugin with a deadline from the call's budget or the question. The answer's size is limited for `rows`
+    /// rows.
     pub(crate) fn call<T>(
         &mut self,
         budget: Duration,
@@ -329,7 +328,7 @@ fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::Deadline,
         Some(Trap::AllocationTooLarge) => Fault::OutOfMemory,
-        // A plugin that cannot get memory aborts with a trap of its own.
+        // A plugin that gets no memory aborts with a trap of its own.
         Some(_) if inside.limiter.refused => Fault::OutOfMemory,
         Some(trap) => Fault::Trap(match inside.log.last_error() {
             Some(words) => format!("{trap}: {words}").into(),

@@ -40,8 +40,8 @@ impl Guest {
         }
     }
 
-    /// Asks about some rows of a batch as if they were all; row numbers of the answer are relative
-    /// to them. Only batches have rows.
+    /// Asks about some rows of a batch as if the batch had no others. Row numbers in the answer are relative to them.
+    /// Only batches have rows.
     pub(crate) fn answer_part(
         &mut self,
         question: &Question,
@@ -183,7 +183,7 @@ impl Guest {
                 memo.wire(),
             )
         })?;
-        // Each room moves once; the core counts repetitions, up to a limit.
+        // Each room moves once. The core counts repetitions, up to a limit.
         proportionate("reroute", "moves", answer.moves.len(), 2 * rooms.len())?;
         let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
             Move { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
@@ -237,7 +237,7 @@ impl Guest {
         proportionate("tick", "actions", answer.actions.len(), most)?;
         let mut actions = Vec::with_capacity(answer.actions.len());
         for degradation::Action { row, op, arg, reason } in answer.actions {
-            // The core counts unknown actions; ones not granted are dropped here.
+            // Actions without a grant are dropped here. The core counts unknown actions.
             match Op::from_number(op) {
                 Some(known) if !self.grant().ops.contains(&known) => self.count_ungranted(known),
                 Some(_) | None => actions.push(Action { row, op, arg, reason }),

@@ -31,19 +31,19 @@ impl Seal {
     }
 }
 
-/// Digests of the file, and of its bytes without the signature.
+/// Digests of the whole file, and of its bytes without the signature.
 fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], Refused> {
     Ok([sha256(plugin), content_digest(plugin)?])
 }
 
-/// Origin of the trust in a plugin.
+/// The reason why a plugin is trusted, if any.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Provenance {
-    /// It is embedded in this binary, byte for byte.
+    /// The plugin is embedded in this binary, byte for byte.
     Shipped,
-    /// Signed with a known key of this name.
+    /// The plugin is signed with the known key of this name.
     Signed(Arc<str>),
-    /// Neither shipped nor signed with a known key.
+    /// The plugin is neither shipped nor signed with a known key.
     Unsigned,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
-/// Size of a plugin. One that contains an interpreter has 12 MB.
+/// Maximum size of a plugin. One that contains an interpreter has 12 MB.
 pub const BINARY_BYTES_MAX: usize = 16 << 20;
 
 /// Size of a manifest, which is parsed before the plugin is trusted. One with a hundred documented
@@ -77,7 +77,7 @@ pub const LINES_BURST: u64 = 20;
 /// Log lines waiting to be fetched.
 pub const LINES_WAITING_MAX: usize = 64;
 
-/// Bytes of an answer about so many rows.
+/// Maximum bytes of an answer about this many rows.
 pub(crate) fn answer_bytes(rows: usize) -> usize {
     ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES))
 }
@@ -127,7 +127,7 @@ impl Default for Budgets {
 /// Limits memory and tables of one instance.
 #[derive(Default)]
 pub(crate) struct Limiter {
-    /// Memory or a table entry was refused since this was last cleared.
+    /// Set if memory or a table entry was refused since this was last cleared.
     pub(crate) refused: bool,
 }
 

@@ -14,7 +14,7 @@ pub enum Level {
     Debug,
     Info,
     Warn,
-    /// Includes the message of a panic.
+    /// Errors include the message of a panic.
     Error,
 }
 
@@ -64,7 +64,7 @@ impl Default for PluginLog {
 const US_PER_LINE: u64 = 1_000_000 / LINES_PER_SECOND;
 
 impl PluginLog {
-    /// Starts a question: discards the notes of the last one and adds credit for the time passed.
+    /// Starts a question: discards the notes of the previous one and adds credit for the time passed.
     pub(crate) fn begin(&mut self, now_us: u64) {
         self.notes.clear();
         let earned = now_us.saturating_sub(self.credited_us);

@@ -27,37 +27,37 @@ pub struct Manifest {
     pub name: Arc<str>,
     /// At most 64 printable ASCII characters; orders versions (`evenkeel_core::Version`).
     pub version: Box<str>,
-    /// The version of the contract that it was built for.
+    /// The version of the contract that the plugin was built for.
     pub contract: Box<str>,
-    /// The hooks it implements; at least one.
+    /// The hooks that the plugin implements; at least one.
     pub hooks: Vec<Hook>,
-    /// The schema of its settings.
+    /// The schema of the plugin's settings.
     pub settings: Schema,
-    /// The schema number of its states and its memo.
+    /// The schema number of the plugin's states and memo.
     pub state_schema: u32,
-    /// Metrics of sessions and rooms it reads, in the order of its columns.
+    /// Metrics of sessions and rooms that the plugin reads, in the order of its columns.
     pub subject_metrics: Vec<Metric>,
-    /// Metrics of nodes and regions it reads, in the order of its columns.
+    /// Metrics of nodes and regions that the plugin reads, in the order of its columns.
     pub node_metrics: Vec<Metric>,
     pub ops: Vec<Op>,
-    /// Names of the reasons of its decisions: its own and the shared ones, ordered by number.
+    /// Names of reasons by number: the plugin's own and the shared ones.
     pub reasons: Reasons,
     /// Declared cost by call: `tick`. Checked by author tools, not by gateways.
     pub cost: BTreeMap<Box<str>, Cost>,
 }
 
-/// Upper bound of a call, in WebAssembly instructions.
+/// Upper bound on the cost of a call, in WebAssembly instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct Cost {
-    /// Independent of the rows.
+    /// Cost independent of the rows.
     pub call: u64,
-    /// Per row: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
+    /// Cost per row: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
     #[serde(default)]
     pub row: u64,
 }
 
 impl Cost {
-    /// The bound of a call about so many rows.
+    /// The bound for a call about this many rows.
     pub fn of(self, rows: u32) -> u64 {
         self.call.saturating_add(self.row.saturating_mul(rows.into()))
     }
@@ -182,10 +182,11 @@ fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
     Ok(own.chain(common.map(|common| (common as u32, common.key().into()))).collect())
 }
 
-/// Before version 1 the second number may break plugins; the third never does.
+/// True if plugins of this contract version run here. Before version 1 a change of the second number may break plugins;
+/// the third never does.
 pub(crate) fn same_contract(version: &str) -> bool {
     let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
-    // Bounds the length, since leading zeroes could go on for ever.
+    // Bounds the length, since a number may have any number of leading zeroes.
     let is_short = version.len() <= NAME_BYTES_MAX;
     let last = version.rsplit('.').next().and_then(|last| last.parse::<u16>().ok());
     is_short && last.is_some() && line(version).is_some() && line(version) == line(CONTRACT)

@@ -14,21 +14,21 @@ const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 pub(crate) struct Outline<'a> {
     pub(crate) kind: Kind,
-    /// Interface of every import, and for a core module the function.
+    /// The interface of each import, and for a core module its function.
     pub(crate) imports: Vec<(Box<str>, Option<Box<str>>)>,
     /// Names of a component's exports.
     pub(crate) exports: Vec<Box<str>>,
-    /// The manifest, wherever in the binary it is.
+    /// The manifest, at any place in the binary.
     pub(crate) manifest: Option<&'a [u8]>,
-    /// A core module describes the types of its imports and exports.
+    /// Set if a core module describes the types of its imports and exports.
     pub(crate) typed: bool,
-    /// Number of signatures, without those of modules inside a component.
+    /// Number of signatures, excluding those of modules inside a component.
     pub(crate) signatures: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// As `cargo build` for wasm32-unknown-unknown writes it.
+    /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     Module,
     Component,
 }

@@ -6,7 +6,7 @@ use wasmparser::{Parser, Payload};
 /// The custom section of the manifest.
 const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
-/// Most imports, exports and sections listed of one file, as it may be hostile.
+/// Maximum imports, exports and sections listed for one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
 
 /// The readable parts of a plugin file.
@@ -14,7 +14,7 @@ const LISTED_MAX: usize = 10_000;
 pub struct PluginFile {
     /// SHA-256 of the file.
     pub digest: [u8; 32],
-    /// None if the file is not WebAssembly.
+    /// `None` if the file is not WebAssembly.
     pub form: Option<Form>,
     /// Imported interfaces; for a core module with the function after `#`.
     pub imports: Vec<Box<str>>,
@@ -22,9 +22,8 @@ pub struct PluginFile {
     pub exports: Vec<Box<str>>,
     /// Names and sizes of custom sections, in order.
     pub sections: Vec<(Box<str>, usize)>,
-    /// The manifest's bytes.
     pub manifest: Option<Vec<u8>>,
-    /// Why parsing stopped before the end.
+    /// The reason why parsing stopped before the end.
     pub broken: Option<Box<str>>,
 }
 

@@ -30,18 +30,18 @@ pub struct Policy {
     pub(crate) quarantine: Quarantine,
     /// Set if a whole batch exceeded its memory.
     pub(crate) portion: Option<Portion>,
-    /// Start of the next batch, if the last one ran out of time.
+    /// The session or room at which the next batch starts, if the last one ran out of time.
     pub(crate) first: Option<u64>,
     pub(crate) determinism: DeterminismCheck,
     ungranted: u64,
     catalog_updates: u64,
-    /// The latest time of a question.
+    /// The time of the latest question.
     now_us: u64,
 }
 
 enum Life {
     Alive(Box<Guest>),
-    /// It could not be restarted; its log is kept.
+    /// The plugin could not be restarted; its log is kept.
     Dead(PluginLog),
 }
 
@@ -62,7 +62,7 @@ impl Policy {
         Policy::install_within(engine, component, hook, settings, catalog, seed, &all)
     }
 
-    /// The same within the operator's limits.
+    /// Installs the plugin within the operator's limits.
     pub fn install_within(
         engine: &Engine,
         component: &Component,
@@ -116,8 +116,8 @@ impl Policy {
         said.map(|said| self.answered(said))
     }
 
-    /// Asks, and if the plugin fails on a batch, isolates the rows that cause it: the other rows
-    /// are answered, and those rows are left out of later questions to this revision, 256 at most.
+    /// Asks, and if the plugin fails on a batch, isolates the rows that cause the fault: the other rows are answered,
+    /// and up to 256 failing rows are left out of later questions to this revision.
     ///
     /// If no row is the cause but the batch exceeded the plugin's memory, later batches are
     /// smaller, and grow again from time to time.
@@ -125,8 +125,7 @@ impl Policy {
     /// Makes at most 64 calls, and none that might end later than `within` from now; the search
     /// continues with the next question. A plugin that answers no row has failed as a whole.
     ///
-    /// Each part is answered whole or not at all, with its states; the memo passes from part to
-    /// part.
+    /// Each part is answered in full or not at all, with its states. The memo passes from one part to the next.
     pub fn ask_isolating(
         &mut self,
         question: &Question,
@@ -157,8 +156,8 @@ impl Policy {
         }
     }
 
-    /// The same for all rows or none: a row quarantined now or before is a fault of the whole. `None` if the time was too short
-    /// and no row failed.
+    /// Asks about all rows or none: a row quarantined now or before fails the whole question. Returns `None` if the
+    /// time was too short and no row failed.
     ///
     /// # Errors
     /// The plugin's fault on some row.
@@ -193,18 +192,18 @@ impl Policy {
             }
         };
         if told.is_err() {
-            // The next question after the pause retries.
+            // The next question after the pause tries again.
             let _ = self.renew();
         }
         told
     }
 
-    /// True if three restarts in a row failed, so that more would fail as well.
+    /// True if three restarts in a row failed, so that further attempts would fail as well.
     pub fn is_beyond_repair(&self) -> bool {
         self.restarts.is_hopeless()
     }
 
-    /// Sessions or rooms left out because this revision fails on them.
+    /// Number of sessions or rooms left out because this revision fails on them.
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()
     }
@@ -232,7 +231,7 @@ impl Policy {
         self.recipe.seed
     }
 
-    /// Catalogs sent since installation.
+    /// Number of catalogs sent since installation.
     pub fn catalog_updates(&self) -> u64 {
         self.catalog_updates
     }
@@ -247,17 +246,17 @@ impl Policy {
         &self.recipe.settings
     }
 
-    /// The next log line, oldest first. At most 64 wait; a policy may write 10 per second.
+    /// The next log line, oldest first. At most 64 lines wait, and a policy may write 10 per second.
     pub fn poll_line(&mut self) -> Option<Line> {
         self.log().poll_line()
     }
 
-    /// Log lines dropped since installation by the rate limit.
+    /// Number of log lines dropped since installation by the rate limit.
     pub fn suppressed_lines(&mut self) -> u64 {
         self.log().suppressed_lines()
     }
 
-    /// Actions dropped since installation because they were not granted.
+    /// Number of actions dropped since installation because they were not granted.
     pub fn ungranted(&self) -> u64 {
         self.ungranted
             + match &self.life {
@@ -266,8 +265,8 @@ impl Policy {
             }
     }
 
-    /// WebAssembly instructions since the instance was created, including `init` and `catalog`:
-    /// deterministic for equal questions. None on an engine that does not count.
+    /// WebAssembly instructions since the instance was created, including `init` and `catalog`; deterministic for equal
+    /// questions. `None` on an engine that does not count.
     pub fn instructions(&self) -> Option<u64> {
         match &self.life {
             Life::Alive(guest) => guest.instructions(),
@@ -317,7 +316,7 @@ impl Policy {
         }
     }
 
-    /// Runs `act` on the instance, which is restarted before if due, and after a fault.
+    /// Runs `act` on the instance. The instance is restarted before if a restart is due, and after a fault.
     pub(crate) fn act<T>(
         &mut self,
         f: impl FnOnce(&mut Guest) -> Result<T, Fault>,
@@ -342,7 +341,7 @@ impl Policy {
     /// Replaces the instance.
     ///
     /// # Errors
-    /// If it could not be started; retried after a pause.
+    /// If the instance could not be started. It is retried after a pause.
     fn renew(&mut self) -> Result<(), Fault> {
         self.ungranted = self.ungranted();
         let mut log = match std::mem::replace(&mut self.life, Life::Dead(PluginLog::default())) {

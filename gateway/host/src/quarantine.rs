@@ -4,38 +4,38 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::Fault;
 
-/// A revision that fails on more rows is broken itself, and no longer bisected.
+/// Maximum quarantined rows. A revision that fails on more rows is itself broken, and no longer bisected.
 pub(crate) const HELD_MAX: usize = 256;
 
-/// Rows that failed alone and may do so again; the one with the lowest id is dropped.
+/// Maximum rows that failed alone once; the one with the lowest id is dropped.
 const ACCUSED_MAX: usize = 64;
 
-/// A row in no question for this long has left, and frees its place if the quarantine is full.
+/// A row that was in no question for this long is gone, and frees its place if the quarantine is full.
 const GONE_AFTER_US: u64 = 60_000_000;
 
 /// Rows left out of questions to one revision.
 #[derive(Default, Debug)]
 pub(crate) struct Quarantine {
     held: BTreeMap<u64, Held>,
-    /// The revision fails on one of these, which was not isolated in time.
+    /// Rows of which the revision fails on at least one, which was not isolated in time.
     suspects: BTreeSet<u64>,
-    /// Its fault on them.
+    /// The revision's fault on the suspects.
     suspected_of: Option<Fault>,
-    /// Rows that were alone when it failed, with its answers up to then.
+    /// Rows that were alone in a question when the revision failed, with `answers` at that time.
     accused: BTreeMap<u64, u64>,
-    /// Questions, or parts of one, that it answered.
+    /// Questions, or parts of one, that the revision answered.
     answers: u64,
 }
 
 #[derive(Debug)]
 struct Held {
     fault: Fault,
-    /// When it was last in a question.
+    /// The last time the row was in a question.
     seen_us: u64,
 }
 
 impl Quarantine {
-    /// True if no row is quarantined or suspected: questions are asked as they are.
+    /// No row is quarantined or suspected, so questions need no filtering.
     pub(crate) fn is_idle(&self) -> bool {
         self.held.is_empty() && self.suspects.is_empty()
     }
@@ -44,19 +44,19 @@ impl Quarantine {
         self.held.len()
     }
 
-    /// The fault on this row, if it is quarantined.
+    /// The fault on this row, if the row is quarantined.
     pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<Fault> {
         let held = self.held.get_mut(&id)?;
         held.seen_us = held.seen_us.max(now_us);
         Some(held.fault.clone())
     }
 
-    /// The fault on this row or its group, if it is suspected.
+    /// The fault on this row or its group, if the row is suspected.
     pub(crate) fn suspects(&self, id: u64) -> Option<&Fault> {
         self.suspected_of.as_ref().filter(|_| self.suspects.contains(&id))
     }
 
-    /// Marks rows as suspects; the next question with some of them continues the search.
+    /// Marks rows as suspects. The next question that contains some of them continues the search.
     pub(crate) fn suspect(&mut self, (ids, fault): (BTreeSet<u64>, Option<Fault>)) {
         self.suspected_of = fault.filter(|fault| !ids.is_empty() && fault.is_of_question());
         self.suspects = if self.suspected_of.is_some() { ids } else { BTreeSet::new() };
@@ -66,8 +66,8 @@ impl Quarantine {
         self.answers += 1;
     }
 
-    /// The plugin failed on this row alone, without other rows that could tell which is at fault.
-    /// Returns true if it failed on it before and answered others in between.
+    /// Notes a failure on this row alone, with no other row to show whether the row or the plugin is at fault. Returns
+    /// true if the plugin failed on it before and answered other questions in between.
     pub(crate) fn accuse(&mut self, id: u64) -> bool {
         let answers = self.answers;
         if self.accused.get(&id).is_some_and(|before| *before < answers) {

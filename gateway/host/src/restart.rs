@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-/// After so many failed restarts in a row the revision is given up: one may be a moment without
-/// memory, but not three with growing pauses.
+/// Failed restarts in a row after which the revision is given up. One failure may be a momentary lack of memory; three
+/// with growing pauses are not.
 const FAILED_MAX: u32 = 3;
 
 /// Pause after the first failed restart.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// Bounds the pause, so that a policy recovers within this after the cause is gone.
+/// Maximum pause, so that a policy recovers within this time after the cause is gone.
 const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
 /// Restarts of one revision. Time is gateway time in microseconds.
 pub(crate) struct Restarts {
-    /// In a row.
+    /// Failed restarts in a row.
     failed: u32,
     again_us: u64,
-    /// Jitter: policies of one seed pause alike; those of different seeds do not start all at once.
+    /// Random source for jitter. Policies with one seed pause alike; those with different seeds do not restart all at
+    /// once.
     rng: fastrand::Rng,
 }
 
@@ -30,8 +31,8 @@ impl Restarts {
         self.failed == 0 || now_us >= self.again_us
     }
 
-    /// Notes a failed restart and returns the pause. Each is twice the one before, less up to a
-    /// quarter.
+    /// Notes a failed restart and returns the pause. Each pause is twice the previous one, shortened at random by up to
+    /// a quarter.
     pub(crate) fn note_failed(&mut self, now_us: u64) -> Duration {
         let doubled = PAUSE_FIRST.saturating_mul(1 << self.failed.min(16)).min(PAUSE_LONGEST);
         let sooner = self.rng.u64(0..=doubled.as_micros() as u64 / 4);

@@ -11,17 +11,15 @@ use crate::log::one_line;
 ///
 /// Supported: `type` (one of object, array, string, boolean, integer, number), `properties`,
 /// `required`, `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`,
-/// `default`, and of all patterns those of durations (`30s`) and bit rates (`300 kbit/s`).
-/// Annotations (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it)
-/// are kept and ignored. Any other keyword is refused, since a bound that is not enforced is worse
-/// than none.
+/// Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts with `$` or `x-`) are kept and
+/// ignored. Any other keyword is refused, since a bound that is not enforced is worse than none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {
     json: Value,
     root: Node,
 }
 
-/// A text of a number with a unit.
+/// The form of a text that holds a number with a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Quantity {
     Duration,
@@ -29,7 +27,7 @@ enum Quantity {
 }
 
 impl Quantity {
-    /// The pattern that stands for it.
+    /// The quantity that the pattern describes.
     fn of_pattern(pattern: &Value) -> Option<Quantity> {
         match pattern.as_str()? {
             "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" => Some(Quantity::Duration),
@@ -61,7 +59,7 @@ impl Quantity {
     }
 }
 
-/// A value, or a part of the schema, that is invalid.
+/// An invalid value, or an invalid part of the schema.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Unfit {
     pub(crate) path: String,
@@ -107,7 +105,7 @@ impl Schema {
         &self.json
     }
 
-    /// Validates settings and fills in defaults. `null` stands for empty settings.
+    /// Validates settings and fills in defaults. `null` means empty settings.
     pub(crate) fn complete(&self, settings: Value) -> Result<Value, Unfit> {
         let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
         self.root.complete(settings, "$", &mut Room::default())
@@ -329,7 +327,7 @@ fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
     Unfit { path: cut(path), expected: cut(expected), found: cut(&found) }
 }
 
-/// Keys are the plugin's text and go to logs and terminals.
+/// Shortens a key for messages, since keys are the plugin's text and go to logs and terminals.
 fn cut(text: &str) -> String {
     one_line(text, LINE_BYTES_MAX).into()
 }

@@ -2,7 +2,7 @@
 
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
-    /// Its folder under `plugins/`.
+    /// The plugin's folder under `plugins/`.
     pub name: &'static str,
     /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     pub bytes: &'static [u8],

@@ -14,11 +14,11 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use crate::outline::Outline;
 use crate::refused::Refused;
 
-/// Start of the section: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these
-/// bytes count, so that a signature has one encoding.
+/// Start of the section: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these exact bytes are
+/// accepted, so that a signature has one encoding.
 const HEAD: &[u8] = b"\x00\x74\x12evenkeel:signature\x01";
 
-/// Head, key, signature.
+/// Length of head, key and signature.
 const SECTION_BYTES: usize = HEAD.len() + KEY_BYTES + SIGNATURE_BYTES;
 
 const KEY_BYTES: usize = 32;
@@ -139,7 +139,7 @@ pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, Refused> {
     Ok(Some(section.key))
 }
 
-/// SHA-256 of the signed part: equal with and without a signature.
+/// SHA-256 of the signed part. It is equal with and without a signature.
 pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], Refused> {
     let content = find(plugin)?.map_or(plugin, |section| section.signed);
     Ok(sha256(content))
@@ -158,7 +158,7 @@ fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, Refused> {
         1 => {}
         _ => return Err(unlike("more than one; signing again replaces it")),
     }
-    // There is exactly one. It must be at the end, in our encoding.
+    // There is exactly one signature section. It must be at the end, in the canonical encoding.
     let at = plugin.len().checked_sub(SECTION_BYTES);
     let (signed, section) = at.map_or((&plugin[..0], plugin), |at| plugin.split_at(at));
     let Some(said) = section.strip_prefix(HEAD) else {

@@ -17,16 +17,16 @@ pub(crate) struct States<'a> {
     plugin: Arc<str>,
     schema: u32,
     rows: Vec<Cow<'a, [u8]>>,
-    /// Rows new to this plugin.
+    /// Rows without a state of this plugin.
     newcomers: Vec<u32>,
-    /// Rows of older revisions, by schema.
+    /// Rows with states of older revisions, by schema.
     older: BTreeMap<u32, Vec<u32>>,
 }
 
 impl<'a> States<'a> {
     /// Sorts rows by the work needed before the plugin can read their states.
     ///
-    /// A state of a newer schema, left by a rollback, cannot be read: its row is new.
+    /// A state of a newer schema, left by a rollback, cannot be read, and its row counts as new.
     pub(crate) fn of(
         plugin: &Arc<str>,
         schema: u32,
@@ -51,7 +51,7 @@ impl<'a> States<'a> {
         States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
     }
 
-    /// Rows new to this plugin.
+    /// Rows without a state of this plugin.
     pub(crate) fn newcomers(&self) -> &[u32] {
         &self.newcomers
     }
@@ -86,7 +86,6 @@ impl<'a> States<'a> {
         Ok(())
     }
 
-    /// All states in the contract's type.
     pub(crate) fn blobs(&self) -> Blobs {
         Blobs::of(self.rows.iter().map(|bytes| &**bytes))
     }
@@ -109,7 +108,7 @@ impl<'a> States<'a> {
             }
             changed.push((row, state(bytes)));
         }
-        // Stable, so that the last state of a row wins; usually sorted already.
+        // Stable sort, so that the last state of a row wins. Usually the list is sorted already.
         changed.sort_by_key(|(row, _)| *row);
         changed.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
@@ -122,13 +121,12 @@ impl<'a> States<'a> {
     }
 }
 
-/// The memo during a call.
 pub(crate) struct Memo<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Memo<'a> {
-    /// The memo for this revision: empty if another plugin, or a newer revision, wrote it.
+    /// The memo for this revision. It is empty if another plugin or a newer revision wrote it.
     pub(crate) fn of(memo: Option<&'a State>, guest: &mut Guest) -> Result<Memo<'a>, Fault> {
         let component = guest.component().clone();
         let (plugin, schema) = (&component.manifest().name, component.manifest().state_schema);
@@ -149,7 +147,7 @@ impl<'a> Memo<'a> {
         &self.bytes
     }
 
-    /// The new memo: written by the plugin, or migrated and unchanged.
+    /// The new memo: written by the plugin, or migrated and otherwise unchanged.
     pub(crate) fn settle(
         self,
         new: Option<Vec<u8>>,
@@ -167,7 +165,6 @@ impl<'a> Memo<'a> {
     }
 }
 
-/// Concatenated states.
 pub(crate) struct Blobs {
     offsets: Vec<u32>,
     bytes: Vec<u8>,

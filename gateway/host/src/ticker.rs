@@ -1,4 +1,4 @@
-//! Counts milliseconds while a plugin runs; sleeps otherwise.
+//! Counts milliseconds while a plugin runs, and sleeps otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -69,7 +69,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Ticks that cover `budget` wherever in a tick the call begins.
+/// Number of ticks that cover `budget`, wherever within a tick the call begins.
 pub(crate) fn ticks(budget: Duration) -> u64 {
     let whole = budget.as_nanos().div_ceil(TICK.as_nanos());
     u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
@@ -82,7 +82,7 @@ fn tick(shared: &Shared, engine: &wasmtime::Engine) {
             engine.increment_epoch();
             continue;
         }
-        // A call that begins between the store and the second look finds `asleep` set and wakes us.
+        // A call that begins between the store and the second check finds `asleep` set and wakes this thread.
         shared.asleep.store(true, SeqCst);
         if shared.calls.load(SeqCst) == 0 && !shared.over.load(SeqCst) {
             thread::park();

@@ -6,11 +6,11 @@ use wit_parser::Resolve;
 use crate::manifest::{CONTRACT, Manifest};
 use crate::refused::Refused;
 
-/// The contract of this gateway.
+/// The WIT of this gateway's contract version.
 const WIT: &str = include_str!("../../../plugin-sdk/wit/policy.wit");
 
-/// Wraps a core module by the types in its own section, as written by the Rust SDK. A module
-/// without such a section gets the contract's types: other languages only need the right names.
+/// Wraps a core module as a component by the types in its own section, as written by the Rust SDK. A module without
+/// such a section gets the contract's types, so that other languages only need the right names.
 pub(crate) fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     let described = if typed { None } else { Some(describe(module, manifest)?) };
     ComponentEncoder::default()
@@ -22,8 +22,8 @@ pub(crate) fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Ve
 /// Adds a section with the types of the manifest's hooks.
 fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     let version = &manifest.contract;
-    // The exports of an older plugin are unchanged in the newer contract, but named with the older
-    // version.
+    // The newer contract leaves the exports of an older plugin unchanged, but the plugin's export names contain the
+    // older version.
     let wit = WIT.replace(&package(CONTRACT), &package(version));
     let interface = |name: &str| format!("evenkeel:policy/{name}@{version}");
     let hooks = manifest.hooks.iter().map(|hook| hook.name());

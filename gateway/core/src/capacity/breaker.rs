@@ -1,32 +1,31 @@
-//! A region's breaker: closed, open on media that is worse than elsewhere or on openings that fail, half-open for a
-//! share of newcomers, and closed again, or open for longer.
+//! The circuit breaker of a region. It opens if media is worse than in other regions or openings fail. It becomes
+//! half-open for a share of new rooms, and then closes, or opens again for longer.
 
 use std::time::{Duration, Instant};
 
 use crate::{BreakerState, Breakers, Measures, Metric, RoomId};
 
-/// Bad windows in a row that open it.
+/// Consecutive bad windows that open the breaker.
 const OPENS_AFTER: u32 = 2;
 
-/// Windows in a row without a bad one that close it again.
+/// Consecutive windows without a bad one that close a half-open breaker.
 const CLOSES_AFTER: u32 = 5;
 
-/// A breaker that was closed so long is forgiven what it did before.
+/// A breaker that stayed closed this long starts again with the shortest open time.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Openings that still lengthen the time; past it the longest applies anyway.
+/// Relapses that still double the open time; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// Evidence about one region in a window of a second.
+/// Evidence about one region in a window of one second.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Evidence {
     /// Sessions that were measured.
     pub(crate) sessions: u32,
-    /// Sessions with bad media.
     pub(crate) bad: u32,
-    /// Sessions that were opened there.
+    /// Sessions opened in the region.
     pub(crate) opened: u32,
-    /// Sessions that were not, though they should have been.
+    /// Sessions that could not be opened in the region.
     pub(crate) failed: u32,
 }
 
@@ -39,21 +38,19 @@ pub(crate) struct Judged {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// Too few to say anything.
+    /// Too few sessions to judge.
     Unknown,
-    /// Nothing out of the ordinary.
     Sound,
-    /// Too much of it is bad.
+    /// The share of bad sessions or failed openings exceeds the limit.
     Bad,
 }
 
-/// One region's.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
-    /// Bad windows in a row; half-open: windows in a row that were not.
+    /// Consecutive bad windows; if half-open, consecutive windows that were not bad.
     row: u32,
-    /// Openings lately, which lengthen the next one.
+    /// Recent openings of the breaker, which lengthen the next one.
     relapses: u32,
     pub(crate) evidence: Evidence,
 }
@@ -65,7 +62,7 @@ enum State {
     HalfOpen,
 }
 
-/// Media is so bad that a user would notice.
+/// Media is bad enough for a user to notice.
 pub(crate) fn is_bad(measures: &Measures, settings: &Breakers) -> bool {
     let lossy = |metric| measures.measured(metric).is_some_and(|loss| loss >= settings.loss_ppm);
     let poor = measures.measured(Metric::RFactor).is_some_and(|r| r < settings.r_factor_centi);
@@ -73,7 +70,7 @@ pub(crate) fn is_bad(measures: &Measures, settings: &Breakers) -> bool {
 }
 
 impl Evidence {
-    /// Counts a session once in each window: as bad if ever it was.
+    /// Counts a session once per window. It counts as bad if any of its reports in the window was bad.
     pub(crate) fn hear(&mut self, judged: &mut Judged, window: u32, bad: bool) {
         if judged.window != window {
             *judged = Judged { window, bad };
@@ -85,12 +82,12 @@ impl Evidence {
         }
     }
 
-    /// Without what was measured.
+    /// The evidence of openings alone, without media.
     pub(crate) fn of_openings(&self) -> Evidence {
         Evidence { sessions: 0, bad: 0, ..*self }
     }
 
-    /// A few say nothing: their own ways may be bad.
+    /// Judges the evidence. Few sessions prove nothing: their own access networks may be bad.
     pub(crate) fn verdict(&self, settings: &Breakers) -> Verdict {
         let most = |bad: u32, all: u32| bad * 100 >= all * settings.share_percent;
         let tried = self.opened + self.failed;
@@ -119,7 +116,8 @@ impl Breaker {
         }
     }
 
-    /// A room that stands nowhere may go there. The share of a half-open breaker is drawn by lot, once for each room.
+    /// An unplaced room may go to the region. A half-open breaker admits its share of rooms at random, decided once per
+    /// room.
     pub(crate) fn admits(&self, room: RoomId, settings: &Breakers) -> bool {
         match self.state {
             State::Closed { .. } => true,
@@ -138,7 +136,7 @@ impl Breaker {
         }
     }
 
-    /// A window ended, with this verdict on the region as compared with others. Returns the change.
+    /// Ends a window with the verdict on this region compared with others. Returns the change of state.
     pub(crate) fn weigh(
         &mut self,
         verdict: Verdict,
@@ -175,7 +173,7 @@ impl Breaker {
         (from != to).then_some((from, to))
     }
 
-    /// For twice as long as the last time, where that is not long ago.
+    /// Opens for twice as long as the last time if that was recent.
     fn open(&mut self, settings: &Breakers, now: Instant) {
         let longer = settings.open_for.saturating_mul(1 << self.relapses);
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);

@@ -1,28 +1,28 @@
-//! The capacity of a node as measured: by the load that it reports, and by what it refuses. Its configured capacity is
-//! the most; a tenth of that is the least, so that a node that reports itself full is not starved for ever.
+//! The measured capacity of a node, from the load that it reports and the sessions that it refuses. It lies between a
+//! tenth of the configured capacity and all of it. The minimum keeps a node that reports itself full from being starved
+//! forever.
 
 use std::time::{Duration, Instant};
 
-/// A reported load counts by how long it has been reported: after so long, nearly all of it is believed.
+/// Time constant of smoothing: a load reported for this long is almost fully believed.
 const SMOOTHED_OVER: Duration = Duration::from_secs(1);
 
-/// A word that is older says nothing.
+/// An older report is ignored.
 const WORD_HOLDS: Duration = Duration::from_secs(5);
 
-/// The least capacity, as a part of the configured one.
+/// The minimum capacity is the configured one divided by this.
 const LEAST: u64 = 10;
 
-/// Without a word of load and without a refusal, all that its configuration says comes back within this.
+/// Without a load report or a refusal, the full configured capacity is restored within this time.
 const RECOVERS_IN: Duration = Duration::from_secs(8);
 
-/// However seldom it is looked at, no more of that comes back at once.
+/// Upper bound on the elapsed time of one recovery step, so that rare calls do not restore much at once.
 const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
 
-/// One node's.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     claimed: u64,
-    /// Bit/s: what is smoothed moves in steps smaller than kilobits.
+    /// In bit/s, because smoothing takes steps smaller than 1 kbit/s.
     measured: u64,
     /// The last report.
     word: Option<Instant>,
@@ -36,8 +36,8 @@ impl Gauge {
         Gauge { claimed, measured: claimed * 1_000, word: None, refused: None, looked_at: None }
     }
 
-    /// The configured capacity changed. A measurement stands, as far as it can; an unmeasured node takes the new
-    /// capacity.
+    /// Takes a changed configured capacity. A measurement is kept within the new bounds; an unmeasured node takes the
+    /// new capacity.
     pub(crate) fn claim(&mut self, claimed: u64) {
         let all = self.measured == self.claimed * 1_000;
         self.claimed = claimed;
@@ -53,13 +53,14 @@ impl Gauge {
         self.claimed
     }
 
-    /// It says how full it is, while we count on it for `ours`: what is free by its word can come on top of that.
+    /// Takes the node's reported load. `ours` is the load that the ledger places there; the free capacity in the report
+    /// comes on top of it.
     pub(crate) fn handle_load(&mut self, permille: u16, ours: u64, now: Instant) {
         let free = u64::from(1_000_u16.saturating_sub(permille));
         let says = self.bounded(ours + self.claimed * free / 1_000);
         let since = self.word.map_or(Duration::ZERO, |word| now.saturating_duration_since(word));
         self.word = Some(now);
-        // A node that refused a session takes no more, though it reports that it could.
+        // A node that refused a session recently gets no more load, even if it reports free capacity.
         if says > self.measured && self.refused(now) {
             return;
         }
@@ -70,7 +71,7 @@ impl Gauge {
             if says > self.measured { self.measured + step } else { self.measured - step };
     }
 
-    /// A draining node reports a falling load: its capacity stays as it was.
+    /// Keeps the capacity of a draining node: its falling load says nothing about capacity.
     pub(crate) fn hold(&mut self, now: Instant) {
         self.word = Some(now);
     }
@@ -81,7 +82,7 @@ impl Gauge {
         self.refused = Some(now);
     }
 
-    /// Time has passed.
+    /// Restores configured capacity over time.
     pub(crate) fn recover(&mut self, now: Instant) {
         let before = self.looked_at.replace(now).unwrap_or(now);
         let since = now.saturating_duration_since(before).min(LOOKED_AT_WITHIN);
@@ -96,7 +97,7 @@ impl Gauge {
         self.refused.is_some_and(|at| now.saturating_duration_since(at) < WORD_HOLDS)
     }
 
-    /// In bit/s.
+    /// The capacity within its bounds, in bit/s.
     fn bounded(&self, kbps: u64) -> u64 {
         kbps.clamp(self.claimed / LEAST, self.claimed) * 1_000
     }

@@ -1,4 +1,4 @@
-//! Capacity that rooms count on: load where rooms stand, reserves where they would go.
+//! The capacity that rooms use: load where they are placed, and reserves where they would fail over.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,29 +7,29 @@ use super::gauge::Gauge;
 use crate::NodeId;
 use crate::small::SmallSet;
 
-/// The capacity that one room counts on.
+/// The capacity that one room uses.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Holding {
-    /// None before it is placed, and while it is stranded.
+    /// The node that carries the room; `None` before placement and while the room is stranded.
     pub(crate) on: Option<NodeId>,
-    /// Capacity is reserved there for the death of that node.
+    /// The node that reserves capacity for the death of `on`.
     pub(crate) reserve: Option<NodeId>,
-    /// The node to which it moves. Meanwhile it counts at both ends.
+    /// The node that the room is moving to. During the move the room counts at both nodes.
     pub(crate) heading: Option<NodeId>,
-    /// In hitless mode: the twin of that node, which carries all its packets as well.
+    /// In hitless mode: the second node that carries all packets.
     pub(crate) twin: Option<NodeId>,
     pub(crate) kbps: u64,
 }
 
 impl Holding {
-    /// Nodes that carry it, or are about to.
+    /// Nodes that carry the room, or are about to.
     pub(crate) fn loads(self) -> impl Iterator<Item = NodeId> {
         let heading = self.heading.filter(|heading| Some(*heading) != self.on);
         let twin = self.twin.filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
         self.on.into_iter().chain(heading).chain(twin)
     }
 
-    /// Standby and first node; none where the standby carries the room's load already, or there is none to carry.
+    /// Standby and first node. `None` if the standby already carries the room's load, or if there is no first node.
     fn reserves(self) -> Option<(NodeId, NodeId)> {
         let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
         let on = self.on.filter(|_| self.kbps > 0)?;
@@ -38,16 +38,15 @@ impl Holding {
 }
 
 /// Capacity, load and reserves of every node.
-///
-/// A node's reserve is the largest load that one other node's death would bring, not the sum over all of them.
+/// | A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     gauges: Vec<Gauge>,
     load: Vec<u64>,
     rooms: Vec<u32>,
-    /// Other slots of its machine: what stands there takes of the same capacity.
+    /// Other slots of the same machine. Their load uses the same capacity.
     beside: Vec<SmallSet<NodeId>>,
-    /// By standby and first node.
+    /// Indexed by standby and first node.
     reserved: BTreeMap<(NodeId, NodeId), u64>,
 }
 
@@ -64,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// A node is new, and can take so much by its configuration.
+    /// Adds a node with its configured capacity.
     pub(crate) fn add(&mut self, node: NodeId, kbps: u64) {
         let place = node.0 as usize;
         if place == self.gauges.len() {
@@ -77,20 +76,20 @@ impl Ledger {
         }
     }
 
-    /// Two nodes are one machine, by its old and its new name: its capacity is there once.
+    /// The two nodes are the same machine under its old and its new name, so its capacity exists once.
     pub(crate) fn is_one_machine(&mut self, nodes: [NodeId; 2]) {
         let [one, other] = nodes;
         self.beside[one.0 as usize].insert(other);
         self.beside[other.0 as usize].insert(one);
     }
 
-    /// The node is gone; its machine is the other's alone.
+    /// Removes the node. Its machine then belongs to the other slot alone.
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.beside[node.0 as usize] = SmallSet::default();
         self.beside.iter_mut().for_each(|beside| beside.remove(&node));
     }
 
-    /// The configuration says otherwise than before what a node can take.
+    /// Takes a node's changed configured capacity.
     pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
         self.gauges[node.0 as usize].claim(kbps);
     }
@@ -99,24 +98,24 @@ impl Ledger {
         self.gauges[node.0 as usize].kbps()
     }
 
-    /// A node's own word on how full it is.
+    /// Takes the load that a node reports.
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
         let ours = self.load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }
 
-    /// A node that drains said how full it is.
+    /// Takes a load report of a draining node, which does not change its capacity.
     pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
         self.gauges[node.0 as usize].hold(now);
     }
 
-    /// A node refused a session, since it is full.
+    /// Takes a node's refusal of a session because it is full.
     pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
         let ours = self.load(node);
         self.gauges[node.0 as usize].handle_full(ours, now);
     }
 
-    /// Time has passed: what was said against nodes is forgotten.
+    /// Restores measured capacities over time.
     pub(crate) fn recover(&mut self, now: Instant) {
         self.gauges.iter_mut().for_each(|gauge| gauge.recover(now));
     }
@@ -160,19 +159,18 @@ impl Ledger {
         self.load(node) + kbps <= self.capacity(node)
     }
 
-    /// The node could also carry this room if `first` died. The loads that other deaths would bring do not add up with
-    /// it.
+    /// The node could also carry this room if `first` died. Loads that other deaths would bring are not added.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
         let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
         self.load(standby) + brought <= self.capacity(standby)
     }
 
-    /// Nodes that keep capacity for the death of this one.
+    /// Nodes that reserve capacity for the death of `first`.
     pub(crate) fn standbys_of(&self, first: NodeId) -> Vec<NodeId> {
         self.reserved.keys().filter(|(_, of)| *of == first).map(|(standby, _)| *standby).collect()
     }
 
-    /// The load of the node's machine.
+    /// The load of the node's machine, over all its slots.
     fn load(&self, node: NodeId) -> u64 {
         let beside = self.beside[node.0 as usize].iter();
         self.load[node.0 as usize] + beside.map(|other| self.load[other.0 as usize]).sum::<u64>()
@@ -183,13 +181,13 @@ impl Ledger {
         self.reserved.range(of_node).map(|(_, kbps)| *kbps).max().unwrap_or(0)
     }
 
-    /// Load and reserve against capacity.
+    /// Load plus reserve, in thousandths of the capacity.
     pub(crate) fn permille(&self, node: NodeId) -> u64 {
         let used = self.load(node) + self.reserve(node);
         used * 1_000 / self.capacity(node).max(1)
     }
 
-    /// Load alone against capacity.
+    /// Load alone, in thousandths of the capacity.
     pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
         self.load(node) * 1_000 / self.capacity(node).max(1)
     }
@@ -198,7 +196,7 @@ impl Ledger {
         self.rooms[node.0 as usize]
     }
 
-    /// Checks that it is the sum of these holdings, and within the capacity of every node.
+    /// Checks that the ledger equals the sum of these holdings and stays within every node's capacity.
     #[cfg(test)]
     pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
         let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
@@ -206,7 +204,7 @@ impl Ledger {
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
         }
-        // Rooms are not taken off a node that turned out to be smaller after it admitted them.
+        // A node whose measured capacity shrank after admission keeps its rooms.
         let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
         broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
     }

@@ -1,4 +1,4 @@
-//! The board shows to every packet which nodes are up, as which incarnation. Only the core writes it.
+//! The board shows to the packet path which nodes are up, and as which incarnation. Only the core writes it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,30 +6,29 @@ use std::time::{Duration, Instant};
 
 use crate::{Hop, Incarnation, NodeId};
 
-/// Deaths are kept as times since this long before the first of them, so that none is before that.
+/// Death times are stored relative to this long before the first death, so that no stored time is negative.
 const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
-/// A fixed array of atomic cells, one per node, and some for nodes to come.
-///
-/// Flipping one cell reroutes every session that used this node as its first usable hop: one store, no work per
-/// session. A flip is for ever for that incarnation, so epochs that packets compute from the board never go back.
+/// A fixed array of atomic cells, one per node, plus spare cells for nodes added later.
+/// | One store to a cell reroutes every session that used the node as its first usable hop, without work per session. A
+/// cell never returns to `up` for the same incarnation, so epochs that packets compute from the board never go back.
 #[derive(Debug)]
 pub struct Board {
     cells: Box<[AtomicU64]>,
-    /// By node, when the last that was condemned died: microseconds since [`BEFORE_FIRST`] before `first_death`. Read once
-    /// for each session of a dead node, never for a packet.
+    /// Indexed by node: the time of the last death in microseconds since [`BEFORE_FIRST`] before `first_death`. Read
+    /// once per session of a dead node, never per packet.
     deaths: Box<[AtomicU64]>,
     first_death: OnceLock<Instant>,
 }
 
-/// One node as the board shows it.
+/// One node's state on the board.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cell {
     /// The newest incarnation.
     pub incarnation: Incarnation,
-    /// This incarnation carries packets. Once false, it stays false; only a new incarnation is true again.
+    /// This incarnation carries packets. Once false, it stays false; only a new incarnation sets it to true.
     pub up: bool,
-    /// Rooms of this dead node took the reserve kept here; rooms of another dead node find this hop gated.
+    /// The dead node whose rooms took the reserve at this node. For rooms of any other dead node this hop is gated.
     pub spent_for: Option<NodeId>,
 }
 
@@ -51,12 +50,12 @@ impl Cell {
 }
 
 impl Board {
-    /// A board for nodes `0..nodes`, each up as incarnation 1.
+    /// Creates a board for nodes `0..nodes`, each up as incarnation 1.
     pub fn new(nodes: usize) -> Board {
         Board::with_room(nodes, nodes)
     }
 
-    /// The same with room for nodes to come: `slots` in all, the others down as incarnation 0, which no node has.
+    /// Creates a board with `slots` cells in all. Cells without a node are down with incarnation 0, which no node uses.
     pub fn with_room(nodes: usize, slots: usize) -> Board {
         let cell =
             |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
@@ -69,7 +68,7 @@ impl Board {
         }
     }
 
-    /// None for a number without a node.
+    /// `None` if no node has this number.
     pub fn cell(&self, node: NodeId) -> Option<Cell> {
         let cell = self.cells.get(node.0 as usize)?;
         Some(Cell::unpack(cell.load(Ordering::Acquire)))
@@ -79,7 +78,7 @@ impl Board {
         self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)
     }
 
-    /// Since when the evidence says that the hop is dead; none while it carries packets, and once its node is back as
+    /// The time of death of the hop, by the evidence. `None` while it carries packets, and after its node returns as
     /// another incarnation.
     pub fn died(&self, hop: Hop) -> Option<Instant> {
         let cell = self.cell(hop.node)?;
@@ -89,7 +88,7 @@ impl Board {
         (is_it && !cell.up).then(|| (*first + since).checked_sub(BEFORE_FIRST).unwrap_or(*first))
     }
 
-    /// The flip: this incarnation carries nothing any more, for ever. The evidence goes back to `since`.
+    /// Marks this incarnation down for good. `since` is the time of death by the evidence.
     pub(crate) fn mark_down(&self, node: NodeId, since: Instant) {
         let first = *self.first_death.get_or_init(|| since);
         if let Some(death) = self.deaths.get(node.0 as usize) {
@@ -99,7 +98,7 @@ impl Board {
         self.update(node, |cell| Cell { up: false, ..cell });
     }
 
-    /// The node is back as a new incarnation, which no standing route leads to.
+    /// Brings the node back as a new incarnation, which no existing route contains.
     pub(crate) fn reincarnate(&self, node: NodeId) -> Option<Incarnation> {
         self.update(node, |cell| Cell {
             incarnation: Incarnation(cell.incarnation.0 + 1),
@@ -109,12 +108,12 @@ impl Board {
         self.cell(node).map(|cell| cell.incarnation)
     }
 
-    /// The reserve at `node` is taken by the rooms of `dead`, or free again.
+    /// Sets or clears the dead node whose rooms take the reserve at `node`.
     pub(crate) fn spend(&self, node: NodeId, dead: Option<NodeId>) {
         self.update(node, |cell| Cell { spent_for: dead, ..cell });
     }
 
-    /// The core is the only writer, so a load and a store are enough.
+    /// A load and a store suffice because the core is the only writer.
     fn update(&self, node: NodeId, change: impl FnOnce(Cell) -> Cell) {
         if let Some(cell) = self.cells.get(node.0 as usize) {
             let now = Cell::unpack(cell.load(Ordering::Relaxed));

@@ -1,4 +1,5 @@
-//! The verdict on a packet: a pure function of the packet, the session's plan, the room's route and the board.
+//! The forwarding verdict on a packet: a pure function of the packet, the session's plan, the room's route and the
+//! board.
 
 use std::time::Instant;
 
@@ -6,17 +7,16 @@ use crate::{Board, Hop, Plan, RouteCell};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Pass it on. Towards a node: to this hop. Towards a client: it came from this hop.
+    /// Forward the packet. Towards a node: to this hop. Towards a client: it came from this hop.
     Pass {
-        /// The hop.
         hop: Hop,
-        /// From the hop that a make-before-break is leaving.
+        /// The packet came from the hop that a make-before-break is leaving.
         leaving: bool,
     },
-    /// In hitless mode two hops carry all packets. Towards a node: to both of these. Towards a client: it came from the
-    /// first of these, and the other one delivers a copy.
+    /// In hitless mode two hops carry all packets. Towards a node: send to both. Towards a client: the packet came from
+    /// the first hop, and the second delivers a copy.
     Both([Hop; 2]),
-    /// Drop it, and count why.
+    /// Drop the packet and count the reason.
     Drop(Reason),
 }
 
@@ -26,25 +26,25 @@ pub enum Verdict {
 pub enum Reason {
     /// No hop of the room's route is usable.
     NoHop,
-    /// It came from a hop that the room is not on.
+    /// The packet came from a hop that is not in the room's route.
     StaleHop,
-    /// The rung in force sheds it.
+    /// The current rung of the quality ladder drops it.
     Shed,
-    /// No session knows its source.
+    /// No session has this source address.
     UnknownSource,
-    /// No session knows its tag.
+    /// No session has this tag.
     UnknownTag,
-    /// No session knows its flow identifier.
+    /// No session has this flow identifier.
     UnknownFlow,
-    /// Its STUN message integrity does not hold.
+    /// STUN MESSAGE-INTEGRITY verification failed.
     BadIntegrity,
-    /// It is not what its first byte says.
+    /// The packet is malformed for the protocol that its first byte indicates.
     Malformed,
-    /// DTLS: a session that a node terminates cannot move within a packet, and no mode for such sessions is built yet.
+    /// DTLS: a session terminated by a node cannot move between two packets, and no mode for such sessions exists yet.
     Dtls,
     /// Its payload type was not declared.
     UndeclaredPayload,
-    /// Larger than the way allows.
+    /// The packet exceeds the path's MTU.
     Oversize,
     /// A ring between threads was full.
     RingFull,
@@ -52,22 +52,22 @@ pub enum Reason {
     BufferFull,
     /// The client's address is not known yet, or its consent has run out.
     NoAddress,
-    /// Came before the driver had answered, and too many did.
+    /// The session was not open yet, and its queue of early packets was full.
     NotOpened,
-    /// A copy of one that passed already, or older than its stream's window.
+    /// A duplicate, or a packet older than its stream's window.
     Stale,
-    /// RTCP that must not pass: a report of a mapping that is gone.
+    /// RTCP that must not pass: it refers to a mapping that no longer exists.
     Feedback,
-    /// Too many look-ups of unknown sources from one prefix.
+    /// Lookups of unknown sources from this prefix exceed the rate limit.
     Limited,
     /// The kernel refused to send it.
     SendFailed,
-    /// In hitless mode: the other hop's copy passed before it, or it is not yet known that they are copies.
+    /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies.
     Duplicate,
 }
 
 impl Reason {
-    /// All of them, by their counter's place.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Reason; 20] = [
         Reason::NoHop,
         Reason::StaleHop,
@@ -91,7 +91,7 @@ impl Reason {
         Reason::Duplicate,
     ];
 
-    /// The word in metrics and records: `stale-hop`.
+    /// The reason's name in metrics and records: `stale-hop`.
     pub fn name(self) -> &'static str {
         match self {
             Reason::NoHop => "no-hop",
@@ -118,7 +118,7 @@ impl Reason {
     }
 }
 
-/// Sends a client's packet to the first usable hop of its room's route, and in hitless mode to its twin.
+/// Sends a client's packet to the first usable hop of its room's route, and in hitless mode also to its twin.
 pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     match route.first_if_usable(board) {
         Some(hop) => Verdict::Pass { hop, leaving: false },
@@ -126,7 +126,7 @@ pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     }
 }
 
-/// The first hop died, or there are two.
+/// Handles a route whose first hop died or that has two carrying hops.
 fn to_second(route: &RouteCell, board: &Board) -> Verdict {
     let route = route.load();
     let Some((hop, _)) = route.first_usable(board) else {
@@ -138,9 +138,9 @@ fn to_second(route: &RouteCell, board: &Board) -> Verdict {
     }
 }
 
-/// Lets a node's packet pass to the client only from the hop that the room is on, or for a moment from the one that a
-/// make-before-break is leaving, and only as the plan allows. `None` for RTCP. In hitless mode from either of the hops
-/// that carry.
+/// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
+/// make-before-break is leaving, and only as the plan allows. In hitless mode both carrying hops pass. `payload_type`
+/// is `None` for RTCP.
 pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,

@@ -1,20 +1,20 @@
-//! The plan of a session: caps on its rate, and payload types that are not sent to it.
+//! The plan of a session: caps on its rate, and payload types that are withheld from it.
 
 use crate::{Kind, Media, Op};
 
 /// The decision in force for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Plan {
-    /// Cap on its rate, kbit/s; 0: none.
+    /// Cap on the session's rate in kbit/s; 0: none.
     pub cap_kbps: u32,
-    /// The cap of the other session in a room of two: this one's sending is held to that as well. 0: none.
+    /// The cap of the other session in a room of two, which also limits this session's sending; 0: none.
     pub peer_cap_kbps: u32,
-    /// Payload types that are not sent to it, by bit.
+    /// Payload types withheld from the session, as a bit set.
     pub shed: u128,
 }
 
 impl Plan {
-    /// Packets of this payload type are dropped on the way to the session.
+    /// Packets of this payload type are not forwarded to the session.
     pub fn sheds(&self, payload_type: u8) -> bool {
         self.shed >> (payload_type & 0x7f) & 1 == 1
     }
@@ -27,14 +27,13 @@ impl Plan {
         }
     }
 
-    /// Rungs down the ladder: a cap is one, voice only another; 0 is undegraded.
+    /// Number of rungs down the ladder: a cap counts one, voice only another; 0 is undegraded.
     pub fn rung(&self) -> u8 {
         u8::from(self.cap_kbps > 0) + u8::from(self.shed != 0)
     }
 
-    /// The plan after an action, or `None` where its argument is out of bounds.
-    ///
-    /// A cap lies within `bounds` (kbit/s) or is 0 to lift it; voice only is 1 or 0.
+    /// The plan after an action; `None` if the argument is out of bounds.
+    /// | A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
     #[must_use]
     pub fn after(&self, op: Op, arg: u64, media: &Media, bounds: Bounds) -> Option<Plan> {
         match op {
@@ -53,7 +52,7 @@ impl Plan {
     }
 }
 
-/// Within which a scenario lets policies cap its sessions.
+/// The limits within which a scenario lets policies cap its sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Lowest cap, kbit/s.
@@ -62,7 +61,7 @@ pub struct Bounds {
     pub ceiling_kbps: u32,
 }
 
-/// Every payload type of every video stream, by bit.
+/// Every payload type of every video stream, as a bit set.
 fn video_payload_types(media: &Media) -> u128 {
     media
         .streams

@@ -8,58 +8,59 @@ use arc_swap::ArcSwap;
 
 use crate::{Board, Incarnation, Mode, NodeId};
 
-/// A node, and its incarnation, as a step of a route.
+/// One step of a route: a node in one of its incarnations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Hop {
     pub node: NodeId,
-    /// The incarnation as which it was opened. Another incarnation of the node is another hop.
+    /// The node's incarnation when the hop was opened. Another incarnation of the node is another hop.
     pub incarnation: Incarnation,
 }
 
-/// Permission of packets to take a hop without the core.
+/// The permission of packets to take a hop without asking the core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Grant {
-    /// The room is admitted here: at one hop or, in hitless mode, at the first two, which both carry all packets.
+    /// The room is admitted at this hop. In hitless mode the first two hops are admitted and both carry all packets.
     Admitted,
-    /// Capacity is kept here for the death of the route's first node: free to take.
+    /// Capacity is reserved at this hop for the death of the route's first node, and packets may use it then.
     Reserved,
-    /// Packets skip it until the core admits the room here.
+    /// Packets skip the hop until the core admits the room there.
     Gated,
 }
 
-/// Hops a route holds at most: where it stands, and three spares.
+/// Maximum hops of a route: the carrying hop and three spares.
 pub const HOPS_MAX: usize = 4;
 
-/// An accepted placement of a room. Never changes: a new one replaces it, with a higher version.
+/// An accepted placement of a room. Immutable: a new route with a higher version replaces it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Route {
-    /// Counts the routes of this room, from 1; 0 before it is placed.
+    /// Version of the room's route, from 1; 0 before placement.
     pub version: u64,
     pub mode: Mode,
-    /// Best first, with what packets may do there; at most [`HOPS_MAX`].
+    /// Hops with their grants, best first; at most [`HOPS_MAX`].
     pub hops: Vec<(Hop, Grant)>,
-    /// Make-before-break: what this hop still delivers passes until then.
+    /// Make-before-break: packets from this hop still pass until this time.
     pub leaving: Option<(Hop, Instant)>,
-    /// The first hop delivers this much sooner than the hop being left, from which packets still arrive for that time.
-    /// Zero if it delivers later, or if that is unknown.
+    /// By how much the first hop delivers sooner than the hop being left, whose packets still arrive for that long.
+    /// Zero if it delivers later or the difference is unknown.
     pub lead: Duration,
 }
 
-/// The route and the hop by which a session is sent. Computed, never stored, and never goes back.
+/// The route version and hop that a session's packets take. Computed, never stored, and never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch {
     /// The route's version.
     pub version: u64,
-    /// The first usable hop's place in it.
+    /// The index of the first usable hop.
     pub index: u8,
 }
 
-/// The one place where a room's route stands; its sessions all point here, so a room is never split.
+/// The cell that holds a room's route. All sessions of the room point to it, so a room is never split.
 #[derive(Debug)]
 pub struct RouteCell {
     route: ArcSwap<Route>,
-    /// `incarnation:32 | node:32` of its first hop, where packets take that and no other; else 0, which is no incarnation.
-    /// Here, so that nearly every packet reads one line of memory instead of three.
+    /// `incarnation:32
+    /// node:32` of the first hop if packets take that hop only; else 0, which is no incarnation. With it, almost every
+    /// packet reads one cache line instead of three.
     first: AtomicU64,
 }
 
@@ -77,32 +78,30 @@ impl Default for RouteCell {
 }
 
 impl RouteCell {
-    /// A cell with this route, for tools that forward without a core.
+    /// A cell that holds this route, for tools that forward without a core.
     pub fn holding(route: Route) -> RouteCell {
         let cell = RouteCell::default();
         cell.publish(route);
         cell
     }
 
-    /// The route as it is now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Route>> {
         self.route.load()
     }
 
-    /// The route as it is now, to keep.
+    /// The current route, as an owned reference.
     pub fn load_full(&self) -> Arc<Route> {
         self.route.load_full()
     }
 
-    /// The route's first hop, if packets may take it and it is up: then it is the one that they take. Not where two carry
-    /// all packets.
+    /// The route's first hop if packets take it alone: it is up and granted, and the route is not hitless.
     pub fn first_if_usable(&self, board: &Board) -> Option<Hop> {
         let word = self.first.load(Ordering::Acquire);
         let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
         (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
     }
 
-    /// The hop that packets take, and in hitless mode the other one that carries all of them.
+    /// The hop that packets take and, in hitless mode, the second hop that carries all of them.
     pub fn carriers(&self, board: &Board) -> Option<(Hop, Option<Hop>)> {
         if let Some(hop) = self.first_if_usable(board) {
             return Some((hop, None));
@@ -120,7 +119,7 @@ impl RouteCell {
             }
             _ => 0,
         };
-        // A reader in between reads the route itself, the old or the new one.
+        // A concurrent reader that sees 0 loads the route itself, old or new.
         self.first.store(0, Ordering::Release);
         self.route.store(Arc::new(route));
         self.first.store(first, Ordering::Release);
@@ -128,10 +127,9 @@ impl RouteCell {
 }
 
 impl Route {
-    /// The hop that packets take now, and the epoch it makes.
-    ///
-    /// The first hop that is up and that packets may take: where the room is admitted, or the second where its
-    /// reserve is there for the death of this route's first node.
+    /// The hop that packets take now, with its epoch.
+    /// | This is the first hop that is up and granted: one where the room is admitted, or the second hop if its reserve
+    /// is available for the death of this route's first node.
     pub fn first_usable(&self, board: &Board) -> Option<(Hop, Epoch)> {
         let first = self.hops.first()?.0;
         self.hops.iter().enumerate().find_map(|(index, &(hop, grant))| {
@@ -146,9 +144,9 @@ impl Route {
         })
     }
 
-    /// The mode that is kept now: as its mode promises, unless the second hop is missing. A hitless room is hot if its
-    /// second hop only keeps capacity; if packets may not take the second hop, or there is none, the room moves only
-    /// after the death, as in cold mode.
+    /// The mode that the route can keep now. A hitless room is effectively hot if its second hop only reserves
+    /// capacity. If packets may not take the second hop, or none exists, the room moves only after the death, as in
+    /// cold mode.
     pub fn kept(&self) -> Mode {
         let second = self.hops.get(1).map(|(_, grant)| *grant);
         match (self.mode, second) {
@@ -160,7 +158,7 @@ impl Route {
         }
     }
 
-    /// In hitless mode, the twin of `hop`: the other hop that carries all packets while it does.
+    /// In hitless mode: the other hop that carries all packets besides `hop`, if it is up.
     pub fn twin_of(&self, hop: Hop, board: &Board) -> Option<Hop> {
         let carries = |(other, grant): &(Hop, Grant)| {
             *grant == Grant::Admitted && *other != hop && board.is_up(other.node, other.incarnation)

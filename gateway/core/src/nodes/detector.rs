@@ -1,9 +1,9 @@
-//! Evidence about one node, and what follows from it.
-//!
-//! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
-//! The word of an agent that the node's process is gone condemns alone, and at once.
-//! A kernel error on a trunk and a kernel error on a probe are one witness; two probes that are refused are another.
-//! Silence that answers outlive is none: it keeps the node Suspect, and condemns it neither alone nor with another.
+//! Evidence about one node, and the finding that follows from it.
+//! | Two independent witnesses mark a node down at once. One witness alone makes it Suspect, and marks it down when the
+//! accusation lasts. An agent's report that the node's process is gone marks it down at once by itself. A kernel error
+//! on a trunk and a kernel error on a probe count as one witness; two refused probes count as another.
+//! Silence during which the node answers probes is no witness against it: it keeps the node Suspect, and never marks it
+//! down, alone or with another witness.
 
 mod agent;
 mod canary;
@@ -20,36 +20,36 @@ use lateness::Lateness;
 use loss::Loss;
 use silence::{Limits, Silence, Word};
 
-/// Probes in flight that are remembered; older ones no longer matter.
+/// Number of probes in flight that are remembered. Older ones no longer matter.
 const PROBES_MAX: usize = 64;
 
 /// A sample changes a smoothed round trip by one part in this many (RFC 6298 uses 8).
 const SMOOTHING: u32 = 8;
 
-/// Probes go to a node that begins to be silent so many times as often.
+/// Factor by which the probe rate rises for a node that begins to be silent.
 const HASTE: u32 = 2;
 
-/// Silence that lasted so long is outlived by the answer to a probe sent since it began: by then two witnesses would
-/// have condemned a dead node, and a lull between frames is over.
+/// Once silence has lasted this long, an answer to a probe sent during it outlives the silence: two witnesses would
+/// have marked a dead node down by then, and a gap between frames is over.
 const OUTLIVED_AFTER: Duration = Duration::from_millis(100);
 
-/// A node is `near` when it is in the gateway's own region.
+/// A node in the gateway's own region is `Near`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Distance {
     Near,
     Far,
 }
 
-/// Workers' view of a node so far: media, RTP and RTCP. Signed messages are no media.
+/// The workers' counters for a node: media, RTP and RTCP. Signed messages do not count as media.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Stamp {
     pub last_received: Option<Instant>,
-    /// Packets that came from it, ever.
+    /// Total packets received from the node.
     pub received: u64,
     pub last_sent: Option<Instant>,
 }
 
-/// Delivered media is reported so much later at most, as long as sessions are few.
+/// Maximum delay of reports about delivered media, as long as there are few sessions.
 const DELIVERED_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,14 +59,13 @@ pub(crate) enum Finding {
     Dead,
 }
 
-/// Evidence about one node.
 #[derive(Debug)]
 pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
     accused: [Option<Since>; Witness::ALL.len()],
-    /// The length of its silence when it last answered a probe that was sent meanwhile.
+    /// Length of the silence when the node last answered a probe sent during it.
     alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
     missed_in_a_row: u32,
@@ -76,12 +75,12 @@ pub(crate) struct Detector {
     silence: Silence,
     agent: Agent,
     canary: Canary,
-    /// The last time at which it delivered media to one of our sessions, by reports of workers.
+    /// The time at which the node last delivered media to a session, by the workers' reports.
     delivered: Option<Instant>,
     answered: Option<Instant>,
     /// The time at which the latest answered probe was sent.
     answered_of: Option<Instant>,
-    /// The node itself was heard, and not only an agent beside it.
+    /// The node itself was heard, not only its agent.
     heard: bool,
 }
 
@@ -90,16 +89,15 @@ struct Probe {
     sequence: u64,
     sent: Since,
     within: Duration,
-    /// Weight of the probe for the loss of the way: the time since the probe before, but no more than a turn, since
-    /// probes out of turn go where much may be lost.
+    /// Weight of the probe in the loss of the path: the time since the previous probe, limited to the regular interval,
+    /// because extra probes are sent when loss is likely.
     stands_for: Duration,
     missed: bool,
 }
 
-/// A moment that time is counted from, and how late we were ourselves meanwhile.
-///
-/// Of several stalls the longest counts, not their sum: between two of them we read what had arrived. So a load that
-/// makes us late all the time delays a judgement by one stall, however long it goes on.
+/// The start of a time span, with the gateway's own lateness during it.
+/// | Of several stalls only the longest counts, because between two stalls the gateway read all that had arrived.
+/// Constant lateness therefore delays a judgement by one stall only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since {
     pub(crate) at: Instant,
@@ -115,18 +113,18 @@ impl Since {
         self.late = self.late.max(late);
     }
 
-    /// The time until now without our own lateness.
+    /// The time elapsed until `now`, less the gateway's own lateness.
     pub(crate) fn lasted(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.at).saturating_sub(self.late)
     }
 }
 
-/// Smoothed as TCP does (RFC 6298, 2).
+/// A round trip smoothed as in TCP (RFC 6298, 2).
 #[derive(Clone, Copy, Debug)]
 struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
-    /// The same without what is presumed of the first sample.
+    /// The variation without the value assumed for the first sample.
     seen: Duration,
 }
 
@@ -170,8 +168,8 @@ impl Detector {
         self.probes.push(Probe { sequence, sent, within, stands_for, missed: false });
     }
 
-    /// The next probe should not wait for its turn: the node begins to be silent, and no probe sent since was answered
-    /// or is in doubt long enough. So a death is found as soon at any phase of the probes as at the best one.
+    /// The next probe should be sent before its turn: the node begins to be silent, and no probe sent since then was
+    /// answered or is overdue. Detection time then does not depend on the phase of the probes.
     pub(crate) fn hastens(&self, now: Instant) -> bool {
         let Some(since) = self.silence.begins(self.limits(), now) else { return false };
         let idle = self.probes.last().is_none_or(|last| {
@@ -181,8 +179,8 @@ impl Detector {
         idle && !answered && self.accused[Witness::Probe as usize].is_none()
     }
 
-    /// An answer withdraws the accusations of probes and the kernel: a process listens there. An answer of the media
-    /// port outlives silence, too.
+    /// An answer withdraws the accusations by probes and by kernel errors, because a process listens. An answer of the
+    /// media port also outlives silence.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[Witness::Silence as usize];
         let answered = self.answered(sequence, now);
@@ -194,7 +192,7 @@ impl Detector {
         }
     }
 
-    /// The answer of an agent that did not look whether the media port answers: the way to it is well, no more.
+    /// Takes an answer of an agent that did not check the media port. It shows only that the path works.
     pub(crate) fn handle_agent_answered(&mut self, sequence: u64, now: Instant) {
         let _ = self.answered(sequence, now);
     }
@@ -231,7 +229,7 @@ impl Detector {
         self.accuse(Witness::KernelError, now);
     }
 
-    /// Takes the workers' stamp: arrivals withdraw silence, and the kernel's error with it.
+    /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
     pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
             self.heard = true;
@@ -247,8 +245,8 @@ impl Detector {
         self.canary.send(sequence, now);
     }
 
-    /// A packet of one canary session came out at the other. If it was sent after a kernel error it withdraws that: a
-    /// process listens there.
+    /// A packet of one canary session came out at the other. If it was sent after a kernel error, it withdraws that
+    /// error, because a process listens.
     pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
         let sent = self.canary.pass(sequence);
         self.withdraw(Witness::Canary);
@@ -258,22 +256,23 @@ impl Detector {
         }
     }
 
-    /// There are no canaries any more.
+    /// Drops the canaries' evidence, because there are no canaries any more.
     pub(crate) fn forget_canaries(&mut self) {
         self.canary = Canary::default();
     }
 
-    /// The node says that both canary sessions are open.
+    /// The node reports that both canary sessions are open.
     pub(crate) fn handle_canary_open(&mut self, now: Instant) {
         self.canary.confirm(now);
     }
 
-    /// Workers tell that it delivered media to one of our sessions lately.
+    /// Workers report that the node recently delivered media to a session.
     pub(crate) fn handle_delivered(&mut self, now: Instant) {
         self.delivered = Some(now);
     }
 
-    /// Rooms lose more there than elsewhere, or no longer: that makes it Suspect, and never condemns it.
+    /// Sets or clears the accusation that rooms lose more there than elsewhere. It makes the node Suspect and never
+    /// marks it down.
     pub(crate) fn handle_worse(&mut self, witness: Option<Witness>, now: Instant) {
         for worse in [Witness::Cohort, Witness::Feedback] {
             match witness == Some(worse) {
@@ -283,8 +282,8 @@ impl Detector {
         }
     }
 
-    /// We were late ourselves: whatever is being waited for may take that much longer. Control reads the answers to
-    /// probes, workers read media.
+    /// Extends all waiting times by the gateway's own lateness. The control thread reads answers to probes, workers
+    /// read media.
     pub(crate) fn excuse(&mut self, control: Duration, workers: Duration) {
         let late = control.max(workers);
         self.probes.iter_mut().for_each(|probe| probe.sent.excuse(control));
@@ -299,7 +298,7 @@ impl Detector {
         self.canary.excuse(control);
     }
 
-    /// Weighs the evidence.
+    /// Weighs all evidence.
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
@@ -327,7 +326,7 @@ impl Detector {
         }
     }
 
-    /// Tells if other sessions' media contradicts the canaries: a node that forwards it is no dead one.
+    /// Tells whether media of other sessions contradicts the canaries: a node that forwards media is not dead.
     fn weigh_canary(&mut self, now: Instant) -> bool {
         let round_trip = self.round_trip.map_or(Duration::ZERO, |trip| trip.smoothed);
         let Some(missing_since) = self.canary.weigh(round_trip, now) else {
@@ -373,8 +372,8 @@ impl Detector {
         }
     }
 
-    /// Round trip, and slack for its variation within bounds: a machine under load answers late, a dead one never. If
-    /// answers come later than that in more than one of the last ten seconds, as late as they come.
+    /// The time to wait for an answer: the round trip plus bounded slack for its variation. If answers came later than
+    /// that in more than one of the last ten seconds, as long as the latest of them.
     fn answer_within(&self) -> Duration {
         let slack = self.timings.probe_slack;
         match self.round_trip {
@@ -405,7 +404,7 @@ impl Detector {
         }
     }
 
-    /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
+    /// Drops the evidence about the previous incarnation; measurements of the path stay.
     pub(crate) fn absolve(&mut self) {
         self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
@@ -416,22 +415,22 @@ impl Detector {
         self.answered_of = None;
     }
 
-    /// Loss by its death was no loss of the way: it answers again.
+    /// Drops loss measured while the node was dead: it was no loss of the path.
     pub(crate) fn forget_loss(&mut self) {
         self.loss = Loss::default();
     }
 
-    /// Its death was reported, instead of it being silent: that is no fault of our uplink.
+    /// The death was reported, not inferred from silence, so the uplink is not to blame.
     pub(crate) fn is_told_of(&self) -> bool {
         Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
-    /// It is near, and left two probes unanswered.
+    /// The node is near and left two probes in a row unanswered.
     pub(crate) fn misses_two(&self) -> bool {
         self.distance == Distance::Near && self.accused[Witness::Probe as usize].is_some()
     }
 
-    /// The time at which it fell silent: it was heard last, or if media still comes, it was accused first.
+    /// The time at which the node fell silent: it was last heard then or, if media still arrives, first accused.
     pub(crate) fn fell_silent(&self) -> Option<Instant> {
         let silences = Witness::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
         let accused = silences.filter_map(|&w| self.accused[w as usize]).map(|s| s.at).min()?;
@@ -450,12 +449,12 @@ impl Detector {
         self.accused.map(|since| since.is_some())
     }
 
-    /// A packet or the answer to a probe counts.
+    /// Tells if any packet or answer to a probe has come from the node.
     pub(crate) fn was_heard(&self) -> bool {
         self.heard
     }
 
-    /// A packet or the answer to a probe counts.
+    /// The time of the last packet or answer to a probe.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.silence.last_received().max(self.answered)
     }
@@ -476,17 +475,17 @@ impl Detector {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
     }
 
-    /// Its round trip, and by how much it was seen to vary.
+    /// The smoothed round trip and its observed variation.
     pub(crate) fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.seen))
     }
 
-    /// So many probes are lost that rooms are better off elsewhere.
+    /// The path loses so many probes that rooms should be elsewhere.
     pub(crate) fn loses(&self) -> bool {
         self.loss.is_much()
     }
 
-    /// Probes unanswered of late, parts per million.
+    /// Recent share of unanswered probes in ppm.
     pub(crate) fn loss_ppm(&self) -> u32 {
         self.loss.ppm()
     }

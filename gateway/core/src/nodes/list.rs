@@ -1,4 +1,4 @@
-//! The list of nodes changes while packets flow.
+//! Changes to the list of nodes while packets flow.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use crate::timer::Timer;
 use crate::{Impossible, NodeId, NodeSettings, NotStarted, Output, Probed, RegionId, Zone, ZoneId};
 
 impl Nodes {
-    /// The zone of this name in a region. A new one takes the number of a zone without nodes, or the next; a node is to take
-    /// it at once.
+    /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.
+    /// The caller must add a node to it at once.
     pub(crate) fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.check_region(region)?;
         let zone = Zone { name: name.into(), region };
@@ -41,8 +41,8 @@ impl Nodes {
         &self.zones
     }
 
-    /// Adds a node as a new incarnation: Down until it answers, then Wary; one that its hook starts is Cold. Also says
-    /// whether its region drains.
+    /// Adds a node as a new incarnation. It is Down until it answers, then Wary; a node that a hook starts is Cold.
+    /// Also returns whether its region drains.
     pub(crate) fn add(
         &mut self,
         settings: NodeSettings,
@@ -68,7 +68,7 @@ impl Nodes {
         Ok((id, self.drained.contains(&self.region_of(id))))
     }
 
-    /// Gives back the settings that it had.
+    /// Changes a node's settings and returns the previous ones.
     pub(crate) fn change(
         &mut self,
         id: NodeId,
@@ -89,7 +89,7 @@ impl Nodes {
         Ok(before)
     }
 
-    /// Nodes of the region that are listed or added later drain from now on, or no longer.
+    /// Sets whether the region's present and future nodes drain.
     pub(crate) fn set_drained(&mut self, region: RegionId, draining: bool) {
         match draining {
             true => self.drained.insert(region),
@@ -97,7 +97,7 @@ impl Nodes {
         };
     }
 
-    /// Nothing leads to the node any more: its slot becomes free.
+    /// Frees the slot of a node to which no room leads any more.
     pub(crate) fn forget(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
         self.start_failed(id, NotStarted::Removed, now, effects);
         self.board.mark_down(id, now);

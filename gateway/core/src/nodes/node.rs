@@ -1,4 +1,4 @@
-//! A node's health: what the detector finds, and how a node that came back is trusted again.
+//! A node's health, from the detector's findings, and how trust in a returned node grows.
 
 mod start;
 
@@ -11,25 +11,25 @@ use crate::{
 };
 use start::Starting;
 
-/// Relapses that still lengthen the ejection; past it the longest applies anyway.
+/// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// A node that has been Up this long is forgiven one relapse.
+/// Time Up after which one relapse is forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// A node that loses more than others is avoided so long at least, though no room is left there to lose something.
+/// Minimum time for which rooms avoid a node with more loss than others, even if no room is left there to measure it.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
-/// Closed ports of this many rooms accuse the node.
+/// Number of rooms whose ports must be closed to accuse the node.
 const PORTS_ACCUSE: usize = 3;
 
-/// A node that said it takes no new sessions is believed so long, unless it says something else: with each probe.
+/// Validity of a report that the node takes no new sessions. The agent repeats it with each answer to a probe.
 const UNWILLING_FOR: Duration = Duration::from_secs(5);
 
-/// A load that it measured is believed so long; it says so with each answer to a probe.
+/// Validity of a measured load. The agent repeats it with each answer to a probe.
 const LOAD_FOR: Duration = Duration::from_secs(5);
 
-/// Closed ports are counted within this.
+/// Closed ports are counted within this time.
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -40,28 +40,29 @@ pub(crate) struct Node {
     pub(crate) detector: Detector,
     /// An operator drains it.
     pub(crate) draining: bool,
-    /// It is listed no longer: it drains, and is forgotten then.
+    /// The node is no longer listed. It drains, and is then forgotten.
     pub(crate) removed: bool,
-    /// An operator declared it Down, and it stays so until the operator lets it back.
+    /// An operator marked the node Down. It stays Down until the operator lets it back.
     pub(crate) ejected: bool,
-    /// It need not wait out its ejection: an operator said so, or it had not begun yet when it was condemned.
+    /// The ejection time is waived: by an operator, or because the node had never been heard when it was marked down.
     excused: bool,
-    /// It was condemned before it was ever heard: it is late, or we look early, and that costs it no trust.
+    /// The node was marked down before it was ever heard. It may just start late, so this is no relapse.
     unknown: bool,
     starting: Starting,
-    /// It drains by itself: the agent beside it said so.
+    /// The node drains at its own request, reported by its agent.
     pub(crate) leaving: bool,
-    /// It said that it takes no new sessions; believed until then.
+    /// The node takes no new sessions; valid until this time.
     unwilling: Option<Instant>,
-    /// Its load as it measured it, thousandths, and when it said so.
+    /// The node's own load measurement in thousandths, with its time.
     measured: Option<(u16, Instant)>,
     standing: Standing,
     relapses: u32,
-    /// Since when, and until when at least, it loses more than others do.
+    /// Set while the node loses more than others.
     worse: Option<Worse>,
-    /// Most of its rooms lose much, whether others do or not: what hits a whole region hits one of its nodes first.
+    /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
+    /// first.
     pub(crate) fares_badly: bool,
-    /// Ports that were closed lately, by room.
+    /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
 }
@@ -81,28 +82,26 @@ enum Standing {
     Wary {
         since: Instant,
     },
-    /// It does not run; its hook would start it.
+    /// The node does not run; its hook can start it.
     Cold {
         since: Instant,
     },
 }
 
-/// It loses more than others do.
 #[derive(Clone, Copy, Debug)]
 struct Worse {
     since: Instant,
-    /// Suspect until then, though no room is left that would lose something.
+    /// The node stays Suspect until this time, even without rooms that could measure its loss.
     until: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
-    /// Its health, in the incarnation it has.
     Health {
         from: Health,
         to: Health,
     },
-    /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
+    /// A cold node answered and needs a new incarnation. `after` is the time since its hook was called, if it was.
     Started {
         to: Health,
         after: Option<Duration>,
@@ -110,7 +109,7 @@ pub(crate) enum Change {
     Died {
         from: Health,
     },
-    /// It is back, and needs a new incarnation.
+    /// The node is back and needs a new incarnation.
     Returned,
 }
 
@@ -149,7 +148,7 @@ impl Node {
         }
     }
 
-    /// A node that comes while others serve: it is Down until it answers, and need not wait then.
+    /// A node added at runtime: Down until it answers, then admitted without an ejection.
     pub(crate) fn added(
         (id, incarnation): (NodeId, Incarnation),
         settings: NodeSettings,
@@ -179,58 +178,57 @@ impl Node {
         }
     }
 
-    /// Rooms may stand here: on a Suspect node only if nothing better is left.
+    /// Rooms may be here; on a Suspect node only if no better node is left.
     pub(crate) fn takes_rooms(&self) -> bool {
         self.runs() && !self.drains()
     }
 
-    /// It is neither Down nor Cold, by the evidence.
+    /// The evidence says that the node is neither Down nor Cold.
     pub(crate) fn runs(&self) -> bool {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
-    /// Its rooms are to move away: for an operator, for the list, or by its own wish.
+    /// The node's rooms should move away, because of an operator, the node list or the node's own request.
     pub(crate) fn drains(&self) -> bool {
         self.draining || self.removed || self.leaving
     }
 
-    /// A room may come here that has no session open at it yet.
+    /// The node accepts rooms that have no session open there yet.
     pub(crate) fn welcomes_rooms(&self) -> bool {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
-    /// Rooms go there before others: it is Up, and its way loses little.
+    /// Rooms prefer this node: it is Up and its path loses little.
     pub(crate) fn is_sound(&self) -> bool {
         self.health() == Health::Up && !self.loses()
     }
 
-    /// Its way loses much: by the votes of rooms or, though no room may be there that would notice, by probes.
+    /// The path to the node loses much, by the votes of rooms or, since there may be no rooms to vote, by probes.
     pub(crate) fn loses(&self) -> bool {
         self.fares_badly || self.detector.loses()
     }
 
-    /// It accepts or refuses new sessions. Its sessions stay.
+    /// The node accepts or refuses new sessions. Existing sessions stay.
     pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
 
-    /// It said how loaded it is.
     pub(crate) fn handle_load(&mut self, permille: u16, now: Instant) {
         self.measured = Some((permille, now));
     }
 
-    /// Its load as it measured it lately, thousandths of its capacity.
+    /// The node's recent load measurement, in thousandths of its capacity.
     pub(crate) fn reported_permille(&self) -> Option<u16> {
         self.measured.map(|(permille, _)| permille)
     }
 
-    /// The agent beside it says that its process is gone: that condemns at once, whatever else there is to weigh.
+    /// The agent reports that the process is gone, which marks the node down at once.
     pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<Change> {
         self.detector.handle_agent(false, now);
         self.runs().then(|| self.die(now))
     }
 
-    /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
+    /// A port that served one room is closed. One call may have ended, but not calls of several rooms at once.
     pub(crate) fn handle_port_closed(&mut self, room: RoomId, now: Instant) {
         self.closed_ports.retain(|(other, at)| {
             *other != room && now.saturating_duration_since(*at) < PORTS_CLOSE_WITHIN
@@ -242,13 +240,13 @@ impl Node {
         }
     }
 
-    /// An operator declares it dead. Returns the change, if it was not Down.
+    /// An operator marks the node Down. Returns the change if it was not Down.
     pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
         self.ejected = true;
         (self.health() != Health::Down).then(|| self.die(now))
     }
 
-    /// An operator lets it back: as soon as it answers.
+    /// An operator lets the node back as soon as it answers.
     pub(crate) fn let_back(&mut self) {
         (self.ejected, self.excused) = (false, true);
     }
@@ -266,8 +264,8 @@ impl Node {
         self.detector.handle_worse(Some(witness), now);
     }
 
-    /// Rooms on it fare `well`; or no room is there, and it is forgiven when its time is over, unless probes still
-    /// lose much.
+    /// Rooms on the node have little loss (`well`), or there is no room; then the accusation ends when its time is
+    /// over, unless probes still show much loss.
     pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
         let over = |worse: Worse| now >= worse.until && !self.loses();
         if self.worse.is_some_and(|worse| well || over(worse)) {
@@ -276,12 +274,12 @@ impl Node {
         }
     }
 
-    /// The time for which rooms have been losing more here than elsewhere.
+    /// The time for which rooms have lost more here than elsewhere.
     pub(crate) fn worse_for(&self, now: Instant) -> Option<Duration> {
         self.worse.map(|worse| now.saturating_duration_since(worse.since))
     }
 
-    /// The finding of the evidence; nothing of a node that does not run.
+    /// Weighs the evidence; always well for a node that does not run.
     pub(crate) fn look(&mut self, now: Instant) -> Finding {
         match self.standing {
             Standing::Down { .. } | Standing::Cold { .. } => Finding::Well,
@@ -311,7 +309,7 @@ impl Node {
             (Finding::Well, Standing::Suspect { was_wary: false }) => {
                 self.change_to(Standing::Up { since: now })
             }
-            // Trust starts over: an accusation is no short cut to it.
+            // Trust starts over: an accusation must not shorten the Wary time.
             (Finding::Well, Standing::Suspect { was_wary: true }) => {
                 self.change_to(Standing::Wary { since: now })
             }
@@ -351,9 +349,9 @@ impl Node {
         Change::Died { from }
     }
 
-    /// A dead node returns once it has answered without a miss for its ejection, one that was never heard before as soon as
-    /// it answers; one that cannot be probed when
-    /// that time has passed, and no agent says that its process is gone.
+    /// A dead node returns once it has answered every probe for its ejection time. A node that was never heard before
+    /// returns as soon as it answers. A node that cannot be probed returns after the ejection time, unless its agent
+    /// reports that the process is gone.
     fn weigh_return(
         &mut self,
         since: Instant,
@@ -395,7 +393,7 @@ impl Node {
         Some(Change::Returned)
     }
 
-    /// Doubles with each relapse.
+    /// The ejection time, which doubles with each relapse.
     pub(crate) fn ejection(&self) -> Duration {
         let doublings = self.relapses.saturating_sub(1);
         self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
@@ -407,14 +405,14 @@ impl Node {
         Some(Change::Health { from, to: self.health() })
     }
 
-    /// The metrics of the way to it and of its health, for policies.
+    /// Adds the metrics of the node's path and health, for policies.
     pub(crate) fn measure(&self, measures: &mut Measures) {
         if let Some((smoothed, variation)) = self.detector.round_trip() {
             measures.set(Metric::Delay, smoothed.as_micros() as u64 / 2);
             measures.set(Metric::JitterNode, variation.as_micros() as u64);
         }
         measures.set(Metric::LossNode, u64::from(self.detector.loss_ppm()));
-        // Policies know a node that does not run as one that is Down.
+        // Policies see a node that does not run as Down.
         measures.set(Metric::Health, self.health().min(Health::Down) as u64);
         measures.set(Metric::Draining, u64::from(self.drains()));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);

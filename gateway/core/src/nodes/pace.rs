@@ -1,4 +1,4 @@
-//! The pace at which a node opens sessions: so many may be under way at once, and the others wait in their turn.
+//! The pace at which a node opens sessions: a window limits the openings under way, and the others queue.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,45 +6,45 @@ use std::time::{Duration, Instant};
 
 use crate::{Hop, SessionId};
 
-/// The smallest window: with none under way it would never be found out that the node opens faster again.
+/// The smallest window. With no openings under way, a recovery of the node would go unnoticed.
 const WINDOW_MIN: u32 = 4;
 
-/// However well it goes, no more than this: the rest gains nothing from being told at once.
+/// The largest window. Telling a node more at once gains nothing.
 const WINDOW_MAX: u32 = 1_024;
 
-/// An opening that took longer says that the node takes no more at a time.
+/// An opening that takes longer shrinks the window.
 pub(crate) const ANSWERED_IN_TIME: Duration = Duration::from_millis(250);
 
-/// Late answers within this are one reason to slow down.
+/// Late answers within this time shrink the window only once.
 const SLOWER_EVERY: Duration = Duration::from_millis(100);
 
-/// Order of openings, if not all can go.
+/// Order of openings when not all fit in the window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Class {
-    /// Its room has nowhere to go.
+    /// The session's room is stranded.
     Stranded,
-    /// Its room moves there.
+    /// The session's room moves to this node.
     Moving,
-    /// It comes in.
+    /// The session is new.
     Newcomer,
-    /// No client waits for it: a spare.
+    /// The opening is at a spare, and no client waits for it.
     Spare,
 }
 
-/// A place in the queue: by class, by priority (calls before streams), by arrival.
+/// A position in the queue: by class, priority (calls before streams) and arrival.
 pub(crate) type Turn = (Class, Reverse<i64>, u64);
 
-/// A node's window, as congestion control has them (RFC 5681, 3.1): grows with openings answered in time, by one each
-/// until the first that was not, and by one per window after that; halves with late and refused ones.
+/// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
+/// until the first late one, then by one per window. It halves on late or refused openings.
 #[derive(Debug)]
 pub(crate) struct Pace {
     window: u32,
     start: u32,
-    /// Answers in time since the window grew last.
+    /// Answers in time since the window last grew.
     credit: u32,
     slowed: Option<Instant>,
     under_way: u32,
-    /// The number of the next arrival.
+    /// The number of the next arrival in the queue.
     drawn: u64,
     waiting: BTreeMap<Turn, (SessionId, Hop)>,
     turns: BTreeMap<(SessionId, Hop), Turn>,
@@ -68,7 +68,7 @@ impl Pace {
         self.drawn
     }
 
-    /// Tells if this one may go now, with none waiting before it; else it waits.
+    /// Returns true if this opening may start now and none waits before it; otherwise it is queued.
     pub(crate) fn begin(&mut self, turn: Turn, session: SessionId, hop: Hop) -> bool {
         self.drawn += 1;
         if self.waiting.is_empty() && self.under_way < self.window {
@@ -80,7 +80,7 @@ impl Pace {
         false
     }
 
-    /// The next that may go now.
+    /// The next opening that may start now.
     pub(crate) fn next(&mut self) -> Option<(SessionId, Hop)> {
         if self.under_way >= self.window {
             return None;
@@ -91,19 +91,19 @@ impl Pace {
         Some(next)
     }
 
-    /// It waits no longer, since it is wanted no longer.
+    /// Removes an opening that is no longer wanted from the queue.
     pub(crate) fn forget(&mut self, session: SessionId, hop: Hop) {
         if let Some(turn) = self.turns.remove(&(session, hop)) {
             self.waiting.remove(&turn);
         }
     }
 
-    /// One that was under way is not any more, for whatever reason.
+    /// An opening under way ended, for whatever reason.
     pub(crate) fn end(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// One of them was answered in time.
+    /// An opening was answered in time.
     pub(crate) fn faster(&mut self) {
         let in_demand = self.under_way + 1 >= self.window || !self.waiting.is_empty();
         if !in_demand || self.window >= WINDOW_MAX {
@@ -116,7 +116,7 @@ impl Pace {
         }
     }
 
-    /// One of them was answered late, or refused.
+    /// An opening was answered late, or refused.
     pub(crate) fn slower(&mut self, now: Instant) {
         let lately = |at: Instant| now.saturating_duration_since(at) < SLOWER_EVERY;
         if !self.slowed.is_some_and(lately) {
@@ -126,12 +126,12 @@ impl Pace {
         }
     }
 
-    /// It is a new incarnation: what the one before could take says nothing.
+    /// Resets the window for a new incarnation.
     pub(crate) fn renew(&mut self) {
         (self.window, self.credit, self.slowed) = (self.start.min(WINDOW_MAX), 0, None);
     }
 
-    /// As many wait as may be under way: rooms that can wait or be placed elsewhere are.
+    /// As many openings wait as may be under way. Rooms that can wait, or be placed elsewhere, should.
     pub(crate) fn is_busy(&self) -> bool {
         self.waiting.len() >= self.window as usize
     }
@@ -141,7 +141,7 @@ impl Pace {
         self.window
     }
 
-    /// Sessions under way, and sessions that wait.
+    /// Number of openings under way, and number that wait.
     pub(crate) fn counts(&self) -> (u32, usize) {
         (self.under_way, self.waiting.len())
     }

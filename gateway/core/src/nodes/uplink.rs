@@ -1,10 +1,9 @@
-//! The panic threshold: if most nodes fall silent at once, it may be our own uplink that is gone.
-//!
-//! No node is marked down for silence while it is doubted: media goes on flowing, and an uplink that was cut for a
-//! moment costs no more than that moment. A death that is reported is no silence. The doubt ends with the silence, or
-//! when it lasted: since some node is heard, or heard again, as long as one witness alone has to accuse a node; if no
-//! node is, there is nowhere to go, and it may last longer. A node stays up while its media arrives, even if no node
-//! answers probes: these answers are lost, or refused by nodes that do not believe our clock.
+//! The panic threshold: if most nodes fall silent at once, the gateway's own uplink is suspected.
+//! | While it is suspected, no node is marked down for silence. Media continues, and an uplink that was interrupted
+//! briefly costs no more than that. A reported death is not silence. The suspicion ends with the silence or by time: if
+//! some node is heard, or heard again, after the time that one witness alone needs to mark a node down; if no node is
+//! heard there is no alternative, and it may last longer. A node whose media arrives stays up even if no node answers
+//! probes: the answers were lost, or the nodes refused probes because they reject the gateway's clock.
 
 use std::time::{Duration, Instant};
 
@@ -12,30 +11,29 @@ use super::{Finding, Node, Nodes};
 use crate::effects::Effects;
 use crate::{Event, Probed};
 
-/// A node that was heard by so much later than another fell silent outlived it: the last packets of all of them come
-/// together.
+/// A node heard this much later than another fell silent outlived it: the last packets before a common loss arrive
+/// within this time.
 const TOGETHER: Duration = Duration::from_millis(5);
 
-/// A node that was not heard for so many probes when another fell silent did so before, for a reason of its own.
+/// A node that had not been heard for this many probes when another fell silent failed earlier, for a separate reason.
 const HEARD_WITHIN_PROBES: u32 = 3;
 
-/// Nodes that fell silent with a node.
+/// Nodes that fell silent together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Silence {
     silent: u32,
-    /// Of how many that were heard until then.
+    /// Number of nodes that were heard until then.
     of: u32,
-    /// Each of them is accused by now: nodes that are only not due yet would be heard soon.
+    /// Every node is accused by now. Nodes that are merely not due yet would be heard soon.
     total: bool,
 }
 
 impl Nodes {
-    /// Most nodes fell silent at once.
     pub(crate) fn doubts_uplink(&self) -> bool {
         self.uplink_suspect
     }
 
-    /// Nodes that would be condemned for silence are only accused while our uplink is doubted.
+    /// Weakens findings of death by silence to accusations while the uplink is suspected.
     pub(super) fn doubt_uplink(
         &mut self,
         found: &mut [Finding],
@@ -63,7 +61,7 @@ impl Nodes {
         }
     }
 
-    /// The nodes that fell silent together with this one, if they make us doubt our uplink.
+    /// The nodes that fell silent together with this one, if they make the uplink suspect.
     fn doubt(&self, node: &Node, now: Instant) -> Option<Silence> {
         if node.detector.is_told_of() {
             return None;
@@ -75,13 +73,13 @@ impl Nodes {
         let alive = heard.iter().filter(|other| is_alive(other, fell_silent)).count() as u32;
         let of = heard.len() as u32 + 1;
         let silent = of - alive;
-        // The state of nodes that say nothing anyway is unknown: they are somewhere to go.
+        // Nodes that never send anything have an unknown state, and count as an alternative.
         let somewhere = unheard.iter().any(|other| other.takes_rooms());
         let alone = of == 1 && somewhere;
         let timings = &self.timings;
         let lasted = |since: Instant| now.saturating_duration_since(since);
         let within = node.detector.condemn_alone();
-        // Nodes that are heard again come one by one.
+        // Nodes are heard again one by one.
         let returns = self.nobody_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
         let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
@@ -100,8 +98,8 @@ fn was_heard(node: &Node, then: Instant) -> bool {
     node.detector.last_heard().is_some_and(|heard| heard + within >= then)
 }
 
-/// The node was heard since: its answer, which shows both ways, or if it gives none, its media; or its death was
-/// reported.
+/// The node has been heard since `then`: by an answer, which proves both directions, or by media if it gives no
+/// answers. A reported death also counts.
 fn is_alive(node: &Node, then: Instant) -> bool {
     let proof = match node.settings.probed {
         Probed::Yes => node.detector.last_answer(),

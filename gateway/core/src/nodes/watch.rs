@@ -1,4 +1,4 @@
-//! Evidence of how nodes fare: probes, canaries, stamps of workers, and words of agents and kernel.
+//! Evidence of node health: probes, canaries, workers' stamps, and reports of agents and the kernel.
 
 use std::time::{Duration, Instant};
 
@@ -8,29 +8,30 @@ use crate::effects::Effects;
 use crate::timer::Timer;
 use crate::{Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, Witness, ZoneId};
 
-/// Interval between two looks at the stamps of workers.
+/// Interval at which the workers' stamps are read.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
-/// Longer lateness of a worker excuses nothing: where the machine stood still, control did too, and its own lateness counts.
+/// Maximum lateness of a worker that is excused. If the whole machine stalled, the control thread did too, and its own
+/// lateness counts.
 const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);
 
-/// Between two canaries of a node.
+/// Interval of canaries to one node.
 const CANARY_EVERY: Duration = Duration::from_millis(100);
 
-/// A node that misses its probes so soon after another node of its region died silently fell with it.
+/// A node that misses its probes this soon after another node of its region died silently fell with it.
 const FALLS_WITHIN: Duration = Duration::from_millis(50);
 
-/// If nothing was heard of it for two probes: a node that still sends media did not fall.
+/// A node counts as fallen only if nothing came from it for two probes; one that still sends media did not fall.
 const UNHEARD_FOR: Duration = Duration::from_millis(20);
 
-/// An agent's report on the node beside it: unasked when it changes, and with each answer.
+/// An agent's report on its node, sent on each change and with each answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentWord {
-    /// Its process runs. Other evidence has to show that it works.
+    /// The process runs. Other evidence must show that it works.
     Serving,
-    /// It wants its rooms moved away, and takes no new ones.
+    /// The node asks for its rooms to move away, and takes no new ones.
     Draining,
-    /// Its process died, or was not started.
+    /// The process died, or was never started.
     Gone,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct NodeChange {
     pub(crate) node: NodeId,
     pub(crate) change: Change,
     pub(crate) witnesses: Vec<(Witness, Instant)>,
-    /// Since when the evidence says that it is dead.
+    /// The time of the death, by the evidence.
     pub(crate) since: Instant,
 }
 
@@ -83,7 +84,7 @@ impl Nodes {
         }
     }
 
-    /// Reads the workers' stamps. Gives back how late this watch was, if it was too late to judge by, and the nodes that
+    /// Reads the workers' stamps. Returns by how much this watch was late, if too late to judge, and the nodes that
     /// changed.
     pub(crate) fn watch(
         &mut self,
@@ -138,9 +139,9 @@ impl Nodes {
         (late, changed)
     }
 
-    /// A whole region that goes down: nodes that are only accused by their probes, such as those that stand by, are dead if
-    /// they fell with one that is. Deaths that were reported count by themselves; one lost probe of a far node is too little;
-    /// and no node falls while our own uplink is doubted.
+    /// Detects a whole region going down: nodes accused only by their probes, such as standbys, are dead if they fell
+    /// with a dead node. Reported deaths count separately. One lost probe of a far node is not enough. No node is
+    /// judged this way while the uplink is suspected.
     fn fall_together(&mut self, found: &mut [Finding], now: Instant) {
         let fell: Vec<RegionId> = (self.iter().zip(&*found))
             .filter(|(node, found)| **found == Finding::Dead && !node.detector.is_told_of())
@@ -163,7 +164,7 @@ impl Nodes {
         }
     }
 
-    /// An agent said that the process is gone, which is enough by itself.
+    /// An agent reported that the process is gone, which suffices as evidence.
     pub(crate) fn handle_gone(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
         let mut before = node.detector.witnesses();
@@ -174,7 +175,7 @@ impl Nodes {
         Some(NodeChange { node: id, change, witnesses, since: now })
     }
 
-    /// An operator declares the node dead.
+    /// An operator marks the node Down.
     pub(crate) fn eject(&mut self, id: NodeId, now: Instant) -> Option<NodeChange> {
         let node = self.get_mut(id)?;
         let change = node.eject(now)?;
@@ -185,14 +186,14 @@ impl Nodes {
         Some(NodeChange { node: id, change, witnesses, since: now })
     }
 
-    /// The one place that marks a node down: packets take their second hops at once.
+    /// Marks a node down on the board, where packets take their second hops at once. No other code marks nodes down.
     pub(crate) fn mark_down(&self, dead: Hop, since: Instant) {
         if self.is_up(dead) {
             self.board.mark_down(dead.node, since);
         }
     }
 
-    /// The reserve at a node is taken by the rooms of a dead one, or free again.
+    /// Assigns the reserve at a node to the rooms of a dead node, or frees it.
     pub(crate) fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
         self.board.spend(standby, dead);
     }
@@ -208,7 +209,7 @@ impl Nodes {
         self.iter().map(|node| node.id).filter(spent).collect()
     }
 
-    /// The node runs again, as a new incarnation.
+    /// Marks the node up as a new incarnation.
     pub(crate) fn reincarnate(&mut self, id: NodeId) {
         if let Some(incarnation) = self.board.reincarnate(id) {
             self[id].incarnation = incarnation;
@@ -216,8 +217,8 @@ impl Nodes {
         }
     }
 
-    /// Calls the hook of the node that is nearest to the region, unless one is being started already. Rooms that it
-    /// cannot carry have their turn when it runs.
+    /// Calls the start hook of the node nearest to the region, unless a node is being started already. Rooms that it
+    /// cannot carry are tried when it runs.
     pub(crate) fn start_nearest(&mut self, region: RegionId, now: Instant, effects: &mut Effects) {
         if self.shutting_down || self.iter().any(Node::is_starting) {
             return;
@@ -237,7 +238,7 @@ impl Nodes {
         self.shutting_down = true;
     }
 
-    /// A start that is under way, if there is one, failed.
+    /// Ends a start under way, if any, as failed.
     pub(crate) fn start_failed(
         &mut self,
         id: NodeId,

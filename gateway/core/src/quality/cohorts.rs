@@ -1,10 +1,9 @@
-//! Nodes that lose more than their siblings, by the votes of rooms: they are Suspect, and rooms leave them.
-//!
-//! Loss is not death: the rest that still arrives is worth more than nothing. So these witnesses mark no node down,
-//! neither alone nor with another: lost probes and lost media have one cause. If the accusation lasts, the node's
-//! rooms leave it make-before-break for sound nodes that have capacity for them, some at a time, each as seldom as it
-//! may move; rooms that fit nowhere stay. A node without rooms has no votes: it stays Suspect for its ejection, which
-//! grows with each relapse.
+//! Handles nodes that lose more than their siblings by the votes of rooms: they become Suspect, and rooms leave them.
+//! | Loss is not death: the packets that still arrive are better than none. These witnesses therefore mark no node
+//! down, neither alone nor together, because lost probes and lost media have one cause. If the accusation lasts, the
+//! node's rooms move make-before-break to sound nodes with capacity, some at a time, within each room's limit of moves.
+//! Rooms that fit nowhere stay. A node without rooms gets no votes and stays Suspect for its ejection, which grows with
+//! each relapse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ use crate::{Flow, Hop, Metric, NodeId, RegionId, RoomId, Witness};
 
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
 
-/// An accusation has to last so long before rooms leave: one that passes in a second moves no room.
+/// The time that an accusation must last before rooms leave, so that a brief one moves no room.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
 impl Quality {
-    /// One session's flow counts for the room's vote about its hop.
+    /// Counts one session's flow towards the room's vote about its hop.
     pub(crate) fn tally(
         &mut self,
         id: RoomId,
@@ -52,7 +51,7 @@ impl Quality {
         router.effects.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
     }
 
-    /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
+    /// Weighs the votes about each node against those about its siblings, and lets rooms leave worse nodes.
     pub(crate) fn weigh_cohorts(&mut self, router: &mut Router, now: Instant) {
         let (words, at) = self.words(router.nodes, now);
         let mut left = Vec::new();
@@ -76,8 +75,7 @@ impl Quality {
         }
     }
 
-    /// The verdict of the votes about each node, beside those about its siblings, and the rooms of all kinds that fare
-    /// badly there.
+    /// The verdict on each node, and the rooms of all scenarios that vote it bad.
     fn words(
         &mut self,
         nodes: &Nodes,
@@ -103,7 +101,7 @@ impl Quality {
     }
 }
 
-/// The worst that is measured of a session of the room.
+/// The worst value of this metric over the room's sessions.
 fn worst(router: &Router, id: RoomId, metric: Metric) -> u64 {
     let sessions = router.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
     let measured = |id| router.sessions.get(id).and_then(|s| s.measures.as_ref()?.measured(metric));

@@ -1,4 +1,4 @@
-//! Lost flows: a session that hears nothing any more while others go on. Its room leaves that hop, and no other room.
+//! Lost flows: a session receives nothing any more while others continue. Only the room of that session leaves the hop.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,24 @@ use crate::{Flow, Hop, RoomId, SessionId, Strike};
 
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 
-/// Words on a session are so old where there are few: what more it is, everything is given.
+/// Maximum age of reports on a session while there are few sessions. Any further delay is passed as `slack`.
 const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
-/// A node that was not heard for so long says nothing to anybody: that is no lost flow, and has witnesses of its own.
+/// A node that was not heard for this long sends nothing to any session. That is no lost flow, and other witnesses
+/// cover it.
 const NODE_HEARD_WITHIN: Duration = Duration::from_millis(200);
 
-/// The verdict on a session that hears nothing any more.
+/// The verdict on a session that receives nothing any more.
 enum Verdict {
-    /// This hop keeps from it what others send.
+    /// This hop fails to deliver what other sessions send.
     Lost(Hop),
-    /// No hop is to blame, or it cannot be told.
+    /// No hop is to blame, or it cannot be determined.
     Innocent,
-    /// It is too early to say.
     Wait,
 }
 
 impl Quality {
-    /// Takes the packets between a session and its node since the last report. Says if the session is live and
+    /// Takes the packets between a session and its node since the last report. Returns whether the session is live and
     /// carried.
     pub(crate) fn handle_flow(
         &mut self,
@@ -48,7 +48,7 @@ impl Quality {
         let Some((first, other)) = carriers else {
             return false;
         };
-        // Of two hops that carry, the client hears the one that leads.
+        // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
         let track = session.track.get_or_insert_with(|| Box::new(Track::new(hop, now)));
         if track.hop() != hop {
@@ -61,9 +61,9 @@ impl Quality {
         {
             node.detector.handle_delivered(now);
         }
-        // Packets from a hop that was left are no measure of this one.
+        // Packets from a previous hop say nothing about this one.
         let is_here = flow.hears == Some(hop);
-        // Loss at both of two hops accuses neither, and loss at one the other made good.
+        // With two carrying hops, loss at both accuses neither, and the other hop covers the loss at one.
         let is_its_own = is_here && other.is_none();
         let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
         let came = if is_here { flow.came } else { [0; 2] };
@@ -78,7 +78,7 @@ impl Quality {
         true
     }
 
-    /// Looks at those that are silent; the others cost nothing.
+    /// Judges the silent sessions only.
     pub(crate) fn judge_flows(&mut self, router: &mut Router, now: Instant) {
         for (room, session) in std::mem::take(&mut self.silent) {
             router.catch_up(room, now);
@@ -96,7 +96,7 @@ impl Quality {
         }
     }
 
-    /// Control was late: packets of sessions that seem silent may not have been read.
+    /// The control thread was late: packets of sessions that seem silent may not have been read.
     pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut Sessions) {
         for (_, session) in &self.silent {
             let session = sessions.get_mut(session);
@@ -139,9 +139,9 @@ fn judge_flow(id: RoomId, session: SessionId, router: &Router, now: Instant) -> 
     for other in room.sessions.iter() {
         let track = router.sessions.get(other).and_then(|session| session.track.as_deref());
         match track.map_or(Sending::Not, |track| track.sending(kinds, silent, slack, now)) {
-            // It may be the one that was heard.
+            // The silent session may have been hearing this sender.
             Sending::Stopped => return Verdict::Innocent,
-            // A session that is alone may hear itself.
+            // A session alone in its room may hear itself.
             Sending::On => fed |= *other != session || room.sessions.len() == 1,
             Sending::Not => {}
         }

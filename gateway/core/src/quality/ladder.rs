@@ -2,24 +2,23 @@ use std::time::{Duration, Instant};
 
 use crate::{Bounds, Op, Plan};
 
-/// The native ladder goes down where so much is lost, ppm: 5 %, where speech begins to suffer.
+/// Loss in ppm from which the native ladder steps down: 5 %, where speech begins to suffer.
 const DOWN_AT_PPM: u32 = 50_000;
 
-/// It climbs if no more than this is lost, ppm. Loss between the thresholds changes nothing, so that a session that is
-/// helped by a rung stays on it.
+/// Loss in ppm up to which it climbs. Loss between the thresholds changes nothing, so a session that a rung helps stays
+/// on it.
 const UP_BELOW_PPM: u32 = 20_000;
 
-/// Between two rungs down: a cap is obeyed, and what is lost then is measured, within it.
+/// Interval between two steps down, in which a cap takes effect and its loss is measured.
 const DOWN_EVERY: Duration = Duration::from_secs(1);
 
-/// Calm before a rung up, each time: a climb that was too early costs as much as it gains.
+/// Time of low loss before each step up. Climbing too early costs as much as it gains.
 const UP_AFTER: Duration = Duration::from_secs(10);
 
-/// The facts that a step depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     pub(crate) plan: Plan,
-    /// The worse of both directions; `None` without a measurement.
+    /// The higher loss of both directions; `None` without a measurement.
     pub(crate) loss_ppm: Option<u32>,
     pub(crate) bounds: Bounds,
     /// A cap has an effect.
@@ -27,13 +26,13 @@ pub(crate) struct Look {
     pub(crate) video: bool,
 }
 
-/// A session on the native ladder: it loses half of its rate with each rung down to the floor, then its video; and gets
-/// them back the other way round, slowly.
+/// A session on the native ladder. Each step down halves its rate to the floor; the last one removes its video. Steps
+/// up reverse this slowly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Climb {
-    /// No rung down before.
+    /// The earliest time of the next step down.
     down_from: Instant,
-    /// Since when little is lost, and nothing changed.
+    /// Since when loss is low and the rung unchanged.
     calm_since: Option<Instant>,
 }
 
@@ -42,7 +41,6 @@ impl Climb {
         Climb { down_from: now, calm_since: None }
     }
 
-    /// The next action, if any.
     pub(crate) fn step(&mut self, look: Look, now: Instant) -> Option<(Op, u64)> {
         let loss_ppm = look.loss_ppm?;
         if loss_ppm > UP_BELOW_PPM {

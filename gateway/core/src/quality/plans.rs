@@ -1,4 +1,4 @@
-//! Plans of sessions change by actions of policies and of the native ladder.
+//! Changes of session plans by actions of policies and of the native ladder.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ pub(crate) struct Replans(BTreeMap<SessionId, Replan>);
 
 struct Replan {
     before: Plan,
-    /// The last action of each kind, in that order.
+    /// The last action of each kind, in the order given.
     last: Vec<(Op, u64)>,
 }
 
 impl Replans {
-    /// The session's plan after the action, if it is another one, or the rule that the action breaks.
+    /// The session's plan after the action if it differs, or the rule that the action violates.
     pub(crate) fn after(
         router: &Router,
         id: SessionId,
@@ -39,7 +39,7 @@ impl Replans {
         Ok(Some((op, plan)))
     }
 
-    /// Changes the session's plan, and nothing that follows from it.
+    /// Changes the session's plan without its consequences.
     pub(crate) fn replan(
         &mut self,
         router: &mut Router,
@@ -56,8 +56,8 @@ impl Replans {
         }
     }
 
-    /// The consequences of an answer, once for each session and room, however often the answer changed a plan: rooms
-    /// may be as large as a batch.
+    /// Applies the consequences of an answer once per session and room, however many plans it changed: rooms may be as
+    /// large as a batch.
     pub(crate) fn put_in_force(self, router: &mut Router, by: &Decider) {
         let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for (id, Replan { before, last }) in self.0 {

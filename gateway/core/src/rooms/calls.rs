@@ -1,31 +1,30 @@
-//! Calls: what nodes know as one room, where its sessions are rooms of their own here.
+//! Calls with one room per session: nodes see one room, the gateway has a room for each session.
 
 use std::sync::Arc;
 
 use super::{Founding, Room, Rooms};
 use crate::{Affinity, Offer, Refused, RegionId, RoomId, Scenario, SessionId};
 
-/// Between the name of a call and the session that is a room of its own. No path or query has to escape it.
+/// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
+/// queries.
 const APART: char = '~';
 
-/// A call with a room per session.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// By what number nodes know it.
+    /// The room's number at nodes.
     number: RoomId,
-    /// A room of another scenario is another room, whatever its name.
+    /// Rooms of different scenarios are different rooms, even with the same name.
     scenario: Arc<str>,
-    /// Rooms of the call here.
     rooms: u32,
 }
 
-/// The name of the room that a session is by itself.
+/// The name of a session's own room.
 pub(crate) fn session_room_name(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
 
-/// Tells if a room's name reads as that of a session that is a room of its own, `conf~s7`: no client may ask for it by
-/// that, or it would take the place of another.
+/// Tells if a room's name has the form of a session's own room, `conf~s7`. Clients may not request such names, since
+/// they could take another session's place.
 #[must_use]
 pub fn is_session_room_name(room: &str) -> bool {
     room.rsplit_once(APART)
@@ -34,8 +33,8 @@ pub fn is_session_room_name(room: &str) -> bool {
 }
 
 impl Rooms {
-    /// The room of this name that the session joins, founded if there is none; where each session is placed by itself, a room
-    /// of its own.
+    /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
+    /// own.
     pub(crate) fn enter(
         &mut self,
         session: SessionId,
@@ -75,7 +74,7 @@ impl Rooms {
         Ok(id)
     }
 
-    /// The room is gone: no list holds it any more.
+    /// Removes the room from every list.
     pub(super) fn remove(&mut self, id: RoomId) -> Option<Box<Room>> {
         self.unstrand(id);
         self.away.remove(&id);
@@ -91,11 +90,11 @@ impl Rooms {
         Some(room)
     }
 
-    /// Under which number nodes know the room: that of its call, where its sessions are rooms of their own.
+    /// The room's number at nodes: that of its call with session affinity, else its own.
     ///
     /// # Errors
     ///
-    /// The name is taken by a room of another scenario.
+    /// Another scenario's room has the name.
     pub(super) fn enter_call(
         &mut self,
         name: &Arc<str>,
@@ -117,7 +116,7 @@ impl Rooms {
         Ok(number)
     }
 
-    /// The last room of a call takes its number with it.
+    /// Removes the call with its last room.
     pub(super) fn leave_call(&mut self, room: &Room) {
         let Some((name, _)) = room.name.rsplit_once(APART) else {
             return;

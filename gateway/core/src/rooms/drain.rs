@@ -1,4 +1,4 @@
-//! Drains: rooms leave a node make-before-break, paced, by a deadline if there is one.
+//! Drains: rooms leave a node make-before-break, paced, and before the deadline if there is one.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -9,30 +9,29 @@ use crate::nodes::Node;
 use crate::timer::Timer;
 use crate::{AgentWord, Cause, Decider, Event, Impossible, NodeId, NodeSettings, RegionId, RoomId};
 
-/// Rooms that leave a draining node together, so that one wake-up stays short and others see no herd.
+/// Maximum rooms that leave a draining node at once, so that one wake-up stays short and other nodes see no herd.
 const DRAINS_AT_ONCE: usize = 256;
 
-/// Between two turns of rooms that leave a draining node.
+/// Interval between batches of rooms that leave a draining node.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 
-/// A fifth of the time until the deadline is kept for the rooms that leave last to arrive.
+/// Divisor of the time until the deadline: this part is reserved for the last moves to complete.
 const KEPT_FOR_ARRIVAL: u32 = 5;
 
-/// Legs that were left are closed `leave_within` later; so much after that they are gone for certain.
+/// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
 const GONE_AFTER: Duration = Duration::from_millis(100);
 
-/// Rooms that leave a lossy node together, so that one wake-up stays short and others see no herd.
+/// Maximum rooms that leave a lossy node at once, so that one wake-up stays short and other nodes see no herd.
 const LEAVE_AT_ONCE: usize = 128;
 
-/// A node that is being drained.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drain {
     started: Instant,
-    /// None: as soon as others can take its rooms; and once the event was emitted.
+    /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
     deadline: Option<Instant>,
-    /// The last room that was sent away.
+    /// The last room that was moved away.
     last: RoomId,
-    /// The event said that it is empty.
+    /// The event that reports the node empty was emitted.
     empty: bool,
 }
 
@@ -49,19 +48,19 @@ impl Router<'_> {
             return Err(Impossible::NodeLeaves);
         }
         found.draining = draining;
-        // It would say so again with its next answer.
+        // The node would repeat its request with its next answer.
         if found.leaving && !draining {
             return Err(Impossible::NodeDrains);
         }
         match within {
-            // The list may have said by when.
+            // The node list may have set a deadline.
             None if draining && found.removed => self.drain(node, now),
             Some(_) | None => self.drains(node, draining, within, now),
         }
         Ok(())
     }
 
-    /// The node drains from now on, or serves.
+    /// Starts or ends the drain of a node.
     pub(crate) fn drains(
         &mut self,
         node: NodeId,
@@ -82,7 +81,7 @@ impl Router<'_> {
         }
     }
 
-    /// Changes a reason to drain, and starts or ends the drain if that decides it.
+    /// Changes a reason to drain, and starts or ends the drain if the outcome changes.
     pub(crate) fn decide_drain(
         &mut self,
         id: NodeId,
@@ -100,8 +99,8 @@ impl Router<'_> {
         }
     }
 
-    /// All nodes of a region are drained, and those that come there later; or they take rooms again, but for those that
-    /// wish to be drained themselves.
+    /// Drains all present and future nodes of a region, or lets them take rooms again, except nodes that asked to be
+    /// drained.
     ///
     /// # Errors
     /// [`Impossible::NoSuchRegion`].
@@ -116,7 +115,7 @@ impl Router<'_> {
         let mut nodes: Vec<NodeId> = self.nodes.in_region(region).map(|node| node.id).collect();
         self.nodes.set_drained(region, draining);
         nodes.retain(|node| draining || !self.nodes[*node].removed);
-        // None of them is a way out for the others.
+        // All nodes are marked first, so that rooms do not move from one to another.
         for node in &nodes {
             self.nodes[*node].draining = draining;
         }
@@ -129,7 +128,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// The next rooms leave the node; the others follow in their turn.
+    /// Moves the next rooms away from the node and schedules the rest.
     pub(crate) fn drain(&mut self, node: NodeId, now: Instant) {
         let Some(mut drain) = self.rooms.drains.get(&node).copied() else {
             return;
@@ -183,7 +182,7 @@ impl Router<'_> {
             let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();
             match stands {
                 Some(_) => self.native_hops(id, &stays, now),
-                // The rescue finds a place, and knows that the node takes no rooms.
+                // The rescue will find a place, and knows that the node takes no rooms.
                 None => Vec::new(),
             }
         };
@@ -291,7 +290,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// No room leads there any more: what it left behind has its time to end.
+    /// Forgets the node after its legs had time to close, since no room leads there any more.
     fn forget_soon(&mut self, id: NodeId, now: Instant) {
         if self.nodes.get(id).is_some_and(|node| node.removed) {
             let after = self.settings.limits.leave_within + GONE_AFTER;
@@ -299,7 +298,7 @@ impl Router<'_> {
         }
     }
 
-    /// The node is forgotten, unless something leads there again. Says whether it was.
+    /// Forgets the node unless something leads there again. Returns true if it was forgotten.
     pub(crate) fn forget_node(&mut self, id: NodeId, now: Instant) -> bool {
         if !self.nodes.get(id).is_some_and(|node| node.removed) {
             return false;
@@ -320,7 +319,7 @@ impl Router<'_> {
         true
     }
 
-    /// A node's own load, in thousandths of its capacity.
+    /// Takes a node's own load in thousandths of its capacity.
     pub(crate) fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
         let Some(node) = self.nodes.get_mut(id) else {
             return;
@@ -382,7 +381,7 @@ impl Router<'_> {
     }
 }
 
-/// Rooms of `left` that leave with this turn: with a deadline as few as are enough, else as many as may.
+/// The number of rooms, out of `left`, that leave in this batch: with a deadline as few as suffice, else the maximum.
 fn at_once(left: usize, drain: &Drain, now: Instant) -> usize {
     let Some(deadline) = drain.deadline else {
         return DRAINS_AT_ONCE;

@@ -1,4 +1,4 @@
-//! Failback: rooms go back, once a node is trusted again, to where they would natively be.
+//! Failback: once a node is trusted again, rooms return to their native place.
 
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -8,28 +8,29 @@ use crate::nodes::{Node, Nodes};
 use crate::timer::Timer;
 use crate::{Cause, Decider, Health, Impossible, NodeId, RegionId, Role, RoomId};
 
-/// Rooms that are looked at for one that can go back, so that it stays short.
+/// Maximum rooms checked for one that can return, which bounds the call's duration.
 const LOOKED_AT: usize = 64;
 
-/// Interval of looks if none of the rooms could go back.
+/// Interval of checks while no room can return.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Failback {
-    /// To nodes that are Up and lose little, unless the room moved too often or the region takes no new rooms.
+    /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
+    /// rooms.
     #[default]
     Auto,
-    /// An operator wants them back: to nodes that are Wary or lose much as well, however often the room moved, and whatever
-    /// the region's breaker says.
+    /// An operator forces the return: also to nodes that are Wary or lossy, regardless of the limit of moves and the
+    /// region's breaker.
     Force,
-    /// An operator wants them to stay where they are.
+    /// An operator forbids the return.
     Forbid,
 }
 
 impl Failback {
     pub const ALL: [Failback; 3] = [Failback::Auto, Failback::Force, Failback::Forbid];
 
-    /// The word in the API: `forbid`.
+    /// The setting's name in the API: `forbid`.
     pub fn name(self) -> &'static str {
         match self {
             Failback::Auto => "auto",
@@ -40,13 +41,13 @@ impl Failback {
 }
 
 impl Room {
-    /// The room would natively be elsewhere than on this node: in its own region, and not on a standby.
+    /// The node is not the room's native place: it is in another region, or is a standby.
     pub(crate) fn is_away(&self, on: NodeId, nodes: &Nodes) -> bool {
         let stands_by = nodes.get(on).is_some_and(|node| self.leaves_to_others(node));
         nodes.region_of(on) != self.region || stands_by
     }
 
-    /// The node stands by for other rooms while others can take this one.
+    /// The node is a standby to be avoided while other nodes can take the room.
     pub(crate) fn leaves_to_others(&self, node: &Node) -> bool {
         self.mode.leaves_standbys() && node.settings.role == Role::Standby
     }
@@ -76,7 +77,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// Its place was not chosen: it goes back when it can.
+    /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
     pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
         if on.is_some_and(|on| self.is_away(id, on)) {
             self.rooms.away.insert(id);
@@ -86,7 +87,7 @@ impl Router<'_> {
         }
     }
 
-    /// The next room goes back, if one can.
+    /// Returns the next room to its native place, if one can go.
     pub(crate) fn failback(&mut self, now: Instant) {
         let after = (Bound::Excluded(self.rooms.failed_back_last), Bound::Unbounded);
         let turn: Vec<RoomId> = self.rooms.away.range(after).take(LOOKED_AT).copied().collect();
@@ -101,7 +102,7 @@ impl Router<'_> {
         }
     }
 
-    /// Sends the room back, make-before-break, if it may go and there is a place.
+    /// Moves the room back make-before-break if its limits allow it and a node has capacity.
     fn send_back(&mut self, id: RoomId, now: Instant) -> bool {
         self.catch_up(id, now);
         let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {

@@ -1,4 +1,4 @@
-//! Failover: rooms go on without a dead node or a hop that does not carry them, and stranded rooms are rescued.
+//! Failover: rooms leave a dead node or a hop that does not carry them, and stranded rooms are rescued.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -15,24 +15,24 @@ use crate::{
     Start, Strike,
 };
 
-/// A room keeps away from a hop that did not take it for so long.
+/// The time for which a room avoids a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
 
-/// Between two turns of rooms that go on without a dead node there is time for what else goes on.
+/// Interval between batches of rooms that fail over, which leaves time for other work.
 const LOST_EVERY: Duration = Duration::from_millis(1);
 
-/// Rooms that have still to go on without a dead node.
+/// Rooms that have not yet failed over from a dead node.
 #[derive(Debug)]
 pub(crate) struct Herd {
     pub(crate) dead: Hop,
     died: Instant,
-    /// Nodes with reserves for these rooms alone meanwhile.
+    /// Nodes whose reserves only these rooms may use meanwhile.
     pub(crate) standbys: Vec<NodeId>,
     pub(crate) rooms: BTreeSet<RoomId>,
 }
 
 impl Herd {
-    /// The node died with it, or keeps free the reserve that it takes.
+    /// The node is the dead one, or its reserve is assigned to this herd.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
         self.dead.node == node || self.standbys.contains(&node)
     }
@@ -40,19 +40,19 @@ impl Herd {
 
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
 
-/// Stranded rooms that are looked at together, so that one wake-up stays short.
+/// Maximum stranded rooms per batch, so that one wake-up stays short.
 const RESCUES_AT_ONCE: usize = 512;
 
-/// Clients of a room that waits for a node are kept so long, though they are silent: as long as the longest start may take.
+/// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
 const HELD_FOR: Duration = Duration::from_secs(600);
 
 impl Router<'_> {
-    /// Takes the changes of nodes: all that died are down on the board before the rooms of one go on, since a node that died in
-    /// the same watch is no place to go.
+    /// Takes the changes of nodes. All dead nodes are marked down on the board before any room fails over, since a node
+    /// that died in the same watch is no target.
     pub(crate) fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
         for NodeChange { node, change, since, .. } in &changes {
             if let Change::Died { .. } = change {
-                // Reserves that are kept for this death are spent for it, unless they are for another.
+                // Reserves kept for this death are assigned to it, unless another death uses them already.
                 for standby in self.capacity.ledger().standbys_of(*node) {
                     self.nodes.spend_if_free(standby, *node);
                 }
@@ -79,7 +79,7 @@ impl Router<'_> {
             Change::Died { .. } => {
                 let hop = node.hop();
                 node.detector.absolve();
-                // Only a node that is ejected dies before it ran.
+                // A node that dies before it ran was ejected.
                 self.nodes.start_failed(id, NotStarted::Ejected, now, self.effects);
                 let place = self.effects.place();
                 let rooms = self.fail_over(hop, now);
@@ -95,7 +95,7 @@ impl Router<'_> {
             self.started(id, after, now);
         }
         if matches!(change, Change::Returned | Change::Started { .. }) {
-            // It wanted to be left in another life.
+            // The node's request to drain was made by its previous incarnation.
             self.decide_drain(id, |node| node.leaving = false, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
@@ -103,11 +103,11 @@ impl Router<'_> {
         }
     }
 
-    /// Rooms of a dead node go on; their packets took their second hops when it was marked down. Returns how many
-    /// stood there.
+    /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
+    /// Returns the number of rooms that the node carried.
     fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        // A standby is spent for one death at a time. Until the herd before is through, packets of this one take
-        // second hops that are not spent for that; no other room takes those reserves meanwhile.
+        // A standby's reserve is assigned to one death at a time. Until the previous herd has failed over, packets of
+        // this one take second hops that are not assigned to it; no other room takes those reserves meanwhile.
         while self.rooms.herd.is_some() {
             self.fail_over_some(now);
         }
@@ -122,8 +122,8 @@ impl Router<'_> {
         stood_there
     }
 
-    /// The next rooms of a dead node go on without it. However many they are, control looks up in between: their packets
-    /// are on their way already.
+    /// Fails over the next rooms of a dead node. Batches let the control thread do other work in between; the rooms'
+    /// packets already take other hops.
     pub(crate) fn fail_over_some(&mut self, now: Instant) {
         for _ in 0..self.settings.limits.lost_at_once {
             let Some(herd) = &mut self.rooms.herd else {
@@ -138,7 +138,7 @@ impl Router<'_> {
         self.effects.set(Timer::Herd, now + LOST_EVERY);
     }
 
-    /// All rooms of the dead node have gone on.
+    /// Frees the standbys after all rooms of the dead node failed over.
     fn free_standbys(&mut self) {
         let Some(Herd { standbys, .. }) = self.rooms.herd.take() else {
             return;
@@ -150,7 +150,7 @@ impl Router<'_> {
         }
     }
 
-    /// Something is about to happen to a room: if it still waits to go on without a dead node, it does now.
+    /// Fails the room over now if it still waits for that, because something else is about to change it.
     pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
         if let Some(herd) = &mut self.rooms.herd
             && herd.rooms.remove(&id)
@@ -160,7 +160,7 @@ impl Router<'_> {
         }
     }
 
-    /// The room goes on without the dead hop. If it stands at another that died meanwhile, it has its turn then.
+    /// Moves the room off the dead hop. If it is at another hop that died meanwhile, it fails over with that one.
     fn fail_over_room(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
@@ -195,7 +195,7 @@ impl Router<'_> {
         self.want_reroute(id);
     }
 
-    /// It has still to go on without the node where it stands.
+    /// The room still waits to fail over from its dead node.
     fn stands_at_the_dead(&self, id: RoomId) -> bool {
         self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
             let first = room.route().hops.first().map(|(hop, _)| *hop);
@@ -203,7 +203,7 @@ impl Router<'_> {
         })
     }
 
-    /// The route without this hop, if it holds it.
+    /// Removes this hop from the room's route, if it contains it.
     fn drop_spare(&mut self, id: RoomId, gone: Hop) {
         let route = self.rooms[&id].route();
         let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
@@ -217,7 +217,7 @@ impl Router<'_> {
         }
     }
 
-    /// The load that came ate reserves of other nodes' rooms: their second hops are gated until they have others.
+    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others.
     pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
         if self.capacity.ledger().fits(node, 0) {
             return;
@@ -236,7 +236,7 @@ impl Router<'_> {
         }
     }
 
-    /// The kernel says that no process listens at a port of a node's that serves one room: that hop leaves its route.
+    /// The kernel reports that no process listens at a node's port for one room: that hop leaves the room's route.
     pub(crate) fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let Some(room) = self.sessions.get(&session).map(|session| session.room) else {
             return;
@@ -253,7 +253,7 @@ impl Router<'_> {
         self.drop_hop(room, hop, (Strike::PortClosed, Some(session)), now);
     }
 
-    /// A hop does not carry the room, though its node lives: it leaves the room's route, if there is another.
+    /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.
     pub(crate) fn drop_hop(
         &mut self,
         id: RoomId,
@@ -285,8 +285,8 @@ impl Router<'_> {
         self.publish_pending_if_open(id, now);
     }
 
-    /// The hop that carries the room does not carry all of it, though the node lives. If it still delivers, that
-    /// passes for a while.
+    /// The carrying hop does not carry all of the room although its node is up, so the room leaves it. Packets from it
+    /// still pass for a while.
     fn leave_carrying_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
         if self.is_damped(id, now) {
             return;
@@ -308,7 +308,8 @@ impl Router<'_> {
         }
     }
 
-    /// Its own hops in their order, but for one: beginning with the first that has room for it, if any has.
+    /// The route's hops in order, without `but`, starting with the first that has capacity for the room. `None` if none
+    /// has.
     pub(crate) fn own_next(
         &mut self,
         id: RoomId,
@@ -333,8 +334,8 @@ impl Router<'_> {
         Some(nodes)
     }
 
-    /// Time has passed since a hop did not take the room, or its policy wished so: it is looked at again, and its
-    /// sessions are opened where they are missing.
+    /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
+    /// opens missing sessions.
     pub(crate) fn room_due(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
         if self.rooms.get(&id).is_some_and(Room::is_placed) {
@@ -343,10 +344,10 @@ impl Router<'_> {
         }
     }
 
-    /// Rooms without a usable hop take one of their own if they are open there, else any node with capacity, natively,
-    /// at the pace at which it opens their sessions. The rooms that were tried least often go first, by their
-    /// priority. A room that waits for its turn at a node does not block nodes without such turns: if a whole look
-    /// found only waiting rooms, the next begins behind them.
+    /// Moves stranded rooms to a hop of their route where they are open, else natively to any node with capacity, at
+    /// the pace at which it opens sessions. Rooms with the fewest attempts go first, then by priority. A room that
+    /// waits for one node's queue does not block nodes without a queue: if a whole batch only waits, the next batch
+    /// starts after it.
     pub(crate) fn rescue_stranded(&mut self, now: Instant) {
         self.rooms.paced = false;
         let continues = self.rooms.rescued_last.is_some();
@@ -367,7 +368,7 @@ impl Router<'_> {
                 false => self.rooms.paced = true,
             }
         }
-        // If only nodes with turns are left, the rooms in front have the next turn.
+        // If only nodes with queues are left, the first rooms have the next turn.
         let goes_on = turn.len() == RESCUES_AT_ONCE && self.rooms.paced && !none_left;
         self.rooms.rescued_last = turn.last().copied().filter(|_| goes_on);
         // Rooms in front wait still.
@@ -377,7 +378,7 @@ impl Router<'_> {
         }
     }
 
-    /// Some node without a queue has capacity for so much, kbit/s, and is none of the shunned.
+    /// Some node without a queue, and not in `shunned`, has capacity for this load in kbit/s.
     fn has_free_node(&self, kbps: u64, shunned: &[NodeId]) -> bool {
         self.nodes.iter().any(|node| {
             let (id, pace) = (node.id, self.nodes.pace(node.id));
@@ -386,13 +387,13 @@ impl Router<'_> {
         })
     }
 
-    /// Such a node may be one for this room: else it is not worth looking for.
+    /// Some node without a queue has capacity for this room; otherwise a search is useless.
     pub(crate) fn has_free_node_for(&self, id: RoomId, now: Instant) -> bool {
         self.has_free_node(self.room_kbps(id), &self.shunned(id, now))
     }
 
-    /// The room goes on at a hop of its own at which its sessions are open: that needs no turn. Returns true if it
-    /// does.
+    /// Moves the room to a hop of its route where its sessions are open, which needs no queue. Returns true if it
+    /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
         let room = self.rooms.get(&id).filter(|room| room.mode.opens_ahead());
         let Some(lost) = room.and_then(|room| room.stranded) else {
@@ -413,7 +414,7 @@ impl Router<'_> {
         true
     }
 
-    /// Returns false if all nodes with capacity for the room have enough to open already.
+    /// Returns false if every node with capacity for the room has a full queue of openings.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
         match self.rooms.get(&id) {
             Some(room) if room.stranded.is_some() && room.pending.is_none() => {}
@@ -440,16 +441,16 @@ impl Router<'_> {
         true
     }
 
-    /// The hops that the room would have if no capacity were reserved: a call that goes on comes before deaths to
-    /// come. Reserves that are being spent for a death just now are no longer free.
+    /// The room's hops if reserves are ignored: a running call takes precedence over possible future deaths. Reserves
+    /// assigned to a current death are excluded.
     fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
         but.extend(self.rooms.herd.iter().flat_map(|herd| &herd.standbys));
         self.native_hops_taking(id, Takes::Reserves, &but, now)
     }
 
-    /// A room lost its node, is to leave it, or found none. In cold mode the node that is nearest to its region is
-    /// started, while some session in the room is not silent.
+    /// The room lost its node, must leave it, or found none. In cold mode this starts the node nearest to its region,
+    /// if some session in the room is not silent.
     pub(crate) fn want_start(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
             return;
@@ -459,13 +460,12 @@ impl Router<'_> {
         }
     }
 
-    /// All sessions in the room are silent.
     fn all_silent(&self, room: &Room, now: Instant) -> bool {
         let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
         sessions.all(|session| session.is_silent(now, self.sessions.told_within()))
     }
 
-    /// It runs: stranded rooms are looked at.
+    /// The node is running, so stranded rooms are tried again.
     pub(crate) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
         self.effects.cancel(&Timer::StartLate(id));
         self.effects.set(Timer::Probe(id), now);
@@ -477,7 +477,7 @@ impl Router<'_> {
         }
     }
 
-    /// The room has a node again: sessions that fell silent while it waited have their time to be heard.
+    /// Restarts the silence timeout of the room's sessions, since the room has a node again.
     pub(crate) fn renew_last_heard(&mut self, id: RoomId, now: Instant) {
         let sessions = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
         for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
@@ -487,7 +487,7 @@ impl Router<'_> {
         }
     }
 
-    /// The room waits for a node to be started: its sessions are kept for a while, though they may have fallen silent.
+    /// The room waits for a node to start, so its silent sessions are kept for a while.
     pub(crate) fn is_held(&self, id: RoomId, now: Instant) -> bool {
         let room = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
         room.and_then(|room| room.stranded)

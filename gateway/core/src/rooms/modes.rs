@@ -7,10 +7,10 @@ use crate::sessions::Phase;
 use crate::timer::Timer;
 use crate::{Decider, Event, Hop, Mode, ModeChange, RoomId, SessionId};
 
-/// Rooms that take what their scenarios say now together, so that one wake-up stays short.
+/// Maximum rooms per batch that take changed scenario settings, so that one wake-up stays short.
 const CHANGED_AT_ONCE: usize = 256;
 
-/// Between two turns of them there is time for what else goes on.
+/// Interval between batches, which leaves time for other work.
 const CHANGE_EVERY: Duration = Duration::from_millis(1);
 
 impl Router<'_> {
@@ -25,8 +25,8 @@ impl Router<'_> {
         self.effects.set(Timer::Change, now + CHANGE_EVERY);
     }
 
-    /// The room takes the mode of its scenario: spares are opened before packets may take them, and closed when they no
-    /// longer may.
+    /// Applies the scenario's current mode to the room: spares are opened before packets may take them, and closed when
+    /// they may not.
     fn change(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id) else {
             return;
@@ -53,9 +53,9 @@ impl Router<'_> {
         }
     }
 
-    /// The same hops in another mode; hops behind the first that were not opened ahead are left, since packets may
-    /// take none that is not open: the room gets its spares as any room does. Packets of the second hop of a hitless
-    /// room pass on for a moment.
+    /// Applies another mode to the same hops. Hops behind the first that were not opened ahead are removed, since
+    /// packets may not take a hop that is not open; a reroute adds spares again. Packets from the second hop of a
+    /// hitless room pass for a moment.
     fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
         let room = &self.rooms[&id];
         let before = room.route();
@@ -79,7 +79,7 @@ impl Router<'_> {
         }
     }
 
-    /// Its sessions are opened wherever its mode wants them open.
+    /// Opens the room's sessions at every hop where its mode requires it.
     pub(crate) fn open_missing(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id) else {
             return;
@@ -92,8 +92,8 @@ impl Router<'_> {
         }
     }
 
-    /// A worker noticed that what two hops deliver to a session are no copies of each other: the room goes on as in hot
-    /// mode, with the first hop of its route, as long as it stands on these two.
+    /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
+    /// the first hop of its route, while it is on these two hops.
     pub(crate) fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
         let Some(id) = self.sessions.get(&session).map(|session| session.room) else {
             return;
@@ -114,7 +114,7 @@ impl Router<'_> {
 }
 
 impl Rooms {
-    /// Rooms of the scenario take what it says now, in their turn.
+    /// Schedules the scenario's rooms to take its changed settings, in batches.
     pub(crate) fn scenario_changed(&mut self, name: &str, spares: Option<u8>) {
         for room in self.all.values_mut().filter(|room| *room.scenario == *name) {
             if let Some(spares) = spares {

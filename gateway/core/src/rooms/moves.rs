@@ -11,26 +11,26 @@ use crate::{
     Cause, Decider, Event, Guard, Hop, Impossible, MoveOutcome, NodeId, Output, RoomId, SessionId,
 };
 
-/// A move of a room, as it is on record.
+/// One entry in a room's record of moves.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveRecord {
     pub cause: Cause,
     pub by: Arc<Decider>,
     pub from: Hop,
-    /// None: no hop was left.
+    /// `None`: no hop was left for the room.
     pub to: Option<Hop>,
     pub started: Instant,
     pub ended: Instant,
     pub outcome: MoveOutcome,
 }
 
-/// A move that began, and has not ended.
+/// A move in progress.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveUnderWay {
     pub room: RoomId,
     pub cause: Cause,
     pub by: Decider,
-    /// The hop where it is, or stood before that died.
+    /// The hop that carries the room, or carried it before it died.
     pub from: Hop,
     pub to: Hop,
     pub started: Instant,
@@ -45,9 +45,9 @@ pub(crate) struct Step {
 }
 
 impl Router<'_> {
-    /// The room shall have this route: its sessions are opened where they are not yet, then it is published. A room
-    /// that moves does not wait for its spares, and where its mode opens none ahead, none are opened. Nothing happens
-    /// where there is no node.
+    /// Gives the room this route: its sessions are opened at the new hops, and then the route is published. A moving
+    /// room does not wait for its spares; if its mode opens none ahead, they are not opened. Does nothing if `nodes` is
+    /// empty.
     pub(crate) fn head_for(
         &mut self,
         id: RoomId,
@@ -87,7 +87,7 @@ impl Router<'_> {
         self.publish_pending_if_open(id, now);
     }
 
-    /// Has the room's sessions opened at these hops. Returns the awaited openings.
+    /// Opens the room's sessions at these hops. Returns the openings to wait for.
     fn open_all_at(
         &mut self,
         id: RoomId,
@@ -119,7 +119,7 @@ impl Router<'_> {
         }
     }
 
-    /// Make-before-break: all sessions are open there, so all go there; packets that the old hop still delivers pass.
+    /// Make-before-break: publishes the pending route once all sessions are open. Packets from the old hop still pass.
     pub(crate) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
         let ready = |pending: &Pending| pending.waiting.is_empty();
         if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
@@ -172,7 +172,7 @@ impl Router<'_> {
         self.close_left_hops(id, now);
     }
 
-    /// The room moved: its senders are asked for key frames, and sessions that waited for this hop are live.
+    /// Completes a move: asks the room's senders for key frames, and sets sessions live that waited for this hop.
     pub(crate) fn moved(&mut self, id: RoomId, step: Step, now: Instant) {
         let Step { cause, by, from, to, started } = step;
         let sessions = self.live_sessions(id);
@@ -185,7 +185,7 @@ impl Router<'_> {
         let room_name = self.rooms.name_of(id);
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
         self.record(id, Step { cause, by: by.clone(), from, to, started }, outcome, now);
-        // A policy or a person that sends a room away means it.
+        // A move by a policy or an operator is deliberate.
         let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         if let Some(session) = sessions.first() {
@@ -203,16 +203,16 @@ impl Router<'_> {
         self.activate_open(id, now);
     }
 
-    /// Only the death of its node may move the room for now.
+    /// The room has reached its limit of moves: only the death of its node may move it.
     pub(crate) fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.settings.limits.moves_per_minute;
         self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
     }
 
-    /// Moves a room by hand, make-before-break.
+    /// Moves a room on an operator's request, make-before-break.
     ///
     /// # Errors
-    /// Where there is no such room or node, it stands there, or the node cannot take it.
+    /// If the room or node does not exist, the room is already there, or the node cannot take it.
     pub(crate) fn handle_move(
         &mut self,
         name: &Arc<str>,
@@ -236,7 +236,7 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// A pending route is given up. If it would have moved the room, an event says so.
+    /// Drops a pending route. Emits an event if it would have moved the room.
     pub(crate) fn end_pending(
         &mut self,
         id: RoomId,
@@ -269,7 +269,7 @@ impl Router<'_> {
         });
     }
 
-    /// Keeps it among the room's last moves.
+    /// Adds the move to the room's record.
     pub(crate) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
         let Step { cause, by, from, to, started } = step;
         let by = self.rooms.deciders.intern(by);
@@ -280,8 +280,7 @@ impl Router<'_> {
 }
 
 impl super::Rooms {
-    /// Every move that is under way, by its room. It ends with an [`Event::Moved`] to where it goes, or with an
-    /// [`Event::MoveEnded`].
+    /// All moves in progress, by room. Each ends with an [`Event::Moved`] to its target or an [`Event::MoveEnded`].
     pub(crate) fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.values().filter_map(|room| {
             let Pending { hops, cause, by, started, .. } = room.pending.as_deref()?;

@@ -1,4 +1,4 @@
-//! Offers: sessions begin, enter their rooms, and are admitted where there is capacity.
+//! Offers: sessions begin, enter their rooms, and are admitted if there is capacity.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Router<'_> {
-    /// Begins the session, unless there are too many or its scenario or room does not fit.
+    /// Begins the session. Fails if there are too many sessions, or the scenario or room does not match.
     pub(crate) fn begin(&mut self, offer: &Arc<Offer>, now: Instant) -> Result<SessionId, Refused> {
         if self.sessions.len() >= self.settings.limits.sessions_max {
             return Err(Refused::Full { retry_after: self.retry_after(now) });
@@ -57,7 +57,7 @@ impl Router<'_> {
         Ok(id)
     }
 
-    /// Parameters of a scenario plugin override those of the text within the text's bounds.
+    /// Applies a scenario plugin's parameters, which override those of the configuration within its bounds.
     pub(crate) fn take_params(&mut self, id: SessionId, params: &[(Box<str>, i64)]) -> Outcome {
         let Some(session) = self.sessions.get_mut(&id) else {
             return Outcome::Stale;
@@ -103,7 +103,8 @@ impl Router<'_> {
         if known_one { Outcome::Applied { differs } } else { Outcome::Abstained }
     }
 
-    /// A newcomer may be redirected to the region: its room stands nowhere, and the region is another one of ours.
+    /// A new session may be redirected to the region: its room is not placed, and the region is another one of this
+    /// gateway.
     pub(crate) fn may_redirect(&self, id: SessionId, region: RegionId) -> bool {
         let session = self.sessions.get(&id);
         let standing = session.and_then(|session| self.region_of_room(session.room));
@@ -112,8 +113,8 @@ impl Router<'_> {
             && region != self.nodes.home()
     }
 
-    /// Admits the session, if there is capacity for it where its room stands and goes. Gives back its room if that is to be
-    /// placed first. Stranded rooms go before newcomers.
+    /// Admits the session if its room's current and pending nodes have capacity. Returns its room if that must be
+    /// placed first. Stranded rooms go before new sessions.
     pub(crate) fn admit(
         &mut self,
         id: SessionId,
@@ -137,7 +138,7 @@ impl Router<'_> {
             return None;
         }
         if self.rooms.stranded_go_first() && !self.rooms.is_paced() {
-            // It was not looked yet where they could go.
+            // It is not known yet where the stranded rooms can go.
             self.turn_away(id, now);
             return None;
         }

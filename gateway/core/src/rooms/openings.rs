@@ -1,4 +1,4 @@
-//! Sessions of a room are opened at its hops, at the pace of each node, and closed.
+//! Opening a room's sessions at its hops, at the pace of each node, and closing them.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,13 +14,12 @@ use crate::{
     Refused, RoomId, SessionId, Strike,
 };
 
-/// Retry time if no node has capacity.
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
-/// Retry time while stranded rooms are being let in.
+/// Retry time while stranded rooms are being rescued.
 const RETRY_BEHIND_A_HERD: Duration = Duration::from_secs(5);
 
-/// The longest retry time for an open breaker.
+/// Maximum retry time for an open breaker.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The driver could not open a session at a hop.
@@ -28,7 +27,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub struct NotOpened;
 
 impl Router<'_> {
-    /// Its room has a route: it is opened at the hops of it, and of the one under way.
+    /// Opens the session at the hops of its room's current and pending routes.
     pub(crate) fn open(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.settings.limits.open_within;
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -70,12 +69,12 @@ impl Router<'_> {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        // An answer about a leg that is waiting is about an earlier time.
+        // An answer for a waiting leg belongs to an earlier opening.
         let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != Leg::Waiting) else {
             return;
         };
         let room = session.room;
-        // Written down before the room goes on: what the driver refused is not closed as well.
+        // Recorded before the room continues, so that a leg that the driver refused is not closed as well.
         match result {
             Ok(()) => {
                 let before = std::mem::replace(leg, Leg::Open);
@@ -94,8 +93,8 @@ impl Router<'_> {
         self.open_next(hop.node, now);
     }
 
-    /// If other sessions are live already, a newcomer that the carrying hop did not take is refused. Any other hop
-    /// leaves the room's route, and so does the carrying one while no session is live there: the next has its turn.
+    /// Refuses a new session that the carrying hop did not take, if other sessions are live. Any other hop leaves the
+    /// room's route; so does the carrying hop while no session is live there, and the next hop is tried.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
             self.catch_up(room, now);
@@ -114,8 +113,8 @@ impl Router<'_> {
         }
     }
 
-    /// No session is live in the room, the hop that carries it took none of them, and no other is pending: its
-    /// sessions are refused now, not when their time is up.
+    /// Refuses the room's sessions at once, instead of at their timeout, if no session is live, the carrying hop took
+    /// none of them and no other hop is pending.
     fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
             return;
@@ -134,7 +133,7 @@ impl Router<'_> {
         }
     }
 
-    /// Live as soon as it is open where its room's packets go.
+    /// Sets the session live if it is open at the hop that carries its room.
     pub(crate) fn live_if_open(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id).filter(|s| s.phase == Phase::Opening) else {
             return;
@@ -176,8 +175,8 @@ impl Router<'_> {
         }
     }
 
-    /// The driver's time is up: what is not open by now counts as not opened. An offer that is not live by now, for
-    /// want of a hop that carries its room, is refused.
+    /// Handles the opening timeout: legs not open by now count as failed, and an offer that is not live, because no hop
+    /// carries its room, is refused.
     pub(crate) fn open_late(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -291,7 +290,7 @@ impl Router<'_> {
         self.effects.notice(Notice::Ended { session: id, room, scenario });
     }
 
-    /// A sender is gone: the sessions that heard it have no reason to hear anything more.
+    /// A sender left, so sessions that heard it may rightly become silent.
     fn forget_heard(&mut self, id: RoomId) {
         for session in self.sessions_of(id) {
             let session = self.sessions.get_mut(&session);
@@ -349,7 +348,8 @@ impl Router<'_> {
         self.legs().leave(id, hop, leg);
     }
 
-    /// Sessions of stranded rooms go before live ones, newcomers after them, and spares last; calls before streams.
+    /// Order of openings: sessions of stranded rooms before those of live ones, then new sessions, then spares; calls
+    /// before streams.
     fn turn(&self, session: &Session, hop: Hop) -> Turn {
         let order = self.nodes.pace(hop.node).drawn();
         let Some(room) = self.rooms.get(&session.room) else {
@@ -368,23 +368,23 @@ impl Router<'_> {
         (class, Reverse(room.priority), order)
     }
 
-    /// An opening at the node ended: the next sessions have their turn, and then stranded rooms.
+    /// An opening at the node ended: opens the next waiting sessions, then tries stranded rooms.
     pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) {
         if self.legs().open_next(node, now) && self.rooms.paced {
-            // The turn is for the rooms in front.
+            // The turn belongs to the rooms with the fewest attempts.
             (self.rooms.paced, self.rooms.rescued_last) = (false, None);
             self.effects.set(Timer::Rescue, now);
         }
     }
 
-    /// There is no room for a newcomer now.
+    /// Refuses a new session because there is no capacity now.
     pub(crate) fn turn_away(&mut self, id: SessionId, now: Instant) {
         let retry_after = self.retry_after(now);
         self.give_up(id, Refused::NoNode { retry_after }, now);
     }
 
-    /// Retry time of clients without capacity: two seconds; five while rooms are stranded; or, if no region takes new
-    /// rooms, until the first does again, a minute at most. With jitter.
+    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
+    /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let herd = self.rooms.herd.is_some() || !self.rooms.stranded.is_empty();
         let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };
@@ -399,8 +399,8 @@ impl Router<'_> {
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
     }
 
-    /// In a room of two, one hears what the other sends: a cap holds both. Senders of a larger room are not held down for one
-    /// listener.
+    /// In a room of two, each session receives what the other sends, so a cap limits both. In a larger room, senders
+    /// are not limited for one listener.
     pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
         let live = self.live_sessions(room);
         let cap = |id: &SessionId| self.sessions[id].plan_now().cap_kbps;

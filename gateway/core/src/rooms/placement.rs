@@ -1,4 +1,4 @@
-//! Placement: the native default of routing, and the rules that each placement obeys.
+//! Placement: the native default of routing, and the rules that every placement obeys.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,41 +10,40 @@ use crate::sessions::Phase;
 use crate::timer::Timer;
 use crate::{Decider, Guard, HOPS_MAX, Hop, Mode, NodeId, RegionId, Role, RoomId, SessionId, Zone};
 
-/// A policy is not asked about one room more often than this, whatever it wishes.
+/// Minimum interval of questions about one room, whatever its policy requests.
 const TTL_MIN: Duration = Duration::from_millis(100);
 
-/// Rooms that are due within this are due together.
+/// Rooms due within this time are asked about together.
 const DUE_GRAIN_MAX: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Takes {
-    /// Capacity that no room counts on.
+    /// Capacity that no room uses or reserves.
     Free,
-    /// Reserves for deaths to come as well.
+    /// Free capacity and reserves for future deaths.
     Reserves,
 }
 
-/// The needs of a room for its placement.
 #[derive(Clone, Copy, Debug)]
 struct Wish<'a> {
     pub(crate) region: RegionId,
     pub(crate) mode: Mode,
-    /// In regional mode: where it goes next, in this order.
+    /// In regional mode: the regions that the room tries next, in order.
     pub(crate) regions: &'a [RegionId],
     pub(crate) kbps: u64,
-    /// Of what it may take it, where it goes first.
+    /// The capacity that the room's first node may use.
     pub(crate) takes: Takes,
-    /// Spares it should have.
+    /// Number of spares that the room should have.
     pub(crate) spares: u8,
-    /// The nodes where it stands and will stay, and spares it has already; empty if it stands nowhere.
+    /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
     pub(crate) standing: &'a [NodeId],
-    /// Nodes that did not take it.
+    /// Nodes that recently refused the room.
     pub(crate) shunned: &'a [NodeId],
 }
 
-/// Hops for a room, best first; empty where no node can take it. `ledger` is without the room.
-///
-/// First soundness, then, where some stand by, those that do not, then the room's region, then the least load.
+/// Hops for a room, best first; empty if no node can take it. `ledger` excludes the room's own holding.
+/// | Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
+/// least load.
 fn native(wish: Wish, nodes: &Nodes, zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
     let survey = Survey { wish, nodes, zones, ledger };
     let Some(first) = wish.standing.first().copied().or_else(|| survey.first()) else {
@@ -77,7 +76,7 @@ impl Survey<'_> {
         may && !self.wish.shunned.contains(&node.id)
     }
 
-    /// If all carry alike, reserves at a node do not keep rooms from it.
+    /// In active-active mode, reserves at a node do not keep rooms from it.
     fn load(&self, node: &Node) -> (u64, NodeId) {
         let load = match self.wish.mode {
             Mode::ActiveActive => self.ledger.carried_permille(node.id),
@@ -88,13 +87,13 @@ impl Survey<'_> {
         (load, node.id)
     }
 
-    /// It is left to other rooms as long as others can take this one.
+    /// The node is a standby to be avoided while other nodes can take the room.
     fn stands_by(&self, node: &Node) -> bool {
         self.wish.mode.leaves_standbys() && node.settings.role == Role::Standby
     }
 
-    /// Regions before this one: for most modes home or not, in regional mode the order of the scenario, which goes
-    /// around, beginning at `from`; regions that it does not name come last.
+    /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
+    /// order after `from`. Regions not in that order come last.
     fn distance(&self, region: RegionId, from: RegionId) -> usize {
         let order = self.wish.regions;
         let place = |region| order.iter().position(|listed| *listed == region);
@@ -126,8 +125,8 @@ impl Survey<'_> {
         self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
     }
 
-    /// Spares that it has stay; those in other zones come before those in the same zone, those that stand by before
-    /// others, and before all those that keep capacity for it, or carry it as well, where that is the mode.
+    /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
+    /// existing spares. Other zones come before the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
         let Wish { kbps, standing, mode, region, .. } = self.wish;
         let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
@@ -135,7 +134,8 @@ impl Survey<'_> {
             let kept = standing.contains(&node.id);
             node.id != first.id && self.takes(node) && (kept || reserves(node))
         };
-        // Zones of its own region stand in for each other in active-active mode, wherever its people are.
+        // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
+        // are.
         let home = if mode == Mode::ActiveActive { self.region(first) } else { region };
         let cost = |node: &&Node| {
             let provides = match mode {
@@ -154,7 +154,7 @@ impl Survey<'_> {
         spares.into_iter().map(|node| node.id).collect()
     }
 
-    /// The best node of each region behind the one where it stands, in the scenario's order. Nothing is kept there.
+    /// The best node of each region after the current one, in the scenario's order. No capacity is reserved there.
     fn next_regions(&self, first: &Node) -> Vec<NodeId> {
         let here = self.region(first);
         let cost = |node: &&Node| {
@@ -176,7 +176,7 @@ impl Survey<'_> {
 }
 
 impl Room {
-    /// Nodes that the room keeps away from: another incarnation is another node.
+    /// Nodes that the room avoids. Another incarnation of an avoided node is not avoided.
     pub(crate) fn shunned_nodes(&self, nodes: &Nodes, now: Instant) -> Vec<NodeId> {
         let is_there = |hop: &Hop| nodes.get(hop.node).is_some_and(|node| node.hop() == *hop);
         self.shunned(now).filter(is_there).map(|hop| hop.node).collect()
@@ -187,7 +187,7 @@ impl Router<'_> {
     pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {
         let busy = self.nodes.busy();
         let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        // Stranded rooms wait for the busy nodes: a new room only takes others.
+        // Stranded rooms wait for the busy nodes, so a new room only takes others.
         let waits = if self.rooms.stranded_go_first() { &busy[..] } else { &[] };
         if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
             nodes = self.native_hops(id, &[], now);
@@ -206,7 +206,7 @@ impl Router<'_> {
         sessions.copied().filter(placing).collect()
     }
 
-    /// The room's first route; its sessions open there.
+    /// Publishes the room's first route and opens its sessions.
     fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
         let hops = self.nodes.hops(nodes);
         let waiting = self.waiting_for_placement(id);
@@ -227,7 +227,7 @@ impl Router<'_> {
         }
     }
 
-    /// Its policy placed it.
+    /// Places the room by its policy's answer.
     pub(crate) fn place_as_answered(
         &mut self,
         id: RoomId,
@@ -242,8 +242,8 @@ impl Router<'_> {
         self.settle(id, nodes, by, now);
     }
 
-    /// Sets when its policy wished to look at it again, or up to an eighth of the time later: rooms are due together,
-    /// so that thousands of them are few questions.
+    /// Sets the time of the policy's next review of the room, delayed by up to an eighth, so that thousands of due
+    /// rooms need few questions.
     pub(crate) fn set_due(&mut self, id: RoomId, now: Instant) {
         let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
         if ttl > 0 {
@@ -255,7 +255,7 @@ impl Router<'_> {
         }
     }
 
-    /// The native default: where the room would stand, or where it stands with what spares it would have.
+    /// The native default: where an unplaced room would go, or a placed room's node with its spares.
     pub(crate) fn native_hops(
         &mut self,
         id: RoomId,
@@ -265,8 +265,8 @@ impl Router<'_> {
         self.native_hops_but(id, standing, &[], now)
     }
 
-    /// The native default without these nodes. Regions with open breakers are avoided, unless the room stands and
-    /// there is nothing else.
+    /// The native default without the nodes in `but`. Regions with open breakers are avoided, except that a placed room
+    /// uses them if there is no alternative.
     pub(crate) fn native_hops_but(
         &mut self,
         id: RoomId,
@@ -286,7 +286,7 @@ impl Router<'_> {
         self.native_hops_without(id, Takes::Free, first, but, now)
     }
 
-    /// The native default for a room that stands nowhere any more and may take so much of a node, whatever breakers say.
+    /// The native default for a room without a node, which may use this kind of capacity, regardless of breakers.
     pub(crate) fn native_hops_taking(
         &mut self,
         id: RoomId,
@@ -335,7 +335,7 @@ impl Router<'_> {
         self.without_holding(id, |router| router.capacity.ledger().fits(node, kbps))
     }
 
-    /// Hops exist, take rooms or have this one, have not just refused it, and stand once each.
+    /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
     pub(crate) fn check_hops(
         &self,
         id: RoomId,

@@ -1,4 +1,4 @@
-//! Reroutes: rows that policies see, and moves that they wish.
+//! Reroutes: the rows that policies see, and the moves that they ask for.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Router<'_> {
-    /// A room as routing policies see it; `reads` is the revision that is asked.
+    /// A room as routing policies see it. `reads` is the revision that is asked.
     pub(crate) fn room_row(&self, id: RoomId, reads: Option<&Revision>, now: Instant) -> RoomRow {
         let room = &self.rooms[&id];
         let mut measures = Measures::default();
@@ -42,7 +42,7 @@ impl Router<'_> {
         }
     }
 
-    /// If no endpoint supports caps, the lowest one that policies may ask for is none at all.
+    /// If no endpoint supports caps, the minimum cap that policies see is 0, no cap.
     pub(crate) fn session_measures(&self, session: &Session, now: Instant) -> Measures {
         let mut measures = session.measures(now);
         if let Some(room) = self.rooms.get(&session.room) {
@@ -54,7 +54,7 @@ impl Router<'_> {
         measures
     }
 
-    /// An endpoint obeys a cap on the session: its own, or the other one in a room of two.
+    /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
     pub(crate) fn obeys_caps(&self, session: &Session) -> bool {
         if session.wanted.media.takes_remb() {
             return true;
@@ -69,7 +69,7 @@ impl Router<'_> {
         count == 2 && taking
     }
 
-    /// The room, if its route is what it was and neither an operator nor a rescue moves it meanwhile.
+    /// The room, if its route still has this version and neither an operator nor a rescue is moving it.
     pub(crate) fn unchanged(&self, (id, version): (RoomId, u64)) -> Option<RoomId> {
         let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
         let taken = room.pending.as_ref().is_some_and(|pending| {
@@ -79,7 +79,7 @@ impl Router<'_> {
         (!taken).then_some(id)
     }
 
-    /// Takes a policy's move. Moves off a dead node bypass damping.
+    /// Applies a policy's move. Moves off a dead node bypass damping.
     pub(crate) fn take_move(
         &mut self,
         id: RoomId,
@@ -92,7 +92,7 @@ impl Router<'_> {
         let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
         let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
         let stands = self.stands_at(id).map(|hop| hop.node);
-        // A repeated decision for the hop that it is heading for is one move.
+        // A repeated decision for the hop that the room is already moving to counts as one move.
         if ![stands, heads].contains(&step.hops.first().copied()) {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
@@ -122,14 +122,14 @@ impl Router<'_> {
         Ok(Part::Applied { differs })
     }
 
-    /// It has no spare at all: no room is left so because its policy had no answer.
+    /// The room has no spare at all. A missing policy answer must not leave it so.
     pub(crate) fn is_bare(&self, id: RoomId) -> bool {
         self.rooms.get(&id).is_some_and(|room| {
             room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
         })
     }
 
-    /// The native default for the room's route: it stays where it stands.
+    /// The native default for the room's route: it stays on its node.
     fn native_route(&mut self, id: RoomId, now: Instant) -> Vec<NodeId> {
         let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
             let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
@@ -138,8 +138,8 @@ impl Router<'_> {
         self.native_hops(id, &standing, now)
     }
 
-    /// The native default never moves a room that stands, and leaves it the spares it has: it gives it more, and
-    /// puts one that keeps capacity before those that do not.
+    /// The native default never moves a placed room and keeps its spares. It adds spares, and puts one that reserves
+    /// capacity before those that do not.
     pub(crate) fn reroute_natively(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
         if self.stands_at(id).is_none() || self.rooms[&id].pending.is_some() {
@@ -151,7 +151,7 @@ impl Router<'_> {
         }
     }
 
-    /// Its policy answered about the room; `apart`: it failed, or left this room out.
+    /// The policy answered about the room. `apart`: it failed, or left this room out.
     pub(crate) fn answered(&mut self, id: RoomId, apart: bool, now: Instant) {
         if self.rooms.contains_key(&id) {
             self.set_due(id, now);

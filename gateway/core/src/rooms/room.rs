@@ -1,4 +1,4 @@
-//! Rooms: sessions that are placed and moved together, and the route they share.
+//! Rooms: sessions that are placed and moved together, with the route they share.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::{
     Route, RouteCell, SessionId,
 };
 
-/// Moves of a room that are kept on record; the oldest gives way.
+/// Maximum entries in a room's record of moves; the oldest is dropped.
 const RECORDED_MAX: usize = 8;
 
-/// Damping counts moves within this.
+/// The limit of moves counts those within this time.
 const MOVES_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -24,51 +24,50 @@ pub(crate) struct Room {
     pub(crate) id: RoomId,
     pub(crate) name: Arc<str>,
     pub(crate) scenario: Arc<str>,
-    /// Of its first session.
+    /// Labels of the room's first session.
     pub(crate) labels: Labels,
-    /// The region of its first session, else the gateway's.
+    /// The region of the room's first session, else the gateway's.
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
     pub(crate) mode: Mode,
-    /// The number by which nodes know it: sessions of a call have one number, however many rooms it is here.
+    /// The room's number at nodes. All sessions of a call share one, even if each has its own room here.
     pub(crate) call: RoomId,
-    /// Order of rescues; higher is earlier.
+    /// Order of rescues; higher goes first.
     pub(crate) priority: i64,
     pub(crate) sessions: SmallSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
     pub(crate) placed_by: Arc<Decider>,
-    /// The capacity that it counts on.
+    /// The capacity that the room uses.
     pub(crate) holding: Holding,
-    /// No hop is left that its packets may take.
+    /// Set while no hop is left that the room's packets may take.
     pub(crate) stranded: Option<Stranded>,
-    /// A route with hops that are being opened.
+    /// A route whose hops are being opened.
     pub(crate) pending: Option<Box<Pending>>,
-    /// Its routing policy is being asked to place it.
+    /// A question to the routing policy about its placement is open.
     pub(crate) placing: bool,
-    /// State of the routing policy.
+    /// State of the routing policy for this room.
     pub(crate) memory: Memory,
-    /// Milliseconds after which the routing policy is asked again; 0: never.
+    /// Milliseconds until the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
-    /// Packets at its hop since it voted last.
+    /// Packets at the current hop since the room last voted.
     pub(crate) tally: Option<Box<Tally>>,
-    /// Under which nodes the gateway lists it.
+    /// The nodes under which `Rooms` lists the room.
     pub(crate) listed: SmallSet<NodeId>,
-    /// Facts that few rooms have.
+    /// Rarely used fields.
     history: Option<Box<History>>,
 }
 
 #[derive(Default, Debug)]
 struct History {
-    /// Hops that did not take it, and until when it keeps away from them.
+    /// Hops that did not take the room, with the time until which it avoids them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
-    /// Hops that did not deliver copies of each other.
+    /// Hops whose packets are no copies of each other.
     unalike: Option<[Hop; 2]>,
-    /// The last of its moves, as they are on record.
+    /// The room's last moves, oldest first.
     record: VecDeque<MoveRecord>,
 }
 
-/// A room without a usable hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stranded {
     pub(crate) lost: Hop,
@@ -77,12 +76,12 @@ pub(crate) struct Stranded {
     pub(crate) attempts: u32,
 }
 
-/// A route on its way: published once its sessions are open where that matters.
+/// A pending route, published once the awaited sessions are open.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Pending {
     /// Best first; never empty.
     pub(crate) hops: Vec<Hop>,
-    /// Hops where all sessions are to be open before: where the room goes, or where it stays, its spares.
+    /// Hops where all sessions must be open first: the target of a move, else the new spares.
     pub(crate) awaited: BTreeSet<Hop>,
     pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
     pub(crate) cause: Cause,
@@ -90,7 +89,7 @@ pub(crate) struct Pending {
     pub(crate) started: Instant,
 }
 
-/// The facts of a new room.
+/// The properties of a new room.
 pub(crate) struct Founding {
     pub(crate) name: Arc<str>,
     pub(crate) scenario: Arc<str>,
@@ -134,7 +133,7 @@ impl Room {
         self.cell.load_full()
     }
 
-    /// The hop that its packets take now.
+    /// The hop that the room's packets take now.
     pub(crate) fn stands_at(&self, board: &Board) -> Option<Hop> {
         self.route().first_usable(board).map(|(hop, _)| hop)
     }
@@ -143,7 +142,7 @@ impl Room {
         self.route().version > 0
     }
 
-    /// The nodes of its route, best first.
+    /// The nodes of the room's route, best first.
     pub(crate) fn standing(&self) -> Vec<NodeId> {
         self.route().hops.iter().map(|(hop, _)| hop.node).collect()
     }
@@ -156,8 +155,8 @@ impl Room {
         self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
     }
 
-    /// Hops where its sessions are opened: those of its route, in force and pending, but only the first of each if its
-    /// mode opens none ahead. Its current hop comes first.
+    /// Hops where the room's sessions are opened: those of its current and pending routes, or only the first of each if
+    /// its mode opens none ahead. The current hop comes first.
     pub(crate) fn hops_to_open(&self) -> Vec<Hop> {
         let each = if self.mode.opens_ahead() { HOPS_MAX } else { 1 };
         let route = self.route();
@@ -166,8 +165,8 @@ impl Room {
         route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
     }
 
-    /// It survives its node in another way from now on. Spares under way that were not to be opened are no spares of a mode
-    /// that opens them.
+    /// Changes the room's survival mode. Pending spares that the old mode did not open are dropped if the new mode
+    /// opens spares.
     pub(crate) fn take_mode(&mut self, mode: Mode) {
         if let Some(pending) = self.pending.as_mut()
             && mode.opens_ahead()
@@ -177,12 +176,12 @@ impl Room {
         }
         self.mode = mode;
         if let Some(history) = &mut self.history {
-            // Its nodes are given another chance.
+            // The new mode gives these hops another chance.
             history.unalike = None;
         }
     }
 
-    /// A route under way waits for nothing that its mode does not open.
+    /// Stops the pending route from waiting for hops that the mode does not open.
     pub(crate) fn await_what_is_opened(&mut self) {
         if let Some(pending) = self.pending.as_mut().filter(|_| !self.mode.opens_ahead()) {
             let first = pending.hops[0];
@@ -191,19 +190,19 @@ impl Room {
         }
     }
 
-    /// Every hop where its sessions are to be open at this time.
+    /// Every hop where the room's sessions should be open at this time.
     pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
         let leaving = self.route().leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
         self.hops_to_open().into_iter().chain(leaving).collect()
     }
 
-    /// These hops deliver no copies of each other. Returns true if that is news.
+    /// Notes that packets of these hops are no copies of each other. Returns true if that is new.
     pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
         let known = self.history.get_or_insert_default().unalike.replace(hops);
         known != Some(hops) && known != Some([hops[1], hops[0]])
     }
 
-    /// Its mode over these hops: hitless only while no worker reported that they deliver no copies.
+    /// The room's mode over these hops: hitless only while no worker reported that their packets are no copies.
     pub(crate) fn mode_over(&self, hops: &[Hop]) -> Mode {
         let unalike = self.history.as_ref().and_then(|history| history.unalike);
         let stands = |pair: [Hop; 2]| hops.iter().take(2).all(|hop| pair.contains(hop));
@@ -213,13 +212,13 @@ impl Room {
         }
     }
 
-    /// The hop that it moves away from where it moves: where it stands, or stood before that died.
+    /// The hop that a move leaves: the carrying one, or the one that carried the room before it died.
     pub(crate) fn stood(&self) -> Option<Hop> {
         let first = || self.route().hops.first().map(|(hop, _)| *hop);
         self.stranded.map(|stranded| stranded.lost).or_else(first)
     }
 
-    /// A route under way leads there no longer; without its first hop there is no such route: it is given back.
+    /// Removes a hop from the pending route. Returns the pending route, cancelled, if that was its first hop.
     pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<Pending>> {
         if self.pending.as_ref()?.hops[0] == gone {
             return self.pending.take();
@@ -231,20 +230,19 @@ impl Room {
         None
     }
 
-    /// Keeps away from the hop until then. Returns true if that is news.
+    /// Makes the room avoid the hop until that time. Returns true if that is new.
     pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
         let struck = &mut self.history.get_or_insert_default().struck;
         struck.retain(|_, until| now < *until);
         struck.insert(hop, until).is_none()
     }
 
-    /// Hops it keeps away from at this time.
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
         let struck = self.history.iter().flat_map(|history| &history.struck);
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
-    /// Keeps a move on record.
+    /// Adds a move to the room's record.
     pub(crate) fn record(&mut self, record: MoveRecord) {
         let records = &mut self.history.get_or_insert_default().record;
         if records.len() == RECORDED_MAX {
@@ -253,12 +251,12 @@ impl Room {
         records.push_back(record);
     }
 
-    /// Its last moves, the oldest first.
+    /// The room's last moves, oldest first.
     pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
         self.history.iter().flat_map(|history| &history.record)
     }
 
-    /// Counts a move. More than the limit need not be kept.
+    /// Counts a move towards the limit. Only `counted_max` moves are kept.
     pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
         let moves = &mut self.history.get_or_insert_default().moves;
         moves.push_back(now);
@@ -267,12 +265,12 @@ impl Room {
         }
     }
 
-    /// Moves that damping counts, with those that are past and were not looked at.
+    /// Number of stored move times, including expired ones.
     pub(crate) fn moves_noted(&self) -> usize {
         self.history.as_ref().map_or(0, |history| history.moves.len())
     }
 
-    /// Counted moves within the last minute.
+    /// Number of moves within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
         let Some(history) = &mut self.history else {
             return 0;

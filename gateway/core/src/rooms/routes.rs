@@ -1,4 +1,4 @@
-//! Routes in force: the capacity that their rooms count on, and what packets may do at each hop.
+//! Current routes: the capacity that their rooms use, and what packets may do at each hop.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use crate::capacity::Holding;
 use crate::timer::Timer;
 use crate::{Event, Grant, Hook, Hop, Mode, ModeChange, NodeId, RoomId, Route};
 
-/// Interval of looks at rooms without a reserve.
+/// Interval at which rooms without a reserve are weighed again.
 pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);
 
-/// Rooms without a reserve that are weighed again at a time, so that it stays short.
+/// Maximum rooms weighed again per batch, which bounds the call's duration.
 const WEIGHED_AGAIN_MAX: usize = 256;
 
-/// If many have to be weighed again and it helps, the next ones have their turn sooner.
+/// Interval to the next batch if there are many rooms and weighing helps.
 const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
 
-/// Round trips that differ by less are the same: numbers kept free for nothing look like loss.
+/// Round trips that differ by less count as equal: sequence numbers reserved in vain look like loss.
 const LEAD_MIN: Duration = Duration::from_millis(2);
 
 impl Router<'_> {
@@ -29,13 +29,13 @@ impl Router<'_> {
         seen
     }
 
-    /// The room stands at the first of these hops from now on. Its capacity was checked, or reserved.
+    /// Places the room at the first of these hops. The caller has checked or reserved the capacity.
     pub(crate) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         self.rooms.unstrand(id);
         self.publish(id, hops, leaving);
     }
 
-    /// No hop is left that the room's packets may take: the core looks for one.
+    /// Marks the room stranded: no hop is left that its packets may take, and the core searches for one.
     pub(crate) fn strand(
         &mut self,
         id: RoomId,
@@ -48,7 +48,7 @@ impl Router<'_> {
         self.effects.set(Timer::Rescue, now);
     }
 
-    /// Puts a route in force, or for a stranded room what is left of it.
+    /// Publishes a route, or for a stranded room what remains of its route.
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let grants = self.weigh(id, hops);
         let lead = leaving.zip(hops.first()).map(|((left, _), to)| self.lead(left.node, to.node));
@@ -68,7 +68,7 @@ impl Router<'_> {
         self.rooms.list(id);
     }
 
-    /// A hitless room that is carried by one hop keeps less than its mode promises, and that is told; so is its end.
+    /// Reports the start and end of a time in which one hop alone carries a hitless room.
     fn report_kept_since(&mut self, id: RoomId, before: &Route) {
         match (before.version, before.mode) {
             (0, _) => self.report_kept(id, Mode::Hitless),
@@ -89,8 +89,8 @@ impl Router<'_> {
         }
     }
 
-    /// The difference of round trips by which the new hop delivers sooner, with their variation on either side:
-    /// packets of the old hop within it still have numbers kept free.
+    /// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers
+    /// are reserved for packets of the old hop that arrive within this time.
     fn lead(&self, old: NodeId, new: NodeId) -> Duration {
         let round_trip = |id| self.nodes.get(id)?.detector.round_trip_seen();
         let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
@@ -102,12 +102,12 @@ impl Router<'_> {
         }
     }
 
-    /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first, and free
-    /// to take the second where capacity is kept for that. In hitless mode it is admitted at both, if both can carry it;
-    /// where spares are not opened ahead, they are gated.
+    /// Updates the room's holding and returns the grant of each hop. The first is admitted; the second is reserved if
+    /// capacity is kept for it. In hitless mode both are admitted if both can carry the room. Spares that are not
+    /// opened ahead are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
         let kbps = self.room_kbps(id);
-        // Reserves for deaths to come are not kept from rooms that are stranded now.
+        // A stranded room may use capacity reserved for future deaths.
         let keeps_new = !self.rooms.stranded_go_first();
         let Some(room) = self.rooms.get_mut(&id) else {
             return Vec::new();
@@ -145,7 +145,7 @@ impl Router<'_> {
         (0..hops.len()).map(grant).collect()
     }
 
-    /// The sessions of the room changed, its target, or the capacity of its nodes: the same hops, weighed again.
+    /// Weighs the same hops again, because the room's sessions, its target or the capacity of its nodes changed.
     pub(crate) fn regrant(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
             return;
@@ -161,7 +161,7 @@ impl Router<'_> {
         }
     }
 
-    /// Capacity may have become free: rooms with a second hop that packets could not take are weighed again, in turn.
+    /// Capacity may have become free: weighs the next rooms whose second hop packets may not take.
     pub(crate) fn weigh_unreserved(&mut self, now: Instant) {
         let after =
             (std::ops::Bound::Excluded(self.rooms.weighed_last), std::ops::Bound::Unbounded);
@@ -183,7 +183,7 @@ impl Router<'_> {
         self.effects.set(Timer::Weigh, now + next);
     }
 
-    /// Asking would help. A policy that gave the room a spare without a reserve meant it.
+    /// Asking the policy could help. A spare without a reserve that a policy chose is deliberate.
     fn can_gain_reserve(&mut self, id: RoomId, now: Instant) -> bool {
         let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
         else {
@@ -195,7 +195,7 @@ impl Router<'_> {
             && self.native_hops(id, &[standing.node], now).len() > 1
     }
 
-    /// Closes its sessions wherever no route of the room leads any more.
+    /// Closes the room's sessions at hops that are in none of its routes any more.
     pub(crate) fn close_left_hops(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id) else {
             return;
@@ -217,7 +217,7 @@ impl Router<'_> {
         }
     }
 
-    /// Sessions that are open where the room's packets go now are live.
+    /// Sets sessions live that are open at the hop that carries the room.
     pub(crate) fn activate_open(&mut self, id: RoomId, now: Instant) {
         for session in self.sessions_of(id) {
             self.live_if_open(session, now);

@@ -1,5 +1,5 @@
-//! Shares: where not all fits at its need, sessions that obey caps get less before newcomers are refused, and more again when
-//! there is room.
+//! Shares: when capacity is short, sessions that obey caps are reduced before new ones are refused, and raised again
+//! when capacity is free.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use super::Router;
 use crate::sessions::{Phase, WHOLE};
 use crate::{Decider, Event, NodeId, Op, Output, RoomId, SessionId};
 
-/// The steps of the way down, as shares of what a session needs above its scenario's floor, thousandths.
+/// Steps of reduction: shares of a session's need above its scenario's floor, in thousandths.
 const STEPS: [u16; 2] = [500, 0];
 
-/// A reduced session stays so for so long.
+/// Minimum time before a reduced session is raised again.
 const RAISED_AFTER: Duration = Duration::from_secs(8);
 
-/// A raise leaves so much of the node's capacity free, per cent, so that no session has to be reduced again at once.
+/// Capacity of a node in per cent that a raise leaves free, so that no session must be reduced again at once.
 const LEAVES_FREE: u64 = 5;
 
 impl Router<'_> {
-    /// The native placement; if it fits nowhere, with smaller shares of its sessions.
+    /// The native placement. If no node has enough capacity, the room's sessions are reduced to smaller shares.
     pub(crate) fn place_with_less(
         &mut self,
         id: RoomId,
@@ -38,7 +38,7 @@ impl Router<'_> {
         Vec::new()
     }
 
-    /// Makes room for the newcomer where its room stands and goes, if need be with a smaller share.
+    /// Frees capacity for the new session at its room's current and pending nodes, with smaller shares if necessary.
     pub(crate) fn make_room_for(&mut self, id: SessionId, now: Instant) -> bool {
         if self.fits_its_room(id) {
             return true;
@@ -80,7 +80,7 @@ impl Router<'_> {
         }
     }
 
-    /// Reduces the sessions to a share. Returns true if any of them can do with that.
+    /// Reduces the sessions to a share. Returns true if any of them could be reduced.
     fn reduce(&mut self, sessions: &[(SessionId, u16)], share: u16) -> bool {
         let mut any = false;
         for (id, _) in sessions {
@@ -103,7 +103,7 @@ impl Router<'_> {
         }
     }
 
-    /// The session gets more or less from now on.
+    /// Reports the session's changed share.
     pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
@@ -120,7 +120,7 @@ impl Router<'_> {
         self.settle_peer_caps(room);
     }
 
-    /// There may be room again: sessions that were reduced long enough ago get a step more, if no room is stranded.
+    /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
     pub(crate) fn raise_shares(&mut self, now: Instant) {
         if self.rooms.stranded.is_empty() && self.rooms.herd.is_none() {
             for id in self.capacity.next_reduced(RAISED_AFTER, now) {
@@ -146,7 +146,7 @@ impl Router<'_> {
         }
     }
 
-    /// All nodes on which the room counts have so much more.
+    /// All nodes that the room uses have this much more capacity free.
     fn leaves_room_for(&self, id: RoomId, kbps: u64) -> bool {
         let holding = self.rooms[&id].holding;
         let fits = |node: NodeId| {

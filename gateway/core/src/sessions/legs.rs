@@ -1,4 +1,4 @@
-//! Legs: a session is opened at hops, at the pace of each node, and closed there.
+//! Legs: a session's openings at hops, at the pace of each node.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(crate) struct Legs<'a> {
 }
 
 impl Legs<'_> {
-    /// Has the driver open the session at a hop, unless it was told already, as soon as the node can. Returns the
+    /// Opens the session at a hop as soon as the node's window allows it, unless this was requested before. Returns the
     /// state of the leg.
     pub(crate) fn open(
         &mut self,
@@ -45,7 +45,7 @@ impl Legs<'_> {
         Some(Leg::Opening(until))
     }
 
-    /// An opening at the node ended: the next have their turn. Returns true if no session has to wait there any more.
+    /// An opening at the node ended: starts the next ones. Returns true if no session waits there any more.
     pub(crate) fn open_next(&mut self, node: NodeId, now: Instant) -> bool {
         while let Some((id, hop)) = self.nodes.pace_mut(node).next() {
             let waits = |session: &Session| session.legs.get(&hop) == Some(&Leg::Waiting);
@@ -58,7 +58,6 @@ impl Legs<'_> {
         !self.nodes.pace(node).is_busy()
     }
 
-    /// The driver opened the leg.
     pub(crate) fn opened(&mut self, before: Leg, hop: Hop, now: Instant) {
         let Leg::Opening(until) = before else {
             return;
@@ -74,7 +73,7 @@ impl Legs<'_> {
         self.capacity.note_opening(self.nodes.region_of(hop.node), true);
     }
 
-    /// The driver could not open the leg, or not in time.
+    /// The driver failed to open the leg, or was too late.
     pub(crate) fn failed(&mut self, leg: Leg, hop: Hop, now: Instant) {
         if let Leg::Opening(_) = leg {
             let pace = self.nodes.pace_mut(hop.node);
@@ -84,7 +83,7 @@ impl Legs<'_> {
         }
     }
 
-    /// The session is not wanted there any more: the driver closes it, if it was told to open it.
+    /// Ends a leg that is no longer needed; the driver closes it if it was asked to open it.
     pub(crate) fn leave(&mut self, id: SessionId, hop: Hop, leg: Leg) {
         let pace = self.nodes.pace_mut(hop.node);
         match leg {

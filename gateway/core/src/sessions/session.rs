@@ -1,4 +1,4 @@
-//! A session's life, and what it gets.
+//! A session's life cycle, its plan and its share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,48 +12,47 @@ use crate::{
     SessionId, Transport,
 };
 
-/// Bit rate of a voice stream that gives none, kbit/s: Opus at 40, headers included.
+/// Bit rate in kbit/s of a voice stream that declares none: Opus at 40, with headers.
 const VOICE_KBPS: u32 = 64;
 
-/// All of what a session needs, thousandths.
+/// The whole of a session's need, in thousandths.
 pub(crate) const WHOLE: u16 = 1_000;
 
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) room: RoomId,
-    /// The number by which nodes know its room.
+    /// The number of the session's room at nodes.
     pub(crate) call: RoomId,
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) transport: Transport,
-    /// Its first packet, on a listener for trusted networks, asked for it: no policy is asked then.
+    /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
     pub(crate) of_first_packet: bool,
-    /// Until it is live.
+    /// Present until the session is live.
     pub(crate) opening: Option<Box<Opening>>,
     pub(crate) offered: Instant,
     pub(crate) phase: Phase,
     pub(crate) bounds: Bounds,
     pub(crate) close_after: Duration,
-    /// The wish of policies.
+    /// The plan by policies, before the share applies.
     pub(crate) plan: Plan,
     /// The version of the plan.
     pub(crate) plans: u32,
-    /// Its share of its needs above its floor, thousandths: less than all if not all fits.
+    /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
-    /// The last window of breakers in which it was counted.
+    /// The last breaker window in which the session was counted.
     pub(crate) judged: Judged,
     pub(crate) admitted_by: Arc<Decider>,
-    /// Hops where the driver was told to open it, and not yet to close it.
+    /// Hops where the driver was asked to open the session and not yet to close it.
     pub(crate) legs: SmallMap<Hop, Leg>,
-    /// The workers' last report.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
     pub(crate) track: Option<Box<Track>>,
-    /// State of the degradation policy.
+    /// State of the degradation policy for this session.
     pub(crate) memory: Memory,
 }
 
-/// The request of a session; many have equal ones.
+/// The request of a session; many sessions share an equal one.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Wanted {
     pub(crate) scenario: Arc<str>,
@@ -61,34 +60,32 @@ pub(crate) struct Wanted {
     pub(crate) media: Arc<Media>,
 }
 
-/// Facts about a session that is not live yet.
+/// Data of a session that is not live yet.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) offer: Arc<Offer>,
-    /// It is refused if it is not live by then; none before its room has a route.
+    /// The session is refused if it is not live by then; `None` before its room has a route.
     pub(crate) by: Option<Instant>,
 }
 
-/// State of a session at a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leg {
-    /// Not told of it yet: the node opens as many as it can already.
+    /// Waiting for the node's window; the driver has not been asked yet.
     Waiting,
-    /// Opens it; past this time it counts as not opened.
+    /// The driver is opening it; after this time it counts as failed.
     Opening(Instant),
     Open,
 }
 
-/// The phase of its life. A session that ended is gone.
+/// The phase of a session's life. A closed session is removed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Phase {
-    /// Its scenario's parameters are asked for.
+    /// The scenario policy is asked for parameters.
     Resolving,
-    /// Admission is asked.
+    /// The admission policy is asked.
     Admitting,
-    /// Its room is being placed.
     Placing,
-    /// The driver opens it at the node that carries its room.
+    /// The driver opens it at the node that carries the room.
     Opening,
     Live,
 }
@@ -98,13 +95,13 @@ impl Session {
         self.legs.get(&hop) == Some(&Leg::Open)
     }
 
-    /// Hops that the driver has not opened by their time.
+    /// Hops that the driver has not opened in time.
     pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
         let late = |leg: &Leg| matches!(leg, Leg::Opening(until) if *until <= now);
         self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
     }
 
-    /// The time at which the next part of its opening is late; `None` if none is awaited.
+    /// The time of the next opening timeout; `None` if no opening is awaited.
     pub(crate) fn next_late(&self) -> Option<Instant> {
         let opening = self.opening.as_ref().and_then(|opening| opening.by);
         let legs = self.legs.values().filter_map(|leg| match leg {
@@ -114,19 +111,19 @@ impl Session {
         legs.chain(opening).min()
     }
 
-    /// Its load: its share of its needs.
+    /// The session's load: its share of its need.
     pub(crate) fn kbps(&self) -> u64 {
         let need = self.need_kbps();
         let floor = u64::from(self.bounds.floor_kbps).min(need);
         floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
     }
 
-    /// It could do with less: its endpoint obeys caps, and its scenario allows one.
+    /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
     pub(crate) fn can_do_with_less(&self) -> bool {
         self.wanted.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
-    /// The wish of policies, within its share.
+    /// The plan by policies, limited by the share.
     pub(crate) fn plan_now(&self) -> Plan {
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
         let cap_kbps = match (self.plan.cap_kbps, share) {
@@ -136,7 +133,7 @@ impl Session {
         Plan { cap_kbps, ..self.plan }
     }
 
-    /// The needs of its streams, within the scenario's bounds.
+    /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
         let need = |stream: &crate::Stream| {
             stream.bitrate_kbps.unwrap_or(match stream.kind {
@@ -148,13 +145,13 @@ impl Session {
         u64::from(sum.min(self.bounds.ceiling_kbps))
     }
 
-    /// Silent for as long as its scenario bears, though a packet would have been reported by now.
+    /// The session was silent for its scenario's limit, and a packet would have been reported by now.
     pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
         self.phase == Phase::Live
             && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
     }
 
-    /// The label `region`, if it names one.
+    /// The region that the label `region` names, if any.
     pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
         let (_, named) = self.wanted.labels.iter().find(|(key, _)| &**key == "region")?;
         let at = regions.iter().position(|region| region == named)?;

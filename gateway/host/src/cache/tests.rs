@@ -113,7 +113,7 @@ fn least_recently_used_is_evicted() {
     let folder = Folder::new();
     let cache = folder.open();
     let long_ago = SystemTime::now() - Duration::from_secs(3_600);
-    // A file of another program, older than all others.
+    // A file of another program, older than all cached files.
     let beside = cache.folder().join("beside");
     fs::create_dir(&beside).unwrap();
     File::open(&beside).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -124,7 +124,7 @@ fn least_recently_used_is_evicted() {
         let written = long_ago + Duration::from_secs(plugin as u64);
         File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
     }
-    // The oldest was used just now.
+    // The oldest file was used just now.
     assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());
     put(FILES_MAX);
     assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());

@@ -7,7 +7,7 @@ use crate::component::Component;
 use crate::policy::Policy;
 use crate::shipped;
 
-/// As in a process that may not reserve more.
+/// An engine of a process that cannot reserve more address space.
 fn narrow() -> Engine {
     Engine::of(
         |reach| match reach {

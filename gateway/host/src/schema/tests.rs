@@ -111,7 +111,7 @@ fn bit_rate_is_a_number_a_space_and_a_unit() {
 
 #[test]
 fn nested_defaults_are_bounded() {
-    // Each item of a list has the defaults of all lists inside it.
+    // Each list item has the defaults of all lists inside it.
     let nested = |levels: usize| {
         let mut schema = json!({"type": "object", "properties": {"a": {"default": 1_234}}});
         for _ in 0..levels {
@@ -135,7 +135,7 @@ fn defaults_are_bounded_but_given_settings_are_not() {
             "type": "object", "properties": {"name": {"type": "string", "default": default}}
         }}}}))
         .unwrap();
-    // A thousand bytes with its quotes.
+    // A thousand bytes including its quotes.
     let most = DEFAULTS_BYTES_MAX / 1_000;
     for (tiers, fits) in [(most, true), (most + 1, false)] {
         let complete = || schema.complete(json!({"tiers": vec![json!({}); tiers]}));

@@ -24,7 +24,7 @@ fn keys_round_trip_as_text() {
 
 #[test]
 fn signature_matches_rfc_8032() {
-    // Section 7.1, test 1.
+    // RFC 8032, section 7.1, test 1.
     let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
     let key = SecretKey::read(&format!("{SECRET}{seed}")).unwrap();
     let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";

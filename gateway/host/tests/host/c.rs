@@ -34,7 +34,7 @@ fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// The policy of `plugin-sdk/c`; none, with a message, without a compiler.
+/// The policy of `plugin-sdk/c`. Without a compiler, `None` and a message.
 fn calm(test: &str, optimise: &str) -> Option<Component> {
     let Some(module) = compile(&sdk().join("c/calm.c"), optimise) else {
         skip(test, "clang and wasm-ld");
@@ -53,7 +53,7 @@ fn c_policy_decides_as_documented() {
 #[test]
 fn c_policy_answers_for_thousands_of_sessions() {
     let test = "a_policy_in_c_answers_for_thousands_of_sessions_in_its_memory";
-    // As for a debugger: nothing depends on the optimiser.
+    // A debug build: nothing may depend on the optimiser.
     let Some(component) = calm(test, "-O0") else { return };
     answers_for_thousands(&component);
 }

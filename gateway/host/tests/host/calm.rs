@@ -58,7 +58,7 @@ pub(crate) fn decides(component: &Component) {
     assert_eq!(&*state.bytes, [3], "counts to three ticks");
 }
 
-/// Asks about many sessions often, so that leaked memory runs out.
+/// Asks often about many sessions, so that a memory leak would exhaust memory.
 pub(crate) fn answers_for_thousands(component: &Component) {
     let mut policy = install(component, json!({})).unwrap();
     let mut rows: Vec<_> = (0..4096).map(|id| session(id, Some(40_000), 0)).collect();

@@ -84,13 +84,12 @@ impl Wit {
         all.map(|(name, id)| (name, self.interface(id))).collect()
     }
 
-    /// Imports and exports of each world.
     pub(crate) fn worlds(&self) -> BTreeMap<String, Vec<String>> {
         let worlds = self.resolve.worlds.iter().map(|(_, world)| {
             let item = |word: &str, item: &WorldItem| match item {
                 WorldItem::Interface { id, .. } => {
                     let name = self.resolve.interfaces[*id].name.clone().unwrap_or_default();
-                    // Types come with their users.
+                    // Types are listed with the items that use them.
                     (name != "types").then(|| format!("{word} {name}"))
                 }
                 WorldItem::Function(function) => Some(format!("{word} func {}", function.name)),
@@ -179,12 +178,12 @@ impl Wit {
                 let parts: Vec<_> = of.types.iter().map(|of| self.of(of)).collect();
                 format!("tuple<{}>", parts.join(", "))
             }
-            // Not used by the contract; the name suffices.
+            // A kind that the contract does not use; its name suffices.
             other => other.as_str().to_owned(),
         }
     }
 
-    /// A type by name, or by structure if it has none.
+    /// The name of a type, or its structure if it has no name.
     fn of(&self, of: &Type) -> String {
         match of {
             Type::Id(id) => {

@@ -5,7 +5,7 @@ use evenkeel_host::Policy;
 
 use crate::plugin::{policy, tick};
 
-/// Asks so often, with a fresh instance when due; returns the differences.
+/// Asks the policy `times` times, and a fresh instance when one is due. Returns the reported differences.
 fn asked(policy: &mut Policy, times: usize) -> Vec<Box<str>> {
     let question = tick(&[1, 2]);
     let mut differed = Vec::new();

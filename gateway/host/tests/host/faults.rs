@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::plugin::{dressed, labels, manifest, policy, tick};
 
-/// Calls of the current instance: the test guest's hidden state.
+/// The test guest's hidden state: calls of the current instance.
 fn calls(policy: &mut Policy) -> u32 {
     let Answer::Actions { actions, .. } = policy.ask(&tick(&[1]), 0).unwrap().answer else {
         panic!()

@@ -1,8 +1,4 @@
-//! Plugins compiled at a release load for ever, and answer as they did then.
-//!
-//! `plugin-sdk/fixtures/VERSION` holds a release: WIT and registry, plugins, and the answers of
-//! each. `make release-contract` adds one for the version of the working tree; existing ones never
-//! change.
+//! Plugins compiled at a release load on every later gateway, and answer as they did then.
 
 use std::fmt::{Display, Write as _};
 use std::path::Path;
@@ -19,7 +15,7 @@ use serde_json::{Value, json};
 use crate::contract::{Wit, read, releases, sdk};
 use crate::plugin::roomy;
 
-/// Size limit of a release, bytes: it stays in the repository for ever.
+/// Maximum size of a release in bytes, because it stays in the repository permanently.
 const RELEASE_MAX: u64 = 300_000;
 
 #[test]
@@ -88,7 +84,7 @@ fn settings(plugin: &str) -> (Value, Value) {
     }
 }
 
-/// All answers of a plugin to fixed questions, as text. The questions never change: the answers are
+/// All answers of a plugin to fixed questions, as text. The questions never change, because released answers are stored
 /// in files.
 fn answers(bytes: &[u8]) -> String {
     let component = Component::vet(roomy(), bytes).unwrap();
@@ -301,7 +297,7 @@ fn tick(policy: &mut Policy, out: &mut String) {
         let now_us = 1_000_000 * at as u64;
         keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
     }
-    // Unreadable for this revision.
+    // A memo that this revision cannot read.
     memo = older(1, &[]);
     states[0] = older(1, &[1, 2]);
     let sessions = vec![SessionRow {
@@ -327,7 +323,7 @@ fn keep(answer: Option<Answer>, states: &mut [Option<State>], memo: &mut Option<
     *memo = new_memo.or_else(|| memo.take());
 }
 
-/// Asks, and writes down the answer.
+/// Asks, and appends the answer to `out`.
 fn ask(policy: &mut Policy, question: &Question, now_us: u64, out: &mut String) -> Option<Answer> {
     let (word, rows) = match question {
         Question::Resolve { scenario, labels } => (format!("resolve {scenario}"), labels.len()),

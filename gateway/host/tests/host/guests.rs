@@ -1,4 +1,4 @@
-//! Hostile plugins: each costs what is expected, and other plugins nothing.
+//! Hostile plugins: each has the expected outcome, and other plugins are not affected.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
         (Ok(_), Expected::Refused(code)) => return Err(format!("taken, not refused for {code}")),
         (Ok(policy), Expected::Fault(_) | Expected::Curbed) => policy,
     };
-    // Twice, since a failed guest restarts.
+    // Asks twice, since a failed guest restarts.
     for _ in 0..2 {
         for outcome in outcomes(&mut policy, guest) {
             match (&outcome, guest.expected) {
@@ -84,7 +84,6 @@ fn hostile_guests_meet_their_expected_outcome() {
     assert!(unmet.is_empty(), "{}", unmet.join("\n"));
 }
 
-/// Otherwise the question would not be a gateway's.
 #[test]
 fn guests_get_state_and_memo_of_the_question_before() {
     let engine = patient();
@@ -112,7 +111,7 @@ fn guests_get_state_and_memo_of_the_question_before() {
 
 #[test]
 fn extreme_numbers_pass_unchanged() {
-    // Validation is the core's; here nothing wraps and nothing is lost.
+    // The core validates answers. The host only must not wrap or lose anything.
     let all = hostile();
     let of = |name: &str| all.iter().find(|guest| guest.name == name).unwrap();
     let answer = |name: &str| {

@@ -1,4 +1,4 @@
-//! Questions of each hook reach the plugin complete, and answers come back.
+//! Questions of each hook reach the plugin completely, and the answers come back.
 
 use evenkeel_core::{
     Action, AdmitVerdict, Answer, Entry, EntryKind, Fault, Hook, Measures, Metric, Move, NodeId,

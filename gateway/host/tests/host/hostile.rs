@@ -8,7 +8,7 @@ use wit_parser::Resolve;
 
 use crate::plugin::{labels, roomy, with_section};
 
-/// A scenario policy with so many pages of memory and these bodies of `init` and `resolve`.
+/// A scenario policy with this many pages of memory and these bodies of `init` and `resolve`.
 fn scenario(pages: u32, init: &str, resolve: &str) -> Vec<u8> {
     let text = format!(
         r#"(module

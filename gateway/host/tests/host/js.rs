@@ -24,7 +24,7 @@ fn build() -> Option<Vec<u8>> {
     if !js.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
         return None;
     }
-    // Beside the installed packages, where node finds them.
+    // The build folder is beside the installed packages, so that node finds them.
     for folder in ["js", "wit"] {
         let to = workshop().join(folder);
         std::fs::create_dir_all(&to).unwrap();
@@ -49,14 +49,14 @@ fn javascript_policy_decides_as_documented() {
     let Some(bytes) = build() else {
         return skip(test, "componentize-js, which wants npm");
     };
-    // Fails if it imports anything but `diag`.
+    // Validation fails if the component imports anything but `diag`.
     let component = Component::vet(roomy(), &bytes).unwrap();
     assert_eq!(&*component.manifest().name, "calm-js");
     decides(&component);
     answers_about_thousands(&component);
 }
 
-/// The batch is reduced if its memory is too small.
+/// Asks about thousands of sessions. The batch is reduced if the plugin's memory is too small.
 fn answers_about_thousands(component: &Component) {
     let settings = json!({"jitter": 25});
     let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);

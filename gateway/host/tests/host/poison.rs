@@ -1,5 +1,4 @@
-//! A batch on which the plugin fails is bisected: failing rows are quarantined, the others are
-//! decided.
+//! If the plugin fails on a batch, the batch is bisected: failing rows are quarantined, and the others are decided.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ fn poisoned(answered: &Answered) -> Vec<u32> {
     apart(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
 }
 
-/// Decided rows, in order; each was capped at its loss and has a new state.
+/// The decided rows, in order. Checks that each was capped at its loss and has a new state.
 fn decided(answered: &Answered, losses: &[u64]) -> Vec<u32> {
     let Answer::Actions { actions, states, .. } = &answered.answer else { panic!() };
     let mut rows: Vec<u32> = actions.iter().map(|action| action.row).collect();
@@ -133,7 +132,7 @@ fn calls_per_question_are_bounded() {
     let Apart { unasked, .. } = apart(&answered);
     assert_eq!(decided(&answered, &losses).len() + found + unasked.len(), 1_024);
     assert!(unasked.len() > 512, "the search continues later");
-    // Each question finds more, until the quarantine is full.
+    // Each question finds more rows, until the quarantine is full.
     policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert!(policy.quarantined() > found);
 }
@@ -150,7 +149,7 @@ fn ending_after(tick_ms: u64) -> Policy {
 #[test]
 fn row_that_causes_a_deadline_is_isolated() {
     let losses = [1, 2, 3, 777];
-    // Generous, for a slow machine.
+    // A generous time, for slow machines.
     let mut policy = ending_after(400);
     let answered = policy.ask_isolating(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
@@ -318,7 +317,7 @@ fn batch_size_halves_even_without_time() {
     let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut policy = policy(Hook::Degradation, "hungry");
     for faults in 1..=3 {
-        // One call at a time: the first is made even if it is late.
+        // One call at a time: the first call is made even if it is late.
         let asked = policy.ask_isolating(&ticked(1, &losses), 0, Duration::ZERO);
         assert_eq!(asked.unwrap_err(), Fault::OutOfMemory, "{faults}");
     }

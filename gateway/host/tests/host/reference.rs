@@ -23,7 +23,7 @@ const RENEW: &str = "EVENKEEL_RENEW";
 struct Field {
     name: &'static str,
     form: &'static str,
-    /// Its default; none if it is required.
+    /// The field's default; `None` if it is required.
     otherwise: Option<&'static str>,
     doc: &'static str,
 }
@@ -339,7 +339,7 @@ fn numbers(out: &mut String) {
     }
 }
 
-/// For languages without a generator: the names and types that a core module exports.
+/// Describes, for languages without a generator, the names and types that a core module exports.
 fn core_module(out: &mut String, wit: &Wit) {
     *out += "\n## A core module by hand\n\nThe functions in the canonical ABI of the component model. A module exports these names, \
              with `memory`\nand `cabi_realloc (i32, i32, i32, i32) -> i32`; the gateway wraps it according to its manifest. `cabi_post_`\n\

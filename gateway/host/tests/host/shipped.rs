@@ -67,7 +67,7 @@ fn admission_caps_stay_below_scenario_ceilings() {
 
 #[test]
 fn examples_build_and_are_valid() {
-    // The build's folder, where their common dependencies are compiled.
+    // The build script's folder, where common dependencies are already compiled.
     let target = Path::new(env!("OUT_DIR")).join("plugins");
     for hook in Hook::ALL {
         let name = format!("example-{}", hook.name());

@@ -1,4 +1,4 @@
-//! States in questions and answers: created, migrated, kept through a fault, never half applied.
+//! States in questions and answers are created, migrated, kept through a fault, and never applied in part.
 
 use evenkeel_core::{Answer, Fault, Hook, Question, SessionRow, State};
 use evenkeel_host::Policy;

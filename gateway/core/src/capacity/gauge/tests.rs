@@ -2,7 +2,7 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Says this every 10 ms for a while.
+/// Reports this load every 10 ms for a while.
 fn says(gauge: &mut Gauge, permille: u16, ours: u64, start: Instant) {
     for ms in (0..8_000).step_by(10) {
         gauge.handle_load(permille, ours, start + MS * ms);

@@ -29,7 +29,7 @@ fn nodes_on_one_machine_share_capacity() {
     assert_eq!(fit(&ledger), (true, false, true));
     assert_eq!((ledger.carries(B, 41), ledger.fits_reserve(B, C, 41)), (false, false));
     assert_eq!([A, B, C].map(|node| ledger.permille(node)), [600, 600, 0]);
-    // A room that goes over to the new name takes its load along.
+    // A room that moves to the machine's new name takes its load along.
     ledger.release(on(A, 60));
     ledger.hold(on(B, 60));
     assert_eq!(fit(&ledger), (true, false, true));

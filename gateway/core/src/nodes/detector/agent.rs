@@ -1,21 +1,21 @@
-//! The word of the agent beside a node on its process.
+//! Reports of the agent beside a node about the node's process.
 
 use std::time::{Duration, Instant};
 
 use super::Detector;
 use crate::Witness;
 
-/// An agent that said the process is gone is believed so long, unless it says so again: it does with each answer.
+/// Validity of a report that the process is gone. The agent repeats it with each answer.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
-/// Its last word.
+/// The agent's last report.
 #[derive(Default, Debug)]
 pub(super) struct Agent {
     gone: Option<Instant>,
 }
 
 impl Detector {
-    /// The agent says whether the process runs.
+    /// The agent reports whether the process runs.
     pub(crate) fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
             self.agent.gone = None;
@@ -30,7 +30,7 @@ impl Detector {
         self.accused[Witness::Agent as usize].is_some()
     }
 
-    /// An agent that fell silent says nothing any more.
+    /// Drops a report that expired because the agent fell silent.
     pub(super) fn weigh_agent(&mut self, now: Instant) {
         let told = |at: Instant| now.saturating_duration_since(at) < BELIEVED_FOR;
         if !self.agent.gone.is_some_and(told) {

@@ -1,42 +1,41 @@
-//! Canaries: two sessions of our own at a node, in a room of their own. A packet that goes in at one must come out at
+//! Canaries: two sessions of the gateway at a node, in a room of their own. A packet sent in at one must come out at
 //! the other.
-//!
-//! On a bad way some packets are lost, at a node that forwards nothing all are. So it takes [`MISSING`] in a row: if
-//! each of the two ways loses 15 %, that many are lost once in a hundred hours; and if so much is lost the node's word
-//! that the sessions are open is lost as well, without which nothing is counted.
+//! | A bad path loses some packets; a node that forwards nothing loses all. [`MISSING`] canaries in a row must
+//! therefore be lost. If each direction loses 15 %, that happens once in a hundred hours. At such loss the node's
+//! confirmations that the sessions are open are lost as well, and without them nothing is counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Since;
 
-/// Canaries in a row that must be missing: 1.2 s at one in 100 ms.
+/// Canaries that must be missing in a row: 1.2 s at one per 100 ms.
 const MISSING: u32 = 12;
 
-/// A canary that came out no later than this after its round trip was late, and not lost: more than jitter of ±80 ms
-/// makes on both ways.
+/// A canary that comes out within this time after its round trip was late, not lost. It exceeds what jitter of ±80 ms
+/// on both directions causes.
 const SLACK: Duration = Duration::from_millis(200);
 
-/// The node says twice a second that the sessions are open. One word may be lost.
+/// The node confirms twice a second that the sessions are open. One confirmation may be lost.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(1_200);
 
-/// Canaries on their way that are remembered.
+/// Number of canaries in flight that are remembered.
 const SENT_MAX: usize = 32;
 
 #[derive(Default, Debug)]
 pub(super) struct Canary {
     sent: VecDeque<(u64, Since)>,
     missing: u32,
-    /// The time at which the first of those was sent.
+    /// The time at which the first of the missing canaries was sent.
     missing_since: Option<Instant>,
-    /// The last time at which the node said that both sessions are open.
+    /// The time at which the node last confirmed that both sessions are open.
     confirmed: Option<Instant>,
-    /// One came out: a node that keeps sessions of a room apart forwards none.
+    /// A canary came out once. A node that never forwards between sessions of a room is not judged by canaries.
     forwards: bool,
 }
 
 impl Canary {
-    /// The node says that both sessions are open. Packets lost while it did not say so mean nothing.
+    /// The node confirms that both sessions are open. Packets lost without a valid confirmation are not counted.
     pub(super) fn confirm(&mut self, now: Instant) {
         if !self.is_open(now) {
             self.forget();
@@ -55,7 +54,7 @@ impl Canary {
         self.sent.push_back((sequence, Since::new(now)));
     }
 
-    /// One came out, however late. Returns the time at which it was sent, if that is remembered.
+    /// A canary came out, even if late. Returns when it was sent, if that is remembered.
     pub(super) fn pass(&mut self, sequence: u64) -> Option<Instant> {
         let passed =
             self.sent.iter().find(|(sent, _)| *sent == sequence).map(|(_, since)| since.at);
@@ -69,7 +68,7 @@ impl Canary {
         self.sent.iter_mut().for_each(|(_, since)| since.excuse(late));
     }
 
-    /// Since when canaries are missing, where enough are.
+    /// The time at which the first missing canary was sent, if enough are missing.
     pub(super) fn weigh(&mut self, round_trip: Duration, now: Instant) -> Option<Instant> {
         let within = round_trip + SLACK;
         while let Some((_, since)) =

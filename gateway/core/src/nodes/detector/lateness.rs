@@ -1,22 +1,22 @@
-//! Lateness of packets that came: usual lateness of the way is no sign of death.
+//! Lateness of arrived packets. The path's usual lateness is no sign of death.
 
 use std::time::{Duration, Instant};
 
-/// Each turn the latest is kept, of so many turns.
+/// Length of a turn. Each turn keeps its greatest lateness.
 const TURN: Duration = Duration::from_secs(1);
 const TURNS: usize = 10;
 
-/// The latest of each of the last ten seconds.
+/// The greatest lateness in each of the last ten seconds.
 #[derive(Default, Debug)]
 pub(super) struct Lateness {
     began: Option<Instant>,
-    /// The turn that the last note was of, counted from there.
+    /// The turn of the last note, from which turns are counted.
     turn: u64,
     latest: [Duration; TURNS],
 }
 
 impl Lateness {
-    /// Something came so late.
+    /// Notes an arrival that was this late.
     pub(super) fn note(&mut self, late: Duration, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let turn = now.saturating_duration_since(began).as_secs() / TURN.as_secs();
@@ -28,7 +28,7 @@ impl Lateness {
         *latest = late.max(*latest);
     }
 
-    /// The lateness that was exceeded in one second at most: one bad moment is not usual.
+    /// The lateness exceeded in at most one of these seconds: a single bad moment is not usual.
     pub(super) fn usual(&self) -> Duration {
         let mut latest = self.latest;
         latest.sort_unstable();

@@ -1,21 +1,20 @@
-//! The share of questions to a node that is lost on the way there or back.
+//! The share of probes to a node that are lost in either direction.
 
 use std::time::Duration;
 
-/// Probes longer ago than this count for little: a lost probe of a near node is a fifth of a per cent, and 15 % of
-/// them lost look like 15 % give or take 1.
+/// Time constant of smoothing. One lost probe of a near node shows as 0.2 %, and 15 % loss as 15 ± 1 %.
 const SMOOTHED_OVER: Duration = Duration::from_secs(5);
 
-/// Of what we ask so much is lost, there or back, parts per million, that no room goes there of which others can take care:
-/// where each of the two ways loses 5 %, as makes a room that is there vote against it.
+/// Loss of probes in both directions together, in ppm, from which rooms avoid the node while others can take them. It
+/// equals 5 % loss in each direction, at which rooms on the node vote against it.
 const MUCH_PPM: u32 = 97_500;
 
-/// It is no longer much once no more than this is lost: 3 % each way. The measured loss of a near way that loses 5 %
-/// is right give or take a half, so one that hovers there is not good one moment and bad the next.
+/// Loss in ppm below which the path is good again: 3 % in each direction. The measured loss of a near path that loses 5
+/// % is off by up to a half, so a path at the threshold does not flap.
 const STILL_MUCH_PPM: u32 = 59_100;
 
-/// The share of probes that is lost, each counted for the time until the next one: smoothed over time, whether a node is
-/// near or far. A cold one is asked more seldom, and counts less for it.
+/// The share of lost probes. Each probe is weighted by the time until the next one, so near and far nodes are smoothed
+/// over the same time. A cold node is probed less often, so each probe weighs more.
 #[derive(Default, Debug)]
 pub(super) struct Loss {
     share: f64,
@@ -27,12 +26,12 @@ impl Loss {
         self.shows(self.share - self.share * weight(every));
     }
 
-    /// One was not, by the time that it should have been.
+    /// A probe was not answered in time.
     pub(super) fn missed(&mut self, every: Duration) {
         self.shows(self.share + (1.0 - self.share) * weight(every));
     }
 
-    /// One that was missed was answered after all: it was late, not lost.
+    /// A missed probe was answered after all: it was late, not lost.
     pub(super) fn came_late(&mut self, every: Duration) {
         self.shows((self.share - weight(every)).max(0.0));
     }
@@ -46,7 +45,7 @@ impl Loss {
         self.is_much
     }
 
-    /// Parts per million.
+    /// The loss in ppm.
     pub(super) fn ppm(&self) -> u32 {
         (self.share * 1e6) as u32
     }

@@ -1,50 +1,49 @@
-//! Silence: what should have come from a node by now, and did not.
+//! Silence: media that should have arrived from a node and did not.
 
 use std::time::{Duration, Instant};
 
 use super::lateness::Lateness;
 use super::{Since, Stamp};
 
-/// A node that was silent so long, and alive all the while, is expected to send nothing any more.
+/// A node that was silent this long while alive is expected to send nothing more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
-/// Arrivals that must be missing however seldom they are: a lost packet between two pauses for breath is no death.
+/// Minimum of missing arrivals even for slow flows: one lost packet between two speech pauses is no death.
 const ARRIVALS_MIN: u32 = 3;
 
-/// A pause is longer than usual where it is so many times as long.
+/// A pause is longer than usual if it exceeds the usual one by this factor.
 const USUALLY: u32 = 2;
 
-/// Media that came from a node, and media that went there.
 #[derive(Default, Debug)]
 pub(super) struct Silence {
     stamp: Stamp,
-    /// Packets per second from the node as a whole, smoothed over a second; what it was before it fell silent.
+    /// Packets per second from the whole node, smoothed over a second. During silence it keeps its previous value.
     rate: f64,
     rated: Option<Instant>,
-    /// Since when we have been sending without hearing anything.
+    /// Since when the gateway has been sending without receiving anything.
     since: Option<Since>,
-    /// Pauses that ended.
+    /// Lengths of pauses that ended.
     lately: Lateness,
 }
 
-/// Limits of silence.
+/// Thresholds of silence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// The shortest that accuses.
+    /// The shortest silence that accuses.
     pub(super) min: Duration,
-    /// Arrivals that must be missing.
+    /// Number of arrivals that must be missing.
     pub(super) arrivals: u32,
-    /// If arrivals are seldom, fewer may be missing than that after this long.
+    /// The silence after which fewer missing arrivals suffice, for slow flows.
     pub(super) max: Duration,
-    /// Its death was reported: usual lateness is no reason to wait any more.
+    /// The death was reported, so usual lateness no longer delays the accusation.
     pub(super) told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Word {
-    /// Something should have come.
+    /// Media is overdue.
     Accuses,
-    /// Nothing is expected, now that nothing is sent or what came is long ago.
+    /// No media is expected: nothing is sent, or the last arrival is long ago.
     Withdraws,
     Nothing,
 }
@@ -54,7 +53,7 @@ impl Silence {
     pub(super) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) -> bool {
         let arrived = stamp.received.saturating_sub(self.stamp.received);
         let unanswered = stamp.last_sent > stamp.last_received;
-        // While an answer is awaited the rate stays what it was: it says what is missing.
+        // The rate is kept while an answer is awaited, because it tells how much is missing.
         if arrived > 0 || !unanswered {
             let elapsed = self.rated.map_or(0.0, |at| (now - at).as_secs_f64());
             if elapsed > 0.0 {
@@ -98,27 +97,27 @@ impl Silence {
         } else if sent(limit.max(limits.max)) {
             Word::Nothing
         } else {
-            // A node that sends again later begins anew.
+            // A node that sends again later starts a new measurement.
             self.forget();
             Word::Withdraws
         }
     }
 
-    /// Since when it is silent, where that is half of the shortest silence that accuses and a few arrivals are missing:
-    /// too early to say anything, and time to ask.
+    /// Since when the node is silent, if the silence reached half of the accusing minimum and a few arrivals are
+    /// missing. It is too early to accuse, and time to probe.
     pub(super) fn begins(&self, limits: Limits, now: Instant) -> Option<Instant> {
         let since = self.since?;
         let begun = (limits.min / 2).max(self.interval()? * ARRIVALS_MIN.min(limits.arrivals));
         (since.lasted(now) >= begun).then_some(since.at)
     }
 
-    /// Between two arrivals; `None` where nothing is expected.
+    /// The mean interval between arrivals; `None` if nothing is expected.
     fn interval(&self) -> Option<Duration> {
         (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))
     }
 
-    /// The longest silence of the node as a whole; `None` if nothing is expected of it. If it pauses longer than half
-    /// of that in more than one of the last ten seconds, twice as long as it does, unless its death was reported.
+    /// The longest normal silence of the whole node; `None` if nothing is expected. If pauses exceeded half of that in
+    /// more than one of the last ten seconds, twice the usual pause, unless the death was reported.
     fn limit(&self, limits: Limits) -> Option<Duration> {
         let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
@@ -126,7 +125,7 @@ impl Silence {
         Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))
     }
 
-    /// Nothing is expected any more.
+    /// Expects nothing until media arrives again.
     pub(super) fn forget(&mut self) {
         self.since = None;
         self.rate = 0.0;

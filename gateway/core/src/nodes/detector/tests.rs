@@ -4,18 +4,17 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A node that answers probes within 1 ms and sends 1,000 packets/s, seen every 2 ms for a second.
+/// A node that answers probes within 1 ms and sends 1,000 packets/s, observed every 2 ms for a second.
 struct Scene {
     detector: Detector,
     now: Instant,
     sequence: u64,
     received: u64,
     last_received: Option<Instant>,
-    /// When media was last sent; `None`: all the time.
+    /// The time at which the gateway last sent media; `None`: it sends all the time.
     hung_up: Option<Instant>,
-    /// It is probed at all.
+    /// The node is probed.
     probed: bool,
-    /// The last probe.
     asked: Option<u64>,
 }
 
@@ -47,12 +46,12 @@ impl Scene {
         scene
     }
 
-    /// Thousandths of a packet that arrive.
+    /// Receives this many thousandths of a packet.
     fn hear(&mut self, thousandths: u64) {
         self.received += thousandths;
     }
 
-    /// Two milliseconds pass; probes go out at their pace and are answered, or not.
+    /// Lets 2 ms pass. Probes are sent at their interval, and answered if `answers`.
     fn step(&mut self, answers: bool) -> Finding {
         self.step_late(answers, 2 * MS)
     }
@@ -77,7 +76,7 @@ impl Scene {
         self.detector.weigh(self.now)
     }
 
-    /// Milliseconds until the node is condemned, if it happens within `limit`.
+    /// Milliseconds until the node is marked down, if within `limit`.
     fn condemned_after(&mut self, answers: bool, limit: Duration) -> Option<Duration> {
         let start = self.now;
         while self.now - start < limit {
@@ -150,14 +149,14 @@ fn later_canary_withdraws_kernel_error() {
 fn two_refused_probes_close_port_one_suspects() {
     for (refuses, expected) in [(1, Finding::Accused), (2, Finding::Dead)] {
         let mut scene = Scene::busy();
-        // No packet goes there, so none is expected: its probes are all there is.
+        // No packet goes there, so none is expected, and probes are the only evidence.
         scene.hung_up = Some(scene.now);
         for _ in 0..100 {
             scene.step(true);
         }
         let mut found = Vec::new();
         for step in 0..30 {
-            // A probe goes out with each fifth step.
+            // A probe is sent at every fifth step.
             let answers = step / 5 >= refuses;
             if !answers && scene.sequence.is_multiple_of(5) {
                 scene.detector.handle_kernel_error(scene.now);
@@ -184,7 +183,7 @@ fn answering_node_is_suspect_while_silent() {
     let start = scene.now;
     assert_eq!(scene.condemned_after(true, 4_000 * MS), None, "its last listener may have left");
     assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
-    // Silence that answers outlived is no second witness: a lost probe, or one closed port, is not the end.
+    // Silence that was outlived is no second witness: one lost probe or one closed port does not mark the node down.
     scene.detector.handle_kernel_error(scene.now);
     assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
     while scene.step(true) != Finding::Well {
@@ -214,7 +213,7 @@ fn hang_up_ends_expected_packets() {
     for _ in 0..500 {
         assert_eq!(scene.step(true), Finding::Well);
     }
-    // A call that begins there has no answer to expect yet, either.
+    // A call that begins there does not expect media yet either.
     scene.hung_up = None;
     for _ in 0..500 {
         assert_eq!(scene.step(true), Finding::Well);
@@ -257,7 +256,7 @@ fn silence_with_senders_suspects_briefly() {
 fn one_lost_packet_is_no_death() {
     let mut scene = Scene::busy();
     scene.probed = false;
-    // Comfort noise: a packet every 100 ms and then every 400 ms, of which one is lost.
+    // Comfort noise: a packet every 100 ms, then every 400 ms, of which one is lost.
     for (pause, packets) in [(50, 40), (200, 20), (400, 1), (200, 5)] {
         for _ in 0..packets {
             for _ in 0..pause {

@@ -1,36 +1,35 @@
-//! A node that does not run until rooms need it: when its hook may be called, and what comes of it.
+//! A node that does not run until rooms need it: when its hook may be called, and the outcome.
 
 use std::time::{Duration, Instant};
 
 use super::{Change, Node, RELAPSES_MAX, Standing};
 use crate::{Health, Starts};
 
-/// Interval of probes to a cold node while it is not being started: it may run after all.
+/// Probe interval of a cold node that is not being started: it may run nevertheless.
 const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// After a start that failed the next one waits so long, and twice as long after each further one.
+/// Delay after a failed start; it doubles with each further failure.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// But no longer than this.
+/// Maximum of that delay.
 const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// The start of a node by its hook.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Starting {
-    /// The call of the hook, while the node is awaited.
+    /// The time at which the hook was called, while the node is awaited.
     called: Option<Instant>,
-    /// Tries since the node ran last.
+    /// Attempts since the node last ran.
     attempts: u32,
-    /// Not before this.
+    /// The earliest time of the next attempt.
     again: Option<Instant>,
 }
 
 impl Node {
-    /// A cold node that answers runs. It is trusted where it was started and never died before; else it is Wary, as any
-    /// node is that came back: it may come and go.
+    /// A cold node that answers is running. It is trusted if the hook started it and it never died before; otherwise it
+    /// is Wary like any returned node, because it may be unstable.
     pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
         self.detector.weigh(now);
-        // An agent may answer for a process that does not run, and says so.
+        // An agent may answer although the process does not run, and reports that.
         let answer = self.detector.last_answer().filter(|&answer| answer > since);
         answer.filter(|_| !self.detector.is_gone())?;
         self.detector.absolve();
@@ -43,8 +42,8 @@ impl Node {
         Some(Change::Started { to: self.health(), after })
     }
 
-    /// Its hook may be called: not before it is known that the node does not run already, as it may when the gateway
-    /// has just begun.
+    /// Tells if the hook may be called. Right after the gateway's start it may not, because the node may be running
+    /// already.
     pub(crate) fn may_start(&self, now: Instant) -> bool {
         let Starting { called, again, .. } = self.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
@@ -56,7 +55,7 @@ impl Node {
         self.starting.called.is_some()
     }
 
-    /// Its hook is called: the how manieth time, and how long it may take.
+    /// Notes a call of the hook. Returns the number of this attempt and its time limit.
     pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
         self.starting.called = Some(now);
         self.starting.attempts = self.starting.attempts.saturating_add(1);
@@ -67,8 +66,8 @@ impl Node {
         (self.starting.attempts, within)
     }
 
-    /// Its hook failed, or it did not answer in time. Returns the wait before the next try; `None` if it was not being
-    /// started.
+    /// Notes that the hook failed or the node did not answer in time. Returns the delay before the next attempt; `None`
+    /// if the node was not being started.
     pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
         self.starting.called.take()?;
         let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);

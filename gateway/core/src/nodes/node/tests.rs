@@ -24,7 +24,7 @@ fn node(now: Instant) -> Node {
     node
 }
 
-/// Dies by two witnesses.
+/// Marks the node down by two witnesses.
 fn kill(node: &mut Node, now: Instant) {
     node.detector.handle_kernel_error(now);
     node.detector.handle_probe_sent(1, now);
@@ -33,7 +33,7 @@ fn kill(node: &mut Node, now: Instant) {
     assert_eq!(node.health(), Health::Down);
 }
 
-/// Milliseconds of answered probes until it returns.
+/// Milliseconds of answered probes until the node returns.
 fn returns_after(node: &mut Node, start: Instant) -> u32 {
     for ms in (10..200_000).step_by(10) {
         let now = start + MS * ms;
@@ -66,7 +66,7 @@ fn unheard_node_is_up_with_first_answer() {
     assert!(!node.takes_rooms());
     assert_eq!(returns_after(&mut node, start + 100 * MS), 10);
     assert_eq!(node.health(), Health::Up);
-    // From then on it is known, and the first relapse is the first.
+    // The node is known from now on, and the next death is its first relapse.
     kill(&mut node, start + 200 * MS);
     assert_eq!(returns_after(&mut node, start + 300 * MS), 1_010);
     assert_eq!(node.health(), Health::Wary);

@@ -32,7 +32,7 @@ fn look(plan: Plan, loss_ppm: u32) -> Look {
     Look { plan, loss_ppm: Some(loss_ppm), bounds: BOUNDS, caps: true, video: true }
 }
 
-/// Runs the ladder for a session that loses so much for so many looks, 200 ms apart.
+/// Runs the ladder for a session with this loss for `looks` evaluations, 200 ms apart.
 fn climbed(plan: &mut Plan, climb: &mut Climb, loss_ppm: u32, from: &mut Instant, looks: u32) {
     for _ in 0..looks {
         if let Some((op, arg)) = climb.step(look(*plan, loss_ppm), *from) {

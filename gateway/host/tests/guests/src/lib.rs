@@ -1,4 +1,4 @@
-//! A policy for the host's tests: implements every hook, and fails as its settings name.
+//! A policy for the host's tests. It implements every hook, and fails in the way that its settings name.
 
 wit_bindgen::generate!({
     inline: "
@@ -77,7 +77,7 @@ impl guest::Guest for Policy {
         }
     }
 
-    /// The old schema, then the old state.
+    /// Returns the old schema, then the old state.
     fn migrate(from_schema: u32, states: Blobs) -> Result<Blobs, String> {
         if mode() == "unwilling" {
             return Err("cannot read that".into());
@@ -119,7 +119,7 @@ impl admission::Guest for Policy {
 }
 
 impl routing::Guest for Policy {
-    /// Every node, the last one first.
+    /// Places the room on every node, the last one first.
     fn place(_: u64, room: u64, _: String, _: Vec<Label>, nodes: Frame) -> routing::Placement {
         let hops = nodes.ids.iter().rev().map(|&id| id as u32).collect();
         let state = if mode() == "large-state" { vec![0; 4097] } else { vec![room as u8] };
@@ -130,7 +130,7 @@ impl routing::Guest for Policy {
         blobs(newcomers.iter().map(|newcomer| vec![newcomer.room as u8]))
     }
 
-    /// Every room to its last hop.
+    /// Moves every room to its last hop.
     fn reroute(
         _: u64,
         nodes: Frame,
@@ -162,8 +162,7 @@ impl degradation::Guest for Policy {
         blobs(newcomers.iter().map(|newcomer| vec![newcomer.labels.len() as u8]))
     }
 
-    /// Counts: the first byte of each state and of the memo grows by one. Caps each session at its
-    /// first cell.
+    /// Increments the first byte of each state and of the memo. Caps each session at its first cell.
     fn tick(_: u64, sessions: Frame, states: Blobs, memo: Vec<u8>) -> degradation::Answer {
         let rows = sessions.ids.len();
         let calls = CALLS.fetch_add(1, Relaxed);
@@ -254,7 +253,7 @@ fn hoard() {
     }
 }
 
-/// Rows on which it fails, each in its way.
+/// Fails on particular cells, each in its way.
 fn poison(cell: u32) {
     match cell {
         777 => forever(),

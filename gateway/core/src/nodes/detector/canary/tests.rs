@@ -4,8 +4,8 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Hours of canaries, each of which is lost with this chance on each of two ways and up to so late; how often they
-/// accuse.
+/// Counts accusations during hours of canaries. Each canary is lost with this probability in each direction, and
+/// delayed by up to `late` ms.
 fn accusations(hours: u32, loss_percent: u8, late: u64, rng: &mut Rng) -> u32 {
     let mut now = Instant::now();
     let (mut canary, mut accused, mut times) = (Canary::default(), false, 0);

@@ -2,7 +2,7 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// The usual lateness after these: seconds, and how many ms late.
+/// The usual lateness after these notes: the second, and the lateness in ms.
 fn usual(notes: &[(u64, u32)]) -> Duration {
     let (mut lately, start) = (Lateness::default(), Instant::now());
     for &(second, late) in notes {

@@ -5,7 +5,7 @@ use super::*;
 const NEAR: Duration = Duration::from_millis(10);
 const FAR: Duration = Duration::from_millis(50);
 
-/// The measured loss of a way that loses so much, per cent, after each probe of so many seconds.
+/// The measured loss after each probe during `seconds` on a path that loses `percent`.
 fn shown(loss: &mut Loss, every: Duration, percent: u32, seconds: u32) -> Vec<u32> {
     let mut rng = Rng::with_seed(2);
     let probes = 0..Duration::from_secs(seconds.into()).as_millis() / every.as_millis();
@@ -33,7 +33,7 @@ fn path_loss_is_learned_within_seconds() {
     }
 }
 
-/// How often a way was bad or good anew while it lost so much, per cent, and what it is at the end.
+/// Counts the times at which the path turned bad or good while it lost `percent`, with its state at the end.
 fn turns(loss: &mut Loss, every: Duration, percent: u32, seconds: u32) -> (usize, bool) {
     let mut rng = Rng::with_seed(3);
     let probes = 0..Duration::from_secs(seconds.into()).as_millis() / every.as_millis();
@@ -51,7 +51,7 @@ fn turns(loss: &mut Loss, every: Duration, percent: u32, seconds: u32) -> (usize
 #[test]
 fn hovering_loss_enters_and_stays() {
     let mut loss = Loss::default();
-    // Of both ways together.
+    // Loss of both directions together.
     assert_eq!(turns(&mut loss, NEAR, 10, 600), (1, true));
     assert_eq!(turns(&mut loss, NEAR, 9, 600), (0, true), "not good enough to come back");
     assert_eq!(turns(&mut Loss::default(), NEAR, 6, 600), (0, false), "nor bad enough to go");

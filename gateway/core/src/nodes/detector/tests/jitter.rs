@@ -1,17 +1,17 @@
-//! A way on which everything comes, up to 160 ms late each way: ±80 ms.
+//! A lossless path with jitter of ±80 ms: everything arrives, up to 160 ms late in each direction.
 
 use super::*;
 
 const LATEST_MS: u64 = 160;
-/// Until what is usual is known; before that a pause is what a death looks like.
+/// Time until the usual lateness is known, in ms. Before that, a pause looks like a death.
 const USED_TO_IT: u64 = 10_000;
 
-/// Its node sends 1,000 packets a second; each is late by itself, and none overtakes another.
+/// A path to a node that sends 1,000 packets a second. Each packet has its own delay, and none overtakes another.
 struct Way {
     detector: Detector,
     start: Instant,
     dice: u64,
-    /// When what is on its way arrives, in ms: media, and answers with the probes they are of.
+    /// Arrival times in ms of media in flight.
     media: std::collections::VecDeque<u64>,
     answers: Vec<(u64, u64)>,
     received: u64,
@@ -24,7 +24,7 @@ impl Way {
         (self.dice >> 33) % (LATEST_MS + 1)
     }
 
-    /// A millisecond passes, in which the node sends or not.
+    /// Lets 1 ms pass, in which the node sends if `sends`.
     fn step(&mut self, ms: u64, sends: bool) -> Finding {
         let now = self.start + MS * ms as u32;
         if sends {
