@@ -1,5 +1,4 @@
-//! The agent's state machine: handles datagrams and events of the media server, without sockets or
-//! clocks.
+//! The agent's state machine. It handles datagrams and events of the media server, without sockets or clocks.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,13 +19,13 @@ use refusals::Refusals;
 
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
-/// Remembers the nonces of orders: a gateway retransmits for a second, and a signature expires
-/// after this.
+/// Time for which nonces of orders are remembered. A gateway retransmits for a second, and a signature expires after
+/// this time.
 const ORDERS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
-/// Orders remembered at most; they come from operators and drills.
+/// Limit of remembered orders. Orders come only from operators and drills.
 const ORDERS_REMEMBERED_MAX: usize = 16;
 
-/// Monotonic and wall clock, read once per batch.
+/// Monotonic time and wall time, read once per batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) instant: Instant,
@@ -37,13 +36,13 @@ pub(crate) struct Now {
 /// Side effects of the agent.
 pub(crate) trait Io {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]);
-    /// Forwards a session's packet to the server. Returns whether its socket took it.
+    /// Forwards a session's packet to the server. Returns whether the socket took the packet.
     fn forward(&mut self, slot: Slot, kind: Packet, packet: &[u8]) -> bool;
     fn open(&mut self, slot: Slot, room: u64, session: u64) -> Opening;
     fn close(&mut self, slot: Slot);
-    /// Returns whether the agent knows how to start the server.
+    /// Starts the server. Returns whether the agent has a way to start it.
     fn start(&mut self, now: Instant) -> bool;
-    /// Kills, stops or wakes the server's process. Returns whether one runs.
+    /// Kills, stops or wakes the server's process. Returns whether it is running.
     fn signal(&mut self, how: Break) -> bool;
     fn log(&mut self, line: &str);
 }
@@ -51,7 +50,7 @@ pub(crate) trait Io {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Opening {
     Open,
-    /// A command runs; [`Agent::handle_opened`] gets its result.
+    /// A command is running; [`Agent::handle_opened`] gets its result.
     Pending,
     Failed,
 }
@@ -65,11 +64,11 @@ pub(crate) enum Packet {
 /// The part of the configuration that the state machine needs.
 pub(crate) struct Settings {
     pub(crate) secret: Secret,
-    /// Drills may break the server.
+    /// Whether drills may break the server.
     pub(crate) drills: bool,
-    /// A cut link or stopped process recovers by itself after this.
+    /// Time after which a cut link or stopped process recovers by itself.
     pub(crate) drill_timeout: Duration,
-    /// Sessions at a time; 0 without trunk legs.
+    /// Limit of concurrent sessions; 0 without trunk legs.
     pub(crate) sessions_max: u32,
     pub(crate) has_process: bool,
     pub(crate) has_check: bool,
@@ -77,20 +76,20 @@ pub(crate) struct Settings {
 
 pub(crate) struct Agent {
     settings: Settings,
-    /// True while the process runs, and always without `[process]`.
+    /// Whether the process is running; always true without `[process]`.
     runs: bool,
     /// State of the media port; `Up` without `[check]`.
     port: Port,
     draining: bool,
     faults: Faults,
     refusals: Refusals,
-    /// The higher of processor load and the server's own figure, thousandths.
+    /// The higher of processor load and the server's own load figure, in thousandths.
     measured: u16,
     sessions: Sessions,
     notices: Notices,
     replays: Replays,
     bundles: Bundles,
-    /// The last orders by nonce: a retransmitted order is answered again, not executed again.
+    /// Recent orders by nonce. A retransmitted order is answered again, but not executed again.
     orders: VecDeque<(u64, Answer, Instant)>,
     leases_checked: Instant,
     pub(crate) counters: Counters,
@@ -187,7 +186,6 @@ impl Agent {
         }
     }
 
-    /// Sends the bundles collected so far.
     pub(crate) fn flush(&mut self, io: &mut impl Io) {
         self.bundles.flush(&mut |to, bundle| io.send(to, bundle));
     }
@@ -208,7 +206,7 @@ impl Agent {
         let answer = match asked.message {
             Question::Probe => {
                 self.notices.handle_probe(source, nonce, now.instant);
-                // A port of unknown state gets no answer, so that the gateway's probe fails.
+                // The agent does not answer for a port of unknown state, so that the gateway's probe fails.
                 if self.is_port_silent() {
                     return;
                 }
@@ -268,7 +266,7 @@ impl Agent {
         io.send(to, &self.scratch);
     }
 
-    /// Executes an order once, however often it is retransmitted.
+    /// Executes an order once, even if it is retransmitted.
     fn order(
         &mut self,
         (nonce, now): (u64, Instant),
@@ -291,7 +289,7 @@ impl Agent {
         if runs || io.start(now.instant) { Outcome::Done } else { Outcome::Unable }
     }
 
-    /// Opens or renews a session. Returns nothing while the server has yet to accept it.
+    /// Opens or renews a session. Returns `None` while the server has not accepted it yet.
     fn open(&mut self, lease: Session, session: u64, io: &mut impl Io) -> Option<Status> {
         let existing = self.sessions.slot(lease.tag);
         if let Some(existing) = existing.and_then(|slot| self.sessions.at(slot))
@@ -306,7 +304,7 @@ impl Agent {
                 None => Some(Status::Ok),
             };
         }
-        // The same tag in another room reslots the earlier session.
+        // The tag was reused in another room, so the earlier session ends.
         if let Some(slot) = existing {
             self.end(slot, io);
         }

@@ -1,5 +1,5 @@
-//! Checks the server's media port. Counts probes rather than time, so that a late agent does not
-//! find the port silent.
+//! Checks the server's media port. Silence is counted in probes, not in time, so that a delayed agent does not mistake
+//! its own delay for a silent port.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,11 +9,11 @@ use evenkeel_media::{demux, stun};
 use nix::errno::Errno;
 use serde::Deserialize;
 
-/// After so many unanswered probes in a row the port is silent.
+/// Number of consecutive unanswered probes after which the port is silent.
 const UNANSWERED_MAX: u32 = 3;
 
-/// After so many refusals in a row the port is closed: a server that binds its port anew refuses
-/// one.
+/// Number of consecutive refusals after which the port is closed. A server that binds its port again causes one
+/// refusal.
 const REFUSED_MAX: u32 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -31,7 +31,7 @@ pub enum CheckKind {
 pub(crate) enum Port {
     Up,
     Silent,
-    /// The kernel reports ECONNREFUSED.
+    /// The kernel has reported ECONNREFUSED.
     Closed,
 }
 
@@ -82,7 +82,7 @@ impl Check {
         }
     }
 
-    /// Reads what arrived.
+    /// Reads the answers that have arrived.
     pub(crate) fn read(&mut self) {
         let mut buffer = [0; 256];
         loop {
@@ -114,7 +114,7 @@ impl Check {
         }
     }
 
-    /// Each probe differs; a late answer to an earlier one still counts as a sign of life.
+    /// Builds a probe with distinct content. A late answer to an earlier probe still counts as a sign of life.
     fn probe(&self) -> Vec<u8> {
         let mut probe = Vec::new();
         match self.kind {

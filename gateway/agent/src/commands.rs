@@ -1,4 +1,4 @@
-//! Runs configured commands on threads of their own, with bounded concurrency and time.
+//! Runs configured commands on separate threads, with bounded concurrency and time.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -13,13 +13,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 const THREADS: usize = 4;
 
-/// Commands that may wait: as many session openings as a gateway's failover sends at once.
+/// Limit of waiting commands: as many as the sessions that a gateway's failover opens at once.
 const WAITING_MAX: usize = 1_024;
 
-/// Bytes kept of a command's output; the rest is discarded.
+/// Limit of bytes kept of a command's output; the rest is discarded.
 const OUTPUT_MAX: usize = 4_096;
 
-/// Poll interval for the exit of a command that closed its output.
+/// Poll interval for the exit of a command that has closed its output.
 const NAP: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Job<T> {
     /// Program and arguments; not empty.
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// The command is killed after this.
+    /// Time limit; then the command is killed.
     pub(crate) within: Duration,
     /// Returned with the outcome.
     pub(crate) context: T,
@@ -43,10 +43,10 @@ pub(crate) struct Commands<T> {
 }
 
 impl<T: Send + 'static> Commands<T> {
-    /// The threads end when the value is dropped.
+    /// Starts the threads, which end when the value is dropped.
     ///
     /// # Errors
-    /// If the system refuses a thread or an event descriptor.
+    /// Fails if the system refuses a thread or an event descriptor.
     pub(crate) fn new() -> io::Result<Commands<T>> {
         let (jobs, taken) = mpsc::sync_channel::<Job<T>>(WAITING_MAX);
         let (tell, done) = mpsc::channel();
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Commands<T> {
                     if tell.send((context, outcome)).is_err() {
                         return;
                     }
-                    // An eventfd at its maximum is readable already.
+                    // The write fails only at the maximum count, and then the eventfd is readable already.
                     let _ = bell.write(1);
                 }
             };
@@ -72,13 +72,13 @@ impl<T: Send + 'static> Commands<T> {
         Ok(Commands { jobs, done, bell })
     }
 
-    /// Queues a job. Returns false if too many wait.
+    /// Queues a job. Returns false if too many jobs wait.
     #[must_use]
     pub(crate) fn run(&self, job: Job<T>) -> bool {
         self.jobs.try_send(job).is_ok()
     }
 
-    /// Readable when a job is done.
+    /// An eventfd that is readable when a job is done.
     pub(crate) fn bell(&self) -> &EventFd {
         &self.bell
     }
@@ -102,7 +102,7 @@ fn run(command: &[String], environment: Vec<(&'static str, String)>, within: Dur
         .map_err(|error| format!("`{program}`: {error}"))?;
     let outcome = read_output(&mut child, until).map_err(|reason| format!("`{program}` {reason}"));
     if outcome.is_err() {
-        // Reaped even if it has exited already.
+        // The child must be reaped even if it has exited.
         let _ = child.kill();
         let _ = child.wait();
     }

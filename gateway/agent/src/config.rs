@@ -15,7 +15,7 @@ mod raw;
 
 /// Default of `sessions`.
 const SESSIONS: u32 = 1_000;
-/// No process can open more sockets.
+/// Upper bound of `sessions`: no process can open more sockets.
 const SESSIONS_MAX: u32 = 100_000;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
@@ -25,26 +25,25 @@ const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Address for probes of gateways and for trunk legs.
+    /// Address for gateways' probes and for trunk legs.
     pub listen: SocketAddr,
-    /// Shared secret of the gateways.
+    /// Secret shared with the gateways.
     pub secret: Secret,
-    /// Drills may break the server.
+    /// Whether drills may break the server.
     pub drills: bool,
-    /// A cut link or stopped process recovers by itself after this, since its drill may be gone.
-    /// Default 300 s.
+    /// Time after which a cut link or stopped process recovers, because its drill may have died. Default 300 s.
     pub drill_timeout: Duration,
-    /// After SIGTERM, time for sessions to leave. Default 30 s.
+    /// Maximum time after SIGTERM for sessions to leave. Default 30 s.
     pub drain_timeout: Duration,
     /// The server's process to watch.
     pub process: Option<ProcessSource>,
-    /// Start the process only when a gateway asks for it.
+    /// Whether the process starts only when a gateway requests it.
     pub cold: bool,
-    /// Command that starts a server which the agent does not run itself.
+    /// Command that starts a server which is not the agent's own process.
     pub start: Option<Vec<String>>,
     /// Check of the media port.
     pub check: Option<Check>,
-    /// The server behind the trunk legs; none if it terminates trunks itself.
+    /// The server behind the trunk legs; `None` if it terminates trunks itself.
     pub media: Option<Media>,
     pub load: Load,
 }
@@ -54,7 +53,7 @@ pub struct Config {
 pub struct Check {
     pub address: SocketAddr,
     pub how: CheckKind,
-    /// Default 10 ms; three misses in a row and the port is silent.
+    /// Interval of checks. Default 10 ms; after three consecutive misses the port is silent.
     pub every: Duration,
 }
 
@@ -63,20 +62,20 @@ pub struct Check {
 pub struct Media {
     pub server: Server,
     pub rtcp: Rtcp,
-    /// Sessions at a time. Default 1,000.
+    /// Limit of concurrent sessions. Default 1,000.
     pub sessions: u32,
 }
 
 /// Destination of a session's packets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Server {
-    /// One address for all sessions, each sent from a port of its own.
+    /// All sessions use one address, each from a separate local port.
     Static(SocketAddr),
-    /// The address that a command prints for the session.
+    /// A command prints the address for each session.
     Command {
-        /// Prints `ADDRESS:PORT`.
+        /// Command that prints `ADDRESS:PORT`.
         open: Vec<String>,
-        /// Runs when the session ends.
+        /// Command that runs when the session ends.
         close: Option<Vec<String>>,
         /// Time limit of either command. Default 1 s.
         within: Duration,
@@ -87,16 +86,16 @@ pub enum Server {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rtcp {
-    /// The port of RTP (RFC 5761).
+    /// The same port as RTP (RFC 5761).
     #[default]
     Mux,
-    /// The next port up, from a port of its own (RFC 3550, 11).
+    /// The next higher port, from a separate local port (RFC 3550, 11).
     NextPort,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Processors that the server may use. Default: all.
+    /// Number of processors that the server may use. Default: all.
     pub cpus: u32,
     /// File with the server's own load figure, in thousandths of its capacity.
     pub file: Option<PathBuf>,
@@ -119,10 +118,10 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Config {
-    /// Reads a file. Relative paths in it start at its folder.
+    /// Reads a configuration file. Relative paths in it start at its folder.
     ///
     /// # Errors
-    /// All errors found, each with the expected value.
+    /// Returns all errors found, each with the expected value.
     pub fn load(path: &Path) -> Result<Config, Invalid> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let read = std::fs::read_to_string(path)

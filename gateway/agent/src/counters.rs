@@ -1,12 +1,12 @@
 use evenkeel_media::trunk::message::Refused;
 use serde::Serialize;
 
-/// Totals since the start.
+/// Totals since the agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Counters {
     /// Sessions opened.
     pub opened: u64,
-    /// Openings refused: the agent is full or draining, or the server refused.
+    /// Refused openings: the agent is full or draining, or the server refused.
     pub turned_away: u64,
     /// Expired sessions.
     pub expired: u64,
@@ -21,11 +21,11 @@ pub struct Counters {
     pub unknown_tag: u64,
     /// Datagrams and packets of an unexpected format.
     pub malformed: u64,
-    /// Packets that a socket refused, or too large for a datagram.
+    /// Packets that a socket refused, or that were too large for a datagram.
     pub dropped: u64,
     /// Signed messages refused: wrong signature, or another secret.
     pub refused_forged: u64,
-    /// Signed messages refused: the time differs from ours by more than 5 s.
+    /// Signed messages refused: their time differs from the local clock by more than 5 s.
     pub refused_time: u64,
     /// Signed messages refused: replayed.
     pub refused_replayed: u64,

@@ -1,9 +1,8 @@
-//! Runs beside a media server: watches its process and port, notifies gateways of its death,
-//! reports its load, terminates trunk legs for it, starts it on request, and injects faults in
-//! drills if the configuration allows them.
+//! An agent beside a media server. It watches the server's process and port, notifies gateways of its death, reports
+//! its load, terminates trunk legs for it, starts it on request, and injects faults in drills if the configuration
+//! allows them.
 //!
-//! One thread runs one loop ([`run`]); `agent` is its state machine. Configured commands run on
-//! threads of their own.
+//! One thread runs one loop ([`run`]); `agent` is its state machine. Configured commands run on separate threads.
 
 mod agent;
 mod check;

@@ -1,4 +1,4 @@
-//! The server's load: the highest of its processor time, its sessions and its own figure.
+//! The server's load: the highest of its processor load, its sessions and its own figure.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Clock ticks per second in `/proc` (USER_HZ; 100 on every Linux).
 const TICKS: u64 = 100;
 
-/// Bytes read of the figure's file.
+/// Limit of bytes read from the figure's file.
 const FIGURE_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Meter {
     cpus: u32,
     /// File with a load figure in thousandths, written by the server.
     file: Option<PathBuf>,
-    /// Process, its processor time in ticks, and when it was read.
+    /// The process, its processor time in ticks, and the time of the reading.
     last: Option<(i32, u64, Instant)>,
 }
 
@@ -26,7 +26,7 @@ impl Meter {
         Meter { cpus, file, last: None }
     }
 
-    /// Load in thousandths of the capacity; unreadable sources count as 0.
+    /// Returns the load in thousandths of the capacity. A source that cannot be read counts as 0.
     pub(crate) fn measure(&mut self, pid: Option<i32>, now: Instant) -> u16 {
         let ticks = pid.and_then(|pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -50,8 +50,8 @@ impl Meter {
     }
 }
 
-/// Processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15). The
-/// name may contain anything and ends with the last parenthesis.
+/// Returns the processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15). The process
+/// name may contain any character; it ends at the last parenthesis.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);

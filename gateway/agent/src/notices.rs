@@ -1,14 +1,14 @@
-//! Unsolicited notices to the gateways that sent a validly signed probe lately.
+//! Notices to the gateways that recently sent a validly signed probe.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::{Answer, Load, SUBSCRIBED_FOR_US, Secret};
 
-/// A gateway receives notices for this long after its last probe.
+/// Time for which a gateway receives notices after its last probe.
 const SUBSCRIBED_FOR: Duration = Duration::from_micros(SUBSCRIBED_FOR_US);
 
-/// Above this, the gateway with the oldest probe is dropped.
+/// Limit of subscribed gateways; above it, the one with the oldest probe is dropped.
 const GATEWAYS_MAX: usize = 256;
 
 /// Retransmission interval of a notice: with [`TIMES`], three copies within 20 ms.
@@ -24,7 +24,7 @@ pub(crate) struct Notices {
 #[derive(Debug)]
 struct Gateway {
     address: SocketAddr,
-    /// Nonce of its last probe.
+    /// Nonce of the gateway's last probe.
     nonce: u64,
     probed: Instant,
     /// The last notice, until it is acknowledged.
@@ -40,7 +40,7 @@ struct Unacked {
 }
 
 impl Notices {
-    /// Subscribes a gateway after a validly signed probe.
+    /// Subscribes a gateway that sent a validly signed probe.
     pub(crate) fn handle_probe(&mut self, address: SocketAddr, nonce: u64, now: Instant) {
         if let Some(gateway) = self.gateways.iter_mut().find(|known| known.address == address) {
             (gateway.nonce, gateway.probed) = (nonce, now);
@@ -54,7 +54,7 @@ impl Notices {
         self.gateways.push(Gateway { address, nonce, probed: now, unacked: None });
     }
 
-    /// Sends a notice to all gateways. Returns how many there are.
+    /// Sends a notice to all gateways. Returns their number.
     pub(crate) fn send(
         &mut self,
         load: Load,
@@ -75,7 +75,7 @@ impl Notices {
         self.gateways.len() as u64
     }
 
-    /// Returns whether a notice waited for this acknowledgement.
+    /// Handles an acknowledgement. Returns whether a notice was waiting for it.
     pub(crate) fn handle_ack(&mut self, address: SocketAddr, number: u64) -> bool {
         let gateway = self.gateways.iter_mut().find(|known| known.address == address);
         gateway
@@ -83,7 +83,7 @@ impl Notices {
             .is_some()
     }
 
-    /// Retransmits notices. Returns how many were sent.
+    /// Retransmits notices. Returns their number.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! The server's process, found as configured and held by a pidfd, which stays with this process
-//! even if its PID is reused.
+//! The server's process, found as configured and held by a pidfd. The pidfd refers to this process even if its PID is
+//! reused.
 
 use std::fs;
 use std::io;
@@ -16,15 +16,15 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ProcessSource {
-    /// The PID file of a daemon; with `exe`, the process has to run that program.
+    /// The PID file of a daemon. With `exe`, the process must run that program.
     PidFile { path: PathBuf, exe: Option<PathBuf> },
-    /// The only process of this program; its own forks of the same program do not count.
+    /// The only process of this program, apart from its own forks.
     Exe(PathBuf),
-    /// The agent starts it.
+    /// A process that the agent starts.
     Command {
         /// Program and arguments.
         command: Vec<String>,
-        /// Restart delay after it exits; none: it starts on request only.
+        /// Delay before a restart after an exit; `None`: the process starts only on request.
         restart_after: Option<Duration>,
     },
 }
@@ -32,19 +32,19 @@ pub enum ProcessSource {
 pub(crate) struct Process {
     source: ProcessSource,
     held: Option<Held>,
-    /// When to start it, if the agent starts it.
+    /// Time of the next start, if the agent starts the process.
     start: Option<Instant>,
 }
 
 struct Held {
     pid: i32,
     fd: PidFd,
-    /// Set if the agent started it.
+    /// Set if the agent has started the process.
     child: Option<Child>,
 }
 
 impl Process {
-    /// `cold`: a process of the agent's own waits until a gateway asks for it.
+    /// With `cold`, a process started by the agent waits until a gateway requests it.
     pub(crate) fn new(source: ProcessSource, cold: bool, now: Instant) -> Process {
         let start = (matches!(source, ProcessSource::Command { .. }) && !cold).then_some(now);
         Process { source, held: None, start }
@@ -54,12 +54,12 @@ impl Process {
         self.held.as_ref().map(|held| held.pid)
     }
 
-    /// Readable once the process has exited.
+    /// A pidfd that is readable once the process has exited.
     pub(crate) fn fd(&self) -> Option<&PidFd> {
         self.held.as_ref().map(|held| &held.fd)
     }
 
-    /// Starts the process at once. Returns whether the agent is the one that starts it.
+    /// Starts the process at once. Returns whether the agent is configured to start it.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
         let ours = matches!(self.source, ProcessSource::Command { .. });
         if ours && self.held.is_none() {
@@ -68,10 +68,10 @@ impl Process {
         ours
     }
 
-    /// Finds or starts the process if there is none. Returns whether there is one now.
+    /// Finds or starts the process if there is none. Returns whether there is one afterwards.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// Fails if the process cannot be started.
     pub(crate) fn look(&mut self, now: Instant) -> io::Result<bool> {
         if self.held.is_some() {
             return Ok(true);
@@ -100,7 +100,7 @@ impl Process {
     pub(crate) fn ended(&mut self, now: Instant) -> Option<i32> {
         let held = self.held.take()?;
         if let Some(mut child) = held.child {
-            // It has exited, so this does not block.
+            // The process has exited, so this does not block.
             let _ = child.wait();
         }
         if let ProcessSource::Command { restart_after, .. } = &self.source {
@@ -109,7 +109,7 @@ impl Process {
         Some(held.pid)
     }
 
-    /// Signals exactly this process. Returns whether one runs.
+    /// Signals exactly this process. Returns whether it is running.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.held.as_ref().is_some_and(|held| held.fd.send_signal(signal as i32).is_ok())
     }
@@ -119,15 +119,15 @@ impl Process {
     }
 }
 
-/// Holds the process that `find` returns, if `find` still returns it once it is held: its PID may
-/// have been reused before.
+/// Holds the process that `find` returns. Calls `find` again while holding it, because the PID may have been reused
+/// before.
 fn hold(find: impl Fn() -> Option<i32>) -> Option<Held> {
     let pid = find()?;
     let fd = PidFd::from_pid(pid).ok()?;
     (find() == Some(pid) && !has_ended(&fd)).then_some(Held { pid, fd, child: None })
 }
 
-/// A zombie still has a PID.
+/// Whether the process has exited; a zombie still has a PID.
 fn has_ended(fd: &PidFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
@@ -140,7 +140,7 @@ fn spawn(command: &[String]) -> io::Result<Held> {
     match PidFd::from_pid(pid) {
         Ok(fd) => Ok(Held { pid, fd, child: Some(child) }),
         Err(error) => {
-            // Without a pidfd its exit would go unnoticed.
+            // Without a pidfd the agent would not notice the exit.
             let _ = child.kill();
             let _ = child.wait();
             Err(error)
@@ -148,7 +148,7 @@ fn spawn(command: &[String]) -> io::Result<Held> {
     }
 }
 
-/// Parses a PID; values up to 1 are init and process groups.
+/// Parses a PID. Values up to 1 are rejected: init and process groups.
 fn number(text: &str) -> Option<i32> {
     text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
@@ -162,7 +162,7 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// The one process of this program with a parent of another program; none if there are several.
+/// Finds the one process of this program whose parent runs another program; `None` if there are several.
 fn only_one_of(exe: &Path) -> Option<i32> {
     let numbers = fs::read_dir("/proc").ok()?.flatten();
     let numbers = numbers.filter_map(|entry| number(entry.file_name().to_str()?));

@@ -21,7 +21,7 @@ use effects::{Context, SystemIo};
 use signals::{Action, Signals};
 
 const DATAGRAM: usize = 65_535;
-/// Datagrams read from one socket before the others have their turn.
+/// Limit of datagrams read from one socket before the others are read.
 const BATCH: usize = 64;
 /// Events per epoll wait.
 const EVENTS: usize = 256;
@@ -33,15 +33,15 @@ const PROCESS: u64 = 1;
 const CHECK: u64 = 2;
 const COMMANDS: u64 = 3;
 const SIGNALS: u64 = 4;
-/// First epoll token of the sockets towards the server.
+/// First epoll token of the sockets towards the server; lower tokens are fixed.
 const LEGS: u64 = 16;
 
 /// Format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutputFormat {
-    /// Sentences.
+    /// Prints sentences.
     Plain,
-    /// JSON: one line with the address, and at the end one line of counters.
+    /// Prints JSON: one line with the address, and one line of counters at the end.
     Json,
 }
 
@@ -94,7 +94,7 @@ fn any(v4: bool) -> SocketAddr {
 
 /// Logs a line to standard error.
 fn log(line: &str) {
-    // A closed standard error is no reason to stop.
+    // The agent continues if standard error is closed.
     let _ = writeln!(io::stderr(), "evenkeel agent: {line}");
 }
 
@@ -107,7 +107,7 @@ struct Serve {
     drain_timeout: Duration,
     look: Instant,
     measure: Instant,
-    /// Earliest and latest end: the agent exits once its sessions have left.
+    /// Earliest and latest exit time: in between, the agent exits once its sessions have left.
     ending: Option<(Instant, Instant)>,
     last_us: u64,
     buffer: Vec<u8>,
@@ -177,7 +177,7 @@ impl Serve {
                 waited => waited?,
             };
             let tokens = || events[..count].iter().map(EpollEvent::data);
-            // A death is handled before packets.
+            // The process's exit is handled before packets.
             if tokens().any(|token| token == PROCESS) {
                 self.process_ended();
             }
@@ -195,7 +195,7 @@ impl Serve {
         }
     }
 
-    /// The wall clock never goes back, unless it was set by more than the allowed skew: gateways
+    /// Reads both clocks. The wall time never decreases, unless it was set back by more than the allowed skew: gateways
     /// ignore messages signed before the last one.
     fn now(&mut self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -213,7 +213,7 @@ impl Serve {
         if let Some(check) = &self.check {
             next = next.min(check.poll_timeout());
         }
-        // Rounded up, so that the timer is due when the wait ends.
+        // Rounded up, so that the timer has expired when the wait ends.
         let ms = next.saturating_duration_since(now).as_micros().div_ceil(1_000);
         EpollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }
@@ -253,7 +253,7 @@ impl Serve {
                     self.agent.handle_datagram(datagram, source, now, &mut self.io);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An ICMP error of an earlier datagram; its gateway is gone.
+                // An ICMP error of an earlier datagram whose gateway is gone.
                 Err(_) => {}
             }
         }
@@ -298,7 +298,7 @@ impl Serve {
         for action in self.signals.read() {
             match (action, self.ending) {
                 (Action::Exit, None) => {
-                    // Without trunk legs or a process of its own, nothing ends with the agent.
+                    // Without trunk legs and without its own process, the agent can exit at once.
                     if self.io.is_needed() {
                         log("draining; exits once sessions have left");
                         self.agent.handle_drain(true, now, &mut self.io);

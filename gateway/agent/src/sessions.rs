@@ -1,4 +1,4 @@
-//! Sessions with a trunk leg here: leases that gateways renew.
+//! Sessions with a trunk leg at this agent, each with a lease that its gateway renews.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use evenkeel_media::trunk::Tag;
 
-/// Index of a session, constant for its life.
+/// Index of a session; constant for its lifetime.
 pub(crate) type Slot = u32;
 
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Session {
     /// Source of the last message or bundle of the session.
     pub(crate) reply_to: SocketAddr,
     pub(crate) expires: Instant,
-    /// Nonce of the last open question, until the server has accepted the session.
+    /// Nonce of the last open question; set until the server has accepted the session.
     pub(crate) awaited: Option<u64>,
 }
 

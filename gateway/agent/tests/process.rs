@@ -19,7 +19,7 @@ const SECRET: &str = "what both ends know of each other";
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONFIG: &str = "EVENKEEL_TEST_AGENT";
 
-/// The agent's process: this test binary started again.
+/// Runs the agent in a process of its own: this test binary, started again.
 #[test]
 #[ignore = "started by the other tests"]
 fn agent_process() {
@@ -39,8 +39,8 @@ struct Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // The first SIGTERM drains, the second ends at once. SIGKILL would leave behind the process
-        // that the agent started.
+        // The first SIGTERM drains, the second ends the agent at once. SIGKILL would orphan the process that the agent
+        // started.
         while let Ok(None) = self.agent.try_wait() {
             self.signal(Signal::SIGTERM);
             std::thread::park_timeout(Duration::from_millis(20));
@@ -109,7 +109,7 @@ impl Scene {
         buffer[..length].to_vec()
     }
 
-    /// Returns the first answer that `see` accepts.
+    /// Waits for the first answer that `see` accepts.
     fn receive_answer<T>(&self, mut see: impl FnMut(Answer) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -180,7 +180,7 @@ impl Scene {
     }
 }
 
-/// Sends the server's next packet back.
+/// Sends the server's next packet back to its source.
 fn reflect(server: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 2_000];
     let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -273,7 +273,7 @@ fn signals_drain_and_end_the_agent() {
     scene.send_question(&Question::Close { tag: Tag(7) });
     let counters = scene.said.by_ref().map(Result::unwrap).find(|line| line.contains("opened"));
     let counters = counters.unwrap();
-    // An acknowledgement read after the signal is not counted.
+    // An acknowledgement read after the signal is not included.
     let noted = !counters.contains("\"noted\":0");
     assert!(noted && counters.contains("\"turned_away\":1"), "{counters}");
     assert!(scene.agent.wait().unwrap().success());

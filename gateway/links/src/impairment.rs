@@ -1,12 +1,12 @@
-//! The fate of a packet on one direction of a link, from a seed and the packet's sequence number.
+//! The fate of a packet in one direction of a link, from a seed and the packet's sequence number.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// Probabilities are parts per million, so that they are exact.
+/// Parts of a probability: parts per million are exact.
 const MILLION: u32 = 1_000_000;
-/// Queue of a slow link: the worst case of a home router.
+/// Longest queue of a slow link: the worst case of a home router.
 const QUEUE_MAX: Duration = Duration::from_millis(200);
 /// Extra delay of a packet picked for reordering.
 const REORDER_BY: Duration = Duration::from_millis(25);
@@ -16,14 +16,13 @@ const REORDER_BY: Duration = Duration::from_millis(25);
 pub struct Conditions {
     /// Fixed delay of every packet.
     pub delay: Duration,
-    /// Additional delay, uniform up to this.
+    /// Additional random delay, uniform from zero to this maximum.
     pub jitter: Duration,
-    /// Packets with less delay overtake, as on several paths; otherwise order is kept, as in a
-    /// queue.
+    /// Whether packets with less delay overtake others, as on several paths. Otherwise order is kept, as in a queue.
     pub overtaking: bool,
     /// Independent losses, parts per million.
     pub loss_ppm: u32,
-    /// Burst losses, on top of independent ones.
+    /// Burst losses in addition to independent ones.
     pub bursts: Option<Bursts>,
     /// Packets delayed by 25 ms, parts per million.
     pub reorder_ppm: u32,
@@ -31,10 +30,9 @@ pub struct Conditions {
     pub duplicate_ppm: u32,
     /// Packets with one bit flipped, parts per million.
     pub corrupt_ppm: u32,
-    /// Bits per second; packets that would queue longer than 200 ms are dropped. `None` is no
-    /// limit.
+    /// Bit rate limit; a packet that would queue longer than 200 ms is dropped. `None` means no limit.
     pub rate_bps: Option<u64>,
-    /// All packets are lost.
+    /// Whether all packets are lost.
     pub blackout: bool,
 }
 
@@ -45,12 +43,12 @@ impl Conditions {
     }
 }
 
-/// Gilbert–Elliott model: a good and a bad state, each with its own loss, all in parts per million.
+/// Gilbert–Elliott model: a good and a bad state with separate losses, all in parts per million.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bursts {
     /// Probability per packet to enter the bad state.
     pub enter_ppm: u32,
-    /// Probability per packet to leave the bad state; the mean burst is a million over this many
+    /// Probability per packet to leave the bad state. The mean burst length is a million divided by this value, in
     /// packets.
     pub leave_ppm: u32,
     /// Loss in the good state.
@@ -59,7 +57,7 @@ pub struct Bursts {
     pub bad_loss_ppm: u32,
 }
 
-/// Why a packet was lost or damaged.
+/// The cause of a packet's loss or damage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
     Blackout,
@@ -67,7 +65,7 @@ pub enum Cause {
     Burst,
     /// The queue of a slow link was full.
     Rate,
-    /// Delivered with one bit flipped.
+    /// One bit was flipped; the packet was delivered.
     Corrupted,
 }
 
@@ -76,15 +74,15 @@ pub enum Fate {
     Drop(Cause),
     Deliver {
         at: Instant,
-        /// When the duplicate is delivered, if there is one.
+        /// Delivery time of the duplicate, if there is one.
         copy_at: Option<Instant>,
-        /// The bit that is flipped, if any.
+        /// Index of the flipped bit, if any.
         turned: Option<usize>,
     },
 }
 
 pub struct Impairment {
-    /// Applied from the next packet on.
+    /// Conditions from the next packet on.
     pub conditions: Conditions,
     rng: Rng,
     bad: bool,
@@ -93,7 +91,7 @@ pub struct Impairment {
 }
 
 impl Impairment {
-    /// A perfect link with a generator of this seed.
+    /// Creates a perfect link with this seed.
     pub fn new(seed: u64) -> Self {
         Self {
             conditions: Conditions::default(),
@@ -104,8 +102,8 @@ impl Impairment {
         }
     }
 
-    /// The fate of the next packet. Each packet draws the same random numbers whatever the
-    /// conditions, so that a temporary change does not affect the packets after it.
+    /// Decides the fate of the next packet. Each packet draws the same random numbers under any conditions, so that a
+    /// temporary change does not affect the packets after it.
     pub fn decide(&mut self, now: Instant, bytes: usize) -> Fate {
         let [single, burst, change, reorder, copy, corrupt] =
             std::array::from_fn(|_| self.rng.u32(0..MILLION));
@@ -146,8 +144,7 @@ impl Impairment {
         loss < if self.bad { bursts.bad_loss_ppm } else { bursts.good_loss_ppm }
     }
 
-    /// When the last bit of the packet has left a link of limited rate; `None` if its queue is
-    /// full.
+    /// Returns the time when the last bit of the packet has left a link of limited rate; `None` if its queue is full.
     fn serialised(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
         let Some(rate_bps) = self.conditions.rate_bps else { return Some(now) };
         let starts = self.wire_free_at.map_or(now, |free| free.max(now));

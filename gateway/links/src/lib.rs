@@ -1,7 +1,7 @@
 //! A model of bad links: the fate of each packet from a seed, without sockets or a clock.
 //!
-//! Used by the relay on real datagrams, by the simulator in virtual time, and by tests of failure
-//! detection ([`trace`]).
+//! The relay applies it to real datagrams, the simulator in virtual time, and tests of failure detection use it through
+//! [`trace`].
 
 mod impairment;
 pub mod trace;

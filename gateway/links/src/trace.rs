@@ -1,23 +1,23 @@
-//! Probes and media of a node over a changing link: one input for all failure detectors.
+//! Probes and media of a node over a changing link: a common input for all failure detectors.
 
 use std::time::{Duration, Instant};
 
 use crate::{Conditions, Fate, Impairment};
 
-/// Conditions of the link for a time.
+/// A period with constant conditions of the link.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Stretch {
     pub lasts: Duration,
-    /// Applied in each direction.
+    /// Conditions in each direction.
     pub link: Conditions,
-    /// The node answers.
+    /// Whether the node answers.
     pub alive: bool,
 }
 
 /// A probe and its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
-    /// From 1.
+    /// Sequence number, from 1.
     pub sequence: u64,
     pub sent: Instant,
     pub answered: Option<Instant>,
@@ -29,7 +29,7 @@ pub struct Trace {
     pub probes: Vec<Probe>,
     /// Arrivals of media, in order.
     pub media: Vec<Instant>,
-    /// Start of each stretch, then the end of the trace.
+    /// Start time of each stretch, then the end of the trace.
     pub marks: Vec<Instant>,
 }
 
@@ -37,11 +37,11 @@ pub struct Trace {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clocks {
     pub probe_every: Duration,
-    /// Mean interval of media packets, each answered by one; the first has a random phase.
+    /// Mean interval of media packets, each answered by one packet; the first has a random phase.
     pub media_every: Duration,
 }
 
-/// Size of a packet on a link of limited rate: voice.
+/// Size of every packet on a link of limited rate: voice.
 const BYTES: usize = 200;
 
 impl Trace {

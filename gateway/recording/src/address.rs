@@ -3,17 +3,17 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
-/// The kind of text to search; it decides how strict the match is.
+/// The kind of text to search. It determines how strict the match is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// Text for people: `media1:5004` is an address, and so is `ip-10-0-0-1`.
+    /// Text for people: `media1:5004` and `ip-10-0-0-1` are addresses.
     Text,
     /// Text found in binary data.
     Binary,
 }
 
-/// Finds IPv4 and IPv6 addresses with or without a port, hosts with a port, hardware addresses, and
-/// numbers joined like those of an IPv4 address, in order.
+/// Finds, in order: IPv4 and IPv6 addresses with or without a port, hosts with a port, hardware addresses, and four
+/// numbers joined like an IPv4 address.
 pub(crate) fn addresses(text: &str, context: Context) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for word in words(text) {
@@ -31,7 +31,7 @@ pub(crate) fn addresses(text: &str, context: Context) -> Vec<Range<usize>> {
     found
 }
 
-/// Splits at characters that no address contains.
+/// Splits at characters that never occur in an address.
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     let within =
         |c: char| c.is_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']' | '%');
@@ -44,7 +44,7 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// An address alone, with brackets, a zone or a port if it has them.
+/// Whether the word is exactly one address, possibly with brackets, a zone or a port.
 fn is_whole(word: &str) -> bool {
     let bare = word.trim_start_matches('[').trim_end_matches(']');
     let bare = bare.split_once('%').map_or(bare, |(bare, _zone)| bare);
@@ -70,11 +70,11 @@ fn is_host_and_port(word: &str) -> bool {
     is_host && is_port
 }
 
-/// The next address inside a longer word.
+/// Finds the next address inside a longer word.
 fn next_within(word: &str, from: usize, context: Context) -> Option<Range<usize>> {
     let bytes = word.as_bytes();
     (from..bytes.len()).find_map(|start| {
-        // Not in the middle of a number or of a run of groups.
+        // An address starts neither inside a number nor inside a run of groups.
         let before = start.checked_sub(1).filter(|at| *at >= from).map(|at| bytes[at]);
         let begins = !before.is_some_and(|byte| byte.is_ascii_digit());
         let quad = begins.then(|| quad(&bytes[start..], context)).flatten();
@@ -87,7 +87,7 @@ fn next_within(word: &str, from: usize, context: Context) -> Option<Range<usize>
     })
 }
 
-/// Length of four numbers up to 255 with one separator.
+/// Returns the length of four numbers up to 255 with one separator.
 fn quad(bytes: &[u8], context: Context) -> Option<usize> {
     let (mut at, mut expected) = (0, None);
     for part in 0..4 {
@@ -110,14 +110,14 @@ fn quad(bytes: &[u8], context: Context) -> Option<usize> {
     Some(at)
 }
 
-/// Length of an IPv6 or hardware address.
+/// Returns the length of an IPv6 or hardware address.
 fn groups(text: &str) -> Option<usize> {
     let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b':';
     let length = text.bytes().take_while(is_part).count();
     is_v6(&text[..length]).then_some(length)
 }
 
-/// Length of a port with its colon, including a closing bracket.
+/// Returns the length of a port with its colon, including a closing bracket.
 fn port(bytes: &[u8]) -> usize {
     let bracket = usize::from(bytes.first() == Some(&b']'));
     let digits =

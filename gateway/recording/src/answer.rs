@@ -14,13 +14,12 @@ const ADMIT: u8 = 1;
 const PLACED: u8 = 2;
 const MOVES: u8 = 3;
 const ACTIONS: u8 = 4;
-/// Added to the number of a fault.
+/// Offset of the number of a fault.
 const FAULT: u8 = 64;
 
 pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &mut Vec<u8>) {
     match result {
-        // Reasons belong to the plugin's manifest; actions left out or not granted are not
-        // recorded.
+        // The plugin's manifest has the reasons. Actions that were omitted or not granted are not recorded.
         Ok(Answered { answer, revision: _, notes, took, apart: _, reasons: _, ungranted: _ }) => {
             write_answer(answer, table, out);
             put(out, notes.len() as u64);

@@ -1,4 +1,4 @@
-//! Chunks: records with everything they refer to, so that each chunk can be read alone.
+//! Chunks: records together with everything they refer to, so that each chunk can be read alone.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ const CALL: u8 = 0;
 const DECIDED: u8 = 1;
 const MISSED: u8 = 2;
 
-/// Upper bound of the counts before each part.
+/// Upper bound of the bytes of the counts before each part.
 const COUNTS_BYTES: usize = 64;
 
-/// Small records (not calls) are accepted until a chunk has this many bytes.
+/// Small records (all except calls) are accepted until a chunk has this size.
 const SMALL_UNTIL: usize = PAYLOAD_BYTES_MAX - 4_096;
 
-/// The only flag of a call: an address was removed from it.
+/// The only flag of a call: an address was removed from the call.
 const REDACTED: u8 = 1;
 
-/// The record does not fit into this chunk; an empty chunk fits no such record.
+/// The record does not fit into this chunk. If the chunk is empty, the record fits into none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -44,7 +44,7 @@ impl Chunk {
     /// Appends one record.
     ///
     /// # Errors
-    /// [`Full`]; the chunk is unchanged.
+    /// Returns [`Full`] and leaves the chunk unchanged.
     pub fn push(&mut self, record: &Record) -> Result<(), Full> {
         match record {
             Record::Call(call) => self.call(call),
@@ -105,7 +105,7 @@ impl Chunk {
         });
     }
 
-    /// The number of a revision, which is added if it is new.
+    /// Returns the number of a revision and adds the revision if it is new.
     fn revision(&mut self, revision: &Arc<Revision>) -> u64 {
         let known = |one: &Arc<Revision>| Arc::ptr_eq(one, revision) || one == revision;
         if let Some(index) = self.revisions.iter().position(known) {
@@ -126,7 +126,7 @@ impl Chunk {
         self.catalogs.len() as u64 - 1
     }
 
-    /// Uncompressed size.
+    /// Returns the uncompressed size.
     pub fn bytes(&self) -> usize {
         self.table.len() + self.known.0.len() + self.known.1.len() + self.records.len()
     }
@@ -150,10 +150,10 @@ impl Chunk {
     }
 }
 
-/// The records of a chunk written by [`Chunk::close`].
+/// Returns the records of a chunk written by [`Chunk::close`].
 ///
 /// # Errors
-/// If the bytes are malformed.
+/// Fails if the bytes are malformed.
 pub fn records(chunk: &[u8]) -> Result<Vec<Record>, Malformed> {
     match frame::read(chunk) {
         Ok((Kind::Records, payload, [])) => decode(&payload),

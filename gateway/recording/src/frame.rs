@@ -3,30 +3,29 @@
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-/// Start of every recording. Its first byte is not ASCII, and its line ends reveal a transfer as
-/// text.
+/// First bytes of every recording. The first byte is not ASCII, and the line ends reveal a transfer as text.
 pub const MAGIC: [u8; 8] = *b"\x89EKR\r\n\x1a\n";
 
-/// The format written here; older formats are read.
+/// The written format. Older formats can be read.
 pub const FORMAT: u16 = 1;
 
-/// Limit of an uncompressed frame, so that readers need no more memory. A question about 4,096
-/// sessions with typical states takes 1 MB.
+/// Limit of an uncompressed frame, which bounds the memory of readers. A question about 4,096 sessions with typical
+/// states takes 1 MB.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 
 /// Kind, compressed length, uncompressed length, checksum.
 const HEAD_BYTES: usize = 1 + 4 + 4 + 4;
 
-/// The fastest compression, since the gateway compresses while it works.
+/// Fastest compression, because the gateway compresses during operation.
 const LEVEL: u8 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// First frame: origin of the recording.
+    /// First frame, with the origin of the recording.
     Header = 1,
     Records = 2,
-    /// Empty; marks a complete recording.
+    /// Empty frame that marks a complete recording.
     End = 3,
 }
 
@@ -56,7 +55,7 @@ fn checksum(head: &[u8], packed: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Why a frame cannot be read.
+/// Reason why a frame cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FrameError {
     CutOff,
@@ -68,7 +67,7 @@ pub(crate) enum FrameError {
     Invalid,
 }
 
-/// Decodes the next frame; also returns the bytes after it.
+/// Decodes the next frame. Returns its kind and payload, and the bytes after it.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), FrameError> {
     let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(FrameError::CutOff)?;
     let number = |at: usize| {
@@ -76,7 +75,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Kind, Vec<u8>, &[u8]), FrameError> {
         u32::from_le_bytes(four)
     };
     let (packed, unpacked) = (number(1) as usize, number(5) as usize);
-    // Incompressible data grows slightly.
+    // Compression makes incompressible data slightly longer.
     if unpacked > PAYLOAD_BYTES_MAX || packed > PAYLOAD_BYTES_MAX + PAYLOAD_BYTES_MAX / 8 {
         return Err(FrameError::TooLarge);
     }

@@ -13,11 +13,11 @@ pub struct Header {
     /// Unix time at which gateway time (`now_us`) was 0, microseconds.
     pub started_us: u64,
     pub region: Box<str>,
-    /// Addresses were recorded, on request.
+    /// Whether addresses were recorded, on request.
     pub addresses: bool,
 }
 
-/// The first bytes of a recording.
+/// Encodes the first bytes of a recording.
 pub fn head(header: &Header) -> Vec<u8> {
     let mut payload = Vec::new();
     put_bytes(&mut payload, header.gateway.as_bytes());
@@ -31,7 +31,7 @@ pub fn head(header: &Header) -> Vec<u8> {
     bytes
 }
 
-/// The last bytes of a complete recording.
+/// Encodes the last bytes of a complete recording.
 pub fn tail() -> Vec<u8> {
     framed(Kind::End, &[])
 }

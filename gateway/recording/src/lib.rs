@@ -1,9 +1,9 @@
 //! Reads and writes recordings of policy calls: bytes in and out, no I/O, no Wasm.
 //!
-//! A recording is a [`head`], chunks of [`Record`]s and a [`tail`]; `FORMAT.md` beside this crate
-//! specifies it. Each [`Chunk`] can be read alone, so that a gateway may drop the oldest ones. A
-//! [`Reader`] returns all records of complete chunks and reports what is lost. A [`Redactor`]
-//! removes addresses from records. [`ReplayState`] holds the states that a replayed plugin writes.
+//! A recording is a [`head`], chunks of [`Record`]s and a [`tail`]; `FORMAT.md` beside this crate specifies it. Each
+//! [`Chunk`] can be read alone, so that a gateway may drop the oldest ones. A [`Reader`] returns the records of all
+//! complete chunks and reports the missing rest. A [`Redactor`] removes addresses from records. [`ReplayState`] holds
+//! the states that a replayed plugin writes.
 
 mod address;
 mod answer;

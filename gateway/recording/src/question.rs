@@ -1,4 +1,4 @@
-//! Encoding of questions, column by column: similar values stand together and compress well.
+//! Encodes questions column by column: adjacent similar values compress well.
 
 use evenkeel_core::{
     Labels, Measures, Metric, NodeId, Question, RegionId, RoomId, RoomRow, Row, SessionId,
@@ -27,7 +27,7 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
             out.push(ADMIT);
             put(out, session.0);
             put(out, room.0);
-            // 0 means none.
+            // 0 encodes `None`.
             put(out, standing.map_or(0, |region| u64::from(region.0) + 1));
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
@@ -102,7 +102,7 @@ pub(crate) fn read(
     }
 }
 
-/// Encodes ids as differences, then a column per metric; unmeasured values are 0.
+/// Encodes ids as differences, then a column per metric. Unmeasured values are 0.
 fn write_frame<'a>(
     columns: &[Metric],
     rows: &(impl ExactSizeIterator<Item = &'a Row> + Clone),
@@ -196,7 +196,7 @@ fn read_sessions(
     Ok(sessions.collect())
 }
 
-/// Reads one value for each row.
+/// Reads one value per row.
 fn column<T>(
     rows: &[Row],
     mut next: impl FnMut() -> Result<T, Malformed>,

@@ -8,10 +8,10 @@ use crate::header::Header;
 use crate::record::Record;
 use crate::wire::Malformed;
 
-/// Iterates over the records of a recording in order. Decompresses one chunk at a time: at most 16
-/// MiB, and 256 MiB once states shared by many rows are copied.
+/// Iterates over the records of a recording in order. Decompresses one chunk at a time: at most 16 MiB, which may grow
+/// to 256 MiB because states shared by rows are copied.
 ///
-/// Stops at the first truncated or damaged frame; [`Reader::lost`] then reports what is missing.
+/// Stops at the first truncated or damaged frame; then [`Reader::lost`] describes the unread part.
 pub struct Reader<'a> {
     header: Header,
     rest: &'a [u8],
@@ -21,18 +21,18 @@ pub struct Reader<'a> {
     end: Option<Result<(), Lost>>,
 }
 
-/// Why the bytes cannot be read as a recording.
+/// Reason why the bytes cannot be read as a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unreadable {
-    /// The start does not match [`MAGIC`].
+    /// The first bytes do not match [`MAGIC`].
     NotARecording,
-    /// Altered by a transfer as text.
+    /// A transfer as text has altered the recording.
     Mangled,
-    /// Written in a newer format.
+    /// The recording has a newer format.
     Newer {
-        /// The recording's format.
+        /// Format of the recording.
         found: u16,
-        /// The newest format read here.
+        /// The newest readable format.
         read: u16,
     },
     /// The header frame is damaged.
@@ -61,14 +61,14 @@ impl std::fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// The unreadable part of a recording.
+/// Describes the unreadable part of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lost {
-    /// Chunks read before it.
+    /// Number of chunks before the unreadable part.
     pub chunks: usize,
-    /// Its offset in the file, bytes.
+    /// Offset of the unreadable part in the file, bytes.
     pub at: usize,
-    /// Bytes from there to the end.
+    /// Bytes from that offset to the end.
     pub bytes: usize,
     pub why: Box<str>,
 }
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
     /// Reads the header.
     ///
     /// # Errors
-    /// If the bytes are not a recording, or of a newer format.
+    /// Fails if the bytes are not a recording, or have a newer format.
     pub fn open(bytes: &'a [u8]) -> Result<Reader<'a>, Unreadable> {
         let Some((magic, rest)) = bytes.split_at_checked(MAGIC.len()) else {
             return Err(Unreadable::NotARecording);
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         &self.header
     }
 
-    /// The unreadable part, once the iterator has ended.
+    /// Returns the unreadable part once the iterator has ended.
     pub fn lost(&self) -> Option<&Lost> {
         self.end.as_ref()?.as_ref().err()
     }

@@ -1,17 +1,15 @@
-//! Records.
-
 use std::sync::Arc;
 
 use evenkeel_core::{Answered, AskId, Fault, Outcome, Question};
 
 use crate::revision::{Catalog, Revision};
 
-/// A record; they are in the order in which they were written.
+/// A record. Records keep the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
     Call(Box<Call>),
     Decided(Decided),
-    /// This many calls are missing here, as more arrived than could be written.
+    /// This number of calls is missing here, because they arrived faster than they could be written.
     Missed(u64),
 }
 
@@ -22,15 +20,15 @@ pub struct Call {
     pub revision: Arc<Revision>,
     /// Nodes, zones and regions known to the plugin.
     pub catalog: Arc<Catalog>,
-    /// Refers to a [`Decided`].
+    /// Identifies the call in its [`Decided`].
     pub ask: AskId,
     /// Gateway time, microseconds since its start.
     pub now_us: u64,
-    /// The question. Measures that were not granted read as unmeasured.
+    /// The question. Measures that were not granted are recorded as unmeasured.
     pub question: Arc<Question>,
-    /// Answer with states, memo, notes and time, or the fault.
+    /// The answer with states, memo, notes and time, or the fault.
     pub result: Result<Answered, Fault>,
-    /// An address was removed from the input or output, so that a replay may answer differently.
+    /// Whether an address was removed from the call. A replay may then answer differently.
     pub redacted: bool,
 }
 
@@ -40,10 +38,9 @@ pub struct Decided {
     pub ask: AskId,
     /// Name of the outcome in metrics and records: `applied`.
     pub outcome: Box<str>,
-    /// The guard that rejected the answer, or the fault; otherwise empty.
+    /// The guard that rejected the answer, or the fault; empty for other outcomes.
     pub detail: Box<str>,
-    /// If applied: whether the native default differs from the answer. The default's own answer is
-    /// not kept.
+    /// Whether the native default differs from an applied answer. The default's answer is not recorded.
     pub differs: Option<bool>,
 }
 

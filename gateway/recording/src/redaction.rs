@@ -10,30 +10,29 @@ use crate::address::{Context, addresses};
 use crate::record::Call;
 use crate::revision::{Catalog, Revision};
 
-/// Distinct addresses of one recording: one per session of the largest gateway, with room to spare.
-/// Later ones share one name.
+/// Limit of distinct addresses in one recording: one per session of the largest gateway, with a margin. Further
+/// addresses share one name.
 const ADDRESSES_MAX: usize = 1 << 17;
 
-/// Redacted revisions and catalogs kept for reuse: a few per policy.
+/// Limit of redacted revisions and catalogs kept for reuse: a few per policy.
 const KNOWN_MAX: usize = 64;
 
 /// Replaces addresses in one recording by `address-1`, `address-2` and so on, in order of
 /// appearance. Equal addresses get equal names, and no table maps them back.
 ///
-/// Covers labels, names and labels of the catalog, texts in settings, keys of notes, and fault
-/// messages. States and memos are opaque: text in them that reads as an address is overwritten with
-/// `x`; other encodings are not detected.
+/// Covers labels, names and labels of the catalog, texts in settings, keys of notes, and fault messages. States and
+/// memos are opaque: text in them that looks like an address is overwritten with `x`; other encodings are not detected.
 #[derive(Default)]
 pub struct Redactor {
     tokens: HashMap<Box<str>, usize>,
     revisions: Vec<(Arc<Revision>, Arc<Revision>)>,
     catalogs: Vec<(Arc<Catalog>, Arc<Catalog>)>,
-    /// Redacted labels by pointer, for the current question.
+    /// Redacted labels of the current question, by pointer.
     labels: HashMap<usize, Option<Labels>>,
 }
 
 impl Redactor {
-    /// Redacts a call. A changed call is marked, as the plugin answered the original.
+    /// Redacts a call. Marks a changed call, because the plugin answered the original.
     pub fn call(&mut self, call: Call) -> Call {
         let Call { revision, catalog, ask, now_us, question, mut result, mut redacted } = call;
         let revision = self.revision(&revision);
@@ -49,7 +48,7 @@ impl Redactor {
         Call { revision, catalog, ask, now_us, question: Arc::new(question), result, redacted }
     }
 
-    /// The text without addresses; `None` if it has none.
+    /// Returns the text without addresses; `None` if it contains none.
     pub fn redact(&mut self, text: &str) -> Option<Box<str>> {
         let found = addresses(text, Context::Text);
         if found.is_empty() {
@@ -155,7 +154,7 @@ impl Redactor {
     fn labels(&mut self, labels: &mut Labels) -> bool {
         let place = labels.as_ptr() as usize;
         let without = match self.labels.get(&place) {
-            // Empty label sets share a dangling pointer.
+            // All empty label sets share one dangling pointer.
             Some(without) if !labels.is_empty() => without.clone(),
             _ => {
                 let mut own: Vec<(Box<str>, Box<str>)> = labels.to_vec();
@@ -202,7 +201,7 @@ fn remember<T>(known: &mut Vec<(Arc<T>, Arc<T>)>, seen: &Arc<T>, done: Arc<T>) -
     done
 }
 
-/// Overwrites text that reads as an address.
+/// Overwrites text in a state that looks like an address.
 fn redact_state(state: Option<&mut State>) -> bool {
     let Some(state) = state else { return false };
     let mut redacted = false;

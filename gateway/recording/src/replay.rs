@@ -1,12 +1,12 @@
-//! States and memos that a replayed plugin wrote, which replace the recorded ones.
+//! States and memos that a replayed plugin wrote; they replace the recorded ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use evenkeel_core::{Answer, PolicyName, Question, State};
 
-/// A plugin understands its own states only: once it has written a state for a session or room,
-/// that state replaces the recorded one.
+/// States written during a replay. A plugin reads only its own states, so once it has written a state for a session or
+/// room, that state replaces the recorded one.
 #[derive(Default, Debug)]
 pub struct ReplayState {
     states: HashMap<(PolicyName, u64), State>,
@@ -14,12 +14,12 @@ pub struct ReplayState {
 }
 
 impl ReplayState {
-    /// The last state written for a session or room.
+    /// Returns the last state written for a session or room.
     pub fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
         self.states.get(&(policy.clone(), id))
     }
 
-    /// The question with states written so far in place of recorded ones.
+    /// Returns the question with recorded states replaced by those written so far.
     pub fn applied_to(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
         let mut question = Arc::clone(question);
         if !matches!(*question, Question::Reroute { .. } | Question::Tick { .. }) {

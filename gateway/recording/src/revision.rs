@@ -7,12 +7,11 @@ use evenkeel_core::{Entry, EntryKind, Hook, Metric, Op, PolicyName};
 use crate::table::{Table, TableReader, read_labels, write_labels};
 use crate::wire::{Input, Malformed, malformed, put};
 
-/// A plugin with its settings, as a policy ran it. A recording has the plugin's digest, not its
-/// bytes.
+/// A plugin with its settings, as a policy ran it. A recording contains the plugin's digest but not its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revision {
     pub policy: PolicyName,
-    /// The gateway's name of the revision: 12 hexadecimal digits.
+    /// The gateway's identifier of the revision: 12 hexadecimal digits.
     pub revision: Arc<str>,
     /// The plugin's name in its manifest.
     pub plugin: Arc<str>,
@@ -24,7 +23,7 @@ pub struct Revision {
     /// Seed of the plugin's random numbers.
     pub seed: u64,
     pub grant: Grant,
-    /// An address was removed from the settings.
+    /// Whether an address was removed from the settings.
     pub redacted: bool,
 }
 
@@ -41,9 +40,9 @@ pub struct Grant {
 /// Names and labels of the entities that questions refer to by number.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Catalog {
-    /// In the order sent to the plugin.
+    /// Entries in the order sent to the plugin.
     pub entries: Vec<Entry>,
-    /// An address was removed from it.
+    /// Whether an address was removed from the catalog.
     pub redacted: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The string table of a chunk: repeated texts, label sets and states are written once and referred
-//! to by number.
+//! The string table of a chunk: repeated texts, label sets and states are written once; records refer to them by
+//! number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::wire::{Input, Malformed, malformed, put, put_bytes};
 pub(crate) struct Table {
     numbers: HashMap<Box<[u8]>, u64>,
     bytes: Vec<u8>,
-    /// Label sets by pointer, for the current question: rows share them.
+    /// Label sets of the current question, by pointer: rows share them.
     labels: HashMap<usize, u64>,
 }
 
 impl Table {
-    /// Starts a question: label pointers of the last one are invalid.
+    /// Starts a question. Label pointers of the last one are now invalid.
     pub(crate) fn begin(&mut self) {
         self.labels.clear();
     }
@@ -41,7 +41,7 @@ impl Table {
     pub(crate) fn put_labels(&mut self, out: &mut Vec<u8>, labels: &Labels) {
         let pointer = labels.as_ptr() as usize;
         let number = match self.labels.get(&pointer) {
-            // Empty label sets share a dangling pointer.
+            // All empty label sets share one dangling pointer.
             Some(&number) if !labels.is_empty() => number,
             _ => {
                 let mut written = Vec::new();
@@ -54,7 +54,7 @@ impl Table {
         put(out, number);
     }
 
-    /// 0 means none; otherwise the plugin's name plus 1, the schema and the bytes.
+    /// Appends a state: 0 for none; otherwise the number of the plugin's name plus 1, the schema and the bytes.
     pub(crate) fn put_state(&mut self, out: &mut Vec<u8>, state: Option<&State>) {
         let Some(State { plugin, schema, bytes }) = state else {
             put(out, 0);
@@ -66,12 +66,12 @@ impl Table {
         self.put(out, bytes);
     }
 
-    /// The current size, for [`Table::truncate`].
+    /// Returns the current size, for [`Table::truncate`].
     pub(crate) fn mark(&self) -> (usize, usize) {
         (self.numbers.len(), self.bytes.len())
     }
 
-    /// Removes entries added since [`Table::mark`].
+    /// Removes the entries added since [`Table::mark`].
     pub(crate) fn truncate(&mut self, (count, bytes): (usize, usize)) {
         self.numbers.retain(|_, number| *number < count as u64);
         self.bytes.truncate(bytes);
@@ -142,7 +142,7 @@ impl<'a> TableReader<'a> {
         Ok(bytes.into())
     }
 
-    /// A text shared by all that refer to it.
+    /// Returns a text that all references share.
     pub(crate) fn text(
         &mut self,
         read: &mut Input<'_>,
@@ -163,7 +163,7 @@ impl<'a> TableReader<'a> {
         Ok(text)
     }
 
-    /// A text of its own.
+    /// Returns a copy of a text.
     pub(crate) fn own_text(
         &mut self,
         read: &mut Input<'_>,

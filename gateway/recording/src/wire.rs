@@ -1,8 +1,7 @@
 //! Encoding of integers and byte strings; counts are checked when read.
 
-/// Memory that one chunk may decode into, bytes. Rows may share one state of 4 KiB in the file,
-/// which is copied for each: 4,096 sessions with full states, in and out, are 32 MiB, and a chunk
-/// has few such calls.
+/// Limit of bytes that one chunk may decode into. Rows in the file may share one state of 4 KiB, which is copied for
+/// each row: 4,096 sessions with full states, in and out, are 32 MiB, and a chunk has few such calls.
 const DECODED_BYTES_MAX: usize = 256 << 20;
 
 /// A well-formed frame with invalid content.
@@ -102,7 +101,7 @@ impl<'a> Input<'a> {
         Ok(*bytes)
     }
 
-    /// A count of items, each of at least one byte.
+    /// Reads a count of items with at least one byte each.
     pub(crate) fn count(&mut self, part: &'static str) -> Result<usize, Malformed> {
         let count = self.number(part)?;
         match usize::try_from(count) {
@@ -123,7 +122,7 @@ impl<'a> Input<'a> {
         std::str::from_utf8(bytes).map_err(|_| malformed(part, "invalid UTF-8"))
     }
 
-    /// Accounts for memory about to be allocated: one stored state may be copied many times.
+    /// Charges memory before its allocation: one stored state may be copied many times.
     pub(crate) fn charge(&mut self, part: &'static str, bytes: usize) -> Result<(), Malformed> {
         self.decoded = self.decoded.saturating_add(bytes);
         if self.decoded > DECODED_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! Recordings round-trip; damaged and forged ones are refused.
+//! Tests that recordings round-trip, and that damaged and forged ones are refused.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod world;
@@ -12,7 +12,7 @@ use evenkeel_recording::{
 
 use crate::world::{call, header, tick_of, world};
 
-/// A recording with so many records per chunk.
+/// Writes a recording with this number of records per chunk.
 fn written(all: &[Record], chunk_of: usize) -> Vec<u8> {
     let mut bytes = head(&header());
     for some in all.chunks(chunk_of) {
@@ -128,7 +128,7 @@ fn forged_bytes_never_panic() {
                 }
             }
         }
-        // With a valid checksum, as an attacker would write it.
+        // The checksum is valid, as an attacker would write it.
         match records(&framed(&payload)) {
             Ok(_) => read += 1,
             Err(_) => refused += 1,
@@ -139,7 +139,7 @@ fn forged_bytes_never_panic() {
 
 #[test]
 fn decompression_bomb_is_refused() {
-    // One state of 4 KiB that 100,000 rows share.
+    // 100,000 rows share one state of 4 KiB.
     let mut chunk = Chunk::default();
     let state = State { plugin: "p".into(), schema: 1, bytes: vec![7; 4_096].into() };
     let mut bomb = tick_of(100_000);
@@ -183,7 +183,7 @@ fn shared_values_are_written_once() {
     assert!(chunk.bytes() - first < 1_000 * 20, "{first}, then {}", chunk.bytes());
 }
 
-/// A call with addresses in every field, and one without any.
+/// A call with addresses in every field, and a call without any.
 #[test]
 fn addresses_are_removed_and_calls_marked() {
     let mut redactor = Redactor::default();
@@ -199,7 +199,7 @@ fn addresses_are_removed_and_calls_marked() {
         let mut chunk = Chunk::default();
         chunk.push(&Record::Call(Box::new(redacted.clone()))).unwrap();
         bytes.extend(inflate(&chunk.close()));
-        // `Debug` of a state shows its bytes as numbers.
+        // `Debug` of a state prints its bytes as numbers.
         assert!(!format!("{redacted:?}").contains("192.0.2."), "{redacted:?}");
     }
     let left = |needle: &[u8]| bytes.windows(needle.len()).filter(|some| *some == needle).count();

@@ -1,4 +1,4 @@
-//! Faults that a drill injected. Each ends by itself, since its drill may be gone.
+//! Faults that a drill injected. Each ends after a time limit, because its drill may have died.
 
 use std::time::Instant;
 
@@ -8,9 +8,9 @@ use super::{Agent, Io};
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Faults {
-    /// The trunk link is cut until then.
+    /// Time until which the trunk link is cut.
     cut: Option<Instant>,
-    /// The process is stopped until then.
+    /// Time until which the process is stopped.
     stopped: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ impl Agent {
         }
     }
 
-    /// Ends all faults: the agent exits.
+    /// Ends all faults when the agent exits.
     pub(crate) fn end_faults(&mut self, io: &mut impl Io) {
         self.faults.cut = None;
         if self.faults.stopped.take().is_some() {

@@ -1,5 +1,5 @@
-//! Signed messages that are refused: counted, logged and answered at a bounded rate, since anybody
-//! can send them.
+//! Refused signed messages. They are counted, and logged and answered at a bounded rate, because any host can send
+//! them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,11 +8,10 @@ use evenkeel_media::trunk::message::{Refusal, Refused};
 
 use super::{Agent, Io, Now};
 
-/// Each reason is logged once in this time.
+/// Interval in which each reason is logged at most once.
 const LOG_EVERY: Duration = Duration::from_secs(600);
 
-/// At most one refusal is sent in this time, so that forgeries with a spoofed source are not
-/// reflected.
+/// Minimum interval between two refusals. It prevents the reflection of forgeries with a spoofed source.
 const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -54,7 +53,7 @@ impl Agent {
     }
 }
 
-/// True if `every` has passed since `last`, which is then set to now.
+/// Whether `every` has passed since `last`. If so, sets `last` to `now`.
 fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.duration_since(last) >= every);
     if due {

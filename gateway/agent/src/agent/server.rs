@@ -29,7 +29,7 @@ impl Agent {
         self.measured = permille;
     }
 
-    /// Applies a change, and notifies gateways if it changed the state.
+    /// Applies a change, and notifies gateways if the state differs afterwards.
     fn change(&mut self, now: Now, io: &mut impl Io, change: impl FnOnce(&mut Agent)) {
         let before = self.state();
         change(self);
@@ -44,15 +44,14 @@ impl Agent {
             self.counters.notices += self.notices.send(load, secret, clocks, send);
         }
         if state == State::Gone {
-            // The server's sessions died with it. A gateway that renews one learns that it is
-            // unknown.
+            // The server's sessions died with it. A gateway that renews one gets the answer that it is unknown.
             let all: Vec<Slot> = self.sessions.all().map(|(slot, _)| slot).collect();
             all.into_iter().for_each(|slot| self.end(slot, io));
         }
     }
 
-    /// With a watched process, a closed port may be one that is being bound again: that is
-    /// [silent](Agent::is_port_silent). Without one, a closed port counts as a dead server.
+    /// With a watched process, a server may bind a closed port again; until then the port is
+    /// [silent](Agent::is_port_silent). Without a watched process, a closed port counts as a dead server.
     pub(super) fn state(&self) -> State {
         if !self.runs || (self.port == Port::Closed && !self.settings.has_process) {
             State::Gone
@@ -63,7 +62,7 @@ impl Agent {
         }
     }
 
-    /// The server may recover from a silent port: probes go unanswered, and no notice is sent.
+    /// Whether the port is silent while the server may still recover: probes are not answered, and no notice is sent.
     pub(super) fn is_port_silent(&self) -> bool {
         self.port != Port::Up && self.state() != State::Gone
     }
@@ -101,7 +100,7 @@ impl Agent {
         self.bundles.keep(|address| known.contains(&address));
     }
 
-    /// When to call [`handle_timeout`](Agent::handle_timeout) next.
+    /// Time of the next call of [`handle_timeout`](Agent::handle_timeout).
     pub(crate) fn poll_timeout(&self) -> Instant {
         let leases = self.leases_checked + LEASES_EVERY;
         self.notices.poll_timeout().map_or(leases, |notices| notices.min(leases))

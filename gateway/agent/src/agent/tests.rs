@@ -76,7 +76,7 @@ fn voice(number: u8) -> Vec<u8> {
 const REPORT: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0, 7];
 
 impl Scene {
-    /// An agent with trunk legs and a running process, open to drills.
+    /// An agent with trunk legs, a running process, and drills allowed.
     fn new() -> Scene {
         let mut scene = Scene::with(|_| {});
         scene.agent.handle_process(true, scene.now, &mut scene.io);
@@ -131,7 +131,7 @@ impl Scene {
         self.ask_from(question, 1)
     }
 
-    /// Answers sent to gateways: port, nonce, answer.
+    /// Takes the answers sent to gateways: port, nonce, answer.
     fn answers(&mut self) -> Vec<(u16, u64, Answer)> {
         let read = |(to, bytes): &(u16, Vec<u8>)| {
             let answer = Answer::read(bytes, &secret(), self.now.unix_us).ok()?;
@@ -140,7 +140,7 @@ impl Scene {
         self.io.sent.iter().filter_map(read).collect()
     }
 
-    /// Notices sent so far: port and state.
+    /// Takes the notices sent so far: port and state.
     fn notices(&mut self) -> Vec<(u16, State)> {
         let notice = |(to, _, answer)| match answer {
             Answer::Notice { load, .. } => Some((to, load.state)),
@@ -550,7 +550,7 @@ fn cut_and_stop_expire() {
     assert_eq!(scene.io.signals, [Break::Hang, Break::Wake]);
     assert_eq!(scene.io.log.len(), 2);
 
-    // A repeated order starts anew; a fault that was ended, or one of a dead process, has nothing to
+    // A repeated order restarts the time limit. A fault that was ended, or a fault of a dead process, has nothing to
     // end.
     scene.ask(&Question::Break(Break::Hang));
     scene.pass(last / 2);
@@ -636,7 +636,7 @@ fn refused_message_is_counted_and_unanswered() {
     let refusals = scene.io.sent.drain(..).filter(|(_, said)| Refusal::read(said).is_some());
     assert_eq!(refusals.map(|(to, _)| to).collect::<Vec<_>>(), [1]);
     scene.receive(&probe, 5);
-    // A replay from elsewhere gets no answer and does not subscribe.
+    // A replay from another address gets no answer and does not subscribe.
     scene.receive(&probe, 6);
     assert_eq!(scene.io.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [5]);
     scene.io.sent.clear();

@@ -10,7 +10,7 @@ fn pair(kind: CheckKind) -> (UdpSocket, Check, Instant) {
     (server, check, now)
 }
 
-/// The server answers what was asked last like this.
+/// Answers the last probe as the server.
 fn answer(server: &UdpSocket, check: &mut Check, answer: impl FnOnce(&[u8]) -> Vec<u8>) {
     let mut buffer = [0; 256];
     let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -58,7 +58,7 @@ fn port_is_silent_initially_and_after_three_misses() {
         check.read();
         assert_eq!(check.port(), Port::Up);
     }
-    // Silence is counted in probes, not in time.
+    // Silence is counted in probes, so time alone changes nothing.
     now += 100 * EVERY;
     assert_eq!(check.port(), Port::Up);
     check.handle_timeout(now);

@@ -4,7 +4,7 @@ use super::*;
 
 fn sleeper(exe: Option<&Path>) -> Child {
     let exe = exe.unwrap_or(Path::new("/bin/sleep"));
-    // Executing the copy fails while another test's fork still holds it open for writing.
+    // Executing the copy fails while a fork of another test holds it open for writing.
     loop {
         match Command::new(exe).arg("600").stdin(Stdio::null()).spawn() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}

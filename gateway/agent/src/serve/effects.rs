@@ -20,7 +20,7 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Context {
-    /// `leg` tells the session from others that had the same slot.
+    /// `leg` distinguishes the session from earlier ones in the same slot.
     Opened {
         slot: Slot,
         leg: u64,
@@ -31,7 +31,7 @@ pub(super) enum Context {
 
 struct Leg {
     rtp: UdpSocket,
-    /// Set if RTCP has a port of its own.
+    /// The RTCP socket, if RTCP has a separate port.
     rtcp: Option<UdpSocket>,
     number: u64,
     environment: Vec<(&'static str, String)>,
@@ -46,7 +46,7 @@ pub(super) struct SystemIo {
     commands: Commands<Context>,
     process: Option<Process>,
     start: Option<Vec<String>>,
-    /// Look for the process at once.
+    /// Whether to look for the process at once.
     look_now: bool,
 }
 
@@ -77,7 +77,7 @@ impl SystemIo {
         std::mem::take(&mut self.look_now)
     }
 
-    /// Finds or starts the process. Returns whether there is a new one.
+    /// Finds or starts the process. Returns whether a new one was found.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let Some(process) = self.process.as_mut().filter(|process| process.pid().is_none()) else {
             return false;
@@ -103,7 +103,7 @@ impl SystemIo {
         self.process.as_mut()?.ended(now)
     }
 
-    /// True if sessions or a process of its own end with the agent.
+    /// Whether sessions, or a process started by the agent, end with the agent.
     pub(super) fn is_needed(&self) -> bool {
         self.media.is_some() || self.process.as_ref().is_some_and(Process::is_ours)
     }
@@ -119,8 +119,7 @@ impl SystemIo {
         self.commands.done().collect()
     }
 
-    /// Handles the result of `media.open`. Returns whether the session is open, or nothing if it
-    /// ended meanwhile.
+    /// Handles the result of `media.open`. Returns whether the session is open, or `None` if it has ended meanwhile.
     pub(super) fn opened(&mut self, slot: Slot, leg: u64, output: Outcome) -> Option<bool> {
         let existing = self.legs.get(slot as usize)?.as_ref();
         existing.filter(|existing| existing.number == leg)?;
@@ -152,7 +151,7 @@ impl SystemIo {
         Ok(())
     }
 
-    /// The next packet of a server socket, and its session's slot.
+    /// Receives the next packet of a server socket. Returns its session's slot and its length.
     pub(super) fn receive(&self, leg: u64, buffer: &mut [u8]) -> Option<(Slot, usize)> {
         let slot = Slot::try_from(leg / 2).ok()?;
         let sockets = self.legs.get(slot as usize)?.as_ref()?;
@@ -161,7 +160,7 @@ impl SystemIo {
             match socket.recv(buffer) {
                 Ok(length) => return Some((slot, length)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                // The server's port is closed; the process watch reports that.
+                // The server's port is closed; the process watch reports the server's end.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
@@ -169,10 +168,10 @@ impl SystemIo {
         }
     }
 
-    /// Unconnected sockets of a session.
+    /// Creates the unconnected sockets of a session.
     fn sockets(&mut self, v4: bool, rtcp: Rtcp, room: u64, session: u64) -> io::Result<Leg> {
         let socket = || -> io::Result<UdpSocket> {
-            // Without IPv6 on this machine, fall back to IPv4.
+            // Falls back to IPv4 on a machine without IPv6.
             let socket = UdpSocket::bind(any(v4)).or_else(|_| UdpSocket::bind(any(true)))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -199,7 +198,7 @@ impl SystemIo {
         };
         let v4 = match &server {
             Server::Static(address) => address.is_ipv4(),
-            // Dual stack: a command may print either family.
+            // The socket is dual-stack, because a command may print either family.
             Server::Command { .. } => false,
         };
         let leg = self.sockets(v4, rtcp, room, session)?;
@@ -223,7 +222,7 @@ impl SystemIo {
     }
 }
 
-/// The address as a dual-stack socket needs it (RFC 4291, 2.5.5.2).
+/// Converts the address to the form that the socket needs: mapped on a dual-stack socket (RFC 4291, 2.5.5.2).
 fn reachable_from(socket: &UdpSocket, address: SocketAddr) -> io::Result<SocketAddr> {
     Ok(match (socket.local_addr()?, address) {
         (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
@@ -247,7 +246,7 @@ impl Io for SystemIo {
             Packet::Rtp => &leg.rtp,
             Packet::Rtcp => leg.rtcp.as_ref().unwrap_or(&leg.rtp),
         };
-        // An error may belong to an earlier packet, with this one not sent.
+        // The error may belong to an earlier packet, and then this packet was not sent.
         socket.send(packet).or_else(|_| socket.send(packet)).is_ok()
     }
 

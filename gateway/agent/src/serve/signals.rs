@@ -35,7 +35,7 @@ impl Signals {
             (SIGUSR2, Action::Serve),
         ] {
             let flag = Arc::new(AtomicBool::new(false));
-            // Registered first, so that the flag is set before the pipe is written.
+            // The flag is registered first, so that it is set before the pipe is written.
             flag::register(signal, Arc::clone(&flag))?;
             pipe::register(signal, writer.try_clone()?)?;
             came.push((action, flag));
@@ -43,7 +43,7 @@ impl Signals {
         Ok(Signals { reader, came })
     }
 
-    /// Readable when a signal arrived.
+    /// A stream that is readable when a signal has arrived.
     pub(super) fn reader(&self) -> &UnixStream {
         &self.reader
     }

@@ -110,7 +110,7 @@ fn slow_link_queues_to_its_bound_then_drops() {
     let mut link = Impairment::new(5);
     link.conditions = Conditions { rate_bps: Some(160_000), ..Conditions::default() };
     let now = Instant::now();
-    // 200 bytes take 10 ms at 160 kbit/s: the queue of 200 ms takes 21.
+    // 200 bytes take 10 ms at 160 kbit/s: the queue of 200 ms holds 21 packets.
     for i in 1..=21 {
         let Fate::Deliver { at, .. } = link.decide(now, 200) else { panic!("{i}") };
         assert_eq!(at, now + Duration::from_millis(10 * i));

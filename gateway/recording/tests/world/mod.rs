@@ -1,4 +1,4 @@
-//! One of every kind of record. `formats/1.ekr` holds exactly this, so it must not change.
+//! One record of every kind. `formats/1.ekr` contains exactly these, so they must not change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ fn session(id: u64, address: &str, state: Option<State>) -> SessionRow {
     }
 }
 
-/// A question about so many sessions that share one label set.
+/// A question about this number of sessions, which share one label set.
 pub(crate) fn tick_of(sessions: u64) -> Call {
     let shared = labels("phone");
     let session = |id| SessionRow { labels: shared.clone(), ..session(id, "", None) };
@@ -197,7 +197,7 @@ fn results() -> Vec<Result<Answered, Fault>> {
     ]
 }
 
-/// Every question with every answer, two catalogs and two revisions, and some decisions.
+/// Returns every question with every answer, two catalogs and two revisions, and some decisions.
 pub(crate) fn world() -> Vec<Record> {
     let (mut records, mut number) = (Vec::new(), 0);
     for (place, question) in questions().into_iter().enumerate() {
