@@ -62,7 +62,7 @@ pub enum Failure {
 #[derive(Debug)]
 pub struct Running {
     pub handle: Handle,
-    /// By listener.
+    /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
     told: broadcast::Receiver<Arc<EventRecord>>,
@@ -70,7 +70,7 @@ pub struct Running {
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
     coming: Coming,
-    /// Compiles its policies.
+    /// Compiles the gateway's policies.
     pub(crate) foundry: Foundry,
 }
 
@@ -112,7 +112,7 @@ impl Running {
     /// # Errors
     /// The first thread that had ended by itself.
     pub fn join(self) -> Result<(), Ended> {
-        // Control tells the workers to end when it ends, for whatever reason.
+        // Control makes the workers end when it ends, for any reason.
         let control = self.control.join();
         let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
         let endpoint = match self.quic_thread {
@@ -128,7 +128,7 @@ impl Running {
 /// Starts a gateway, and returns once its policies are active.
 ///
 /// # Errors
-/// The reason; nothing is left running.
+/// The cause of the failed start; nothing is left running.
 pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let running = begin(settings)?;
     match running.coming.wait() {
@@ -144,7 +144,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
 ///
 /// # Errors
-/// The reason; nothing is left running.
+/// The cause of the failed start; nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let (running, firsts) = assemble(settings, &settings.core())?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
@@ -265,7 +265,7 @@ fn assemble(
 /// Starts control and the workers.
 ///
 /// # Errors
-/// No thread; those that had started have ended.
+/// A thread cannot be started. Threads that had started have ended.
 fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital, Vec<Vital>)> {
     let mut threads = Vec::new();
     let spawned = (0..)
@@ -274,7 +274,7 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
             threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
             Ok(())
         })
-        // On an error the parts of control are dropped, and the workers were told to stop.
+        // On an error the parts of control are dropped, and the workers were already told to stop.
         .and_then(move |()| Vital::spawn("control", move || control::run(parts)));
     match spawned {
         Ok(control) => Ok((control, threads)),
@@ -285,7 +285,7 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
     }
 }
 
-/// One core is left for control and the QUIC endpoint.
+/// The default number of workers: one core is left for control and the QUIC endpoint.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }

@@ -21,7 +21,7 @@ use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
 use reload::Applied;
 
-/// Time for the last export of telemetry.
+/// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Time for control to close the sessions of a gateway that lost a thread.
@@ -45,9 +45,9 @@ pub enum Failure {
 
 #[derive(Clone, Default, Debug)]
 pub struct Place {
-    /// Without it the gateway listens on loopback.
+    /// The configuration file; without it the gateway listens on loopback.
     pub config: Option<PathBuf>,
-    /// Default: the folder that the configuration names, and the shipped sets.
+    /// The folder of policy sets. Default: the folder that the configuration names, and the shipped sets.
     pub policies: Option<PathBuf>,
     /// Compiles pushed plugins; without it they are compiled in this process.
     pub compiler: Option<Compiler>,
@@ -56,7 +56,7 @@ pub struct Place {
 /// The addresses of a running gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listening {
-    /// By listener.
+    /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
     /// The API's Unix socket.
@@ -100,10 +100,11 @@ impl Place {
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed.
-/// SIGHUP, changed files and operators reload nodes, policies and modes. `started` is called once it forwards.
+/// SIGHUP, changed files and operators' requests reload nodes, policies and modes. `started` is called once the gateway
+/// forwards.
 ///
 /// # Errors
-/// A failed start, or the end of a thread.
+/// The start failed, or a thread ended.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())
@@ -159,7 +160,7 @@ fn instance() -> String {
     format!("{}-{}", std::process::id(), fastrand::u32(..))
 }
 
-/// Returns on shutdown, or when a thread has ended.
+/// Waits for a shutdown or the end of a thread.
 async fn attend(
     place: &Place,
     applied: Applied,
@@ -178,7 +179,7 @@ async fn attend(
         result = end(handle, settings.gateway.drain_timeout) => result.map_err(Failure::from),
         result = gateway.ends() => result.map_err(Failure::from),
     };
-    // Closes what is left. If control has ended, so has everything else.
+    // Closes the remaining sessions. If control has ended, all other threads have ended as well.
     let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;
     outcome
 }

@@ -21,31 +21,30 @@ use tokio_rustls::TlsConnector;
 use crate::settings::Secret;
 pub use url::Url;
 
-/// An answer holds some addresses; a longer one has another origin.
+/// Maximum size of an answer. An answer contains a few addresses; a longer one has another origin.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// Concurrent POSTs: more would queue at the other end and use up descriptors.
+/// Maximum concurrent POSTs: more would queue at the server and use up descriptors.
 const AT_ONCE: usize = 32;
 
-/// Queued POSTs; further ones fail at once.
+/// Maximum queued POSTs; further ones fail at once.
 const WAITING_MAX: usize = 16_384;
 
-/// Timeout of one attempt to open a session: another attempt may reach a faster server.
+/// Timeout of one attempt to open a session, since another attempt may reach a faster server.
 const TRY_FOR: Duration = Duration::from_millis(800);
 
-/// Pause before the second attempt; it doubles.
+/// Pause before the second attempt; it doubles with each further one.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hook {
     pub url: Url,
-    /// Sent as `Authorization: Bearer …`.
+    /// Bearer token for the `Authorization` header.
     pub token: Option<Secret>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
-    /// HTTP status.
     pub(crate) status: u16,
     pub(crate) body: Bytes,
 }
@@ -75,18 +74,17 @@ pub(crate) struct Effort {
     within: Duration,
     /// Timeout of one attempt.
     each: Duration,
-    /// Whether it ends when its caller stops waiting.
+    /// The POST ends when its caller stops waiting.
     cancels: bool,
 }
 
 impl Effort {
-    /// For a session: short attempts, completed even if the gateway ends.
+    /// For opening a session: short attempts, completed even if the gateway ends.
     pub(crate) fn of_session(within: Duration) -> Effort {
         Effort { within, each: TRY_FOR, cancels: false }
     }
 
-    /// For the start of a node: the server may answer once the node runs, and is asked again only after a connection
-    /// error.
+    /// For starting a node: the server may answer once the node runs, so only connection errors are retried.
     pub(crate) fn of_start(within: Duration) -> Effort {
         Effort { within, each: within, cancels: true }
     }
@@ -108,7 +106,7 @@ impl Poster {
     /// Starts the thread; it ends when the last clone is dropped.
     ///
     /// # Errors
-    /// No thread or event loop.
+    /// The thread or its event loop cannot be started.
     pub(crate) fn start() -> std::io::Result<Poster> {
         let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -154,7 +152,7 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
             drop(turn);
         });
     }
-    // All callers are gone; queued POSTs are completed, each within its own time.
+    // All callers are gone. Queued POSTs are completed, each within its own time limit.
     let _ = turns.acquire_many(AT_ONCE as u32).await;
 }
 
@@ -169,7 +167,7 @@ async fn post_until(
     loop {
         let until = by.min(Instant::now() + each);
         match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
-            // A proxy answers these if it did not reach the server.
+            // A proxy sends these statuses if it did not reach the server.
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
             Ok(Ok(_)) => {}

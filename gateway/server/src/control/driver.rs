@@ -28,15 +28,15 @@ pub(crate) use rtpengine::{Line, Ng};
 pub(crate) use webhook::Posted;
 use webhook::Webhook;
 
-/// How sessions are opened at a node.
+/// The protocol that opens sessions at a node.
 pub(crate) enum Driver {
-    /// Without signalling: RTP goes to this address, or to one that the offer names.
+    /// No signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),
-    /// By signed messages on the trunk.
+    /// Signed messages on the trunk.
     Agent(Secret),
-    /// By the NG protocol at this address.
+    /// The NG protocol at this address.
     Rtpengine(SocketAddr),
-    /// By POST requests about the node with this name and address.
+    /// POST requests about the node with this name and address.
     Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
 }
 
@@ -61,13 +61,12 @@ pub(crate) enum Act {
 }
 
 pub(crate) struct Drivers {
-    /// By node.
+    /// Indexed by node.
     nodes: Vec<Option<Standing>>,
     agents: Agents,
     towards: fn(SocketAddr) -> Option<IpAddr>,
 }
 
-/// A node's driver with its state.
 enum Standing {
     Plain(SocketAddr),
     Agent(Secret),
@@ -102,9 +101,9 @@ impl Drivers {
         self.nodes.get_mut(node.0 as usize)?.as_mut()
     }
 
-    /// Two plain nodes that the session would reach at one address, if any: their packets could not be told apart.
-    /// Nodes that are being removed do not count, because another node may have their address already. `named` are
-    /// addresses in the offer.
+    /// Finds two plain nodes that the session would reach at the same address: their packets could not be told apart.
+    /// Nodes that are being removed do not count, because another node may already have their address. `named` contains
+    /// the addresses in the offer.
     pub(crate) fn shared_address(
         &self,
         named: &[(NodeId, SocketAddr)],
@@ -122,7 +121,7 @@ impl Drivers {
         plain::shared(plain, rtcp_apart)
     }
 
-    /// Opens a session at a hop. The result comes now or later.
+    /// Opens a session at a hop. The result is returned at once or comes later as an `Act`.
     pub(crate) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -140,7 +139,7 @@ impl Drivers {
         }
     }
 
-    /// A bundle longer than every path carries was sent or received.
+    /// Handles the report that a bundle longer than every path carries was sent or received.
     pub(crate) fn sent_long(
         &mut self,
         way: (u16, NodeId),
@@ -150,7 +149,7 @@ impl Drivers {
         self.agents.sent_long(way, draw, now);
     }
 
-    /// Path MTU discovery; called every 30 ms.
+    /// Performs path MTU discovery; called every 30 ms.
     pub(crate) fn look_at_paths(&mut self, now: Instant) {
         self.agents.look_at_paths(now);
     }
@@ -166,7 +165,7 @@ impl Drivers {
         Some(Act::Sign { worker, node, message: message.into(), of_sessions })
     }
 
-    /// Closes a session at a hop. If the message is lost the lease expires.
+    /// Closes a session at a hop. If the message is lost, the lease expires.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
         match self.nodes.get_mut(hop.node.0 as usize)?.as_mut()? {
             Standing::Plain(_) => None,
@@ -182,7 +181,7 @@ impl Drivers {
         }
     }
 
-    /// A signed message came from a node.
+    /// Handles a signed message from a node.
     pub(crate) fn handle_signed(
         &mut self,
         node: NodeId,
@@ -195,21 +194,21 @@ impl Drivers {
         }
     }
 
-    /// An NG message, or the error that no process listens.
+    /// Handles an NG message, or the error that no process listens.
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(Standing::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
-    /// The response to a POST request, or its failure.
+    /// Handles the response to a POST request, or its failure.
     pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
         if let Some(Standing::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
         }
     }
 
-    /// Queued messages, retries and refreshes that are due. Called until it returns `None`.
+    /// Returns the next queued message, retry or refresh that is due. Called until it returns `None`.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
         if let Some(asking) = self.agents.handle_timeout(clock.now) {
             return self.sign(&asking, clock);
@@ -250,7 +249,7 @@ pub(crate) struct Brief {
     pub(crate) room: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<Media>,
-    /// Local ports of the session's sockets for RTP and, if separate, RTCP.
+    /// Local ports of the session's sockets for RTP and, if it has its own port, RTCP.
     pub(crate) ports: (u16, Option<u16>),
 }
 

@@ -22,10 +22,10 @@ pub use child::compile_plugin;
 /// Bytes read from a compiler's standard error.
 const WORDS_MAX: u64 = 4 << 10;
 
-/// How often the gateway checks whether a compiler that closed its output has exited.
+/// Interval of checks whether a compiler that closed its output has exited.
 const SETTLE_EVERY: Duration = Duration::from_millis(1);
 
-/// One second of checks; releasing the memory of a process takes milliseconds.
+/// Maximum checks: one second. Releasing the memory of a process takes milliseconds.
 const SETTLE_LOOKS: u32 = 1_000;
 
 /// Runs the compiler at lower priority (POSIX `nice`). On a machine with busy workers it gets about a tenth of a
@@ -49,7 +49,7 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// A compiler with the default limits.
+    /// Compiles with this program and the default limits.
     pub fn at(program: PathBuf) -> Compiler {
         let (processor, within) = (Duration::from_secs(30), Duration::from_secs(45));
         Compiler { program, processor, memory_mib: 2_048, within }
@@ -247,7 +247,7 @@ fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-/// The code, its MAC and the byte before them.
+/// Maximum answer: the code, its MAC and the byte before them.
 const ANSWER_MAX: usize = host::CODE_BYTES_MAX + 33;
 
 struct Spoken {
@@ -293,7 +293,7 @@ fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
     })
 }
 
-/// These threads do not panic.
+/// Returns the thread's result; these threads do not panic.
 fn joined<T: Default>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ const KEPT_OF_EACH: usize = 8;
 /// faulty revision.
 const ROWS_OF_EACH: usize = 512;
 
-/// Each question has the time at which it was asked.
+/// Recorded questions with the time at which each was asked.
 #[derive(Default, Debug)]
 pub(super) struct Questions(Mutex<VecDeque<(Arc<Question>, u64)>>);
 

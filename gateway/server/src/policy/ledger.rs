@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use evenkeel_core::PolicyName;
 
-/// Enough refusals to look through after an incident.
+/// Maximum refusals kept: enough to look through after an incident.
 const REFUSALS_MAX: usize = 128;
 
 /// A refused revision or plugin.
@@ -27,7 +27,7 @@ pub struct Refusal {
 pub(crate) struct Ledger(Mutex<VecDeque<Refusal>>);
 
 impl Ledger {
-    /// No thread panics while it holds the lock.
+    /// The list of refusals. No thread panics while it holds the lock.
     fn kept(&self) -> MutexGuard<'_, VecDeque<Refusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

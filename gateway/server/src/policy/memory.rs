@@ -98,7 +98,7 @@ struct Book {
     policies: Notes,
 }
 
-/// Dropping it waits until all notes are on the disk.
+/// The file of facts. Dropping it waits until all facts are on the disk.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.

@@ -28,7 +28,7 @@ pub(crate) struct Source {
     pub(crate) how: How,
 }
 
-/// How a revision becomes active; see [`RolloutRequest`].
+/// Options of the activation of a revision; see [`RolloutRequest`].
 #[derive(Clone, Debug)]
 pub(crate) struct How {
     pub(crate) by: Actor,
@@ -64,7 +64,7 @@ pub(crate) struct Preparation {
 enum Unfit {
     /// The host refused the plugin.
     Refused(host::Refused),
-    /// It failed on a question that the policy had answered before.
+    /// The revision failed on a question that the policy had answered before.
     Disproved { questions: usize, fault: Fault },
     /// The core refused the revision.
     Unwanted(core::Refusal),
@@ -151,7 +151,7 @@ pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box
     }
 }
 
-/// Sets `name` as soon as the revision has one.
+/// Prepares and loads the revision. Sets `name` as soon as the revision has one.
 fn take_in(
     preparation: &Preparation,
     source: Source,

@@ -28,13 +28,13 @@ const CHUNKS_BEHIND_MAX: usize = 64;
 /// Revisions of one policy that a [`Scribe`] remembers: the active one, a candidate, and earlier ones.
 const REVISIONS_MAX: usize = 4;
 
-/// The result for the whole batch. If single rows were asked separately, the batch as recorded failed.
+/// The result for the whole batch. If single rows were asked separately, the batch counts as failed in the recording.
 fn of_whole(result: &Result<Answered, Fault>) -> Result<Answered, Fault> {
     let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
         return result.clone();
     };
     let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
-    // The rows that failed were only short of time.
+    // The rows without an answer only lacked time.
     Err(apart.fault.clone().or(poisoned).unwrap_or(Fault::Deadline))
 }
 
@@ -65,7 +65,7 @@ struct Ear {
     missed: Arc<AtomicU64>,
 }
 
-/// A handle of the recorder's thread, which ends with the last handle. Cheap to clone.
+/// A handle of the recorder's thread, which ends with its last handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     words: Sender<Word>,
@@ -74,7 +74,7 @@ pub(crate) struct Recorder {
 
 #[derive(Debug)]
 struct Shared {
-    /// The header of recordings; each export decides itself about addresses.
+    /// The header of recordings; each export sets whether it contains addresses.
     header: Header,
     missed: AtomicU64,
     waiting_bytes: AtomicUsize,
@@ -97,7 +97,7 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Without a thread: messages wait in the channel.
+    /// Creates a recorder without a thread: messages stay in the channel.
     fn idle(region: &str, started: SystemTime) -> (Recorder, Receiver<Word>) {
         let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -140,7 +140,7 @@ impl Recorder {
         Some(Listener { heard, missed, recorder: self.clone(), number })
     }
 
-    /// Waits while the channel is full; orders are rare.
+    /// Sends an order. Waits while the channel is full; orders are rare.
     async fn tell(&self, order: Order) -> Option<()> {
         let mut word = Word::Order(order);
         loop {

@@ -40,7 +40,7 @@ pub(super) struct PolicyThread {
     scribe: Option<Scribe>,
 }
 
-/// A plugin that answers as one revision.
+/// A loaded plugin that answers as one revision.
 pub(super) struct Loaded {
     pub(super) policy: host::Policy,
     pub(super) seal: host::Seal,
@@ -79,7 +79,7 @@ impl Loaded {
     }
 }
 
-/// Written by the thread, read by control.
+/// Counters written by the thread and read by control.
 #[derive(Default, Debug)]
 pub(super) struct Figures {
     quarantined: AtomicU64,
@@ -88,7 +88,8 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Quarantined sessions and rooms; then answers that differed from those of a fresh instance, and compared answers.
+    /// Number of quarantined sessions and rooms; then the number of answers that differed from those of a fresh
+    /// instance, and of compared answers.
     pub(super) fn read(&self) -> (u64, (u64, u64)) {
         let (differed, of) = (self.differed.load(Relaxed), self.asked_twice.load(Relaxed));
         (self.quarantined.load(Relaxed), (differed, of))
@@ -307,7 +308,7 @@ impl PolicyThread {
         let Some(revision) = self.compared.clone() else { return };
         let Some(loaded) = self.loaded.get_mut(&revision) else { return };
         let Shadowed { question, now_us, answer } = shadowed;
-        // In parts if its memory is too small for all rows, as for the active revision.
+        // The question is asked in parts if the plugin's memory is too small for all rows, as for the active revision.
         let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
         let mut hides = None;
         let compared = match asked {

@@ -15,7 +15,7 @@ use crate::settings::{self, Settings, StartBy};
 /// Builds the connection to a node, with a trunk per worker.
 ///
 /// # Errors
-/// An unreachable address, or a secret that is too short.
+/// The address is unreachable, or the secret is too short.
 pub(crate) fn equip(
     settings: &Settings,
     node: &settings::Node,
@@ -34,8 +34,8 @@ pub(crate) fn equip(
     })
 }
 
-/// Refuses a node that no network can lead to: an unsupported address family, a broadcast, a link-local address
-/// without scope. A network that is down may come up later.
+/// Refuses an address that can never be reached: an unsupported address family, a broadcast address, or a link-local
+/// address without scope. A network that is down may come up later.
 fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
     match control::connected(node.address) {
         Err(error) if !may_pass(&error) => {
@@ -45,13 +45,13 @@ fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
     }
 }
 
-/// Returns true if a new network or local address may resolve the error.
+/// A new network or local address may resolve the error.
 fn may_pass(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
     matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
 }
 
-/// The code point of trunks: a bundle mixes packets, and gets the most urgent class.
+/// The code point of trunks. A bundle mixes packets, so it gets the most urgent class.
 fn dscp(settings: &Settings) -> u8 {
     let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
     scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
@@ -127,7 +127,7 @@ pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
     starts || matches!(node.driver, settings::Driver::Webhook { .. })
 }
 
-/// The address of its NG port.
+/// The address of the node's NG port.
 fn line(node: &settings::Node) -> Option<SocketAddr> {
     match node.driver {
         settings::Driver::Rtpengine => Some(node.address),
@@ -137,7 +137,7 @@ fn line(node: &settings::Node) -> Option<SocketAddr> {
     }
 }
 
-/// The local address of packets to `other`.
+/// The local address from which packets to `other` leave.
 pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
     let own = control::connected(other).and_then(|socket| socket.local_addr());
     own.ok().map(|own| own.ip())

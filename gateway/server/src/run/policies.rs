@@ -53,7 +53,7 @@ pub(super) fn policies(
     Ok((policies, firsts.into_iter().map(|(_, same)| same).collect()))
 }
 
-/// First revisions, compiled while packets are already forwarded.
+/// The first revisions, which are compiled while packets are already forwarded.
 #[derive(Debug)]
 pub(super) struct Coming(Receiver<Failure>);
 
@@ -64,7 +64,7 @@ impl Default for Coming {
 }
 
 impl Coming {
-    /// Loads them in parallel, one per core, and tells control when all are active.
+    /// Loads the first revisions in parallel, one per core, and tells control when all are active.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -85,7 +85,7 @@ impl Coming {
         Ok(Coming(failures))
     }
 
-    /// Waits until all are active.
+    /// Waits until all first revisions are active.
     ///
     /// # Errors
     /// The first failure.
@@ -98,8 +98,8 @@ impl Coming {
     }
 }
 
-/// Returns true if all are active. The first failure is reported at once and ends the gateway, so the remaining ones
-/// are skipped.
+/// Loads the first revisions; returns true if all are active. The first failure is reported at once and ends the
+/// gateway, so the remaining ones are skipped.
 fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);

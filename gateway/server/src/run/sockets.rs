@@ -16,8 +16,8 @@ use crate::settings::{self, Ingress, Settings};
 /// Packets in a ring: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;
 
-/// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, 25 ms at 50,000
-/// a second. With eight times as much, packets of an overloaded port were 70 ms old.
+/// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, or 25 ms at
+/// 50,000 packets a second. With a buffer eight times as large, packets of an overloaded port were 70 ms old.
 pub(super) const SOCKET_BUFFER: usize = 512 << 10;
 
 /// The addresses of the UDP listeners, and each worker's sockets for them.
@@ -58,7 +58,7 @@ pub(super) fn listeners(
     Ok((reached, parts))
 }
 
-/// The advertised address; its port 0 is the port listened on.
+/// The address announced to clients. Port 0 in the configuration means the port listened on.
 fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     match named {
         Some(named) if named.port() == 0 => SocketAddr::new(named.ip(), bound.port()),
@@ -132,7 +132,7 @@ pub(super) fn quic(
         from_workers.push(from_worker);
         ends.push((from_quic, to_quic));
     }
-    // Workers take theirs from the end.
+    // Workers take their rings from the end of the list.
     ends.reverse();
     let thread = quic::start(quic_settings, Arc::clone(flows), to_workers, from_workers)?;
     Ok((Some(thread), ends))

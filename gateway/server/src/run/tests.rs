@@ -2,7 +2,7 @@ mod start;
 
 use super::*;
 
-/// A gateway of two threads; the worker runs until control has ended.
+/// A gateway of two threads; its worker runs until control has ended.
 fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
     let (held, gone) = crossbeam_channel::bounded::<()>(0);
     let control = move || {

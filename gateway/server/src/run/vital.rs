@@ -21,7 +21,7 @@ pub(super) struct Vital {
 
 impl Vital {
     /// # Errors
-    /// No thread.
+    /// The thread cannot be started.
     pub(super) fn spawn(
         name: &str,
         work: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -34,10 +34,10 @@ impl Vital {
         !self.thread.is_finished()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the thread.
     ///
     /// # Errors
-    /// Its failure or panic.
+    /// The thread's failure or panic.
     pub(super) fn join(self) -> Result<(), Ended> {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),

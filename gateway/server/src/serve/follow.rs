@@ -12,7 +12,7 @@ use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
 use crate::telemetry::{Caller, Instruments, Moment, NodeLevel, Recorder, Telemetry};
 
-/// How often counters and states are read.
+/// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Records all events.
@@ -109,7 +109,8 @@ impl Counters {
         }
     }
 
-    /// Reports policies without faults too, before the first event; later changes come as events.
+    /// Reports the state of each policy once before the first event, even without a fault. Later changes come as
+    /// events.
     pub(super) async fn begin(&self) {
         for view in self.handle.policies().await.unwrap_or_default() {
             let policy = view.policy.to_string();

@@ -20,7 +20,7 @@ use crate::policy::{Foundry, How, Refusal, Rules, Source};
 use crate::run;
 use crate::settings::{self, Binding, Colour, Invalid, Plugin, Settings};
 
-/// Reload requests that may wait.
+/// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
 
 /// SHA-256 of a plugin's bytes.
@@ -29,13 +29,13 @@ type Digest = [u8; 32];
 /// The applied settings.
 pub(super) struct Applied {
     started: Arc<Settings>,
-    /// Each binding has the digest of the plugin that was rolled out last.
+    /// Applied bindings, each with the digest of the plugin that was last rolled out.
     bindings: BTreeMap<PolicyName, (Binding, Digest)>,
     rules: Rules,
-    /// The gateway's foundry; without it candidates are compiled in a separate one.
+    /// The gateway's foundry; `None`: candidates are compiled in a separate one.
     foundry: Option<Foundry>,
     survival: Survival,
-    /// `[rollout]`, by set.
+    /// `[rollout]` settings by set.
     paces: BTreeMap<Arc<str>, settings::Rollout>,
 }
 
@@ -60,8 +60,8 @@ struct Candidate {
     component: Option<Component>,
 }
 
-/// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes while the first policies are compiled
-/// are read once these are active.
+/// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes made while the first policies are
+/// compiled are read once these policies are active.
 pub(super) async fn follow(
     place: &Place,
     mut applied: Applied,
@@ -97,8 +97,8 @@ pub(super) async fn follow(
                 reply = Some(asker);
             }
         }
-        // Watched again before files are read, since folders may have been replaced, and later changes must not be
-        // missed.
+        // Folders are watched again before files are read, since folders may have been replaced, and later changes must
+        // not be missed.
         drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
         let outcome = match place.load() {
             Ok(settings) => {
@@ -120,7 +120,7 @@ pub(super) async fn follow(
             }
         };
         if let Some(reply) = reply {
-            // The caller may have gone.
+            // The requester may have disconnected.
             let _ = reply.send(outcome);
         }
     }
@@ -185,8 +185,8 @@ impl Applied {
         Applied { foundry: Some(foundry), ..self }
     }
 
-    /// Applies nodes, scenarios and each changed binding, or nothing if a plugin cannot run or the list of nodes is
-    /// refused. A binding that is refused later is reported, and tried again at the next reload.
+    /// Applies nodes, scenarios and each changed binding; applies nothing if a plugin cannot run or the list of nodes
+    /// is refused. A binding that is refused later is reported, and tried again at the next reload.
     async fn take(
         &mut self,
         settings: &Arc<Settings>,
@@ -315,7 +315,7 @@ impl Applied {
         source.how = How { by, force: false, strategy, returns: true };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), source).await;
-        // Kept until here, so that the rollout did not compile it again.
+        // Dropped only here, so that the rollout found the plugin compiled.
         drop(component);
         match rolled_out {
             Ok(Rollout {
@@ -348,7 +348,7 @@ impl Applied {
     }
 }
 
-/// Compiles each candidate and installs it with its settings: all of them, or nothing.
+/// Compiles each candidate and installs it with its settings. Fails if any of them fails.
 async fn try_out(
     foundry: Foundry,
     settings: Arc<Settings>,

@@ -57,7 +57,7 @@ struct Steps {
     vague: bool,
 }
 
-/// How long to wait before files are read.
+/// The reason to wait before files are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Until {
     /// All written files are closed; only files copied with them may follow.
@@ -77,7 +77,7 @@ impl Underway {
     fn note(&self, event: &Event, watched: &Watched) -> bool {
         let mut steps = self.steps();
         if event.paths.is_empty() {
-            // The kernel's queue overflowed, and events were lost.
+            // The kernel's queue overflowed, so events were lost.
             steps.vague = true;
             return true;
         }
@@ -140,8 +140,8 @@ impl Steps {
     }
 }
 
-/// Watches the folders until the watcher is dropped: the files in them, and the creation, removal or replacement of a
-/// folder. Logs folders that cannot be watched.
+/// Watches files in the folders, and the creation, removal or replacement of the folders, until the watcher is dropped.
+/// Logs folders that cannot be watched.
 pub(super) fn watch(
     watched: &Watched,
     changed: &mpsc::Sender<()>,
@@ -177,7 +177,8 @@ pub(super) fn watch(
     Some(watcher)
 }
 
-/// Waits until all written files are complete, or unchanged for a while if that is unknown, but for a limited time.
+/// Waits until all written files are complete. If that is unknown, waits until nothing has changed for a while. The
+/// wait is limited.
 pub(super) async fn settle(changed: &mut mpsc::Receiver<()>, underway: &Underway) {
     let settled = async {
         loop {

@@ -18,7 +18,7 @@ pub struct Gateway {
     pub region: Arc<str>,
     /// The folder of policy sets. Default: the shipped sets only.
     pub policies: Option<PathBuf>,
-    /// How long sessions may continue after SIGTERM. Default 5 min.
+    /// Time that sessions may continue after SIGTERM. Default 5 min.
     pub drain_timeout: Duration,
     pub cache: CacheFolder,
 }
@@ -29,7 +29,7 @@ pub enum CacheFolder {
     /// The default: the first usable of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel`. A
     /// gateway embedded in another program has no cache.
     Usual,
-    /// Created if missing, and accessible to its owner only.
+    /// A configured folder, created if missing, and accessible to its owner only.
     Folder(PathBuf),
     /// `cache = "none"`.
     None,
@@ -76,9 +76,9 @@ pub struct Admin {
     pub socket: PathBuf,
     /// Default: none.
     pub tcp: Option<AdminTcp>,
-    /// How the `traceparent` of a request is used. Default: a link.
+    /// Treatment of the `traceparent` of a request. Default: a link.
     pub traceparent: Traceparent,
-    /// Whether drills are allowed: stopping a policy, ending the API, breaking nodes. Default false.
+    /// Drills are allowed: stopping a policy, ending the API, breaking nodes. Default false.
     pub drills: bool,
 }
 
@@ -90,14 +90,14 @@ pub struct AdminTcp {
     pub token: Secret,
 }
 
-/// How a caller's `traceparent` is used (W3C Trace Context).
+/// Treatment of a caller's `traceparent` (W3C Trace Context).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Traceparent {
-    /// The span links to it: an untrusted caller can neither join nor sample the gateway's traces.
+    /// The request's span links to the caller's: an untrusted caller can neither join nor sample the gateway's traces.
     #[default]
     Link,
-    /// The span is its child and inherits its sampling decision. For trusted callers.
+    /// The request's span is a child of the caller's and inherits its sampling decision. For trusted callers.
     Parent,
 }
 
@@ -213,10 +213,10 @@ pub struct Limits {
     pub workers: Option<u16>,
     /// Packets buffered until the node has opened their session. Default 16.
     pub early_packets: u16,
-    /// How long they are buffered. Default 200 ms.
+    /// Time for which early packets are buffered. Default 200 ms.
     pub early_for: Duration,
-    /// How long incoming packets gather before they are read together, 0 to 250 µs: less processor time, more delay.
-    /// The first packet after a pause never waits. Default 200 µs.
+    /// Time for which incoming packets gather before they are read together, 0 to 250 µs. A longer time saves processor
+    /// time and adds delay. The first packet after a pause never waits. Default 200 µs.
     pub batch_delay: Duration,
     /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
     pub misses_per_prefix: u32,

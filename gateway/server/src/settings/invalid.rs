@@ -37,9 +37,9 @@ impl Source {
 pub struct Invalid {
     /// The file as named on the command line; `policies/call.toml (shipped)` for an embedded one.
     pub file: String,
-    /// From 1; also 1 if the error is about the whole file.
+    /// Line number from 1; also 1 if the error is about the whole file.
     pub line: usize,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
     pub found: String,
     pub expected: String,

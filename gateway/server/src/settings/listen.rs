@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::check::Check;
 use super::raw;
 
-/// A session stores its listener in one byte.
+/// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
 
 #[derive(Clone, PartialEq, Debug)]
@@ -37,7 +37,7 @@ pub enum Ingress {
     },
 }
 
-/// How a client of a UDP listener proves that it may send.
+/// A client's proof to a UDP listener that it may send.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Identity {
@@ -206,7 +206,7 @@ fn advertise(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
 }
 
 impl Listen {
-    /// Whether clients are told the address: a client that opens a session by its first packet knows it already.
+    /// Clients are told the address. A client that opens a session by its first packet knows it already.
     fn is_told(&self) -> bool {
         match &self.ingress {
             Ingress::Udp { identities, .. } => identities[..] != [Identity::Open],

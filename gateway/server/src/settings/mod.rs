@@ -47,7 +47,7 @@ pub use crate::policy::Compiler;
 use check::Check;
 use invalid::Source;
 
-/// These files are written by hand; a larger one was named by mistake.
+/// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct Settings {
     pub breaker: evenkeel_core::Breakers,
     pub detector: Timings,
     pub trust: Trust,
-    /// Compiles pushed plugins; set by the command line, not by the file. Without it they are compiled in this
+    /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
     /// By name; at most one set defines a scenario.

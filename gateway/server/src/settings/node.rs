@@ -28,11 +28,11 @@ pub struct Node {
     /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
     pub driver: Driver,
-    /// Both directions together.
+    /// Capacity of both directions together.
     pub capacity: BitRate,
-    /// Whether canary sessions check that it forwards. Default: true with driver `agent`.
+    /// Canary sessions check that the node forwards. Default: true with driver `agent`.
     pub canary: bool,
-    /// Whether it carries no first hop of hot and hitless scenarios while others can. Default false.
+    /// The node takes no first hop of hot and hitless scenarios while other nodes can. Default false.
     pub standby: bool,
     /// Starts the node when rooms of cold scenarios need it.
     pub start: Option<Start>,
@@ -43,7 +43,7 @@ pub struct Node {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Start {
     pub by: StartBy,
-    /// How long the node may take to answer. Default 30 s.
+    /// Time limit for the node to answer. Default 30 s.
     pub within: Duration,
 }
 
@@ -54,7 +54,7 @@ pub enum StartBy {
     Command {
         /// The program and its arguments.
         words: Vec<Arc<str>>,
-        /// Whether the command ends with the gateway. Default false.
+        /// The command ends with the gateway. Default false.
         stop_with_gateway: bool,
     },
     /// A POST of JSON.
@@ -111,7 +111,7 @@ impl DriverKind {
     }
 }
 
-/// How a node is probed.
+/// The probe of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probe {
@@ -219,7 +219,7 @@ fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-/// Returns true for the address and port of a single machine.
+/// The address and port can belong to a single machine.
 fn is_of_one_machine(address: &SocketAddr) -> bool {
     let ip = address.ip();
     let many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);

@@ -9,24 +9,23 @@ use super::check::Check;
 use super::raw;
 use super::set::PolicySet;
 
-/// More steps add no safety.
+/// Maximum steps of a canary; more steps add no safety.
 const STEPS_MAX: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rollout {
-    /// Whether the set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active
-    /// at once.
+    /// The set has `[rollout]`. Without it a changed file is rolled out by the defaults, and a push is active at once.
     pub said: bool,
-    /// Shares of the canary, per cent, increasing; after the last the revision is active. Default 1, 5, 25, 50, 100;
-    /// empty: at once.
+    /// Shares of the canary in per cent, ascending. After the last one the revision becomes active. Default 1, 5, 25,
+    /// 50, 100; empty: active at once.
     pub canary: Vec<u8>,
     /// Minimum duration of a step. Default 10 s.
     pub pace: Duration,
-    /// Whether a rollout stays at its step. Default false.
+    /// The rollout stays at its step until resumed. Default false.
     pub hold: bool,
     /// Duration of the shadow stage. Default 5 s; 0 s, for none, if `canary` is empty.
     pub shadow: Duration,
-    /// How long the previous revision, and the state it can read, is kept for a rollback. Default 10 min.
+    /// Time for which the previous revision, and the state it can read, is kept for a rollback. Default 10 min.
     pub rollback_window: Duration,
     pub judging: Judging,
 }

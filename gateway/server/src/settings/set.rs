@@ -103,7 +103,7 @@ pub struct Dscp {
     pub video: u8,
 }
 
-/// What happens while a policy fails.
+/// Behaviour while a policy fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFault {
@@ -115,9 +115,9 @@ pub enum OnFault {
     Reject,
     /// Routing: the native default places and moves. The default.
     Native,
-    /// Degradation: sessions stay as they are. The default.
+    /// Degradation: sessions keep their plans. The default.
     Hold,
-    /// Degradation: after 2 s each session is degraded, and restored, by its own loss.
+    /// Degradation: after 2 s each session follows the native ladder by its own loss.
     NativeLadder,
     /// Scenario: the values of the policy set apply. The default.
     Builtin,

@@ -60,7 +60,7 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
     }
 }
 
-/// With affinity `session` a call spans several nodes. They have to be meshed, and to answer probes: a node with a
+/// With affinity `session` a call spans several nodes. These must be meshed, and must answer probes: a node with a
 /// single, listening session sends nothing.
 fn of_sessions_apart(settings: &Settings, name: &str, place: &Range<usize>, check: &mut Check) {
     let mut refuse = |node: &Node, is: &str, expected| {

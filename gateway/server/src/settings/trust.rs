@@ -1,4 +1,4 @@
-//! Which plugins are accepted, and what each may do.
+//! Rules for accepted plugins and their grants.
 
 use evenkeel_core::{Hook, Metric, Op};
 use evenkeel_host::{Keys, PublicKey, Unsigned, read_digest};
@@ -9,26 +9,26 @@ use super::check::Check;
 use super::invalid::nearest;
 use super::raw;
 
-/// Current and earlier keys: a few each year, for many years.
+/// Maximum keys, current and earlier: a few each year, for many years.
 const KEYS_MAX: usize = 64;
 
-/// One entry revokes a key, however many plugins it signed.
+/// Maximum revocations. One entry revokes a key, however many plugins it signed.
 const REVOKED_MAX: usize = 1_024;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trust {
     pub keys: Keys,
-    /// Whether unsigned plugins are accepted if their policy does not say. Default: allowed while no key is
-    /// configured, then refused.
+    /// Treatment of unsigned plugins if their policy does not set it. Default: allowed while no key is configured, else
+    /// refused.
     pub unsigned: Unsigned,
 }
 
 /// Limits of a policy's plugin, however it is pushed.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// Default: [`Trust::unsigned`].
+    /// Unsigned plugins are accepted. Default: [`Trust::unsigned`].
     pub unsigned: Option<bool>,
-    /// Limits what the plugin's manifest asks for. Default: all of it.
+    /// Limits the grants that the plugin's manifest requests. Default: no limit.
     pub grant: evenkeel_host::Allowed,
 }
 

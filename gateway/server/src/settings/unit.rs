@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct BitRate(pub u64);
 
 impl BitRate {
-    /// Rounded down.
+    /// The rate in kbit/s, rounded down.
     pub fn kbps(self) -> u64 {
         self.0 / 1_000
     }
@@ -27,7 +27,7 @@ impl fmt::Display for BitRate {
     }
 }
 
-/// In ascending order: the last that fits is the largest.
+/// Units in ascending order; the last one that fits is the largest.
 const RATES: [(u64, &str); 4] =
     [(1, "bit/s"), (1_000, "kbit/s"), (1_000_000, "Mbit/s"), (1_000_000_000, "Gbit/s")];
 

@@ -97,8 +97,8 @@ fn points(metric: Described, labels: Labels<'_>) -> Vec<KeyValue> {
 pub struct Prometheus(prometheus::Registry);
 
 impl Prometheus {
-    /// The answer to `/metrics` with `content-type: text/plain; version=0.0.4`: names with underscores, unit and
-    /// `_total`.
+    /// The response to `/metrics` with `content-type: text/plain; version=0.0.4`. Names contain underscores, the unit
+    /// and `_total`.
     pub fn render(&self) -> String {
         let mut text = String::new();
         if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::Telemetry;
 
-/// Crates that carry log lines must not log into their own transport.
+/// Crates that transport log lines must not log into their own transport.
 const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
 
 impl Telemetry {

@@ -50,12 +50,12 @@ pub enum Error {
     Meters(OTelSdkError),
 }
 
-/// Dropped, it sends nothing more; call [`flush`](Telemetry::flush) first.
+/// Telemetry of one gateway. After it is dropped nothing more is sent; call [`flush`](Telemetry::flush) first.
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: Option<SdkTracerProvider>,
     loggers: Option<SdkLoggerProvider>,
-    /// A reader works only as long as its provider lives.
+    /// Kept because a reader works only as long as its provider lives.
     _meters: SdkMeterProvider,
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
@@ -113,7 +113,7 @@ impl Telemetry {
         Recorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
     }
 
-    /// Instruments for what the core does not see: packets, bytes, drops.
+    /// Instruments for facts that the core does not see: packets, bytes, drops.
     pub fn instruments(&self) -> Arc<Instruments> {
         Arc::clone(&self.instruments)
     }
@@ -122,7 +122,7 @@ impl Telemetry {
         self.prometheus.clone()
     }
 
-    /// Exports everything queued. True if the queues were empty, by export or drop, before `within` had passed.
+    /// Exports everything queued. Returns true if the queues became empty, by export or drop, within `within`.
     pub fn flush(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         let waiting: Vec<_> = self
@@ -136,7 +136,7 @@ impl Telemetry {
             .collect();
         waiting.into_iter().all(|waiting| {
             let left = until.saturating_duration_since(Instant::now());
-            // The sending side is dropped once the queues are empty.
+            // The sender is dropped once the queues are empty.
             waiting.recv_timeout(left) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
         })
     }

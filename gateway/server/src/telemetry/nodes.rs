@@ -11,9 +11,9 @@ use super::registry::{Attribute, Described, Level};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeLevel {
-    /// Not unique: a removed node and its replacement may share it.
+    /// The node's name. Not unique: a removed node and its replacement may share it.
     pub name: Arc<str>,
-    /// Removed from the list.
+    /// The node was removed from the list.
     pub leaving: bool,
     pub health: Health,
     pub draining: bool,
@@ -51,7 +51,7 @@ impl NodeLevels {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By name; a node that stays wins over a removed one.
+    /// Levels by name. A present node takes precedence over a removed one.
     fn by_name(&self) -> BTreeMap<Arc<str>, NodeLevel> {
         let all = self.nodes().values().cloned().collect::<Vec<_>>();
         let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|level| level.leaving);
@@ -59,7 +59,7 @@ impl NodeLevels {
         go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name), level)).collect()
     }
 
-    /// Whether the level is observed here.
+    /// The level is observed by this callback.
     pub(super) fn has(level: Level) -> bool {
         matches!(level, Level::NodeHealth | Level::NodeDraining)
     }

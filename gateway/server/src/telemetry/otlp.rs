@@ -106,7 +106,7 @@ fn exporters(
     to: &Otlp,
     resource: &Resource,
 ) -> Result<(SpanExporter, LogExporter, MetricExporter), ExporterBuildError> {
-    // The queues retry, since they know the limits.
+    // The queues retry instead, since they know the limits.
     let once = RetryPolicy::disabled;
     let (mut spans, mut logs, metrics) = match to.protocol {
         Protocol::Grpc => {
@@ -183,7 +183,7 @@ impl LogProcessor for Logs {
     }
 }
 
-/// Collects and exports metrics. They are cumulative, so a failed export is made up by the next.
+/// Collects and exports metrics. They are cumulative, so the next export makes up for a failed one.
 struct SendingMetrics {
     reader: Reader,
     every: Duration,

@@ -10,19 +10,19 @@ use tokio::time::{sleep, timeout};
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level};
 
-/// Queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
+/// Maximum queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
 const WAITING_MAX: usize = 4_096;
 
-/// Items of a batch.
+/// Maximum items in a batch.
 const BATCH_MAX: usize = 512;
 
-/// How long a batch gathers after its first item.
+/// Time for which a batch gathers after its first item.
 const GATHER: Duration = Duration::from_millis(200);
 
 /// Timeout of one export.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
 
-/// Attempts before a batch is dropped: the batch itself may be the reason of the failures.
+/// Attempts before a batch is dropped: the batch itself may cause the failures.
 const TRIES_MAX: u32 = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,14 +102,14 @@ impl<T> Queue<T> {
     }
 }
 
-/// Asks for everything to be sent now.
+/// A handle that requests an export of the whole queue.
 #[derive(Clone, Debug)]
 pub(super) struct Flush(Sender<SyncSender<()>>);
 
 impl Flush {
     /// `done` is sent or dropped once the queue is empty.
     pub(super) fn request(&self, done: SyncSender<()>) {
-        // If the sender has ended the queue is empty: `done` is dropped.
+        // If the sender has ended, the queue is empty, and `done` is dropped.
         drop(self.0.try_send(done));
     }
 
@@ -167,7 +167,7 @@ impl<T> Sending<T> {
         }
     }
 
-    /// Waits for a batch or a flush. False: all inputs are gone.
+    /// Waits for a batch or a flush. Returns false if all inputs are gone.
     async fn wait(&mut self) -> bool {
         if !self.asked.is_empty() {
             return true;

@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level, Time};
 
-/// A stall of this length is audible, and logged.
+/// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
 
 /// Log interval of sessions that a node did not open.
@@ -24,7 +24,7 @@ const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
 use crate::control::{ListChange, ListTold, Names, Rollout, RolloutOutcome};
 
-/// One per gateway, owned by the thread that reads the core's events.
+/// Records the events of one gateway. Owned by the thread that reads the core's events.
 #[derive(Debug)]
 pub struct Recorder {
     instruments: Arc<Instruments>,
@@ -33,7 +33,7 @@ pub struct Recorder {
     spans: Option<Spans>,
     /// Only configured scenarios become metric labels: clients choose the name in an offer.
     scenarios: BTreeSet<Arc<str>>,
-    /// When a failed open at a node was last logged.
+    /// The time at which a failed opening at a node was last logged.
     not_opened: BTreeMap<NodeId, Instant>,
 }
 
@@ -385,7 +385,7 @@ impl Recorder {
         self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
     }
 
-    /// Logs the first of a series of failed opens, and counts all.
+    /// Logs the first failed opening of a series, and counts all.
     pub fn handle_not_opened(
         &mut self,
         session: SessionId,

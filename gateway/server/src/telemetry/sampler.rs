@@ -4,11 +4,11 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
 use super::registry::{Attribute, Sampled, Span};
 
-/// Follows the parent. Without a parent it samples always-on spans, failures, and the configured share of the rest;
-/// the share depends on the trace id, so that other services with the same share choose the same traces.
+/// Follows the parent's decision. Without a parent it samples always-on spans, failures, and the configured share of
+/// the rest. The share depends on the trace id, so that other services with the same share sample the same traces.
 #[derive(Clone, Debug)]
 pub(super) struct Sampler {
-    /// 0 to 1.
+    /// The share of sampled spans, 0 to 1.
     pub(super) share: f64,
 }
 

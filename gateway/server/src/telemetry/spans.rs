@@ -19,13 +19,13 @@ pub(super) use decision::{Decision, Subject};
 use failover::Failover;
 pub(super) use session::{Opened, Turned, refusal};
 
-/// A decision about an opening session is not claimed later: the session was refused.
+/// Time after which a decision about an opening session is no longer claimed, because the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Steps recorded per rollout; a rollout can be paused and resumed any number of times.
+/// Maximum steps recorded per rollout; a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
 
-/// Start and steps of a rollout.
+/// The start and steps of a rollout.
 type Way = (SystemTime, Vec<(SystemTime, String)>);
 
 /// The same moment on both clocks.
@@ -95,7 +95,7 @@ impl Spans {
         Spans { tracer, names, waiting, linkable, failovers, ways, swept: None }
     }
 
-    /// The span is created when the rollout ends.
+    /// Records a step of a rollout. The span is created when the rollout ends.
     pub(super) fn rollout(&mut self, rollout: &Rollout, at: Moment) {
         let policy = &rollout.policy;
         let way = match rollout.outcome {
@@ -154,7 +154,7 @@ impl Spans {
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 
-    /// Ends unclaimed decisions, and failovers with rooms that did not move.
+    /// Ends unclaimed decisions, and failovers whose rooms did not all move.
     fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {

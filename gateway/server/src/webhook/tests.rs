@@ -73,7 +73,7 @@ async fn post_sends_json_and_token() {
 
 #[tokio::test]
 async fn connection_error_is_retried() {
-    // The first attempt is cut off, the second gets a proxy's error.
+    // The first attempt is cut off, and the second gets a proxy's error.
     let (url, asked) =
         server(vec![String::new(), says("502 Bad Gateway", ""), says("200 OK", "{}")]);
     let answer = posted(url, None, SOON).await.unwrap();

@@ -9,7 +9,7 @@ pub struct Url {
     https: bool,
     /// Host and port as written.
     authority: Box<str>,
-    /// IPv6 addresses without brackets.
+    /// IPv6 addresses are stored without brackets.
     host: Box<str>,
     port: u16,
     path: Box<str>,

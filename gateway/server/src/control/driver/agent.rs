@@ -15,15 +15,15 @@ use super::{Act, Clock, Wish, mixed};
 use leases::{Due, Keep, Lease, Leases, State};
 use paths::Paths;
 
-/// A node may forget a session after this time without a refresh. It covers three refreshes: two in a row may be lost,
-/// and no session is asked for before its next turn.
+/// Time without a refresh after which a node may forget a session. It covers three refreshes: two in a row may be lost,
+/// and no session is requested before its next turn.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// A message to a node's agent, to be signed.
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) node: NodeId,
-    /// The home worker of its sessions, which sends it.
+    /// The home worker of the message's sessions, which sends the message.
     pub(super) worker: u16,
     pub(super) question: Question,
     pub(super) nonce: u64,
@@ -57,7 +57,7 @@ impl Agents {
         self.ask(&lease, now)
     }
 
-    /// Requests the opening, repeated until answered.
+    /// Requests the opening of a lease, repeated until answered.
     fn ask(&mut self, lease: &Lease, now: Instant) -> Asking {
         let &Lease { session, hop, room, tag, nonce, worker, .. } = lease;
         self.leases.asked(nonce, now);
@@ -66,13 +66,13 @@ impl Agents {
         Asking { node: hop.node, worker, question, nonce }
     }
 
-    /// If the message is lost the lease expires.
+    /// Closes a session. If the message is lost, the lease expires.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
         let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
         Some(Asking { node: hop.node, worker, question: Question::Close { tag }, nonce })
     }
 
-    /// A signed message came from a node.
+    /// Handles a signed message from a node.
     pub(super) fn handle_signed(
         &mut self,
         node: NodeId,
@@ -100,7 +100,7 @@ impl Agents {
         }
     }
 
-    /// The node's answer to an opening.
+    /// Handles the node's answer to an opening.
     fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
         let lease = self.leases.by_nonce(nonce)?;
         let Lease { session, hop, state, .. } = *lease;
@@ -122,12 +122,12 @@ impl Agents {
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
-    /// The node was removed or replaced; path MTU discovery starts anew.
+    /// Restarts path MTU discovery for a removed or replaced node.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.paths.forget(node);
     }
 
-    /// A bundle longer than every path carries was sent or received.
+    /// Handles the report that a bundle longer than every path carries was sent or received.
     pub(super) fn sent_long(
         &mut self,
         (worker, node): (u16, NodeId),
@@ -137,12 +137,12 @@ impl Agents {
         self.paths.used((worker, node), draw, now);
     }
 
-    /// Path MTU discovery; called every 30 ms.
+    /// Performs path MTU discovery; called every 30 ms.
     pub(super) fn look_at_paths(&mut self, now: Instant) {
         self.paths.look(now);
     }
 
-    /// Path probes, retries and refreshes that are due.
+    /// The next path probe, retry or refresh that is due.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
         if let Some(asking) = self.paths.due() {
             return Some(asking);

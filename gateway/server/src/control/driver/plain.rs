@@ -8,7 +8,7 @@ use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Wish};
 
-/// At the node's configured address, or one that the offer names.
+/// Opens a session at the node's configured address, or at one that the offer names.
 pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
     let &Wish { session, hop, address, rtcp_apart, .. } = wish;
     let (address, rtcp) = ports(address.unwrap_or(standing), rtcp_apart);

@@ -1,6 +1,6 @@
 //! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call: its first session is the offering
-//! side, its second the answering side. After every change both sides are signalled again as they stand, and rtpengine
-//! answers with its ports; repeated signalling changes nothing, so it also refreshes the call.
+//! side, its second the answering side. After every change both sides are signalled again in full, and rtpengine
+//! answers with its ports. Repeated signalling changes nothing, so it also refreshes the call.
 
 mod bencode;
 mod call;
@@ -26,17 +26,17 @@ use ng::{About, Answer, Due, Questions};
 pub(crate) use ng_socket::{Line, Ng};
 use sdp::{Ports, Taken};
 
-/// rtpengine forgets a call without media after 60 s, unless it is signalled: two refreshes in a row may be lost.
-/// Refreshing costs no packet of the call.
+/// Interval of refreshes. rtpengine forgets a call without media after 60 s unless it is signalled, so two refreshes in
+/// a row may be lost. A refresh causes no media packets.
 const TELL_AGAIN: Duration = Duration::from_secs(15);
 
-/// After this time an unconfirmed `delete` is left to rtpengine's own timeout.
+/// Time after which an unconfirmed `delete` is left to rtpengine's own timeout.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
-/// Requests in flight, so that a burst does not overflow rtpengine's socket buffer: about 90 fit into 208 KiB.
+/// Maximum requests in flight, so that a burst does not overflow rtpengine's socket buffer: about 90 fit into 208 KiB.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Queued `delete` requests; calls beyond are left to rtpengine's own timeout.
+/// Maximum queued `delete` requests; further calls are left to rtpengine's own timeout.
 const ENDS_MAX: usize = 65_536;
 
 /// Sessions at one rtpengine.
@@ -45,7 +45,7 @@ pub(crate) struct Rtpengine {
     /// Address of the NG protocol.
     ng: SocketAddr,
     towards: fn(SocketAddr) -> Option<IpAddr>,
-    /// By number; numbers are random, so no call ID is ever reused.
+    /// Calls by number. Numbers are random, so no call ID is ever reused.
     calls: BTreeMap<u64, Call>,
     rooms: BTreeMap<(RoomId, Incarnation), u64>,
     sessions: BTreeMap<(SessionId, Incarnation), u64>,
@@ -120,7 +120,7 @@ impl Rtpengine {
         }
     }
 
-    /// Queues a changed call. Without sessions it is deleted.
+    /// Queues a changed call. A call without sessions is deleted.
     fn want(&mut self, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -135,7 +135,7 @@ impl Rtpengine {
         }
     }
 
-    /// An answer of rtpengine, or the error that no process listens.
+    /// Handles an answer of rtpengine, or the error that no process listens.
     pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
         match told {
             Ng::Datagram(datagram) => {
@@ -307,8 +307,8 @@ impl Rtpengine {
         self.rest(number, now);
     }
 
-    /// A request failed: sessions that it signalled and that are not open yet are refused. Later sessions have their
-    /// own turn.
+    /// Handles a failed request: sessions that it signalled and that are not open yet are refused. Later sessions have
+    /// their own turn.
     fn handle_failed(
         &mut self,
         about: About,
@@ -353,7 +353,7 @@ impl Rtpengine {
 }
 
 impl Place {
-    /// Reports the session as open, if it was not.
+    /// Reports the session as open if it was not open yet.
     fn open_at(&mut self, taken: Taken) -> Option<Act> {
         let &mut Place { session, hop, ports, .. } = self;
         let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);

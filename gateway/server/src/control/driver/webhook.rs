@@ -20,14 +20,14 @@ use super::{Act, Brief, Wish};
 use crate::webhook::Hook;
 use messages::Answered;
 
-/// Lifetime of a session without a refresh. It covers three refreshes: two in a row may be lost.
+/// Lifetime of a session without a refresh. It covers three refreshes, so two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
 const REFRESH_EVERY: Duration = Duration::from_secs(9);
 
 /// Sessions per refresh request.
 const REFRESHED_AT_ONCE: usize = 256;
 
-/// Below the core's timeout.
+/// Timeout of an opening, below the core's.
 const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 /// Timeout of other requests.
@@ -41,7 +41,7 @@ struct Lease {
     hop: Hop,
     /// The opening request, repeated if the server has lost the session.
     opens: Bytes,
-    /// Whether RTCP has its own port.
+    /// Set if RTCP has its own port.
     rtcp_apart: bool,
     /// The media server's address, once known.
     taken: Option<NodePort>,

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 /// One byte more than the largest order, so that a longer order is recognised.
 const ORDER_MAX: u64 = evenkeel_host::ORDER_BYTES_MAX as u64 + 1;
 
-/// Three standard streams, and the files that the program may have open.
+/// Maximum open files: the three standard streams, and files that the program opens.
 const FILES_MAX: u64 = 16;
 
 /// Reads an order from standard input and writes the answer to standard output: the body of the subcommand
@@ -30,7 +30,7 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
     for (resource, soft, hard) in limits {
         setrlimit(resource, soft, hard)?;
     }
-    // The kernel kills this process first when memory is short. Failing to say so is harmless.
+    // The kernel kills this process first when memory is short. A failure of this write is harmless.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let mut order = Vec::new();
     io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order)?;

@@ -202,7 +202,7 @@ fn candidate_is_compared_until_it_answers() {
     let shadowed = world.thread.shadowed.take().unwrap();
     world.thread.compare(&shadowed);
     assert_eq!(world.compared(), Some(Compared::Same));
-    // As if the active revision had decided differently.
+    // Pretends that the active revision decided differently.
     world.thread.compare(&Shadowed { answer: Answer::Params(Vec::new()), ..shadowed });
     assert_eq!(world.compared(), Some(Compared::Different));
     world.ask(&new, Arm::Canary).0.unwrap();
@@ -210,7 +210,6 @@ fn candidate_is_compared_until_it_answers() {
     assert!(world.thread.shadowed.is_none(), "a canary is not compared");
 }
 
-/// Otherwise its comparison would stop.
 #[test]
 fn question_to_other_candidate_keeps_comparison() {
     let mut world = World::new();

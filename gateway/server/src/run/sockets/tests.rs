@@ -9,7 +9,7 @@ fn bind(address: SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
     shared_socket(&mut address.clone(), turn)
 }
 
-/// Nor does the kernel give that port to a gateway that leaves it open: it chooses among those that are not refused.
+/// The kernel does not give that port to a gateway with port 0 either, because it chooses among ports that are free.
 #[test]
 fn port_is_shared_within_one_gateway_only() {
     let first = bind(ANY, Turn::First).unwrap();
@@ -17,7 +17,7 @@ fn port_is_shared_within_one_gateway_only() {
     let second = bind(port, Turn::Later).unwrap();
     assert!(matches!(bind(port, Turn::First), Err(Failure::Listen { .. })));
 
-    // The kernel gives each client to one of the two.
+    // The kernel assigns each client to one of the two sockets.
     let clients: Vec<UdpSocket> = (0..64).map(|_| UdpSocket::bind(ANY).unwrap()).collect();
     for client in &clients {
         client.send_to(b"x", port).unwrap();

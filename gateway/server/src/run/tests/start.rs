@@ -28,7 +28,7 @@ fn settings() -> Arc<Settings> {
     Arc::new(Settings::load(Some(&config), None).unwrap())
 }
 
-/// Waits long enough for a busy machine.
+/// Starts a gateway, with waiting times for a busy machine.
 fn start() -> (Running, Firsts) {
     let settings = settings();
     let mut core = settings.core();

@@ -71,7 +71,7 @@ impl World {
         self.reload(text, |_| outcome).await.0
     }
 
-    /// The same with an outcome per policy; also returns the result of the reload.
+    /// Saves a file and reloads with an outcome per policy; also returns the result of the reload.
     async fn reload(
         &mut self,
         text: &str,
@@ -279,7 +279,7 @@ async fn rebuilt_plugin_is_rolled_out() {
     let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
-    // A plugin in the same file that lacks this hook.
+    // The file now contains a plugin without this hook.
     std::fs::write(&file, bytes("admit-capacity")).unwrap();
     let refused = ["call/routing is refused for hook-unanswered"];
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, refused);
@@ -295,7 +295,7 @@ async fn rebuilt_plugin_is_rolled_out() {
 async fn trust_reload_reports_kept_violations() {
     let mut world = World::start();
     let theirs = evenkeel_host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
-    // Not byte for byte the plugin of the binary.
+    // A plugin that differs from the embedded one by a section.
     let theirs = [theirs.unwrap().bytes, b"\0\x05\x04note"].concat();
     std::fs::write(world.folder.policies().join("mine.wasm"), theirs).unwrap();
     let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");

@@ -94,7 +94,7 @@ async fn replaced_folder_is_watched_further() {
     drop(again);
 }
 
-/// With real events of the kernel.
+/// Uses real events of the kernel.
 #[tokio::test]
 async fn open_file_is_awaited_until_closed() {
     use std::io::Write;

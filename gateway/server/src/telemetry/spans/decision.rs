@@ -13,10 +13,10 @@ use super::{Moment, Spans, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
-/// Decisions that wait for their session to open.
+/// Maximum decisions that wait for their session to open.
 const WAITING_MAX: usize = 4_096;
 
-/// Notes of one decision.
+/// Maximum notes of one decision.
 const NOTES_MAX: usize = 32;
 
 #[derive(Clone, Debug)]
@@ -56,7 +56,8 @@ fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
 }
 
 impl Spans {
-    /// A decision about an opening session or room waits for its span; one about many rows is a root span.
+    /// Records a decision. A decision about an opening session or room waits for its span; one about many rows is a
+    /// root span.
     pub(in crate::telemetry) fn decided(
         &mut self,
         about: Option<Subject>,

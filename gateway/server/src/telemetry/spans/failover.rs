@@ -9,7 +9,7 @@ use opentelemetry::{Array, Context, StringValue, Value};
 use super::{Moment, Spans, builder, is};
 use crate::telemetry::registry::{Attribute, Span};
 
-/// Links of one span: a limit that receivers accept.
+/// Maximum links of one span: a limit that receivers accept.
 const LINKS_MAX: usize = 128;
 
 /// The failure of a node, until all its rooms have moved.

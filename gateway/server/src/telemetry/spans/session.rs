@@ -1,4 +1,4 @@
-//! From an offer to the open session, or to its refusal.
+//! The span from an offer to the open session or its refusal.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::telemetry::caller::Caller;
 use crate::telemetry::registry::{Attribute, Span};
 use crate::telemetry::sampler::WELL;
 
-/// Sessions that spans can link to; about 1 MiB. Later ones are counted as dropped links.
+/// Maximum sessions that spans can link to; about 1 MiB. Links to further ones are counted as dropped.
 const LINKABLE_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub(in crate::telemetry) struct Turned<'a> {
     pub(in crate::telemetry) word: &'static str,
     /// The core's reason, if it refused the offer.
     pub(in crate::telemetry) reason: Option<&'a Refused>,
-    /// The session and room that were refused, if they got ids.
+    /// Ids of the refused session and its room, if they got ids.
     pub(in crate::telemetry) session: Option<(SessionId, RoomId)>,
 }
 
@@ -96,7 +96,7 @@ impl Spans {
 
         let by_admission =
             reason.filter(|r| matches!(r, Refused::Rejected { .. } | Refused::Redirected(_)));
-        // If only this session is refused, others of its room still wait for the placement.
+        // If only this session is refused, others in its room still wait for the placement.
         let about = session.into_iter().flat_map(|(session, room)| {
             let room = by_admission.is_none().then_some(Subject::Room(room));
             [Some(Subject::Session(session)), room].into_iter().flatten()
@@ -111,7 +111,7 @@ impl Spans {
         context.span().end_with_timestamp(at.wall);
     }
 
-    /// Claims the decisions that this offer waited for: admission, and the others.
+    /// Takes the decisions that this offer waited for: the admission, and the others.
     fn claim(
         &mut self,
         about: impl IntoIterator<Item = Subject>,

@@ -10,7 +10,7 @@ use evenkeel_media::trunk::message::KEEP_MAX;
 /// Maximum interval between two refreshes of a lease, plus [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);
 
-/// For how long a due refresh waits for others of the same node.
+/// Time that a due refresh waits for others of the same node.
 pub(super) const GATHER: Duration = Duration::from_secs(1);
 
 /// Retry interval of an unanswered opening.
@@ -24,9 +24,9 @@ pub(super) struct Lease {
     /// The room's name towards nodes.
     pub(super) room: u64,
     pub(super) tag: Tag,
-    /// Identifies its messages. The lower half is its index.
+    /// Identifies the lease's messages. The lower half is the lease's index.
     pub(super) nonce: u64,
-    /// The session's home worker, which sends its messages.
+    /// The session's home worker, which sends the messages.
     pub(super) worker: u16,
     pub(super) state: State,
     /// The session's next lease.
@@ -35,10 +35,10 @@ pub(super) struct Lease {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// The node was asked to open it.
+    /// The node was asked to open the session.
     Opening,
     Open,
-    /// The node lost it and was asked to open it again.
+    /// The node lost the session and was asked to open it again.
     Reopening,
 }
 
@@ -61,8 +61,8 @@ pub(super) struct Keep {
     pub(super) tags: Box<[Tag]>,
 }
 
-/// All leases. There are several per session, so each is small and found without a search: its messages carry its
-/// index, and refreshes go round by index.
+/// All leases. There are several per session, so each is small and found without a search: messages carry the lease's
+/// index, and refreshes proceed by index.
 pub(super) struct Leases {
     places: Vec<Option<Lease>>,
     free: Vec<u32>,
@@ -73,7 +73,7 @@ pub(super) struct Leases {
     /// The refresh round of [`REFRESH_EVERY`]: its start, and the next index.
     round: Option<Instant>,
     turn: usize,
-    /// Due refreshes that wait for others, by node and worker, and since when the first waits.
+    /// Due refreshes that wait for others, by node and worker, with the time since which the first has waited.
     gathered: BTreeMap<(NodeId, u16), Vec<u32>>,
     gathering: Option<Instant>,
 }
@@ -131,13 +131,13 @@ impl Leases {
         Some(lease)
     }
 
-    /// An opening was sent; without an answer it is due again soon.
+    /// Schedules the retry of an opening that was sent.
     pub(super) fn asked(&mut self, nonce: u64, now: Instant) {
         self.asked.push_back((now + ASK_AGAIN, nonce));
     }
 
-    /// The node does not know these leases of a refresh: they are due to be opened again. A lease that is not found
-    /// here is found when the node names it again.
+    /// The node does not know these leases of a refresh: they are due to be opened again. A lease that is missed here
+    /// is found when the node names it again.
     pub(super) fn unknown(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
         if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
             return;
@@ -145,7 +145,7 @@ impl Leases {
         let mut tags: Vec<Tag> = tags.to_vec();
         tags.sort_unstable();
         tags.dedup();
-        // Their indices follow the first one closely; lower indices belong to the next round.
+        // The indices follow the first one closely; lower indices belong to the next round.
         let (before, behind) = self.places.split_at_mut(nonce as u32 as usize);
         let places = behind.iter_mut().chain(before).flatten();
         let named =
@@ -203,7 +203,7 @@ impl Leases {
         None
     }
 
-    /// Of these indices the leases that are still open.
+    /// The leases among these indices that are still open.
     fn keep(&self, whose: (NodeId, u16), gathered: &[u32]) -> Option<Keep> {
         let open = gathered
             .iter()

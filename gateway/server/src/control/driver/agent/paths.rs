@@ -18,7 +18,7 @@ use super::Asking;
 /// Probe interval for a longer size.
 const RAISE_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long a path is probed after a long bundle. If none arrives any more, probing is needed to find out.
+/// Time for which a path is probed after a long bundle. If long bundles no longer arrive, only probes show that.
 const USED_FOR: Duration = Duration::from_secs(1);
 
 /// Consecutive lost long probes, with answered short ones, that show the path's limit.
@@ -28,10 +28,10 @@ const USED_FOR: Duration = Duration::from_secs(1);
 /// audible freeze.
 const MISSES: u8 = 4;
 
-/// How often a new size is announced, besides probes: one message may be lost.
+/// Number of announcements of a new size, besides probes, because a message may be lost.
 const TELLINGS: u8 = 3;
 
-/// Probe pairs that may still be answered: one second's.
+/// Probe pairs that may still be answered: those of one second.
 const PAIRS_MAX: usize = 32;
 
 /// A worker and a node.
@@ -49,11 +49,11 @@ struct Path {
     /// Index of the current size in [`BUNDLE_SIZES`].
     size: usize,
     misses: u8,
-    /// Announcements left.
+    /// Remaining announcements of the size.
     tellings: u8,
     used_until: Instant,
     raise_at: Instant,
-    /// Nonce of the next probe. Random start, so that no answer to another sender matches.
+    /// Nonce of the next probe. The start is random, so that no answer to another sender matches.
     nonce: u64,
     pairs: VecDeque<Pair>,
 }
@@ -135,7 +135,7 @@ impl Path {
         Some((size, nonce))
     }
 
-    /// Leaves room for the nonces of a pair.
+    /// The next nonce, with space for the two nonces of a pair.
     fn next_nonce(&mut self) -> u64 {
         let nonce = self.nonce;
         self.nonce = nonce.wrapping_add(2);
@@ -154,7 +154,7 @@ impl Path {
         Some(self.ask(way, nonce, 0))
     }
 
-    /// Returns whether the size changed.
+    /// Handles the answer to a probe. Returns true if the size changed.
     fn answered(&mut self, nonce: u64, now: Instant) -> bool {
         let is_asked = |pair: &&mut Pair| nonce.wrapping_sub(pair.nonce) < 2;
         let Some(pair) = self.pairs.iter_mut().find(is_asked) else { return false };

@@ -52,14 +52,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads a value that takes all bytes.
+    /// Reads a value that consumes all bytes.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Value<'a>> {
         let mut rest = bytes;
         let value = read(&mut rest, 0)?;
         rest.is_empty().then_some(value)
     }
 
-    /// The dictionary's value of a key.
+    /// The value of this key, if the value is a dictionary that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
         let Value::Dictionary(entries) = self else {
             return None;
@@ -67,7 +67,7 @@ impl<'a> Value<'a> {
         entries.iter().find(|(known, _)| **known == *key.as_bytes()).map(|(_, value)| value)
     }
 
-    /// The dictionary's string of a key.
+    /// The string of this key in the dictionary.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::String(bytes) => std::str::from_utf8(bytes).ok(),

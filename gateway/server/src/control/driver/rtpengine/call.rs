@@ -1,4 +1,4 @@
-//! A room at one rtpengine: two sides, and what rtpengine knows of them.
+//! A room at one rtpengine: two sides, and the state that rtpengine has of them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::sdp::{self, Ports, Taken};
 /// SIP tags of the two sides.
 const TAGS: [&str; 2] = ["one", "two"];
 
-/// Ports are signalled exactly, so rtpengine learns none from packets and accepts no other source. Its own ports stay
-/// when another session takes a side.
+/// Ports are signalled exactly, so rtpengine learns no port from packets and accepts no other source. rtpengine's own
+/// ports are kept when another session takes a side.
 const FLAGS: [&str; 4] = ["asymmetric", "port-latching", "strict-source", "trust-address"];
 
 /// Timeout of an opening, below the core's.
@@ -27,9 +27,9 @@ pub(super) struct Place {
     pub(super) hop: Hop,
     pub(super) ports: Ports,
     pub(super) media: Arc<Media>,
-    /// Since when it is being opened.
+    /// The time at which its opening began.
     pub(super) since: Instant,
-    /// rtpengine's port for its packets, once known.
+    /// rtpengine's port for the session's packets, once known.
     pub(super) taken: Option<NodePort>,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Stage {
     Waiting,
     /// The first side was sent.
     Offered,
-    /// The second side was sent; rtpengine's port for it.
+    /// The second side was sent; carries rtpengine's port for it.
     Answered(Taken),
     /// `delete` was sent.
     Ending,
@@ -54,15 +54,15 @@ pub(super) struct Call {
     pub(super) room: (RoomId, Incarnation),
     pub(super) places: [Option<Place>; 2],
     pub(super) stage: Stage,
-    /// rtpengine was told of the call at least once.
+    /// Set once rtpengine was told of the call.
     pub(super) is_known: bool,
     /// The sessions of the last signalling.
     pub(super) told: [Option<SessionId>; 2],
-    /// The local address of their media.
+    /// The local address of the sessions' media.
     pub(super) own: Option<IpAddr>,
-    /// The call changed since then.
+    /// Set if the call changed since the last signalling.
     pub(super) stale: bool,
-    /// The next refresh; other times are outdated.
+    /// The time of the next refresh; queue entries with other times are outdated.
     pub(super) refresh: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl Call {
         self.places.iter().all(Option::is_none)
     }
 
-    /// A side for this session: its own or a free one.
+    /// A side for this session: the one that it has, or a free one.
     pub(super) fn place_for(&mut self, session: SessionId) -> Option<&mut Option<Place>> {
         let is_its =
             |place: &Option<Place>| place.as_ref().is_some_and(|place| place.session == session);
@@ -93,13 +93,13 @@ impl Call {
         Some(&mut self.places[at])
     }
 
-    /// Removes the session. Returns whether it was there.
+    /// Removes the session. Returns true if it was in the call.
     pub(super) fn leave(&mut self, session: SessionId) -> bool {
         let is_its = |place: &mut Place| place.session == session;
         self.places.iter_mut().any(|place| place.take_if(is_its).is_some())
     }
 
-    /// Removes sessions that are not open and will not be: they were signalled, or their time is up.
+    /// Removes sessions that are not open and will not be: signalled ones, and those whose time is up.
     pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = Place> {
         let told = self.told;
         let failed = move |place: &mut Place| {
@@ -109,13 +109,13 @@ impl Call {
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
     }
 
-    /// Since when a session waits to be open.
+    /// The time since which a session has waited to be open.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         let opening = self.places.iter().flatten().filter(|place| place.taken.is_none());
         opening.map(|place| place.since).min()
     }
 
-    /// The request for one side, as it stands.
+    /// The request for one side in its current state.
     pub(super) fn question<'a>(&self, side: usize, id: &'a str, sdp: &'a str) -> Value<'a> {
         let mut entries = vec![
             ("ICE", "remove".into()),
@@ -132,8 +132,9 @@ impl Call {
         Value::dictionary(entries)
     }
 
-    /// The first side may multiplex RTCP whenever its client does. The second is offered multiplexing if it wants it.
-    /// An empty second side is not: a session that takes it later could not change that.
+    /// RTCP multiplexing for the exchange. The first side may multiplex RTCP whenever its client does. The second side
+    /// is offered multiplexing if its session wants it. An empty second side is not offered it: a session that takes
+    /// the side later could not change that.
     fn rtcp_mux(&self) -> &'static [&'static str] {
         let shares = self.places[1].as_ref().is_some_and(|place| place.ports.rtcp.is_none());
         if shares { &["offer", "accept"] } else { &["demux"] }
@@ -152,7 +153,7 @@ impl Call {
     }
 }
 
-/// For a call that all sessions left during the exchange.
+/// Media for a call that all sessions left during the exchange.
 static NO_MEDIA: Media = Media {
     streams: Vec::new(),
     rtcp: evenkeel_core::RtcpPort::Mux,

@@ -16,7 +16,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) enum About {
     /// The first side of this call.
     Offer(u64),
-    /// Its second side.
+    /// The second side of this call.
     Answer(u64),
     /// The end of this call.
     Delete(u64),
@@ -74,7 +74,7 @@ impl Questions {
         self.asked.len()
     }
 
-    /// Adds a request that must be answered until `by`.
+    /// Adds a request that must be answered before `by`.
     pub(super) fn ask(
         &mut self,
         about: About,

@@ -16,7 +16,7 @@ const ANSWER_MAX: usize = 65_535;
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Ng {
     Datagram(Box<[u8]>),
-    /// ICMP: no listener.
+    /// ICMP reported that no process listens.
     Refused,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Ng {
 pub(crate) struct Line {
     _reading: prober::Task,
     node: NodeId,
-    /// Set once a route to the address exists.
+    /// Set once the system has a route to the address.
     socket: Rc<OnceCell<UdpSocket>>,
     told: mpsc::Sender<(NodeId, Ng)>,
 }

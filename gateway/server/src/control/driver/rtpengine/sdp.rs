@@ -12,7 +12,7 @@ const DISCARD: u16 = 9;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ports {
     pub(super) rtp: u16,
-    /// RTCP, if it has its own port.
+    /// The RTCP port, if RTCP has its own port.
     pub(super) rtcp: Option<u16>,
 }
 
@@ -53,7 +53,7 @@ fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
     sdp
 }
 
-/// Whether the codec's name is a valid SDP token (RFC 8866, 9). Sessions opened by a first packet have no codec name.
+/// Tells if the codec's name is a valid SDP token (RFC 8866, 9). Sessions opened by a first packet have no codec name.
 fn is_named(payload: &PayloadType) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
     !payload.codec.is_empty() && payload.codec.chars().all(is_plain) && &*payload.codec != "unknown"
@@ -63,7 +63,7 @@ fn is_named(payload: &PayloadType) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Taken {
     pub(super) rtp: SocketAddr,
-    /// RTCP, if it has its own port.
+    /// The RTCP port, equal to the RTP port if RTCP is multiplexed.
     pub(super) rtcp_port: u16,
 }
 

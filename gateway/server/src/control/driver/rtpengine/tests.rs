@@ -38,18 +38,18 @@ struct Pair {
     start: Instant,
     now: Instant,
     drawn: u64,
-    /// Its calls, and the next port.
+    /// Calls that the simulated rtpengine has, and its next port.
     calls: BTreeSet<String>,
     port: u16,
     /// Requests, oldest first: command, call and SDP.
     asked: Vec<(String, String, String)>,
-    /// Answers this instead, if set.
+    /// Answer to send in place of the usual one.
     says: Option<&'static str>,
     /// Receives requests without answering.
     mute: bool,
-    /// Drops this number of requests.
+    /// Number of requests to drop.
     drops: usize,
-    /// Chooses other ports from now on.
+    /// Set to choose other ports from now on.
     moves: bool,
     told: Vec<Act>,
 }
@@ -161,7 +161,7 @@ impl Pair {
         Some(bytes.into())
     }
 
-    /// The results since the last call: session, and where it is open or why not.
+    /// The results since the last call: the session, and its address or the error.
     fn told(&mut self) -> Vec<(u64, String)> {
         let word = |act: Act| match act {
             Act::Opened { session, leg: Leg::Port(port), .. } => {
@@ -248,7 +248,7 @@ fn last_leaving_session_deletes_the_call() {
 fn reopened_room_is_another_call() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
-    // The end of one call is in progress when the next begins.
+    // The end of one call is still in progress when the next begins.
     pair.engine.close(SessionId(7), pair.hop(1));
     pair.open(8, &brief(4_000, None));
     let names: BTreeSet<&String> = pair.asked.iter().map(|(_, call, _)| call).collect();
@@ -293,7 +293,7 @@ fn silent_daemon_fails_openings_in_time() {
     let mut pair = Pair::new();
     pair.mute = true;
     pair.open(7, &brief(4_000, None));
-    // More than may be in flight.
+    // More calls than may be in flight.
     for room in 2..102 {
         pair.open_in(room, room, 1, &brief(4_000, None));
     }

@@ -1,4 +1,4 @@
-//! Sessions stay open at a node that forgets whatever is not refreshed.
+//! Sessions stay open at a node that forgets sessions without a refresh.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -135,14 +135,14 @@ fn few_messages_keep_sessions_open() {
     pair.run_until(300_000);
     pair.all_are_open();
     assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
-    // One per second would do for 1,136 of them.
+    // One request per second would suffice for 1,136 sessions.
     assert!((200..=400).contains(&pair.keeps), "{}", pair.keeps);
 }
 
 #[test]
 fn two_lost_rounds_are_tolerated() {
     let mut pair = Pair::new();
-    // At most two turns of each lease.
+    // At most two refreshes of each lease are lost.
     pair.questions_lost = 20_000..35_000;
     pair.answers_lost = 40_000..120_000;
     pair.run_until(120_000);

@@ -15,7 +15,7 @@ use crate::control::driver::Brief;
 const REASON_MAX: usize = 200;
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
-/// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is there where `rtcp` is `own`.
+/// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is present if `rtcp` is `own`.
 pub(super) fn open(
     node: &str,
     session: SessionId,
@@ -105,7 +105,7 @@ fn word(nonce: u64) -> String {
 pub(super) enum Answered {
     At(NodePort),
     Refused(String),
-    /// Refused, and the server accepts no other sessions for now.
+    /// The session was refused, and the server accepts no other sessions for now.
     Unwilling(String),
     /// No usable response.
     Unanswered(String),
@@ -114,7 +114,7 @@ pub(super) enum Answered {
 #[derive(Deserialize)]
 struct Address {
     address: SocketAddr,
-    /// Defaults to the next port.
+    /// The RTCP port; default: the RTP port plus one.
     rtcp: Option<u16>,
 }
 

@@ -64,7 +64,7 @@ fn codec_name_cannot_add_sdp_lines() {
 
 #[test]
 fn media_address_is_read() {
-    // As rtpengine 10.5 answers.
+    // An answer as rtpengine 10.5 sends it.
     let answer = "v=0\r\no=- 1 1 IN IP4 10.0.0.9\r\ns=-\r\nt=0 0\r\nc=IN IP4 10.0.0.9\r\nm=audio 30026 RTP/AVP 111\r\n\
                   a=rtpmap:111 opus/48000/2\r\na=sendrecv\r\na=rtcp:30029\r\n";
     let at = |port| SocketAddr::from(([10, 0, 0, 9], port));
