@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace::RELAY;
 
-/// How long the limit lets packets gather while they keep coming.
+/// The limit gathers packets for this time while they keep coming.
 const GATHER: Duration = Duration::from_micros(200);
-/// How exactly it wakes, nanoseconds.
+/// Timer slack of the limit's waits, nanoseconds.
 const TIMER_SLACK: u64 = 1_000;
 /// Bytes of a bundle.
 const BUNDLE_MAX: usize = 1_400;
@@ -30,7 +30,6 @@ const SOCKET_BUFFER: usize = 512 << 10;
 /// The epoll key of the listener; lower keys are upstream sockets.
 const LISTENER: u64 = u64::MAX;
 
-/// Which bare relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Manner {
     /// Waits, reads until nothing is left, sends.
@@ -39,7 +38,7 @@ pub(crate) enum Manner {
     Limit,
 }
 
-/// The orders on standard input.
+/// Configuration that the relay reads from standard input.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Orders {
     /// Each session has its own socket to its node, instead of one per node.
@@ -225,7 +224,7 @@ impl Upstream {
     }
 }
 
-/// The session in a packet's mark; none without a mark.
+/// The session in a packet's mark; `u32::MAX` without a mark.
 fn named(packet: &[u8]) -> u32 {
     let payload = packet.get(rtp::HEADER_LEN..).unwrap_or_default();
     let session = evenkeel_lab::Mark::read(payload).map(|mark| mark.session);
@@ -234,7 +233,7 @@ fn named(packet: &[u8]) -> u32 {
 
 fn prepared(socket: UdpSocket) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
-    // Whatever the system's limit is, as the gateway does it.
+    // Ignores the system's limit, like the gateway.
     setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
     setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER)?;
     Ok(socket)

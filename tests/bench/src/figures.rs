@@ -15,7 +15,7 @@ use crate::namespace::First;
 use crate::relay::Places;
 use crate::report::Report;
 
-/// Their names, as they are chosen.
+/// Names of the figures on the command line.
 pub(crate) const NAMES: [&str; 5] = ["memory", "setup", "start", "flip", "growth"];
 
 /// Measures the requested figures.

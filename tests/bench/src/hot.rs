@@ -12,7 +12,7 @@ use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
 /// Sessions of a path: more than fit the nearest cache.
 const SESSIONS: u32 = 1_000;
 
-/// One piece.
+/// One step of a packet's path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
     pub(crate) name: &'static str,
@@ -26,7 +26,7 @@ impl std::fmt::Display for Piece {
 }
 
 impl Piece {
-    /// Ready to be done, again and again.
+    /// Prepares the step. Each call of the returned function does the step once.
     pub(crate) fn prepare(&self) -> Box<dyn FnMut()> {
         (self.prepare)()
     }
@@ -49,7 +49,7 @@ pub(crate) const PIECES: [Piece; 13] = [
     Piece { name: "statistics", prepare: statistics },
 ];
 
-/// A stream of voice: its packets, one behind the other.
+/// The packets of a voice stream, one after another.
 struct Voice {
     packet: Vec<u8>,
     number: u32,

@@ -1,5 +1,4 @@
-//! Load generator of the bench: clients and nodes around the measured relay, of which either side sends and the other
-//! counts.
+//! Load generator of the bench: clients and nodes around the measured relay. One side sends, and the other side counts.
 //!
 //! One thread on one core sends due packets and reads the sinks in between. Every packet is RTP and carries its
 //! session's number and send time; every sink knows which packets belong to it.

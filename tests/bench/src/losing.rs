@@ -1,4 +1,4 @@
-//! Loss against offered rate: where the best peer begins to lose, and the gateway's loss at that rate.
+//! Loss by offered rate: the rate at which the best peer begins to lose packets, and the gateway's loss at that rate.
 
 use std::time::Duration;
 
@@ -17,14 +17,15 @@ const FIRST_RATE: f64 = 50_000.0;
 const STEP: f64 = 1.15;
 /// Less loss than this is attributed to the shared machine.
 const LOSES_FROM: f64 = 0.000_5;
-/// One core offers no more by single sends if it falls that far behind.
+/// A generator that offers less than this share of the rate has reached the limit of its core.
 const FALLS_BEHIND: f64 = 0.97;
 /// Windows per rate; a relay counts as losing if it loses in all of them.
 const WINDOWS: usize = 2;
-/// Windows at the rate that counts.
+/// Windows at the final rate.
 const ROUNDS: usize = 5;
 
-/// Raises the rate until every peer loses, and measures the gateway where the last one begins to. `None` without peers.
+/// Raises the rate until every peer loses packets, and measures the gateway at the rate where the last peer begins to
+/// lose. `None` without peers.
 ///
 /// # Errors
 /// A measurement failed.
@@ -78,7 +79,7 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
 
 /// The windows at a rate.
 struct Tried {
-    /// By relay and window.
+    /// Losses by relay and window.
     losses: Vec<Vec<f64>>,
     offered: f64,
     misdelivered: u64,
@@ -90,7 +91,7 @@ impl Tried {
     }
 }
 
-/// Has these relays carry that rate, by turns.
+/// Measures these relays in turns at this rate.
 fn tried(
     running: &mut [Running],
     which: &[usize],

@@ -104,7 +104,6 @@ fn main() -> ExitCode {
     evenkeel_testkit::report::end("evenkeel-bench", outcome)
 }
 
-/// How much is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Extent {
     Quick,
@@ -186,7 +185,7 @@ impl Choice {
         self.rows.is_empty() || self.rows == figure
     }
 
-    /// The name is that of a figure.
+    /// True if `rows` names a figure.
     fn names_figure(&self, extent: Extent) -> bool {
         let others = ["losing", "overload", "forward"];
         extent == Extent::Full

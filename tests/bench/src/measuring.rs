@@ -9,7 +9,7 @@ use crate::rounds::{self, Effort};
 use crate::row::Row;
 use crate::table;
 
-/// Sessions with which floor, limit and peers are measured too.
+/// Numbers of sessions at which floor, limit and peers are also measured.
 const COMPARED: [usize; 2] = [100, 1_000];
 
 impl Row {

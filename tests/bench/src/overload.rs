@@ -21,16 +21,16 @@ use crate::row::{Leg, Row};
 use crate::table;
 
 const WARM_UP: Duration = Duration::from_millis(250);
-/// Rates at which the peak is looked for: each is so much more than the one before.
+/// The search for the peak raises the rate by this factor.
 const STEP: f64 = 1.3;
 const FIRST_RATE: f64 = 20_000.0;
 /// No machine of two cores carries more.
 const LAST_RATE: f64 = 3_000_000.0;
 /// A failed request counts as at least this long, milliseconds.
 const FAILED_MS: f64 = 5_000.0;
-/// Windows at the rate that counts.
+/// Windows at the final rate.
 const ROUNDS: usize = 3;
-/// How often the API is asked meanwhile.
+/// Interval of API requests during the load.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// The number of spinning threads, and packets per send call of a client. On port legs equal packets that arrive
@@ -64,7 +64,7 @@ impl Overload {
 }
 
 impl OverloadLeg {
-    /// The share of the peak that is left.
+    /// Throughput under overload divided by the peak.
     pub(crate) fn kept(&self) -> f64 {
         self.at_3x / self.peak
     }
@@ -130,8 +130,8 @@ fn offer(
     rounds::window(running, 0, &offer)
 }
 
-/// Works, and asks the API for its status meanwhile: the longest that an answer took, in milliseconds, or that one took
-/// to fail.
+/// Runs `work` and requests the API's status meanwhile. Returns the longest time of a request until its answer or its
+/// failure, milliseconds.
 fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, f64), String> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -141,7 +141,7 @@ fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, f64), Stri
                 let began = Instant::now();
                 let answered = read(api, "/v1/status");
                 let took = began.elapsed().as_secs_f64() * 1_000.0;
-                // A refusal is no answer.
+                // A fast failure must not look like a fast answer.
                 longest = longest.max(if answered.is_ok() { took } else { took.max(FAILED_MS) });
                 std::thread::sleep(ASK_EVERY);
             }

@@ -14,11 +14,11 @@ use crate::hot::{PIECES, Piece};
 /// Instructions per packet and step, checked in.
 const BASELINE: &str = "tests/bench/instructions.json";
 
-/// Not counted, since it depends on the processor.
+/// This step is not counted, since its instructions depend on the processor.
 const CRYPTOGRAPHY: &str = "verify-stun";
 
-/// More than this above the baseline fails; as much below asks for a new one. Tables hash with a seed of their own in every
-/// run, which is worth a hundredth or two.
+/// A count above the baseline by more than this share fails; one as far below asks for a new baseline. Hash tables use
+/// a random seed in every run, which changes counts by 1 or 2 %.
 const TOLERANCE: f64 = 0.05;
 
 /// Repetitions before counting, so that tables have grown and every session has sent.
@@ -27,7 +27,7 @@ const WARM: u32 = 4_000;
 /// Counted repetitions.
 const COUNTED: u32 = 4_000;
 
-/// Windows of a timing, and how often the piece is done in each.
+/// Windows of a timing, and repetitions of the step in each window.
 const WINDOWS: usize = 15;
 const TIMED: u32 = 100_000;
 
@@ -74,7 +74,7 @@ pub(crate) fn forward() -> Forward {
     Forward { ns: windows[WINDOWS / 2], allocations: allocated as f64 / done }
 }
 
-/// Runs a step for a counter outside.
+/// Runs a step for an external counter.
 pub(crate) fn act(order: &Do) -> Result<(), String> {
     let names = || PIECES.map(|piece| piece.name).join(", ");
     let piece = PIECES.iter().find(|piece| piece.name == order.piece);
@@ -129,7 +129,7 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
     ))
 }
 
-/// How a count compares.
+/// Comparison of a count with the baseline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Same,
@@ -139,7 +139,7 @@ enum Verdict {
 
 impl Verdict {
     fn of(count: f64, before: f64) -> Verdict {
-        // A few instructions more are the compiler's mood.
+        // Differences of a few instructions depend on the compiler.
         let off = count - before;
         match off.abs() <= before * TOLERANCE + 2.0 {
             true => Verdict::Same,

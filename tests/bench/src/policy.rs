@@ -44,7 +44,7 @@ pub(crate) struct Choice {
     out: PathBuf,
 }
 
-/// How often and how long.
+/// Repetitions and durations of the measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     /// Rounds of each figure; Wasm and native take turns.
@@ -53,18 +53,18 @@ pub(crate) struct Effort {
     pub(crate) calls: usize,
     /// Windows with swaps, and as many without.
     pub(crate) windows: usize,
-    /// How long a window is.
+    /// Length of a window.
     pub(crate) window: Duration,
     /// Files dropped, and revisions rolled back.
     pub(crate) drops: usize,
     /// Policies that make media worse.
     pub(crate) harms: usize,
-    /// How long is recorded, to be replayed.
+    /// Length of the recording that is replayed.
     pub(crate) record: Duration,
 }
 
 impl Effort {
-    /// 20 windows of 3 s are the minute of swaps that the target speaks of.
+    /// 20 windows of 3 s make the minute of swaps that the target requires.
     const WHOLE: Effort = Effort {
         rounds: 11,
         calls: 20_000,

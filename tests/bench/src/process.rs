@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 pub(crate) const LOAD_CORE: usize = 0;
 /// The core of the relay under test.
 pub(crate) const RELAY_CORE: usize = 1;
-/// How long a process may take until it prints where it listens.
+/// Time limit for a process to print its listening address.
 pub(crate) const FIRST_LINE_WITHIN: Duration = Duration::from_secs(30);
-/// How long a process may take to end after SIGTERM.
+/// Time limit for a process to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Starts a program on the relay's core with `input` as its standard input.

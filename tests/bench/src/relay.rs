@@ -17,7 +17,7 @@ use crate::load::Rig;
 use crate::row::Leg;
 use evenkeel_lab::process::Process;
 
-/// Every session has sent a packet through the relay by then.
+/// Time limit for every session to send a packet through the relay.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A relay.
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// In the order in which they are measured and shown.
+    /// All relays, in the order of measurement and output.
     pub(crate) const ALL: [Kind; 7] = [
         Kind::Ours,
         Kind::Floor,
@@ -60,12 +60,12 @@ impl Kind {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
-    /// `quick` measures it.
+    /// True if `quick` measures this relay.
     pub(crate) fn is_quick(self) -> bool {
         !self.is_peer() || self == Kind::Nginx
     }
 
-    /// Why it cannot be measured here, if it cannot.
+    /// The reason why this relay cannot be measured here, if any.
     pub(crate) fn missing(self, places: &Places) -> Option<String> {
         match self {
             Kind::Ours | Kind::Floor | Kind::Limit => None,
@@ -102,12 +102,12 @@ pub(crate) struct Running {
     pub(crate) kind: Kind,
     pub(crate) process: Process,
     pub(crate) rig: Rig,
-    /// The socket of its API, if any.
+    /// The relay's API socket, if any.
     pub(crate) api: Option<PathBuf>,
 }
 
 impl Running {
-    /// It is a peer that has ended.
+    /// True if the relay is a peer that has ended.
     pub(crate) fn is_dead_peer(&mut self) -> bool {
         self.kind.is_peer() && !self.process.is_running()
     }

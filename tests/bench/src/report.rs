@@ -7,28 +7,28 @@ use serde::Serialize;
 
 use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
 
-/// By relay: `ours`, `nginx`.
+/// Values by relay name, such as `ours` or `nginx`.
 pub(crate) type ByRelay = BTreeMap<String, f64>;
 
 /// All measurements.
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<RowReport>,
-    /// Relays that were not measured, and why.
+    /// Relays that were not measured, with the reason.
     pub(crate) skipped: BTreeMap<String, String>,
     pub(crate) overload: Option<Overload>,
     /// The gateway's loss at the rate where the best peer begins to lose.
     pub(crate) loss_at_best_peer_limit: Option<f64>,
-    /// How that was found.
+    /// The rates at which peers begin to lose.
     pub(crate) best_peer_limit: Option<Limit>,
     pub(crate) memory: Option<Memory>,
     pub(crate) setup_per_s: SetUp,
     /// From the start of the process to the first packet forwarded.
     pub(crate) start_ms: Option<f64>,
-    /// Our own code per packet, without sockets.
+    /// Time of the gateway's code per packet, without sockets.
     pub(crate) forward_ns: Option<f64>,
     pub(crate) forward_allocations: Option<f64>,
-    /// From the look that condemns a node to the first packet on the second hop.
+    /// From the watch that marks a node down to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, divided by that with 1,000.
     pub(crate) growth: Option<f64>,
@@ -102,7 +102,7 @@ pub(crate) struct Figures {
 /// Goodput, packets a second.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overload {
-    /// The highest throughput on port legs, or on trunk legs if these keep less.
+    /// The highest throughput on port legs, or on trunk legs if these keep a smaller share.
     pub(crate) peak: f64,
     /// Throughput at three times that rate.
     pub(crate) at_3x: f64,
@@ -121,7 +121,7 @@ pub(crate) struct OverloadLeg {
     pub(crate) least_share: f64,
     /// The longest time of `GET /v1/status`, milliseconds; for a failed request until it failed.
     pub(crate) api_ms: f64,
-    /// Nodes that are down, or another incarnation than before.
+    /// Nodes that are down, or have another incarnation than before.
     pub(crate) condemned: usize,
     /// Memory of the gateway's process at the end.
     pub(crate) rss_mib: f64,
@@ -131,9 +131,9 @@ pub(crate) struct OverloadLeg {
 /// The rates at which peers begin to lose, on port legs to nodes, with the sessions of the base row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Limit {
-    /// The last to lose.
+    /// The peer that begins to lose at the highest rate.
     pub(crate) peer: String,
-    /// Packets a second at which it does, or the most that one core can offer.
+    /// Packets per second at which this peer begins to lose, or the most that one core can offer.
     pub(crate) rate: f64,
     /// Misdelivered packets of all relays.
     pub(crate) misdelivered: u64,
@@ -160,9 +160,9 @@ pub(crate) struct Memory {
 /// Sessions set up a second.
 #[derive(Clone, Copy, Default, Debug, Serialize)]
 pub(crate) struct SetUp {
-    /// By the core alone: from offer to route.
+    /// Sessions per second of the core alone, from offer to route.
     pub(crate) core: Option<f64>,
-    /// Through the HTTP API.
+    /// Sessions per second through the HTTP API.
     pub(crate) http: Option<f64>,
 }
 

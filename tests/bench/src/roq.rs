@@ -23,10 +23,10 @@ use crate::row::{Direction, Leg, Load, Path, Row};
 
 /// Connections, each with a packet every 20 ms: 20,000 and 50,000 packets a second.
 const CONNECTIONS: [usize; 2] = [400, 1_000];
-/// Packets a second of each.
+/// Packets per second of each connection.
 const RATE: u32 = 50;
 
-/// To the node, to the clients, and there and back; on both legs.
+/// Rows of all directions (to the node, to the clients, both) on both legs.
 pub(crate) fn rows() -> Vec<Row> {
     let ways = [
         (Path::RoqUdp, Direction::ToNode),

@@ -12,7 +12,7 @@ use crate::row::{Direction, Load, Row, Sizes};
 /// Time until gathering, caches and the processor's clock have settled.
 const WARM_UP: Duration = Duration::from_millis(250);
 
-/// How long and how often.
+/// Number and length of windows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) rounds: usize,

@@ -36,7 +36,7 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// How much is offered.
+/// The offered load.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Load {
     /// Packets per second.
@@ -45,7 +45,7 @@ pub(crate) enum Load {
     Saturated,
 }
 
-/// How long packets are.
+/// Packet lengths.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Sizes {
     /// As recorded of Opus with a variable bit rate.
@@ -82,7 +82,7 @@ impl Row {
         }
     }
 
-    /// As `trunk to_node voice 6 nodes 1000 sessions 50k`; `--rows` matches it.
+    /// The title that `--rows` matches, such as `trunk to_node voice 6 nodes 1000 sessions 50k`.
     pub(crate) fn title(&self) -> String {
         let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let (leg, direction) = (serde_json::json!(self.leg), serde_json::json!(self.direction));

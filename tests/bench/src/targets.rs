@@ -3,11 +3,11 @@
 use crate::report::{Overload, OverloadLeg, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
 
-/// One judgement.
+/// A target and whether it is met.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Judged {
     what: String,
-    /// The worst figure that was measured for it.
+    /// The worst measured figure.
     found: f64,
     /// The limit.
     target: Target,
@@ -45,7 +45,7 @@ pub(crate) fn print(report: &Report) {
     }
 }
 
-/// With enough digits to compare.
+/// Formats a figure with enough digits to compare.
 fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
 }

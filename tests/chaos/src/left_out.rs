@@ -32,7 +32,7 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Removes these sessions from the window of a fault that killed the nodes with these numbers, so that no other figure
+    /// Removes these sessions from the window of a fault that killed the nodes with these numbers. No other figure
     /// includes them.
     pub(crate) fn part(
         window: &mut Window,

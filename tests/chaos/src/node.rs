@@ -72,22 +72,23 @@ impl Node {
     }
 }
 
-/// How far ahead, microseconds.
+/// Offset of a clock that jumped ahead, microseconds.
 const AHEAD_US: u64 = 3_600_000_000;
 
-/// The length of a turn.
+/// Duration of each reported load.
 const SAYS_FOR: Duration = Duration::from_secs(1);
 
 /// The reported load, thousandths.
 const SAYS: [u16; 2] = [0, 60_000];
 
-/// Memory that is taken each time leases are looked at, 20 times a second.
+/// Bytes leaked at each review of leases, 20 times per second.
 const LEAK: usize = 64 * 1_024 * 1_024 / 20;
 
 /// One of this many flows is dropped.
 const FLOWS: usize = 64;
 
-/// and that is the one in the middle: of any number, one in 64 to the nearest whole, and of 160 three.
+/// Index of the dropped flow among each [`FLOWS`]. With the middle one, the share is rounded to the nearest whole: 3 of
+/// 160 flows.
 const DROPPED: usize = FLOWS / 2 - 1;
 
 /// A vice and whether it is active.
@@ -96,7 +97,7 @@ struct Faulty {
     active: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
     began: Option<Instant>,
-    /// Sessions that sent media while flows are dropped, and whether theirs is.
+    /// For each session that sent media during the fault, whether its flow is dropped.
     flows: HashMap<u64, bool>,
 }
 
@@ -140,7 +141,7 @@ impl Conduct for Faulty {
         SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
     }
 
-    /// Flows are numbered in the order of their first packet, so that their count tells how many are dropped.
+    /// Flows are numbered in the order of their first packet, so that the number of flows determines the dropped ones.
     fn drops(&mut self, session: u64, kind: Kind) -> bool {
         if !self.is(Vice::DropsFlows) {
             return self.is(Vice::Drops);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Malformed;
 
-/// Spans kept whole; more are only counted. A demo makes a few thousand.
+/// Limit of kept spans; further spans are only counted. A demo sends a few thousand.
 const SPANS_MAX: usize = 100_000;
-/// Reasons of refusals kept; more are only counted.
+/// Limit of kept refusal reasons; further refusals are only counted.
 const REASONS_MAX: usize = 100;
 
 /// A value of an attribute.
@@ -24,9 +24,9 @@ pub(crate) enum Value {
 /// A reference from one span to another.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Link {
-    /// The trace it points to, in lower-case hex.
+    /// Trace id of the target, in lower-case hex.
     pub(crate) trace_id: String,
-    /// The span it points to, in lower-case hex.
+    /// Span id of the target, in lower-case hex.
     pub(crate) span_id: String,
     pub(crate) attributes: BTreeMap<String, Value>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Link {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Scope {
     pub(crate) name: String,
-    /// Its version; may be empty.
+    /// Version of the scope; may be empty.
     pub(crate) version: String,
 }
 
@@ -43,25 +43,24 @@ pub(crate) struct Scope {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Span {
     pub(crate) name: String,
-    /// Its trace, in lower-case hex.
+    /// Trace id in lower-case hex.
     pub(crate) trace_id: String,
-    /// Its id, in lower-case hex.
+    /// Span id in lower-case hex.
     pub(crate) span_id: String,
     /// The parent's id; `None` for a root.
     pub(crate) parent: Option<String>,
-    /// Its kind as OTLP numbers it: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
+    /// OTLP number of the span's kind: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
     pub(crate) kind: i32,
-    /// When it began: nanoseconds since the Unix epoch.
+    /// Start time, nanoseconds since the Unix epoch.
     pub(crate) start_ns: u64,
     pub(crate) end_ns: u64,
     pub(crate) attributes: BTreeMap<String, Value>,
-    /// Its links, in order.
     pub(crate) links: Vec<Link>,
-    /// The names of its events, in order.
+    /// Names of the span's events, in order.
     pub(crate) events: Vec<String>,
     /// The message of an error status.
     pub(crate) error: Option<String>,
-    /// Attributes of its resource.
+    /// Attributes of the span's resource.
     pub(crate) resource: BTreeMap<String, Value>,
     pub(crate) scope: Scope,
 }
@@ -87,7 +86,7 @@ pub(crate) struct Report {
     pub(crate) logs_received: u64,
     pub(crate) requests: u64,
     pub(crate) refused: u64,
-    /// Why, for the first hundred.
+    /// Reasons of the first hundred refusals.
     pub(crate) reasons: Vec<String>,
 }
 

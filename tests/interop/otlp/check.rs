@@ -43,7 +43,7 @@ pub(crate) enum Malformed {
     /// An attribute without a key or a value.
     #[error("attribute {0:?} without key or value")]
     Attribute(String),
-    /// The same key again.
+    /// An attribute key that occurs twice.
     #[error("attribute {0:?} twice")]
     AttributeTwice(String),
     /// A metric without data points.
@@ -66,7 +66,7 @@ pub(super) fn spans(request: ExportTraceServiceRequest) -> Result<Vec<Span>, Mal
     Ok(spans)
 }
 
-/// How many data points a request has for each metric.
+/// Number of data points per metric in a request.
 pub(super) fn points(
     request: ExportMetricsServiceRequest,
 ) -> Result<Vec<(String, u64)>, Malformed> {
@@ -97,7 +97,7 @@ pub(super) fn points(
     Ok(points)
 }
 
-/// How many log records a request has.
+/// Number of log records in a request.
 pub(super) fn logs(request: ExportLogsServiceRequest) -> Result<u64, Malformed> {
     let mut count = 0;
     for group in request.resource_logs {

@@ -26,7 +26,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// Serves until the caller gives up.
 pub(super) async fn serve(listener: TcpListener, books: SharedBooks) {
     loop {
-        // Out of descriptors, for a moment: the next connection is as good.
+        // The process has no free descriptor; the client will connect again.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;

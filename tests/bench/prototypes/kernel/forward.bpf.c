@@ -1,5 +1,6 @@
-// A session's packets are forwarded within the kernel: found by their source, their numbers looked at, counted, sent on
-// to the node that the board says is up, from the session's own port. At tc's ingress, back out of the same device.
+// Forwards packets of sessions within the kernel. Finds the session by the packet's source, counts packets and loss,
+// and sends the packet from the session's own port to the first of its two nodes that is up. Runs at tc ingress and
+// sends out of the same device.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -10,7 +11,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-// Where clients send, where what is sent is lost, and where nodes listen.
+// Ports: clients send to LISTEN, packets to DROP are dropped, and node n listens at NODE + n.
 #define LISTEN 5004
 #define DROP 5003
 #define NODE 7000
@@ -39,7 +40,7 @@ struct {
   __type(value, struct session);
 } sessions SEC(".maps");
 
-// 1: down. Flipping one cell moves every session to its second hop.
+// State of each node: 0 up, 1 down. Setting one cell moves all sessions of that node to their second hop.
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, NODES);
@@ -69,7 +70,7 @@ int forward(struct __sk_buff *skb) {
   struct flow flow = {.address = ip->saddr, .port = udp->source};
   struct session *session = bpf_map_lookup_elem(&sessions, &flow);
   if (!session) {
-    // The gateway would put it in; here whoever sends is let in, so that the look-up is of a full table.
+    // A gateway would add the session. Here each new source becomes a session, so that look-ups run on a full table.
     __u16 port = bpf_ntohs(udp->source);
     struct session fresh = {.hops = {port % NODES, (port + 1) % NODES}, .port = bpf_htons(port + 20000)};
     bpf_map_update_elem(&sessions, &flow, &fresh, BPF_ANY);
@@ -90,7 +91,7 @@ int forward(struct __sk_buff *skb) {
   ip->daddr = source;
   udp->source = session->port;
   udp->dest = bpf_htons(NODE + hop);
-  // Addresses changed places and leave the sums as they are; ports do not, and UDP over IPv4 may go without.
+  // Swapping the addresses keeps the checksums valid; the new ports do not, and UDP over IPv4 may omit its checksum.
   udp->check = 0;
   __u8 mac[ETH_ALEN];
   __builtin_memcpy(mac, eth->h_source, ETH_ALEN);

@@ -1,5 +1,5 @@
-// Sends voice from many ports of one host, and counts what comes to its six node ports. Says how long a send took, all
-// that the packet meets within it: the kernel hands it on, through every device, before the call returns.
+// Sends voice from many ports of one host, and counts the packets that arrive at its six node ports. Prints the time of
+// a send. It includes the packet's whole path: the kernel passes it through every device before the call returns.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -49,7 +49,7 @@ int main(int count, char **args) {
       packet[2] = sequence >> 8, packet[3] = sequence;
       send(clients[number % sessions], packet, sizeof packet, 0);
     }
-    // The first of each session makes its flow known, and is not counted.
+    // The first packet of each session creates its flow, and is not counted.
     if (sent >= 0) took += now() - began;
     for (int node = 0; node < 6; node++)
       for (char bytes[256]; recv(nodes[node], bytes, sizeof bytes, 0) > 0;) came += sent >= 0;

@@ -15,13 +15,13 @@ use crate::namespace::NODES;
 
 pub(super) const SECRET: &str = "secret of bench nodes and gateway";
 
-/// How long a quiet node takes to notice its end.
+/// Interval at which an idle node checks whether it has to end.
 const NAP: Duration = Duration::from_millis(20);
 
 /// Enough to bridge the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Running until they are dropped.
+/// Node threads, ended on drop.
 pub(super) struct Agents {
     pub(super) addresses: Vec<SocketAddr>,
     packets: Arc<AtomicU64>,

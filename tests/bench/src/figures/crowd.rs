@@ -28,7 +28,7 @@ const TOGETHER: u32 = 2;
 /// The shipped set `call`, but silent clients are not closed.
 const CALL: &str = include_str!("../../../../policies/call.toml");
 
-/// A gateway that runs, and its nodes.
+/// A running gateway and its nodes.
 pub(super) struct Crowd {
     pub(super) process: Process,
     pub(super) agents: Agents,
@@ -38,7 +38,7 @@ pub(super) struct Crowd {
     sessions: u32,
 }
 
-/// Which listener the gateway has.
+/// The gateway's listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Listener {
     /// For clients that are announced by their address.
@@ -51,7 +51,7 @@ impl Crowd {
     /// Starts a gateway with the shipped policies and no sessions.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The gateway cannot be started.
     pub(super) fn start(name: &str, listener: Listener, places: &Places) -> Result<Crowd, String> {
         let agents = Agents::start(NODES)?;
         let folder = places.folder.join(name);
@@ -68,7 +68,7 @@ impl Crowd {
         Ok(Crowd { process, agents, udp, socket, sessions: 0 })
     }
 
-    /// Opens so many more sessions, two per room, and returns the time it took.
+    /// Opens this many more sessions, two per room, and returns the time taken.
     ///
     /// # Errors
     /// An offer was refused.
@@ -122,7 +122,7 @@ fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io
     Ok(config)
 }
 
-/// Every offer of one connection, one after the other.
+/// Sends all offers of one connection, one after another.
 fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the API at {}: {error}", socket.display());
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
@@ -145,7 +145,7 @@ fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), 
     Ok(())
 }
 
-/// Minimal work for the client, so that the gateway is measured.
+/// Writes an offer with minimal work, so that the measurement shows the gateway.
 fn offer(number: u32) -> String {
     let (room, address) = (number / TOGETHER, client(number));
     let body = format!(
@@ -161,7 +161,7 @@ fn offer(number: u32) -> String {
     )
 }
 
-/// The answer has arrived with all of its body.
+/// True if the answer has arrived with its whole body.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
         return false;

@@ -1,4 +1,4 @@
-//! From the look that condemns a node to the first packet on the second hop, with 100,000 rooms: the core alone.
+//! Time from the watch that marks a node down to the first packet on the second hop, with 100,000 rooms, core only.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -20,7 +20,7 @@ const FEWER: usize = 1_000;
 /// Deaths that are measured.
 const ROUNDS: usize = 3;
 
-/// Between two watches of control.
+/// Interval of control's watches.
 const WATCH: Duration = Duration::from_millis(2);
 
 /// Iterations until a node's rate is known, and until it is down.
@@ -40,8 +40,8 @@ pub(crate) fn measure() -> Result<f64, String> {
     Ok(median(flips))
 }
 
-/// Packets of a worker go on while control condemns the node: from the beginning of the watch in which it does to the
-/// first packet on the second hop.
+/// Sends packets on a worker thread while control marks the node down. Returns the time from the beginning of that
+/// watch to the first packet on the second hop.
 fn once(rooms: usize) -> Result<f64, String> {
     let mut world = World::new(NODES, rooms);
     (0..rooms).for_each(|_| world.offer());

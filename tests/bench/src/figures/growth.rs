@@ -19,7 +19,7 @@ const MANY: u32 = 100_000;
 /// Packets a second, of all sessions in turn.
 const RATE: u64 = 50_000;
 
-/// A window; the many have their turn twice in it.
+/// Length of a window, in which each of `MANY` sessions sends twice.
 const WINDOW: Duration = Duration::from_secs(4);
 
 const ROUNDS: usize = 3;
@@ -78,7 +78,7 @@ impl Phones {
         Ok(Phones { socket, gateway, sessions, next: 0, sequence: 0 })
     }
 
-    /// Every session in turn, for a window; how many packets that were.
+    /// Sends from every session in turn for one window, and returns the number of packets.
     fn talk(&mut self) -> Result<u64, String> {
         let began = Instant::now();
         let mut sent = 0;

@@ -7,10 +7,9 @@ use crate::process::Metered;
 use crate::relay::Places;
 use crate::report::Memory;
 
-/// Sessions.
 const SESSIONS: u32 = 100_000;
 
-/// These cause the allocations that are made once.
+/// Sessions opened before the measurement, which cause one-time allocations.
 const FIRST: u32 = 100;
 
 /// Time until queued work of the new sessions is done.

@@ -1,4 +1,4 @@
-//! How many sessions are set up a second: by the core alone, and through the HTTP API.
+//! Sessions that are set up per second: by the core alone, and through the HTTP API.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const BETWEEN_WATCHES: usize = 40;
 const BY_HTTP: u32 = 10_000;
 const FIRST: u32 = 1_000;
 
-/// Each is measured so often.
+/// Number of repetitions of each measurement.
 const ROUNDS: usize = 3;
 
 /// # Errors

@@ -7,13 +7,13 @@ use super::crowd::{Crowd, Listener, client};
 use super::{median, packet};
 use crate::relay::Places;
 
-/// Starts.
+/// Number of starts.
 const ROUNDS: usize = 5;
 
-/// Between two packets of the client that waits.
+/// Packet interval of the waiting client.
 const EVERY: Duration = Duration::from_millis(1);
 
-/// How long the first packet may take.
+/// Time limit of the first packet.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The time in milliseconds.

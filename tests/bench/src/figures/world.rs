@@ -19,7 +19,7 @@ pub(crate) struct World {
     pub(crate) routes: Vec<Arc<RouteCell>>,
     /// Sessions that were accepted.
     pub(crate) accepted: Vec<SessionId>,
-    /// The longest that one call of the core took, with the draining behind it.
+    /// The longest call of the core, including the handling of its outputs.
     pub(crate) longest: Duration,
     nodes: usize,
     /// Nodes that neither answer nor send.
@@ -28,7 +28,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A home region with so many nodes and capacity for all sessions, at most `sessions` of them.
+    /// A home region with this many nodes, and with capacity for up to `sessions` sessions.
     pub(crate) fn new(nodes: usize, sessions: usize) -> World {
         let now = Instant::now();
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };

@@ -1,4 +1,4 @@
-//! Datagrams over IPv4 as they arrive, a batch at a time, each with the kernel's stamp; memory is used again and again.
+//! Received IPv4 datagrams in batches, each with the kernel's time stamp, in reused memory.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddrV4, UdpSocket};
@@ -20,11 +20,11 @@ const BUFFER: usize = 32 << 20;
 pub(super) struct Arrival<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) source: SocketAddrV4,
-    /// When the kernel received it, nanoseconds since the Unix epoch.
+    /// The kernel's receive time, nanoseconds since the Unix epoch.
     pub(super) stamp_ns: u64,
 }
 
-/// Room for a batch.
+/// Buffers for a batch.
 pub(super) struct Arrivals {
     bytes: Vec<u8>,
     /// The kernel overwrites the lengths, with the same values each time: a stamp and an IPv4 address.

@@ -3,7 +3,7 @@
 use super::stream::Way;
 use evenkeel_lab::Mark;
 
-/// Steps that each doubling of a delay is divided into: a percentile is right to 1 %.
+/// Buckets per doubling of a delay, so that percentiles are exact to 1 %.
 const STEPS: u64 = 128;
 /// Powers of two of the histogram: up to 2^40 ns, 18 minutes.
 const DOUBLINGS: u64 = 40;
@@ -53,7 +53,7 @@ fn place(ns: u64) -> usize {
     (doublings * STEPS + (ns >> doublings)) as usize
 }
 
-/// The longest delay that is counted there, but for the last place.
+/// The longest delay in this bucket, except for the last bucket.
 fn most(place: usize) -> u64 {
     let place = place as u64;
     let doublings = (place / STEPS).saturating_sub(1);
@@ -72,7 +72,7 @@ pub(crate) struct Tally {
     pub(crate) moved: u64,
     /// Datagrams that are not of this load.
     pub(crate) foreign: u64,
-    /// Packets that nodes took.
+    /// Packets that nodes received and parsed.
     pub(crate) taken: u64,
     /// Time that nodes spent receiving and parsing, nanoseconds.
     pub(crate) taking_ns: u64,
@@ -86,7 +86,7 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Default, Debug)]
 struct Heard {
     packets: u32,
-    /// One more than the latest number, and which of it and the 63 before arrived.
+    /// One more than the latest number. Bit `n` of `came` is set if the number `n` before the latest arrived.
     latest: u64,
     came: u64,
 }
@@ -108,7 +108,7 @@ impl Heard {
 }
 
 impl Tally {
-    /// Adds a packet that arrived where it should.
+    /// Adds a packet that arrived at the right session.
     pub(super) fn came(&mut self, way: Way, mark: &Mark, came_ns: u64) {
         let heard = &mut self.heard[usize::from(way == Way::ToClient)];
         let session = mark.session as usize;

@@ -68,8 +68,8 @@ impl Clients {
         sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None).is_ok()
     }
 
-    /// Reads the packets of a client, at most a batch, and returns how many were of its session. RTCP, as TMMBR (RFC
-    /// 5104), is not counted.
+    /// Reads at most a batch of a client's packets, and returns the number of packets of its session. RTCP, such as
+    /// TMMBR (RFC 5104), is not counted.
     pub(super) fn receive(
         &mut self,
         session: u32,

@@ -66,7 +66,7 @@ impl Nodes {
         sessions.filter(|&session| self.register.met(session).is_none()).collect()
     }
 
-    /// How many sessions each node has.
+    /// Number of sessions at each node.
     pub(super) fn shares(&self) -> Vec<usize> {
         let mut shares = vec![0; self.sockets.len()];
         for met in (0..).take(self.streams.len()).filter_map(|session| self.register.met(session)) {
@@ -75,7 +75,7 @@ impl Nodes {
         shares
     }
 
-    /// Reads the packets of a node, at most a batch, and returns how many were of sessions.
+    /// Reads at most a batch of a node's packets, and returns the number of packets of sessions.
     pub(super) fn receive(
         &mut self,
         node: usize,
@@ -96,7 +96,7 @@ impl Nodes {
         Ok(packets)
     }
 
-    /// Sends the next packet of a session to its client, or queues it for a bundle. Returns whether it could.
+    /// Sends the next packet of a session to its client, or queues it for a bundle. Returns false on failure.
     pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
         let Some(Met { node, peer }) = self.register.met(session) else { return false };
         let to = match peer {
@@ -132,7 +132,7 @@ impl Nodes {
         }
     }
 
-    /// Sends the bundle. It counts as sent now, since the relay is measured.
+    /// Sends the bundle. Its packets get the current send time, so that delays exclude the gathering.
     pub(super) fn flush(&mut self, node: usize, window: u8, now_ns: u64) {
         let Some(to) = self.register.upstream(node) else { return };
         if self.gathering[node].packets.is_empty() {

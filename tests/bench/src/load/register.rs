@@ -1,4 +1,4 @@
-//! Which packets may arrive at a node, and from which socket.
+//! The packets that may arrive at a node, and the sockets from which they may come.
 
 use std::collections::HashMap;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -18,9 +18,9 @@ use evenkeel_lab::clock;
 pub(crate) enum Wire {
     /// The relay has a socket for each session.
     Port,
-    /// One socket for each node, and single packets: nodes go by their content.
+    /// The relay has one socket for each node and sends single packets; nodes identify sessions by packet content.
     Shared,
-    /// It has one for each node, and bundles name sessions by tags.
+    /// The relay has one socket for each node, and bundles name sessions by tags.
     Bundled,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Met {
 pub(super) enum Peer {
     Address(SocketAddrV4),
     Tag(Tag),
-    /// Only the packet itself.
+    /// Only the packet's content identifies the session.
     Nothing,
 }
 
@@ -45,10 +45,10 @@ pub(super) struct Register {
     wire: Wire,
     /// Sessions that a gateway opened; without it tags are session numbers.
     answers: Option<Answers>,
-    /// Session numbers by the gateway's.
+    /// Session numbers of the load by session numbers of the gateway.
     numbers: HashMap<u64, u32>,
     met: Vec<Option<Met>>,
-    /// By node and address there: a relay may use one socket for sessions at several nodes.
+    /// Sessions by node and source address: a relay may use one socket for sessions at several nodes.
     owners: HashMap<(usize, SocketAddrV4), u32>,
     /// The last media source of each node.
     upstream: Vec<Option<SocketAddrV4>>,
@@ -125,7 +125,7 @@ impl Register {
                 let answers = self.answers.as_mut();
                 let now_us = clock::now_ns() / 1_000;
                 if let Some(answer) = answers.and_then(|a| a.answer(arrival.bytes, now_us)) {
-                    // A lost answer is the gateway's concern.
+                    // If the answer is lost, the gateway asks again.
                     let _unheard = socket.send_to(answer, arrival.source);
                 }
                 0
@@ -214,8 +214,8 @@ mod tests {
             Node { register: Register::new(wire, 2, 4, secret), tally: Tally::default(), socket }
         }
 
-        /// A packet at this node from this port; returns packets in it, received in the window, and misdelivered so
-        /// far.
+        /// Receives a datagram at this node from this port. Returns its number of packets, and the numbers of received
+        /// and of misdelivered packets in the window so far.
         fn take(&mut self, node: usize, port: u16, bytes: &[u8]) -> (u64, u64, u64) {
             let source = SocketAddrV4::new([127, 0, 0, 1].into(), port);
             let arrival = Arrival { bytes, source, stamp_ns: 2_000 };
@@ -229,7 +229,7 @@ mod tests {
         numbered(0, session, way, window)
     }
 
-    /// The packet of that number.
+    /// The session's packet with this number.
     fn numbered(number: u32, session: u32, way: Way, window: u8) -> Vec<u8> {
         let (mut packet, mut stream) = (vec![0; 60], Stream::new(session, way));
         (0..=number).for_each(|_| stream.next(&mut packet, window, 1_000));

@@ -13,13 +13,13 @@ use super::nodes::Nodes;
 use super::register::Wire;
 use evenkeel_lab::clock;
 
-/// Sinks that are looked at in one go.
+/// Maximum of sinks per epoll call.
 const EVENTS: usize = 64;
 /// The length of a first packet.
 const HELLO: usize = 60;
-/// How long to wait for a first packet before it is repeated.
+/// Repetition interval of first packets.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// The distance between first packets.
+/// Interval between the first packets of two clients.
 const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
 /// The longest sleep of nodes that answer in the background.
 const NAP_MS: u8 = 5;
@@ -52,7 +52,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Takes all sockets.
+    /// Opens all sockets.
     pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
         let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
         let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
@@ -73,7 +73,6 @@ impl Rig {
         })
     }
 
-    /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.clients.sockets().len()
     }
@@ -127,7 +126,7 @@ impl Rig {
         }
     }
 
-    /// Every client sends a packet.
+    /// Sends a packet from every client.
     pub(super) fn greet_all(&mut self) -> io::Result<()> {
         self.say_hello((0..).take(self.sessions()))
     }
@@ -135,7 +134,7 @@ impl Rig {
     fn say_hello(&mut self, sessions: impl IntoIterator<Item = u32>) -> io::Result<()> {
         for session in sessions {
             self.clients.send(session, HELLO, self.window, clock::now_ns());
-            // No relay is asked to take a thousand strangers at once.
+            // Paced, so that no relay has to accept a thousand new clients at once.
             self.settle(BETWEEN_HELLOS)?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use evenkeel_lab::Mark;
 
 /// The payload type of all sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
-/// Units of the timestamp a second.
+/// Timestamp units per second.
 const CLOCK_RATE: u64 = 48_000;
 /// The base of SSRCs, to which the session's number is added.
 const SSRC: u32 = 0x0100_0000;
@@ -29,7 +29,7 @@ pub(super) fn ssrc(session: u32, way: Way) -> u32 {
     }
 }
 
-/// A stream as its sender keeps it.
+/// A sender's state of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
     session: u32,

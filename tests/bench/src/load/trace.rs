@@ -1,4 +1,4 @@
-//! How long packets are, as they were recorded: one length a line.
+//! Recorded packet lengths, one per line.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ const LONGEST: u16 = 1_389;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Trace(Vec<u16>);
 
-/// A line that is no length.
+/// A line that is not a length.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Malformed {
     /// The line's number, from 1; 0 without any line.
     pub(crate) line: usize,
-    /// Its content.
+    /// Content of the line.
     pub(crate) found: String,
 }
 

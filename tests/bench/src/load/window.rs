@@ -11,11 +11,11 @@ use super::rig::Rig;
 use super::trace::Trace;
 use evenkeel_lab::clock;
 
-/// Packets sent in a row before the sinks are looked at.
+/// Packets sent in a row before the sinks are read.
 const ROW: usize = 16;
 /// Offset between two sessions in the recording, so that their lengths differ.
 const APART: usize = 37;
-/// How often other relays' nodes get to answer.
+/// Interval at which the nodes of other relays answer.
 const OTHERS_EVERY_NS: u64 = 1_000_000;
 /// The drain ends after this time without packets.
 const QUIET_NS: u64 = 30_000_000;
@@ -35,7 +35,7 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// How fast.
+/// The packet rate.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Pace {
     /// Packets a second, in both directions together.
@@ -56,31 +56,31 @@ pub(crate) enum Pace {
 pub(crate) struct Offer<'a> {
     pub(crate) direction: Direction,
     pub(crate) pace: Pace,
-    /// How long packets are.
+    /// Packet lengths.
     pub(crate) trace: &'a Trace,
     /// Time before the window begins.
     pub(crate) warm_up: Duration,
-    /// How long it counts.
+    /// Length of the window.
     pub(crate) length: Duration,
 }
 
 /// A moment at which the caller may measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Edge {
-    /// It begins to count.
+    /// The window begins.
     Begin,
     /// The window ends; packets in flight still arrive.
     End,
 }
 
-/// The result.
+/// The result of a window.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     /// Counts of packets that were sent in the window.
     pub(crate) tally: Tally,
     /// Packets received in the window.
     pub(crate) received: u64,
-    /// How long it was, seconds.
+    /// Length of the window, seconds.
     pub(crate) seconds: f64,
 }
 
@@ -206,9 +206,9 @@ impl Rig {
     }
 }
 
-/// How far a sender may be ahead of the sinks.
+/// Limits the number of packets in flight between a sender and the sinks.
 struct Leash {
-    /// Packets received and sent when none was in flight.
+    /// Packets received (`settled`) and sent (`before`) when no packet was in flight.
     settled: u64,
     before: u64,
     heard_ns: u64,
@@ -219,7 +219,7 @@ impl Leash {
         sent - self.before > received - self.settled + UNDER_WAY_MAX
     }
 
-    /// Handles arrivals. After a while without any, packets in flight are lost.
+    /// Handles arrivals. After [`LOST_AFTER_NS`] without arrivals, packets in flight count as lost.
     fn look(&mut self, (came, received): (u64, u64), sent: u64, now_ns: u64) {
         if came > 0 {
             self.heard_ns = now_ns;

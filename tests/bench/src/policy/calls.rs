@@ -12,11 +12,11 @@ use super::native;
 use super::questions::{self, NOW_US, SESSIONS};
 use super::report::{Distribution, Figure, Report, Tail};
 
-/// Policies that are made, traps and runaway calls of a round.
+/// New policies per round (`MADE`), and traps and runaway calls per round (`FAILED`).
 const MADE: usize = 100;
 const FAILED: usize = 10;
 
-/// Ticks of sessions with these states.
+/// A native function that measures this many ticks of sessions with these states.
 type Natively = fn(usize, &[Option<State>]) -> Result<Duration, String>;
 
 /// The bench's own plugins.
@@ -26,14 +26,14 @@ pub(crate) struct Guests {
     pub(crate) harm: Vec<u8>,
 }
 
-/// Why calls could not be measured.
+/// Reason why calls could not be measured.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// A policy that should not.
+    /// A policy failed unexpectedly.
     Fault(Fault),
-    /// A plugin that should be taken.
+    /// A plugin was refused unexpectedly.
     Refused(Refused),
-    /// The functions without a host.
+    /// The native functions failed.
     Native(String),
     /// The guest is not built.
     Missing(&'static str),
@@ -154,7 +154,7 @@ fn beside(
     Ok(Figure::of(&ours, &theirs))
 }
 
-/// The same of the middle and the end of a distribution.
+/// Like `beside`, for the median and the tail of a distribution.
 fn tails(
     effort: Effort,
     mut wasm: impl FnMut(usize) -> Result<Vec<Duration>, Failed>,
@@ -222,7 +222,7 @@ fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<
     Ok(nanos(began.elapsed()) / (calls * SESSIONS) as f64)
 }
 
-/// From a call that traps to the next answer, and the time of a runaway call beyond its budget.
+/// Measures the time from a call that traps to the next answer, and the time of a runaway call beyond its budget.
 fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let (trap, runaway, sound) = (empty(Some("trap")), empty(Some("runaway")), empty(None));
     let budget = Budgets::default().resolve;

@@ -1,4 +1,4 @@
-//! A plugin's file is replaced; how long until its revision is in force. And how long a rollback takes.
+//! Time from the replacement of a plugin's file to the activation of its revision, and the time of a rollback.
 
 use std::fs;
 use std::path::Path;
@@ -58,7 +58,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// From now on the policy's plugin is a file beside its set.
+/// Changes the policy set so that its plugin is a file beside the set.
 fn bind_file(policies: &Path) -> Result<(), String> {
     let said = |error: std::io::Error| error.to_string();
     fs::write(policies.join(FILE), revision(FIRST - 1)?).map_err(said)?;

@@ -19,10 +19,10 @@ use evenkeel_lab::process::Process;
 /// The swapped policy: each swap reviews all rooms.
 pub(crate) const POLICY: &str = "call/routing";
 
-/// Half of what one core forwards with ease, so that any loss has another cause.
+/// Half of the rate that one core forwards without loss, so that any loss has another cause.
 pub(crate) const PACKETS_PER_S: f64 = 20_000.0;
 
-/// How often to check whether background work under load is done.
+/// Interval of checks whether background work under load is done.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Time limit of an expected state.
@@ -41,13 +41,13 @@ pub(crate) struct Gateway {
     pub(crate) trace: Trace,
 }
 
-/// Its API, for one thread.
+/// A client of the gateway's API, for one thread.
 pub(crate) struct Api {
     runtime: Runtime,
     admin: Client,
 }
 
-/// Packets of a load.
+/// Packet counts of a load.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Flow {
     pub(crate) sent: u64,
@@ -78,7 +78,7 @@ impl Gateway {
     /// The socket of its API.
     ///
     /// # Errors
-    /// It has none.
+    /// The gateway has no API socket.
     pub(crate) fn socket(&self) -> Result<&Path, String> {
         self.running.api.as_deref().ok_or_else(|| "the gateway has no API".to_owned())
     }
@@ -90,7 +90,7 @@ impl Gateway {
     /// Runs `work` while nodes answer probes.
     ///
     /// # Errors
-    /// The work failed, or a socket did.
+    /// `work` or a socket failed.
     pub(crate) fn serving<T: Send>(
         &mut self,
         work: impl FnOnce() -> Result<T, String> + Send,
@@ -98,7 +98,7 @@ impl Gateway {
         self.running.rig.serving(work).map_err(|error| error.to_string())?
     }
 
-    /// Every session's voice towards its node.
+    /// Voice from every session towards its node.
     pub(crate) fn offer(trace: &Trace, warm_up: Duration, length: Duration) -> Offer<'_> {
         let direction = rounds::way(Direction::ToNode);
         Offer { direction, pace: Pace::Rate(PACKETS_PER_S), trace, warm_up, length }
@@ -141,7 +141,7 @@ impl Api {
     /// Pushes a plugin with this query and returns the API's object: the rollout or the error.
     ///
     /// # Errors
-    /// No answer.
+    /// The gateway does not answer.
     pub(crate) fn push_to(
         &mut self,
         policy: &str,
@@ -157,10 +157,10 @@ impl Api {
         reply.json().map_err(|error| error.to_string())
     }
 
-    /// Rolls back, and gives the rollout.
+    /// Rolls a policy back and returns the rollout.
     ///
     /// # Errors
-    /// It was refused, or not answered.
+    /// The request was refused or not answered.
     pub(crate) fn roll_back(&mut self, policy: &str) -> Result<Value, String> {
         let path = format!("/v1/policies/{policy}:rollback");
         let back = self.runtime.block_on(self.admin.post(&path, &Value::Null));
@@ -170,7 +170,7 @@ impl Api {
     /// The state of all policies.
     ///
     /// # Errors
-    /// No answer.
+    /// The gateway does not answer.
     pub(crate) fn policies(&mut self) -> Result<Vec<Value>, String> {
         let read = self.runtime.block_on(self.admin.read("/v1/policies"));
         let mut policies = read.map_err(|error| error.to_string())?;
@@ -183,7 +183,7 @@ impl Api {
     /// The state of a policy.
     ///
     /// # Errors
-    /// The policy is unknown, or there was no answer.
+    /// The policy is unknown, or the gateway does not answer.
     pub(crate) fn policy(&mut self, name: &str) -> Result<Value, String> {
         let found = self.policies()?.into_iter().find(|policy| policy["policy"] == name);
         found.ok_or_else(|| format!("there is no {name}"))
@@ -192,7 +192,7 @@ impl Api {
     /// Waits until `wanted` holds for the policy, and returns its state.
     ///
     /// # Errors
-    /// It did not hold in time.
+    /// `wanted` did not hold in time.
     pub(crate) fn wait(
         &mut self,
         name: &str,
@@ -214,7 +214,7 @@ impl Api {
     /// Opens and closes a session without media, so that every policy of an offer is called. A refusal is a success.
     ///
     /// # Errors
-    /// No answer.
+    /// The gateway does not answer.
     pub(crate) fn try_session(&mut self, number: u32) -> Result<(), String> {
         let address = (CLIENTS, NOBODYS_PORT).into();
         let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
@@ -232,7 +232,7 @@ impl Api {
     /// Rejected decisions of a policy so far, by rule.
     ///
     /// # Errors
-    /// No answer.
+    /// The gateway does not answer.
     pub(crate) fn guarded(&mut self, policy: &str) -> Result<Vec<(String, u64)>, String> {
         let Reply { body, .. } = self.get("/metrics")?;
         Ok(guarded(&String::from_utf8_lossy(&body), policy))
@@ -241,7 +241,7 @@ impl Api {
     /// The recorded policy calls of the last half minute.
     ///
     /// # Errors
-    /// No answer.
+    /// The gateway does not answer.
     pub(crate) fn recorded(&mut self) -> Result<Vec<u8>, String> {
         let path = format!("/v1/recording?last=true&policy={POLICY}");
         self.get(&path).map(|reply| reply.body.to_vec())
@@ -257,7 +257,7 @@ impl Api {
     }
 }
 
-/// A value of a query.
+/// Percent-encodes a value of a query.
 pub(crate) fn encoded(value: &str) -> String {
     let one = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
@@ -267,7 +267,7 @@ pub(crate) fn encoded(value: &str) -> String {
     value.bytes().map(one).collect()
 }
 
-/// Counters of parts of a policy's decisions that broke a rule, of a page for Prometheus.
+/// Counters of a policy's rejected decisions by rule, from a page for Prometheus.
 fn guarded(page: &str, policy: &str) -> Vec<(String, u64)> {
     let of = |line: &str| {
         let (labels, count) =
@@ -282,13 +282,13 @@ fn guarded(page: &str, policy: &str) -> Vec<(String, u64)> {
     page.lines().filter_map(of).collect()
 }
 
-/// The shipped routing plugin, as another revision of itself for each number: a custom section that means nothing.
+/// The shipped routing plugin with a custom section that has no effect but gives each number another revision.
 pub(crate) fn revision(number: u32) -> Result<Vec<u8>, String> {
     let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
     let mut bytes = shipped.ok_or("route-nearest is not shipped")?.bytes.to_vec();
     let name = b"bench";
     let length = (1 + name.len() + 4) as u8;
-    // Section 0, its length, the length of its name, its name, and what is in it.
+    // Section 0: its length, the length of its name, its name, and its content.
     bytes.extend([0, length, name.len() as u8]);
     bytes.extend(name);
     bytes.extend(number.to_le_bytes());

@@ -34,8 +34,8 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// From the first question of half of all sessions that it answers, at the latest, to the one before in force again,
-/// milliseconds; and why it was.
+/// Pushes the plugin as a canary for half of all sessions. Returns the time until the previous revision is active
+/// again, in milliseconds, and the reason of the rollback. The time begins at or before the plugin's first decision.
 fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), String> {
     let settings = encoded(&format!("{{\"cap\":{cap}}}"));
     let before = api.policy(POLICY)?["revision"].clone();

@@ -11,16 +11,16 @@ use super::report::{Hostile, Report};
 /// An active plugin is called within this time; its hook may need a new session.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Calls of a guest's predecessor with its own state, also if answers are late.
+/// After this many calls a guest's predecessor was called with its own state, even if some answers were late.
 const CALLS_TO_REMEMBER: u64 = 5;
 
-/// Events become counters within this.
+/// Events are counted within this time.
 const COUNTED_WITHIN: Duration = Duration::from_millis(300);
 
 /// The first room of extra sessions, above those of the load.
 const FIRST_ROOM: u32 = 2_000_000;
 
-/// A quick run takes one guest of so many.
+/// A quick run takes one of this many guests.
 const QUICK_STEP: usize = 8;
 
 /// The outcome of a guest.
@@ -80,7 +80,7 @@ fn precede(api: &mut Api, guest: &Guest) -> Result<(), String> {
     api.wait(&policy, |now| calls(now) >= enough).map(drop)
 }
 
-/// Pushes a guest, and has it called if it is accepted; it is gone when this returns.
+/// Pushes a guest and has it called if it is accepted. The guest is no longer active when this returns.
 fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
     let policy = policy(guest);
     let (guarded, before) = (api.guarded(&policy)?, api.policy(&policy)?);
@@ -129,12 +129,12 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
     if stands(&now) {
         api.roll_back(&policy)?;
     }
-    // A guest that was activated and is gone proves nothing about an expected refusal.
+    // If a refusal was expected, the activation alone was a failure.
     let expected = !matches!(guest.expected, Expected::Refused(_));
     Ok(Fate { outcome: outcome.to_owned(), reason, expected })
 }
 
-/// Rules that its decisions broke since then.
+/// Rules that the policy's decisions broke since `before`.
 fn broken(api: &mut Api, policy: &str, before: &[(String, u64)]) -> Result<Vec<String>, String> {
     let began = Instant::now();
     loop {

@@ -22,7 +22,7 @@ use super::questions::{self, NOW_US, SESSIONS};
 /// The time of a call of the empty policy.
 ///
 /// # Errors
-/// It refuses its settings.
+/// The policy refuses its settings.
 pub(crate) fn empty(calls: usize) -> Result<Duration, String> {
     begin::<Empty>()?;
     let began = Instant::now();
@@ -52,7 +52,7 @@ pub(crate) fn smooth(calls: usize, states: &[Option<State>]) -> Result<Duration,
     tick::<Smooth>(calls, states)
 }
 
-/// The same of the ladder that ships.
+/// Time of a session in a tick of the shipped ladder.
 pub(crate) fn ladder(calls: usize, states: &[Option<State>]) -> Result<Duration, String> {
     tick::<DegradeLadder>(calls, states)
 }

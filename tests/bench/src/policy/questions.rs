@@ -5,7 +5,7 @@ use std::sync::Arc;
 use evenkeel_core::{Entry, EntryKind, Measures, Metric, Question, RoomId, Row, SessionRow, State};
 use evenkeel_plugin_sdk::wit::types;
 
-/// Nodes that are chosen among.
+/// Nodes to choose from.
 pub(crate) const NODES: usize = 50;
 
 /// Sessions of a tick.
@@ -52,7 +52,7 @@ pub(crate) fn catalog() -> Vec<Entry> {
     regions.chain(zones).chain(nodes).chain([home]).collect()
 }
 
-/// The same, as a plugin gets it.
+/// The catalog as a plugin receives it.
 pub(crate) fn entries() -> Vec<types::Entry> {
     let entries = catalog().into_iter().map(|entry| types::Entry {
         kind: entry.kind as u32,
@@ -117,7 +117,7 @@ pub(crate) fn frame(rows: &[Row], metrics: &[u32]) -> types::Frame {
     types::Frame { ids: rows.iter().map(|row| row.id).collect(), cells: cells.collect() }
 }
 
-/// States as a plugin gets them.
+/// States as a plugin receives them.
 pub(crate) fn blobs(states: &[Option<State>]) -> types::Blobs {
     let mut blobs = types::Blobs { offsets: vec![0], bytes: Vec::new() };
     for state in states {

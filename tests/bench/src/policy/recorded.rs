@@ -1,4 +1,4 @@
-//! Recorded decisions: whether each was made by one revision, and whether a replay repeats it.
+//! Checks that each recorded decision was made by one revision, and that a replay repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::report::{Replay, Report};
 use super::swaps::{Beside, NUMBERS, Turns};
 use crate::relay::Places;
 
-/// How long swaps go on after the recording.
+/// Swaps continue for this time after the recording.
 const LONGER: Duration = Duration::from_millis(500);
 
 /// Revisions by call; recordings may overlap.
@@ -28,11 +28,11 @@ pub(crate) struct Deciders {
     last: Option<Arc<str>>,
     /// Decisions with content that identifies their revision.
     pub(crate) marked: u64,
-    /// How often another revision decided than before.
+    /// Number of changes of the deciding revision.
     pub(crate) switches: usize,
     /// Decisions of one revision that have the mark of another, and questions that two answered.
     two: BTreeSet<AskId>,
-    /// Calls that the gateway could not write down.
+    /// Calls that the gateway could not record.
     pub(crate) missed: u64,
 }
 
@@ -67,7 +67,7 @@ impl Deciders {
     fn note(&mut self, call: &Call) {
         let by = &call.revision.revision;
         match self.by_ask.insert(call.ask, Arc::clone(by)) {
-            // Recorded before.
+            // An earlier recording has the same decision.
             Some(before) if before == *by => return,
             Some(_) => _ = self.two.insert(call.ask),
             None => {}

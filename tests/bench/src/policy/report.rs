@@ -16,26 +16,26 @@ pub(crate) struct Report {
     pub(crate) place_ns: Distribution,
     /// One session of a tick of 256, with 8 metrics and 64 bytes of state.
     pub(crate) tick_ns: Figure,
-    /// The same of `degrade-ladder`.
+    /// One session of a tick of `degrade-ladder`.
     pub(crate) ladder_tick_ns: Figure,
-    /// A policy from a compiled plugin: its instance, settings and catalog.
+    /// Creating a policy from a compiled plugin: instance, settings and catalog.
     pub(crate) instantiate_us: Tail,
     /// From a question that traps to the answer of the next one.
     pub(crate) trap_to_serving_ms: Tail,
     /// The time of a runaway call beyond its budget, until the policy can be called again.
     pub(crate) cut_over_ms: Tail,
-    /// From the order to put a revision in force to its first question.
+    /// From the command to activate a revision to its first question.
     pub(crate) activate_us: Tail,
     /// From the rename of a new plugin's file to its activation.
     pub(crate) cold_ms: Tail,
     /// The same for a plugin that was active before.
     pub(crate) cached_ms: Tail,
-    /// From the command to its answer.
+    /// From the command to roll back to its answer.
     pub(crate) rollback_ms: Tail,
     pub(crate) swap: Option<Swap>,
     /// The outcome of each hostile plugin.
     pub(crate) hostile: Vec<Hostile>,
-    /// From the first decisions of a policy that makes media worse, at the latest, to the one before in force again.
+    /// From the first decisions of a harmful policy, or earlier, until the previous revision is active again.
     pub(crate) bad_policy_rollback_ms: Tail,
     pub(crate) harm_reason: Option<String>,
     pub(crate) harm_packets_lost: u64,
@@ -47,20 +47,20 @@ pub(crate) struct Report {
 pub(crate) struct Hostile {
     pub(crate) guest: String,
     pub(crate) packets_lost: u64,
-    /// The gateway's text.
+    /// The gateway's reason for the outcome.
     pub(crate) reason: String,
     pub(crate) hook: &'static str,
     pub(crate) packets: u64,
     pub(crate) misdelivered: u64,
     /// `refused`, `rolled-back`, `failed`, or `curbed`: it answered, and invalid answers were rejected.
     pub(crate) outcome: String,
-    /// The outcome is the expected one.
+    /// True if the outcome is the expected one.
     pub(crate) expected: bool,
-    /// Policies that are not as they were, or failed meanwhile, but for the one attacked.
+    /// Policies other than the attacked one that changed or failed meanwhile.
     pub(crate) others_affected: Vec<String>,
 }
 
-/// Decisions under load and swaps, asked for again.
+/// Replay of decisions that were recorded under load and swaps.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Replay {
     #[serde(skip)]
@@ -71,7 +71,7 @@ pub(crate) struct Replay {
     pub(crate) not_comparable: u64,
     /// Calls that the gateway could not record.
     pub(crate) missed: u64,
-    /// While it was recorded.
+    /// Packets lost during the recording.
     pub(crate) packets_lost: u64,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Replay {
 pub(crate) struct Figure {
     pub(crate) wasm: Option<f64>,
     pub(crate) native: Option<f64>,
-    /// Of Wasm: (largest - smallest) / median.
+    /// Spread of the Wasm figures: (largest - smallest) / median.
     pub(crate) spread: Option<f64>,
 }
 
@@ -91,12 +91,12 @@ pub(crate) struct Tail {
     pub(crate) p99: Option<f64>,
 }
 
-/// Medians over rounds of the middle and the end, Wasm and native.
+/// Medians over rounds of the median and the tail, Wasm and native.
 #[derive(Clone, Copy, Default, Debug, Serialize)]
 pub(crate) struct Distribution {
     pub(crate) wasm: Tail,
     pub(crate) native: Tail,
-    /// Of Wasm's middle: (largest - smallest) / median.
+    /// Spread of the median in Wasm: (largest - smallest) / median.
     pub(crate) spread: Option<f64>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct Swap {
     pub(crate) marked: u64,
     pub(crate) two_revisions: usize,
     pub(crate) unrecorded: u64,
-    /// Questions that policies were asked meanwhile, and that failed.
+    /// Questions to policies meanwhile, and the failed ones.
     pub(crate) calls: u64,
     pub(crate) faults: u64,
     /// The last fault in the gateway's lifetime.
@@ -133,7 +133,7 @@ pub(crate) struct Swap {
 pub(crate) struct Latency {
     pub(crate) with: f64,
     pub(crate) without: f64,
-    /// The largest less the smallest of the windows without.
+    /// Largest minus smallest value of the windows without swaps.
     pub(crate) spread: f64,
 }
 
@@ -192,7 +192,7 @@ impl Report {
         evenkeel_testkit::report::write(&self.json(), path)
     }
 
-    /// Figures of Wasm by their names, the same natively under `native`, and how far rounds were apart under `spread`.
+    /// Wasm figures by name, native figures under `native`, and the spread of rounds under `spread`.
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "empty_ns": self.empty_ns.wasm,

@@ -13,10 +13,10 @@ use super::recorded::Deciders;
 use super::report::{Latency, Report, Swap, Tail};
 use crate::rounds;
 
-/// Between two swaps, and between two sessions that are asked for.
+/// Interval of swaps, and of session requests.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Before a window counts.
+/// Time under load before a window begins.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// The swapped revisions: each is another plugin and reviews rooms after another number of seconds, so that a decision
@@ -30,7 +30,7 @@ const FIRST_ROOM: u32 = 1_000_000;
 /// The activity during a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beside {
-    /// A session is asked for every 100 ms.
+    /// A session is requested every 100 ms.
     Sessions,
     /// Swaps of revisions.
     Swaps,
@@ -86,7 +86,7 @@ impl Turns {
     }
 }
 
-/// The settings that the set has, but for when rooms are looked at again.
+/// The set's settings with this review interval of rooms.
 fn query(review_s: u32) -> String {
     let settings = json!({
         "delay_weight": 0.0, "loss_weight": 0.0, "load_weight": 0.0, "zone_cost": 0.0,

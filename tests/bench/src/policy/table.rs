@@ -6,7 +6,7 @@ use super::report::{Hostile, Latency, Report, Tail};
 type Line = (&'static str, Option<f64>, Option<f64>, Option<f64>);
 
 impl Report {
-    /// Each figure beside the same natively and its target.
+    /// Prints each figure beside its native counterpart and its target.
     pub(crate) fn print(&self) {
         println!("{:<58} {:>10} {:>10} {:>7} {:>9}", "", "Wasm", "native", "ratio", "limit");
         for (what, wasm, native, most) in self.lines() {
@@ -120,13 +120,13 @@ impl Report {
     }
 }
 
-/// The latency that swaps may add if windows without them differ less.
+/// The latency that swaps may add if the windows without swaps differ by less.
 const LATENCY_MORE_US: f64 = 50.0;
 
 /// Memory that an allocator may keep in a minute; a leaked revision would be hundreds of KiB, 600 times.
 const MEMORY_FLAT_MIB: f64 = 8.0;
 
-/// With enough digits to compare.
+/// Formats a figure with enough digits to compare.
 fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }

@@ -11,7 +11,7 @@ use crate::namespace::RELAY;
 use crate::process;
 
 const PORT: u16 = 5_002;
-/// Its session limit; the default is 1,024.
+/// Envoy's session limit; the default is 1,024.
 const SESSIONS_MAX: u32 = 100_000;
 
 pub(super) fn missing(places: &Places) -> Option<String> {
@@ -52,7 +52,7 @@ fn configuration(listen: SocketAddr, nodes: &[SocketAddr]) -> Value {
         "listeners": [{
             "name": "media",
             "address": at(&listen, "UDP"),
-            // SO_SNDBUF and SO_RCVBUF: as much as the others have.
+            // SO_SNDBUF and SO_RCVBUF, as large as those of the other relays.
             "socket_options": [buffer(7), buffer(8)],
             "listener_filters": [{
                 "name": "envoy.filters.udp_listener.udp_proxy",

@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 8;
 /// Time limit for a gateway with an empty compilation cache to take sessions.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often to check.
+/// Interval of checks whether the gateway is ready.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// The gateway's compilation cache, in the bench's folder, so that no other gateway filled it.

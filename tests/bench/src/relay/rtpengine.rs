@@ -29,7 +29,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         format!("--interface={}", ng.ip()),
         format!("--listen-ng={ng}"),
         "--table=-1".into(),
-        // Clear of the ports that the kernel hands out.
+        // Outside the kernel's ephemeral port range.
         "--port-min=10000".into(),
         "--port-max=32000".into(),
         "--num-threads=1".into(),
@@ -81,7 +81,7 @@ fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<Stri
         match control.send(question.as_bytes()).and_then(|_| control.recv(&mut answer)) {
             Ok(length) => {
                 let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-                // A late answer is of an earlier command.
+                // A late answer belongs to an earlier command.
                 if answer.starts_with(&format!("{cookie} ")) {
                     return match answer.contains("6:result2:ok") {
                         true => Ok(answer),

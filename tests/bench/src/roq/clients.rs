@@ -17,11 +17,11 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Eve
 use super::singly::Singly;
 use super::voice::{self, Seen, Voice, since};
 
-/// How a client connects, and the flows it sends and gets.
+/// A client's connection parameters and flows.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) relay: SocketAddr,
-    /// SHA-256 of its certificate.
+    /// SHA-256 of the relay's certificate.
     pub(super) certificate_sha256: [u8; 32],
     pub(super) flow_out: roq::Flow,
     pub(super) flow_in: roq::Flow,
@@ -33,7 +33,7 @@ struct Client {
     connection: quinn_proto::Connection,
     connected: bool,
     dirty: bool,
-    /// When the heap has it.
+    /// The client's time in the timer heap, if any.
     waits: Option<Instant>,
     sent: u32,
 }
@@ -43,7 +43,7 @@ pub(super) struct Clients {
     socket: UdpSocket,
     endpoint: Endpoint,
     clients: Vec<Client>,
-    /// By the endpoint's number: the client's.
+    /// Client numbers by the endpoint's connection number.
     by_handle: Vec<usize>,
     dirty: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -59,10 +59,10 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// No clients yet, on this socket.
+    /// Starts without clients, on this socket.
     ///
     /// # Errors
-    /// The recording is not whole.
+    /// The recording of packet lengths is incomplete.
     pub(super) fn new(socket: UdpSocket) -> io::Result<Clients> {
         let config = Arc::new(EndpointConfig::default());
         Ok(Clients {
@@ -113,17 +113,16 @@ impl Clients {
         Ok(())
     }
 
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.clients.len()
     }
 
-    /// How many are connected.
+    /// Number of connected clients.
     pub(super) fn connected(&self) -> usize {
         self.clients.iter().filter(|client| client.connected).count()
     }
 
-    /// Sends due packets: `due` since the beginning, for all clients together.
+    /// Sends due packets; `due` is their number since the beginning, of all clients together.
     pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
         while self.spoken < due {
             let number = self.turn;
@@ -134,7 +133,7 @@ impl Clients {
         self.drive();
     }
 
-    /// A packet of this client's.
+    /// Sends the next packet of this client.
     pub(super) fn say(&mut self, number: usize, beginning: Instant) {
         let client = &mut self.clients[number];
         self.voice.write(

@@ -15,9 +15,9 @@ use crate::row::Direction;
 
 /// Socket buffer for packets that arrive during sends.
 const SOCKET_BUFFER: usize = 8 << 20;
-/// Handshakes at a time.
+/// Concurrent handshakes.
 const AT_ONCE: usize = 32;
-/// How long all handshakes, and then a packet of each client, may take.
+/// Time limit of all handshakes, and then of a packet from each client.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// The longest transit time of the last packets.
@@ -48,7 +48,7 @@ impl Load {
         Ok(Load { clients, node: None, beginning: Instant::now() })
     }
 
-    /// Adds a node for so many sessions, and returns its address.
+    /// Adds a node for this many sessions, and returns its address.
     pub(super) fn with_node(&mut self, secret: Secret, sessions: usize) -> io::Result<SocketAddr> {
         let socket = socket(NODES)?;
         let address = socket.local_addr()?;
@@ -56,7 +56,6 @@ impl Load {
         Ok(address)
     }
 
-    /// How many clients there are.
     pub(super) fn sessions(&self) -> usize {
         self.clients.count()
     }
@@ -103,7 +102,7 @@ impl Load {
         Some(())
     }
 
-    /// Sends for this long; `others` is called now and then.
+    /// Sends for this long and calls `others` after each step.
     pub(super) fn run(
         &mut self,
         direction: Direction,
@@ -156,7 +155,7 @@ impl Load {
 fn socket(ip: [u8; 4]) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::from(ip), 0))?;
     socket.set_nonblocking(true)?;
-    // The kernel takes as much as it may.
+    // The kernel limits the size.
     let _capped = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER);
     let _capped = setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER);
     Ok(socket)

@@ -13,21 +13,21 @@ use evenkeel_media::trunk::{self, Bundle, Tag};
 use super::singly::Singly;
 use super::voice::{self, Seen, Voice, since};
 
-/// How a session is reached.
+/// The destination of a session's packets.
 #[derive(Clone, Copy)]
 enum Leg {
     Trunk(Tag, SocketAddr),
     Port(SocketAddr),
 }
 
-/// One socket's node.
+/// A node on one socket.
 pub(super) struct Node {
     socket: UdpSocket,
     secret: Secret,
     voice: Voice,
     inbox: Inbox,
     outbox: Singly,
-    /// By the session's number.
+    /// Legs by session number.
     legs: Vec<Option<Leg>>,
     sent: Vec<u32>,
     /// The session to send to next.
@@ -36,7 +36,7 @@ pub(super) struct Node {
     framed: Bundle,
     pub(super) echoes: bool,
     pub(super) seen: Seen,
-    /// Packets that it sent itself.
+    /// Packets of the node's own streams.
     pub(super) spoken: u64,
 }
 
@@ -44,7 +44,7 @@ impl Node {
     /// A node on this socket.
     ///
     /// # Errors
-    /// The recording is not whole.
+    /// The recording of packet lengths is incomplete.
     pub(super) fn new(socket: UdpSocket, secret: Secret, sessions: usize) -> io::Result<Node> {
         Ok(Node {
             socket,
@@ -127,7 +127,7 @@ impl Node {
         }
     }
 
-    /// Sends due packets of its own streams: `due` since the beginning, for all sessions together.
+    /// Sends due packets of the node's own streams; `due` counts those of all sessions since the beginning.
     pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
         while self.spoken < due {
             let session = self.turn;

@@ -16,7 +16,7 @@ use crate::table;
 
 /// Time before a relay is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Its name in the report.
+/// Name of quinn's echo in the report.
 const ECHO: &str = "quinn-echo";
 
 /// Measures these rows and their comparison.
@@ -88,7 +88,7 @@ fn window(
     })
 }
 
-/// The floor, to the node, with as many packets a second.
+/// Measures the floor towards the node at the row's packet rate.
 fn floor_window(
     row: &Row,
     floor: &mut relay::Running,

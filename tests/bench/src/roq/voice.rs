@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::load::Trace;
 
-/// Between two packets of a stream.
+/// Packet interval of a stream.
 const EVERY: Duration = Duration::from_millis(20);
 /// The payload type of sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
 /// Offset between two sessions in the recording, so that their lengths differ.
 const APART: usize = 37;
-/// RTP's fixed header (RFC 3550, 5.1), then number of the session, of the packet, and when it was sent.
+/// RTP's fixed header (RFC 3550, 5.1), then session number, packet number and send time.
 const LENGTH_MIN: usize = 12 + 4 + 4 + 8;
 
 /// The packets of all sessions, each from another offset of the recording.
@@ -46,12 +46,12 @@ pub(super) fn read(packet: &[u8]) -> Option<(u32, u32, u64)> {
     Some((word(12)?, word(16)?, packet[20..28].try_into().map(u64::from_be_bytes).ok()?))
 }
 
-/// The number of packets that all sessions have sent by then.
+/// The number of packets that all sessions together have to send in this time.
 pub(super) fn due(sessions: usize, elapsed: Duration) -> u64 {
     (elapsed.as_nanos() * sessions as u128 / EVERY.as_nanos()) as u64
 }
 
-/// Nanoseconds since then.
+/// Nanoseconds from `beginning` to `now`.
 pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
     now.saturating_duration_since(beginning).as_nanos() as u64
 }
@@ -63,7 +63,7 @@ pub(super) struct Seen {
     /// Packets of another session.
     pub(super) misdelivered: u64,
     delays_ns: Vec<u32>,
-    /// By session number, as far as any arrived.
+    /// Packets by session number, up to the highest that arrived.
     by_session: Vec<u32>,
 }
 
