@@ -27,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
     pub(crate) session: Option<SessionId>,
     pub(crate) since: Instant,
-    /// It stopped sending without closing the session.
+    /// True if the client stopped sending without closing the session.
     pub(crate) mute: bool,
     voice: Source,
     video: Source,

@@ -23,7 +23,7 @@ pub struct Change {
 /// Parses a policy name such as `call/routing`.
 ///
 /// # Errors
-/// The found and the expected text.
+/// The text is not a policy name; the error contains the found and the expected text.
 pub fn policy_name(text: &str) -> Result<PolicyName, String> {
     let parts = text.split_once('/');
     let found = parts.and_then(|(set, hook)| {
@@ -91,7 +91,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// To hundredths, like times.
+/// Rounds to hundredths, like times.
 fn round(difference: f64) -> f64 {
     (difference * 100.0).round() / 100.0
 }

@@ -21,7 +21,7 @@ pub(crate) struct Tag {
     pub(crate) call: RoomId,
     /// The process of the node that knows the session.
     pub(crate) process: Option<u32>,
-    /// The gateway was informed of the result.
+    /// True if the gateway was informed of the result.
     pub(crate) reported: bool,
     pub(crate) closed: bool,
     /// Packets are still accepted until the worker learns of the close.
@@ -34,8 +34,8 @@ pub(crate) const WORKER_CLOSE_DELAY: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct DriverFaults {
     pub(crate) slow: Duration,
-    /// Per cent of openings.
+    /// Percentage of openings that drivers refuse.
     pub(crate) refuses: u8,
-    /// Drivers, agents and start hooks do nothing.
+    /// True while drivers, agents and start hooks do nothing.
     pub(crate) dead: bool,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub enum Fault {
     /// The process ends and the kernel refuses packets. Afterwards a new process runs, without state.
     Kill(usize),
-    /// The machine disappears without notice. Afterwards as after a kill.
+    /// The machine disappears without notice. Afterwards a new process runs, without state.
     Silent(usize),
     /// SIGSTOP; afterwards the process reads what waited in its sockets.
     Stop(usize),
@@ -30,7 +30,7 @@ pub enum Fault {
     Slow(usize, Duration),
     /// Additional jitter in each direction, in order, which grows linearly over the second duration.
     Jitter(usize, Duration, Duration),
-    /// The same with reordering.
+    /// Like `Jitter`, with reordering.
     Scatter(usize, Duration, Duration),
     /// 10 % of packets are delayed by 25 ms, 5 % are duplicated.
     Unruly(usize),

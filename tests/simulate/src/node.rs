@@ -25,7 +25,7 @@ pub(crate) enum Listing {
 pub(crate) struct Node {
     pub(crate) script: NodeScript,
     pub(crate) listing: Listing,
-    /// The number of its current process; sessions opened at an earlier one are unknown.
+    /// The number of the current process, which does not know sessions that were opened at earlier processes.
     pub(crate) process: u32,
     /// Active faults of each kind.
     pub(crate) killed: u32,
@@ -34,11 +34,11 @@ pub(crate) struct Node {
     pub(crate) gray: u32,
     /// One of this many flows is dropped; 0 drops none.
     pub(crate) gray_flows: u32,
-    /// It reports no load, and refuses more sessions than this.
+    /// The node reports no load, and refuses more sessions than this.
     pub(crate) boasts: Option<u32>,
     /// Sessions open in the current process.
     pub(crate) taken: u32,
-    /// It waits for its start hook.
+    /// True if the node waits for its start hook.
     pub(crate) cold: bool,
     pub(crate) leaving: u32,
     pub(crate) willing: bool,
@@ -52,15 +52,15 @@ pub(crate) struct Node {
     meshed: HashMap<(u32, u32, bool), u32>,
     /// The last ICMP refusal.
     pub(crate) refused: Option<Instant>,
-    /// Since when it cannot answer.
+    /// The time since which the node cannot answer.
     pub(crate) dead_since: Option<Instant>,
-    /// Until when each witness may accuse it, in the order of [`Witness::ALL`].
+    /// The time until which each witness may accuse the node, in the order of [`Witness::ALL`].
     pub(crate) may_accuse: [Option<Instant>; Witness::ALL.len()],
-    /// Until when its earlier latency is not representative.
+    /// The time until which earlier latency of the node is not representative.
     pub(crate) irregular: Option<Instant>,
-    /// Until when it, or the path to it, was impaired.
+    /// The time until which the node, or the path to it, was impaired.
     pub(crate) impaired: Option<Instant>,
-    /// Until when it dropped packets of sessions.
+    /// The time until which the node dropped packets of sessions.
     pub(crate) dropping: Option<Instant>,
 }
 
@@ -121,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Another node gets its number in the list; faults of this number continue.
+    /// Another node gets this number in the list; faults of this number continue.
     pub(crate) fn renew(&mut self, script: NodeScript) {
         self.end_process();
         (self.script, self.listing) = (script, Listing::Stays);
@@ -134,7 +134,7 @@ impl Node {
         self.killed == 0 && self.unplugged == 0 && self.stopped == 0 && !self.cold
     }
 
-    /// The report of its agent.
+    /// The report of the node's agent.
     pub(crate) fn agent_word(&self) -> AgentWord {
         match (self.killed, self.leaving) {
             (1.., _) => AgentWord::Gone,
@@ -152,7 +152,7 @@ impl Node {
         self.meshed.clear();
     }
 
-    /// True if it and the path to it were unimpaired for this long.
+    /// True if the node and the path to it were unimpaired for this long.
     pub(crate) fn is_healthy_for(&self, time: Duration, now: Instant) -> bool {
         self.impaired.is_none_or(|until| until + time <= now)
     }
@@ -168,7 +168,7 @@ impl Node {
         self.down.conditions = down;
     }
 
-    /// True if it drops packets of this flow.
+    /// True if the node drops packets of this flow.
     pub(crate) fn drops(&self, tag: u32) -> bool {
         self.gray > 0
             || self.gray_flows > 0

@@ -10,7 +10,7 @@ use crate::check::Violation;
 use crate::fault::Episode;
 use crate::lost_flows::LostFlows;
 
-/// More than one audio packet is missing or late.
+/// With a longer gap, more than one audio packet is missing or late.
 const NOTICED: Duration = Duration::from_millis(30);
 
 #[derive(Clone, PartialEq, Default, Debug)]
@@ -20,7 +20,7 @@ pub struct Outcome {
     pub lasted: Duration,
     pub packets: u64,
     pub delivered: u64,
-    /// Packets without a hop, or without an open one.
+    /// Packets of rooms without a hop, or of sessions that are open at no hop.
     pub dropped: u64,
     pub admitted: u64,
     pub refused: u64,
@@ -32,7 +32,7 @@ pub struct Outcome {
     pub moved: BTreeMap<u64, Vec<Duration>>,
     /// Nodes marked down.
     pub deaths: u64,
-    /// By kind of fault: the worst gap of each receiver during it.
+    /// The worst gap of each receiver during a fault, by kind of fault.
     pub gaps: BTreeMap<&'static str, Vec<Duration>>,
     pub lost: BTreeMap<&'static str, u64>,
     /// Time from death to down, by kind of fault.
@@ -65,7 +65,7 @@ pub struct Outcome {
     kinds: Vec<&'static str>,
 }
 
-/// FNV-1a over numbers: names may change without changing it.
+/// FNV-1a over numbers, so that renaming does not change the digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Digest(pub u64);
 
@@ -124,13 +124,13 @@ impl Digest {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Listed {
     pub added: u64,
-    /// Of `added`: those with a reused number.
+    /// Nodes of `added` with a reused number.
     pub taken_again: u64,
     /// Nodes marked to leave.
     pub removed: u64,
-    /// Of `removed`: those kept after all.
+    /// Nodes of `removed` that were kept after all.
     pub kept: u64,
-    /// Of `removed`: those that were forgotten, as nothing used them.
+    /// Nodes of `removed` that were forgotten, as nothing used them.
     pub forgotten: u64,
     /// Nodes with a changed capacity, role, canary or zone.
     pub changed: u64,

@@ -26,7 +26,7 @@ pub struct Library {
     policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
 }
 
-/// How policies behave at present.
+/// Present behaviour of policies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Behaviour {
     Normal,
@@ -41,7 +41,7 @@ pub(crate) struct Policies {
     policies: BTreeMap<PolicyName, Policy>,
     /// Canary revisions with their percentages.
     candidates: BTreeMap<PolicyName, (Policy, u8)>,
-    /// The revisions that were active before.
+    /// The previously active revisions.
     previous: BTreeMap<PolicyName, Policy>,
     catalog: Vec<Entry>,
     pub(crate) behaviour: Behaviour,
@@ -58,7 +58,7 @@ pub(crate) struct Swap {
 }
 
 pub(crate) enum Step {
-    /// The candidate has this percentage.
+    /// The candidate gets this percentage of rooms or sessions.
     Try(Known, u8),
     Abort,
     Promote,
@@ -196,7 +196,7 @@ impl Policies {
         let candidates = self.candidates.values_mut().map(|(policy, _)| policy);
         let previous = self.previous.values_mut();
         for policy in self.policies.values_mut().chain(candidates).chain(previous) {
-            // A plugin that faults here is asked on, like any that faults.
+            // A plugin that faults here is asked again, like any plugin that faults.
             let _ = policy.catalog(self.catalog.clone());
         }
     }
@@ -241,7 +241,7 @@ impl Policies {
         self.candidates.get(name).map(|(policy, percent)| (policy.revision().into(), *percent))
     }
 
-    /// The core asks the revision no more: its candidate is dropped, or the active one is rolled back.
+    /// The core no longer asks this revision: a candidate is dropped, an active revision is rolled back.
     pub(crate) fn unload(&mut self, name: &PolicyName, revision: &str) {
         if self.candidates.get(name).is_some_and(|(policy, _)| policy.revision() == revision) {
             self.candidates.remove(name);

@@ -52,13 +52,13 @@ pub struct Script {
 pub struct NodeScript {
     /// The link in each direction.
     pub link: Conditions,
-    /// It sends its own streams, as a mixer does.
+    /// True if the node sends its own streams, as a mixer does.
     pub mixes: bool,
-    /// Each session has a port instead of a shared trunk.
+    /// True if each session has a port instead of a shared trunk.
     pub ports: bool,
-    /// An agent beside it reports the end of the process, and its load.
+    /// True if an agent beside the node reports the end of its process, and its load.
     pub agent: bool,
-    /// Its start hook, for cold scenarios.
+    /// The node's start hook, for cold scenarios.
     pub starts: Option<Starting>,
 }
 
@@ -66,7 +66,7 @@ pub struct NodeScript {
 pub struct Starting {
     /// Time to start, which may exceed the node's limit.
     pub takes: Duration,
-    /// Per cent of failed starts.
+    /// Percentage of failed starts.
     pub fails: u8,
 }
 
@@ -83,9 +83,9 @@ pub struct Join {
     pub sends: bool,
     /// One-way delay to the gateway.
     pub delay: Duration,
-    /// Time until it leaves; `None` stays.
+    /// Time until the client leaves; `None` if it stays.
     pub stays: Option<Duration>,
-    /// It leaves without closing its session.
+    /// True if the client leaves without closing its session.
     pub vanishes: bool,
 }
 

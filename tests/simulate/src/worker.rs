@@ -20,7 +20,7 @@ pub(crate) struct SessionState {
     pub(crate) client: u32,
     pub(crate) route: Arc<RouteCell>,
     pub(crate) plan: Plan,
-    /// Hops where it is open or being opened.
+    /// Hops where the session is open or being opened.
     pub(crate) legs: Vec<Leg>,
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
@@ -32,7 +32,7 @@ pub(crate) struct SessionState {
     pub(crate) switches: u32,
     continuity: Continuity,
     flow: Flow,
-    /// Smoothed over a second.
+    /// Packet loss, smoothed over a second.
     pub(crate) loss_ppm: f64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct SessionState {
 pub(crate) struct Leg {
     pub(crate) hop: Hop,
     pub(crate) tag: u32,
-    /// Since when it is open.
+    /// The time since which the leg is open.
     pub(crate) since: Option<Instant>,
 }
 

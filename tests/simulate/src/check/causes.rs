@@ -23,7 +23,7 @@ pub(crate) struct Causes {
     home: RegionId,
     /// Nodes that operators drained or delisted.
     drained: BTreeSet<(NodeId, Why)>,
-    /// Nodes that reported a drain; with a time if they withdrew it, until when the report may still count.
+    /// Nodes that reported a drain. If a node withdrew its report, the time until which the report may still count.
     drain_themselves: BTreeMap<NodeId, Option<Instant>>,
     /// Moves that operators requested.
     asked: BTreeSet<(Arc<str>, NodeId)>,
@@ -181,7 +181,7 @@ impl Causes {
         (!is_true).then(|| ("I4", text() + ", which is false"))
     }
 
-    /// The node is suspected of loss that other nodes do not have.
+    /// True if the node is suspected of loss that other nodes do not have.
     fn loses(&self, from: Hop, scene: &Scene) -> bool {
         let node = &scene.nodes[from.node.0 as usize];
         [Witness::Cohort, Witness::Feedback].iter().any(|of| node.suspected_by[*of as usize])

@@ -37,7 +37,7 @@ const FALLS_WITHIN: Duration = Duration::from_millis(50);
 /// The source of a death report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Notice {
-    /// The agent beside it.
+    /// The agent beside the node.
     Agent,
     /// The kernel, by ICMP errors.
     Kernel,
@@ -54,7 +54,7 @@ pub(crate) struct Dying {
 /// The facts about a node that determine its detection limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeFacts {
-    /// Since when it cannot answer, if it cannot.
+    /// Set while the node cannot answer.
     pub(crate) dying: Option<Dying>,
     /// Round trip without faults.
     pub(crate) round_trip: Duration,
@@ -62,7 +62,7 @@ pub(crate) struct NodeFacts {
     pub(crate) lossy: bool,
     /// Latency was irregular, or the node stalled, within ten seconds.
     pub(crate) irregular: bool,
-    /// It sends without receiving, because meshed nodes forward to it.
+    /// The node sends without packets from the gateway, because meshed nodes forward to it.
     pub(crate) speaks_on: bool,
     /// Packets received from it in total.
     pub(crate) received: u64,
@@ -83,7 +83,7 @@ type Budget = (&'static str, Duration);
 struct Watched {
     region: u32,
     near: bool,
-    /// The gateway's own stalls restart the time.
+    /// Set while the node cannot answer. Stalls of the gateway restart the time.
     dying: Option<Dying>,
     /// The limit of the current death, as of its beginning.
     budget: Option<Budget>,
@@ -125,8 +125,8 @@ impl Deaths {
         }
     }
 
-    /// A node is marked down by enough witnesses that may accuse it: two, or one for as long as one needs, or the agent.
-    /// Witnesses of loss and quality never count. `right` holds until when each witness may accuse.
+    /// Checks that enough witnesses marked the node down: two, or one for the longer time of a single witness, or the
+    /// agent. Witnesses of loss and quality never count. `right` holds the time until which each witness may accuse.
     pub(crate) fn check_down(
         &mut self,
         event: &Event,
@@ -238,7 +238,7 @@ impl Deaths {
             if self.nodes[at].near { (probe_every_near, 2) } else { (probe_every_far, 1) };
         let NodeFacts { round_trip, lossy, irregular, speaks_on, .. } = *facts;
         let alone = self.condemn_alone(at);
-        // Until the probes of a witness are overdue and a watch sees it.
+        // The time until the probes of a witness are overdue and a watch notices it.
         let probes = every * missed + round_trip + probe_slack * 3 + WATCH_EVERY * 2;
         let lost = if lossy { AGENT_REPEATS } else { Duration::ZERO };
         let rate = self.nodes[at].rate(facts, now);

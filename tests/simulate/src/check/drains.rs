@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Event, NodeId};
 
-/// Control may stall meanwhile.
+/// Tolerated delay of the report, since control may stall.
 const SLACK: Duration = Duration::from_millis(500);
 
 type Found = Option<(&'static str, String)>;

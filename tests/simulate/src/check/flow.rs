@@ -23,11 +23,11 @@ type Found = Option<(&'static str, String)>;
 #[derive(Default)]
 pub(crate) struct Flow {
     stranded: BTreeMap<RoomId, Stranded>,
-    /// When rooms last found a hop again.
+    /// The last time at which each room found a hop again.
     rescued: BTreeMap<RoomId, Instant>,
-    /// When hops were removed from rooms.
+    /// The times at which hops were removed from rooms.
     struck: BTreeMap<(RoomId, Hop), Instant>,
-    /// When drivers, nodes or links last worked less than they should.
+    /// The last time at which drivers, nodes or links were impaired.
     hindered: Option<Instant>,
     /// The last call of a start hook.
     started: Option<Instant>,
@@ -36,7 +36,7 @@ pub(crate) struct Flow {
 /// A room without a usable hop.
 struct Stranded {
     since: Instant,
-    /// Since when each node could take it.
+    /// For each node, the time since which it could take the room.
     could: Vec<Option<Instant>>,
 }
 

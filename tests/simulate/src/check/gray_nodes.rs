@@ -13,9 +13,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(2);
 type Found = Option<(&'static str, String)>;
 
 pub(crate) struct GrayNodes {
-    /// Since when each node forwards nothing and is not down.
+    /// For each node, the time since which it forwards nothing without being down.
     since: Vec<Option<Instant>>,
-    /// A canary has returned; before that, missing ones mean nothing.
+    /// For each node, whether a canary has returned. Before that, missing canaries mean nothing.
     forwards: Vec<bool>,
 }
 

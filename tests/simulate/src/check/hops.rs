@@ -63,7 +63,7 @@ type PacketKey = (u32, u32, bool);
 struct Session {
     last: Option<(Epoch, Hop)>,
     numbers: Vec<Stream>,
-    /// Recently received packets whatever their sequence number, with hop and time.
+    /// Recently received packets in any order of sequence numbers, with hop and time.
     heard: VecDeque<(PacketKey, Hop, Instant)>,
 }
 

@@ -43,7 +43,7 @@ pub(crate) use scene::Scene;
 /// A violated invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its name, such as `I3`.
+    /// Name of the invariant, such as `I3`.
     pub invariant: &'static str,
     /// Time since the start of the world.
     pub at: Duration,

@@ -20,7 +20,7 @@ type Found = Option<(&'static str, String)>;
 pub(super) struct Moves {
     /// The hop of each room as reported; `None` after its death.
     reported: BTreeMap<RoomId, Option<Hop>>,
-    /// Since when a room's hop differs from the reported one.
+    /// The time since which a room's hop differs from the reported one.
     unreported: BTreeMap<RoomId, Instant>,
     recent: BTreeMap<RoomId, VecDeque<Instant>>,
     /// Hops reported as down.

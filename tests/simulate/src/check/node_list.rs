@@ -14,7 +14,7 @@ type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
 pub(crate) struct NodeList {
-    /// Nodes marked to leave, and since when nothing uses them.
+    /// Nodes marked to leave, with the time since which nothing uses them.
     leaving: BTreeMap<NodeId, Option<Instant>>,
 }
 

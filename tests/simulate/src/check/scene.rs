@@ -23,14 +23,14 @@ pub(crate) struct Scene {
 }
 
 pub(crate) struct SeenNode {
-    /// Its current incarnation.
+    /// The node's current incarnation.
     pub(crate) hop: Hop,
     pub(crate) capacity: u64,
-    /// The load it may carry: above its capacity after that shrank, until rooms have left.
+    /// The load that the node may carry. After its capacity shrank, the limit is higher until rooms have left.
     pub(crate) limit: u64,
-    /// Until when rooms on their way may still arrive after a change of capacity.
+    /// The time until which rooms on their way may still arrive after a change of capacity.
     shrinks_until: Option<Instant>,
-    /// The capacity according to its load reports and refusals.
+    /// The capacity according to the node's load reports and refusals.
     pub(crate) measured: u64,
     pub(crate) probed: bool,
     pub(crate) health: Health,
@@ -43,16 +43,16 @@ pub(crate) struct SeenNode {
 pub(crate) struct SeenSession {
     room: RoomId,
     need: u64,
-    /// Its current load.
+    /// The session's current load.
     kbps: u64,
 }
 
 pub(crate) struct SeenRoom {
     pub(crate) route: Arc<RouteCell>,
     pub(crate) sessions: usize,
-    /// Its minimum load: caps are visible, but not whether a policy or admission set them.
+    /// The room's minimum load. Caps are visible, but the checker cannot see whether a policy or admission set them.
     pub(crate) kbps: u64,
-    /// Its maximum load.
+    /// The room's maximum load.
     pub(crate) need: u64,
 }
 
@@ -188,7 +188,7 @@ impl Scene {
         self.loads_of(|room| room.kbps)
     }
 
-    /// The same with maximum loads.
+    /// Like `loads`, with maximum loads.
     pub(crate) fn needs(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
         self.loads_of(|room| room.need)
     }

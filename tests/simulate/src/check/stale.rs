@@ -1,7 +1,7 @@
 //! I3: packets of hops that a room has left.
 //!
-//! How long an old hop may deliver follows from the reported moves alone, not from the route that forwards: from the end
-//! of the move for the duration of a make-before-break.
+//! The period in which an old hop may deliver follows from the reported moves alone, not from the forwarding route: it is
+//! the duration of a make-before-break, from the end of the move.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,7 @@ type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
 pub(super) struct Stale {
-    /// The hop that each room left last without a death, and until when it may deliver.
+    /// The hop that each room left last without a death, and the time until which that hop may deliver.
     left: BTreeMap<RoomId, (Hop, Instant)>,
     /// The second hop of each hitless room.
     second: BTreeMap<RoomId, Hop>,

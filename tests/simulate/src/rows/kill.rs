@@ -61,7 +61,7 @@ pub(super) fn silent(library: &Library, scale: Scale) -> Row {
     row.holds(held)
 }
 
-/// The same without policies, drivers, agents and hooks, which packets do not need.
+/// Like `hot`, without policies, drivers, agents and hooks, which packets do not need.
 pub(super) fn alone(library: &Library, scale: Scale) -> Row {
     let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Kill(0));
     for script in &mut scripts {

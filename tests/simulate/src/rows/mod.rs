@@ -21,7 +21,7 @@ pub struct Row {
     pub id: &'static str,
     /// Sessions per world.
     pub sessions: usize,
-    /// How often the fault occurred.
+    /// Number of faults.
     pub times: usize,
     /// The worst gap of each receiver during the fault.
     pub gap_ms: Spread,
@@ -35,7 +35,7 @@ pub struct Row {
     /// Further measurements.
     pub figures: BTreeMap<&'static str, f64>,
     pub limit: &'static str,
-    /// The limit held, and no invariant was violated.
+    /// True if the limit held and no invariant was violated.
     pub held: bool,
     pub violations: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The baseline: periodic health checks, and clients that reopen sessions of a node that fails one.
+//! The baseline: periodic health checks, and clients that reopen sessions of a node that fails a check.
 
 use std::sync::Arc;
 use std::time::Duration;

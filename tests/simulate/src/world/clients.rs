@@ -59,7 +59,7 @@ impl World<'_> {
         let one = &mut self.clients[client as usize];
         one.session = Some(session);
         if one.phase == Phase::Gone {
-            // It left while the offer was pending.
+            // The client left while the offer was pending.
             let _ = self.gateway.handle_close(session, now);
             return;
         }
@@ -106,7 +106,7 @@ impl World<'_> {
             if self.script.baseline.is_some() {
                 return self.end(session);
             }
-            // It fails if the gateway has closed the session meanwhile.
+            // The call fails if the gateway has closed the session meanwhile.
             let _ = self.gateway.handle_close(session, self.now);
             self.settle();
         }

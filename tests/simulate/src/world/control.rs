@@ -165,7 +165,7 @@ impl World<'_> {
         }
     }
 
-    /// True if it forwards nothing and has no other fault.
+    /// True if the node forwards nothing and has no other fault.
     fn is_plainly_gray(&self, node: usize) -> bool {
         let here = &self.nodes[node];
         let others = (0..self.script.faults.len())

@@ -1,5 +1,5 @@
-//! Clients hear each other while their nodes are healthy, and lose no packet in hitless rooms while one of the two nodes
-//! is.
+//! Clients hear each other while their nodes are healthy. In hitless rooms they lose no packet while one of the two
+//! nodes is healthy.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::worker::SessionState;
 /// A new process learns its sessions within 4 s.
 const MENDED_AFTER: Duration = Duration::from_secs(5);
 
-/// A client, or a change, must be this old.
+/// Media is checked this long after a client joined or something changed.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// I9: longest gap at a healthy node.
 const HEARD_EVERY: Duration = Duration::from_millis(500);
 
-/// A packet is lost after this time.
+/// A packet that has not arrived after this time is lost.
 const COMES_WITHIN: Duration = Duration::from_millis(400);
 
 /// Packets of hitless rooms in flight.
@@ -36,7 +36,7 @@ struct Sent {
     client: u32,
     index: u32,
     room: RoomId,
-    /// The hops that carried the room then.
+    /// The hops that carried the room at that time.
     hops: [Option<Hop>; 2],
 }
 

@@ -17,7 +17,7 @@ use crate::policies::{Behaviour, FOREVER, Step, Swap};
 /// Gaps are assigned to a fault for this long after its end.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
 
-/// How often a hostile policy is asked about every room.
+/// Interval at which a hostile policy is asked about every room.
 const HOSTILE_EVERY: Duration = Duration::from_millis(300);
 
 /// Update interval of ramps.
@@ -191,7 +191,7 @@ impl World<'_> {
         self.refresh();
     }
 
-    /// Has the core take the next step of a rollout.
+    /// Makes the core take the next step of a rollout.
     fn swap_policy(&mut self, swap: Swap) {
         let Swap { name, active, step } = swap;
         let now = self.now;
@@ -204,7 +204,7 @@ impl World<'_> {
         }
         match step {
             Step::Try(revision, percent) => self.ready(&name, revision, Some(strategy(percent))),
-            // A candidate that did harm is gone already.
+            // The call fails if the candidate was rolled back before.
             Step::Abort => _ = self.gateway.handle_verb(&name, Verb::Abort, now),
             Step::Promote => _ = self.gateway.handle_verb(&name, Verb::PromoteAll, now),
         }
@@ -212,7 +212,7 @@ impl World<'_> {
         self.settle();
     }
 
-    /// The revision is compiled and proved. A larger share does not make it another candidate.
+    /// Informs the core that the revision is compiled and checked. A larger share does not make it another candidate.
     fn ready(&mut self, name: &PolicyName, revision: Revision, strategy: Option<Strategy>) {
         let Some(push) = self.gateway.handle_push(name) else { return };
         let (by, arrived) = (Actor::Operator, self.began);
@@ -333,7 +333,7 @@ impl World<'_> {
     }
 }
 
-/// A share that lasts.
+/// A strategy with a constant share.
 fn strategy(percent: u8) -> Strategy {
     let (steps, shadow) = (vec![percent], Duration::ZERO);
     Strategy { steps, each: FOREVER, shadow, stays_in_shadow: false, held: false }

@@ -118,7 +118,7 @@ impl World<'_> {
         }
     }
 
-    /// A message from a node to control.
+    /// Sends a message from a node to control.
     fn say_back(&mut self, message: Message) {
         let (Message::CanaryPassed { node, .. } | Message::CanariesOpen(node)) = message else {
             return;
@@ -151,7 +151,7 @@ impl World<'_> {
         }
     }
 
-    /// ICMP errors of a node without a process; with port legs, of the session's port.
+    /// Sends the ICMP errors of a node without a process; with port legs, those of the session's port.
     fn refuse(&mut self, node: usize, arrival: Arrival) {
         let now = self.now;
         let message = match arrival {
@@ -229,7 +229,7 @@ impl World<'_> {
         found.is_some_and(|scenario| scenario.affinity == Affinity::Session)
     }
 
-    /// Its load, in thousandths of its capacity.
+    /// The node's load, in thousandths of its capacity.
     fn load_at(&self, node: usize) -> u16 {
         let (loads, _) = self.checker.scene.loads();
         let capacity = self.script.settings.nodes[node].capacity_kbps.max(1);
@@ -239,7 +239,7 @@ impl World<'_> {
     pub(super) fn arrives(&mut self, tag: u32, packet: Packet) {
         let Some(tag) = self.tags.get(tag as usize).copied() else { return };
         let node = tag.hop.node.0 as usize;
-        // Counts as media of the node, whichever session it is for.
+        // A packet counts as media of the node, for any session.
         self.stamps[node].received += 1;
         self.stamps[node].last_received = Some(self.now);
         if tag.closed && tag.read_until.is_none_or(|until| self.now >= until) {

@@ -58,7 +58,7 @@ pub struct World<'a> {
     pub(super) policies: Policies,
     pub(super) clients: Vec<Client>,
     pub(super) by_offer: Vec<u32>,
-    /// By session id.
+    /// Sessions by id.
     pub(super) sessions: Vec<Option<Box<SessionState>>>,
     pub(super) tags: Vec<Tag>,
     /// Tags by room id at nodes.
@@ -142,7 +142,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Prints events while it plays.
+    /// Prints events while the world plays.
     #[must_use]
     pub fn with_trace(mut self) -> World<'a> {
         self.trace = Trace::printing(self.began);

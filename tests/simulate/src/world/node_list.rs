@@ -13,7 +13,7 @@ use crate::node::{Listing, Node};
 use crate::script::draw_node;
 
 impl World<'_> {
-    /// A random change.
+    /// Makes a random change.
     pub(super) fn relist(&mut self) {
         let of = |wanted: Listing| -> Vec<usize> {
             (0..self.nodes.len()).filter(|node| self.nodes[*node].listing == wanted).collect()
@@ -155,7 +155,7 @@ impl World<'_> {
         self.update_catalog();
     }
 
-    /// True if canary sessions are open there.
+    /// True if canary sessions are open at the node.
     pub(super) fn keeps_canaries(&self, node: usize) -> bool {
         self.nodes[node].listing != Listing::Gone && self.script.settings.nodes[node].canary
     }

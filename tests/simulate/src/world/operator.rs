@@ -19,7 +19,7 @@ impl World<'_> {
     pub(super) fn drain_timeout(&mut self, nodes: &[usize], within: Duration) {
         for node in nodes {
             let node = NodeId(*node as u32);
-            // It fails for a forgotten node.
+            // The call fails for a forgotten node.
             if self.gateway.handle_drain_within(node, true, Some(within), self.now).is_ok() {
                 self.checker.causes.emptied(node, Why::Drained, true);
                 self.expect_drained(&[node.0 as usize], within);
@@ -43,7 +43,7 @@ impl World<'_> {
         self.settle();
     }
 
-    /// As after a new revision of each routing policy.
+    /// Asks about every room, as after a new revision of each routing policy.
     pub(super) fn ask_about_every_room(&mut self) {
         for set in ["call", "live"] {
             let policy = PolicyName { set: set.into(), hook: Hook::Routing };
@@ -66,7 +66,7 @@ impl World<'_> {
         self.settle();
     }
 
-    /// A random action.
+    /// Performs a random action.
     pub(super) fn operate(&mut self) {
         let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
         if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
@@ -78,7 +78,7 @@ impl World<'_> {
             0 => self.drain(node, true),
             1 | 2 => self.drain(node, false),
             _ => {
-                // It fails if the room is already there or the node is full.
+                // The move fails if the room is already at the node or the node is full.
                 let to = NodeId(node as u32);
                 if self.gateway.handle_move(&room, to, self.now).is_ok() {
                     self.checker.causes.asked(&room, to);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// The lines of a patch that stand in the file before it: context and removed lines.
+/// The lines of a patch that the unpatched file contains: context and removed lines.
 fn before(patch: &str) -> String {
     let hunk = patch.lines().skip_while(|line| !line.starts_with("@@")).skip(1);
     let lines = hunk.filter(|line| !line.starts_with('+'));

@@ -2,7 +2,7 @@
 
 use evenkeel_simulate::{Library, Script, Swarm, World};
 
-/// Half a minute in a debug build on two cores.
+/// These seeds take half a minute in a debug build on two cores.
 const SEEDS: u64 = 120;
 
 #[test]
@@ -37,7 +37,7 @@ fn invariants_hold_for_all_seeds() {
     }
 }
 
-/// Needs several regions and enough loss: one seed in fifty.
+/// An open breaker needs several regions and enough loss, which one seed in fifty has.
 #[test]
 fn invariants_hold_with_open_breaker() {
     let outcome = World::new(Script::from_seed(304), &Library::new()).play();
