@@ -63,7 +63,7 @@ fn is_named(payload: &PayloadType) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Taken {
     pub(super) rtp: SocketAddr,
-    /// The RTCP port, equal to the RTP port if RTCP is multiplexed.
+    /// The RTCP port: that of `a=rtcp` (RFC 3605), else the RTP port plus one.
     pub(super) rtcp_port: u16,
 }
 
