@@ -12,7 +12,7 @@ use crate::{Arm, AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 pub enum Hook {
     /// May this session come in?
     Admission,
-    /// Which node carries this room, and which stand by?
+    /// Which node carries this room, and which nodes are its spares?
     Routing,
     /// How much quality does each session get?
     Degradation,
@@ -106,7 +106,7 @@ pub enum Question {
         /// One row per region.
         regions: Vec<Row>,
     },
-    /// Which node carries this room, and which stand by?
+    /// Which node carries this room, and which nodes are its spares?
     Place {
         room: RoomId,
         scenario: Arc<str>,

@@ -128,7 +128,7 @@ pub(crate) struct Track {
     told: Instant,
     came: [Option<Run>; KINDS],
     sent: [Option<Run>; KINDS],
-    /// Since when no media arrives after a steady run.
+    /// The start of the silence after a steady run.
     silent: Option<Since>,
     numbers: Numbers,
     /// Packets per second of the last steady run, here or at the previous hop; zero if there was none.
@@ -141,9 +141,9 @@ pub(crate) struct Track {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sending {
     On,
-    /// It sent at that moment and has stopped since.
+    /// The session sent at that moment and has stopped since.
     Stopped,
-    /// It did not send at that moment.
+    /// The session did not send at that moment.
     Not,
 }
 
@@ -206,7 +206,7 @@ impl Track {
         run.rate >= STEADY_RATE && run.last.saturating_duration_since(run.since) >= long
     }
 
-    /// Since when the flow has been lost, if the silence is long enough by now.
+    /// The start of the silence, if it is long enough by now to count as a lost flow.
     pub(crate) fn lost_since(&self, slack: Duration, now: Instant) -> Option<Instant> {
         let silent = self.silent?;
         let rate = self.came.iter().flatten().map(|run| run.rate).fold(STEADY_RATE, f32::max);
@@ -219,7 +219,7 @@ impl Track {
         self.silent.is_some()
     }
 
-    /// For how long expected media has been missing.
+    /// The time for which expected media has been missing.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
         self.silent.map_or(Duration::ZERO, |silent| silent.lasted(now))
     }

@@ -55,7 +55,7 @@ pub enum Role {
 /// The way in which a node is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Starts {
-    /// The node runs by itself.
+    /// The node runs without the gateway's help.
     #[default]
     ByItself,
     /// A hook starts the node when rooms of cold scenarios need it. Until then it is cold, and probed.

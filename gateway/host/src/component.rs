@@ -62,7 +62,7 @@ impl Component {
         Component::of(engine, bytes, manifest, compiled)
     }
 
-    /// The same with code compiled elsewhere; takes 0.1 ms.
+    /// Validates a plugin whose code was compiled elsewhere; takes 0.1 ms.
     pub fn vet_native(
         engine: &Engine,
         bytes: &[u8],
@@ -75,7 +75,7 @@ impl Component {
         Component::of(engine, bytes, manifest, native::load(engine.wasm(), code))
     }
 
-    /// A plugin of these bytes that is already in use.
+    /// The plugin with these bytes, if it is already in use.
     pub fn known(engine: &Engine, bytes: &[u8]) -> Option<Component> {
         engine.recall(&sha256(bytes)).map(Component)
     }
@@ -116,7 +116,7 @@ impl Component {
 /// Reads the manifest, after all checks that need no compilation.
 ///
 /// # Errors
-/// Why this gateway refuses the plugin.
+/// The reason why this gateway refuses the plugin.
 pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
     if bytes.len() > BINARY_BYTES_MAX {
         return Err(Refused::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
@@ -126,7 +126,7 @@ pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
     Manifest::read(outline.manifest.ok_or(Refused::NoManifest)?)
 }
 
-/// The plugin as a component with the exports of its manifest.
+/// Wraps the plugin as a component with the exports of its manifest, if it is a core module.
 pub(crate) fn wrapped<'a>(bytes: &'a [u8], manifest: &Manifest) -> Result<Cow<'a, [u8]>, Refused> {
     let outline = Outline::read(bytes)?;
     let binary = match outline.kind {

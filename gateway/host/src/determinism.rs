@@ -11,11 +11,11 @@ use crate::policy::Policy;
 /// The first answers of a revision are all checked, since hidden state shows soon.
 const FIRST: u64 = 4;
 
-/// Later one in so many: finds a plugin that always has hidden state within minutes, at a
+/// Of later answers one in this number is checked, which finds permanent hidden state within minutes, at a
 /// thousandth of the cost.
 const ONE_IN: u64 = 1_024;
 
-/// Answers of one revision, and the checked ones among them.
+/// Counts the answers of one revision, and the checked ones among them.
 #[derive(Default, Debug)]
 pub(crate) struct DeterminismCheck {
     answers: u64,
@@ -61,11 +61,11 @@ impl Policy {
         self.determinism.is_due()
     }
 
-    /// Asks a fresh instance the same and describes the first difference to this answer, which
-    /// stands. A deterministic plugin has none.
+    /// Asks a fresh instance the same question and describes the first difference from this answer, which remains
+    /// valid. A deterministic plugin has no difference.
     ///
-    /// Skipped if starting and asking would exceed the question's budget, which would delay the
-    /// next one, or if the answer came in parts.
+    /// The check is skipped if starting and asking would exceed the question's budget, and so delay the next question,
+    /// or if the answer came in parts.
     pub fn check_determinism(
         &mut self,
         question: &Question,
@@ -86,13 +86,13 @@ impl Policy {
         differs
     }
 
-    /// Answers that differed, and answers checked.
+    /// Number of answers that differed, and number of answers checked.
     pub fn hidden_state(&self) -> (u64, u64) {
         (self.determinism.differed, self.determinism.asked)
     }
 
     /// # Errors
-    /// If no instance started, or the machine was too slow.
+    /// No instance started, or the machine was too slow.
     fn compare_with_fresh(
         &self,
         question: &Question,

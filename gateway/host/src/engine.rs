@@ -16,7 +16,7 @@ use crate::ticker::Ticker;
 
 /// Compiles and runs plugins; one per process. Clones share it.
 ///
-/// It has a thread that counts milliseconds while a plugin runs, and reserves the address space of
+/// The engine has a thread that counts milliseconds while a plugin runs, and reserves the address space of
 /// all instances: 774 GiB without memory behind it, or 3 GiB if the process may not reserve so much
 /// ([`checks_accesses`](Engine::checks_accesses)).
 #[derive(Clone)]

@@ -328,7 +328,7 @@ fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::Deadline,
         Some(Trap::AllocationTooLarge) => Fault::OutOfMemory,
-        // A plugin that gets no memory aborts with a trap of its own.
+        // A plugin that gets no memory aborts by a trap.
         Some(_) if inside.limiter.refused => Fault::OutOfMemory,
         Some(trap) => Fault::Trap(match inside.log.last_error() {
             Some(words) => format!("{trap}: {words}").into(),

@@ -1,4 +1,4 @@
-//! Native code, and the only place where it is trusted.
+//! Native code of plugins. No other module decides that code is trusted.
 //!
 //! The only module of this crate with `unsafe`: the engine cannot tell compiled code from forged
 //! code. The bytes come from this crate only: from a compiler in this process, from one that was

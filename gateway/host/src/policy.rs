@@ -20,7 +20,7 @@ use crate::restart::Restarts;
 
 /// A plugin bound to one hook with its settings. Owned by one thread.
 ///
-/// The plugin has no state of its own between questions: states and memo travel in them. After a
+/// The plugin keeps no state between questions: states and memo travel in them. After a
 /// fault its instance is replaced before the fault is returned, and nothing is lost.
 pub struct Policy {
     recipe: Recipe,

@@ -2,7 +2,7 @@ use evenkeel_core::{Fault, Hook};
 
 use crate::signature::PublicKey;
 
-/// Why a plugin, or its settings, are refused. As text: one sentence with the next step.
+/// The reason why a plugin or its settings are refused. As text: one sentence with the next step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -14,19 +14,19 @@ pub enum Refused {
         /// The parser's error.
         said: Box<str>,
     },
-    /// Its signature is invalid.
+    /// The plugin's signature is invalid.
     #[error("the plugin's signature: found {found}; sign it with `evenkeel plugin sign`")]
     Signature { found: &'static str },
-    /// Neither shipped nor signed with a known key.
+    /// The plugin is neither shipped nor signed with a known key.
     #[error(
         "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
         unsigned_words(*by)
     )]
     Unsigned {
-        /// The unknown key that signed it, if any.
+        /// The unknown key that signed the plugin, if any.
         by: Option<PublicKey>,
     },
-    /// The operator revoked it, or its key.
+    /// The operator revoked the plugin or its key.
     #[error("the plugin is revoked in [trust]: {what}")]
     Revoked {
         /// The revoked key or digest.
@@ -48,10 +48,10 @@ pub enum Refused {
     /// The compiler process failed.
     #[error("the plugin was not compiled: {said}")]
     Compiler {
-        /// Its exit status or output.
+        /// The process's exit status or output.
         said: Box<str>,
     },
-    /// It imports something other than `diag`.
+    /// The plugin imports something other than `diag`.
     #[error(
         "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
          --release --target wasm32-unknown-unknown`, without crates that need a clock, files, randomness or a network"
@@ -62,27 +62,27 @@ pub enum Refused {
         /// The only interface that may be imported.
         allowed: &'static str,
     },
-    /// It was built for another version of the contract.
+    /// The plugin was built for another version of the contract.
     #[error(
         "the plugin speaks version {found} of the contract and this gateway {spoken}: rebuild it with the SDK of \
          that version"
     )]
     Contract {
-        /// Its version.
+        /// The plugin's contract version.
         found: Box<str>,
-        /// Ours.
+        /// The gateway's contract version.
         spoken: &'static str,
     },
     /// A core module that does not describe a policy.
     #[error("the module is not a policy plugin: {said}; build it with the Evenkeel plugin SDK")]
     NotAPlugin { said: Box<str> },
-    /// It has no manifest.
+    /// The plugin has no manifest.
     #[error(
         "the plugin has no section `evenkeel:manifest`: build it with the Evenkeel plugin SDK, and do not strip \
          custom sections"
     )]
     NoManifest,
-    /// Its manifest is invalid.
+    /// The plugin's manifest is invalid.
     #[error("the plugin's manifest: `{field}` should be {expected}, found {found}")]
     Manifest {
         /// Path in the manifest.
@@ -97,10 +97,10 @@ pub enum Refused {
     #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
     HookUnanswered {
         plugin: Box<str>,
-        /// The hook it was bound to.
+        /// The hook that the plugin was bound to.
         hook: Hook,
     },
-    /// It uses a disabled feature, exceeds a limit, or does not match the contract's types.
+    /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types.
     #[error("the engine does not take the plugin: {said}")]
     Engine {
         /// The engine's error.

@@ -126,7 +126,7 @@ pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
 
 /// The key of a plugin's valid signature, if it has one.
 ///
-/// Anybody may sign: check separately that the key is trusted.
+/// The signature may be by any key: check separately that the key is trusted.
 ///
 /// # Errors
 /// [`Refused::Signature`] for a signature that does not match its key and these bytes, for several, or for one that is not at

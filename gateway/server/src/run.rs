@@ -103,7 +103,7 @@ impl Running {
         let done = tokio::sync::oneshot::channel().0;
         // No other request was sent yet, so the channel has room.
         let _ = self.handle.requests.try_send(Request::Shutdown { within: Duration::ZERO, done });
-        // Its result no longer matters.
+        // The result no longer matters.
         let _ = self.join();
     }
 

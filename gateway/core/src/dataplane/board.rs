@@ -108,7 +108,7 @@ impl Board {
         self.cell(node).map(|cell| cell.incarnation)
     }
 
-    /// Sets or clears the dead node whose rooms take the reserve at `node`.
+    /// Assigns the reserve at `node` to the rooms of the node `dead`, or frees the reserve.
     pub(crate) fn spend(&self, node: NodeId, dead: Option<NodeId>) {
         self.update(node, |cell| Cell { spent_for: dead, ..cell });
     }

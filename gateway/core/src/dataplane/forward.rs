@@ -42,7 +42,7 @@ pub enum Reason {
     Malformed,
     /// DTLS: a session terminated by a node cannot move between two packets, and no mode for such sessions exists yet.
     Dtls,
-    /// Its payload type was not declared.
+    /// The packet's payload type was not declared.
     UndeclaredPayload,
     /// The packet exceeds the path's MTU.
     Oversize,

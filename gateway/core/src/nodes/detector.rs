@@ -63,7 +63,7 @@ pub(crate) enum Finding {
 pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
-    /// Since when each witness accuses, in the order of [`Witness::ALL`].
+    /// The start of each witness's accusation, in the order of [`Witness::ALL`].
     accused: [Option<Since>; Witness::ALL.len()],
     /// Length of the silence when the node last answered a probe sent during it.
     alive_in_silence: Option<Duration>,
@@ -444,7 +444,7 @@ impl Detector {
             .collect()
     }
 
-    /// In the order of [`Witness::ALL`].
+    /// The current accusers, in the order of [`Witness::ALL`].
     pub(crate) fn suspected_by(&self) -> [bool; Witness::ALL.len()] {
         self.accused.map(|since| since.is_some())
     }

@@ -32,7 +32,7 @@ pub(crate) struct Look {
 pub(crate) struct Climb {
     /// The earliest time of the next step down.
     down_from: Instant,
-    /// Since when loss is low and the rung unchanged.
+    /// The time since which loss is low and the rung unchanged.
     calm_since: Option<Instant>,
 }
 

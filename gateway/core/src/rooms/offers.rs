@@ -138,7 +138,7 @@ impl Router<'_> {
             return None;
         }
         if self.rooms.stranded_go_first() && !self.rooms.is_paced() {
-            // It is not known yet where the stranded rooms can go.
+            // The stranded rooms have no place yet.
             self.turn_away(id, now);
             return None;
         }

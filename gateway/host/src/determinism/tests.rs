@@ -25,7 +25,7 @@ fn skipped_check_is_due_with_the_next_answer() {
     assert!(!check.is_due());
 }
 
-/// A revision is asked before it is active, without checks.
+/// Answers before activation are not checked.
 #[test]
 fn four_answers_are_checked_after_activation() {
     let mut check = DeterminismCheck::default();

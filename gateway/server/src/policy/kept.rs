@@ -39,7 +39,7 @@ impl Questions {
     }
 }
 
-/// The same question with at most [`ROWS_OF_EACH`] rows.
+/// The question with at most [`ROWS_OF_EACH`] of its rows.
 fn some_of(question: Arc<Question>) -> Arc<Question> {
     match &*question {
         Question::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {

@@ -149,7 +149,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Maximum time of a plugin for a question, as the core measures it.
 #[derive(Clone, Copy, Debug)]
 struct Budgets {
-    /// For questions that a client waits for.
+    /// The budget of questions that a client waits for.
     offer: Duration,
     advice: Duration,
 }

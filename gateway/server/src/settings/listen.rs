@@ -54,7 +54,7 @@ pub enum Identity {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rtcp {
-    /// On the RTP port only (RFC 5761).
+    /// RTCP uses the RTP port only (RFC 5761).
     Mux,
     /// Also on this port, for sessions that ask for it; 0: chosen by the system.
     Own(u16),

@@ -53,9 +53,9 @@ const FILE_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub gateway: Gateway,
-    /// At least one.
+    /// At least one listener.
     pub listens: Vec<Listen>,
-    /// In the order of the file.
+    /// Region names in the order of the file.
     pub regions: Vec<Arc<str>>,
     pub nodes: Vec<Node>,
     pub admin: Admin,
@@ -67,7 +67,7 @@ pub struct Settings {
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
-    /// By name; at most one set defines a scenario.
+    /// Policy sets by name; at most one set defines a scenario.
     pub sets: Vec<PolicySet>,
 }
 

@@ -20,9 +20,9 @@ pub struct PolicySet {
     /// The file name without `.toml`; the first part of the names of its policies.
     pub name: Arc<str>,
     pub origin: Origin,
-    /// At least one, by name.
+    /// At least one scenario, sorted by name.
     pub scenarios: Vec<Scenario>,
-    /// At most one per hook, in the order of [`Hook::ALL`]. The native default answers the others.
+    /// At most one binding per hook, in the order of [`Hook::ALL`]. The native default answers other hooks.
     pub bindings: Vec<Binding>,
     pub rollout: Rollout,
 }

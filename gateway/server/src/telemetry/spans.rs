@@ -31,9 +31,9 @@ type Way = (SystemTime, Vec<(SystemTime, String)>);
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// For intervals.
+    /// The monotonic time, for intervals.
     pub now: Instant,
-    /// For timestamps.
+    /// The wall-clock time, for timestamps.
     pub wall: SystemTime,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Silence {
     /// Packets per second from the whole node, smoothed over a second. During silence it keeps its previous value.
     rate: f64,
     rated: Option<Instant>,
-    /// Since when the gateway has been sending without receiving anything.
+    /// The time since which the gateway has been sending without receiving anything.
     since: Option<Since>,
     /// Lengths of pauses that ended.
     lately: Lateness,

@@ -62,7 +62,7 @@ pub(crate) struct Webhook {
     address: SocketAddr,
     hook: Arc<Hook>,
     towards: fn(SocketAddr) -> Option<IpAddr>,
-    /// By nonce.
+    /// Leases by nonce.
     leases: BTreeMap<u64, Lease>,
     nonces: BTreeMap<(SessionId, Hop), u64>,
     asked: BTreeMap<u64, About>,

@@ -25,7 +25,7 @@ fn shipped() -> Vec<u8> {
     shipped.unwrap().bytes.to_vec()
 }
 
-/// The same plugin with another version in its manifest.
+/// The shipped plugin with another version in its manifest.
 fn of_version(version: &str) -> Vec<u8> {
     let mut bytes = shipped();
     let (ours, other) = (b"\"version\":\"0.1.0\"", format!("\"version\":\"{version}\""));
