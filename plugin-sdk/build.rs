@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use registry::{Entry, camel};
 
-// Shared with the gateway.
+// The gateway's build script shares this file.
 #[path = "build/registry.rs"]
 #[allow(dead_code, reason = "each side uses a part of it")]
 mod registry;
@@ -46,13 +46,13 @@ fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// `loss-up` in ppm as the name of a function: `loss_up_ppm`.
+/// Returns the function name of an entry: `loss_up_ppm` for `loss-up` in ppm.
 fn function(entry: &Entry) -> String {
     let suffix = if entry.unit == "count" { String::new() } else { format!("_{}", entry.unit) };
     entry.name.replace('-', "_") + &suffix
 }
 
-/// The unit in the doc comment of an entry.
+/// Returns the unit for the doc comment of an entry.
 fn unit(entry: &Entry) -> String {
     let bounds = entry.bounds.map_or(String::new(), |(low, high)| format!(", {low} to {high}"));
     match entry.unit.as_str() {
@@ -68,7 +68,7 @@ fn write_contract(code: &mut String, wit: &str) {
     line(code, &format!("pub const CONTRACT: &str = {version:?};"));
 }
 
-/// An enum with a number, a name and a unit for each variant.
+/// Writes an enum with a number, a name and a unit for each variant.
 fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry]) {
     line(code, &format!("/// {doc}"));
     line(code, "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]");
@@ -133,7 +133,7 @@ fn write_metrics(code: &mut String, metrics: &[Entry]) {
     }
 }
 
-/// One accessor per metric on each view that may carry it.
+/// Writes one accessor per metric on each view that may carry it.
 fn write_views(code: &mut String, metrics: &[Entry]) {
     for (kind, view) in [
         ("session", "<S> Session<'_, S>"),
@@ -165,7 +165,7 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
     }
 }
 
-/// One setter per metric on test measurements.
+/// Writes one setter per metric on test measurements.
 fn write_measured(code: &mut String, metrics: &[Entry]) {
     line(code, "#[cfg(not(target_arch = \"wasm32\"))]");
     line(code, "impl crate::trial::Measurements {");

@@ -1,5 +1,5 @@
-//! Parses the registry for build scripts and contract tests. Both sides of the contract include
-//! this file, so that they read the same.
+//! Parses the registry for build scripts and contract tests. Both sides of the contract include this file, so that they
+//! interpret the registry equally.
 
 use toml::{Table, Value};
 
@@ -18,7 +18,7 @@ pub(crate) const UNITS: &[(&str, &str)] = &[
     ("none", "nothing"),
 ];
 
-/// Tables of the registry: the key in the file, and the name in a sentence.
+/// Tables of the registry: the key in the file, and the name in error messages.
 pub(crate) const TABLES: &[(&str, &str)] = &[
     ("metric", "metric"),
     ("op", "action"),
@@ -28,46 +28,46 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
     ("entry-kind", "kind of catalog entry"),
 ];
 
-/// First number of common reasons; lower ones belong to each plugin's manifest.
+/// First number of common reasons; lower numbers belong to each plugin's manifest.
 pub(crate) const COMMON_REASONS_FROM: u32 = 65_536;
 
-/// Kinds of rows.
+/// Kinds of rows that may carry a metric.
 pub(crate) const ROWS: &[&str] = &["session", "room", "node", "region"];
 
 /// One `[[table]]` of the registry.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Entry {
-    /// Never reused.
+    /// Number in the contract; never reused.
     pub(crate) number: u32,
-    /// In kebab case: `loss-up`.
+    /// Name in kebab case: `loss-up`.
     pub(crate) name: String,
-    /// One of [`UNITS`].
+    /// Unit, one of [`UNITS`].
     pub(crate) unit: String,
-    /// One or two sentences.
+    /// Documentation of one or two sentences.
     pub(crate) doc: String,
-    /// For a metric: the kinds of rows that may carry it.
+    /// Kinds of rows that may carry the metric; metrics only.
     pub(crate) of: Vec<String>,
-    /// For a metric: names of the numbers 0, 1, 2 …
+    /// Names of the values 0, 1, 2 …; metrics only.
     pub(crate) values: Vec<String>,
-    /// For a metric: 0 is false, 1 is true.
+    /// Whether 0 means false and 1 means true; metrics only.
     pub(crate) flag: bool,
     /// Lowest and highest meaningful number, if restricted.
     pub(crate) bounds: Option<(i64, i64)>,
 }
 
 impl Entry {
-    /// `loss-up` as the name of a variant: `LossUp`.
+    /// Returns the name of a variant: `LossUp` for `loss-up`.
     pub(crate) fn variant(&self) -> String {
         camel(&self.name)
     }
 
-    /// True for a column of frames about sessions and rooms, false for nodes and regions.
+    /// Whether the metric is a column of frames about sessions and rooms, and not about nodes and regions.
     pub(crate) fn subject(&self) -> bool {
         self.of.iter().any(|of| of == "session" || of == "room")
     }
 }
 
-/// The entries of one table, by number. The error names the invalid entry.
+/// Returns the entries of one table, by number. The error names the invalid entry.
 pub(crate) fn entries(registry: &Table, table: &str) -> Result<Vec<Entry>, String> {
     let tables = registry.get(table).and_then(Value::as_array);
     let tables = tables.ok_or_else(|| format!("there is no [[{table}]]"))?;
@@ -175,7 +175,7 @@ fn is_kebab(name: &str) -> bool {
     name.split('-').all(word)
 }
 
-/// `half-open` as the name of a variant: `HalfOpen`.
+/// Returns the name of a variant: `HalfOpen` for `half-open`.
 pub(crate) fn camel(name: &str) -> String {
     let words = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
     words.collect()

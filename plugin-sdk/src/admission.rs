@@ -1,4 +1,4 @@
-//! The admission hook: may this session come in?
+//! The admission hook: decides whether a session is admitted.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::wit::types;
 ///
 /// The attribute adds `type Reason = ()` if it is missing.
 pub trait Admission: Settings {
-    /// Reasons of its verdicts.
+    /// Reasons of the policy's verdicts.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of regions.
+    /// Metrics that the policy reads; the gateway sends no others. Defaults to all metrics of regions.
     const READS: &'static [Metric] = Metric::REGION;
 
-    /// Decides on a session. `standing` is the region of its room; none for the room's first
-    /// session, which alone may be redirected to another region.
+    /// Decides on a session. `standing` is the region of its room, or `None` for the room's first session. Only a first
+    /// session may be redirected to another region.
     fn admit(
         &self,
         newcomer: &NewSession<'_>,
@@ -47,22 +47,22 @@ impl Regions<'_> {
         (0..self.frame.len()).map(|row| Region { regions: self, row })
     }
 
-    /// The region with this number, if it has a row.
+    /// Returns the region with this number, if it has a row.
     pub fn region(&self, id: RegionId) -> Option<Region<'_>> {
         self.iter().find(|region| region.id() == id)
     }
 
-    /// Names of regions, zones and nodes.
+    /// Returns the names of regions, zones and nodes.
     pub fn catalog(&self) -> &Catalog {
         self.catalog
     }
 
-    /// Time since the gateway started: a policy's only clock.
+    /// Returns the time since the gateway started. A policy has no other clock.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// A policy's only randomness: constant for the life of a revision, and recorded.
+    /// Returns the policy's only source of randomness: constant for the lifetime of a revision, and recorded.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -76,22 +76,22 @@ pub struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// Its number.
+    /// Returns the region's number.
     pub fn id(&self) -> RegionId {
         RegionId(self.regions.frame.ids[self.row])
     }
 
-    /// Its configured name.
+    /// Returns the region's configured name.
     pub fn name(&self) -> Option<&'a str> {
         self.regions.catalog.region_name(self.id())
     }
 
-    /// Its configured labels.
+    /// Returns the region's configured labels.
     pub fn labels(&self) -> Labels<'a> {
         self.regions.catalog.region_labels(self.id())
     }
 
-    /// A metric by its registry name; each metric also has a function.
+    /// Returns a metric by its registry name. Each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.regions.frame.measured(self.row, metric)
     }
@@ -100,20 +100,20 @@ impl<'a> Region<'a> {
 /// A verdict on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// No opinion: the native default decides.
+    /// Has no opinion: the native default decides.
     Abstain,
-    /// Admit the session.
+    /// Admits the session.
     Accept,
-    /// Admit it with a cap in kbit/s.
+    /// Admits the session with a cap in kbit/s.
     AcceptCapped(u32),
-    /// Redirect it to this region; only for a room's first session.
+    /// Redirects the session to this region; valid only for a room's first session.
     Redirect(RegionId),
-    /// Reject it; it may retry after this.
+    /// Rejects the session, which may retry after this time.
     Reject(Duration),
 }
 
 impl Verdict {
-    /// Gives the reason.
+    /// Adds the reason.
     pub fn because(self, reason: impl Reason) -> Judgement {
         Judgement { verdict: self, reason: reason.number() }
     }
@@ -157,12 +157,12 @@ pub(crate) fn admit<P: Admission>(loaded: &Loaded<P>, asked: Admit<'_>) -> Judge
 }
 
 impl Judgement {
-    /// The verdict.
+    /// Returns the verdict.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// The number of the reason; 0 is none.
+    /// Returns the number of the reason; 0 if there is none.
     pub fn reason(&self) -> u32 {
         self.reason
     }

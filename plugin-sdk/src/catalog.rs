@@ -9,11 +9,11 @@ use crate::wit::types::{Entry, Label};
 #[derive(Default, Debug)]
 pub struct Catalog {
     home: Option<RegionId>,
-    /// By id.
+    /// Regions, by id.
     regions: Vec<Place>,
-    /// By id; the parent is the region.
+    /// Zones, by id; the parent is the region.
     zones: Vec<Place>,
-    /// By id; the parent is the zone.
+    /// Nodes, by id; the parent is the zone.
     nodes: Vec<Place>,
 }
 
@@ -21,7 +21,7 @@ pub struct Catalog {
 pub(crate) struct Place {
     id: u64,
     parent: u64,
-    /// For a node: the region of its zone.
+    /// The region of a node's zone; nodes only.
     region: Option<RegionId>,
     name: String,
     labels: Vec<Label>,
@@ -36,12 +36,12 @@ impl Place {
         Labels(&self.labels)
     }
 
-    /// For a node: its zone.
+    /// Returns the zone of a node.
     pub(crate) fn zone(&self) -> ZoneId {
         ZoneId(self.parent)
     }
 
-    /// For a node: its region.
+    /// Returns the region of a node.
     pub(crate) fn region(&self) -> Option<RegionId> {
         self.region
     }
@@ -58,7 +58,7 @@ impl Catalog {
                 KIND_ZONE => catalog.zones.push(place),
                 KIND_NODE => catalog.nodes.push(place),
                 KIND_HOME => catalog.home = Some(RegionId(parent)),
-                // A kind of a newer gateway.
+                // A newer gateway may send other kinds.
                 _ => {}
             }
         }
@@ -71,63 +71,63 @@ impl Catalog {
         catalog
     }
 
-    /// The gateway's own region.
+    /// Returns the gateway's own region.
     pub fn home(&self) -> Option<RegionId> {
         self.home
     }
 
-    /// The region with this name.
+    /// Returns the region with this name.
     pub fn region(&self, name: &str) -> Option<RegionId> {
         named(&self.regions, name).map(RegionId)
     }
 
-    /// The first zone with this name in a region.
+    /// Returns the first zone with this name in a region.
     pub fn zone(&self, region: RegionId, name: &str) -> Option<ZoneId> {
         let mut zones = self.zones.iter().filter(|zone| zone.parent == region.0);
         zones.find(|zone| zone.name == name).map(|zone| ZoneId(zone.id))
     }
 
-    /// The node with this name.
+    /// Returns the node with this name.
     pub fn node(&self, name: &str) -> Option<NodeId> {
         named(&self.nodes, name).map(|id| NodeId(id as u32))
     }
 
-    /// All regions, by number.
+    /// Iterates over all regions, by number.
     pub fn regions(&self) -> impl Iterator<Item = RegionId> + '_ {
         self.regions.iter().map(|region| RegionId(region.id))
     }
 
-    /// The name of a region.
+    /// Returns the name of a region.
     pub fn region_name(&self, region: RegionId) -> Option<&str> {
         find(&self.regions, region.0).map(|region| region.name.as_str())
     }
 
-    /// The name of a zone.
+    /// Returns the name of a zone.
     pub fn zone_name(&self, zone: ZoneId) -> Option<&str> {
         find(&self.zones, zone.0).map(|zone| zone.name.as_str())
     }
 
-    /// The name of a node.
+    /// Returns the name of a node.
     pub fn node_name(&self, node: NodeId) -> Option<&str> {
         self.place(node).map(Place::name)
     }
 
-    /// Configured labels of a node.
+    /// Returns the configured labels of a node.
     pub fn node_labels(&self, node: NodeId) -> Labels<'_> {
         self.place(node).map_or(Labels(&[]), Place::labels)
     }
 
-    /// Configured labels of a region.
+    /// Returns the configured labels of a region.
     pub fn region_labels(&self, region: RegionId) -> Labels<'_> {
         Labels(find(&self.regions, region.0).map_or(&[], |region| &region.labels))
     }
 
-    /// The zone of a node.
+    /// Returns the zone of a node.
     pub fn zone_of(&self, node: NodeId) -> Option<ZoneId> {
         self.place(node).map(Place::zone)
     }
 
-    /// The region of a zone.
+    /// Returns the region of a zone.
     pub fn region_of(&self, zone: ZoneId) -> Option<RegionId> {
         find(&self.zones, zone.0).map(|zone| RegionId(zone.parent))
     }
@@ -155,7 +155,7 @@ fn named(places: &[Place], name: &str) -> Option<u64> {
     places.iter().find(|place| place.name == name).map(|place| place.id)
 }
 
-/// The place with this id. Ids are usually consecutive, so that the first guess is right.
+/// Finds the place with this id. Ids are usually consecutive, so that the first guess is correct.
 fn find(places: &[Place], id: u64) -> Option<&Place> {
     let guess = id.checked_sub(places.first()?.id)?;
     match usize::try_from(guess).ok().and_then(|guess| places.get(guess)) {
@@ -191,7 +191,7 @@ mod tests {
             let place = places(NodeId(id)).map(|place| (place.zone(), place.region()));
             let expected = match id {
                 2 => Some((ZoneId(10), Some(RegionId(1)))),
-                // No such zone.
+                // The catalog has no such zone.
                 3 => Some((ZoneId(12), None)),
                 5 => Some((ZoneId(11), Some(RegionId(7)))),
                 _ => None,

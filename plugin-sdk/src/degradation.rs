@@ -1,4 +1,4 @@
-//! The degradation hook: how much quality does each session get in the present network?
+//! The degradation hook: decides how much quality each session gets in the present network.
 
 use std::time::Duration;
 
@@ -24,21 +24,21 @@ pub trait Degradation: Settings {
     type State: State;
     /// State of the policy itself.
     type Memo: State;
-    /// Reasons of its actions.
+    /// Reasons of the policy's actions.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of sessions.
+    /// Metrics that the policy reads; the gateway sends no others. Defaults to all metrics of sessions.
     const READS: &'static [Metric] = Metric::SESSION;
-    /// The actions it takes; the gateway accepts no others. Defaults to all.
+    /// Actions that the policy takes; the gateway accepts no others. Defaults to all.
     const OPS: &'static [Op] = Op::ALL;
 
-    /// The first state of a session new to this policy; store here what is needed of the labels. By
-    /// default every field is 0, empty or `None`.
+    /// Returns the first state of a session that is new to this policy. Later calls do not get the labels, so store the
+    /// required ones here. By default every field is 0, empty or `None`.
     fn open(&self, newcomer: &NewSession<'_>) -> Self::State {
         let _ = newcomer;
         crate::state::Pack::fresh()
     }
 
-    /// Decides on one session. Anything not set in `out` stays unchanged.
+    /// Decides on one session. Actions and states that `out` does not set remain unchanged.
     fn tick(&self, session: &Session<'_, Self::State>, out: &mut Actions<Self::State, Self::Memo>);
 }
 
@@ -51,29 +51,29 @@ pub struct Session<'a, S = ()> {
 }
 
 impl<S> Session<'_, S> {
-    /// Its number.
+    /// Returns the session's number.
     pub fn id(&self) -> SessionId {
         SessionId(self.frame.ids[self.row])
     }
 
-    /// Its state.
+    /// Returns the session's state.
     pub fn state(&self) -> &S {
         self.state
     }
 
-    /// Time since the gateway started: a policy's only clock. A state may come from a gateway that
-    /// ran longer, so that a time in it may lie in the future.
+    /// Returns the time since the gateway started. A policy has no other clock. A state may come from a gateway that
+    /// ran longer, so that a time in it may be in the future.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// A metric by its registry name; each metric also has a function.
+    /// Returns a metric by its registry name. Each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.frame.measured(self.row, metric)
     }
 }
 
-/// Actions on sessions, row by row; in [`Degradation::tick`] they refer to its session.
+/// Actions on sessions, row by row. In [`Degradation::tick`] they apply to its session.
 #[derive(Debug)]
 pub struct Actions<S = (), M = ()> {
     row: u32,
@@ -84,8 +84,7 @@ pub struct Actions<S = (), M = ()> {
 }
 
 impl<S: State, M: State> Actions<S, M> {
-    /// True if the operator grants this action. An action that is not granted is dropped and
-    /// counted.
+    /// Whether the operator grants this action. An action that is not granted is dropped and counted.
     pub fn may(&self, op: Op) -> bool {
         self.granted.contains(&(op as u32))
     }
@@ -110,13 +109,13 @@ impl<S: State, M: State> Actions<S, M> {
         self.act(Op::VoiceOnly, 0)
     }
 
-    /// An action by its registry name, which documents the argument.
+    /// Takes an action by its registry name, which documents the argument.
     pub fn act(&mut self, op: Op, arg: u64) -> &mut Self {
         self.actions.push(abi::Action { row: self.row, op: op as u32, arg, reason: 0 });
         self
     }
 
-    /// Gives the reason of the previous action.
+    /// Adds the reason of the previous action.
     pub fn because(&mut self, reason: impl Reason) -> &mut Self {
         if let Some(action) = self.actions.last_mut() {
             action.reason = reason.number();
@@ -136,12 +135,12 @@ impl<S: State, M: State> Actions<S, M> {
         self
     }
 
-    /// The policy's own state.
+    /// Returns the policy's own state.
     pub fn memo(&self) -> &M {
         self.keep.memo()
     }
 
-    /// The policy's own state, mutable.
+    /// Returns the policy's own state, mutable.
     pub fn memo_mut(&mut self) -> &mut M {
         self.keep.memo_mut()
     }

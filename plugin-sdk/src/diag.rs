@@ -1,24 +1,24 @@
-//! Log lines and notes: a policy's only output besides answers.
+//! Log lines and notes. They are a policy's only output besides answers.
 
 /// Severity of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Level {
-    /// For the author, in tests.
+    /// Details for the author, in tests.
     Trace = 0,
-    /// For the author.
+    /// Information for the author.
     Debug = 1,
-    /// Of interest to operators.
+    /// Information for operators.
     Info = 2,
-    /// Needs attention.
+    /// A condition that needs attention.
     Warn = 3,
-    /// The policy cannot work.
+    /// An error that prevents the policy from working.
     Error = 4,
 }
 
 /// Writes a line to the gateway's log, which is rate-limited.
 ///
-/// In a native test it goes to standard error, and is kept for `trial::lines`.
+/// In a native test the line is written to standard error, and kept for `trial::lines`.
 pub fn log(level: Level, message: &str) {
     #[cfg(target_arch = "wasm32")]
     crate::wit::diag::log(level as u8, message);
@@ -26,11 +26,11 @@ pub fn log(level: Level, message: &str) {
     crate::trial::keep_line(level, message);
 }
 
-/// Explains the present decision on its trace span. Values are integers: put the unit into the key
-/// (`delay_us`).
+/// Adds a value to the present decision's trace span, to explain the decision. Values are integers: put the unit into
+/// the key (`delay_us`).
 ///
-/// `row` is 0 for a question about one room or session; builders of batched answers have a `note`
-/// of their own with the row. In a native test notes are kept for `trial::notes`.
+/// `row` is 0 for a question about one room or session. Builders of batched answers have their own `note`, which sets
+/// the row. In a native test notes are kept for `trial::notes`.
 pub fn note(row: u32, key: &str, value: i64) {
     #[cfg(target_arch = "wasm32")]
     crate::wit::diag::note(row, key, value);
@@ -38,7 +38,7 @@ pub fn note(row: u32, key: &str, value: i64) {
     crate::trial::keep_note(row, key, value);
 }
 
-/// Sends a panic's message to the log, as a trap carries none.
+/// Sends a panic's message to the log, because a trap carries none.
 pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));

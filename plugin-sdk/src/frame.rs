@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::registry::Metric;
 use crate::wit::types;
 
-/// A cell that was not measured.
+/// Value of a cell that was not measured.
 pub(crate) const UNMEASURED: u32 = u32::MAX;
 
-/// A metric without a column.
+/// Column number of a metric without a column.
 const NONE: u8 = u8::MAX;
 
 /// The column of each metric in a frame.
@@ -16,7 +16,7 @@ const NONE: u8 = u8::MAX;
 pub(crate) struct Columns([u8; Metric::WIDTH]);
 
 impl Columns {
-    /// From the metrics granted at `init`, in their order. Unknown numbers are ignored.
+    /// Maps the metrics granted at `init` to columns, in their order. Unknown numbers are ignored.
     pub(crate) fn new(granted: &[u32]) -> Columns {
         let mut columns = [NONE; Metric::WIDTH];
         for (index, &metric) in granted.iter().enumerate().take(usize::from(NONE)) {
@@ -34,9 +34,9 @@ pub(crate) struct Frame<'a> {
     pub(crate) ids: Vec<u64>,
     cells: Vec<u32>,
     columns: &'a Columns,
-    /// The policy's `READS`: reading any other metric is a mistake that native tests find.
+    /// The policy's `READS`. Reading any other metric is a mistake, which native tests detect.
     declared: &'static [Metric],
-    /// Converted once for all rows, as it needs a division.
+    /// The frame's time, converted once for all rows because the conversion needs a division.
     now: Duration,
 }
 
@@ -62,11 +62,12 @@ impl<'a> Frame<'a> {
         self.ids.len()
     }
 
-    /// The cell of `metric` in `row`, if measured.
+    /// Returns the cell of `metric` in `row`, if measured.
     ///
     /// # Panics
     ///
-    /// In native tests with debug assertions, if the policy's `READS` does not name the metric: the gateway would never send it.
+    /// In native tests with debug assertions, if the policy's `READS` does not name the metric: the gateway would never
+    /// send it.
     #[inline]
     pub(crate) fn measured(&self, row: usize, metric: Metric) -> Option<u32> {
         if cfg!(not(target_arch = "wasm32")) {
@@ -76,7 +77,7 @@ impl<'a> Frame<'a> {
                 metric.name()
             );
         }
-        // `NONE` as a column is beyond the end of the table.
+        // The column number `NONE` is beyond the end of the table.
         let column = usize::from(self.columns.0[metric as usize]);
         let cell = column * self.ids.len() + row;
         self.cells.get(cell).copied().filter(|&value| value != UNMEASURED)

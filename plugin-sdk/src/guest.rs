@@ -1,4 +1,4 @@
-//! The exports of every plugin, and the policy of an instance.
+//! The exports of every plugin, and the instance's policy.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,15 +13,15 @@ use crate::state::{State, pack};
 use crate::wit::guest_interface as abi;
 use crate::wit::types;
 
-/// The gateway's view of a policy, independent of its hook. Implemented by the attribute macros.
+/// The gateway's view of a policy, independent of its hook. The attribute macros implement it.
 pub trait Policy: Settings {
     /// State of a session or room.
     type State: State;
     /// State of the policy itself.
     type Memo: State;
-    /// The metrics it reads.
+    /// Metrics that the policy reads.
     const READS: &'static [Metric];
-    /// The actions it takes.
+    /// Actions that the policy takes.
     const OPS: &'static [Op];
     /// The manifest: JSON, as in the plugin's custom section `evenkeel:manifest`.
     const MANIFEST: &'static str;
@@ -43,7 +43,7 @@ pub(crate) struct Loaded<P> {
 }
 
 thread_local! {
-    /// An instance of a plugin has one thread and one policy.
+    /// The policy of this instance. An instance has one thread and one policy.
     static LOADED: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
 }
 
@@ -59,11 +59,11 @@ impl<P: Settings> Loaded<P> {
         }
     }
 
-    /// The policy of this instance.
+    /// Calls `f` with the policy of this instance.
     ///
     /// # Panics
     ///
-    /// Before `init` has succeeded: the gateway calls it first.
+    /// Panics before `init` has succeeded; the gateway calls `init` first.
     pub(crate) fn with<R>(f: impl FnOnce(&Loaded<P>) -> R) -> R {
         LOADED.with_borrow(|loaded| {
             let loaded = loaded.as_ref().and_then(|loaded| loaded.downcast_ref());

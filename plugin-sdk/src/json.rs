@@ -1,6 +1,6 @@
 //! JSON settings, already validated against the manifest's schema.
 
-/// Limit of nesting; settings are shallow, and the stack of a plugin is small.
+/// Limit of nesting. Settings are shallow, and the stack of a plugin is small.
 const DEPTH_MAX: usize = 16;
 
 /// A JSON value (RFC 8259). Numbers without fraction and exponent are integers.
@@ -23,7 +23,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// Parses one value and nothing after it. The error names the byte and its content.
+    /// Parses one value, which must be followed by nothing. The error names the byte and its content.
     pub fn parse(text: &str) -> Result<Json, String> {
         let mut reader = Reader { text, at: 0 };
         let value = reader.value(0)?;
@@ -158,7 +158,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The character of an escape sequence.
+    /// Reads the character of an escape sequence.
     fn escape(&mut self) -> Result<char, String> {
         let escaped = self.peek().ok_or_else(|| self.found("an escape"))?;
         let plain = match escaped {
@@ -178,7 +178,7 @@ impl Reader<'_> {
         Ok(plain)
     }
 
-    /// `XXXX`, or a surrogate pair `XXXX\uXXXX` (RFC 8259, 7).
+    /// Reads `XXXX`, or a surrogate pair `XXXX\uXXXX` (RFC 8259, 7).
     fn unicode(&mut self) -> Result<char, String> {
         let high = self.hex()?;
         let code = match high {

@@ -1,4 +1,4 @@
-//! States of a batch: read, and written back.
+//! States of a batch: the states read, and the states to write back.
 
 use std::cell::Cell;
 
@@ -21,7 +21,7 @@ impl<M: State> Keep<M> {
         Keep { rows: Vec::new(), states: no_blobs(), memo, memo_touched: false }
     }
 
-    /// The last state of a row wins.
+    /// Keeps a state of a row. The last state of a row is written.
     pub(crate) fn keep(&mut self, row: u32, state: &impl State) {
         if self.rows.last() == Some(&row) {
             self.rows.pop();
@@ -57,7 +57,7 @@ pub(crate) fn push(blobs: &mut types::Blobs, state: &impl State) {
     blobs.offsets.push(blobs.bytes.len() as u32);
 }
 
-/// The bytes of a row; none if the table has no such row.
+/// Returns the bytes of a row; empty if the table has no such row.
 pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
     let offset = |at: usize| blobs.offsets.get(at).map(|&offset| offset as usize);
     let range = offset(row).zip(offset(row + 1));

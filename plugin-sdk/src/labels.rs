@@ -8,12 +8,12 @@ use crate::wit::types::Label;
 pub struct Labels<'a>(pub(crate) &'a [Label]);
 
 impl<'a> Labels<'a> {
-    /// The value of the first label with this key.
+    /// Returns the value of the first label with this key.
     pub fn value(&self, key: &str) -> Option<&'a str> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// All labels, as keys and values.
+    /// Iterates over all labels, as keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         self.0.iter().map(|label| (label.key.as_str(), label.value.as_str()))
     }

@@ -5,17 +5,17 @@ use crate::registry::{CONTRACT, Metric, Op};
 /// JSON text assembled at compile time.
 #[derive(Clone, Copy, Debug)]
 pub enum Text {
-    /// Verbatim.
+    /// Verbatim text.
     Plain(&'static str),
     /// An integer.
     Number(u32),
     /// A concatenation.
     All(&'static [Text]),
-    /// A list of metric numbers, of sessions and rooms or of nodes and regions.
+    /// A list of metric numbers: those of sessions and rooms, or those of nodes and regions.
     Metrics {
-        /// The metrics read.
+        /// The metrics that the plugin reads.
         reads: &'static [Metric],
-        /// Selects metrics of sessions and rooms.
+        /// Whether to list metrics of sessions and rooms.
         subject: bool,
     },
     /// A list of action numbers.
@@ -28,17 +28,17 @@ impl Text {
     /// The empty text.
     pub const EMPTY: Text = Text::Plain("");
 
-    /// Its length in bytes.
+    /// Returns the length of the text in bytes.
     pub const fn len(&self) -> usize {
         self.write(&mut [], 0)
     }
 
-    /// True if it is empty.
+    /// Whether the text is empty.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The text itself; `N` is [`Text::len`].
+    /// Returns the text; `N` is [`Text::len`].
     pub const fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut out = [0; N];
         let end = self.write(&mut out, 0);
@@ -46,7 +46,7 @@ impl Text {
         out
     }
 
-    /// Writes the part of the text that fits at `at`, and returns its end. An empty `out` only
+    /// Writes the part of the text that fits at `at`, and returns the end position. With an empty `out` this only
     /// measures.
     const fn write(&self, out: &mut [u8], at: usize) -> usize {
         match self {
@@ -127,14 +127,14 @@ const fn number(value: u32, out: &mut [u8], at: usize) -> usize {
     at + digits
 }
 
-/// Facts about a plugin known to an attribute macro.
+/// Facts about a plugin that an attribute macro knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The package's name.
     pub name: &'static str,
     /// The package's version.
     pub version: &'static str,
-    /// `routing`.
+    /// The hook's name: `routing`.
     pub hook: &'static str,
     /// Members of the JSON Schema of the settings.
     pub settings: Text,
@@ -142,17 +142,17 @@ pub struct Facts {
     pub state_schema: u32,
     /// Schema number of the memo.
     pub memo_schema: u32,
-    /// Metrics read.
+    /// Metrics that the plugin reads.
     pub reads: &'static [Metric],
-    /// Actions taken.
+    /// Actions that the plugin takes.
     pub ops: &'static [Op],
-    /// Own reasons.
+    /// Reasons of the plugin.
     pub reasons: &'static [(u32, &'static str)],
-    /// Declared costs: a member with the comma before it, or empty.
+    /// Declared costs: a manifest member with the comma before it, or empty.
     pub cost: &'static str,
 }
 
-/// State and memo of a plugin share one schema number.
+/// Returns the schema number that state and memo of a plugin share.
 pub const fn schema(state: u32, memo: u32) -> u32 {
     assert!(
         state == 0 || memo == 0 || state == memo,
@@ -161,7 +161,7 @@ pub const fn schema(state: u32, memo: u32) -> u32 {
     if state == 0 { memo } else { state }
 }
 
-/// The parts of a manifest, as a constant expression.
+/// Lists the parts of a manifest, as a constant expression.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! manifest_text {
@@ -196,7 +196,7 @@ macro_rules! manifest_text {
     }};
 }
 
-/// Version of the contract.
+/// Returns the version of the contract.
 pub const fn contract() -> &'static str {
     CONTRACT
 }

@@ -8,13 +8,13 @@ use crate::registry::label;
 /// A session that asks for admission, or is new to this policy.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSession<'a> {
-    /// The session.
+    /// The session's number.
     pub session: SessionId,
-    /// Its room.
+    /// The session's room.
     pub room: RoomId,
-    /// Its scenario's name.
+    /// Name of the session's scenario.
     pub scenario: &'a str,
-    /// Its labels.
+    /// The session's labels.
     pub labels: Labels<'a>,
     /// Names of regions, zones and nodes.
     pub catalog: &'a Catalog,
@@ -23,25 +23,25 @@ pub struct NewSession<'a> {
 /// A room to be placed, or new to this policy.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRoom<'a> {
-    /// The room.
+    /// The room's number.
     pub room: RoomId,
-    /// Its scenario's name.
+    /// Name of the room's scenario.
     pub scenario: &'a str,
-    /// Labels of its first session.
+    /// Labels of the room's first session.
     pub labels: Labels<'a>,
     /// Names of regions, zones and nodes.
     pub catalog: &'a Catalog,
 }
 
 impl NewSession<'_> {
-    /// The region of its `region` label, else the gateway's own.
+    /// Returns the region of the `region` label, or the gateway's own region without such a label.
     pub fn region(&self) -> Option<RegionId> {
         region(self.labels, self.catalog)
     }
 }
 
 impl NewRoom<'_> {
-    /// The region of its `region` label, else the gateway's own.
+    /// Returns the region of the `region` label, or the gateway's own region without such a label.
     pub fn region(&self) -> Option<RegionId> {
         region(self.labels, self.catalog)
     }

@@ -24,24 +24,24 @@ impl Nodes<'_> {
         ids.enumerate().map(move |(row, id)| Node { nodes: self, row, id, place: places(id) })
     }
 
-    /// The node with this number, if it has a row.
+    /// Returns the node with this number, if it has a row.
     pub fn node(&self, id: NodeId) -> Option<Node<'_>> {
         let row = self.frame.ids.iter().position(|&row| row == u64::from(id.0))?;
         Some(Node { nodes: self, row, id, place: self.catalog.place(id) })
     }
 
-    /// Names of regions, zones and nodes.
+    /// Returns the names of regions, zones and nodes.
     pub fn catalog(&self) -> &Catalog {
         self.catalog
     }
 
-    /// Time since the gateway started: a policy's only clock. A state may come from a gateway that
-    /// ran longer, so that a time in it may lie in the future.
+    /// Returns the time since the gateway started. A policy has no other clock. A state may come from a gateway that
+    /// ran longer, so that a time in it may be in the future.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }
 
-    /// A policy's only randomness: constant for the life of a revision, and recorded.
+    /// Returns the policy's only source of randomness: constant for the lifetime of a revision, and recorded.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -53,37 +53,37 @@ pub struct Node<'a> {
     nodes: &'a Nodes<'a>,
     row: usize,
     id: NodeId,
-    /// Its catalog entry.
+    /// The node's catalog entry.
     place: Option<&'a Place>,
 }
 
 impl<'a> Node<'a> {
-    /// Its number.
+    /// Returns the node's number.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Its configured name.
+    /// Returns the node's configured name.
     pub fn name(&self) -> Option<&'a str> {
         self.place.map(Place::name)
     }
 
-    /// Its configured labels.
+    /// Returns the node's configured labels.
     pub fn labels(&self) -> Labels<'a> {
         self.place.map_or(Labels(&[]), Place::labels)
     }
 
-    /// Its zone.
+    /// Returns the node's zone.
     pub fn zone(&self) -> Option<ZoneId> {
         self.place.map(Place::zone)
     }
 
-    /// Its region.
+    /// Returns the node's region.
     pub fn region(&self) -> Option<RegionId> {
         self.place.and_then(Place::region)
     }
 
-    /// A metric by its registry name; each metric also has a function.
+    /// Returns a metric by its registry name. Each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.nodes.frame.measured(self.row, metric)
     }

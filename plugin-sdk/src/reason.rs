@@ -2,9 +2,9 @@
 
 use crate::registry::CommonReason;
 
-/// The reason of a decision: derive it on an enum without fields. A variant's number is its discriminant (write
-/// `Nearest = 1`; 0 means "no reason", and numbers from 65,536 are [`CommonReason`]s); its name in records is the
-/// variant's in kebab case.
+/// The reason of a decision; derive it on an enum without fields. A variant's number is its discriminant: write
+/// `Nearest = 1`. 0 means "no reason", and numbers from 65,536 are [`CommonReason`]s. A variant's name in records is
+/// its identifier in kebab case.
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -17,7 +17,7 @@ pub trait Reason {
     /// Numbers and names, for the manifest.
     const NAMES: &'static [(u32, &'static str)];
 
-    /// The number in answers.
+    /// Returns the number for answers.
     fn number(self) -> u32;
 }
 
@@ -30,7 +30,7 @@ impl Reason for () {
     }
 }
 
-/// Named in the registry, not in the manifest.
+/// The registry names these reasons; a manifest omits them.
 impl Reason for CommonReason {
     const NAMES: &'static [(u32, &'static str)] = &[];
 

@@ -1,5 +1,4 @@
-//! Numbers and names of the registry, and an accessor per metric on each view: generated from
-//! `wit/registry.toml`.
+//! Numbers and names of the registry, and an accessor per metric on each view. Generated from `wit/registry.toml`.
 
 use crate::admission::Region;
 use crate::degradation::Session;

@@ -9,7 +9,7 @@ use crate::registry::Metric;
 use crate::state::State;
 use crate::wit::types;
 
-/// Padding of a route in the table.
+/// Value that pads shorter routes in the table.
 pub(crate) const NO_HOP: u32 = u32::MAX;
 
 /// Rooms that may move.
@@ -45,22 +45,22 @@ pub struct Room<'a, S = ()> {
 }
 
 impl<'a, S> Room<'a, S> {
-    /// Its number.
+    /// Returns the room's number.
     pub fn id(&self) -> RoomId {
         RoomId(self.frame.ids[self.row])
     }
 
-    /// Its current route, best node first. Its packets take the first hop that is not Down.
+    /// Iterates over the room's current route, best node first. Packets take the first hop that is not Down.
     pub fn standing(&self) -> impl Iterator<Item = NodeId> + use<'a, S> {
         self.standing.iter().copied().filter(|&hop| hop != NO_HOP).map(NodeId)
     }
 
-    /// Its state.
+    /// Returns the room's state.
     pub fn state(&self) -> &S {
         &self.state
     }
 
-    /// A metric by its registry name; each metric also has a function.
+    /// Returns a metric by its registry name. Each metric also has a function.
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.frame.measured(self.row, metric)
     }

@@ -1,4 +1,4 @@
-//! The routing hook: which node carries a room, and which nodes are its spares, in order?
+//! The routing hook: selects the node that carries a room, and its spares in order.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -27,25 +27,21 @@ pub trait Routing: Settings {
     type State: State;
     /// State of the policy itself.
     type Memo: State;
-    /// Reasons of its placements.
+    /// Reasons of the policy's placements.
     type Reason: Reason;
-    /// The metrics it reads; the gateway sends no others. Defaults to all metrics of rooms and
-    /// nodes.
+    /// Metrics that the policy reads; the gateway sends no others. Defaults to all metrics of rooms and nodes.
     const READS: &'static [Metric] = ROOMS_AND_NODES;
 
-    /// Places a new room: nodes, best first. The data plane fails over along this list without
-    /// asking again.
+    /// Places a new room: returns nodes, best first. The data plane fails over along this list without a further call.
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Self::State>;
 
-    /// The first state of a room that this policy did not place. By default every field is 0, empty
-    /// or `None`.
+    /// Returns the first state of a room that this policy did not place. By default every field is 0, empty or `None`.
     fn open(&self, newcomer: &NewRoom<'_>) -> Self::State {
         let _ = newcomer;
         Pack::fresh()
     }
 
-    /// Nodes changed, or placements are due for review: moves rooms. A room not named in `out`
-    /// stays.
+    /// Moves rooms after nodes changed, or when placements are due for review. A room that `out` does not move stays.
     fn reroute(
         &self,
         rooms: &Rooms<'_, Self::State>,
@@ -78,26 +74,25 @@ pub struct Placement<S = ()> {
 }
 
 impl<S: State> Placement<S> {
-    /// On these nodes, best first. An empty list is no opinion.
+    /// Places the room on these nodes, best first. An empty list means no opinion.
     pub fn on(hops: impl IntoIterator<Item = NodeId>) -> Placement<S> {
         let hops = hops.into_iter().collect();
         Placement { hops, ttl: Duration::ZERO, reason: 0, state: S::fresh() }
     }
 
-    /// No opinion: the native default decides.
+    /// Has no opinion: the native default decides.
     pub fn abstain() -> Placement<S> {
         Placement::on([])
     }
 
-    /// Includes the room in a `reroute` after this time; zero (the default): only when nodes
-    /// change.
+    /// Includes the room in a `reroute` after this time. With zero (the default), only when nodes change.
     #[must_use]
     pub fn ask_again_after(mut self, ttl: Duration) -> Placement<S> {
         self.ttl = ttl;
         self
     }
 
-    /// Gives the reason.
+    /// Adds the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Reason) -> Placement<S> {
         self.reason = reason.number();
@@ -126,12 +121,12 @@ impl<S: State, M: State> Moves<S, M> {
         RoomMove { row: room.row as u32, moves: self }
     }
 
-    /// The policy's own state.
+    /// Returns the policy's own state.
     pub fn memo(&self) -> &M {
         self.keep.memo()
     }
 
-    /// The policy's own state, mutable.
+    /// Returns the policy's own state, mutable.
     pub fn memo_mut(&mut self) -> &mut M {
         self.keep.memo_mut()
     }
@@ -145,8 +140,8 @@ pub struct RoomMove<'a, S, M> {
 }
 
 impl<S: State, M: State> RoomMove<'_, S, M> {
-    /// Its new route: nodes, best first, and the time until its next `reroute` (zero: only when
-    /// nodes change).
+    /// Sets the room's new route: nodes, best first, and the time until its next `reroute` (zero: only when nodes
+    /// change).
     pub fn to(
         &mut self,
         hops: impl IntoIterator<Item = NodeId>,

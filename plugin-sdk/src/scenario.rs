@@ -1,4 +1,4 @@
-//! The scenario hook: which parameters has a scenario (a live stream, a 1v1 call…)?
+//! The scenario hook: sets the parameters of a scenario (a live stream, a 1v1 call…).
 
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::labels::Labels;
@@ -9,8 +9,8 @@ use crate::wit::types;
 
 /// A scenario policy: implement it under [`#[scenario]`](macro@crate::scenario).
 pub trait Scenario: Settings {
-    /// Sets parameters for a session with these labels. Others stay as in the policy set, and
-    /// values are clamped to its bounds.
+    /// Sets parameters for a session with these labels. Other parameters keep the values of the policy set. Values are
+    /// clamped to the bounds of the policy set.
     fn resolve(&self, scenario: &str, labels: Labels<'_>, out: &mut Params);
 }
 
@@ -19,14 +19,14 @@ pub trait Scenario: Settings {
 pub struct Params(Vec<(Param, i64)>);
 
 impl Params {
-    /// A parameter by its registry name; each parameter also has a function. The last value wins.
+    /// Sets a parameter by its registry name. Each parameter also has a function. The last value is used.
     pub fn set(&mut self, param: Param, value: i64) -> &mut Self {
         self.0.retain(|&(set, _)| set != param);
         self.0.push((param, value));
         self
     }
 
-    /// The value, if set.
+    /// Returns the value, if set.
     pub fn value(&self, param: Param) -> Option<i64> {
         self.0.iter().find(|&&(set, _)| set == param).map(|&(_, value)| value)
     }

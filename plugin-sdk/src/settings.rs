@@ -9,37 +9,38 @@ use crate::manifest::Text;
 /// `"8s"`, `"2m"`, `"1h"`), [`BitRate`] (`"300 kbit/s"`, `"1.5 Mbit/s"`), `Option` and `Vec` of
 /// those, and enums and structs that derive [`Settings`].
 pub trait Setting: Sized {
-    /// Members of its JSON Schema except bounds: `"type":"integer"`.
+    /// Members of the type's JSON Schema except bounds: `"type":"integer"`.
     const SCHEMA: Text;
-    /// `,"minimum":0`, or empty.
+    /// The schema's `,"minimum":0`, or empty.
     const MIN: Text = Text::EMPTY;
-    /// `,"maximum":255`, or empty.
+    /// The schema's `,"maximum":255`, or empty.
     const MAX: Text = Text::EMPTY;
-    /// Unit of its [`size`](Setting::size), if it is written with one: `ms`, `kbit/s`.
+    /// Unit of the value's [`size`](Setting::size), if the value is written with one: `ms`, `kbit/s`.
     const COUNTS: &'static str = "";
-    /// True for a struct, with possible defaults in its fields.
+    /// Whether the type is a struct whose fields may have defaults.
     const HAS_FIELDS: bool = false;
 
-    /// Parses it. The error names the found and the expected value.
+    /// Parses a value. The error names the found and the expected value.
     fn read(json: &Json) -> Result<Self, String>;
 
-    /// The number compared with `min` and `max`; `None` if they do not apply. Milliseconds for a
-    /// duration, kbit/s for a bit rate.
+    /// Returns the number to compare with `min` and `max`: milliseconds for a duration, kbit/s for a bit rate. `None`
+    /// if bounds do not apply.
     fn size(&self) -> Option<f64> {
         None
     }
 }
 
-/// The settings of a policy: derive it.
+/// The settings of a policy. Derive this trait.
 ///
-/// A field becomes a key of the same name. `#[setting(default = 30, unit = "ms", min = 1, max = 500)]` gives its default,
-/// its unit (for people; shown in the schema), and its inclusive bounds. Its doc comment becomes the description. A field
-/// without a default is required, unless it is an `Option`. If every field has a default (or is an `Option`), `Default` is
-/// implemented too. On an enum without fields, the allowed values are the variants' names in kebab case.
+/// A field becomes a key of the same name. `#[setting(default = 30, unit = "ms", min = 1, max = 500)]` sets its
+/// default, its unit (shown in the schema), and its inclusive bounds. The field's doc comment becomes the description.
+/// A field without a default is required, unless it is an `Option`. If every field has a default (or is an `Option`),
+/// the derive also implements `Default`. On an enum without fields, the allowed values are the variants' names in kebab
+/// case.
 ///
-/// Bounds of a [`Duration`] or a [`BitRate`] are written like its values: `min = "1s"`, `max = "2 Mbit/s"`. A field of a
-/// nested settings struct may be omitted with `#[setting(default)]`: then its fields have their own defaults. On other
-/// fields `default` needs a value:
+/// Bounds of a [`Duration`] or a [`BitRate`] are written like values: `min = "1s"`, `max = "2 Mbit/s"`.
+/// `#[setting(default)]` makes a field with a nested settings struct optional; its fields then have their own defaults.
+/// On other fields `default` needs a value:
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -70,7 +71,7 @@ impl Setting for () {
     }
 }
 
-/// The fields of an object; names outside `known` are errors.
+/// Returns the fields of an object. Names outside `known` are errors.
 pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)], String> {
     let Json::Object(fields) = json else {
         return Err(expected("an object", json));
@@ -83,7 +84,7 @@ pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)]
     }
 }
 
-/// A field's value from JSON: the given one, else the default.
+/// Returns a field's value from JSON, or its default if the field is missing.
 pub fn field<T: Setting>(
     fields: &[(String, Json)],
     key: &str,
@@ -109,7 +110,7 @@ pub struct Bounds {
     pub min: Option<f64>,
     /// The maximum.
     pub max: Option<f64>,
-    /// Unit of both, for people.
+    /// Unit of both bounds, for error messages.
     pub unit: &'static str,
 }
 
@@ -125,7 +126,7 @@ impl Bounds {
     }
 }
 
-/// `found 3, expected a string`.
+/// Returns the error `found 3, expected a string`.
 pub fn expected(what: &str, found: &Json) -> String {
     match found {
         Json::Null => format!("found nothing, expected {what}"),
@@ -225,7 +226,7 @@ impl Setting for Duration {
     }
 }
 
-/// `1.5s`, to the millisecond.
+/// Parses `1.5s`, to the millisecond.
 fn duration(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
     let ms = match unit {
@@ -238,8 +239,8 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis((count(digits)? * ms).round() as u64))
 }
 
-/// A bit rate in kbit/s, the unit of measurements and actions. In settings it has a unit: `"300 kbit/s"`, `"1.5 Mbit/s"`.
-/// A bound without a unit, or with one of another quantity, does not compile:
+/// A bit rate in kbit/s, the unit of measurements and actions. In settings it has a unit: `"300 kbit/s"`, `"1.5
+/// Mbit/s"`. A bound without a unit, or with a unit of another quantity, does not compile:
 ///
 /// ```compile_fail,E0080
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -253,12 +254,12 @@ fn duration(text: &str) -> Option<Duration> {
 pub struct BitRate(u32);
 
 impl BitRate {
-    /// A bit rate in kbit/s.
+    /// Creates a bit rate in kbit/s.
     pub const fn of_kbps(kbps: u32) -> BitRate {
         BitRate(kbps)
     }
 
-    /// In kbit/s.
+    /// Returns the bit rate in kbit/s.
     pub const fn kbps(self) -> u32 {
         self.0
     }
@@ -284,7 +285,7 @@ impl Setting for BitRate {
     }
 }
 
-/// `1.5 Mbit/s`, to the kbit/s.
+/// Parses `1.5 Mbit/s`, to the kbit/s.
 fn bit_rate(text: &str) -> Option<BitRate> {
     let (digits, unit) = text.split_once(' ')?;
     let kbps = match unit {
@@ -297,7 +298,7 @@ fn bit_rate(text: &str) -> Option<BitRate> {
     (rate <= f64::from(u32::MAX)).then_some(BitRate(rate as u32))
 }
 
-/// A number without a sign.
+/// Parses a number without a sign.
 fn count(digits: &str) -> Option<f64> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     Some(digits).filter(|_| plain)?.parse().ok()

@@ -1,11 +1,11 @@
-//! State of a session, a room or the policy: a few bytes that travel with the question.
+//! State of a session, a room or the policy: a few bytes that the gateway sends with the question.
 
 use std::time::Duration;
 
-/// The state of a session, a room or the policy: derive it, with `#[state(schema = 1)]`.
+/// The state of a session, a room or the policy. Derive this trait, with `#[state(schema = 1)]`.
 ///
-/// It is encoded in as few bytes as its fields need (at most 4 KiB for a session or room, 64 KiB for a memo). When its
-/// fields change, keep the older type, increment the number and name the older type with `from`, with a conversion:
+/// The encoding uses as few bytes as the fields need (at most 4 KiB for a session or room, 64 KiB for a memo). When the
+/// fields change, keep the older type, increment the number, name the older type with `from`, and write a conversion:
 ///
 /// ```
 /// # use evenkeel_plugin_sdk::prelude::*;
@@ -29,15 +29,15 @@ use std::time::Duration;
 /// }
 /// ```
 ///
-/// The older type may itself have `from`, so that each step is written once. State and memo share their number: if one of
-/// them is unchanged, write `#[state(schema = 2, unchanged_since = 1)]`. Instead of `from`, `migrate = FUNCTION` names a
-/// `fn(schema: u32, bytes: &[u8]) -> Option<Self>` that reads the bytes itself. A revision that cannot read its
-/// predecessor's states is refused.
+/// The older type may also have `from`, so that each step is written once. State and memo share their number: if one of
+/// them is unchanged, write `#[state(schema = 2, unchanged_since = 1)]`. Instead of `from`, `migrate = FUNCTION` names
+/// a `fn(schema: u32, bytes: &[u8]) -> Option<Self>` that reads the bytes. The gateway refuses a revision that cannot
+/// read its predecessor's states.
 pub trait State: Pack + 'static {
-    /// Increment it whenever the fields change; 0 is for no state.
+    /// Number of the schema. Increment it whenever the fields change; 0 means no state.
     const SCHEMA: u32;
 
-    /// Reads a state of an older revision. `None`: the schema is unknown, or the bytes are invalid.
+    /// Reads a state of an older revision. Returns `None` if the schema is unknown or the bytes are invalid.
     fn migrate(schema: u32, bytes: &[u8]) -> Option<Self> {
         if schema == Self::SCHEMA { unpack(bytes) } else { None }
     }
@@ -47,37 +47,36 @@ pub trait State: Pack + 'static {
 impl State for () {
     const SCHEMA: u32 = 0;
 
-    /// State of an older revision is discarded.
+    /// Discards a state of an older revision.
     fn migrate(_: u32, _: &[u8]) -> Option<Self> {
         Some(())
     }
 }
 
-/// A value with a compact encoding: integers in as few bytes as they need, lists with their length
-/// first.
+/// A value with a compact encoding. Integers use as few bytes as they need; lists start with their length.
 ///
 /// Derive it for the parts of a [`State`].
 pub trait Pack: Sized {
-    /// The value in a new state.
+    /// Returns the value in a new state.
     fn fresh() -> Self;
 
-    /// Appends it to `out`.
+    /// Appends the value to `out`.
     fn pack(&self, out: &mut Vec<u8>);
 
-    /// Reads it from the front of `bytes`; `None` if they are invalid.
+    /// Reads the value from the front of `bytes`. Returns `None` if they are invalid.
     fn unpack(bytes: &mut &[u8]) -> Option<Self>;
 }
 
 // A state is read field by field for every row of a batch. The readers are always inlined, which
 // keeps the position in a register and saves a quarter of a tick's time.
 
-/// Reads a value from all of `bytes`.
+/// Reads a value that takes all of `bytes`.
 pub fn unpack<T: Pack>(mut bytes: &[u8]) -> Option<T> {
     let value = T::unpack(&mut bytes)?;
     bytes.is_empty().then_some(value)
 }
 
-/// Initial capacity: most states are no longer.
+/// Initial capacity in bytes: most states are no longer.
 const USUAL_BYTES: usize = 64;
 
 /// Encodes a value.
@@ -87,10 +86,10 @@ pub fn pack<T: Pack>(value: &T) -> Vec<u8> {
     out
 }
 
-/// The longest integer: 64 bits, seven per byte.
+/// Length of the longest integer: 64 bits, seven per byte.
 const WHOLE_BYTES_MAX: usize = 10;
 
-/// LEB128: seven bits per byte, least significant first.
+/// Appends LEB128: seven bits per byte, least significant first.
 fn pack_whole(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -110,7 +109,7 @@ fn unpack_whole(bytes: &mut &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// An integer of any length, and the bytes after it.
+/// Reads an integer of any length. Returns it and the bytes after it.
 #[inline(never)]
 fn unpack_long(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
@@ -154,7 +153,7 @@ macro_rules! whole {
 
 whole!(u8 u16 u32 u64);
 
-/// Zigzag: small numbers of either sign stay short.
+/// Zigzag encoding, which keeps small numbers of either sign short.
 impl Pack for i64 {
     fn fresh() -> Self {
         0
@@ -219,7 +218,7 @@ impl Pack for bool {
     }
 }
 
-/// Whole milliseconds.
+/// Encoded in whole milliseconds.
 impl Pack for Duration {
     fn fresh() -> Self {
         Duration::ZERO
@@ -293,7 +292,7 @@ impl<T: Pack> Pack for Vec<T> {
 
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
         let length = unpack_whole(bytes)?;
-        // Not reserved ahead: the length is untrusted.
+        // Capacity is not reserved ahead, because the length is untrusted.
         (0..length).map(|_| T::unpack(bytes)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Native unit tests of a policy: a small world, the gateway's questions, and answers by name.
+//! Native unit tests of a policy: a small world, the gateway's questions, and answers with names.
 //!
 //! Questions are encoded as for the plugin: measurements become frames with the columns of the
 //! policy's `READS`, and states are encoded and decoded.
@@ -31,13 +31,13 @@ use crate::wit::types;
 pub use measurements::{Measurements, measured};
 pub use world::World;
 
-/// Measures; missing metrics are not measured.
+/// Measures of a row. Metrics that are missing here are unmeasured.
 pub type Measured = [(Metric, u32)];
 
-/// The same, owned.
+/// Owned [`Measured`].
 pub type Cells = Vec<(Metric, u32)>;
 
-/// Labels, keys and values.
+/// Labels as keys and values.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
 thread_local! {
@@ -50,7 +50,7 @@ pub(crate) fn keep_line(level: Level, message: &str) {
     LINES.with_borrow_mut(|lines| lines.push((level, message.to_owned())));
 }
 
-/// Log lines of this thread since the last call.
+/// Takes the log lines of this thread since the last call.
 pub fn lines() -> Vec<(Level, String)> {
     LINES.take()
 }
@@ -59,7 +59,7 @@ pub(crate) fn keep_note(row: u32, key: &str, value: i64) {
     NOTES.with_borrow_mut(|notes| notes.push((row, key.to_owned(), value)));
 }
 
-/// Notes (row, key, value) of this thread since the last call.
+/// Takes the notes (row, key, value) of this thread since the last call.
 pub fn notes() -> Vec<(u32, String, i64)> {
     NOTES.take()
 }
@@ -67,22 +67,22 @@ pub fn notes() -> Vec<(u32, String, i64)> {
 /// A session of a tick.
 #[derive(Clone, Debug)]
 pub struct Session<S> {
-    /// Its measures.
+    /// The session's measures.
     pub measured: Cells,
-    /// Its state; updated by [`Trial::tick`].
+    /// The session's state; [`Trial::tick`] updates it.
     pub state: S,
 }
 
 /// A room of a reroute.
 #[derive(Clone, Debug)]
 pub struct Room<S> {
-    /// Its number.
+    /// The room's number.
     pub room: u64,
-    /// Its measures.
+    /// The room's measures.
     pub measured: Cells,
-    /// Names of the nodes of its route, best first; updated by [`Trial::reroute`].
+    /// Names of the nodes of the room's route, best first; [`Trial::reroute`] updates them.
     pub standing: Vec<String>,
-    /// Its state; updated by [`Trial::reroute`].
+    /// The room's state; [`Trial::reroute`] updates it.
     pub state: S,
 }
 
@@ -91,18 +91,18 @@ pub struct Room<S> {
 pub struct Placed<S> {
     /// Names of nodes, best first.
     pub hops: Vec<String>,
-    /// Time until its next `reroute`.
+    /// Time until the room's next `reroute`.
     pub ask_again_after: Duration,
     /// The number of the reason.
     pub reason: u32,
-    /// Its state.
+    /// The room's state.
     pub state: S,
 }
 
 /// A policy in a world.
 #[derive(Debug)]
 pub struct Trial<P> {
-    /// The world; changes apply to the next question.
+    /// The world; changes apply from the next question on.
     pub world: World,
     /// Time since the gateway started.
     pub now: Duration,
@@ -111,7 +111,7 @@ pub struct Trial<P> {
 }
 
 impl<P: Policy> Trial<P> {
-    /// A policy with its settings in a world, with everything granted.
+    /// Creates a trial of a policy with its settings in a world, with everything granted.
     pub fn of(policy: P, world: World) -> Trial<P> {
         let numbers = |subject| {
             let reads = P::READS.iter().filter(move |metric| metric.is_subject() == subject);
@@ -168,7 +168,7 @@ impl<P: Policy> Trial<P> {
 }
 
 impl<P: Policy + Admission> Trial<P> {
-    /// Asks for admission of a session. `standing` is the name of its room's region.
+    /// Asks for admission of a session. `standing` names the region of its room.
     pub fn admit(&mut self, session: u64, labels: Labels<'_>, standing: Option<&str>) -> Judgement {
         self.loaded.catalog = self.world.catalog();
         let regions = (1..).zip(&self.world.regions);
@@ -195,7 +195,7 @@ impl<P: Policy + Scenario> Trial<P> {
 }
 
 impl<P: Policy + Degradation> Trial<P> {
-    /// The first state of a session.
+    /// Returns the first state of a session.
     pub fn open(&mut self, labels: Labels<'_>) -> <P as Degradation>::State {
         self.loaded.catalog = self.world.catalog();
         let labels = own(labels);
@@ -203,7 +203,7 @@ impl<P: Policy + Degradation> Trial<P> {
         came_back(keep::row(&degradation::open(&self.loaded, &[newcomer]), 0))
     }
 
-    /// A new session with these labels and measures.
+    /// Creates a session with these labels and measures.
     pub fn session(
         &mut self,
         labels: Labels<'_>,
@@ -212,7 +212,7 @@ impl<P: Policy + Degradation> Trial<P> {
         Session { measured: measured.into(), state: self.open(labels) }
     }
 
-    /// One tick: the actions by row of `sessions`, each with the number of its reason.
+    /// Runs one tick. Returns the actions by row of `sessions`, each with the number of its reason.
     pub fn tick(
         &mut self,
         sessions: &mut [Session<<P as Degradation>::State>],
@@ -250,15 +250,14 @@ impl<P: Policy + Routing> Trial<P> {
         }
     }
 
-    /// The first state of a room that another policy placed.
+    /// Returns the first state of a room that another policy placed.
     pub fn open_room(&mut self, room: u64, labels: Labels<'_>) -> <P as Routing>::State {
         self.loaded.catalog = self.world.catalog();
         let newcomer = NewRoom { room, scenario: "trial".into(), labels: own(labels) };
         came_back(keep::row(&routing::open(&self.loaded, &[newcomer]), 0))
     }
 
-    /// A room that another policy placed, with these labels and measures, on the nodes with these
-    /// names.
+    /// Creates a room with these labels and measures that another policy placed on the nodes with these names.
     pub fn room(
         &mut self,
         room: u64,
@@ -271,7 +270,7 @@ impl<P: Policy + Routing> Trial<P> {
         Room { room, measured, standing, state }
     }
 
-    /// One reroute: the rows of `rooms` that move, each with the number of the reason.
+    /// Runs one reroute. Returns the rows of `rooms` that move, each with the number of the reason.
     pub fn reroute(&mut self, rooms: &mut [Room<<P as Routing>::State>]) -> Vec<(usize, u32)> {
         self.loaded.catalog = self.world.catalog();
         let rows: Vec<_> = rooms.iter().map(|room| (room.room, room.measured.as_slice())).collect();
@@ -313,7 +312,7 @@ fn came_back<S: State>(bytes: &[u8]) -> S {
     unpack(bytes).expect("what was packed can be unpacked")
 }
 
-/// The state, or memo, after `S` has migrated its bytes from an older schema.
+/// Returns the state, or memo, that `S` migrates from the bytes of an older schema.
 pub fn migrate<S: State>(from_schema: u32, older: &impl Pack) -> Option<S> {
     S::migrate(from_schema, &pack(older))
 }

@@ -1,10 +1,9 @@
 //! The guest's side of `wit/policy.wit`, generated.
 //!
-//! `policy.wit` has one world per hook. Generated from those, a plugin's `guest` would be four
-//! different traits; so the worlds here are their parts, and an attribute macro exports two of
-//! them.
+//! `policy.wit` has one world per hook. Generating each of these worlds would give a plugin four different `guest`
+//! traits. The worlds here are therefore parts of them, and an attribute macro exports two parts.
 //!
-//! The canonical ABI passes pointers: all unsafe code of a plugin is generated in this module.
+//! The canonical ABI passes pointers. All unsafe code of a plugin is generated in this module.
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 

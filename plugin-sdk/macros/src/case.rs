@@ -1,6 +1,6 @@
 //! Names in kebab case.
 
-/// `VoiceOnly` as `voice-only`.
+/// Converts `VoiceOnly` to `voice-only`.
 pub(crate) fn kebab(name: &str) -> String {
     let mut out = String::new();
     for (at, letter) in name.chars().enumerate() {

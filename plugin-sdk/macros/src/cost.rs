@@ -5,14 +5,14 @@ use syn::meta::{self, ParseNestedMeta};
 use syn::parse::{ParseStream, Parser};
 use syn::{Error, LitInt, Result};
 
-/// A call of a hook.
+/// A function of a hook.
 pub(crate) struct Call {
     pub(crate) name: &'static str,
-    /// Name of its rows; empty if it has none.
+    /// Name of the rows of the function; empty if it has none.
     pub(crate) rows: &'static str,
 }
 
-/// The last member of the manifest, with the comma before it; empty without declared costs.
+/// Returns the last member of the manifest, with the comma before it; empty without declared costs.
 pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String> {
     let mut promises: Vec<(&str, u32, u32)> = Vec::new();
     let arguments = arguments.clone();
@@ -48,14 +48,14 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
     Ok(if is_none { String::new() } else { format!(",\"cost\":{{{}}}", promises.join(",")) })
 }
 
-/// True if the following parentheses are empty.
+/// Whether the following parentheses are empty.
 fn is_empty(input: ParseStream<'_>) -> Result<bool> {
     let content;
     syn::parenthesized!(content in input);
     Ok(content.is_empty())
 }
 
-/// The cost of a call: independent of rows, and per row.
+/// Returns the cost of a call: independent of rows, and per row.
 fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
     let (mut whole, mut row) = (None, None);
     meta.parse_nested_meta(|part| {

@@ -6,7 +6,7 @@ use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
 
 use crate::cost::{Call, promised};
 
-/// The trait of a hook.
+/// Properties of a hook's trait.
 pub(crate) struct Shape {
     pub(crate) hook: &'static str,
     pub(crate) state: bool,
@@ -65,7 +65,7 @@ pub(crate) fn attribute(
             const MANIFEST: &'static str = ONE_HOOK_PER_PLUGIN;
         }
 
-        // The name gives a second hook in one module a clear error.
+        // The constant's name gives a clear error for a second hook in one module.
         #[doc(hidden)]
         #[allow(unsafe_code, reason = "the exports of a plugin, generated")]
         const ONE_HOOK_PER_PLUGIN: &str = {
@@ -102,7 +102,7 @@ pub(crate) fn attribute(
             }
         };
 
-        /// Run by `evenkeel plugin bench`, for the native cost of the policy.
+        /// `evenkeel plugin bench` runs this to measure the native cost of the policy.
         #[cfg(test)]
         #[test]
         #[ignore = "`evenkeel plugin bench` runs it"]
@@ -110,7 +110,7 @@ pub(crate) fn attribute(
             #sdk::trial::native::#bindings::<#policy>();
         }
 
-        // Settings are read in `init`, which a native build never calls.
+        // A native build never calls `init`, which reads the settings.
         const _: fn(&#sdk::json::Json) -> Result<#policy, String> = <#policy as #sdk::Setting>::read;
     })
 }

@@ -57,7 +57,7 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// Migration of older schemas: unchanged ones by `unpack`, others by the author's code.
+    /// Returns the code that migrates older schemas: `unpack` reads unchanged ones, the author's code reads others.
     fn migration(&self, schema: &LitInt) -> Result<TokenStream> {
         let oldest = self.unchanged_since.as_ref().unwrap_or(schema);
         if oldest.base10_parse::<u32>()? > schema.base10_parse::<u32>()? {
@@ -96,7 +96,7 @@ impl Arguments {
     }
 }
 
-/// A schema number.
+/// Parses a schema number.
 fn number(meta: &ParseNestedMeta<'_>) -> Result<LitInt> {
     let number = meta.value()?.parse::<LitInt>()?;
     if number.base10_parse::<u32>()? == 0 {
@@ -141,7 +141,7 @@ fn fields(fields: &Fields) -> Result<TokenStream> {
     })
 }
 
-/// Variants without fields, as their index. The first is the default.
+/// Encodes variants without fields as their index. The first is the default.
 fn variants(data: &DataEnum) -> Result<TokenStream> {
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {

@@ -44,7 +44,7 @@ fn derive_struct(input: &DeriveInput, fields: &FieldsNamed) -> Result<TokenStrea
     let default = fields.iter().all(Knob::may_be_left_out).then(|| {
         quote! {
             impl ::core::default::Default for #ident {
-                /// All settings at their defaults.
+                /// Creates settings with all defaults.
                 fn default() -> Self {
                     <Self as ::evenkeel_plugin_sdk::Settings>::parse("{}")
                         .expect("a default is within its bounds")
@@ -107,7 +107,7 @@ fn derive_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
     })
 }
 
-/// Members of the object's schema.
+/// Returns the members of the object's schema.
 fn schema(fields: &[Knob<'_>]) -> TokenStream {
     let text = quote!(::evenkeel_plugin_sdk::manifest::Text);
     let properties = fields.iter().enumerate().map(|(at, knob)| {
@@ -143,11 +143,11 @@ fn schema(fields: &[Knob<'_>]) -> TokenStream {
     }
 }
 
-/// A bound: a number, or a duration or bit rate as text.
+/// A bound: a number, or a text with a duration or bit rate.
 struct Limit {
-    /// Compared with the value's size.
+    /// The number that is compared with the value's size.
     size: f64,
-    /// As in the schema, if it is a number.
+    /// The number as JSON, for the schema; `None` for a text.
     json: Option<String>,
     /// Unit of the size: `ms` or `kbit/s`; empty for a number.
     counts: &'static str,
@@ -158,7 +158,7 @@ struct Knob<'a> {
     field: &'a Field,
     key: String,
     default: Option<String>,
-    /// The default is made of the defaults of a struct's fields.
+    /// Whether the default consists of the defaults of a struct's fields.
     default_of_fields: bool,
     min: Option<Limit>,
     max: Option<Limit>,
@@ -218,7 +218,7 @@ impl Knob<'_> {
         self.default.is_some() || optional
     }
 
-    /// The schema's members besides type and bounds.
+    /// Returns the schema's members besides type and bounds.
     fn facts(&self) -> String {
         let mut facts = String::new();
         if let Some(default) = &self.default {
@@ -237,7 +237,7 @@ impl Knob<'_> {
         self.min.iter().chain(&self.max)
     }
 
-    /// Checks that need the field's type, evaluated by the compiler.
+    /// Returns checks that need the field's type; the compiler evaluates them.
     fn checks(&self) -> Vec<TokenStream> {
         let of = &self.field.ty;
         let setting = quote!(<#of as ::evenkeel_plugin_sdk::Setting>);
@@ -288,7 +288,7 @@ impl Knob<'_> {
     }
 }
 
-/// The doc comment, in one line.
+/// Returns the doc comment in one line.
 fn doc(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
         Meta::NameValue(meta) if meta.path.is_ident("doc") => match &meta.value {
@@ -301,7 +301,7 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.join(" ")
 }
 
-/// A literal as JSON.
+/// Converts a literal to JSON.
 fn json(value: &Expr) -> Result<String> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(quoted(&text.value())),
@@ -314,7 +314,7 @@ fn json(value: &Expr) -> Result<String> {
     }
 }
 
-/// A number as JSON.
+/// Converts a number to JSON.
 fn number(value: &Expr) -> Result<String> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => Ok(number.base10_digits().to_owned()),
@@ -366,7 +366,7 @@ fn kilobits(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|count| count * kilobits)
 }
 
-/// A JSON string.
+/// Returns the text as a JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for letter in text.chars() {

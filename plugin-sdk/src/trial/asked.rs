@@ -1,26 +1,26 @@
-//! A gateway's question, read from JSON written by `evenkeel plugin`.
+//! A gateway's question, read from JSON that `evenkeel plugin` wrote.
 
 use crate::catalog::Catalog;
 use crate::json::Json;
 use crate::keep;
 use crate::wit::types;
 
-/// A question and its catalog. Fields that its call does not use are empty.
+/// A question and its catalog. Fields that its function does not use are empty.
 #[derive(Clone)]
 pub(super) struct Asked {
-    /// The function: `tick`.
+    /// Name of the function: `tick`.
     pub(super) call: String,
     pub(super) catalog: Vec<types::Entry>,
     pub(super) now_us: u64,
-    /// The session or room in question.
+    /// Number of the session or room in question.
     pub(super) id: u64,
-    /// The region of a new session's room.
+    /// Region of a new session's room.
     pub(super) standing_in: Option<u64>,
     pub(super) scenario: String,
     pub(super) labels: Vec<types::Label>,
-    /// Nodes or regions.
+    /// Frame of nodes or regions.
     pub(super) places: types::Frame,
-    /// Sessions or rooms.
+    /// Frame of sessions or rooms.
     pub(super) subjects: types::Frame,
     pub(super) width: u32,
     pub(super) standing: Vec<u32>,
@@ -60,12 +60,12 @@ impl Asked {
         })
     }
 
-    /// The catalog as a policy sees it.
+    /// Returns the catalog for a policy.
     pub(super) fn catalog(&self) -> Catalog {
         Catalog::new(self.catalog.clone())
     }
 
-    /// Approximate size in bytes.
+    /// Returns the approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         let cells = self.places.cells.len() + self.subjects.cells.len() + self.standing.len();
         let rows = self.places.ids.len() + self.subjects.ids.len();
@@ -93,7 +93,7 @@ fn text_of(json: &Json) -> Result<&str, String> {
     }
 }
 
-/// Ids have 64 bits: those of the upper half are written as negative numbers.
+/// Reads a number. Ids have 64 bits, and JSON has ids of the upper half as negative numbers.
 fn whole(json: &Json) -> Result<u64, String> {
     match json {
         Json::Whole(number) => Ok(*number as u64),
@@ -105,7 +105,7 @@ fn numbers(json: &Json) -> Result<Vec<u32>, String> {
     list(json)?.iter().map(|number| whole(number).map(|number| number as u32)).collect()
 }
 
-/// Hexadecimal digits.
+/// Reads hexadecimal digits.
 fn bytes(json: &Json) -> Result<Vec<u8>, String> {
     let digits = text_of(json)?;
     let pairs = (0..digits.len()).step_by(2);

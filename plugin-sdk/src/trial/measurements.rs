@@ -1,12 +1,12 @@
-//! Measures set metric by metric.
+//! Builder for measures, metric by metric.
 
 use std::ops::Deref;
 
 use super::Cells;
 use crate::registry::Metric;
 
-/// Measures; begin with [`measured`]. Each metric of the registry has a function, named as in the
-/// views. Others are not measured.
+/// Measures; begin with [`measured`]. Each metric of the registry has a function with the same name as in the views.
+/// Metrics that are not set are unmeasured.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Measurements(Cells);
 
@@ -16,7 +16,7 @@ pub fn measured() -> Measurements {
 }
 
 impl Measurements {
-    /// A metric by its registry name; each metric also has a function. The last value wins.
+    /// Sets a metric by its registry name. Each metric also has a function. The last value is used.
     #[must_use]
     pub fn with(mut self, metric: Metric, value: u32) -> Self {
         self.0.retain(|&(there, _)| there != metric);

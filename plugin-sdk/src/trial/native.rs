@@ -1,5 +1,5 @@
-//! Native cost of a policy on the questions that its plugin was asked. The hook attributes generate
-//! a test for it, run by `evenkeel plugin bench`.
+//! Native cost of a policy for recorded questions. The hook attributes generate a test for it, which `evenkeel plugin
+//! bench` runs.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use crate::guest::{Loaded, Policy};
 use crate::routing::{self, Reroute, Routing};
 use crate::scenario::{self, Scenario};
 
-/// Names a file with the settings in its first line, and a question in each other line.
+/// Environment variable with the name of a file: its first line has the settings, each other line a question.
 const QUESTIONS: &str = "EVENKEEL_NATIVE_QUESTIONS";
 
-/// Marks lines of results among other test output.
+/// Prefix of result lines among other test output.
 const MARK: &str = "evenkeel-native";
 
-/// Rounds of each question; their distribution is reported.
+/// Number of rounds of each question; their distribution is reported.
 const ROUNDS: usize = 101;
 
-/// Approximate length of a round, which makes the clock's own cost negligible.
+/// Approximate duration of a round, which makes the cost of reading the clock negligible.
 const ROUND: Duration = Duration::from_millis(1);
 
 /// Limit of calls per round.
 const CALLS_MAX: u128 = 4_096;
 
-/// Memory for the questions of a round, which are prepared before it.
+/// Limit of memory for the questions of a round, which are prepared before it.
 const BYTES_MAX: u128 = 64 << 20;
 
 /// Measures an admission policy.
@@ -94,19 +94,19 @@ fn measure<P: Policy>(mut call: impl FnMut(&Loaded<P>, Asked)) {
         let asked = Asked::read(question).expect("a question of the same evenkeel");
         loaded.catalog = asked.catalog();
         let [min, median, p99] = spread(&asked, |asked| call(&loaded, asked));
-        // The harness may have begun a line with the test's name.
+        // The test harness may have begun a line with the test's name.
         println!("\n{MARK} {min} {median} {p99}");
     }
 }
 
-/// Nanoseconds of a call: minimum, median and 99th percentile.
+/// Returns the nanoseconds of a call: minimum, median and 99th percentile.
 fn spread(asked: &Asked, mut call: impl FnMut(Asked)) -> [u64; 3] {
     let mut round = |calls: usize| {
         let laid_out = vec![asked.clone(); calls];
         let began = Instant::now();
         laid_out.into_iter().for_each(&mut call);
         let took = began.elapsed() / calls as u32;
-        // Log lines and notes are kept for tests, which do not exist here.
+        // Discards log lines and notes, which are kept for tests.
         drop((notes(), lines()));
         took.as_nanos() as u64
     };

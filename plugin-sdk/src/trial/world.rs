@@ -9,16 +9,16 @@ use crate::wit::types;
 /// Regions, zones and nodes for tests.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Names and measures. A region's number is its index, from 1.
+    /// Names and measures of regions. A region's number is its index, from 1.
     pub(super) regions: Vec<(String, Cells)>,
-    /// Names and regions. A zone's number is its index, from 1.
+    /// Names and regions of zones. A zone's number is its index, from 1.
     zones: Vec<(String, u64)>,
-    /// Names, zones and measures. A node's number is its index, from 0.
+    /// Names, zones and measures of nodes. A node's number is its index, from 0.
     pub(super) nodes: Vec<(String, u64, Cells)>,
 }
 
 impl World {
-    /// A world with one region, the gateway's own.
+    /// Creates a world with one region, the gateway's own.
     pub fn around(home: &str) -> World {
         World { regions: vec![(home.into(), vec![])], zones: vec![], nodes: vec![] }
     }
@@ -52,7 +52,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If there is no such node.
+    /// Panics if there is no such node.
     pub fn measure(&mut self, node: &str, metric: Metric, value: u32) {
         let at = self.node_id(node).0 as usize;
         let (.., measured) = &mut self.nodes[at];
@@ -60,21 +60,21 @@ impl World {
         measured.push((metric, value));
     }
 
-    /// The number of a node.
+    /// Returns the number of a node.
     ///
     /// # Panics
     ///
-    /// If there is no such node.
+    /// Panics if there is no such node.
     pub fn node_id(&self, name: &str) -> NodeId {
         let node = self.nodes.iter().position(|(there, ..)| there == name);
         NodeId(node.unwrap_or_else(|| panic!("there is no node {name}")) as u32)
     }
 
-    /// The number of a region.
+    /// Returns the number of a region.
     ///
     /// # Panics
     ///
-    /// If there is no such region.
+    /// Panics if there is no such region.
     pub fn region_id(&self, name: &str) -> RegionId {
         let region = self.regions.iter().position(|(there, _)| there == name);
         RegionId(region.unwrap_or_else(|| panic!("there is no region {name}")) as u64 + 1)

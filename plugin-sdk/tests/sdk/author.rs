@@ -285,7 +285,7 @@ fn schema_includes_nested_settings() {
     assert!(schema.contains(&expected), "{schema}");
 }
 
-/// The third schema of a state, each `from` the one before.
+/// The third schema of a state; each schema has `from` its predecessor.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 5, unchanged_since = 4, from = SecondForm)]
 struct ThirdForm {

@@ -1,4 +1,4 @@
-//! The contract's functions, called as the gateway calls them.
+//! Calls the contract's functions like the gateway.
 
 use evenkeel_plugin_sdk::Plugin;
 use evenkeel_plugin_sdk::prelude::*;

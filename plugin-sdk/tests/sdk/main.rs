@@ -1,4 +1,4 @@
-//! The SDK as plugin authors and the gateway use it.
+//! Tests the SDK from the view of plugin authors and of the gateway.
 
 mod author;
 mod contract;

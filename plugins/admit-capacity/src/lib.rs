@@ -1,11 +1,10 @@
 //! Admission policy: admits, caps, redirects or rejects sessions as a region fills up.
 //!
-//! Sessions that join an existing room have priority over new rooms. With free capacity every
-//! session is admitted. As the region fills up, a growing share of new sessions is capped; then a
-//! growing share of new rooms is redirected to a region with capacity, or rejected for a while.
-//! Shares are drawn by session, so that no threshold makes a crowd swing. The rest of the capacity
-//! is for sessions that join a room, and for configured roles. Sessions of one room are never
-//! redirected apart.
+//! Sessions that join an existing room have priority over new rooms. While capacity is free, every session is admitted.
+//! As the region fills up, a growing share of new sessions is capped; then a growing share of new rooms is redirected
+//! to a region with capacity, or rejected for a while. Each session draws whether it is affected, so that no threshold
+//! affects all sessions at once. The remaining capacity is for sessions that join a room, and for configured roles.
+//! Sessions of one room are never redirected to different regions.
 
 #[cfg(test)]
 mod tests;
@@ -44,15 +43,15 @@ pub struct AdmitCapacity {
 /// Reasons of verdicts.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// Its region has capacity.
+    /// The session's region has capacity.
     HasCapacity = 1,
-    /// Its region is nearly full, or its breaker is half open.
+    /// The session's region is nearly full, or its breaker is half open.
     NearlyFull = 2,
-    /// Its region is full; another one has capacity.
+    /// The session's region is full; another one has capacity.
     CapacityElsewhere = 3,
-    /// Its region is full.
+    /// The session's region is full.
     Full = 4,
-    /// Its region's breaker is open, or none of its nodes is up.
+    /// The breaker of the session's region is open, or none of its nodes is up.
     RegionUnavailable = 5,
 }
 
@@ -71,7 +70,7 @@ impl Admission for AdmitCapacity {
     ) -> Judgement {
         let region = standing.or(newcomer.region()).and_then(|region| regions.region(region));
         let Some((region, load)) = region.and_then(|region| Some((region, load(&region)?))) else {
-            // Without measures of its region, the gateway's own limits decide.
+            // Without measures of the session's region, the gateway's own limits decide.
             return Verdict::Abstain.into();
         };
         note(0, "load_permille", (load * 1000.0) as i64);
@@ -95,7 +94,7 @@ impl Admission for AdmitCapacity {
 }
 
 impl AdmitCapacity {
-    /// True for a role that others wait for.
+    /// Whether the session has a role that others wait for.
     fn is_awaited(&self, newcomer: &NewSession<'_>) -> bool {
         let role = newcomer.labels.value(label::ROLE);
         role.is_some_and(|role| self.priority_roles.iter().any(|awaited| awaited == role))
@@ -113,8 +112,8 @@ impl AdmitCapacity {
             || lot.is_below(ramp(load, self.cap_above, self.full_above))
     }
 
-    /// Another region with enough capacity, if there is one; each is chosen in proportion to its
-    /// free capacity, so that redirected sessions spread.
+    /// Selects another region with enough capacity, if there is one. The probability is proportional to free capacity,
+    /// so that redirected sessions spread.
     fn elsewhere(&self, full: &Region<'_>, regions: &Regions<'_>, lot: Lot) -> Option<RegionId> {
         let others = regions.iter().filter(|region| region.id() != full.id());
         let open = others.filter_map(|region| {
@@ -137,17 +136,17 @@ impl AdmitCapacity {
     }
 }
 
-/// True if none of its nodes may take sessions.
+/// Whether no node of the region may take sessions.
 fn is_out(region: &Region<'_>) -> bool {
     region.breaker() == Some(Breaker::Open) || region.nodes_up() == Some(0)
 }
 
-/// Load of a region, as a share of its capacity.
+/// Returns the load of a region, as a share of its capacity.
 fn load(region: &Region<'_>) -> Option<f64> {
     region.load_permille().map(|permille| f64::from(permille) / 1000.0)
 }
 
-/// Position of a load between two thresholds: 0 to 1.
+/// Returns the position of a load between two thresholds: 0 to 1.
 fn ramp(load: f64, from: f64, to: f64) -> f64 {
     if load >= to {
         1.0
@@ -158,7 +157,7 @@ fn ramp(load: f64, from: f64, to: f64) -> f64 {
     }
 }
 
-/// A session's draw, equal in every question about it.
+/// A session's draw; the same in every question about the session.
 #[derive(Clone, Copy, Debug)]
 struct Lot(SessionId);
 
@@ -166,13 +165,12 @@ impl Lot {
     /// The draw that is affected first.
     const FIRST: Lot = Lot(SessionId(0));
 
-    /// True if the session belongs to this share of all sessions. The lowest number belongs to any
-    /// share above 0.
+    /// Whether the session belongs to this share of all sessions. The lowest number belongs to any share above 0.
     fn is_below(self, part: f64) -> bool {
         part > 0.0 && draw(self.0.0) < part
     }
 
-    /// An independent second draw in [0, 1).
+    /// Returns an independent second draw in [0, 1).
     fn again(self) -> f64 {
         part(mix(self.0.0))
     }
@@ -183,12 +181,12 @@ fn draw(number: u64) -> f64 {
     part(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// As a share of all numbers.
+/// Returns the upper bits as a share of their range.
 fn part(bits: u64) -> f64 {
     (bits >> 32) as f64 / (1_u64 << 32) as f64
 }
 
-/// The mixer of SplitMix64.
+/// Mixes bits like SplitMix64.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

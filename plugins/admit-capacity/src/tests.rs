@@ -1,4 +1,4 @@
-//! Home is `east`; `west` and `south` have capacity.
+//! The home region is `east`; `west` and `south` have capacity.
 
 use evenkeel_plugin_sdk::Metric::{Breaker, Capacity, Load, NodesUp};
 use evenkeel_plugin_sdk::trial::{Trial, World};
@@ -8,7 +8,7 @@ use super::*;
 const OPEN: u32 = 1;
 const HALF_OPEN: u32 = 2;
 
-/// A world with `east` as given; west carries 500, south 300 of 1000.
+/// Creates a world with `east` as given; the load of `west` is 500 of 1000, that of `south` 300.
 fn trial(settings: &str, east: &[(Metric, u32)]) -> Trial<AdmitCapacity> {
     let world = World::around("east")
         .region("east", east)
@@ -30,7 +30,8 @@ fn is_sent_elsewhere(judgement: Judgement) -> bool {
         && judgement.reason() == Why::CapacityElsewhere.number()
 }
 
-/// The first sessions of a thousand rooms: admitted, capped, redirected, rejected.
+/// Admits the first sessions of a thousand rooms. Returns the numbers of admitted, capped, redirected and rejected
+/// ones.
 fn crowd(settings: &str, labels: &[(&str, &str)], east: &[(Metric, u32)]) -> [i32; 4] {
     let mut trial = trial(settings, east);
     let mut counts = [0; 4];

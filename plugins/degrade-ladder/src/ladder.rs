@@ -1,4 +1,4 @@
-//! Rungs of a session's ladder: the next one down, and the next one up.
+//! Rungs of a session's ladder: selects the next one down, and the next one up.
 
 use evenkeel_plugin_sdk::prelude::*;
 
@@ -6,13 +6,13 @@ use crate::climb::Climb;
 use crate::network::Remedy;
 use crate::{DegradeLadder, Memory, Step};
 
-/// The lowest cap without one from the scenario: less carries no voice. kbit/s.
+/// The lowest cap if the scenario sets none: less carries no voice. kbit/s.
 const FLOOR: u32 = 24;
 
-/// A step down or up.
+/// An action that goes one rung down or up.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Rung {
-    /// A cap of `kbps`; `of` is the bit rate before the first cap.
+    /// Caps the session at `kbps`; `of` is the bit rate before the first cap.
     Cap {
         kbps: u32,
         of: u32,
@@ -28,8 +28,8 @@ pub(crate) struct Ladder<'a> {
 }
 
 impl Ladder<'_> {
-    /// The next rung down: of the first step with a rung left, that would help, and that the
-    /// operator grants.
+    /// Returns the next rung down, from the first step that has a rung left, would help, and is granted by the
+    /// operator.
     pub(crate) fn down(
         &self,
         memory: &Memory,
@@ -43,8 +43,8 @@ impl Ladder<'_> {
         })
     }
 
-    /// Reverts the last upgrade: to the cap that held, or to voice only. None if the state has
-    /// changed meanwhile.
+    /// Reverts the last upgrade: to the cap before it, or to voice only. Returns `None` if the state has changed
+    /// meanwhile.
     pub(crate) fn back(
         &self,
         memory: &Memory,
@@ -64,11 +64,11 @@ impl Ladder<'_> {
         (may && is_lower).then_some(Rung::Cap { kbps, of })
     }
 
-    /// The next rung up: of the last step taken. Steps that were removed from the settings are
-    /// reverted first.
+    /// Returns the next rung up, from the last step taken. Steps that were removed from the settings are reverted
+    /// first.
     ///
-    /// Actions of an earlier policy are reverted as well: its cap shows in `cap`; dropped video
-    /// shows only in a `rung` that stays.
+    /// Actions of an earlier policy are reverted as well. Its cap is visible in `cap`; dropped video is visible only in
+    /// the current `rung`.
     pub(crate) fn up(&self, memory: &Memory) -> Option<Rung> {
         let steps = &self.settings.steps;
         let gone = [Step::VoiceOnly, Step::Cap].into_iter().filter(|step| !steps.contains(step));
@@ -95,7 +95,7 @@ impl Ladder<'_> {
         (from > floor).then_some(Rung::Cap { kbps, of })
     }
 
-    /// Bit rate without a cap, or else the limit.
+    /// Returns the bit rate without a cap or, if unknown, the limit.
     fn uncapped(&self, memory: &Memory) -> Option<u32> {
         let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
         sends.into_iter().chain(self.ceiling(memory)).min()
@@ -106,7 +106,7 @@ impl Ladder<'_> {
             return None;
         }
         let kbps = (f64::from(memory.cap) * self.settings.raise_factor).ceil() as u32;
-        // The bit rate before the cap suffices; if unknown, the ceiling.
+        // The bit rate before the cap suffices. If it is unknown, the ceiling applies.
         let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
         let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };
         match memory.allowed {
@@ -116,7 +116,7 @@ impl Ladder<'_> {
         }
     }
 
-    /// The highest allowed rate: of its scenario, and of its admission.
+    /// Returns the highest allowed rate: the lower limit of scenario and admission.
     fn ceiling(&self, memory: &Memory) -> Option<u32> {
         let allowed = Some(memory.allowed);
         [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()

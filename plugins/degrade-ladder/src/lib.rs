@@ -1,12 +1,11 @@
 //! Degradation policy: caps a lossy session step by step, then sends it voice only, and recovers
 //! slowly.
 //!
-//! Each session has its own ladder. While its loss is too high, or its round trip grows as in a
-//! queue that fills up, it steps down one rung at a time: through the steps in the configured
-//! order, each to its end (a cap down to the scenario's floor) and only if it helps, before the
-//! next begins. After a calm period it steps back up, one rung at a time, last step first. An
-//! upgrade that does not hold is reverted at once, and the next is tried after twice the time, so
-//! that a session settles just below the capacity of its network.
+//! Each session has a separate ladder. While its loss is too high, or its round trip grows as in a queue that fills up,
+//! it steps down one rung at a time. It takes the steps in the configured order, each to its end (a cap down to the
+//! scenario's floor) and only if it helps. After a calm period it steps back up, one rung at a time, last step first.
+//! An upgrade that fails is reverted at once, and the next one is tried after twice the time, so that a session settles
+//! just below the capacity of its network.
 
 mod climb;
 mod ladder;
@@ -73,10 +72,10 @@ pub enum Step {
     VoiceOnly,
 }
 
-/// A cap on a younger session is that of its admission. The first tick comes well within this.
+/// Maximum age at which an existing cap is that of the session's admission. The first tick comes well within this time.
 const NEW: Duration = Duration::from_secs(5);
 
-/// Loss below this share of the last tick's loss is falling.
+/// Share of the last tick's loss below which loss is falling.
 const FALLING: f64 = 0.98;
 
 /// Reasons of actions.
@@ -88,7 +87,7 @@ pub enum Why {
     Recovered = 2,
     /// The round trip grows: packets queue up.
     Queue = 3,
-    /// The last upgrade did not hold.
+    /// The last upgrade failed.
     Relapse = 4,
 }
 
@@ -120,8 +119,8 @@ impl Degradation for DegradeLadder {
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
         let mut memory = session.state().clone();
-        // The active cap may differ from the requested one: the gateway's own ladder, or the
-        // scenario's floor.
+        // The active cap may differ from the requested one, because of the gateway's own ladder or the scenario's
+        // floor.
         memory.cap = session.cap_kbps().unwrap_or(memory.cap);
         if !memory.seen {
             memory.seen = true;
@@ -129,7 +128,7 @@ impl Degradation for DegradeLadder {
             memory.allowed = if new { memory.cap } else { 0 };
         }
         match Network::of(self, session, &mut memory) {
-            // Unmeasured changes nothing.
+            // Without a measurement nothing changes.
             Network::Unknown => {}
             Network::Between => {
                 (memory.bad_since, memory.good_since, memory.loss_before) = (None, None, 0);
@@ -158,8 +157,7 @@ impl DegradeLadder {
         let lasted = now - begun(&mut memory.bad_since, now);
         let loss = session.loss_up_ppm().max(session.loss_down_ppm()).unwrap_or(0);
         let before = std::mem::replace(&mut memory.loss_before, loss);
-        // Loss that falls since the last rung needs no other one: loss is smoothed, and reported
-        // late.
+        // Falling loss since the last rung needs no further rung: loss is smoothed, and reported late.
         let falls = why == Why::Loss && f64::from(loss) < f64::from(before) * FALLING;
         let bears =
             self.share(memory).map_or(self.down_after, |share| self.down_after.mul_f64(share));
@@ -203,12 +201,12 @@ impl DegradeLadder {
         }
     }
 
-    /// The share for a role that gives way; none for others.
+    /// Returns the factor for a low-priority role; `None` for others.
     fn share(&self, memory: &Memory) -> Option<f64> {
         memory.low_priority.then_some(self.low_priority_factor)
     }
 
-    /// Adds the figures behind a downgrade as notes.
+    /// Adds the values that led to a downgrade as notes.
     fn explain(&self, session: &Session<'_, Memory>, memory: &Memory, out: &mut Actions<Memory>) {
         if let Some(loss) = session.loss_up_ppm() {
             out.note("loss_up_ppm", loss.into());
@@ -222,8 +220,8 @@ impl DegradeLadder {
     }
 }
 
-/// The start of a condition, now if it was not set. A state of another gateway may contain a time
-/// in the future.
+/// Returns the start of a condition, and sets it to `now` if it was unset. A state of another gateway may contain a
+/// time in the future.
 fn begun(since: &mut Option<Duration>, now: Duration) -> Duration {
     *since.insert(since.unwrap_or(now).min(now))
 }

@@ -10,29 +10,29 @@ use crate::network::Queue;
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
 pub struct Memory {
-    /// It was in a tick before.
+    /// Whether the session was in an earlier tick.
     pub(crate) seen: bool,
-    /// The cap of its admission, the limit of upgrades; 0 without one. kbit/s.
+    /// The cap of the session's admission, which limits upgrades; 0 without one. kbit/s.
     pub(crate) allowed: u32,
     /// The requested cap; 0 without one. kbit/s.
     pub(crate) cap: u32,
-    /// The bit rate when the first cap was set, kbit/s: a higher cap has no effect.
+    /// The bit rate when the first cap was set, kbit/s. A cap above it has no effect.
     pub(crate) uncapped: u32,
-    /// Its video is dropped.
+    /// Whether the session's video is dropped.
     pub(crate) voice_only: bool,
-    /// Start of the bad period, or the last downgrade.
+    /// Start of the bad period, or time of the last downgrade.
     pub(crate) bad_since: Option<Duration>,
-    /// Start of the good period, or the last upgrade.
+    /// Start of the good period, or time of the last upgrade.
     pub(crate) good_since: Option<Duration>,
-    /// Its role gives way to others.
+    /// Whether the session's role gives way to others.
     pub(crate) low_priority: bool,
-    /// Its recent round trips.
+    /// Recent round trips of the session.
     pub(crate) queue: Queue,
-    /// The last upgrade, until it has held.
+    /// The last upgrade, until its success is certain.
     pub(crate) climb: Option<Climb>,
-    /// Consecutive upgrades that did not hold.
+    /// Number of consecutive failed upgrades.
     pub(crate) relapses: u8,
-    /// The cap before the last of those, kbit/s; 0 if video was restored.
+    /// The cap before the last failed upgrade, kbit/s; 0 if it restored video.
     pub(crate) failed_from: u32,
     /// The loss of the last tick in a bad period, ppm.
     pub(crate) loss_before: u32,

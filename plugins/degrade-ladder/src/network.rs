@@ -4,8 +4,8 @@ use evenkeel_plugin_sdk::prelude::*;
 
 use crate::{DegradeLadder, Memory, Why};
 
-/// The usual round trip follows a longer one at this rate: fast enough that a new path is not taken
-/// for a queue for long, slow enough that a queue is acted upon first.
+/// Rate at which the usual round trip follows a longer one. It is high enough that a new path is not mistaken for a
+/// queue for long, and low enough that the policy reacts to a queue first.
 const FOLLOWS_PER_SECOND: Duration = Duration::from_millis(5);
 
 /// In a room of two, a cap on one session also lowers the rate received by the other.
@@ -16,17 +16,17 @@ const ROOM_OF_TWO: u32 = 2;
 pub(crate) enum Network {
     Unknown,
     Good,
-    /// Neither good nor bad: no change.
+    /// The network is neither good nor bad: no change.
     Between,
     Bad(Remedy, Why),
 }
 
-/// Steps that would help.
+/// The steps that would help.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Remedy {
-    /// A cap on the session helps.
+    /// Whether a cap on the session helps.
     pub(crate) cap: bool,
-    /// Dropping the video sent to it helps, if it has to be.
+    /// Whether dropping the video sent to the session helps, as the last resort.
     pub(crate) voice_only: bool,
 }
 
@@ -68,16 +68,16 @@ enum Level {
     High,
 }
 
-/// Recent round trips of a session: the excess over the usual one is queueing delay.
+/// Recent round trips of a session. The excess over the usual one is queueing delay.
 #[derive(Pack, Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Queue {
-    /// The recent minimum, microseconds; 0 before the first.
+    /// The recent minimum, microseconds; 0 before the first report.
     usual_us: u32,
-    /// When it was last updated.
+    /// Time when the minimum was last updated.
     at: Duration,
     /// The last reported round trip, microseconds.
     heard_us: u32,
-    /// The last report was acted upon: each justifies one rung.
+    /// Whether the policy has acted on the last report: each report justifies one rung.
     acted: bool,
 }
 
@@ -90,7 +90,7 @@ impl Queue {
         let passed = now.saturating_sub(self.at);
         let follows = FOLLOWS_PER_SECOND.mul_f64(passed.as_secs_f64()).as_micros();
         let usual_us = self.usual_us.saturating_add(u32::try_from(follows).unwrap_or(u32::MAX));
-        // At most once per second: an unchanged state need not be written.
+        // At most once per second, because an unchanged state need not be written.
         if self.usual_us == 0 || rtt_us < self.usual_us || passed >= Duration::from_secs(1) {
             self.usual_us = if self.usual_us == 0 { rtt_us } else { rtt_us.min(usual_us) };
             self.at = now;
@@ -108,12 +108,12 @@ impl Queue {
         }
     }
 
-    /// Excess of a round trip over the usual one, microseconds; 0 if none.
+    /// Returns the excess of a round trip over the usual one, microseconds; 0 if there is none.
     pub(crate) fn longer_us(&self, rtt_us: Option<u32>) -> u32 {
         rtt_us.map_or(0, |rtt| rtt.saturating_sub(self.usual_us))
     }
 
-    /// A downgrade was taken.
+    /// Records a downgrade.
     pub(crate) fn acted(&mut self) {
         self.acted = true;
     }

@@ -1,4 +1,4 @@
-//! One session that sends 1,000 kbit/s in a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
+//! One session that sends 1,000 kbit/s in a scenario with bounds of 100 and 2,000 kbit/s; a tick every 100 ms.
 
 use evenkeel_plugin_sdk::Metric::{
     Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, RttClient, Rung, Sessions, Video,
@@ -34,7 +34,7 @@ impl Call {
         self.session.measured.push((metric, value));
     }
 
-    /// One tick; a cap is active from then on, as in the gateway.
+    /// Runs one tick. A new cap is active from then on, as in the gateway.
     fn tick(&mut self, loss_ppm: u32) -> Option<(Op, u64, u32)> {
         self.measure(LossUp, loss_ppm);
         let actions = self.trial.tick(std::slice::from_mut(&mut self.session));
@@ -47,7 +47,7 @@ impl Call {
         Some((op, arg, why))
     }
 
-    /// All actions within this time at this loss, each with the time of its tick.
+    /// Returns all actions within this time at this loss, each with the time of its tick.
     fn during(&mut self, time: Duration, loss_ppm: u32) -> Vec<(u128, Op, u64)> {
         let ticks = (0..time.as_millis()).step_by(100);
         let mut done = Vec::new();
@@ -137,7 +137,8 @@ fn no_change_between_the_thresholds() {
 
 #[test]
 fn falling_loss_needs_no_further_rung() {
-    // A tenth less per tick, from 20 %: above 3 % for 18 ticks, three times the duration of a rung.
+    // Loss starts at 20 % and falls by a tenth per tick: it is above 3 % for 18 ticks, three times the duration of a
+    // rung.
     let mut call = Call::with(r#"{"down_after": "600ms"}"#);
     assert_eq!(call.during(Duration::from_millis(700), 200_000), [(600, Op::Cap, 700)]);
     let falls = (0..18).map(|tick| (200_000.0 * 0.9_f64.powi(tick + 1)) as u32);
@@ -220,8 +221,7 @@ fn longer_path_becomes_the_usual_round_trip() {
     assert_eq!(call.tick(0).map(|done| done.0), Some(Op::Cap));
     let up = call.during(MINUTE, 0);
     assert_eq!(up.first().map(|done| (done.1, done.2)), Some((Op::Cap, 0)));
-    // The usual round trip follows by 5 ms per second: after 14 s, 120 ms is an excess below half
-    // of 100.
+    // The usual round trip follows by 5 ms per second: after 14 s, the excess of 120 ms is below half of 100 ms.
     assert!((13_000..17_000).contains(&up[0].0), "{up:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Selection of a room's nodes among the usable ones.
+//! Selects a room's nodes among the usable ones.
 
 use evenkeel_plugin_sdk::prelude::*;
 
@@ -6,24 +6,24 @@ use crate::RouteNearest;
 use crate::cost::Seen;
 use crate::lot::lot;
 
-// Ranks of a spare, the most significant first.
+// Rank bits of a spare, most significant first. Lower ranks are better.
 
-/// Suspect, or full, and not on the current route.
+/// The node is suspect or full, and not on the current route.
 const AVOID: u8 = 1 << 3;
 
-/// In a zone that the route already uses.
+/// The node is in a zone that the route already uses.
 const ZONE_TAKEN: u8 = 1 << 2;
 
-/// In another region than the first hop.
+/// The node is in another region than the first hop.
 const FAR: u8 = 1 << 1;
 
-/// Not on the current route.
+/// The node is not on the current route.
 const NEW: u8 = 1;
 
-/// Already chosen for the route.
+/// The node is already part of the route.
 const TAKEN: u8 = u8::MAX;
 
-/// The nodes from a room's point of view.
+/// Candidate nodes for a room.
 #[derive(Debug)]
 pub(crate) struct Choice<'a> {
     pub(crate) settings: &'a RouteNearest,
@@ -33,7 +33,7 @@ pub(crate) struct Choice<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
-    /// Lower is better, before cost.
+    /// Lower is better; compared before cost.
     pub(crate) rank: u8,
     pub(crate) cost: f64,
     /// The cost without its load.
@@ -42,9 +42,8 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl<'a> Choice<'a> {
-    /// `first` and its spares. Each is in a zone new to the route, in the region of `first` while
-    /// there is one, then in others; nodes in used zones come last. Among equal nodes those of
-    /// `standing` stay.
+    /// Returns `first` and its spares. Nodes in zones new to the route come first, beginning with the region of
+    /// `first`; nodes in used zones come last. Among equal nodes those of `standing` are preferred.
     pub(crate) fn route(mut self, first: &'a Seen<'a>, standing: &[NodeId]) -> Vec<NodeId> {
         for candidate in &mut self.candidates {
             candidate.rank = candidate.seen.rank_beside(first, standing);
@@ -64,8 +63,8 @@ impl<'a> Choice<'a> {
         route
     }
 
-    /// The cheapest node of the lowest rank, or one equivalent to it: the room's number selects
-    /// among those, in proportion to their free capacity.
+    /// Returns the cheapest node of the lowest rank, or an equivalent one: the room's number selects among equivalent
+    /// nodes, in proportion to their free capacity.
     pub(crate) fn best(&self) -> Option<&'a Seen<'a>> {
         let (first, others) = self.candidates.split_first()?;
         let best = others.iter().fold(first, |best, other| {
@@ -82,7 +81,7 @@ impl<'a> Choice<'a> {
         });
         let one = alike.next()?;
         let Some(another) = alike.next() else {
-            // Usually there is a single one.
+            // There is usually only one such node.
             return Some(one.seen);
         };
         let drawn = [one, another].into_iter().chain(alike);
@@ -93,18 +92,17 @@ impl<'a> Choice<'a> {
 }
 
 impl Seen<'_> {
-    /// The rank as a spare of `first`.
+    /// Returns the rank as a spare of `first`.
     fn rank_beside(&self, first: &Seen<'_>, standing: &[NodeId]) -> u8 {
         let stands = standing.contains(&self.id());
-        // A current spare has its capacity reserved, so that a full or suspect node is no reason to
-        // open the room elsewhere.
+        // A current spare has reserved capacity for the room, so the room keeps it even if the node is full or suspect.
         let avoid = if self.avoid && !stands { AVOID } else { 0 };
         let far = if self.region() == first.region() { 0 } else { FAR };
         let new = if stands { 0 } else { NEW };
         avoid | far | new | self.taken_by(first)
     }
 
-    /// The rank bits that this hop of the route sets.
+    /// Returns the rank bits that this hop of the route sets.
     fn taken_by(&self, hop: &Seen<'_>) -> u8 {
         match self.zone() == hop.zone() {
             _ if self.id() == hop.id() => TAKEN,

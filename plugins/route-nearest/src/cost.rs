@@ -5,28 +5,28 @@ use evenkeel_plugin_sdk::prelude::*;
 use crate::RouteNearest;
 use crate::choice::{Candidate, Choice};
 
-/// An unmeasured delay counts like that of another region. Milliseconds.
+/// Assumed delay of a node without a measurement: that of another region. Milliseconds.
 const DELAY_UNMEASURED: f64 = 100.0;
 
-/// The best place of a room.
+/// The preferred place of a room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) region: Option<RegionId>,
     pub(crate) zone: Option<ZoneId>,
 }
 
-/// A node that may carry a room. Values needed by every choice are stored; others are looked up.
+/// A node that may carry a room. Values that every choice needs are stored; others are looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     node: Node<'a>,
-    /// Suspect, or full: used for new rooms only if no other is left.
+    /// Whether the node is suspect or full. It gets new rooms only if no other node is left.
     pub(crate) avoid: bool,
     pub(crate) suspect: bool,
-    /// Its cost without load and place, in milliseconds.
+    /// The node's cost without load and place, in milliseconds.
     lasting: f64,
-    /// Load, as a share of its capacity.
+    /// The node's load, as a share of its capacity.
     load: f64,
-    /// Rooms that moved to it since it was measured, less those that left.
+    /// Number of rooms that moved to the node since it was measured, less those that left.
     arrived: f64,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Seen<'a> {
 pub(crate) struct Survey<'a> {
     pub(crate) settings: &'a RouteNearest,
     usable: Vec<Seen<'a>>,
-    /// They carry their rooms until these have moved.
+    /// Draining nodes, which carry their rooms until these have moved.
     draining: Vec<NodeId>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Survey<'a> {
         self.draining.contains(&id)
     }
 
-    /// Cost of a node for a room with this wish, in milliseconds.
+    /// Returns the cost of a node for a room with this wish, in milliseconds.
     pub(crate) fn cost(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
         self.lasting(seen, wish) + self.crowding(seen)
     }
@@ -75,7 +75,7 @@ impl<'a> Survey<'a> {
         seen.load * seen.load * self.settings.load_weight
     }
 
-    /// The cost without its load, which changes quickly.
+    /// Returns the cost without load, which changes quickly.
     fn lasting(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
         let far = if seen.region() != wish.region {
             self.settings.region_cost
@@ -87,7 +87,7 @@ impl<'a> Survey<'a> {
         seen.lasting + far
     }
 
-    /// Accounts for the move of a room, by the average load of a room on its first node.
+    /// Accounts for the move of a room. Uses the average load of a room on its first node.
     pub(crate) fn shift(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
         let find = |id: NodeId| self.usable.iter().position(|seen| seen.id() == id);
         let (Some(from), Some(to)) = (from.and_then(find), to.and_then(find)) else {
@@ -107,7 +107,7 @@ impl<'a> Survey<'a> {
         target.avoid = target.suspect || target.load >= self.settings.full_at;
     }
 
-    /// The nodes as candidates for a room with this wish.
+    /// Returns the nodes as candidates for a room with this wish.
     pub(crate) fn choice(&self, wish: &Wish, room: RoomId) -> Choice<'_> {
         let option = |seen| {
             let lasting = self.lasting(seen, wish);
@@ -147,22 +147,22 @@ impl<'a> Seen<'a> {
         self.node.region()
     }
 
-    /// One-way delay, in milliseconds, if measured.
+    /// Returns the one-way delay in milliseconds, if measured.
     pub(crate) fn delay(&self) -> Option<f64> {
         self.node.delay_us().map(|us| f64::from(us) / 1000.0)
     }
 
-    /// Share of its probes that is lost.
+    /// Returns the share of lost probes.
     pub(crate) fn loss(&self) -> f64 {
         f64::from(self.node.loss_node_ppm().unwrap_or(0)) / 1e6
     }
 
-    /// Free capacity, kbit/s. A full node has a little, so that full nodes can be compared.
+    /// Returns the free capacity, kbit/s. A full node has a small value, so that full nodes can be compared.
     pub(crate) fn free(&self) -> f64 {
         self.capacity() * (1.0 - self.load).max(0.001)
     }
 
-    /// Capacity, kbit/s; 1 if unknown.
+    /// Returns the capacity, kbit/s; 1 if unknown.
     fn capacity(&self) -> f64 {
         f64::from(self.node.capacity_kbps().unwrap_or(1).max(1))
     }

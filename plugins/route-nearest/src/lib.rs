@@ -1,11 +1,11 @@
 //! Routing policy: the nearest node with capacity, with spares in other failure domains.
 //!
-//! Every node has a cost in milliseconds: its delay, plus weights for its loss, its load and its
-//! distance. A room goes to the cheapest node; among equivalent nodes its number selects one, in
-//! proportion to free capacity, so that rooms spread and do not all follow one stale measure. Its
-//! spares are in other zones, then in other regions. A room moves for quality only if the gain is
-//! clear and after a minimum stay; sooner if its participants can no longer talk (delay, or the
-//! E-model's R). It leaves a draining node at once, and a lost spare is replaced at once.
+//! Every node has a cost in milliseconds: its delay, plus weights for its loss, its load and its distance. A room goes
+//! to the cheapest node. Among equivalent nodes the room's number selects one, in proportion to free capacity, so that
+//! rooms spread and do not all follow one outdated measurement. Spares are in other zones, then in other regions. A
+//! room moves for quality only if the gain is clear and after a minimum stay, or sooner if its participants can no
+//! longer talk (delay, or the E-model's R). A room leaves a draining node at once, and a lost spare is replaced at
+//! once.
 
 mod choice;
 mod cost;
@@ -21,7 +21,7 @@ use evenkeel_plugin_sdk::unpack;
 use crate::cost::{Survey, Wish};
 use crate::route::Route;
 
-/// Smaller differences in cost are noise, whatever their relative size. Milliseconds.
+/// Differences in cost up to this value are noise, whatever their relative size. Milliseconds.
 const NOISE: f64 = 2.0;
 
 /// Settings.
@@ -82,15 +82,15 @@ pub struct RouteNearest {
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
 pub struct Stay {
-    /// Its preferred region.
+    /// The room's preferred region.
     region: Option<u64>,
-    /// Its preferred zone.
+    /// The room's preferred zone.
     zone: Option<u64>,
-    /// The node at the last review; none if another policy placed it.
+    /// The room's node at the last review; `None` if another policy placed the room.
     node: Option<u32>,
-    /// Gateway time when it came to that node.
+    /// Gateway time when the room moved to that node.
     since: Duration,
-    /// Start of the time in which its participants cannot talk well.
+    /// Start of the period in which the participants cannot talk well.
     poor_since: Option<Duration>,
 }
 
@@ -116,15 +116,15 @@ fn from_older(schema: u32, bytes: &[u8]) -> Option<Stay> {
 pub enum Why {
     /// A new room went to the cheapest node.
     Nearest = 1,
-    /// Its node stays; its spares changed.
+    /// The room's node stays; its spares changed.
     SpareRestored = 2,
-    /// No node of its route was left.
+    /// No node of the route was left.
     RouteLost = 3,
-    /// Its node is being drained.
+    /// The room's node is being drained.
     NodeDraining = 4,
     /// Another node is clearly better.
     Better = 5,
-    /// Its participants could not talk well over its node, and can over another.
+    /// The participants could not talk well over the room's node, and can over another.
     PoorQuality = 6,
 }
 
@@ -177,8 +177,7 @@ impl Routing for RouteNearest {
             let mut out = out.of(&room);
             if let Some((hops, why)) = hops {
                 let (from, to) = (room.standing().next(), hops.first().copied());
-                // Rooms of one batch take earlier moves into account: otherwise all would go to one
-                // node.
+                // Later rooms of a batch take earlier moves into account: otherwise all would go to one node.
                 survey.shift(from, to);
                 out.to(hops, self.review_interval, why);
             }

@@ -2,19 +2,21 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// A room's draw for a node: the highest wins, so that each node wins in proportion to its weight.
+/// Returns a room's draw for a node. The room takes the node with the highest draw, so that each node gets rooms in
+/// proportion to its weight.
 ///
-/// Equal on every gateway; a node that is added, removed or changes its weight gains or loses
-/// rooms, but moves none between two others (weighted rendezvous hashing: the logarithm of a
-/// uniform number, divided by the weight).
+/// The draw is equal on every gateway. A node that is added, removed or changes its weight gains or loses rooms, but
+/// moves no room between two other nodes (weighted rendezvous hashing: the logarithm of a uniform number, divided by
+/// the weight).
 pub(crate) fn lot(room: RoomId, node: NodeId, weight: f64) -> f64 {
     let bits = mix(mix(room.0).wrapping_add(u64::from(node.0))) >> 11;
-    // In (0, 1): an f64 holds 53 bits.
+    // The argument is in (0, 1): an f64 holds 53 bits.
     logarithm((bits as f64 + 0.5) / (1_u64 << 53) as f64) / weight
 }
 
-/// Approximate base-2 logarithm of a positive number: within 0.01, and within a tenth near 1, where
-/// draws are won. The error is equal for all nodes, and it takes a tenth of the exact one's time.
+/// Returns an approximate base-2 logarithm of a positive number. The error is at most 0.01, or a tenth of the value
+/// near 1, where the highest draws are. It is equal for all nodes, and the function takes a tenth of the exact one's
+/// time.
 fn logarithm(number: f64) -> f64 {
     let bits = number.to_bits();
     let exponent = (bits >> 52) as f64 - 1024.0;
@@ -22,7 +24,7 @@ fn logarithm(number: f64) -> f64 {
     exponent + (2.0 - mantissa / 3.0) * mantissa - 2.0 / 3.0
 }
 
-/// The mixer of SplitMix64.
+/// Mixes bits like SplitMix64.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -15,7 +15,7 @@ pub(crate) struct Route<'a> {
 }
 
 impl Route<'_> {
-    /// The new state of the room, and its new route if it should move.
+    /// Returns the new state of the room, and its new route if it should move.
     pub(crate) fn review(&self) -> (Stay, Option<(Vec<NodeId>, Why)>) {
         let (survey, room) = (self.survey, self.room);
         let standing: Vec<NodeId> = room.standing().collect();
@@ -50,8 +50,8 @@ impl Route<'_> {
         (stay, change)
     }
 
-    /// Restarts the stay if the data plane failed over since the last review. A room that another
-    /// policy placed counts as staying since it opened.
+    /// Restarts the stay if the data plane has failed over since the last review. A room that another policy placed is
+    /// treated as staying since it opened.
     fn notice(&self, stay: &mut Stay, carrier: Option<NodeId>) {
         // A state of another gateway may contain a time in the future.
         stay.since = stay.since.min(self.now);
@@ -69,7 +69,7 @@ impl Route<'_> {
         stay.node = carrier;
     }
 
-    /// Updates since when participants cannot talk well.
+    /// Updates the start of the period in which participants cannot talk well.
     fn listen(&self, stay: &mut Stay, current: Option<&Seen<'_>>) {
         let talk = Talk::of(self.room);
         let is_poor = current.is_some_and(|node| talk.is_poor(self.survey.settings, node));
@@ -98,7 +98,8 @@ impl Route<'_> {
     }
 }
 
-/// Waits while the node is suspect: the detector decides soon, and a move now might be needless.
+/// Whether a move is allowed. It waits while the current node is suspect: the detector decides soon, and a move now
+/// might be needless.
 fn may_move(current: &Seen<'_>, best: &Seen<'_>) -> bool {
     best.id() != current.id() && !best.avoid && !current.suspect
 }

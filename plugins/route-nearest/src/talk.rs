@@ -5,8 +5,7 @@ use evenkeel_plugin_sdk::prelude::*;
 use crate::cost::Seen;
 use crate::{RouteNearest, Stay};
 
-/// A node is worth a move only if it stays clear of the limit by this share: its quality with the
-/// room on it is an estimate.
+/// Margin to the limits that a node needs to be worth a move, because its quality with the room on it is an estimate.
 const CLEAR_BY: f64 = 0.1;
 
 /// R at the defaults of ITU-T G.107, without delay or loss.
@@ -15,21 +14,21 @@ const R_BEST: f64 = 93.2;
 /// One-way delay from which people interrupt each other. Milliseconds.
 const DELAY_KNEE: f64 = 177.3;
 
-/// Robustness of a codec with concealment: Bpl of G.711 (ITU-T G.113, appendix I). In per cent.
+/// Robustness to loss of a codec with concealment: Bpl of G.711 (ITU-T G.113, appendix I). Per cent.
 const ROBUSTNESS: f64 = 25.1;
 
-/// The room's own part of the path: from its participants to the gateway.
+/// Quality of the path from the participants to the gateway, without the node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Talk {
-    /// From one participant to the gateway and on to another, in milliseconds; 0 if unmeasured.
+    /// Delay from one participant to the gateway and on to another, in milliseconds; 0 if unmeasured.
     delay: f64,
-    /// Share of packets lost there.
+    /// Share of packets lost on that path.
     loss: f64,
 }
 
 impl Talk {
-    /// That of the worst session: its round trip stands for half of its own path and half of the
-    /// other's.
+    /// Returns the values of the worst session. Half of its round trip is its own path; the other half stands for the
+    /// other participant's path.
     pub(crate) fn of(room: &Room<'_, Stay>) -> Talk {
         let loss_ppm = room.loss_up_ppm().max(room.loss_down_ppm()).unwrap_or(0);
         Talk {
@@ -38,18 +37,18 @@ impl Talk {
         }
     }
 
-    /// True if the delay over this node is too long, or the R-factor too low.
+    /// Whether the delay over this node is too long, or the R-factor too low.
     pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         self.fails(settings, node, 0.0)
     }
 
-    /// True if both are good by a clear margin. Unknown for a node with unmeasured delay.
+    /// Whether delay and R-factor are good by a clear margin. False for a node with unmeasured delay.
     pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         node.delay().is_some() && !self.fails(settings, node, CLEAR_BY)
     }
 
     fn fails(&self, settings: &RouteNearest, node: &Seen<'_>, clear_by: f64) -> bool {
-        // To the node and back.
+        // The path leads to the node and back.
         let delay = self.delay + 2.0 * node.delay().unwrap_or(0.0);
         let loss = 1.0 - (1.0 - self.loss) * (1.0 - node.loss());
         let max_delay = settings.max_delay.as_secs_f64() * 1000.0;
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn r_equals_the_gateways() {
-        // The figures of the gateway's own tests, in hundredths.
+        // The values are those of the gateway's own tests, in hundredths.
         for (delay, loss, r) in [
             (0.0, 0.0, 93.2),
             (100.0, 0.0, 90.8),

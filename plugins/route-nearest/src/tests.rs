@@ -1,4 +1,4 @@
-//! A world of three regions: home is `east` with two zones; `west` is far, `south` farther.
+//! A world of three regions: the home region `east` with two zones, `west` far away, and `south` farther.
 
 use evenkeel_plugin_sdk::Metric::{
     Age, Capacity, Delay, Draining, Health, Load, LossNode, LossUp, Rooms, RttClient,
@@ -29,7 +29,7 @@ fn trial(settings: &str) -> Trial<RouteNearest> {
     Trial::of(RouteNearest::parse(settings).unwrap(), world())
 }
 
-/// A room placed in the trial's world.
+/// Places a room in the trial's world.
 fn placed(trial: &mut Trial<RouteNearest>) -> Room<Stay> {
     let placed = trial.place(1, &[]);
     Room { room: 1, measured: vec![(Age, 0)], standing: placed.hops, state: placed.state }

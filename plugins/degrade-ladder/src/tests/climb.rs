@@ -1,4 +1,4 @@
-//! Upgrades that do not hold.
+//! Upgrades that fail.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn failed_upgrade_is_reverted_and_doubles_the_wait() {
         assert_eq!(back, [(600, Op::Cap, 489)], "to the cap that held, not lower");
         assert_eq!(call.session.state.relapses, relapses);
     }
-    // Holding for as long as the wait forgives earlier failures.
+    // An upgrade that lasts as long as the wait resets earlier failures.
     call.during(Duration::from_secs(130), 0);
     assert_eq!(call.session.state.relapses, 0);
 }

@@ -1,5 +1,5 @@
-//! The policy on a simulated link, which its actions affect. The link has a capacity and loses the
-//! rest; loss is smoothed over about a second, as by workers.
+//! Runs the policy on a simulated link, which its actions affect. The link loses packets above its capacity; loss is
+//! smoothed over about a second, as by workers.
 
 use super::{BitrateUp, Call, Duration, TICK};
 
@@ -14,7 +14,7 @@ struct Link {
 /// Result of a period.
 struct Came {
     rungs: usize,
-    /// Share of it with 3 % loss or more.
+    /// Share of the period with 3 % loss or more.
     lossy: f64,
     /// Average throughput, kbit/s.
     through: f64,
@@ -51,7 +51,7 @@ fn session_settles_below_reduced_bandwidth() {
         let mut link = Link::with(CALL);
         assert_eq!(link.carries(2_000, Duration::from_secs(60)).rungs, 0);
         let first = link.carries(kbps, Duration::from_secs(60));
-        // The floor is 100, and then video.
+        // The lowest rungs are a cap of 100 kbit/s and then voice only.
         if kbps >= 100 {
             assert!(first.lossy < 0.35, "{kbps}: {}", first.lossy);
         }

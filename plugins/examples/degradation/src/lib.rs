@@ -24,7 +24,7 @@ pub struct CapOnLoss {
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 1)]
 pub struct Memory {
-    /// It was in trouble at the last tick.
+    /// Whether the session was in trouble at the last tick.
     trouble: bool,
     /// Number of ticks in this condition, up to the setting.
     ticks: u8,
@@ -91,7 +91,7 @@ mod tests {
         Trial::of(CapOnLoss::default(), World::around("east"))
     }
 
-    /// A session with a cap (0: none), after so many ticks in trouble or without.
+    /// A session with a cap (0: none), after this number of ticks in or out of trouble.
     fn session(trouble: bool, ticks: u8, cap: u32) -> Session<Memory> {
         let measured = vec![(Metric::Cap, cap)];
         Session { measured, state: Memory { trouble, ticks } }

@@ -18,9 +18,9 @@ pub struct LeastLoaded {
 /// Reasons, by name for people.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// It is new, and went to the least loaded near node.
+    /// A new room went to the least loaded near node.
     LeastLoaded = 1,
-    /// Its node is Down, or is being drained.
+    /// The room's node is Down, or is being drained.
     NodeLost = 2,
 }
 
@@ -33,7 +33,7 @@ impl Routing for LeastLoaded {
         &[Metric::Delay, Metric::Load, Metric::Health, Metric::Draining];
 
     fn place(&self, _room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement {
-        // An empty route is no opinion: the gateway decides.
+        // An empty route means no opinion: the gateway decides.
         Placement::on(self.route(nodes)).because(Why::LeastLoaded)
     }
 
@@ -52,7 +52,7 @@ impl Routing for LeastLoaded {
 }
 
 impl LeastLoaded {
-    /// The best node, then spares, with those in unused zones first.
+    /// Returns the best node, then spares; spares in unused zones come first.
     fn route(&self, nodes: &Nodes<'_>) -> Vec<NodeId> {
         let mut left: Vec<Node<'_>> = nodes.iter().filter(is_usable).collect();
         left.sort_by_key(|node| {

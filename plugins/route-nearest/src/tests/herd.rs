@@ -1,4 +1,4 @@
-//! Rooms spread and do not follow each other.
+//! Rooms spread over nodes and do not all follow each other.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn rooms_spread_by_free_capacity() {
     for room in 0..3_500 {
         *counts.entry(first_of(&mut trial, room)).or_default() += 1;
     }
-    // 50, 100 and 200 Mbit/s are free.
+    // The free capacities are 50, 100 and 200 Mbit/s.
     for (node, expected) in [("half", 500), ("empty", 1_000), ("large", 2_000)] {
         assert!((counts[node] - expected).abs() < 120, "{counts:?}");
     }

@@ -1,8 +1,8 @@
-//! Rooms move before their stay is over if participants cannot talk well.
+//! Rooms move before their minimum stay is over if participants cannot talk well.
 
 use super::*;
 
-/// A room on east-a1 with this delay to the node, for participants with this round trip and loss.
+/// Places a room on east-a1 with this delay to the node, for participants with this round trip and loss.
 fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest>, Room<Stay>) {
     let mut trial = trial(settings);
     let mut room = placed(&mut trial);
@@ -18,8 +18,7 @@ const TALK: &str =
 #[test]
 fn excessive_delay_moves_before_the_stay_ends() {
     for (delay, why) in [(60_000, None), (60_001, Some(Why::PoorQuality.number()))] {
-        // 30 ms from one participant to the gateway and on to the other, and twice the delay of the
-        // node.
+        // The total is 30 ms from one participant to the gateway and on to the other, and twice the delay of the node.
         let (mut trial, mut room) = talks(TALK, delay, 30_000, 0);
         assert_eq!(reroute(&mut trial, &mut room), None, "{delay}");
         trial.pass(Duration::from_millis(4_999));
@@ -50,7 +49,8 @@ fn loss_of_the_node_alone_causes_a_move() {
 
 #[test]
 fn move_needs_a_clearly_better_node() {
-    // 10 % clear of 150 ms: 135, less 30 for the participants, is 52.5 to the node.
+    // A clear margin of 10 % to 150 ms is 135 ms. Less 30 ms for the participants, twice the node's delay may be 105
+    // ms.
     for (delay, moves) in [(52_500, true), (52_600, false)] {
         let (mut trial, mut room) = talks(TALK, 100_000, 30_000, 0);
         let far = [(Delay, 200_000)];
