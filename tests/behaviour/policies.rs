@@ -23,7 +23,6 @@ fn shipped_bytes(name: &str) -> Vec<u8> {
     shipped.unwrap().bytes.to_vec()
 }
 
-/// The active revision.
 fn active(gateway: &Gateway) -> std::sync::Arc<str> {
     let views = gateway.ask(gateway.handle.policies()).unwrap();
     views.into_iter().find(|view| view.policy == routing()).unwrap().revision.unwrap()

@@ -76,7 +76,7 @@ impl Stage {
         Stage::of(name, &(CONFIGURATION.to_owned() + more), |_| {})
     }
 
-    /// The same with another configuration; `prepare` adds files to the test's folder first.
+    /// Like `set`, with another configuration; `prepare` adds files to the test's folder first.
     pub(crate) fn of(name: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Stage {
         Stage::before(name, configuration, |folder| {
             prepare(folder);

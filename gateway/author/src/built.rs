@@ -24,7 +24,6 @@ pub struct Built {
 }
 
 impl Built {
-    /// Compiles a project.
     pub fn of(project: &Project) -> Result<Built, Failed> {
         Built::read(&project.compile()?)
     }

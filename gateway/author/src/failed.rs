@@ -6,13 +6,11 @@ use evenkeel_host::Refused;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failed {
-    /// An invalid plugin name.
     #[error("{found:?} is not a valid plugin name: {expected}")]
     BadName { found: String, expected: &'static str },
-    /// The folder of a new project exists.
+    /// The folder of a new project already exists.
     #[error("{} exists already; nothing was changed", .0.display())]
     Exists(PathBuf),
-    /// A folder without a project.
     #[error(
         "there is no Cargo.toml in {}; `evenkeel plugin new --hook HOOK NAME` makes a project, `--path` names another \
          folder",
@@ -24,11 +22,7 @@ pub enum Failed {
     File { path: PathBuf, error: std::io::Error },
     /// Cargo did not start.
     #[error("cannot run {program}: {error}; Rust comes with rustup, see https://rustup.rs")]
-    NoCargo {
-        /// The program to run.
-        program: String,
-        error: std::io::Error,
-    },
+    NoCargo { program: String, error: std::io::Error },
     /// The compilation target of plugins is not installed.
     #[error(
         "plugins need the target {target}, which is not installed: run `rustup target add {target}`"
@@ -47,7 +41,6 @@ pub enum Failed {
         "its tests measure nothing natively: the SDK beside it is not this evenkeel's (a new project has that one)"
     )]
     NotNative,
-    /// The host refused the plugin.
     #[error("{0}")]
     Refused(#[from] Refused),
 }

@@ -144,7 +144,6 @@ impl Inspection {
         self.numbers("ops").into_iter().map(op).collect()
     }
 
-    /// Declared costs of calls.
     fn promises(&self) -> String {
         let costs = self.manifest.get("cost").and_then(Value::as_object).into_iter().flatten();
         let promise = |(call, cost): (&String, &Value)| {

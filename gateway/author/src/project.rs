@@ -12,7 +12,6 @@ use crate::sdk;
 /// The SDK's folder in a project.
 const SDK_FOLDER: &str = "sdk";
 
-/// Version of a new project.
 const VERSION: &str = "0.1.0";
 
 /// Writes a new project into the folder of its name in `parent`, and returns that folder.

@@ -17,7 +17,6 @@ pub(crate) fn edition() -> &'static str {
     EDITION
 }
 
-/// The minimum Rust version.
 pub(crate) fn rust() -> &'static str {
     RUST
 }

@@ -10,7 +10,6 @@ use evenkeel_core::{
 /// `Metric::Health` of a node that is Down.
 const DOWN: u32 = 3;
 
-/// A violation in an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
     /// The plugin gave no answer.

@@ -29,7 +29,6 @@ pub(crate) struct Size {
     pub(crate) sessions: usize,
 }
 
-/// A world at one time.
 pub(crate) struct World {
     rng: Rng,
     values: Values,
@@ -166,7 +165,6 @@ impl World {
         Question::Resolve { scenario: self.values.scenario(&mut self.rng), labels }
     }
 
-    /// An admission question.
     pub(crate) fn admit(&mut self) -> Question {
         let id = self.next_id();
         let region = |row: &Row| RegionId(row.id as u32);

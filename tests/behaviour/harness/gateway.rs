@@ -62,7 +62,6 @@ impl World {
         self
     }
 
-    /// Adds a listener for QUIC.
     pub(crate) fn with_quic(mut self) -> World {
         self.listens += "[[listen]]\nquic = \"127.0.0.1:0\"\n";
         self

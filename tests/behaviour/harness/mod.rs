@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 /// The timeout of conditions; generous, because tests share the machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Polls until the condition holds.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !done() {

@@ -23,7 +23,6 @@ use crate::namespace::RELAY;
 const GATHER: Duration = Duration::from_micros(200);
 /// Timer slack of the limit's waits, nanoseconds.
 const TIMER_SLACK: u64 = 1_000;
-/// Bytes of a bundle.
 const BUNDLE_MAX: usize = 1_400;
 /// The socket buffer that the gateway requests.
 const SOCKET_BUFFER: usize = 512 << 10;

@@ -24,7 +24,6 @@ const TOLERANCE: f64 = 0.05;
 /// Repetitions before counting, so that tables have grown and every session has sent.
 const WARM: u32 = 4_000;
 
-/// Counted repetitions.
 const COUNTED: u32 = 4_000;
 
 /// Windows of a timing, and repetitions of the step in each window.
@@ -51,7 +50,6 @@ pub(crate) struct Keep {
 pub(crate) struct Forward {
     /// Nanoseconds, the median of windows.
     pub(crate) ns: f64,
-    /// Allocations.
     pub(crate) allocations: f64,
 }
 

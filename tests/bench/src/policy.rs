@@ -49,11 +49,9 @@ pub(crate) struct Choice {
 pub(crate) struct Effort {
     /// Rounds of each figure; Wasm and native take turns.
     pub(crate) rounds: usize,
-    /// Calls of a round.
     pub(crate) calls: usize,
     /// Windows with swaps, and as many without.
     pub(crate) windows: usize,
-    /// Length of a window.
     pub(crate) window: Duration,
     /// Files dropped, and revisions rolled back.
     pub(crate) drops: usize,

@@ -20,7 +20,6 @@ use evenkeel_lab::process::Process;
 /// Time limit for every session to send a packet through the relay.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
 
-/// A relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Ours,

@@ -10,7 +10,6 @@ use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
 /// Values by relay name, such as `ours` or `nginx`.
 pub(crate) type ByRelay = BTreeMap<String, f64>;
 
-/// All measurements.
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<RowReport>,
@@ -34,7 +33,6 @@ pub(crate) struct Report {
     pub(crate) growth: Option<f64>,
 }
 
-/// One row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowReport {
     pub(crate) name: MediaPath,
@@ -57,7 +55,7 @@ pub(crate) struct RowReport {
     pub(crate) misdelivered: u64,
     /// The gateway's processor time: (largest − smallest) ÷ median over the rounds.
     pub(crate) spread: Option<f64>,
-    /// The same figures of each relay.
+    /// Figures of each relay in this row.
     pub(crate) each: BTreeMap<String, Figures>,
 }
 
@@ -135,7 +133,6 @@ pub(crate) struct Limit {
     pub(crate) peer: String,
     /// Packets per second at which this peer begins to lose, or the most that one core can offer.
     pub(crate) rate: f64,
-    /// Misdelivered packets of all relays.
     pub(crate) misdelivered: u64,
     /// The gateway's loss at that rate.
     pub(crate) ours: f64,
@@ -150,7 +147,6 @@ pub(crate) struct LossAt {
     pub(crate) loss: f64,
 }
 
-/// Memory of an idle gateway.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
     pub(crate) per_session_bytes: f64,
@@ -190,7 +186,6 @@ impl RowReport {
 }
 
 impl Report {
-    /// Misdelivered packets.
     pub(crate) fn misdelivered(&self) -> u64 {
         let overload = self.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
         self.rows.iter().map(|row| row.misdelivered).sum::<u64>()

@@ -12,7 +12,6 @@ use crate::row::{Direction, Load, Row, Sizes};
 /// Time until gathering, caches and the processor's clock have settled.
 const WARM_UP: Duration = Duration::from_millis(250);
 
-/// Number and length of windows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) rounds: usize,
@@ -121,7 +120,6 @@ pub(crate) fn sample(window: Window, sessions: usize, [begin, end]: [u64; 2]) ->
     }
 }
 
-/// The medians of some windows.
 pub(crate) fn figures(samples: &[Sample]) -> Figures {
     let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
     let maybe = |figure: fn(&Sample) -> Option<f64>| {

@@ -16,17 +16,16 @@ pub(crate) enum Path {
     UdpRoq,
 }
 
-/// How sessions are distinguished on the way to a node.
+/// The way in which nodes distinguish sessions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Leg {
-    /// By addresses: a socket per session.
+    /// By address: the relay has a socket per session.
     Port,
-    /// By tags: a socket per node.
+    /// By tag: the relay has a socket per node.
     Trunk,
 }
 
-/// The sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Direction {
@@ -36,27 +35,24 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// The offered load.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Load {
     /// Packets per second.
     Paced(u32),
-    /// As fast as one core can.
+    /// The highest rate that one core can offer.
     Saturated,
 }
 
-/// Packet lengths.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Sizes {
-    /// As recorded of Opus with a variable bit rate.
+    /// Recorded lengths of Opus with a variable bit rate.
     Voice,
-    /// As recorded of H.264 in packets.
+    /// Recorded lengths of H.264 packets.
     Video,
     /// Bytes of RTP, header included.
     Constant(u16),
 }
 
-/// A row of the report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Row {
     pub(crate) path: Path,

@@ -3,7 +3,7 @@
 use crate::report::{Figures, Limit, OverloadLeg, RowReport};
 use crate::row::{Leg, Row};
 
-/// One row: a line for each relay.
+/// Prints a row: a line for each relay.
 pub(crate) fn row(row: &Row, report: &RowReport) {
     println!("{}", row.title());
     let known = crate::relay::Kind::ALL.map(crate::relay::Kind::name);
@@ -15,7 +15,6 @@ pub(crate) fn row(row: &Row, report: &RowReport) {
     }
 }
 
-/// The heads of the columns.
 pub(crate) fn head() {
     println!(
         "{:>12} {:>9} {:>7} {:>9} {:>9} {:>5} {:>9} {:>8} {:>8} {:>9} {:>10}",
@@ -33,7 +32,6 @@ pub(crate) fn head() {
     );
 }
 
-/// The result of an overload.
 pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
     let leg = match leg {
         Leg::Port => "port",

@@ -3,13 +3,11 @@
 use crate::report::{Overload, OverloadLeg, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
 
-/// A target and whether it is met.
+/// A target and the worst figure that was measured for it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Judged {
     what: String,
-    /// The worst measured figure.
     found: f64,
-    /// The limit.
     target: Target,
 }
 
@@ -129,7 +127,7 @@ fn floor_p99(row: &RowReport) -> Option<f64> {
 }
 
 impl RowReport {
-    /// As [`Row::title`](crate::row::Row::title).
+    /// The title of the measured row, as in [`Row::title`](crate::row::Row::title).
     fn title(&self) -> String {
         crate::row::Row {
             path: self.name,

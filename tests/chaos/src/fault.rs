@@ -27,14 +27,11 @@ pub(crate) use way::Way;
 pub(crate) enum Whom {
     /// The node that carries most rooms.
     Busiest,
-    /// All nodes of a region.
     Region(&'static str),
-    /// All nodes of these regions.
     Regions(&'static [&'static str]),
     All,
 }
 
-/// A fault.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Fault {
     Kill(Whom, Way),
@@ -58,7 +55,6 @@ pub(crate) enum Fault {
     Vicious(Whom, Duration),
     /// A node leaks memory until it is killed.
     Leak(Whom, Duration),
-    /// A node is drained.
     Drain(Whom),
     /// A region is drained within this time.
     DrainRegion(&'static str, Duration),
@@ -198,7 +194,6 @@ impl Fault {
         way.of_turn(turn)
     }
 
-    /// Undoes the fault.
     pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
         let names = &struck.names;
         match self {

@@ -30,7 +30,6 @@ impl Firewall {
         load(&format!("add rule ip chaos in udp dport {port} drop\n"))
     }
 
-    /// Removes all rules.
     pub(crate) fn clear(&self) -> Result<(), String> {
         load("flush table ip chaos\n")
     }

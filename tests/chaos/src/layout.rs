@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use crate::node::Vice;
 
-/// The kind of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// `evenkeel sample-node`.
     Sample,
     /// A sample node with this vice.
     Vicious(Vice),
@@ -34,7 +32,6 @@ pub(crate) struct Layout {
     pub(crate) agents: bool,
     /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
-    /// Spares of each room.
     pub(crate) spares: u8,
     /// The capacity of each node of a region, kbit/s; other regions have enough for all.
     pub(crate) narrow: Option<(&'static str, u64)>,

@@ -95,7 +95,6 @@ impl LeftOut {
         self.newcomers_not_told += other.newcomers_not_told;
     }
 
-    /// The violated expectations.
     pub(crate) fn misses(&self) -> Vec<String> {
         let mut misses = Vec::new();
         let mut differ = |what: &str, found: u64, due: u64| {

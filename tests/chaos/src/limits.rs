@@ -32,13 +32,12 @@ pub(crate) struct Limits {
     /// Not all rooms fit elsewhere. Exactly the excess rooms are left out and excluded from other figures; they are
     /// reported and get no packets, and no node exceeds its capacity in any sample.
     pub(crate) some_left_out: bool,
-    /// No packet is lost.
     pub(crate) none_lost: bool,
     /// No pause is a freeze.
     pub(crate) no_freeze: bool,
     /// No node is marked down.
     pub(crate) none_condemned: bool,
-    /// Why unaffected sessions may move, freeze and lose packets; `None` if they may not.
+    /// The reason why unaffected sessions may move, freeze and lose packets; `None` if they may not.
     pub(crate) others_suffer: Option<&'static str>,
     /// Minimum number of moves of an affected room per fault.
     pub(crate) moves_min: Option<f64>,

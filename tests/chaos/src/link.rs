@@ -114,7 +114,6 @@ impl Link {
         world.near.as_ref().map_or(Ok(()), |near| self.pump.watch(near, NEAR))
     }
 
-    /// The totals since the start.
     pub(crate) fn tally(&self) -> Tally {
         self.pump.world().tally
     }

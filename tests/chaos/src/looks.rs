@@ -26,7 +26,6 @@ pub(crate) struct Seen {
     peak_load: f64,
     /// Number of times that a sample showed a node above its capacity.
     overfull: u64,
-    /// The first overfull sample.
     first_overfull: Option<String>,
 }
 
@@ -53,7 +52,6 @@ impl Seen {
         self.blind_ms = self.blind_ms.max(blind.as_secs_f64() * 1e3);
     }
 
-    /// The violated limits.
     pub(crate) fn misses(&self) -> Vec<String> {
         let mut misses = Vec::new();
         if let Some(first) = &self.first_overfull {

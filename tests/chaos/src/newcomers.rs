@@ -22,7 +22,6 @@ const AT_HOME_MIN: u64 = 95;
 /// Tolerance between events and answers: a tick and the delay of the API.
 const ABOUT_NS: u64 = 20_000_000;
 
-/// The answer to a newcomer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
     /// The newcomer's room is placed in this region.
@@ -33,7 +32,6 @@ pub(crate) enum Answer {
     Never(String),
 }
 
-/// One newcomer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Came {
     asked_ns: u64,
@@ -97,7 +95,6 @@ async fn come(mut admin: Client, home: &'static str, number: u64, all: Arc<Mutex
     }
 }
 
-/// An admitted newcomer.
 pub(crate) struct Guest {
     id: String,
     /// Keeps its address in use.
@@ -248,7 +245,6 @@ impl Tide {
         tide
     }
 
-    /// The violated expectations.
     pub(crate) fn misses(&self) -> Vec<String> {
         let Tide { before, open, half_open, closed_again, .. } = self;
         let is_home = |phase: &Phase| phase.at_home * 100 >= phase.came.max(1) * AT_HOME_MIN;

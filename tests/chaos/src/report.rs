@@ -16,7 +16,6 @@ use crate::moves::{MOVES_MAX, Moves};
 use crate::newcomers::Tide;
 use crate::row::Row;
 
-/// All measurements.
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
     rows: Vec<RowReport>,
@@ -29,7 +28,6 @@ pub(crate) struct Report {
     outage: Option<Result<Outage, String>>,
 }
 
-/// A distribution in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Distribution {
     pub(crate) n: usize,
@@ -37,7 +35,6 @@ pub(crate) struct Distribution {
     pub(crate) spread: Spread,
 }
 
-/// One row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowReport {
     pub(crate) id: &'static str,
@@ -93,7 +90,6 @@ pub(crate) struct RowReport {
     pub(crate) machine: Timeliness,
     limit: String,
     pub(crate) held: bool,
-    /// Violated limits.
     pub(crate) misses: Vec<String>,
 }
 
@@ -114,7 +110,6 @@ impl OverKills {
     }
 }
 
-/// One variant of a fault.
 #[derive(Clone, Debug, Serialize)]
 struct OneWay {
     gap_ms: Option<Distribution>,
@@ -151,7 +146,6 @@ pub(crate) struct ControlReport {
     condemned: usize,
 }
 
-/// The measurements of a row.
 #[derive(Default)]
 pub(crate) struct Played {
     pub(crate) control: Control,

@@ -12,7 +12,6 @@ use crate::limits::Limits;
 /// Default observation time of a fault.
 const WATCHED: Duration = Duration::from_millis(1_200);
 
-/// One row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) id: &'static str,

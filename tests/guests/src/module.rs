@@ -8,7 +8,6 @@ use wit_component::StringEncoding;
 use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
-/// The address of answers.
 pub const ANSWER: u32 = 2_048;
 
 /// 256 zero bytes, which encode success and no change in every answer.

@@ -9,7 +9,6 @@ const SPANS_MAX: usize = 100_000;
 /// Limit of kept refusal reasons; further refusals are only counted.
 const REASONS_MAX: usize = 100;
 
-/// A value of an attribute.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Value {
     Text(String),
@@ -31,7 +30,6 @@ pub(crate) struct Link {
     pub(crate) attributes: BTreeMap<String, Value>,
 }
 
-/// The instrumentation scope of spans.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Scope {
     pub(crate) name: String,
@@ -39,7 +37,6 @@ pub(crate) struct Scope {
     pub(crate) version: String,
 }
 
-/// A received span.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Span {
     pub(crate) name: String,
@@ -60,12 +57,10 @@ pub(crate) struct Span {
     pub(crate) events: Vec<String>,
     /// The message of an error status.
     pub(crate) error: Option<String>,
-    /// Attributes of the span's resource.
     pub(crate) resource: BTreeMap<String, Value>,
     pub(crate) scope: Scope,
 }
 
-/// All received telemetry.
 #[derive(Default, Debug)]
 pub(crate) struct Books {
     spans: Vec<Span>,

@@ -25,13 +25,11 @@ pub(crate) enum Malformed {
     /// The resource does not name its service.
     #[error("resource without service.name")]
     NoServiceName,
-    /// An empty group.
     #[error("empty group")]
     Empty,
-    /// An id of the wrong length, or all zero.
+    /// An id of the wrong length, or an id of zeros only.
     #[error("{what} of {name:?} is {length} bytes or all zero")]
     Id { what: &'static str, name: String, length: usize },
-    /// A missing name.
     #[error("{0} without a name")]
     NoName(&'static str),
     /// A kind, status or severity that does not exist.
@@ -46,12 +44,10 @@ pub(crate) enum Malformed {
     /// An attribute key that occurs twice.
     #[error("attribute {0:?} twice")]
     AttributeTwice(String),
-    /// A metric without data points.
     #[error("metric {0:?} without points")]
     NoPoints(String),
 }
 
-/// The spans of a request.
 pub(super) fn spans(request: ExportTraceServiceRequest) -> Result<Vec<Span>, Malformed> {
     let mut spans = Vec::new();
     for group in request.resource_spans {

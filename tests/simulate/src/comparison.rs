@@ -10,7 +10,6 @@ use crate::policies::Library;
 use crate::script::Script;
 use crate::world::World;
 
-/// A changed policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
     pub policy: PolicyName,

@@ -58,9 +58,7 @@ pub enum Fault {
     FailbackForced,
     /// Fail-back is forbidden until the end.
     FailbackForbidden,
-    /// The control thread stalls.
     ControlStalls(Duration),
-    /// The packet workers stall.
     WorkersStall(Duration),
     /// Plugins fault on this percentage of questions.
     PoliciesTrap(u8),

@@ -30,7 +30,6 @@ pub struct Outcome {
     pub session_moves: u64,
     /// Times of moves by session, since the start.
     pub moved: BTreeMap<u64, Vec<Duration>>,
-    /// Nodes marked down.
     pub deaths: u64,
     /// The worst gap of each receiver during a fault, by kind of fault.
     pub gaps: BTreeMap<&'static str, Vec<Duration>>,
@@ -158,7 +157,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// By nearest rank.
+    /// Selects percentiles by nearest rank.
     pub fn of(times: &[Duration]) -> Spread {
         let mut sorted = times.to_vec();
         sorted.sort_unstable();

@@ -26,7 +26,6 @@ pub struct Library {
     policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
 }
 
-/// Present behaviour of policies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Behaviour {
     Normal,
@@ -41,7 +40,6 @@ pub(crate) struct Policies {
     policies: BTreeMap<PolicyName, Policy>,
     /// Canary revisions with their percentages.
     candidates: BTreeMap<PolicyName, (Policy, u8)>,
-    /// The previously active revisions.
     previous: BTreeMap<PolicyName, Policy>,
     catalog: Vec<Entry>,
     pub(crate) behaviour: Behaviour,

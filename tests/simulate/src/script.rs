@@ -33,7 +33,6 @@ const RESTLESS: u64 = 8;
 pub struct Script {
     /// The seed of all random numbers.
     pub seed: u64,
-    /// The gateway's settings.
     pub settings: Settings,
     pub nodes: Vec<NodeScript>,
     /// Clients, ordered by time.
@@ -70,7 +69,6 @@ pub struct Starting {
     pub fails: u8,
 }
 
-/// A client that joins.
 #[derive(Clone, Copy, Debug)]
 pub struct Join {
     /// Time since the start of the world.

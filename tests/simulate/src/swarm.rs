@@ -25,16 +25,13 @@ pub struct Swarm {
 pub struct Totals {
     pub worlds: u64,
     pub lasted: Duration,
-    /// The sum of all outcomes.
     pub sum: Outcome,
     /// Outcomes with violations, by seed.
     pub broken: Vec<Outcome>,
-    /// The digest of each seed.
     pub digests: BTreeMap<u64, Digest>,
 }
 
 impl Swarm {
-    /// Plays all seeds.
     pub fn play(&self) -> Totals {
         let next = AtomicU64::new(self.seeds.start);
         let stop = AtomicBool::new(false);

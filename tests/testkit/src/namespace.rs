@@ -5,7 +5,6 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-/// Reserved ports of this namespace.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Set in the process that runs inside.
@@ -73,7 +72,6 @@ fn weigh(nice: &str) {
     let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
 }
 
-/// Runs `ip` with these arguments.
 pub fn ip(words: &str) -> Result<(), String> {
     run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))
 }

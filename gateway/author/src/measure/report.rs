@@ -19,7 +19,6 @@ pub struct Report {
     /// Nanoseconds to create an instance and send it settings and catalog.
     pub start_ns: Spread,
     pub calls: Vec<Call>,
-    /// Declared costs that are exceeded.
     pub exceeded: Vec<Exceeded>,
     /// Reason for the lack of native measurements.
     pub not_native: Option<String>,

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 pub struct Spread {
     pub min: u64,
     pub median: u64,
-    /// The 99th percentile.
     pub p99: u64,
 }
 
@@ -14,7 +13,7 @@ impl Spread {
     /// All fields are 0 if there are no figures.
     pub fn of(mut figures: Vec<u64>) -> Spread {
         figures.sort_unstable();
-        // Nearest rank.
+        // Selects by nearest rank.
         let at = |share: usize| {
             let rank = (figures.len() * share).div_ceil(100).max(1);
             figures.get(rank - 1).copied().unwrap_or(0)

@@ -19,7 +19,6 @@ const NODES: usize = 6;
 /// Connections for offers, with one offer at a time each.
 const CONNECTIONS: u32 = 32;
 
-/// The source port of clients.
 pub(super) const CLIENT_PORT: u16 = 5_004;
 
 /// Sessions of a room, as in a call.
@@ -38,7 +37,6 @@ pub(super) struct Crowd {
     sessions: u32,
 }
 
-/// The gateway's listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Listener {
     /// For clients that are announced by their address.
@@ -89,7 +87,6 @@ impl Crowd {
     }
 }
 
-/// The address of a client.
 pub(super) fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f01_0000 + number)
 }

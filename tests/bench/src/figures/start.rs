@@ -7,7 +7,6 @@ use super::crowd::{Crowd, Listener, client};
 use super::{median, packet};
 use crate::relay::Places;
 
-/// Number of starts.
 const ROUNDS: usize = 5;
 
 /// Packet interval of the waiting client.

@@ -17,7 +17,6 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     /// The route of each session, in the order of offers.
     pub(crate) routes: Vec<Arc<RouteCell>>,
-    /// Sessions that were accepted.
     pub(crate) accepted: Vec<SessionId>,
     /// The longest call of the core, including the handling of its outputs.
     pub(crate) longest: Duration,

@@ -15,7 +15,6 @@ const DATAGRAM_MAX: usize = 2_048;
 /// Large enough that packets are lost in the relay only.
 const BUFFER: usize = 32 << 20;
 
-/// One datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival<'a> {
     pub(super) bytes: &'a [u8],

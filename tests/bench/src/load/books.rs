@@ -60,7 +60,6 @@ fn most(place: usize) -> u64 {
     ((place - doublings * STEPS + 1) << doublings) - 1
 }
 
-/// Counts of one window.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Tally {
     pub(crate) sent: u64,
@@ -76,7 +75,6 @@ pub(crate) struct Tally {
     pub(crate) taken: u64,
     /// Time that nodes spent receiving and parsing, nanoseconds.
     pub(crate) taking_ns: u64,
-    /// Delays of received packets.
     pub(crate) delays: Delays,
     /// Received packets of each session, to nodes and to clients.
     heard: [Vec<Heard>; 2],

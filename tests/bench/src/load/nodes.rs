@@ -17,7 +17,7 @@ use evenkeel_lab::clock;
 const BATCH: usize = 64;
 /// Bytes of a bundle, slightly below a path MTU of 1,500 bytes.
 const BUNDLE_MAX: usize = 1_400;
-/// How long a node gathers packets to clients into a bundle.
+/// A node gathers packets to clients into a bundle for this time.
 const GATHER_NS: u64 = 200_000;
 
 pub(super) struct Nodes {

@@ -13,7 +13,7 @@ use super::books::Tally;
 use super::stream::{self, Way};
 use evenkeel_lab::clock;
 
-/// How a relay and nodes distinguish sessions.
+/// The way in which a relay and nodes distinguish sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wire {
     /// The relay has a socket for each session.
@@ -71,7 +71,6 @@ impl Register {
         }
     }
 
-    /// How sessions are distinguished.
     pub(super) fn wire(&self) -> Wire {
         self.wire
     }

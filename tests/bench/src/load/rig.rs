@@ -31,7 +31,6 @@ pub(crate) struct Plan {
     /// The address of clients; each has its own port.
     pub(crate) clients_at: SocketAddrV4,
     pub(crate) nodes_at: Vec<SocketAddrV4>,
-    /// How sessions are distinguished.
     pub(crate) wire: Wire,
     /// The secret shared with the gateway.
     pub(crate) secret: Option<Secret>,
@@ -52,7 +51,6 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Opens all sockets.
     pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
         let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
         let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
@@ -77,12 +75,10 @@ impl Rig {
         self.clients.sockets().len()
     }
 
-    /// Client addresses by session.
     pub(crate) fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }
 
-    /// Node addresses.
     pub(crate) fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
         self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
     }

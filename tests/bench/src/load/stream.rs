@@ -13,7 +13,6 @@ const SSRC: u32 = 0x0100_0000;
 /// Set in the SSRC of packets that nodes send.
 const FROM_NODE: u32 = 0x8000_0000;
 
-/// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     ToNode,
@@ -34,7 +33,6 @@ pub(super) fn ssrc(session: u32, way: Way) -> u32 {
 pub(super) struct Stream {
     session: u32,
     ssrc: u32,
-    /// Packets sent so far.
     pub(super) sent: u64,
 }
 

@@ -49,7 +49,6 @@ impl Trace {
         }
     }
 
-    /// A trace of one length.
     pub(crate) fn constant(length: u16) -> Trace {
         Trace(vec![length.clamp(SHORTEST, LONGEST)])
     }

@@ -27,7 +27,6 @@ const UNDER_WAY_MAX: u64 = 8_192;
 /// Packets in flight count as lost after this time without arrivals.
 const LOST_AFTER_NS: u64 = 2_000_000;
 
-/// The sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
     ToNode,
@@ -35,12 +34,11 @@ pub(crate) enum Direction {
     Both,
 }
 
-/// The packet rate.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Pace {
     /// Packets a second, in both directions together.
     Rate(f64),
-    /// As fast as this core can.
+    /// The highest rate at which this core can send.
     Flat,
     /// A rate with bursts of each client that the kernel takes in one call (UDP_SEGMENT), which exceeds what this core
     /// could send one by one. Nodes send single packets.
@@ -51,29 +49,23 @@ pub(crate) enum Pace {
     },
 }
 
-/// The offered load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer<'a> {
     pub(crate) direction: Direction,
     pub(crate) pace: Pace,
-    /// Packet lengths.
     pub(crate) trace: &'a Trace,
-    /// Time before the window begins.
     pub(crate) warm_up: Duration,
-    /// Length of the window.
     pub(crate) length: Duration,
 }
 
 /// A moment at which the caller may measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Edge {
-    /// The window begins.
     Begin,
     /// The window ends; packets in flight still arrive.
     End,
 }
 
-/// The result of a window.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     /// Counts of packets that were sent in the window.

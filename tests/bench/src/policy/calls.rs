@@ -35,7 +35,6 @@ pub(crate) enum Failed {
     Refused(Refused),
     /// The native functions failed.
     Native(String),
-    /// The guest is not built.
     Missing(&'static str),
     /// A call, and its unexpected outcome.
     Otherwise(&'static str, String),

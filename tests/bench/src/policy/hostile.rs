@@ -23,7 +23,6 @@ const FIRST_ROOM: u32 = 2_000_000;
 /// A quick run takes one of this many guests.
 const QUICK_STEP: usize = 8;
 
-/// The outcome of a guest.
 struct Fate {
     outcome: String,
     reason: String,
@@ -93,7 +92,7 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
         let words = text(&refusal[if said["error"].is_object() { "message" } else { "reason" }]);
         let expected = match guest.expected {
             Expected::Refused(expected) => code == expected,
-            // It may fail in the replay of recorded calls, or by time on a loaded machine.
+            // The guest may fail in the replay of recorded calls, or exceed its deadline on a loaded machine.
             Expected::Fault(fault) => words.contains(fault) || words.contains("deadline"),
             Expected::Curbed => false,
         };

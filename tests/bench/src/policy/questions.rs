@@ -8,7 +8,6 @@ use evenkeel_plugin_sdk::wit::types;
 /// Nodes to choose from.
 pub(crate) const NODES: usize = 50;
 
-/// Sessions of a tick.
 pub(crate) const SESSIONS: usize = 256;
 
 /// Regions and zones that nodes are spread over.

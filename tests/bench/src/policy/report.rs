@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::rounds::{median, spread};
 
-/// All measurements.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Report {
     /// A call of the empty policy.
@@ -28,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) activate_us: Tail,
     /// From the rename of a new plugin's file to its activation.
     pub(crate) cold_ms: Tail,
-    /// The same for a plugin that was active before.
+    /// Like `cold_ms`, for a plugin that was active before.
     pub(crate) cached_ms: Tail,
     /// From the command to roll back to its answer.
     pub(crate) rollback_ms: Tail,
@@ -146,7 +145,7 @@ impl Figure {
 }
 
 impl Tail {
-    /// By nearest rank; sorts the values.
+    /// Selects by nearest rank, and sorts the values.
     pub(crate) fn of(values: &mut [f64]) -> Tail {
         values.sort_by(f64::total_cmp);
         let rank = |share: f64| {
@@ -156,7 +155,7 @@ impl Tail {
         Tail { p50: rank(0.5), p99: rank(0.99) }
     }
 
-    /// In nanoseconds.
+    /// Median and tail of times, in nanoseconds.
     pub(crate) fn of_times(times: &[Duration]) -> Tail {
         let mut nanos: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e9).collect();
         Tail::of(&mut nanos)
@@ -182,7 +181,6 @@ impl Distribution {
 }
 
 impl Report {
-    /// Misdelivered packets.
     pub(crate) fn misdelivered(&self) -> u64 {
         let swapped = self.swap.as_ref().map_or(0, |swap| swap.misdelivered);
         swapped + self.hostile.iter().map(|one| one.misdelivered).sum::<u64>()

@@ -32,7 +32,6 @@ const FIRST_ROOM: u32 = 1_000_000;
 pub(crate) enum Beside {
     /// A session is requested every 100 ms.
     Sessions,
-    /// Swaps of revisions.
     Swaps,
 }
 

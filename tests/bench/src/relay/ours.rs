@@ -66,7 +66,6 @@ settings = { steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "6
 on_fault = "hold"
 "#;
 
-/// Empties the compilation cache.
 pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
     match std::fs::remove_dir_all(places.folder.join(CACHE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system(error)),

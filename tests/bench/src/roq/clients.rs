@@ -38,7 +38,6 @@ struct Client {
     sent: u32,
 }
 
-/// All clients.
 pub(super) struct Clients {
     socket: UdpSocket,
     endpoint: Endpoint,
@@ -117,7 +116,6 @@ impl Clients {
         self.clients.len()
     }
 
-    /// Number of connected clients.
     pub(super) fn connected(&self) -> usize {
         self.clients.iter().filter(|client| client.connected).count()
     }

@@ -23,7 +23,6 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// The longest transit time of the last packets.
 const DRAINED_WITHIN: Duration = Duration::from_millis(20);
 
-/// The whole load.
 pub(super) struct Load {
     clients: Clients,
     /// `None` if the relay answers itself.
@@ -31,7 +30,6 @@ pub(super) struct Load {
     beginning: Instant,
 }
 
-/// The result of a window.
 pub(super) struct Window {
     pub(super) sent: u64,
     /// Packets that arrived at their final destination.

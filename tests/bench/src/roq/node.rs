@@ -63,7 +63,6 @@ impl Node {
         })
     }
 
-    /// The number of known sessions.
     pub(super) fn known(&self) -> usize {
         self.legs.iter().flatten().count()
     }

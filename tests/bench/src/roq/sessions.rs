@@ -22,7 +22,6 @@ pub(super) struct Running {
     pub(super) load: Load,
 }
 
-/// quinn's echo.
 pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let words = ["quinn-echo".to_owned()];

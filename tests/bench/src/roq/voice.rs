@@ -7,7 +7,6 @@ use crate::load::Trace;
 
 /// Packet interval of a stream.
 const EVERY: Duration = Duration::from_millis(20);
-/// The payload type of sessions.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
 /// Offset between two sessions in the recording, so that their lengths differ.
 const APART: usize = 37;
@@ -51,7 +50,6 @@ pub(super) fn due(sessions: usize, elapsed: Duration) -> u64 {
     (elapsed.as_nanos() * sessions as u128 / EVERY.as_nanos()) as u64
 }
 
-/// Nanoseconds from `beginning` to `now`.
 pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
     now.saturating_duration_since(beginning).as_nanos() as u64
 }

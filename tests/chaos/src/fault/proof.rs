@@ -72,7 +72,6 @@ fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
     if is_proven { Ok(()) } else { Err(otherwise) }
 }
 
-/// Each victim was marked down.
 fn marked_down(struck: &Struck, effect: &FaultEffect) -> Result<(), String> {
     let alive = struck.names.iter().find(|name| !effect.marked_down.contains(name));
     alive.map_or(Ok(()), |name| Err(format!("{name} was not marked down")))

@@ -8,7 +8,7 @@ use crate::stage::Stage;
 /// The way in which a process dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
-    /// SIGKILL: its port refuses packets.
+    /// SIGKILL: the process's port refuses packets.
     Loud,
     /// SIGKILL without ICMP port unreachable.
     Hushed,

@@ -27,7 +27,6 @@ pub(crate) struct Causes {
     drain_themselves: BTreeMap<NodeId, Option<Instant>>,
     /// Moves that operators requested.
     asked: BTreeSet<(Arc<str>, NodeId)>,
-    /// Changes of the failback setting.
     failbacks: Vec<(Instant, Failback)>,
     /// Placements that policies answered.
     wished: BTreeSet<(RoomId, NodeId)>,
@@ -43,7 +42,6 @@ pub(crate) enum Why {
     Delisted,
 }
 
-/// A move with its cause.
 struct Step<'a> {
     room: RoomId,
     name: &'a str,

@@ -44,7 +44,6 @@ pub(crate) enum Notice {
     None,
 }
 
-/// A node that cannot answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dying {
     pub(crate) since: Instant,

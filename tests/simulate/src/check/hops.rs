@@ -46,7 +46,7 @@ pub(crate) struct Delivered {
 
 #[derive(Default)]
 pub(super) struct Hops {
-    /// By session, dense.
+    /// Sessions by id; ids are dense.
     sessions: Vec<Session>,
     /// The last packet's epoch, hop and session, by room.
     rooms: BTreeMap<RoomId, (Epoch, Hop, SessionId)>,

@@ -40,14 +40,12 @@ use evenkeel_core::{
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
 
-/// A violated invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     /// Name of the invariant, such as `I3`.
     pub invariant: &'static str,
     /// Time since the start of the world.
     pub at: Duration,
-    /// The observation.
     pub what: String,
 }
 
@@ -57,7 +55,6 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All checks of one world.
 pub(crate) struct Checker {
     pub(crate) scene: Scene,
     pub(crate) violations: Vec<Violation>,
@@ -224,7 +221,6 @@ impl Checker {
         self.deaths.listed(id, settings);
     }
 
-    /// Settings of a node change.
     pub(crate) fn changed(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
         self.scene.change(id, settings, now);
         self.gray_nodes.begin(id.0 as usize);

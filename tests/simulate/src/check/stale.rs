@@ -1,7 +1,7 @@
 //! I3: packets of hops that a room has left.
 //!
-//! The period in which an old hop may deliver follows from the reported moves alone, not from the forwarding route: it is
-//! the duration of a make-before-break, from the end of the move.
+//! The period in which an old hop may deliver follows from the reported moves alone, not from the forwarding route: it
+//! is the duration of a make-before-break, from the end of the move.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

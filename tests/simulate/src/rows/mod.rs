@@ -19,7 +19,6 @@ use crate::world::World;
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub id: &'static str,
-    /// Sessions per world.
     pub sessions: usize,
     /// Number of faults.
     pub times: usize,
@@ -32,7 +31,6 @@ pub struct Row {
     /// Packets lost during the fault.
     pub packets_lost: u64,
     pub moves_per_session: f64,
-    /// Further measurements.
     pub figures: BTreeMap<&'static str, f64>,
     pub limit: &'static str,
     /// True if the limit held and no invariant was violated.
@@ -45,7 +43,6 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// The size of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
     /// Enough worlds for the figures.

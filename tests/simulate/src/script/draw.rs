@@ -160,7 +160,7 @@ pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duratio
     faults
 }
 
-/// In one of four worlds: a node that is drained stands still, and resumes while its packets are still accepted. Has its own
+/// In one of four worlds, a drained node stops, and resumes while its packets are still accepted. Has its own random
 /// generator.
 pub(super) fn draw_sleepers(
     rng: &mut Rng,
@@ -179,7 +179,7 @@ pub(super) fn draw_sleepers(
     ]
 }
 
-/// In one of six worlds: only media ports answer, and a node dies meanwhile. Has its own generator.
+/// In one of six worlds, only media ports answer, and a node dies meanwhile. Has its own random generator.
 pub(super) fn draw_backends(
     rng: &mut Rng,
     settings: &Settings,
@@ -200,7 +200,7 @@ pub(super) fn draw_backends(
     ]
 }
 
-/// In one of six worlds: the node list changes for long enough to reuse numbers. Has its own generator.
+/// In one of six worlds, the node list changes for long enough to reuse numbers. Has its own random generator.
 pub(super) fn draw_lists(rng: &mut Rng, settings: &mut Settings) -> Option<Episode> {
     if rng.u8(0..6) > 0 {
         return None;

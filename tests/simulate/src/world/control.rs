@@ -174,7 +174,6 @@ impl World<'_> {
         self.keeps_canaries(node) && here.gray > 0 && here.runs() && !others
     }
 
-    /// Calls a start hook.
     fn start(&mut self, node: evenkeel_core::NodeId) {
         let place = node.0 as usize;
         let Some(starting) = self.nodes[place].script.starts.filter(|_| !self.drivers.dead) else {

@@ -37,7 +37,6 @@ pub(crate) enum Event {
     Agent(usize),
     /// Canary sessions at a node are refreshed.
     Canaries(usize),
-    /// A start hook has finished.
     Started(usize),
     /// Leases at a node are refreshed.
     Leases {
@@ -61,7 +60,6 @@ pub(crate) enum Event {
     Reopen(u32),
 }
 
-/// A message to control.
 pub(crate) enum Message {
     ProbeAnswered { node: NodeId, sequence: u64, willing: bool },
     Load(NodeId, u16),

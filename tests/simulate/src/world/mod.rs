@@ -45,7 +45,6 @@ const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
 /// Retry interval of refused clients.
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
 
-/// A world in progress.
 pub struct World<'a> {
     pub(super) script: Script,
     pub(super) library: &'a Library,
@@ -65,7 +64,6 @@ pub struct World<'a> {
     pub(super) tags_of: BTreeMap<RoomId, Vec<u32>>,
     pub(super) nodes: Vec<Node>,
     pub(super) stamps: Vec<Stamp>,
-    /// The clients of each room.
     pub(super) room_clients: Vec<Vec<u32>>,
     pub(super) in_flight: delivery::InFlight,
     pub(super) drivers: driver::DriverFaults,
@@ -305,7 +303,6 @@ impl<'a> World<'a> {
     }
 }
 
-/// The clients of each room.
 fn room_clients(joins: &[Join]) -> Vec<Vec<u32>> {
     let rooms = joins.iter().map(|join| join.room as usize + 1).max().unwrap_or(0);
     let mut people = vec![Vec::new(); rooms];
