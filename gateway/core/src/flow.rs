@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use crate::Hop;
 use crate::nodes::Since;
 
-/// Voice and video are tracked separately: a voice-only listener loses nothing when a camera is turned off.
+/// Voice and video are tracked separately: a voice-only listener has lost nothing if it does not receive a new video.
 const KINDS: usize = 2;
 
 /// Interval of workers' reports on a session, unless there are many sessions.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 
-/// A pause this long ends a run. It exceeds what jitter of ±80 ms causes, and is below the 400 ms between two packets
-/// of silent voice (DTX) plus the report interval of 100 ms.
+/// A pause this long ends a run. It exceeds the gaps that jitter of ±80 ms causes, and is shorter than the 400 ms
+/// between two packets of silent voice (DTX), which workers report in steps of 100 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A session without a report for this long may have stopped sending.

@@ -28,7 +28,7 @@ pub enum Reason {
     NoHop,
     /// The packet came from a hop that is not in the room's route.
     StaleHop,
-    /// The current rung of the quality ladder drops it.
+    /// The session's plan withholds this payload type.
     Shed,
     /// No session has this source address.
     UnknownSource,
@@ -44,7 +44,7 @@ pub enum Reason {
     Dtls,
     /// The packet's payload type was not declared.
     UndeclaredPayload,
-    /// The packet exceeds the path's MTU.
+    /// The packet exceeds a size limit of the path.
     Oversize,
     /// A ring between threads was full.
     RingFull,

@@ -75,7 +75,7 @@ impl Quality {
         }
     }
 
-    /// The verdict on each node, and the rooms of all scenarios that vote it bad.
+    /// The verdict on each node, and the votes about the node by rooms of all scenarios.
     fn words(
         &mut self,
         nodes: &Nodes,

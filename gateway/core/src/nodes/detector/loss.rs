@@ -13,8 +13,9 @@ const MUCH_PPM: u32 = 97_500;
 /// % is off by up to a half, so a path at the threshold does not flap.
 const STILL_MUCH_PPM: u32 = 59_100;
 
-/// The share of lost probes. Each probe is weighted by the time until the next one, so near and far nodes are smoothed
-/// over the same time. A cold node is probed less often, so each probe weighs more.
+/// The share of lost probes. Each probe is weighted by its interval, so near and far nodes are smoothed over the same
+/// time. A probe counts for no more than the regular interval, so a cold node, which is probed less often, is smoothed
+/// over a longer time.
 #[derive(Default, Debug)]
 pub(super) struct Loss {
     share: f64,
