@@ -49,7 +49,7 @@ pub(crate) struct Entry {
     pub(crate) of: Vec<String>,
     /// Names of the values 0, 1, 2 …; metrics only.
     pub(crate) values: Vec<String>,
-    /// Whether 0 means false and 1 means true; metrics only.
+    /// True if 0 means false and 1 means true; metrics only.
     pub(crate) flag: bool,
     /// Lowest and highest meaningful number, if restricted.
     pub(crate) bounds: Option<(i64, i64)>,
@@ -61,7 +61,7 @@ impl Entry {
         camel(&self.name)
     }
 
-    /// Whether the metric is a column of frames about sessions and rooms, and not about nodes and regions.
+    /// Returns whether the metric is a column of frames about sessions and rooms, and not about nodes and regions.
     pub(crate) fn subject(&self) -> bool {
         self.of.iter().any(|of| of == "session" || of == "room")
     }

@@ -84,7 +84,7 @@ pub struct Actions<S = (), M = ()> {
 }
 
 impl<S: State, M: State> Actions<S, M> {
-    /// Whether the operator grants this action. An action that is not granted is dropped and counted.
+    /// Returns whether the operator grants this action. An action that is not granted is dropped and counted.
     pub fn may(&self, op: Op) -> bool {
         self.granted.contains(&(op as u32))
     }

@@ -2,10 +2,10 @@
 //!
 //! # A first policy
 //!
-//! A policy implements one *hook*: which sessions are admitted ([`Admission`]), which node carries a room ([`Routing`]), how
-//! much quality a session gets ([`Degradation`]), which parameters a scenario has ([`Scenario`]). It never sees a packet, and
-//! no packet waits for it: the data plane uses the last decision. It has no clock, no randomness, no files and no network, so
-//! that a recording replays exactly.
+//! A policy implements one *hook*: which sessions are admitted ([`Admission`]), which node carries a room
+//! ([`Routing`]), how much quality a session gets ([`Degradation`]), which parameters a scenario has ([`Scenario`]). It
+//! never sees a packet, and no packet waits for it: the data plane uses the last decision. It has no clock, no
+//! randomness, no files and no network, so that a recording replays exactly.
 //!
 //! This one caps a session after three ticks of high jitter, and removes the cap when the jitter is low again:
 //!
@@ -85,18 +85,18 @@
 //! assert_eq!(error.as_deref(), Some("jitter: 0ms is below 1ms"));
 //! ```
 //!
-//! Its `Cargo.toml` has `crate-type = ["cdylib", "rlib"]` (the first for the plugin, the second for tests) and depends on this
-//! crate. One crate holds one policy with one hook. `cargo build --target wasm32-unknown-unknown` builds the plugin; put the
-//! `.wasm` file beside the policy sets, or push it.
+//! The `Cargo.toml` of a plugin has `crate-type = ["cdylib", "rlib"]` (the first for the plugin, the second for tests)
+//! and depends on this crate. One crate holds one policy with one hook. `cargo build --target wasm32-unknown-unknown`
+//! builds the plugin; put the `.wasm` file beside the policy sets, or push it.
 //!
 //! # How it works
 //!
 //! The attribute exports the functions of the contract (`wit/policy.wit`) and writes a manifest into the custom section
-//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, metrics, actions and reasons, and the cost
-//! of answers if declared by [`#[degradation(cost(…))]`](macro@crate::degradation). Measurements arrive as columns of integers
-//! behind views ([`Session`], [`Room`], [`Node`], [`Region`]). Numbers and units are those of the registry
-//! (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`] and [`note`]; a panic's message is
-//! logged automatically.
+//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, metrics, actions and reasons, and
+//! the cost of answers if declared by [`#[degradation(cost(…))]`](macro@crate::degradation). Measurements arrive as
+//! columns of integers behind views ([`Session`], [`Room`], [`Node`], [`Region`]). Numbers and units are those of the
+//! registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`] and [`note`]; a
+//! panic's message is logged automatically.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

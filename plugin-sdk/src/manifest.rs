@@ -15,7 +15,7 @@ pub enum Text {
     Metrics {
         /// The metrics that the plugin reads.
         reads: &'static [Metric],
-        /// Whether to list metrics of sessions and rooms.
+        /// True for metrics of sessions and rooms, false for those of nodes and regions.
         subject: bool,
     },
     /// A list of action numbers.
@@ -33,7 +33,7 @@ impl Text {
         self.write(&mut [], 0)
     }
 
-    /// Whether the text is empty.
+    /// Returns whether the text is empty.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -17,7 +17,7 @@ pub trait Setting: Sized {
     const MAX: Text = Text::EMPTY;
     /// Unit of the value's [`size`](Setting::size), if the value is written with one: `ms`, `kbit/s`.
     const COUNTS: &'static str = "";
-    /// Whether the type is a struct whose fields may have defaults.
+    /// True if the type is a struct whose fields may have defaults.
     const HAS_FIELDS: bool = false;
 
     /// Parses a value. The error names the found and the expected value.

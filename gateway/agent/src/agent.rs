@@ -64,7 +64,7 @@ pub(crate) enum Packet {
 /// The part of the configuration that the state machine needs.
 pub(crate) struct Settings {
     pub(crate) secret: Secret,
-    /// Whether drills may break the server.
+    /// True if drills may break the server.
     pub(crate) drills: bool,
     /// Time after which a cut link or stopped process recovers by itself.
     pub(crate) drill_timeout: Duration,
@@ -76,7 +76,7 @@ pub(crate) struct Settings {
 
 pub(crate) struct Agent {
     settings: Settings,
-    /// Whether the process is running; always true without `[process]`.
+    /// True if the process is running; always true without `[process]`.
     runs: bool,
     /// State of the media port; `Up` without `[check]`.
     port: Port,

@@ -29,7 +29,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Secret shared with the gateways.
     pub secret: Secret,
-    /// Whether drills may break the server.
+    /// True if drills may break the server.
     pub drills: bool,
     /// Time after which a cut link or stopped process recovers, because its drill may have died. Default 300 s.
     pub drill_timeout: Duration,
@@ -37,7 +37,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The server's process to watch.
     pub process: Option<ProcessSource>,
-    /// Whether the process starts only when a gateway requests it.
+    /// True if the process starts only when a gateway requests it.
     pub cold: bool,
     /// Command that starts a server which is not the agent's own process.
     pub start: Option<Vec<String>>,

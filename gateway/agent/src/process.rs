@@ -127,7 +127,7 @@ fn hold(find: impl Fn() -> Option<i32>) -> Option<Held> {
     (find() == Some(pid) && !has_ended(&fd)).then_some(Held { pid, fd, child: None })
 }
 
-/// Whether the process has exited; a zombie still has a PID.
+/// Returns whether the process has exited; a zombie still has a PID.
 fn has_ended(fd: &PidFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)

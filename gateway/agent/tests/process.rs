@@ -19,7 +19,7 @@ const SECRET: &str = "what both ends know of each other";
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONFIG: &str = "EVENKEEL_TEST_AGENT";
 
-/// Runs the agent in a process of its own: this test binary, started again.
+/// Runs the agent in a separate process: this test binary, started again.
 #[test]
 #[ignore = "started by the other tests"]
 fn agent_process() {

@@ -163,7 +163,7 @@ impl From<&Kept> for Entry {
     }
 }
 
-/// Why a key was not inserted.
+/// Reason why a key was not inserted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// The key belongs to another session, with this home.

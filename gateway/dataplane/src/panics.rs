@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread catches its panics and reports them itself.
+    /// True if this thread catches its panics and reports them itself.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
     /// The location of this thread's last panic, if the thread catches panics.
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };

@@ -81,7 +81,7 @@ struct Head {
 /// Wakes the receiver.
 struct Wakeup {
     eventfd: OwnedFd,
-    /// Whether the receiver found the ring empty and may be waiting for the eventfd.
+    /// True if the receiver found the ring empty and may be waiting for the eventfd.
     asleep: AtomicBool,
 }
 
@@ -157,7 +157,7 @@ impl fmt::Debug for Sender {
 
 /// The receiving end, owned by one thread.
 ///
-/// Its descriptor becomes readable when the sender wakes it. Before waiting for it, call
+/// The receiver's descriptor becomes readable when the sender wakes the receiver. Before waiting for it, call
 /// [`pop_batch`](Receiver::pop_batch) until it returns less than `max`.
 pub struct Receiver {
     heads: rtrb::Consumer<Head>,
@@ -165,9 +165,9 @@ pub struct Receiver {
     /// Joins the two parts of a packet that wraps around the end of the byte queue.
     joined: Box<[u8; ENTRY_MAX]>,
     wakeup: Arc<Wakeup>,
-    /// Whether the last batch emptied the ring, so that the sender may have written to the eventfd.
+    /// True if the last batch emptied the ring, so that the sender may have written to the eventfd.
     slept: bool,
-    /// Whether the sender has written or is about to write to the eventfd, and that write was not read yet.
+    /// True if the sender has written or is about to write to the eventfd, and that write was not read yet.
     read_owed: bool,
 }
 
@@ -194,7 +194,7 @@ impl Receiver {
         taken
     }
 
-    /// Whether the sender was dropped. Remaining packets can still be popped.
+    /// Returns whether the sender was dropped. Remaining packets can still be popped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }

@@ -18,7 +18,7 @@ pub struct Conditions {
     pub delay: Duration,
     /// Additional random delay, uniform from zero to this maximum.
     pub jitter: Duration,
-    /// Whether packets with less delay overtake others, as on several paths. Otherwise order is kept, as in a queue.
+    /// True if packets with less delay overtake others, as on several paths. Otherwise order is kept, as in a queue.
     pub overtaking: bool,
     /// Independent losses, parts per million.
     pub loss_ppm: u32,
@@ -32,7 +32,7 @@ pub struct Conditions {
     pub corrupt_ppm: u32,
     /// Bit rate limit; a packet that would queue longer than 200 ms is dropped. `None` means no limit.
     pub rate_bps: Option<u64>,
-    /// Whether all packets are lost.
+    /// True if all packets are lost.
     pub blackout: bool,
 }
 

@@ -10,7 +10,7 @@ pub struct Stretch {
     pub lasts: Duration,
     /// Conditions in each direction.
     pub link: Conditions,
-    /// Whether the node answers.
+    /// True if the node answers.
     pub alive: bool,
 }
 

@@ -62,16 +62,16 @@ pub enum Protection {
     Srtp,
 }
 
-/// Why the hop changes.
+/// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Switch {
     /// The previous hop failed; its late packets may pass but are not waited for.
     Failover,
     /// A planned move: the previous hop still delivers packets it received.
     Planned {
-        /// How much sooner the new path delivers than the old one; 0 if later or unknown. Numbers
-        /// are reserved for packets that may still arrive in that time. A value too large looks
-        /// like loss.
+        /// Time by which the new path delivers sooner than the old one; 0 if later or unknown.
+        /// Numbers are reserved for packets that may still arrive in that time. A value too large
+        /// looks like loss.
         lead: Duration,
     },
 }

@@ -76,7 +76,7 @@ impl Merge {
         self.leads
     }
 
-    /// Whether the other path has proved to deliver copies of some stream.
+    /// Returns whether the other path has proved to deliver copies of some stream.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.streams.iter().any(|stream| stream.alike == Alike::Yes)
@@ -125,7 +125,7 @@ impl Merge {
         }
     }
 
-    /// Whether the other path seems to deliver this stream under another SSRC.
+    /// Returns whether the other path seems to deliver this stream under another SSRC.
     fn goes_by_another_name(&self, place: usize) -> bool {
         let (stream, leads) = (&self.streams[place], bit(self.leads));
         let same = |other: &Stream| {

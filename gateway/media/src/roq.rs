@@ -145,7 +145,7 @@ pub struct StreamDecoder {
     packet_len_max: usize,
     awaits: Awaits,
     held: Vec<u8>,
-    /// Whether the held packet was returned and may be overwritten.
+    /// True if the held packet was returned and may be overwritten.
     spent: bool,
 }
 

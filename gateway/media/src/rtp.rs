@@ -133,7 +133,7 @@ pub struct Fields {
     /// Voice: first packet after silence. Video: last packet of a frame.
     pub marker: bool,
     pub sequence: u16,
-    /// In units of the clock rate.
+    /// Sampling instant in units of the clock rate.
     pub timestamp: u32,
     pub ssrc: u32,
 }

@@ -44,8 +44,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, the
-/// correct length. Attributes are not checked.
+/// Returns whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the
+/// cookie, the correct length. Attributes are not checked.
 #[must_use]
 pub fn is_stun(datagram: &[u8]) -> bool {
     let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {

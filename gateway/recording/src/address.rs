@@ -44,7 +44,7 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Whether the word is exactly one address, possibly with brackets, a zone or a port.
+/// Returns whether the word is exactly one address, possibly with brackets, a zone or a port.
 fn is_whole(word: &str) -> bool {
     let bare = word.trim_start_matches('[').trim_end_matches(']');
     let bare = bare.split_once('%').map_or(bare, |(bare, _zone)| bare);

@@ -13,7 +13,7 @@ pub struct Header {
     /// Unix time at which gateway time (`now_us`) was 0, microseconds.
     pub started_us: u64,
     pub region: Box<str>,
-    /// Whether addresses were recorded, on request.
+    /// True if addresses were recorded, on request.
     pub addresses: bool,
 }
 

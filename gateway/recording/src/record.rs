@@ -28,7 +28,7 @@ pub struct Call {
     pub question: Arc<Question>,
     /// The answer with states, memo, notes and time, or the fault.
     pub result: Result<Answered, Fault>,
-    /// Whether an address was removed from the call. A replay may then answer differently.
+    /// True if an address was removed from the call. A replay may then answer differently.
     pub redacted: bool,
 }
 
@@ -40,7 +40,7 @@ pub struct Decided {
     pub outcome: Box<str>,
     /// The guard that rejected the answer, or the fault; empty for other outcomes.
     pub detail: Box<str>,
-    /// Whether the native default differs from an applied answer. The default's answer is not recorded.
+    /// For an applied answer: true if the native default differs from it. The default's answer is not recorded.
     pub differs: Option<bool>,
 }
 

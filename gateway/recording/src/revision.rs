@@ -23,7 +23,7 @@ pub struct Revision {
     /// Seed of the plugin's random numbers.
     pub seed: u64,
     pub grant: Grant,
-    /// Whether an address was removed from the settings.
+    /// True if an address was removed from the settings.
     pub redacted: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct Grant {
 pub struct Catalog {
     /// Entries in the order sent to the plugin.
     pub entries: Vec<Entry>,
-    /// Whether an address was removed from the catalog.
+    /// True if an address was removed from the catalog.
     pub redacted: bool,
 }
 

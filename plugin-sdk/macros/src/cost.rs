@@ -48,7 +48,7 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
     Ok(if is_none { String::new() } else { format!(",\"cost\":{{{}}}", promises.join(",")) })
 }
 
-/// Whether the following parentheses are empty.
+/// Returns whether the following parentheses are empty.
 fn is_empty(input: ParseStream<'_>) -> Result<bool> {
     let content;
     syn::parenthesized!(content in input);

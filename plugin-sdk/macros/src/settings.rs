@@ -158,7 +158,7 @@ struct Knob<'a> {
     field: &'a Field,
     key: String,
     default: Option<String>,
-    /// Whether the default consists of the defaults of a struct's fields.
+    /// True if the default consists of the defaults of a struct's fields.
     default_of_fields: bool,
     min: Option<Limit>,
     max: Option<Limit>,

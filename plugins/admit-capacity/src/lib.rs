@@ -94,7 +94,7 @@ impl Admission for AdmitCapacity {
 }
 
 impl AdmitCapacity {
-    /// Whether the session has a role that others wait for.
+    /// Returns whether the session has a role that others wait for.
     fn is_awaited(&self, newcomer: &NewSession<'_>) -> bool {
         let role = newcomer.labels.value(label::ROLE);
         role.is_some_and(|role| self.priority_roles.iter().any(|awaited| awaited == role))
@@ -136,7 +136,7 @@ impl AdmitCapacity {
     }
 }
 
-/// Whether no node of the region may take sessions.
+/// Returns whether no node of the region may take sessions.
 fn is_out(region: &Region<'_>) -> bool {
     region.breaker() == Some(Breaker::Open) || region.nodes_up() == Some(0)
 }
@@ -165,7 +165,8 @@ impl Lot {
     /// The draw that is affected first.
     const FIRST: Lot = Lot(SessionId(0));
 
-    /// Whether the session belongs to this share of all sessions. The lowest number belongs to any share above 0.
+    /// Returns whether the session belongs to this share of all sessions. The lowest number belongs to any share above
+    /// 0.
     fn is_below(self, part: f64) -> bool {
         part > 0.0 && draw(self.0.0) < part
     }

@@ -10,7 +10,7 @@ use crate::network::Queue;
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 2, migrate = from_older)]
 pub struct Memory {
-    /// Whether the session was in an earlier tick.
+    /// True if the session was in an earlier tick.
     pub(crate) seen: bool,
     /// The cap of the session's admission, which limits upgrades; 0 without one. kbit/s.
     pub(crate) allowed: u32,
@@ -18,13 +18,13 @@ pub struct Memory {
     pub(crate) cap: u32,
     /// The bit rate when the first cap was set, kbit/s. A cap above it has no effect.
     pub(crate) uncapped: u32,
-    /// Whether the session's video is dropped.
+    /// True if the session's video is dropped.
     pub(crate) voice_only: bool,
     /// Start of the bad period, or time of the last downgrade.
     pub(crate) bad_since: Option<Duration>,
     /// Start of the good period, or time of the last upgrade.
     pub(crate) good_since: Option<Duration>,
-    /// Whether the session's role gives way to others.
+    /// True if the session's role gives way to others.
     pub(crate) low_priority: bool,
     /// Recent round trips of the session.
     pub(crate) queue: Queue,

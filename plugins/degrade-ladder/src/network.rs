@@ -24,9 +24,9 @@ pub(crate) enum Network {
 /// The steps that would help.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Remedy {
-    /// Whether a cap on the session helps.
+    /// True if a cap on the session helps.
     pub(crate) cap: bool,
-    /// Whether dropping the video sent to the session helps, as the last resort.
+    /// True if dropping the video sent to the session helps, as the last resort.
     pub(crate) voice_only: bool,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Queue {
     at: Duration,
     /// The last reported round trip, microseconds.
     heard_us: u32,
-    /// Whether the policy has acted on the last report: each report justifies one rung.
+    /// True if the policy has acted on the last report: each report justifies one rung.
     acted: bool,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Wish {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     node: Node<'a>,
-    /// Whether the node is suspect or full. It gets new rooms only if no other node is left.
+    /// True if the node is suspect or full. It gets new rooms only if no other node is left.
     pub(crate) avoid: bool,
     pub(crate) suspect: bool,
     /// The node's cost without load and place, in milliseconds.

@@ -98,8 +98,8 @@ impl Route<'_> {
     }
 }
 
-/// Whether a move is allowed. It waits while the current node is suspect: the detector decides soon, and a move now
-/// might be needless.
+/// Returns whether a move is allowed. It waits while the current node is suspect: the detector decides soon, and a move
+/// now might be needless.
 fn may_move(current: &Seen<'_>, best: &Seen<'_>) -> bool {
     best.id() != current.id() && !best.avoid && !current.suspect
 }

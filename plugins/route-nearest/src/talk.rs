@@ -37,12 +37,12 @@ impl Talk {
         }
     }
 
-    /// Whether the delay over this node is too long, or the R-factor too low.
+    /// Returns whether the delay over this node is too long, or the R-factor too low.
     pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         self.fails(settings, node, 0.0)
     }
 
-    /// Whether delay and R-factor are good by a clear margin. False for a node with unmeasured delay.
+    /// Returns whether delay and R-factor are good by a clear margin. False for a node with unmeasured delay.
     pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         node.delay().is_some() && !self.fails(settings, node, CLEAR_BY)
     }

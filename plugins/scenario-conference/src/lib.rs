@@ -1,9 +1,8 @@
 //! Scenario policy: parameters of a conference by role and device.
 //!
-//! Participants see and hear each other, and the voice of the speaker matters most. The speaker is
-//! not measured, so the label `role` tells whose video matters least: a listener sends a small
-//! video, which leaves the room's bandwidth to speakers. A session without a role counts as a
-//! speaker.
+//! Participants see and hear each other, and the voice of the speaker matters most. No measurement identifies the
+//! speaker, so the label `role` decides: a listener sends a small video, which leaves the room's bandwidth to speakers.
+//! A session without a role is treated as a speaker.
 
 #[cfg(test)]
 mod tests;

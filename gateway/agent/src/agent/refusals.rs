@@ -53,7 +53,7 @@ impl Agent {
     }
 }
 
-/// Whether `every` has passed since `last`. If so, sets `last` to `now`.
+/// Returns whether `every` has passed since `last`. If so, sets `last` to `now`.
 fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.duration_since(last) >= every);
     if due {

@@ -62,7 +62,8 @@ impl Agent {
         }
     }
 
-    /// Whether the port is silent while the server may still recover: probes are not answered, and no notice is sent.
+    /// Returns whether the port is silent while the server may still recover: probes are not answered, and no notice is
+    /// sent.
     pub(super) fn is_port_silent(&self) -> bool {
         self.port != Port::Up && self.state() != State::Gone
     }

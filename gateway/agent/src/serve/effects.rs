@@ -46,7 +46,7 @@ pub(super) struct SystemIo {
     commands: Commands<Context>,
     process: Option<Process>,
     start: Option<Vec<String>>,
-    /// Whether to look for the process at once.
+    /// True if the loop must look for the process at once.
     look_now: bool,
 }
 
@@ -103,7 +103,7 @@ impl SystemIo {
         self.process.as_mut()?.ended(now)
     }
 
-    /// Whether sessions, or a process started by the agent, end with the agent.
+    /// Returns whether sessions, or a process started by the agent, end with the agent.
     pub(super) fn is_needed(&self) -> bool {
         self.media.is_some() || self.process.as_ref().is_some_and(Process::is_ours)
     }

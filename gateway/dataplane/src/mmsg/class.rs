@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub(super) struct Class(u8);
 
 impl Class {
-    /// Whether a datagram to this destination has this DSCP without a control message. A connected socket (`None`)
-    /// never sends control messages, so the result is true.
+    /// Returns whether a datagram to this destination has this DSCP without a control message. A connected socket
+    /// (`None`) never sends control messages, so the result is true.
     pub(super) fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {
         let own = if to.is_some_and(goes_by_v4) { self.0 } else { 0 };
         to.is_none() || dscp == own
@@ -42,7 +42,7 @@ fn set(socket: BorrowedFd<'_>, dscp: u8) -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether IPv4 options apply to the destination, as for mapped addresses of an IPv6 socket.
+/// Returns whether IPv4 options apply to the destination, as for mapped addresses of an IPv6 socket.
 pub(super) fn goes_by_v4(to: SocketAddr) -> bool {
     match to {
         SocketAddr::V4(_) => true,

@@ -15,7 +15,7 @@ pub struct Inbox {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
     slices: Vec<libc::iovec>,
-    /// Their pointers are written before each call.
+    /// The headers' pointers are written before each call.
     headers: Vec<libc::mmsghdr>,
     /// Datagrams of the last [`fill`](Self::fill) that are not marked [`done`](Self::done).
     left: Range<usize>,

@@ -26,7 +26,7 @@ pub struct Outbox {
     queue: Vec<Queued>,
     datagrams: usize,
     family: Family,
-    /// Whether segmentation is used.
+    /// True if segmentation is used.
     segmented: bool,
     class: Class,
 }
@@ -53,7 +53,7 @@ impl Queued {
         self.bytes.len().div_ceil(self.each.max(1)).max(1)
     }
 
-    /// Whether a datagram of this length can be appended.
+    /// Returns whether a datagram of this length can be appended.
     fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
         let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
         let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
@@ -244,8 +244,8 @@ impl Outbox {
     }
 }
 
-/// Whether the datagrams may be sent one by one: the device does not segment, or the path's MTU is smaller than the
-/// segments, which IP can still fragment.
+/// Returns whether the datagrams may be sent one by one: the device does not segment, or the path's MTU is smaller than
+/// the segments, which IP can still fragment.
 fn parts(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
 }

@@ -45,7 +45,7 @@ pub(super) struct Endpoint {
 pub(super) struct Look {
     /// Datagrams from clients and packets from workers.
     pub(super) packets: usize,
-    /// Whether more input may be waiting.
+    /// True if more input may be waiting.
     pub(super) more: bool,
 }
 
@@ -93,7 +93,7 @@ impl Endpoint {
         self.connections.next_due().map_or(round, |due| due.min(round))
     }
 
-    /// Whether all connections are closed and their close frames were sent.
+    /// Returns whether all connections are closed and their close frames were sent.
     pub(super) fn is_idle(&self) -> bool {
         self.connections.is_empty()
     }

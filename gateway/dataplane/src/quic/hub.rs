@@ -37,7 +37,7 @@ struct Attachment {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rejected {
     UnknownFlow,
-    /// Neither RTP nor RTCP.
+    /// The packet is neither RTP nor RTCP.
     NotRtp,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Hub {
 
 struct Worker {
     ring: ring::Sender,
-    /// Whether packets were pushed since the last wake-up.
+    /// True if packets were pushed since the last wake-up.
     loaded: bool,
 }
 

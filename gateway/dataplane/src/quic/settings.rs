@@ -74,7 +74,7 @@ pub enum Certificate {
     },
 }
 
-/// Why the endpoint did not start.
+/// Reason why the endpoint did not start.
 #[derive(Debug)]
 pub enum Failure {
     Listen {

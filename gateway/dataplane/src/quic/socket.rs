@@ -63,7 +63,7 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// Whether datagrams may be fragmented, which rules out MTU discovery.
+    /// Returns whether datagrams may be fragmented, which rules out MTU discovery.
     pub(super) fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }

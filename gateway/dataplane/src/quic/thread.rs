@@ -124,7 +124,7 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
 struct Sleep {
     epoll: OwnedFd,
     waker: Arc<Waker>,
-    /// Whether epoll watches the socket for writability.
+    /// True if epoll watches the socket for writability.
     sending: bool,
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct SourceKey {
 }
 
 impl SourceKey {
-    /// Its key in the flow table.
+    /// Returns the source's key in the flow table.
     pub(crate) fn key(self) -> Key {
         Key::Udp { listener: self.listener, address: self.address }
     }

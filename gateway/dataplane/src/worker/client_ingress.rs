@@ -136,7 +136,7 @@ fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) ->
 pub(crate) struct ClientIngress {
     worker: u16,
     flows: Arc<Flows>,
-    /// Whether RTP from an unknown source may open a session, by listener.
+    /// True if RTP from an unknown source may open a session, by listener.
     open: Vec<bool>,
     /// Homes by source, each with the period of its lookup.
     cache: HashMap<SourceKey, (Home, u32), RandomState>,

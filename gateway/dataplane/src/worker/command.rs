@@ -92,7 +92,7 @@ pub struct Dscp {
     pub video: u8,
 }
 
-/// How the client is identified and where it is reached.
+/// Identification and addresses of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Client {
     /// The client uses these addresses only.
@@ -122,7 +122,7 @@ pub struct NodePort {
 }
 
 impl NodePort {
-    /// Whether the source is this port or its RTCP port.
+    /// Returns whether the source is this port or its RTCP port.
     pub fn is_at(&self, source: SocketAddr) -> bool {
         self.address.ip() == source.ip()
             && [self.address.port(), self.rtcp_port].contains(&source.port())
@@ -212,7 +212,7 @@ pub struct Totals {
     pub switches: u32,
     /// Packets to the client that were lost when the hop changed.
     pub lost_at_switches: u32,
-    /// In hitless mode: bytes of the copies to and from the second hop.
+    /// Bytes of the copies to and from the second hop in hitless mode.
     pub bytes_copied: u64,
 }
 

@@ -41,9 +41,9 @@ pub(crate) struct Trunk {
     /// The bundle for a packet that is too large to share a datagram.
     alone: Bundle,
     outbox: Outbox,
-    /// Whether session packets are queued, and not only signed messages.
+    /// True if session packets are queued, and not only signed messages.
     media: bool,
-    /// Whether a queued datagram is longer than the size that fits any path.
+    /// True if a queued datagram is longer than the size that fits any path.
     long: bool,
     refused: bool,
 }
@@ -293,7 +293,7 @@ fn flush_port(port: &mut Port, stats: &WorkerStats) {
     }
 }
 
-/// Whether the bundle is longer than the size that fits any path.
+/// Returns whether the bundle is longer than the size that fits any path.
 pub(super) fn is_long(bundle: &[u8]) -> bool {
     bundle.len() > usize::from(BUNDLE_SIZES[0])
 }

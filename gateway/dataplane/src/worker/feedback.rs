@@ -31,12 +31,12 @@ pub(crate) struct Feedback {
     takes_fir: bool,
     takes_remb: bool,
     takes_tmmbr: bool,
-    /// Whether the gateway may generate RTCP. False with SRTP, because the gateway has no keys.
+    /// True if the gateway may generate RTCP. False with SRTP, because the gateway has no keys.
     may_write: bool,
     /// SSRCs of the client's video.
     video: Vec<u32>,
     sources: Vec<u32>,
-    /// Whether the hop gets a key-frame request with the first packet of each stream.
+    /// True if the hop gets a key-frame request with the first packet of each stream.
     wanted: bool,
     asked_hop: Vec<u32>,
     asked_client: Option<Instant>,
@@ -140,12 +140,12 @@ impl Feedback {
         }
     }
 
-    /// Whether the cap, or its end, must be sent again now.
+    /// Returns whether the cap, or its end, must be sent again now.
     pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
         !within(self.told, CAP_EVERY, now) && self.repeats(kbps, now)
     }
 
-    /// Whether the cap, or its end, is still being repeated.
+    /// Returns whether the cap, or its end, is still being repeated.
     pub(crate) fn repeats(&self, kbps: u32, now: Instant) -> bool {
         kbps > 0 || within(self.lifted, LIFTED_FOR, now)
     }

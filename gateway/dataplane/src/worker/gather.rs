@@ -12,12 +12,12 @@ pub(crate) struct Gather {
     most: Duration,
 }
 
-/// How the thread waited before the current pass.
+/// The thread's wait before the current pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// It paused while packets gathered.
+    /// The thread paused while packets gathered.
     Gathered,
-    /// It waited in epoll for this time.
+    /// The thread waited in epoll for this time.
     Waited(Duration),
 }
 

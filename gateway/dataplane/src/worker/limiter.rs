@@ -46,7 +46,7 @@ impl Limiter {
         Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
     }
 
-    /// Whether the origin may make another attempt.
+    /// Returns whether the origin may make another attempt.
     pub(crate) fn allows(&mut self, origin: Origin, now: Instant) -> bool {
         let (left, at) = &mut self.allowances[place(origin)];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();

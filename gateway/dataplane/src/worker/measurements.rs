@@ -99,7 +99,7 @@ impl Measurements {
         self.since = Some(now);
     }
 
-    /// Whether the next interval would equal the last one if no packet arrived.
+    /// Returns whether the next interval would equal the last one if no packet arrived.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
         self.bytes_up + self.bytes_down == 0

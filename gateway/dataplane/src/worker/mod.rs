@@ -88,7 +88,7 @@ pub struct Parts {
 pub struct ListenerParts {
     pub rtp: UdpSocket,
     pub rtcp: Option<UdpSocket>,
-    /// Whether packets of unknown sources may open sessions.
+    /// True if packets of unknown sources may open sessions.
     pub open: bool,
 }
 
@@ -114,7 +114,7 @@ pub struct Worker {
     gather: Gather,
     /// Packets read in this pass.
     read: usize,
-    /// Whether epoll may have more events than its last call returned.
+    /// True if epoll may have more events than its last call returned.
     more_ready: bool,
     sweep: Sweep,
     /// Reused buffer for the summaries of one pass.
@@ -266,7 +266,7 @@ impl Worker {
         self.unreported.retain(|&session| !egress.try_report(Report::Panicked { session }));
     }
 
-    /// Whether the last pass left input unread.
+    /// Returns whether the last pass left input unread.
     fn has_unread(&self) -> bool {
         self.more_ready || !self.unread.is_empty()
     }

@@ -49,11 +49,11 @@ pub(crate) struct Session {
     state: Option<Box<MediaState>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
-    /// Whether the session is summarised.
+    /// True if the session is summarised.
     active: bool,
-    /// Whether the session was used since its last summary.
+    /// True if the session was used since its last summary.
     touched: bool,
-    /// Whether the next packet panics.
+    /// True if the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
 }
@@ -199,7 +199,7 @@ impl Session {
         self.active
     }
 
-    /// Whether the session has nothing left to summarise. Called after each summary.
+    /// Returns whether the session has nothing left to summarise. Called after each summary.
     pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
         let touched = std::mem::take(&mut self.touched);
         let cap = self.plan.send_cap_kbps();

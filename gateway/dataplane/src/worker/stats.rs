@@ -35,7 +35,7 @@ struct NodeStats {
     last_received: AtomicU64,
     received: AtomicU64,
     last_sent: AtomicU64,
-    /// Whether a bundle was sent or received that is longer than the size that fits any path.
+    /// True if a bundle was sent or received that is longer than the size that fits any path.
     long: AtomicBool,
 }
 

@@ -12,7 +12,7 @@ use crate::rtcp::{
 };
 use std::fmt;
 
-/// Why a compound packet is dropped.
+/// Reason why a compound packet is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dropped {
     Malformed(Malformed),

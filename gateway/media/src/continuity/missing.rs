@@ -74,12 +74,12 @@ impl Stream {
         self.missing.open(self.highest.wrapping_add(1), missing, now);
     }
 
-    /// Whether the source was active when its hop ended at `since`.
+    /// Returns whether the source was active when its hop ended at `since`.
     pub(super) fn spoke_until(&self, since: Instant) -> bool {
         self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
     }
 
-    /// Whether the source paused before the hop ended, or while a hop left as planned still
+    /// Returns whether the source paused before the hop ended, or while a hop left as planned still
     /// delivered. In both cases no packet is missing.
     pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
         let late = since + FILLED_WITHIN + self.usually_within();

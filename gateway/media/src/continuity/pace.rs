@@ -48,9 +48,9 @@ pub(super) struct Pace {
     /// Smoothed packets per frame, in 1/16; 0 if unknown.
     packets_x16: u16,
     in_frame: u16,
-    /// Whether the last packet ended its frame.
+    /// True if the last packet ended its frame.
     ended: bool,
-    /// Whether the stream uses marker bits, so that a frame without one is unfinished.
+    /// True if the stream uses marker bits, so that a frame without one is unfinished.
     marks: bool,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Stream {
     pub(super) pace: Pace,
     recent: Recent,
     pub(super) missing: Missing,
-    /// Whether another hop continues the stream in place of the present one.
+    /// True if another hop continues the stream in place of the present one.
     pub(super) on_copies: bool,
     /// The outgoing number up to which losses were counted, and the number of packets that had
     /// passed by then.
@@ -64,7 +64,7 @@ pub(super) struct Mapping {
     pub(super) first: u32,
     /// Highest number that the previous sender used; this mapping uses only numbers above it.
     floor: u32,
-    /// Whether the mapping continues another sender's stream.
+    /// True if the mapping continues another sender's stream.
     pub(super) took_over: bool,
 }
 
@@ -174,29 +174,29 @@ impl Stream {
         self.present.epoch
     }
 
-    /// Whether the hop of `epoch` delivers, or delivered, the stream under this SSRC.
+    /// Returns whether the hop of `epoch` delivers, or delivered, the stream under this SSRC.
     pub(super) fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
             || self.previous.is_some_and(|mapping| mapping.carries(epoch, node_ssrc))
     }
 
-    /// Whether the present sender uses this SSRC in the hop of `epoch`.
+    /// Returns whether the present sender uses this SSRC in the hop of `epoch`.
     pub(super) fn is_sent_by(&self, epoch: Epoch, node_ssrc: u32) -> bool {
         self.present.carries(epoch, node_ssrc)
     }
 
-    /// Whether the last sender used this SSRC.
+    /// Returns whether the last sender used this SSRC.
     pub(super) fn is_from(&self, node_ssrc: u32) -> bool {
         self.present.node_ssrc == node_ssrc
     }
 
-    /// Whether the client gets the node's packets unchanged.
+    /// Returns whether the client gets the node's packets unchanged.
     pub(super) fn is_untouched(&self) -> bool {
         let Mapping { node_ssrc, sequence, timestamp, .. } = self.present;
         (node_ssrc, sequence, timestamp) == (self.ssrc, 0, 0)
     }
 
-    /// Whether a packet with the last sender's SSRC follows that sender's packets.
+    /// Returns whether a packet with the last sender's SSRC follows that sender's packets.
     pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);

@@ -58,7 +58,7 @@ impl<H: Copy + Eq> Pair<H> {
         self.merge.differing()
     }
 
-    /// Whether a report of differing streams is due now.
+    /// Returns whether a report of differing streams is due now.
     pub fn tells(&mut self, now: Instant) -> bool {
         let recently = |at: Instant| now.saturating_duration_since(at) < REPORT_EVERY;
         let tells = !self.told.is_some_and(recently);

@@ -9,7 +9,7 @@ const PROVEN_BY: u32 = 4;
 /// Number of conflicting packets between two judgements that disproves a path.
 const CONFLICTS_MAX: u32 = 4;
 
-/// Whether the other path delivers copies of a stream.
+/// True if the other path delivers copies of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Alike {
     Unknown,

@@ -75,7 +75,7 @@ impl<'a> Request<'a> {
         Some(Username { server_ufrag, client_ufrag })
     }
 
-    /// Whether the sender selects this path (USE-CANDIDATE).
+    /// Returns whether the sender selects this path (USE-CANDIDATE).
     #[must_use]
     pub fn use_candidate(&self) -> bool {
         self.message.attribute(USE_CANDIDATE).is_some()
@@ -120,8 +120,8 @@ impl<'a> Request<'a> {
         self.message.verify(key)
     }
 
-    /// Whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1). Parsing
-    /// refuses a wrong one.
+    /// Returns whether FINGERPRINT is present, as in every ICE check (RFC 8445, section 7.1.1).
+    /// Parsing refuses a wrong one.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {
         let bytes = self.message.bytes;
@@ -142,7 +142,7 @@ pub struct Binding<'a> {
     /// The priority of a candidate discovered by this check.
     pub priority: Option<u32>,
     pub role: Option<Role>,
-    /// Whether the request selects this path.
+    /// True if the request selects this path.
     pub use_candidate: bool,
 }
 

@@ -92,7 +92,7 @@ impl Bundles {
 }
 
 impl Way {
-    /// Whether a packet fits the current bundle.
+    /// Returns whether a packet fits the current bundle.
     fn has_room(&self, packet: &[u8]) -> bool {
         self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max
     }

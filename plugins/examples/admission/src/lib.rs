@@ -24,11 +24,11 @@ pub struct ByLoad {
 /// Reasons, by name for people.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// Its region has capacity.
+    /// The session's region has capacity.
     HasCapacity = 1,
-    /// Its region is nearly full.
+    /// The session's region is nearly full.
     NearlyFull = 2,
-    /// Its region is full.
+    /// The session's region is full.
     Full = 3,
 }
 

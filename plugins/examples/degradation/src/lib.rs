@@ -24,7 +24,7 @@ pub struct CapOnLoss {
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 1)]
 pub struct Memory {
-    /// Whether the session was in trouble at the last tick.
+    /// True if the session was in trouble at the last tick.
     trouble: bool,
     /// Number of ticks in this condition, up to the setting.
     ticks: u8,
@@ -46,7 +46,7 @@ impl Degradation for CapOnLoss {
 
     /// The gateway sends only these columns.
     const READS: &'static [Metric] = &[Metric::LossUp, Metric::Cap, Metric::Floor, Metric::Ceiling];
-    /// It takes only these actions.
+    /// The policy takes only these actions.
     const OPS: &'static [Op] = &[Op::Cap];
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {

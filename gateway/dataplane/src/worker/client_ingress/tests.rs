@@ -65,7 +65,7 @@ impl Bench {
         before.filter(|before| Some(*before) != self.holder())
     }
 
-    /// Whether the client received an answer since the last call.
+    /// Returns whether the client received an answer since the last call.
     fn answered(&self) -> bool {
         self.client.recv(&mut [0; 256]).is_ok()
     }

@@ -23,7 +23,7 @@ pub(super) struct Address {
 struct More {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
-    /// Whether a check carried USE-CANDIDATE. From then on only such checks change the destination.
+    /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     nominated: bool,
     /// Time of the last verified check.
     consent: Option<Instant>,
@@ -102,7 +102,7 @@ impl Session {
         declared
     }
 
-    /// Whether packets from a cached source are still accepted: the client may have moved since the lookup.
+    /// Returns whether packets from a cached source are still accepted: the client may have moved since the lookup.
     pub(crate) fn takes_from(&self, from: SourceKey) -> bool {
         let learned = matches!(self.known, Known::DeclaredIp | Known::Stun);
         !learned || self.address.checked().contains(&from)
@@ -118,7 +118,7 @@ impl Session {
         }
     }
 
-    /// Whether the client's port is still unknown.
+    /// Returns whether the client's port is still unknown.
     pub(crate) fn learns(&self) -> bool {
         self.known == Known::DeclaredIp && self.address.rtp.is_none()
     }

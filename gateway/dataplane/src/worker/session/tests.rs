@@ -92,7 +92,7 @@ impl Bench {
         self.at(ms, |session, cx| session.checked(from, true, cx));
     }
 
-    /// Whether a packet sent at this time reaches the client.
+    /// Returns whether a packet sent at this time reaches the client.
     fn reaches(&mut self, ms: u64) -> bool {
         self.at(ms, |session, cx| {
             session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", cx, |_| {});

@@ -14,7 +14,7 @@ pub struct Load {
     pub state: State,
     /// Open sessions.
     pub sessions: u32,
-    /// Whether the media port itself answered, or was checked just before. False for an agent
+    /// True if the media port itself answered, or was checked just before. False for an agent
     /// without a port check.
     pub vouched: bool,
 }
