@@ -93,7 +93,7 @@ impl Endpoint {
         self.connections.next_due().map_or(round, |due| due.min(round))
     }
 
-    /// Returns whether all connections are closed and their close frames were sent.
+    /// Returns whether no connection is left, not even one that is still closing.
     pub(super) fn is_idle(&self) -> bool {
         self.connections.is_empty()
     }

@@ -10,7 +10,7 @@ use crate::flows::Home;
 /// Minimum interval between two summaries of a session.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Minimum time per summary of a worker, so that summaries take a bounded part of a core.
+/// Average interval between two summaries of a worker with many sessions: summaries take a bounded part of a core.
 const APART: Duration = Duration::from_micros(50);
 
 /// Sessions per share: about half a millisecond.
