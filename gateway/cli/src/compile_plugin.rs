@@ -1,4 +1,4 @@
-//! `evenkeel compile-plugin`, which `evenkeel run` starts to compile a plugin that is not shipped.
+//! `evenkeel compile-plugin`, which `evenkeel run` starts to compile a plugin that is not embedded.
 
 use clap::Args;
 

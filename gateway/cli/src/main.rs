@@ -76,7 +76,7 @@ pub(crate) struct Place {
     /// Configuration file; without it the gateway runs on loopback without nodes
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Folder of policy sets; each file replaces the shipped set of its name
+    /// Folder of policy sets; each file replaces the embedded set of its name
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policies: Option<PathBuf>,
 }

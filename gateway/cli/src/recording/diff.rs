@@ -34,7 +34,7 @@ use crate::{Failure, say};
 pub(crate) struct Diff {
     /// A recording of `evenkeel policy record`
     recording: PathBuf,
-    /// One plugin: a file, or the name of a shipped one
+    /// One plugin: a file, or the name of an embedded one
     a: String,
     /// The other; it may be the same, with other settings
     b: String,

@@ -21,8 +21,8 @@ const SUBJECTS_MAX: usize = 3;
 
 /// Repeat recorded calls and compare every answer bit for bit
 ///
-/// Decisions, states, memos and notes are compared. Each call goes to the plugin with the recorded digest: a shipped one, or
-/// one of --plugin. Exit code 1: an answer differs, or no decision was compared.
+/// Decisions, states, memos and notes are compared. Each call goes to the plugin with the recorded digest: an embedded one,
+/// or one of --plugin. Exit code 1: an answer differs, or no decision was compared.
 ///
 /// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: equal answers; `failed_alike`:
 /// calls that failed both times with the same fault; `different`: the first differing calls of `different_total`; `faulted`:
@@ -34,7 +34,7 @@ const SUBJECTS_MAX: usize = 3;
 pub(crate) struct Replay {
     /// A recording of `evenkeel policy record`
     recording: PathBuf,
-    /// A plugin of the recording that is not shipped, or `SET/HOOK=FILE`: a plugin to run in that policy's place
+    /// A plugin of the recording that is not embedded, or `SET/HOOK=FILE`: a plugin to run in that policy's place
     #[arg(long, value_name = "FILE")]
     plugin: Vec<String>,
     /// Only this policy's calls: `<set>/<hook>`
