@@ -70,7 +70,7 @@ fn death_witnesses(gateway: &Gateway, index: u32) -> Vec<Witness> {
 
 fn health(gateway: &Gateway, index: usize) -> (Health, u32) {
     let node = &gateway.ask(gateway.handle.nodes()).unwrap()[index];
-    (node.health, node.incarnation.0)
+    (node.health, node.hop.incarnation.0)
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn plugin_places_call_and_both_hear() {
             panic!("{:?}", opened.routed_by)
         };
         assert_eq!((&*policy.set, policy.hook), ("call", Hook::Routing));
-        assert_eq!(Some(revision), routing.revision.as_ref());
+        assert_eq!(Some(revision), routing.status.active.as_ref());
     }
     assert_eq!(first.room, second.room);
     assert_eq!(first.route, second.route);
@@ -53,5 +53,5 @@ fn plugin_places_call_and_both_hear() {
     }
     let status = gateway.status();
     assert!(status.packets_to_node >= 50 && status.packets_to_client >= 50);
-    assert!(policies[0].calls >= 1 && policies[0].faults == 0);
+    assert!(policies[0].status.calls >= 1 && policies[0].status.faults == 0);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_core::{CloseReason, Event, Refused};
 use evenkeel_dataplane::worker::Totals;
-use evenkeel_server::control::{ControlError, GatewayEvent, SessionAnswer};
+use evenkeel_server::control::{Admission, ControlError, GatewayEvent, SessionAnswer};
 
 use crate::harness::{
     Gateway, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
@@ -111,7 +111,7 @@ fn shutdown_refuses_offers_and_waits_for_last() {
     let bob = Phone::new(2);
     let refused = gateway.try_open(offer("room", declared(&bob)));
     assert_eq!(refused, Err(ControlError::Refused(Refused::Draining)));
-    assert!(!gateway.status().admitting);
+    assert_eq!(gateway.status().state, Admission::Draining);
     let heard = ann.heard.len();
     talk(&mut [&mut ann], "she talks on", |phones| phones[0].heard.len() >= heard + 20);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
@@ -139,7 +139,7 @@ fn second_shutdown_request_ends_at_once() {
     let (_ann, opened) = client_with_media(&gateway);
     let handle = gateway.handle.clone();
     let patient = gateway.runtime.spawn(async move { handle.shut_down(TIMEOUT * 100).await });
-    wait_until("it refuses offers", || !gateway.status().admitting);
+    wait_until("it refuses offers", || gateway.status().state == Admission::Draining);
     gateway.ask(gateway.handle.shut_down(Duration::ZERO)).unwrap();
     assert_eq!(closed(&gateway, &opened).0, CloseReason::Shutdown);
     patient.abort();

@@ -20,7 +20,7 @@ fn policy(guest: &Guest) -> PolicyName {
 }
 
 fn calls(gateway: &Gateway) -> Vec<u64> {
-    gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.calls).collect()
+    gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.status.calls).collect()
 }
 
 /// After this many calls a revision was asked with states that it wrote itself, even if some answers were late.
@@ -30,7 +30,7 @@ const CALLS_UNTIL_STATEFUL: u64 = 5;
 fn activate_predecessor(gateway: &Gateway, guest: &Guest, before: &[u8]) {
     let of = |gateway: &Gateway| {
         let views = gateway.ask(gateway.handle.policies()).unwrap();
-        views.into_iter().find(|view| view.policy == policy(guest)).unwrap().calls
+        views.into_iter().find(|view| view.policy == policy(guest)).unwrap().status.calls
     };
     let pushing = gateway.handle.push_policy(policy(guest), before.to_vec(), None);
     let pushed = gateway.runtime.block_on(pushing).unwrap();
@@ -93,13 +93,13 @@ fn hidden_state_plugin_is_rolled_back_and_barred() {
     let node = Node::agent("east-a1");
     let (gateway, mut ann) = gateway_with_ladder(&node);
     let standing = || gateway.ask(gateway.handle.policies()).unwrap().remove(0);
-    let shipped = standing().revision;
+    let shipped = standing().status.active;
 
     let hides = guest("hidden state");
     let push =
         || gateway.ask(gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None));
     // On a busy machine the first answers may be left unchecked.
-    let is_back = || standing().revision == shipped;
+    let is_back = || standing().status.active == shipped;
     let caught = (0..5).any(|_| {
         assert_eq!(push().unwrap().outcome, RolloutOutcome::Activated);
         let goal = ann.heard.len() + 150;
@@ -109,7 +109,7 @@ fn hidden_state_plugin_is_rolled_back_and_barred() {
         is_back() || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
     assert!(caught, "hidden state is not found");
-    let quarantined = standing().life.quarantined;
+    let quarantined = standing().status.quarantined;
     assert!(quarantined[0].reason.starts_with("hidden state: "), "{quarantined:?}");
     assert_eq!(push().unwrap().code, Some("quarantined"));
 }
@@ -119,7 +119,7 @@ fn hidden_state_plugin_is_rolled_back_and_barred() {
 fn hidden_state_in_shadow_ends_the_rollout() {
     let node = Node::agent("east-a1");
     let (gateway, mut ann) = gateway_with_ladder(&node);
-    let life = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).life;
+    let status = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).status;
 
     let hides = guest("hidden state");
     let caught = (0..5).any(|_| {
@@ -129,14 +129,14 @@ fn hidden_state_in_shadow_ends_the_rollout() {
         assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Started);
         let goal = ann.heard.len() + 150;
         talk(&mut [&mut ann], "it is compared or dropped", |phones| {
-            life().tried.is_none() || phones[0].heard.len() >= goal
+            status().candidate.is_none() || phones[0].heard.len() >= goal
         });
         // On a busy machine the first answers may be left unchecked.
-        life().tried.is_none()
+        status().candidate.is_none()
             || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
     assert!(caught, "hidden state is not found");
-    let quarantined = life().quarantined;
+    let quarantined = status().quarantined;
     assert!(quarantined[0].reason.starts_with("hidden state, seen in shadow"), "{quarantined:?}");
 }
 
@@ -150,7 +150,7 @@ fn hostile_plugins_are_contained_without_loss() {
     let gateway = world.start();
     let standing = || {
         let views = gateway.ask(gateway.handle.policies()).unwrap();
-        views.into_iter().map(|view| (view.policy, view.revision)).collect::<Vec<_>>()
+        views.into_iter().map(|view| (view.policy, view.status.active)).collect::<Vec<_>>()
     };
     let shipped = standing();
     let mut ann = Phone::new(1);

@@ -28,8 +28,8 @@ fn list(
 }
 
 fn standing(gateway: &Gateway) -> Vec<(String, Health)> {
-    let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
-    nodes.into_iter().map(|node| (node.name.into(), node.health)).collect()
+    let (nodes, names) = (gateway.ask(gateway.handle.nodes()).unwrap(), gateway.handle.names());
+    nodes.iter().map(|node| (names.of_hop(node.hop).node.to_string(), node.health)).collect()
 }
 
 fn change(added: &[&str], removed: &[&str]) -> ListChange {

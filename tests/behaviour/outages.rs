@@ -26,7 +26,7 @@ fn node_death_survived_without_api_and_plugins() {
     let opened = gateway.open(offer("room", declared(&ann)));
     let policies = gateway.ask(gateway.handle.policies()).unwrap();
     assert_eq!(policies.len(), 4);
-    assert!(policies.iter().any(|policy| policy.calls > 0), "they were asked");
+    assert!(policies.iter().any(|policy| policy.status.calls > 0), "they were asked");
     ann.set_target(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     let mut client = Client::new(Endpoint::Unix(socket));

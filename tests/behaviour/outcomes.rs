@@ -23,8 +23,9 @@ fn view(gateway: &Gateway, hook: Hook) -> PolicyView {
 
 fn rungs(gateway: &Gateway, sessions: &[SessionAnswer]) -> Vec<u8> {
     let all: Vec<SessionView> = gateway.ask(gateway.handle.sessions()).unwrap();
-    let rung = |opened: &SessionAnswer| all.iter().find(|view| view.session == opened.session);
-    sessions.iter().filter_map(|opened| Some(rung(opened)?.rung)).collect()
+    let rung =
+        |opened: &SessionAnswer| all.iter().find(|view| view.standing.session == opened.session);
+    sessions.iter().filter_map(|opened| Some(rung(opened)?.standing.plan.rung())).collect()
 }
 
 #[test]
@@ -74,9 +75,9 @@ fn trapping_session_is_quarantined_and_explained() {
     }
 
     let view = view(&gateway, Hook::Degradation);
-    assert_eq!((view.revision, view.quarantined), (Some(revision), 1));
-    assert_eq!(view.failing, None, "the policy itself answers");
-    let faults = view.faults;
+    assert_eq!((view.status.active, view.quarantined), (Some(revision), 1));
+    assert_eq!(view.status.failing, None, "the policy itself answers");
+    let faults = view.status.faults;
     assert!((1..=5).contains(&faults), "no faults after the quarantine: {faults}");
 }
 
@@ -84,7 +85,7 @@ fn trapping_session_is_quarantined_and_explained() {
 fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) {
     let all = World::of(&nodes.each_ref()).listed();
     let gateway = World::of(&[&nodes[0]]).routed().start();
-    let shipped = view(&gateway, Hook::Routing).revision;
+    let shipped = view(&gateway, Hook::Routing).status.active;
     // The catalog has a region, a zone, a node and the gateway's location. The plugin fails to start with a second one.
     let bytes = routing_plugin(Behaviour::StartsWithin(0, 4));
     let pushing = gateway.handle.push_policy_as(policy(Hook::Routing), bytes, None, wish);
@@ -98,10 +99,10 @@ fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) 
         // Each offer asks for a place; the native default decides while the plugin is down.
         let opened = gateway.open(offer("room", declared(&phone)));
         gateway.ask(gateway.handle.close(opened.session)).unwrap();
-        let last = view(&gateway, Hook::Routing).life.last;
+        let last = view(&gateway, Hook::Routing).status.last;
         last.is_some_and(|last| last.rollout.outcome == RolloutOutcome::RolledBack)
     });
-    let last = view(&gateway, Hook::Routing).life.last.unwrap();
+    let last = view(&gateway, Hook::Routing).status.last.unwrap();
     let reason = last.rollout.reason.unwrap();
     assert!(reason.contains("could not be started again"), "{reason}");
     (gateway, shipped)
@@ -111,8 +112,8 @@ fn failed_restart(wish: Wish, nodes: &[Node; 2]) -> (Gateway, Option<Arc<str>>) 
 fn policy_failing_to_restart_is_rolled_back() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
     let (gateway, shipped) = failed_restart(Wish::default(), &nodes);
-    let view = view(&gateway, Hook::Routing);
-    assert_eq!(view.revision, shipped);
+    let view = view(&gateway, Hook::Routing).status;
+    assert_eq!(view.active, shipped);
     assert!(view.faults <= 5, "not asked while down");
 }
 
@@ -121,6 +122,6 @@ fn candidate_failing_to_restart_leaves_shadow() {
     let nodes = ["east-a1", "east-b1"].map(Node::agent);
     let wish = Wish { shadow: true, ..Wish::default() };
     let (gateway, shipped) = failed_restart(wish, &nodes);
-    let view = view(&gateway, Hook::Routing);
-    assert_eq!((view.revision, view.life.tried), (shipped, None));
+    let view = view(&gateway, Hook::Routing).status;
+    assert_eq!((view.active, view.candidate), (shipped, None));
 }

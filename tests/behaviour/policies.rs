@@ -25,7 +25,7 @@ fn shipped_bytes(name: &str) -> Vec<u8> {
 
 fn active(gateway: &Gateway) -> std::sync::Arc<str> {
     let views = gateway.ask(gateway.handle.policies()).unwrap();
-    views.into_iter().find(|view| view.policy == routing()).unwrap().revision.unwrap()
+    views.into_iter().find(|view| view.policy == routing()).unwrap().status.active.unwrap()
 }
 
 /// Opens a room with one client, which asks the policy.

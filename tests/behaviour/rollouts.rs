@@ -71,7 +71,7 @@ fn placed(
 fn canary_places_its_share_until_promoted() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
-    let shipped = view(&gateway, &routing()).revision.unwrap();
+    let shipped = view(&gateway, &routing()).status.active.unwrap();
     // The candidate places rooms on the remote node, unlike the shipped plugin.
     let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(50));
     assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Started, Actor::Operator), "{begun:?}");
@@ -80,9 +80,9 @@ fn canary_places_its_share_until_promoted() {
     assert_eq!((staged.stage, staged.next), (Stage::Canary(50), 100));
     assert_eq!(staged.next_in, Some(Duration::from_secs(3_600)), "the next stage is timed");
     let candidate = begun.revision.unwrap();
-    let shown = view(&gateway, &routing());
-    assert_eq!(shown.revision.as_ref(), Some(&shipped));
-    assert_eq!(shown.life.walk.map(|walk| walk.staged.stage), Some(Stage::Canary(50)));
+    let shown = view(&gateway, &routing()).status;
+    assert_eq!(shown.active.as_ref(), Some(&shipped));
+    assert_eq!(shown.candidate.map(|candidate| candidate.staged.stage), Some(Stage::Canary(50)));
 
     let mut by = BTreeMap::from([(&*shipped, 0), (&*candidate, 0)]);
     let mut phones = Vec::new();
@@ -100,7 +100,7 @@ fn canary_places_its_share_until_promoted() {
 
     let paused = control(&gateway, Verb::Pause).unwrap();
     assert!(paused.stage.unwrap().paused);
-    assert!(view(&gateway, &routing()).life.walk.unwrap().staged.paused);
+    assert!(view(&gateway, &routing()).status.candidate.unwrap().staged.paused);
     assert!(!control(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
     let promoted = control(&gateway, Verb::Promote).unwrap();
     assert_eq!(
@@ -119,7 +119,7 @@ fn canary_places_its_share_until_promoted() {
 fn canary_ends_by_rollback_and_by_abort() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
     let gateway = World::of(&nodes.each_ref()).routed().start();
-    let shipped = view(&gateway, &routing()).revision.unwrap();
+    let shipped = view(&gateway, &routing()).status.active.unwrap();
     for verb in [None, Some(Verb::Abort)] {
         let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(5));
         let candidate = begun.revision.unwrap();
@@ -133,9 +133,9 @@ fn canary_ends_by_rollback_and_by_abort() {
             (RolloutOutcome::RolledBack, &Some(shipped.clone()))
         );
         assert_eq!(back.previous, Some(candidate));
-        let shown = view(&gateway, &routing());
-        assert_eq!((shown.life.walk, shown.life.tried), (None, None));
-        assert!(shown.life.quarantined.is_empty(), "it is not quarantined");
+        let shown = view(&gateway, &routing()).status;
+        assert_eq!(shown.candidate, None);
+        assert!(shown.quarantined.is_empty(), "it is not quarantined");
     }
     assert!(control(&gateway, Verb::Abort).is_err(), "no rollout is running");
     let by = placed(&gateway, 1..20, &mut Vec::new());
@@ -188,7 +188,7 @@ fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, SessionAnswer)> {
         (phone, opened)
     });
     let sessions = sessions.collect();
-    wait_until("the policy is asked", || view(gateway, &degradation()).calls > 2);
+    wait_until("the policy is asked", || view(gateway, &degradation()).status.calls > 2);
     sessions
 }
 
@@ -208,7 +208,7 @@ fn shadow_candidate_is_compared_in_smaller_batches() {
     shadow(&gateway, capping_plugin(Fault::MemoryForRows(2)));
     // The candidate caps all sessions, the active revision none.
     wait_until("its answers are compared", || {
-        view(&gateway, &degradation()).life.tried.is_some_and(|tried| tried.different >= 3)
+        view(&gateway, &degradation()).status.candidate.is_some_and(|it| it.calls.different >= 3)
     });
 }
 
@@ -223,9 +223,9 @@ fn shadow_candidate_that_faults_is_dropped() {
     gateway.open(offer("room-5", declared(&phone)));
     let (mut fault, mut last) = (None, None);
     wait_until("it is dropped", || {
-        let life = view(&gateway, &degradation()).life;
-        fault = life.tried.and_then(|tried| tried.last_fault).or(fault.take());
-        last = life.last.map(|last| last.rollout);
+        let status = view(&gateway, &degradation()).status;
+        fault = status.candidate.and_then(|it| it.calls.last_fault).or(fault.take());
+        last = status.last.map(|last| last.rollout);
         last.as_ref().is_some_and(|last| last.outcome == RolloutOutcome::RolledBack)
     });
     let reason = last.and_then(|last| last.reason);
@@ -239,7 +239,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     let node = Node::agent("east-a1");
     let gateway = calm(&node);
     let policy = degradation();
-    let standing = view(&gateway, &policy).revision.unwrap();
+    let standing = view(&gateway, &policy).status.active.unwrap();
     let mut phones: Vec<Phone> = (1..=40)
         .map(|number| {
             let mut phone = Phone::new(number);
@@ -266,7 +266,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     let begun = gateway.ask(pushed).unwrap();
     assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
     let candidate = begun.revision.unwrap();
-    assert!(view(&gateway, &policy).life.walk.is_some());
+    assert!(view(&gateway, &policy).status.candidate.is_some());
     // A changed file applies to the running rollout: few sessions suffice.
     let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
     let rollout = settings::Rollout { judging: Judging::default(), ..set.rollout.clone() };
@@ -298,10 +298,10 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     });
     let reason = reason.unwrap();
     assert!(reason.contains("rung") && reason.contains("of the rest 0 of"), "{reason}");
-    let shown = view(&gateway, &policy);
-    assert_eq!((shown.revision, shown.life.tried), (Some(standing), None));
-    assert_eq!(shown.life.quarantined[0].revision, candidate);
-    assert_eq!(shown.life.last.unwrap().rollout.reason, Some(reason));
+    let shown = view(&gateway, &policy).status;
+    assert_eq!((shown.active, shown.candidate), (Some(standing), None));
+    assert_eq!(shown.quarantined[0].revision, candidate);
+    assert_eq!(shown.last.unwrap().rollout.reason, Some(reason));
 
     let again = gateway.handle.push_policy_as(policy, bytes, Some(eager), canary(50));
     let again = gateway.ask(again).unwrap();

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 
 use evenkeel_core::Decider;
+use evenkeel_server::control::Admission;
 use evenkeel_server::run::{self, Failure};
 use evenkeel_server::settings::{Ingress, Rtcp, Settings};
 
@@ -106,7 +107,7 @@ fn offers_before_policies_wait_for_them() {
     let running = run::begin(&settings).unwrap();
     let opened = runtime.block_on(running.handle.offer(offer("r", declared(&phone)))).unwrap();
     assert!(matches!(opened.routed_by, Decider::Policy { .. }), "{}", opened.routed_by);
-    assert!(runtime.block_on(running.handle.status()).unwrap().admitting);
+    assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, Admission::Serving);
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
     running.join().unwrap();
 }

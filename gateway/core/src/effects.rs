@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::timer::{Timer, Timers};
 use crate::{
-    Accepted, Ask, CloseReason, Event, Hop, NodeId, Offer, OfferId, Plan, PolicyName, Refused,
-    Remembered, Rollout, RoomId, RouteCell, SessionId,
+    Accepted, Ask, CloseReason, Event, Hop, NodeId, NotStarted, Offer, OfferId, Plan, PolicyName,
+    Refused, Remembered, Rollout, RoomId, RouteCell, SessionId,
 };
 
 /// Instructions to the server.
@@ -42,6 +42,8 @@ pub enum Output {
     /// Call the hook that starts a node. A failure returns through [`crate::Gateway::handle_start_failed`]; otherwise
     /// the node answers probes.
     Start { node: NodeId },
+    /// End the hook that starts a node.
+    EndStart { node: NodeId, why: NotStarted },
     /// Probe a node's media port. Answers return through [`crate::Gateway::handle_probe_answered`].
     Probe {
         node: NodeId,

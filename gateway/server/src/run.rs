@@ -76,9 +76,7 @@ pub struct Running {
 
 impl Running {
     /// Returns once one of its threads has ended, on request or by failure. The caller then shuts the gateway down.
-    ///
-    /// # Errors
-    /// A policy of the configuration that failed to load.
+    /// Fails if a policy of the configuration failed to load.
     pub async fn ends(&self) -> Result<(), Failure> {
         let is_whole = || {
             self.control.is_running()
@@ -108,9 +106,7 @@ impl Running {
     }
 
     /// Waits for a gateway that is shutting down, and ends its threads.
-    ///
-    /// # Errors
-    /// The first thread that had ended by itself.
+    /// The error names the first thread that had ended by itself.
     pub fn join(self) -> Result<(), Ended> {
         // Control makes the workers end when it ends, for any reason.
         let control = self.control.join();

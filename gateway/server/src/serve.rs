@@ -67,9 +67,6 @@ pub struct Listening {
 
 impl Place {
     /// Reads and checks the configuration.
-    ///
-    /// # Errors
-    /// All errors with their places.
     pub fn load(&self) -> Result<Settings, Failure> {
         let settings = Settings::load(self.config.as_deref(), self.policies.as_deref());
         let settings = settings.map_err(Failure::Invalid)?;
@@ -78,9 +75,6 @@ impl Place {
 
     /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns a
     /// note for the operator, if there is one.
-    ///
-    /// # Errors
-    /// All errors with their places.
     pub fn check(&self) -> Result<Option<&'static str>, Failure> {
         let settings = self.load()?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);

@@ -117,9 +117,6 @@ impl Poster {
     }
 
     /// POSTs, with retries after connection errors, until there is an answer or the time is up.
-    ///
-    /// # Errors
-    /// The error of the last attempt.
     pub(crate) async fn post(
         &self,
         hook: Arc<Hook>,

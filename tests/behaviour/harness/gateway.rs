@@ -169,18 +169,17 @@ impl Gateway {
     }
 
     pub(crate) fn drops(&self, reason: &str) -> u64 {
-        self.status().drops.iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count)
+        self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
     /// A counter of the QUIC endpoint.
     pub(crate) fn quic_count(&self, name: &str) -> u64 {
-        let counts = self.status().quic_counts;
-        counts.iter().find(|(key, _)| *key == name).map_or(0, |(_, count)| *count)
+        self.status().quic_counts.get(name).copied().unwrap_or(0)
     }
 
     pub(crate) fn session(&self, opened: &SessionAnswer) -> Option<SessionView> {
         let sessions = self.ask(self.handle.sessions()).unwrap();
-        sessions.into_iter().find(|session| session.session == opened.session)
+        sessions.into_iter().find(|session| session.standing.session == opened.session)
     }
 
     /// The first event so far that `see` accepts.

@@ -113,6 +113,7 @@ impl Digest {
             }
             Output::Finished => self.add(&[14, at]),
             Output::Event(_)
+            | Output::EndStart { .. }
             | Output::Rollout(_)
             | Output::Unload { .. }
             | Output::Remember { .. } => {}

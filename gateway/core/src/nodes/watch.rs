@@ -249,6 +249,7 @@ impl Nodes {
         let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
             effects.cancel(&Timer::StartLate(id));
+            effects.push(Output::EndStart { node: id, why });
             effects.event(Event::Start { node: id, step: Start::Failed { why, again } });
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Candidate, Explanation, Grant, Heading, MoveRecord, Outcome, Quarantine, Said,
+    Candidate, Explanation, Grant, Heading, MoveRecord, NodeStanding, Outcome, Quarantine, Said,
 };
 use serde::Serialize;
 
 use super::view;
-use crate::control::{Names, NodeView};
+use crate::control::Names;
 
 /// A session with its hop, the decisions and their reasons, other candidates, moves, policy answers and witnesses.
 #[derive(Serialize)]
@@ -125,9 +125,9 @@ struct Move {
 }
 
 impl Explained {
-    pub(super) fn of(said: &Explanation, nodes: &[NodeView], names: &Names) -> Explained {
+    pub(super) fn of(said: &Explanation, nodes: &[NodeStanding], names: &Names) -> Explained {
         let standing = &said.standing;
-        let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.node == hop.node));
+        let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
         Explained {
             id: standing.session.to_string(),
             room: Arc::clone(&standing.room),

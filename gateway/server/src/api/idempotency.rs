@@ -57,10 +57,6 @@ impl Default for Table {
 
 impl Table {
     /// Begins a request with this key and body.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Conflict`]: the key was used with another body. [`Code::BadRequest`]: it is empty or too long.
     pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<Turn, Error> {
         if key.is_empty() || key.len() > KEY_MAX {
             let found = key.len();

@@ -27,11 +27,7 @@ const NODES_MAX: usize = 64;
 /// No RTP clock is faster.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
 
-/// Parses an offer; `traceparent` is the request's header.
-///
-/// # Errors
-///
-/// The first invalid field.
+/// Parses an offer; `traceparent` is the request's header. The error names the first invalid field.
 pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<SessionRequest, Error> {
     let raw: raw::Offer = strict(body)?;
     let rtcp = match raw.rtcp {

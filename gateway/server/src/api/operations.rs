@@ -69,7 +69,8 @@ pub(super) struct Nodes {
 
 pub(super) async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
+    let nodes = all.iter().map(|node| view::Node::of(node, &shared.names)).collect();
+    Ok(Json(Nodes { nodes }))
 }
 
 #[derive(Deserialize)]

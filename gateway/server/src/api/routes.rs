@@ -19,7 +19,10 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::{explanation, offer, operations, recording, refusal, view};
-use crate::control::{ControlError, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
+use crate::control::{
+    Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
+    Verb, Wish,
+};
 use crate::settings::read_duration;
 
 /// Bytes of a JSON body. The largest valid offer has half.
@@ -199,9 +202,9 @@ async fn sessions(
         return Err(Error::field("limit", message));
     }
     let mut all = shared.ask("", shared.handle.sessions()).await?;
-    all.retain(|session| after.is_none_or(|after| session.session > after));
-    all.sort_unstable_by_key(|session| session.session);
-    let next = (all.len() > limit).then(|| all[limit - 1].session.to_string());
+    all.retain(|session| after.is_none_or(|after| session.standing.session > after));
+    all.sort_unstable_by_key(|session| session.standing.session);
+    let next = (all.len() > limit).then(|| all[limit - 1].standing.session.to_string());
     all.truncate(limit);
     let sessions = all.iter().map(|session| view::Session::of(session, &shared.names)).collect();
     Ok(Json(Sessions { sessions, next }))
@@ -242,25 +245,23 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 
 #[derive(Serialize)]
 struct Modes {
-    modes: Vec<view::Mode>,
+    modes: Vec<ModeView>,
 }
 
 async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
-    let all = shared.ask("", shared.handle.modes()).await?;
-    Ok(Json(Modes { modes: all.into_iter().map(view::Mode::from).collect() }))
+    Ok(Json(Modes { modes: shared.ask("", shared.handle.modes()).await? }))
 }
 
-async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {
-    Ok(Json(shared.ask("", shared.handle.status()).await?.into()))
+async fn status(State(shared): Api) -> Result<Json<Status>, Error> {
+    Ok(Json(shared.ask("", shared.handle.status()).await?))
 }
 
 /// An error if new sessions are not admitted, or control does not answer.
 async fn ready(State(shared): Api) -> Result<&'static str, Error> {
-    let status = shared.ask("", shared.handle.status()).await?;
-    match (status.starting, status.admitting) {
-        (true, _) => Err(refusal::starting()),
-        (false, true) => Ok("ready\n"),
-        (false, false) => Err(refusal::draining()),
+    match shared.ask("", shared.handle.status()).await?.state {
+        Admission::Starting => Err(refusal::starting()),
+        Admission::Serving => Ok("ready\n"),
+        Admission::Draining => Err(refusal::draining()),
     }
 }
 

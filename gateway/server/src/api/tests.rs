@@ -23,8 +23,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 use crate::control::{
-    ControlError, EventRecord, GatewayEvent, Handle, IngressAnswer, Names, Request, Rollout,
-    RolloutOutcome, SessionAnswer, Status,
+    Admission, ControlError, EventRecord, GatewayEvent, Handle, IngressAnswer, Names, Request,
+    Rollout, RolloutOutcome, SessionAnswer, Status,
 };
 use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
 
@@ -213,25 +213,29 @@ fn opened(number: u64) -> SessionAnswer {
 
 fn status(state: &str) -> Status {
     Status {
+        state: match state {
+            "starting" => Admission::Starting,
+            "serving" => Admission::Serving,
+            _ => Admission::Draining,
+        },
+        version: "1.2.3",
         region: "east".into(),
-        up: Duration::from_millis(1_500),
+        uptime_ms: 1_500,
         sessions: 2,
         rooms: 1,
-        admitting: state == "serving",
-        starting: state == "starting",
         uplink_suspect: false,
-        policies_failing: vec![routing()],
+        policies_failing: vec![routing().to_string()],
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,
         bytes_to_client: 2_000,
         key_frames_to_node: 1,
         key_frames_to_client: 2,
-        drops: vec![("unknown-source", 3)],
-        messages_refused: vec![("clock", 1)],
+        drops: [("unknown-source", 3)].into(),
+        messages_refused: [("clock", 1)].into(),
         udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
         quic: None,
-        quic_counts: vec![("connections", 1)],
+        quic_counts: [("connections", 1)].into(),
     }
 }
 

@@ -81,10 +81,6 @@ pub struct Thread {
 
 /// Starts the API on its own thread. `metrics` renders `/metrics`. Start it before the first session: notices take
 /// room names from earlier events.
-///
-/// # Errors
-///
-/// [`Failure`]; nothing was started.
 pub fn start(
     settings: Admin,
     handle: Handle,

@@ -5,14 +5,13 @@ mod policies;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use evenkeel_core::{Measures, Metric, Witness};
+use evenkeel_core::{Measures, Metric, NodeStanding, Witness};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use crate::control::{self, IngressAnswer, Named, Names, SessionRequest};
+use crate::control::{IngressAnswer, Named, Names, SessionAnswer, SessionRequest, SessionView};
 pub(super) use policies::{Policy, Refusal, Rollout};
 
 /// The answer to an offer.
@@ -54,11 +53,7 @@ struct Quic {
 }
 
 impl Opened {
-    pub(super) fn of(
-        opened: control::SessionAnswer,
-        wanted: &SessionRequest,
-        names: &Names,
-    ) -> Opened {
+    pub(super) fn of(opened: SessionAnswer, wanted: &SessionRequest, names: &Names) -> Opened {
         let (udp, quic) = match opened.ingress {
             IngressAnswer::Udp { address, rtcp, credentials } => {
                 let (ufrag, password) = credentials.unzip();
@@ -167,7 +162,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn of(session: &control::SessionView, names: &Names) -> Session {
+    pub(super) fn of(view: &SessionView, names: &Names) -> Session {
+        let session = &view.standing;
         Session {
             id: session.session.to_string(),
             room: Arc::clone(&session.room),
@@ -175,10 +171,10 @@ impl Session {
             mode: session.mode.name(),
             ingress: session.transport.name(),
             hop: session.hop.map(|hop| Hop::of(hop, names)),
-            rung: session.rung,
-            cap_kbps: Some(session.cap_kbps).filter(|&cap| cap > 0),
+            rung: session.plan.rung(),
+            cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
             measures: measured(&session.measures),
-            totals: Carried::from(&session.totals),
+            totals: Carried::from(&view.totals),
             age_ms: session.age.as_millis() as u64,
         }
     }
@@ -218,10 +214,8 @@ impl Room {
 
 #[derive(Serialize)]
 pub(super) struct Node {
-    node: Box<str>,
-    region: Box<str>,
-    zone: Box<str>,
-    incarnation: u32,
+    #[serde(flatten)]
+    hop: Hop,
     health: &'static str,
     /// `probe`, `cohort`…
     suspected_by: Vec<&'static str>,
@@ -243,15 +237,15 @@ pub(super) struct Node {
     round_trip_us: Option<u64>,
 }
 
-impl From<control::NodeView> for Node {
-    fn from(node: control::NodeView) -> Node {
+impl Node {
+    pub(super) fn of(node: &NodeStanding, names: &Names) -> Node {
+        let witnesses = Witness::ALL.into_iter().zip(node.suspected_by);
         Node {
-            node: node.name,
-            region: node.region,
-            zone: node.zone,
-            incarnation: node.incarnation.0,
+            hop: Hop::of(node.hop, names),
             health: node.health.name(),
-            suspected_by: node.suspected_by.into_iter().map(Witness::name).collect(),
+            suspected_by: witnesses
+                .filter_map(|(witness, accuses)| accuses.then_some(witness.name()))
+                .collect(),
             draining: node.draining,
             leaving: node.leaves,
             ejected: node.ejected,
@@ -262,48 +256,6 @@ impl From<control::NodeView> for Node {
             reported_permille: node.reported_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
-        }
-    }
-}
-
-/// A mode, as measured on this gateway.
-#[derive(Serialize)]
-pub(super) struct Mode {
-    mode: &'static str,
-    /// Scenarios with this mode.
-    scenarios: Vec<Arc<str>>,
-    /// Sessions that continued at another hop because their node failed.
-    recoveries: u64,
-    /// The gap until then, of sessions that received media at the time of the failure.
-    recovery_ms: Option<Recovery>,
-    /// Packets to clients still missing 500 ms after switches.
-    packets_lost: Option<u64>,
-    /// Bytes to and from standbys per media byte to and from first hops.
-    bandwidth_cost: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Recovery {
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl From<control::ModeView> for Mode {
-    fn from(mode: control::ModeView) -> Mode {
-        let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
-        let times = mode.recovery_p50.zip(mode.recovery_p99).zip(mode.recovery_max);
-        Mode {
-            mode: mode.mode.name(),
-            scenarios: mode.scenarios,
-            recoveries: mode.recoveries,
-            recovery_ms: times.map(|((p50, p99), max)| Recovery {
-                p50: ms(p50),
-                p99: ms(p99),
-                max: ms(max),
-            }),
-            packets_lost: mode.packets_lost,
-            bandwidth_cost: mode.bandwidth_cost,
         }
     }
 }
@@ -339,60 +291,6 @@ impl Region {
             nodes_draining: region.nodes_draining,
             rooms: region.rooms,
             rooms_displaced: region.away,
-        }
-    }
-}
-
-#[derive(Serialize)]
-pub(super) struct Status {
-    /// `starting`, `serving` or `draining`.
-    state: &'static str,
-    version: &'static str,
-    region: Box<str>,
-    uptime_ms: u64,
-    sessions: usize,
-    rooms: usize,
-    /// Most nodes fell silent at once, and none is marked down for it.
-    uplink_suspect: bool,
-    policies_failing: Vec<String>,
-    packets_to_node: u64,
-    packets_to_client: u64,
-    bytes_to_node: u64,
-    bytes_to_client: u64,
-    key_frames_to_node: u64,
-    key_frames_to_client: u64,
-    /// By reason.
-    drops: BTreeMap<&'static str, u64>,
-    udp: Vec<SocketAddr>,
-    quic: Option<SocketAddr>,
-    quic_counts: BTreeMap<&'static str, u64>,
-}
-
-impl From<control::Status> for Status {
-    fn from(status: control::Status) -> Status {
-        Status {
-            state: match (status.starting, status.admitting) {
-                (true, _) => "starting",
-                (false, true) => "serving",
-                (false, false) => "draining",
-            },
-            version: env!("CARGO_PKG_VERSION"),
-            region: status.region,
-            uptime_ms: status.up.as_millis() as u64,
-            sessions: status.sessions,
-            rooms: status.rooms,
-            uplink_suspect: status.uplink_suspect,
-            policies_failing: status.policies_failing.iter().map(ToString::to_string).collect(),
-            packets_to_node: status.packets_to_node,
-            packets_to_client: status.packets_to_client,
-            bytes_to_node: status.bytes_to_node,
-            bytes_to_client: status.bytes_to_client,
-            key_frames_to_node: status.key_frames_to_node,
-            key_frames_to_client: status.key_frames_to_client,
-            drops: status.drops.into_iter().collect(),
-            udp: status.udp,
-            quic: status.quic,
-            quic_counts: status.quic_counts.into_iter().collect(),
         }
     }
 }

@@ -53,12 +53,12 @@ impl Control {
     }
 
     /// Signed messages refused so far, by reason.
-    pub(super) fn messages_refused(&self) -> Vec<(&'static str, u64)> {
-        let mut refused: BTreeMap<Mismatch, u64> = BTreeMap::new();
-        for (&(mismatch, _), (count, _)) in &self.mismatches {
-            *refused.entry(mismatch).or_default() += count;
+    pub(super) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut refused = BTreeMap::new();
+        for ((mismatch, _), (count, _)) in &self.mismatches {
+            *refused.entry(mismatch.name()).or_default() += count;
         }
-        refused.into_iter().map(|(mismatch, count)| (mismatch.name(), count)).collect()
+        refused
     }
 
     /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and

@@ -50,7 +50,7 @@ impl Closings {
 
 impl Control {
     /// Sends an event. The event of a session's end waits for its final totals.
-    pub(super) fn tell_or_hold(&mut self, event: Event) {
+    pub(super) fn send_or_hold(&mut self, event: Event) {
         match event {
             Event::Closed { session, reason, .. } => match self.registry.get(session) {
                 // Its worker has removed it and reports no more.

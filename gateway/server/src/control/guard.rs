@@ -50,9 +50,6 @@ impl Guard {
     /// since, are missing from it. A node is missing if its address is gone, or has another driver or secret: a node
     /// reachable before is not known to be reachable the new way. A renamed node, or one in another region, is not
     /// missing.
-    ///
-    /// # Errors
-    /// Too many nodes are missing.
     pub(super) fn check(
         &mut self,
         list: &[Node],

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Explanation, PolicyName, RegionStanding, Rollout, RoomStanding, Scenario, SessionId, Verb,
+    Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomStanding, Scenario,
+    SessionId, Verb,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::messages::{
-    ControlError, EventRecord, NodeView, PolicyView, SessionAnswer, SessionRequest, SessionView,
-    Status,
+    ControlError, EventRecord, PolicyView, SessionAnswer, SessionRequest, SessionView, Status,
 };
 use super::modes::ModeView;
 use super::names::Names;
@@ -51,7 +51,7 @@ pub(crate) enum Request {
     Sessions(Reply<Vec<SessionView>>),
     Session(SessionId, Reply<Option<SessionView>>),
     Rooms(Reply<Vec<RoomStanding>>),
-    Nodes(Reply<Vec<NodeView>>),
+    Nodes(Reply<Vec<NodeStanding>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
     /// Replaces the trust rules for plugins.
@@ -165,148 +165,88 @@ impl Handle {
         answer.await.map_err(|_| ControlError::Unavailable)
     }
 
-    /// Opens a session.
-    ///
-    /// # Errors
-    /// The offer was refused.
     pub async fn offer(&self, wanted: SessionRequest) -> Result<SessionAnswer, ControlError> {
         self.ask(|reply| Request::Offer(Box::new(wanted), reply)).await?
     }
 
-    /// Ends a session.
-    ///
-    /// # Errors
-    /// There is no such session.
     pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| Request::Close(session, reply)).await?
     }
 
     /// Makes the worker panic over the session's next packet.
-    ///
-    /// # Errors
-    /// There is no such session.
     #[cfg(feature = "fault-injection")]
     pub async fn panic_session(&self, session: SessionId) -> Result<(), ControlError> {
         self.ask(|reply| Request::Panic(session, reply)).await?
     }
 
     /// Moves a room to a node, make-before-break. Returns once the move is in progress.
-    ///
-    /// # Errors
-    /// Room or node do not exist, or the node cannot take it.
     pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), ControlError> {
         self.ask(|reply| Request::Move { room, node, reply }).await?
     }
 
     /// Drains or undrains a node.
-    ///
-    /// # Errors
-    /// There is no such node.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = Place::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }
 
     /// Starts an operation and returns once it is in progress.
-    ///
-    /// # Errors
-    /// There is no such node or region, or the operation is impossible.
     pub async fn operate(&self, operation: Operation) -> Result<(), ControlError> {
         self.ask(|reply| Request::Operate(operation, reply)).await?
     }
 
     /// Why a session is on its hop; `None` without such a session.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, ControlError> {
         self.ask(|reply| Request::Explain(session, reply)).await
     }
 
-    /// Lists regions.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
         self.ask(Request::Regions).await
     }
 
     /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
-    ///
-    /// # Errors
-    /// There is no such node or agent, or the agent did not do it.
     pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), ControlError> {
         self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
     /// Lists live sessions.
-    ///
-    /// # Errors
-    /// Control is gone or busy, as for the following methods.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.ask(Request::Sessions).await
     }
 
     /// A live session, if it exists.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
         self.ask(|reply| Request::Session(session, reply)).await
     }
 
-    /// Lists rooms.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.ask(Request::Rooms).await
     }
 
-    /// Lists nodes.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
-    pub async fn nodes(&self) -> Result<Vec<NodeView>, ControlError> {
+    pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {
         self.ask(Request::Nodes).await
     }
 
-    /// Lists policies.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
         self.ask(Request::Policies).await
     }
 
     /// The recorder of policy questions, if recording is on.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, ControlError> {
         self.ask(Request::Recorder).await
     }
 
     /// The state of the gateway.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn status(&self) -> Result<Status, ControlError> {
         self.ask(Request::Status).await
     }
 
     /// Cost and benefit of each mode, as measured here.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn modes(&self) -> Result<Vec<ModeView>, ControlError> {
         self.ask(Request::Modes).await
     }
 
     /// Replaces scenarios; open rooms change mode too.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn change_scenarios(
         &self,
         scenarios: BTreeMap<Arc<str>, Scenario>,
@@ -315,9 +255,7 @@ impl Handle {
     }
 
     /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
-    ///
-    /// # Errors
-    /// The list was refused and nothing changed.
+    /// A refused list changes nothing.
     pub async fn list_nodes(
         &self,
         list: NodeList,
@@ -326,9 +264,6 @@ impl Handle {
     }
 
     /// Reloads the configuration, as far as it can change at run time.
-    ///
-    /// # Errors
-    /// Nothing changed.
     pub async fn reload(
         &self,
         force: bool,
@@ -339,9 +274,6 @@ impl Handle {
     }
 
     /// Registers the task that reloads the configuration.
-    ///
-    /// # Errors
-    /// Control is gone.
     pub(crate) async fn follow_reloads(
         &self,
         asked: mpsc::Sender<Reload>,
@@ -351,9 +283,6 @@ impl Handle {
     }
 
     /// Replaces a policy's plugin and, if given, its settings. A refusal is an outcome, not an error.
-    ///
-    /// # Errors
-    /// There is no such policy, or its first revision is still being compiled.
     pub async fn push_policy(
         &self,
         policy: PolicyName,
@@ -364,9 +293,6 @@ impl Handle {
     }
 
     /// The same with rollout steps of the caller.
-    ///
-    /// # Errors
-    /// See [`push_policy`](Handle::push_policy).
     pub async fn push_policy_as(
         &self,
         policy: PolicyName,
@@ -378,9 +304,6 @@ impl Handle {
     }
 
     /// Resumes, pauses, promotes or aborts a rollout.
-    ///
-    /// # Errors
-    /// There is no such policy, or no rollout in progress.
     pub async fn walk_policy(
         &self,
         policy: PolicyName,
@@ -390,9 +313,6 @@ impl Handle {
     }
 
     /// Replaces rollout settings by set.
-    ///
-    /// # Errors
-    /// Control is gone.
     pub async fn change_paces(
         &self,
         paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
@@ -402,9 +322,6 @@ impl Handle {
     }
 
     /// The last refused plugins, oldest first.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn refusals(&self) -> Result<Vec<Refusal>, ControlError> {
         self.ask(Request::Refusals).await
     }
@@ -421,17 +338,11 @@ impl Handle {
     }
 
     /// Returns once the first revisions of all policies are active.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub(crate) async fn policies_stand(&self) -> Result<(), ControlError> {
         self.ask(Request::AwaitPolicies).await
     }
 
     /// Rolls out a revision of the configuration.
-    ///
-    /// # Errors
-    /// There is no such policy, or its first revision is still being compiled.
     pub(crate) async fn roll_out(
         &self,
         policy: PolicyName,
@@ -442,25 +353,16 @@ impl Handle {
     }
 
     /// Aborts the rollout in progress or, without one, restores the previous revision.
-    ///
-    /// # Errors
-    /// There is no such policy or previous revision; nothing changes.
     pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, ControlError> {
         self.ask(|reply| Request::Rollback { policy, reply }).await?
     }
 
     /// Ends a policy's thread for a drill: its hook falls back to the native default.
-    ///
-    /// # Errors
-    /// There is no such policy.
     pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), ControlError> {
         self.ask(|reply| Request::Stop { policy, reply }).await?
     }
 
     /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
-    ///
-    /// # Errors
-    /// See [`sessions`](Handle::sessions).
     pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
         self.ask(|done| Request::Shutdown { within, done }).await
     }

@@ -1,15 +1,16 @@
 //! Requests to control, its answers and errors, events, and views of its state.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use evenkeel_core::{
-    Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels,
-    LastRollout, Measures, Media, Mode, NodeId, PolicyName, Quarantined, Refused, Revoked, Rollout,
-    RoomId, SessionId, Staged, Transport, Witness,
+    Cohort, Decider, Event, Health, Hop, Impossible, Ingress, Labels, Media, NodeId, PolicyName,
+    PolicyStatus, Refused, Rollout, RoomId, SessionId, SessionStanding,
 };
 use evenkeel_dataplane::worker::{ShedRun, Totals};
+use serde::Serialize;
 
 use super::handle::NotReloaded;
 use super::node_list::ListTold;
@@ -200,167 +201,75 @@ pub enum GatewayEvent {
 /// A session's state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
-    pub session: SessionId,
-    /// The room's name.
-    pub room: Arc<str>,
-    pub scenario: Arc<str>,
-    pub mode: Mode,
-    pub transport: Transport,
-    /// The hop that its packets take now.
-    pub hop: Option<Hop>,
-    pub rung: u8,
-    /// Send cap, kbit/s; 0: none.
-    pub cap_kbps: u32,
-    /// The last measurements.
-    pub measures: Measures,
+    pub standing: SessionStanding,
     pub totals: Totals,
-    /// For how long the session has been open.
-    pub age: Duration,
-}
-
-/// A node's state.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NodeView {
-    pub node: NodeId,
-    pub name: Box<str>,
-    pub region: Box<str>,
-    pub zone: Box<str>,
-    /// The newest incarnation.
-    pub incarnation: Incarnation,
-    pub health: Health,
-    pub suspected_by: Vec<Witness>,
-    pub draining: bool,
-    /// The node is being removed.
-    pub leaves: bool,
-    /// An operator marked the node down.
-    pub ejected: bool,
-    /// Measured capacity, kbit/s.
-    pub capacity_kbps: u64,
-    /// Sessions that it is opening.
-    pub opening: u32,
-    /// Sessions that wait for earlier openings.
-    pub waiting: u32,
-    /// Load and reservations, thousandths of the capacity.
-    pub load_permille: u32,
-    /// The load that the node reported lately, thousandths of its capacity.
-    pub reported_permille: Option<u16>,
-    pub rooms: u32,
-    /// Smoothed round-trip time.
-    pub round_trip: Option<Duration>,
 }
 
 /// The state of one policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyView {
     pub policy: PolicyName,
-    /// The plugin's name and version.
-    pub plugin: Box<str>,
-    /// The active revision; `None` while the native default answers because it failed.
-    pub revision: Option<Arc<str>>,
-    /// The previous revision, the target of a rollback.
-    pub previous: Option<Arc<str>>,
-    /// `embedded`, the path of a file, or `pushed`.
-    pub origin: Box<str>,
-    pub calls: u64,
-    pub faults: u64,
-    /// Sessions and rooms that are quarantined for the revision, since it faults on them.
+    pub status: PolicyStatus,
+    /// The plugin of the active revision; empty while the native default answers because it failed.
+    pub active: PluginView,
+    /// The plugin of the candidate; empty without one.
+    pub candidate: PluginView,
+    /// Measurements of both cohorts, that of the active revision first; empty outside of the canary stage.
+    pub cohorts: Vec<Cohort>,
+    /// Sessions and rooms that are quarantined for the active revision, since it faults on them.
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
     pub hidden_state: (u64, u64),
-    /// The fault of the last call, if it failed.
-    pub failing: Option<Fault>,
-    /// The last fault of any call.
-    pub last_fault: Option<Fault>,
-    pub life: PolicyLife,
 }
 
-/// The candidate, previous and refused revisions of a policy.
-#[derive(Clone, PartialEq, Default, Debug)]
-pub struct PolicyLife {
-    /// The candidate.
-    pub tried: Option<Tried>,
-    /// The progress of its rollout.
-    pub walk: Option<WalkView>,
-    /// Measurements of both cohorts, that of the active revision first; empty outside of the canary stage.
-    pub cohorts: Vec<Cohort>,
-    /// Remaining time in which the previous revision is kept for a rollback.
-    pub previous_for: Option<Duration>,
-    /// The outcome of the last rollout.
-    pub last: Option<LastRollout>,
-    /// Quarantined revisions, the oldest first.
-    pub quarantined: Vec<Quarantined>,
-    /// Active, candidate and previous revisions that were revoked after they were accepted.
-    pub revoked: Vec<Revoked>,
-}
-
-/// A candidate.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tried {
-    pub revision: Arc<str>,
-    /// The plugin's name and version.
-    pub plugin: Box<str>,
+/// The plugin of a revision.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct PluginView {
+    /// Name and version.
+    pub title: Box<str>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
-    /// Calls as a canary.
-    pub calls: u64,
-    /// Faults as a canary.
-    pub faults: u64,
-    /// Answers in the shadow stage that matched those of the active revision.
-    pub same: u64,
-    /// Answers in the shadow stage that differed.
-    pub different: u64,
-    /// Questions in the shadow stage on which it faulted.
-    pub faulted: u64,
-    /// The last fault in the shadow or canary stage.
-    pub last_fault: Option<Fault>,
-}
-
-/// The progress of a rollout.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct WalkView {
-    /// The current stage and the next one.
-    pub staged: Staged,
-    /// Time in this stage without pauses.
-    pub lasted: Duration,
-    /// Shares of the canary, per cent.
-    pub steps: Vec<u8>,
-    /// Minimum duration of each step.
-    pub each: Duration,
 }
 
 /// The state of the gateway.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Status {
-    pub region: Box<str>,
-    /// Uptime.
-    pub up: Duration,
+    pub state: Admission,
+    pub version: &'static str,
+    pub region: Arc<str>,
+    pub uptime_ms: u64,
     /// Live sessions.
     pub sessions: usize,
     pub rooms: usize,
-    /// New sessions are admitted.
-    pub admitting: bool,
-    /// The gateway's own uplink is suspected, because most nodes fell silent at once.
+    /// The gateway's own uplink is suspected, because most nodes fell silent at once; none is marked down for it.
     pub uplink_suspect: bool,
-    /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
-    pub starting: bool,
     /// Policies with a failed last call.
-    pub policies_failing: Vec<PolicyName>,
+    pub policies_failing: Vec<String>,
     pub packets_to_node: u64,
     pub packets_to_client: u64,
     pub bytes_to_node: u64,
     pub bytes_to_client: u64,
-    /// Key-frame requests to nodes.
+    /// Key-frame requests.
     pub key_frames_to_node: u64,
-    /// Key-frame requests to clients.
     pub key_frames_to_client: u64,
     /// Dropped packets by reason, without zeroes.
-    pub drops: Vec<(&'static str, u64)>,
+    pub drops: BTreeMap<&'static str, u64>,
     /// Signed messages of nodes and agents that were refused, by reason.
-    pub messages_refused: Vec<(&'static str, u64)>,
+    #[serde(skip)]
+    pub messages_refused: BTreeMap<&'static str, u64>,
     /// UDP listeners as clients reach them.
     pub udp: Vec<SocketAddr>,
-    /// The QUIC endpoint, if there is one.
     pub quic: Option<SocketAddr>,
-    /// Counters of the QUIC endpoint by attribute value.
-    pub quic_counts: Vec<(&'static str, u64)>,
+    /// Counters of the QUIC endpoint.
+    pub quic_counts: BTreeMap<&'static str, u64>,
+}
+
+/// Whether the gateway admits new sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admission {
+    /// The first policies are still being compiled: packets are forwarded, but sessions are not admitted yet.
+    Starting,
+    Serving,
+    Draining,
 }

@@ -35,10 +35,10 @@ pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub use messages::{
-    AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer, NodeView,
-    PolicyLife, PolicyView, SessionAnswer, SessionRequest, SessionView, Status, Tried, WalkView,
+    Admission, AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer,
+    PluginView, PolicyView, SessionAnswer, SessionRequest, SessionView, Status,
 };
-pub use modes::ModeView;
+pub use modes::{ModeView, Recovery};
 pub use names::{Named, Names};
 pub use node_list::{ListChange, ListTold, NodeList, NotListed};
 pub use operations::{Operation, Place};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evenkeel_core::{Mode, SessionId};
 use evenkeel_dataplane::worker::{Distribution, Totals};
+use serde::Serialize;
 
 use super::driver::Act;
 use super::thread::Control;
@@ -31,23 +32,27 @@ struct Cost {
     standbys: u64,
 }
 
-#[derive(Clone, PartialEq, Debug)]
+/// A mode, as measured on this gateway.
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ModeView {
-    pub mode: Mode,
+    pub mode: &'static str,
     /// Scenarios in this mode now.
     pub scenarios: Vec<Arc<str>>,
-    /// Sessions that heard another hop after their node died.
+    /// Sessions that continued at another hop because their node failed.
     pub recoveries: u64,
-    /// Median time from the last packet of the old hop to the first of the new one.
-    pub recovery_p50: Option<Duration>,
-    /// The 99th percentile.
-    pub recovery_p99: Option<Duration>,
-    /// The maximum.
-    pub recovery_max: Option<Duration>,
+    pub recovery_ms: Option<Recovery>,
     /// Packets to clients lost at switches, planned ones included; `None` without switches.
     pub packets_lost: Option<u64>,
     /// Standby traffic (copies and signalling) as a fraction of first-hop media.
     pub bandwidth_cost: Option<f64>,
+}
+
+/// Time from the last packet of the old hop to the first of the new one, of sessions that received media.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Recovery {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
 }
 
 impl Costs {
@@ -110,21 +115,21 @@ impl Control {
         self.costs.carried(mode, 0, before, totals);
     }
 
-    pub(super) fn mode_views(&self) -> Vec<ModeView> {
-        Mode::ALL.into_iter().map(|mode| self.mode_view(mode)).collect()
-    }
-
-    fn mode_view(&self, mode: Mode) -> ModeView {
+    pub(super) fn mode_view(&self, mode: Mode) -> ModeView {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
         let workers = self.workers.iter().map(|worker| worker.stats.recoveries(mode));
         let recoveries = Distribution::of(workers);
+        let times = recoveries.within(500).zip(recoveries.within(990)).zip(recoveries.longest());
+        let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
         ModeView {
-            mode,
+            mode: mode.name(),
             scenarios: scenarios.map(|(name, _)| Arc::clone(name)).collect(),
             recoveries: recoveries.count(),
-            recovery_p50: recoveries.within(500),
-            recovery_p99: recoveries.within(990),
-            recovery_max: recoveries.longest(),
+            recovery_ms: times.map(|((p50, p99), max)| Recovery {
+                p50: ms(p50),
+                p99: ms(p99),
+                max: ms(max),
+            }),
             packets_lost: self.costs.lost(mode, recoveries.count()),
             bandwidth_cost: self.costs.bandwidth(mode),
         }

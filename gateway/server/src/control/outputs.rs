@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    CloseReason, Event, Hop, NodeId, NotOpened, NotStarted, Offer, Output, Plan, RoomId, RouteCell,
+    CloseReason, Hop, NodeId, NotOpened, NotStarted, Offer, Output, Plan, RoomId, RouteCell,
     RtcpPort, SessionId,
 };
 use evenkeel_dataplane::flows::Home;
@@ -88,25 +88,19 @@ impl Control {
                     self.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
+            Output::EndStart { node, why } => self.end_start(node, why),
             Output::Forget { node } => self.forget_node(node),
             Output::Rollout(rollout) => self.tell_happened(GatewayEvent::Rollout(rollout)),
             Output::Unload { policy, revision } => self.policies.unload(&policy, revision),
             Output::Remember { policy, remembered } => self.policies.remember(&policy, remembered),
-            Output::Event(event) => {
-                if let Event::Start { node, step: evenkeel_core::Start::Failed { why, .. } } = event
-                {
-                    self.not_started(node, why);
-                }
-                self.tell_or_hold(event);
-            }
+            Output::Event(event) => self.send_or_hold(event),
             Output::Finished => {
                 self.core_finished = true;
             }
         }
     }
 
-    /// Ends the node's start hook.
-    fn not_started(&mut self, node: NodeId, why: NotStarted) {
+    fn end_start(&mut self, node: NodeId, why: NotStarted) {
         self.start_hooks.give_up(node);
         if let Some(listed) = self.listed(node)
             && let Some(Start { within, .. }) = &listed.start

@@ -189,9 +189,6 @@ pub(super) fn fill(
 }
 
 /// A socket connected to this address.
-///
-/// # Errors
-/// Of the system.
 pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

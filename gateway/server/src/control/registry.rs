@@ -226,9 +226,6 @@ impl SessionRegistry {
 
     /// Registers a session at the worker with the fewest and adds its keys. `nodes` are the client's addresses at plain
     /// nodes.
-    ///
-    /// # Errors
-    /// The session was not registered.
     pub(crate) fn register(
         &mut self,
         session: SessionId,

@@ -1,12 +1,13 @@
 //! Handles requests to control.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{Impossible, SessionStanding, Witness};
+use evenkeel_core::{Impossible, Mode, SessionStanding};
 use evenkeel_dataplane::worker::Way;
 
 use super::handle::Request;
-use super::messages::{ControlError, NodeView, SessionView, Status};
+use super::messages::{Admission, ControlError, SessionView, Status};
 use super::registry::SessionEntry;
 use super::thread::Control;
 
@@ -66,7 +67,7 @@ impl Control {
                 let _ = reply.send(self.gateway.rooms().collect());
             }
             Request::Nodes(reply) => {
-                let _ = reply.send(self.node_views());
+                let _ = reply.send(self.gateway.nodes().collect());
             }
             Request::Govern(rules, reply) => {
                 self.policies.govern(*rules, &mut self.gateway, now);
@@ -86,7 +87,8 @@ impl Control {
                 let _ = reply.send(self.status(now));
             }
             Request::Modes(reply) => {
-                let _ = reply.send(self.mode_views());
+                let _ =
+                    reply.send(Mode::ALL.into_iter().map(|mode| self.mode_view(mode)).collect());
             }
             Request::Scenarios(scenarios, reply) => {
                 self.gateway.handle_scenarios(&scenarios, now);
@@ -118,47 +120,7 @@ impl Control {
 
     fn session_view(&self, standing: SessionStanding) -> SessionView {
         let entry = self.registry.get(standing.session);
-        SessionView {
-            session: standing.session,
-            room: standing.room,
-            scenario: standing.scenario,
-            mode: standing.mode,
-            transport: standing.transport,
-            hop: standing.hop,
-            rung: standing.plan.rung(),
-            cap_kbps: standing.plan.cap_kbps,
-            measures: standing.measures,
-            totals: entry.map(SessionEntry::totals).unwrap_or_default(),
-            age: standing.age,
-        }
-    }
-
-    fn node_views(&self) -> Vec<NodeView> {
-        self.gateway
-            .nodes()
-            .filter_map(|standing| Some((self.listed(standing.hop.node)?, standing)))
-            .map(|(node, standing)| NodeView {
-                node: standing.hop.node,
-                name: (*node.name).into(),
-                region: (*node.region).into(),
-                zone: (*node.zone).into(),
-                incarnation: standing.hop.incarnation,
-                health: standing.health,
-                suspected_by: (Witness::ALL.into_iter().zip(standing.suspected_by))
-                    .filter_map(|(witness, accuses)| accuses.then_some(witness))
-                    .collect(),
-                draining: standing.draining,
-                leaves: standing.leaves,
-                ejected: standing.ejected,
-                capacity_kbps: standing.capacity_kbps,
-                opening: standing.opening,
-                waiting: standing.waiting,
-                load_permille: standing.load_permille,
-                reported_permille: standing.reported_permille,
-                rooms: standing.rooms,
-                round_trip: standing.round_trip,
-            })
-            .collect()
+        SessionView { totals: entry.map(SessionEntry::totals).unwrap_or_default(), standing }
     }
 
     fn status(&self, now: Instant) -> Status {
@@ -171,13 +133,17 @@ impl Control {
             (sum > 0).then_some((reason.name(), sum))
         });
         Status {
-            region: (*self.settings.gateway.region).into(),
-            up: now.saturating_duration_since(self.started),
+            state: match (self.gateway.is_admitting(), self.awaits_policies()) {
+                (true, true) => Admission::Starting,
+                (true, false) => Admission::Serving,
+                (false, _) => Admission::Draining,
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            region: Arc::clone(&self.settings.gateway.region),
+            uptime_ms: now.saturating_duration_since(self.started).as_millis() as u64,
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
-            admitting: self.gateway.is_admitting() && !self.awaits_policies(),
             uplink_suspect: self.gateway.doubts_uplink(),
-            starting: self.gateway.is_admitting() && self.awaits_policies(),
             policies_failing: self.policies_failing(now),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),

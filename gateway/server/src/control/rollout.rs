@@ -64,9 +64,6 @@ pub(super) struct Rolling {
 }
 
 /// Starts the thread that prepares revisions; it ends with control.
-///
-/// # Errors
-/// The thread cannot be started.
 pub(super) fn start(
     events: broadcast::Sender<Arc<EventRecord>>,
 ) -> std::io::Result<Sender<Rolling>> {
@@ -154,11 +151,11 @@ impl Control {
     }
 
     /// Policies with a failed last call.
-    pub(super) fn policies_failing(&self, now: Instant) -> Vec<PolicyName> {
+    pub(super) fn policies_failing(&self, now: Instant) -> Vec<String> {
         let status = |policy: &PolicyName| self.gateway.policy_status(policy, now);
         let is_failing =
             |policy: &&PolicyName| status(policy).is_some_and(|it| it.failing.is_some());
-        self.policies.names().filter(is_failing).cloned().collect()
+        self.policies.names().filter(is_failing).map(ToString::to_string).collect()
     }
 
     /// Applies a changed `[rollout]` of policy sets.

@@ -125,9 +125,6 @@ pub(super) struct Control {
 }
 
 /// Runs control on the calling thread until shutdown.
-///
-/// # Errors
-/// The system gives no event loop, or no thread for rollouts.
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(parts))

@@ -128,9 +128,6 @@ enum Turn {
 impl Memory {
     /// Reads this gateway's file in the folder, which only its owner may enter. An unreadable file is moved aside, and
     /// the gateway starts without facts.
-    ///
-    /// # Errors
-    /// The folder cannot be created, or the thread cannot be started.
     pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<Memory> {
         let folder = folder.join("policies");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;

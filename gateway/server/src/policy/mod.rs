@@ -36,7 +36,7 @@ pub(crate) use prepare::{How, Preparation, Source, begin, prepare};
 pub(crate) use recorder::Recorder;
 pub(crate) use rules::Rules;
 
-use crate::control::{ControlError, PolicyLife, PolicyView, Tried, WalkView};
+use crate::control::{ControlError, PluginView, PolicyView};
 use crate::settings::Settings;
 use kept::Questions;
 use memory::{Keeper, Memory};
@@ -209,48 +209,21 @@ impl Running {
     fn view(&self, policy: &PolicyName, status: PolicyStatus, cohorts: Vec<Cohort>) -> PolicyView {
         let plugin = |revision: &Arc<str>| self.plugins.get(revision);
         let active = status.active.as_ref().and_then(plugin);
-        let title = |plugin: Option<&Plugin>| plugin.map(|it| it.title.clone()).unwrap_or_default();
-        let origin =
-            |plugin: Option<&Plugin>| plugin.map(|it| it.origin.clone()).unwrap_or_default();
+        let candidate = status.candidate.as_ref().and_then(|it| plugin(&it.revision));
+        let view = |plugin: &Plugin| PluginView {
+            title: plugin.title.clone(),
+            origin: plugin.origin.clone(),
+        };
         let (quarantined, hidden_state) =
             active.map(|plugin| plugin.figures.read()).unwrap_or_default();
-        let tried = status.candidate.as_ref().map(|candidate| Tried {
-            revision: Arc::clone(&candidate.revision),
-            plugin: title(plugin(&candidate.revision)),
-            origin: origin(plugin(&candidate.revision)),
-            calls: candidate.calls.calls,
-            faults: candidate.calls.faults,
-            same: candidate.calls.same,
-            different: candidate.calls.different,
-            faulted: candidate.calls.faulted,
-            last_fault: candidate.calls.last_fault.clone(),
-        });
         PolicyView {
             policy: policy.clone(),
-            plugin: title(active),
-            revision: status.active,
-            previous: status.previous,
-            origin: origin(active),
-            calls: status.calls,
-            faults: status.faults,
+            active: active.map(view).unwrap_or_default(),
+            candidate: candidate.map(view).unwrap_or_default(),
+            status,
+            cohorts,
             quarantined,
             hidden_state,
-            failing: status.failing,
-            last_fault: status.last_fault,
-            life: PolicyLife {
-                tried,
-                walk: status.candidate.map(|candidate| WalkView {
-                    staged: candidate.staged,
-                    lasted: candidate.lasted,
-                    steps: candidate.steps,
-                    each: candidate.each,
-                }),
-                cohorts,
-                previous_for: status.previous_for,
-                last: status.last,
-                quarantined: status.quarantined,
-                revoked: status.revoked,
-            },
         }
     }
 }
@@ -341,9 +314,6 @@ impl Policies {
     }
 
     /// Starts the thread of a policy. The native default answers its questions until a revision is active.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(crate) fn start(
         &mut self,
         policy: &PolicyName,
@@ -472,9 +442,6 @@ impl Policies {
 
     /// Stops the thread of one policy, as a drill does; the native default answers its questions from then on. Does not
     /// wait for the current question.
-    ///
-    /// # Errors
-    /// The policy is unknown.
     pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), ControlError> {
         let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
         running.order(Order::Stop);

@@ -141,9 +141,6 @@ pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
 }
 
 /// Prepares the first revision of a policy. A policy that is stopped meanwhile counts as success.
-///
-/// # Errors
-/// The reason why the revision cannot run.
 pub(crate) fn begin(preparation: &Preparation, source: Source) -> Result<(), Box<str>> {
     match take_in(preparation, source, &mut None) {
         Ok(_) | Err(Unfit::Unwanted(core::Refusal::Superseded) | Unfit::Gone) => Ok(()),

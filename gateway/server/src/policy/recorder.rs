@@ -82,9 +82,6 @@ struct Shared {
 
 impl Recorder {
     /// Starts the recorder's thread. `events` bring the outcomes of questions; gateway time 0 is `started`.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(crate) fn start(
         region: &str,
         started: SystemTime,

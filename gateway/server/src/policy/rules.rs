@@ -24,9 +24,6 @@ impl Rules {
     }
 
     /// Checks the plugin's signature against the rules of this policy.
-    ///
-    /// # Errors
-    /// The policy does not accept the plugin.
     pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Provenance, Refused> {
         let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
         self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))

@@ -18,9 +18,6 @@ use crate::settings::{self, Plugin, Settings};
 pub(super) type Firsts = VecDeque<Vec<(Preparation, Source)>>;
 
 /// Starts all policies, still without a revision.
-///
-/// # Errors
-/// A plugin cannot be read, or a thread cannot be started.
 pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,

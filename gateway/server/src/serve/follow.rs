@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_core::NodeStanding;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, Names, NodeView, Status};
+use crate::control::{ControlError, EventRecord, GatewayEvent, Handle, Names, Status};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
 use crate::telemetry::{Caller, Instruments, Moment, NodeLevel, Recorder, Telemetry};
@@ -120,9 +121,10 @@ impl Counters {
 
     /// Reads the current states instead of summing up events, since some events may have been missed.
     async fn read(&mut self) -> Result<(), ControlError> {
-        let nodes = self.handle.nodes().await?.into_iter().map(|view| {
-            let NodeView { node, name, leaves, health, draining, .. } = view;
-            (node, NodeLevel { name: name.into(), leaving: leaves, health, draining })
+        let names = self.handle.names();
+        let nodes = self.handle.nodes().await?.into_iter().map(|node| {
+            let NodeStanding { hop, leaves: leaving, health, draining, .. } = node;
+            (hop.node, NodeLevel { name: names.of_hop(hop).node, leaving, health, draining })
         });
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
@@ -140,13 +142,13 @@ impl Counters {
             self.add(count, Attribute::Direction, "up", up);
             self.add(count, Attribute::Direction, "down", down);
         }
-        for &(reason, dropped) in &status.drops {
+        for (&reason, &dropped) in &status.drops {
             self.add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
         }
-        for &(reason, refused) in &status.messages_refused {
+        for (&reason, &refused) in &status.messages_refused {
             self.add(Count::NodeMessagesRefused, Attribute::Reason, reason, refused);
         }
-        for &(what, counted) in &status.quic_counts {
+        for (&what, &counted) in &status.quic_counts {
             match what {
                 "connections" => {
                     self.instruments.level(Level::QuicConnections, counted as i64, &[]);

@@ -76,10 +76,7 @@ impl Settings {
     ///
     /// Without a file: UDP and QUIC on loopback, no nodes. Files in `policies`, or else in the folder that the file
     /// names, replace the shipped policy sets of the same name.
-    ///
-    /// # Errors
-    ///
-    /// All errors with their places; only the first if a file cannot be parsed.
+    /// Returns all errors with their places; only the first if a file cannot be parsed.
     pub fn load(config: Option<&Path>, policies: Option<&Path>) -> Result<Settings, Vec<Invalid>> {
         let mut invalid = Vec::new();
         let (raw, mut check) = match config.map(read).transpose() {

@@ -49,10 +49,7 @@ pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
     })
 }
 
-/// Reads a duration such as `8s`.
-///
-/// # Errors
-/// The expected syntax.
+/// Reads a duration such as `8s`. The error names the expected syntax.
 pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
     let right = "expected a duration such as `60s`, `5m` or `200ms`";
     duration(text).map_err(|hint| hint.unwrap_or_else(|| right.to_owned()))

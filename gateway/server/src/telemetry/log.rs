@@ -16,10 +16,6 @@ impl Telemetry {
     /// The `tracing` subscriber: lines selected by `stderr` (`info`, or `warn,evenkeel=debug`) go to standard error,
     /// lines from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never
     /// sent.
-    ///
-    /// # Errors
-    ///
-    /// An invalid filter in `stderr`.
     pub fn subscriber(
         &self,
         stderr: &str,

@@ -67,10 +67,6 @@ impl Telemetry {
     /// Sets telemetry up; with a receiver configured, starts the thread that exports to it.
     ///
     /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no thread, or an invalid endpoint URL.
     pub fn start(settings: &Settings, instance: &str) -> Result<Telemetry, Error> {
         let resource = Resource::builder_empty()
             .with_service_name("evenkeel")

@@ -55,6 +55,7 @@ impl Outputs {
             | Output::Probe { .. }
             | Output::Canary { .. }
             | Output::Start { .. }
+            | Output::EndStart { .. }
             | Output::Forget { .. }
             | Output::Rollout(_)
             | Output::Unload { .. }

@@ -54,7 +54,10 @@ impl World<'_> {
                     state.plan = plan;
                 }
             }
-            Output::KeyFrame { .. } | Output::Rollout(_) | Output::Remember { .. } => {}
+            Output::KeyFrame { .. }
+            | Output::EndStart { .. }
+            | Output::Rollout(_)
+            | Output::Remember { .. } => {}
             Output::Unload { policy, revision } => {
                 self.policies.unload(&policy, &revision);
                 self.checker.decisions.set_canary(&policy, self.policies.canary(&policy));

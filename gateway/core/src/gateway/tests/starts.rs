@@ -2,7 +2,7 @@
 
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
-use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Start, Starts};
+use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Output, Start, Starts};
 
 /// A node at home that runs, and two that hooks start: B abroad, and C at home.
 fn two_cold() -> World {
@@ -36,6 +36,9 @@ fn start_of_ejected_node_ends() {
     world.pass(ms(1_000));
     let failed = Start::Failed { why: NotStarted::Ejected, again: ms(1_000) };
     assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
+    let is_end =
+        |output: &Output| matches!(output, Output::EndStart { node: C, why: NotStarted::Ejected });
+    assert!(world.outputs.iter().any(is_end), "its hook is ended");
     assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");
     // It boots all the same, and answers when it is let back.
     world.unmute(C);

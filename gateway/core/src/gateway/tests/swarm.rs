@@ -353,6 +353,7 @@ impl Swarm {
                 | Output::Probe { .. }
                 | Output::Canary { .. }
                 | Output::Start { .. }
+                | Output::EndStart { .. }
                 | Output::Rollout(_)
                 | Output::Unload { .. }
                 | Output::Remember { .. } => {}

@@ -222,6 +222,7 @@ impl World {
                 Output::Install { .. }
                 | Output::CloseAt { .. }
                 | Output::Plan { .. }
+                | Output::EndStart { .. }
                 | Output::KeyFrame { .. }
                 | Output::End { .. }
                 | Output::Rollout(_)

@@ -1,10 +1,10 @@
 //! Lists and operators' verbs, with names in place of control's ids.
 
 use evenkeel_core::{
-    Arm, BreakerState, Candidate, Cause, Cohort, Count, Explanation, Failback, Fault, Figure,
-    Grant, Guard, Health, Hook, Impossible, Measures, Metric, Mode, MoveOutcome, MoveRecord,
-    Outcome, Plan, Quarantine, RegionStanding, RoomStanding, Said, SessionStanding, Stage,
-    Transport, Why, Witness,
+    Arm, BreakerState, Candidate, CandidateCalls, CandidateStatus, Cause, Cohort, Count,
+    Explanation, Failback, Fault, Figure, Grant, Guard, Health, Hook, Impossible, Measures, Metric,
+    Mode, MoveOutcome, MoveRecord, NodeStanding, Outcome, Plan, PolicyStatus, Quarantine,
+    RegionStanding, RoomStanding, Said, SessionStanding, Stage, Transport, Why, Witness,
 };
 
 use std::time::SystemTime;
@@ -13,9 +13,9 @@ use evenkeel_media::trunk::message::Break;
 
 use super::*;
 use crate::control::{
-    AgentError, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
-    PolicyRefused, PolicyView, Quarantined, Reloaded, Revoked, SessionView, Shrinks, Staged, Tried,
-    Verb, WalkView, Wish,
+    AgentError, ListChange, ModeView, NotReloaded, Operation, Order, Place, PluginView,
+    PolicyRefused, PolicyView, Quarantined, Recovery, Reloaded, Revoked, SessionView, Shrinks,
+    Staged, Verb, Wish,
 };
 
 #[test]
@@ -115,14 +115,10 @@ fn rooms_nodes_and_policies_are_listed() {
 
     let asking = world.ask("GET /v1/nodes", "");
     let Request::Nodes(reply) = world.request() else { panic!("nodes") };
-    let node = NodeView {
-        node: NodeId(0),
-        name: "east-a1".into(),
-        region: "east".into(),
-        zone: "a".into(),
-        incarnation: Incarnation(2),
+    let node = NodeStanding {
+        hop: Hop { node: NodeId(0), incarnation: Incarnation(2) },
         health: Health::Suspect,
-        suspected_by: vec![Witness::Cohort],
+        suspected_by: Witness::ALL.map(|witness| witness == Witness::Cohort),
         draining: true,
         leaves: false,
         ejected: false,
@@ -177,45 +173,9 @@ fn rooms_nodes_and_policies_are_listed() {
 fn policy() -> PolicyView {
     PolicyView {
         policy: routing(),
-        plugin: "route-nearest 0.1.0".into(),
-        revision: Some("5f0c5f0c5f0c".into()),
-        previous: None,
-        origin: "embedded".into(),
-        calls: 7,
-        faults: 1,
-        quarantined: 2,
-        hidden_state: (1, 5),
-        failing: Some(Fault::Trap("unreachable".into())),
-        last_fault: Some(Fault::Trap("é".repeat(1_024).into())),
-        life: life(),
-    }
-}
-
-/// One revision in canary, another quarantined.
-fn life() -> PolicyLife {
-    PolicyLife {
-        tried: Some(Tried {
-            revision: "aaaaaaaaaaaa".into(),
-            plugin: "route-nearest 0.2.0".into(),
-            origin: "pushed".into(),
-            calls: 3,
-            faults: 0,
-            same: 8,
-            different: 1,
-            faulted: 0,
-            last_fault: Some(Fault::OutOfMemory),
-        }),
-        walk: Some(WalkView {
-            staged: Staged {
-                stage: Stage::Canary(5),
-                paused: false,
-                next: 50,
-                next_in: Some(Duration::from_millis(8_500)),
-            },
-            lasted: Duration::from_millis(1_500),
-            steps: vec![5, 50],
-            each: Duration::from_secs(10),
-        }),
+        status: policy_status(),
+        active: plugin("route-nearest 0.1.0", "embedded"),
+        candidate: plugin("route-nearest 0.2.0", "pushed"),
         cohorts: vec![Cohort {
             arm: Arm::Canary,
             sessions: 10,
@@ -225,6 +185,36 @@ fn life() -> PolicyLife {
             rung_centi: 50,
             worse: vec![(Figure::Loss, Count { of: 10, worse: 2 })],
         }],
+        quarantined: 2,
+        hidden_state: (1, 5),
+    }
+}
+
+/// One revision in canary, another quarantined.
+fn policy_status() -> PolicyStatus {
+    PolicyStatus {
+        active: Some("5f0c5f0c5f0c".into()),
+        candidate: Some(CandidateStatus {
+            revision: "aaaaaaaaaaaa".into(),
+            staged: Staged {
+                stage: Stage::Canary(5),
+                paused: false,
+                next: 50,
+                next_in: Some(Duration::from_millis(8_500)),
+            },
+            lasted: Duration::from_millis(1_500),
+            steps: vec![5, 50],
+            each: Duration::from_secs(10),
+            calls: CandidateCalls {
+                calls: 3,
+                faults: 0,
+                same: 8,
+                different: 1,
+                faulted: 0,
+                last_fault: Some(Fault::OutOfMemory),
+            },
+        }),
+        previous: None,
         previous_for: Some(Duration::from_secs(9)),
         last: None,
         quarantined: vec![Quarantined {
@@ -233,7 +223,15 @@ fn life() -> PolicyLife {
             reason: "loss: 8 of 10 got worse".into(),
         }],
         revoked: vec![Revoked { revision: "5f0c5f0c5f0c".into(), reason: "key `ops`".into() }],
+        calls: 7,
+        faults: 1,
+        failing: Some(Fault::Trap("unreachable".into())),
+        last_fault: Some(Fault::Trap("é".repeat(1_024).into())),
     }
+}
+
+fn plugin(title: &str, origin: &str) -> PluginView {
+    PluginView { title: title.into(), origin: origin.into() }
 }
 
 #[test]
@@ -503,23 +501,18 @@ fn modes_show_measurements_or_null() {
     let asking = world.ask("GET /v1/modes", "");
     let Request::Modes(reply) = world.request() else { panic!("modes") };
     let none = ModeView {
-        mode: Mode::Cold,
+        mode: "cold",
         scenarios: Vec::new(),
         recoveries: 0,
-        recovery_p50: None,
-        recovery_p99: None,
-        recovery_max: None,
+        recovery_ms: None,
         packets_lost: None,
         bandwidth_cost: None,
     };
-    let ms = |ms| Some(Duration::from_millis(ms));
     let hot = ModeView {
-        mode: Mode::Hot,
+        mode: "hot",
         scenarios: vec!["call".into()],
         recoveries: 9,
-        recovery_p50: ms(20),
-        recovery_p99: ms(40),
-        recovery_max: ms(41),
+        recovery_ms: Some(Recovery { p50: 20.0, p99: 40.0, max: 41.0 }),
         packets_lost: Some(11),
         bandwidth_cost: Some(0.25),
     };
@@ -537,19 +530,19 @@ fn modes_show_measurements_or_null() {
 fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
-    SessionView {
+    let standing = SessionStanding {
         session: SessionId(number),
         room: "room-1".into(),
         scenario: "call".into(),
         mode: Mode::Hot,
+        kept: Mode::Hot,
         transport: Transport::Udp,
         hop: Some(hop(0)),
-        rung: 1,
-        cap_kbps: 0,
+        plan: Plan { shed: 1, ..Plan::default() },
         measures,
-        totals: Totals { shed: 4, ..Totals::default() },
         age: Duration::from_secs(2),
-    }
+    };
+    SessionView { standing, totals: Totals { shed: 4, ..Totals::default() } }
 }
 
 #[test]

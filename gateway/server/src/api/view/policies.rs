@@ -34,7 +34,7 @@ pub(in crate::api) struct Policy {
     desired: Option<Arc<str>>,
     /// How long a rollback to `previous` is possible.
     rollback_window_ms: Option<u64>,
-    rollout: Option<OnItsWay>,
+    rollout: Option<Candidate>,
     last_rollout: Option<Last>,
     /// Revisions that were rolled back, oldest first.
     quarantined_revisions: Vec<Quarantined>,
@@ -44,7 +44,7 @@ pub(in crate::api) struct Policy {
 
 /// A rollout in progress.
 #[derive(Serialize)]
-struct OnItsWay {
+struct Candidate {
     revision: Arc<str>,
     plugin: Box<str>,
     origin: Box<str>,
@@ -122,26 +122,30 @@ struct Revoked {
 }
 
 /// Unix time in microseconds.
-fn unix_us(at: SystemTime) -> u64 {
+pub(in crate::api) fn unix_us(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
-impl OnItsWay {
-    fn of(tried: control::Tried, walk: &control::WalkView, cohorts: Vec<core::Cohort>) -> OnItsWay {
-        let control::Tried { revision, plugin, origin, .. } = tried;
-        let control::Tried { calls, faults, same, different, faulted, last_fault, .. } = tried;
-        OnItsWay {
-            revision,
-            plugin,
-            origin,
-            stage: walk.staged.stage.name(),
-            percent: walk.staged.stage.percent(),
-            paused: walk.staged.paused,
-            next_percent: walk.staged.next,
-            next_in_ms: milliseconds(walk.staged.next_in),
-            lasted_ms: walk.lasted.as_millis() as u64,
-            steps: walk.steps.clone(),
-            pace_ms: walk.each.as_millis() as u64,
+impl Candidate {
+    fn of(
+        candidate: core::CandidateStatus,
+        plugin: control::PluginView,
+        cohorts: Vec<core::Cohort>,
+    ) -> Candidate {
+        let core::CandidateCalls { calls, faults, same, different, faulted, last_fault } =
+            candidate.calls;
+        Candidate {
+            revision: candidate.revision,
+            plugin: plugin.title,
+            origin: plugin.origin,
+            stage: candidate.staged.stage.name(),
+            percent: candidate.staged.stage.percent(),
+            paused: candidate.staged.paused,
+            next_percent: candidate.staged.next,
+            next_in_ms: milliseconds(candidate.staged.next_in),
+            lasted_ms: candidate.lasted.as_millis() as u64,
+            steps: candidate.steps,
+            pace_ms: candidate.each.as_millis() as u64,
             calls,
             faults,
             last_fault: last_fault.as_ref().map(first_words),
@@ -177,41 +181,41 @@ struct HiddenState {
 
 impl From<control::PolicyView> for Policy {
     fn from(policy: control::PolicyView) -> Policy {
-        let control::PolicyLife { tried, walk, cohorts, previous_for, last, quarantined, revoked } =
-            policy.life;
-        let rollout = tried.zip(walk).map(|(tried, walk)| OnItsWay::of(tried, &walk, cohorts));
-        let tried = rollout.as_ref().map(|rollout| Arc::clone(&rollout.revision));
+        let control::PolicyView { status, candidate: plugin, cohorts, .. } = policy;
+        let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
+        let (differed, of) = policy.hidden_state;
         Policy {
-            desired: tried.or_else(|| policy.revision.clone()),
-            rollback_window_ms: milliseconds(previous_for),
-            rollout,
-            last_rollout: last
+            policy: policy.policy.to_string(),
+            plugin: policy.active.title,
+            desired: candidate.or_else(|| status.active.clone()),
+            revision: status.active,
+            previous: status.previous,
+            origin: policy.active.origin,
+            calls: status.calls,
+            faults: status.faults,
+            quarantined: policy.quarantined,
+            hidden_state: HiddenState { differed, of },
+            failing: status.failing.map(|fault| fault.to_string()),
+            last_fault: status.last_fault.as_ref().map(first_words),
+            rollback_window_ms: milliseconds(status.previous_for),
+            rollout: status.candidate.map(|it| Candidate::of(it, plugin, cohorts)),
+            last_rollout: status
+                .last
                 .map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
-            quarantined_revisions: quarantined
+            quarantined_revisions: status
+                .quarantined
                 .into_iter()
-                .map(|it| {
-                    let control::Quarantined { revision, since, reason } = it;
-                    Quarantined { revision, since_us: unix_us(since), reason }
+                .map(|core::Quarantined { revision, since, reason }| Quarantined {
+                    revision,
+                    since_us: unix_us(since),
+                    reason,
                 })
                 .collect(),
-            revoked_revisions: revoked
+            revoked_revisions: status
+                .revoked
                 .into_iter()
-                .map(|control::Revoked { revision, reason }| Revoked { revision, reason })
+                .map(|core::Revoked { revision, reason }| Revoked { revision, reason })
                 .collect(),
-            policy: policy.policy.to_string(),
-            plugin: policy.plugin,
-            revision: policy.revision,
-            previous: policy.previous,
-            origin: policy.origin,
-            calls: policy.calls,
-            faults: policy.faults,
-            quarantined: policy.quarantined,
-            hidden_state: HiddenState {
-                differed: policy.hidden_state.0,
-                of: policy.hidden_state.1,
-            },
-            failing: policy.failing.map(|fault| fault.to_string()),
-            last_fault: policy.last_fault.as_ref().map(first_words),
         }
     }
 }
@@ -227,32 +231,32 @@ fn first_words(fault: &core::Fault) -> String {
 /// The outcome of a push, a step or a rollback.
 #[derive(Clone, Serialize)]
 pub(in crate::api) struct Rollout {
-    pub(in crate::api) outcome: &'static str,
-    pub(in crate::api) policy: String,
-    pub(in crate::api) revision: Option<Arc<str>>,
-    pub(in crate::api) previous: Option<Arc<str>>,
+    outcome: &'static str,
+    policy: String,
+    revision: Option<Arc<str>>,
+    previous: Option<Arc<str>>,
     /// Code of a refusal: `import`, `unsigned`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) code: Option<&'static str>,
+    code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) reason: Option<Box<str>>,
-    pub(in crate::api) activate_us: u64,
+    reason: Option<Box<str>>,
+    activate_us: u64,
     /// `file`, `signal`, `operator` or `gateway`.
-    pub(in crate::api) by: &'static str,
+    by: &'static str,
     /// `shadow` or `canary`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) stage: Option<&'static str>,
+    stage: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) percent: Option<u8>,
+    percent: Option<u8>,
     /// Until it is resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) paused: Option<bool>,
+    paused: Option<bool>,
     /// The next share; at 100 the revision is active.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) next_percent: Option<u8>,
+    next_percent: Option<u8>,
     /// Minimum time until then; left out: it needs `promote`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::api) next_in_ms: Option<u64>,
+    next_in_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -267,9 +271,7 @@ pub(in crate::api) struct Refusal {
 impl From<control::Refusal> for Refusal {
     fn from(refusal: control::Refusal) -> Refusal {
         let control::Refusal { at, policy, origin, code, reason } = refusal;
-        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (at_us, policy) = (at.as_micros() as u64, policy.to_string());
-        Refusal { at_us, policy, origin, code, reason }
+        Refusal { at_us: unix_us(at), policy: policy.to_string(), origin, code, reason }
     }
 }
 

@@ -33,8 +33,6 @@ impl Subscription {
 }
 
 impl ProbeSender {
-    /// # Errors
-    /// The receiver is gone.
     pub(crate) async fn send(&self, probed: Probed) -> Result<(), SendError<ProbeEvent>> {
         self.to.send(ProbeEvent { by: self.by.clone(), probed }).await
     }

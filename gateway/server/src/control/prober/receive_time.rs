@@ -13,17 +13,12 @@ use tokio::net::UdpSocket;
 const WAITED_MAX: Duration = Duration::from_secs(1);
 
 /// Enables receive timestamps (socket(7), SO_TIMESTAMPNS).
-///
-/// # Errors
-/// Of the kernel.
 pub(super) fn stamp(socket: &std::net::UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
 /// The length and receive time of the next datagram; the current time without a plausible timestamp.
-///
-/// # Errors
-/// Of the kernel, including ECONNREFUSED for an earlier datagram.
+/// Errors of the kernel include ECONNREFUSED for an earlier datagram.
 pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
     let (length, stamped) = socket
         .async_io(Interest::READABLE | Interest::ERROR, || {

@@ -33,9 +33,6 @@ enum Phase {
 
 impl Program {
     /// Runs the program once all of `before` have ended. `failed` is called if it cannot be run or fails by itself.
-    ///
-    /// # Errors
-    /// The system gives no thread.
     pub(super) fn start(
         name: &Arc<str>,
         words: &[Arc<str>],

@@ -14,9 +14,6 @@ const FILES_MAX: u64 = 16;
 
 /// Reads an order from standard input and writes the answer to standard output: the body of the subcommand
 /// `compile-plugin`, which the gateway starts. The process is killed when its parent exits.
-///
-/// # Errors
-/// A limit cannot be set, or the output is closed.
 pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let limits = [

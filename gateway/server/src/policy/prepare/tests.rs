@@ -203,7 +203,7 @@ fn refusals_are_kept() {
     assert_eq!(world.push(of_version("0.2.0")), None);
     assert_eq!(world.push(of_version("0.1.9")), Some("downgrade"));
     let refused = world.prepare(source(of_version("0.1.8")));
-    let active = world.view().revision;
+    let active = world.view().status.active;
     assert_eq!((refused.outcome, refused.previous), (RolloutOutcome::Refused, active));
     let reason = refused.reason.unwrap();
     assert!(reason.contains("0.1.8") && reason.contains("0.2.0"), "{reason}");
@@ -218,7 +218,7 @@ fn later_push_supersedes_one_that_is_compiled() {
     let third = world.prepare(with_spares(3)).revision;
     let late = world.finish(&slow, with_spares(2));
     assert_eq!((late.outcome, late.code), (RolloutOutcome::Refused, Some("superseded")));
-    assert_eq!(world.view().revision, third);
+    assert_eq!(world.view().status.active, third);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn quarantine_and_floor_survive_a_restart() {
     let reason = refused.reason.unwrap();
     assert!(reason.contains("too many faults") && reason.contains("--force"), "{reason}");
     assert_eq!(world.push(of_version("0.2.0")), Some("downgrade"));
-    assert_eq!(world.view().life.quarantined.len(), 1);
+    assert_eq!(world.view().status.quarantined.len(), 1);
     assert_eq!(world.prepare(forced(of_version("0.4.0"))).outcome, RolloutOutcome::Activated);
     drop(world);
 
@@ -267,7 +267,7 @@ fn quarantined_revision_starts_if_configured() {
     assert_eq!(told.code, Some("quarantined"));
     let reason = told.reason.unwrap();
     assert!(reason.ends_with("in force since nothing else is there"), "{reason}");
-    assert_eq!(world.view().revision, told.revision);
+    assert_eq!(world.view().status.active, told.revision);
     assert_eq!(
         world.push(of_version("0.3.0")),
         Some("quarantined"),
@@ -292,7 +292,7 @@ fn first_revision_is_begun_whatever_ran_before() {
         }
         beginning.join().unwrap().unwrap();
     });
-    assert_eq!(&*world.view().plugin, "route-nearest 0.1.0");
+    assert_eq!(&*world.view().active.title, "route-nearest 0.1.0");
 }
 
 #[test]
@@ -340,8 +340,8 @@ fn revoked_revisions_are_reported_once() {
     assert_eq!(told.revision, second);
     let reason = told.reason.as_ref().unwrap();
     assert!(reason.contains("key `now`") && reason.contains("push another"), "{reason}");
-    let view = world.view();
-    assert_eq!((view.revision, view.previous, view.life.revoked.len()), (second, first, 2));
+    let status = world.view().status;
+    assert_eq!((status.active, status.previous, status.revoked.len()), (second, first, 2));
 }
 
 #[test]
@@ -355,12 +355,12 @@ fn revoked_candidate_is_unloaded() {
     let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
     let begun = world.prepare(Source { how, ..source(signed) });
     assert_eq!(begun.outcome, RolloutOutcome::Started);
-    assert_eq!(&*world.view().life.tried.unwrap().plugin, "route-nearest 0.2.0");
+    assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
     world.trust(&keys, &[&key]);
     let told = world.reports.last().unwrap();
     assert_eq!((&told.revision, &told.previous), (&first, &begun.revision));
-    let view = world.view();
-    assert_eq!((view.revision, view.life.tried, view.life.revoked.len()), (first, None, 0));
+    let status = world.view().status;
+    assert_eq!((status.active, status.candidate, status.revoked.len()), (first, None, 0));
     assert_eq!(world.policies.running[&routing()].plugins.len(), 1);
 }
 
@@ -376,7 +376,7 @@ fn revision_revoked_while_compiled_is_refused() {
     world.trust(&keys, &[&key]);
     let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
     assert_eq!(world.finish(&slow, source(signed)).code, Some("revoked"));
-    assert_eq!(world.view().revision, first);
+    assert_eq!(world.view().status.active, first);
 }
 
 #[test]

@@ -9,7 +9,9 @@ use tempfile::tempdir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::control::{ControlError, GatewayEvent, RolloutOutcome, SessionAnswer, SessionRequest};
+use crate::control::{
+    Admission, ControlError, GatewayEvent, RolloutOutcome, SessionAnswer, SessionRequest,
+};
 
 /// A listener that opens sessions by first packet, and a routing policy.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -108,17 +110,15 @@ async fn starting_policies_refuse_operations() {
     let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
     let source = || source(&settings().sets[0].bindings[0]).unwrap();
     let bytes = source().bytes;
-    let status = handle.status().await.unwrap();
-    assert!(status.starting && !status.admitting);
+    assert_eq!(handle.status().await.unwrap().state, Admission::Starting);
     let starting = Err(ControlError::Starting);
     assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
     assert_eq!(handle.roll_out(routing(), source()).await, starting);
     assert_eq!(handle.rollback_policy(routing()).await, starting);
     come(&running, firsts);
-    let status = handle.status().await.unwrap();
-    assert!(status.admitting && !status.starting);
+    assert_eq!(handle.status().await.unwrap().state, Admission::Serving);
     let policies = handle.policies().await.unwrap();
-    assert!(policies.iter().all(|policy| policy.revision.is_some()), "{policies:?}");
+    assert!(policies.iter().all(|policy| policy.status.active.is_some()), "{policies:?}");
     handle.policies_stand().await.unwrap();
     let pushed = handle.push_policy(routing(), bytes, None).await.unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);

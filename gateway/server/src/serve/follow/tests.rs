@@ -1,10 +1,11 @@
 use evenkeel_core::{
-    CloseReason, Event, Health, Hook, Incarnation, NodeId, PolicyName, RoomId, SessionId,
+    CloseReason, Event, Health, Hook, Hop, Incarnation, NodeId, NodeSettings, PolicyName,
+    PolicyStatus, Probed, RegionId, Role, RoomId, SessionId, Starts, Zone, ZoneId,
 };
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
-use crate::control::{NodeView, PolicyLife, PolicyView, Request};
+use crate::control::{Admission, PluginView, PolicyView, Request};
 use crate::settings::Settings;
 
 fn telemetry() -> Telemetry {
@@ -65,30 +66,21 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 let view = PolicyView {
                     policy,
-                    plugin: "route-nearest 0.1.0".into(),
-                    revision: None,
-                    previous: None,
-                    origin: "embedded".into(),
-                    calls: 0,
-                    faults: 0,
+                    status: PolicyStatus::default(),
+                    active: PluginView::default(),
+                    candidate: PluginView::default(),
+                    cohorts: Vec::new(),
                     quarantined: 0,
                     hidden_state: (0, 0),
-                    failing: None,
-                    last_fault: None,
-                    life: PolicyLife::default(),
                 };
                 reply.send(vec![view]).unwrap();
             }
             Request::Nodes(reply) => {
-                let view = NodeView {
+                let view = NodeStanding {
                     leaves: false,
-                    node: NodeId(0),
-                    name: "east-a1".into(),
-                    region: "east".into(),
-                    zone: "a".into(),
-                    incarnation: Incarnation(1),
+                    hop: Hop { node: NodeId(0), incarnation: Incarnation(1) },
                     health: Health::Up,
-                    suspected_by: Vec::new(),
+                    suspected_by: Default::default(),
                     draining: false,
                     ejected: false,
                     capacity_kbps: 1_000,
@@ -102,22 +94,21 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                 reply.send(vec![view]).unwrap();
             }
             Request::Status(reply) => {
-                let counts = vec![("connections", 2), ("handshakes-failed", 3)];
-                reply.send(status(counts)).unwrap();
+                reply.send(status()).unwrap();
             }
             other => panic!("{other:?}"),
         }
     }
 }
 
-fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
+fn status() -> Status {
     Status {
+        state: Admission::Serving,
+        version: "1.2.3",
         region: "east".into(),
-        up: Duration::from_secs(1),
+        uptime_ms: 1_000,
         sessions: 7,
         rooms: 1,
-        admitting: true,
-        starting: false,
         uplink_suspect: false,
         policies_failing: Vec::new(),
         packets_to_node: 10,
@@ -126,12 +117,29 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
         bytes_to_client: 0,
         key_frames_to_node: 0,
         key_frames_to_client: 0,
-        drops: Vec::new(),
-        messages_refused: vec![("clock", 4)],
+        drops: BTreeMap::new(),
+        messages_refused: [("clock", 4)].into(),
         udp: Vec::new(),
         quic: None,
-        quic_counts,
+        quic_counts: [("connections", 2), ("handshakes-failed", 3)].into(),
     }
+}
+
+/// The names of one node.
+fn names() -> Names {
+    let node = NodeSettings {
+        name: "east-a1".into(),
+        zone: ZoneId(0),
+        capacity_kbps: 1_000,
+        probed: Probed::Yes,
+        role: Role::Active,
+        starts: Starts::ByItself,
+        canary: false,
+    };
+    let mut settings = Settings::load(None, None).unwrap().core();
+    settings.zones = vec![Zone { name: "a".into(), region: RegionId(0) }];
+    settings.nodes = vec![node];
+    Names::of(&settings)
 }
 
 #[tokio::test]
@@ -139,7 +147,7 @@ async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
     let (requests_in, requests) = mpsc::channel(4);
     let (events, _) = broadcast::channel(4);
-    let handle = Handle { requests: requests_in, events, names: Arc::default() };
+    let handle = Handle { requests: requests_in, events, names: Arc::new(names()) };
     let control = tokio::spawn(answer(requests));
     let mut reader = Counters::new(handle, telemetry.instruments());
     reader.begin().await;
