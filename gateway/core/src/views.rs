@@ -21,12 +21,10 @@ pub struct SessionStanding {
     pub scenario: Arc<str>,
     pub transport: Transport,
     pub mode: Mode,
-    /// The mode that is kept now: a hitless room that one hop carries is hot, or cold. See
-    /// [`Route::kept`](crate::Route::kept).
+    /// See [`Route::kept`](crate::Route::kept).
     pub kept: Mode,
     pub hop: Option<Hop>,
     pub plan: Plan,
-    /// The workers' last report.
     pub measures: Measures,
     /// Since it was offered.
     pub age: Duration,
@@ -38,8 +36,7 @@ pub struct RoomStanding {
     pub name: Arc<str>,
     pub scenario: Arc<str>,
     pub mode: Mode,
-    /// The mode that is kept now: a hitless room that one hop carries is hot, or cold. See
-    /// [`Route::kept`](crate::Route::kept).
+    /// See [`Route::kept`](crate::Route::kept).
     pub kept: Mode,
     pub sessions: Vec<SessionId>,
     /// Its hops, best first.
@@ -56,58 +53,57 @@ pub struct NodeStanding {
     /// In the order of [`Witness::ALL`].
     pub suspected_by: [bool; Witness::ALL.len()],
     pub draining: bool,
-    /// It is to go, and is forgotten when it is empty.
+    /// Removed from the list, and forgotten when it is empty.
     pub leaves: bool,
     pub ejected: bool,
-    /// As measured, kbit/s.
+    /// Measured, kbit/s.
     pub capacity_kbps: u64,
     /// Sessions that it is opening.
     pub opening: u32,
-    /// Sessions that wait until it has opened others.
+    /// Sessions that wait to be opened.
     pub waiting: u32,
-    /// Load and reserves, thousandths of its capacity.
+    /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
-    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    /// The load that the node reported lately, thousandths of its capacity.
     pub reported_permille: Option<u16>,
     pub rooms: u32,
-    /// Smoothed round trip to it.
+    /// Smoothed.
     pub round_trip: Option<Duration>,
 }
 
-/// A session, with why.
+/// A session, and the decisions that led to its state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
     pub standing: SessionStanding,
     pub admitted_by: Decider,
     pub placed_by: Decider,
-    /// Higher is earlier.
+    /// Higher is placed earlier.
     pub priority: i64,
-    /// The room's hops, best first, and what packets may do there.
+    /// The room's hops, best first.
     pub route: Vec<(Hop, Grant)>,
-    /// Its share of its needs above its floor, thousandths: less than all if not all fits.
+    /// Thousandths of the bitrate that it needs above its floor; below 1,000 the node is overcommitted.
     pub share_permille: u16,
-    /// Witnesses against the node where its packets go, and for how long.
+    /// Evidence against the node of its packets, and for how long.
     pub witnesses: Vec<(Witness, Duration)>,
     pub heading: Option<Heading>,
-    /// Every node but the one where its packets go.
+    /// All other nodes.
     pub candidates: Vec<Candidate>,
     /// Its room's last moves, the oldest first.
     pub moves: Vec<MoveRecord>,
-    /// The last decisions of policies on it and its room.
+    /// The last decisions of policies about it and its room.
     pub said: Vec<Said>,
-    /// Revisions that are not asked about it, or about its room.
+    /// Revisions that fault on it or its room, and are not asked about it.
     pub quarantines: Vec<Quarantine>,
 }
 
-/// A move that is under way.
+/// A move in progress.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heading {
     pub to: Hop,
     pub cause: Cause,
     pub by: Decider,
-    /// For how long it has been under way.
     pub since: Duration,
-    /// Openings that are awaited.
+    /// Pending openings.
     pub waiting: usize,
 }
 
@@ -115,9 +111,8 @@ pub struct Heading {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
     pub hop: Hop,
-    /// Why the room is not there.
     pub why: Why,
-    /// Load and reserves, thousandths of its capacity.
+    /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
 }
 
@@ -125,32 +120,29 @@ pub struct Candidate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
     Down,
-    /// It does not run, and nothing needed it yet.
+    /// It does not run; no room has needed it yet.
     Cold,
-    /// It is being drained.
     Draining,
-    /// It said that it takes no new sessions.
+    /// It accepts no new sessions.
     NodeRefused,
-    /// The breaker of its region keeps new rooms out.
     BreakerOpen,
-    /// It did not take the room a moment ago.
+    /// It did not take the room lately.
     BackingOff,
-    /// There is no room for it.
+    /// Its capacity does not suffice.
     Full,
-    /// It is accused, not trusted yet, or much of what it is asked is lost.
+    /// It is suspect or wary, or loses many messages.
     Unhealthy,
-    /// It is in another region than the room's people.
+    /// It is in another region than the room's clients.
     OutsideRegion,
-    /// It stands by, and others can take the room.
+    /// It is a standby, and other nodes can take the room.
     Standby,
-    /// It is a spare of the room's.
+    /// It is a spare of the room.
     Spare,
-    /// It would do as well: the decider found the other one better, or it was better then.
+    /// It would do as well; the decider preferred the other node.
     EqualCost,
 }
 
 impl Why {
-    /// The word in the API: `breaker-open`.
     pub fn name(self) -> &'static str {
         match self {
             Why::Down => "down",
@@ -179,43 +171,40 @@ pub struct RegionStanding {
     pub nodes_up: u32,
     pub nodes_draining: u32,
     pub rooms: u32,
-    /// Rooms that would natively be there, and stand in other regions, or on nodes of it that stand by.
+    /// Rooms that belong here but are placed in other regions, or at standbys.
     pub away: u32,
 }
 
 /// Sizes of all that grows with clients.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Kept {
-    /// Sessions, with those that are not live yet.
+    /// Including those that are not live yet.
     pub sessions: usize,
-    /// Rooms, with those that stand nowhere yet.
+    /// Including those that are not placed yet.
     pub rooms: usize,
     /// Calls with a room per session.
     pub calls: usize,
-    /// Entries of the longest list of rooms: those that are stranded, away, to be asked about, at one node, and so on. Each
-    /// names a room at most once.
+    /// Entries of the longest list of rooms, which contains a room at most once.
     pub rooms_listed: usize,
     /// Entries of the longest list of sessions.
     pub sessions_listed: usize,
     /// Questions in flight.
     pub asks: usize,
-    /// Hops of the session that is open, or to be opened, at most.
+    /// Hops of the session that has most.
     pub legs: usize,
-    /// Openings at the node that has most of them under way.
+    /// Openings in progress at the node that has most.
     pub opening: usize,
-    /// Openings that wait for their turn, at all nodes.
+    /// Queued openings at all nodes.
     pub waiting: usize,
-    /// Moves on record, of the room that has most.
+    /// Recorded moves of the room that has most.
     pub moves: usize,
-    /// Moves that damping counts, of the room that has most.
+    /// Moves that damping counts for the room that has most.
     pub damped: usize,
     /// Pairs of a node and a scenario.
     pub ballots: usize,
-    /// Nodes that are being drained.
     pub drains: usize,
-    /// Numbers of nodes, with those that rest.
+    /// Numbers of nodes, including those that rest before reuse.
     pub slots: usize,
-    /// Reasons to wake.
     pub timers: usize,
 }
 

@@ -51,8 +51,6 @@ pub enum Failure {
     Quic(#[from] quic::Failure),
     #[error("node {node} at {address} cannot be reached from this machine: {error}")]
     Node { node: Box<str>, address: SocketAddr, error: std::io::Error },
-    #[error("the secret of node {node} is too short: at least 16 bytes are needed")]
-    Secret { node: Box<str> },
     #[error("policy {policy}: {reason}")]
     Policy { policy: PolicyName, reason: Box<str> },
     #[error("cannot create a thread or descriptor: {0}")]
@@ -121,10 +119,7 @@ impl Running {
     }
 }
 
-/// Starts a gateway, and returns once its policies are active.
-///
-/// # Errors
-/// The cause of the failed start; nothing is left running.
+/// Starts a gateway, and returns once its policies are active. On an error nothing is left running.
 pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let running = begin(settings)?;
     match running.coming.wait() {
@@ -138,9 +133,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 
 /// Starts a gateway. It forwards as soon as this returns, while its policies are being compiled: sessions opened by a
 /// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
-///
-/// # Errors
-/// The cause of the failed start; nothing is left running.
+/// On an error nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let (running, firsts) = assemble(settings, &settings.core())?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
@@ -258,10 +251,7 @@ fn assemble(
     Ok((running, firsts))
 }
 
-/// Starts control and the workers.
-///
-/// # Errors
-/// A thread cannot be started. Threads that had started have ended.
+/// Starts control and the workers. On an error those that had started have ended.
 fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital, Vec<Vital>)> {
     let mut threads = Vec::new();
     let spawned = (0..)

@@ -78,9 +78,9 @@ impl Place {
     pub fn check(&self) -> Result<Option<&'static str>, Failure> {
         let settings = self.load()?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
-        let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
-        let invalid: Vec<Invalid> = bindings
-            .filter_map(|binding| {
+        let invalid: Vec<Invalid> = settings
+            .bindings()
+            .filter_map(|(_, binding)| {
                 let tried = |source| {
                     run::try_out(&foundry, &settings, binding, &source)
                         .map_err(|refused| run::at_place(binding, &refused))
@@ -96,9 +96,6 @@ impl Place {
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed.
 /// SIGHUP, changed files and operators' requests reload nodes, policies and modes. `started` is called once the gateway
 /// forwards.
-///
-/// # Errors
-/// The start failed, or a thread ended.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())

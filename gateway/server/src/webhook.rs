@@ -104,9 +104,6 @@ pub(crate) struct Poster(mpsc::Sender<Job>);
 
 impl Poster {
     /// Starts the thread; it ends when the last clone is dropped.
-    ///
-    /// # Errors
-    /// The thread or its event loop cannot be started.
     pub(crate) fn start() -> std::io::Result<Poster> {
         let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::{Code, Error};
-use super::notice::{Notice, Teller};
+use super::notice::{Notice, Notices};
 use crate::control::EventRecord;
 
 /// Concurrent listeners.
@@ -44,12 +44,12 @@ impl Feed {
     pub(super) async fn follow(
         &self,
         mut events: broadcast::Receiver<Arc<EventRecord>>,
-        mut teller: Teller,
+        mut notices: Notices,
     ) {
         loop {
             match events.recv().await {
-                Ok(told) => {
-                    if let Some(notice) = teller.tell(&told) {
+                Ok(record) => {
+                    if let Some(notice) = notices.notice(&record) {
                         self.publish(notice);
                     }
                 }

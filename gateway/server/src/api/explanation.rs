@@ -35,23 +35,23 @@ pub(super) struct Explained {
     route: Vec<Hop>,
     /// The room's move in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pending_move: Option<Going>,
+    pending_move: Option<PendingMove>,
     rung: u8,
     cap_kbps: Option<u32>,
     /// Its share of the bitrate that it needs above its floor; below 1000 the node is overcommitted.
     share_permille: u16,
     /// All other nodes, and why the room is not there.
-    candidates: Vec<Other>,
+    candidates: Vec<OtherNode>,
     /// The latest first.
     moves: Vec<Move>,
     /// The last answers of policies about it and its room, in the order of the hooks.
-    policy_answers: Vec<Saying>,
+    policy_answers: Vec<PolicyAnswer>,
     /// Revisions that fail over it or its room, and are not asked about it.
-    quarantined: Vec<LeftOut>,
+    quarantined: Vec<Quarantined>,
 }
 
 #[derive(Serialize)]
-struct Saying {
+struct PolicyAnswer {
     hook: &'static str,
     /// `call/degradation@5f0c5f0c5f0c`
     by: String,
@@ -71,7 +71,7 @@ struct Note {
 }
 
 #[derive(Serialize)]
-struct LeftOut {
+struct Quarantined {
     /// `call/degradation@5f0c5f0c5f0c`
     by: String,
     /// `trap: …`
@@ -94,7 +94,7 @@ struct Hop {
 }
 
 #[derive(Serialize)]
-struct Going {
+struct PendingMove {
     to: Arc<str>,
     cause: &'static str,
     by: String,
@@ -103,7 +103,7 @@ struct Going {
 }
 
 #[derive(Serialize)]
-struct Other {
+struct OtherNode {
     node: Arc<str>,
     region: Arc<str>,
     zone: Arc<str>,
@@ -125,8 +125,12 @@ struct Move {
 }
 
 impl Explained {
-    pub(super) fn of(said: &Explanation, nodes: &[NodeStanding], names: &Names) -> Explained {
-        let standing = &said.standing;
+    pub(super) fn of(
+        explanation: &Explanation,
+        nodes: &[NodeStanding],
+        names: &Names,
+    ) -> Explained {
+        let standing = &explanation.standing;
         let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
         Explained {
             id: standing.session.to_string(),
@@ -134,39 +138,46 @@ impl Explained {
             scenario: Arc::clone(&standing.scenario),
             mode: standing.mode.name(),
             effective_mode: standing.kept.name(),
-            priority: said.priority,
+            priority: explanation.priority,
             hop: standing.hop.map(|hop| view::Hop::of(hop, names)),
             health: on.map(|node| node.health.name()),
-            witnesses: said
+            witnesses: explanation
                 .witnesses
                 .iter()
                 .map(|(witness, since)| Witness { witness: witness.name(), for_ms: ms(*since) })
                 .collect(),
             decided_by: BTreeMap::from([
-                ("admission", said.admitted_by.to_string()),
-                ("routing", said.placed_by.to_string()),
+                ("admission", explanation.admitted_by.to_string()),
+                ("routing", explanation.placed_by.to_string()),
             ]),
-            route: said
+            route: explanation
                 .route
                 .iter()
                 .map(|(hop, grant)| Hop { hop: view::Hop::of(*hop, names), grant: granted(*grant) })
                 .collect(),
-            pending_move: said.heading.as_ref().map(|heading| Going::of(heading, names)),
+            pending_move: explanation
+                .heading
+                .as_ref()
+                .map(|heading| PendingMove::of(heading, names)),
             rung: standing.plan.rung(),
             cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
-            share_permille: said.share_permille,
-            candidates: said.candidates.iter().map(|other| Other::of(other, names)).collect(),
-            moves: said.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
-            policy_answers: said.said.iter().map(Saying::of).collect(),
-            quarantined: said.quarantines.iter().map(LeftOut::of).collect(),
+            share_permille: explanation.share_permille,
+            candidates: explanation
+                .candidates
+                .iter()
+                .map(|other| OtherNode::of(other, names))
+                .collect(),
+            moves: explanation.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
+            policy_answers: explanation.said.iter().map(PolicyAnswer::of).collect(),
+            quarantined: explanation.quarantines.iter().map(Quarantined::of).collect(),
         }
     }
 }
 
-impl Saying {
-    fn of(said: &Said) -> Saying {
+impl PolicyAnswer {
+    fn of(said: &Said) -> PolicyAnswer {
         let note = |(key, value): &(Box<str>, i64)| Note { key: key.clone(), value: *value };
-        Saying {
+        PolicyAnswer {
             hook: said.hook.name(),
             by: said.by.to_string(),
             reason: said.reason.clone(),
@@ -185,9 +196,9 @@ impl Saying {
     }
 }
 
-impl LeftOut {
-    fn of(quarantine: &Quarantine) -> LeftOut {
-        LeftOut {
+impl Quarantined {
+    fn of(quarantine: &Quarantine) -> Quarantined {
+        Quarantined {
             by: format!("{}@{}", quarantine.policy, quarantine.revision),
             fault: quarantine.fault.to_string(),
             for_ms: ms(quarantine.since),
@@ -195,9 +206,9 @@ impl LeftOut {
     }
 }
 
-impl Going {
-    fn of(heading: &Heading, names: &Names) -> Going {
-        Going {
+impl PendingMove {
+    fn of(heading: &Heading, names: &Names) -> PendingMove {
+        PendingMove {
             to: names.of_hop(heading.to).node,
             cause: heading.cause.name(),
             by: heading.by.to_string(),
@@ -207,10 +218,16 @@ impl Going {
     }
 }
 
-impl Other {
-    fn of(other: &Candidate, names: &Names) -> Other {
+impl OtherNode {
+    fn of(other: &Candidate, names: &Names) -> OtherNode {
         let view::Hop { node, region, zone, .. } = view::Hop::of(other.hop, names);
-        Other { node, region, zone, reason: other.why.name(), load_permille: other.load_permille }
+        OtherNode {
+            node,
+            region,
+            zone,
+            reason: other.why.name(),
+            load_permille: other.load_permille,
+        }
     }
 }
 

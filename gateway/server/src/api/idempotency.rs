@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::error::{Code, Error};
+use crate::sha256;
 
 /// Remembered keys; the oldest is forgotten first. One minute at some hundreds of offers a second.
 const KEYS_MAX: usize = 16_384;
@@ -22,11 +23,10 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
 }
 
-pub(super) enum Turn {
-    /// The first request: execute it and call [`Table::finish`].
-    First(watch::Receiver<Option<Answer>>),
-    /// A repetition: wait for the first request's answer.
-    Repeated(watch::Receiver<Option<Answer>>),
+pub(super) struct Turn {
+    /// The first request is executed, and then [`Table::finish`] is called; others wait for its answer.
+    pub(super) is_first: bool,
+    pub(super) answer: watch::Receiver<Option<Answer>>,
 }
 
 /// Shared by the API's tasks, never locked across an await.
@@ -71,7 +71,7 @@ impl Table {
                 let field = Some("idempotency-key".to_owned());
                 return Err(Error { field, ..Error::new(Code::Conflict, message) });
             }
-            return Ok(Turn::Repeated(entry.answer.subscribe()));
+            return Ok(Turn { is_first: false, answer: entry.answer.subscribe() });
         }
         entries.ever += 1;
         let number = entries.ever;
@@ -82,7 +82,7 @@ impl Table {
         while entries.by_age.len() > self.keys_max {
             entries.forget_oldest();
         }
-        Ok(Turn::First(waiting))
+        Ok(Turn { is_first: true, answer: waiting })
     }
 
     /// Answers the requests with this key. An answer that a retry may change is not remembered.
@@ -113,12 +113,6 @@ impl Entries {
             self.by_key.remove(&key);
         }
     }
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    digest
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::view::{Carried, Hop as Step, Rollout};
 use crate::control::{EventRecord, GatewayEvent, ListChange, Names};
+use crate::unix_us;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Notice {
@@ -202,32 +203,32 @@ struct Accusation {
 }
 
 /// Turns events into notices. It remembers why nodes went down for the moves that follow.
-pub(super) struct Teller {
+pub(super) struct Notices {
     names: Arc<Names>,
     /// The last failure of each node.
     deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
-impl Teller {
-    pub(super) fn new(names: Arc<Names>) -> Teller {
-        Teller { names, deaths: HashMap::new() }
+impl Notices {
+    pub(super) fn new(names: Arc<Names>) -> Notices {
+        Notices { names, deaths: HashMap::new() }
     }
 
-    pub(super) fn tell(&mut self, told: &EventRecord) -> Option<Notice> {
-        let at_us = micros(told.at);
-        let since = |then: Instant| since(then, told.at);
-        let event = match &told.event {
+    pub(super) fn notice(&mut self, record: &EventRecord) -> Option<Notice> {
+        let at_us = unix_us(record.at);
+        let since = |then: Instant| since(then, record.at);
+        let event = match &record.event {
             GatewayEvent::Core(event) => event,
             GatewayEvent::Rollout(rollout) => {
                 let rollout = Rollout::from(rollout.clone());
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
             GatewayEvent::TurnedAway { .. } => return None,
-            GatewayEvent::NodeList(told) => {
-                let list = told.outcome.as_ref().ok().cloned().unwrap_or_default();
+            GatewayEvent::NodeList(update) => {
+                let list = update.outcome.as_ref().ok().cloned().unwrap_or_default();
                 let ListChange { added, removed, changed } = list;
-                let reason = told.outcome.as_ref().err().map(ToString::to_string);
-                let (by, forced) = (told.by.name(), told.forced);
+                let reason = update.outcome.as_ref().err().map(ToString::to_string);
+                let (by, forced) = (update.by.name(), update.forced);
                 return Some(Notice::of(
                     "node-list",
                     &Body::NodeList { at_us, by, forced, added, removed, changed, reason },
@@ -265,7 +266,7 @@ impl Teller {
             }
             Event::Closed { session, room_name, reason, .. } => {
                 let (room, reason) = (&**room_name, reason.name());
-                let totals = told.totals.as_ref().map(Carried::from);
+                let totals = record.totals.as_ref().map(Carried::from);
                 let session = session.to_string();
                 ("closed", Body::Closed { at_us, session, room, reason, totals })
             }
@@ -421,10 +422,6 @@ impl Notice {
 
 fn decided_by(admitted_by: &Decider, routed_by: &Decider) -> BTreeMap<&'static str, String> {
     BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
-}
-
-fn micros(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// Microseconds from `then` until `at`, which are readings of two clocks: the time since `at` is subtracted.

@@ -11,7 +11,7 @@ use self::raw::Pairs;
 use super::error::{Error, strict};
 use crate::control::SessionRequest;
 use evenkeel_core::{
-    Feedback, Identity, Ingress, Kind, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
+    Feedback, Identity, Ingress, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
     is_session_room_name,
 };
 
@@ -162,14 +162,10 @@ fn streams(raw: Vec<raw::Stream>) -> Result<Vec<Stream>, Error> {
             }
             payload_types.push(payload_type);
         }
-        let kind = match raw.kind {
-            raw::Kind::Audio => Kind::Audio,
-            raw::Kind::Video => Kind::Video,
-        };
         let rate = |text: &String| kbps(&format!("media[{at}].bitrate"), text);
         let bitrate_kbps = raw.bitrate.as_ref().map(rate).transpose()?;
         streams.push(Stream {
-            kind,
+            kind: raw.kind,
             payload_types,
             feedback: feedback(&raw.feedback),
             bitrate_kbps,

@@ -1,6 +1,5 @@
 //! Rooms, nodes and regions: lists and verbs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, strict};
 use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
 use super::{refusal, view};
-use crate::control::{self, ControlError, Operation, Order, Place};
+use crate::control::{ControlError, Operation, Order, Place, Reloaded};
 use crate::settings::read_duration;
 
 #[derive(Serialize)]
@@ -76,29 +75,18 @@ pub(super) async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BreakNode {
-    how: How,
+    #[serde(with = "How")]
+    how: Break,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", remote = "Break")]
 enum How {
     Kill,
     Hang,
     Wake,
     Cut,
     Heal,
-}
-
-impl From<How> for Break {
-    fn from(how: How) -> Break {
-        match how {
-            How::Kill => Break::Kill,
-            How::Hang => Break::Hang,
-            How::Wake => Break::Wake,
-            How::Cut => Break::Cut,
-            How::Heal => Break::Heal,
-        }
-    }
 }
 
 pub(super) async fn node_verb(
@@ -122,7 +110,7 @@ pub(super) async fn node_verb(
         "break" => {
             require_drills(&shared)?;
             let BreakNode { how } = strict(&bytes(body, BODY_MAX)?)?;
-            shared.ask(name, handle.order(name.into(), Order::Break(how.into()))).await?;
+            shared.ask(name, handle.order(name.into(), Order::Break(how))).await?;
         }
         other => {
             let right = "`drain`, `undrain`, `eject`, `uneject`, `start` or `break`";
@@ -197,23 +185,6 @@ struct Reload {
     deadline: Option<String>,
 }
 
-/// Changes of the node list, keys that require a restart, and refused policies.
-#[derive(Serialize)]
-pub(super) struct Reloaded {
-    added: Vec<Arc<str>>,
-    removed: Vec<Arc<str>>,
-    changed: Vec<Arc<str>>,
-    requires_restart: Vec<String>,
-    refused: Vec<PolicyRefused>,
-}
-
-/// The active revision stays.
-#[derive(Serialize)]
-struct PolicyRefused {
-    policy: String,
-    reason: String,
-}
-
 /// Reloads the configuration; takes as long as compiling its plugins.
 pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reloaded>, Error> {
     let body = bytes(body, BODY_MAX)?;
@@ -221,19 +192,7 @@ pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reload
         if body.is_empty() { Reload::default() } else { strict(&body)? };
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     let reloaded = shared.handle.reload(force, within).await;
-    let control::Reloaded { nodes, waiting, refused } =
-        reloaded.map_err(|failed| refusal::word(failed, "", &shared.names))?;
-    let control::ListChange { added, removed, changed } = nodes;
-    let refused = refused.into_iter().map(|control::PolicyRefused { policy, reason }| {
-        PolicyRefused { policy: policy.to_string(), reason }
-    });
-    Ok(Json(Reloaded {
-        added,
-        removed,
-        changed,
-        requires_restart: waiting,
-        refused: refused.collect(),
-    }))
+    reloaded.map(Json).map_err(|failed| refusal::word(failed, "", &shared.names))
 }
 
 #[derive(Deserialize)]

@@ -94,10 +94,10 @@ pub(super) async fn record(
     match span {
         Span::Past => {
             let past = recorder.past().await.ok_or_else(gone)?;
-            tokio::spawn(tell_past(past, export, pieces, place));
+            tokio::spawn(send_past(past, export, pieces, place));
         }
         Span::Next(within) => {
-            tokio::spawn(tell_next(recorder, within, export, pieces, place));
+            tokio::spawn(send_next(recorder, within, export, pieces, place));
         }
     }
     let kind = [(CONTENT_TYPE, "application/vnd.evenkeel.recording")];
@@ -141,7 +141,7 @@ impl Pieces {
     }
 }
 
-async fn tell_past(
+async fn send_past(
     past: Vec<Arc<[u8]>>,
     export: Export,
     out: mpsc::Sender<Bytes>,
@@ -154,7 +154,7 @@ async fn tell_past(
     pieces.end().await
 }
 
-async fn tell_next(
+async fn send_next(
     recorder: Recorder,
     within: Duration,
     export: Export,

@@ -1,7 +1,7 @@
 //! Paths, methods and handlers.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -119,18 +119,15 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
     let key = key
         .to_str()
         .map_err(|_| Error::field("idempotency-key", "found characters outside visible ASCII"))?;
-    let mut answer = match shared.seen.begin(key, &body)? {
-        Turn::Repeated(answer) => answer,
-        Turn::First(answer) => {
-            let (key, working) = (key.to_owned(), Arc::clone(&shared));
-            // A task of its own finishes the answer even if the client disconnects.
-            tokio::spawn(async move {
-                let answer = answered(offer(&working, &headers, &body).await);
-                working.seen.finish(&key, answer);
-            });
-            answer
-        }
-    };
+    let Turn { is_first, mut answer } = shared.seen.begin(key, &body)?;
+    if is_first {
+        let (key, working) = (key.to_owned(), Arc::clone(&shared));
+        // A task of its own finishes the answer even if the client disconnects.
+        tokio::spawn(async move {
+            let answer = answered(offer(&working, &headers, &body).await);
+            working.seen.finish(&key, answer);
+        });
+    }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
     let gone = || Error::new(Code::Unavailable, "the first request with this key got no answer");
     Ok(answer.ok_or_else(gone)?.into_response())
@@ -281,13 +278,12 @@ async fn policies(State(shared): Api) -> Result<Json<Policies>, Error> {
 
 #[derive(Serialize)]
 struct Refusals {
-    refusals: Vec<view::Refusal>,
+    refusals: Vec<Refusal>,
 }
 
 /// The latest refused plugins, oldest first.
 async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
-    let all = shared.ask("", shared.handle.refusals()).await?;
-    Ok(Json(Refusals { refusals: all.into_iter().map(view::Refusal::from).collect() }))
+    Ok(Json(Refusals { refusals: shared.ask("", shared.handle.refusals()).await? }))
 }
 
 #[derive(Deserialize)]
@@ -365,9 +361,9 @@ async fn not_a_plugin(shared: &Shared, policy: PolicyName, error: Error) -> Erro
     }
     match shared.ask("", shared.handle.policies()).await {
         Ok(known) if known.iter().any(|known| known.policy == policy) => {
-            let (at, origin, code) = (SystemTime::now(), "pushed".into(), error.code.name());
-            let reason = error.message.clone().into();
-            shared.handle.note_refusal(Refusal { at, policy, origin, code, reason }).await;
+            let (code, reason) = (error.code.name(), error.message.clone().into());
+            let refusal = Refusal::now(policy, "pushed".into(), code, reason);
+            shared.handle.note_refusal(refusal).await;
             error
         }
         Ok(_) => no_policy(&policy.to_string()),

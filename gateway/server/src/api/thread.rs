@@ -1,6 +1,5 @@
 //! The API's thread: start, authentication, shutdown.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,12 +15,13 @@ use tokio::sync::{Notify, oneshot};
 
 use super::error::{Code, Error};
 use super::events::Feed;
-use super::idempotency::{Table, sha256};
+use super::idempotency::Table;
 use super::listener::{Bounded, Socket};
-use super::notice::Teller;
+use super::notice::Notices;
 use super::routes::{Shared, router};
 use crate::control::Handle;
 use crate::settings::Admin;
+use crate::sha256;
 
 /// Connections on the Unix socket, including event listeners. Further ones wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -29,45 +29,17 @@ const CONNECTIONS_MAX: usize = 1_024;
 /// Connections on TCP, limited separately: strangers cannot use up those of the Unix socket.
 pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    Socket {
-        path: PathBuf,
-        error: io::Error,
-    },
-    Tcp {
-        address: SocketAddr,
-        error: io::Error,
-    },
+    #[error("another gateway answers at {}", .path.display())]
+    Occupied { path: PathBuf },
+    #[error("cannot listen for the API at {}: {error}", .path.display())]
+    Socket { path: PathBuf, error: io::Error },
+    #[error("cannot listen for the API on {address}: {error}")]
+    Tcp { address: SocketAddr, error: io::Error },
     /// No thread, or no descriptor for its event loop.
+    #[error("cannot start the API's thread: {0}")]
     Thread(io::Error),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Socket { path, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "another gateway answers at {}", path.display())
-            }
-            Failure::Socket { path, error } => {
-                write!(f, "cannot listen for the API at {}: {error}", path.display())
-            }
-            Failure::Tcp { address, error } => {
-                write!(f, "cannot listen for the API on {address}: {error}")
-            }
-            Failure::Thread(error) => write!(f, "cannot start the API's thread: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Failure::Socket { error, .. } | Failure::Tcp { error, .. } | Failure::Thread(error) => {
-                Some(error)
-            }
-        }
-    }
 }
 
 /// Ends when dropped.
@@ -89,7 +61,7 @@ pub fn start(
     let (stop, stopped) = oneshot::channel();
     let (report, started) = std::sync::mpsc::sync_channel(1);
     let names = handle.names();
-    let (events, teller) = (handle.events(), Teller::new(Arc::clone(&names)));
+    let (events, notices) = (handle.events(), Notices::new(Arc::clone(&names)));
     let (seen, feed) = (Table::default(), Feed::default());
     let (drills, closing) = (settings.drills, Notify::new());
     let shared = Arc::new(Shared { handle, names, metrics, seen, feed, drills, closing });
@@ -105,8 +77,8 @@ pub fn start(
                 match listen(&settings).await {
                     Ok(listening) => {
                         let _ = report.send(Ok(listening.address));
-                        let telling = Arc::clone(&shared);
-                        tokio::spawn(async move { telling.feed.follow(events, teller).await });
+                        let publishing = Arc::clone(&shared);
+                        tokio::spawn(async move { publishing.feed.follow(events, notices).await });
                         serve(listening, settings, &shared, stopped).await;
                     }
                     Err(failure) => drop(report.send(Err(failure))),
@@ -152,8 +124,10 @@ struct Listening {
 
 async fn listen(settings: &Admin) -> Result<Listening, Failure> {
     let path = &settings.socket;
-    let socket =
-        Socket::bind(path).map_err(|error| Failure::Socket { path: path.clone(), error })?;
+    let socket = Socket::bind(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::Occupied { path: path.clone() },
+        _ => Failure::Socket { path: path.clone(), error },
+    })?;
     let Some(tcp) = &settings.tcp else {
         return Ok(Listening { socket, tcp: None, address: None });
     };

@@ -12,7 +12,7 @@ use evenkeel_media::roq;
 use serde::Serialize;
 
 use crate::control::{IngressAnswer, Named, Names, SessionAnswer, SessionRequest, SessionView};
-pub(super) use policies::{Policy, Refusal, Rollout};
+pub(super) use policies::{Policy, Rollout};
 
 /// The answer to an offer.
 #[derive(Serialize)]

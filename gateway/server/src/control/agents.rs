@@ -63,7 +63,13 @@ impl Control {
 
     /// Handles a state report of a node or of the agent beside it. With an agent, the agent decides on process and
     /// load; the node decides whether it takes sessions, if it reports at all.
-    pub(super) fn fares(&mut self, node: NodeId, beside: bool, load: Load, at: Instant) {
+    pub(super) fn handle_state_report(
+        &mut self,
+        node: NodeId,
+        beside: bool,
+        load: Load,
+        at: Instant,
+    ) {
         let place = node.0 as usize;
         let has_agent = self.agents[place].is_some();
         let prober = self.probers[place].as_ref();

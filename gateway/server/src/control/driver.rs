@@ -263,7 +263,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn read() -> Clock {
-        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Clock { now: Instant::now(), unix_us: unix.map_or(0, |since| since.as_micros() as u64) }
+        let unix_us = crate::unix_us(std::time::SystemTime::now());
+        Clock { now: Instant::now(), unix_us }
     }
 }

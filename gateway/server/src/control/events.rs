@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
@@ -55,53 +55,47 @@ impl Control {
             Event::Closed { session, reason, .. } => match self.registry.get(session) {
                 // Its worker has removed it and reports no more.
                 Some(entry) if reason == CloseReason::Panicked => {
-                    self.tell(event, Some(entry.totals()));
+                    self.send_core_event(event, Some(entry.totals()));
                 }
                 Some(entry) => {
                     self.closing.hold(session, event, entry.totals(), Instant::now());
                 }
-                None => self.tell(event, None),
+                None => self.send_core_event(event, None),
             },
-            event => self.tell(event, None),
+            event => self.send_core_event(event, None),
         }
     }
 
-    pub(super) fn tell_of_unheard(&mut self, now: Instant) {
+    /// Sends the events of sessions without a final report.
+    pub(super) fn send_late_closings(&mut self, now: Instant) {
         for (event, totals) in self.closing.late(now) {
-            self.tell(event, Some(totals));
+            self.send_core_event(event, Some(totals));
         }
     }
 
-    pub(super) fn tell(&self, event: Event, totals: Option<Totals>) {
-        let (event, caller) = match event {
+    pub(super) fn send_core_event(&self, event: Event, totals: Option<Totals>) {
+        let (event, pending) = match event {
             Event::Opened { session, .. } => {
                 let offer = self.registry.get(session).map(|entry| entry.offer);
                 let pending = offer.and_then(|offer| self.offers.get(&offer));
-                let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
-                (GatewayEvent::Core(event), caller)
+                (GatewayEvent::Core(event), pending)
             }
-            Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
-                Some(pending) => {
-                    let admit_error =
-                        pending.admit_error.map(|admit_error| GatewayEvent::TurnedAway {
-                            scenario: scenario.clone(),
-                            reason: admit_error.name(),
-                            session,
-                        });
-                    let caller = Caller::of(&pending.wanted, pending.arrived);
-                    (admit_error.unwrap_or(GatewayEvent::Core(event)), Some(caller))
-                }
-                None => (GatewayEvent::Core(event), None),
-            },
+            Event::Refused { offer, session, ref scenario, .. } => {
+                let pending = self.offers.get(&offer);
+                let turned_away = pending.and_then(|pending| pending.admit_error).map(|error| {
+                    let (scenario, reason) = (scenario.clone(), error.name());
+                    GatewayEvent::TurnedAway { scenario, reason, session }
+                });
+                (turned_away.unwrap_or(GatewayEvent::Core(event)), pending)
+            }
             event => (GatewayEvent::Core(event), None),
         };
-        let told = EventRecord { at: SystemTime::now(), event, totals, caller };
-        // Fails only without subscribers.
-        let _ = self.events.send(Arc::new(told));
+        let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
+        self.send(EventRecord { totals, caller, ..EventRecord::now(event) });
     }
 
     /// An offer that the core never saw.
-    pub(super) fn tell_turned_away(
+    pub(super) fn send_turned_away(
         &self,
         wanted: &SessionRequest,
         reason: &'static str,
@@ -110,26 +104,25 @@ impl Control {
         let scenario = wanted.scenario.clone();
         let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
         let caller = Some(Caller::of(wanted, arrived));
-        let _ = self.events.send(Arc::new(EventRecord {
-            at: SystemTime::now(),
-            event,
-            totals: None,
-            caller,
-        }));
+        self.send(EventRecord { caller, ..EventRecord::now(event) });
     }
 
     /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.
-    pub(super) fn tell_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
+    pub(super) fn send_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
         let offer = self.registry.get(session).map(|entry| entry.offer);
         if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
             pending.not_opened = Some((node, reason.clone()));
         }
-        self.tell_happened(GatewayEvent::NotOpened { session, node, reason });
+        self.send_event(GatewayEvent::NotOpened { session, node, reason });
     }
 
-    pub(super) fn tell_happened(&self, event: GatewayEvent) {
-        let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
-        let _ = self.events.send(Arc::new(told));
+    pub(super) fn send_event(&self, event: GatewayEvent) {
+        self.send(EventRecord::now(event));
+    }
+
+    fn send(&self, record: EventRecord) {
+        // Fails only without subscribers.
+        let _ = self.events.send(Arc::new(record));
     }
 }
 

@@ -87,7 +87,7 @@ impl Guard {
     }
 
     /// Starts counting anew after a forced change.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.lately.clear();
     }
 }

@@ -8,6 +8,7 @@ use evenkeel_core::{
     Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomStanding, Scenario,
     SessionId, Verb,
 };
+use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::messages::{
@@ -118,18 +119,21 @@ pub struct Reload {
 }
 
 /// Changes of a reload.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Reloaded {
+    #[serde(flatten)]
     pub nodes: ListChange,
     /// Changed keys that need a restart.
+    #[serde(rename = "requires_restart")]
     pub waiting: Vec<String>,
     /// Policies that were not replaced.
     pub refused: Vec<PolicyRefused>,
 }
 
 /// A policy that a reload did not replace.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct PolicyRefused {
+    #[serde(serialize_with = "crate::as_text")]
     pub policy: PolicyName,
     pub reason: String,
 }

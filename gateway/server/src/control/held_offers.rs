@@ -76,7 +76,7 @@ impl Control {
         }
     }
 
-    pub(super) fn tell_when_policies_stand(&mut self, told: oneshot::Sender<()>) {
+    pub(super) fn await_policies(&mut self, told: oneshot::Sender<()>) {
         match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
             Some(waiting) => waiting.told.push(told),
             None => _ = told.send(()),

@@ -13,7 +13,7 @@ use evenkeel_dataplane::worker::{ShedRun, Totals};
 use serde::Serialize;
 
 use super::handle::NotReloaded;
-use super::node_list::ListTold;
+use super::node_list::NodeListUpdate;
 use super::orders::Order;
 
 /// A session request, as the API read it.
@@ -147,6 +147,12 @@ pub struct EventRecord {
     pub caller: Option<Caller>,
 }
 
+impl EventRecord {
+    pub(crate) fn now(event: GatewayEvent) -> EventRecord {
+        EventRecord { at: SystemTime::now(), event, totals: None, caller: None }
+    }
+}
+
 /// The caller of a session request, for tracing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
@@ -184,7 +190,7 @@ pub enum GatewayEvent {
         reason: Box<str>,
     },
     /// The node list changed, or a change was refused.
-    NodeList(ListTold),
+    NodeList(NodeListUpdate),
     /// A removed node is empty and forgotten.
     NodeRemoved {
         /// Its number, which may be reused.

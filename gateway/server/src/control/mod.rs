@@ -40,7 +40,7 @@ pub use messages::{
 };
 pub use modes::{ModeView, Recovery};
 pub use names::{Named, Names};
-pub use node_list::{ListChange, ListTold, NodeList, NotListed};
+pub use node_list::{ListChange, NodeList, NodeListUpdate, NotListed};
 pub use operations::{Operation, Place};
 pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};

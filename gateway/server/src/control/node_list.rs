@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Actor, Hop, NodeId};
+use serde::Serialize;
 
 use super::equipment::{Equipment, Listed};
 use super::guard::Shrinks;
@@ -30,7 +31,7 @@ pub struct NodeList {
 
 /// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
 /// and added, and named twice; so is a node that is kept after all with other settings.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ListChange {
     /// Added, or kept after all.
     pub added: Vec<Arc<str>>,
@@ -49,7 +50,7 @@ impl ListChange {
 
 /// A list was applied or refused.
 #[derive(Clone, PartialEq, Debug)]
-pub struct ListTold {
+pub struct NodeListUpdate {
     pub by: Actor,
     /// The guard was overridden.
     pub forced: bool,
@@ -101,8 +102,8 @@ impl Control {
         let outcome = self.take(list, now);
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
             let outcome = outcome.clone();
-            let told = ListTold { by: list.by, forced: list.force, outcome };
-            self.tell_happened(GatewayEvent::NodeList(told));
+            let told = NodeListUpdate { by: list.by, forced: list.force, outcome };
+            self.send_event(GatewayEvent::NodeList(told));
         }
         outcome
     }
@@ -122,7 +123,7 @@ impl Control {
         }
         let equipments = self.equipments(&steps)?;
         match held {
-            Some(_) => self.guard.begin_anew(),
+            Some(_) => self.guard.restart(),
             None => self.guard.note(stands, now),
         }
         Ok(self.take_steps(steps, equipments, list.within, now))
@@ -311,7 +312,7 @@ impl Control {
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
-            self.tell_happened(GatewayEvent::NodeRemoved { node: id, name });
+            self.send_event(GatewayEvent::NodeRemoved { node: id, name });
             self.teach_policies();
         }
     }

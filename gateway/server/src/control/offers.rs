@@ -54,14 +54,14 @@ impl Control {
             }
         };
         if let Err(admit_error) = self.registry.admits(&wanted.ingress) {
-            self.tell_turned_away(&wanted, admit_error.name(), now);
+            self.send_turned_away(&wanted, admit_error.name(), now);
             return refuse(reply, failed(admit_error));
         }
         let mut nodes = Vec::new();
         for (name, address) in &mut wanted.nodes {
             let Some(node) = self.node_named(name) else {
                 let unknown = ControlError::UnknownNode((**name).into());
-                self.tell_turned_away(&wanted, "unknown-node", now);
+                self.send_turned_away(&wanted, "unknown-node", now);
                 return refuse(reply, unknown);
             };
             nodes.push((node, *address));

@@ -64,14 +64,14 @@ impl Control {
         use evenkeel_core::Impossible::NoSuchNode;
         let refusal = match self.node_named(name) {
             None => Some(self.why_impossible(NoSuchNode, None)),
-            Some(node) if self.taker_of(node, order).is_none() => {
+            Some(node) if self.agent_for(node, order).is_none() => {
                 Some(ControlError::Agent { node: name.into(), why: AgentError::NoAgent })
             }
             Some(_) if self.orders.0.len() == ORDERS_MAX => Some(ControlError::Unavailable),
             Some(node) => {
                 let (nonce, until) = (draw(&self.random), now + ANSWER_WITHIN);
                 self.orders.0.push(Pending { node, order, nonce, again: now, until, reply });
-                return self.say_orders_again();
+                return self.repeat_orders();
             }
         };
         // A caller that went away needs no reply.
@@ -80,7 +80,7 @@ impl Control {
 
     /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
     /// controls its packets.
-    fn taker_of(&self, node: NodeId, order: Order) -> Option<&Prober> {
+    fn agent_for(&self, node: NodeId, order: Order) -> Option<&Prober> {
         let place = node.0 as usize;
         let beside = self.agents.get(place)?.as_ref();
         let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
@@ -91,7 +91,7 @@ impl Control {
     }
 
     /// Repeats or gives up pending orders; called with each watch.
-    pub(super) fn say_orders_again(&mut self) {
+    pub(super) fn repeat_orders(&mut self) {
         let clock = Clock::read();
         for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
             let node = name(&self.listed, late.node);
@@ -103,14 +103,14 @@ impl Control {
             due.push((pending.node, pending.order, pending.nonce));
         }
         for (node, order, nonce) in due {
-            if let Some(taker) = self.taker_of(node, order) {
+            if let Some(taker) = self.agent_for(node, order) {
                 taker.order(&order.question(), nonce, clock);
             }
         }
     }
 
     /// An agent answered.
-    pub(super) fn obeyed(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
+    pub(super) fn handle_order_answer(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
         let own = |pending: &mut Pending| pending.nonce == nonce && pending.node == node;
         for answered in self.orders.0.extract_if(.., own) {
             let name = || name(&self.listed, node);

@@ -90,7 +90,7 @@ impl Control {
             }
             Output::EndStart { node, why } => self.end_start(node, why),
             Output::Forget { node } => self.forget_node(node),
-            Output::Rollout(rollout) => self.tell_happened(GatewayEvent::Rollout(rollout)),
+            Output::Rollout(rollout) => self.send_event(GatewayEvent::Rollout(rollout)),
             Output::Unload { policy, revision } => self.policies.unload(&policy, revision),
             Output::Remember { policy, remembered } => self.policies.remember(&policy, remembered),
             Output::Event(event) => self.send_or_hold(event),
@@ -198,7 +198,7 @@ impl Control {
             }
             Some(Act::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
-                self.tell_not_opened(session, hop.node, reason.into());
+                self.send_not_opened(session, hop.node, reason.into());
                 if unwilling {
                     self.gateway.handle_full(hop.node, now);
                 }

@@ -21,7 +21,7 @@ impl Control {
                 None => self.offer(*wanted, Some(reply), now),
             },
             Request::PoliciesStand => self.policies_stand(),
-            Request::AwaitPolicies(reply) => self.tell_when_policies_stand(reply),
+            Request::AwaitPolicies(reply) => self.await_policies(reply),
             Request::Close(session, reply) => {
                 let _ = reply.send(
                     self.gateway.handle_close(session, now).map_err(ControlError::Impossible),

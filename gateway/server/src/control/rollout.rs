@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::{Actor, PolicyName, Rollout, RolloutOutcome, Strategy, Verb};
@@ -78,8 +78,7 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<EventReco
         // The core reports all other outcomes.
         if rollout.outcome == RolloutOutcome::Refused {
             let event = GatewayEvent::Rollout(rollout.clone());
-            let told = EventRecord { at: SystemTime::now(), event, totals: None, caller: None };
-            let _ = events.send(Arc::new(told));
+            let _ = events.send(Arc::new(EventRecord::now(event)));
         }
         let _ = reply.send(Ok(rollout));
     }

@@ -236,8 +236,12 @@ impl Control {
             Probed::Answered { node, sequence, vouched: false, at } => {
                 self.gateway.handle_agent_answered(node, sequence, at);
             }
-            Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
-            Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),
+            Probed::Said { node, beside, load, at } => {
+                self.handle_state_report(node, beside, load, at);
+            }
+            Probed::Obeyed { node, nonce, outcome } => {
+                self.handle_order_answer(node, nonce, outcome);
+            }
             Probed::CanaryPassed { node, sequence } => {
                 self.gateway.handle_canary_passed(node, sequence);
             }
@@ -263,9 +267,9 @@ impl Control {
         self.gateway.handle_stamps(&stamps, late, now);
         self.look_at_paths(now);
         self.ask_agents();
-        self.say_orders_again();
-        self.tell_of_unheard(now);
-        self.finish_if_told();
+        self.repeat_orders();
+        self.send_late_closings(now);
+        self.finish_when_closed();
     }
 
     /// Every 30 ms: path MTU discovery.
@@ -311,20 +315,20 @@ impl Control {
                 }
             }
             Report::Shed { session, run } => {
-                self.tell_happened(super::GatewayEvent::Shed { session, run });
+                self.send_event(super::GatewayEvent::Shed { session, run });
             }
             Report::Panicked { session } => self.gateway.handle_panicked(session, now),
             Report::Removed { session, mode, totals } => {
                 if let Some((closed, before)) = self.closing.take(session) {
                     self.note_ended(mode, &before, &totals);
-                    self.tell(closed, Some(totals));
+                    self.send_core_event(closed, Some(totals));
                 }
             }
         }
     }
 
     /// Ends control once the core has finished and all sessions' ends were reported.
-    fn finish_if_told(&mut self) {
+    fn finish_when_closed(&mut self) {
         if self.core_finished && self.closing.is_empty() {
             self.finished = true;
             for done in self.shutting_down.drain(..) {

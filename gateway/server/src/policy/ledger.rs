@@ -5,14 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use evenkeel_core::PolicyName;
+use serde::Serialize;
 
 /// Maximum refusals kept: enough to look through after an incident.
 const REFUSALS_MAX: usize = 128;
 
 /// A refused revision or plugin.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Refusal {
-    pub at: SystemTime,
+    pub at_us: u64,
+    #[serde(serialize_with = "crate::as_text")]
     pub policy: PolicyName,
     /// `pushed`, or the path of a file.
     pub origin: Box<str>,
@@ -20,6 +22,17 @@ pub struct Refusal {
     pub code: &'static str,
     /// The reason as a sentence.
     pub reason: Box<str>,
+}
+
+impl Refusal {
+    pub(crate) fn now(
+        policy: PolicyName,
+        origin: Box<str>,
+        code: &'static str,
+        reason: Box<str>,
+    ) -> Refusal {
+        Refusal { at_us: crate::unix_us(SystemTime::now()), policy, origin, code, reason }
+    }
 }
 
 /// Rollouts append to it; the API reads it.

@@ -58,9 +58,10 @@ impl From<Remembered> for Entry {
             let version = version.to_string().into();
             Good { revision, plugin, version }
         };
-        let harmful = |Quarantined { revision, since, reason }| {
-            let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            Harmful { revision, since_us: since.as_micros() as u64, reason }
+        let harmful = |Quarantined { revision, since, reason }| Harmful {
+            revision,
+            since_us: crate::unix_us(since),
+            reason,
         };
         Entry {
             accepted: remembered.accepted.into_iter().map(good).collect(),
@@ -217,8 +218,8 @@ impl Place {
     fn of(folder: PathBuf, socket: &Path) -> Place {
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
         let bytes = socket.as_os_str().as_encoded_bytes();
-        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let name: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name: String =
+            crate::sha256(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(format!("{name}.json"));
         Place { folder, path, gateway: socket.display().to_string() }
     }

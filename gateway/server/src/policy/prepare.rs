@@ -2,7 +2,7 @@
 //! the control thread nor on that of the policy, since compiling may take long.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     self as core, Actor, Fault, PolicyName, Revision, Rollout, RolloutOutcome, RolloutRequest,
@@ -117,14 +117,8 @@ pub(crate) fn prepare(preparation: &Preparation, source: Source) -> Rollout {
     let mut revision = None;
     take_in(preparation, source, &mut revision).unwrap_or_else(|unfit| {
         let (policy, code) = (preparation.policy.clone(), unfit.code());
-        let (at, reason) = (SystemTime::now(), Box::<str>::from(unfit.to_string()));
-        preparation.ledger.refuse(Refusal {
-            at,
-            policy: policy.clone(),
-            origin,
-            code,
-            reason: reason.clone(),
-        });
+        let reason = Box::<str>::from(unfit.to_string());
+        preparation.ledger.refuse(Refusal::now(policy.clone(), origin, code, reason.clone()));
         Rollout {
             policy,
             outcome: RolloutOutcome::Refused,

@@ -97,11 +97,10 @@ impl Recorder {
     /// Creates a recorder without a thread: messages stay in the channel.
     fn idle(region: &str, started: SystemTime) -> (Recorder, Receiver<Word>) {
         let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
-        let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let header = Header {
             gateway: env!("CARGO_PKG_VERSION").into(),
             contract: host::CONTRACT.into(),
-            started_us: since.as_micros() as u64,
+            started_us: crate::unix_us(started),
             region: region.into(),
             addresses: false,
         };

@@ -16,11 +16,9 @@ pub(crate) struct Rules {
 
 impl Rules {
     pub(crate) fn of(settings: &Settings) -> Rules {
-        let bindings = settings.sets.iter().flat_map(|set| {
-            let policy = |hook| PolicyName { set: set.name.clone(), hook };
-            set.bindings.iter().map(move |binding| (policy(binding.hook), binding.allowed.clone()))
-        });
-        Rules { trust: settings.trust.clone(), allowed: bindings.collect() }
+        let allowed =
+            settings.bindings().map(|(policy, binding)| (policy, binding.allowed.clone()));
+        Rules { trust: settings.trust.clone(), allowed: allowed.collect() }
     }
 
     /// Checks the plugin's signature against the rules of this policy.

@@ -212,7 +212,7 @@ impl PolicyThread {
             Some((revision, loaded))
         });
         let Some((revision, loaded)) = named else {
-            return self.tell_answered(id, Err(Fault::Absent), None);
+            return self.send_answered(id, Err(Fault::Absent), None);
         };
         if arm == Arm::Canary {
             self.compared.take_if(|compared| *compared == revision);
@@ -220,7 +220,7 @@ impl PolicyThread {
         let now = Instant::now();
         if now >= deadline {
             // The core has used the native default by now.
-            return self.tell_answered(id, Err(Fault::Late), None);
+            return self.send_answered(id, Err(Fault::Late), None);
         }
         let answered = loaded.policy.ask_isolating(&question, now_us, deadline - now);
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
@@ -262,7 +262,7 @@ impl PolicyThread {
         let (answered, is_whole) = (result.is_ok(), whole.is_some());
         let beyond_repair = loaded.policy.is_beyond_repair();
         let call = Call { answered, fault, beyond_repair };
-        self.tell_answered(id, result, Some((revision, call)));
+        self.send_answered(id, result, Some((revision, call)));
         if answered && arm == Arm::Standing {
             let mut question = question;
             let apart = apart.filter(|_| !is_whole);
@@ -272,7 +272,7 @@ impl PolicyThread {
         self.write_lines();
     }
 
-    fn tell_answered(
+    fn send_answered(
         &self,
         ask: evenkeel_core::AskId,
         result: Result<Answered, Fault>,
@@ -287,13 +287,13 @@ impl PolicyThread {
         let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
         if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &first) {
             let seen = loaded.policy.hidden_state();
-            self.tell_hidden(first.revision, differs, seen);
+            self.send_hidden_state(first.revision, differs, seen);
             return;
         }
         loaded.show_figures();
     }
 
-    fn tell_hidden(&self, revision: Arc<str>, differs: Box<str>, seen: (u64, u64)) {
+    fn send_hidden_state(&self, revision: Arc<str>, differs: Box<str>, seen: (u64, u64)) {
         if let Some(loaded) = self.loaded.get(&revision) {
             loaded.show_figures();
         }
@@ -327,7 +327,7 @@ impl PolicyThread {
         let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
         self.tell(Word::Compared { policy, revision: name, compared, beyond_repair });
         if let Some(differs) = hides {
-            self.tell_hidden(revision, differs, seen);
+            self.send_hidden_state(revision, differs, seen);
         }
         self.write_lines();
     }

@@ -13,9 +13,6 @@ use crate::control::{self, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
 
 /// Builds the connection to a node, with a trunk per worker.
-///
-/// # Errors
-/// The address is unreachable, or the secret is too short.
 pub(crate) fn equip(
     settings: &Settings,
     node: &settings::Node,
@@ -24,12 +21,13 @@ pub(crate) fn equip(
     require_reachable(node)?;
     let trunks =
         (0..workers).map(|_| trunk(node, dscp(settings))).collect::<Result<Vec<_>, _>>()?;
+    let agent = node.agent.as_ref();
     Ok(Equipment {
-        driver: driver(node)?,
-        probe: probe(node)?,
-        line: line(node),
-        agent: agent(node)?,
-        canary: canary(node)?,
+        driver: driver(node),
+        probe: probe(node),
+        line: (node.driver == settings::Driver::Rtpengine).then_some(node.address),
+        agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(&agent.secret)))),
+        canary: canary(node),
         trunks: trunks.into_iter().flatten().collect(),
     })
 }
@@ -93,18 +91,18 @@ pub(crate) fn port_leg(node: &settings::Node) -> Option<Family> {
     (!matches!(node.driver, settings::Driver::Agent { .. })).then_some(family)
 }
 
-fn secret(node: &settings::Node, secret: &settings::Secret) -> Result<Secret, Failure> {
-    Secret::new(secret.bytes()).map_err(|_| Failure::Secret { node: (*node.name).into() })
+fn secret(secret: &settings::Secret) -> Secret {
+    Secret::new(secret.bytes()).expect("the settings refuse a shorter secret")
 }
 
-fn driver(node: &settings::Node) -> Result<Driver, Failure> {
+fn driver(node: &settings::Node) -> Driver {
     match &node.driver {
-        settings::Driver::Plain { .. } => Ok(Driver::Plain(node.address)),
-        settings::Driver::Agent { secret: shared } => Ok(Driver::Agent(secret(node, shared)?)),
-        settings::Driver::Rtpengine => Ok(Driver::Rtpengine(node.address)),
+        settings::Driver::Plain { .. } => Driver::Plain(node.address),
+        settings::Driver::Agent { secret: shared } => Driver::Agent(secret(shared)),
+        settings::Driver::Rtpengine => Driver::Rtpengine(node.address),
         settings::Driver::Webhook { hook, .. } => {
             let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
-            Ok(Driver::Webhook { name, address: node.address, hook })
+            Driver::Webhook { name, address: node.address, hook }
         }
     }
 }
@@ -127,51 +125,34 @@ pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
     starts || matches!(node.driver, settings::Driver::Webhook { .. })
 }
 
-/// The address of the node's NG port.
-fn line(node: &settings::Node) -> Option<SocketAddr> {
-    match node.driver {
-        settings::Driver::Rtpengine => Some(node.address),
-        settings::Driver::Plain { .. }
-        | settings::Driver::Agent { .. }
-        | settings::Driver::Webhook { .. } => None,
-    }
-}
-
 /// The local address from which packets to `other` leave.
 pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
     let own = control::connected(other).and_then(|socket| socket.local_addr());
     own.ok().map(|own| own.ip())
 }
 
-fn probe(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failure> {
-    Ok(match &node.driver {
+fn probe(node: &settings::Node) -> Option<(SocketAddr, ProbeWay)> {
+    let way = match &node.driver {
         settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
             match probe {
-                settings::Probe::None => None,
-                settings::Probe::Stun => Some((node.address, ProbeWay::Stun)),
-                settings::Probe::Echo => Some((node.address, ProbeWay::Echo)),
+                settings::Probe::None => return None,
+                settings::Probe::Stun => ProbeWay::Stun,
+                settings::Probe::Echo => ProbeWay::Echo,
             }
         }
-        settings::Driver::Agent { secret: shared } => {
-            Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
-        }
-        settings::Driver::Rtpengine => Some((node.address, ProbeWay::Ping)),
-    })
-}
-
-/// The address and probe of the agent beside the node.
-fn agent(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failure> {
-    let Some(agent) = &node.agent else { return Ok(None) };
-    Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
+        settings::Driver::Agent { secret: shared } => ProbeWay::Signed(secret(shared)),
+        settings::Driver::Rtpengine => ProbeWay::Ping,
+    };
+    Some((node.address, way))
 }
 
 /// The address and secret for canary sessions.
-fn canary(node: &settings::Node) -> Result<Option<(SocketAddr, Secret)>, Failure> {
+fn canary(node: &settings::Node) -> Option<(SocketAddr, Secret)> {
     match &node.driver {
         settings::Driver::Agent { secret: shared } if node.canary => {
-            Ok(Some((node.address, secret(node, shared)?)))
+            Some((node.address, secret(shared)))
         }
-        _ => Ok(None),
+        _ => None,
     }
 }
 

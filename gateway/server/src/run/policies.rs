@@ -62,9 +62,6 @@ impl Default for Coming {
 
 impl Coming {
     /// Loads the first revisions in parallel, one per core, and tells control when all are active.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn begin(
         firsts: Firsts,
         requests: mpsc::Sender<Request>,
@@ -83,9 +80,6 @@ impl Coming {
     }
 
     /// Waits until all first revisions are active.
-    ///
-    /// # Errors
-    /// The first failure.
     pub(super) fn wait(&self) -> Result<(), Failure> {
         self.0.recv().map_or(Ok(()), Err)
     }

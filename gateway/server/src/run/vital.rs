@@ -20,8 +20,6 @@ pub(super) struct Vital {
 }
 
 impl Vital {
-    /// # Errors
-    /// The thread cannot be started.
     pub(super) fn spawn(
         name: &str,
         work: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -35,9 +33,6 @@ impl Vital {
     }
 
     /// Waits for the end of the thread.
-    ///
-    /// # Errors
-    /// The thread's failure or panic.
     pub(super) fn join(self) -> Result<(), Ended> {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
 use evenkeel_host::Component;
@@ -19,6 +19,7 @@ use crate::control::{
 use crate::policy::{Foundry, How, Refusal, Rules, Source};
 use crate::run;
 use crate::settings::{self, Binding, Colour, Invalid, Plugin, Settings};
+use crate::sha256;
 
 /// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
@@ -129,9 +130,9 @@ pub(super) async fn follow(
 /// The folders of policy sets and plugins, and the file that lists nodes.
 fn watched(place: &Place, settings: &Settings) -> Watched {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
-    let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
-    let plugins: Vec<&Path> = bindings
-        .filter_map(|binding| match &binding.plugin {
+    let plugins: Vec<&Path> = settings
+        .bindings()
+        .filter_map(|(_, binding)| match &binding.plugin {
             Plugin::File(path) => Some(path.as_path()),
             Plugin::Shipped(_) => None,
         })
@@ -166,8 +167,8 @@ fn refuse(invalid: &[Invalid]) -> NotReloaded {
 
 impl Applied {
     pub(super) fn of(settings: &Arc<Settings>) -> Applied {
-        let applied = bindings(settings).filter_map(|(policy, binding)| {
-            let digest = digest(&run::source(binding).ok()?.bytes);
+        let applied = settings.bindings().filter_map(|(policy, binding)| {
+            let digest = sha256(&run::source(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
         });
         Applied {
@@ -255,7 +256,7 @@ impl Applied {
         tracing::info!("[trust] and grants reloaded");
         self.rules = rules;
         let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
-        let kept = bindings(settings).filter(|(policy, _)| !replaced(policy));
+        let kept = settings.bindings().filter(|(policy, _)| !replaced(policy));
         let mistrusted = kept.filter_map(|(policy, binding)| {
             let refused = self.rules.judge(&policy, &run::source(binding).ok()?.bytes).err()?;
             tracing::warn!(%policy, code = refused.code(), %refused, "active plugin violates [trust]; kept");
@@ -277,7 +278,7 @@ impl Applied {
     /// The bindings with another plugin, other settings, other bytes or another grant.
     fn candidates(&self, settings: &Settings) -> Result<Vec<Candidate>, Vec<Invalid>> {
         let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
-        for (policy, binding) in bindings(settings) {
+        for (policy, binding) in settings.bindings() {
             let Some((applied, bytes)) = self.bindings.get(&policy) else {
                 continue;
             };
@@ -289,7 +290,7 @@ impl Applied {
             }
             match run::source(binding) {
                 Ok(source) => {
-                    let digest = digest(&source.bytes);
+                    let digest = sha256(&source.bytes);
                     if !bound_alike || *bytes != digest {
                         let (binding, component) = (binding.clone(), None);
                         let candidate = Candidate { policy, binding, source, digest, component };
@@ -365,13 +366,8 @@ async fn try_out(
                 }
                 Err(refused) => refused,
             };
-            let refusal = Refusal {
-                at: SystemTime::now(),
-                policy: policy.clone(),
-                origin: source.origin.clone(),
-                code: refused.code(),
-                reason: refused.to_string().into(),
-            };
+            let (origin, reason) = (source.origin.clone(), refused.to_string().into());
+            let refusal = Refusal::now(policy.clone(), origin, refused.code(), reason);
             Some((*run::at_place(binding, &refused), refusal))
         });
         let unfit: Vec<(Invalid, Refusal)> = unfit.collect();
@@ -397,18 +393,6 @@ async fn beside<T: Send + 'static>(
         tracing::error!(%error, "saved configuration could not be tried; nothing changed");
         NotReloaded::Untried(error.to_string())
     })
-}
-
-fn bindings(settings: &Settings) -> impl Iterator<Item = (PolicyName, &Binding)> {
-    settings.sets.iter().flat_map(|set| {
-        let name = move |hook| PolicyName { set: set.name.clone(), hook };
-        set.bindings.iter().map(move |binding| (name(binding.hook), binding))
-    })
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]

@@ -9,18 +9,15 @@ use super::raw;
 pub(super) fn check(raw: &raw::Breaker, check: &mut Check) -> Breakers {
     let default = Breakers::default();
     let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    let open_for = check.duration(raw.open_for.as_ref(), default.open_for, day.clone());
-    let max_open_for = check.duration(raw.max_open_for.as_ref(), default.open_for_max, day);
-    let percent = |check: &mut Check, raw: &Option<_>, default: u32| {
-        check.number(raw.as_ref(), default, 1_u32..=100)
-    };
+    let open_for = check.duration(&raw.open_for, default.open_for, day.clone());
+    let max_open_for = check.duration(&raw.max_open_for, default.open_for_max, day);
     Breakers {
-        loss_ppm: percent(check, &raw.loss_percent, default.loss_ppm / 10_000) * 10_000,
-        r_factor_centi: percent(check, &raw.r_factor, default.r_factor_centi / 100) * 100,
-        share_percent: percent(check, &raw.failure_percent, default.share_percent),
-        sessions_min: check.number(raw.min_sessions.as_ref(), default.sessions_min, 1..=100_000),
+        loss_ppm: check.number(&raw.loss_percent, default.loss_ppm / 10_000, 1..=100) * 10_000,
+        r_factor_centi: check.number(&raw.r_factor, default.r_factor_centi / 100, 1..=100) * 100,
+        share_percent: check.number(&raw.failure_percent, default.share_percent, 1..=100),
+        sessions_min: check.number(&raw.min_sessions, default.sessions_min, 1..=100_000),
         open_for,
         open_for_max: max_open_for.max(open_for),
-        half_open_percent: percent(check, &raw.half_open_percent, default.half_open_percent),
+        half_open_percent: check.number(&raw.half_open_percent, default.half_open_percent, 1..=100),
     }
 }

@@ -49,7 +49,7 @@ impl Check {
 
     pub(super) fn duration(
         &mut self,
-        raw: Option<&Spanned<String>>,
+        raw: &Option<Spanned<String>>,
         default: Duration,
         allowed: RangeInclusive<Duration>,
     ) -> Duration {
@@ -87,7 +87,7 @@ impl Check {
 
     pub(super) fn number<T>(
         &mut self,
-        raw: Option<&Spanned<i64>>,
+        raw: &Option<Spanned<i64>>,
         default: T,
         allowed: RangeInclusive<T>,
     ) -> T
@@ -106,7 +106,7 @@ impl Check {
     }
 
     /// A number from 0 to 1.
-    pub(super) fn share(&mut self, raw: Option<&Spanned<f64>>, default: f64) -> f64 {
+    pub(super) fn share(&mut self, raw: &Option<Spanned<f64>>, default: f64) -> f64 {
         let Some(raw) = raw else { return default };
         let value = *raw.get_ref();
         if (0.0..=1.0).contains(&value) {

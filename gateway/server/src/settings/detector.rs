@@ -17,8 +17,7 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
     let alone = 10 * MS..=MINUTE;
     let short = MS..=1_000 * MS;
     let long = Duration::ZERO..=60 * MINUTE;
-    let mut time =
-        |raw: &Option<_>, default, allowed| check.duration(raw.as_ref(), default, allowed);
+    let mut time = |raw: &Option<_>, default, allowed| check.duration(raw, default, allowed);
     let ejection = time(&raw.base_ejection_time, default.ejection, long.clone());
     let ejection_max =
         time(&raw.max_ejection_time, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
@@ -34,12 +33,8 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
         ejection_max: ejection_max.max(ejection),
         wary_for: time(&raw.wary_for, default.wary_for, long),
         panic_for: time(&raw.panic_for, default.panic_for, 100 * MS..=MINUTE),
-        panic_percent: check.number(raw.panic_percent.as_ref(), default.panic_percent, 1..=100),
-        silence_arrivals: check.number(
-            raw.silence_arrivals.as_ref(),
-            default.silence_arrivals,
-            1..=1_000,
-        ),
+        panic_percent: check.number(&raw.panic_percent, default.panic_percent, 1..=100),
+        silence_arrivals: check.number(&raw.silence_arrivals, default.silence_arrivals, 1..=1_000),
     };
     let alone =
         [("in_region", timings.condemn_alone_near), ("cross_region", timings.condemn_alone_far)];

@@ -60,7 +60,7 @@ impl Gateway {
         Gateway {
             region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
             policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
-            drain_timeout: check.duration(raw.drain_timeout.as_ref(), hour / 12, day),
+            drain_timeout: check.duration(&raw.drain_timeout, hour / 12, day),
             cache: match raw.cache.as_ref().map(|word| word.get_ref().as_str()) {
                 None => CacheFolder::Usual,
                 Some("none") => CacheFolder::None,
@@ -177,8 +177,8 @@ impl Telemetry {
         let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
         Telemetry {
             otlp: Telemetry::otlp(raw, check),
-            sample_ratio: check.share(raw.sample_ratio.as_ref(), 1.0),
-            metrics_interval: check.duration(raw.metrics_interval.as_ref(), default, allowed),
+            sample_ratio: check.share(&raw.sample_ratio, 1.0),
+            metrics_interval: check.duration(&raw.metrics_interval, default, allowed),
         }
     }
 
@@ -232,21 +232,17 @@ pub struct Limits {
 impl Limits {
     pub(super) fn check(raw: &raw::Limits, check: &mut Check) -> Limits {
         let early = Duration::ZERO..=Duration::from_secs(5);
-        let workers = check.number(raw.workers.as_ref(), 0, 1..=256);
+        let workers = check.number(&raw.workers, 0, 1..=256);
         Limits {
-            sessions: check.number(raw.sessions.as_ref(), 100_000, 1..=10_000_000),
+            sessions: check.number(&raw.sessions, 100_000, 1..=10_000_000),
             workers: (workers > 0).then_some(workers),
-            early_packets: check.number(raw.early_packets.as_ref(), 16, 0..=1_024),
-            early_for: check.duration(raw.early_for.as_ref(), Duration::from_millis(200), early),
-            batch_delay: check.duration(
-                raw.batch_delay.as_ref(),
-                200 * US,
-                Duration::ZERO..=250 * US,
-            ),
-            misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
-            churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
-            moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),
-            failbacks_per_second: check.number(raw.failbacks_per_second.as_ref(), 20, 1..=1_000),
+            early_packets: check.number(&raw.early_packets, 16, 0..=1_024),
+            early_for: check.duration(&raw.early_for, Duration::from_millis(200), early),
+            batch_delay: check.duration(&raw.batch_delay, 200 * US, Duration::ZERO..=250 * US),
+            misses_per_prefix: check.number(&raw.misses_per_prefix, 1_000, 1..=1_000_000),
+            churn_percent: check.number(&raw.churn_percent, 25, 1..=100),
+            moves_per_minute: check.number(&raw.moves_per_minute, 3, 1..=60),
+            failbacks_per_second: check.number(&raw.failbacks_per_second, 20, 1..=1_000),
         }
     }
 }

@@ -40,7 +40,7 @@ pub use trust::{Allowed, Trust};
 pub use unit::BitRate;
 pub(crate) use unit::read_duration;
 
-use evenkeel_core::Timings;
+use evenkeel_core::{PolicyName, Timings};
 
 pub use crate::policy::Compiler;
 
@@ -154,6 +154,14 @@ impl Settings {
             compiler: None,
             sets,
         }
+    }
+
+    /// All bindings with the policies that they configure.
+    pub(crate) fn bindings(&self) -> impl Iterator<Item = (PolicyName, &Binding)> {
+        self.sets.iter().flat_map(|set| {
+            let policy = |hook| PolicyName { set: Arc::clone(&set.name), hook };
+            set.bindings.iter().map(move |binding| (policy(binding.hook), binding))
+        })
     }
 
     /// A scenario by name, with its set.

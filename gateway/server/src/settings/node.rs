@@ -320,7 +320,7 @@ fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Opti
         check.refuse(raw.span(), found, expected);
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
-    let within = check.duration(raw.get_ref().timeout.as_ref(), Duration::from_secs(30), bounds);
+    let within = check.duration(&raw.get_ref().timeout, Duration::from_secs(30), bounds);
     Some(Start { by: start_by(raw, check)?, within })
 }
 

@@ -69,11 +69,11 @@ impl Rollout {
         Rollout {
             said: true,
             canary: canary.unwrap_or(default.canary),
-            pace: check.duration(raw.pace.as_ref(), default.pace, second / 10..=86_400 * second),
+            pace: check.duration(&raw.pace, default.pace, second / 10..=86_400 * second),
             hold: raw.hold.unwrap_or(default.hold),
-            shadow: check.duration(raw.shadow.as_ref(), shadow, none..=86_400 * second),
+            shadow: check.duration(&raw.shadow, shadow, none..=86_400 * second),
             rollback_window: check.duration(
-                raw.rollback_window.as_ref(),
+                &raw.rollback_window,
                 default.rollback_window,
                 none..=86_400 * second,
             ),
@@ -108,23 +108,16 @@ fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut Check) -> Vec<u8> {
 /// `[rollout.judge]`; missing keys keep the core's defaults.
 fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
     let default = Judging::default();
-    let percent = |check: &mut Check, raw: &Option<_>, default: u32| {
-        check.number(raw.as_ref(), default, 1_u32..=100)
-    };
     let gap = Duration::from_millis(50)..=Duration::from_secs(60);
     Judging {
-        gap: check.duration(raw.gap.as_ref(), default.gap, gap),
-        loss_ppm: percent(check, &raw.loss_percent, default.loss_ppm / 10_000) * 10_000,
-        r_factor_centi: percent(check, &raw.r_factor, default.r_factor_centi / 100) * 100,
-        rung: check.number(raw.rung.as_ref(), default.rung, 1..=10),
-        moves_per_minute: check.number(
-            raw.moves_per_minute.as_ref(),
-            default.moves_per_minute,
-            1..=60,
-        ),
-        guarded_percent: percent(check, &raw.guarded_percent, default.guarded_percent),
-        refused_percent: percent(check, &raw.refused_percent, default.refused_percent),
-        cohort_min: check.number(raw.min_sessions.as_ref(), default.cohort_min, 1..=100_000),
+        gap: check.duration(&raw.gap, default.gap, gap),
+        loss_ppm: check.number(&raw.loss_percent, default.loss_ppm / 10_000, 1..=100) * 10_000,
+        r_factor_centi: check.number(&raw.r_factor, default.r_factor_centi / 100, 1..=100) * 100,
+        rung: check.number(&raw.rung, default.rung, 1..=10),
+        moves_per_minute: check.number(&raw.moves_per_minute, default.moves_per_minute, 1..=60),
+        guarded_percent: check.number(&raw.guarded_percent, default.guarded_percent, 1..=100),
+        refused_percent: check.number(&raw.refused_percent, default.refused_percent, 1..=100),
+        cohort_min: check.number(&raw.min_sessions, default.cohort_min, 1..=100_000),
     }
 }
 

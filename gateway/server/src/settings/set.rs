@@ -189,19 +189,19 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
         mode,
         affinity: raw.affinity.map_or_else(Affinity::default, Into::into),
         regions: regions(mode, raw, check),
-        spares: check.number(raw.spares.as_ref(), 2, 1..=3),
+        spares: check.number(&raw.spares, 2, 1..=3),
         floor,
         ceiling,
         close_after: check.duration(
-            raw.close_after.as_ref(),
+            &raw.close_after,
             Duration::from_secs(30),
             Duration::from_secs(1)..=24 * hour,
         ),
         dscp: Dscp {
-            voice: dscp(raw.dscp.voice.as_ref(), 46, check),
-            video: dscp(raw.dscp.video.as_ref(), 34, check),
+            voice: dscp(&raw.dscp.voice, 46, check),
+            video: dscp(&raw.dscp.video, 34, check),
         },
-        priority: check.number(raw.priority.as_ref(), 10, 0..=100),
+        priority: check.number(&raw.priority, 10, 0..=100),
     }
 }
 
@@ -250,7 +250,7 @@ fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, 
 }
 
 /// A number, or a name of RFC 2474, RFC 2597 or RFC 3246.
-fn dscp(raw: Option<&Spanned<String>>, default: u8, check: &mut Check) -> u8 {
+fn dscp(raw: &Option<Spanned<String>>, default: u8, check: &mut Check) -> u8 {
     let Some(raw) = raw else { return default };
     let word = raw.get_ref().to_ascii_uppercase();
     let class = |prefix: &str| word.strip_prefix(prefix)?.parse::<u8>().ok();

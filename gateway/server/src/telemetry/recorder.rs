@@ -22,7 +22,7 @@ const LATE_TOLD: Duration = Duration::from_millis(100);
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
-use crate::control::{ListChange, ListTold, Names, Rollout, RolloutOutcome};
+use crate::control::{ListChange, Names, NodeListUpdate, Rollout, RolloutOutcome};
 
 /// Records the events of one gateway. Owned by the thread that reads the core's events.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Recorder {
         Recorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
-    pub fn handle_node_list(&mut self, told: &ListTold) {
+    pub fn handle_node_list(&mut self, told: &NodeListUpdate) {
         let (by, forced) = (told.by.name(), told.forced);
         match &told.outcome {
             Ok(ListChange { added, removed, changed }) => {

@@ -4,11 +4,11 @@ use super::*;
 fn repetition_gets_the_first_answer() {
     let table = Table::default();
     assert!(first(&table, "k"));
-    let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+    let waiting = repeated(&table);
     assert_eq!(*waiting.borrow(), None);
     table.finish("k", answer(201));
     assert_eq!(*waiting.borrow(), Some(answer(201)));
-    let Ok(Turn::Repeated(later)) = table.begin("k", b"body") else { panic!("repeated") };
+    let later = repeated(&table);
     assert_eq!(*later.borrow(), Some(answer(201)));
 }
 
@@ -27,7 +27,7 @@ fn retryable_answer_is_not_remembered() {
     {
         let table = Table::default();
         assert!(first(&table, "k"));
-        let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+        let waiting = repeated(&table);
         table.finish("k", answer(status));
         assert_eq!(*waiting.borrow(), Some(answer(status)));
         assert_eq!(!first(&table, "k"), remembered, "{status}");
@@ -56,10 +56,16 @@ fn empty_or_long_key_is_refused() {
 }
 
 fn first(table: &Table, key: &str) -> bool {
-    matches!(table.begin(key, b"body"), Ok(Turn::First(_)))
+    table.begin(key, b"body").is_ok_and(|turn| turn.is_first)
 }
 
 fn answer(status: u16) -> Answer {
     let status = StatusCode::from_u16(status).unwrap();
     Answer { status, body: Bytes::from_static(b"{}"), retry_after: None }
+}
+
+fn repeated(table: &Table) -> watch::Receiver<Option<Answer>> {
+    let Turn { is_first, answer } = table.begin("k", b"body").unwrap();
+    assert!(!is_first, "repeated");
+    answer
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use evenkeel_core as core;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
@@ -53,7 +54,8 @@ pub(super) struct Quic {}
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stream {
-    pub(super) kind: Kind,
+    #[serde(with = "Kind")]
+    pub(super) kind: core::Kind,
     pub(super) payload_types: Vec<PayloadType>,
     #[serde(default)]
     pub(super) feedback: Vec<Feedback>,
@@ -61,8 +63,8 @@ pub(super) struct Stream {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Kind {
+#[serde(rename_all = "kebab-case", remote = "core::Kind")]
+enum Kind {
     Audio,
     Video,
 }

@@ -1,3 +1,4 @@
+use evenkeel_core::Kind;
 use serde_json::{Value, json};
 
 use super::*;

@@ -404,10 +404,9 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 
     let asking = world.ask("GET /v1/policies/refusals", "");
     let Request::Refusals(reply) = world.request() else { panic!("refusals") };
-    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(7);
     let (policy, origin, code) = (routing(), "pushed".into(), "import");
     let reason = "it imports a clock".into();
-    reply.send(vec![crate::control::Refusal { at, policy, origin, code, reason }]).unwrap();
+    reply.send(vec![crate::control::Refusal { at_us: 7, policy, origin, code, reason }]).unwrap();
     let (status, body) = asking.answer();
     let kept = json!([{"at_us": 7, "policy": "call/routing", "origin": "pushed", "code": "import",
                        "reason": "it imports a clock"}]);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use evenkeel_core as core;
 use serde::Serialize;
 
-use crate::control;
+use crate::{control, unix_us};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
@@ -119,11 +119,6 @@ fn milliseconds(time: Option<Duration>) -> Option<u64> {
 struct Revoked {
     revision: Arc<str>,
     reason: Box<str>,
-}
-
-/// Unix time in microseconds.
-pub(in crate::api) fn unix_us(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 impl Candidate {
@@ -257,22 +252,6 @@ pub(in crate::api) struct Rollout {
     /// Minimum time until then; left out: it needs `promote`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_in_ms: Option<u64>,
-}
-
-#[derive(Serialize)]
-pub(in crate::api) struct Refusal {
-    at_us: u64,
-    policy: String,
-    origin: Box<str>,
-    code: &'static str,
-    reason: Box<str>,
-}
-
-impl From<control::Refusal> for Refusal {
-    fn from(refusal: control::Refusal) -> Refusal {
-        let control::Refusal { at, policy, origin, code, reason } = refusal;
-        Refusal { at_us: unix_us(at), policy: policy.to_string(), origin, code, reason }
-    }
 }
 
 impl From<control::Rollout> for Rollout {

@@ -166,7 +166,7 @@ impl Rtpengine {
         let taken = description.and_then(|sdp| sdp::read(&sdp));
         match (about, taken) {
             (About::Delete(number), _) => _ = self.calls.remove(&number),
-            (About::Offer(number), Some(taken)) => self.tell_second(number, taken, now),
+            (About::Offer(number), Some(taken)) => self.signal_second(number, taken, now),
             (About::Answer(number), Some(taken)) => self.settle(number, taken, now),
             (About::Offer(_) | About::Answer(_), None) => {
                 let reason = "rtpengine did not say where it takes packets";
@@ -206,9 +206,9 @@ impl Rtpengine {
                     format!("rtpengine at {} timed out before the request was sent", self.ng);
                 self.handle_failed(About::Offer(number), false, reason, now);
             } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
-                self.tell_first(number, now);
+                self.signal_first(number, now);
             } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
-                self.tell_end(number, now);
+                self.signal_end(number, now);
             } else {
                 return None;
             }
@@ -226,7 +226,7 @@ impl Rtpengine {
     }
 
     /// Signals the first side, or deletes a call without sessions.
-    fn tell_first(&mut self, number: u64, now: Instant) {
+    fn signal_first(&mut self, number: u64, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
@@ -248,21 +248,21 @@ impl Rtpengine {
         call.own = Some(own);
         call.stage = Stage::Offered;
         call.is_known = true;
-        self.tell(number, 0, own, now);
+        self.signal(number, 0, own, now);
     }
 
     /// Signals the second side after rtpengine has answered the first with its ports for the second.
-    fn tell_second(&mut self, number: u64, taken: Taken, now: Instant) {
+    fn signal_second(&mut self, number: u64, taken: Taken, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
         call.stage = Stage::Answered(taken);
         if let Some(own) = call.own {
-            self.tell(number, 1, own, now);
+            self.signal(number, 1, own, now);
         }
     }
 
-    fn tell(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
+    fn signal(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
         let Some(call) = self.calls.get(&number) else {
             return;
         };
@@ -273,7 +273,7 @@ impl Rtpengine {
         self.ask(about, &question, by, now);
     }
 
-    fn tell_end(&mut self, number: u64, now: Instant) {
+    fn signal_end(&mut self, number: u64, now: Instant) {
         let id = id(number);
         let question = Value::dictionary(vec![
             ("call-id", (&*id).into()),

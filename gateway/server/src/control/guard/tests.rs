@@ -138,7 +138,7 @@ fn forced_removal_resets_the_count() {
     let mut listed = Listed::of(0..4);
     assert!(listed.takes(&nodes(0..3), 0));
     assert!(listed.held(&nodes(0..2), 1).is_some());
-    listed.guard.begin_anew();
+    listed.guard.restart();
     listed.stands = nodes(0..10).into_iter().map(Arc::new).collect();
     assert!(listed.takes(&nodes(0..7), 2));
 }

@@ -11,8 +11,7 @@ fn oldest_refusal_is_dropped_at_limit() {
     let ledger = Ledger::default();
     for number in 0..=REFUSALS_MAX {
         let reason = number.to_string().into();
-        let (at, origin) = (SystemTime::UNIX_EPOCH, "pushed".into());
-        ledger.refuse(Refusal { at, policy: routing(), origin, code: "import", reason });
+        ledger.refuse(Refusal::now(routing(), "pushed".into(), "import", reason));
     }
     let kept = ledger.refusals();
     assert_eq!((kept.len(), &*kept[0].reason), (REFUSALS_MAX, "1"));

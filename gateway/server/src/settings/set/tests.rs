@@ -7,7 +7,7 @@ fn dscp_is_name_or_number() {
     let mut check = Check::new(Source::new(Path::new("a.toml"), text), Path::new(""));
     let mut point = |word: &str| {
         let raw = Spanned::new(8..11, word.to_owned());
-        dscp(Some(&raw), 99, &mut check)
+        dscp(&Some(raw), 99, &mut check)
     };
     let words = ["EF", "ef", "AF41", "AF11", "AF43", "CS5", "BE", "63"];
     assert_eq!(words.map(&mut point), [46, 46, 34, 10, 38, 40, 0, 63]);
