@@ -10,6 +10,9 @@ const FILE_LINES_MAX: usize = 800;
 /// More fields of `Gateway` belong to one of its parts.
 const GATEWAY_FIELDS_MAX: usize = 15;
 
+/// A method of `Gateway` elsewhere belongs to one of its parts.
+const GATEWAY_FILES_MAX: usize = 2;
+
 /// Rust files below a folder, without build output.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut sources = Vec::new();
@@ -42,4 +45,19 @@ fn gateway_has_few_fields() {
     let is_field = |line: &&str| !line.trim().starts_with("//") && line.contains(": ");
     let fields: Vec<&str> = body.lines().filter(is_field).collect();
     assert!(fields.len() <= GATEWAY_FIELDS_MAX, "{} fields: {fields:#?}", fields.len());
+}
+
+#[test]
+fn gateway_stands_in_few_files() {
+    let has_impl = |path: &PathBuf| {
+        let is_test = path.components().any(|part| part.as_os_str() == "tests");
+        !is_test && fs::read_to_string(path).unwrap().lines().any(|line| line == "impl Gateway {")
+    };
+    let mut files = sources(&root().join("gateway/core/src"));
+    files.retain(has_impl);
+    let count = files.len();
+    assert!(
+        (1..=GATEWAY_FILES_MAX).contains(&count),
+        "`impl Gateway` in {count} files: {files:#?}"
+    );
 }

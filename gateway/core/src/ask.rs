@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{Arm, AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
+use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
 /// A kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,6 +45,28 @@ pub struct PolicyName {
 impl std::fmt::Display for PolicyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.set, self.hook.name())
+    }
+}
+
+/// Which of two revisions of a policy a question goes to. One question goes to one of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub enum Arm {
+    /// The active revision.
+    #[default]
+    Standing,
+    /// The candidate, for its share.
+    Canary,
+}
+
+impl Arm {
+    pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
+
+    /// As in the API and in records: `canary`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arm::Standing => "active",
+            Arm::Canary => "canary",
+        }
     }
 }
 

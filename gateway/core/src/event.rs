@@ -1,15 +1,17 @@
 //! Everything worth knowing, one enum. Telemetry makes metrics, spans and log lines of it.
 
+mod breach;
 mod outcome;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use breach::{Breach, Count, Figure};
 pub use outcome::{Guard, Outcome};
 
 use crate::{
-    Arm, AskId, Breach, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName,
-    Refused, RegionId, RoomId, SessionId,
+    Arm, AskId, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName, Refused,
+    RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.

@@ -3,7 +3,6 @@
 //! After every input, drain the outputs. This module dispatches: the parts decide.
 
 mod answers;
-mod revising;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::capacity::{Capacity, WINDOW};
 use crate::effects::{Effects, Impossible, Notice, Output};
 use crate::nodes::{AgentWord, Nodes, Stamp};
-use crate::policy::{Memos, Questions, Subject};
+use crate::policy::{Effect, Harmful, Policies, Questions, Subject, Subjects};
 use crate::quality::Quality;
 use crate::rooms::{Failback, MoveUnderWay, NotOpened, Rooms, Router, WEIGH_EVERY};
 use crate::sessions::Sessions;
@@ -22,11 +21,10 @@ use crate::views::{
     Explanation, Kept, NodeStanding, RegionStanding, RoomStanding, SessionStanding, Views,
 };
 use crate::{
-    Board, CloseReason, Event, Flow, Hook, Hop, Measures, Mode, NodeId, NodeSettings, NotStarted,
-    PolicyName, RegionId, RoomId, Scenario, SessionId, Zone, ZoneId,
+    Arm, Board, CloseReason, Cohort, Event, Fault, Flow, Hook, Hop, Lifecycle, Measures, Mode,
+    NodeId, NodeSettings, NotStarted, PolicyName, RegionId, Remembered, RolloutRules, RoomId,
+    Scenario, SessionId, WallClock, Zone, ZoneId,
 };
-
-pub use revising::Cohort;
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -42,16 +40,8 @@ pub struct Gateway {
     capacity: Capacity,
     quality: Quality,
     questions: Questions,
+    policies: Policies,
     effects: Effects,
-    /// Memos of plugins.
-    memos: BTreeMap<PolicyName, Memos>,
-    /// The revisions of each policy, as far as they are known.
-    revised: BTreeMap<PolicyName, revising::Revised>,
-    judged: usize,
-    /// Revisions that did harm and have still to go.
-    harmful: Vec<revising::Harmful>,
-    /// Older states may be kept somewhere.
-    keeps_older: bool,
     shutting_down: bool,
     finished: bool,
 }
@@ -76,12 +66,8 @@ impl Gateway {
             capacity: Capacity::new(&settings, now),
             quality: Quality::default(),
             questions: Questions::new(now),
+            policies: Policies::default(),
             effects,
-            memos: BTreeMap::new(),
-            revised: BTreeMap::new(),
-            harmful: Vec::new(),
-            judged: 0,
-            keeps_older: false,
             shutting_down: false,
             finished: false,
             settings,
@@ -125,19 +111,33 @@ impl Gateway {
         done
     }
 
+    /// Has the policies judge sessions and rooms.
+    fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
+        let Gateway { settings, sessions, rooms, policies, effects, .. } = self;
+        act(policies, Subjects { settings, sessions, rooms }, effects)
+    }
+
+    fn enrol(&mut self, session: SessionId) {
+        self.judge(|policies, subjects, _| policies.enrol(session, subjects));
+    }
+
     fn take_notices(&mut self, now: Instant) {
         while let Some(notice) = self.effects.pop_notice() {
             match notice {
                 Notice::Reroute(room) => self.want_reroute(room, now),
                 Notice::Enrol(session) => self.enrol(session),
-                Notice::MoveCounted(room) => self.weigh_moves(room, now),
+                Notice::MoveCounted(room) => {
+                    if let Some(room) = self.rooms.get_mut(&room) {
+                        self.policies.weigh_moves(room, &self.settings, now, &mut self.effects);
+                    }
+                }
                 Notice::Ended { session, room, scenario } => {
-                    self.leave_judges(session, &scenario);
+                    self.policies.leave(Subject::Session(session), &scenario, &self.settings);
                     self.quality.forget_session(room, session);
                     self.questions.noted.forget(Subject::Session(session));
                 }
                 Notice::Dissolved { room, scenario } => {
-                    self.leave_judge(room, &scenario);
+                    self.policies.leave(Subject::Room(room), &scenario, &self.settings);
                     self.questions.forget_room(room);
                 }
             }
@@ -147,6 +147,10 @@ impl Gateway {
             self.effects.cancel(&Timer::ShutdownEnds);
             self.effects.push(Output::Finished);
         }
+    }
+
+    fn subjects(&self) -> Subjects<'_> {
+        Subjects { settings: &self.settings, sessions: &self.sessions, rooms: &self.rooms }
     }
 
     fn views(&self) -> Views<'_> {
@@ -185,7 +189,7 @@ impl Gateway {
             match timer {
                 Timer::Probe(node) => self.nodes.probe(node, now, &mut self.effects),
                 Timer::Canary(node) => self.nodes.send_canary(node, now, &mut self.effects),
-                Timer::AskLate(ask) => self.conclude_late(ask, now),
+                Timer::AskLate(ask) => self.handle_answer(ask, Err(Fault::Late), now),
                 Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
                 Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
                 Timer::RoomDue(id) => self.route(now, |router| router.room_due(id, now)),
@@ -211,7 +215,7 @@ impl Gateway {
                 Timer::Flows => {
                     self.route_quality(now, |quality, router| quality.judge_flows(router, now));
                 }
-                Timer::Judge => self.turn_judges(now),
+                Timer::Judge => self.policies.turn_judges(now, &mut self.effects),
                 Timer::Rollouts => self.poll_rollouts(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Weigh => self.route(now, |router| router.weigh_unreserved(now)),
@@ -239,7 +243,8 @@ impl Gateway {
     fn sweep(&mut self, now: Instant) {
         let (silent, goes_on) = self.sessions.sweep(now);
         self.route(now, |router| router.close_silent(silent, now));
-        self.forget_older_states(goes_on);
+        let Gateway { settings, sessions, rooms, .. } = self;
+        self.policies.forget_older_states(goes_on, settings, sessions, rooms);
         self.sessions.set_swept_last(goes_on.unwrap_or(SessionId(0)));
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.effects.set(Timer::Sweep, now + after);
@@ -278,9 +283,6 @@ impl Gateway {
     }
 
     /// Ends a session through the API.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchSession`].
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.sessions.contains_key(&id) {
             return Err(Impossible::NoSuchSession);
@@ -294,10 +296,7 @@ impl Gateway {
         self.route(now, |router| router.close(id, CloseReason::Panicked, now));
     }
 
-    /// Moves a room by hand, make-before-break.
-    ///
-    /// # Errors
-    /// Where there is no such room or node, it stands there, or the node cannot take it.
+    /// Moves a room by hand, make-before-break. Fails if it stands there already, or the node cannot take it.
     pub fn handle_move(
         &mut self,
         name: &Arc<str>,
@@ -342,14 +341,18 @@ impl Gateway {
                 let region = self.nodes.region_of(on);
                 self.capacity.judge(region, &mut session.judged, &measures);
             }
-            self.weigh_session(id);
+            self.judge(|policies, subjects, effects| {
+                policies.weigh_measures(id, subjects, effects);
+            });
         }
     }
 
     /// Packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &Flow, now: Instant) {
         if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
-            self.weigh_flow(id, flow.missed, now);
+            self.judge(|policies, subjects, effects| {
+                policies.weigh_flow(id, flow.missed, subjects, now, effects);
+            });
         }
     }
 
@@ -453,9 +456,6 @@ impl Gateway {
 
     /// The zone of this name in a region. A new one takes the number of a zone without nodes, or the next; a node is to take
     /// it at once.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchRegion`].
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.nodes.zone(name, region)
     }
@@ -478,9 +478,8 @@ impl Gateway {
     /// Adds a node, as a new incarnation. It takes rooms once it answered, as one that came back does: Wary at first. One that
     /// its hook starts is Cold.
     ///
-    /// # Errors
-    /// [`Impossible::NoRoomForNodes`]: there are as many as there may be, with those that are still leaving and those that
-    /// left within the last 10 s.
+    /// Nodes that are leaving, and those that left within the last 10 s, count as well
+    /// ([`Impossible::NoRoomForNodes`]).
     pub fn handle_node_added(
         &mut self,
         settings: NodeSettings,
@@ -491,9 +490,6 @@ impl Gateway {
 
     /// A node that was just added replaces one that is about to go, as after a change of key or address: an
     /// operator's drain or eject of the old one holds for it.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
     pub fn handle_takes_place(
         &mut self,
         new: NodeId,
@@ -505,18 +501,12 @@ impl Gateway {
 
     /// A node that was just added is the machine of another one, by its new name: what that one carries still is taken of the
     /// capacity of both.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
     pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
         self.router().handle_same_machine(new, old)
     }
 
     /// A node has another capacity, zone of its region, role, hook or canary from now on. Nothing leaves it for that; where
     /// it can take less than it carries, only reserves go.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
     pub fn handle_node_changed(
         &mut self,
         id: NodeId,
@@ -528,9 +518,6 @@ impl Gateway {
 
     /// A node is to go: it is drained, by a deadline if there is one, whatever its agent or an operator says. When it is empty it
     /// is forgotten, by [`Output::Forget`]. A drain that is under way goes on, unless there is a new deadline.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,
@@ -540,10 +527,8 @@ impl Gateway {
         self.route(now, |router| router.handle_node_removed(id, within, now))
     }
 
-    /// A node that was to go stays after all, and takes rooms again unless it drains for another reason.
-    ///
-    /// # Errors
-    /// Where it is gone, or was not to go.
+    /// A node that was to go stays after all, and takes rooms again unless it drains for another reason. Fails if it
+    /// is gone, or was not to go.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         self.route(now, |router| router.handle_node_kept(id, now))
     }
@@ -552,37 +537,20 @@ impl Gateway {
     /// them again. Rooms that fit nowhere else stay until they do. [`Event::Drained`] tells how many are left at the
     /// deadline, or that none is.
     ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`]; where it is to take rooms, [`Impossible::NodeLeaves`] if it is to go, and
-    /// [`Impossible::NodeDrains`] if it wishes to be drained itself.
-    pub fn handle_drain_within(
+    /// A node takes no rooms again if it is to go ([`Impossible::NodeLeaves`]), or if its agent drains it
+    /// ([`Impossible::NodeDrains`]).
+    pub fn handle_drain(
         &mut self,
         node: NodeId,
         draining: bool,
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.route(now, |router| router.handle_drain_within(node, draining, within, now))
-    }
-
-    /// As [`handle_drain_within`](Gateway::handle_drain_within), without a deadline.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
-    pub fn handle_drain(
-        &mut self,
-        node: NodeId,
-        draining: bool,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        self.handle_drain_within(node, draining, None, now)
+        self.route(now, |router| router.handle_drain(node, draining, within, now))
     }
 
     /// All nodes of a region are drained, and those that are added there later; or they take rooms again, but for those that
     /// wish to be drained themselves.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchRegion`].
     pub fn handle_drain_region(
         &mut self,
         region: RegionId,
@@ -594,9 +562,6 @@ impl Gateway {
     }
 
     /// Sets how rooms go back to a region, or to all of them.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchRegion`].
     pub fn handle_failback(
         &mut self,
         region: Option<RegionId>,
@@ -608,17 +573,12 @@ impl Gateway {
 
     /// An operator says that the node is dead: its rooms leave it at once, and it stays Down until it is
     /// [let back](Gateway::handle_return).
-    ///
-    /// # Errors
-    /// Where there is no such node, or it is ejected already.
+    /// Fails if it is ejected already.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         self.route(now, |router| router.handle_eject(id, now))
     }
 
     /// A node that is Down needs to wait no longer: it is Wary as soon as it answers.
-    ///
-    /// # Errors
-    /// Where there is no such node, or it is not Down.
     pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
         let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         if node.health() != crate::Health::Down {
@@ -626,6 +586,72 @@ impl Gateway {
         }
         node.let_back();
         Ok(())
+    }
+
+    /// Adds a policy that has no revision yet.
+    pub fn handle_policy(
+        &mut self,
+        policy: &PolicyName,
+        rules: RolloutRules,
+        remembered: Remembered,
+        clock: WallClock,
+    ) {
+        let life = Lifecycle::new(policy.clone(), rules, remembered, clock);
+        self.policies.add(policy.clone(), life);
+    }
+
+    pub fn policy(&self, policy: &PolicyName) -> Option<&Lifecycle> {
+        self.policies.get(policy)
+    }
+
+    /// Changes a policy's revisions, and does what follows from that. None if the policy is unknown.
+    pub fn change_policy<T>(
+        &mut self,
+        policy: &PolicyName,
+        now: Instant,
+        change: impl FnOnce(&mut Lifecycle) -> T,
+    ) -> Option<T> {
+        let (result, follows) = self.policies.change(policy, now, &mut self.effects, change)?;
+        self.follow(policy, follows, now);
+        Some(result)
+    }
+
+    fn follow(&mut self, policy: &PolicyName, effects: Vec<Effect>, now: Instant) {
+        for effect in effects {
+            match effect {
+                Effect::Report(rollout) => self.effects.push(Output::Rollout(rollout)),
+                Effect::Remember(remembered) => {
+                    let policy = policy.clone();
+                    self.effects.push(Output::Remember { policy, remembered });
+                }
+                Effect::Unload(revision) => {
+                    let (policy, unloaded) = (policy.clone(), Arc::clone(&revision));
+                    self.effects
+                        .push(Output::Unload { policy: policy.clone(), revision: unloaded });
+                    self.ask_again(&policy, &revision, now);
+                }
+                Effect::CanaryChanged => self.quality.restart_ticks(policy, Arm::Canary),
+                Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
+            }
+        }
+    }
+
+    /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
+    fn poll_rollouts(&mut self, now: Instant) {
+        for Harmful { policy, revision, reason } in self.policies.take_harmful() {
+            self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
+        }
+        for policy in self.policies.changing() {
+            let follows = self.judge(|policies, subjects, effects| {
+                policies.poll(&policy, subjects, now, effects)
+            });
+            self.follow(&policy, follows, now);
+        }
+    }
+
+    /// Statistics of both cohorts of a policy during a canary. Visits every session and room.
+    pub fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
+        self.policies.cohorts(policy, self.subjects())
     }
 
     /// Every live session.
@@ -705,7 +731,6 @@ impl Gateway {
 
     /// Sizes of all that grows with clients. It looks at every session and room.
     pub fn kept(&self) -> Kept {
-        let judged = self.revised.values().map(revising::Revised::known).max().unwrap_or(0);
         let views = self.views().kept();
         Kept {
             rooms_listed: self.rooms.most_listed().max(self.questions.most_rerouted()),
@@ -713,7 +738,7 @@ impl Gateway {
                 self.capacity.reduced(),
                 self.quality.silent(),
                 self.sessions.most_ticked(),
-                judged,
+                self.policies.most_judged(),
             ]
             .into_iter()
             .max()

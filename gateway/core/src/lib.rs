@@ -29,19 +29,19 @@ mod timer;
 mod views;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
-    Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
+    Action, AdmitVerdict, Answer, Answered, Apart, Arm, Ask, Entry, Fault, Hook, Labels, Move,
+    Note, Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
 };
 pub use dataplane::{
     Board, Bounds, Cell, Epoch, Grant, HOPS_MAX, Hop, Plan, Route, RouteCell, forward,
 };
 pub use effects::{Impossible, Output};
 pub use event::{
-    BreakerState, Cause, CloseReason, Event, Guard, Health, ModeChange, MoveOutcome, NotStarted,
-    Outcome, Start, Strike, Witness,
+    Breach, BreakerState, Cause, CloseReason, Count, Event, Figure, Guard, Health, ModeChange,
+    MoveOutcome, NotStarted, Outcome, Start, Strike, Witness,
 };
 pub use flow::Flow;
-pub use gateway::{Cohort, Gateway};
+pub use gateway::Gateway;
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
@@ -51,10 +51,10 @@ pub use offer::{
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use policy::{
-    AcceptedRevision, Actor, Arm, Breach, Call, CandidateCalls, CandidateStatus, Compared, Count,
-    Figure, Judging, LastRollout, PolicyStatus, Progress, Quarantine, Quarantined, Refusal,
-    Remembered, Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said,
-    Stage, Staged, Strategy, Verb, Version, WallClock, is_in_cohort,
+    AcceptedRevision, Actor, Call, CandidateCalls, CandidateStatus, Cohort, Compared, Judging,
+    LastRollout, Lifecycle, PolicyStatus, Progress, Quarantine, Quarantined, Refusal, Remembered,
+    Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said, Stage, Staged,
+    Strategy, Verb, Version, WallClock, is_in_cohort,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};

@@ -6,23 +6,26 @@ mod lifecycle;
 mod memory;
 mod notes;
 mod parts;
+mod policies;
 mod progress;
 mod quarantine;
 mod questions;
 mod report;
 mod revision;
+mod subjects;
 #[cfg(test)]
 pub(crate) mod tests;
 mod version;
 
-pub(crate) use judge::{Bad, Conduct, Judge, Newcomer};
-pub use judge::{Breach, Count, Figure, Judging};
-pub use lifecycle::{Call, Compared, RolloutRequest, RolloutRules, Verb, WallClock};
-pub(crate) use lifecycle::{Effect, Lifecycle};
+pub use judge::Judging;
+pub(crate) use judge::Newcomer;
+pub(crate) use lifecycle::Effect;
+pub use lifecycle::{Call, Compared, Lifecycle, RolloutRequest, RolloutRules, Verb, WallClock};
 pub(crate) use memory::{Memory, Memos};
 pub(crate) use notes::{Noted, Subject};
 pub use notes::{Quarantine, Said};
 pub(crate) use parts::{Batch, Part, Parts};
+pub(crate) use policies::{Harmful, Policies};
 pub(crate) use progress::CohortSize;
 pub use progress::{Progress, Stage, Strategy};
 pub use quarantine::{AcceptedRevision, Quarantined, Remembered};
@@ -33,8 +36,10 @@ pub use report::{
     Actor, CandidateCalls, CandidateStatus, LastRollout, PolicyStatus, Refusal, Revoked, Rollout,
     RolloutOutcome, Staged,
 };
-pub use revision::{Arm, Revision, is_in_cohort};
 #[cfg(test)]
 use revision::{Candidate, Previous};
+pub use revision::{Revision, is_in_cohort};
 pub(crate) use revision::{Revisions, unit};
+pub use subjects::Cohort;
+pub(crate) use subjects::Subjects;
 pub use version::Version;

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::policy::{
-    About, Asked, Batch, Beside, Count, Newcomer, Part, Parts, Subject, mismatched, reasons_given,
-    turns_away, unit, was_taken,
+    About, Asked, Batch, Beside, Newcomer, Part, Parts, Revisions, Subject, mismatched,
+    reasons_given, turns_away, unit, was_taken,
 };
 use crate::quality::{Look, Replans};
 use crate::rooms::{Room, Rooms};
 use crate::sessions::{Phase, Sessions};
 use crate::timer::Timer;
 use crate::{
-    AdmitOnFault, AdmitVerdict, Answer, Answered, Arm, AskId, Decider, DegradeOnFault, Event,
-    Fault, Guard, Hook, Metric, Move, Offer, Outcome, PolicyName, Question, Refused, RoomId,
+    AdmitOnFault, AdmitVerdict, Answer, Answered, Arm, AskId, Count, Decider, DegradeOnFault,
+    Event, Fault, Guard, Hook, Metric, Move, Offer, Outcome, PolicyName, Question, Refused, RoomId,
     RoomRow, Row, SessionId, SessionRow, State,
 };
 
@@ -65,8 +65,9 @@ impl Gateway {
             return;
         }
         let set = Arc::clone(&scenario.set);
-        let arm =
-            self.arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
+        let arm = self
+            .policies
+            .arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
         let (scenario, labels) = (wanted.scenario.clone(), wanted.labels.clone());
         let question = Question::Resolve { scenario, labels };
         self.ask(&set, arm, About::Resolve(id), question, now);
@@ -109,7 +110,8 @@ impl Gateway {
             labels: wanted.labels.clone(),
             regions: self.capacity.region_rows(&self.nodes),
         };
-        let arm = self.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
+        let arm =
+            self.policies.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
         self.ask(&scenario.set, arm, About::Admit(id), question, now);
     }
 
@@ -211,7 +213,7 @@ impl Gateway {
         } else if !room.placing {
             room.placing = true;
             let set = settings.set.clone();
-            let arm = self.arm(&settings.policy(Hook::Routing), id.0);
+            let arm = self.policies.arm(&settings.policy(Hook::Routing), id.0);
             let question = Question::Place {
                 room: id,
                 scenario,
@@ -263,8 +265,8 @@ impl Gateway {
         if let Some(room) = self.rooms.get_mut(&id)
             && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
         {
-            let revised = self.revised.get(&scenario.policy(Hook::Routing));
-            room.memory.write(self.questions.state(state), revised.map(|it| it.life.revisions()));
+            let revisions = self.policies.revisions(&scenario.policy(Hook::Routing));
+            room.memory.write(self.questions.state(state), revisions);
         }
     }
 
@@ -278,12 +280,70 @@ impl Gateway {
         now: Instant,
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
-        let revision = self.reads(&policy, arm).map(|revision| Arc::clone(&revision.name));
+        let revision =
+            self.policies.revision(&policy, arm).map(|revision| Arc::clone(&revision.name));
         let limits = &self.settings.limits;
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
         let (question, effects) = ((question, revision), (now, &mut self.effects));
         if let Some(asked) = self.questions.ask(set, arm, about, question, now + budget, effects) {
             self.conclude(asked, Err(Fault::Late), now);
+        }
+    }
+
+    /// The session and the room that the question is about, if it is about one.
+    fn one_subject(&self, about: &About) -> (Option<SessionId>, Option<RoomId>) {
+        match *about {
+            About::Resolve(session) | About::Admit(session) => {
+                (Some(session), self.sessions.get(&session).map(|session| session.room))
+            }
+            About::Place(room) => (None, Some(room)),
+            About::Reroute(_) | About::Tick(_) => (None, None),
+        }
+    }
+
+    /// Asks the active revision the questions that a removed one has not answered. A late answer of that one is
+    /// ignored: its question may contain states of another schema.
+    pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
+        let is_of =
+            |asked: &Asked| asked.policy == *policy && asked.revision.as_deref() == Some(revision);
+        let ids: Vec<AskId> =
+            self.questions.in_flight().filter(|it| is_of(it)).map(|asked| asked.id).collect();
+        for id in ids {
+            self.effects.cancel(&Timer::AskLate(id));
+            let Some(Asked { policy, arm, about, at: asked, .. }) = self.questions.take(id) else {
+                continue;
+            };
+            let (session, room) = self.one_subject(&about);
+            self.effects.event(Event::Decided {
+                ask: id,
+                policy,
+                arm,
+                revision: None,
+                outcome: Outcome::Stale,
+                reason: None,
+                session,
+                room,
+                rows: about.rows(),
+                asked,
+                took: Duration::ZERO,
+                notes: Vec::new(),
+            });
+            match about {
+                About::Resolve(session) => self.ask_scenario(session, now),
+                About::Admit(session) => self.ask_admission(session, now),
+                About::Place(id) => {
+                    if let Some(room) = self.rooms.get_mut(&id) {
+                        room.placing = false;
+                        if !room.is_placed() {
+                            self.place(id, false, now);
+                        }
+                    }
+                }
+                About::Reroute(rooms) => {
+                    rooms.into_iter().for_each(|(room, _)| self.want_reroute(room, now));
+                }
+                About::Tick(_) => {}
+            }
         }
     }
 
@@ -295,21 +355,9 @@ impl Gateway {
         }
     }
 
-    pub(super) fn conclude_late(&mut self, id: AskId, now: Instant) {
-        if let Some(asked) = self.questions.take(id) {
-            self.conclude(asked, Err(Fault::Late), now);
-        }
-    }
-
     fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
         let rows = asked.about.rows();
-        let (session, room) = match asked.about {
-            About::Resolve(session) | About::Admit(session) => {
-                (Some(session), self.sessions.get(&session).map(|session| session.room))
-            }
-            About::Place(room) => (None, Some(room)),
-            About::Reroute(_) | About::Tick(_) => (None, None),
-        };
+        let (session, room) = self.one_subject(&asked.about);
         let (revision, answer, beside) = match result {
             Ok(Answered { answer, revision, notes, took, apart, reasons, ungranted }) => {
                 let reasons = Some(reasons);
@@ -323,7 +371,10 @@ impl Gateway {
             let fault = answer.as_ref().err();
             self.questions.note_standing(&policy, fault, now, &mut self.effects);
         }
-        let by = decider(&policy, revision.as_ref());
+        let by = revision.clone().map_or(Decider::Native, |revision| {
+            let policy = policy.clone();
+            Decider::Policy { policy, revision }
+        });
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event stands before what it led to.
@@ -344,12 +395,14 @@ impl Gateway {
             if about.is_of_offer() {
                 let worse =
                     u32::from(matches!(&outcome, Outcome::Guarded(guard) if guard.is_its_own()));
-                self.note_conduct(&policy, arm, Count { of: 1, worse }, now);
+                let (decided, effects) = (Count { of: 1, worse }, &mut self.effects);
+                self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
             if matches!(about, About::Admit(_)) && was_taken(&outcome) {
                 // A decision that a rule refused turned no client away.
                 let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
-                self.weigh_newcomer(&policy, Newcomer { arm, turned_away }, now);
+                let (newcomer, effects) = (Newcomer { arm, turned_away }, &mut self.effects);
+                self.policies.weigh_newcomer(&policy, newcomer, now, effects);
             }
         }
         let said = (&by, &outcome, &parts);
@@ -385,11 +438,9 @@ impl Gateway {
     ) {
         let guard = Guard::HiddenState;
         self.effects.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
-        let (policy, revision) = (policy.clone(), revision.clone());
-        let told =
-            Event::HiddenState { policy: policy.clone(), revision: revision.clone(), differs };
-        self.effects.event(told);
-        self.weigh_hidden_state(&policy, &revision, answers);
+        let (name, found) = (policy.clone(), revision.clone());
+        self.effects.event(Event::HiddenState { policy: name, revision: found, differs });
+        self.policies.weigh_hidden_state(policy, revision, answers, &mut self.effects);
     }
 
     /// The room's routing policy is to look at it, soon.
@@ -401,21 +452,34 @@ impl Gateway {
             return;
         };
         let policy = scenario.policy(Hook::Routing);
-        let arm = self.arm(&policy, id.0);
+        let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
         self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
     /// A policy was replaced: every room of its scenarios is looked at with the new one.
     pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
+        self.reroute_all(policy, None, now);
+    }
+
+    /// Asks a routing policy about its rooms, or about those that another revision decided for before.
+    pub(super) fn reroute_all(
+        &mut self,
+        policy: &PolicyName,
+        before: Option<&Revisions>,
+        now: Instant,
+    ) {
         if policy.hook != Hook::Routing {
             return;
         }
-        let scenarios = &self.settings.scenarios;
-        let of_set =
-            |room: &&Room| scenarios.get(&room.scenario).is_some_and(|s| s.set == policy.set);
-        let placed = self.rooms.values().filter(|room| room.is_placed());
-        let concerned: Vec<RoomId> = placed.filter(of_set).map(|room| room.id).collect();
+        let is_concerned = |room: &&Room| {
+            let (Some(before), Some(after)) = (before, self.policies.revisions(policy)) else {
+                return true;
+            };
+            before.name_for(room.id.0) != after.name_for(room.id.0)
+        };
+        let placed = self.subjects().rooms_of(policy).filter(|room| room.is_placed());
+        let concerned: Vec<RoomId> = placed.filter(is_concerned).map(|room| room.id).collect();
         for room in concerned {
             self.want_reroute(room, now);
         }
@@ -444,12 +508,12 @@ impl Gateway {
             self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
-        let reads = self.reads(policy, arm).cloned();
+        let reads = self.policies.revision(policy, arm).cloned();
         let router = self.router();
         let rows = batch.iter().map(|id| router.room_row(*id, reads.as_ref(), now));
         let rooms: Vec<RoomRow> = rows.collect();
         let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
-        let memo = self.memo(policy, arm);
+        let memo = self.policies.memo(policy, arm);
         let question =
             Question::Reroute { nodes: self.capacity.node_rows(&self.nodes), rooms, memo };
         self.ask(&policy.set, arm, About::Reroute(versions), question, now);
@@ -462,7 +526,7 @@ impl Gateway {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = self.questions.next_reroute(&place)
         {
-            let belongs = self.arm(policy, id.0);
+            let belongs = self.policies.arm(policy, id.0);
             if !self.rooms.get(&id).is_some_and(Room::is_placed) {
                 continue;
             }
@@ -495,10 +559,11 @@ impl Gateway {
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| router.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
-                    self.keep_memo((policy, arm), memo);
+                    memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
                     self.take_moves(&mut parts, &fresh, moves, by, now);
                     self.tell_broken(policy, &parts);
-                    self.note_conduct(policy, arm, parts.count(), now);
+                    let (decided, effects) = (parts.count(), &mut self.effects);
+                    self.policies.note_conduct(policy, arm, decided, now, effects);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         if let Some(id) = fresh.get(row as usize).copied().flatten() {
                             self.write_room_state(id, state);
@@ -527,16 +592,6 @@ impl Gateway {
         }
     }
 
-    fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
-        if let Some(memo) = memo {
-            let tried =
-                self.revisions(policy).is_some_and(|revisions| revisions.canary().is_some());
-            // A question to a canary may be answered once it is active.
-            let arm = if tried { arm } else { Arm::Standing };
-            self.memos.entry(policy.clone()).or_default().write(arm, memo);
-        }
-    }
-
     /// Takes the moves, and notes what became of them.
     fn take_moves(
         &mut self,
@@ -562,8 +617,9 @@ impl Gateway {
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
         self.effects
             .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
-        for arm in self.arms(policy) {
-            self.ask_tick_of(policy, *arm, now);
+        let has_canary = self.policies.canary(policy).is_some();
+        for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
+            self.ask_tick_of(policy, arm, now);
         }
     }
 
@@ -574,10 +630,9 @@ impl Gateway {
         let Some(ours) = self.sessions.ticked(policy).filter(|ours| !ours.is_empty()) else {
             return;
         };
-        let revisions = self.revised.get(policy).map(|revised| revised.life.revisions());
-        let asks = |id: SessionId| revisions.map_or(Arm::Standing, |both| both.arm(id.0)) == arm;
+        let asks = |id: SessionId| self.policies.arm(policy, id.0) == arm;
         let ids = self.quality.next_ticked((policy.clone(), arm), ours, asks);
-        let reads = self.reads(policy, arm).cloned();
+        let reads = self.policies.revision(policy, arm).cloned();
         let router = self.router();
         let of = ids.iter().filter_map(|id| router.sessions.get(id));
         let sessions: Vec<SessionRow> = of
@@ -595,7 +650,7 @@ impl Gateway {
         let version = |id| self.sessions.get(&id).map_or(0, |session| session.plans);
         let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
         let ids = ids.collect();
-        let memo = self.memo(policy, arm);
+        let memo = self.policies.memo(policy, arm);
         self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
     }
 
@@ -617,12 +672,15 @@ impl Gateway {
                 return Batch::one(Outcome::Faulted(fault));
             }
         };
-        let fresh: Vec<Option<SessionId>> =
-            sessions.iter().map(|row| self.unreplanned(*row)).collect();
+        // A session is stale if its plan changed since the question.
+        let fresh = sessions.iter().map(|(id, plans)| {
+            self.sessions.get(id).filter(|session| session.plans == *plans).map(|_| *id)
+        });
+        let fresh: Vec<Option<SessionId>> = fresh.collect();
         if !fresh.iter().any(Option::is_some) {
             return Batch::one(Outcome::Stale);
         }
-        self.keep_memo((policy, arm), memo);
+        memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
         let (mut parts, mut replans) = (Parts::default(), Replans::default());
         for action in actions {
             let part = match fresh.get(action.row as usize) {
@@ -637,7 +695,7 @@ impl Gateway {
         parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
         // A session that got nothing of what was decided for it keeps its state too.
-        let revisions = self.revised.get(policy).map(|revised| revised.life.revisions());
+        let revisions = self.policies.revisions(policy);
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
             let session = id.and_then(|id| self.sessions.get_mut(&id));
@@ -645,14 +703,9 @@ impl Gateway {
                 session.memory.write(self.questions.state(state), revisions);
             }
         }
-        self.note_conduct(policy, arm, parts.count(), now);
+        self.policies.note_conduct(policy, arm, parts.count(), now, &mut self.effects);
         self.climb_left_out(sessions, beside, now);
         Batch { outcome: parts.outcome(), parts }
-    }
-
-    /// The session, if it gets what it got when it was asked about.
-    fn unreplanned(&self, (id, plans): (SessionId, u32)) -> Option<SessionId> {
-        self.sessions.get(&id).filter(|session| session.plans == plans).map(|session| session.id)
     }
 
     /// The policy failed over these: after a while the native ladder has them, where their set says so.
@@ -704,8 +757,7 @@ impl Gateway {
         if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
             return;
         }
-        let measured = |metric| session.measures.as_ref()?.measured(metric);
-        let loss_ppm = measured(Metric::LossDown).max(measured(Metric::LossUp));
+        let loss_ppm = session.measured(Metric::LossDown).max(session.measured(Metric::LossUp));
         let look = Look {
             plan: session.plan,
             loss_ppm,
@@ -736,14 +788,6 @@ impl Gateway {
         replans.replan(&mut self.router(), id, (op, arg), plan);
         Ok(Part::Applied { differs: true })
     }
-}
-
-/// The decider, if a revision answered.
-fn decider(policy: &PolicyName, revision: Option<&Arc<str>>) -> Decider {
-    revision.map_or(Decider::Native, |revision| Decider::Policy {
-        policy: policy.clone(),
-        revision: revision.clone(),
-    })
 }
 
 fn is_there(sessions: &Sessions, rooms: &Rooms, subject: Subject) -> bool {

@@ -21,7 +21,7 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::Arm;
+use crate::{Arm, Breach, Count, Figure};
 use refusals::Refusals;
 
 /// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
@@ -36,58 +36,16 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Minimum decisions in a round before broken rules are judged.
 const DECISIONS_MIN: u32 = 20;
 
-/// A measure by which a revision is judged.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum Figure {
-    /// Nothing is heard for too long after steady media; or packets for that time are missing when another hop takes
-    /// over.
-    Gap = 0,
-    /// Too much loss after repair, up or down: measured, reported, or found by sequence numbers of the node's packets.
-    Loss = 1,
-    /// Voice quality is too poor (ITU-T G.107).
-    RFactor = 2,
-    /// Too far down the degradation ladder.
-    Rung = 3,
-    /// The room moves too often.
-    Moves = 4,
-    /// Too many of the revision's own decisions break native rules.
-    Guarded = 5,
-    /// Answers differ from those of a fresh instance: they cannot be replayed, and a restart after a fault changes
-    /// them.
-    HiddenState = 6,
-    /// The revision itself turns newcomers away: it rejects them, or redirects them to another region.
-    Refusals = 7,
-}
-
-impl Figure {
-    /// Figures by which rooms and sessions fall.
-    const MEDIA: usize = 5;
-
-    /// Figures that are tested against chance, and share the permitted error.
-    const TESTED: usize = Figure::MEDIA + 1;
-
-    /// The name in the API and in reasons: `loss`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Figure::Gap => "gap",
-            Figure::Loss => "loss",
-            Figure::RFactor => "r-factor",
-            Figure::Rung => "rung",
-            Figure::Moves => "moves",
-            Figure::Guarded => "guarded decisions",
-            Figure::HiddenState => "hidden state",
-            Figure::Refusals => "refusals",
-        }
-    }
-
-    fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-const MEDIA: [Figure; Figure::MEDIA] =
+/// Figures by which rooms and sessions fall.
+const MEDIA: [Figure; 5] =
     [Figure::Gap, Figure::Loss, Figure::RFactor, Figure::Rung, Figure::Moves];
+
+/// Figures that are tested against chance, and share the permitted error: those of media, and refusals.
+const TESTED: usize = MEDIA.len() + 1;
+
+fn bit(figure: Figure) -> u8 {
+    1 << figure as u8
+}
 
 /// Thresholds of the figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,50 +90,11 @@ pub(crate) struct Bad(u8);
 
 impl Bad {
     pub(crate) fn with(self, figure: Figure, is: bool) -> Bad {
-        if is { Bad(self.0 | figure.bit()) } else { self }
+        if is { Bad(self.0 | bit(figure)) } else { self }
     }
 
     pub(crate) fn and(self, other: Bad) -> Bad {
         Bad(self.0 | other.0)
-    }
-}
-
-/// Size of a cohort, and how much of it got worse.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Count {
-    /// Rooms, sessions, decisions or newcomers.
-    pub of: u32,
-    /// The part that got worse, broke a rule, or was turned away.
-    pub worse: u32,
-}
-
-/// Evidence that a revision does harm.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Breach {
-    pub figure: Figure,
-    /// The canary's count; the active revision's, if that is judged by itself.
-    pub canary: Count,
-    /// The rest's count; empty if there is no comparison.
-    pub rest: Count,
-}
-
-impl std::fmt::Display for Breach {
-    /// `loss: 8 of 10 got worse, of the rest 0 of 190`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Breach { figure, canary, rest } = self;
-        let verb = match figure {
-            Figure::Guarded => "broke a rule",
-            Figure::HiddenState => "differed from a fresh instance's",
-            Figure::Refusals => "turned away",
-            Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
-                "got worse"
-            }
-        };
-        write!(f, "{}: {} of {} {verb}", figure.name(), canary.worse, canary.of)?;
-        match rest.of {
-            0 => Ok(()),
-            of => write!(f, ", of the rest {} of {of}", rest.worse),
-        }
     }
 }
 
@@ -189,7 +108,7 @@ pub(crate) struct Judge {
     units: BTreeMap<u64, Unit>,
     /// Rooms or sessions known in this round, by arm.
     known: [u32; 2],
-    tests: [Test; Figure::MEDIA],
+    tests: [Test; MEDIA.len()],
     refusals: Refusals,
 }
 
@@ -241,7 +160,7 @@ impl Test {
 
 impl Judge {
     pub(crate) fn new(judging: Judging, now: Instant) -> Judge {
-        let tests = [Test::NEW; Figure::MEDIA];
+        let tests = [Test::NEW; MEDIA.len()];
         let (units, refusals) = (BTreeMap::new(), Refusals::new(now));
         Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
     }
@@ -260,7 +179,7 @@ impl Judge {
         self.round += 1;
         self.began = now;
         self.known = [0; 2];
-        self.tests = [Test::NEW; Figure::MEDIA];
+        self.tests = [Test::NEW; MEDIA.len()];
     }
 
     /// Begins the next round if this one is over.
@@ -285,12 +204,12 @@ impl Judge {
         if self.knows(unit) {
             return;
         }
-        let all = (1 << Figure::MEDIA) - 1;
+        let all = (1 << MEDIA.len()) - 1;
         let at_risk = all & !bad.0;
         self.units.insert(unit, Unit { round: self.round, arm, at_risk });
         self.known[arm as usize] += 1;
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
-            test.at_risk[arm as usize] += u32::from(at_risk & figure.bit() != 0);
+            test.at_risk[arm as usize] += u32::from(at_risk & bit(figure) != 0);
         }
     }
 
@@ -305,7 +224,7 @@ impl Judge {
         let arm = known.arm;
         let mut breach = None;
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
-            if fell & figure.bit() != 0 {
+            if fell & bit(figure) != 0 {
                 test.fall(arm);
                 let proven = is_proven(&test.evidence, self.round);
                 if proven && self.known[Arm::Canary as usize] >= self.judging.cohort_min {
@@ -333,7 +252,7 @@ impl Judge {
         };
         self.known[known.arm as usize] -= 1;
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
-            test.at_risk[known.arm as usize] -= u32::from(known.at_risk & figure.bit() != 0);
+            test.at_risk[known.arm as usize] -= u32::from(known.at_risk & bit(figure) != 0);
         }
     }
 
@@ -357,7 +276,7 @@ impl Judge {
 fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
     let mean = evidence.iter().sum::<f64>() / THETAS.len() as f64;
     let round = f64::from(round);
-    mean >= Figure::TESTED as f64 * round * (round + 1.0) / ERROR
+    mean >= TESTED as f64 * round * (round + 1.0) / ERROR
 }
 
 /// Decisions of each arm, and how many of them broke a rule.

@@ -111,6 +111,12 @@ pub(crate) enum Effect {
     Report(Rollout),
     /// Quarantine or version floor changed.
     Remember(Remembered),
+    /// No question goes to the revision any more; those in flight go to the active one.
+    Unload(Arc<str>),
+    /// A canary began or ended.
+    CanaryChanged,
+    /// Rooms or sessions may have another revision than these gave them.
+    DecidersChanged(Box<Revisions>),
 }
 
 /// An active revision that did harm and stays, since the previous one is revoked.
@@ -120,8 +126,9 @@ struct Stuck {
     reason: Box<str>,
 }
 
+/// The revisions of one policy. Inputs go in by [`crate::Gateway::change_policy`].
 #[derive(Debug)]
-pub(crate) struct Lifecycle {
+pub struct Lifecycle {
     policy: PolicyName,
     rules: RolloutRules,
     clock: WallClock,
@@ -187,6 +194,10 @@ impl Lifecycle {
         &self.revisions
     }
 
+    pub fn active_name(&self) -> Option<Arc<str>> {
+        self.revisions.active_name()
+    }
+
     #[cfg(test)]
     pub(crate) fn set_revisions(&mut self, revisions: Revisions) {
         self.revisions = revisions;
@@ -201,7 +212,7 @@ impl Lifecycle {
     }
 
     /// Numbers a push, a changed file or the end of the policy; earlier pushes are superseded.
-    pub(crate) fn next_push(&mut self) -> u64 {
+    pub fn next_push(&mut self) -> u64 {
         self.pushes += 1;
         self.pushes
     }
@@ -210,7 +221,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Why it is refused. The first revision of a policy is accepted, as no other could answer instead.
-    pub(crate) fn handle_compiled(
+    pub fn handle_compiled(
         &self,
         request: &RolloutRequest,
         new: &Revision,
@@ -227,11 +238,12 @@ impl Lifecycle {
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
     }
 
-    /// Takes a loaded and proved revision into use.
+    /// Takes a revision into use that was proved at `ready`. `revoked` is the reason if it was revoked meanwhile.
+    /// Unless the outcome is [`RolloutOutcome::Unchanged`], it is asked questions from now on.
     ///
     /// # Errors
     /// Why it is refused now, though [`handle_compiled`](Lifecycle::handle_compiled) accepted it before.
-    pub(crate) fn handle_ready(
+    pub fn handle_ready(
         &mut self,
         request: &RolloutRequest,
         new: Revision,
@@ -359,7 +371,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Why nothing changes. Pushes under way continue then.
-    pub(crate) fn handle_rollback(&mut self, now: Instant) -> Result<Rollout, &'static str> {
+    pub fn handle_rollback(&mut self, now: Instant) -> Result<Rollout, &'static str> {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
             None if self.revisions.previous.is_some() && !self.may_go_back() => {
@@ -374,11 +386,7 @@ impl Lifecycle {
 
     /// # Errors
     /// If there is no candidate.
-    pub(crate) fn handle_verb(
-        &mut self,
-        verb: Verb,
-        now: Instant,
-    ) -> Result<Rollout, &'static str> {
+    pub fn handle_verb(&mut self, verb: Verb, now: Instant) -> Result<Rollout, &'static str> {
         let by = Actor::Operator;
         let candidate = self.revisions.candidate.as_mut().ok_or(NO_ROLLOUT)?;
         let rollout = match verb {
@@ -428,13 +436,28 @@ impl Lifecycle {
         Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
     }
 
-    /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
-    pub(crate) fn note_call(
+    /// A revision answered, or failed.
+    pub fn handle_call(&mut self, revision: &str, call: &Call, now: Instant) {
+        if let Some(reason) = self.note_call(revision, call, now) {
+            self.remove_harmful(revision, &reason, now);
+        }
+    }
+
+    /// A candidate was asked in the shadow stage.
+    pub fn handle_compared(
         &mut self,
         revision: &str,
-        call: &Call,
+        compared: &Compared,
+        beyond_repair: bool,
         now: Instant,
-    ) -> Option<Box<str>> {
+    ) {
+        if let Some(reason) = self.note_compared(revision, (compared, beyond_repair), now) {
+            self.remove_harmful(revision, &reason, now);
+        }
+    }
+
+    /// Counts a call of a revision. Returns the reason to remove the revision, if there is one.
+    fn note_call(&mut self, revision: &str, call: &Call, now: Instant) -> Option<Box<str>> {
         self.calls += 1;
         let (fault, faulted) = (&call.fault, call.fault.is_some());
         let too_many = if self.revisions.is_candidate(revision) {
@@ -466,7 +489,7 @@ impl Lifecycle {
     }
 
     /// Counts an answer in the shadow stage. Returns the reason to remove the candidate, if there is one.
-    pub(crate) fn note_compared(
+    fn note_compared(
         &mut self,
         revision: &str,
         (compared, beyond_repair): (&Compared, bool),
@@ -556,7 +579,7 @@ impl Lifecycle {
     }
 
     /// Replaces the revoked ones among the loaded revisions; each comes with the reason.
-    pub(crate) fn handle_revoked(&mut self, revoked: BTreeMap<Arc<str>, Box<str>>, now: Instant) {
+    pub fn handle_revoked(&mut self, revoked: BTreeMap<Arc<str>, Box<str>>, now: Instant) {
         self.revoked = revoked;
         self.review(now);
     }
@@ -597,7 +620,7 @@ impl Lifecycle {
         }
     }
 
-    pub(crate) fn set_rules(&mut self, rules: RolloutRules, now: Instant) {
+    pub fn set_rules(&mut self, rules: RolloutRules, now: Instant) {
         let was = std::mem::replace(&mut self.rules, rules);
         let Some(candidate) = &mut self.revisions.candidate else { return };
         let strategy = self.rules.strategy.clone();
@@ -685,7 +708,7 @@ impl Lifecycle {
         }));
     }
 
-    pub(crate) fn status(&self, now: Instant) -> PolicyStatus {
+    pub fn status(&self, now: Instant) -> PolicyStatus {
         let candidate = self.revisions.candidate.as_ref();
         let previous = self.revisions.previous.as_ref();
         PolicyStatus {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Arm, Revision, Revisions};
-use crate::State;
+use super::{Revision, Revisions};
+use crate::{Arm, State};
 
 /// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this one
 /// can. A third is not kept.

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::policy::Count;
-use crate::{Guard, Outcome};
+use crate::{Count, Guard, Outcome};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {

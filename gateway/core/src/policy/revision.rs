@@ -7,29 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Progress, Stage, Version};
-use crate::{Hook, RoomId, SessionId, State};
-
-/// Which of two revisions of a policy a question goes to. One question goes to one of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub enum Arm {
-    /// The active revision.
-    #[default]
-    Standing,
-    /// The candidate, for its share.
-    Canary,
-}
-
-impl Arm {
-    pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
-
-    /// As in the API and in records: `canary`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arm::Standing => "active",
-            Arm::Canary => "canary",
-        }
-    }
-}
+use crate::{Arm, Hook, RoomId, SessionId, State};
 
 /// A plugin with its settings. It reads the states that its plugin wrote under its own schema or an older one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -132,6 +110,11 @@ impl Revisions {
         }
     }
 
+    /// The name of the revision that decides for the room or session of this number.
+    pub(crate) fn name_for(&self, unit: u64) -> Option<&Arc<str>> {
+        self.of(self.arm(unit)).map(|revision| &revision.name)
+    }
+
     /// Revisions that keep their states.
     pub(crate) fn readers(&self) -> impl Iterator<Item = &Revision> {
         let canary = self.canary().map(|canary| &canary.revision);
@@ -147,6 +130,11 @@ impl Revisions {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.revision);
         let previous = self.previous.as_ref().map(|previous| &previous.revision);
         self.active.iter().chain(candidate).chain(previous)
+    }
+
+    /// A candidate is on its way, or a rollback is possible.
+    pub(crate) fn are_changing(&self) -> bool {
+        self.candidate.is_some() || self.previous.is_some()
     }
 
     pub(crate) fn active_name(&self) -> Option<Arc<str>> {
@@ -166,12 +154,16 @@ impl Revisions {
     }
 }
 
-/// The number from which cohorts are drawn: of the room for routing and scenarios, so that all sessions of a room have
-/// one policy; of the session for the other hooks.
+/// The number from which cohorts are drawn: of the room or of the session.
 pub(crate) fn unit(hook: Hook, room: RoomId, session: SessionId) -> u64 {
+    if is_by_room(hook) { room.0 } else { session.0 }
+}
+
+/// True if all sessions of a room have one revision.
+pub(super) fn is_by_room(hook: Hook) -> bool {
     match hook {
-        Hook::Routing | Hook::Scenario => room.0,
-        Hook::Admission | Hook::Degradation => session.0,
+        Hook::Routing | Hook::Scenario => true,
+        Hook::Admission | Hook::Degradation => false,
     }
 }
 

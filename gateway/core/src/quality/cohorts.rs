@@ -104,6 +104,6 @@ impl Quality {
 /// The worst value of this metric over the room's sessions.
 fn worst(router: &Router, id: RoomId, metric: Metric) -> u64 {
     let sessions = router.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
-    let measured = |id| router.sessions.get(id).and_then(|s| s.measures.as_ref()?.measured(metric));
+    let measured = |id| router.sessions.get(id).and_then(|s| s.measured(metric));
     sessions.filter_map(measured).max().unwrap_or(0).into()
 }

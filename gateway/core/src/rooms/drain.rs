@@ -36,7 +36,7 @@ pub(crate) struct Drain {
 }
 
 impl Router<'_> {
-    pub(crate) fn handle_drain_within(
+    pub(crate) fn handle_drain(
         &mut self,
         node: NodeId,
         draining: bool,
@@ -101,9 +101,6 @@ impl Router<'_> {
 
     /// Drains all present and future nodes of a region, or lets them take rooms again, except nodes that asked to be
     /// drained.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchRegion`].
     pub(crate) fn handle_drain_region(
         &mut self,
         region: RegionId,
@@ -120,7 +117,7 @@ impl Router<'_> {
             self.nodes[*node].draining = draining;
         }
         for node in nodes {
-            match self.handle_drain_within(node, draining, within, now) {
+            match self.handle_drain(node, draining, within, now) {
                 Ok(()) | Err(Impossible::NodeDrains) => {}
                 Err(impossible) => return Err(impossible),
             }

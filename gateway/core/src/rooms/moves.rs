@@ -209,10 +209,6 @@ impl Router<'_> {
         self.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
     }
 
-    /// Moves a room on an operator's request, make-before-break.
-    ///
-    /// # Errors
-    /// If the room or node does not exist, the room is already there, or the node cannot take it.
     pub(crate) fn handle_move(
         &mut self,
         name: &Arc<str>,

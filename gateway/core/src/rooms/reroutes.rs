@@ -24,9 +24,7 @@ impl Router<'_> {
             Metric::RttClient,
         ];
         for metric in worst {
-            if let Some(value) =
-                sessions().filter_map(|session| session.measures.as_ref()?.measured(metric)).max()
-            {
+            if let Some(value) = sessions().filter_map(|session| session.measured(metric)).max() {
                 measures.set(metric, u64::from(value));
             }
         }

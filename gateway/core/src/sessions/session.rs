@@ -158,6 +158,11 @@ impl Session {
         Some(RegionId(at as u32))
     }
 
+    /// A value of the workers' last report.
+    pub(crate) fn measured(&self, metric: Metric) -> Option<u32> {
+        self.measures.as_ref()?.measured(metric)
+    }
+
     pub(crate) fn measures(&self, now: Instant) -> Measures {
         let mut measures = self.measures.as_deref().copied().unwrap_or_default();
         measures

@@ -38,7 +38,7 @@ impl Control {
         match operation {
             Operation::Drain { place: Place::Node(name), draining, within } => {
                 let node = node(&name)?;
-                self.gateway.handle_drain_within(node, draining, within, now)
+                self.gateway.handle_drain(node, draining, within, now)
             }
             Operation::Drain { place: Place::Region(name), draining, within } => {
                 let region = self.region_named(&name)?;

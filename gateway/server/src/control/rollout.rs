@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use evenkeel_core::{Actor, PolicyName, Rollout, RolloutOutcome, Strategy, Verb};
+use evenkeel_core::{Actor, Lifecycle, PolicyName, Rollout, RolloutOutcome, Strategy, Verb};
 use tokio::sync::{broadcast, oneshot};
 
 use super::messages::{ControlError, EventRecord, GatewayEvent};
@@ -122,7 +122,10 @@ impl Control {
     pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply, now: Instant) {
         let rollout = match self.known_policy(policy) {
             Ok(()) if self.awaits_policies() => Err(ControlError::Starting),
-            known => known.and_then(|()| answer(policy, self.gateway.handle_rollback(policy, now))),
+            known => known.and_then(|()| {
+                let roll_back = |life: &mut Lifecycle| life.handle_rollback(now);
+                answer(policy, self.gateway.change_policy(policy, now, roll_back))
+            }),
         };
         let _ = reply.send(rollout);
     }
@@ -136,8 +139,9 @@ impl Control {
         now: Instant,
     ) {
         let rollout = self.known_policy(policy);
+        let act = |life: &mut Lifecycle| life.handle_verb(verb, now);
         let rollout =
-            rollout.and_then(|()| answer(policy, self.gateway.handle_verb(policy, verb, now)));
+            rollout.and_then(|()| answer(policy, self.gateway.change_policy(policy, now, act)));
         let _ = reply.send(rollout);
     }
 
@@ -151,7 +155,7 @@ impl Control {
 
     /// Policies with a failed last call.
     pub(super) fn policies_failing(&self, now: Instant) -> Vec<String> {
-        let status = |policy: &PolicyName| self.gateway.policy_status(policy, now);
+        let status = |policy: &PolicyName| self.gateway.policy(policy).map(|life| life.status(now));
         let is_failing =
             |policy: &&PolicyName| status(policy).is_some_and(|it| it.failing.is_some());
         self.policies.names().filter(is_failing).map(ToString::to_string).collect()
@@ -166,7 +170,7 @@ impl Control {
         self.paces = paces;
         for policy in self.policies.names() {
             let rules = self.paces.get(&policy.set).cloned().unwrap_or_default().rules();
-            self.gateway.handle_rollout_rules(policy, rules, now);
+            self.gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
         }
     }
 }

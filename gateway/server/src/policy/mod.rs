@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     self as core, Answered, Ask, AskId, Call, Cohort, Compared, Count, Entry, Fault, Gateway,
-    Limits, PolicyName, PolicyStatus, Remembered, Revision, Rollout, RolloutOutcome,
+    Lifecycle, Limits, PolicyName, PolicyStatus, Remembered, Revision, Rollout, RolloutOutcome,
     RolloutRequest, RolloutRules, WallClock,
 };
 use evenkeel_host as host;
@@ -286,7 +286,8 @@ impl Policies {
     pub(crate) fn govern(&mut self, rules: Rules, gateway: &mut Gateway, now: Instant) {
         self.rules = Arc::new(rules);
         for (policy, running) in &self.running {
-            gateway.handle_revoked(policy, running.revoked(&self.rules), now);
+            let revoked = running.revoked(&self.rules);
+            gateway.change_policy(policy, now, |life| life.handle_revoked(revoked, now));
         }
     }
 
@@ -297,10 +298,10 @@ impl Policies {
         gateway: &mut Gateway,
     ) -> Option<Preparation> {
         let running = self.running.get(policy)?;
-        let active = gateway.active_revision(policy);
+        let active = gateway.policy(policy)?.active_name();
         let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
         Some(Preparation {
-            push: gateway.handle_push(policy)?,
+            push: gateway.change_policy(policy, Instant::now(), Lifecycle::next_push)?,
             policy: policy.clone(),
             foundry: self.foundry.clone(),
             rules: Arc::clone(&self.rules),
@@ -372,17 +373,23 @@ impl Policies {
             Word::Answered { ask, policy, result, call } => {
                 gateway.handle_answer(ask, result, now);
                 if let Some((revision, call)) = call {
-                    gateway.handle_call(&policy, &revision, &call, now);
+                    gateway.change_policy(&policy, now, |life| {
+                        life.handle_call(&revision, &call, now);
+                    });
                 }
             }
             Word::Compared { policy, revision, compared, beyond_repair } => {
-                gateway.handle_compared(&policy, &revision, (&compared, beyond_repair), now);
+                gateway.change_policy(&policy, now, |life| {
+                    life.handle_compared(&revision, &compared, beyond_repair, now);
+                });
             }
             Word::HiddenState { policy, revision, differs, answers } => {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
             Word::Compiled { policy, request, revision, reply } => {
-                let _ = reply.send(gateway.handle_compiled(&policy, &request, &revision, now));
+                let life = gateway.policy(&policy).ok_or(core::Refusal::Superseded);
+                let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
+                let _ = reply.send(checked);
             }
             Word::Ready(ready) => self.handle_ready(*ready, gateway, now),
         }
@@ -397,7 +404,10 @@ impl Policies {
         };
         let (name, plugin) = (Arc::clone(&revision.name), loaded.plugin(&revision));
         let revoked = self.rules.revoked(&plugin.seal).map(|refused| refused.to_string().into());
-        let result = gateway.handle_ready(&policy, &request, revision, revoked, (since, now));
+        let result = gateway.change_policy(&policy, now, |life| {
+            life.handle_ready(&request, revision, revoked, (since, now))
+        });
+        let result = result.unwrap_or(Err(core::Refusal::Superseded));
         let compare = match result.as_ref().map(|rollout| rollout.outcome) {
             Ok(RolloutOutcome::Started) => true,
             Ok(RolloutOutcome::Unchanged) | Err(_) => {
@@ -433,7 +443,7 @@ impl Policies {
 
     pub(crate) fn views(&self, gateway: &Gateway, now: Instant) -> Vec<PolicyView> {
         let view = |(policy, running): (&PolicyName, &Running)| {
-            let status = gateway.policy_status(policy, now)?;
+            let status = gateway.policy(policy)?.status(now);
             let cohorts = gateway.cohorts(policy).into_iter().flatten().collect();
             Some(running.view(policy, status, cohorts))
         };

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use evenkeel_core::{
-    Actor, Failback, Judging, NodeId, PolicyName, RegionId, Remembered, Revision, RolloutRequest,
-    RolloutRules, Strategy, Verb, WallClock,
+    Actor, Failback, Judging, Lifecycle, NodeId, PolicyName, RegionId, Remembered, Revision,
+    RolloutRequest, RolloutRules, Strategy, Verb, WallClock,
 };
 
 use super::{Event, World};
@@ -195,7 +195,7 @@ impl World<'_> {
     fn swap_policy(&mut self, swap: Swap) {
         let Swap { name, active, step } = swap;
         let now = self.now;
-        if self.gateway.policy_status(&name, now).is_none() {
+        if self.gateway.policy(&name).is_none() {
             let clock = WallClock { instant: now, time: SystemTime::UNIX_EPOCH };
             let rules =
                 RolloutRules { strategy: strategy(1), keep: FOREVER, judging: Judging::default() };
@@ -205,21 +205,30 @@ impl World<'_> {
         match step {
             Step::Try(revision, percent) => self.ready(&name, revision, Some(strategy(percent))),
             // The call fails if the candidate was rolled back before.
-            Step::Abort => _ = self.gateway.handle_verb(&name, Verb::Abort, now),
-            Step::Promote => _ = self.gateway.handle_verb(&name, Verb::PromoteAll, now),
+            Step::Abort => self.act(&name, Verb::Abort),
+            Step::Promote => self.act(&name, Verb::PromoteAll),
         }
         self.checker.decisions.set_canary(&name, self.policies.canary(&name));
         self.settle();
     }
 
+    fn act(&mut self, name: &PolicyName, verb: Verb) {
+        let now = self.now;
+        self.gateway.change_policy(name, now, |life| _ = life.handle_verb(verb, now));
+    }
+
     /// Informs the core that the revision is compiled and checked. A larger share does not make it another candidate.
     fn ready(&mut self, name: &PolicyName, revision: Revision, strategy: Option<Strategy>) {
-        let Some(push) = self.gateway.handle_push(name) else { return };
+        let now = self.now;
+        let Some(push) = self.gateway.change_policy(name, now, Lifecycle::next_push) else {
+            return;
+        };
         let (by, arrived) = (Actor::Operator, self.began);
         let request = RolloutRequest { push, by, arrived, force: true, strategy, returns: false };
-        let ready = (self.now, self.now);
-        let taken = self.gateway.handle_ready(name, &request, revision, None, ready);
-        taken.expect("it is forced, and the last push");
+        let taken = self.gateway.change_policy(name, now, |life| {
+            life.handle_ready(&request, revision, None, (now, now))
+        });
+        taken.expect("it is known").expect("it is forced, and the last push");
     }
 
     pub(super) fn ends(&mut self, number: usize) {

@@ -293,7 +293,7 @@ fn explain_shows_place_reason_alternatives() {
     settings.limits.openings_at_once = 1;
     let mut world = World::new(settings);
     let session = world.open("r");
-    world.gateway.handle_drain(D, true, world.now).unwrap();
+    world.gateway.handle_drain(D, true, None, world.now).unwrap();
     world.settle();
     let said = world.gateway.explain(session, world.now).unwrap();
     assert_eq!(said.standing.hop.map(|hop| hop.node), Some(A));

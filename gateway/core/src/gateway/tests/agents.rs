@@ -134,11 +134,11 @@ fn self_drained_node_loses_rooms() {
 #[test]
 fn agent_does_not_undo_operator_drain() {
     let mut world = World::new(settings());
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     say(&mut world, A, AgentWord::Draining);
     say(&mut world, A, AgentWord::Serving);
     assert!(world.gateway.nodes().next().unwrap().draining);
-    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.gateway.handle_drain(A, false, None, world.now).unwrap();
     assert!(!world.gateway.nodes().next().unwrap().draining);
 }
 
@@ -146,9 +146,9 @@ fn agent_does_not_undo_operator_drain() {
 fn operator_undrain_of_self_drain_is_refused() {
     let mut world = World::new(settings());
     let drains = |world: &World| world.gateway.nodes().next().unwrap().draining;
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     say(&mut world, A, AgentWord::Draining);
-    let undrained = world.gateway.handle_drain(A, false, world.now);
+    let undrained = world.gateway.handle_drain(A, false, None, world.now);
     assert_eq!((undrained, drains(&world)), (Err(Impossible::NodeDrains), true));
     world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
     assert!(drains(&world), "nor with its region");
@@ -173,7 +173,7 @@ fn flapping_self_drain_moves_3_times_a_minute() {
 fn capacity_is_unchanged_after_drain() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
     let capacity = |world: &World| world.gateway.nodes().next().unwrap().capacity_kbps;
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.settle();
     // It refuses sessions since it drains, and sessions that leave are still a load.
     world.gateway.handle_full(A, world.now);
@@ -182,7 +182,7 @@ fn capacity_is_unchanged_after_drain() {
         world.pass(ms(10));
         assert_eq!(capacity(&world), 1_000);
     }
-    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.gateway.handle_drain(A, false, None, world.now).unwrap();
     world.gateway.handle_load(A, 0, world.now);
     assert_eq!(capacity(&world), 1_000);
     for _ in 0..300 {
@@ -214,10 +214,10 @@ fn agent_data_ends_with_the_agent() {
     world.gateway.handle_agent_lost(A, world.now);
     assert!(!drains(&world));
     say(&mut world, A, AgentWord::Draining);
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.gateway.handle_agent_lost(A, world.now);
     assert!(drains(&world), "the operator has not changed his mind");
-    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.gateway.handle_drain(A, false, None, world.now).unwrap();
 
     say(&mut world, A, AgentWord::Gone);
     assert!(!is_up(&world, A));

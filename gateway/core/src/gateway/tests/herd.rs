@@ -150,7 +150,7 @@ const AMID_A_HERD: [(&str, Step, Step); 11] = [
             world.gateway.handle_move(&"last".into(), D, world.now).unwrap();
         },
     ),
-    ("a drain", |_| {}, |world| world.gateway.handle_drain(B, true, world.now).unwrap()),
+    ("a drain", |_| {}, |world| world.gateway.handle_drain(B, true, None, world.now).unwrap()),
     ("its time to be looked at", |_| {}, |world| world.pass(ms(110))),
     ("an answer", asked_again, |world| {
         world.answer_held(Ok(Answer::Moves { moves: vec![], states: vec![], memo: None }));

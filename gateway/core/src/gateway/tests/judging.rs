@@ -197,7 +197,7 @@ fn changed_threshold_applies_at_once() {
     assert_eq!(cohorts.found(), []);
     let judging = Judging { loss_ppm: 20_000, ..Judging::default() };
     let (policy, now) = (policy(Hook::Degradation), cohorts.world.now);
-    cohorts.world.gateway.handle_rollout_rules(&policy, rules(judging), now);
+    cohorts.world.gateway.change_policy(&policy, now, |life| life.set_rules(rules(judging), now));
     cohorts.looks(1, lossy());
     assert_eq!(cohorts.found(), [Figure::Loss]);
 }
@@ -218,7 +218,10 @@ fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static, judging: 
     });
     turn(&mut world, Hook::Admission, alone());
     turn(&mut world, Hook::Admission, tried(25));
-    world.gateway.handle_rollout_rules(&policy(Hook::Admission), rules(judging), world.now);
+    let now = world.now;
+    world.gateway.change_policy(&policy(Hook::Admission), now, |life| {
+        life.set_rules(rules(judging), now);
+    });
     for room in 0..200 {
         world.offer(&room.to_string());
     }

@@ -161,7 +161,7 @@ fn deadline_applies_to_leaving_node() {
 
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
-    world.gateway.handle_drain_within(A, true, Some(ms(1_000)), world.now).unwrap();
+    world.gateway.handle_drain(A, true, Some(ms(1_000)), world.now).unwrap();
     world.pass(ms(500));
     world.gateway.handle_node_removed(A, None, world.now).unwrap();
     world.pass(ms(502));
@@ -179,7 +179,7 @@ fn operator_drain_keeps_removal_deadline() {
     world.open("1");
     world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
     world.pass(ms(500));
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(502));
     assert_eq!(drained(&world), [1]);
 }
@@ -221,7 +221,7 @@ fn replacement_keeps_drain_and_ejection() {
     let settings = settings_of(&[(0, 100_000), (0, 100_000), (0, 100_000)]);
     let like_a = settings.nodes[0].clone();
     let mut world = World::new(settings);
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.gateway.handle_eject(B, world.now).unwrap();
     let news = [A, B, C].map(|old| {
         let new = world.add(like_a.clone()).unwrap();
@@ -243,7 +243,7 @@ fn only_listing_revives_a_leaving_node() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 10)]));
     world.open("1");
     world.gateway.handle_node_removed(A, None, world.now).unwrap();
-    let undrained = world.gateway.handle_drain(A, false, world.now);
+    let undrained = world.gateway.handle_drain(A, false, None, world.now);
     assert_eq!(undrained, Err(Impossible::NodeLeaves));
     world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
     assert!(world.gateway.nodes().next().unwrap().draining);
@@ -259,7 +259,7 @@ fn operator_drain_survives_relisting() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     let drains = |world: &World| world.gateway.nodes.get(A).unwrap().drains();
     for kept in [true, false] {
-        world.gateway.handle_drain(A, true, world.now).unwrap();
+        world.gateway.handle_drain(A, true, None, world.now).unwrap();
         world.gateway.handle_node_removed(A, None, world.now).unwrap();
         if kept {
             world.gateway.handle_node_kept(A, world.now).unwrap();
@@ -267,7 +267,7 @@ fn operator_drain_survives_relisting() {
             assert_eq!(forgotten(&world), []);
         }
         assert!(drains(&world));
-        assert_eq!(world.gateway.handle_drain(A, false, world.now).is_ok(), kept);
+        assert_eq!(world.gateway.handle_drain(A, false, None, world.now).is_ok(), kept);
         assert_eq!(drains(&world), !kept, "listed again it is the operator's, else the list's");
     }
 }

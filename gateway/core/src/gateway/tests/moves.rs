@@ -118,7 +118,7 @@ fn drained_node_moves_rooms_to_spares() {
     world.open("q");
     let spare = world.route("r")[1].0;
     let from = world.stands("r").unwrap();
-    world.gateway.handle_drain(from, true, world.now).unwrap();
+    world.gateway.handle_drain(from, true, None, world.now).unwrap();
     world.settle();
     assert_eq!(world.stands("r"), Some(spare));
     for room in ["r", "q"] {
@@ -127,9 +127,9 @@ fn drained_node_moves_rooms_to_spares() {
     let offer = world.offer("new");
     world.accepted(offer);
     assert_ne!(world.stands("new"), Some(from));
-    world.gateway.handle_drain(from, false, world.now).unwrap();
+    world.gateway.handle_drain(from, false, None, world.now).unwrap();
     world.settle();
-    let nobody = world.gateway.handle_drain(NodeId(9), true, world.now);
+    let nobody = world.gateway.handle_drain(NodeId(9), true, None, world.now);
     assert_eq!(nobody, Err(Impossible::NoSuchNode));
 }
 
@@ -138,7 +138,7 @@ fn unplaceable_rooms_leave_drain_later() {
     let mut world = World::new(settings_of(&[(0, 1_000), (1, VOICE)]));
     let sessions = [world.open("1"), world.open("2")];
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(A), Some(A)]);
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(200));
     assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(B), Some(A)]);
     world.close(sessions[0]);
@@ -295,7 +295,7 @@ fn answer_for_moved_room_is_stale() {
         world.gateway.rooms[&world.room("r")].memory.read(None).cloned(),
         Some(state(b"placed").into())
     );
-    assert!(world.gateway.memos.is_empty());
+    assert!(world.gateway.policies.keeps_no_memo());
 }
 
 #[test]

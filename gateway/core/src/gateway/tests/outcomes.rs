@@ -164,7 +164,7 @@ fn answer_for_changed_subjects_is_stale() {
     reply(&mut world, answered(actions(vec![cap(0, 100)])));
     let stale = |event: &Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
     assert!(world.events().any(stale));
-    assert!(world.gateway.memos.is_empty());
+    assert!(world.gateway.policies.keeps_no_memo());
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn drained(world: &World) -> Vec<(NodeId, u32)> {
 fn drain_meets_deadline_with_pacing() {
     let mut world = home_and_away(400);
     let within = Some(ms(10_000));
-    world.gateway.handle_drain_within(A, true, within, world.now).unwrap();
+    world.gateway.handle_drain(A, true, within, world.now).unwrap();
     world.pass(ms(4_000));
     let left = at(&world, A);
     assert!((150..250).contains(&left), "half of the time they are given: {left}");
@@ -134,12 +134,12 @@ fn rooms_left_at_deadline_are_reported() {
     }
     let first = at(&world, A) as u32;
     assert!(first > 2);
-    world.gateway.handle_drain_within(A, true, Some(ms(500)), world.now).unwrap();
+    world.gateway.handle_drain(A, true, Some(ms(500)), world.now).unwrap();
     world.pass(ms(600));
     let left = drained(&world);
     assert!(matches!(left[..], [(A, 1..)]), "{left:?}");
     assert_eq!(world.gateway.rooms.len(), 5, "nobody is hung up");
-    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.gateway.handle_drain(A, false, None, world.now).unwrap();
     world.pass(ms(1_000));
     assert_eq!(drained(&world).len(), 1);
 }

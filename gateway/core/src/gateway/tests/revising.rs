@@ -41,12 +41,12 @@ pub(super) fn rules(judging: Judging) -> RolloutRules {
 /// Sets the policy's revisions.
 pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
     let (policy, now) = (policy(hook), world.now);
-    if world.gateway.policy_status(&policy, now).is_none() {
+    if world.gateway.policy(&policy).is_none() {
         let clock = WallClock { instant: now, time: std::time::SystemTime::UNIX_EPOCH };
         let rules = rules(Judging::default());
         world.gateway.handle_policy(&policy, rules, Remembered::default(), clock);
     }
-    world.gateway.change_revisions(&policy, now, |life: &mut Lifecycle| {
+    world.gateway.change_policy(&policy, now, |life: &mut Lifecycle| {
         // A changed share keeps the arrival time of the candidate.
         if let (Some(before), Some(now)) = (&life.revisions().candidate, &mut revisions.candidate)
             && before.revision == now.revision
@@ -315,7 +315,10 @@ fn harmful_canary_is_found_once_within_2_s() {
     for _ in 0..10 {
         tell(&mut world, &sessions, |_| false);
     }
-    let measured = world.gateway.cohort_of(&policy(Hook::Degradation)).measured as usize;
+    let measured = {
+        let subjects = world.gateway.subjects();
+        world.gateway.policies.cohort_size(&policy(Hook::Degradation), subjects).measured as usize
+    };
     assert_eq!(measured, sessions.iter().filter(|session| canary(**session)).count());
     let began = world.now;
     while breaches(&world).is_empty() {
@@ -337,7 +340,8 @@ fn cohorts_show_how_each_arm_fares() {
     let policy = policy(Hook::Degradation);
     // The cohort is too small to be judged.
     let judging = Judging { cohort_min: 1_000, ..Judging::default() };
-    world.gateway.handle_rollout_rules(&policy, rules(judging), world.now);
+    let now = world.now;
+    world.gateway.change_policy(&policy, now, |life| life.set_rules(rules(judging), now));
     for look in 0..12 {
         tell(&mut world, &sessions, |session| look >= 10 && tried(5).arm(session.0) == Arm::Canary);
     }

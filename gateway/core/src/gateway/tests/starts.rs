@@ -92,7 +92,7 @@ fn started_node_is_trusted_unless_it_died() {
 fn draining_node_triggers_start() {
     let mut world = cold();
     world.open("r");
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(200));
     assert_eq!((world.stands("r"), &world.starts[..]), (Some(A), &[B][..]));
     world.unmute(B);
@@ -153,11 +153,11 @@ fn nearest_cold_node_starts_first() {
 fn draining_node_is_not_started() {
     let mut world = cold();
     world.open("r");
-    world.gateway.handle_drain(B, true, world.now).unwrap();
+    world.gateway.handle_drain(B, true, None, world.now).unwrap();
     world.kill(A);
     world.pass(ms(5_000));
     assert!(starts(&world).is_empty());
-    world.gateway.handle_drain(B, false, world.now).unwrap();
+    world.gateway.handle_drain(B, false, None, world.now).unwrap();
     world.pass(ms(1_000));
     assert_eq!(world.starts, [B]);
 }

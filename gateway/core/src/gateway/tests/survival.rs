@@ -61,13 +61,13 @@ fn operator_placement_on_standby_stays() {
 fn drain_keeps_region_or_swaps_hitless_hops() {
     let mut world = regional(&[0, 1, 2]);
     world.open("r");
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(100));
     assert_eq!(world.stands("r"), Some(D), "the other zone at home");
     let nodes = [(0, 6_400), (1, 6_400), (1, 6_400)];
     let mut world = World::new(in_mode(Mode::Hitless, settings_of(&nodes)));
     world.open("r");
-    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.pass(ms(100));
     assert_eq!(world.route("r"), [(B, Grant::Admitted), (C, Grant::Admitted)]);
     assert_eq!(world.moves(), [(A, Some(B))], "where it was carried already");

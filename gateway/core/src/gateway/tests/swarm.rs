@@ -196,7 +196,7 @@ impl Swarm {
                         let failback = *rng.choice(&Failback::ALL).unwrap();
                         world.gateway.handle_failback(None, failback, world.now)
                     }
-                    _ => world.gateway.handle_drain_within(node, rng.bool(), within, world.now),
+                    _ => world.gateway.handle_drain(node, rng.bool(), within, world.now),
                 };
             }
             14..16 => {

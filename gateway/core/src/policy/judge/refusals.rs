@@ -10,8 +10,8 @@
 
 use std::time::Instant;
 
-use super::{Breach, Count, Figure, Judging, Newcomer, ROUND, THETAS, is_proven};
-use crate::Arm;
+use super::{Judging, Newcomer, ROUND, THETAS, is_proven};
+use crate::{Arm, Breach, Count, Figure};
 
 /// Minimum newcomers of the canary in a round.
 const NEWCOMERS_MIN: u32 = 50;

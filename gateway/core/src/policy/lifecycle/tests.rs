@@ -111,7 +111,7 @@ impl World {
     fn reports(&mut self) -> Vec<Rollout> {
         let reports = self.life.take_effects().into_iter().filter_map(|effect| match effect {
             Effect::Report(rollout) => Some(rollout),
-            Effect::Remember(_) => None,
+            _ => None,
         });
         reports.collect()
     }
@@ -492,7 +492,7 @@ fn first_revision_is_accepted_below_the_floor() {
     let effects = world.life.take_effects();
     let remembered = effects.into_iter().find_map(|effect| match effect {
         Effect::Remember(remembered) => Some(remembered),
-        Effect::Report(_) => None,
+        _ => None,
     });
     let mut world = World::restored(remembered.unwrap());
     assert_eq!(code(world.push(versioned("old", "0.1.0"))), None, "it is configured");

@@ -150,7 +150,10 @@ impl World {
         let call =
             core::Call { answered: false, fault: Some(Fault::Deadline), beyond_repair: false };
         for _ in 0..6 {
-            self.gateway.handle_call(&routing(), revision, &call, Instant::now());
+            let now = Instant::now();
+            self.gateway.change_policy(&routing(), now, |life| {
+                life.handle_call(revision, &call, now);
+            });
         }
         self.settle();
     }

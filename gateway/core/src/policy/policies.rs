@@ -1,0 +1,454 @@
+//! All policies: the revisions of each, the memos of their plugins, and the judges that find harmful revisions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::judge::{Bad, Conduct, Judge, Newcomer};
+use super::lifecycle::Effect;
+use super::revision::{Candidate, is_by_room, unit};
+use super::{Cohort, Judging, Lifecycle, Memos, Revision, Revisions, Subject, Subjects};
+use crate::effects::Effects;
+use crate::rooms::{Room, Rooms};
+use crate::sessions::{Session, Sessions};
+use crate::timer::Timer;
+use crate::{Arm, Breach, Count, Event, Figure, Hook, PolicyName, SessionId, Settings, State};
+
+/// Interval at which judges check for the end of their round.
+const JUDGES_TURN: Duration = Duration::from_secs(1);
+
+/// Interval at which rollouts check for their next step. A check may count every session.
+const ROLLOUTS_EVERY: Duration = Duration::from_millis(100);
+
+/// Mismatches with a fresh instance before the revision is rolled back.
+const HIDDEN_MAX: u32 = 2;
+
+#[derive(Default, Debug)]
+pub(crate) struct Policies {
+    all: BTreeMap<PolicyName, Policy>,
+    memos: BTreeMap<PolicyName, Memos>,
+    harmful: Vec<Harmful>,
+    /// Sessions and rooms may keep states of revisions that are no longer loaded.
+    keeps_older: bool,
+}
+
+#[derive(Debug)]
+struct Policy {
+    life: Lifecycle,
+    /// During a canary.
+    judge: Option<Judge>,
+    /// During a canary, and while a rollback to the previous revision is possible.
+    conduct: Option<Conduct>,
+    /// By arm: a breach was reported.
+    reported: [bool; 2],
+}
+
+/// A harmful revision that is still to be removed.
+#[derive(Debug)]
+pub(crate) struct Harmful {
+    pub(crate) policy: PolicyName,
+    pub(crate) revision: Arc<str>,
+    pub(crate) reason: Box<str>,
+}
+
+impl Policies {
+    pub(crate) fn add(&mut self, policy: PolicyName, life: Lifecycle) {
+        let new = Policy { life, judge: None, conduct: None, reported: [false; 2] };
+        self.all.insert(policy, new);
+    }
+
+    pub(crate) fn get(&self, policy: &PolicyName) -> Option<&Lifecycle> {
+        self.all.get(policy).map(|policy| &policy.life)
+    }
+
+    pub(crate) fn revisions(&self, policy: &PolicyName) -> Option<&Revisions> {
+        self.get(policy).map(Lifecycle::revisions)
+    }
+
+    /// The arm that is asked about the room or session of this number.
+    pub(crate) fn arm(&self, policy: &PolicyName, unit: u64) -> Arm {
+        self.revisions(policy).map_or(Arm::Standing, |revisions| revisions.arm(unit))
+    }
+
+    /// The revision of an arm; it determines which states the arm reads.
+    pub(crate) fn revision(&self, policy: &PolicyName, arm: Arm) -> Option<&Revision> {
+        self.revisions(policy)?.of(arm)
+    }
+
+    pub(crate) fn canary(&self, policy: &PolicyName) -> Option<&Candidate> {
+        self.revisions(policy)?.canary()
+    }
+
+    pub(crate) fn memo(&self, policy: &PolicyName, arm: Arm) -> Option<State> {
+        self.memos.get(policy)?.read(arm).cloned()
+    }
+
+    pub(crate) fn keep_memo(&mut self, policy: &PolicyName, arm: Arm, memo: State) {
+        // A question to a canary may be answered once it is active.
+        let arm = if self.canary(policy).is_some() { arm } else { Arm::Standing };
+        self.memos.entry(policy.clone()).or_default().write(arm, memo);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn keeps_no_memo(&self) -> bool {
+        self.memos.is_empty()
+    }
+
+    /// The largest number of rooms or sessions that one judge knows.
+    pub(crate) fn most_judged(&self) -> usize {
+        let judges = self.all.values().filter_map(|policy| policy.judge.as_ref());
+        judges.map(Judge::known).max().unwrap_or(0)
+    }
+
+    /// Changes a policy's revisions. Returns what follows from the change; none if the policy is unknown.
+    pub(crate) fn change<T>(
+        &mut self,
+        policy: &PolicyName,
+        now: Instant,
+        effects: &mut Effects,
+        change: impl FnOnce(&mut Lifecycle) -> T,
+    ) -> Option<(T, Vec<Effect>)> {
+        let life = &mut self.all.get_mut(policy)?.life;
+        let before = life.revisions().clone();
+        let result = change(life);
+        Some((result, self.follow(policy, before, now, effects)))
+    }
+
+    pub(crate) fn take_harmful(&mut self) -> Vec<Harmful> {
+        std::mem::take(&mut self.harmful)
+    }
+
+    /// Policies with a candidate or a rollback window.
+    pub(crate) fn changing(&self) -> Vec<PolicyName> {
+        let changing = self.all.iter().filter(|(_, policy)| policy.life.revisions().are_changing());
+        changing.map(|(policy, _)| policy.clone()).collect()
+    }
+
+    /// Takes a rollout step that is due, or ends a rollback window. Returns what follows.
+    pub(crate) fn poll(
+        &mut self,
+        policy: &PolicyName,
+        subjects: Subjects,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Vec<Effect> {
+        let Some(Policy { life, judge, .. }) = self.all.get_mut(policy) else { return Vec::new() };
+        let before = life.revisions().clone();
+        life.poll(|| subjects.cohort_size(policy, &before, judge.as_ref()), now);
+        let follows = self.follow(policy, before, now, effects);
+        effects.set_if_idle(Timer::Rollouts, now + ROLLOUTS_EVERY);
+        follows
+    }
+
+    /// Follows a change of revisions: turns memos, judges and timers, and returns what others have to do.
+    fn follow(
+        &mut self,
+        policy: &PolicyName,
+        before: Revisions,
+        at: Instant,
+        effects: &mut Effects,
+    ) -> Vec<Effect> {
+        let Some(Policy { life, judge, conduct, reported }) = self.all.get_mut(policy) else {
+            return Vec::new();
+        };
+        let mut follows = life.take_effects();
+        let (judging, now) = (life.judging(), life.revisions());
+        if let Some(judge) = judge {
+            judge.judge_by(judging);
+        }
+        if before == *now {
+            return follows;
+        }
+        self.memos.entry(policy.clone()).or_default().turn(&before, now);
+        let tried =
+            |it: &Revisions| it.canary().map(|it| (Arc::clone(&it.revision.name), it.arrived));
+        let share = |it: &Revisions| it.canary()?.share();
+        let (had, has) = (tried(&before), tried(now));
+        let is_same = had == has && before.active_name() == now.active_name();
+        if !is_same {
+            (*judge, *conduct, *reported) = (None, None, [false; 2]);
+        }
+        if has.is_some() {
+            let judge = judge.get_or_insert_with(|| Judge::new(judging, at));
+            if is_same && share(&before) != share(now) {
+                judge.begin_round(at);
+            }
+        }
+        let is_watched = has.is_some() || now.previous.is_some();
+        *conduct = is_watched.then(|| conduct.take().unwrap_or_else(|| Conduct::new(at)));
+        if now.are_changing() {
+            effects.set_if_idle(Timer::Rollouts, at + ROLLOUTS_EVERY);
+        }
+        let gone = before.all().filter(|revision| !now.has(&revision.name));
+        follows.extend(gone.map(|revision| Effect::Unload(Arc::clone(&revision.name))));
+        if had != has {
+            follows.push(Effect::CanaryChanged);
+        }
+        follows.push(Effect::DecidersChanged(Box::new(before)));
+        self.keeps_older |= is_watched;
+        if self.is_judging() {
+            effects.set_if_idle(Timer::Judge, at + JUDGES_TURN);
+        }
+        follows
+    }
+
+    /// Runs with each turn of the sweep: sessions up to `until`, and their rooms, keep only states that a revision may
+    /// still read.
+    pub(crate) fn forget_older_states(
+        &self,
+        until: Option<SessionId>,
+        settings: &Settings,
+        sessions: &mut Sessions,
+        rooms: &mut Rooms,
+    ) {
+        let from = SessionId(sessions.swept_last().0.saturating_add(1));
+        let until = until.unwrap_or(SessionId(u64::MAX));
+        if !self.keeps_older || from > until {
+            return;
+        }
+        let settled = |policy: &PolicyName| {
+            let revisions = self.revisions(policy)?;
+            let over = revisions.previous.is_none() && revisions.canary().is_none();
+            revisions.active.as_ref().filter(|_| over)
+        };
+        for (_, session) in sessions.range_mut(from..=until) {
+            let Some(scenario) = settings.scenarios.get(&session.wanted.scenario) else { continue };
+            if session.memory.keeps_other()
+                && let Some(active) = settled(&scenario.policy(Hook::Degradation))
+            {
+                session.memory.settle(active);
+            }
+            if let Some(room) = rooms.get_mut(&session.room)
+                && room.memory.keeps_other()
+                && let Some(active) = settled(&scenario.policy(Hook::Routing))
+            {
+                room.memory.settle(active);
+            }
+        }
+    }
+
+    fn is_judging(&self) -> bool {
+        self.all.values().any(|policy| policy.judge.is_some())
+    }
+
+    /// Judges of a set's policies, with the revisions that they compare.
+    fn judges<'a>(
+        &'a mut self,
+        set: &'a str,
+    ) -> impl Iterator<Item = (&'a PolicyName, &'a Revisions, &'a mut Judge)> {
+        self.all.iter_mut().filter(move |(name, _)| *name.set == *set).filter_map(
+            |(name, policy)| Some((name, policy.life.revisions(), policy.judge.as_mut()?)),
+        )
+    }
+
+    /// Adds the session, or its room, to the judges. Its present state is the baseline.
+    pub(crate) fn enrol(&mut self, id: SessionId, subjects: Subjects) {
+        if !self.is_judging() {
+            return;
+        }
+        if let Some((session, set)) = subjects.session(id) {
+            for (policy, revisions, judge) in self.judges(set) {
+                subjects.enrol(session, policy.hook, revisions, judge);
+            }
+        }
+    }
+
+    /// Judges a session, or its room, by the latest measures.
+    pub(crate) fn weigh_measures(
+        &mut self,
+        id: SessionId,
+        subjects: Subjects,
+        effects: &mut Effects,
+    ) {
+        self.weigh(id, subjects, effects, Session::bad_by_measures);
+    }
+
+    /// Judges a session by its media flow. `missed` packets were missing when another hop took over.
+    pub(crate) fn weigh_flow(
+        &mut self,
+        id: SessionId,
+        missed: u32,
+        subjects: Subjects,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        self.weigh(id, subjects, effects, |session, judging| {
+            let Some(track) = &session.track else { return Bad::default() };
+            let gap = track.silent_for(now).max(track.lasts(missed));
+            Bad::default()
+                .with(Figure::Gap, gap >= judging.gap)
+                .with(Figure::Loss, track.loses(judging.loss_ppm))
+        });
+    }
+
+    fn weigh(
+        &mut self,
+        id: SessionId,
+        subjects: Subjects,
+        effects: &mut Effects,
+        bad: impl Fn(&Session, &Judging) -> Bad,
+    ) {
+        if !self.is_judging() {
+            return;
+        }
+        let Some((session, set)) = subjects.session(id) else { return };
+        let mut breaches = Vec::new();
+        for (policy, revisions, judge) in self.judges(set) {
+            subjects.enrol(session, policy.hook, revisions, judge);
+            let bad = bad(session, judge.judging());
+            let breach = judge.note(unit(policy.hook, session.room, id), bad);
+            breaches.extend(breach.map(|breach| (policy.clone(), breach)));
+        }
+        for (policy, breach) in breaches {
+            self.breached(&policy, Arm::Canary, breach, effects);
+        }
+    }
+
+    /// Counts a move of the room. Too many are a breach of its routing revision.
+    pub(crate) fn weigh_moves(
+        &mut self,
+        room: &mut Room,
+        settings: &Settings,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        if !self.is_judging() {
+            return;
+        }
+        let moves = room.recent_moves(now);
+        let Some(scenario) = settings.scenarios.get(&room.scenario) else { return };
+        let policy = scenario.policy(Hook::Routing);
+        let judge = self.all.get_mut(&policy).and_then(|policy| policy.judge.as_mut());
+        let breach = judge.and_then(|judge| {
+            let often = moves >= judge.judging().moves_per_minute as usize;
+            judge.note(room.id.0, Bad::default().with(Figure::Moves, often))
+        });
+        if let Some(breach) = breach {
+            self.breached(&policy, Arm::Canary, breach, effects);
+        }
+    }
+
+    /// Counts decisions of a revision, and how many of them broke a rule.
+    pub(crate) fn note_conduct(
+        &mut self,
+        policy: &PolicyName,
+        arm: Arm,
+        decided: Count,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let breach = self.all.get_mut(policy).and_then(|policy| {
+            let Policy { life, conduct, .. } = policy;
+            // The active revision is judged only while a rollback is possible.
+            let matters = arm == Arm::Canary || life.revisions().previous.is_some();
+            let breach = conduct.as_mut()?.note(arm, decided, &life.judging(), now);
+            breach.filter(|_| matters)
+        });
+        if let Some(breach) = breach {
+            self.breached(policy, arm, breach, effects);
+        }
+    }
+
+    /// An admission policy answered about a newcomer.
+    pub(crate) fn weigh_newcomer(
+        &mut self,
+        policy: &PolicyName,
+        newcomer: Newcomer,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let breach = self.all.get_mut(policy).and_then(|policy| {
+            let percent = policy.life.revisions().canary()?.share()?;
+            policy.judge.as_mut()?.note_newcomer(newcomer, percent, now)
+        });
+        if let Some(breach) = breach {
+            self.breached(policy, Arm::Canary, breach, effects);
+        }
+    }
+
+    /// Counts answers that differed from those of a fresh instance. A revision without an alternative stays.
+    pub(crate) fn weigh_hidden_state(
+        &mut self,
+        policy: &PolicyName,
+        revision: &str,
+        answers: Count,
+        effects: &mut Effects,
+    ) {
+        let Some(revisions) = self.revisions(policy).filter(|_| answers.worse >= HIDDEN_MAX) else {
+            return;
+        };
+        let breach =
+            Breach { figure: Figure::HiddenState, canary: answers, rest: Count::default() };
+        if revisions.canary().is_some_and(|canary| *canary.revision.name == *revision) {
+            self.breached(policy, Arm::Canary, breach, effects);
+        } else if revisions.is_candidate(revision) {
+            let Count { of, worse } = answers;
+            let reason = format!("hidden state, seen in shadow: {worse} of {of} answers");
+            self.remove_harmful_soon(policy, revision.into(), reason.into(), effects);
+        } else if revisions.is_active(revision) && revisions.previous.is_some() {
+            self.breached(policy, Arm::Standing, breach, effects);
+        }
+    }
+
+    /// Reports the first breach of an arm, and removes its revision soon.
+    fn breached(&mut self, name: &PolicyName, arm: Arm, breach: Breach, effects: &mut Effects) {
+        let Some(policy) = self.all.get_mut(name) else { return };
+        if std::mem::replace(&mut policy.reported[arm as usize], true) {
+            return;
+        }
+        let Some(revision) = policy.life.revisions().of(arm).map(|it| Arc::clone(&it.name)) else {
+            return;
+        };
+        let reason = breach.to_string().into();
+        effects.event(Event::Breached { policy: name.clone(), revision: revision.clone(), breach });
+        self.remove_harmful_soon(name, revision, reason, effects);
+    }
+
+    /// Removes the revision with the next timer, after the answer or report in which the breach was found.
+    fn remove_harmful_soon(
+        &mut self,
+        policy: &PolicyName,
+        revision: Arc<str>,
+        reason: Box<str>,
+        effects: &mut Effects,
+    ) {
+        self.harmful.push(Harmful { policy: policy.clone(), revision, reason });
+        if let Some(life) = self.get(policy) {
+            effects.set(Timer::Rollouts, life.began());
+        }
+    }
+
+    pub(crate) fn turn_judges(&mut self, now: Instant, effects: &mut Effects) {
+        self.all.values_mut().filter_map(|it| it.judge.as_mut()).for_each(|it| it.turn(now));
+        if self.is_judging() {
+            effects.set(Timer::Judge, now + JUDGES_TURN);
+        }
+    }
+
+    /// The session or room ended.
+    pub(crate) fn leave(&mut self, subject: Subject, scenario: &str, settings: &Settings) {
+        let Some(scenario) = settings.scenarios.get(scenario) else { return };
+        let (is_room, unit) = match subject {
+            Subject::Session(session) => (false, session.0),
+            Subject::Room(room) => (true, room.0),
+        };
+        for (policy, _, judge) in self.judges(&scenario.set) {
+            if is_by_room(policy.hook) == is_room {
+                judge.leave(unit);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cohort_size(&self, policy: &PolicyName, subjects: Subjects) -> super::CohortSize {
+        let Policy { life, judge, .. } = &self.all[policy];
+        subjects.cohort_size(policy, life.revisions(), judge.as_ref())
+    }
+
+    /// Statistics of both cohorts during a canary. Visits every session and room.
+    pub(crate) fn cohorts(&self, policy: &PolicyName, subjects: Subjects) -> Option<[Cohort; 2]> {
+        let Policy { life, judge, .. } = self.all.get(policy)?;
+        let judge = judge.as_ref()?;
+        Some(Arm::ALL.map(|arm| subjects.cohort(policy, life.revisions(), arm, judge)))
+    }
+}

@@ -1,0 +1,157 @@
+//! The sessions and rooms that policies decide for: their state when a judge enrols them, and the cohorts they form.
+
+use std::sync::Arc;
+
+use super::judge::{Bad, Judge};
+use super::revision::{is_by_room, unit};
+use super::{CohortSize, Judging, Revisions};
+use crate::rooms::{Room, Rooms};
+use crate::sessions::{Session, Sessions};
+use crate::{Arm, Count, Figure, Hook, Metric, PolicyName, RoomId, SessionId, Settings};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Subjects<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) rooms: &'a Rooms,
+}
+
+/// Statistics of the sessions and rooms of one arm of a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cohort {
+    pub arm: Arm,
+    /// Live sessions.
+    pub sessions: u32,
+    /// Placed rooms.
+    pub rooms: u32,
+    /// Mean over sessions of the worse direction, parts per million; none if no session is measured.
+    pub loss_ppm: Option<u32>,
+    /// Mean R-factor times 100; none if no session is measured.
+    pub r_factor_centi: Option<u32>,
+    /// Mean rung times 100.
+    pub rung_centi: u32,
+    /// Per figure, the count of rooms, sessions, decisions or newcomers that got worse in this round.
+    pub worse: Vec<(Figure, Count)>,
+}
+
+impl<'a> Subjects<'a> {
+    fn set(self, scenario: &str) -> Option<&'a Arc<str>> {
+        self.settings.scenarios.get(scenario).map(|scenario| &scenario.set)
+    }
+
+    /// The session, and the policy set of its scenario.
+    pub(super) fn session(self, id: SessionId) -> Option<(&'a Session, &'a Arc<str>)> {
+        let session = self.sessions.get(&id)?;
+        Some((session, self.set(&session.wanted.scenario)?))
+    }
+
+    /// Rooms of the policy's set.
+    pub(crate) fn rooms_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Room> {
+        self.rooms.values().filter(move |room| self.set(&room.scenario) == Some(&policy.set))
+    }
+
+    fn sessions_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Session> {
+        let is_of = move |it: &&Session| self.set(&it.wanted.scenario) == Some(&policy.set);
+        self.sessions.values().filter(is_of)
+    }
+
+    pub(super) fn enrol(
+        self,
+        session: &Session,
+        hook: Hook,
+        revisions: &Revisions,
+        judge: &mut Judge,
+    ) {
+        let unit = unit(hook, session.room, session.id);
+        if !judge.knows(unit) {
+            let judging = judge.judging();
+            let bad = match is_by_room(hook) {
+                true => self.bad_room(session.room, judging),
+                false => session.bad_before(judging),
+            };
+            judge.enrol(unit, revisions.arm(unit), bad);
+        }
+    }
+
+    /// The baseline of a room: the worst of its sessions.
+    fn bad_room(self, id: RoomId, judging: &Judging) -> Bad {
+        let Some(room) = self.rooms.get(&id) else { return Bad::default() };
+        let sessions = room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let bad =
+            sessions.fold(Bad::default(), |bad, session| bad.and(session.bad_before(judging)));
+        bad.with(Figure::Moves, room.moves_noted() >= judging.moves_per_minute as usize)
+    }
+
+    /// Visits every session or room.
+    pub(super) fn cohort_size(
+        self,
+        policy: &PolicyName,
+        revisions: &Revisions,
+        judge: Option<&Judge>,
+    ) -> CohortSize {
+        let Some(judge) = judge else { return CohortSize::default() };
+        let in_canary = |unit: &u64| revisions.arm(*unit) == Arm::Canary;
+        let present = match is_by_room(policy.hook) {
+            true => self.rooms_of(policy).map(|room| room.id.0).filter(in_canary).count(),
+            false => self.sessions_of(policy).map(|it| it.id.0).filter(in_canary).count(),
+        };
+        let (measured, required) = (judge.cohort(), judge.judging().cohort_min);
+        CohortSize { present: present as u32, measured, required }
+    }
+
+    /// Visits every session and room.
+    pub(super) fn cohort(
+        self,
+        policy: &PolicyName,
+        revisions: &Revisions,
+        arm: Arm,
+        judge: &Judge,
+    ) -> Cohort {
+        let of_arm = |it: &&Session| revisions.arm(unit(policy.hook, it.room, it.id)) == arm;
+        let sessions: Vec<&Session> = self.sessions_of(policy).filter(of_arm).collect();
+        let rooms = self
+            .rooms_of(policy)
+            .filter(|room| is_by_room(policy.hook) && revisions.arm(room.id.0) == arm);
+        let loss = |it: &&Session| it.measured(Metric::LossUp).max(it.measured(Metric::LossDown));
+        let rungs: u64 = sessions.iter().map(|it| u64::from(it.plan_now().rung()) * 100).sum();
+        let worse = judge.figures().map(|(figure, canary, rest)| match arm {
+            Arm::Canary => (figure, canary),
+            Arm::Standing => (figure, rest),
+        });
+        Cohort {
+            arm,
+            sessions: sessions.len() as u32,
+            rooms: rooms.count() as u32,
+            loss_ppm: mean(sessions.iter().filter_map(loss)),
+            r_factor_centi: mean(sessions.iter().filter_map(|it| it.measured(Metric::RFactor))),
+            rung_centi: (rungs / (sessions.len() as u64).max(1)) as u32,
+            worse: worse.collect(),
+        }
+    }
+}
+
+fn mean(values: impl Iterator<Item = u32>) -> Option<u32> {
+    let (sum, count) =
+        values.fold((0, 0), |(sum, count), value| (sum + u64::from(value), count + 1));
+    sum.checked_div(count).map(|mean| mean as u32)
+}
+
+impl Session {
+    /// Figures by which it is bad, according to its last measures.
+    pub(super) fn bad_by_measures(&self, judging: &Judging) -> Bad {
+        let lossy = |metric| self.measured(metric).is_some_and(|loss| loss >= judging.loss_ppm);
+        let poor = self.measured(Metric::RFactor).is_some_and(|r| r < judging.r_factor_centi);
+        Bad::default()
+            .with(Figure::Loss, lossy(Metric::LossUp) || lossy(Metric::LossDown))
+            .with(Figure::RFactor, poor)
+            .with(Figure::Rung, self.plan_now().rung() >= judging.rung)
+    }
+
+    /// The baseline: a session that is silent already is not at risk.
+    fn bad_before(&self, judging: &Judging) -> Bad {
+        let track = self.track.as_ref();
+        self.bad_by_measures(judging)
+            .with(Figure::Gap, track.is_some_and(|track| track.is_silent()))
+            .with(Figure::Loss, track.is_some_and(|track| track.loses(judging.loss_ppm)))
+    }
+}
