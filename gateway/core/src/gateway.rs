@@ -201,7 +201,7 @@ impl Gateway {
                         self.quality.forget_node(node);
                     }
                 }
-                Timer::Herd => self.route(now, |router| router.fail_over_some(now)),
+                Timer::Failover => self.route(now, |router| router.fail_over_some(now)),
                 Timer::Rescue => self.route(now, |router| router.rescue_stranded(now)),
                 Timer::Change => self.route(now, |router| router.change_some(now)),
                 Timer::StartLate(node) => {

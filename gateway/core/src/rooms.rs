@@ -24,7 +24,7 @@ use calls::Call;
 pub use calls::is_session_room_name;
 use drain::Drain;
 pub use failback::Failback;
-use failover::Herd;
+use failover::Failover;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
 pub(crate) use room::{Founding, Pending, Room, Stranded};
@@ -52,7 +52,7 @@ pub(crate) struct Rooms {
     /// Indexed by node: rooms whose current or pending route contains it.
     at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, while some have not failed over yet.
-    herd: Option<Herd>,
+    failover: Option<Failover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
     stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// The next rescue continues after this entry.
@@ -84,7 +84,7 @@ impl Rooms {
             changing: BTreeSet::new(),
             placed: 0,
             at: vec![BTreeSet::new(); settings.nodes.len()],
-            herd: None,
+            failover: None,
             stranded: BTreeSet::new(),
             rescued_last: None,
             paced: false,
@@ -154,7 +154,7 @@ impl Rooms {
             self.stranded.len(),
             self.unreserved.len(),
             self.away.len(),
-            self.herd.as_ref().map_or(0, |herd| herd.rooms.len()),
+            self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
         lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use legs::Legs;
-pub(crate) use session::{Leg, Opening, Phase, Session, WHOLE, Wanted};
+pub(crate) use session::{Leg, Opening, Phase, Session, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
 use crate::{Decider, PolicyName, SessionId};
@@ -22,7 +22,7 @@ pub(crate) struct Sessions {
     all: BTreeMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
-    wants: Interner<Wanted>,
+    requests: Interner<SessionRequest>,
     deciders: Interner<Decider>,
     /// The last session that was checked for silence.
     swept_last: SessionId,
@@ -40,7 +40,7 @@ impl Sessions {
             all: BTreeMap::new(),
             next: 1,
             live: 0,
-            wants: Interner::default(),
+            requests: Interner::default(),
             deciders: Interner::default(),
             swept_last: SessionId(0),
             told_within: Duration::ZERO,
@@ -62,8 +62,8 @@ impl Sessions {
         SessionId(self.next)
     }
 
-    pub(crate) fn wanted(&mut self, wanted: Wanted) -> Arc<Wanted> {
-        self.wants.intern(wanted)
+    pub(crate) fn request(&mut self, request: SessionRequest) -> Arc<SessionRequest> {
+        self.requests.intern(request)
     }
 
     pub(crate) fn decider(&mut self, by: Decider) -> Arc<Decider> {

@@ -30,7 +30,7 @@ pub(crate) enum Timer {
     /// A removed node is forgotten, because no room leads there any more.
     Forget(NodeId),
     /// The next rooms of a dead node fail over.
-    Herd,
+    Failover,
     /// Rooms without a usable hop are tried again.
     Rescue,
     /// The next rooms take changed settings of their scenarios.

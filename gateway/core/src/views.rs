@@ -226,7 +226,7 @@ impl Views<'_> {
         Some(SessionStanding {
             session: session.id,
             room: room.name.clone(),
-            scenario: session.wanted.scenario.clone(),
+            scenario: session.request.scenario.clone(),
             mode: route.mode,
             kept: route.kept(),
             transport: session.transport,

@@ -56,8 +56,8 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let wanted = Arc::clone(&session.wanted);
-        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario) else {
+        let request = Arc::clone(&session.request);
+        let Some(scenario) = self.settings.scenarios.get(&request.scenario) else {
             return;
         };
         if !scenario.binds(Hook::Scenario) {
@@ -68,7 +68,7 @@ impl Gateway {
         let arm = self
             .policies
             .arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
-        let (scenario, labels) = (wanted.scenario.clone(), wanted.labels.clone());
+        let (scenario, labels) = (request.scenario.clone(), request.labels.clone());
         let question = Question::Resolve { scenario, labels };
         self.ask(&set, arm, About::Resolve(id), question, now);
     }
@@ -94,8 +94,8 @@ impl Gateway {
             return;
         };
         session.phase = Phase::Admitting;
-        let (room, wanted) = (session.room, Arc::clone(&session.wanted));
-        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario).cloned() else {
+        let (room, request) = (session.room, Arc::clone(&session.request));
+        let Some(scenario) = self.settings.scenarios.get(&request.scenario).cloned() else {
             return;
         };
         if !scenario.binds(Hook::Admission) {
@@ -106,8 +106,8 @@ impl Gateway {
             session: id,
             room,
             standing: self.router().region_of_room(room),
-            scenario: wanted.scenario.clone(),
-            labels: wanted.labels.clone(),
+            scenario: request.scenario.clone(),
+            labels: request.labels.clone(),
             regions: self.capacity.region_rows(&self.nodes),
         };
         let arm =
@@ -170,7 +170,7 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else {
             return outcome;
         };
-        let scenario = self.settings.scenarios.get(&session.wanted.scenario);
+        let scenario = self.settings.scenarios.get(&session.request.scenario);
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {
@@ -639,8 +639,8 @@ impl Gateway {
             .map(|session| SessionRow {
                 row: Row { id: session.id.0, measures: router.session_measures(session, now) },
                 room: session.room,
-                scenario: session.wanted.scenario.clone(),
-                labels: session.wanted.labels.clone(),
+                scenario: session.request.scenario.clone(),
+                labels: session.request.labels.clone(),
                 state: session.memory.read(reads.as_ref()).map(|state| State::clone(state)),
             })
             .collect();
@@ -753,7 +753,7 @@ impl Gateway {
         else {
             return;
         };
-        let scenario = self.settings.scenarios.get(&session.wanted.scenario);
+        let scenario = self.settings.scenarios.get(&session.request.scenario);
         if scenario.is_none_or(|s| s.on_degradation_fault != DegradeOnFault::NativeLadder) {
             return;
         }
@@ -763,7 +763,7 @@ impl Gateway {
             loss_ppm,
             bounds: session.bounds,
             caps,
-            video: session.wanted.media.has_video(),
+            video: session.request.media.has_video(),
         };
         if let Some((op, arg)) = self.quality.climb(id, look, now) {
             let mut replans = Replans::default();

@@ -212,7 +212,9 @@ impl Policies {
             revisions.active.as_ref().filter(|_| over)
         };
         for (_, session) in sessions.range_mut(from..=until) {
-            let Some(scenario) = settings.scenarios.get(&session.wanted.scenario) else { continue };
+            let Some(scenario) = settings.scenarios.get(&session.request.scenario) else {
+                continue;
+            };
             if session.memory.keeps_other()
                 && let Some(active) = settled(&scenario.policy(Hook::Degradation))
             {

@@ -42,7 +42,7 @@ impl<'a> Subjects<'a> {
     /// The session, and the policy set of its scenario.
     pub(super) fn session(self, id: SessionId) -> Option<(&'a Session, &'a Arc<str>)> {
         let session = self.sessions.get(&id)?;
-        Some((session, self.set(&session.wanted.scenario)?))
+        Some((session, self.set(&session.request.scenario)?))
     }
 
     /// Rooms of the policy's set.
@@ -51,7 +51,7 @@ impl<'a> Subjects<'a> {
     }
 
     fn sessions_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Session> {
-        let is_of = move |it: &&Session| self.set(&it.wanted.scenario) == Some(&policy.set);
+        let is_of = move |it: &&Session| self.set(&it.request.scenario) == Some(&policy.set);
         self.sessions.values().filter(is_of)
     }
 

@@ -28,7 +28,7 @@ impl Replans {
         };
         let plan = session
             .plan
-            .after(op, arg, &session.wanted.media, session.bounds)
+            .after(op, arg, &session.request.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == session.plan {
             return Ok(None);

@@ -9,7 +9,7 @@ use crate::nodes::Node;
 use crate::timer::Timer;
 use crate::{AgentWord, Cause, Decider, Event, Impossible, NodeId, NodeSettings, RegionId, RoomId};
 
-/// Maximum rooms that leave a draining node at once, so that one wake-up stays short and other nodes see no herd.
+/// Maximum rooms that leave a draining node at once, so that one wake-up stays short and no node gets all at once.
 const DRAINS_AT_ONCE: usize = 256;
 
 /// Interval between batches of rooms that leave a draining node.
@@ -21,7 +21,7 @@ const KEPT_FOR_ARRIVAL: u32 = 5;
 /// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
 const GONE_AFTER: Duration = Duration::from_millis(100);
 
-/// Maximum rooms that leave a lossy node at once, so that one wake-up stays short and other nodes see no herd.
+/// Maximum rooms that leave a lossy node at once, so that one wake-up stays short and no node gets all at once.
 const LEAVE_AT_ONCE: usize = 128;
 
 #[derive(Clone, Copy, Debug)]
@@ -304,7 +304,7 @@ impl Router<'_> {
             self.drain(id, now);
             return false;
         }
-        let mourned = self.rooms.herd.as_ref().is_some_and(|herd| herd.concerns(id));
+        let mourned = self.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
         if self.nodes.pace(id).counts() != (0, 0) || mourned {
             self.forget_soon(id, now);
             return false;

@@ -23,7 +23,7 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 
 /// Rooms that have not yet failed over from a dead node.
 #[derive(Debug)]
-pub(crate) struct Herd {
+pub(crate) struct Failover {
     pub(crate) dead: Hop,
     died: Instant,
     /// Nodes whose reserves only these rooms may use meanwhile.
@@ -31,8 +31,8 @@ pub(crate) struct Herd {
     pub(crate) rooms: BTreeSet<RoomId>,
 }
 
-impl Herd {
-    /// The node is the dead one, or its reserve is assigned to this herd.
+impl Failover {
+    /// The node is the dead one, or its reserve is assigned to this failover.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
         self.dead.node == node || self.standbys.contains(&node)
     }
@@ -106,9 +106,9 @@ impl Router<'_> {
     /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
     /// Returns the number of rooms that the node carried.
     fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        // A standby's reserve is assigned to one death at a time. Until the previous herd has failed over, packets of
+        // A standby's reserve is assigned to one death at a time. Until the previous failover has failed over, packets of
         // this one take second hops that are not assigned to it; no other room takes those reserves meanwhile.
-        while self.rooms.herd.is_some() {
+        while self.rooms.failover.is_some() {
             self.fail_over_some(now);
         }
         let stood_there = self.capacity.ledger().rooms(dead.node);
@@ -117,7 +117,7 @@ impl Router<'_> {
         }
         let standbys = self.nodes.spent_for(dead.node);
         let rooms = self.rooms.at[dead.node.0 as usize].clone();
-        self.rooms.herd = Some(Herd { dead, died: now, standbys, rooms });
+        self.rooms.failover = Some(Failover { dead, died: now, standbys, rooms });
         self.fail_over_some(now);
         stood_there
     }
@@ -126,24 +126,24 @@ impl Router<'_> {
     /// packets already take other hops.
     pub(crate) fn fail_over_some(&mut self, now: Instant) {
         for _ in 0..self.settings.limits.lost_at_once {
-            let Some(herd) = &mut self.rooms.herd else {
+            let Some(failover) = &mut self.rooms.failover else {
                 return;
             };
-            let dead = (herd.dead, herd.died);
-            match herd.rooms.pop_first() {
+            let dead = (failover.dead, failover.died);
+            match failover.rooms.pop_first() {
                 Some(id) => self.fail_over_room(id, dead, now),
                 None => return self.free_standbys(),
             }
         }
-        self.effects.set(Timer::Herd, now + LOST_EVERY);
+        self.effects.set(Timer::Failover, now + LOST_EVERY);
     }
 
     /// Frees the standbys after all rooms of the dead node failed over.
     fn free_standbys(&mut self) {
-        let Some(Herd { standbys, .. }) = self.rooms.herd.take() else {
+        let Some(Failover { standbys, .. }) = self.rooms.failover.take() else {
             return;
         };
-        self.effects.cancel(&Timer::Herd);
+        self.effects.cancel(&Timer::Failover);
         for standby in standbys {
             self.gate_unfit_reserves(standby);
             self.nodes.spend(standby, None);
@@ -152,10 +152,10 @@ impl Router<'_> {
 
     /// Fails the room over now if it still waits for that, because something else is about to change it.
     pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
-        if let Some(herd) = &mut self.rooms.herd
-            && herd.rooms.remove(&id)
+        if let Some(failover) = &mut self.rooms.failover
+            && failover.rooms.remove(&id)
         {
-            let dead = (herd.dead, herd.died);
+            let dead = (failover.dead, failover.died);
             self.fail_over_room(id, dead, now);
         }
     }
@@ -445,7 +445,7 @@ impl Router<'_> {
     /// assigned to a current death are excluded.
     fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
-        but.extend(self.rooms.herd.iter().flat_map(|herd| &herd.standbys));
+        but.extend(self.rooms.failover.iter().flat_map(|failover| &failover.standbys));
         self.native_hops_taking(id, Takes::Reserves, &but, now)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Room, Router};
 use crate::capacity::Judged;
 use crate::policy::Memory;
-use crate::sessions::{Opening, Phase, Session, WHOLE, Wanted};
+use crate::sessions::{Opening, Phase, Session, SessionRequest, WHOLE};
 use crate::small::SmallMap;
 use crate::{
     Bounds, Decider, Identity, Ingress, Offer, Outcome, Param, Plan, Refused, RegionId, RoomId,
@@ -27,7 +27,7 @@ impl Router<'_> {
             id,
             room: RoomId(0),
             call: RoomId(0),
-            wanted: self.sessions.wanted(Wanted {
+            request: self.sessions.request(SessionRequest {
                 scenario: offer.scenario.clone(),
                 labels: offer.labels.clone(),
                 media: offer.media.clone(),

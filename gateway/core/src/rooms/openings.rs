@@ -17,7 +17,7 @@ use crate::{
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
 /// Retry time while stranded rooms are being rescued.
-const RETRY_BEHIND_A_HERD: Duration = Duration::from_secs(5);
+const RETRY_DURING_FAILOVER: Duration = Duration::from_secs(5);
 
 /// Maximum retry time for an open breaker.
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -286,7 +286,7 @@ impl Router<'_> {
         if session.track.as_ref().is_some_and(|track| track.sends()) {
             self.forget_heard(room);
         }
-        let scenario = Arc::clone(&session.wanted.scenario);
+        let scenario = Arc::clone(&session.request.scenario);
         self.effects.notice(Notice::Ended { session: id, room, scenario });
     }
 
@@ -386,15 +386,15 @@ impl Router<'_> {
     /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
     /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
-        let herd = self.rooms.herd.is_some() || !self.rooms.stranded.is_empty();
-        let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };
+        let is_busy = self.rooms.failover.is_some() || !self.rooms.stranded.is_empty();
+        let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
         let opens = self.capacity.all_open_until().map(|at| at.saturating_duration_since(now));
         self.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }
 
     /// The degradation policy of the session's scenario.
     fn ticks(&self, id: SessionId) -> Option<PolicyName> {
-        let scenario = &self.sessions.get(&id)?.wanted.scenario;
+        let scenario = &self.sessions.get(&id)?.request.scenario;
         let scenario = self.settings.scenarios.get(scenario)?;
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
     }

@@ -54,7 +54,7 @@ impl Router<'_> {
 
     /// An endpoint obeys caps on the session: its own endpoint or, in a room of two, the other one.
     pub(crate) fn obeys_caps(&self, session: &Session) -> bool {
-        if session.wanted.media.takes_remb() {
+        if session.request.media.takes_remb() {
             return true;
         }
         let in_room =
@@ -62,7 +62,7 @@ impl Router<'_> {
         let live = in_room.filter_map(|id| self.sessions.get(id));
         let live = live.filter(|other| other.phase == Phase::Live).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
-            (count + 1, taking || other.wanted.media.takes_remb())
+            (count + 1, taking || other.request.media.takes_remb())
         });
         count == 2 && taking
     }

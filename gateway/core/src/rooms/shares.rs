@@ -122,7 +122,7 @@ impl Router<'_> {
 
     /// Raises sessions that were reduced long enough ago by one step, if no room is stranded.
     pub(crate) fn raise_shares(&mut self, now: Instant) {
-        if self.rooms.stranded.is_empty() && self.rooms.herd.is_none() {
+        if self.rooms.stranded.is_empty() && self.rooms.failover.is_none() {
             for id in self.capacity.next_reduced(RAISED_AFTER, now) {
                 self.raise_share(id, now);
             }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rooms;
-use super::failover::Herd;
+use super::failover::Failover;
 use crate::{NodeId, RoomId};
 
 impl Rooms {
-    pub(crate) fn herd(&self) -> Option<&Herd> {
-        self.herd.as_ref()
+    pub(crate) fn failover(&self) -> Option<&Failover> {
+        self.failover.as_ref()
     }
 
     pub(crate) fn at(&self) -> &[BTreeSet<RoomId>] {

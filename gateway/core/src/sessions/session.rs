@@ -24,7 +24,7 @@ pub(crate) struct Session {
     pub(crate) room: RoomId,
     /// The number of the session's room at nodes.
     pub(crate) call: RoomId,
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) request: Arc<SessionRequest>,
     pub(crate) transport: Transport,
     /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
     pub(crate) of_first_packet: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Session {
 
 /// The request of a session; many sessions share an equal one.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct SessionRequest {
     pub(crate) scenario: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<Media>,
@@ -120,7 +120,7 @@ impl Session {
 
     /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
     pub(crate) fn can_do_with_less(&self) -> bool {
-        self.wanted.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
+        self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
     /// The plan by policies, limited by the share.
@@ -141,7 +141,7 @@ impl Session {
                 Kind::Video => self.bounds.ceiling_kbps,
             })
         };
-        let sum: u32 = self.wanted.media.streams.iter().map(need).fold(0, u32::saturating_add);
+        let sum: u32 = self.request.media.streams.iter().map(need).fold(0, u32::saturating_add);
         u64::from(sum.min(self.bounds.ceiling_kbps))
     }
 
@@ -153,7 +153,7 @@ impl Session {
 
     /// The region that the label `region` names, if any.
     pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
-        let (_, named) = self.wanted.labels.iter().find(|(key, _)| &**key == "region")?;
+        let (_, named) = self.request.labels.iter().find(|(key, _)| &**key == "region")?;
         let at = regions.iter().position(|region| region == named)?;
         Some(RegionId(at as u32))
     }
@@ -169,7 +169,7 @@ impl Session {
             .set(Metric::Rung, u64::from(self.plan_now().rung()))
             .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
-            .set(Metric::Video, u64::from(self.wanted.media.has_video()))
+            .set(Metric::Video, u64::from(self.request.media.has_video()))
             .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
             .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
         measures

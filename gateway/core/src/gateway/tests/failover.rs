@@ -238,7 +238,7 @@ fn stranded_room_is_opened_before_moving() {
 }
 
 #[test]
-fn herd_serves_scenario_priority_first() {
+fn failover_serves_scenario_priority_first() {
     let mut world =
         World::with_policy(settings_of(&[(0, 1_000), (1, VOICE)]), &[Hook::Routing], place(&[A]));
     world.offer_as("stream", "stream");
@@ -250,7 +250,7 @@ fn herd_serves_scenario_priority_first() {
 }
 
 #[test]
-fn herd_counts_capacity_once() {
+fn failover_counts_capacity_once() {
     let nodes = [(0, 1_000), (1, 3 * VOICE)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     for room in 0..10 {
@@ -464,7 +464,7 @@ fn flip_cost_is_independent_of_other_nodes() {
 
 #[test]
 fn inactivity_sweep_covers_all_sessions() {
-    let mut world = herd::crowd();
+    let mut world = large_failover::crowd();
     world.pass(ms(40_000));
     assert_eq!(world.gateway.live(), 0);
 }

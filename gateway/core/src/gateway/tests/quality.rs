@@ -219,8 +219,8 @@ fn unsupported_cap_is_refused_and_visible() {
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
         for (id, remb) in sessions.into_iter().zip(remb) {
             let session = world.gateway.sessions.get_mut(&id).unwrap();
-            let wanted = Arc::make_mut(&mut session.wanted);
-            let media = Arc::make_mut(&mut wanted.media);
+            let request = Arc::make_mut(&mut session.request);
+            let media = Arc::make_mut(&mut request.media);
             media.srtp = srtp;
             media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);
         }

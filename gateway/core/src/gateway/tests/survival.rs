@@ -104,7 +104,7 @@ fn rooms_enter_cold_node_at_its_pace() {
 }
 
 #[test]
-fn herd_moves_start_at_the_death() {
+fn failover_moves_start_at_the_death() {
     let mut settings = settings();
     settings.limits.lost_at_once = 1;
     let mut world = World::new(settings);

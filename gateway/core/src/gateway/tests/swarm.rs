@@ -32,7 +32,8 @@ fn promises_hold_whatever_happens() {
         }
     }
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
-    let others = ["herd", "rescued", "stranded", "hop-removed", "rerouted", "failback", "drained"];
+    let others =
+        ["failover", "rescued", "stranded", "hop-removed", "rerouted", "failback", "drained"];
     let others = others.into_iter().chain(["hitless", "copies-differ", "started", "forgot"]);
     let given_up = ["superseded", "target-lost", "not-opened", "closed"];
     let wanted = everywhere.into_iter().chain(others).chain(given_up);
@@ -70,7 +71,7 @@ struct Seen {
     finished: u32,
     rescued: bool,
     forgot: bool,
-    herd: bool,
+    failover: bool,
 }
 
 impl Swarm {
@@ -95,7 +96,7 @@ impl Swarm {
         }
         settings.limits.open_within = ms(rng.u64(50..2_000));
         settings.limits.churn_percent = 100;
-        // Few rooms make herds that last, where a turn is short.
+        // Few rooms make failovers that last if a turn is short.
         settings.limits.lost_at_once = rng.usize(1..4);
         settings.limits.openings_at_once = rng.u32(1..6);
         let mut world = World::begin(settings, start);
@@ -133,7 +134,7 @@ impl Swarm {
         });
         let mut words: BTreeSet<&'static str> = words.collect();
         words.extend(self.seen.rescued.then_some("rescued"));
-        words.extend(self.seen.herd.then_some("herd"));
+        words.extend(self.seen.failover.then_some("failover"));
         words.extend(self.seen.forgot.then_some("forgot"));
         self.end();
         words
@@ -298,10 +299,10 @@ impl Swarm {
                 };
             }
             _ => {
-                // The next input may well come amid a herd.
+                // The next input may well come during a failover.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
-                    if world.gateway.rooms.herd().is_some() && rng.u8(0..4) > 0 {
+                    if world.gateway.rooms.failover().is_some() && rng.u8(0..4) > 0 {
                         break;
                     }
                 }
@@ -366,11 +367,11 @@ impl Swarm {
     fn check(&mut self) {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
-        let herd = gateway.rooms.herd();
-        seen.herd |= herd.is_some();
+        let failover = gateway.rooms.failover();
+        seen.failover |= failover.is_some();
         match gateway.capacity.ledger().audit(gateway.rooms.values().map(|room| room.holding)) {
-            // While a herd is under way, standbys carry what they kept free for one death, and still keep for others.
-            Err(wrong) if herd.is_some() && wrong.contains("over its capacity") => {}
+            // While a failover is under way, standbys carry what they kept free for one death, and still keep for others.
+            Err(wrong) if failover.is_some() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
         }
         seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
@@ -382,7 +383,9 @@ impl Swarm {
             assert!(!room.sessions.is_empty());
             assert!(room.sessions.iter().all(|id| gateway.sessions[id].room == room.id));
             let route = room.route();
-            let dead = herd.filter(|herd| herd.rooms.contains(&room.id)).map(|herd| herd.dead);
+            let dead = failover
+                .filter(|failover| failover.rooms.contains(&room.id))
+                .map(|failover| failover.dead);
             let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
             let pending = room.pending.as_ref().map(|pending| pending.hops.clone());
             for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {

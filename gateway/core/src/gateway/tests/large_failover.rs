@@ -17,7 +17,7 @@ pub(super) fn crowd() -> World {
 }
 
 #[test]
-fn herd_recovers_in_turns_packets_at_flip() {
+fn failover_recovers_in_turns_packets_at_flip() {
     let mut world = crowd();
     let rooms: Vec<RoomId> = (0..MANY).map(|number| world.room(&format!("r{number}"))).collect();
     let there: Vec<RoomId> = rooms
@@ -40,13 +40,13 @@ fn herd_recovers_in_turns_packets_at_flip() {
     assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
-    assert!(world.gateway.rooms.herd().is_none());
+    assert!(world.gateway.rooms.failover().is_none());
     let holdings = world.gateway.rooms.values().map(|room| room.holding);
     world.gateway.capacity.ledger().audit(holdings).unwrap();
 }
 
 /// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
-/// and `D` until they must. A herd of a hundred turns.
+/// and `D` until they must. A failover of a hundred turns.
 fn two_nodes_full() -> World {
     let wide = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000), (2, 1_000_000)];
     let mut settings = settings_of(&wide);
@@ -63,7 +63,7 @@ fn two_nodes_full() -> World {
 }
 
 #[test]
-fn second_death_flips_during_herd() {
+fn second_death_flips_during_failover() {
     for (first, second) in [(A, B), (B, A)] {
         let mut world = two_nodes_full();
         world.kill(first);
@@ -79,10 +79,10 @@ fn second_death_flips_during_herd() {
             _ => None,
         };
         let before = world.outputs[..flip].iter().filter(|o| to(o) == Some(second)).count();
-        assert!(before < 700, "the first herd was still under way: {before}");
+        assert!(before < 700, "the first failover was still under way: {before}");
         assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
         world.pass(ms(1_000));
-        assert!(world.gateway.rooms.herd().is_none());
+        assert!(world.gateway.rooms.failover().is_none());
         for number in 0..800 {
             for room in [format!("a{number}"), format!("b{number}")] {
                 let stands = world.stands(&room);
@@ -119,7 +119,7 @@ fn room_avoids_node_that_died_second() {
     let last = world.room("last");
     assert!(world.gateway.rooms[&last].heads_for(world.hop(A)));
     world.kill(A);
-    assert!(world.gateway.rooms.herd().unwrap().rooms.contains(&last));
+    assert!(world.gateway.rooms.failover().unwrap().rooms.contains(&last));
     world.kill(B);
     assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
     assert_eq!(world.stands("last"), Some(C));
@@ -127,8 +127,8 @@ fn room_avoids_node_that_died_second() {
 
 type Step = fn(&mut World);
 
-/// Inputs for a room that waits amid a herd: what goes before its node's death, and what comes after.
-const AMID_A_HERD: [(&str, Step, Step); 11] = [
+/// Inputs for a room that waits during a failover: what goes before its node's death, and what comes after.
+const DURING_FAILOVER: [(&str, Step, Step); 11] = [
     ("an offer", |_| {}, |world| _ = world.offer("last")),
     ("an admission", asked_to_come_in, |world| world.answer_held(Ok(accept()))),
     ("a session opened", waits_at_all, |world| world.finish_opening(B, Ok(()))),
@@ -190,7 +190,7 @@ fn asked_again(world: &mut World) {
 
 #[test]
 fn room_recovers_before_other_changes() {
-    for (what, before, after) in AMID_A_HERD {
+    for (what, before, after) in DURING_FAILOVER {
         let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)]);
         settings.limits.lost_at_once = 1;
         settings.limits.open_within = ms(100);
@@ -214,12 +214,12 @@ fn room_recovers_before_other_changes() {
         world.kill(A);
         let last = world.room("last");
         let waits = |world: &World| {
-            world.gateway.rooms.herd().is_some_and(|herd| herd.rooms.contains(&last))
+            world.gateway.rooms.failover().is_some_and(|failover| failover.rooms.contains(&last))
         };
         assert!(waits(&world), "{what}");
         after(&mut world);
         assert!(!waits(&world), "{what}");
-        assert!(world.gateway.rooms.herd().is_some(), "{what}");
+        assert!(world.gateway.rooms.failover().is_some(), "{what}");
         let told = |e: &Event| matches!(e, Event::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");
