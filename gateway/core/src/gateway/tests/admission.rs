@@ -9,7 +9,7 @@ use super::*;
 use crate::sessions::Leg;
 use crate::{Decider, Event, Grant, Hook, Hop, NodeId, Op, Refused, SessionId};
 
-/// A driver that answers after so long; what it was told last, and when.
+/// A driver that answers after a delay, with the time of each unanswered opening.
 struct Slow {
     asked: BTreeSet<(Instant, SessionId, Hop)>,
     seen: BTreeSet<(SessionId, Hop)>,
@@ -21,7 +21,7 @@ impl Slow {
         Slow { asked: BTreeSet::new(), seen: BTreeSet::new(), most: 0 }
     }
 
-    /// Time passes, and every opening is answered when it is so old.
+    /// Lets time pass, and answers every opening once it is `takes` old.
     fn pass(&mut self, world: &mut World, time: Duration, takes: Duration) {
         let end = world.now + time;
         while world.now < end {
@@ -56,7 +56,7 @@ fn retry(world: &World, offer: crate::OfferId) -> Duration {
 #[test]
 fn dead_region_is_admitted_at_pace_and_limits() {
     const ROOMS: u64 = 10_000;
-    // Home dies as a whole; what is left has room for all but a hundred of them.
+    // The home node dies, and the remaining nodes have capacity for all but a hundred of its rooms.
     let room = (ROOMS - 100) * VOICE;
     let nodes = [(0, ROOMS * VOICE * 3), (2, room / 2), (2, room / 2)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
@@ -77,7 +77,7 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let on =
         |node| world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count();
     assert_eq!((on(B) + on(C)) as u64, ROOMS - 100);
-    // Calls before streams, to the last one.
+    // All calls are admitted before any stream.
     let left: Vec<&str> = (0..ROOMS)
         .map(|number| world.room(&number.to_string()))
         .map(|id| &world.gateway.rooms[&id])
@@ -97,7 +97,7 @@ fn new_sessions_wait_behind_stranded_ones() {
     }
     world.answer_with(place(&[B]));
     world.drive_with(|_, _| Driver::Waits);
-    // They come to B, which is slow with two others.
+    // The rooms move to B, which is slow with two others.
     let before = [world.offer("x"), world.offer("y"), world.offer("z")];
     world.kill(A);
     let late = world.offer("late");
@@ -134,7 +134,7 @@ fn unusable_capacity_goes_to_new_sessions() {
     }
     world.drive_with(|_, _| Driver::Waits);
     world.kill(A);
-    // Rooms of two wait for B, and are too large for C.
+    // Rooms of two wait for B, because they are too large for C.
     world.answer_with(place(&[B]));
     let (late, next) = (world.offer("late"), world.offer("next"));
     assert!(!world.replies.contains_key(&late));
@@ -153,7 +153,7 @@ fn waiting_session_precedes_new_one() {
     world.open("alone");
     world.drive_with(|_, _| Driver::Waits);
     world.kill(A);
-    // Rooms of two wait for B, and are too large for C.
+    // Rooms of two wait for B, because they are too large for C.
     let last = world.room("alone");
     assert!(world.gateway.rooms[&last].heads_for(world.hop(C)));
     let late = world.offer("late");
@@ -228,7 +228,7 @@ fn new_session_is_capped_before_refused() {
     assert!(waits.iter().all(|wait| (ms(2_000)..ms(4_000)).contains(wait)), "{waits:?}");
     waits.sort_unstable();
     assert!(waits[20] < ms(2_600) && waits[180] > ms(3_400), "they do not come back together");
-    // A session that obeys no cap would take what it takes.
+    // A session that obeys no cap keeps its full need.
     let mut deaf = World::new(settings_of(&[(0, 64 + 44)]));
     deaf.open("r");
     deaf.takes_remb = false;
@@ -264,7 +264,7 @@ fn nearly_full_node_is_believed() {
         world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
     };
     assert!(on(&world, A) <= 2, "{}", on(&world, A));
-    // It says nothing any more, and is tried again.
+    // The node reports no load any more, and is tried again.
     world.pass(ms(20_000));
     assert_eq!(world.gateway.nodes().next().unwrap().capacity_kbps, 1_000);
 }

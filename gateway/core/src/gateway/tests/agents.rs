@@ -4,7 +4,7 @@ use super::*;
 use crate::gateway::Impossible;
 use crate::{AgentWord, Cause, Decider, Event, Health, Probed, RegionId, Witness};
 
-/// Nodes that died so far, with the witnesses.
+/// Nodes marked down so far, with the witnesses.
 fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<Witness>)> {
     let death = |event: &Event| match event {
         Event::Node { hop, to: Health::Down, witnesses, .. } => {
@@ -175,7 +175,7 @@ fn capacity_is_unchanged_after_drain() {
     let capacity = |world: &World| world.gateway.nodes().next().unwrap().capacity_kbps;
     world.gateway.handle_drain(A, true, None, world.now).unwrap();
     world.settle();
-    // It refuses sessions since it drains, and sessions that leave are still a load.
+    // The node refuses sessions because it drains, and the sessions that leave still count as load.
     world.gateway.handle_full(A, world.now);
     for _ in 0..600 {
         world.gateway.handle_load(A, 900, world.now);

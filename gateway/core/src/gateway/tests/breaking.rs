@@ -1,4 +1,4 @@
-//! Regions' breakers.
+//! Circuit breakers of regions.
 
 use super::world::Driver;
 use super::*;
@@ -6,7 +6,7 @@ use crate::{
     Answer, BreakerState, Event, Guard, Hook, Measures, Metric, Mode, RegionId, SessionId, Zone,
 };
 
-/// Sixty rooms at home, sixty away.
+/// Sixty rooms at home, and sixty in another region.
 fn world() -> (World, Vec<SessionId>, Vec<SessionId>) {
     let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
@@ -17,7 +17,7 @@ fn world() -> (World, Vec<SessionId>, Vec<SessionId>) {
     (world, home, away)
 }
 
-/// Their receivers report so much loss, per cent, ten times a second.
+/// Receivers of these sessions report this loss in per cent, ten times a second.
 fn hear(world: &mut World, heard: &[(&[SessionId], u64)], time: u64) {
     for _ in 0..time / 100 {
         for (sessions, percent) in heard {
@@ -52,10 +52,10 @@ fn brown_out_opens_breaker_for_new_rooms() {
     assert_eq!(measures.measured(Metric::Breaker), Some(1));
     world.open("new");
     assert_eq!(world.stands("new"), Some(B));
-    // Rooms on it stay, and newcomers to them join.
+    // Existing rooms stay in the region, and new sessions may join them.
     world.open("h0");
     assert_eq!(world.stands("h0"), Some(A));
-    // It half-opens for a share of them, and closes when it goes well.
+    // The breaker half-opens for a share of new rooms, and closes if their media is good.
     hear(&mut world, &[(&home, 0), (&away, 0)], 10_500);
     assert_eq!(breaker(&world, 0), BreakerState::HalfOpen);
     for number in 0..100 {

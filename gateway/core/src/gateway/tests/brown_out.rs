@@ -6,7 +6,7 @@ use crate::{
     BreakerState, Breakers, Cause, Event, Failback, Health, Measures, Metric, NodeId, Why,
 };
 
-/// Rooms at home's one node, with as much room away.
+/// Rooms at the only home node, and a node of the same capacity in another region.
 fn home_and_away(rooms: u32) -> World {
     let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000)]);
     for scenario in settings.scenarios.values_mut() {
@@ -34,7 +34,7 @@ fn loses(world: &mut World, node: NodeId, percent: u32) {
     world.pass(ms(15_000));
 }
 
-/// The rooms of the home node are away, since it died; it is up again.
+/// Rooms of the home node that are in the other region since its death; the home node is up again.
 fn away(rooms: u32) -> World {
     let mut world = home_and_away(rooms);
     world.gateway.handle_failback(None, Failback::Forbid, world.now).unwrap();

@@ -1,4 +1,4 @@
-//! Nodes that accept everything and forward nothing.
+//! Nodes that open every session and forward nothing.
 
 use super::*;
 use crate::{Event, Flow, Health, Settings, Witness};
@@ -18,7 +18,7 @@ fn witnesses(world: &World, to: Health) -> Option<Vec<Witness>> {
     })
 }
 
-/// Milliseconds until the node is condemned, if it is within 10 s.
+/// Milliseconds until the node is marked down, if within 10 s.
 fn condemned_after(world: &mut World) -> Option<u64> {
     let start = world.now;
     while world.now - start < ms(10_000) {

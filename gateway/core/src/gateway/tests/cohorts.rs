@@ -10,14 +10,14 @@ use crate::{
     Witness,
 };
 
-/// Rooms of one session each, told of every 100 ms: 50 packets/s of which some get lost on the way from the node.
+/// Rooms of one session each, reported every 100 ms: 50 packets/s, of which the node's path loses some.
 struct Lossy {
     world: World,
     sessions: Vec<(String, SessionId)>,
-    /// Per cent, by node; and on the way from clients, by session.
+    /// Loss in per cent by node, and on the path from clients by session.
     loss: BTreeMap<NodeId, u32>,
     uplink: BTreeMap<SessionId, u32>,
-    /// Of what comes with the next word this many more are missing; and clients say so meanwhile, per million.
+    /// Additional packets missing in the next report.
     gap: u32,
     reported_ppm: Option<u32>,
     rng: Rng,
@@ -67,7 +67,7 @@ impl Lossy {
         detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
     }
 
-    /// Milliseconds until a witness accuses the node, if it is within 10 s.
+    /// Milliseconds until a witness accuses the node, if within 10 s.
     fn accused_after(&mut self, node: NodeId) -> Option<u64> {
         (1..=100).map(|step| step * 100).find(|_| {
             self.goes_on(100);
@@ -80,7 +80,7 @@ impl Lossy {
     }
 }
 
-/// Three near nodes of the same size.
+/// Three near nodes of the same capacity.
 fn siblings() -> Settings {
     settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000)])
 }
@@ -162,7 +162,7 @@ fn failover_loss_is_not_new_nodes() {
     let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (0, 100_000), (2, 100_000)]), 60);
     assert!(lossy.rooms_at(A) >= 20);
     lossy.world.kill(A);
-    // The gap is told with the first word from the next hop, and in reports that are in part of the time before.
+    // The first report from the next hop contains the gap, and RTCP reports partly cover the time before.
     (lossy.gap, lossy.reported_ppm) = (7, Some(120_000));
     for _ in 0..60 {
         lossy.goes_on(100);
@@ -221,7 +221,7 @@ fn equally_lossy_target_is_refused() {
         lossy.goes_on(15_000);
         let before = lossy.rooms_at(A);
         for (room, _) in &lossy.sessions {
-            // There is more room at the other one.
+            // The other node has more free capacity.
             if lossy.world.stands(room) == Some(A) {
                 lossy.world.open(room);
             }

@@ -1,11 +1,11 @@
-//! Nodes that come and go: damping holds back moves, never the one off a dead node.
+//! Flapping nodes: damping limits moves, except moves off a dead node.
 
 use super::*;
 use crate::{Health, NodeId};
 
 const MINUTES: usize = 10;
 
-/// Lets nodes be silent for half of each second, in turn, and gives how often the room moved.
+/// Silences the nodes for half of each second in turn. Returns the number of the room's moves.
 fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
     for half in 0..MINUTES * 120 {
         for (at, &node) in nodes.iter().enumerate() {
@@ -15,7 +15,7 @@ fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
             }
         }
         world.pass(ms(500));
-        // Sessions are heard all the while.
+        // Sessions send all the time.
         let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
         for session in sessions {
             let (now, measures) = (world.now, crate::Measures::default());

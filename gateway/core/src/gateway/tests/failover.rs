@@ -6,7 +6,7 @@ use crate::{
     Question, Refused,
 };
 
-/// Rooms `1`, `2`… placed there by a policy that never moves them.
+/// Rooms `1`, `2`… placed on these nodes by a policy that never moves them.
 fn placed(nodes: &[(u32, u64)], rooms: &'static [&'static [NodeId]]) -> World {
     let mut world = World::with_policy(settings_of(nodes), &[Hook::Routing], |_| None);
     for (at, hops) in rooms.iter().enumerate() {
@@ -85,7 +85,7 @@ fn returned_node_is_on_no_old_route() {
     assert_eq!(world.hop(A).incarnation, Incarnation(2));
     let board = world.gateway.board();
     assert_eq!(old.first_usable(&board).map(|(hop, _)| hop.node), Some(B));
-    // It may stand by again, opened there anew.
+    // The node may be a spare again after its sessions are opened anew.
     world.pass(ms(1));
     let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.hops[1].0, world.hop(A));
@@ -382,7 +382,7 @@ fn silent_node_is_probed_at_once() {
 
 #[test]
 fn constant_load_delays_detection_boundedly() {
-    // Every pass of a worker takes longer than it should, and none of the watches is a calm one.
+    // Every pass of a worker is too slow, so no watch is on time.
     for silent in [false, true] {
         let mut world = World::new(settings());
         world.open("r");
@@ -424,7 +424,7 @@ fn suspended_time_is_no_evidence() {
     world.pass(ms(100));
     world.mute(A);
     world.pass(ms(6));
-    // Packets that came meanwhile are still unread at the next watch.
+    // Packets that arrived meanwhile are still unread at the next watch.
     for slept in [ms(60), ms(2)] {
         world.now += slept;
         world.stamp(ms(0));

@@ -1,4 +1,4 @@
-//! A node that drops the flows of some sessions, and everything that looks like it and is not.
+//! A node that drops the flows of some sessions, and innocent causes that look the same.
 
 use super::*;
 use crate::{Cause, Event, Flow, Measures, Mode, NodeId, SessionId, Strike};
@@ -7,19 +7,19 @@ const VOICE: [u32; 2] = [5, 0];
 const VIDEO: [u32; 2] = [0, 30];
 const NOTHING: [u32; 2] = [0, 0];
 
-/// Rooms of talkers, told of every 100 ms.
+/// Rooms of talking sessions, reported every 100 ms.
 struct Talk {
     world: World,
     sessions: Vec<SessionId>,
-    /// Packets that each session sends and hears in 100 ms.
+    /// Packets that each session sends and receives in 100 ms.
     sent: Vec<[u32; 2]>,
     came: Vec<[u32; 2]>,
-    /// The hop that they hear, where it is not the first.
+    /// The hop that the sessions receive from, if not the first.
     hears: Option<NodeId>,
 }
 
 impl Talk {
-    /// So many sessions in a room, each of which talks and hears the others; and another room at the same node.
+    /// A room of `sessions` sessions, each of which sends and receives the others, and another room at the same node.
     fn of(sessions: usize) -> Talk {
         Talk::in_world(World::new(settings()), sessions)
     }
@@ -53,7 +53,7 @@ impl Talk {
         }
     }
 
-    /// Milliseconds until the room moves, if it does within 5 s.
+    /// Milliseconds until the room moves, if within 5 s.
     fn moves_after(&mut self) -> Option<u64> {
         let before = self.world.moves().len();
         for step in 1..=50 {
@@ -85,7 +85,7 @@ fn lost_flow_moves_room_within_two_seconds() {
         };
         assert_eq!(talk.world.events().find_map(known_by), Some(talk.sessions[1]));
         assert!(talk.world.gateway.board().cell(A).unwrap().up, "its node lives");
-        // Packets to the others pass there until they hear the other hop.
+        // Packets from the old hop pass to the other sessions until they receive from the new one.
         let route = talk.world.gateway.rooms[&talk.world.room("r")].route();
         assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(A));
     }
@@ -120,10 +120,10 @@ fn silent_listener_detects_lost_flow() {
 
 #[test]
 fn silence_of_all_senders_is_no_lost_flow() {
-    // Muted, or silent with DTX: a packet in 400 ms.
+    // A muted sender, and one silent with DTX: a packet every 400 ms.
     for rest in [[0, 0], [1, 0]] {
         let mut talk = Talk::of(3);
-        // Only the first one speaks from now on.
+        // Only the first session sends from now on.
         (talk.sent[1], talk.sent[2], talk.came[0]) = (NOTHING, NOTHING, NOTHING);
         talk.goes_on(2_000);
         for step in 0..50_u32 {
@@ -186,7 +186,7 @@ fn late_or_lost_packets_are_no_lost_flow() {
     let mut talk = Talk::of(2);
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..3_000 {
-        // Five packets in 100 ms, of which jitter of ±80 ms leaves none to ten; one in three is lost besides.
+        // Five packets in 100 ms, of which jitter of ±80 ms leaves zero to ten. A third is lost in addition.
         let some = |rng: &mut fastrand::Rng| {
             [(0..rng.u32(0..=10)).filter(|_| rng.u8(0..3) > 0).count() as u32, 0]
         };
@@ -210,7 +210,7 @@ fn our_own_stall_is_no_lost_flow() {
     let mut talk = Talk::of(2);
     talk.came[1] = NOTHING;
     talk.goes_on(100);
-    // A worker was away for 900 ms, and said nothing meanwhile.
+    // A worker was delayed by 900 ms and reported nothing meanwhile.
     talk.world.now += ms(900);
     talk.world.stamp(ms(900));
     talk.world.pass(ms(100));
@@ -226,7 +226,7 @@ fn unmended_lost_flow_moves_room_once() {
     assert!(talk.moves_after().is_some());
     for _ in 0..20 {
         assert_eq!(talk.moves_after(), None, "its client has paused");
-        // It looks in for a moment.
+        // The session sends for a moment.
         talk.came[1] = VOICE;
         talk.goes_on(2_000);
         talk.came[1] = NOTHING;
@@ -246,7 +246,7 @@ fn general_flow_loss_moves_3_times_a_minute() {
     assert_eq!(moves, 3);
 }
 
-/// A room that A and B carry both, with clients that hear B: it was faster once.
+/// A room that A and B both carry, with clients that receive from B because it delivered first.
 fn heard_by_the_second() -> Talk {
     let settings = modes::in_mode(Mode::Hitless, settings());
     let mut talk = Talk::in_world(World::new(settings), 2);

@@ -72,7 +72,7 @@ impl Cohorts {
     }
 }
 
-/// Healthy sessions, except for `harm` in the canary.
+/// Reports of healthy sessions, changed by `harm` in the canary.
 fn but(harm: impl Fn(&mut Measures, &mut Flow)) -> impl Fn(bool) -> (Measures, Flow) {
     move |is_canary| {
         let (mut measures, mut flow) = well();

@@ -1,4 +1,4 @@
-//! Nodes that come and go.
+//! Changes to the list of nodes.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ fn added_node_takes_rooms_after_answer() {
 #[test]
 fn renamed_node_takes_over_after_old_one() {
     let mut settings = settings_of(&[(0, 100)]);
-    // Nothing is kept free there for the old one's death.
+    // No capacity is reserved there for the old node's death.
     settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
     let mut world = World::new(settings);
     world.open("1");
@@ -137,7 +137,7 @@ fn removed_node_with_unplaceable_rooms_stays() {
     world.audit();
 }
 
-/// Events of drained nodes: how many rooms were left.
+/// Numbers of remaining rooms in the events of drained nodes.
 fn drained(world: &World) -> Vec<u32> {
     let left = |event: &Event| match event {
         Event::Drained { left, .. } => Some(*left),

@@ -1,4 +1,4 @@
-//! Promises of each mode when a node dies, and changes of a scenario's mode.
+//! Guarantees of each mode when a node dies, and changes of a scenario's mode.
 
 use super::super::Output;
 use super::world::VOICE;
@@ -15,7 +15,7 @@ pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {
     settings
 }
 
-/// The scenario says something else from now on.
+/// Changes the scenario.
 pub(super) fn change(world: &mut World, to: impl Fn(&mut Scenario)) {
     let mut scenarios = world.gateway.settings.scenarios.clone();
     scenarios.values_mut().for_each(to);
@@ -53,7 +53,7 @@ pub(super) fn health(world: &World, node: NodeId) -> Health {
     world.gateway.nodes().nth(node.0 as usize).unwrap().health
 }
 
-/// A node at home that runs, and one that a hook starts.
+/// A running node at home, and one that a hook starts.
 pub(super) fn cold() -> World {
     let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (1, 1_000)]));
     settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
@@ -116,7 +116,7 @@ fn second_node_joins_after_all_sessions_open() {
     assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])]);
 }
 
-/// The mode that hitless rooms keep, in events and in views.
+/// The effective modes of hitless rooms, in events and in views.
 fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
     let told = |event: &Event| match event {
         Event::Mode { room_name, from, to, why: ModeChange::Capacity, .. } => {
@@ -133,7 +133,8 @@ fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
 
 #[test]
 fn hitless_without_second_node_is_hot() {
-    // Each room fits its own node, and the third carries one more at most: it is there for the death of either.
+    // Each room fits its own node. The third node can carry one more room, and reserves capacity for the death of
+    // either.
     let nodes = [(0, VOICE), (1, VOICE), (2, VOICE)];
     let mut world = World::new(in_mode(Mode::Hot, settings_of(&nodes)));
     let rooms = ["r", "s"];
@@ -184,7 +185,7 @@ fn unequal_copies_turn_hitless_to_hot() {
         matches!(event, Event::Mode { from: Mode::Hitless, to: Mode::Hot, why: w, .. } if *w == why)
     };
     assert_eq!(world.events().filter(told).count(), 1, "told once");
-    // Packets that the second hop still delivers pass for a moment.
+    // Packets from the second hop pass for a moment.
     let route = world.gateway.rooms[&world.room("r")].route();
     assert_eq!(route.leaving.map(|(hop, _)| hop), Some(hops[1]));
     world.kill(B);
@@ -228,7 +229,7 @@ fn standby_is_preferred_as_spare() {
 
 #[test]
 fn active_active_spare_is_in_another_zone() {
-    // Zones a and b at home, and c far away.
+    // Zones a and b are at home, zone c in another region.
     let nodes = [(0, 640), (0, 640), (1, 640), (2, 6_400)];
     let mut world = World::new(in_mode(Mode::ActiveActive, settings_of(&nodes)));
     for room in ["1", "2", "3"] {
@@ -245,7 +246,7 @@ fn active_active_spare_is_in_another_zone() {
     }
 }
 
-/// A node each in three regions: home, and two others.
+/// One node in each of three regions, one of which is home.
 pub(super) fn regional(order: &[u32]) -> World {
     let nodes = [(0, 640), (2, 640), (3, 640), (1, 640)];
     let mut settings = settings_of(&nodes);
@@ -344,7 +345,7 @@ fn failed_start_is_retried_with_backoff() {
         world.pass(ms(150));
     }
     assert_eq!(again, [1, 2, 4, 8]);
-    // One that does not answer in time has failed as well.
+    // A node that does not answer in time has failed as well.
     world.pass(ms(29_000));
     assert_eq!(starts(&world).len(), 9);
     world.pass(ms(1_500));

@@ -13,7 +13,7 @@ fn moves(moves: Vec<Move>) -> Answer {
     Answer::Moves { moves, states: Vec::new(), memo: None }
 }
 
-/// Asks the routing policy about every room, and has it answer so.
+/// Asks the routing policy about every room, and gives this answer.
 fn advise(world: &mut World, answer: Answer) {
     world.answer_with(|_| None);
     world.held.clear();
@@ -204,7 +204,7 @@ fn policy_moves_per_second_are_limited() {
     assert_eq!(world.moves().len(), 4);
 }
 
-/// However often its policy says so until it is open there.
+/// A policy may repeat a move until the room is open at the target.
 #[test]
 fn a_room_on_its_way_counts_as_one_move() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
@@ -420,7 +420,7 @@ fn session_waits_for_moving_room() {
 
 #[test]
 fn move_reports_delay_difference() {
-    // If the longer way is 10 ms late every other time, late packets have their numbers too.
+    // If the longer path is 10 ms late every other time, sequence numbers are reserved for late packets too.
     for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {

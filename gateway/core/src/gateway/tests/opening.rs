@@ -130,7 +130,7 @@ fn first_packet_asks_no_policy() {
     assert_eq!(world.accepted(offer).routed_by, Decider::Native);
     assert!(world.held.is_empty());
 
-    // Nor does it wait for what others asked; their answer comes too late for the room.
+    // The room does not wait for a policy that others asked either; the policy's answer comes too late for the room.
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     let asker = world.offer("r");
     let offer = first(&mut world);
@@ -148,7 +148,7 @@ fn idle_room_moves_to_next_hop() {
     world.open("r");
     assert_eq!(world.stands("r"), Some(B));
 
-    // If a session is live, a newcomer does not take the room along.
+    // If a session is live, the failure of a new one does not move the room.
     world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
     let offer = world.offer("r");
     assert!(
@@ -156,7 +156,7 @@ fn idle_room_moves_to_next_hop() {
     );
     assert_eq!(world.stands("r"), Some(B));
 
-    // Without any node it is refused at once.
+    // Without any node the offer is refused at once.
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Refuses);
     let offer = world.offer("r");
@@ -268,7 +268,7 @@ fn scenario_plugin_stays_in_bounds() {
 
 #[test]
 fn scenario_difference_is_counted_exactly() {
-    // As the text has it: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
+    // The configured values: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
     for (key, value, outcome) in [
         ("bitrate-floor", 24, Outcome::Applied { differs: false }),
         ("bitrate-ceiling", 9_000, Outcome::Applied { differs: false }),
@@ -348,7 +348,7 @@ fn refusing_standby_is_replaced() {
         world.outputs.iter().filter(at_b).count()
     };
     assert_eq!(opens(&world), 1);
-    // It keeps away for a while, and then may try again.
+    // The room avoids the node for a while, and then may try it again.
     world.gateway.handle_policy_changed(
         &crate::PolicyName { set: "call".into(), hook: Hook::Routing },
         world.now,

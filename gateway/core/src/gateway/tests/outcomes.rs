@@ -1,4 +1,4 @@
-//! Effects of each outcome of a question: what is left out, what came too late, what fails for long, what is told.
+//! Effects of each outcome of a question: rows left out, late answers, lasting failures, and events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn trap() -> Fault {
     Fault::Trap("unreachable".into())
 }
 
-/// Sessions in a room each; their degradation policy leaves questions unanswered.
+/// Sessions with one room each. Their degradation policy leaves questions unanswered.
 fn ticking(sessions: u64) -> (World, Vec<SessionId>) {
     let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
     let ids = (0..sessions).map(|room| world.open(&room.to_string())).collect();
@@ -57,7 +57,7 @@ fn left_out(rows: &[u32]) -> Option<Box<Apart>> {
     Some(Box::new(Apart { fault: Some(trap()), poisoned, ..Apart::default() }))
 }
 
-/// The next tick is asked, and answered so.
+/// Lets the next tick be asked, and gives this answer.
 fn tick(world: &mut World, answered: Answered) {
     world.held.clear();
     world.pass(ms(200));
@@ -105,7 +105,7 @@ fn answered_session_leaves_quarantine() {
     let (mut world, ids) = ticking(2);
     let nothing = || answered(actions(Vec::new()));
     tick(&mut world, Answered { apart: left_out(&[0, 1]), ..nothing() });
-    // Another revision finds one of them, and has no time for the other.
+    // Another revision fails on one of the rows, and has no time for the other.
     let apart = Apart { unasked: vec![1], ..*left_out(&[0]).unwrap() };
     let other = Answered { revision: "another".into(), apart: Some(Box::new(apart)), ..nothing() };
     tick(&mut world, other);
@@ -130,7 +130,7 @@ fn quarantined_room_gets_native_default() {
     world.answer_with(|_| None);
     world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
     world.pass(ms(0));
-    // A route without a spare is completed natively only if no policy decided about it.
+    // A route without a spare is completed natively only if no policy decided it.
     let step = Move { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
     reply(&mut world, Answered { apart: left_out(&[1]), ..answered(moves(vec![step])) });
     let hops = |world: &World, room| {
@@ -151,7 +151,7 @@ fn changed_subject_is_not_decided() {
     let memory = |world: &World, id| world.gateway.sessions[&id].memory.read(None).cloned();
     assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
     assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
-    // The next question knows of it.
+    // The next question contains the changed cap.
     tick(&mut world, answered(actions(vec![cap(0, 100), cap(0, 200)])));
     assert_eq!(world.cap(ids[0]), 200, "and its own first action does not outdate its second");
 }
@@ -231,7 +231,7 @@ fn moved_sessions_per_second_are_limited() {
     for room in ["1", "1", "1", "2", "3", "3", "4", "5"] {
         world.open(room);
     }
-    // A quarter of eight is two: the first room may always move, and no other after it.
+    // A quarter of eight is two: the first room may always move, and no further one.
     let all = |rows: std::ops::Range<u32>| {
         let step = |row| Move { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
         answered(moves(rows.map(step).collect()))
@@ -248,12 +248,12 @@ fn moved_sessions_per_second_are_limited() {
     assert_eq!(stands(&world), [true, false, false, false, false]);
     assert_eq!(world.guards(), [Guard::Churn]);
     world.pass(ms(1_000));
-    // One of one, then one of two, which is too many, then one.
+    // One room of one fails, then one of two, which exceeds the limit, then one.
     advise(&mut world, 1..4);
     assert_eq!(stands(&world), [true, true, false, true, false]);
 }
 
-/// Half of it is lost on the way to the session, as workers say.
+/// Workers report that half of the packets to the session are lost.
 fn lose(world: &mut World, session: SessionId, loss_ppm: u64) {
     let mut measures = Measures::default();
     measures.set(Metric::LossDown, loss_ppm);
@@ -283,7 +283,7 @@ fn failing_policy_yields_to_native_ladder() {
     let native = |event: &Event| matches!(event, Event::Degraded { by: Decider::Native, .. });
     assert_eq!(world.events().filter(|event| native(event)).count(), 2);
 
-    // It answers again: the session is its own.
+    // The policy answers for the session again.
     world.answer_with(|ask| match &ask.question {
         Question::Tick { .. } => Some(Ok(actions(vec![cap(0, 300)]))),
         _ => None,
@@ -353,7 +353,7 @@ fn notes_end_with_their_subject() {
     let (mut world, ids) = ticking(2);
     tick(&mut world, answered(actions(vec![cap(0, 100)])));
     assert_eq!(said(&world, ids[0]).len(), 1);
-    // An unchanged plan needs no reason; the last that changed something stands.
+    // An unchanged plan needs no reason; the reason of the last change remains.
     world.pass(ms(1_000));
     tick(&mut world, answered(actions(vec![cap(0, 100)])));
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));

@@ -19,7 +19,7 @@ fn act(row: u32, op: u32, arg: u64) -> Action {
     Action { row, op, arg, reason: 0 }
 }
 
-/// The policy says this at the next tick, and nothing after.
+/// The policy gives this answer at the next tick, and none after it.
 fn tick(world: &mut World, actions: Vec<Action>, states: Vec<(u32, crate::State)>) {
     let mut answer = Some(Answer::Actions { actions, states, memo: Some(state(b"memo")) });
     world.answer_with(move |_| answer.take().map(Ok));

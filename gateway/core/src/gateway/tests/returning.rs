@@ -1,4 +1,4 @@
-//! Drained, ejected, let back; and rooms that go back to where they belong.
+//! Drained, ejected and readmitted nodes, and rooms that return to their native place.
 
 use super::super::Impossible;
 use super::world::Driver;
@@ -7,7 +7,7 @@ use crate::{
     Cause, Decider, Event, Failback, Health, Hook, MoveOutcome, NodeId, RegionId, Witness,
 };
 
-/// Rooms of home that stand at home's one node, with as much room away.
+/// Rooms of the home region on its only node, and a node of the same capacity in another region.
 fn home_and_away(rooms: u32) -> World {
     let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000), (2, 1_000_000)]);
     for scenario in settings.scenarios.values_mut() {
@@ -64,7 +64,7 @@ fn operator_forbids_or_forces_failback() {
     world.gateway.handle_failback(None, Failback::Auto, world.now).unwrap();
     world.pass(ms(2_000));
     assert_eq!(at(&world, A), 10);
-    // Forced, they go to a node that is not trusted yet.
+    // A forced return also moves rooms to a node that is not trusted yet.
     world.kill(A);
     world.revive(A);
     world.gateway.handle_failback(None, Failback::Force, world.now).unwrap();

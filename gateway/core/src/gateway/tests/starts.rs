@@ -1,10 +1,10 @@
-//! Nodes that hooks start: which one, when, and what else happens meanwhile.
+//! Nodes that hooks start: the choice of the node, the time of the start, and concurrent events.
 
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
 use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Output, Start, Starts};
 
-/// A node at home that runs, and two that hooks start: B abroad, and C at home.
+/// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {
     let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
     for node in &mut settings.nodes[1..] {
@@ -40,7 +40,7 @@ fn start_of_ejected_node_ends() {
         |output: &Output| matches!(output, Output::EndStart { node: C, why: NotStarted::Ejected });
     assert!(world.outputs.iter().any(is_end), "its hook is ended");
     assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");
-    // It boots all the same, and answers when it is let back.
+    // The node boots nevertheless, and answers when it is readmitted.
     world.unmute(C);
     world.pass(ms(1_000));
     world.gateway.handle_return(C).unwrap();
@@ -165,7 +165,7 @@ fn draining_node_is_not_started() {
 #[test]
 fn running_cold_node_is_probed() {
     let mut world = cold();
-    // No media tells of its death.
+    // No media shows the node's death.
     world.hush(B);
     world.unmute(B);
     while health(&world, B) == Health::Cold {

@@ -1,11 +1,11 @@
-//! Modes beside what else moves rooms: paces, drains, going back, and what is told of it.
+//! Interaction of modes with other causes of moves: limits, drains, failback, and their events.
 
 use super::modes::{change, cold, health, in_mode, opened_at, regional};
 use super::world::Driver;
 use super::*;
 use crate::{Cause, Event, Failback, Grant, Health, Mode, NodeId, Role, SessionId, Starts, Why};
 
-/// Two nodes at home, of which the second stands by.
+/// Two nodes at home, the second of which is a standby.
 fn with_a_standby(mode: Mode) -> World {
     let mut settings = in_mode(mode, settings_of(&[(0, 6_400), (1, 6_400)]));
     settings.nodes[1].role = Role::Standby;

@@ -1,4 +1,4 @@
-//! Random worlds from one seed each: whatever happens, in whatever order, the promises hold after every step.
+//! Random worlds, each from one seed: the invariants hold after every step, whatever the order of inputs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ impl Swarm {
         Swarm { world, rng, offers, muted, seen, history: Vec::new() }
     }
 
-    /// The kinds of events that it met.
+    /// Runs the world. Returns the kinds of events that occurred.
     fn run(mut self) -> BTreeSet<&'static str> {
         for _ in 0..STEPS {
             self.step();
@@ -279,7 +279,7 @@ impl Swarm {
                         world.add(NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) }).map(drop)
                     }
                     1 => world.gateway.handle_node_kept(node, world.now),
-                    // Less than it carries it may not turn out to take: that is no broken promise, and is tested apart.
+                    // A measured capacity below the carried load breaks no guarantee, and is tested separately.
                     2 => {
                         match world.gateway.nodes.get(node).map(|node| node.settings.capacity_kbps)
                         {
@@ -318,7 +318,7 @@ impl Swarm {
         self.world.gateway.handle_opened(session, hop, result, self.world.now);
     }
 
-    /// Whatever was said in this step fits what was said before.
+    /// Checks that the outputs of this step are consistent with earlier ones.
     fn listen(&mut self) {
         let outputs = std::mem::take(&mut self.world.outputs);
         let seen = &mut self.seen;
@@ -327,7 +327,7 @@ impl Swarm {
                 Output::Install { session, .. } => assert!(seen.installed.insert(*session)),
                 Output::Open { session, hop, .. } => {
                     assert!(seen.installed.contains(session), "{output:?}");
-                    // The driver may have refused it at once.
+                    // The driver may have refused the opening at once.
                     seen.legs.insert((*session, *hop));
                 }
                 Output::CloseAt { session, hop } => {
@@ -341,7 +341,7 @@ impl Swarm {
                 }
                 Output::End { session, .. } => {
                     assert!(seen.installed.remove(session), "{output:?}");
-                    // The driver had refused the rest.
+                    // The driver had refused the remaining legs.
                     seen.legs.retain(|(other, _)| other != session);
                 }
                 Output::Reply { result: Ok(accepted), .. } => {
@@ -414,7 +414,7 @@ impl Swarm {
                 assert!(last.is_none_or(|last| last <= epoch), "{last:?} {epoch:?}");
             }
             if room.is_placed() {
-                // It is told of when it goes on.
+                // The event comes when the room fails over.
                 let waits = dead.filter(|dead| room.holding.on == Some(dead.node));
                 let stands = waits.or(now.map(|(hop, _)| hop));
                 let told = seen.stands.insert(room.id, stands);
@@ -470,7 +470,7 @@ impl Swarm {
         });
     }
 
-    /// Everybody leaves: nothing is remembered, and every offer was answered.
+    /// Closes all sessions. Then no state must remain, and every offer was answered.
     fn end(mut self) {
         self.world.gateway.handle_shutdown(self.world.now + Duration::from_secs(3));
         self.world.pass(Duration::from_secs(20));
@@ -518,7 +518,7 @@ impl Seen {
     }
 }
 
-/// Any mode, over the regions in any order, and sessions together or by themselves.
+/// A random mode, order of regions and affinity.
 fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
     scenario.mode = Mode::ALL[rng.usize(0..Mode::ALL.len())];
     scenario.affinity = if rng.u8(0..4) == 0 { Affinity::Session } else { Affinity::Room };
@@ -526,7 +526,7 @@ fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
     rng.shuffle(&mut scenario.regions);
 }
 
-/// The answer of a policy: often something sound, at times nonsense, a fault, or nothing.
+/// The answer of a policy: often valid, sometimes invalid, a fault, or none.
 fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
     match rng.u8(0..10) {
         0 => return None,

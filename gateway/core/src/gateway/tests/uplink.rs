@@ -1,4 +1,4 @@
-//! The panic threshold: our own uplink is not their death, and their death is not put off for ever.
+//! The panic threshold: a failed uplink is not the nodes' death, and a death is not postponed forever.
 
 use super::*;
 use crate::{Event, NodeId, Settings};
@@ -8,14 +8,14 @@ impl World {
         self.gateway.board().cell(node).unwrap().up
     }
 
-    /// Nothing comes from any of these for so long.
+    /// Cuts the traffic from these nodes for this long.
     fn cut(&mut self, nodes: &[NodeId], for_ms: u64) {
         nodes.iter().for_each(|node| self.mute(*node));
         self.pass(ms(for_ms));
         nodes.iter().for_each(|node| self.unmute(*node));
     }
 
-    /// Milliseconds until the node is condemned, if it is within 10 s.
+    /// Milliseconds until the node is marked down, if within 10 s.
     fn condemned_after(&mut self, node: NodeId) -> Option<u64> {
         (0..5_000).map(|step| step * 2).find(|_| {
             let up = self.up(node);
@@ -26,7 +26,7 @@ impl World {
         })
     }
 
-    /// Each time our uplink was doubted, and no longer.
+    /// The events of the suspicion of the uplink.
     fn doubts(&self) -> Vec<(bool, u32, u32)> {
         let doubt = |event: &Event| match event {
             Event::Uplink { doubted, silent, of } => Some((*doubted, *silent, *of)),

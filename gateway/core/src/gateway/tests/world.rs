@@ -1,4 +1,4 @@
-//! The world around the gateway: a driver, nodes that send and answer probes, policies that say what a test wants.
+//! The world around the gateway: a driver, nodes that send and answer probes, and policies with the answers of a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,12 +25,13 @@ pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Two zones at home, one far away; a node each, and a second in the first zone. Capacity for all.
+/// Two zones at home and one in another region. One node each, and a second in the first zone. All have enough
+/// capacity.
 pub(crate) fn settings() -> Settings {
     settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)])
 }
 
-/// Nodes by zone and capacity in kbit/s. Nothing is bound to policies; every scenario is named `call` or `late`.
+/// Nodes by zone and capacity in kbit/s. No policies are bound; every scenario is named `call` or `late`.
 pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
     let scenario = Scenario {
@@ -69,12 +70,12 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
     }
 }
 
-/// A node that may be added.
+/// Settings of a node that a test may add.
 pub(crate) fn listed(zone: u32) -> NodeSettings {
     NodeSettings { name: "new".into(), ..settings_of(&[(zone, 100_000)]).nodes.remove(0) }
 }
 
-/// The driver's answer when it is told to open a session at a hop.
+/// The driver's answer to the request to open a session at a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Driver {
     Opens,
@@ -86,17 +87,17 @@ pub(super) enum Driver {
 pub(super) type Says = Option<Result<Answer, Fault>>;
 type Policy = Box<dyn FnMut(&Ask) -> Says>;
 
-/// A node as it really is.
+/// The true state of a simulated node.
 #[derive(Clone, Copy, Default)]
 struct Fake {
     dead: bool,
-    /// It answers, and sends no media.
+    /// The node answers probes, and sends no media.
     hushed: bool,
-    /// It keeps sessions open, and forwards nothing.
+    /// The node opens sessions, and forwards nothing.
     gray: bool,
-    /// An agent answers probes for it, and does not look whether it lives.
+    /// An agent answers probes for the node without checking its process.
     agent: bool,
-    /// Of probes so many are lost, per cent.
+    /// Percentage of lost probes.
     lost_percent: u32,
     received: u64,
     last_received: Option<Instant>,
@@ -108,12 +109,12 @@ pub(super) struct World {
     fakes: Vec<Fake>,
     policy: Policy,
     driver: Box<dyn FnMut(SessionId, Hop) -> Driver>,
-    /// Everything the gateway wanted, but for probes and canaries.
+    /// All outputs except probes and canaries.
     pub(super) outputs: Vec<Output>,
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Unanswered questions.
     pub(super) held: Vec<Ask>,
-    /// Hooks that were called.
+    /// Nodes whose start hooks were called.
     pub(super) starts: Vec<NodeId>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
@@ -151,13 +152,13 @@ impl World {
             offers: 0,
             next_port: 1_000,
         };
-        // Long enough to know each node's rate.
+        // Long enough to measure each node's rate.
         world.pass(ms(3_000));
         world.outputs.clear();
         world
     }
 
-    /// With these hooks bound, answered by one closure; `None` leaves a question unanswered.
+    /// A world with these hooks bound to one closure; `None` leaves a question unanswered.
     pub(super) fn with_policy(
         settings: Settings,
         hooks: &[Hook],
@@ -176,7 +177,7 @@ impl World {
         self.driver = Box::new(driver);
     }
 
-    /// The law: after every mutation, drain.
+    /// Polls all outputs, as required after every input.
     pub(super) fn settle(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match &output {
@@ -252,14 +253,14 @@ impl World {
         self.gateway.handle_answer(ask.id, answered, self.now);
     }
 
-    /// Answers the oldest question that waits.
+    /// Answers the oldest unanswered question.
     pub(super) fn answer_held(&mut self, result: Result<Answer, Fault>) {
         let ask = self.held.remove(0);
         self.answer(&ask, result);
         self.settle();
     }
 
-    /// The driver finishes what waits at this node.
+    /// Completes the driver's pending openings at this node.
     pub(super) fn finish_opening(&mut self, node: NodeId, result: Result<(), NotOpened>) {
         for (session, hop) in self.opening.clone() {
             if hop.node == node {
@@ -270,7 +271,7 @@ impl World {
         }
     }
 
-    /// Time passes: timers fire when they are due, workers' stamps come every 2 ms.
+    /// Lets time pass: due timers fire, and workers' stamps come every 2 ms.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         self.settle();
@@ -293,7 +294,7 @@ impl World {
         self.now = end;
     }
 
-    /// Workers' stamps: what is alive has sent two packets, and all were sent something just now.
+    /// Sends the workers' stamps: every live node has sent two packets, and was just sent one.
     pub(super) fn stamp(&mut self, workers_late: Duration) {
         self.last_stamps = self.now;
         let now = self.now;
@@ -316,7 +317,7 @@ impl World {
         self.settle();
     }
 
-    /// The node's process dies, and the kernel tells of it; returns when the gateway knows.
+    /// Ends the node's process, which the kernel reports. Returns when the gateway has noticed.
     pub(super) fn kill(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = true;
         self.gateway.handle_kernel_error(node, self.now);
@@ -337,12 +338,12 @@ impl World {
         self.fakes[node.0 as usize].hushed = true;
     }
 
-    /// Of probes that it is asked from now on so many are lost, per cent.
+    /// Loses this percentage of the node's probes from now on.
     pub(super) fn lose_probes(&mut self, node: NodeId, percent: u32) {
         self.fakes[node.0 as usize].lost_percent = percent;
     }
 
-    /// It accepts everything, answers, and forwards nothing.
+    /// Makes the node open sessions and answer probes without forwarding.
     pub(super) fn turn_gray(&mut self, node: NodeId, gray: bool) {
         let fake = &mut self.fakes[node.0 as usize];
         (fake.gray, fake.hushed) = (gray, gray);
@@ -356,7 +357,7 @@ impl World {
         self.fakes[node.0 as usize].dead = false;
     }
 
-    /// A node comes, and runs.
+    /// Adds a running node.
     pub(super) fn add(&mut self, settings: NodeSettings) -> Result<NodeId, Impossible> {
         let dead = settings.starts != Starts::ByItself;
         let node = self.gateway.handle_node_added(settings, self.now)?;
@@ -367,7 +368,7 @@ impl World {
         Ok(node)
     }
 
-    /// The node's process is back; returns when the gateway lets it in again.
+    /// Restarts the node's process. Returns when the gateway has readmitted the node.
     pub(super) fn revive(&mut self, node: NodeId) {
         self.unmute(node);
         for _ in 0..700 {
@@ -422,7 +423,7 @@ impl World {
         id
     }
 
-    /// A session that may send at once.
+    /// Opens a session that may send at once.
     pub(super) fn open(&mut self, room: &str) -> SessionId {
         let offer = self.offer(room);
         self.accepted(offer).session
@@ -441,29 +442,29 @@ impl World {
         self.gateway.rooms.by_name()[name]
     }
 
-    /// Nodes of the room's route with what packets may do there.
+    /// Nodes of the room's route with their grants.
     pub(super) fn route(&self, room: &str) -> Vec<(NodeId, Grant)> {
         let route = self.gateway.rooms[&self.room(room)].route();
         route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
     }
 
-    /// The node to which packets of the room go.
+    /// The node that carries the room.
     pub(super) fn stands(&self, room: &str) -> Option<NodeId> {
         self.gateway.stands_at(self.room(room)).map(|hop| hop.node)
     }
 
-    /// As which incarnation the node would be opened now.
+    /// The node's current hop.
     pub(super) fn hop(&self, node: NodeId) -> Hop {
         let incarnation = self.gateway.board().cell(node).map(|cell| cell.incarnation);
         Hop { node, incarnation: incarnation.unwrap_or(Incarnation(0)) }
     }
 
-    /// The session's sending cap, kbit/s; 0: as much as it likes.
+    /// The session's sending cap in kbit/s; 0: no cap.
     pub(super) fn cap(&self, session: SessionId) -> u32 {
         self.gateway.sessions[&session].plan_now().cap_kbps
     }
 
-    /// The ledger is the sum of its rooms, and no node is over its limit.
+    /// Checks that the ledger is the sum of its rooms, and that no node exceeds its capacity.
     pub(super) fn audit(&self) {
         self.gateway
             .capacity
@@ -479,7 +480,7 @@ impl World {
         })
     }
 
-    /// Moves so far: from, to.
+    /// All moves so far: from, to.
     pub(super) fn moves(&self) -> Vec<(NodeId, Option<NodeId>)> {
         let step = |event: &Event| match event {
             Event::Moved { from, to, .. } => Some((from.node, to.map(|to| to.node))),
@@ -531,7 +532,7 @@ pub(super) fn placement(hops: &[NodeId], ttl_ms: u32) -> Answer {
     Answer::Placed { hops: hops.to_vec(), ttl_ms, reason: 0, state: state(b"placed") }
 }
 
-/// A policy that places every room so, and leaves it there.
+/// A policy that places every room on these nodes and never moves it.
 pub(super) fn place(hops: &'static [NodeId]) -> impl FnMut(&Ask) -> Says {
     move |ask| {
         Some(Ok(match &ask.question {
@@ -557,7 +558,7 @@ impl Gateway {
         self.rooms.get(&id)?.stands_at(self.nodes.board())
     }
 
-    /// Takes one action.
+    /// Applies one action.
     pub(super) fn act(&mut self, id: SessionId, op: crate::Op, arg: u64) {
         let mut replans = crate::quality::Replans::default();
         self.replan(id, (op as u32, arg), &mut replans).unwrap();
