@@ -97,7 +97,7 @@ impl Region {
                 (at(&region, "undrain"), Value::Null, words)
             }
             Verb::Failback { mode, region } => {
-                let words = mode.words(region.as_deref().unwrap_or("every region"));
+                let words = mode.words(region.as_deref().unwrap_or("all regions"));
                 let all = || "/v1/regions:failback".to_owned();
                 let path = region.map_or_else(all, |region| at(&region, "failback"));
                 (path, json!({"mode": mode.name()}), words)
@@ -116,7 +116,7 @@ fn line(region: &Value) -> String {
         None => String::new(),
     };
     format!(
-        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} away, failback {}",
+        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} displaced, failback {}",
         text(region, "region"),
         text(region, "breaker"),
         number("nodes_up"),

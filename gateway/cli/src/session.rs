@@ -116,11 +116,11 @@ fn explain(said: &Value) {
     if let Some(kept) =
         said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
     {
-        say(&format!("  degraded to {kept} mode: the standby lacks capacity"));
+        say(&format!("  runs in {kept} mode: no usable standby with capacity"));
     }
     match said["hop"]["node"].as_str() {
         Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),
-        None => say(&"  at no node: none has capacity; retrying"),
+        None => say(&"  at no node: none is up with capacity; retrying"),
     }
     for witness in rows(&said["witnesses"], "") {
         let (name, since) = (text(witness, "witness"), &witness["for_ms"]);

@@ -53,14 +53,18 @@ fn last_fault(policy: &Value) -> String {
 fn show_rollout(rollout: &Value) {
     let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
     let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
+    let pace = match text(rollout, "stage") {
+        "canary" => format!(" of at least {} s", count(rollout, "pace_ms") / 1_000),
+        _ => String::new(),
+    };
     say(&format!(
-        "  rollout: {} ({}, {}), {} for {} s of at least {} s; steps {} %{}",
+        "  rollout: {} ({}, {}), {} for {} s{}; steps {} %{}",
         text(rollout, "revision"),
         text(rollout, "plugin"),
         text(rollout, "origin"),
         stage(rollout),
         count(rollout, "lasted_ms") / 1_000,
-        count(rollout, "pace_ms") / 1_000,
+        pace,
         if steps.is_empty() { "100".to_owned() } else { steps.join(", ") },
         next(rollout)
     ));

@@ -188,7 +188,7 @@ impl Recorder {
             }
             Event::Draining { node, draining } => {
                 let name = self.names.of_node(*node).node;
-                info!(node = %name, draining, "draining");
+                info!(node = %name, "{}", if *draining { "drain started" } else { "drain ended" });
                 self.instruments.nodes().draining(*node, name, *draining);
             }
             Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
@@ -292,7 +292,7 @@ impl Recorder {
                 warn!(%policy, revision, by, code, reason, "revision refused");
             }
             RolloutOutcome::RolledBack => {
-                warn!(%policy, revision, by, reason, "revision rolled back");
+                warn!(%policy, active = revision, by, reason, "revision rolled back");
             }
             RolloutOutcome::Started
             | RolloutOutcome::Advanced
