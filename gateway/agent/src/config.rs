@@ -82,7 +82,6 @@ pub enum Server {
     },
 }
 
-/// Destination of RTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rtcp {

@@ -4,11 +4,9 @@ use serde::Serialize;
 /// Totals since the agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Counters {
-    /// Sessions opened.
     pub opened: u64,
     /// Refused openings: the agent is full or draining, or the server refused.
     pub turned_away: u64,
-    /// Expired sessions.
     pub expired: u64,
     pub probes: u64,
     /// Notices sent, retransmissions included.
@@ -17,7 +15,6 @@ pub struct Counters {
     pub noted: u64,
     pub packets_to_server: u64,
     pub packets_to_gateway: u64,
-    /// Packets with an unknown tag.
     pub unknown_tag: u64,
     /// Datagrams and packets of an unexpected format.
     pub malformed: u64,

@@ -36,10 +36,8 @@ const SIGNALS: u64 = 4;
 /// First epoll token of the sockets towards the server; lower tokens are fixed.
 const LEGS: u64 = 16;
 
-/// Format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutputFormat {
-    /// Prints sentences.
     Plain,
     /// Prints JSON: one line with the address, and one line of counters at the end.
     Json,
@@ -49,7 +47,6 @@ pub enum OutputFormat {
 pub enum Error {
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
-    /// The system refused a socket, signal, thread or output.
     #[error("agent stopped: {0}")]
     Io(#[from] io::Error),
 }

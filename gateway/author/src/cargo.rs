@@ -26,7 +26,6 @@ pub enum Chatter {
 }
 
 impl Project {
-    /// The project in this folder.
     pub fn at(folder: &Path) -> Result<Project, Failed> {
         let there = folder.canonicalize().ok().filter(|folder| folder.join("Cargo.toml").is_file());
         there.map(|folder| Project { folder }).ok_or_else(|| Failed::NoProject(folder.to_owned()))

@@ -8,7 +8,6 @@ use evenkeel_host::Refused;
 pub enum Failed {
     #[error("{found:?} is not a valid plugin name: {expected}")]
     BadName { found: String, expected: &'static str },
-    /// The folder of a new project already exists.
     #[error("{} exists already; nothing was changed", .0.display())]
     Exists(PathBuf),
     #[error(
@@ -17,26 +16,20 @@ pub enum Failed {
         .0.display()
     )]
     NoProject(PathBuf),
-    /// A file or folder could not be read or written.
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: std::io::Error },
-    /// Cargo did not start.
     #[error("cannot run {program}: {error}; Rust comes with rustup, see https://rustup.rs")]
     NoCargo { program: String, error: std::io::Error },
-    /// The compilation target of plugins is not installed.
     #[error(
         "plugins need the target {target}, which is not installed: run `rustup target add {target}`"
     )]
     NoTarget { target: &'static str },
-    /// Cargo failed, with its reason on standard error.
     #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
-    /// The project built, but not to a plugin.
     #[error(
         "the project makes no plugin: its Cargo.toml needs `crate-type = [\"cdylib\", \"rlib\"]` below [lib]"
     )]
     NoModule,
-    /// The project's tests have no native measurement.
     #[error(
         "its tests measure nothing natively: the SDK beside it is not this evenkeel's (a new project has that one)"
     )]

@@ -39,7 +39,6 @@ pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, Failed>
     }
 }
 
-/// Paths and contents of all files.
 fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("Cargo.toml".into(), manifest(name, hook)),

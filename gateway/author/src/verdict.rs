@@ -12,16 +12,12 @@ const DOWN: u32 = 3;
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
-    /// The plugin gave no answer.
     #[error("it failed: {0}")]
     Fault(Fault),
-    /// A fresh instance answered differently: the plugin has hidden state.
     #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
     HiddenState,
-    /// The answer belongs to another hook.
     #[error("it answers another question")]
     Mismatched,
-    /// The answer refers to a row outside the question.
     #[error("it refers to row {row} of {rows}")]
     UnknownRow {
         row: u32,
@@ -40,20 +36,16 @@ pub enum Violation {
     Nowhere(u32),
     #[error("it redirects a session to {0}, which does not exist")]
     UnknownRegion(RegionId),
-    /// A session that joins an existing room was redirected.
     #[error("it redirects a session whose room already has a node")]
     RedirectOfRoom,
-    /// An action unknown to this gateway.
     #[error("it takes action {0}, which does not exist")]
     UnknownAction(u32),
-    /// The plugin's manifest does not list these actions.
     #[error("it takes {0} actions that are not in its manifest")]
     Ungranted(u64),
     #[error("it names node {0}, which is Down")]
     NodeDown(NodeId),
     #[error("it names node {0}, which is being drained")]
     NodeDraining(NodeId),
-    /// A cap outside the scenario's bounds.
     #[error("it caps row {row} at {kbps} kbit/s, outside {floor} to {ceiling}")]
     CapOutOfBounds { row: u32, kbps: u64, floor: u32, ceiling: u32 },
 }
@@ -91,7 +83,6 @@ impl Violation {
     }
 }
 
-/// All violations in an answer.
 pub(crate) fn violations(question: &Question, answer: &Answer) -> Vec<Violation> {
     match (question, answer) {
         (Question::Resolve { .. }, Answer::Params(_)) => Vec::new(),

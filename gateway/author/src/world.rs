@@ -57,7 +57,6 @@ impl World {
         World::new(rng, values, size)
     }
 
-    /// A usual world of this size.
     pub(crate) fn sized(seed: u64, size: Size) -> World {
         World::new(Rng::with_seed(seed), Values::Usual, size)
     }

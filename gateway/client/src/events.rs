@@ -7,14 +7,11 @@ use serde_json::Value;
 
 use super::{Client, Error};
 
-/// One event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Event {
     /// The event type; `message` if the stream names none.
     pub name: String,
-    /// Its id, if it has one.
     pub id: Option<String>,
-    /// Its data as JSON.
     pub data: Value,
 }
 

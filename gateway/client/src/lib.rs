@@ -40,7 +40,6 @@ pub struct Client {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// One request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     pub method: Method,
@@ -64,16 +63,12 @@ pub struct Reply {
 /// Why there is no answer, or not the one asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The gateway cannot be reached, or the connection broke.
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
-    /// The peer does not speak HTTP.
     #[error("the admin API does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// The request is not valid HTTP.
     #[error("not a request: {0}")]
     Request(#[from] hyper::http::Error),
-    /// The body is not the JSON that was expected.
     #[error("not the answer expected: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{status} {code}: {message}")]
@@ -87,7 +82,6 @@ pub enum Error {
 }
 
 impl Reply {
-    /// The body as JSON.
     pub fn json(&self) -> Result<Value, Error> {
         Ok(serde_json::from_slice(&self.body)?)
     }
@@ -160,7 +154,6 @@ impl Client {
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
-    /// Opens a session.
     pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Error> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }

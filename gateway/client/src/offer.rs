@@ -11,7 +11,6 @@ pub struct Offer {
     /// Which scenario, as `call`.
     pub scenario: String,
     pub room: String,
-    /// Labels for policies.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     pub ingress: Ingress,
@@ -45,7 +44,6 @@ pub enum Identity {
     Declared {
         /// The source of its RTP.
         address: SocketAddr,
-        /// The source of its RTCP.
         #[serde(skip_serializing_if = "Option::is_none")]
         rtcp: Option<SocketAddr>,
     },
@@ -56,7 +54,6 @@ pub enum Identity {
     Stun,
 }
 
-/// One stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Media {
     pub kind: Kind,
@@ -135,7 +132,6 @@ pub struct QuicAnswer {
     pub flow_from_gateway: String,
 }
 
-/// A hop of a route.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct RouteHop {
     pub node: String,

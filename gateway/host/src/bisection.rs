@@ -61,7 +61,6 @@ enum Fails {
     },
 }
 
-/// The bisection of one question.
 pub(crate) struct Bisection<'a> {
     policy: &'a mut Policy,
     question: &'a Question,

@@ -44,7 +44,6 @@ pub const TABLES_MAX: u32 = 4;
 /// State of one session or room.
 pub const STATE_BYTES_MAX: usize = 4 << 10;
 
-/// The memo of a plugin.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
 /// An answer besides its rows: memo, messages, notes.

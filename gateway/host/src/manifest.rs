@@ -31,7 +31,6 @@ pub struct Manifest {
     pub contract: Box<str>,
     /// The hooks that the plugin implements; at least one.
     pub hooks: Vec<Hook>,
-    /// The schema of the plugin's settings.
     pub settings: Schema,
     /// The schema number of the plugin's states and memo.
     pub state_schema: u32,

@@ -19,7 +19,6 @@ pub(crate) struct Quarantine {
     held: BTreeMap<u64, Held>,
     /// Rows of which the revision fails on at least one, which was not isolated in time.
     suspects: BTreeSet<u64>,
-    /// The revision's fault on the suspects.
     suspected_of: Option<Fault>,
     /// Rows that were alone in a question when the revision failed, with `answers` at that time.
     accused: BTreeMap<u64, u64>,

@@ -8,16 +8,13 @@ use crate::signature::PublicKey;
 pub enum Refused {
     #[error("the plugin has {bytes} bytes; at most {max} are taken")]
     TooLarge { bytes: usize, max: usize },
-    /// The file is not WebAssembly, or truncated.
     #[error("the file is not WebAssembly: {said}")]
     NotWasm {
         /// The parser's error.
         said: Box<str>,
     },
-    /// The plugin's signature is invalid.
     #[error("the plugin's signature: found {found}; sign it with `evenkeel plugin sign`")]
     Signature { found: &'static str },
-    /// The plugin is neither shipped nor signed with a known key.
     #[error(
         "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
         unsigned_words(*by)
@@ -26,13 +23,11 @@ pub enum Refused {
         /// The unknown key that signed the plugin, if any.
         by: Option<PublicKey>,
     },
-    /// The operator revoked the plugin or its key.
     #[error("the plugin is revoked in [trust]: {what}")]
     Revoked {
         /// The revoked key or digest.
         what: Box<str>,
     },
-    /// A newer version of the plugin ran here before.
     #[error(
         "version {found} of `{plugin}` is older than {ran}, which ran here before: force it, or roll back, if that is meant"
     )]
@@ -42,10 +37,8 @@ pub enum Refused {
         /// The highest version that ran.
         ran: Box<str>,
     },
-    /// Compilation exceeded a limit.
     #[error("compiling the plugin exceeded {limit}; build a smaller one")]
     CompileLimit { limit: Box<str> },
-    /// The compiler process failed.
     #[error("the plugin was not compiled: {said}")]
     Compiler {
         /// The process's exit status or output.
@@ -62,27 +55,18 @@ pub enum Refused {
         /// The only interface that may be imported.
         allowed: &'static str,
     },
-    /// The plugin was built for another version of the contract.
     #[error(
         "the plugin speaks version {found} of the contract and this gateway {spoken}: rebuild it with the SDK of \
          that version"
     )]
-    Contract {
-        /// The plugin's contract version.
-        found: Box<str>,
-        /// The gateway's contract version.
-        spoken: &'static str,
-    },
-    /// A core module that does not describe a policy.
+    Contract { found: Box<str>, spoken: &'static str },
     #[error("the module is not a policy plugin: {said}; build it with the Evenkeel plugin SDK")]
     NotAPlugin { said: Box<str> },
-    /// The plugin has no manifest.
     #[error(
         "the plugin has no section `evenkeel:manifest`: build it with the Evenkeel plugin SDK, and do not strip \
          custom sections"
     )]
     NoManifest,
-    /// The plugin's manifest is invalid.
     #[error("the plugin's manifest: `{field}` should be {expected}, found {found}")]
     Manifest {
         /// Path in the manifest.
@@ -90,23 +74,16 @@ pub enum Refused {
         expected: Box<str>,
         found: Box<str>,
     },
-    /// The manifest names a hook that the plugin does not export.
     #[error("the plugin's manifest names the hook `{}`, but the plugin does not export it", hook.name())]
     HookMissing { hook: Hook },
-    /// The plugin was bound to a hook that it does not implement.
     #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
-    HookUnanswered {
-        plugin: Box<str>,
-        /// The hook that the plugin was bound to.
-        hook: Hook,
-    },
+    HookUnanswered { plugin: Box<str>, hook: Hook },
     /// The plugin uses a disabled feature, exceeds a limit, or does not match the contract's types.
     #[error("the engine does not take the plugin: {said}")]
     Engine {
         /// The engine's error.
         said: Box<str>,
     },
-    /// Settings that the plugin's schema refuses.
     #[error("setting `{path}` should be {expected}, found {found}")]
     Setting {
         /// JSON path of the setting: `$.tiers[0].cap`.
@@ -114,13 +91,11 @@ pub enum Refused {
         expected: Box<str>,
         found: Box<str>,
     },
-    /// The plugin refused its settings.
     #[error("the plugin does not take its settings: {said}")]
     Settings {
         /// The plugin's message.
         said: Box<str>,
     },
-    /// The plugin failed before its first question.
     #[error("the plugin failed in `{call}`: {}", fault_words(fault))]
     Faulted {
         /// The call: `start`, `init` or `catalog`.

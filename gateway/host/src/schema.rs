@@ -100,7 +100,6 @@ impl Schema {
         Ok(Schema { json, root })
     }
 
-    /// The schema as given by the plugin.
     pub fn json(&self) -> &Value {
         &self.json
     }

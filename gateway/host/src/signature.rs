@@ -18,7 +18,6 @@ use crate::refused::Refused;
 /// accepted, so that a signature has one encoding.
 const HEAD: &[u8] = b"\x00\x74\x12evenkeel:signature\x01";
 
-/// Length of head, key and signature.
 const SECTION_BYTES: usize = HEAD.len() + KEY_BYTES + SIGNATURE_BYTES;
 
 const KEY_BYTES: usize = 32;
@@ -34,7 +33,6 @@ const SECRET: &str = "ed25519-secret:";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
-/// An invalid text of a key or digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{found}, expected `{prefix}` and {digits} hexadecimal digits")]
 pub struct BadKey {

@@ -38,7 +38,6 @@ pub struct Video {
     pub payload_type: u8,
     /// Its bitrate without a cap, in bits per second.
     pub bitrate_bps: u64,
-    /// Frames per second.
     pub frames_per_second: u32,
 }
 
@@ -54,7 +53,6 @@ impl Default for Video {
     }
 }
 
-/// A client and its streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Persona {
     /// Its session, as it marks its packets.
@@ -104,11 +102,9 @@ pub struct QuicWay {
     pub certificate_sha256: [u8; 32],
     /// The flow identifier towards the gateway.
     pub flow_to_gateway: u64,
-    /// The flow identifier from the gateway.
     pub flow_from_gateway: u64,
 }
 
-/// The counters of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Tally {
     pub packets_sent: u64,
@@ -138,7 +134,6 @@ pub struct Tally {
     pub video_bps: u64,
 }
 
-/// The state of a client.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct State {
     /// When it could send: at once if declared, when believed if by STUN, when connected if by QUIC; nanoseconds since

@@ -45,16 +45,12 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Why there is no crowd.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// The system has no socket or thread for us.
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
-    /// The gateway did not do as it was asked.
     #[error("{what}: {error}")]
     Gateway { what: &'static str, error: evenkeel_client::Error },
-    /// A condition did not hold in time.
     #[error("{what} did not happen within {} s", within.as_secs())]
     InVain { what: String, within: Duration },
-    /// Interrupted before all sessions were open.
     #[error("interrupted")]
     Interrupted,
 }

@@ -15,7 +15,6 @@ use nix::sys::time::TimeSpec;
 /// Datagrams per system call: a burst of a hundred sessions takes two.
 const BATCH: usize = 64;
 
-/// A received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// Its bytes; empty if it did not fit the room given (then [`truncated`](Self::truncated) is set).

@@ -43,7 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 
-/// The options of a drill.
 #[derive(Clone, Debug)]
 pub struct Drill {
     pub kind: Kind,
@@ -62,28 +61,20 @@ pub struct Drill {
 /// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// There is no crowd.
     #[error(transparent)]
     Crowd(#[from] crowd::Failed),
-    /// The gateway refused a request.
     #[error("{what}: {error}")]
     Gateway { what: String, error: evenkeel_client::Error },
-    /// The drill makes no sense at this gateway.
     #[error("{0}")]
     Unfit(String),
-    /// No node or region has this name.
     #[error("{0}")]
     Unknown(String),
-    /// The record of drills cannot be written.
     #[error("cannot write {}: {error}", path.display())]
     Record { path: PathBuf, error: io::Error },
-    /// Interrupted before the fault.
     #[error("interrupted; nothing was broken")]
     Interrupted,
-    /// Interrupted and repaired.
     #[error("interrupted; nodes have been repaired")]
     Mended,
-    /// The drill failed, and nodes are still broken.
     #[error("{why}\n{}", by_hand(unmended))]
     Unmended { why: Box<Failed>, unmended: Vec<Unmended> },
 }

@@ -19,9 +19,7 @@ pub use split::Split;
 /// One packet as it left a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
-    /// The session that sent it.
     pub session: u64,
-    /// The stream of that session.
     pub stream: u8,
     /// The index in that stream, from 0; packets are added in order.
     pub number: u64,
@@ -40,9 +38,7 @@ pub struct Arrival {
     pub receiver: u64,
     /// The session that sent it, by its test header.
     pub sender: u64,
-    /// The stream of the sender.
     pub stream: u8,
-    /// Its number in that stream.
     pub number: u64,
     /// The node that reflected it.
     pub node: u32,
@@ -74,7 +70,6 @@ pub struct Member {
 pub struct Path {
     pub receiver: u64,
     pub sender: u64,
-    /// The stream of the sender.
     pub stream: u8,
 }
 
@@ -129,7 +124,6 @@ impl Ledger {
         Self { members, rooms, ..Self::default() }
     }
 
-    /// Notes a packet sent.
     pub fn sent(&mut self, packet: Sent) {
         self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
     }

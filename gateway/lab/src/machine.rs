@@ -48,7 +48,6 @@ impl Watched {
         Watched { woken_late_ms: Spread::of_ns((0..NAPS).map(late).collect()), used: Used::now() }
     }
 
-    /// The measurements so far.
     pub fn so_far(&self) -> Timeliness {
         let stolen_percent = Used::now().stolen_percent_since(self.used);
         Timeliness { woken_late_ms: self.woken_late_ms, stolen_percent }

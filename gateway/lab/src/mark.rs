@@ -6,7 +6,6 @@ const MAGIC: [u8; 4] = *b"EKT1";
 /// The test header. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
-    /// The session that sent it.
     pub session: u64,
     /// Its place among the packets of that session and stream, from 0.
     pub number: u64,
@@ -14,7 +13,6 @@ pub struct Mark {
     pub sent_ns: u64,
     /// The node that reflected it; 0 from a client.
     pub node: u32,
-    /// Which stream of the session.
     pub stream: u8,
 }
 

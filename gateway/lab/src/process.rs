@@ -156,12 +156,10 @@ impl Process {
         self
     }
 
-    /// The name it was started with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -239,7 +237,6 @@ impl Process {
         self.output.wait(within, |lines| lines.is_closed).all.clone()
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         let sent = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
         sent.map_err(|errno| self.error(format!("cannot be sent {signal}: {errno}")))

@@ -19,7 +19,6 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    /// Handles a packet.
     pub(crate) fn packet(&mut self, sequence: u16) {
         if self.first.is_none() {
             self.first = Some(sequence);
@@ -44,7 +43,6 @@ impl Reception {
         }
     }
 
-    /// Handles a sender report.
     pub(crate) fn sender_report(&mut self, ntp: u64, at_ns: u64) {
         self.last_report = Some(((ntp >> 16) as u32, at_ns));
     }

@@ -21,7 +21,6 @@ use pump::{Late, Pump};
 use crate::Mark;
 use crate::datagrams::Inbox;
 
-/// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// From the client to the gateway.
@@ -53,7 +52,6 @@ pub struct Dropped {
 /// Counters in datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
-    /// Arrived at the relay.
     pub arrived: u64,
     /// Sent on, copies not counted.
     pub forwarded: u64,

@@ -127,16 +127,12 @@ impl Conduct for () {}
 /// Why there is no node.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// The secret's file cannot be read.
     #[error("cannot read the secret {path}: {error}")]
     Secret { path: String, error: io::Error },
-    /// The secret is too short.
     #[error("the secret {path} has {length} bytes, at least 16 are needed")]
     SecretTooShort { path: String, length: usize },
-    /// The address cannot be listened at.
     #[error("cannot listen at {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
-    /// The socket broke, or there is no more room for signals or output.
     #[error("the node ended: {0}")]
     Io(#[from] io::Error),
 }
@@ -160,7 +156,6 @@ pub fn read_secret(path: &Path) -> Result<Secret, Failed> {
     }
 }
 
-/// A sample node that has its socket.
 pub struct SampleNode {
     socket: UdpSocket,
     address: SocketAddr,

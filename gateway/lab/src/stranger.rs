@@ -44,7 +44,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// All packets sent.
     pub fn sent(&self) -> u64 {
         self.rtp + self.checks + self.bundled + self.messages
     }
@@ -142,7 +141,6 @@ impl Stranger {
         Ok(())
     }
 
-    /// The report so far.
     pub fn report(&mut self) -> io::Result<Report> {
         let mut inbox = Inbox::new(DATAGRAM, 16);
         for socket in &self.sockets {

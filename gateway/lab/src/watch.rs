@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 
 use evenkeel_client::{Client, Error, Event};
 
-/// The recorded events.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<Event>>>);
 
@@ -20,7 +19,6 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to listen.
     pub async fn begin(admin: &Client) -> Result<Watch, Error> {
         let mut events = admin.events().await?;
         let heard = Heard::default();

@@ -51,9 +51,7 @@ pub struct Bursts {
     /// Probability per packet to leave the bad state. The mean burst length is a million divided by this value, in
     /// packets.
     pub leave_ppm: u32,
-    /// Loss in the good state.
     pub good_loss_ppm: u32,
-    /// Loss in the bad state.
     pub bad_loss_ppm: u32,
 }
 

@@ -14,7 +14,6 @@ pub struct Stretch {
     pub alive: bool,
 }
 
-/// A probe and its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
     /// Sequence number, from 1.

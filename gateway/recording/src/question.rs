@@ -196,7 +196,6 @@ fn read_sessions(
     Ok(sessions.collect())
 }
 
-/// Reads one value per row.
 fn column<T>(
     rows: &[Row],
     mut next: impl FnMut() -> Result<T, Malformed>,

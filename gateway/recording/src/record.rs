@@ -16,7 +16,6 @@ pub enum Record {
 /// A question to a plugin and its answer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Call {
-    /// The revision that answered.
     pub revision: Arc<Revision>,
     /// Nodes, zones and regions known to the plugin.
     pub catalog: Arc<Catalog>,

@@ -49,7 +49,6 @@ impl ReplayState {
         question
     }
 
-    /// Stores the states of an answer.
     pub fn update(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
         let (states, memo) = match answer {
             Answer::Params(_) | Answer::Admit { .. } => return,

@@ -32,7 +32,6 @@ pub struct Revision {
 pub struct Grant {
     /// Metrics of sessions and rooms.
     pub subject_metrics: Vec<Metric>,
-    /// Metrics of nodes and regions.
     pub node_metrics: Vec<Metric>,
     pub ops: Vec<Op>,
 }

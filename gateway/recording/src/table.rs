@@ -163,7 +163,6 @@ impl<'a> TableReader<'a> {
         Ok(text)
     }
 
-    /// Returns a copy of a text.
     pub(crate) fn own_text(
         &mut self,
         read: &mut Input<'_>,

@@ -47,7 +47,6 @@ impl Agent {
         self.faults.stopped = None;
     }
 
-    /// Ends expired faults.
     pub(super) fn end_expired_faults(&mut self, now: Instant, io: &mut impl Io) {
         let is_over = |until: &mut Instant| *until <= now;
         if self.faults.cut.take_if(is_over).is_some() {

@@ -10,14 +10,12 @@ const NO_SETTING: &str = "no_such_setting";
 /// A setting that the plugin treats differently than its schema says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unfit {
-    /// A value that the schema allows.
     #[error("{setting} is allowed by the schema, but refused: {said}")]
     Refused {
         /// `spares = 3`.
         setting: String,
         said: String,
     },
-    /// A value that should be refused.
     #[error("{setting} is accepted, but should be refused")]
     Taken {
         /// `spares = 4`.
@@ -29,12 +27,10 @@ pub enum Unfit {
 pub(crate) struct Trial {
     name: String,
     value: Value,
-    /// The value is valid.
     pub(crate) fits: bool,
 }
 
 impl Trial {
-    /// The settings with this value.
     pub(crate) fn within(&self, settings: &Value) -> Value {
         let mut whole = settings.as_object().cloned().unwrap_or_else(Map::new);
         whole.insert(self.name.clone(), self.value.clone());

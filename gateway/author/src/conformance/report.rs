@@ -14,7 +14,6 @@ use crate::inspection::thousands;
 pub struct Report {
     /// Worlds per hook.
     pub worlds: u32,
-    /// Number of questions by kind.
     pub questions: BTreeMap<&'static str, u64>,
     pub settings_tried: u32,
     pub state_bytes_max: usize,

@@ -3,7 +3,6 @@
 use evenkeel_core::Question;
 use evenkeel_host::Manifest;
 
-/// A call that exceeds its declared cost.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{call} with {rows} rows takes {found} instructions; the manifest declares at most {promised}"

@@ -16,7 +16,6 @@ use crate::verdict::Violation;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
     pub calls: u64,
-    /// The replaced policies.
     pub policies: BTreeSet<String>,
     /// True if the manifest declares costs.
     pub promises: bool,
@@ -34,7 +33,6 @@ pub struct Report {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     pub policy: String,
-    /// The number of the question.
     pub ask: u64,
     /// Gateway time, microseconds since its start.
     pub now_us: u64,

@@ -29,7 +29,6 @@ const LABELS: &[(&str, &[&str])] = &[
     ("role", &["publisher", "viewer"]),
 ];
 
-/// Unexpected values.
 const ODD_TEXTS: &[&str] = &[
     "",
     " ",
@@ -121,7 +120,6 @@ pub(super) fn region(number: u64) -> String {
     names.get(at).map_or_else(|| format!("region-{number}"), |name| (*name).to_owned())
 }
 
-/// Configured labels of a node.
 pub(super) fn node_labels(rng: &mut Rng) -> Vec<(Box<str>, Box<str>)> {
     let rack = ("rack".into(), rng.u8(0..10).to_string().into());
     if rng.bool() { vec![rack] } else { Vec::new() }

@@ -120,7 +120,6 @@ pub(super) fn stage(rollout: &Value) -> String {
     }
 }
 
-/// The next step of a rollout.
 pub(super) fn next(rollout: &Value) -> String {
     let Some(percent) = rollout["next_percent"].as_u64() else {
         return String::new();

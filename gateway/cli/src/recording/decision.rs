@@ -10,7 +10,6 @@ use evenkeel_host::Component;
 use evenkeel_recording::Catalog;
 use serde_json::{Value, json};
 
-/// The subject of a decision.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Subject {
     Session(SessionId),
@@ -46,7 +45,6 @@ pub(super) enum Decision {
 }
 
 impl Decision {
-    /// The decision without its reason.
     pub(super) fn without_reason(mut self) -> Decision {
         match &mut self {
             Decision::Verdict { reason, .. }

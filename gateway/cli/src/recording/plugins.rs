@@ -41,12 +41,10 @@ pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
 struct Named {
     /// Its name in messages.
     shown: String,
-    /// The policy that it replaces.
     policy: Option<String>,
     component: Component,
 }
 
-/// The plugins there are.
 pub(super) struct Plugins {
     engine: Engine,
     named: Vec<Named>,

@@ -14,7 +14,6 @@ use super::decision::{Decision, Side, Subject, decisions};
 use super::{load, lost_json, open};
 use crate::Failure;
 
-/// Decisions by subject.
 type Decisions = BTreeMap<Subject, (u32, Decision)>;
 
 /// Differences that are shown; all are counted.

@@ -254,7 +254,6 @@ impl Call {
     }
 }
 
-/// The content of a stream.
 enum FromStream {
     Packet(Vec<u8>, u64),
     Foreign,

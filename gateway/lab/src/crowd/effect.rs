@@ -37,7 +37,6 @@ impl Scope {
     }
 }
 
-/// A fault that was injected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     /// When: nanoseconds since the Unix epoch.
@@ -58,7 +57,6 @@ pub struct Detection {
 /// The measurements of one window around a fault.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct FaultEffect {
-    /// Receivers that were hit.
     pub hit: usize,
     /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
     pub gaps_ns: Vec<u64>,
@@ -73,12 +71,10 @@ pub struct FaultEffect {
     pub other_pauses_ns: Vec<u64>,
     /// Pauses after the fault of at least [`FREEZE`], of receivers that were hit.
     pub freezes: u64,
-    /// And of the others.
     pub freezes_of_others: u64,
     pub sent: u64,
     /// Packets due to affected receivers that never arrived.
     pub lost: u64,
-    /// And to the others.
     pub lost_of_others: u64,
     /// Packets that arrived twice at one receiver.
     pub twice: u64,
@@ -88,10 +84,8 @@ pub struct FaultEffect {
     pub stragglers: u64,
     /// The longest time over which they arrived, nanoseconds.
     pub straggled_ns: u64,
-    /// Rooms that were hit.
     pub rooms_hit: u64,
     pub rooms_moved: u64,
-    /// Moves of other rooms.
     pub other_rooms_moved: u64,
     pub causes: BTreeMap<String, u64>,
     /// Nodes that were marked down after the fault.

@@ -9,7 +9,6 @@ use evenkeel_client::{Ingress, Kind, Media, Offer, PayloadType};
 /// The senders of a room. All sessions receive.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Speech {
-    /// One of the two.
     #[default]
     OneWay,
     BothWays,
@@ -39,7 +38,6 @@ pub struct Plan {
     pub scenario: String,
     /// The prefix of room names.
     pub rooms: String,
-    /// Labels of every offer.
     pub labels: BTreeMap<String, String>,
     pub proof: Proof,
     /// Every other room uses QUIC.

@@ -13,7 +13,6 @@ use evenkeel_client::Event;
 /// The nodes of a session are looked up in this span before a fault, since packets may still be in flight.
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
-/// All measurements of one window.
 pub struct Window {
     pub(super) ledger: Ledger,
     pub(super) events: Vec<Event>,
@@ -46,7 +45,6 @@ impl Window {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
     }
 
-    /// The effect of a fault on the crowd.
     pub fn effect_of(&self, fault: &Fault) -> FaultEffect {
         let hit = self.hit(fault);
         let mut effect = FaultEffect { hit: hit.len(), ..FaultEffect::default() };
@@ -68,7 +66,6 @@ impl Window {
         gaps.map(|gap| gap.gap_ns).collect()
     }
 
-    /// Receivers that were hit.
     fn hit(&self, fault: &Fault) -> BTreeSet<u64> {
         let hears = |heard: &[(u64, u32)], nodes: &BTreeSet<u32>| {
             let recent = fault.at_ns.saturating_sub(JUST_BEFORE_NS)..=fault.at_ns;

@@ -29,7 +29,6 @@ const POLICIES: [&str; 7] = [
 const SPANS: [&str; 5] =
     ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
 
-/// Evaluates every check.
 pub(super) fn check(report: &Report) -> Vec<Check> {
     let deaths = report.failovers.iter().filter(|failover| failover.cause == "node-down");
     let mut checks: Vec<Check> = deaths.map(|death| gap(death, report.machine.is_late())).collect();

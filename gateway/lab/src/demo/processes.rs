@@ -107,7 +107,6 @@ impl Processes {
         })
     }
 
-    /// A new client of the admin API.
     pub(super) fn admin(&self) -> Client {
         Client::new(self.place.clone())
     }
@@ -120,7 +119,6 @@ impl Processes {
         }
     }
 
-    /// The nodes' names.
     pub(super) fn names(&self) -> Vec<&str> {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
     }

@@ -36,7 +36,6 @@ pub(super) struct Fault {
     pub(super) span: Span,
 }
 
-/// A policy that was pushed.
 #[derive(Clone, Debug)]
 pub(super) struct Push {
     pub(super) policy: &'static str,

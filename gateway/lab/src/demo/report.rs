@@ -102,9 +102,7 @@ pub(super) struct Degradation {
     pub(super) degraded: usize,
     /// Sessions with a bitrate cap.
     pub(super) capped: usize,
-    /// That got voice only.
     pub(super) voice_only: usize,
-    /// Sessions with all degradations restored.
     pub(super) restored: usize,
 }
 
@@ -124,7 +122,6 @@ pub(super) struct Reload {
 pub(super) struct PolicyCalls {
     pub(super) total: u64,
     pub(super) applied: u64,
-    /// The same by policy.
     pub(super) applied_by: BTreeMap<String, u64>,
     pub(super) differs_from_native: u64,
     pub(super) faults: u64,
@@ -139,7 +136,6 @@ pub(super) struct Strangers {
     pub(super) counted: BTreeMap<String, u64>,
 }
 
-/// A check and its outcome.
 #[derive(Serialize, Debug)]
 pub(super) struct Check {
     pub(super) promise: String,

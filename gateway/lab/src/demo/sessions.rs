@@ -48,7 +48,6 @@ pub(super) struct Room {
     zone: &'static str,
 }
 
-/// One session.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedSession {
     pub(super) session: u64,
@@ -59,13 +58,11 @@ pub(super) struct PlannedSession {
     listens_only: bool,
 }
 
-/// All planned sessions.
 pub(super) struct SessionPlan {
     pub(super) rooms: Vec<Room>,
     pub(super) sessions: Vec<PlannedSession>,
 }
 
-/// The open sessions.
 pub(super) struct OpenSessions {
     pub(super) plan: SessionPlan,
     pub(super) fleet: Fleet,

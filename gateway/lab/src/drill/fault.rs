@@ -7,7 +7,6 @@ use super::Unmended;
 /// The period of a flapping node.
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
 
-/// The fault of a drill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A node's process is killed.

@@ -15,12 +15,10 @@ pub fn default_place() -> PathBuf {
     named("XDG_STATE_HOME").unwrap_or_else(home).join("evenkeel/drills.jsonl")
 }
 
-/// The file.
 #[derive(Clone, Debug)]
 pub struct Record(PathBuf);
 
 impl Record {
-    /// At this place.
     pub fn at(place: PathBuf) -> Record {
         Record(place)
     }
@@ -29,7 +27,6 @@ impl Record {
         &self.0
     }
 
-    /// Appends a report.
     pub fn add(&self, report: &Report) -> Result<(), Failed> {
         let add = || -> io::Result<()> {
             if let Some(folder) = self.0.parent() {

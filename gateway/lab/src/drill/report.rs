@@ -16,14 +16,12 @@ pub struct Milliseconds {
     pub p90: Option<f64>,
     /// 99 in 100 are at most this.
     pub p99: Option<f64>,
-    /// All are at most this.
     pub max: Option<f64>,
     /// How many there are.
     pub n: usize,
 }
 
 impl Milliseconds {
-    /// The distribution of these.
     pub fn of(mut values: Vec<f64>) -> Milliseconds {
         values.sort_unstable_by(f64::total_cmp);
         let rank = |percent: usize| {
@@ -73,7 +71,6 @@ pub struct Report {
     pub by_witness: BTreeMap<String, Milliseconds>,
     /// Packets due to affected receivers that never arrived.
     pub packets_lost: u64,
-    /// And to the others.
     pub packets_lost_of_others: u64,
     /// Affected receivers without packets at the end.
     pub unheard: usize,

@@ -14,7 +14,6 @@ const LOST_IN_A_ROW: u16 = 500;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Packet {
     pub path: Path,
-    /// Its number in the stream.
     pub number: u64,
     /// When it was sent: nanoseconds since the Unix epoch.
     pub sent_ns: u64,

@@ -33,7 +33,6 @@ pub struct Break {
     pub kind: BreakKind,
 }
 
-/// The kind of discontinuity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BreakKind {
     Ssrc {

@@ -45,7 +45,6 @@ pub struct Spread {
     pub p50: f64,
     /// 99 in 100 are at most this.
     pub p99: f64,
-    /// All are at most this.
     pub max: f64,
 }
 

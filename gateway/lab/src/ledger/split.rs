@@ -11,7 +11,6 @@ use crate::clock;
 pub struct Split {
     pub room: u64,
     pub receivers: (u64, u64),
-    /// The node of each receiver.
     pub nodes: (u32, u32),
     /// When it began: nanoseconds since the Unix epoch.
     pub from_ns: u64,

@@ -19,7 +19,6 @@ pub struct Counters {
     pub packets_in: u64,
     /// RTP and RTCP packets written.
     pub packets_out: u64,
-    /// Packets with an unknown tag.
     pub unknown_tag: u64,
     /// Datagrams and packets that could not be read.
     pub malformed: u64,

@@ -426,7 +426,6 @@ impl Reflector {
         }
     }
 
-    /// Sends a packet to one session.
     pub(super) fn send(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) {
         if self.outgoing.push(leg, packet, outbox) {
             self.counters.packets_out += 1;

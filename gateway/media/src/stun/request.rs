@@ -130,7 +130,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A binding request to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
     /// A random transaction identifier.

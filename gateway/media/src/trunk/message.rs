@@ -87,12 +87,10 @@ pub struct Verified<T> {
     pub sent_us: u64,
 }
 
-/// Reason why a message is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// The first byte is not 0xE1, or the length does not match the kind.
     Length,
-    /// The version is unsupported.
     Version(u8),
     /// The kind is unknown, or the body has an invalid value.
     Unknown,

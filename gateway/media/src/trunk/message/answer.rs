@@ -7,7 +7,6 @@ use super::{
 };
 use crate::trunk::Tag;
 
-/// An answer or a notice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// Answers [`Question::Probe`](super::Question::Probe).

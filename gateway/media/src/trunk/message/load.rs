@@ -12,7 +12,6 @@ pub struct Load {
     /// Use of the node's capacity in thousandths; full at 1,000.
     pub permille: u16,
     pub state: State,
-    /// Open sessions.
     pub sessions: u32,
     /// True if the media port itself answered, or was checked just before. False for an agent
     /// without a port check.

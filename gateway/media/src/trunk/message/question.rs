@@ -7,7 +7,6 @@ use super::{
 };
 use crate::trunk::Tag;
 
-/// A question or an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
     /// Requests the load.

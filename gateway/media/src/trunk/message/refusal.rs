@@ -14,7 +14,6 @@ const CLOCK: u8 = 1;
 /// Use it only as a hint for logs and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// Nonce of the question.
     pub nonce: u64,
     /// The node's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
