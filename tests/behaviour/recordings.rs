@@ -46,17 +46,7 @@ fn calls(records: &[Record]) -> Vec<&Call> {
 
 fn engine_without_deadlines() -> Engine {
     let long = std::time::Duration::from_secs(60);
-    Engine::with_budgets(Budgets {
-        init: long,
-        catalog: long,
-        migrate: long,
-        open: long,
-        admit: long,
-        place: long,
-        resolve: long,
-        reroute: long,
-        tick: long,
-    })
+    Engine::with_budgets(Budgets::all(long))
 }
 
 /// Replays a recorded call with the shipped plugin.

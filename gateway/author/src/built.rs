@@ -11,7 +11,7 @@ use crate::cargo::Project;
 use crate::failed::Failed;
 
 /// Time limit of a call: generous, as an author's machine is busy with compiling.
-const LONG: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A plugin accepted by the host.
 ///
@@ -34,7 +34,7 @@ impl Built {
 
     /// Accepts a core module or a component.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, Refused> {
-        let engine = Engine::with_budgets(patient());
+        let engine = Engine::with_budgets(Budgets::all(PATIENCE));
         let component = Component::vet(&engine, &bytes)?;
         Ok(Built { bytes, component, engine })
     }
@@ -77,19 +77,4 @@ impl Built {
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Budgets so large that only endless calls exceed them.
-pub(crate) fn patient() -> Budgets {
-    Budgets {
-        init: LONG,
-        catalog: LONG,
-        migrate: LONG,
-        open: LONG,
-        admit: LONG,
-        place: LONG,
-        resolve: LONG,
-        reroute: LONG,
-        tick: LONG,
-    }
 }

@@ -12,7 +12,7 @@ mod spread;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hook, Question};
-use evenkeel_host::{Component, Engine, Policy, Refused};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
 use serde_json::Value;
 
 pub use self::cost::Exceeded;
@@ -20,7 +20,7 @@ use self::cost::promised;
 use self::native::Native;
 pub use self::report::Report;
 pub use self::spread::Spread;
-use crate::built::{Built, patient};
+use crate::built::{Built, PATIENCE};
 use crate::cargo::Project;
 use crate::world::{Size, World};
 
@@ -65,10 +65,10 @@ pub fn measure(
 ) -> Result<Report, Refused> {
     let manifest = built.component().manifest();
     let began = Instant::now();
-    let engine = Engine::with_budgets(patient());
+    let engine = Engine::with_budgets(Budgets::all(PATIENCE));
     let component = Component::vet(&engine, built.bytes())?;
     let compile = began.elapsed();
-    let counting = Engine::counting(patient());
+    let counting = Engine::counting(Budgets::all(PATIENCE));
     let counted = Component::vet(&counting, built.bytes())?;
 
     let mut calls = Vec::new();

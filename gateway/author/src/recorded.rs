@@ -9,12 +9,12 @@ mod report;
 use std::sync::Arc;
 
 use evenkeel_core::{Answered, Fault, Question, State};
-use evenkeel_host::{Component, Engine, Policy, Refused};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
 use evenkeel_recording::{Call, Catalog, ReplayState, Revision};
 use serde_json::Value;
 
 pub use self::report::{Place, Report};
-use crate::built::{Built, patient};
+use crate::built::{Built, PATIENCE};
 use crate::conformance::report::name;
 use crate::measure::cost::{Exceeded, promised, rows};
 use crate::verdict::{Violation, violations};
@@ -46,7 +46,7 @@ impl Recorded {
     /// # Errors
     /// If the host refuses the plugin.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, Refused> {
-        let engine = Engine::counting(patient());
+        let engine = Engine::counting(Budgets::all(PATIENCE));
         let component = Component::vet(&engine, built.bytes())?;
         let (standing, replay_state, report) =
             (Vec::new(), ReplayState::default(), Report::default());

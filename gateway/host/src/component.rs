@@ -15,7 +15,7 @@ use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::log::one_line;
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::native::{self, NativeCode};
-use crate::outline::{Kind, Outline};
+use crate::outline::{Form, Outline};
 use crate::refused::Refused;
 use crate::signature::sha256;
 use crate::wrap::wrap;
@@ -129,9 +129,9 @@ pub fn look(bytes: &[u8]) -> Result<Manifest, Refused> {
 /// Wraps the plugin as a component with the exports of its manifest, if it is a core module.
 pub(crate) fn wrapped<'a>(bytes: &'a [u8], manifest: &Manifest) -> Result<Cow<'a, [u8]>, Refused> {
     let outline = Outline::read(bytes)?;
-    let binary = match outline.kind {
-        Kind::Module => Cow::Owned(wrap(bytes, outline.typed, manifest)?),
-        Kind::Component => Cow::Borrowed(bytes),
+    let binary = match outline.form {
+        Form::Module => Cow::Owned(wrap(bytes, outline.typed, manifest)?),
+        Form::Component => Cow::Borrowed(bytes),
     };
     check_exports(&binary, manifest)?;
     Ok(binary)
@@ -145,7 +145,7 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
                 return Err(Refused::Contract { found, spoken: CONTRACT });
             }
             // `types` has no functions.
-            if name == "diag" || (name == "types" && outline.kind == Kind::Component) {
+            if name == "diag" || (name == "types" && outline.form == Form::Component) {
                 continue;
             }
         }

@@ -107,6 +107,23 @@ pub struct Budgets {
     pub tick: Duration,
 }
 
+impl Budgets {
+    /// The same limit for every call.
+    pub fn all(limit: Duration) -> Budgets {
+        Budgets {
+            init: limit,
+            catalog: limit,
+            migrate: limit,
+            open: limit,
+            admit: limit,
+            place: limit,
+            resolve: limit,
+            reroute: limit,
+            tick: limit,
+        }
+    }
+}
+
 impl Default for Budgets {
     fn default() -> Self {
         Budgets {

@@ -5,7 +5,7 @@ use wasmparser::{Parser, Payload};
 use crate::refused::Refused;
 
 /// The custom section of the manifest.
-const MANIFEST_SECTION: &str = "evenkeel:manifest";
+pub(crate) const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
 /// Prefix of the section that describes the types of a core module's imports and exports.
 const TYPES_SECTION: &str = "component-type";
@@ -13,11 +13,12 @@ const TYPES_SECTION: &str = "component-type";
 const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 pub(crate) struct Outline<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) form: Form,
     /// The interface of each import, and for a core module its function.
     pub(crate) imports: Vec<(Box<str>, Option<Box<str>>)>,
-    /// Names of a component's exports.
     pub(crate) exports: Vec<Box<str>>,
+    /// Names and sizes of custom sections, in order.
+    pub(crate) sections: Vec<(&'a str, usize)>,
     /// The manifest, at any place in the binary.
     pub(crate) manifest: Option<&'a [u8]>,
     /// Set if a core module describes the types of its imports and exports.
@@ -26,8 +27,9 @@ pub(crate) struct Outline<'a> {
     pub(crate) signatures: usize,
 }
 
+/// Format of a plugin file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub enum Form {
     /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
     Module,
     Component,
@@ -35,18 +37,31 @@ pub(crate) enum Kind {
 
 impl<'a> Outline<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Outline<'a>, Refused> {
-        let kind = if Parser::is_core_wasm(bytes) {
-            Kind::Module
+        match Outline::read_partly(bytes) {
+            Ok((outline, None)) => Ok(outline),
+            Ok((_, Some(said))) | Err(said) => Err(Refused::NotWasm { said }),
+        }
+    }
+
+    /// The readable part of a file, and why reading stopped before its end.
+    ///
+    /// # Errors
+    /// The file is not WebAssembly.
+    pub(crate) fn read_partly(
+        bytes: &'a [u8],
+    ) -> Result<(Outline<'a>, Option<Box<str>>), Box<str>> {
+        let form = if Parser::is_core_wasm(bytes) {
+            Form::Module
         } else if Parser::is_component(bytes) {
-            Kind::Component
+            Form::Component
         } else {
-            return Err(Refused::NotWasm { said: "no WebAssembly header".into() });
+            return Err("no WebAssembly header".into());
         };
-        let (imports, exports) = (Vec::new(), Vec::new());
-        let mut outline =
-            Outline { kind, imports, exports, manifest: None, typed: false, signatures: 0 };
-        outline.walk(bytes).map_err(|error| Refused::NotWasm { said: error.to_string().into() })?;
-        Ok(outline)
+        let (imports, exports, sections) = (Vec::new(), Vec::new(), Vec::new());
+        let (manifest, typed, signatures) = (None, false, 0);
+        let mut outline = Outline { form, imports, exports, sections, manifest, typed, signatures };
+        let broken = outline.walk(bytes).err().map(|error| error.to_string().into());
+        Ok((outline, broken))
     }
 
     fn walk(&mut self, bytes: &'a [u8]) -> wasmparser::Result<()> {
@@ -66,21 +81,24 @@ impl<'a> Outline<'a> {
                         self.imports.push((import?.name.name.into(), None));
                     }
                 }
+                Payload::ExportSection(section) if depth == 0 => {
+                    for export in section {
+                        self.exports.push(export?.name.into());
+                    }
+                }
                 Payload::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
                         self.exports.push(export?.name.name.into());
                     }
                 }
-                Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
-                    self.manifest = self.manifest.or(Some(section.data()));
-                }
-                Payload::CustomSection(section) if section.name().starts_with(TYPES_SECTION) => {
-                    self.typed = true;
-                }
-                Payload::CustomSection(section)
-                    if depth == 0 && section.name() == SIGNATURE_SECTION =>
-                {
-                    self.signatures += 1;
+                Payload::CustomSection(section) => {
+                    let (name, data) = (section.name(), section.data());
+                    self.sections.push((name, data.len()));
+                    if name == MANIFEST_SECTION {
+                        self.manifest = self.manifest.or(Some(data));
+                    }
+                    self.typed |= name.starts_with(TYPES_SECTION);
+                    self.signatures += usize::from(depth == 0 && name == SIGNATURE_SECTION);
                 }
                 _ => {}
             }

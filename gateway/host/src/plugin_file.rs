@@ -1,10 +1,7 @@
 //! Inspection of a plugin file without validating or compiling it.
 
-use ring::digest::{SHA256, digest};
-use wasmparser::{Parser, Payload};
-
-/// The custom section of the manifest.
-const MANIFEST_SECTION: &str = "evenkeel:manifest";
+use crate::outline::{Form, Outline};
+use crate::signature::sha256;
 
 /// Maximum imports, exports and sections listed for one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
@@ -27,79 +24,28 @@ pub struct PluginFile {
     pub broken: Option<Box<str>>,
 }
 
-/// Format of a plugin file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
-    /// A core module, as `cargo build` for wasm32-unknown-unknown writes it.
-    Module,
-    Component,
-}
-
 impl PluginFile {
     pub fn parse(bytes: &[u8]) -> PluginFile {
-        let sha = digest(&SHA256, bytes);
-        let digest = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let mut file = PluginFile { digest, ..PluginFile::default() };
-        file.form = match bytes {
-            bytes if Parser::is_core_wasm(bytes) => Some(Form::Module),
-            bytes if Parser::is_component(bytes) => Some(Form::Component),
-            _ => {
-                file.broken = Some("no WebAssembly header".into());
-                return file;
-            }
+        let digest = sha256(bytes);
+        let (outline, broken) = match Outline::read_partly(bytes) {
+            Ok(read) => read,
+            Err(said) => return PluginFile { digest, broken: Some(said), ..PluginFile::default() },
         };
-        if let Err(error) = file.walk(bytes) {
-            file.broken = Some(error.to_string().into());
+        let Outline { form, imports, exports, sections, manifest, .. } = outline;
+        let import = |(interface, function): (Box<str>, Option<Box<str>>)| match function {
+            Some(function) => format!("{interface}#{function}").into(),
+            None => interface,
+        };
+        let sections = sections.into_iter().take(LISTED_MAX);
+        PluginFile {
+            digest,
+            form: Some(form),
+            imports: imports.into_iter().take(LISTED_MAX).map(import).collect(),
+            exports: exports.into_iter().take(LISTED_MAX).collect(),
+            sections: sections.map(|(name, bytes)| (name.into(), bytes)).collect(),
+            manifest: manifest.map(<[u8]>::to_vec),
+            broken,
         }
-        file
-    }
-
-    fn walk(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
-        let mut depth = 0_usize;
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload? {
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::ImportSection(section) if depth == 0 => {
-                    for import in section.into_imports() {
-                        let import = import?;
-                        list(
-                            &mut self.imports,
-                            format!("{}#{}", import.module, import.name).into(),
-                        );
-                    }
-                }
-                Payload::ComponentImportSection(section) if depth == 0 => {
-                    for import in section {
-                        list(&mut self.imports, import?.name.name.into());
-                    }
-                }
-                Payload::ExportSection(section) if depth == 0 => {
-                    for export in section {
-                        list(&mut self.exports, export?.name.into());
-                    }
-                }
-                Payload::ComponentExportSection(section) if depth == 0 => {
-                    for export in section {
-                        list(&mut self.exports, export?.name.name.into());
-                    }
-                }
-                Payload::CustomSection(section) => {
-                    list(&mut self.sections, (section.name().into(), section.data().len()));
-                    if section.name() == MANIFEST_SECTION && self.manifest.is_none() {
-                        self.manifest = Some(section.data().to_vec());
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn list<T>(all: &mut Vec<T>, one: T) {
-    if all.len() < LISTED_MAX {
-        all.push(one);
     }
 }
 

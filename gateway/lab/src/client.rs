@@ -16,6 +16,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use evenkeel_client::Opened;
 use serde::Serialize;
 
 pub use ice::Credentials;
@@ -81,6 +82,26 @@ pub enum Way {
     Udp(UdpWay),
     /// By RTP over QUIC.
     Quic(QuicWay),
+}
+
+impl Way {
+    /// As the gateway answered: by QUIC without a socket, by UDP with it.
+    pub(crate) fn of(opened: &Opened, socket: Option<UdpSocket>) -> Option<Way> {
+        if let Some(socket) = socket {
+            let answer = opened.udp.as_ref()?;
+            let ice = answer.ufrag.clone().zip(answer.password.clone());
+            let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
+            let gateway = *answer.addresses.first()?;
+            return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+        }
+        let answer = opened.quic.as_ref()?;
+        Some(Way::Quic(QuicWay {
+            gateway: *answer.addresses.first()?,
+            certificate_sha256: answer.certificate()?,
+            flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
+            flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
+        }))
+    }
 }
 
 /// How a client reaches the gateway by UDP.

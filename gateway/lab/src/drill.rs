@@ -27,8 +27,6 @@ use evenkeel_client::Client;
 
 /// Length of the control run before the fault, in which nothing is broken.
 const CONTROL: Duration = Duration::from_secs(2);
-/// Distance of the moments at which the control run measures pauses.
-const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// A fault comes after this and up to as much again, so that it hits any phase of the packet clock.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
 /// How long to wait for detection, and how long to observe after it.
@@ -253,14 +251,7 @@ fn told(unfault: &Window, healed_ns: u64) -> crowd::FaultEffect {
 /// Pauses of all sessions across moments without a fault, nanoseconds.
 async fn control(crowd: &mut Crowd) -> Vec<u64> {
     crowd.begin_window();
-    let mut moments = Vec::new();
-    let until = tokio::time::Instant::now() + CONTROL;
-    while tokio::time::Instant::now() < until {
-        tokio::time::sleep(CONTROL_EVERY).await;
-        moments.push(clock::now_ns());
-    }
-    // Packets after the last moment are still in flight.
-    tokio::time::sleep(CONTROL_EVERY).await;
+    let moments = clock::control_moments(CONTROL).await;
     crowd.end_window().await.control(&moments)
 }
 

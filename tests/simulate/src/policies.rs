@@ -71,17 +71,7 @@ impl Library {
     /// # Panics
     /// A shipped set or plugin is invalid.
     pub fn new() -> Library {
-        let budgets = Budgets {
-            init: FOREVER,
-            catalog: FOREVER,
-            migrate: FOREVER,
-            open: FOREVER,
-            admit: FOREVER,
-            place: FOREVER,
-            resolve: FOREVER,
-            reroute: FOREVER,
-            tick: FOREVER,
-        };
+        let budgets = Budgets::all(FOREVER);
         let engine = Engine::with_budgets(budgets);
         let mut policies = BTreeMap::new();
         for (set, text) in SETS {

@@ -1,6 +1,6 @@
 //! Decisions by subject, taken from answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::{
     AdmitVerdict, Answer, Answered, Entry, EntryKind, Fault, NodeId, Op, Question, RoomId,
@@ -72,15 +72,19 @@ impl Decision {
 }
 
 /// Decisions by subject, each with the row of its notes.
-pub(super) fn decisions(
-    question: &Question,
-    result: &Result<Answered, Fault>,
-) -> BTreeMap<Subject, (u32, Decision)> {
+pub(super) type Decisions = BTreeMap<Subject, (u32, Decision)>;
+
+/// Subjects of either answer, in order.
+pub(super) fn subjects<'a>(one: &'a Decisions, other: &'a Decisions) -> BTreeSet<&'a Subject> {
+    one.keys().chain(other.keys()).collect()
+}
+
+pub(super) fn decisions(question: &Question, result: &Result<Answered, Fault>) -> Decisions {
     let answered = match result {
         Ok(answered) => answered,
         Err(fault) => return [(Subject::Whole, (0, Decision::Fault(fault.clone())))].into(),
     };
-    let mut all: BTreeMap<Subject, (u32, Decision)> = BTreeMap::new();
+    let mut all = Decisions::new();
     match &answered.answer {
         Answer::Params(params) => {
             all.insert(subject(question, 0), (0, Decision::Params(params.clone())));

@@ -12,7 +12,7 @@ use evenkeel_host::{Component, Engine, Refused};
 use evenkeel_recording::{Call, Record, ReplayState};
 use serde_json::{Value, json};
 
-use super::decision::{Side, decisions, parts_that_differ};
+use super::decision::{Side, decisions, parts_that_differ, subjects};
 use super::player::{Player, Players};
 use super::plugins::{load, patient_engine};
 use super::{lost_json, open};
@@ -226,9 +226,7 @@ impl Outcome {
         self.different += 1;
         let (of_a, of_b) =
             (decisions(&call.question, a.result), decisions(&call.question, b.result));
-        let mut about: Vec<_> = of_a.keys().chain(of_b.keys()).collect();
-        about.sort();
-        about.dedup();
+        let mut about = subjects(&of_a, &of_b);
         about.retain(|subject| of_a.get(subject) != of_b.get(subject));
         if about.is_empty() {
             // The same decision, explained otherwise.

@@ -12,17 +12,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// An engine that waits for its plugins.
 pub(super) fn patient_engine() -> Engine {
-    Engine::with_budgets(Budgets {
-        init: PATIENCE,
-        catalog: PATIENCE,
-        migrate: PATIENCE,
-        open: PATIENCE,
-        admit: PATIENCE,
-        place: PATIENCE,
-        resolve: PATIENCE,
-        reroute: PATIENCE,
-        tick: PATIENCE,
-    })
+    Engine::with_budgets(Budgets::all(PATIENCE))
 }
 
 /// A plugin from a file, or a shipped one by name.

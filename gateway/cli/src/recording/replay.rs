@@ -7,7 +7,7 @@ use evenkeel_core::Fault;
 use evenkeel_recording::{Call, Header, Lost, Record};
 use serde_json::{Value, json};
 
-use super::decision::{Side, decisions, parts_that_differ};
+use super::decision::{Side, decisions, parts_that_differ, subjects};
 use super::player::{Player, Players};
 use super::plugins::Plugins;
 use super::{load, lost_json, open};
@@ -169,10 +169,8 @@ fn is_of_time(fault: &Fault) -> bool {
 fn difference(call: &Call, parts: &[&str], recorded: &Side<'_>, again: &Side<'_>) -> Value {
     let (one, other) =
         (decisions(&call.question, recorded.result), decisions(&call.question, again.result));
-    let mut about: Vec<_> = one.keys().chain(other.keys()).collect();
-    about.sort();
-    about.dedup();
-    let about = about.into_iter().filter(|subject| one.get(subject) != other.get(subject));
+    let about =
+        subjects(&one, &other).into_iter().filter(|subject| one.get(subject) != other.get(subject));
     let decisions: Vec<Value> = about
         .take(SUBJECTS_MAX)
         .map(|subject| {

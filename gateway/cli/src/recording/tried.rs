@@ -1,6 +1,5 @@
 //! `evenkeel plugin test --recording`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use evenkeel_author::Built;
@@ -10,11 +9,9 @@ use evenkeel_host::Refused;
 use evenkeel_recording::{Call, Record};
 use serde_json::{Value, json};
 
-use super::decision::{Decision, Side, Subject, decisions};
+use super::decision::{Decision, Decisions, Side, decisions, subjects};
 use super::{load, lost_json, open};
 use crate::Failure;
-
-type Decisions = BTreeMap<Subject, (u32, Decision)>;
 
 /// Differences that are shown; all are counted.
 const SHOWN_MAX: usize = 5;
@@ -125,9 +122,7 @@ impl Beside {
         let now = decisions(&call.question, result);
         let then = comparable(&decisions(&call.question, &call.result));
         let as_then = comparable(&now);
-        let mut about: Vec<_> = then.keys().chain(now.keys()).collect();
-        about.sort();
-        about.dedup();
+        let mut about = subjects(&then, &now);
         self.decisions += about.len() as u64;
         let decision = |all: &Decisions, subject| all.get(subject).map(|(_, what)| what.clone());
         about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));

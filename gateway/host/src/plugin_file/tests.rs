@@ -1,4 +1,5 @@
 use super::*;
+use crate::outline::MANIFEST_SECTION;
 use crate::shipped;
 
 #[test]

@@ -10,17 +10,7 @@ use serde_json::Value;
 /// An engine with budgets for a busy machine.
 fn patient() -> Engine {
     let long = Duration::from_millis(400);
-    Engine::with_budgets(Budgets {
-        init: long,
-        catalog: long,
-        migrate: long,
-        open: long,
-        admit: long,
-        place: long,
-        resolve: long,
-        reroute: long,
-        tick: long,
-    })
+    Engine::with_budgets(Budgets::all(long))
 }
 
 fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {

@@ -13,17 +13,7 @@ use serde_json::{Value, json};
 pub(crate) fn roomy() -> &'static Engine {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         let long = Duration::from_secs(600);
-        Engine::with_budgets(Budgets {
-            init: long,
-            catalog: long,
-            migrate: long,
-            open: long,
-            admit: long,
-            place: long,
-            resolve: long,
-            reroute: long,
-            tick: long,
-        })
+        Engine::with_budgets(Budgets::all(long))
     });
     &ENGINE
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use super::{Failed, Plan, Proof, Transport, system};
-use crate::client::{Credentials, QuicWay, UdpWay, Way};
-use evenkeel_client::{Client, Identity, Ingress, Opened, QuicOffer};
+use crate::client::Way;
+use evenkeel_client::{Client, Identity, Ingress, QuicOffer};
 
 /// A client before its session is open.
 pub(super) struct Newcomer {
@@ -62,28 +62,11 @@ async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Client) -> Result<En
     let opened = admin.open(&plan.offer(session, ingress)).await;
     let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
     let id = opened.id.clone();
-    let Some(way) = way(opened, socket) else {
+    let Some(way) = Way::of(&opened, socket) else {
         // No other task knows this session.
         let _ = admin.close(&id).await;
         let what = format!("an address to send to in the answer for session {session}");
         return Err(Failed::InVain { what, within: Duration::ZERO });
     };
     Ok((session, id, way))
-}
-
-fn way(opened: Opened, socket: Option<UdpSocket>) -> Option<Way> {
-    if let Some(socket) = socket {
-        let answer = opened.udp?;
-        let gateway = *answer.addresses.first()?;
-        let ice = answer.ufrag.zip(answer.password);
-        let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
-        return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
-    }
-    let answer = opened.quic?;
-    Some(Way::Quic(QuicWay {
-        gateway: *answer.addresses.first()?,
-        certificate_sha256: answer.certificate()?,
-        flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
-        flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
-    }))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Failed;
 use super::processes::{Processes, REGIONS, ZONES};
-use crate::client::{Credentials, Fleet, Persona, QuicWay, UdpWay, Video, Voice, Way};
+use crate::client::{Fleet, Persona, Video, Voice, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
@@ -262,23 +262,17 @@ impl OpenSessions {
         opened: &Opened,
         socket: Option<(UdpSocket, Option<SocketAddr>)>,
     ) -> Option<Way> {
-        if let Some((socket, near)) = socket {
-            let answer = opened.udp.as_ref()?;
-            let ice = answer.ufrag.clone().zip(answer.password.clone());
-            let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
-            self.ufrag = self.ufrag.take().or(answer.ufrag.clone());
-            let gateway = near.or(answer.addresses.first().copied())?;
-            return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+        let (socket, near) = socket.unzip();
+        let mut way = Way::of(opened, socket)?;
+        match &mut way {
+            Way::Udp(way) => {
+                way.gateway = near.flatten().unwrap_or(way.gateway);
+                let ufrag = || way.ice.as_ref().map(|ice| ice.ufrag.clone());
+                self.ufrag = self.ufrag.take().or_else(ufrag);
+            }
+            Way::Quic(way) => self.quic = Some((way.gateway, way.certificate_sha256)),
         }
-        let answer = opened.quic.as_ref()?;
-        let (gateway, certificate_sha256) = (*answer.addresses.first()?, answer.certificate()?);
-        self.quic = Some((gateway, certificate_sha256));
-        Some(Way::Quic(QuicWay {
-            gateway,
-            certificate_sha256,
-            flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
-            flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
-        }))
+        Some(way)
     }
 
     async fn wait_ready(&self, processes: &mut Processes) -> Result<(), Failed> {

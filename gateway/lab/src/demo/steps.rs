@@ -24,8 +24,6 @@ use crate::watch::{self, Watch};
 use evenkeel_client::{Call, Client, Event};
 
 const STEADY: Duration = Duration::from_secs(4);
-/// Distance of the moments at which the control run measures pauses.
-const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// How long to observe after a death.
 const AFTER_DEATH: Duration = Duration::from_millis(2_000);
 /// A restarted node is trusted within this time: it is ejected for a second and wary for two.
@@ -170,15 +168,7 @@ impl Run {
     /// The control run, without a fault.
     async fn steady(&self) -> Vec<u64> {
         self.progress.say("steady state: the control run");
-        let mut moments = Vec::new();
-        let until = Instant::now() + STEADY;
-        while Instant::now() < until {
-            tokio::time::sleep(CONTROL_EVERY).await;
-            moments.push(clock::now_ns());
-        }
-        // Packets after the last moment are still in flight.
-        tokio::time::sleep(CONTROL_EVERY).await;
-        moments
+        clock::control_moments(STEADY).await
     }
 
     async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), Failed> {
