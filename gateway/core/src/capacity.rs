@@ -177,11 +177,6 @@ impl Capacity {
             && running.all(Node::loses)
     }
 
-    #[cfg(test)]
-    pub(crate) fn breaker_mut(&mut self, region: usize) -> &mut Breaker {
-        &mut self.breakers[region]
-    }
-
     pub(crate) fn breaker(&self, region: RegionId) -> BreakerState {
         self.breakers[region.0 as usize].state()
     }

@@ -82,14 +82,7 @@ impl Witness {
 
     /// The witness is a report. The others are silences, which our own uplink may cause.
     pub fn speaks(self) -> bool {
-        match self {
-            Witness::KernelError | Witness::Agent | Witness::Operator => true,
-            Witness::Probe
-            | Witness::Silence
-            | Witness::Canary
-            | Witness::Cohort
-            | Witness::Feedback => false,
-        }
+        matches!(self, Witness::KernelError | Witness::Agent | Witness::Operator)
     }
 
     /// The word in metrics and records: `kernel-error`.

@@ -193,7 +193,9 @@ impl Gateway {
                 Timer::OpenLate(id) => self.route(now, |router| router.open_late(id, now)),
                 Timer::LeavingEnds(id) => self.route(now, |router| router.close_left_hops(id, now)),
                 Timer::RoomDue(id) => self.route(now, |router| router.room_due(id, now)),
-                Timer::Reroute(policy) => self.ask_reroute(&policy, now),
+                Timer::Reroute(policy) => {
+                    Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
+                }
                 Timer::Tick(policy) => self.ask_tick(&policy, now),
                 Timer::Drain(node) => self.route(now, |router| router.drain(node, now)),
                 Timer::Forget(node) => {
@@ -245,7 +247,7 @@ impl Gateway {
         self.route(now, |router| router.close_silent(silent, now));
         let Gateway { settings, sessions, rooms, .. } = self;
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
-        self.sessions.set_swept_last(goes_on.unwrap_or(SessionId(0)));
+        self.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.effects.set(Timer::Sweep, now + after);
     }
@@ -319,7 +321,7 @@ impl Gateway {
 
     /// The greatest age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.sessions.set_told_within(within);
+        self.sessions.told_within = within;
     }
 
     /// Measures of a session, and the time at which it was last heard.

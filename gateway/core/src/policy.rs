@@ -29,9 +29,7 @@ pub(crate) use policies::{Harmful, Policies};
 pub(crate) use progress::CohortSize;
 pub use progress::{Progress, Stage, Strategy};
 pub use quarantine::{AcceptedRevision, Quarantined, Remembered};
-pub(crate) use questions::{
-    About, Asked, Beside, Questions, mismatched, reasons_given, turns_away, was_taken,
-};
+pub(crate) use questions::{About, Asked, Beside, Questions, mismatched, reasons_given, was_taken};
 pub use report::{
     Actor, CandidateCalls, CandidateStatus, LastRollout, PolicyStatus, Refusal, Revoked, Rollout,
     RolloutOutcome, Staged,

@@ -27,7 +27,7 @@ pub use failback::Failback;
 use failover::Failover;
 pub use moves::{MoveRecord, MoveUnderWay};
 pub use openings::NotOpened;
-pub(crate) use room::{Founding, Pending, Room, Stranded};
+pub(crate) use room::{Pending, Room, Stranded};
 
 pub(crate) use routes::WEIGH_EVERY;
 

@@ -25,9 +25,9 @@ pub(crate) struct Sessions {
     requests: Interner<SessionRequest>,
     deciders: Interner<Decider>,
     /// The last session that was checked for silence.
-    swept_last: SessionId,
+    pub(crate) swept_last: SessionId,
     /// Maximum age of the workers' last report on a session.
-    told_within: Duration,
+    pub(crate) told_within: Duration,
     /// Live sessions by their degradation policy.
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
     /// Random source for the jitter of retry times.
@@ -109,14 +109,6 @@ impl Sessions {
         self.ticked.values().map(BTreeSet::len).max().unwrap_or(0)
     }
 
-    pub(crate) fn told_within(&self) -> Duration {
-        self.told_within
-    }
-
-    pub(crate) fn set_told_within(&mut self, within: Duration) {
-        self.told_within = within;
-    }
-
     /// The next silent sessions to handle, and the session where the sweep continues.
     pub(crate) fn sweep(&self, now: Instant) -> (Vec<SessionId>, Option<SessionId>) {
         let after = (Bound::Excluded(self.swept_last), Bound::Unbounded);
@@ -125,14 +117,6 @@ impl Sessions {
         let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
         let silent = turn.into_iter().filter(|session| session.is_silent(now, self.told_within));
         (silent.map(|session| session.id).collect(), goes_on)
-    }
-
-    pub(crate) fn swept_last(&self) -> SessionId {
-        self.swept_last
-    }
-
-    pub(crate) fn set_swept_last(&mut self, last: SessionId) {
-        self.swept_last = last;
     }
 
     pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {

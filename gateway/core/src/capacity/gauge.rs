@@ -48,11 +48,6 @@ impl Gauge {
         self.measured / 1_000
     }
 
-    #[cfg(test)]
-    pub(crate) fn claimed(&self) -> u64 {
-        self.claimed
-    }
-
     /// Takes the node's reported load. `ours` is the load that the ledger places there; the free capacity in the report
     /// comes on top of it.
     pub(crate) fn handle_load(&mut self, permille: u16, ours: u64, now: Instant) {

@@ -195,19 +195,6 @@ impl Ledger {
     pub(crate) fn rooms(&self, node: NodeId) -> u32 {
         self.rooms[node.0 as usize]
     }
-
-    /// Checks that the ledger equals the sum of these holdings and stays within every node's capacity.
-    #[cfg(test)]
-    pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
-        let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
-        holdings.for_each(|holding| sum.hold(holding));
-        if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
-            return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
-        }
-        // A node whose measured capacity shrank after admission keeps its rooms.
-        let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
-        broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 use super::*;
 use crate::gateway::tests::{ms, settings};
 
+impl Capacity {
+    pub(crate) fn breaker_mut(&mut self, region: usize) -> &mut Breaker {
+        &mut self.breakers[region]
+    }
+}
+
 #[test]
 fn churn_beyond_allowance_is_refused_for_a_second() {
     let now = Instant::now();

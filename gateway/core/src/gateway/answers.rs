@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use crate::policy::{
     About, Asked, Batch, Beside, Newcomer, Part, Parts, Revisions, Subject, mismatched,
-    reasons_given, turns_away, unit, was_taken,
+    reasons_given, unit, was_taken,
 };
 use crate::quality::{Look, Replans};
 use crate::rooms::{Room, Rooms};
@@ -376,7 +376,10 @@ impl Gateway {
             Decider::Policy { policy, revision }
         });
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
-        let turns_away = answer.as_ref().is_ok_and(turns_away);
+        let turns_away = matches!(
+            answer,
+            Ok(Answer::Admit { verdict: AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_), .. })
+        );
         // The event stands before what it led to.
         let place = self.effects.place();
         let one = Batch::one;
@@ -485,13 +488,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn ask_reroute(&mut self, policy: &PolicyName, now: Instant) {
-        for arm in Arm::ALL {
-            self.ask_reroute_of(policy, arm, now);
-        }
-    }
-
-    fn ask_reroute_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+    pub(super) fn ask_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
         if self.questions.is_asking(policy, arm, |about| matches!(about, About::Reroute(_))) {
             return;
         }

@@ -331,12 +331,6 @@ impl Node {
         }
     }
 
-    #[cfg(test)]
-    fn weigh(&mut self, now: Instant) -> Option<Change> {
-        let found = self.look(now);
-        self.conclude(found, now)
-    }
-
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
         self.unknown = self.settings.probed == Probed::Yes && !self.detector.was_heard();

@@ -136,11 +136,6 @@ impl Pace {
         self.waiting.len() >= self.window as usize
     }
 
-    #[cfg(test)]
-    pub(crate) fn window(&self) -> u32 {
-        self.window
-    }
-
     /// Number of openings under way, and number that wait.
     pub(crate) fn counts(&self) -> (u32, usize) {
         (self.under_way, self.waiting.len())

@@ -198,11 +198,6 @@ impl Lifecycle {
         self.revisions.active_name()
     }
 
-    #[cfg(test)]
-    pub(crate) fn set_revisions(&mut self, revisions: Revisions) {
-        self.revisions = revisions;
-    }
-
     pub(crate) fn judging(&self) -> Judging {
         self.rules.judging
     }

@@ -23,22 +23,6 @@ pub(crate) enum Subject {
     Room(RoomId),
 }
 
-impl Subject {
-    fn session(self) -> Option<SessionId> {
-        match self {
-            Subject::Session(session) => Some(session),
-            Subject::Room(_) => None,
-        }
-    }
-
-    fn room(self) -> Option<RoomId> {
-        match self {
-            Subject::Session(_) => None,
-            Subject::Room(room) => Some(room),
-        }
-    }
-}
-
 /// The last decision of a policy on a session, or on its room.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Said {
@@ -99,11 +83,6 @@ impl Noted {
             self.said.remove(&oldest);
         }
         self.order.push_back(key);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn holds_none(&self) -> bool {
-        self.held.is_empty()
     }
 
     /// The start of the quarantine.
@@ -178,7 +157,10 @@ impl Noted {
                 since: now,
             };
             self.held.insert(key, held);
-            let (session, room) = (subject.session(), subject.room());
+            let (session, room) = match subject {
+                Subject::Session(session) => (Some(session), None),
+                Subject::Room(room) => (None, Some(room)),
+            };
             effects.event(Event::Quarantined { policy, revision, session, room, fault });
         }
     }

@@ -89,11 +89,6 @@ impl Policies {
         self.memos.entry(policy.clone()).or_default().write(arm, memo);
     }
 
-    #[cfg(test)]
-    pub(crate) fn keeps_no_memo(&self) -> bool {
-        self.memos.is_empty()
-    }
-
     /// The largest number of rooms or sessions that one judge knows.
     pub(crate) fn most_judged(&self) -> usize {
         let judges = self.all.values().filter_map(|policy| policy.judge.as_ref());
@@ -201,7 +196,7 @@ impl Policies {
         sessions: &mut Sessions,
         rooms: &mut Rooms,
     ) {
-        let from = SessionId(sessions.swept_last().0.saturating_add(1));
+        let from = SessionId(sessions.swept_last.0.saturating_add(1));
         let until = until.unwrap_or(SessionId(u64::MAX));
         if !self.keeps_older || from > until {
             return;
@@ -441,12 +436,6 @@ impl Policies {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn cohort_size(&self, policy: &PolicyName, subjects: Subjects) -> super::CohortSize {
-        let Policy { life, judge, .. } = &self.all[policy];
-        subjects.cohort_size(policy, life.revisions(), judge.as_ref())
-    }
-
     /// Statistics of both cohorts during a canary. Visits every session and room.
     pub(crate) fn cohorts(&self, policy: &PolicyName, subjects: Subjects) -> Option<[Cohort; 2]> {
         let Policy { life, judge, .. } = self.all.get(policy)?;
@@ -454,3 +443,6 @@ impl Policies {
         Some(Arm::ALL.map(|arm| subjects.cohort(policy, life.revisions(), arm, judge)))
     }
 }
+
+#[cfg(test)]
+mod tests;

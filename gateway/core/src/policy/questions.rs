@@ -9,8 +9,8 @@ use crate::effects::Effects;
 use crate::interner::Interner;
 use crate::timer::Timer;
 use crate::{
-    AdmitVerdict, Answer, Apart, Arm, Ask, AskId, Event, Fault, Hook, Note, Outcome, Output,
-    PolicyName, Question, Reasons, RoomId, SessionId, State,
+    Answer, Apart, Arm, Ask, AskId, Event, Fault, Hook, Note, Outcome, Output, PolicyName,
+    Question, Reasons, RoomId, SessionId, State,
 };
 
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
@@ -84,14 +84,7 @@ impl About {
             (About::Tick(sessions), Subject::Session(session)) => {
                 sessions.binary_search_by_key(&session, |(session, _)| *session)
             }
-            (
-                About::Resolve(_)
-                | About::Admit(_)
-                | About::Place(_)
-                | About::Reroute(_)
-                | About::Tick(_),
-                Subject::Session(_) | Subject::Room(_),
-            ) => return None,
+            _ => return None,
         };
         row.ok().map(|row| row as u32)
     }
@@ -233,23 +226,7 @@ pub(crate) fn mismatched() -> Outcome {
 
 /// True for an answer that came while its subject was still present.
 pub(crate) fn was_taken(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Applied { .. } | Outcome::Abstained | Outcome::Kept | Outcome::Guarded(_) => true,
-        Outcome::Stale | Outcome::Faulted(_) => false,
-    }
-}
-
-pub(crate) fn turns_away(answer: &Answer) -> bool {
-    match answer {
-        Answer::Admit { verdict, .. } => match verdict {
-            AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_) => true,
-            AdmitVerdict::Abstain | AdmitVerdict::Accept | AdmitVerdict::AcceptCapped(_) => false,
-        },
-        Answer::Params(_)
-        | Answer::Placed { .. }
-        | Answer::Moves { .. }
-        | Answer::Actions { .. } => false,
-    }
+    !matches!(outcome, Outcome::Stale | Outcome::Faulted(_))
 }
 
 /// The reasons of an answer, by row; 0 if it gives none.

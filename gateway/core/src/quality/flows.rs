@@ -108,7 +108,7 @@ impl Quality {
 }
 
 fn slack(router: &Router) -> Duration {
-    router.sessions.told_within().saturating_sub(TOLD_WITHIN)
+    router.sessions.told_within.saturating_sub(TOLD_WITHIN)
 }
 
 fn with_track(sessions: &mut Sessions, session: SessionId, change: impl FnOnce(&mut Track)) {

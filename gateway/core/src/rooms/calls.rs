@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Founding, Room, Rooms};
+use super::{Room, Rooms};
 use crate::{Affinity, Offer, Refused, RegionId, RoomId, Scenario, SessionId};
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
@@ -57,18 +57,8 @@ impl Rooms {
         let id = RoomId(self.next);
         let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
         self.next += 1;
-        let founding = Founding {
-            name: name.clone(),
-            scenario: offer.scenario.clone(),
-            labels: offer.labels.clone(),
-            region,
-            spares: scenario.spares,
-            mode: scenario.mode,
-            call,
-            priority: scenario.priority,
-        };
+        let mut room = Box::new(Room::new(id, name.clone(), offer, scenario, region, call));
         self.by_name.insert(name, id);
-        let mut room = Box::new(Room::new(id, founding));
         room.sessions.insert(session);
         self.all.insert(id, room);
         Ok(id)

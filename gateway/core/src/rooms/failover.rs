@@ -462,7 +462,7 @@ impl Router<'_> {
 
     fn all_silent(&self, room: &Room, now: Instant) -> bool {
         let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
-        sessions.all(|session| session.is_silent(now, self.sessions.told_within()))
+        sessions.all(|session| session.is_silent(now, self.sessions.told_within))
     }
 
     /// The node is running, so stranded rooms are tried again.

@@ -9,8 +9,8 @@ use crate::cohort::Tally;
 use crate::policy::Memory;
 use crate::small::SmallSet;
 use crate::{
-    Board, Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId,
-    Route, RouteCell, SessionId,
+    Board, Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, Offer, RegionId,
+    RoomId, Route, RouteCell, Scenario, SessionId,
 };
 
 /// Maximum entries in a room's record of moves; the oldest is dropped.
@@ -89,31 +89,25 @@ pub(crate) struct Pending {
     pub(crate) started: Instant,
 }
 
-/// The properties of a new room.
-pub(crate) struct Founding {
-    pub(crate) name: Arc<str>,
-    pub(crate) scenario: Arc<str>,
-    pub(crate) labels: Labels,
-    pub(crate) region: RegionId,
-    pub(crate) spares: u8,
-    pub(crate) mode: Mode,
-    pub(crate) call: RoomId,
-    pub(crate) priority: i64,
-}
-
 impl Room {
-    pub(crate) fn new(id: RoomId, founding: Founding) -> Room {
-        let Founding { name, scenario, labels, region, spares, mode, call, priority } = founding;
+    pub(crate) fn new(
+        id: RoomId,
+        name: Arc<str>,
+        offer: &Offer,
+        scenario: &Scenario,
+        region: RegionId,
+        call: RoomId,
+    ) -> Room {
         Room {
             id,
             name,
-            scenario,
-            labels,
+            scenario: offer.scenario.clone(),
+            labels: offer.labels.clone(),
             region,
-            spares,
-            mode,
+            spares: scenario.spares,
+            mode: scenario.mode,
             call,
-            priority,
+            priority: scenario.priority,
             sessions: SmallSet::default(),
             cell: Arc::default(),
             placed_by: Arc::new(Decider::Native),

@@ -1,5 +1,11 @@
 use super::*;
 
+impl Gauge {
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claimed
+    }
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 /// Reports this load every 10 ms for a while.

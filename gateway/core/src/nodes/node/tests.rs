@@ -1,6 +1,13 @@
 use super::*;
 use crate::{Role, Stamp, ZoneId};
 
+impl Node {
+    fn weigh(&mut self, now: Instant) -> Option<Change> {
+        let found = self.look(now);
+        self.conclude(found, now)
+    }
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 /// A node that was never heard.

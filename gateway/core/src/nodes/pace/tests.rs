@@ -1,6 +1,12 @@
 use super::*;
 use crate::{Incarnation, NodeId};
 
+impl Pace {
+    pub(crate) fn window(&self) -> u32 {
+        self.window
+    }
+}
+
 const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const MS: Duration = Duration::from_millis(1);
 

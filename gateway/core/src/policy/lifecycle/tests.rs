@@ -4,6 +4,12 @@ use super::super::tests::{HOUR, revision, strategy};
 use super::*;
 use crate::Hook;
 
+impl Lifecycle {
+    pub(crate) fn set_revisions(&mut self, revisions: Revisions) {
+        self.revisions = revisions;
+    }
+}
+
 /// The lifecycle of one policy, and the virtual time.
 struct World {
     life: Lifecycle,

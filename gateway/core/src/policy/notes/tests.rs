@@ -1,5 +1,11 @@
 use super::*;
 
+impl Noted {
+    pub(crate) fn holds_none(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
 #[test]
 fn reason_is_named_by_its_number() {
     let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
