@@ -117,7 +117,6 @@ impl Agent {
         }
     }
 
-    /// Handles a datagram from any source.
     pub(crate) fn handle_datagram(
         &mut self,
         bytes: &[u8],

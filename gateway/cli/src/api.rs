@@ -55,7 +55,6 @@ impl Api {
         })
     }
 
-    /// Posts a request.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.operate(async |admin| {
             let text = if body.is_null() { String::new() } else { body.to_string() };

@@ -210,7 +210,6 @@ async fn push(admin: &mut Client, path: &str, plugin: Vec<u8>) -> Result<Value, 
     admin.ask(call).await?.json()
 }
 
-/// The settings of a file.
 pub(crate) fn settings_of(file: &Path) -> Result<Value, Failure> {
     let wrong = |error: String| Failure::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
@@ -220,7 +219,6 @@ pub(crate) fn settings_of(file: &Path) -> Result<Value, Failure> {
     }
 }
 
-/// The query of a push.
 fn query(words: &[(&str, String)]) -> String {
     let mut query = String::new();
     for (key, value) in words {

@@ -33,7 +33,6 @@ enum Verb {
         /// The session: `s17`
         session: String,
     },
-    /// Close a session
     Close {
         /// The session: `s17`
         session: String,

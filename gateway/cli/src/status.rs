@@ -73,7 +73,6 @@ impl Status {
     }
 }
 
-/// The witnesses that accuse a node.
 fn accused(node: &Value) -> String {
     let witnesses = node["suspected_by"].as_array().map_or(&[][..], Vec::as_slice);
     let words: Vec<&str> = witnesses.iter().filter_map(Value::as_str).collect();

@@ -43,7 +43,6 @@ pub struct Client {
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     pub method: Method,
-    /// The path, with its query.
     pub path: &'a str,
     /// Headers beside `host`, `content-type` and `authorization`.
     pub headers: &'a [(&'a str, &'a str)],

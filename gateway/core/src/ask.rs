@@ -107,7 +107,6 @@ pub struct SessionRow {
     pub state: Option<State>,
 }
 
-/// A question to a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Question {
     /// What does the scenario ask of the data plane, for a session with these labels?
@@ -125,7 +124,6 @@ pub enum Question {
         standing: Option<RegionId>,
         scenario: Arc<str>,
         labels: Labels,
-        /// One row per region.
         regions: Vec<Row>,
     },
     /// Which node carries this room, and which nodes are its spares?
@@ -134,16 +132,10 @@ pub enum Question {
         scenario: Arc<str>,
         /// Labels of the room's first session.
         labels: Labels,
-        /// One row per node.
         nodes: Vec<Row>,
     },
     /// Nodes changed, or placements are due: which of these rooms should move?
-    Reroute {
-        /// One row per node.
-        nodes: Vec<Row>,
-        rooms: Vec<RoomRow>,
-        memo: Option<State>,
-    },
+    Reroute { nodes: Vec<Row>, rooms: Vec<RoomRow>, memo: Option<State> },
     /// How much quality does each of these sessions get?
     Tick { sessions: Vec<SessionRow>, memo: Option<State> },
 }
@@ -217,7 +209,6 @@ pub enum AdmitVerdict {
     Accept,
     /// Admit the session with a cap in kbit/s.
     AcceptCapped(u32),
-    /// Redirect the client to this region.
     Redirect(RegionId),
     /// Reject the session; the client may retry after this many milliseconds.
     Reject(u32),
@@ -289,7 +280,6 @@ pub enum Answer {
 /// A plugin's explanation of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {
-    /// Row of the question.
     pub row: u32,
     pub key: Box<str>,
     pub value: i64,
@@ -374,7 +364,6 @@ impl Apart {
 /// A row on which the plugin fails even if it is asked about that row alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poisoned {
-    /// Row of the question.
     pub row: u32,
     pub fault: Fault,
 }

@@ -40,7 +40,6 @@ pub(crate) struct Capacity {
     window: u32,
     /// Sessions that get less than they need, with the time since when.
     reduced: BTreeMap<SessionId, Instant>,
-    /// The last reduced session that was checked.
     reduced_last: SessionId,
     /// Moves by policies within [`CHURN_WITHIN`]: time, and number of sessions moved.
     churn: VecDeque<(Instant, usize)>,

@@ -277,7 +277,6 @@ pub enum Event {
         session: Option<SessionId>,
         /// The room it was about, where it was about one.
         room: Option<RoomId>,
-        /// Rows in the question.
         rows: u32,
         asked: Instant,
         /// Time in the plugin; zero where it faulted.
@@ -313,7 +312,6 @@ pub enum Event {
         admitted_by: Decider,
         routed_by: Decider,
     },
-    /// An offer was refused.
     Refused {
         offer: OfferId,
         /// The session it was to become, and its room, where it came that far.
@@ -415,7 +413,6 @@ pub enum Event {
         session: SessionId,
         room_name: Arc<str>,
         op: Op,
-        /// With which argument.
         arg: u64,
         /// The rung it is on now; 0 is undegraded.
         rung: u8,

@@ -462,7 +462,6 @@ impl Gateway {
         self.nodes.zone(name, region)
     }
 
-    /// The region that this gateway is in.
     pub fn home(&self) -> RegionId {
         self.nodes.home()
     }
@@ -662,12 +661,10 @@ impl Gateway {
         self.sessions.keys().filter_map(move |id| views.session(*id, now))
     }
 
-    /// Live sessions.
     pub fn live(&self) -> usize {
         self.sessions.live()
     }
 
-    /// One live session.
     pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
         self.views().session(id, now)
     }
@@ -688,7 +685,6 @@ impl Gateway {
         self.settings.scenarios.iter()
     }
 
-    /// Rooms that stand somewhere.
     pub fn standing_rooms(&self) -> usize {
         self.rooms.placed()
     }

@@ -107,7 +107,6 @@ pub enum Kind {
     Video,
 }
 
-/// A payload type of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PayloadType {
     /// 0–127.
@@ -151,7 +150,6 @@ pub struct Stream {
 }
 
 impl Media {
-    /// The payload type with this number, and the kind of its stream.
     pub fn payload_type(&self, number: u8) -> Option<(Kind, &PayloadType)> {
         self.streams.iter().find_map(|stream| {
             let found = stream.payload_types.iter().find(|payload| payload.number == number)?;

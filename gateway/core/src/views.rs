@@ -58,7 +58,6 @@ pub struct NodeStanding {
     pub ejected: bool,
     /// Measured, kbit/s.
     pub capacity_kbps: u64,
-    /// Sessions that it is opening.
     pub opening: u32,
     /// Sessions that wait to be opened.
     pub waiting: u32,
@@ -136,7 +135,6 @@ pub enum Why {
     OutsideRegion,
     /// It is a standby, and other nodes can take the room.
     Standby,
-    /// It is a spare of the room.
     Spare,
     /// It would do as well; the decider preferred the other node.
     EqualCost,

@@ -35,7 +35,6 @@ pub struct Meta {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// An RTP packet.
     Rtp,
     /// A compound RTCP packet.
     Rtcp,

@@ -4,12 +4,10 @@ use wasmparser::{Parser, Payload};
 
 use crate::refused::Refused;
 
-/// The custom section of the manifest.
 pub(crate) const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
 /// Prefix of the section that describes the types of a core module's imports and exports.
 const TYPES_SECTION: &str = "component-type";
-/// The custom section of a signature.
 const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 pub(crate) struct Outline<'a> {

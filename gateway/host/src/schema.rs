@@ -27,7 +27,6 @@ enum Quantity {
 }
 
 impl Quantity {
-    /// The quantity that the pattern describes.
     fn of_pattern(pattern: &Value) -> Option<Quantity> {
         match pattern.as_str()? {
             "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" => Some(Quantity::Duration),

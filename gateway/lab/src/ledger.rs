@@ -40,7 +40,6 @@ pub struct Arrival {
     pub sender: u64,
     pub stream: u8,
     pub number: u64,
-    /// The node that reflected it.
     pub node: u32,
     /// When it was sent: nanoseconds since the Unix epoch.
     pub sent_ns: u64,

@@ -8,7 +8,6 @@ use crate::{Conditions, Fate, Impairment};
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Stretch {
     pub lasts: Duration,
-    /// Conditions in each direction.
     pub link: Conditions,
     /// True if the node answers.
     pub alive: bool,

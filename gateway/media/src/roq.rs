@@ -97,7 +97,6 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Appends a datagram to `out`.
 pub fn write_datagram(flow: Flow, packet: &[u8], out: &mut Vec<u8>) {
     write_stream_start(flow, out);
     out.extend_from_slice(packet);

@@ -75,7 +75,6 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// A packet of a compound packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Packet<'a> {
     SenderReport(SenderReport<'a>),

@@ -12,7 +12,6 @@ use crate::inspection::thousands;
 /// The result of a run. As text for people; see [`json`](Report::json) for tools.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
-    /// Worlds per hook.
     pub worlds: u32,
     pub questions: BTreeMap<&'static str, u64>,
     pub settings_tried: u32,

@@ -129,7 +129,6 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// The outcome of a comparison.
 #[derive(Default, Debug)]
 pub(super) struct Outcome {
     pub(super) calls: u64,

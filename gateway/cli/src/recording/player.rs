@@ -61,7 +61,6 @@ impl Player {
     }
 }
 
-/// One player for each recorded revision.
 #[derive(Default)]
 pub(super) struct Players(Vec<(Arc<Revision>, Player)>);
 

@@ -42,7 +42,6 @@ pub(crate) struct Replay {
     policy: Option<String>,
 }
 
-/// The outcome of a replay.
 #[derive(Default, Debug)]
 pub(super) struct Outcome {
     pub(super) calls: u64,

@@ -290,7 +290,6 @@ impl Gateway {
         }
     }
 
-    /// The session and the room that the question is about, if it is about one.
     fn one_subject(&self, about: &About) -> (Option<SessionId>, Option<RoomId>) {
         match *about {
             About::Resolve(session) | About::Admit(session) => {

@@ -298,7 +298,6 @@ impl Detector {
         self.canary.excuse(control);
     }
 
-    /// Weighs all evidence.
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);

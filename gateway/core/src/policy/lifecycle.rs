@@ -137,7 +137,6 @@ pub struct Lifecycle {
     revisions: Revisions,
     /// Faults of the active revision.
     faults: FaultWindow,
-    /// Faults of the candidate.
     candidate_faults: FaultWindow,
     candidate_calls: CandidateCalls,
     stuck: Option<Stuck>,

@@ -16,7 +16,6 @@ const SAID_MAX: usize = 8_192;
 /// Notes kept per decision and subject: as many as fit on a screen.
 const NOTES_MAX: usize = 8;
 
-/// The subject of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Subject {
     Session(SessionId),

@@ -9,13 +9,11 @@ use crate::{Fault, PolicyName};
 /// The cause of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
-    /// A file changed.
     File,
     /// SIGHUP.
     Signal,
     /// A person, by command or API.
     Operator,
-    /// The gateway itself.
     Gateway,
 }
 

@@ -80,7 +80,6 @@ pub(crate) struct Previous {
     pub(crate) until: Instant,
 }
 
-/// The revisions that a policy has.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct Revisions {
     pub(crate) active: Option<Revision>,

@@ -20,9 +20,7 @@ pub(crate) struct Subjects<'a> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cohort {
     pub arm: Arm,
-    /// Live sessions.
     pub sessions: u32,
-    /// Placed rooms.
     pub rooms: u32,
     /// Mean over sessions of the worse direction, parts per million; none if no session is measured.
     pub loss_ppm: Option<u32>,

@@ -24,7 +24,6 @@ pub struct MoveRecord {
     pub outcome: MoveOutcome,
 }
 
-/// A move in progress.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MoveUnderWay {
     pub room: RoomId,

@@ -36,7 +36,6 @@ pub(crate) struct Session {
     pub(crate) close_after: Duration,
     /// The plan by policies, before the share applies.
     pub(crate) plan: Plan,
-    /// The version of the plan.
     pub(crate) plans: u32,
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,

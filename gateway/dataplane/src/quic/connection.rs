@@ -32,11 +32,9 @@ pub(super) struct ClientConnection {
     stage: Stage,
     incoming: HashMap<StreamId, IncomingStream>,
     outgoing: OutgoingStreams,
-    /// DATAGRAMs read.
     read: u64,
     /// DATAGRAMs queued and not yet known to be sent.
     queued: u64,
-    /// DATAGRAMs sent.
     sent: u64,
 }
 

@@ -15,7 +15,6 @@ pub(super) struct IncomingStream {
     flow: Option<roq::Flow>,
 }
 
-/// Result of a read.
 enum Read {
     /// More data may arrive.
     Blocked,

@@ -13,7 +13,6 @@ use crate::flows::Home;
 /// Limit of early packets over all sessions of a worker.
 const WAITING_MAX: usize = 4_096;
 
-/// Limits of early packets.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyLimits {
     /// Limit of packets of one session.

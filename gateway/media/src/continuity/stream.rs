@@ -71,7 +71,6 @@ pub(super) struct Mapping {
 /// State for rewriting RTCP reports of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reports {
-    /// Packets that passed.
     pub(super) packets: u32,
     /// Payload bytes that passed.
     pub(super) octets: u32,

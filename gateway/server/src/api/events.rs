@@ -15,7 +15,6 @@ use super::error::{Code, Error};
 use super::notice::{Notice, Notices};
 use crate::control::EventRecord;
 
-/// Concurrent listeners.
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind: the failure of a region with thousands of rooms.
 const NOTICES_MAX: usize = 16_384;

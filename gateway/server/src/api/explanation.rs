@@ -58,7 +58,6 @@ struct PolicyAnswer {
     /// The plugin's reason, if it gave one.
     reason: Option<Arc<str>>,
     outcome: &'static str,
-    /// The guard that rejected it.
     guard: Option<&'static str>,
     ago_ms: u64,
     notes: Vec<Note>,

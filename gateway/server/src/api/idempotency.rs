@@ -56,7 +56,6 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Begins a request with this key and body.
     pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<Turn, Error> {
         if key.is_empty() || key.len() > KEY_MAX {
             let found = key.len();

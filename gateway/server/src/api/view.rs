@@ -226,7 +226,6 @@ pub(super) struct Node {
     ejected: bool,
     /// As measured.
     capacity_kbps: u64,
-    /// Sessions that it is opening.
     opening: u32,
     /// Sessions that wait to be opened.
     queued: u32,

@@ -28,7 +28,6 @@ pub(crate) struct Equipment {
     pub(crate) trunks: Vec<UdpSocket>,
 }
 
-/// A node of the list.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) node: Arc<settings::Node>,

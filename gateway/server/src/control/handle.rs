@@ -64,9 +64,7 @@ pub(crate) enum Request {
     Modes(Reply<Vec<ModeView>>),
     /// Replaces scenarios; the reply comes when the change is active or in progress.
     Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
-    /// Replaces the node list.
     List(Box<NodeList>, Reply<Result<ListChange, NotListed>>),
-    /// Reloads the configuration.
     Reload(Reload),
     /// Registers the task that reloads it.
     FollowReloads(mpsc::Sender<Reload>),
@@ -118,7 +116,6 @@ pub struct Reload {
     pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
 }
 
-/// Changes of a reload.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Reloaded {
     #[serde(flatten)]

@@ -32,7 +32,6 @@ pub struct SessionRequest {
     pub traceparent: Option<Box<str>>,
 }
 
-/// The answer to an admitted session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionAnswer {
     pub session: SessionId,
@@ -76,7 +75,6 @@ pub enum ControlError {
         node: NodeId,
         reason: Box<str>,
     },
-    /// The operation is impossible.
     Impossible(Impossible),
     /// No node or region has this name.
     Unfound {
@@ -106,7 +104,6 @@ pub enum ControlError {
         address: SocketAddr,
     },
     NoPolicy(PolicyName),
-    /// A policy was not replaced.
     Policy(Box<str>),
     /// An agent did not follow an order.
     Agent {
@@ -114,7 +111,6 @@ pub enum ControlError {
         node: Box<str>,
         why: AgentError,
     },
-    /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
     /// The first policies are still being compiled; only they may decide.
     Starting,
@@ -135,7 +131,6 @@ pub enum AgentError {
     Silent,
 }
 
-/// An event with its time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventRecord {
     /// Wall-clock time.
@@ -211,7 +206,6 @@ pub struct SessionView {
     pub totals: Totals,
 }
 
-/// The state of one policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyView {
     pub policy: PolicyName,
@@ -228,7 +222,6 @@ pub struct PolicyView {
     pub hidden_state: (u64, u64),
 }
 
-/// The plugin of a revision.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PluginView {
     /// Name and version.
@@ -244,7 +237,6 @@ pub struct Status {
     pub version: &'static str,
     pub region: Arc<str>,
     pub uptime_ms: u64,
-    /// Live sessions.
     pub sessions: usize,
     pub rooms: usize,
     /// The gateway's own uplink is suspected, because most nodes fell silent at once; none is marked down for it.
@@ -255,7 +247,6 @@ pub struct Status {
     pub packets_to_client: u64,
     pub bytes_to_node: u64,
     pub bytes_to_client: u64,
-    /// Key-frame requests.
     pub key_frames_to_node: u64,
     pub key_frames_to_client: u64,
     /// Dropped packets by reason, without zeroes.

@@ -18,7 +18,6 @@ use crate::run;
 use crate::settings::Node;
 use crate::webhook::Poster;
 
-/// A node list to apply.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeList {
     pub nodes: Vec<Node>,
@@ -80,7 +79,6 @@ pub enum NotListed {
     Unfit { node: Arc<str>, why: String },
 }
 
-/// The steps of a list.
 #[derive(Default)]
 struct Steps {
     comes: Vec<Arc<Node>>,
@@ -275,7 +273,6 @@ impl Control {
         change
     }
 
-    /// The node with this name among `of`.
     fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
         of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
     }
@@ -288,7 +285,6 @@ impl Control {
         there.map(|(id, _)| id).collect()
     }
 
-    /// The core's settings of the node.
     fn core(&mut self, node: &Node) -> Option<evenkeel_core::NodeSettings> {
         let region = self.region_named(&node.region).ok()?;
         let zone = self.gateway.zone(&node.zone, region).ok()?;

@@ -24,7 +24,6 @@ const ORDERS_MAX: usize = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Start the process.
     Start,
     /// Inject or undo a fault.
     Break(Break),
@@ -39,7 +38,6 @@ impl Order {
     }
 }
 
-/// Pending orders.
 #[derive(Default)]
 pub(super) struct Orders(Vec<Pending>);
 
@@ -109,7 +107,6 @@ impl Control {
         }
     }
 
-    /// An agent answered.
     pub(super) fn handle_order_answer(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
         let own = |pending: &mut Pending| pending.nonce == nonce && pending.node == node;
         for answered in self.orders.0.extract_if(.., own) {

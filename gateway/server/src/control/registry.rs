@@ -70,7 +70,6 @@ impl AdmitError {
     }
 }
 
-/// A registered session.
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) home: Home,

@@ -20,7 +20,6 @@ use program::Program;
 /// At shutdown, how long to wait for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A failed hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct HookFailed {
     pub(super) node: NodeId,
@@ -50,7 +49,6 @@ struct Released {
     stops: bool,
 }
 
-/// A hook that was called.
 struct Call {
     attempt: u64,
     /// The node's name.

@@ -12,7 +12,6 @@ const ASKED_MAX: usize = 65_536;
 /// Options of an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wish {
-    /// Include addresses.
     pub(crate) addresses: bool,
     /// Export only this policy.
     pub(crate) policy: Option<PolicyName>,

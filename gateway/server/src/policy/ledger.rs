@@ -20,7 +20,6 @@ pub struct Refusal {
     pub origin: Box<str>,
     /// The stable code of the reason.
     pub code: &'static str,
-    /// The reason as a sentence.
     pub reason: Box<str>,
 }
 

@@ -154,7 +154,6 @@ struct Budgets {
     advice: Duration,
 }
 
-/// All policies of this gateway.
 pub(crate) struct Policies {
     foundry: Foundry,
     rules: Arc<Rules>,

@@ -62,10 +62,12 @@ pub(crate) struct Preparation {
 /// The reason why a revision was refused.
 #[derive(Debug)]
 enum Unfit {
-    /// The host refused the plugin.
     Refused(host::Refused),
     /// The revision failed on a question that the policy had answered before.
-    Disproved { questions: usize, fault: Fault },
+    Disproved {
+        questions: usize,
+        fault: Fault,
+    },
     /// The core refused the revision.
     Unwanted(core::Refusal),
     /// The policy was stopped, or control ended.

@@ -32,7 +32,6 @@ impl Rules {
         self.trust.keys.spare(seal).err()
     }
 
-    /// The grants of this policy.
     pub(crate) fn grant(&self, policy: &PolicyName) -> evenkeel_host::Allowed {
         self.allowed.get(policy).map(|allowed| allowed.grant.clone()).unwrap_or_default()
     }

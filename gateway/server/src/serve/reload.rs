@@ -27,7 +27,6 @@ const ASKED_MAX: usize = 8;
 /// SHA-256 of a plugin's bytes.
 type Digest = [u8; 32];
 
-/// The applied settings.
 pub(super) struct Applied {
     started: Arc<Settings>,
     /// Applied bindings, each with the digest of the plugin that was last rolled out.

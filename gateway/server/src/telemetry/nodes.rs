@@ -24,7 +24,6 @@ pub struct NodeLevel {
 pub struct NodeLevels(Arc<Mutex<BTreeMap<NodeId, NodeLevel>>>);
 
 impl NodeLevels {
-    /// Replaces all nodes.
     pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, NodeLevel)>) {
         *self.nodes() = nodes.into_iter().collect();
     }

@@ -36,11 +36,9 @@ pub(super) struct Pipeline {
     pub(super) flushes: [Flush; 3],
 }
 
-/// Queues finished spans.
 #[derive(Debug)]
 pub(super) struct Spans(Queue<SpanData>);
 
-/// Queues log lines.
 #[derive(Debug)]
 pub(super) struct Logs(Queue<LogLine>);
 

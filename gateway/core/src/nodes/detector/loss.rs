@@ -46,7 +46,6 @@ impl Loss {
         self.is_much
     }
 
-    /// The loss in ppm.
     pub(super) fn ppm(&self) -> u32 {
         (self.share * 1e6) as u32
     }

@@ -71,7 +71,6 @@ struct Candidate {
     cohorts: BTreeMap<&'static str, Cohort>,
 }
 
-/// Answers in shadow.
 #[derive(Serialize)]
 struct Shadow {
     same: u64,

@@ -39,7 +39,6 @@ const ASKED_AT_ONCE: usize = 32;
 /// Maximum queued `delete` requests; further calls are left to rtpengine's own timeout.
 const ENDS_MAX: usize = 65_536;
 
-/// Sessions at one rtpengine.
 pub(crate) struct Rtpengine {
     node: NodeId,
     /// Address of the NG protocol.
@@ -367,7 +366,6 @@ impl Place {
     }
 }
 
-/// The call ID.
 fn id(number: u64) -> String {
     format!("evenkeel-{number:016x}")
 }

@@ -32,7 +32,6 @@ pub(crate) struct Signed {
     newest_us: Cell<u64>,
 }
 
-/// A probe that was answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Answers {
     pub(super) sequence: u64,
@@ -79,7 +78,6 @@ impl Signed {
         self.who
     }
 
-    /// The question of a probe.
     pub(super) fn probe(&self, sequence: u64, clock: Clock) -> Vec<u8> {
         let nonce = self.first.wrapping_add(sequence);
         let mut asked = self.asked.borrow_mut();

@@ -12,10 +12,8 @@ const LINES_PER_SECOND: u32 = 50;
 /// Size limit of one write; the rest is lost.
 const WRITE_MAX: usize = 64 << 10;
 
-/// Output of one program.
 pub(super) struct Output<'a> {
     node: &'a str,
-    /// The incomplete line.
     line: Vec<u8>,
     /// Start of the current second, and lines logged in it.
     shown: (Instant, u32),

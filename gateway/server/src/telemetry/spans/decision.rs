@@ -33,7 +33,6 @@ pub(in crate::telemetry) struct Decision {
     pub(in crate::telemetry) notes: Vec<Note>,
 }
 
-/// The subject of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::telemetry) enum Subject {
     Session(SessionId),

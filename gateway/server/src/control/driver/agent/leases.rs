@@ -45,7 +45,6 @@ pub(super) enum State {
 /// A message to send now.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// Opens one lease.
     Open(Lease),
     /// Refreshes these leases.
     Keep(Keep),
@@ -66,7 +65,6 @@ pub(super) struct Keep {
 pub(super) struct Leases {
     places: Vec<Option<Lease>>,
     free: Vec<u32>,
-    /// The first lease of each session.
     firsts: BTreeMap<SessionId, u32>,
     /// Unanswered openings in the order of their retries.
     asked: VecDeque<(Instant, u64)>,

@@ -73,7 +73,6 @@ impl Paths {
         path.used_until = now + USED_FOR;
     }
 
-    /// The node was removed.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.paths.retain(|(_, at), _| *at != node);
         self.asking.retain(|asking| asking.node != node);

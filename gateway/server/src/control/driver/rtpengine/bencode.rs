@@ -67,7 +67,6 @@ impl<'a> Value<'a> {
         entries.iter().find(|(known, _)| **known == *key.as_bytes()).map(|(_, value)| value)
     }
 
-    /// The string of this key in the dictionary.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::String(bytes) => std::str::from_utf8(bytes).ok(),

@@ -38,7 +38,6 @@ pub(super) struct Place {
 pub(super) enum Stage {
     /// No exchange.
     Resting,
-    /// Queued.
     Waiting,
     /// The first side was sent.
     Offered,

@@ -114,7 +114,6 @@ impl Questions {
         Some(Due::Again(Arc::clone(&asked.datagram)))
     }
 
-    /// Gives up all requests.
     pub(super) fn give_up(&mut self) -> Vec<About> {
         std::mem::take(&mut self.asked).into_values().map(|asked| asked.about).collect()
     }
