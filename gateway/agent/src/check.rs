@@ -82,7 +82,6 @@ impl Check {
         }
     }
 
-    /// Reads the answers that have arrived.
     pub(crate) fn read(&mut self) {
         let mut buffer = [0; 256];
         loop {

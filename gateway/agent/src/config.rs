@@ -22,7 +22,6 @@ const CHECK_EVERY: Duration = Duration::from_millis(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address for gateways' probes and for trunk legs.
@@ -41,14 +40,12 @@ pub struct Config {
     pub cold: bool,
     /// Command that starts a server which is not the agent's own process.
     pub start: Option<Vec<String>>,
-    /// Check of the media port.
     pub check: Option<Check>,
     /// The server behind the trunk legs; `None` if it terminates trunks itself.
     pub media: Option<Media>,
     pub load: Load,
 }
 
-/// Check of the media port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Check {
     pub address: SocketAddr,
@@ -100,7 +97,6 @@ pub struct Load {
     pub file: Option<PathBuf>,
 }
 
-/// A configuration error.
 #[derive(Debug)]
 pub struct Invalid {
     path: PathBuf,

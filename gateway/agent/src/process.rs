@@ -22,7 +22,6 @@ pub enum ProcessSource {
     Exe(PathBuf),
     /// A process that the agent starts.
     Command {
-        /// Program and arguments.
         command: Vec<String>,
         /// Delay before a restart after an exit; `None`: the process starts only on request.
         restart_after: Option<Duration>,

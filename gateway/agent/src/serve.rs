@@ -89,7 +89,6 @@ fn any(v4: bool) -> SocketAddr {
     if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
-/// Logs a line to standard error.
 fn log(line: &str) {
     // The agent continues if standard error is closed.
     let _ = writeln!(io::stderr(), "evenkeel agent: {line}");

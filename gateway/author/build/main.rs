@@ -106,7 +106,6 @@ fn write(code: &mut String, line: &str) -> Result<(), String> {
     writeln!(code, "{line}").map_err(|error| error.to_string())
 }
 
-/// Prefixes an error with its context.
 fn context<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + use<'_, E> {
     move |error| format!("{what}: {error}")
 }

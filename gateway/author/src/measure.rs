@@ -36,7 +36,6 @@ const CALLS_MAX: u32 = 4_096;
 /// Instances created to measure startup.
 const STARTS: usize = 201;
 
-/// A call of the plugin at one size.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Call {
     /// The function: `tick`.
@@ -47,7 +46,6 @@ pub struct Call {
     pub ns: Spread,
     /// Nanoseconds per call of the native build, by round.
     pub native_ns: Option<Spread>,
-    /// WebAssembly instructions of one call.
     pub instructions: u64,
     /// The bound declared in the manifest, if any.
     pub promised: Option<u64>,

@@ -191,13 +191,11 @@ impl World {
         }
     }
 
-    /// A batch of all rooms.
     pub(crate) fn reroute(&self) -> Question {
         let (nodes, rooms, memo) = (self.nodes.clone(), self.rooms.clone(), self.memo.clone());
         Question::Reroute { nodes, rooms, memo }
     }
 
-    /// A batch of all sessions.
     pub(crate) fn tick(&self) -> Question {
         Question::Tick { sessions: self.sessions.clone(), memo: self.memo.clone() }
     }

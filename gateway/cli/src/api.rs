@@ -36,7 +36,6 @@ impl Api {
         Api { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
 
-    /// Runs requests.
     pub(crate) fn with<T>(
         &self,
         speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,

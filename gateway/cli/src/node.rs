@@ -85,7 +85,6 @@ impl Node {
     }
 }
 
-/// The body of a drain request.
 pub(crate) fn drain(deadline: Option<String>) -> Value {
     deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
 }

@@ -72,7 +72,6 @@ impl Session {
     }
 }
 
-/// The rows of all pages.
 async fn all(admin: &mut Client) -> Result<Value, Error> {
     let mut sessions = Vec::new();
     let mut path = "/v1/sessions".to_owned();

@@ -79,7 +79,6 @@ fn accused(node: &Value) -> String {
     if words.is_empty() { String::new() } else { format!(", accused by {}", words.join(", ")) }
 }
 
-/// The fault of a policy that fails now.
 pub(crate) fn failing(policy: &Value) -> String {
     policy["failing"].as_str().map_or(String::new(), |fault| format!(", failing: {fault}"))
 }

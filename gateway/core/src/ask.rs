@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
-/// A kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hook {
     /// May this session come in?
@@ -83,7 +82,6 @@ pub struct State {
     pub bytes: Box<[u8]>,
 }
 
-/// A room in a [`Question::Reroute`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoomRow {
     pub row: Row,
@@ -96,7 +94,6 @@ pub struct RoomRow {
     pub state: Option<State>,
 }
 
-/// A session in a [`Question::Tick`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionRow {
     pub row: Row,
@@ -110,12 +107,7 @@ pub struct SessionRow {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Question {
     /// What does the scenario ask of the data plane, for a session with these labels?
-    Resolve {
-        /// The scenario's name.
-        scenario: Arc<str>,
-        /// The session's labels.
-        labels: Labels,
-    },
+    Resolve { scenario: Arc<str>, labels: Labels },
     /// May this session come in?
     Admit {
         session: SessionId,
@@ -141,7 +133,6 @@ pub enum Question {
 }
 
 impl Question {
-    /// The hook that answers the question.
     pub fn hook(&self) -> Hook {
         match self {
             Question::Resolve { .. } => Hook::Scenario,
@@ -236,7 +227,6 @@ pub struct Move {
     pub hops: Vec<NodeId>,
     /// Milliseconds until the policy is asked about the room again; 0: never.
     pub ttl_ms: u32,
-    /// The plugin's reason.
     pub reason: u32,
 }
 
@@ -292,7 +282,6 @@ pub struct Answered {
     /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
     pub revision: Arc<str>,
     pub notes: Vec<Note>,
-    /// Time spent in the plugin.
     pub took: std::time::Duration,
     /// Set if the rows were not all asked about in one call.
     pub apart: Option<Box<Apart>>,

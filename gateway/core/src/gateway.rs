@@ -30,7 +30,6 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 
-/// The state machine.
 #[derive(Debug)]
 pub struct Gateway {
     settings: Settings,
@@ -183,7 +182,6 @@ impl Gateway {
         self.effects.timers().next()
     }
 
-    /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.effects.pop_timer(now) {
             match timer {
@@ -471,7 +469,6 @@ impl Gateway {
         self.nodes.iter().map(|node| (node.id, node.settings.zone))
     }
 
-    /// The zones, by their numbers.
     pub fn zones(&self) -> &[Zone] {
         self.nodes.zones()
     }
@@ -655,7 +652,6 @@ impl Gateway {
         self.policies.cohorts(policy, self.subjects())
     }
 
-    /// Every live session.
     pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionStanding> {
         let views = self.views();
         self.sessions.keys().filter_map(move |id| views.session(*id, now))
@@ -680,7 +676,6 @@ impl Gateway {
         self.views().explain(id, now)
     }
 
-    /// Every scenario, as it is in force.
     pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
         self.settings.scenarios.iter()
     }
@@ -689,7 +684,6 @@ impl Gateway {
         self.rooms.placed()
     }
 
-    /// Every room that stands somewhere.
     pub fn rooms(&self) -> impl Iterator<Item = RoomStanding> {
         let views = self.views();
         self.rooms.values().filter(|room| room.is_placed()).map(move |room| views.room(room))
@@ -705,13 +699,11 @@ impl Gateway {
         self.rooms.moves_under_way()
     }
 
-    /// Every node, by its id.
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
         let views = self.views();
         self.nodes.iter().map(move |node| views.node(node))
     }
 
-    /// Every region, by its number.
     pub fn regions(&self, now: Instant) -> impl Iterator<Item = RegionStanding> {
         let views = self.views();
         self.nodes.regions().map(move |id| views.region(id, now))
@@ -722,7 +714,6 @@ impl Gateway {
         self.questions.in_flight().filter(|asked| asked.about.is_of_offer()).count()
     }
 
-    /// New sessions are admitted.
     pub fn is_admitting(&self) -> bool {
         !self.shutting_down
     }

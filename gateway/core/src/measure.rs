@@ -32,7 +32,6 @@ impl Measures {
     }
 }
 
-/// A row of a table of measurements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
     /// The session, room, node or region, by the number of its id.

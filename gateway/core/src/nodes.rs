@@ -124,7 +124,6 @@ impl Nodes {
         self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// Nodes by ascending number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Node> {
         self.slots.iter().flatten()
     }

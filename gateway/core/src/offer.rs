@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::{Labels, NodeId, OfferId, Plan, PolicyName, RegionId, RoomId, RouteCell, SessionId};
 
-/// A request for a session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Offer {
     /// The reply carries the same id.
@@ -69,7 +68,6 @@ pub enum Identity {
     Stun,
     /// The session was opened by its first packet, on a listener for trusted networks.
     Open {
-        /// The source of that packet.
         address: SocketAddr,
         /// The listener that received it.
         listener: u8,
@@ -171,11 +169,7 @@ impl Media {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decider {
     /// A plugin's decision was applied.
-    Policy {
-        policy: PolicyName,
-        /// The revision's digest.
-        revision: Arc<str>,
-    },
+    Policy { policy: PolicyName, revision: Arc<str> },
     /// The native default.
     Native,
     /// An operator, through the API.
@@ -207,7 +201,6 @@ pub struct Accepted {
     pub routed_by: Decider,
 }
 
-/// Why an offer was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// No policy set defines the scenario.

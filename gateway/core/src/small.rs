@@ -34,7 +34,6 @@ impl<K: Ord + Copy, V> SmallMap<K, V> {
         self.place(key).is_ok()
     }
 
-    /// Returns the previous value.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),

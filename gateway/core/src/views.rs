@@ -16,7 +16,6 @@ use crate::{
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionStanding {
     pub session: SessionId,
-    /// Its room's name.
     pub room: Arc<str>,
     pub scenario: Arc<str>,
     pub transport: Transport,
@@ -59,7 +58,6 @@ pub struct NodeStanding {
     /// Measured, kbit/s.
     pub capacity_kbps: u64,
     pub opening: u32,
-    /// Sessions that wait to be opened.
     pub waiting: u32,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
@@ -95,7 +93,6 @@ pub struct Explanation {
     pub quarantines: Vec<Quarantine>,
 }
 
-/// A move in progress.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heading {
     pub to: Hop,
@@ -115,7 +112,6 @@ pub struct Candidate {
     pub load_permille: u32,
 }
 
-/// Why a room is not at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
     Down,
@@ -180,13 +176,10 @@ pub struct Kept {
     pub sessions: usize,
     /// Including those that are not placed yet.
     pub rooms: usize,
-    /// Calls with a room per session.
     pub calls: usize,
     /// Entries of the longest list of rooms, which contains a room at most once.
     pub rooms_listed: usize,
-    /// Entries of the longest list of sessions.
     pub sessions_listed: usize,
-    /// Questions in flight.
     pub asks: usize,
     /// Hops of the session that has most.
     pub legs: usize,

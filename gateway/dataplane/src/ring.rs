@@ -24,7 +24,6 @@ const ENTRY_MAX: usize = PACKET_MAX + 32;
 /// its slots.
 const BYTES_PER_SLOT: usize = 512;
 
-/// Metadata of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Meta {
     pub home: Home,
@@ -77,7 +76,6 @@ struct Head {
     length: u16,
 }
 
-/// Wakes the receiver.
 struct Wakeup {
     eventfd: OwnedFd,
     /// True if the receiver found the ring empty and may be waiting for the eventfd.

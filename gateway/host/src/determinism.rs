@@ -118,7 +118,6 @@ impl Policy {
     }
 }
 
-/// The first difference between two answers.
 fn difference(first: &Answer, second: &Answer) -> &'static str {
     match (first, second) {
         (

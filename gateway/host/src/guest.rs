@@ -257,7 +257,6 @@ impl Guest {
         Ok(Reply { answer, notes: self.log().take_notes(), took: self.spent, ungranted })
     }
 
-    /// Ends this instance and returns its log.
     pub(crate) fn end(mut self) -> PluginLog {
         std::mem::take(self.log())
     }
@@ -323,7 +322,6 @@ fn run<T>(
     outcome.map_err(|error| fault(&error, store.data()))
 }
 
-/// The fault of an engine's error.
 fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::Deadline,

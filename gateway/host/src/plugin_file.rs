@@ -6,7 +6,6 @@ use crate::signature::sha256;
 /// Maximum imports, exports and sections listed for one file, as it may be hostile.
 const LISTED_MAX: usize = 10_000;
 
-/// The readable parts of a plugin file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PluginFile {
     /// SHA-256 of the file.

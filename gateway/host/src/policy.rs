@@ -286,7 +286,6 @@ impl Policy {
         self.log().log(3, words);
     }
 
-    /// The time limit of a question.
     pub(crate) fn budget(&self, question: &Question) -> Duration {
         let budgets = self.recipe.engine.budgets();
         match question {

@@ -14,7 +14,6 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
 /// Restarts of one revision. Time is gateway time in microseconds.
 pub(crate) struct Restarts {
-    /// Failed restarts in a row.
     failed: u32,
     again_us: u64,
     /// Random source for jitter. Policies with one seed pause alike; those with different seeds do not restart all at

@@ -12,7 +12,6 @@ use crate::guest::Guest;
 use crate::limits::{LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
 use crate::log::one_line;
 
-/// The states of a batch, by row.
 pub(crate) struct States<'a> {
     plugin: Arc<str>,
     schema: u32,

@@ -60,7 +60,6 @@ impl Drop for Ticker {
     }
 }
 
-/// A call in progress.
 pub(crate) struct Running<'a>(&'a Shared);
 
 impl Drop for Running<'_> {

@@ -31,7 +31,6 @@ use crate::relay::Relay;
 use crate::watch::{Heard, Watch};
 use evenkeel_client::Client;
 
-/// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
 /// All clients must be able to send within this.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -222,7 +221,6 @@ impl Crowd {
         gone.iter().for_each(|&session| books.forget(session));
     }
 
-    /// Events of this window.
     pub fn heard(&self) -> &Heard {
         &self.heard
     }
@@ -255,7 +253,6 @@ impl Crowd {
         Window { ledger, events, by_id: self.by_id.clone(), span }
     }
 
-    /// Closes all sessions.
     pub async fn leave(self, admin: &mut Client) -> Result<(), Failed> {
         drop(self.fleet);
         let mut outcome = Ok(());

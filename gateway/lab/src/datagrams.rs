@@ -119,7 +119,6 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Adds a datagram for this address.
     pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);

@@ -87,7 +87,6 @@ fn by_hand(unmended: &[Unmended]) -> String {
     words
 }
 
-/// A node as the gateway shows it.
 #[derive(Clone, Debug)]
 struct Node {
     name: String,

@@ -34,7 +34,6 @@ pub struct Sent {
 /// A packet that a client received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
-    /// The session that received it.
     pub receiver: u64,
     /// The session that sent it, by its test header.
     pub sender: u64,
@@ -98,7 +97,6 @@ impl Ledger {
         }
     }
 
-    /// Forgets a member and its packets.
     pub fn forget(&mut self, session: u64) {
         if let Some(member) = self.members.remove(&session)
             && let Some(room) = self.rooms.get_mut(&member.room)
@@ -245,7 +243,6 @@ impl Ledger {
         self.paths_to(receiver).flat_map(|(_, all)| all)
     }
 
-    /// All packets of a receiver by time of arrival.
     fn heard_in_order(&self, receiver: u64) -> Vec<&Arrival> {
         let mut heard: Vec<&Arrival> = self.heard_by(receiver).collect();
         heard.sort_by_key(|arrival| arrival.at_ns);

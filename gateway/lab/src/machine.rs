@@ -21,7 +21,6 @@ const STOLEN_PERCENT: f64 = 2.0;
 /// Processor times of the kernel (proc_stat(5)).
 const BOOKS: &str = "/proc/stat";
 
-/// The latency of the machine.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Timeliness {
     /// How late threads woke from naps on the idle machine: milliseconds.

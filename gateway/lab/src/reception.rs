@@ -3,7 +3,6 @@
 
 use evenkeel_media::rtcp::ReportBlock;
 
-/// A received stream.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Reception {
     first: Option<u16>,

@@ -49,7 +49,6 @@ pub struct Dropped {
     pub mark: Option<Mark>,
 }
 
-/// Counters in datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
     pub arrived: u64,

@@ -20,7 +20,6 @@ impl Agent {
         self.change(now, io, |agent| agent.port = port);
     }
 
-    /// Starts or ends draining.
     pub(crate) fn handle_drain(&mut self, draining: bool, now: Now, io: &mut impl Io) {
         self.change(now, io, |agent| agent.draining = draining);
     }

@@ -22,7 +22,6 @@ pub struct Report {
     pub violations: BTreeMap<(&'static str, &'static str), (u64, Finding, Violation)>,
 }
 
-/// The position of a violation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     /// The question: `tick`.

@@ -13,7 +13,6 @@ use crate::inspection::thousands;
 pub struct Report {
     pub name: Box<str>,
     pub version: Box<str>,
-    /// Size of the file.
     pub bytes: usize,
     pub compile: Duration,
     /// Nanoseconds to create an instance and send it settings and catalog.

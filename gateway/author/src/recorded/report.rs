@@ -29,7 +29,6 @@ pub struct Report {
     pub exceeded: BTreeMap<&'static str, (u64, Place, Exceeded)>,
 }
 
-/// A position in a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     pub policy: String,

@@ -22,7 +22,6 @@ pub(crate) use record::Record;
 pub(crate) use replay::Replay;
 pub(crate) use tried::Tried;
 
-/// The bytes of a recording.
 fn load(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path)
         .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", path.display())))

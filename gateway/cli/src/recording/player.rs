@@ -54,7 +54,6 @@ impl Player {
         self.policy.component()
     }
 
-    /// The metrics and actions that are granted.
     pub(super) fn grant(&self) -> Grant {
         let host::Grant { subject_metrics, node_metrics, ops } = self.policy.grant().clone();
         Grant { subject_metrics, node_metrics, ops }

@@ -24,9 +24,7 @@ pub(crate) struct Gauge {
     claimed: u64,
     /// In bit/s, because smoothing takes steps smaller than 1 kbit/s.
     measured: u64,
-    /// The last report.
     word: Option<Instant>,
-    /// The last refusal.
     refused: Option<Instant>,
     looked_at: Option<Instant>,
 }

@@ -48,7 +48,6 @@ pub struct Route {
 /// The route version and hop that a session's packets take. Computed, never stored, and never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch {
-    /// The route's version.
     pub version: u64,
     /// The index of the first usable hop.
     pub index: u8,

@@ -47,7 +47,6 @@ fn bit(figure: Figure) -> u8 {
     1 << figure as u8
 }
 
-/// Thresholds of the figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judging {
     /// Nothing is heard for this long. Default 400 ms.

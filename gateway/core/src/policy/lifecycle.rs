@@ -135,7 +135,6 @@ pub struct Lifecycle {
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
     revisions: Revisions,
-    /// Faults of the active revision.
     faults: FaultWindow,
     candidate_faults: FaultWindow,
     candidate_calls: CandidateCalls,
@@ -184,7 +183,6 @@ impl Lifecycle {
         }
     }
 
-    /// When the policy began.
     pub(crate) fn began(&self) -> Instant {
         self.clock.instant
     }

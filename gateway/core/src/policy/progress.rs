@@ -11,7 +11,6 @@ const PROLONGED_MAX: u32 = 3;
 pub struct Strategy {
     /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, it is active.
     pub steps: Vec<u8>,
-    /// Minimum duration of each step.
     pub each: Duration,
     /// Duration of the shadow stage; zero for none.
     pub shadow: Duration,
@@ -46,7 +45,6 @@ impl Stage {
         }
     }
 
-    /// Its share, per cent.
     pub fn percent(self) -> u8 {
         match self {
             Stage::Shadow => 0,
@@ -55,7 +53,6 @@ impl Stage {
     }
 }
 
-/// The next step of a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// The candidate's share is this from now on, per cent.
@@ -78,7 +75,6 @@ pub(crate) struct CohortSize {
 pub struct Progress {
     strategy: Strategy,
     stage: Stage,
-    /// Index of the next step.
     next: usize,
     stage_began: Instant,
     /// While it is paused: the time it had spent at this stage.

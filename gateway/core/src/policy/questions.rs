@@ -16,7 +16,6 @@ use crate::{
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
 const ASKS_IN_FLIGHT_MAX: usize = 256;
 
-/// A question in flight.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) id: AskId,

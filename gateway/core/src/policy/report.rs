@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Progress, Quarantined, Stage, Version};
 use crate::{Fault, PolicyName};
 
-/// The cause of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
     File,
@@ -107,7 +106,6 @@ impl RolloutOutcome {
     }
 }
 
-/// The last step of a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LastRollout {
     pub at: SystemTime,
@@ -147,7 +145,6 @@ impl Refusal {
     }
 }
 
-/// How the calls of a candidate went.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct CandidateCalls {
     /// Calls for its share, and faults of these.
@@ -170,7 +167,6 @@ pub struct CandidateStatus {
     pub lasted: Duration,
     /// Shares of the canary, per cent.
     pub steps: Vec<u8>,
-    /// Minimum duration of each step.
     pub each: Duration,
     pub calls: CandidateCalls,
 }
@@ -193,6 +189,5 @@ pub struct PolicyStatus {
     pub faults: u64,
     /// The fault of the last call; none if it was answered.
     pub failing: Option<Fault>,
-    /// The last fault of an active revision.
     pub last_fault: Option<Fault>,
 }

@@ -33,7 +33,6 @@ impl Revision {
 pub(crate) struct Candidate {
     pub(crate) revision: Revision,
     pub(crate) progress: Progress,
-    /// When it was asked for.
     pub(crate) arrived: Instant,
 }
 

@@ -106,7 +106,6 @@ impl Rooms {
         Ok(number)
     }
 
-    /// Removes the call with its last room.
     pub(super) fn leave_call(&mut self, room: &Room) {
         let Some((name, _)) = room.name.rsplit_once(APART) else {
             return;

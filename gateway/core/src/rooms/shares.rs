@@ -103,7 +103,6 @@ impl Router<'_> {
         }
     }
 
-    /// Reports the session's changed share.
     pub(crate) fn report_share(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;

@@ -60,7 +60,6 @@ impl ClientConnection {
         self.stage == Stage::Open
     }
 
-    /// Time of the next timer.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let own = match self.stage {
             Stage::Handshake { until } => Some(until),

@@ -87,7 +87,6 @@ impl Endpoint {
         self.blocked.is_some()
     }
 
-    /// Time of the next timer.
     pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
         self.connections.next_due().map_or(round, |due| due.min(round))

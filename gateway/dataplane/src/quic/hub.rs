@@ -15,7 +15,6 @@ use crate::ring::{self, Kind, Meta, PathReport};
 #[cfg(test)]
 mod tests;
 
-/// An open connection.
 struct Presence {
     /// Sessions that use this connection towards their client.
     homes: HashSet<Home>,
@@ -116,7 +115,6 @@ impl Hub {
         self.sessions.get(&home).map(|attachment| attachment.client)
     }
 
-    /// Forgets a session that has ended.
     pub(super) fn forget(&mut self, home: Home, now: Instant) {
         self.detach(home, now);
         self.count_attached();

@@ -11,7 +11,6 @@ const ENTRIES: usize = 4;
 pub(super) struct Timers {
     /// The earliest set time by number.
     due: Vec<Option<Instant>>,
-    /// Active timers.
     count: usize,
     /// Includes outdated entries, which were replaced by an earlier time.
     entries: BinaryHeap<Reverse<(Instant, usize)>>,

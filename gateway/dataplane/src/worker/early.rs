@@ -15,7 +15,6 @@ const WAITING_MAX: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyLimits {
-    /// Limit of packets of one session.
     pub packets: usize,
     /// Waiting time after which packets are dropped.
     pub wait: Duration,

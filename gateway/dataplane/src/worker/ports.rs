@@ -19,7 +19,6 @@ const QUEUED_MAX: usize = 8;
 pub struct Ports {
     rtp: Port,
     rtcp: Option<Port>,
-    /// Local port numbers.
     numbers: (u16, Option<u16>),
     /// The destination of the queued packets.
     node: Option<NodeId>,

@@ -71,7 +71,6 @@ struct MediaState {
     continuity: Continuity,
     measurements: Measurements,
     feedback: Feedback,
-    /// The hop that the client hears.
     current_hop: Option<Hop>,
     /// Number of hops so far.
     switches: u32,
@@ -223,7 +222,6 @@ impl Session {
         self.state().measurements.quic_path(path, cx.now);
     }
 
-    /// Adds or replaces the leg at a hop.
     pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
         self.detach(hop);
         // Reserves one element: sessions are many and each has few legs.

@@ -29,7 +29,6 @@ impl Sessions {
         self.with_if(home.slot, |session| session.home == home, act)
     }
 
-    /// Accesses the session in this slot.
     pub(super) fn with_slot<T>(
         &mut self,
         slot: u32,

@@ -28,7 +28,6 @@ impl Waker {
     }
 }
 
-/// The source of an epoll event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     Listener(u8, Side),

@@ -17,9 +17,7 @@ pub struct WorkerStats {
     passed: [AtomicU64; 2],
     /// Bytes of the forwarded packets, by way.
     bytes: [AtomicU64; 2],
-    /// Key-frame requests by way.
     key_frames: [AtomicU64; 2],
-    /// Recovery times by mode.
     recoveries: [Recoveries; Mode::ALL.len()],
     /// Nanoseconds from the base to the start of the current pass; 0 while the worker waits.
     pass_began: AtomicU64,

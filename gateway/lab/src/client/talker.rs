@@ -16,7 +16,6 @@ const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Streams it keeps count of; past this the one longest silent is forgotten. A conference has fewer speakers.
 const HEARD_MAX: usize = 64;
 
-/// A packet to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transmit {
     /// An RTP packet, to be noted in the ledger.

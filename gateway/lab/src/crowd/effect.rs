@@ -90,7 +90,6 @@ pub struct FaultEffect {
     pub causes: BTreeMap<String, u64>,
     /// Nodes that were marked down after the fault.
     pub detections: Vec<Detection>,
-    /// Nodes that were marked down in this window.
     pub marked_down: Vec<String>,
 }
 

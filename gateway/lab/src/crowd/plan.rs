@@ -36,7 +36,6 @@ pub struct Plan {
     pub speech: Speech,
     /// The scenario they ask for. Default `call`.
     pub scenario: String,
-    /// The prefix of room names.
     pub rooms: String,
     pub labels: BTreeMap<String, String>,
     pub proof: Proof,

@@ -24,7 +24,6 @@ impl Span {
     }
 }
 
-/// A node that was killed.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) node: String,
@@ -43,11 +42,9 @@ pub(super) struct Push {
     pub(super) vice: Option<Vice>,
     pub(super) answer: Value,
     pub(super) span: Span,
-    /// Rooms with a new route.
     pub(super) rooms_moved: usize,
 }
 
-/// The outcome of unauthorised traffic.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Unauthorised {
     pub(super) sent: u64,
@@ -56,7 +53,6 @@ pub(super) struct Unauthorised {
     pub(super) counted: BTreeMap<String, u64>,
 }
 
-/// Outcomes of policy calls.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Calls {
     pub(super) total: u64,
@@ -67,7 +63,6 @@ pub(super) struct Calls {
     pub(super) faults: u64,
 }
 
-/// The whole demo.
 pub(super) struct Record {
     pub(super) plan: SessionPlan,
     /// The number of each session by the gateway's id.

@@ -16,7 +16,6 @@ use crate::interruption::interruption;
 /// The ledger is not evaluated here, and is emptied this often.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-/// Serves until interrupted.
 pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
     tokio::select! {
         up = keep_up(options, evenkeel, socket) => up,

@@ -52,7 +52,6 @@ const PROBED_NODE: &str = "west-a1";
 const POLICY: &str = "call/routing";
 const PLUGIN: &str = "route-nearest";
 
-/// Progress on standard error.
 struct Progress {
     since: Instant,
 }
@@ -68,7 +67,6 @@ impl Progress {
     }
 }
 
-/// The running demo.
 struct Run {
     processes: Processes,
     sessions: OpenSessions,
@@ -435,7 +433,6 @@ async fn wait_for(within: Duration, mut happened: impl FnMut() -> bool) -> bool 
     happened()
 }
 
-/// The shipped routing plugin.
 fn shipped() -> &'static [u8] {
     let mut all = evenkeel_host::shipped().iter();
     all.find(|plugin| plugin.name == PLUGIN).expect("it ships").bytes

@@ -79,7 +79,6 @@ impl Kind {
         }
     }
 
-    /// A node that could not be repaired.
     pub(super) fn unmended(self, node: &str, why: String) -> Unmended {
         let is = match self {
             Kind::KillNode | Kind::LoseRegion => "dead",

@@ -74,7 +74,6 @@ pub struct Report {
     pub packets_lost_of_others: u64,
     /// Affected receivers without packets at the end.
     pub unheard: usize,
-    /// Moves of the rooms that were hit.
     pub moves: u64,
     pub moves_per_room: f64,
     /// Packets lost once it was mended.

@@ -53,7 +53,6 @@ pub struct Account {
 }
 
 impl Excuses {
-    /// Adds the drops that a relay reports.
     pub fn add_relay(&mut self, dropped: &[crate::relay::Dropped]) {
         for drop in dropped {
             let Some(mark) = drop.mark else { continue };

@@ -21,7 +21,6 @@ impl Default for Tolerance {
     }
 }
 
-/// A discontinuity of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Break {
     pub path: Path,

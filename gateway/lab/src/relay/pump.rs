@@ -24,7 +24,6 @@ const BATCH: usize = 64;
 
 /// The sockets of a relay and the handling of their packets.
 pub trait World: Send + 'static {
-    /// A delayed packet.
     type Kept: Send;
 
     fn late(&mut self) -> &mut Late<Self::Kept>;

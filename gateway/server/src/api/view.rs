@@ -227,7 +227,6 @@ pub(super) struct Node {
     /// As measured.
     capacity_kbps: u64,
     opening: u32,
-    /// Sessions that wait to be opened.
     queued: u32,
     load_permille: u32,
     /// As the node reports it.

@@ -24,7 +24,6 @@ pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
 pub struct Wish {
     /// Shares of the canary, per cent.
     pub canary: Option<Vec<u8>>,
-    /// Minimum duration of each step.
     pub pace: Option<Duration>,
     /// Stay in the shadow stage until an operator promotes the revision.
     pub shadow: bool,

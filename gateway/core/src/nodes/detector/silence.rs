@@ -26,7 +26,6 @@ pub(super) struct Silence {
     lately: Lateness,
 }
 
-/// Thresholds of silence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// The shortest silence that accuses.

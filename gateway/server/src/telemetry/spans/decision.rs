@@ -24,7 +24,6 @@ pub(in crate::telemetry) struct Decision {
     pub(in crate::telemetry) policy: PolicyName,
     pub(in crate::telemetry) revision: Option<Arc<str>>,
     pub(in crate::telemetry) outcome: Outcome,
-    /// The plugin's reason.
     pub(in crate::telemetry) reason: Option<Arc<str>>,
     pub(in crate::telemetry) rows: u32,
     pub(in crate::telemetry) asked: Instant,
