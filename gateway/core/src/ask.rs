@@ -1,5 +1,6 @@
 //! Questions to policies and their answers, as plain data. The host converts them to plugin calls and back.
-//! | A state belongs to a session, or for routing to a room. It travels in the question and returns in the answer, so
+//!
+//! A state belongs to a session, or for routing to a room. It travels in the question and returns in the answer, so
 //! that the decision and the new state are applied together or not at all.
 
 use std::sync::Arc;

@@ -1,11 +1,14 @@
 //! Finds nodes that lose more packets than their siblings, by a sequential likelihood-ratio test on the votes of rooms.
-//! | A room votes once it has seen enough packets. Its vote is *bad* if at least 5 % of them were lost between the
+//!
+//! A room votes once it has seen enough packets. Its vote is *bad* if at least 5 % of them were lost between the
 //! gateway and the node, beyond the loss in its own clients' networks. Each room has one vote, so one bad publisher
 //! with a thousand listeners counts once. Each evaluation counts the votes of the last 2 s and ends as soon as they are
 //! clear enough.
-//! | Loss caused by a node's death does not count against the node that takes the rooms: a room that comes from another
+//!
+//! Loss caused by a node's death does not count against the node that takes the rooms: a room that comes from another
 //! hop starts counting one second later, and RTCP reports count once none of them can cover an earlier time.
-//! | With siblings, the votes must be 10⁶ times as likely if the two differ as if they are alike (generalised
+//!
+//! With siblings, the votes must be 10⁶ times as likely if the two differ as if they are alike (generalised
 //! likelihood ratio; for 8 bad rooms against 15 good ones at siblings, Fisher's exact test gives 2·10⁻⁶). Without
 //! siblings, they must be 10⁶ times as likely for a node with 90 % bad rooms as for one with 30 % (Wald 1945). A
 //! healthy node is therefore accused about once in 10⁶ windows of 2 s, or 23 days. At a node that loses 15 %, a room

@@ -112,7 +112,8 @@ impl Cache {
     }
 
     /// Stores a plugin's code, and evicts the least recently used code if necessary.
-    /// | # Errors
+    ///
+    /// # Errors
     /// If the code cannot be written. The plugin is then compiled again next time.
     pub fn put(&self, plugin: &[u8], code: &NativeCode) -> io::Result<()> {
         if code.bytes().len() > CODE_BYTES_MAX {

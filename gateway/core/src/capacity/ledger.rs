@@ -38,7 +38,8 @@ impl Holding {
 }
 
 /// Capacity, load and reserves of every node.
-/// | A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
+///
+/// A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     gauges: Vec<Gauge>,

@@ -10,7 +10,8 @@ use crate::{Hop, Incarnation, NodeId};
 const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
 /// A fixed array of atomic cells, one per node, plus spare cells for nodes added later.
-/// | One store to a cell reroutes every session that used the node as its first usable hop, without work per session. A
+///
+/// One store to a cell reroutes every session that used the node as its first usable hop, without work per session. A
 /// cell never returns to `up` for the same incarnation, so epochs that packets compute from the board never go back.
 #[derive(Debug)]
 pub struct Board {

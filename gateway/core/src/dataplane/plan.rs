@@ -33,7 +33,8 @@ impl Plan {
     }
 
     /// The plan after an action; `None` if the argument is out of bounds.
-    /// | A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
+    ///
+    /// A cap lies within `bounds` (kbit/s), or is 0 to lift it. Voice only is 1 or 0.
     #[must_use]
     pub fn after(&self, op: Op, arg: u64, media: &Media, bounds: Bounds) -> Option<Plan> {
         match op {

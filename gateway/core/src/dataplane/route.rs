@@ -127,7 +127,8 @@ impl RouteCell {
 
 impl Route {
     /// The hop that packets take now, with its epoch.
-    /// | This is the first hop that is up and granted: one where the room is admitted, or the second hop if its reserve
+    ///
+    /// This is the first hop that is up and granted: one where the room is admitted, or the second hop if its reserve
     /// is available for the death of this route's first node.
     pub fn first_usable(&self, board: &Board) -> Option<(Hop, Epoch)> {
         let first = self.hops.first()?.0;

@@ -1,5 +1,6 @@
 //! Evidence about one node, and the finding that follows from it.
-//! | Two independent witnesses mark a node down at once. One witness alone makes it Suspect, and marks it down when the
+//!
+//! Two independent witnesses mark a node down at once. One witness alone makes it Suspect, and marks it down when the
 //! accusation lasts. An agent's report that the node's process is gone marks it down at once by itself. A kernel error
 //! on a trunk and a kernel error on a probe count as one witness; two refused probes count as another.
 //! Silence during which the node answers probes is no witness against it: it keeps the node Suspect, and never marks it
@@ -96,7 +97,8 @@ struct Probe {
 }
 
 /// The start of a time span, with the gateway's own lateness during it.
-/// | Of several stalls only the longest counts, because between two stalls the gateway read all that had arrived.
+///
+/// Of several stalls only the longest counts, because between two stalls the gateway read all that had arrived.
 /// Constant lateness therefore delays a judgement by one stall only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since {

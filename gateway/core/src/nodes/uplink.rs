@@ -1,5 +1,6 @@
 //! The panic threshold: if most nodes fall silent at once, the gateway's own uplink is suspected.
-//! | While it is suspected, no node is marked down for silence. Media continues, and an uplink that was interrupted
+//!
+//! While it is suspected, no node is marked down for silence. Media continues, and an uplink that was interrupted
 //! briefly costs no more than that. A reported death is not silence. The suspicion ends with the silence or by time: if
 //! some node is heard, or heard again, after the time that one witness alone needs to mark a node down; if no node is
 //! heard there is no alternative, and it may last longer. A node whose media arrives stays up even if no node answers

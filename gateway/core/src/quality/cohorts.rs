@@ -1,5 +1,6 @@
 //! Handles nodes that lose more than their siblings by the votes of rooms: they become Suspect, and rooms leave them.
-//! | Loss is not death: the packets that still arrive are better than none. These witnesses therefore mark no node
+//!
+//! Loss is not death: the packets that still arrive are better than none. These witnesses therefore mark no node
 //! down, neither alone nor together, because lost probes and lost media have one cause. If the accusation lasts, the
 //! node's rooms move make-before-break to sound nodes with capacity, some at a time, within each room's limit of moves.
 //! Rooms that fit nowhere stay. A node without rooms gets no votes and stays Suspect for its ejection, which grows with

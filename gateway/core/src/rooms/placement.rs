@@ -42,7 +42,8 @@ struct Wish<'a> {
 }
 
 /// Hops for a room, best first; empty if no node can take it. `ledger` excludes the room's own holding.
-/// | Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
+///
+/// Sorted by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's region, then the
 /// least load.
 fn native(wish: Wish, nodes: &Nodes, zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
     let survey = Survey { wish, nodes, zones, ledger };

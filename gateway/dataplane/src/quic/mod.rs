@@ -11,8 +11,8 @@
 //! | unknown flow in a DATAGRAM | dropped, counted |
 //! | unknown flow in a stream | STOP_SENDING(ROQ_UNKNOWN_FLOW_ID) |
 //! | not RTP, empty or too long in a stream | STOP_SENDING(ROQ_PACKET_ERROR) |
-//! | not RTP, empty or no flow identifier in a DATAGRAM; a stream that ends within a packet | connection closed with
-//! ROQ_PACKET_ERROR: QUIC has no smaller reaction |
+//! | not RTP, empty or no flow identifier in a DATAGRAM | connection closed with ROQ_PACKET_ERROR |
+//! | a stream that ends within a packet | connection closed with ROQ_PACKET_ERROR |
 //! | a bidirectional stream | connection closed with ROQ_STREAM_CREATION_ERROR |
 //! | no flow of a session for 5 s | connection closed with ROQ_GENERAL_ERROR |
 

@@ -1,6 +1,7 @@
 //! Canaries: two sessions of the gateway at a node, in a room of their own. A packet sent in at one must come out at
 //! the other.
-//! | A bad path loses some packets; a node that forwards nothing loses all. [`MISSING`] canaries in a row must
+//!
+//! A bad path loses some packets; a node that forwards nothing loses all. [`MISSING`] canaries in a row must
 //! therefore be lost. If each direction loses 15 %, that happens once in a hundred hours. At such loss the node's
 //! confirmations that the sessions are open are lost as well, and without them nothing is counted.
 
