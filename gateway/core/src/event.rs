@@ -162,14 +162,14 @@ pub enum CloseReason {
     MediaTimeout,
     /// The gateway shut down.
     Shutdown,
-    /// It never came to life: the node did not open it, or no route was found.
+    /// No node opened it, or no route was found.
     NotOpened,
-    /// The gateway itself failed over one of its packets: it costs that session, and no other.
+    /// A worker panicked on one of its packets. Only that session is closed.
     Panicked,
 }
 
 impl CloseReason {
-    /// The word in metrics and records: `silent`.
+    /// The word in metrics and records: `media-timeout`.
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::Requested => "requested",
@@ -185,10 +185,9 @@ impl CloseReason {
 pub enum Start {
     /// Its hook is called.
     Begun {
-        /// The how manieth time since it ran last, from 1.
+        /// Counts attempts since the node last ran, from 1.
         attempt: u32,
     },
-    /// It was not.
     Failed {
         why: NotStarted,
         /// The wait before the next try.
@@ -201,7 +200,7 @@ pub enum Start {
 }
 
 impl Start {
-    /// The word in metrics and records: `begun`.
+    /// The word in metrics and records: `starting`.
     pub fn name(self) -> &'static str {
         match self {
             Start::Begun { .. } => "starting",
@@ -285,7 +284,7 @@ pub enum Event {
     },
     /// Part of a decision broke a rule and was left out.
     Guarded { policy: PolicyName, guard: Guard, times: u32 },
-    /// A revision is not asked about a session or room any more, since it fails over it: that is left as it is.
+    /// A revision faults on a session or room and is no longer asked about it, which stays as it is.
     Quarantined {
         policy: PolicyName,
         /// Its revision; another one is asked again.

@@ -291,7 +291,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// A worker failed over one of its packets, and dropped it.
+    /// A worker panicked on a packet of this session and dropped the session.
     pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
         self.route(now, |router| router.close(id, CloseReason::Panicked, now));
     }

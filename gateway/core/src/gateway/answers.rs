@@ -704,7 +704,7 @@ impl Gateway {
         Batch { outcome: parts.outcome(), parts }
     }
 
-    /// The policy failed over these: after a while the native ladder has them, where their set says so.
+    /// The policy faulted on these subjects. If their set says so, the native ladder takes them after a while.
     pub(super) fn climb_natively(
         &mut self,
         policy: &PolicyName,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | (new) | `handle_ready` at once, or no active revision | active; the active one becomes previous if it was good |
 //! | (new) | `handle_ready` with a strategy | candidate; another candidate is dropped |
-//! | (new) | `handle_ready` superseded, below the version floor, quarantined or revoked | refused |
+//! | (new) | `handle_ready` superseded, quarantined or revoked; `handle_compiled` below the version floor | refused |
 //! | candidate | its time and its cohort | next share, or active |
 //! | candidate | promote, pause, resume | next share or active; paused; resumed |
 //! | candidate | abort, rollback, revoked | dropped |
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{Fault, PolicyName};
 
-const NO_ROLLOUT: &str = "no revision of it is on its way";
+const NO_ROLLOUT: &str = "no rollout is running";
 const NO_PREVIOUS: &str = "there is no revision before this one";
 const PREVIOUS_REVOKED: &str =
     "the revision before this one is revoked in [trust] since it came: push another";
@@ -39,7 +39,7 @@ const BEYOND_REPAIR: &str = "it could not be started again, three times in a row
 /// How revisions of a policy set become active.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RolloutRules {
-    /// For changed files, and for pushes without a strategy of their own.
+    /// Strategy of changed files. A push names its own.
     pub strategy: Strategy,
     /// How long a rollback to the previous revision is possible.
     pub keep: Duration,
@@ -203,7 +203,7 @@ impl Lifecycle {
         std::mem::take(&mut self.effects)
     }
 
-    /// Numbers a push, a changed file or the end of the policy; earlier pushes are superseded.
+    /// Numbers a push or a changed file; earlier pushes are superseded.
     pub fn next_push(&mut self) -> u64 {
         self.pushes += 1;
         self.pushes
@@ -345,7 +345,7 @@ impl Lifecycle {
         let reason = harm.as_ref().map(|harm| {
             let age = self.age(harm, now).as_secs();
             let reason = &harm.reason;
-            format!("quarantined for {age} s: {reason}; in force since nothing else is there")
+            format!("quarantined for {age} s: {reason}; active because no other revision is loaded")
         });
         let activated = self.of_active(RolloutOutcome::Activated, by, now);
         let activated = Rollout {
@@ -538,7 +538,7 @@ impl Lifecycle {
         } else if self.stuck.as_ref().is_none_or(|stuck| stuck.revision != harmful) {
             self.quarantine(&harmful, reason, now);
             self.withdraw(&harmful);
-            let stays = format!("{reason}; it stays in force: {PREVIOUS_REVOKED}").into();
+            let stays = format!("{reason}; it stays active: {PREVIOUS_REVOKED}").into();
             self.report_revoked(Revoked { revision: Arc::clone(&harmful), reason: stays }, now);
             self.stuck = Some(Stuck { revision: harmful, reason: reason.into() });
         }
@@ -584,7 +584,7 @@ impl Lifecycle {
             Some(Revoked { revision: Arc::clone(&revision.name), reason })
         };
         let candidate = self.revisions.candidate.as_ref().map(|it| &it.revision);
-        let candidate = candidate.and_then(|it| revoked(it, "on its way no more: push another"));
+        let candidate = candidate.and_then(|it| revoked(it, "rollout cancelled: push another"));
         if let Some(Revoked { reason, .. }) = candidate {
             self.drop_candidate(&reason, Actor::Gateway, now);
             return self.review(now);
@@ -596,13 +596,10 @@ impl Lifecycle {
         }
         let active = self.revisions.active.as_ref();
         let active = active.and_then(|it| {
-            revoked(it, "in force, and stays so until you push another or roll back")
+            revoked(it, "stays active until another revision is pushed or it is rolled back")
         });
         let previous = self.revisions.previous.as_ref().and_then(|it| {
-            revoked(
-                &it.revision,
-                "kept to go back to, and nothing goes back to it: push another for that",
-            )
+            revoked(&it.revision, "previous revision; not a rollback target: push another")
         });
         let revoked: Vec<Revoked> = active.into_iter().chain(previous).collect();
         let known = std::mem::replace(&mut self.reported, revoked.clone());

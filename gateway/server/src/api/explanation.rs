@@ -46,7 +46,7 @@ pub(super) struct Explained {
     moves: Vec<Move>,
     /// The last answers of policies about it and its room, in the order of the hooks.
     policy_answers: Vec<PolicyAnswer>,
-    /// Revisions that fail over it or its room, and are not asked about it.
+    /// Revisions that fault on it or its room, and are not asked about it.
     quarantined: Vec<Quarantined>,
 }
 

@@ -190,12 +190,12 @@ impl Control {
             && !self.registry.port_legs.is_some_and(|open| open.serves(family))
         {
             return unfit(
-                "sessions that stand have no ports of their own towards it, since no node like it was there when the gateway began; it waits for a restart",
+                "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
             );
         }
         if run::wants_briefs(node) && !self.registry.briefs {
             return unfit(
-                "its driver wants to be told what sessions are, which was not kept, since no node like it was there when the gateway began; it waits for a restart",
+                "its driver needs descriptions of sessions, which are kept only if such a node is configured at start; restart the gateway",
             );
         }
         Ok(())

@@ -214,9 +214,8 @@ impl PolicyThread {
         let Some((revision, loaded)) = named else {
             return self.send_answered(id, Err(Fault::Absent), None);
         };
-        if arm == Arm::Canary {
-            self.compared.take_if(|compared| *compared == revision);
-        }
+        // A revision that answers is not in shadow any more.
+        self.compared.take_if(|compared| *compared == revision);
         let now = Instant::now();
         if now >= deadline {
             // The core has used the native default by now.

@@ -108,7 +108,7 @@ impl Recorder {
             Event::Quarantined { policy, revision, session, room, fault } => {
                 let about = session.map(|session| session.to_string());
                 let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
-                warn!(%policy, %revision, about, %fault, "subject quarantined: this revision fails over it");
+                warn!(%policy, %revision, about, %fault, "subject quarantined: this revision faults on it");
                 let policy = policy.to_string();
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
                 self.instruments.count(Count::PolicyQuarantined, 1, &labels);

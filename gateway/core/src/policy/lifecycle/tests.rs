@@ -518,7 +518,7 @@ fn quarantined_first_revision_is_activated() {
     let told = world.activate("bad");
     assert_eq!(told.code, Some("quarantined"));
     let reason = told.reason.unwrap();
-    let right = ": loss: 8 of 10 got worse; in force since nothing else is there";
+    let right = ": loss: 8 of 10 got worse; active because no other revision is loaded";
     assert!(reason.ends_with(right), "{reason}");
     assert_eq!(world.names(), some(["bad", "", ""]));
     assert_eq!(code(world.push(revision("bad", "p", 1))), Some("quarantined"));
@@ -538,7 +538,7 @@ fn revoked_previous_is_no_rollback_target() {
         (RolloutOutcome::Revoked, Some("revoked"), Actor::Gateway)
     );
     assert_eq!(name(told), Some("a"));
-    assert!(told.reason.as_ref().unwrap().contains("kept to go back to"), "{told:?}");
+    assert!(told.reason.as_ref().unwrap().contains("not a rollback target"), "{told:?}");
     assert_eq!(world.roll_back(), Err(PREVIOUS_REVOKED));
 
     world.harms("b");
@@ -567,7 +567,7 @@ fn revoked_candidate_is_dropped() {
     let [told] = &world.reports()[..] else { panic!("it goes") };
     assert_eq!((name(told), previous(told)), (Some("a"), Some("b")));
     let reason = told.reason.as_ref().unwrap();
-    assert!(reason.contains("revoked") && reason.contains("on its way no more"), "{reason}");
+    assert!(reason.contains("revoked") && reason.contains("rollout cancelled"), "{reason}");
     assert_eq!(world.life.handle_verb(Verb::PromoteAll, world.now), Err(NO_ROLLOUT));
     assert_eq!((world.names(), world.status().revoked), (some(["a", "", ""]), Vec::new()));
 }

@@ -438,7 +438,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
     let asking = world.ask("POST /v1/policies/call/routing:promote", "");
     let Request::Walk { reply, .. } = world.request() else { panic!("promote") };
-    reply.send(Err(ControlError::Policy("no revision of it is on its way".into()))).unwrap();
+    reply.send(Err(ControlError::Policy("no rollout is running".into()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
     for (wrong, body, right) in [

@@ -269,7 +269,7 @@ fn quarantined_revision_starts_if_configured() {
     let told = world.reports.remove(0);
     assert_eq!(told.code, Some("quarantined"));
     let reason = told.reason.unwrap();
-    assert!(reason.ends_with("in force since nothing else is there"), "{reason}");
+    assert!(reason.ends_with("active because no other revision is loaded"), "{reason}");
     assert_eq!(world.view().status.active, told.revision);
     assert_eq!(
         world.push(of_version("0.3.0")),
@@ -336,7 +336,10 @@ fn revoked_revisions_are_reported_once() {
     assert_eq!((told.outcome, told.code), (RolloutOutcome::Revoked, Some("revoked")));
     assert_eq!((&told.revision, told.by), (&first, Actor::Gateway));
     let reason = told.reason.as_ref().unwrap();
-    assert!(reason.contains("key `before`") && reason.contains("kept to go back to"), "{reason}");
+    assert!(
+        reason.contains("key `before`") && reason.contains("not a rollback target"),
+        "{reason}"
+    );
 
     world.trust(&keys, &[&before, &now]);
     let [_, told] = &world.reports[..] else { panic!("{:?}", world.reports) };

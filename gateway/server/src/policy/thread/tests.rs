@@ -211,6 +211,16 @@ fn candidate_is_compared_until_it_answers() {
 }
 
 #[test]
+fn activated_candidate_is_compared_no_more() {
+    let mut world = World::new();
+    let first = world.load(1, true);
+    world.ask(&first, Arm::Standing).0.unwrap();
+    let next = world.load(2, false);
+    world.ask(&next, Arm::Standing).0.unwrap();
+    assert!(world.thread.shadowed.is_none(), "the previous revision is not compared");
+}
+
+#[test]
 fn question_to_other_candidate_keeps_comparison() {
     let mut world = World::new();
     let old = world.load(1, false);
