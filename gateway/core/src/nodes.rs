@@ -44,7 +44,7 @@ pub(crate) struct Nodes {
     stalled: bool,
     uplink_suspect: bool,
     /// The last time at which no node was heard at all, while the uplink was suspected.
-    nobody_heard: Option<Instant>,
+    none_heard: Option<Instant>,
     /// Regions in which a node just fell silent, with the time.
     fell: BTreeMap<RegionId, Instant>,
     /// No more nodes are started.
@@ -70,7 +70,7 @@ impl Nodes {
             last_watch: None,
             stalled: false,
             uplink_suspect: false,
-            nobody_heard: None,
+            none_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,
         };

@@ -141,9 +141,9 @@ pub struct Timings {
     /// Arrivals that must be missing before silence accuses. Default 10.
     pub silence_arrivals: u32,
     /// One witness alone marks a node in the home region down after this time. Default 200 ms.
-    pub condemn_alone_near: Duration,
+    pub down_after_near: Duration,
     /// One witness alone marks a node in another region down after this time. Default 500 ms.
-    pub condemn_alone_far: Duration,
+    pub down_after_far: Duration,
     /// A watch delayed by more than this is the gateway's own stall, and no node is marked down on it. Default 5 ms.
     pub own_stall: Duration,
     /// A dead node must answer for this long before it is readmitted; doubles with each relapse. Default 1 s.
@@ -168,8 +168,8 @@ impl Default for Timings {
             probe_slack: Duration::from_millis(5),
             silence_min: Duration::from_millis(8),
             silence_arrivals: 10,
-            condemn_alone_near: Duration::from_millis(200),
-            condemn_alone_far: Duration::from_millis(500),
+            down_after_near: Duration::from_millis(200),
+            down_after_far: Duration::from_millis(500),
             own_stall: Duration::from_millis(5),
             ejection: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),

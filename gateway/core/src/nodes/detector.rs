@@ -317,7 +317,7 @@ impl Detector {
         let mut alone = hard().chain(canary).chain(mute);
         if self.is_gone()
             || together >= 2
-            || alone.any(|since| since.lasted(now) >= self.condemn_alone())
+            || alone.any(|since| since.lasted(now) >= self.down_after())
         {
             Finding::Dead
         } else if self.accused.iter().any(Option::is_some) {
@@ -368,7 +368,7 @@ impl Detector {
         Limits {
             min: self.timings.silence_min,
             arrivals: self.timings.silence_arrivals,
-            max: self.condemn_alone(),
+            max: self.down_after(),
             told: self.is_told_of(),
         }
     }
@@ -382,15 +382,15 @@ impl Detector {
             Some(RoundTrip { smoothed, variation, .. }) => {
                 let usual = self.lately.usual() + slack;
                 (smoothed + (variation * 4).clamp(slack, slack * 3))
-                    .max(usual.min(self.condemn_alone()))
+                    .max(usual.min(self.down_after()))
             }
         }
     }
 
-    pub(crate) fn condemn_alone(&self) -> Duration {
+    pub(crate) fn down_after(&self) -> Duration {
         match self.distance {
-            Distance::Near => self.timings.condemn_alone_near,
-            Distance::Far => self.timings.condemn_alone_far,
+            Distance::Near => self.timings.down_after_near,
+            Distance::Far => self.timings.down_after_far,
         }
     }
 

@@ -50,7 +50,7 @@ impl Nodes {
             })
             .collect();
         if doubted.is_some_and(|silence| silence.total) {
-            self.nobody_heard = Some(now);
+            self.none_heard = Some(now);
         }
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
             *found = Finding::Accused;
@@ -79,9 +79,9 @@ impl Nodes {
         let alone = of == 1 && somewhere;
         let timings = &self.timings;
         let lasted = |since: Instant| now.saturating_duration_since(since);
-        let within = node.detector.condemn_alone();
+        let within = node.detector.down_after();
         // Nodes are heard again one by one.
-        let returns = self.nobody_heard.is_some_and(|at| lasted(at) < within);
+        let returns = self.none_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
         let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
         let holds = match alive {

@@ -70,7 +70,7 @@ fn not_reloaded(reason: &NotReloaded) -> Error {
         NotReloaded::Invalid(_) => Code::BadRequest,
         NotReloaded::Untried(_) => Code::Unavailable,
         NotReloaded::NodeList(_) => Code::Conflict,
-        NotReloaded::Nobody => Code::NotFound,
+        NotReloaded::NoReloader => Code::NotFound,
     };
     Error::new(code, reason.to_string())
 }

@@ -148,7 +148,7 @@ pub enum NotReloaded {
     NodeList(#[from] NotListed),
     /// No configuration file to reload.
     #[error("this gateway has no configuration to reload")]
-    Nobody,
+    NoReloader,
 }
 
 /// The handle of control. Cheap to clone.

@@ -328,7 +328,7 @@ impl Control {
     /// Passes a reload to the task that reads the configuration.
     pub(super) fn pass_on(&mut self, reload: Reload) {
         let Some(reloader) = &self.reloader else {
-            let _ = reload.reply.send(Err(NotReloaded::Nobody));
+            let _ = reload.reply.send(Err(NotReloaded::NoReloader));
             return;
         };
         // If the queue is full the caller gets an error.

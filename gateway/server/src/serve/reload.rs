@@ -224,7 +224,7 @@ impl Applied {
         match handle.list_nodes(list).await {
             Ok(listed) => Ok(listed?),
             // Control ended, and the gateway with it.
-            Err(_) => Err(NotReloaded::Nobody),
+            Err(_) => Err(NotReloaded::NoReloader),
         }
     }
 

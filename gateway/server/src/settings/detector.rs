@@ -26,8 +26,8 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
         probe_every_far: time(&far.probe_interval, default.probe_every_far, every),
         probe_slack: time(&raw.probe_slack, default.probe_slack, short.clone()),
         silence_min: time(&raw.silence, default.silence_min, short.clone()),
-        condemn_alone_near: time(&near.down_after, default.condemn_alone_near, alone.clone()),
-        condemn_alone_far: time(&far.down_after, default.condemn_alone_far, alone),
+        down_after_near: time(&near.down_after, default.down_after_near, alone.clone()),
+        down_after_far: time(&far.down_after, default.down_after_far, alone),
         own_stall: time(&raw.stall_threshold, default.own_stall, short),
         ejection,
         ejection_max: ejection_max.max(ejection),
@@ -36,8 +36,7 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
         panic_percent: check.number(&raw.panic_percent, default.panic_percent, 1..=100),
         silence_arrivals: check.number(&raw.silence_arrivals, default.silence_arrivals, 1..=1_000),
     };
-    let alone =
-        [("in_region", timings.condemn_alone_near), ("cross_region", timings.condemn_alone_far)];
+    let alone = [("in_region", timings.down_after_near), ("cross_region", timings.down_after_far)];
     let shortest = alone.into_iter().min_by_key(|(_, after)| *after);
     if let (Some(silence), Some((reach, after))) = (&raw.silence, shortest)
         && timings.silence_min > after

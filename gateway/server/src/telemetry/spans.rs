@@ -162,6 +162,6 @@ impl Spans {
         }
         self.swept = Some(at.now);
         self.give_up_unclaimed(due, at);
-        self.finish_failovers(at, |failover| due(failover.condemned));
+        self.finish_failovers(at, |failover| due(failover.down_at));
     }
 }

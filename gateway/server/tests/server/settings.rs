@@ -207,7 +207,7 @@ fn detector_defaults_fit_the_failover_budget() {
     assert_eq!(timings, Timings::default());
     let ms = Duration::from_millis;
     assert_eq!((timings.probe_every_near, timings.probe_every_far), (ms(10), ms(50)));
-    assert_eq!((timings.condemn_alone_near, timings.condemn_alone_far), (ms(200), ms(500)));
+    assert_eq!((timings.down_after_near, timings.down_after_far), (ms(200), ms(500)));
 }
 
 #[test]

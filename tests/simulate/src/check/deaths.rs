@@ -139,7 +139,7 @@ impl Deaths {
             .filter(|(witness, _)| !witness.is_of_loss())
             .filter(|(witness, _)| right[*witness as usize].is_some_and(|until| now < until))
             .collect();
-        let alone = self.condemn_alone(at);
+        let alone = self.down_after(at);
         let lasted = |since: Instant| now.saturating_duration_since(since);
         let enough = rightly.len() >= 2
             || rightly
@@ -224,10 +224,10 @@ impl Deaths {
         found
     }
 
-    fn condemn_alone(&self, at: usize) -> Duration {
+    fn down_after(&self, at: usize) -> Duration {
         match self.nodes[at].near {
-            true => self.timings.condemn_alone_near,
-            false => self.timings.condemn_alone_far,
+            true => self.timings.down_after_near,
+            false => self.timings.down_after_far,
         }
     }
 
@@ -236,7 +236,7 @@ impl Deaths {
         let (every, missed) =
             if self.nodes[at].near { (probe_every_near, 2) } else { (probe_every_far, 1) };
         let NodeFacts { round_trip, lossy, irregular, speaks_on, .. } = *facts;
-        let alone = self.condemn_alone(at);
+        let alone = self.down_after(at);
         // The time until the probes of a witness are overdue and a watch notices it.
         let probes = every * missed + round_trip + probe_slack * 3 + WATCH_EVERY * 2;
         let lost = if lossy { AGENT_REPEATS } else { Duration::ZERO };

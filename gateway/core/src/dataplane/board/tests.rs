@@ -14,7 +14,7 @@ fn a_cell_survives_packing() {
 }
 
 #[test]
-fn a_condemned_incarnation_never_returns() {
+fn a_down_incarnation_never_returns() {
     let board = Board::new(2);
     board.mark_down(A, Instant::now());
     assert!(!board.is_up(A, Incarnation(1)));

@@ -19,7 +19,7 @@ fn witnesses(world: &World, to: Health) -> Option<Vec<Witness>> {
 }
 
 /// Milliseconds until the node is marked down, if within 10 s.
-fn condemned_after(world: &mut World) -> Option<u64> {
+fn down_after(world: &mut World) -> Option<u64> {
     let start = world.now;
     while world.now - start < ms(10_000) {
         world.pass(ms(2));
@@ -37,7 +37,7 @@ fn gray_node_is_down_within_two_seconds() {
         (0..rooms).for_each(|room| _ = world.open(&room.to_string()));
         let stood = (0..rooms).filter(|room| world.stands(&room.to_string()) == Some(A)).count();
         world.turn_gray(A, true);
-        let after = condemned_after(&mut world).unwrap();
+        let after = down_after(&mut world).unwrap();
         assert!((1_200..=2_000).contains(&after), "{after}");
         assert!(witnesses(&world, Health::Down).unwrap().contains(&Witness::Canary));
         assert_eq!(world.moves().len(), stood);
@@ -51,7 +51,7 @@ fn idle_gray_node_is_down_by_canaries() {
     world.pass(ms(10_000));
     world.outputs.clear();
     world.turn_gray(A, true);
-    let after = condemned_after(&mut world).unwrap();
+    let after = down_after(&mut world).unwrap();
     assert!((1_400..=2_000).contains(&after), "{after}");
     assert_eq!(witnesses(&world, Health::Down).unwrap(), [Witness::Canary]);
 }
@@ -60,7 +60,7 @@ fn idle_gray_node_is_down_by_canaries() {
 fn gray_node_without_canaries_is_suspect() {
     let mut world = World::new(settings());
     world.turn_gray(A, true);
-    assert_eq!(condemned_after(&mut world), None);
+    assert_eq!(down_after(&mut world), None);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn forwarding_node_survives_lost_canaries() {
 fn gray_node_returns_only_when_forwarding() {
     let mut world = World::new(with_canaries());
     world.turn_gray(A, true);
-    condemned_after(&mut world).unwrap();
+    down_after(&mut world).unwrap();
     world.pass(ms(20_000));
     assert!(!world.gateway.board().cell(A).unwrap().up, "it answers all the while");
     world.turn_gray(A, false);
@@ -100,7 +100,7 @@ fn never_passed_canary_is_no_witness() {
     world.turn_gray(A, true);
     world.gateway.nodes[A].settings.canary = true;
     world.gateway.nodes.start_timers(world.now, &mut world.gateway.effects);
-    assert_eq!(condemned_after(&mut world), None);
+    assert_eq!(down_after(&mut world), None);
 }
 
 #[test]

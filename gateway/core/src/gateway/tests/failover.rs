@@ -435,14 +435,14 @@ fn suspended_time_is_no_evidence() {
 
 #[test]
 fn late_tick_marks_no_node_down() {
-    for (late, condemned) in [(ms(5), true), (ms(6), false)] {
+    for (late, down) in [(ms(5), true), (ms(6), false)] {
         let mut world = World::new(settings());
         world.mute(A);
         world.pass(ms(8));
         world.gateway.handle_kernel_error(A, world.now);
         world.now += ms(2) + late;
         world.stamp(ms(0));
-        assert_eq!(!world.gateway.board().cell(A).unwrap().up, condemned, "{late:?}");
+        assert_eq!(!world.gateway.board().cell(A).unwrap().up, down, "{late:?}");
     }
 }
 

@@ -16,7 +16,7 @@ impl World {
     }
 
     /// Milliseconds until the node is marked down, if within 10 s.
-    fn condemned_after(&mut self, node: NodeId) -> Option<u64> {
+    fn down_after(&mut self, node: NodeId) -> Option<u64> {
         (0..5_000).map(|step| step * 2).find(|_| {
             let up = self.up(node);
             if up {
@@ -79,7 +79,7 @@ fn uplink_loss_is_believed_after_3_s() {
     let mut world = World::new(settings());
     world.open("r");
     [A, B, C, D].iter().for_each(|node| world.mute(*node));
-    let after = world.condemned_after(A).unwrap();
+    let after = world.down_after(A).unwrap();
     assert!((2_900..=3_100).contains(&after), "{after}");
     world.pass(ms(600));
     assert!([B, C, D].iter().all(|node| !world.up(*node)), "none of them is doubted for ever");
@@ -97,7 +97,7 @@ fn node_with_media_is_not_down() {
     assert_eq!(world.moves(), []);
     assert_eq!(world.doubts(), [(true, 3, 3)], "and it is said");
     world.mute(A);
-    let after = world.condemned_after(A).unwrap();
+    let after = world.down_after(A).unwrap();
     assert!(after <= 450, "one of them dies meanwhile: {after}");
     assert!(world.up(B) && world.up(C));
     [B, C].iter().for_each(|node| world.lose_probes(*node, 0));
@@ -110,7 +110,7 @@ fn silent_region_death_is_believed() {
     let mut world = World::new(settings());
     world.open("r");
     [A, B, C].iter().for_each(|node| world.mute(*node));
-    let after = world.condemned_after(A).unwrap();
+    let after = world.down_after(A).unwrap();
     assert!((190..=260).contains(&after), "{after}");
     world.pass(ms(20));
     assert!([B, C].iter().all(|node| !world.up(*node)));
@@ -122,7 +122,7 @@ fn half_of_nodes_is_believed_at_once() {
     for (nodes, dead) in [(2, vec![A]), (3, vec![A]), (4, vec![A, B])] {
         let mut world = World::new(near(nodes));
         dead.iter().for_each(|node| world.mute(*node));
-        let after = world.condemned_after(A).unwrap();
+        let after = world.down_after(A).unwrap();
         assert!(after <= 40, "{nodes} {after}");
         world.pass(ms(4));
         assert!(dead.iter().all(|node| !world.up(*node)));
@@ -141,13 +141,13 @@ fn neighbour_death_needs_one_witness() {
     world.pass(ms(7_000));
     world.mute(A);
     world.mute(B);
-    let after = world.condemned_after(A).unwrap();
-    let neighbour = world.condemned_after(B).unwrap();
+    let after = world.down_after(A).unwrap();
+    let neighbour = world.down_after(B).unwrap();
     assert!(after + neighbour <= 60, "{after} and {neighbour}");
     world.pass(ms(200));
     assert!(world.up(C), "it answers");
     world.mute(C);
-    let alone = world.condemned_after(C).unwrap();
+    let alone = world.down_after(C).unwrap();
     assert!(alone >= 190, "nobody fell just before: {alone}");
 }
 
@@ -155,7 +155,7 @@ fn neighbour_death_needs_one_witness() {
 fn last_distant_node_waits_for_answer() {
     let mut world = World::new(settings_of(&[(0, 1_000), (2, 1_000)]));
     world.mute(A);
-    let after = world.condemned_after(A).unwrap();
+    let after = world.down_after(A).unwrap();
     assert!(after <= 80, "{after}");
 }
 
@@ -176,7 +176,7 @@ fn earlier_death_makes_no_majority() {
     let mut world = World::new(near(3));
     world.kill(A);
     world.mute(B);
-    assert!(world.condemned_after(B).unwrap() <= 40, "the third one answers");
+    assert!(world.down_after(B).unwrap() <= 40, "the third one answers");
 }
 
 #[test]
@@ -196,5 +196,5 @@ fn unheard_node_is_a_target() {
     world.hush(B);
     world.pass(ms(10_000));
     world.mute(A);
-    assert!(world.condemned_after(A).unwrap() <= 40);
+    assert!(world.down_after(A).unwrap() <= 40);
 }

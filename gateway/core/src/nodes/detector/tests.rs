@@ -77,7 +77,7 @@ impl Scene {
     }
 
     /// Milliseconds until the node is marked down, if within `limit`.
-    fn condemned_after(&mut self, answers: bool, limit: Duration) -> Option<Duration> {
+    fn down_after(&mut self, answers: bool, limit: Duration) -> Option<Duration> {
         let start = self.now;
         while self.now - start < limit {
             if self.step(answers) == Finding::Dead {
@@ -90,7 +90,7 @@ impl Scene {
 
 #[test]
 fn silent_death_is_detected_within_40_ms() {
-    let after = Scene::busy().condemned_after(false, 100 * MS).unwrap();
+    let after = Scene::busy().down_after(false, 100 * MS).unwrap();
     assert!(after <= 40 * MS, "{after:?}");
 }
 
@@ -102,7 +102,7 @@ fn detection_is_independent_of_probe_phase() {
             scene.hear(2_000);
             scene.step(true);
         }
-        let known = scene.condemned_after(false, 100 * MS).expect("condemned");
+        let known = scene.down_after(false, 100 * MS).expect("marked down");
         assert!(
             known <= 22 * MS,
             "{known:?}, where the next probe was due in its turn after {phase}"
@@ -129,7 +129,7 @@ fn lull_is_probed_once_and_not_at_low_rate() {
 fn kernel_error_is_detected_within_20_ms() {
     let mut scene = Scene::busy();
     scene.detector.handle_kernel_error(scene.now);
-    let after = scene.condemned_after(false, 100 * MS).unwrap();
+    let after = scene.down_after(false, 100 * MS).unwrap();
     assert!(after <= 20 * MS, "{after:?}");
 }
 
@@ -173,7 +173,7 @@ fn silence_alone_downs_unprobed_node() {
     let mut scene = Scene::busy();
     scene.probed = false;
     assert_eq!(scene.step(true), Finding::Well);
-    let after = scene.condemned_after(true, 400 * MS).unwrap();
+    let after = scene.down_after(true, 400 * MS).unwrap();
     assert!((200 * MS..=216 * MS).contains(&after), "{after:?}");
 }
 
@@ -181,7 +181,7 @@ fn silence_alone_downs_unprobed_node() {
 fn answering_node_is_suspect_while_silent() {
     let mut scene = Scene::busy();
     let start = scene.now;
-    assert_eq!(scene.condemned_after(true, 4_000 * MS), None, "its last listener may have left");
+    assert_eq!(scene.down_after(true, 4_000 * MS), None, "its last listener may have left");
     assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
     // Silence that was outlived is no second witness: one lost probe or one closed port does not mark the node down.
     scene.detector.handle_kernel_error(scene.now);
@@ -189,8 +189,8 @@ fn answering_node_is_suspect_while_silent() {
     while scene.step(true) != Finding::Well {
         assert!(scene.now - start < 6_000 * MS);
     }
-    assert_eq!(scene.condemned_after(true, 2_000 * MS), None);
-    let after = scene.condemned_after(false, 400 * MS).unwrap();
+    assert_eq!(scene.down_after(true, 2_000 * MS), None);
+    let after = scene.down_after(false, 400 * MS).unwrap();
     assert!(after <= 260 * MS, "{after:?}");
 }
 
@@ -201,7 +201,7 @@ fn lull_between_frames_keeps_silence_valid() {
         scene.step(true);
     }
     assert_eq!(scene.detector.weigh(scene.now), Finding::Accused, "it answered all the while");
-    let after = scene.condemned_after(false, 100 * MS).unwrap();
+    let after = scene.down_after(false, 100 * MS).unwrap();
     assert!(after <= 40 * MS, "{after:?}");
 }
 
@@ -222,9 +222,9 @@ fn hang_up_ends_expected_packets() {
 
 #[test]
 fn answering_node_is_not_down_for_silence() {
-    let timings = Timings { condemn_alone_near: 20 * MS, ..Timings::default() };
+    let timings = Timings { down_after_near: 20 * MS, ..Timings::default() };
     let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
-    assert_eq!(scene.condemned_after(true, 1_000 * MS), None);
+    assert_eq!(scene.down_after(true, 1_000 * MS), None);
 }
 
 #[test]
@@ -324,9 +324,9 @@ fn silence_needs_earlier_packets() {
 #[test]
 fn no_timings_are_too_odd_to_weigh() {
     for silence_min in [MS, 250 * MS, 10_000 * MS] {
-        let timings = Timings { silence_min, condemn_alone_near: 10 * MS, ..Timings::default() };
+        let timings = Timings { silence_min, down_after_near: 10 * MS, ..Timings::default() };
         let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
-        scene.condemned_after(true, 300 * MS);
+        scene.down_after(true, 300 * MS);
     }
 }
 
@@ -365,7 +365,11 @@ fn own_stall_marks_no_node_down() {
     let mut blamed = Scene::busy();
     blamed.detector.handle_probe_sent(77, blamed.now);
     blamed.detector.handle_probe_sent(78, blamed.now);
-    assert_eq!(blamed.step_late(true, stall), Finding::Dead, "without the excuse it is condemned");
+    assert_eq!(
+        blamed.step_late(true, stall),
+        Finding::Dead,
+        "without the excuse it is marked down"
+    );
 }
 
 #[test]

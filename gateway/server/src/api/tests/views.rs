@@ -742,7 +742,7 @@ fn reload_reports_changes_or_refusal() {
         (NotReloaded::NodeList(shrinks.into()), 409),
         (NotReloaded::Invalid("a line, a column".into()), 400),
         (NotReloaded::Untried("a panic".into()), 503),
-        (NotReloaded::Nobody, 404),
+        (NotReloaded::NoReloader, 404),
     ] {
         let asking = world.ask(reload, "");
         let Request::Reload(asked) = world.request() else { panic!("reload") };

@@ -17,7 +17,7 @@ const LINKS_MAX: usize = 128;
 pub(super) struct Failover {
     hop: Hop,
     started: Instant,
-    pub(super) condemned: Instant,
+    pub(super) down_at: Instant,
     witnesses: Vec<Witness>,
     rooms: u32,
     rooms_left: u32,
@@ -42,7 +42,7 @@ impl Spans {
         self.failovers.push(Failover {
             hop,
             started,
-            condemned: at.now,
+            down_at: at.now,
             witnesses: witnesses.iter().map(|(witness, _)| *witness).collect(),
             rooms,
             rooms_left: rooms,
