@@ -1,4 +1,4 @@
-//! Everything worth knowing, one enum. Telemetry makes metrics, spans and log lines of it.
+//! Events of the core. Telemetry turns them into metrics, spans and log lines.
 
 mod breach;
 mod outcome;
@@ -19,13 +19,13 @@ use crate::{
 #[repr(u32)]
 pub enum Health {
     Up = 0,
-    /// One witness accuses it: new rooms avoid it.
+    /// One witness accuses the node. New rooms avoid it.
     Suspect = 1,
-    /// Back from Down, as a new incarnation, not yet trusted.
+    /// The node is back from Down with a new incarnation, and is not trusted yet.
     Wary = 2,
-    /// Carries nothing; for this incarnation for ever.
+    /// The node carries nothing. This state is final for the incarnation.
     Down = 3,
-    /// Does not run, and a hook would start it.
+    /// The node does not run. A hook can start it.
     Cold = 4,
 }
 
@@ -47,19 +47,19 @@ impl Health {
 pub enum Witness {
     /// The kernel says that no process listens there.
     KernelError,
-    /// Its media port did not answer our probes.
+    /// The media port of the node did not answer probes.
     Probe,
-    /// Nothing came from it while we were sending.
+    /// No media came from the node while the gateway sent media to it.
     Silence,
-    /// The agent beside it says that its process is gone. It condemns alone, and at once.
+    /// The agent beside the node reports that its process ended. This witness alone marks the node down at once.
     Agent,
-    /// It keeps our own sessions open, and forwards nothing between them.
+    /// The node keeps the canary sessions open but forwards no packets between them.
     Canary,
-    /// More rooms lose packets there than at its siblings: nodes of its region that carry rooms of the same scenario.
+    /// More rooms lose packets at this node than at its siblings, the nodes of its region that carry the same scenario.
     Cohort,
-    /// Most rooms lose packets there, as we and the node itself see it, and it has no siblings to compare it with.
+    /// Most rooms lose packets at this node according to gateway and node, and it has no siblings to compare.
     Feedback,
-    /// A person says so.
+    /// An operator ejected the node.
     Operator,
 }
 
@@ -75,12 +75,12 @@ impl Witness {
         Witness::Operator,
     ];
 
-    /// The witness reports loss, which is no death.
+    /// Returns true if the witness reports loss. Loss alone never marks a node down.
     pub fn is_of_loss(self) -> bool {
         matches!(self, Witness::Cohort | Witness::Feedback)
     }
 
-    /// The witness is a report. The others are silences, which our own uplink may cause.
+    /// Returns true if the witness is a report. The others are missing packets, which the uplink of the gateway can cause.
     pub fn speaks(self) -> bool {
         matches!(self, Witness::KernelError | Witness::Agent | Witness::Operator)
     }
@@ -100,14 +100,14 @@ impl Witness {
     }
 }
 
-/// Why a hop left the route of one room, though its node lives.
+/// Why a hop left the route of one room although its node is up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Strike {
-    /// It did not open a session.
+    /// The node did not open a session.
     NotOpened,
-    /// The kernel says that its port for a session is closed.
+    /// The kernel reports that the port of a session at the node is closed.
     PortClosed,
-    /// A session of it hears nothing any more, though it heard its node steadily and the others go on sending.
+    /// A session stopped receiving from the node although the other participants still send.
     FlowLost,
 }
 
@@ -125,17 +125,17 @@ impl Strike {
 /// Why a room moved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Cause {
-    /// Its node died.
+    /// The node of the room was marked down.
     NodeDown,
-    /// The hop did not carry this room, though its node lives.
+    /// The hop did not carry this room although its node is up.
     Link,
     /// A policy found a better node.
     Quality,
-    /// A person asked for it.
+    /// An operator moved the room.
     Manual,
-    /// Its node is being drained.
+    /// The node of the room is draining.
     Drain,
-    /// A better node is back.
+    /// A preferred node is back.
     Failback,
 }
 
@@ -156,11 +156,11 @@ impl Cause {
 /// Why a session ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CloseReason {
-    /// Through the API.
+    /// The API closed it.
     Requested,
-    /// Nothing came from it for its scenario's `close_after`.
+    /// No packet came from the client for `close_after` of the scenario.
     MediaTimeout,
-    /// The gateway shut down.
+    /// The gateway shuts down.
     Shutdown,
     /// No node opened it, or no route was found.
     NotOpened,
@@ -183,18 +183,18 @@ impl CloseReason {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
-    /// Its hook is called.
+    /// The start hook is called.
     Begun {
         /// Counts attempts since the node last ran, from 1.
         attempt: u32,
     },
     Failed {
         why: NotStarted,
-        /// The wait before the next try.
+        /// Delay before the next attempt.
         again: Duration,
     },
     Done {
-        /// Since its hook was called.
+        /// Time since the hook was called.
         took: Duration,
     },
 }
@@ -213,13 +213,13 @@ impl Start {
 /// Why a node was not started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotStarted {
-    /// Its hook failed.
+    /// The start hook failed.
     Hook,
-    /// It did not answer within the time it has.
+    /// The node did not answer within its start timeout.
     Late,
-    /// An operator ejected it meanwhile.
+    /// An operator ejected the node during the start.
     Ejected,
-    /// It was taken off the list meanwhile.
+    /// The node was removed from the list during the start.
     Removed,
 }
 
@@ -235,16 +235,14 @@ impl NotStarted {
     }
 }
 
-/// Why a room goes on in another mode.
+/// Why the mode of a room changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModeChange {
-    /// Its scenario says so now.
+    /// The configuration of the scenario changed.
     Scenario,
-    /// Two hops delivered packets that are no copies of each other: these nodes do not keep SSRC, sequence number and
-    /// payload.
+    /// Two hops delivered different packets: these nodes do not preserve SSRC, sequence number and payload.
     CopiesDiffer { hops: [Hop; 2] },
-    /// A second hop that can carry it, or keep capacity for it, is missing, or there again: of a hitless room this is what
-    /// it keeps of its mode now.
+    /// A second hop with capacity for the room is missing, or is available again.
     Capacity,
 }
 
@@ -259,48 +257,47 @@ impl ModeChange {
     }
 }
 
-/// Everything worth knowing.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
-    /// A question was decided, one way or another.
+    /// A question to a policy was decided.
     Decided {
         ask: AskId,
         policy: PolicyName,
         arm: Arm,
-        /// The revision that answered; none where it faulted.
+        /// The revision that answered; `None` after a fault.
         revision: Option<Arc<str>>,
         outcome: Outcome,
-        /// The plugin's word for its reason, where it was about one and gave one.
+        /// The reason that the plugin gave, for a question about one subject.
         reason: Option<Arc<str>>,
-        /// The session it was about, where it was about one.
+        /// The session of a question about one session.
         session: Option<SessionId>,
-        /// The room it was about, where it was about one.
+        /// The room of a question about one room.
         room: Option<RoomId>,
         rows: u32,
         asked: Instant,
-        /// Time in the plugin; zero where it faulted.
+        /// Time in the plugin; zero after a fault.
         took: Duration,
         notes: Vec<Note>,
     },
-    /// Part of a decision broke a rule and was left out.
+    /// Part of a decision broke a rule and was not applied.
     Guarded { policy: PolicyName, guard: Guard, times: u32 },
-    /// A revision faults on a session or room and is no longer asked about it, which stays as it is.
+    /// A revision faults on a session or room and is no longer asked about it. The subject stays as it is.
     Quarantined {
         policy: PolicyName,
-        /// Its revision; another one is asked again.
+        /// The revision that faults. Other revisions are still asked.
         revision: Arc<str>,
         session: Option<SessionId>,
         room: Option<RoomId>,
         fault: Fault,
     },
-    /// A plugin answered otherwise than a fresh instance of it: it keeps something to itself between questions.
+    /// A plugin answered differently from a fresh instance of it, so it keeps state between questions.
     HiddenState {
         policy: PolicyName,
         revision: Arc<str>,
-        /// In what the answers differ.
+        /// The difference between the answers.
         differs: Box<str>,
     },
-    /// A session may send.
+    /// A session is open.
     Opened {
         session: SessionId,
         room: RoomId,
@@ -313,7 +310,7 @@ pub enum Event {
     },
     Refused {
         offer: OfferId,
-        /// The session it was to become, and its room, where it came that far.
+        /// The session and room of the offer, if they were created.
         session: Option<(SessionId, RoomId)>,
         scenario: Arc<str>,
         reason: Refused,
@@ -328,53 +325,53 @@ pub enum Event {
         cause: Cause,
         by: Decider,
         from: Hop,
-        /// None: no hop was left, the core looks for one.
+        /// `None` if no hop was usable; the core keeps looking.
         to: Option<Hop>,
         started: Instant,
     },
-    /// A move that was under way was given up: the room is where it was.
+    /// A move was aborted. The room stays at its hop.
     MoveEnded {
         room: RoomId,
         room_name: Arc<str>,
-        /// Why it was to move.
+        /// Why the move began.
         cause: Cause,
         by: Decider,
         from: Hop,
         to: Hop,
         started: Instant,
-        /// Why it was given up.
+        /// Why the move was aborted.
         outcome: MoveOutcome,
     },
-    /// A spare of a room changed; its packets go where they went.
+    /// A standby of a room changed. The first hop stays.
     Rerouted {
         room: RoomId,
-        /// Its hops, best first.
+        /// The hops, best first.
         hops: Vec<Hop>,
         by: Decider,
     },
-    /// A hop left a room's route, though its node lives.
+    /// A hop left the route of a room although its node is up.
     HopRemoved {
         room: RoomId,
         room_name: Arc<str>,
         hop: Hop,
         why: Strike,
-        /// The session that it is known by, where it is one.
+        /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
     },
     /// A node's health changed.
     Node {
-        /// The node, as which incarnation.
+        /// The node and its incarnation.
         hop: Hop,
         from: Health,
         to: Health,
         witnesses: Vec<(Witness, Instant)>,
         last_heard: Option<Instant>,
-        /// Rooms that stood there.
+        /// Rooms at the node.
         rooms: u32,
     },
-    /// A node that does not run is started by its hook.
+    /// A step in the start of a cold node.
     Start { node: NodeId, step: Start },
-    /// A room goes on in another mode.
+    /// The mode of a room changed.
     Mode {
         room: RoomId,
         room_name: Arc<str>,
@@ -384,57 +381,57 @@ pub enum Event {
         to: Mode,
         why: ModeChange,
     },
-    /// A node takes no new rooms, or takes them again.
+    /// The drain of a node began or ended.
     Draining { node: NodeId, draining: bool },
-    /// A node that is being drained is empty; or its deadline passed, and it is not.
+    /// A draining node is empty, or its deadline passed.
     Drained {
         node: NodeId,
-        /// Rooms that are left: they fit nowhere else, and stay until they do.
+        /// Rooms that fit on no other node. They stay until they do.
         left: u32,
         started: Instant,
     },
-    /// A region takes no new rooms any more, a share of them, or all again.
+    /// The state of a regional breaker changed.
     Breaker {
         region: RegionId,
         from: BreakerState,
         to: BreakerState,
-        /// Sessions that were heard of within the last second.
+        /// Sessions measured within the last second.
         sessions: u32,
         /// Sessions with bad media.
         bad: u32,
-        /// Sessions that were opened there within the last second.
+        /// Sessions opened in the region within the last second.
         opened: u32,
-        /// Sessions that were not, though they should have been.
+        /// Sessions that failed to open within the last second.
         failed: u32,
     },
-    /// A session's quality was changed.
+    /// The quality of a session changed.
     Degraded {
         session: SessionId,
         room_name: Arc<str>,
         op: Op,
         arg: u64,
-        /// The rung it is on now; 0 is undegraded.
+        /// The rung after the change; 0 is undegraded.
         rung: u8,
         by: Decider,
     },
-    /// Control was late: every deadline moved by that much, and no node was marked down.
+    /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
     OwnStall { late: Duration },
-    /// Most nodes fell silent at once: our own uplink is doubted, and no node is marked down for silence meanwhile. Or
-    /// that is over: they are heard again, or it lasted too long.
+    /// Most nodes fell silent at once, so the uplink of the gateway is suspected and no node is marked down for silence;
+    /// or the suspicion ended.
     Uplink {
         doubted: bool,
         silent: u32,
-        /// Of how many that were heard until then.
+        /// Nodes that were heard before.
         of: u32,
     },
-    /// A hook's policy answers again after faults, or no longer.
+    /// A policy began to fail, or answers again.
     Standing {
         hook: Hook,
         policy: PolicyName,
-        /// The fault, if it fails.
+        /// The fault; `None` if the policy answers again.
         fault: Option<Fault>,
     },
-    /// A revision does harm: the one that is tried, or the one in force while the one before may come back.
+    /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.
     Breached { policy: PolicyName, revision: Arc<str>, breach: Breach },
     /// The gateway admits no more sessions.
     ShuttingDown,
@@ -442,17 +439,17 @@ pub enum Event {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MoveOutcome {
-    /// The room is there.
+    /// The room is at its target.
     Done,
-    /// No hop was left; the core looks for one.
+    /// No hop was usable; the core keeps looking.
     Stranded,
-    /// Another move took its place.
+    /// Another move replaced this one.
     Superseded,
-    /// Its target died before it was there.
+    /// The target was marked down before the move completed.
     TargetLost,
-    /// Its target did not open its sessions.
+    /// The target did not open the sessions.
     NotOpened,
-    /// The room had moved too often within a minute.
+    /// The room moved too often within a minute.
     Damped,
     /// The room ended.
     Closed,
@@ -473,14 +470,14 @@ impl MoveOutcome {
     }
 }
 
-/// State of a region's breaker: may new rooms go there?
+/// State of a regional breaker, which decides on new rooms.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u32)]
 pub enum BreakerState {
     Closed = 0,
-    /// They go elsewhere, or are refused.
+    /// New rooms are placed in other regions or refused.
     Open = 1,
-    /// A share of them may.
+    /// A share of new rooms is admitted.
     HalfOpen = 2,
 }
 

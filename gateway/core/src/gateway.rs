@@ -1,6 +1,6 @@
-//! The state machine: inputs go in by `handle_*`, and what is to be done comes out by `poll_*`.
+//! The state machine: `handle_*` takes inputs, `poll_*` returns outputs and the next timeout.
 //!
-//! After every input, drain the outputs. This module dispatches: the parts decide.
+//! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies answers of policies.
 
 mod answers;
 
@@ -84,14 +84,14 @@ impl Gateway {
         }
     }
 
-    /// Has the router do something, and tells the other parts what became of it.
+    /// Runs `act` on the router, then passes its notices to the other parts.
     fn route<T>(&mut self, now: Instant, act: impl FnOnce(&mut Router) -> T) -> T {
         let done = act(&mut self.router());
         self.take_notices(now);
         done
     }
 
-    /// Has quality do something with the router.
+    /// Runs `act` on quality and the router, then passes their notices to the other parts.
     fn route_quality<T>(
         &mut self,
         now: Instant,
@@ -110,7 +110,6 @@ impl Gateway {
         done
     }
 
-    /// Has the policies judge sessions and rooms.
     fn judge<T>(&mut self, act: impl FnOnce(&mut Policies, Subjects, &mut Effects) -> T) -> T {
         let Gateway { settings, sessions, rooms, policies, effects, .. } = self;
         act(policies, Subjects { settings, sessions, rooms }, effects)

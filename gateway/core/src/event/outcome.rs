@@ -1,23 +1,23 @@
-//! Outcomes of decisions, and the rules that they are held to.
+//! Outcomes of decisions, and the rules that decisions must keep.
 
 use crate::Fault;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Its decision was taken, in whole or in part.
+    /// The decision was applied, in whole or in part.
     Applied {
-        /// It differs from the native default.
+        /// True if the decision differs from the native default.
         differs: bool,
     },
-    /// It had no opinion: the native default decided.
+    /// The policy abstained. The native default decided.
     Abstained,
-    /// It answered, and nothing was to change.
+    /// The answer changed nothing.
     Kept,
-    /// The guard refused it: which rule.
+    /// The decision broke this rule.
     Guarded(Guard),
-    /// Something changed meanwhile; the answer no longer fits.
+    /// The subject changed after the question, so the answer no longer applies.
     Stale,
-    /// It failed us; the native default decided.
+    /// The policy faulted. The native default decided.
     Faulted(Fault),
 }
 
@@ -38,17 +38,17 @@ impl Outcome {
 /// A native rule that a decision broke.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Guard {
-    /// It names a node that does not exist, is Down, or names one twice.
+    /// The decision names a node that does not exist or is down, or names a node twice.
     UnusableNode,
-    /// Its first node has no room for it.
+    /// The first node has no capacity for the room.
     NoCapacity,
-    /// It names a region that does not exist, or redirects a room that has one.
+    /// The decision names a region that does not exist, or redirects a session of an existing room.
     UnusableRegion,
-    /// It names a row that was not asked about, or moves one twice.
+    /// The decision names a row that was not in the question, or moves a row twice.
     UnknownRow,
-    /// It names an action that does not exist or was not granted.
+    /// The decision names an action that does not exist or was not granted.
     UnknownAction,
-    /// Too many sessions moved by policy within a second.
+    /// Policies moved too many sessions within a second.
     Churn,
     /// The room moved too often within a minute.
     MovedTooOften,
@@ -60,12 +60,12 @@ pub enum Guard {
     BreakerOpen,
     /// The subject changed since the question.
     Outdated,
-    /// It is not what the same question gets from a fresh instance of the plugin.
+    /// A fresh instance of the plugin answered the same question differently.
     HiddenState,
 }
 
 impl Guard {
-    /// The decision itself was wrong. The other rules may be broken by events elsewhere at the time.
+    /// Returns true if the decision itself broke the rule. The other rules can be broken by concurrent events.
     pub(crate) fn is_its_own(self) -> bool {
         match self {
             Guard::UnusableNode
