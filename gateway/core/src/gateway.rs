@@ -46,7 +46,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that begins now. All nodes are Up until evidence says otherwise.
+    /// Starts a gateway. All nodes are Up until evidence says otherwise.
     pub fn new(mut settings: Settings, now: Instant) -> Gateway {
         let mut effects = Effects::default();
         let nodes = Nodes::new(&mut settings, now);
@@ -161,12 +161,12 @@ impl Gateway {
         }
     }
 
-    /// Seeds the jitter of retry times; 0 before.
+    /// Seeds the jitter of retry times. The default seed is 0.
     pub fn handle_seed(&mut self, seed: u64) {
         self.sessions.seed(seed);
     }
 
-    /// The board, which packets read.
+    /// The board that workers read for each packet.
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(self.nodes.board())
     }
@@ -225,7 +225,7 @@ impl Gateway {
         }
     }
 
-    /// Admits no session any more, and finishes when the last session ended, or at the deadline.
+    /// Admits no more sessions. The gateway finishes when the last session ends, or at the deadline.
     pub fn handle_shutdown(&mut self, deadline: Instant) {
         if self.finished {
             return;
@@ -249,9 +249,8 @@ impl Gateway {
         self.effects.set(Timer::Sweep, now + after);
     }
 
-    /// Changes how rooms of scenarios survive a node, over which regions, with how many spares, and whether sessions are
-    /// placed together. Scenarios that are not named, and all other settings, stay. Rooms take it in turns without losing a
-    /// packet; affinity holds for new rooms.
+    /// Changes mode, regions, spares and affinity of the named scenarios. Other scenarios and settings stay. Rooms take
+    /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
         for (name, new) in scenarios {
             let Some(old) = self.settings.scenarios.get_mut(name) else {
@@ -269,8 +268,7 @@ impl Gateway {
         self.route(now, |router| router.change_some(now));
     }
 
-    /// The driver opened the session at a hop, or could not. If the hop was given up meanwhile, by
-    /// [`Output::CloseAt`], this changes nothing.
+    /// The driver opened the session at a hop, or failed. Ignored if [`Output::CloseAt`] gave up the hop meanwhile.
     pub fn handle_opened(
         &mut self,
         id: SessionId,
@@ -295,7 +293,7 @@ impl Gateway {
         self.route(now, |router| router.close(id, CloseReason::Panicked, now));
     }
 
-    /// Moves a room by hand, make-before-break. Fails if it stands there already, or the node cannot take it.
+    /// Moves a room for an operator, make-before-break. Fails if the room is already there, or the node cannot take it.
     pub fn handle_move(
         &mut self,
         name: &Arc<str>,
@@ -305,23 +303,24 @@ impl Gateway {
         self.route(now, |router| router.handle_move(name, to, now))
     }
 
-    /// The kernel says that no process listens at a port of a node's that serves one room: that hop leaves its route.
+    /// The kernel reports that no process listens at a node's port that serves one room. The hop leaves the room's
+    /// route.
     pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         self.route(now, |router| router.handle_port_closed(session, hop, now));
     }
 
-    /// A worker noticed that what two hops deliver to a session are no copies of each other: the room goes on as in hot
-    /// mode, with the first hop of its route, as long as it stands on these two.
+    /// A worker found that the packets of two hops are no copies of each other. The room continues as in hot mode with
+    /// the first hop of its route, while it is on these two hops.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
         self.route(now, |router| router.handle_unalike(session, hops, now));
     }
 
-    /// The greatest age of the workers' last report on a session.
+    /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
         self.sessions.told_within = within;
     }
 
-    /// Measures of a session, and the time at which it was last heard.
+    /// Takes the measures of a session, and the time at which the session was last heard.
     pub fn handle_summary(
         &mut self,
         id: SessionId,
@@ -346,7 +345,7 @@ impl Gateway {
         }
     }
 
-    /// Packets between a session and its node since the last report.
+    /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &Flow, now: Instant) {
         if self.route_quality(now, |quality, router| quality.handle_flow(id, flow, router, now)) {
             self.judge(|policies, subjects, effects| {
@@ -355,12 +354,12 @@ impl Gateway {
         }
     }
 
-    /// The workers' stamps of each node, by its number, every [`WATCH_EVERY`](crate::WATCH_EVERY); and how late the latest of them was
-    /// since the last watch.
+    /// Checks the health of all nodes, every [`WATCH_EVERY`](crate::WATCH_EVERY). `stamps` come from the workers, by
+    /// node number; `workers_late` is the longest delay of a worker since the last watch.
     ///
-    /// Report answered probes and errors before. If control or a worker came late, all deadlines are that much later,
-    /// and no node is marked down on the first late watch. Once lateness has become the rule, its watches judge like
-    /// others: all packets that arrived were read.
+    /// Report answered probes and errors first. If control or a worker was late, all deadlines move by the delay, and
+    /// no node is marked down on the first late watch. Further late watches judge as usual, since all packets that
+    /// arrived were read.
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let (late, changes) = self.nodes.watch(stamps, workers_late, now, &mut self.effects);
         if let Some(late) = late {
@@ -376,22 +375,22 @@ impl Gateway {
         }
     }
 
-    /// The agent that ends a node's trunk answered a probe, and does not know whether the media port behind it would: no
-    /// evidence against silence.
+    /// The agent at the end of a node's trunk answered a probe. It does not know the state of the media port behind it,
+    /// so its answer does not refute silence.
     pub fn handle_agent_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_agent_answered(sequence, now);
         }
     }
 
-    /// A node said whether it takes new sessions: with the answer to a probe, or to an opening.
+    /// A node reported whether it accepts new sessions, with its answer to a probe or to an opening.
     pub fn handle_willing(&mut self, id: NodeId, willing: bool, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.handle_willing(willing, now);
         }
     }
 
-    /// The kernel says that no process listens at a node's media port: on its trunk, or on a probe.
+    /// The kernel reports that no process listens at a node's media port, on its trunk or for a probe.
     pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_kernel_error(now);
@@ -405,32 +404,32 @@ impl Gateway {
         }
     }
 
-    /// A node says that both canary sessions are open.
+    /// A node confirmed that both canary sessions are open.
     pub fn handle_canary_open(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_canary_open(now);
         }
     }
 
-    /// A node refused a session since it is full: it takes no more than it has, for now. One that drains refuses them for
-    /// that, and can take what it could.
+    /// A node refused a session because it is full. Its present load counts as its capacity for now. A draining node
+    /// refuses sessions because it drains, so its capacity is unchanged.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
         self.route(now, |router| router.handle_full(id, now));
     }
 
-    /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer. It
-    /// corrects the capacity that we believe it has, and never beyond its configuration. While it drains that stands.
+    /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
+    /// capacity, up to the configured one. A draining node's measured capacity is unchanged.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
         self.route(now, |router| router.handle_load(id, permille, now));
     }
 
-    /// An agent's word on its node. [`AgentWord::Gone`] marks the node down at once; the others take that back, and
-    /// let rooms go or come.
+    /// An agent reported the state of its node. [`AgentWord::Gone`] marks the node down at once. The other reports
+    /// withdraw that evidence, and begin or end the agent's drain.
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
         self.route(now, |router| router.handle_agent_word(id, word, now));
     }
 
-    /// No agent speaks for the node any more: nothing that it said counts.
+    /// The connection to the node's agent is lost. All reports of the agent are withdrawn.
     pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_agent(true, now);
@@ -438,23 +437,23 @@ impl Gateway {
         self.route(now, |router| router.decide_drain(id, |node| node.leaving = false, now));
     }
 
-    /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
+    /// The hook that starts the node failed. It is called again later if the node is still needed.
     pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
         self.nodes.start_failed(id, NotStarted::Hook, now, &mut self.effects);
     }
 
-    /// Our own uplink is doubted: most nodes fell silent at once.
+    /// True if the uplink of the gateway is suspected because most nodes fell silent at once.
     pub fn doubts_uplink(&self) -> bool {
         self.nodes.doubts_uplink()
     }
 
-    /// Nodes that could be added now.
+    /// Number of nodes that can be added now.
     pub fn vacancies(&self, now: Instant) -> usize {
         self.nodes.vacancies(now)
     }
 
-    /// The zone of this name in a region. A new one takes the number of a zone without nodes, or the next; a node is to take
-    /// it at once.
+    /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
+    /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.nodes.zone(name, region)
     }
@@ -463,7 +462,6 @@ impl Gateway {
         self.nodes.home()
     }
 
-    /// Every node, and the zone that it is in.
     pub fn zones_of_nodes(&self) -> impl Iterator<Item = (NodeId, ZoneId)> {
         self.nodes.iter().map(|node| (node.id, node.settings.zone))
     }
@@ -472,10 +470,9 @@ impl Gateway {
         self.nodes.zones()
     }
 
-    /// Adds a node, as a new incarnation. It takes rooms once it answered, as one that came back does: Wary at first. One that
-    /// its hook starts is Cold.
+    /// Adds a node as a new incarnation. It is Down until it answers, then Wary. A node that a hook starts is Cold.
     ///
-    /// Nodes that are leaving, and those that left within the last 10 s, count as well
+    /// Nodes that are being removed, or were removed within the last 10 s, count towards the limit
     /// ([`Impossible::NoRoomForNodes`]).
     pub fn handle_node_added(
         &mut self,
@@ -485,8 +482,8 @@ impl Gateway {
         self.route(now, |router| router.handle_node_added(settings, now))
     }
 
-    /// A node that was just added replaces one that is about to go, as after a change of key or address: an
-    /// operator's drain or eject of the old one holds for it.
+    /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
+    /// operator's drain or eject of the old node applies to the new one.
     pub fn handle_takes_place(
         &mut self,
         new: NodeId,
@@ -496,14 +493,14 @@ impl Gateway {
         self.route(now, |router| router.handle_takes_place(new, old, now))
     }
 
-    /// A node that was just added is the machine of another one, by its new name: what that one carries still is taken of the
-    /// capacity of both.
+    /// A node that was just added is the machine of another node under a new name. The load of the old node counts
+    /// against the capacity of both.
     pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
         self.router().handle_same_machine(new, old)
     }
 
-    /// A node has another capacity, zone of its region, role, hook or canary from now on. Nothing leaves it for that; where
-    /// it can take less than it carries, only reserves go.
+    /// Changes a node's capacity, zone within its region, role, hook or canary. No room leaves the node. If its load
+    /// exceeds the new capacity, only reservations are given up.
     pub fn handle_node_changed(
         &mut self,
         id: NodeId,
@@ -513,8 +510,8 @@ impl Gateway {
         self.route(now, |router| router.handle_node_changed(id, settings, now))
     }
 
-    /// A node is to go: it is drained, by a deadline if there is one, whatever its agent or an operator says. When it is empty it
-    /// is forgotten, by [`Output::Forget`]. A drain that is under way goes on, unless there is a new deadline.
+    /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
+    /// [`Output::Forget`] when it is empty. A drain in progress continues unless there is a new deadline.
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,
@@ -524,17 +521,17 @@ impl Gateway {
         self.route(now, |router| router.handle_node_removed(id, within, now))
     }
 
-    /// A node that was to go stays after all, and takes rooms again unless it drains for another reason. Fails if it
-    /// is gone, or was not to go.
+    /// Cancels the removal of a node. It takes rooms again unless it drains for another reason. Fails if the node is
+    /// gone, or is not being removed.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         self.route(now, |router| router.handle_node_kept(id, now))
     }
 
-    /// A node takes no new rooms, and those it has move, within the time given if they fit elsewhere by then; or it takes
-    /// them again. Rooms that fit nowhere else stay until they do. [`Event::Drained`] tells how many are left at the
-    /// deadline, or that none is.
+    /// Begins or ends an operator's drain. A draining node takes no new rooms, and its rooms move within the given
+    /// time. Rooms that fit on no other node stay until they do. [`Event::Drained`] reports that the node is empty, or
+    /// the number of rooms left at the deadline.
     ///
-    /// A node takes no rooms again if it is to go ([`Impossible::NodeLeaves`]), or if its agent drains it
+    /// A drain does not end while the node is being removed ([`Impossible::NodeLeaves`]), or while its agent drains it
     /// ([`Impossible::NodeDrains`]).
     pub fn handle_drain(
         &mut self,
@@ -546,8 +543,8 @@ impl Gateway {
         self.route(now, |router| router.handle_drain(node, draining, within, now))
     }
 
-    /// All nodes of a region are drained, and those that are added there later; or they take rooms again, but for those that
-    /// wish to be drained themselves.
+    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes whose agents
+    /// drain them stay drained.
     pub fn handle_drain_region(
         &mut self,
         region: RegionId,
@@ -558,7 +555,7 @@ impl Gateway {
         self.route(now, |router| router.handle_drain_region(region, draining, within, now))
     }
 
-    /// Sets how rooms go back to a region, or to all of them.
+    /// Sets how rooms return to a region, or to all regions.
     pub fn handle_failback(
         &mut self,
         region: Option<RegionId>,
@@ -568,14 +565,13 @@ impl Gateway {
         self.router().handle_failback(region, failback, now)
     }
 
-    /// An operator says that the node is dead: its rooms leave it at once, and it stays Down until it is
-    /// [let back](Gateway::handle_return).
-    /// Fails if it is ejected already.
+    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until it is [let
+    /// back](Gateway::handle_return). Fails if it is already ejected.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         self.route(now, |router| router.handle_eject(id, now))
     }
 
-    /// A node that is Down needs to wait no longer: it is Wary as soon as it answers.
+    /// Ends the ejection of a node that is Down. The node is Wary as soon as it answers.
     pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
         let node = self.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
         if node.health() != crate::Health::Down {
@@ -601,7 +597,7 @@ impl Gateway {
         self.policies.get(policy)
     }
 
-    /// Changes a policy's revisions, and does what follows from that. None if the policy is unknown.
+    /// Changes a policy's revisions and applies the consequences. Returns `None` if the policy is unknown.
     pub fn change_policy<T>(
         &mut self,
         policy: &PolicyName,
@@ -664,13 +660,13 @@ impl Gateway {
         self.views().session(id, now)
     }
 
-    /// The mode in force for a session, and at how many hops it is open, or is to be.
+    /// The mode in force for a session, and the number of hops at which it is open or opening.
     pub fn mode_of(&self, id: SessionId) -> Option<(Mode, usize)> {
         let session = self.sessions.get(&id)?;
         Some((self.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
 
-    /// Why a live session is where it is.
+    /// Explains the placement of a live session.
     pub fn explain(&self, id: SessionId, now: Instant) -> Option<Explanation> {
         self.views().explain(id, now)
     }
@@ -692,8 +688,7 @@ impl Gateway {
         self.rooms.get(&room).map(|room| room.name.clone())
     }
 
-    /// Every move that is under way, by its room. It ends with an [`Event::Moved`] to where it goes, or with an
-    /// [`Event::MoveEnded`].
+    /// All moves in progress. Each ends with an [`Event::Moved`] to its target, or with an [`Event::MoveEnded`].
     pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
         self.rooms.moves_under_way()
     }
@@ -717,7 +712,7 @@ impl Gateway {
         !self.shutting_down
     }
 
-    /// Sizes of all that grows with clients. It looks at every session and room.
+    /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn kept(&self) -> Kept {
         let views = self.views().kept();
         Kept {

@@ -1,4 +1,4 @@
-//! Questions to policies, and what follows from their answers: offers, placements, reroutes and ticks.
+//! Questions to policies, and the effects of their answers: offers, placements, reroutes and ticks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,16 +22,17 @@ use crate::{
 /// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Rooms in one question; more follow in the next.
+/// Maximum rooms in one question. The others follow in the next.
 const ROOMS_PER_ASK: usize = 256;
 
-/// A degradation policy that fails for less has a bad moment: sessions keep what they have.
+/// Sessions keep their plans while their degradation policy fails for less than this.
 const FAILING_FOR: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
+    /// A client requests a session. The reply is an [`Output::Reply`](crate::Output::Reply), at once or after policies
+    /// answered.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
-        // The name of a room that is there is kept once.
+        // Sessions of an existing room share its name.
         let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
         let (name, room) = room.unzip();
         let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });
@@ -73,7 +74,7 @@ impl Gateway {
         self.ask(&set, arm, About::Resolve(id), question, now);
     }
 
-    /// The scenario plugin said what it asks of the data plane. It overrides the text within the text's bounds.
+    /// Applies the parameters of the scenario plugin. They override the configuration within its bounds.
     pub(super) fn resolved(
         &mut self,
         id: SessionId,
@@ -165,7 +166,7 @@ impl Gateway {
         }
     }
 
-    /// It failed us, or broke a rule: its scenario says what happens to newcomers then.
+    /// The admission policy failed, or its answer broke a rule. The scenario's settings decide on the session.
     fn admission_failed(&mut self, id: SessionId, outcome: Outcome, now: Instant) -> Outcome {
         let Some(session) = self.sessions.get(&id) else {
             return outcome;
@@ -199,7 +200,7 @@ impl Gateway {
         }
     }
 
-    /// The first session of a room was admitted: its routing policy is asked, or the native default places it.
+    /// The first session of a room was admitted. Asks the routing policy, or places the room natively.
     pub(super) fn place(&mut self, id: RoomId, unasked: bool, now: Instant) {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
@@ -260,7 +261,7 @@ impl Gateway {
         outcome
     }
 
-    /// Keeps what the routing policy wrote about the room.
+    /// Keeps the state that the routing policy wrote about the room.
     fn write_room_state(&mut self, id: RoomId, state: State) {
         if let Some(room) = self.rooms.get_mut(&id)
             && let Some(scenario) = self.settings.scenarios.get(&room.scenario)
@@ -270,7 +271,7 @@ impl Gateway {
         }
     }
 
-    /// Asks, or where too much is in flight takes the native default at once.
+    /// Asks the policy. If too many questions are in flight, the native default applies at once.
     pub(super) fn ask(
         &mut self,
         set: &Arc<str>,
@@ -300,8 +301,8 @@ impl Gateway {
         }
     }
 
-    /// Asks the active revision the questions that a removed one has not answered. A late answer of that one is
-    /// ignored: its question may contain states of another schema.
+    /// Asks the active revision the questions that a removed revision has not answered. Late answers of the removed
+    /// revision are ignored: their questions may contain states of another schema.
     pub(super) fn ask_again(&mut self, policy: &PolicyName, revision: &str, now: Instant) {
         let is_of =
             |asked: &Asked| asked.policy == *policy && asked.revision.as_deref() == Some(revision);
@@ -346,7 +347,7 @@ impl Gateway {
         }
     }
 
-    /// A policy answered, or failed us. An answer that comes too late changes nothing.
+    /// A policy answered or failed. An answer that comes too late is ignored.
     pub fn handle_answer(&mut self, id: AskId, result: Result<Answered, Fault>, now: Instant) {
         if let Some(asked) = self.questions.take(id) {
             self.effects.cancel(&Timer::AskLate(id));
@@ -379,7 +380,7 @@ impl Gateway {
             answer,
             Ok(Answer::Admit { verdict: AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_), .. })
         );
-        // The event stands before what it led to.
+        // The event precedes its consequences.
         let place = self.effects.place();
         let one = Batch::one;
         let whose = (&policy, arm);
@@ -401,7 +402,7 @@ impl Gateway {
                 self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
             if matches!(about, About::Admit(_)) && was_taken(&outcome) {
-                // A decision that a rule refused turned no client away.
+                // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
                 let (newcomer, effects) = (Newcomer { arm, turned_away }, &mut self.effects);
                 self.policies.weigh_newcomer(&policy, newcomer, now, effects);
@@ -429,8 +430,8 @@ impl Gateway {
         self.effects.insert(place, decided);
     }
 
-    /// A policy's plugin answered otherwise than a fresh instance of it, so often by now. A revision that does so again goes,
-    /// if it is tried or another may take over.
+    /// A revision answered differently from a fresh instance. After repeated mismatches it is removed, if it is a
+    /// candidate or another revision can take over.
     pub fn handle_hidden_state(
         &mut self,
         policy: &PolicyName,
@@ -445,7 +446,7 @@ impl Gateway {
         self.policies.weigh_hidden_state(policy, revision, answers, &mut self.effects);
     }
 
-    /// The room's routing policy is to look at it, soon.
+    /// Asks the room's routing policy about the room soon.
     pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id) else {
             return;
@@ -459,12 +460,12 @@ impl Gateway {
         self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
-    /// A policy was replaced: every room of its scenarios is looked at with the new one.
+    /// A policy was replaced. The new one is asked about every room of its scenarios.
     pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
         self.reroute_all(policy, None, now);
     }
 
-    /// Asks a routing policy about its rooms, or about those that another revision decided for before.
+    /// Asks a routing policy about its rooms; with `before`, only about rooms that have another revision now.
     pub(super) fn reroute_all(
         &mut self,
         policy: &PolicyName,
@@ -515,7 +516,7 @@ impl Gateway {
         self.ask(&policy.set, arm, About::Reroute(versions), question, now);
     }
 
-    /// The next rooms that wait for this arm. Rooms that belong to the other one by now wait there.
+    /// The next rooms that wait for this arm. Rooms that now belong to the other arm are queued there.
     fn waiting_for_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) -> Vec<RoomId> {
         let mut batch = Vec::new();
         let place = (policy.clone(), arm);
@@ -536,8 +537,7 @@ impl Gateway {
         batch
     }
 
-    /// A policy said which rooms should move. Rooms that changed since it was asked keep what they have, and what it
-    /// wrote about them is not kept either.
+    /// Applies the moves of a policy. A room that changed since the question keeps its route and its old state.
     pub(super) fn rerouted(
         &mut self,
         (policy, arm): (&PolicyName, Arm),
@@ -588,7 +588,6 @@ impl Gateway {
         }
     }
 
-    /// Takes the moves, and notes what became of them.
     fn take_moves(
         &mut self,
         parts: &mut Parts,
@@ -650,8 +649,9 @@ impl Gateway {
         self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
     }
 
-    /// Takes the actions of a policy. If it failed, and for sessions that it was not asked about, sessions keep their
-    /// plans, or take the native ladder after a while. Actions on a session with a changed plan are outdated.
+    /// Applies the actions of a policy. Sessions without a decision, because the policy failed or was not asked about
+    /// them, keep their plans or take the native ladder after a while. Actions on a session with a changed plan are
+    /// outdated.
     pub(super) fn ticked(
         &mut self,
         (policy, arm): (&PolicyName, Arm),
@@ -668,7 +668,6 @@ impl Gateway {
                 return Batch::one(Outcome::Faulted(fault));
             }
         };
-        // A session is stale if its plan changed since the question.
         let fresh = sessions.iter().map(|(id, plans)| {
             self.sessions.get(id).filter(|session| session.plans == *plans).map(|_| *id)
         });
@@ -690,7 +689,7 @@ impl Gateway {
         self.take_notices(now);
         parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
-        // A session that got nothing of what was decided for it keeps its state too.
+        // A session whose actions were all rejected keeps its old state.
         let revisions = self.policies.revisions(policy);
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
@@ -704,7 +703,7 @@ impl Gateway {
         Batch { outcome: parts.outcome(), parts }
     }
 
-    /// The policy faulted on these subjects. If their set says so, the native ladder takes them after a while.
+    /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
     pub(super) fn climb_natively(
         &mut self,
         policy: &PolicyName,
@@ -719,7 +718,7 @@ impl Gateway {
         }
     }
 
-    /// The policy was not asked about some of these. The others are its own again.
+    /// Sessions that the policy was not asked about may take the native ladder. The others leave it.
     pub(super) fn climb_left_out(
         &mut self,
         sessions: &[(SessionId, u32)],
@@ -763,14 +762,16 @@ impl Gateway {
         };
         if let Some((op, arg)) = self.quality.climb(id, look, now) {
             let mut replans = Replans::default();
-            // It keeps to the bounds, and to what is obeyed; an action that does not changes nothing.
+            // The ladder respects the bounds and the node's support for caps. An action that breaks a rule changes
+            // nothing.
             let _ = self.replan(id, (op as u32, arg), &mut replans);
             replans.put_in_force(&mut self.router(), &Decider::Native);
             self.take_notices(now);
         }
     }
 
-    /// The effect of the action, or the rule that it broke. The native default changes no session's quality.
+    /// Returns the effect of the action, or the rule that it broke. `differs` is true, since the native default changes
+    /// no session's quality.
     pub(super) fn replan(
         &mut self,
         id: SessionId,
