@@ -14,11 +14,10 @@ use super::thread::{Control, fill};
 /// send them.
 const WATCHES: u64 = 50;
 
-/// Each probe finds the same mismatch again, so a node's is logged once in this time.
+/// Each probe finds the same mismatch again. This interval limits the log lines per node.
 const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
 
 impl Control {
-    /// Polls the agents that are due.
     pub(super) fn ask_agents(&mut self) {
         self.watches += 1;
         let turn = (self.watches % WATCHES) as usize;
@@ -26,7 +25,7 @@ impl Control {
         for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
             let mut token = [0; 12];
             fill(&self.random, &mut token);
-            // A poll that cannot be sent is unanswered, which says nothing about the node.
+            // An unanswered poll of an agent is no evidence about the node.
             let _ = agent.probe(self.watches, token, clock);
         }
     }
@@ -91,7 +90,7 @@ impl Control {
     }
 }
 
-/// The parts of a report that count.
+/// The parts of a state report that control applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct ReportScope {
     /// Process state and load.
@@ -101,7 +100,7 @@ struct ReportScope {
 }
 
 impl ReportScope {
-    /// The parts of a report from the agent `beside` a node, or from the node itself.
+    /// `beside`: the report comes from the agent beside the node, not from the node itself.
     fn of(beside: bool, has_agent: bool, speaks: bool) -> ReportScope {
         ReportScope { process: beside == has_agent, sessions: !beside || !speaks }
     }

@@ -41,7 +41,6 @@ struct Names {
     mark: [u8; 8],
 }
 
-/// The last openings, and whether they were answered.
 #[derive(Default)]
 struct Openings(Cell<([u64; 2], [bool; 2])>);
 
@@ -62,7 +61,6 @@ impl Openings {
     }
 }
 
-/// Canary sessions of one node.
 pub(crate) struct Canary {
     _reading: Task,
     _listens: Subscription,
@@ -97,7 +95,8 @@ impl Canary {
         Canary { _reading: task, _listens: subscription, secret, names, openings, socket, sent }
     }
 
-    /// Sends a packet from one session to the other. If it cannot be sent it is missing, and probes tell why.
+    /// Sends a packet from one session to the other. A packet that cannot be sent counts as lost; the probes find the
+    /// reason.
     pub(crate) fn send(&self, sequence: u64, draw: &mut dyn FnMut() -> u64, clock: Clock) {
         let Some(socket) = self.socket.get() else { return };
         let sent = self.sent.replace(self.sent.get() + 1);
@@ -145,7 +144,7 @@ impl Reader {
     async fn listen(&self, socket: &UdpSocket, told: &ProbeSender) {
         let mut buffer = [0; 2_048];
         loop {
-            // The prober sees a closed port too.
+            // Errors are ignored: the prober reports a closed port.
             let Ok(length) = socket.recv(&mut buffer).await else { continue };
             for word in self.read(&buffer[..length]) {
                 if told.send(word).await.is_err() {

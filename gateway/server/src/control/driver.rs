@@ -28,7 +28,6 @@ pub(crate) use rtpengine::{Line, Ng};
 pub(crate) use webhook::Posted;
 use webhook::Webhook;
 
-/// The protocol that opens sessions at a node.
 pub(crate) enum Driver {
     /// No signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),
@@ -40,24 +39,53 @@ pub(crate) enum Driver {
     Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
 }
 
-/// An action that a driver requests.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Sends a signed message on the node's trunk. With `of_sessions` it goes from the home worker of the sessions it
-    /// is about, because the node sends their packets there; without, it is about the path.
-    Sign { worker: u16, node: NodeId, message: Box<[u8]>, of_sessions: bool },
-    /// Limits the size of datagrams that packets from this worker to the node share.
-    LimitBundles { worker: u16, node: NodeId, size_max: u16 },
-    /// Sends an NG message.
-    Ng { node: NodeId, datagram: Arc<[u8]> },
+    /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
+    /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
+    /// about the path.
+    Sign {
+        worker: u16,
+        node: NodeId,
+        message: Box<[u8]>,
+        of_sessions: bool,
+    },
+    /// Limits the size of trunk datagrams (bundles) from this worker to the node.
+    LimitBundles {
+        worker: u16,
+        node: NodeId,
+        size_max: u16,
+    },
+    Ng {
+        node: NodeId,
+        datagram: Arc<[u8]>,
+    },
     /// Sends a POST request; `number` identifies its response.
-    Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
-    /// The session is open at the hop.
-    Opened { session: SessionId, hop: Hop, leg: Leg },
+    Post {
+        node: NodeId,
+        number: u64,
+        hook: Arc<Hook>,
+        body: Bytes,
+        within: Duration,
+    },
+    Opened {
+        session: SessionId,
+        hop: Hop,
+        leg: Leg,
+    },
     /// The session stays open at the hop with another leg.
-    Changed { session: SessionId, hop: Hop, leg: Leg },
-    /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
-    Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
+    Changed {
+        session: SessionId,
+        hop: Hop,
+        leg: Leg,
+    },
+    /// `unwilling`: the node accepts no new sessions at all.
+    Refused {
+        session: SessionId,
+        hop: Hop,
+        unwilling: bool,
+        reason: Cow<'static, str>,
+    },
 }
 
 pub(crate) struct Drivers {
@@ -75,7 +103,7 @@ enum Standing {
 }
 
 impl Drivers {
-    /// `towards` returns the local address that packets to another address leave from.
+    /// `towards` returns the source address of packets to the given destination.
     pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
         Drivers { nodes: Vec::new(), agents: Agents::new(), towards }
     }
@@ -139,7 +167,7 @@ impl Drivers {
         }
     }
 
-    /// Handles the report that a bundle longer than every path carries was sent or received.
+    /// Records that a bundle longer than the minimum size was sent or received.
     pub(crate) fn sent_long(
         &mut self,
         way: (u16, NodeId),
@@ -165,7 +193,7 @@ impl Drivers {
         Some(Act::Sign { worker, node, message: message.into(), of_sessions })
     }
 
-    /// Closes a session at a hop. If the message is lost, the lease expires.
+    /// If the message is lost, the lease expires.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
         match self.nodes.get_mut(hop.node.0 as usize)?.as_mut()? {
             Standing::Plain(_) => None,
@@ -181,7 +209,6 @@ impl Drivers {
         }
     }
 
-    /// Handles a signed message from a node.
     pub(crate) fn handle_signed(
         &mut self,
         node: NodeId,
@@ -194,14 +221,12 @@ impl Drivers {
         }
     }
 
-    /// Handles an NG message, or the error that no process listens.
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(Standing::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
-    /// Handles the response to a POST request, or its failure.
     pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
         if let Some(Standing::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
@@ -229,7 +254,6 @@ fn mixed(drawn: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A session to open at a node.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
     pub(crate) session: SessionId,
@@ -245,7 +269,6 @@ pub(crate) struct Wish<'a> {
 /// Description of a session for media servers.
 #[derive(Debug)]
 pub(crate) struct Brief {
-    /// The room's name.
     pub(crate) room: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<Media>,

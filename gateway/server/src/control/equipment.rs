@@ -13,14 +13,11 @@ use super::prober::{Prober, Way, connected};
 use super::thread::{Control, draw};
 use crate::settings;
 
-/// Driver, probes and sockets of a node.
 pub(crate) struct Equipment {
     pub(crate) driver: Driver,
-    /// Probe address and kind, if the node is probed.
     pub(crate) probe: Option<(SocketAddr, Way)>,
     /// Address of the NG protocol, for rtpengine.
     pub(crate) line: Option<SocketAddr>,
-    /// Address and kind of probes to the agent beside the node.
     pub(crate) agent: Option<(SocketAddr, Way)>,
     /// Address and secret of canary sessions, if the node has them.
     pub(crate) canary: Option<(SocketAddr, Secret)>,
@@ -31,12 +28,10 @@ pub(crate) struct Equipment {
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) node: Arc<settings::Node>,
-    /// The node is being removed.
     pub(crate) leaves: bool,
 }
 
 impl Control {
-    /// Installs a node's resources.
     pub(super) fn equip(&mut self, id: NodeId, node: Arc<settings::Node>, equipment: Equipment) {
         let Equipment { driver, probe, line, agent, canary, trunks } = equipment;
         set(&mut self.listed, id, Some(Listed { node, leaves: false }));
@@ -52,13 +47,13 @@ impl Control {
         }
     }
 
-    /// Replaces the agent beside the node, which may change while the node stays.
+    /// Replaces the agent beside a node that stays in the list.
     pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, Way)>) {
         let agent = self.prober(id, agent);
         set(&mut self.agents, id, agent);
     }
 
-    /// Starts or stops canary sessions, which may change while the node stays.
+    /// Starts or stops canary sessions at a node that stays in the list.
     pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<(SocketAddr, Secret)>) {
         let (told, random) = (self.told.clone(), &self.random);
         let canary = canary.map(|at| Canary::start(id, at, told, &mut || draw(random)));
@@ -71,7 +66,6 @@ impl Control {
         Some(Prober::start(id, way, first, self.told.clone(), move || connected(address)))
     }
 
-    /// Releases the resources of a removed node.
     pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
         self.drivers.put(id, None);
         self.start_hooks.release(id);
@@ -89,7 +83,6 @@ impl Control {
         self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
-    /// Returns true while the node is being removed.
     pub(super) fn leaves(&self, id: NodeId) -> bool {
         self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }
@@ -99,7 +92,7 @@ impl Control {
         name(&self.listed, id)
     }
 
-    /// The node with this name; one that is being removed only if no other has the name.
+    /// The node with this name. A node that is being removed is returned only if no other node has the name.
     pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
         let nodes = (0..).map(NodeId).zip(&self.listed);
         let named = nodes.filter_map(|(id, listed)| {

@@ -1,4 +1,4 @@
-//! Events to subscribers.
+//! Sends events to subscribers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use evenkeel_dataplane::worker::Totals;
 use super::messages::{Caller, EventRecord, GatewayEvent, SessionRequest};
 use super::thread::Control;
 
-/// Workers report final totals with their next pass; later ones are not waited for.
+/// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Sessions that ended, with final totals still to come from their workers.
+/// Ended sessions that wait for final totals from their workers.
 #[derive(Default)]
 pub(super) struct Closings(BTreeMap<SessionId, Closing>);
 
@@ -29,12 +29,13 @@ impl Closings {
         self.0.insert(session, Closing { event, totals, since });
     }
 
-    /// Takes a closing session: its worker has reported, or no event is due.
+    /// Takes a session whose worker has reported the final totals.
     pub(super) fn take(&mut self, session: SessionId) -> Option<(Event, Totals)> {
         self.0.remove(&session).map(|closing| (closing.event, closing.totals))
     }
 
-    /// The final report may be lost when many sessions end at once; then the last summary's totals are used.
+    /// Takes sessions whose final report did not come within [`TOTALS_WITHIN`], with the totals of the last summary.
+    /// Reports may be lost when many sessions end at once.
     fn late(&mut self, now: Instant) -> Vec<(Event, Totals)> {
         let late = |_: &SessionId, closing: &mut Closing| {
             now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
@@ -53,7 +54,7 @@ impl Control {
     pub(super) fn send_or_hold(&mut self, event: Event) {
         match event {
             Event::Closed { session, reason, .. } => match self.registry.get(session) {
-                // Its worker has removed it and reports no more.
+                // The worker has removed the session and reports no totals.
                 Some(entry) if reason == CloseReason::Panicked => {
                     self.send_core_event(event, Some(entry.totals()));
                 }
@@ -66,7 +67,6 @@ impl Control {
         }
     }
 
-    /// Sends the events of sessions without a final report.
     pub(super) fn send_late_closings(&mut self, now: Instant) {
         for (event, totals) in self.closing.late(now) {
             self.send_core_event(event, Some(totals));
@@ -94,7 +94,7 @@ impl Control {
         self.send(EventRecord { totals, caller, ..EventRecord::now(event) });
     }
 
-    /// An offer that the core never saw.
+    /// Sends the event of an offer that control refused before the core received it.
     pub(super) fn send_turned_away(
         &self,
         wanted: &SessionRequest,
@@ -107,7 +107,7 @@ impl Control {
         self.send(EventRecord { caller, ..EventRecord::now(event) });
     }
 
-    /// A session was not opened at a node. If the offer is refused for it the caller gets the reason too.
+    /// Records the reason for the caller as well, in case the offer is refused because of it.
     pub(super) fn send_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
         let offer = self.registry.get(session).map(|entry| entry.offer);
         if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {

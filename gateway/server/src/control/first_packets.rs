@@ -11,10 +11,9 @@ use evenkeel_core::{
 
 use super::messages::SessionRequest;
 
-/// A refused source may try again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Sources remembered. When full, new sources wait until others expire.
+/// Limit of remembered sources. When it is reached, packets of new sources are ignored until entries expire.
 const KNOCKS_MAX: usize = 4_096;
 
 /// Sources that are ignored, and until when.
@@ -22,7 +21,7 @@ const KNOCKS_MAX: usize = 4_096;
 pub(super) struct FirstPackets(BTreeMap<(u8, SocketAddr), Instant>);
 
 impl FirstPackets {
-    /// Returns false if this source is already being handled.
+    /// Returns false if packets of this source are ignored.
     pub(super) fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
         if self.0.len() >= KNOCKS_MAX {
             self.0.retain(|_, until| *until > now);
@@ -35,7 +34,7 @@ impl FirstPackets {
         true
     }
 
-    /// Its session was opened or refused.
+    /// Records that the session of the source was opened or refused.
     pub(super) fn finished(
         &mut self,
         listener: u8,
@@ -51,7 +50,7 @@ impl FirstPackets {
     }
 }
 
-/// The session request that a packet implies: a payload type and, by RFC 3551, whether that is audio.
+/// The session request for a first packet. The payload type and RFC 3551 determine the kind of media.
 pub(super) fn wanted(
     scenario: Arc<str>,
     listener: u8,

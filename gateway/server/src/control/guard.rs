@@ -11,13 +11,12 @@ use crate::settings::{Driver, Node};
 /// Limit of nodes removed within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
 
-/// Removals within this time count together, so that many small steps do not pass as none.
+/// Removals within this time are added up, so that many small steps reach the limit too.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Of lists within this time one is kept, which bounds memory.
+/// The guard keeps one list per this time, which bounds memory.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// Recent lists.
 #[derive(Default, Debug)]
 pub(super) struct Guard {
     lately: VecDeque<Stood>,
@@ -30,26 +29,25 @@ struct Stood {
     nodes: Vec<Arc<Node>>,
 }
 
-/// The list removes too many nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{removing} of {of} nodes would be removed{} or reached in another way, more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes missing from a list may still be running; to remove them, run `evenkeel reload --force`",
     .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} removed before"))
 )]
 pub struct Shrinks {
-    /// Nodes that it would remove.
+    /// Nodes that the refused list would remove.
     pub removing: usize,
-    /// Nodes removed within the last minute that did not return.
+    /// Nodes that were removed within the last minute and not added again.
     pub before: usize,
     /// The largest number of nodes within the last minute.
     pub of: usize,
 }
 
 impl Guard {
-    /// Whether a list may replace the current one: few enough nodes of the list a minute ago, and of the largest list
-    /// since, are missing from it. A node is missing if its address is gone, or has another driver or secret: a node
-    /// reachable before is not known to be reachable the new way. A renamed node, or one in another region, is not
-    /// missing.
+    /// Checks whether a list may replace the current one. Of the list a minute ago, and of the largest list since, at
+    /// most [`LIMIT_PERCENT`] of the nodes may be missing. A node is missing if its address is gone or has another
+    /// driver or secret, because the gateway does not know yet whether the node answers in the new way. A node with a
+    /// new name or region is not missing.
     pub(super) fn check(
         &mut self,
         list: &[Node],
@@ -72,11 +70,11 @@ impl Guard {
         Ok(())
     }
 
-    /// A list replaces the current one.
+    /// Records that a list replaces the current one.
     pub(super) fn note(&mut self, stands: Vec<Arc<Node>>, now: Instant) {
         let is_second = self.lately.len() < 2;
         match self.lately.back_mut() {
-            // The first one was current a minute ago, and stays.
+            // The first entry was current a minute ago, and stays.
             Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
                 if stands.len() > last.nodes.len() {
                     last.nodes = stands;
@@ -86,7 +84,7 @@ impl Guard {
         }
     }
 
-    /// Starts counting anew after a forced change.
+    /// Forgets earlier removals after a forced change.
     pub(super) fn restart(&mut self) {
         self.lately.clear();
     }

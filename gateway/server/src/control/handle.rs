@@ -1,4 +1,4 @@
-//! The interface of control: requests, replies and events. Never packets.
+//! The interface of control: requests, replies and events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::orders::Order;
 use super::rollout::Wish;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
-/// Queue of requests. When it is full the caller gets an error.
+/// Length of the request queue. When the queue is full the caller gets an error.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
 
-/// Events that a slow subscriber may fall behind before it misses some.
+/// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 pub(crate) const EVENTS_MAX: usize = 8_192;
 
 type Reply<T> = oneshot::Sender<T>;
@@ -55,7 +55,6 @@ pub(crate) enum Request {
     Nodes(Reply<Vec<NodeStanding>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
-    /// Replaces the trust rules for plugins.
     Govern(Box<Rules>, Reply<()>),
     /// Notes a configuration file that was refused before its rollout.
     NoteRefusal(Refusal),
@@ -66,7 +65,6 @@ pub(crate) enum Request {
     Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
     List(Box<NodeList>, Reply<Result<ListChange, NotListed>>),
     Reload(Reload),
-    /// Registers the task that reloads it.
     FollowReloads(mpsc::Sender<Reload>),
     Push {
         policy: PolicyName,
@@ -84,13 +82,11 @@ pub(crate) enum Request {
         policy: PolicyName,
         reply: Reply<Result<Rollout, ControlError>>,
     },
-    /// Resumes, pauses or ends a rollout.
     Walk {
         policy: PolicyName,
         verb: Verb,
         reply: Reply<Result<Rollout, ControlError>>,
     },
-    /// Replaces rollout settings by set.
     Paces(BTreeMap<Arc<str>, crate::settings::Rollout>),
     Stop {
         policy: PolicyName,
@@ -98,7 +94,7 @@ pub(crate) enum Request {
     },
     /// The first revisions of all policies are active.
     PoliciesStand,
-    /// Replies once they are.
+    /// Replies once the first revisions of all policies are active.
     AwaitPolicies(Reply<()>),
     Shutdown {
         within: Duration,
@@ -106,7 +102,6 @@ pub(crate) enum Request {
     },
 }
 
-/// A reload that an operator requested.
 #[derive(Debug)]
 pub struct Reload {
     /// Allows more removed nodes than the guard does.
@@ -135,7 +130,6 @@ pub struct PolicyRefused {
     pub reason: String,
 }
 
-/// Why a reload changed nothing.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum NotReloaded {
     /// Errors in the files, each with its place.
@@ -146,12 +140,10 @@ pub enum NotReloaded {
     Untried(String),
     #[error(transparent)]
     NodeList(#[from] NotListed),
-    /// No configuration file to reload.
     #[error("this gateway has no configuration to reload")]
     NoReloader,
 }
 
-/// The handle of control. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
@@ -185,7 +177,6 @@ impl Handle {
         self.ask(|reply| Request::Move { room, node, reply }).await?
     }
 
-    /// Drains or undrains a node.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = Place::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
@@ -196,7 +187,7 @@ impl Handle {
         self.ask(|reply| Request::Operate(operation, reply)).await?
     }
 
-    /// Why a session is on its hop; `None` without such a session.
+    /// Explains why a session is on its hop. Returns `None` if the session does not exist.
     pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, ControlError> {
         self.ask(|reply| Request::Explain(session, reply)).await
     }
@@ -210,12 +201,10 @@ impl Handle {
         self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
-    /// Lists live sessions.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.ask(Request::Sessions).await
     }
 
-    /// A live session, if it exists.
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
         self.ask(|reply| Request::Session(session, reply)).await
     }
@@ -237,12 +226,11 @@ impl Handle {
         self.ask(Request::Recorder).await
     }
 
-    /// The state of the gateway.
     pub async fn status(&self) -> Result<Status, ControlError> {
         self.ask(Request::Status).await
     }
 
-    /// Cost and benefit of each mode, as measured here.
+    /// Measured cost and benefit of each mode.
     pub async fn modes(&self) -> Result<Vec<ModeView>, ControlError> {
         self.ask(Request::Modes).await
     }
@@ -293,7 +281,7 @@ impl Handle {
         self.push_policy_as(policy, bytes, settings, Wish::default()).await
     }
 
-    /// The same with rollout steps of the caller.
+    /// Like [`Handle::push_policy`], with rollout options of the caller.
     pub async fn push_policy_as(
         &self,
         policy: PolicyName,
@@ -304,7 +292,6 @@ impl Handle {
         self.ask(|reply| Request::Push { policy, bytes, settings, wish, reply }).await?
     }
 
-    /// Resumes, pauses, promotes or aborts a rollout.
     pub async fn walk_policy(
         &self,
         policy: PolicyName,
@@ -313,7 +300,6 @@ impl Handle {
         self.ask(|reply| Request::Walk { policy, verb, reply }).await?
     }
 
-    /// Replaces rollout settings by set.
     pub async fn change_paces(
         &self,
         paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
@@ -334,7 +320,7 @@ impl Handle {
 
     /// Notes a refusal that belongs to no rollout.
     pub(crate) async fn note_refusal(&self, refusal: Refusal) {
-        // Fails only if control is gone.
+        // Fails only if control has ended.
         let _ = self.requests.send(Request::NoteRefusal(refusal)).await;
     }
 
@@ -343,7 +329,6 @@ impl Handle {
         self.ask(Request::AwaitPolicies).await
     }
 
-    /// Rolls out a revision of the configuration.
     pub(crate) async fn roll_out(
         &self,
         policy: PolicyName,
@@ -373,7 +358,6 @@ impl Handle {
         Arc::clone(&self.names)
     }
 
-    /// Subscribes to events from now on.
     pub fn events(&self) -> broadcast::Receiver<Arc<EventRecord>> {
         self.events.subscribe()
     }

@@ -9,14 +9,13 @@ use super::handle::REQUESTS_MAX;
 use super::messages::{ControlError, SessionAnswer, SessionRequest};
 use super::thread::Control;
 
-/// Limit of pending policy calls about offers. All may be of one policy, which has 2 ms for the last: a plugin that
-/// takes 200 µs keeps the limit.
+/// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
+/// within 2 ms. A plugin that takes 200 µs per call meets that.
 const ASKED_AT_ONCE: usize = 8;
 
-/// Offers released per turn of control, so that a turn stays short if no policy is asked.
+/// Maximum offers released per turn of control, so that the turn stays short.
 const LET_GO_AT_ONCE: usize = 32;
 
-/// An offer that waits.
 pub(super) struct Held {
     wanted: Box<SessionRequest>,
     reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
@@ -26,7 +25,7 @@ pub(super) struct Held {
 #[derive(Default)]
 pub(super) struct Waiting {
     held: VecDeque<Held>,
-    /// Callers that wait for the policies only: one reload.
+    /// Callers that wait for the policies without an offer: at most one reload.
     told: Vec<oneshot::Sender<()>>,
     /// The policies are active. Offers that come before the queue is empty still go to its end.
     policies_stand: bool,
@@ -40,7 +39,7 @@ impl Waiting {
         reply: oneshot::Sender<Result<SessionAnswer, ControlError>>,
     ) {
         if self.held.len() == REQUESTS_MAX {
-            // Offers without a caller free their place.
+            // Offers of callers that have gone free their place.
             self.held.retain(|held| !held.reply.is_closed());
         }
         if self.held.len() < REQUESTS_MAX {
@@ -50,7 +49,7 @@ impl Waiting {
         }
     }
 
-    /// The next offer with a caller that still waits: an abandoned session would block its client's address.
+    /// The next offer whose caller still waits. A session without a caller would block the client's address.
     fn next(&mut self) -> Option<Held> {
         while let Some(held) = self.held.pop_front() {
             if !held.reply.is_closed() {
@@ -67,11 +66,10 @@ impl Control {
         self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
     }
 
-    /// The first policies are active.
     pub(super) fn policies_stand(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.policies_stand = true;
-            // Callers may be gone.
+            // Fails only for a caller that has gone.
             waiting.told.drain(..).for_each(|told| _ = told.send(()));
         }
     }
@@ -83,7 +81,8 @@ impl Control {
         }
     }
 
-    /// Releases a few waiting offers: all at once would exceed the policies' time budget and be decided natively.
+    /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
+    /// defaults would decide them.
     pub(super) fn release_some(&mut self) {
         for _ in 0..LET_GO_AT_ONCE {
             let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)

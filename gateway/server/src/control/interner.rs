@@ -1,4 +1,4 @@
-//! Interning of what offers have in common: clients of one kind send equal media and labels.
+//! Interning of media and labels of offers, which are equal for clients of one kind.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,10 +7,9 @@ use evenkeel_core::{Labels, Media};
 
 use super::messages::SessionRequest;
 
-/// Entries kept; the oldest is replaced. Clients of a few kinds in a few regions fit.
+/// Maximum entries; the oldest is replaced. This is enough for a few kinds of clients in a few regions.
 const KINDS_MAX: usize = 32;
 
-/// Recent values by sort.
 #[derive(Default)]
 pub(super) struct Interner {
     scenarios: Kinds<Arc<str>>,
@@ -19,7 +18,7 @@ pub(super) struct Interner {
 }
 
 impl Interner {
-    /// Replaces parts of the request by equal ones that are kept.
+    /// Replaces parts of the request by equal shared values.
     pub(super) fn share(&mut self, wanted: SessionRequest) -> SessionRequest {
         SessionRequest {
             scenario: self.scenarios.share(wanted.scenario),

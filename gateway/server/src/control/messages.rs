@@ -23,12 +23,11 @@ pub struct SessionRequest {
     pub room: Arc<str>,
     /// Facts that policies may read.
     pub labels: Labels,
-    /// How the client reaches the gateway.
     pub ingress: Ingress,
     pub media: Arc<Media>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
-    /// The caller's W3C trace context (`traceparent`), unparsed.
+    /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
@@ -37,7 +36,7 @@ pub struct SessionAnswer {
     pub session: SessionId,
     pub room: RoomId,
     pub ingress: IngressAnswer,
-    /// The hops of its room, best first.
+    /// The hops of the session's room, best first.
     pub route: Vec<Hop>,
     pub admitted_by: Decider,
     pub routed_by: Decider,
@@ -57,7 +56,7 @@ pub enum IngressAnswer {
     Quic {
         /// Address of the endpoint.
         address: SocketAddr,
-        /// SHA-256 of its certificate.
+        /// SHA-256 of the endpoint's certificate.
         certificate_sha256: [u8; 32],
         /// The flow that the client sends with.
         flow_to_gateway: u64,
@@ -66,24 +65,19 @@ pub enum IngressAnswer {
     },
 }
 
-/// Why control did not do what was requested.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ControlError {
     Refused(Refused),
-    /// The room's node did not open the session.
     NotOpened {
         node: NodeId,
         reason: Box<str>,
     },
     Impossible(Impossible),
-    /// No node or region has this name.
     Unfound {
         /// The kind of the name.
         reason: Impossible,
-        /// Existing names.
         known: Vec<Box<str>>,
     },
-    /// The node cannot take the room.
     Unfit {
         health: Health,
         draining: bool,
@@ -105,9 +99,7 @@ pub enum ControlError {
     },
     NoPolicy(PolicyName),
     Policy(Box<str>),
-    /// An agent did not follow an order.
     Agent {
-        /// The node that the agent is beside.
         node: Box<str>,
         why: AgentError,
     },
@@ -118,22 +110,20 @@ pub enum ControlError {
     Unavailable,
 }
 
-/// Why an agent did not follow an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AgentError {
-    /// The node has none.
+    /// The node has no agent.
     NoAgent,
-    /// Its configuration does not allow drills.
+    /// The agent's configuration does not allow drills.
     Forbidden,
-    /// The agent has nothing to apply the order to.
+    /// The agent controls no process or trunk that the order applies to.
     Unable(Order),
-    /// It did not answer.
+    /// The agent did not answer.
     Silent,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventRecord {
-    /// Wall-clock time.
     pub at: SystemTime,
     pub event: GatewayEvent,
     /// With [`Event::Closed`]: the session's final totals.
@@ -148,12 +138,10 @@ impl EventRecord {
     }
 }
 
-/// The caller of a session request, for tracing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
-    /// When the request came.
     pub arrived: Instant,
-    /// Its W3C `traceparent`, unparsed.
+    /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
@@ -163,22 +151,18 @@ impl Caller {
     }
 }
 
-/// An event of the core or the server.
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
     Core(Event),
     /// An offer was refused because no listener accepts it, or because it names an unknown node.
     TurnedAway {
-        /// The scenario that the offer named.
         scenario: Arc<str>,
         /// The reason: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
         reason: &'static str,
-        /// The session and room, if they existed already.
         session: Option<(SessionId, RoomId)>,
     },
     /// A revision advanced, was refused or was rolled back.
     Rollout(Rollout),
-    /// A session was not opened at a node.
     NotOpened {
         session: SessionId,
         node: NodeId,
@@ -188,18 +172,17 @@ pub enum GatewayEvent {
     NodeList(NodeListUpdate),
     /// A removed node is empty and forgotten.
     NodeRemoved {
-        /// Its number, which may be reused.
+        /// The node's number, which may be reused.
         node: NodeId,
         name: Arc<str>,
     },
-    /// A rung kept packets from a session's client.
+    /// The rung of a session withheld packets from its client.
     Shed {
         session: SessionId,
         run: ShedRun,
     },
 }
 
-/// A session's state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
     pub standing: SessionStanding,
@@ -210,13 +193,13 @@ pub struct SessionView {
 pub struct PolicyView {
     pub policy: PolicyName,
     pub status: PolicyStatus,
-    /// The plugin of the active revision; empty while the native default answers because it failed.
+    /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
     pub active: PluginView,
-    /// The plugin of the candidate; empty without one.
+    /// The plugin of the candidate; empty without a candidate.
     pub candidate: PluginView,
-    /// Measurements of both cohorts, that of the active revision first; empty outside of the canary stage.
+    /// Measurements of both cohorts, the active revision's first. Empty outside the canary stage.
     pub cohorts: Vec<Cohort>,
-    /// Sessions and rooms that are quarantined for the active revision, since it faults on them.
+    /// Sessions and rooms on which the active revision faults; the gateway does not ask it about them.
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
     pub hidden_state: (u64, u64),
@@ -224,13 +207,11 @@ pub struct PolicyView {
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PluginView {
-    /// Name and version.
     pub title: Box<str>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
 }
 
-/// The state of the gateway.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Status {
     pub state: Admission,
@@ -239,7 +220,8 @@ pub struct Status {
     pub uptime_ms: u64,
     pub sessions: usize,
     pub rooms: usize,
-    /// The gateway's own uplink is suspected, because most nodes fell silent at once; none is marked down for it.
+    /// The gateway suspects its own uplink, because most nodes fell silent at once. It marks no node down for that
+    /// silence.
     pub uplink_suspect: bool,
     /// Policies with a failed last call.
     pub policies_failing: Vec<String>,
@@ -254,14 +236,11 @@ pub struct Status {
     /// Signed messages of nodes and agents that were refused, by reason.
     #[serde(skip)]
     pub messages_refused: BTreeMap<&'static str, u64>,
-    /// UDP listeners as clients reach them.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
-    /// Counters of the QUIC endpoint.
     pub quic_counts: BTreeMap<&'static str, u64>,
 }
 
-/// Whether the gateway admits new sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Admission {

@@ -10,13 +10,11 @@ use serde::Serialize;
 use super::driver::Act;
 use super::thread::Control;
 
-/// Traffic by mode.
 #[derive(Default)]
 pub(super) struct Costs {
-    /// Bytes of signalling that opens sessions at nodes and refreshes them: signed messages, NG messages, webhook
-    /// bodies.
+    /// Bytes of signalling to nodes: signed messages, NG messages and webhook bodies.
     told: u64,
-    /// Legs per summary, first hops included.
+    /// The number of legs, first hops included, added up over all summaries.
     legs: u64,
     modes: [Cost; Mode::ALL.len()],
 }
@@ -32,7 +30,6 @@ struct Cost {
     standbys: u64,
 }
 
-/// A mode, as measured on this gateway.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ModeView {
     pub mode: &'static str,
@@ -41,7 +38,7 @@ pub struct ModeView {
     /// Sessions that continued at another hop because their node failed.
     pub recoveries: u64,
     pub recovery_ms: Option<Recovery>,
-    /// Packets to clients lost at switches, planned ones included; `None` without switches.
+    /// Packets to clients lost at switches, including planned switches. `None` without switches.
     pub packets_lost: Option<u64>,
     /// Standby traffic (copies and signalling) as a fraction of first-hop media.
     pub bandwidth_cost: Option<f64>,
@@ -56,7 +53,7 @@ pub struct Recovery {
 }
 
 impl Costs {
-    /// Signalling to a node, or to its webhook.
+    /// Counts the bytes of signalling to a node or to its webhook.
     pub(super) fn told(&mut self, act: &Act) {
         self.told += match act {
             Act::Sign { message, of_sessions: true, .. } => message.len() as u64,
@@ -70,7 +67,7 @@ impl Costs {
         };
     }
 
-    /// Traffic of a session since its last summary, in this mode and with this number of legs.
+    /// Counts a session's traffic since its last summary.
     pub(super) fn carried(&mut self, mode: Mode, legs: usize, before: &Totals, now: &Totals) {
         let cost = &mut self.modes[mode as usize];
         cost.bytes += now.bytes_up.saturating_sub(before.bytes_up);
@@ -82,13 +79,13 @@ impl Costs {
         self.legs += legs as u64;
     }
 
-    /// `None` without switches. Recoveries are reported sooner than switches.
+    /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.
     fn lost(&self, mode: Mode, recoveries: u64) -> Option<u64> {
         let Cost { switches, lost, .. } = self.modes[mode as usize];
         (switches > 0 || recoveries > 0).then_some(lost)
     }
 
-    /// Signalling is attributed evenly to all legs, first hops and standbys.
+    /// Attributes signalling evenly to all legs, first hops and standbys.
     fn bandwidth(&self, mode: Mode) -> Option<f64> {
         let cost = &self.modes[mode as usize];
         let each = self.told as f64 / self.legs.max(1) as f64;
@@ -109,9 +106,9 @@ impl Control {
         }
     }
 
-    /// The final totals and mode of a session; its last summary had `before`.
+    /// `before`: the totals of the session's last summary.
     pub(super) fn note_ended(&mut self, mode: Mode, before: &Totals, totals: &Totals) {
-        // The session has no legs left.
+        // The session has no legs any more.
         self.costs.carried(mode, 0, before, totals);
     }
 

@@ -8,15 +8,14 @@ use evenkeel_core::{Hop, Incarnation, NodeId, RegionId, Settings};
 
 use crate::settings;
 
-/// Nodes per slot that are remembered. A slot rests for 10 s between two nodes, so a late reader is one behind. Older
-/// nodes are named by number, in old move records only.
+/// Remembered nodes per slot. A slot is not reused for 10 s after a node, so a late reader needs the previous node at
+/// most. Older nodes occur only in old move records, by number.
 const KNOWN_MAX: usize = 4;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Named {
-    /// The number, if unknown.
+    /// The node's name; its number, if the name is unknown.
     pub node: Arc<str>,
-    /// Empty, if unknown.
     pub region: Arc<str>,
     pub zone: Arc<str>,
 }
@@ -24,7 +23,7 @@ pub struct Named {
 /// The nodes of a slot with their first incarnation, newest last.
 type Slot = VecDeque<(Incarnation, Named)>;
 
-/// Names by slot and incarnation, so that an event of a removed node does not name its successor.
+/// Names by slot and incarnation, so that an event of a removed node does not show the name of the slot's next node.
 #[derive(Default, Debug)]
 pub struct Names {
     slots: RwLock<Vec<Slot>>,
@@ -44,7 +43,7 @@ impl Names {
         Names { slots: RwLock::new(settings.nodes.iter().map(slot).collect()), regions }
     }
 
-    /// The node has the slot from this incarnation on.
+    /// Records a new node in its slot, from this incarnation on.
     pub(super) fn come(&self, first: Hop, node: &settings::Node) {
         self.write(first.node, |slot| {
             if slot.len() == KNOWN_MAX {
@@ -54,7 +53,7 @@ impl Names {
         });
     }
 
-    /// The node of the slot is renamed or moved.
+    /// Records a new name or region of the slot's node.
     pub(super) fn change(&self, id: NodeId, node: &settings::Node) {
         self.write(id, |slot| {
             if let Some((_, standing)) = slot.back_mut() {

@@ -29,52 +29,46 @@ pub struct NodeList {
 }
 
 /// Result of a list: names in the order of the list. A node with another address, driver, region or secret is removed
-/// and added, and named twice; so is a node that is kept after all with other settings.
+/// and added, and so named twice. A node that was being removed and returns with other settings is named in `added` and
+/// `changed`.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ListChange {
-    /// Added, or kept after all.
+    /// Added nodes, and nodes that were being removed and stay.
     pub added: Vec<Arc<str>>,
-    /// Drained and removed; nodes that are being removed already get the deadline.
+    /// Nodes to drain and remove. Nodes that are being removed already get the new deadline.
     pub removed: Vec<Arc<str>>,
-    /// Kept with other settings.
+    /// Nodes that stay with other settings.
     pub changed: Vec<Arc<str>>,
 }
 
 impl ListChange {
-    /// Whether the list changes nothing.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 }
 
-/// A list was applied or refused.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeListUpdate {
     pub by: Actor,
-    /// The guard was overridden.
     pub forced: bool,
     pub outcome: Result<ListChange, NotListed>,
 }
 
-/// Why a list was refused; nothing of it was applied.
+/// Why a list was refused. A refused list changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotListed {
     #[error(transparent)]
     Shrinks(#[from] Shrinks),
-    /// The node limit is exceeded.
     #[error(
         "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
     )]
     Full {
-        /// Nodes to add.
         adding: usize,
-        /// Nodes that may be added.
+        /// Nodes that the limit still allows.
         room: usize,
     },
-    /// A node is in a region without nodes so far.
     #[error("region `{region}` of node `{node}` is new: new regions need a restart")]
     NewRegion { node: Arc<str>, region: Arc<str> },
-    /// A node cannot be reached with the sockets that exist.
     #[error("node `{node}`: {why}")]
     Unfit { node: Arc<str>, why: String },
 }
@@ -90,7 +84,7 @@ struct Steps {
 /// Resources of added and changed nodes, in the same order.
 struct Equipments {
     comes: Vec<Equipment>,
-    /// New agents and canaries.
+    /// Resources of nodes whose agent or canary settings changed.
     changes: Vec<Equipment>,
 }
 
@@ -214,7 +208,7 @@ impl Control {
             self.start_posting();
         }
         for (id, node) in steps.stays_after_all {
-            // The node exists and is being removed, as just found.
+            // Cannot fail: the node exists and is being removed.
             let _ = self.gateway.handle_node_kept(id, now);
             change.added.push(Arc::clone(&node.name));
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
@@ -237,7 +231,7 @@ impl Control {
             is_known_anew = true;
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         }
-        // Nodes are added before others are removed, so that rooms have somewhere to go.
+        // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
         for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
             let Some(core) = self.core(&node) else { continue };
             // The limit was checked before.
@@ -247,11 +241,11 @@ impl Control {
                 self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
             for old in self.listed_at(node.address) {
-                // Both exist: one was just added, the other is listed.
+                // Cannot fail: both nodes exist.
                 let _ = self.gateway.handle_same_machine(id, old);
             }
             if let Some(old) = self.named(&node.name, &steps.goes) {
-                // Both exist.
+                // Cannot fail: both nodes exist.
                 let _ = self.gateway.handle_takes_place(id, old, now);
             }
             is_known_anew = true;
@@ -261,7 +255,7 @@ impl Control {
             let Some(listed) = listed else { continue };
             let goes = steps.goes.contains(&id);
             listed.leaves |= goes;
-            // The deadline applies to nodes that are being removed already, too.
+            // Nodes that are being removed already get the deadline too.
             if goes || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
                 let _ = self.gateway.handle_node_removed(id, within, now);
@@ -277,7 +271,7 @@ impl Control {
         of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
     }
 
-    /// Nodes at this address that are being removed; a list has no address twice.
+    /// Nodes at this address, including nodes that are being removed.
     fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
         let is_it = |listed: &Listed| canonical(listed.node.address) == canonical(address);
         let listed = (0..).map(NodeId).zip(&self.listed);
@@ -291,7 +285,7 @@ impl Control {
         Some(node.core(zone))
     }
 
-    /// Starts the thread for webhooks. Without a thread requests fail with an error.
+    /// If the thread for webhooks cannot be started, requests fail with an error.
     fn start_posting(&mut self) {
         if self.poster.is_none() {
             match Poster::start() {
@@ -304,7 +298,7 @@ impl Control {
         }
     }
 
-    /// The core has forgotten the node.
+    /// Releases a node that the core has forgotten.
     pub(super) fn forget_node(&mut self, id: NodeId) {
         if let Some(listed) = self.unequip(id) {
             let name = Arc::clone(&listed.node.name);
@@ -313,7 +307,6 @@ impl Control {
         }
     }
 
-    /// Tells policies the nodes' places.
     fn teach_policies(&mut self) {
         let regions = self.settings.regions.iter().map(|name| &**name);
         let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
@@ -341,9 +334,10 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns true if the node is kept with the new settings: its address, driver, region and secret are the same.
+/// Returns true if address, driver, region and secret are the same, so that the node keeps running with the new
+/// settings.
 fn stays(before: &Node, now: &Node) -> bool {
-    // Named one by one, so that the compiler points here when a key is added.
+    // All fields are listed, so that a new setting causes a compiler error here.
     let Node {
         name,
         address,

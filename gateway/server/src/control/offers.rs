@@ -11,20 +11,18 @@ use super::messages::{ControlError, IngressAnswer, SessionAnswer, SessionRequest
 use super::registry::AdmitError;
 use super::thread::Control;
 
-/// An offer without a reply yet.
 pub(super) struct Pending {
     pub(super) wanted: SessionRequest,
     pub(super) arrived: Instant,
-    /// The answer to the client, once the session is registered.
     pub(super) reached: Option<IngressAnswer>,
     pub(super) admit_error: Option<AdmitError>,
-    /// The last node that did not open it, with its reason.
+    /// The last node that did not open the session, with the reason.
     pub(super) not_opened: Option<(NodeId, Box<str>)>,
     pub(super) reply: Option<oneshot::Sender<Result<SessionAnswer, ControlError>>>,
 }
 
 impl Control {
-    /// RTP from an unknown source came to an open listener: offers a session, once.
+    /// Offers a session for RTP from an unknown source at an open listener, once per source.
     pub(super) fn offer_first_packet(
         &mut self,
         listener: u8,
@@ -66,7 +64,7 @@ impl Control {
             };
             nodes.push((node, *address));
             if let Some(listed) = self.listed(node) {
-                // One copy, however many sessions name it.
+                // All sessions share the copy of the name in the node list.
                 *name = Arc::clone(&listed.name);
             }
         }
@@ -133,7 +131,7 @@ impl Control {
                 if reply.send(answer).is_err()
                     && let Some(session) = opened
                 {
-                    // The caller is gone and will never use the session.
+                    // The caller has gone and will not use the session.
                     let _ = self.gateway.handle_close(session, Instant::now());
                 }
             }

@@ -1,5 +1,3 @@
-//! Operations of operators on nodes and regions.
-
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Failback, Impossible, NodeId, RegionId};
@@ -9,26 +7,23 @@ use super::thread::Control;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// Drains or undrains a place: it takes no new rooms, and its rooms move, by the deadline if they fit elsewhere.
+    /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
     Drain {
         place: Place,
         draining: bool,
-        /// The deadline; without one rooms move as others can take them.
+        /// Deadline of a drain. Without a deadline rooms move once other nodes have capacity.
         within: Option<Duration>,
     },
     /// Marks the node down until it is returned.
     Eject(Box<str>),
-    /// Ends the node's ejection early.
     Return(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
 }
 
-/// A node or a region, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     Node(Box<str>),
-    /// All nodes of a region.
     Region(Box<str>),
 }
 
@@ -59,7 +54,6 @@ impl Control {
         }
     }
 
-    /// The error, with the existing names or the node's state.
     pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
         match reason {
             Impossible::NoSuchNode => {

@@ -13,19 +13,16 @@ use super::messages::{AgentError, ControlError};
 use super::prober::Prober;
 use super::thread::{Control, draw};
 
-/// Retry interval.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Timeout of an order.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Pending orders; they come from operators and drills.
+/// Limit of pending orders, which come from operators and drills.
 const ORDERS_MAX: usize = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     Start,
-    /// Inject or undo a fault.
     Break(Break),
 }
 
@@ -72,7 +69,7 @@ impl Control {
                 return self.repeat_orders();
             }
         };
-        // A caller that went away needs no reply.
+        // Fails only for a caller that has gone.
         let _ = reply.send(refusal.map_or(Ok(()), Err));
     }
 

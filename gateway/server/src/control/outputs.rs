@@ -140,7 +140,7 @@ impl Control {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
                     pending.admit_error = Some(admit_error);
                 }
-                // The session cannot be reached. The refusal has the reason.
+                // The client cannot use the session. The refusal carries the reason.
                 let _ = self.gateway.handle_close(session, now);
             }
         }
@@ -185,7 +185,7 @@ impl Control {
                         None => Err(webhook::Failed::Busy),
                     };
                     let answer = answer.map_err(|failed| failed.to_string());
-                    // Fails only if control is gone.
+                    // Fails only if control has ended.
                     let _ = posted.send((node, number, answer)).await;
                 });
             }
@@ -235,13 +235,12 @@ impl Control {
     }
 
     pub(super) fn command(&mut self, worker: u16, command: Command) {
-        // A worker that is gone takes no commands; the process is ending then.
+        // Fails only for a worker that has ended, while the process is ending.
         let _ = self.workers[usize::from(worker)].commands.send(command);
         self.rung.insert(worker);
     }
 }
 
-/// The driver's request for a registered session.
 fn wish<'a>(
     (registry, listed): (&'a SessionRegistry, &[Option<Listed>]),
     session: SessionId,

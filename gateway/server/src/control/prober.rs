@@ -23,30 +23,49 @@ pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 pub(crate) use signed::Mismatch;
 use signed::{Answers, Heard, Signed, Who};
 
-/// Retry interval of `connect` while no route to the node exists.
+/// Interval of `connect` attempts while no route to the node exists.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
-    /// The node answered this probe.
-    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
+    Answered {
+        node: NodeId,
+        sequence: u64,
+        vouched: bool,
+        at: Instant,
+    },
     /// The node, or the agent beside it, reported its state.
-    Said { node: NodeId, beside: bool, load: Load, at: Instant },
-    /// The answer to the order with this nonce.
-    Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
+    Said {
+        node: NodeId,
+        beside: bool,
+        load: Load,
+        at: Instant,
+    },
+    Obeyed {
+        node: NodeId,
+        nonce: u64,
+        outcome: Outcome,
+    },
     /// Either end refused a signed message.
-    Mismatch { node: NodeId, mismatch: Mismatch },
+    Mismatch {
+        node: NodeId,
+        mismatch: Mismatch,
+    },
     /// ICMP: no listener.
-    Refused { node: NodeId },
-    /// A packet crossed between the canary sessions.
-    CanaryPassed { node: NodeId, sequence: u64 },
-    /// Both canary sessions are open.
-    CanaryOpen { node: NodeId, at: Instant },
+    Refused {
+        node: NodeId,
+    },
+    CanaryPassed {
+        node: NodeId,
+        sequence: u64,
+    },
+    CanaryOpen {
+        node: NodeId,
+        at: Instant,
+    },
 }
 
-/// Protocol of probes.
 pub(crate) enum Way {
-    /// A signed question.
     Signed(Secret),
     /// A signed question to the agent beside the node. Its answer is no evidence that the node is up.
     Beside(Secret),
@@ -73,7 +92,6 @@ impl Drop for Task {
     }
 }
 
-/// Probes one node.
 pub(crate) struct Prober {
     _reading: Task,
     _listens: Subscription,
@@ -82,7 +100,6 @@ pub(crate) struct Prober {
     socket: Rc<OnceCell<UdpSocket>>,
 }
 
-/// Pending probes by protocol.
 enum Questions {
     Signed(Box<Signed>),
     Stun(Asked),
@@ -112,7 +129,7 @@ impl Prober {
         Prober { _reading: reading, _listens: subscription, questions, socket }
     }
 
-    /// Sends a probe. A probe that cannot be sent counts as unanswered, unless the kernel reports a closed port.
+    /// A probe that cannot be sent counts as unanswered, unless the kernel reports a closed port.
     pub(crate) fn probe(
         &self,
         sequence: u64,
@@ -146,7 +163,7 @@ impl Prober {
         matches!(*self.questions, Questions::Signed(_))
     }
 
-    /// Sends a signed order, once or again. A lost order has no answer.
+    /// Sends a signed order. If it is lost no answer comes, and the caller repeats it.
     pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
         if let Questions::Signed(signed) = &*self.questions {
             let _lost = self.send(&signed.write(order, nonce, clock));
@@ -188,7 +205,6 @@ pub(super) fn fill(
     }
 }
 
-/// A socket connected to this address.
 pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -201,7 +217,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
     Ok(socket)
 }
 
-/// Passes on answers until the receiver is gone.
+/// Sends answers to control until control has ended.
 async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &ProbeSender) {
     let mut buffer = [0; 512];
     loop {
@@ -209,12 +225,12 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
             Ok((length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
-                    // A lost receipt is harmless: the notice is repeated.
+                    // If the receipt is lost, the node repeats its notice.
                     let _ = socket.try_send(receipt);
                 }
                 words(&heard, node, questions.beside(), at)
             }
-            // A closed port of the agent says nothing about the node.
+            // A closed port of the agent is no evidence about the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 [(!questions.beside()).then_some(Probed::Refused { node }), None, None, None]
             }
@@ -228,7 +244,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
     }
 }
 
-/// The events of a message. The node's state comes first, since the node may be gone.
+/// The events of a message. The node's state comes first, because it may report the death of the node.
 fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 4] {
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),

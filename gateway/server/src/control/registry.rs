@@ -1,4 +1,4 @@
-//! The registry of sessions: home worker and slot, flow-table keys and the answer to the client.
+//! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -15,18 +15,16 @@ use super::messages::IngressAnswer;
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// 48 random bits tell sessions apart. A guess gains nothing without the password.
+/// 48 random bits distinguish sessions. A guessed ufrag is useless without the password.
 const UFRAG_LENGTH: usize = 8;
 
 /// 144 random bits; RFC 8445, 5.3 requires 128.
 const PASSWORD_LENGTH: usize = 24;
 
-/// A UDP listener as clients reach it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct UdpListener {
     pub(crate) address: SocketAddr,
     pub(crate) rtcp: Option<SocketAddr>,
-    /// The local address.
     pub(crate) bound: SocketAddr,
     pub(crate) declared: bool,
     pub(crate) declared_ip: bool,
@@ -43,19 +41,17 @@ impl UdpListener {
     }
 }
 
-/// The QUIC endpoint as clients reach it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct QuicListener {
     pub(crate) address: SocketAddr,
     pub(crate) certificate_sha256: [u8; 32],
 }
 
-/// Why a session was not registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AdmitError {
     NoListener,
     AddressTaken(SocketAddr),
-    /// The system gave no socket, or the flow table is full.
+    /// The system provided no socket, or the flow table is full.
     NoResources,
 }
 
@@ -75,7 +71,6 @@ pub(crate) struct Registered {
     pub(crate) home: Home,
     pub(crate) client: Client,
     pub(crate) ports: Option<Box<Ports>>,
-    /// The answer to the client.
     pub(crate) reached: IngressAnswer,
 }
 
@@ -83,7 +78,7 @@ pub(crate) struct Registered {
 #[derive(Debug)]
 pub(crate) struct SessionEntry {
     pub(crate) home: Home,
-    /// Totals of its last summary.
+    /// Totals of the session's last summary.
     totals: Option<Box<Totals>>,
     /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
     nodes: Box<[(Arc<str>, SocketAddr)]>,
@@ -112,7 +107,7 @@ impl SessionEntry {
     }
 }
 
-/// How a client is identified, its answer, and its flow-table keys.
+/// Identification of a client, the answer to it, and its flow-table keys.
 type ClientSetup = (Client, IngressAnswer, (Key, Entry), Option<Key>);
 
 pub(crate) struct SessionRegistry {
@@ -121,7 +116,7 @@ pub(crate) struct SessionRegistry {
     pub(crate) flows: Arc<Flows>,
     /// Address family of nodes with port legs; `None` without such nodes.
     pub(crate) port_legs: Option<Family>,
-    /// A driver needs descriptions of sessions.
+    /// A driver needs [`Brief`]s of sessions.
     pub(crate) briefs: bool,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
@@ -130,12 +125,12 @@ pub(crate) struct SessionRegistry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Family {
     V4,
-    /// Reaches IPv4 as mapped addresses.
+    /// IPv4 addresses are reached as mapped addresses.
     V6,
 }
 
 impl Family {
-    /// Whether sockets of this family reach addresses of the other.
+    /// Returns true if sockets of this family reach addresses of the other family.
     pub(crate) fn serves(self, other: Family) -> bool {
         self == Family::V6 || other == Family::V4
     }
@@ -223,8 +218,7 @@ impl SessionRegistry {
         (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
     }
 
-    /// Registers a session at the worker with the fewest and adds its keys. `nodes` are the client's addresses at plain
-    /// nodes.
+    /// Registers a session at the worker with the fewest sessions. `nodes`: the client's addresses at plain nodes.
     pub(crate) fn register(
         &mut self,
         session: SessionId,
@@ -265,7 +259,7 @@ impl SessionRegistry {
         let second = second.map(|key| (key, Entry::of(home)));
         for (key, entry) in [Some(first), second].into_iter().flatten() {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
-                // Keys that were not added, or that belong to other sessions, stay.
+                // Removes only the keys that belong to this session.
                 self.remove(session);
                 return Err(match (refused, key) {
                     (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
@@ -352,7 +346,6 @@ impl SessionRegistry {
         Ok(Some(Box::new(ports)))
     }
 
-    /// Removes a session, its keys and its slot.
     pub(crate) fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
         let entry = self.entries.remove(&session)?;
         let (first, second) = &entry.keys;

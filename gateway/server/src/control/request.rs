@@ -14,7 +14,7 @@ use super::thread::Control;
 impl Control {
     pub(super) fn handle_request(&mut self, request: Request) {
         let now = Instant::now();
-        // A caller that went away needs no reply.
+        // Replies fail only for a caller that has gone.
         match request {
             Request::Offer(wanted, reply) => match &mut self.waiting {
                 Some(waiting) => waiting.hold(wanted, reply),

@@ -19,7 +19,6 @@ const ROLLOUTS_MAX: usize = 8;
 
 pub(super) type Reply = oneshot::Sender<Result<Rollout, ControlError>>;
 
-/// The rollout options of a push.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Wish {
     /// Shares of the canary, per cent.
@@ -27,7 +26,7 @@ pub struct Wish {
     pub pace: Option<Duration>,
     /// Stay in the shadow stage until an operator promotes the revision.
     pub shadow: bool,
-    /// Activate at once, even if the policy set has `[rollout]`.
+    /// Activate the revision at once, even if the policy set has `[rollout]`.
     pub now: bool,
     /// Accept a quarantined or older revision.
     pub force: bool,
@@ -74,7 +73,7 @@ pub(super) fn start(
 fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<EventRecord>>) {
     for Rolling { preparation, source, reply } in waiting {
         let rollout = policy::prepare(&preparation, source);
-        // The core reports all other outcomes.
+        // The core sends the events of all other outcomes.
         if rollout.outcome == RolloutOutcome::Refused {
             let event = GatewayEvent::Rollout(rollout.clone());
             let _ = events.send(Arc::new(EventRecord::now(event)));
@@ -98,14 +97,15 @@ impl Control {
         self.roll_out(&policy, source, reply);
     }
 
-    /// Queues a revision to be prepared; the reply comes after the core's decision.
+    /// Queues a revision to be prepared. The reply is sent after the core's decision.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
-        // This revision would supersede the first one, and might then be refused.
+        // This revision would supersede the policy's first revision, and then the gateway might refuse it.
         if self.awaits_policies() {
             let _ = reply.send(Err(ControlError::Starting));
             return;
         }
-        // Checked first, since a preparation supersedes others. Only this thread sends to the channel.
+        // The check comes first, because a new preparation supersedes others. Only this thread sends to the channel, so
+        // it stays true.
         if self.rollouts.is_full() {
             let _ = reply.send(Err(ControlError::Unavailable));
             return;
@@ -114,7 +114,7 @@ impl Control {
             let _ = reply.send(Err(policy::unknown(policy)));
             return;
         };
-        // The thread ends with control, and the channel is not full.
+        // Cannot fail: the thread ends with control, and the channel is not full.
         let _ = self.rollouts.try_send(Rolling { preparation, source, reply });
     }
 
@@ -144,7 +144,7 @@ impl Control {
         let _ = reply.send(rollout);
     }
 
-    /// A stopped policy is unknown.
+    /// Returns an error for a stopped policy, too.
     fn known_policy(&self, policy: &PolicyName) -> Result<(), ControlError> {
         match self.policies.names().any(|name| name == policy) {
             true => Ok(()),
@@ -152,7 +152,6 @@ impl Control {
         }
     }
 
-    /// Policies with a failed last call.
     pub(super) fn policies_failing(&self, now: Instant) -> Vec<String> {
         let status = |policy: &PolicyName| self.gateway.policy(policy).map(|life| life.status(now));
         let is_failing =

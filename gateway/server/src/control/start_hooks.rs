@@ -17,32 +17,28 @@ use crate::settings::{Start, StartBy};
 use crate::webhook::{Effort, Failed, Hook, Poster};
 use program::Program;
 
-/// At shutdown, how long to wait for programs that end with the gateway.
+/// Wait at shutdown for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct HookFailed {
     pub(super) node: NodeId,
-    /// The number of the call.
     attempt: u64,
 }
 
-/// Running hooks by node: at most one per node.
 pub(super) struct StartHooks {
-    /// Failed hooks. If the channel is full, the node's start timeout has the same effect.
+    /// Channel of failed hooks. If it is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
-    /// For webhooks, if there are any.
+    /// Present once webhooks are configured.
     poster: Option<Poster>,
     running: BTreeMap<NodeId, Call>,
     /// Programs of removed nodes that still run.
     released: Vec<Released>,
-    /// Threads of programs that were told to end; the next call waits for them on its own thread.
+    /// Threads of programs that were told to end. The thread of the node's next call joins them.
     ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
 }
 
-/// A program of a node that was removed from the list.
 struct Released {
-    /// The node's name.
     name: Arc<str>,
     program: Program,
     /// The program ends with the gateway.
@@ -51,7 +47,6 @@ struct Released {
 
 struct Call {
     attempt: u64,
-    /// The node's name.
     name: Arc<str>,
     running: Running,
 }
@@ -62,12 +57,10 @@ enum Running {
         /// The program ends with the gateway.
         stops: bool,
     },
-    /// A pending POST request.
     Post(AbortHandle),
 }
 
 impl StartHooks {
-    /// Failed hooks are sent to `failed`.
     pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> StartHooks {
         StartHooks {
             failed,
@@ -78,7 +71,6 @@ impl StartHooks {
         }
     }
 
-    /// Sets the poster once webhooks are configured.
     pub(super) fn post_by(&mut self, poster: Poster) {
         self.poster = Some(poster);
     }
@@ -106,7 +98,6 @@ impl StartHooks {
         }
     }
 
-    /// Returns true if the failure is of the current call, not of an earlier one.
     pub(super) fn is_under_way(&self, failed: HookFailed) -> bool {
         self.running.get(&failed.node).is_some_and(|call| call.attempt == failed.attempt)
     }
@@ -121,13 +112,13 @@ impl StartHooks {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
-            // Fails only if control is gone.
+            // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
         match Program::start(name, words, before, tell) {
             Ok(program) => Some(Running::Program { program, stops }),
             Err(error) => {
-                // Retried when the node's start times out.
+                // The core calls the hook again when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the start hook");
                 None
             }
@@ -160,7 +151,7 @@ impl StartHooks {
                 Err(error) => error.to_string(),
             };
             tracing::warn!(node = %name, %why, "start webhook failed");
-            // Fails only if control is gone.
+            // Fails only if control has ended.
             let _ = failed.try_send(word);
         });
         Running::Post(task.abort_handle())

@@ -32,7 +32,7 @@ use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
 
-/// Control's handle of a worker. The worker stops when it is dropped, however control ends.
+/// Control's handle of a worker. The worker stops when the handle is dropped.
 pub(crate) struct WorkerLine {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
     pub(crate) waker: Arc<Waker>,
@@ -41,13 +41,13 @@ pub(crate) struct WorkerLine {
 
 impl Drop for WorkerLine {
     fn drop(&mut self) {
-        // The worker may be gone.
+        // Fails only for a worker that has ended.
         let _ = self.commands.send(Command::Stop);
         self.waker.wake();
     }
 }
 
-/// Watches between two rounds of path probes: 30 ms.
+/// Rounds of path probes are this many watches apart: 30 ms.
 const PATHS_EVERY: u64 = 15;
 
 pub(crate) struct Parts {
@@ -58,7 +58,6 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// The configured nodes; their trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
-    /// Webhooks are configured.
     pub(crate) posts: bool,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
@@ -78,18 +77,14 @@ pub(super) struct Control {
     pub(super) workers: Vec<WorkerLine>,
     pub(super) registry: SessionRegistry,
     pub(super) drivers: Drivers,
-    /// By node.
     pub(super) listed: Vec<Option<Listed>>,
     pub(super) guard: Guard,
-    /// The task that reloads the configuration, if there is one.
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
     pub(super) probers: Vec<Option<Prober>>,
-    /// Events of probers and canaries.
     pub(super) told: mpsc::Sender<ProbeEvent>,
     pub(super) lines: Vec<Option<Line>>,
-    /// Messages from NG sockets.
     pub(super) said: mpsc::Sender<(NodeId, Ng)>,
-    /// For webhooks, with the channel of their responses.
+    /// The webhook client, with the channel of its responses.
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
@@ -101,7 +96,7 @@ pub(super) struct Control {
     pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
-    /// Rollout settings by set.
+    /// Rollout settings by policy set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
     pub(super) names: Arc<Names>,
@@ -111,9 +106,8 @@ pub(super) struct Control {
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
     pub(super) interner: Interner,
-    /// Offers that wait for the first policies; `None` after the last was released.
+    /// `None` after the last waiting offer was released.
     pub(super) waiting: Option<Waiting>,
-    /// Sessions that ended and wait for their final totals.
     pub(super) closing: Closings,
     pub(super) first_packets: FirstPackets,
     pub(super) start_hooks: StartHooks,
@@ -133,7 +127,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    // At most one failure per call, and one call per node.
+    // The capacity suffices: there is at most one failure per call, and one call per node.
     let (failed, mut not_started) = mpsc::channel(settings::NODES_MAX);
     let random = ring::rand::SystemRandom::new();
     let (said, mut ngs) = mpsc::channel(4_096);
@@ -186,7 +180,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
         control.equip(id, node, equipment);
     }
-    // Dropped before control: while policies wait for their threads, no thread may block on this channel.
+    // The receiver is dropped before control, so that no policy thread blocks on this channel while control joins these
+    // threads.
     let mut words = parts.words;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);

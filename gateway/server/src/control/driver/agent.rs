@@ -15,8 +15,8 @@ use super::{Act, Clock, Wish, mixed};
 use leases::{Due, Keep, Lease, Leases, State};
 use paths::Paths;
 
-/// Time without a refresh after which a node may forget a session. It covers three refreshes: two in a row may be lost,
-/// and no session is requested before its next turn.
+/// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
+/// may be lost.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// A message to a node's agent, to be signed.
@@ -29,7 +29,6 @@ pub(super) struct Asking {
     pub(super) nonce: u64,
 }
 
-/// Sessions at all nodes with an agent.
 pub(super) struct Agents {
     leases: Leases,
     /// Seeds the room names used towards nodes. Random, because other gateways count rooms from 1 too and may share a
@@ -66,13 +65,12 @@ impl Agents {
         Asking { node: hop.node, worker, question, nonce }
     }
 
-    /// Closes a session. If the message is lost, the lease expires.
+    /// If the message is lost, the lease expires.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
         let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
         Some(Asking { node: hop.node, worker, question: Question::Close { tag }, nonce })
     }
 
-    /// Handles a signed message from a node.
     pub(super) fn handle_signed(
         &mut self,
         node: NodeId,
@@ -100,7 +98,6 @@ impl Agents {
         }
     }
 
-    /// Handles the node's answer to an opening.
     fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
         let lease = self.leases.by_nonce(nonce)?;
         let Lease { session, hop, state, .. } = *lease;
@@ -127,7 +124,6 @@ impl Agents {
         self.paths.forget(node);
     }
 
-    /// Handles the report that a bundle longer than every path carries was sent or received.
     pub(super) fn sent_long(
         &mut self,
         (worker, node): (u16, NodeId),
@@ -137,12 +133,10 @@ impl Agents {
         self.paths.used((worker, node), draw, now);
     }
 
-    /// Performs path MTU discovery; called every 30 ms.
     pub(super) fn look_at_paths(&mut self, now: Instant) {
         self.paths.look(now);
     }
 
-    /// The next path probe, retry or refresh that is due.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
         if let Some(asking) = self.paths.due() {
             return Some(asking);

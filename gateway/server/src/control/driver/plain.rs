@@ -16,7 +16,6 @@ pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
     Act::Opened { session, hop, leg }
 }
 
-/// Two nodes with the same address, if any.
 pub(super) fn shared(
     nodes: impl Iterator<Item = (NodeId, SocketAddr)>,
     rtcp_apart: bool,

@@ -41,18 +41,16 @@ const ENDS_MAX: usize = 65_536;
 
 pub(crate) struct Rtpengine {
     node: NodeId,
-    /// Address of the NG protocol.
     ng: SocketAddr,
     towards: fn(SocketAddr) -> Option<IpAddr>,
     /// Calls by number. Numbers are random, so no call ID is ever reused.
     calls: BTreeMap<u64, Call>,
     rooms: BTreeMap<(RoomId, Incarnation), u64>,
     sessions: BTreeMap<(SessionId, Incarnation), u64>,
-    /// Calls to signal, in order.
     waiting: VecDeque<u64>,
     /// Calls to refresh, in the order of their times.
     refreshes: VecDeque<(Instant, u64)>,
-    /// Calls to delete, after all others.
+    /// Calls to delete. They are handled after all other calls.
     ends: VecDeque<u64>,
     questions: Questions,
     acts: VecDeque<Act>,
@@ -79,7 +77,6 @@ impl Rtpengine {
         }
     }
 
-    /// Adds a session to its room's call; the result comes later.
     pub(super) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -106,7 +103,6 @@ impl Rtpengine {
         None
     }
 
-    /// Removes a session from its room's call.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) {
         let number = self.sessions.remove(&(session, hop.incarnation));
         let Some((number, call)) =
@@ -134,7 +130,6 @@ impl Rtpengine {
         }
     }
 
-    /// Handles an answer of rtpengine, or the error that no process listens.
     pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
         match told {
             Ng::Datagram(datagram) => {
@@ -147,7 +142,7 @@ impl Rtpengine {
                 for about in self.questions.give_up() {
                     self.handle_failed(about, false, reason.clone(), now);
                 }
-                // Without a process there are no calls.
+                // No process listens, so no calls exist there.
                 for number in std::mem::take(&mut self.ends) {
                     self.calls.remove(&number);
                 }
@@ -174,7 +169,6 @@ impl Rtpengine {
         }
     }
 
-    /// The next action that is due. Called until it returns `None`.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
         loop {
             if let Some(act) = self.acts.pop_front() {
@@ -290,7 +284,7 @@ impl Rtpengine {
         let Stage::Answered(second) = call.stage else {
             return;
         };
-        // Media may leave by another interface than NG requests, and then has another source address.
+        // Media may leave by another interface than NG requests, with another source address.
         let own = (self.towards)(first.rtp);
         if own.is_some() && own != call.own {
             call.own = own;
@@ -306,8 +300,8 @@ impl Rtpengine {
         self.rest(number, now);
     }
 
-    /// Handles a failed request: sessions that it signalled and that are not open yet are refused. Later sessions have
-    /// their own turn.
+    /// Refuses the sessions that the failed request signalled and that are not open yet. Sessions added since are
+    /// signalled by the next request.
     fn handle_failed(
         &mut self,
         about: About,

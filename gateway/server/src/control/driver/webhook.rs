@@ -30,10 +30,8 @@ const REFRESHED_AT_ONCE: usize = 256;
 /// Timeout of an opening, below the core's.
 const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
-/// Timeout of other requests.
 const SAY_WITHIN: Duration = Duration::from_secs(5);
 
-/// The response to a POST request, or the error.
 pub(crate) type Posted = Result<crate::webhook::Answer, String>;
 
 struct Lease {
@@ -41,24 +39,19 @@ struct Lease {
     hop: Hop,
     /// The opening request, repeated if the server has lost the session.
     opens: Bytes,
-    /// Set if RTCP has its own port.
     rtcp_apart: bool,
-    /// The media server's address, once known.
     taken: Option<NodePort>,
 }
 
-/// The subject of a request.
 enum About {
     Open(u64),
     Refresh,
     Close,
 }
 
-/// Sessions behind one webhook.
 pub(crate) struct Webhook {
     node: NodeId,
     name: Arc<str>,
-    /// The media server's address.
     address: SocketAddr,
     hook: Arc<Hook>,
     towards: fn(SocketAddr) -> Option<IpAddr>,
@@ -93,7 +86,6 @@ impl Webhook {
         }
     }
 
-    /// Requests a session; the result comes later.
     pub(super) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -129,7 +121,6 @@ impl Webhook {
         Act::Post { node, number, hook, body, within }
     }
 
-    /// The response to a request, or its failure.
     pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
         match self.asked.remove(&number) {
             Some(About::Open(nonce)) => self.opened(nonce, posted),
@@ -160,7 +151,8 @@ impl Webhook {
                     });
                     return;
                 }
-                // The session was open: the failure may be temporary, and the next refresh asks again.
+                // The session was open before. The failure may be temporary; the next refresh reports again whether the
+                // server knows the session.
                 Answered::Unanswered(_) if taken.is_some() => return,
                 Answered::Unanswered(reason) => (false, reason.into()),
                 Answered::Refused(reason) => (false, reason.into()),
@@ -182,7 +174,6 @@ impl Webhook {
         }
     }
 
-    /// The next action that is due. Called until it returns `None`.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
         if self.refresh.is_some_and(|due| due <= now) {
             let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());

@@ -3,7 +3,7 @@ use crate::settings::{BitRate, Driver, Probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Nodes with these numbers as names, each at its own address.
+/// Nodes named by these numbers, at distinct addresses.
 fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<Node> {
     numbers.into_iter().map(|number| node(&number.to_string(), number)).collect()
 }
@@ -40,7 +40,7 @@ impl Listed {
         self.guard.check(list, &self.stands, self.start + SECOND * second).err()
     }
 
-    /// Takes the list if the guard allows it.
+    /// Replaces the current list if the guard allows it.
     fn takes(&mut self, list: &[Node], second: u32) -> bool {
         let may = self.held(list, second).is_none();
         if may {

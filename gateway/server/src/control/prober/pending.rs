@@ -6,10 +6,9 @@ use std::collections::VecDeque;
 /// Random, so that only a node that saw the probe can answer it (RFC 8489, 5).
 pub(super) type Token = [u8; 12];
 
-/// Probes that may still be answered; at one every 10 ms, 2.5 seconds. The oldest is replaced.
+/// Maximum pending probes: 2.5 s of one probe every 10 ms. The oldest is replaced.
 pub(super) const ASKED_MAX: usize = 256;
 
-/// Tokens of pending probes with their sequences.
 #[derive(Default)]
 pub(super) struct Asked(RefCell<VecDeque<(Token, u64)>>);
 
@@ -22,7 +21,7 @@ impl Asked {
         asked.push_back((token, sequence));
     }
 
-    /// The sequence of the probe with this token. It counts once.
+    /// Returns the sequence of the probe with this token, and forgets the probe.
     pub(super) fn answered(&self, token: &[u8]) -> Option<u64> {
         let mut asked = self.0.borrow_mut();
         let place = asked.iter().position(|(known, _)| known == token)?;

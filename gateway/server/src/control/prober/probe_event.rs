@@ -1,5 +1,5 @@
-//! Events of probers, queued for control. An event counts only while its prober is still in use: the next one may probe
-//! another agent, or another node in the same slot.
+//! Events of probers, queued for control. Control drops the events of a prober that is no longer in use, because the
+//! next prober may probe another agent, or another node in the same slot.
 
 use std::rc::{Rc, Weak};
 
@@ -8,18 +8,16 @@ use tokio::sync::mpsc::error::SendError;
 
 use super::Probed;
 
-/// Held by a prober for its lifetime.
+/// Held by a prober while it is in use.
 #[derive(Default, Debug)]
 pub(crate) struct Subscription(Rc<()>);
 
-/// An event and its prober's subscription.
 #[derive(Debug)]
 pub(crate) struct ProbeEvent {
     by: Weak<()>,
     probed: Probed,
 }
 
-/// Sends the events of one prober.
 #[derive(Debug)]
 pub(crate) struct ProbeSender {
     by: Weak<()>,
@@ -39,7 +37,6 @@ impl ProbeSender {
 }
 
 impl ProbeEvent {
-    /// The event, if its prober is still in use.
     pub(crate) fn if_current(self) -> Option<Probed> {
         (self.by.strong_count() > 0).then_some(self.probed)
     }

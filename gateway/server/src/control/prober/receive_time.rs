@@ -9,7 +9,7 @@ use nix::sys::time::TimeSpec;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// A longer wait means that the clock was set in between.
+/// Limit of a plausible wait in the socket's queue. A longer wait means that the wall clock was set in between.
 const WAITED_MAX: Duration = Duration::from_secs(1);
 
 /// Enables receive timestamps (socket(7), SO_TIMESTAMPNS).

@@ -9,42 +9,39 @@ use evenkeel_media::trunk::message::{
 
 use super::super::driver::Clock;
 
-/// Pending probes: at one every 10 ms those of 10 s, for as long as a node sends notices to a prober.
+/// Maximum pending probes: 10 s of one probe every 10 ms. For the same time a node sends notices to a prober.
 const ASKED_MAX: usize = 1_024;
 
-/// The asked end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Who {
-    /// The node: its answer is evidence that it is up.
+    /// The answer is evidence that the node is up.
     Node,
-    /// The agent beside it: its answer is no evidence that the node is up.
+    /// The agent beside the node. The answer is no evidence that the node is up.
     Beside,
 }
 
-/// One end of the conversation.
 pub(crate) struct Signed {
     secret: Secret,
     who: Who,
     /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
     first: u64,
     asked: RefCell<VecDeque<u64>>,
-    /// Signing time of the newest state report; older ones are outdated.
+    /// Signing time of the newest state report. Older reports are ignored.
     newest_us: Cell<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Answers {
     pub(super) sequence: u64,
-    /// Whether the answer covers the media port.
+    /// The answer is evidence that the media port works.
     pub(super) vouched: bool,
 }
 
-/// Content of a message.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Heard {
     pub(super) answers: Option<Answers>,
     pub(super) load: Option<Load>,
-    /// The answer to the order with this nonce.
+    /// Nonce and outcome of an answered order.
     pub(super) obeyed: Option<(u64, Outcome)>,
     /// The receipt of a notice, to be sent back.
     pub(super) receipt: Option<Vec<u8>>,
@@ -52,7 +49,8 @@ pub(super) struct Heard {
     pub(super) mismatch: Option<Mismatch>,
 }
 
-/// Why two ends refuse each other's messages; for the log and a metric only, as a [`Refusal`] is not signed.
+/// Why two ends refuse each other's messages. It is used only in logs and a metric, because a [`Refusal`] is not
+/// signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mismatch {
     Clock,
@@ -94,7 +92,7 @@ impl Signed {
         datagram
     }
 
-    /// Content of a datagram; `None` if it is not authentic or answers nothing pending.
+    /// Returns `None` if the datagram is not authentic or answers no pending question.
     pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<Heard> {
         let verified = match Answer::read(datagram, &self.secret, clock.unix_us) {
             Ok(verified) => verified,
@@ -127,7 +125,7 @@ impl Signed {
         self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
     }
 
-    /// The load, unless a newer one is known.
+    /// Returns the load, unless a newer report has come.
     fn newest(&self, load: Load, sent_us: u64) -> Option<Load> {
         (sent_us >= self.newest_us.get()).then(|| {
             self.newest_us.set(sent_us);

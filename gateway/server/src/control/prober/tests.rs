@@ -106,7 +106,7 @@ fn binding_response_answers_its_transaction() {
 fn pong_answers_its_cookie_once() {
     let reader = Questions::Ping(Asked::default());
     let Questions::Ping(asked) = &reader else { panic!() };
-    // A space would end it.
+    // A space would end the cookie.
     let cookie = cookie(*b"  a token of");
     assert!(!cookie.contains(&b' '));
     asked.ask(cookie, 7);

@@ -9,7 +9,7 @@ const LINE_MAX: usize = 512;
 /// Lines per second; excess is counted. A server that logs every packet must not fill the gateway's log.
 const LINES_PER_SECOND: u32 = 50;
 
-/// Size limit of one write; the rest is lost.
+/// Size limit of one write. The rest of a longer write is lost.
 const WRITE_MAX: usize = 64 << 10;
 
 pub(super) struct Output<'a> {
@@ -17,7 +17,7 @@ pub(super) struct Output<'a> {
     line: Vec<u8>,
     /// Start of the current second, and lines logged in it.
     shown: (Instant, u32),
-    /// Lines not logged since.
+    /// Lines of the current second that were not logged.
     hidden: u64,
     bytes: Vec<u8>,
 }
@@ -28,7 +28,6 @@ impl Output<'_> {
         Output { node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
     }
 
-    /// Logs what has arrived.
     pub(super) fn read(&mut self, says: &UnixDatagram) {
         let mut bytes = std::mem::take(&mut self.bytes);
         while let Ok(length) = says.recv(&mut bytes) {
@@ -76,7 +75,7 @@ impl Output<'_> {
 }
 
 impl Drop for Output<'_> {
-    /// The last line may be incomplete.
+    /// Logs the last line, which may lack a newline.
     fn drop(&mut self) {
         if !self.line.is_empty() {
             for line in self.line_ends(Instant::now()) {

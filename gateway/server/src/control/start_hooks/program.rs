@@ -1,4 +1,4 @@
-//! A program that starts a node, watched by its own thread: control ends it without waiting.
+//! A program that starts a node. A thread watches it, so that control can end it without waiting.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use pidfd_util::{PidFd, PidFdExt};
 
 use super::output::Output;
 
-/// A program that runs or is about to.
+/// A program that runs, or that waits for earlier programs to end.
 pub(super) struct Program {
     phase: Arc<Mutex<Phase>>,
     thread: JoinHandle<()>,
@@ -25,14 +25,15 @@ pub(super) struct Program {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Waits,
-    /// It leads the process group of this number, which is not reused before the program was waited for.
+    /// The number is that of the program's process group. The system does not reuse it before the program is waited
+    /// for.
     Runs(Pid),
-    /// It ended or was ended.
     Over,
 }
 
 impl Program {
-    /// Runs the program once all of `before` have ended. `failed` is called if it cannot be run or fails by itself.
+    /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
+    /// fails without having been ended.
     pub(super) fn start(
         name: &Arc<str>,
         words: &[Arc<str>],
@@ -42,7 +43,7 @@ impl Program {
         let phase = Arc::new(Mutex::new(Phase::Waits));
         let (words, name, seen) = (words.to_vec(), Arc::clone(name), Arc::clone(&phase));
         let run = move || {
-            // A thread that panicked has ended too.
+            // An error means that the thread panicked, and so has ended too.
             before.into_iter().for_each(|before| _ = before.join());
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
@@ -74,19 +75,18 @@ impl Program {
 
 #[cfg(test)]
 impl Program {
-    /// Waits until the program ends by itself.
     pub(super) fn over(self) {
         self.thread.join().unwrap();
     }
 }
 
-/// The group number is still valid: its leader was not waited for.
+/// The group number must be valid: the leader of the group was not waited for.
 fn kill(group: Pid) {
     // Fails only if the group is empty.
     let _ = killpg(group, Signal::SIGKILL);
 }
 
-/// Runs the program. Returns how it ended, unless it succeeded or was ended.
+/// Returns the exit status, unless the program succeeded or was ended.
 fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Option<WaitStatus>> {
     if *phase.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Over {
         return Ok(None);
@@ -122,7 +122,6 @@ fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Logs the program's output until it ends.
 fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     let held = PidFd::from_pid(child.id() as i32)?;
     let mut output = Output::new(name);
@@ -140,7 +139,7 @@ fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     }
 }
 
-/// The exit status; the program is still to be waited for.
+/// Returns the exit status without reaping the process.
 fn how(child: Pid) -> io::Result<WaitStatus> {
     Ok(waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?)
 }

@@ -20,7 +20,7 @@ fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
     (StartHooks::new(failed, None), told)
 }
 
-/// Runs a hook with a child process that writes both process IDs there.
+/// Runs a hook that starts a child process, and returns both process IDs.
 fn stay(start_hooks: &mut StartHooks, name: &str, stop_with_gateway: bool) -> [i32; 2] {
     stay_as(start_hooks, (NODE, "n"), name, stop_with_gateway)
 }

@@ -16,7 +16,6 @@ pub(super) const GATHER: Duration = Duration::from_secs(1);
 /// Retry interval of an unanswered opening.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A session at a hop, open or being opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) session: SessionId,
@@ -29,7 +28,7 @@ pub(super) struct Lease {
     /// The session's home worker, which sends the messages.
     pub(super) worker: u16,
     pub(super) state: State,
-    /// The session's next lease.
+    /// The next lease of the same session, as an index.
     next: Option<u32>,
 }
 
@@ -42,11 +41,9 @@ pub(super) enum State {
     Reopening,
 }
 
-/// A message to send now.
 #[derive(Debug)]
 pub(super) enum Due {
     Open(Lease),
-    /// Refreshes these leases.
     Keep(Keep),
 }
 
@@ -134,8 +131,8 @@ impl Leases {
         self.asked.push_back((now + ASK_AGAIN, nonce));
     }
 
-    /// The node does not know these leases of a refresh: they are due to be opened again. A lease that is missed here
-    /// is found when the node names it again.
+    /// Schedules leases that the node does not know to be opened again. If the message about a lease is lost, the node
+    /// reports the lease again at the next refresh.
     pub(super) fn unknown(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
         if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
             return;
@@ -154,7 +151,6 @@ impl Leases {
         }
     }
 
-    /// The next message to send, if any.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         if let Some(lease) = self.due_to_open(now) {
             return Some(Due::Open(lease));
@@ -162,7 +158,7 @@ impl Leases {
         self.due_to_keep(now).map(Due::Keep)
     }
 
-    /// An unanswered opening.
+    /// The next opening whose retry is due.
     fn due_to_open(&mut self, now: Instant) -> Option<Lease> {
         while let Some((_, nonce)) = self.asked.pop_front_if(|(due, _)| *due <= now) {
             if let Some(lease) = self.by_nonce(nonce).filter(|lease| lease.state != State::Open) {
@@ -172,7 +168,7 @@ impl Leases {
         None
     }
 
-    /// The leases of one node that fill a message, or that have waited long enough.
+    /// The leases of one node that fill a message, or of which the first has waited for [`GATHER`].
     fn due_to_keep(&mut self, now: Instant) -> Option<Keep> {
         while let Some(place) = self.next_turn(now) {
             let Some(lease) = self.places[place].filter(|lease| lease.state == State::Open) else {
@@ -212,7 +208,6 @@ impl Leases {
         Some(Keep { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
     }
 
-    /// The next index to refresh.
     fn next_turn(&mut self, now: Instant) -> Option<usize> {
         let began = *self.round.get_or_insert(now);
         let gone = now.saturating_duration_since(began).min(REFRESH_EVERY);

@@ -34,14 +34,12 @@ const TELLINGS: u8 = 3;
 /// Probe pairs that may still be answered: those of one second.
 const PAIRS_MAX: usize = 32;
 
-/// A worker and a node.
 pub(super) type Way = (u16, NodeId);
 
 /// All paths that have carried long bundles.
 #[derive(Default)]
 pub(super) struct Paths {
     paths: BTreeMap<Way, Path>,
-    /// Messages to send now.
     asking: VecDeque<Asking>,
 }
 
@@ -49,7 +47,6 @@ struct Path {
     /// Index of the current size in [`BUNDLE_SIZES`].
     size: usize,
     misses: u8,
-    /// Remaining announcements of the size.
     tellings: u8,
     used_until: Instant,
     raise_at: Instant,
@@ -78,7 +75,6 @@ impl Paths {
         self.asking.retain(|asking| asking.node != node);
     }
 
-    /// Queues probes; called every 30 ms.
     pub(super) fn look(&mut self, now: Instant) {
         for (&way, path) in &mut self.paths {
             if let Some((size, nonce)) = path.try_size(now) {
@@ -116,7 +112,7 @@ impl Path {
         Path { size, misses: 0, tellings: 0, used_until: now, raise_at: now, nonce, pairs }
     }
 
-    /// The size to probe now, if any, with its nonce.
+    /// The index of the size to probe now, with the nonce of the probe.
     fn try_size(&mut self, now: Instant) -> Option<(usize, u64)> {
         let size = if self.size + 1 < BUNDLE_SIZES.len() && now >= self.raise_at {
             self.raise_at = now + RAISE_EVERY;
@@ -146,14 +142,14 @@ impl Path {
         Asking { node, worker, question, nonce }
     }
 
-    /// An announcement of the size, if one is left; its answer is ignored.
+    /// An announcement of the size, if one is left. The answer of the node is ignored.
     fn tell(&mut self, way: Way) -> Option<Asking> {
         self.tellings = self.tellings.checked_sub(1)?;
         let nonce = self.next_nonce();
         Some(self.ask(way, nonce, 0))
     }
 
-    /// Handles the answer to a probe. Returns true if the size changed.
+    /// Returns true if the size changed.
     fn answered(&mut self, nonce: u64, now: Instant) -> bool {
         let is_asked = |pair: &&mut Pair| nonce.wrapping_sub(pair.nonce) < 2;
         let Some(pair) = self.pairs.iter_mut().find(is_asked) else { return false };

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Deeper than any answer of rtpengine.
+/// Nesting limit, deeper than any answer of rtpengine.
 const DEPTH_MAX: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +21,6 @@ impl<'a> From<&'a str> for Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A list of strings.
     pub(super) fn words(words: &[&'a str]) -> Value<'a> {
         Value::List(words.iter().map(|word| Value::from(*word)).collect())
     }
@@ -127,7 +126,7 @@ fn read_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(string)
 }
 
-/// The bytes before `end`; consumes both.
+/// Consumes the bytes before `end`, and `end` itself.
 fn until<'a>(rest: &mut &'a [u8], end: u8) -> Option<&'a [u8]> {
     let at = rest.iter().position(|byte| *byte == end)?;
     let (before, after) = rest.split_at(at);

@@ -20,16 +20,13 @@ const FLAGS: [&str; 4] = ["asymmetric", "port-latching", "strict-source", "trust
 /// Timeout of an opening, below the core's.
 pub(super) const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
-/// A session in a call.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) session: SessionId,
     pub(super) hop: Hop,
     pub(super) ports: Ports,
     pub(super) media: Arc<Media>,
-    /// The time at which its opening began.
     pub(super) since: Instant,
-    /// rtpengine's port for the session's packets, once known.
     pub(super) taken: Option<NodePort>,
 }
 
@@ -49,11 +46,9 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) struct Call {
-    /// Room and node incarnation.
     pub(super) room: (RoomId, Incarnation),
     pub(super) places: [Option<Place>; 2],
     pub(super) stage: Stage,
-    /// Set once rtpengine was told of the call.
     pub(super) is_known: bool,
     /// The sessions of the last signalling.
     pub(super) told: [Option<SessionId>; 2],
@@ -92,13 +87,14 @@ impl Call {
         Some(&mut self.places[at])
     }
 
-    /// Removes the session. Returns true if it was in the call.
+    /// Returns true if the session was in the call.
     pub(super) fn leave(&mut self, session: SessionId) -> bool {
         let is_its = |place: &mut Place| place.session == session;
         self.places.iter_mut().any(|place| place.take_if(is_its).is_some())
     }
 
-    /// Removes sessions that are not open and will not be: signalled ones, and those whose time is up.
+    /// Removes sessions that will not be opened: sessions of the failed request, and sessions that have waited for
+    /// [`OPEN_WITHIN`].
     pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = Place> {
         let told = self.told;
         let failed = move |place: &mut Place| {
@@ -108,13 +104,12 @@ impl Call {
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
     }
 
-    /// The time since which a session has waited to be open.
+    /// The start of the longest wait of a session to be opened.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         let opening = self.places.iter().flatten().filter(|place| place.taken.is_none());
         opening.map(|place| place.since).min()
     }
 
-    /// The request for one side in its current state.
     pub(super) fn question<'a>(&self, side: usize, id: &'a str, sdp: &'a str) -> Value<'a> {
         let mut entries = vec![
             ("ICE", "remove".into()),
@@ -152,7 +147,6 @@ impl Call {
     }
 }
 
-/// Media for a call that all sessions left during the exchange.
 static NO_MEDIA: Media = Media {
     streams: Vec::new(),
     rtcp: evenkeel_core::RtcpPort::Mux,

@@ -11,7 +11,6 @@ use crate::control::driver::mixed;
 /// First retry interval; it doubles with each retry. An idle daemon answers within 1 ms, a busy one within some tens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The subject of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum About {
     /// The first side of this call.
@@ -29,21 +28,18 @@ impl About {
     }
 }
 
-/// rtpengine's answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
-    /// Success, with the SDP if there is one.
+    /// Carries the SDP, if there is one.
     Done(Option<String>),
-    /// Failure. `busy`: rtpengine accepts no new calls at all.
+    /// `busy`: rtpengine accepts no new calls at all.
     Refused { busy: bool, reason: String },
 }
 
 /// Result of a timeout.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// Send this again.
     Again(Arc<[u8]>),
-    /// No answer came in time.
     Late(About),
 }
 
@@ -74,7 +70,7 @@ impl Questions {
         self.asked.len()
     }
 
-    /// Adds a request that must be answered before `by`.
+    /// `by`: the deadline of the answer.
     pub(super) fn ask(
         &mut self,
         about: About,
@@ -102,7 +98,6 @@ impl Questions {
         self.asked.remove(&cookie).map(|asked| (asked.about, answer))
     }
 
-    /// The next retry or timeout that is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         let is_due = |asked: &Asked| asked.by <= now || asked.again <= now;
         let (&cookie, asked) = self.asked.iter_mut().find(|(_, asked)| is_due(asked))?;
@@ -123,7 +118,7 @@ fn read(answer: &Value<'_>) -> Option<Answer> {
     let text = |key| answer.text(key).map(str::to_owned);
     Some(match answer.text("result")? {
         "ok" => Answer::Done(text("sdp")),
-        // rtpengine's limits of calls, load and bandwidth.
+        // Reasons in answers of an rtpengine that reached a limit of calls, load or bandwidth.
         "load limit" => {
             let reason = text("message").unwrap_or_else(|| "load limit".to_owned());
             Answer::Refused { busy: true, reason }

@@ -1,5 +1,3 @@
-//! The NG socket to one rtpengine.
-
 use std::cell::OnceCell;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -10,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::control::prober;
 
-/// Longer than any answer of rtpengine.
+/// Buffer size, longer than any answer of rtpengine.
 const ANSWER_MAX: usize = 65_535;
 
 #[derive(PartialEq, Eq, Debug)]
@@ -30,8 +28,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Starts a task that connects as soon as a route exists and passes on what comes back. Must be called on control's
-    /// runtime.
+    /// Starts a task that connects as soon as a route exists and forwards answers to control. Must be called on
+    /// control's runtime.
     pub(crate) fn start(
         node: NodeId,
         told: mpsc::Sender<(NodeId, Ng)>,
@@ -53,7 +51,7 @@ impl Line {
         if let Some(Err(error)) = sent
             && error.kind() == ErrorKind::ConnectionRefused
         {
-            // If control's queue is full, the timeout has the same effect.
+            // If control's queue is full, the request times out instead.
             let _ = self.told.try_send((self.node, Ng::Refused));
         }
     }

@@ -8,11 +8,9 @@ use evenkeel_core::{Kind, Media, PayloadType, Stream};
 /// Placeholder port (RFC 863) of an empty side.
 const DISCARD: u16 = 9;
 
-/// Local ports of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ports {
     pub(super) rtp: u16,
-    /// The RTCP port, if RTCP has its own port.
     pub(super) rtcp: Option<u16>,
 }
 
@@ -53,7 +51,8 @@ fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
     sdp
 }
 
-/// Tells if the codec's name is a valid SDP token (RFC 8866, 9). Sessions opened by a first packet have no codec name.
+/// Returns true if the codec's name is a valid SDP token (RFC 8866, section 9). Sessions opened by a first packet have
+/// no codec name.
 fn is_named(payload: &PayloadType) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
     !payload.codec.is_empty() && payload.codec.chars().all(is_plain) && &*payload.codec != "unknown"

@@ -32,7 +32,6 @@ fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
     Brief { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
 }
 
-/// The driver and a simulated rtpengine.
 struct Pair {
     engine: Rtpengine,
     start: Instant,
@@ -43,13 +42,12 @@ struct Pair {
     port: u16,
     /// Requests, oldest first: command, call and SDP.
     asked: Vec<(String, String, String)>,
-    /// Answer to send in place of the usual one.
     says: Option<&'static str>,
-    /// Receives requests without answering.
+    /// The simulated rtpengine receives requests and does not answer.
     mute: bool,
     /// Number of requests to drop.
     drops: usize,
-    /// Set to choose other ports from now on.
+    /// The simulated rtpengine chooses other ports from now on.
     moves: bool,
     told: Vec<Act>,
 }

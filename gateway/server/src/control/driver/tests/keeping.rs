@@ -18,12 +18,10 @@ struct Pair {
     takes_new: bool,
     opens: usize,
     keeps: usize,
-    /// Times at which questions and answers are lost.
+    /// Milliseconds during which questions are lost.
     questions_lost: Range<u64>,
     answers_lost: Range<u64>,
-    /// Openings to lose.
     openings_to_lose: usize,
-    /// Actions that control received.
     told: VecDeque<Act>,
 }
 
@@ -59,7 +57,7 @@ impl Pair {
         pair
     }
 
-    /// Runs as control's watch does.
+    /// Calls `handle_timeout` as often as control does, until this time.
     fn run_until(&mut self, ms: u64) {
         while self.ms < ms {
             self.ms += 2;
@@ -122,7 +120,7 @@ impl Pair {
         }
     }
 
-    /// All sessions are as before, and no action was reported.
+    /// All sessions are open, and control received no action.
     fn all_are_open(&self) {
         assert_eq!(self.known.len(), SESSIONS as usize);
         assert!(self.told.is_empty(), "{:?}", self.told);

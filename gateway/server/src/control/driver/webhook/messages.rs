@@ -100,14 +100,13 @@ fn word(nonce: u64) -> String {
     format!("{nonce:016x}")
 }
 
-/// Result of an opening.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Answered {
     At(NodePort),
     Refused(String),
     /// The session was refused, and the server accepts no other sessions for now.
     Unwilling(String),
-    /// No usable response.
+    /// There was no response, or an invalid one.
     Unanswered(String),
 }
 
@@ -155,7 +154,7 @@ fn reason(status: u16, body: &[u8]) -> String {
     }
 }
 
-/// Nonces that the server does not know; empty without a usable response.
+/// The nonces that the server does not know. Without a valid response the list is empty.
 pub(super) fn unknown(posted: Posted) -> Vec<u64> {
     #[derive(Deserialize)]
     struct Unknown {

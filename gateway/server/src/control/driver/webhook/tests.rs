@@ -58,7 +58,6 @@ fn says(status: u16, body: &str) -> Posted {
     Ok(Answer { status, body: body.to_owned().into() })
 }
 
-/// The next result for control.
 fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
     Some(match webhook.handle_timeout(now)? {
         Act::Opened { leg: Leg::Port(port), .. } => format!("{}/{}", port.address, port.rtcp_port),

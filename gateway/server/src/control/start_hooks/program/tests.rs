@@ -2,7 +2,6 @@ use super::*;
 use std::sync::mpsc;
 use tempfile::tempdir;
 
-/// Captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -114,7 +114,7 @@ fn ended_lease_is_not_refreshed() {
     assert_eq!(kept(&mut leases, start + REFRESH_EVERY).len(), 0, "they wait");
     leases.end(SessionId(0), hop(0)).unwrap();
     leases.end(SessionId(1), hop(0)).unwrap();
-    // Reuses the index of one of them.
+    // This lease reuses the index of an ended one.
     begin_open(&mut leases, 7, 1);
     let keeps = kept(&mut leases, start + REFRESH_EVERY + GATHER);
     let tags: Vec<&[Tag]> = keeps.iter().map(|keep| &*keep.tags).collect();
