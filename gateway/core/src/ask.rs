@@ -1,7 +1,7 @@
 //! Questions to policies and their answers, as plain data. The host converts them to plugin calls and back.
 //!
-//! A state belongs to a session, or for routing to a room. It travels in the question and returns in the answer, so
-//! that the decision and the new state are applied together or not at all.
+//! A state belongs to a session, or for routing to a room. The question carries the state and the answer carries the
+//! new one, so that the decision and the new state are applied together or not at all.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,7 +38,6 @@ impl Hook {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PolicyName {
     pub set: Arc<str>,
-    /// The hook it answers.
     pub hook: Hook,
 }
 
@@ -48,20 +47,20 @@ impl std::fmt::Display for PolicyName {
     }
 }
 
-/// Which of two revisions of a policy a question goes to. One question goes to one of them.
+/// One of the two revisions of a policy to which questions go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub enum Arm {
     /// The active revision.
     #[default]
     Standing,
-    /// The candidate, for its share.
+    /// The candidate, for its share of rooms or sessions.
     Canary,
 }
 
 impl Arm {
     pub const ALL: [Arm; 2] = [Arm::Standing, Arm::Canary];
 
-    /// As in the API and in records: `canary`.
+    /// The word in the API and in records: `canary`.
     pub fn name(self) -> &'static str {
         match self {
             Arm::Standing => "active",
@@ -284,7 +283,7 @@ pub struct Answered {
     pub revision: Arc<str>,
     pub notes: Vec<Note>,
     pub took: std::time::Duration,
-    /// Set if the rows were not all asked about in one call.
+    /// Set if one call did not cover all rows.
     pub apart: Option<Box<Apart>>,
     /// The plugin's texts for its reasons.
     pub reasons: Reasons,

@@ -18,7 +18,7 @@ pub struct Offer {
     pub media: Arc<Media>,
 }
 
-/// A client's way to send to the gateway.
+/// The protocol by which a client sends to the gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ingress {
     /// RTP over UDP. `Identity` tells sessions apart.
@@ -84,7 +84,7 @@ pub struct Media {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RtcpPort {
-    /// With RTP (RFC 5761).
+    /// RTCP shares the port of RTP (RFC 5761).
     Mux,
     /// RTCP uses a separate port.
     Own,

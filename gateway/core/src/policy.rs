@@ -1,4 +1,4 @@
-//! Questions to policies, what is kept of their answers, and the life of their revisions.
+//! Questions to policies, the state kept of their answers, and the lifecycle of their revisions.
 
 mod faults;
 mod judge;

@@ -9,7 +9,7 @@ use crate::{Affinity, Bounds, Hook, Mode, PolicyName, RegionId, ZoneId};
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    /// The gateway's own region.
+    /// The gateway's region.
     pub home: RegionId,
     /// Names of the regions, indexed by [`RegionId`].
     pub regions: Vec<Box<str>>,
@@ -37,7 +37,7 @@ pub struct NodeSettings {
     pub zone: ZoneId,
     pub capacity_kbps: u64,
     pub probed: Probed,
-    /// Two canary sessions are kept at the node, between which it must forward packets.
+    /// Keep two canary sessions at the node, between which it must forward packets.
     pub canary: bool,
     pub role: Role,
     pub starts: Starts,
@@ -48,7 +48,7 @@ pub enum Role {
     /// The node carries rooms.
     #[default]
     Active,
-    /// The node stands by: in hot and hitless scenarios it takes no first hop while other nodes can.
+    /// In hot and hitless scenarios the node takes no first hop while other nodes can.
     Standby,
 }
 
@@ -75,7 +75,7 @@ pub enum Probed {
 /// A scenario as its policy set describes it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scenario {
-    /// The policy set it belongs to.
+    /// The policy set of the scenario.
     pub set: Arc<str>,
     /// The hooks for which the set binds a policy, in the order of [`Hook::ALL`](crate::Hook::ALL).
     pub bound: [bool; 4],
@@ -87,16 +87,16 @@ pub struct Scenario {
     pub regions: Vec<RegionId>,
     /// Number of spares in a route, 1 to 3; ignored in cold mode, which has none.
     pub spares: u8,
-    /// A session is closed after this long a silence.
+    /// Silence after which a session is closed.
     pub close_after: Duration,
-    /// Order of rescues; higher goes first.
+    /// Rooms of higher priority are rescued first.
     pub priority: i64,
     pub on_admission_fault: AdmitOnFault,
     pub on_degradation_fault: DegradeOnFault,
 }
 
 impl Scenario {
-    /// The scenario's set binds a policy to the hook.
+    /// True if the scenario's set binds a policy to the hook.
     pub fn binds(&self, hook: Hook) -> bool {
         self.bound[hook as usize]
     }
@@ -240,7 +240,7 @@ pub struct Breakers {
     pub r_factor_centi: u32,
     /// Percentage of sessions or openings that must be bad. Default 50.
     pub share_percent: u32,
-    /// Fewer sessions or openings per second prove nothing. Default 20.
+    /// Minimum sessions or openings per second for a judgement. Default 20.
     pub sessions_min: u32,
     /// Time from open to half-open; doubles with each relapse. Default 10 s.
     pub open_for: Duration,

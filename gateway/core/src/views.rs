@@ -1,4 +1,4 @@
-//! Views of the state, for people and their tools to read. Nothing here changes anything.
+//! Read-only views of the state, for people and their tools.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct SessionStanding {
     pub hop: Option<Hop>,
     pub plan: Plan,
     pub measures: Measures,
-    /// Since it was offered.
+    /// Time since the offer.
     pub age: Duration,
 }
 
@@ -38,7 +38,7 @@ pub struct RoomStanding {
     /// See [`Route::kept`](crate::Route::kept).
     pub kept: Mode,
     pub sessions: Vec<SessionId>,
-    /// Its hops, best first.
+    /// Best first.
     pub route: Vec<Hop>,
     pub hop: Option<Hop>,
     pub placed_by: Decider,
@@ -46,16 +46,16 @@ pub struct RoomStanding {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeStanding {
-    /// The node, as its newest incarnation.
+    /// The node with its newest incarnation.
     pub hop: Hop,
     pub health: Health,
     /// In the order of [`Witness::ALL`].
     pub suspected_by: [bool; Witness::ALL.len()],
     pub draining: bool,
-    /// Removed from the list, and forgotten when it is empty.
+    /// The node was removed from the list. It is forgotten when it is empty.
     pub leaves: bool,
     pub ejected: bool,
-    /// Measured, kbit/s.
+    /// Measured capacity, which may be below the configured one.
     pub capacity_kbps: u64,
     pub opening: u32,
     pub waiting: u32,
@@ -74,22 +74,22 @@ pub struct Explanation {
     pub standing: SessionStanding,
     pub admitted_by: Decider,
     pub placed_by: Decider,
-    /// Higher is placed earlier.
+    /// Rooms of higher priority are placed first.
     pub priority: i64,
     /// The room's hops, best first.
     pub route: Vec<(Hop, Grant)>,
-    /// Thousandths of the bitrate that it needs above its floor; below 1,000 the node is overcommitted.
+    /// Thousandths of the bitrate that the session needs above its floor. Below 1,000 the node is overcommitted.
     pub share_permille: u16,
-    /// Evidence against the node of its packets, and for how long.
+    /// Evidence against the node that carries the session, with its age.
     pub witnesses: Vec<(Witness, Duration)>,
     pub heading: Option<Heading>,
     /// All other nodes.
     pub candidates: Vec<Candidate>,
-    /// Its room's last moves, the oldest first.
+    /// The last moves of the room, the oldest first.
     pub moves: Vec<MoveRecord>,
-    /// The last decisions of policies about it and its room.
+    /// The last decisions of policies about the session and its room.
     pub said: Vec<Said>,
-    /// Revisions that fault on it or its room, and are not asked about it.
+    /// Revisions that fault on the session or its room and are no longer asked about it.
     pub quarantines: Vec<Quarantine>,
 }
 
@@ -115,24 +115,24 @@ pub struct Candidate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
     Down,
-    /// It does not run; no room has needed it yet.
+    /// The node does not run; no room has needed it yet.
     Cold,
     Draining,
-    /// It accepts no new sessions.
+    /// The node accepts no new sessions.
     NodeRefused,
     BreakerOpen,
-    /// It did not take the room lately.
+    /// The node recently failed to take the room.
     BackingOff,
-    /// Its capacity does not suffice.
+    /// The node lacks capacity for the room.
     Full,
-    /// It is suspect or wary, or loses many messages.
+    /// The node is suspect or wary, or its path loses many packets.
     Unhealthy,
-    /// It is in another region than the room's clients.
+    /// The node is in another region than the room's clients.
     OutsideRegion,
-    /// It is a standby, and other nodes can take the room.
+    /// The node is a standby, and other nodes can take the room.
     Standby,
     Spare,
-    /// It would do as well; the decider preferred the other node.
+    /// The node is as good; the decider preferred the other one.
     EqualCost,
 }
 
@@ -165,41 +165,40 @@ pub struct RegionStanding {
     pub nodes_up: u32,
     pub nodes_draining: u32,
     pub rooms: u32,
-    /// Rooms that belong here but are placed in other regions, or at standbys.
+    /// Rooms that belong in this region but are placed in other regions, or at standbys.
     pub away: u32,
 }
 
-/// Sizes of all that grows with clients.
+/// Sizes of everything that grows with clients.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Kept {
-    /// Including those that are not live yet.
+    /// Includes sessions that are not live yet.
     pub sessions: usize,
-    /// Including those that are not placed yet.
+    /// Includes rooms that are not placed yet.
     pub rooms: usize,
     pub calls: usize,
     /// Entries of the longest list of rooms, which contains a room at most once.
     pub rooms_listed: usize,
     pub sessions_listed: usize,
     pub asks: usize,
-    /// Hops of the session that has most.
+    /// The largest number of hops of one session.
     pub legs: usize,
-    /// Openings in progress at the node that has most.
+    /// The largest number of openings in progress at one node.
     pub opening: usize,
     /// Queued openings at all nodes.
     pub waiting: usize,
-    /// Recorded moves of the room that has most.
+    /// The largest number of recorded moves of one room.
     pub moves: usize,
-    /// Moves that damping counts for the room that has most.
+    /// The largest number of moves that damping counts for one room.
     pub damped: usize,
     /// Pairs of a node and a scenario.
     pub ballots: usize,
     pub drains: usize,
-    /// Numbers of nodes, including those that rest before reuse.
+    /// Node numbers, including those that wait for reuse.
     pub slots: usize,
     pub timers: usize,
 }
 
-/// The parts that views read.
 #[derive(Clone, Copy)]
 pub(crate) struct Views<'a> {
     pub(crate) sessions: &'a Sessions,

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Faults are counted within this.
+/// Window in which calls and faults are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// More faults than this within [`WINDOW`] roll a revision back, however many calls there were.
+/// More faults than this within [`WINDOW`] roll a revision back, unless it had so many calls that [`FAULTS_SHARE`]
+/// permits more.
 const FAULTS_MAX: u64 = 5;
 
-/// With many calls, one in this many may fault.
+/// One call in this many may fault.
 const FAULTS_SHARE: u64 = 1_000;
 
 /// Calls are counted in buckets of this length, since a policy may be asked thousands of times within [`WINDOW`].
@@ -33,7 +34,7 @@ impl FaultWindow {
         FaultWindow { began: now, buckets: VecDeque::new() }
     }
 
-    /// Counts a call; true if it was one fault too many.
+    /// Counts a call. Returns true if it is a fault that exceeds the limit.
     pub(super) fn count(&mut self, now: Instant, faulted: bool) -> bool {
         let age = |from: Instant| now.saturating_duration_since(from);
         while self.buckets.front().is_some_and(|bucket| age(bucket.began) > WINDOW) {

@@ -49,13 +49,13 @@ fn bit(figure: Figure) -> u8 {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judging {
-    /// Nothing is heard for this long. Default 400 ms.
+    /// Silence after which a session is bad. Default 400 ms.
     pub gap: Duration,
     /// Loss up or down, parts per million. Default 50,000 (5 %).
     pub loss_ppm: u32,
     /// R-factor below this, times 100. Default 6,000: many are dissatisfied (ITU-T G.109).
     pub r_factor_centi: u32,
-    /// This rung, or one further down. Default 2: capped, and voice only.
+    /// Rung from which a session is bad. Default 2: capped, and voice only.
     pub rung: u8,
     /// Moves of a room within a minute. Default 3.
     pub moves_per_minute: u32,
@@ -97,11 +97,10 @@ impl Bad {
     }
 }
 
-/// Compares a canary with the rest.
 #[derive(Debug)]
 pub(crate) struct Judge {
     judging: Judging,
-    /// From 1.
+    /// Counts from 1.
     round: u32,
     began: Instant,
     units: BTreeMap<u64, Unit>,
@@ -118,7 +117,6 @@ pub(crate) struct Newcomer {
     pub(crate) turned_away: bool,
 }
 
-/// A room or a session.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     round: u32,
@@ -212,7 +210,7 @@ impl Judge {
         }
     }
 
-    /// Notes the present state of a room or session. Returns a breach if that is proof.
+    /// Notes the present state of a room or session. Returns a breach if the evidence suffices.
     pub(crate) fn note(&mut self, unit: u64, bad: Bad) -> Option<Breach> {
         let known = self.units.get_mut(&unit).filter(|known| known.round == self.round)?;
         let fell = known.at_risk & bad.0;
@@ -235,7 +233,7 @@ impl Judge {
         breach
     }
 
-    /// Notes the answer to a newcomer; `percent` is the canary's share. Returns a breach if that is proof.
+    /// Notes the decision on a newcomer; `percent` is the canary's share. Returns a breach if the evidence suffices.
     pub(crate) fn note_newcomer(
         &mut self,
         newcomer: Newcomer,

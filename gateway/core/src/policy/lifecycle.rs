@@ -41,7 +41,7 @@ const BEYOND_REPAIR: &str = "it could not be started again, three times in a row
 pub struct RolloutRules {
     /// Strategy of changed files. A push names its own.
     pub strategy: Strategy,
-    /// How long a rollback to the previous revision is possible.
+    /// Time during which a rollback to the previous revision is possible.
     pub keep: Duration,
     pub judging: Judging,
 }
@@ -55,7 +55,7 @@ pub struct RolloutRequest {
     pub arrived: Instant,
     /// Accept a quarantined or older revision.
     pub force: bool,
-    /// None: it becomes active at once.
+    /// `None`: the revision becomes active at once.
     pub strategy: Option<Strategy>,
     /// Return to the previous revision at once, since its file was restored.
     pub returns: bool,
@@ -64,13 +64,13 @@ pub struct RolloutRequest {
 /// An operator's action on a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verb {
-    /// To the next share.
+    /// Give the candidate its next share.
     Promote,
-    /// To active.
+    /// Activate the candidate.
     PromoteAll,
     Pause,
     Resume,
-    /// The candidate is dropped; the active revision stays.
+    /// Drop the candidate; the active revision stays.
     Abort,
 }
 
@@ -89,11 +89,11 @@ pub enum Compared {
     Same,
     Different,
     Faulted(Fault),
-    /// There was no time to ask it in full.
+    /// There was not enough time to ask the candidate.
     Skipped,
 }
 
-/// Translates the virtual clock, for what outlives the process.
+/// Translates the virtual clock to wall time, for records that outlive the process.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     pub instant: Instant,
@@ -111,11 +111,11 @@ pub(crate) enum Effect {
     Report(Rollout),
     /// Quarantine or version floor changed.
     Remember(Remembered),
-    /// No question goes to the revision any more; those in flight go to the active one.
+    /// The revision gets no more questions. Questions in flight go to the active revision.
     Unload(Arc<str>),
     /// A canary began or ended.
     CanaryChanged,
-    /// Rooms or sessions may have another revision than these gave them.
+    /// Rooms or sessions may have another revision than under these previous revisions.
     DecidersChanged(Box<Revisions>),
 }
 
@@ -141,9 +141,9 @@ pub struct Lifecycle {
     stuck: Option<Stuck>,
     quarantine: Quarantine,
     floor: VersionFloor,
-    /// The revoked ones among the loaded revisions, with the reason.
+    /// Loaded revisions that are revoked, with the reasons.
     revoked: BTreeMap<Arc<str>, Box<str>>,
-    /// The active and previous revision, if reported as revoked.
+    /// Active and previous revisions that were reported as revoked.
     reported: Vec<Revoked>,
     last: Option<LastRollout>,
     calls: u64,
@@ -209,10 +209,10 @@ impl Lifecycle {
         self.pushes
     }
 
-    /// Checks a compiled revision before it is proved, which takes long.
+    /// Checks a compiled revision before it is proved, since the proof takes long.
     ///
     /// # Errors
-    /// Why it is refused. The first revision of a policy is accepted, as no other could answer instead.
+    /// The reason of the refusal. The first revision of a policy is accepted, as no other could answer instead.
     pub fn handle_compiled(
         &self,
         request: &RolloutRequest,
@@ -230,11 +230,11 @@ impl Lifecycle {
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
     }
 
-    /// Takes a revision into use that was proved at `ready`. `revoked` is the reason if it was revoked meanwhile.
-    /// Unless the outcome is [`RolloutOutcome::Unchanged`], it is asked questions from now on.
+    /// Puts a revision into use that was proved at `ready`. `revoked` is the reason if it was revoked meanwhile. Unless
+    /// the outcome is [`RolloutOutcome::Unchanged`], the revision is asked from now on.
     ///
     /// # Errors
-    /// Why it is refused now, though [`handle_compiled`](Lifecycle::handle_compiled) accepted it before.
+    /// The reason of the refusal, though [`handle_compiled`](Lifecycle::handle_compiled) accepted the revision before.
     pub fn handle_ready(
         &mut self,
         request: &RolloutRequest,
@@ -304,7 +304,7 @@ impl Lifecycle {
         }
     }
 
-    /// Zero if the wall clock was set back since.
+    /// Time in quarantine. Zero if the wall clock was set back since.
     fn age(&self, quarantined: &Quarantined, now: Instant) -> Duration {
         self.clock.at(now).duration_since(quarantined.since).unwrap_or_default()
     }
@@ -362,7 +362,7 @@ impl Lifecycle {
     /// Drops the candidate or, if there is none, restores the previous revision.
     ///
     /// # Errors
-    /// Why nothing changes. Pushes under way continue then.
+    /// The reason why nothing changes. Pushes under way continue then.
     pub fn handle_rollback(&mut self, now: Instant) -> Result<Rollout, &'static str> {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
@@ -428,14 +428,12 @@ impl Lifecycle {
         Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
     }
 
-    /// A revision answered, or failed.
     pub fn handle_call(&mut self, revision: &str, call: &Call, now: Instant) {
         if let Some(reason) = self.note_call(revision, call, now) {
             self.remove_harmful(revision, &reason, now);
         }
     }
 
-    /// A candidate was asked in the shadow stage.
     pub fn handle_compared(
         &mut self,
         revision: &str,
@@ -466,7 +464,7 @@ impl Lifecycle {
             }
             match call.answered {
                 true => self.failing = None,
-                // A plugin that is down is not asked; its last fault stays.
+                // A plugin that is down is not called; its last fault stays.
                 false if faulted => self.failing.clone_from(fault),
                 false => {}
             }
@@ -524,8 +522,8 @@ impl Lifecycle {
         self.review(now);
     }
 
-    /// Rolls the active revision back to the previous one. If that is revoked, the active one stays; if there is none,
-    /// it is not quarantined either.
+    /// Rolls the active revision back to the previous one. If the previous one is revoked, the active one stays.
+    /// Without a previous revision, the active one is not quarantined.
     fn replace_harmful(&mut self, reason: &str, now: Instant) {
         let Some(harmful) =
             self.revisions.active_name().filter(|_| self.revisions.previous.is_some())
@@ -544,7 +542,7 @@ impl Lifecycle {
         }
     }
 
-    /// None if there is no previous revision, or if it is revoked.
+    /// Returns `None` if there is no previous revision, or if it is revoked.
     fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<Rollout> {
         if !self.may_go_back() {
             return None;
@@ -570,13 +568,13 @@ impl Lifecycle {
         previous.is_some_and(|previous| !self.revoked.contains_key(&previous.revision.name))
     }
 
-    /// Replaces the revoked ones among the loaded revisions; each comes with the reason.
+    /// Sets which loaded revisions are revoked, with the reasons.
     pub fn handle_revoked(&mut self, revoked: BTreeMap<Arc<str>, Box<str>>, now: Instant) {
         self.revoked = revoked;
         self.review(now);
     }
 
-    /// Acts on revoked revisions after each change of them or of the policy's revisions.
+    /// Acts on revoked revisions. Runs after each change of the revocations or of the policy's revisions.
     fn review(&mut self, now: Instant) {
         let revoked = |revision: &Revision, place: &str| {
             let reason = self.revoked.get(&revision.name)?;

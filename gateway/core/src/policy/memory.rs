@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Revision, Revisions};
 use crate::{Arm, State};
 
-/// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this one
-/// can. A third is not kept.
+/// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this
+/// revision can read. No third state is kept.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct Memory {
     newest: Option<Arc<State>>,
@@ -48,8 +48,7 @@ impl Memory {
     }
 }
 
-/// States that plugins wrote about themselves, one for each revision, since active revision and candidate are asked at
-/// the same time.
+/// Memos of plugins, one for each revision, since active revision and candidate are asked at the same time.
 #[derive(Default, Debug)]
 pub(crate) struct Memos {
     active: Option<State>,
@@ -83,7 +82,7 @@ impl Memos {
                 let promoted = canary.clone().or_else(|| self.active.clone());
                 self.previous = std::mem::replace(&mut self.active, promoted);
             } else if before.is_previous(&active.name) {
-                // It resumes with the newest memo that it can read.
+                // The revision resumes with the newest memo that it can read.
                 let newest = self.active.take().filter(|memo| active.reads(memo));
                 self.active = newest.or_else(|| self.previous.take());
             } else {

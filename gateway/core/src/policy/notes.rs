@@ -26,13 +26,12 @@ pub(crate) enum Subject {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Said {
     pub hook: Hook,
-    /// A policy and its revision.
     pub by: Decider,
-    /// The plugin's name for its reason, or the number if it has no name; none without a reason.
+    /// The plugin's name for its reason, or the number if it has no name; `None` without a reason.
     pub reason: Option<Arc<str>>,
     pub outcome: Outcome,
     pub since: Duration,
-    /// The first notes of the plugin on it.
+    /// The plugin's first notes on the subject.
     pub notes: Box<[(Box<str>, i64)]>,
 }
 
@@ -183,7 +182,7 @@ impl Noted {
         }
         let mut reasons: BTreeMap<u32, u32> = BTreeMap::new();
         for (row, reason) in given {
-            // A row without a change needs no reason; most rows of most ticks are so.
+            // A row without a change needs no reason. Most rows of a tick are unchanged.
             let worth_it = || notes.contains_key(row) || of_row(*row) != Outcome::Kept;
             if *reason != 0 && worth_it() {
                 reasons.insert(*row, *reason);

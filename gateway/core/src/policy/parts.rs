@@ -7,10 +7,10 @@ use crate::{Count, Guard, Outcome};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
-    /// It changes nothing, or came too late.
+    /// The part changes nothing, or came too late.
     Kept,
     Applied {
-        /// It differs from the native default.
+        /// The part differs from the native default.
         differs: bool,
     },
 }
@@ -22,13 +22,13 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// A question that is not decided in parts.
+    /// The result for a question that is not a batch.
     pub(crate) fn one(outcome: Outcome) -> Batch {
         Batch { outcome, parts: Parts::default() }
     }
 }
 
-/// Outcomes of the parts so far, by the rows they are about.
+/// Outcomes of the parts so far, by row.
 #[derive(Default, Debug)]
 pub(crate) struct Parts {
     taken: BTreeSet<u32>,
@@ -42,7 +42,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The state written about the row is kept, unless all decisions on it were refused.
+    /// True if the new state of the row is kept: not all decisions on the row were refused.
     pub(crate) fn keeps_state(&self, row: u32) -> bool {
         self.taken.contains(&row) || !self.refused.contains_key(&row)
     }
@@ -87,7 +87,7 @@ impl Parts {
         }
     }
 
-    /// The broken rules with their counts: an answer may break one a million times.
+    /// The broken rules with their counts. One answer may break a rule a million times.
     pub(crate) fn broken(&self) -> impl Iterator<Item = (Guard, u32)> {
         self.broken.iter().map(|(guard, times)| (*guard, *times))
     }

@@ -39,7 +39,7 @@ struct Policy {
     judge: Option<Judge>,
     /// During a canary, and while a rollback to the previous revision is possible.
     conduct: Option<Conduct>,
-    /// By arm: a breach was reported.
+    /// By arm: true after a reported breach.
     reported: [bool; 2],
 }
 
@@ -95,7 +95,7 @@ impl Policies {
         judges.map(Judge::known).max().unwrap_or(0)
     }
 
-    /// Changes a policy's revisions. Returns what follows from the change; none if the policy is unknown.
+    /// Changes a policy's revisions. Returns the consequences, or `None` if the policy is unknown.
     pub(crate) fn change<T>(
         &mut self,
         policy: &PolicyName,
@@ -119,7 +119,7 @@ impl Policies {
         changing.map(|(policy, _)| policy.clone()).collect()
     }
 
-    /// Takes a rollout step that is due, or ends a rollback window. Returns what follows.
+    /// Takes a rollout step that is due, or ends a rollback window. Returns the consequences.
     pub(crate) fn poll(
         &mut self,
         policy: &PolicyName,
@@ -135,7 +135,7 @@ impl Policies {
         follows
     }
 
-    /// Follows a change of revisions: turns memos, judges and timers, and returns what others have to do.
+    /// Updates memos, judges and timers after a change of revisions. Returns the consequences for other parts.
     fn follow(
         &mut self,
         policy: &PolicyName,
@@ -187,7 +187,7 @@ impl Policies {
         follows
     }
 
-    /// Runs with each turn of the sweep: sessions up to `until`, and their rooms, keep only states that a revision may
+    /// Runs with each part of the sweep: sessions up to `until`, and their rooms, keep only states that a revision may
     /// still read.
     pub(crate) fn forget_older_states(
         &self,
@@ -238,7 +238,7 @@ impl Policies {
         )
     }
 
-    /// Adds the session, or its room, to the judges. Its present state is the baseline.
+    /// Adds the session, or its room, to the judges, with its present state as the baseline.
     pub(crate) fn enrol(&mut self, id: SessionId, subjects: Subjects) {
         if !self.is_judging() {
             return;
@@ -346,7 +346,7 @@ impl Policies {
         }
     }
 
-    /// An admission policy answered about a newcomer.
+    /// Counts an admission policy's decision on a newcomer.
     pub(crate) fn weigh_newcomer(
         &mut self,
         policy: &PolicyName,
@@ -363,7 +363,7 @@ impl Policies {
         }
     }
 
-    /// Counts answers that differed from those of a fresh instance. A revision without an alternative stays.
+    /// Counts answers that differed from those of a fresh instance. An active revision without a previous one stays.
     pub(crate) fn weigh_hidden_state(
         &mut self,
         policy: &PolicyName,

@@ -3,25 +3,26 @@
 
 use std::time::{Duration, Instant};
 
-/// A step with a cohort too small to judge is prolonged to this many times its duration; then the rollout continues.
+/// A step whose cohort is too small to judge is prolonged to this many times its duration. Then the rollout continues.
 const PROLONGED_MAX: u32 = 3;
 
-/// How a revision becomes active.
+/// The stages through which a revision becomes active.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Strategy {
-    /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, it is active.
+    /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, the candidate
+    /// becomes active.
     pub steps: Vec<u8>,
     pub each: Duration,
     /// Duration of the shadow stage; zero for none.
     pub shadow: Duration,
-    /// It stays in the shadow stage until an operator promotes it.
+    /// The candidate stays in the shadow stage until an operator promotes it.
     pub stays_in_shadow: bool,
-    /// It stays at its stage.
+    /// The rollout is paused.
     pub held: bool,
 }
 
 impl Strategy {
-    /// True if it becomes active without a rollout.
+    /// True if a revision becomes active without a rollout.
     pub fn is_at_once(&self) -> bool {
         let steps = self.steps.first().is_none_or(|first| *first >= 100);
         steps && self.shadow.is_zero() && !self.stays_in_shadow
@@ -30,9 +31,9 @@ impl Strategy {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
-    /// It is asked the questions that the active revision answered, and its answers are only compared.
+    /// The candidate is asked the questions that the active revision answered. Its answers are only compared.
     Shadow,
-    /// It decides for this share, per cent.
+    /// The candidate decides for this share, per cent.
     Canary(u8),
 }
 
@@ -55,7 +56,7 @@ impl Stage {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
-    /// The candidate's share is this from now on, per cent.
+    /// Set the candidate's share, per cent.
     Expose(u8),
     Activate,
 }
@@ -64,22 +65,22 @@ pub(super) enum Step {
 pub(crate) struct CohortSize {
     /// Rooms or sessions of the canary.
     pub(crate) present: u32,
-    /// The part that was measured since the step began.
+    /// Rooms or sessions of the canary that were measured since the step began.
     pub(crate) measured: u32,
-    /// The minimum that can be judged.
+    /// Minimum number that can be judged.
     pub(crate) required: u32,
 }
 
-/// How far a candidate is.
+/// The progress of a candidate through its stages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
     strategy: Strategy,
     stage: Stage,
     next: usize,
     stage_began: Instant,
-    /// While it is paused: the time it had spent at this stage.
+    /// Time at this stage before the pause; `None` if not paused.
     paused: Option<Duration>,
-    /// An operator paused it; then a strategy without `held` does not resume it.
+    /// An operator paused the rollout, so a strategy without `held` does not resume it.
     by_operator: bool,
 }
 
@@ -97,7 +98,7 @@ impl Progress {
         progress
     }
 
-    /// Continues from its share with another strategy.
+    /// Continues from the present share with another strategy.
     fn set_strategy(&mut self, strategy: Strategy, now: Instant) {
         match (self.strategy.held, strategy.held) {
             (false, true) => self.paused = Some(self.lasted(now)),
@@ -138,12 +139,12 @@ impl Progress {
         self.paused.is_some()
     }
 
-    /// The next share, per cent; at 100 it is active.
+    /// The next share, per cent; at 100 the candidate becomes active.
     pub fn next_share(&self) -> u8 {
         self.strategy.steps.get(self.next).copied().unwrap_or(100).min(100)
     }
 
-    /// Minimum time until the next step; none while it waits for an operator.
+    /// Minimum time until the next step; `None` while the candidate waits for an operator.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let lasts = match self.stage {
             Stage::Shadow if self.strategy.stays_in_shadow => return None,
@@ -153,7 +154,6 @@ impl Progress {
         (!self.is_paused()).then(|| lasts.saturating_sub(self.lasted(now)))
     }
 
-    /// The next step, if it is due.
     pub(super) fn poll(
         &mut self,
         cohort: impl FnOnce() -> CohortSize,
@@ -186,13 +186,13 @@ impl Progress {
         Step::Expose(share)
     }
 
-    /// Stays at its stage until an operator resumes it.
+    /// Pauses the rollout until an operator resumes it.
     pub(super) fn pause(&mut self, now: Instant) {
         self.paused = Some(self.lasted(now));
         self.by_operator = true;
     }
 
-    /// Continues; the time before the pause counts.
+    /// Resumes the rollout. The time at this stage before the pause counts.
     pub(super) fn resume(&mut self, now: Instant) {
         self.by_operator = false;
         if let Some(lasted) = self.paused.take() {

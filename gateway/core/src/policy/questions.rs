@@ -13,7 +13,8 @@ use crate::{
     Question, Reasons, RoomId, SessionId, State,
 };
 
-/// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
+/// Maximum questions in flight: enough for every hook of a few sets and a burst of offers. Beyond it the native default
+/// answers at once.
 const ASKS_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -32,9 +33,9 @@ pub(crate) enum About {
     Resolve(SessionId),
     Admit(SessionId),
     Place(RoomId),
-    /// Each room with the version of its route, in the order of their numbers.
+    /// Rooms with the versions of their routes, sorted by id.
     Reroute(Vec<(RoomId, u64)>),
-    /// Each session with the version of its plan, in the order of their numbers.
+    /// Sessions with the versions of their plans, sorted by id.
     Tick(Vec<(SessionId, u32)>),
 }
 
@@ -56,7 +57,7 @@ impl About {
         }
     }
 
-    /// A client waits for the answer.
+    /// True if a client waits for the answer.
     pub(crate) fn is_of_offer(&self) -> bool {
         matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
     }
@@ -104,9 +105,9 @@ pub(crate) struct Questions {
     asks: BTreeMap<AskId, Asked>,
     next: u64,
     started: Instant,
-    /// Rooms to ask about, by routing policy and arm; native ones under the name of their set.
+    /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
-    /// Policies that fail, and since when.
+    /// Policies that fail, with the start of the failure.
     failing: BTreeMap<PolicyName, Instant>,
     pub(crate) noted: Noted,
     states: Interner<State>,
@@ -125,7 +126,7 @@ impl Questions {
         }
     }
 
-    /// Sends a question. Returns it if too many are in flight; the native default decides then.
+    /// Sends a question. Returns it if too many questions are in flight; the native default decides then.
     pub(crate) fn ask(
         &mut self,
         set: &Arc<str>,
@@ -168,7 +169,7 @@ impl Questions {
         self.asks.values()
     }
 
-    /// A policy that fails is reported once, and once when it answers again.
+    /// Reports once that a policy fails, and once that it answers again.
     pub(crate) fn note_standing(
         &mut self,
         policy: &PolicyName,
@@ -212,7 +213,7 @@ impl Questions {
         }
     }
 
-    /// The most rooms that wait for one arm.
+    /// The largest number of rooms that wait for one arm.
     pub(crate) fn most_rerouted(&self) -> usize {
         self.reroutes.values().map(BTreeSet::len).max().unwrap_or(0)
     }
@@ -228,7 +229,7 @@ pub(crate) fn was_taken(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::Stale | Outcome::Faulted(_))
 }
 
-/// The reasons of an answer, by row; 0 if it gives none.
+/// The reasons of an answer, by row; a reason of 0 means none.
 pub(crate) fn reasons_given(answer: &Answer) -> Vec<(u32, u32)> {
     match answer {
         Answer::Params(_) => Vec::new(),

@@ -17,7 +17,7 @@ pub enum Actor {
 }
 
 impl Actor {
-    /// As in records: `file`.
+    /// The word in records: `file`.
     pub fn name(self) -> &'static str {
         match self {
             Actor::File => "file",
@@ -28,15 +28,15 @@ impl Actor {
     }
 }
 
-/// How far a candidate is.
+/// The stage of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Staged {
     pub stage: Stage,
-    /// It stays there until it is resumed.
+    /// The candidate stays at its stage until it is resumed.
     pub paused: bool,
-    /// The next share, per cent; at 100 it is active.
+    /// The next share, per cent; at 100 the candidate becomes active.
     pub next: u8,
-    /// Minimum time until the next step; none while it waits for an operator.
+    /// Minimum time until the next step; `None` while the candidate waits for an operator.
     pub next_in: Option<Duration>,
 }
 
@@ -55,19 +55,18 @@ pub struct Rollout {
     /// The stage of the candidate, if there is one.
     pub stage: Option<Staged>,
     pub by: Actor,
-    /// The active revision; during a rollout the candidate; after a refusal the revision that was refused, if it came
-    /// far enough to have a name.
+    /// The active revision; during a rollout the candidate; after a refusal the refused revision, if its name is known.
     pub revision: Option<Arc<str>>,
-    /// The revision that was active, or the candidate, before; during a rollout the active one.
+    /// The previous active revision or candidate; during a rollout the active revision.
     pub previous: Option<Arc<str>>,
-    /// Why it was refused, as a stable code: `import`, `unsigned`. `quarantined` where a quarantined revision became the
-    /// first one of this process; `revoked` where it was revoked after it was loaded.
+    /// Stable code of a refusal: `import`, `unsigned`. `quarantined` if a quarantined revision became the first one of
+    /// this process; `revoked` if the revision was revoked after it was loaded.
     pub code: Option<&'static str>,
-    /// Why it was refused, rolled back or revoked, or that it is quarantined.
+    /// The reason of a refusal, rollback, revocation or quarantine.
     pub reason: Option<Box<str>>,
-    /// When it was asked for, or the revision failed once too often.
+    /// Time of the request, or of the fault that exceeded the limit.
     pub arrived: Instant,
-    /// From the decision to the first question it would answer.
+    /// Time from the decision until the revision can answer.
     pub activate: Duration,
 }
 
@@ -76,12 +75,12 @@ pub enum RolloutOutcome {
     Activated,
     /// The same plugin with the same settings was active already.
     Unchanged,
-    /// It never answered; the active revision stays.
+    /// The revision never answered; the active one stays.
     Refused,
     RolledBack,
-    /// It is a candidate.
+    /// The revision became a candidate.
     Started,
-    /// Its share is larger.
+    /// The candidate's share grew.
     Advanced,
     Paused,
     Resumed,
@@ -90,7 +89,7 @@ pub enum RolloutOutcome {
 }
 
 impl RolloutOutcome {
-    /// As in the API and in records: `rolled-back`.
+    /// The word in the API and in records: `rolled-back`.
     pub fn name(self) -> &'static str {
         match self {
             RolloutOutcome::Activated => "activated",
@@ -116,25 +115,25 @@ pub struct LastRollout {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revoked {
     pub revision: Arc<str>,
-    /// By which key or digest, and what to do about it.
+    /// The revoked key or digest, and the remedy.
     pub reason: Box<str>,
 }
 
-/// Why a revision does not become active or a candidate.
+/// The reason why a revision does not become active or a candidate.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Refusal {
-    /// A later push, rollback or reload of the policy came before it was ready.
+    /// A later push, rollback or reload of the policy came before the revision was ready.
     Superseded,
-    /// It is older than one of its plugin that was active.
+    /// A newer version of the plugin, `ran`, was active before.
     Downgrade { plugin: Arc<str>, found: Box<Version>, ran: Box<Version> },
-    /// It did harm before, this long ago.
+    /// The revision did harm before; `age` is its time in quarantine.
     Quarantined { quarantined: Quarantined, age: Duration },
-    /// Its key or digest was revoked while it was prepared.
+    /// The revision's key or digest was revoked while it was prepared.
     Revoked(Box<str>),
 }
 
 impl Refusal {
-    /// As in metrics, events and the API; it never changes.
+    /// The stable code in metrics, events and the API: `superseded`.
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::Superseded => "superseded",
@@ -147,15 +146,15 @@ impl Refusal {
 
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct CandidateCalls {
-    /// Calls for its share, and faults of these.
+    /// Calls of the canary, and their faults.
     pub calls: u64,
     pub faults: u64,
-    /// Answers in the shadow stage that decide the same as those of the active revision, and that do not.
+    /// Answers in the shadow stage with the active revision's decision, and with a different one.
     pub same: u64,
     pub different: u64,
     /// Faults in the shadow stage.
     pub faulted: u64,
-    /// In the shadow stage or for its share.
+    /// Includes faults in the shadow stage.
     pub last_fault: Option<Fault>,
 }
 
@@ -176,7 +175,7 @@ pub struct PolicyStatus {
     pub active: Option<Arc<str>>,
     pub candidate: Option<CandidateStatus>,
     pub previous: Option<Arc<str>>,
-    /// How long a rollback to the previous revision is possible.
+    /// Remaining time in which a rollback to the previous revision is possible.
     pub previous_for: Option<Duration>,
     pub last: Option<LastRollout>,
     /// The oldest first.
@@ -187,7 +186,7 @@ pub struct PolicyStatus {
     pub calls: u64,
     /// Faults of active revisions so far.
     pub faults: u64,
-    /// The fault of the last call; none if it was answered.
+    /// The fault of the last call; `None` if it was answered.
     pub failing: Option<Fault>,
     pub last_fault: Option<Fault>,
 }

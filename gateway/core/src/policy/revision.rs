@@ -1,7 +1,7 @@
-//! The revisions that a policy has at a time, and which of them answers for which room or session.
+//! The revisions of a policy, and the choice of the one that answers for a room or session.
 //!
-//! The canary's cohort is drawn by a hash of the room or of the session: the same one is always asked of the same
-//! revision, and the cohort at 5 % is part of the cohort at 25 %.
+//! The canary's cohort is drawn by a hash of the room or session number. The same revision always answers for it, and
+//! the cohort at 5 % is part of the cohort at 25 %.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{Progress, Stage, Version};
 use crate::{Arm, Hook, RoomId, SessionId, State};
 
-/// A plugin with its settings. It reads the states that its plugin wrote under its own schema or an older one.
+/// A plugin with its settings. It reads the states that the plugin wrote under the same schema or an older one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revision {
     /// First 12 hexadecimal digits of its digest.
@@ -28,7 +28,7 @@ impl Revision {
     }
 }
 
-/// A revision on its way to become the active one.
+/// A revision in a rollout.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Candidate {
     pub(crate) revision: Revision,
@@ -37,7 +37,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// Per cent of rooms or sessions that it decides for; none in the shadow stage.
+    /// Per cent of rooms or sessions that the candidate decides for; `None` in the shadow stage.
     pub(crate) fn share(&self) -> Option<u8> {
         match self.progress.stage() {
             Stage::Shadow => None,
@@ -87,7 +87,7 @@ pub(crate) struct Revisions {
 }
 
 impl Revisions {
-    /// The candidate, once it decides for a share.
+    /// The candidate, if it decides for a share.
     pub(crate) fn canary(&self) -> Option<&Candidate> {
         self.candidate.as_ref().filter(|candidate| candidate.share().is_some())
     }
@@ -100,7 +100,7 @@ impl Revisions {
         }
     }
 
-    /// The revision of an arm; without a canary both are the active one.
+    /// The revision of an arm. Without a canary, both arms are the active revision.
     pub(crate) fn of(&self, arm: Arm) -> Option<&Revision> {
         match (arm, self.canary()) {
             (Arm::Canary, Some(canary)) => Some(&canary.revision),
@@ -113,7 +113,7 @@ impl Revisions {
         self.of(self.arm(unit)).map(|revision| &revision.name)
     }
 
-    /// Revisions that keep their states.
+    /// Revisions whose states are kept.
     pub(crate) fn readers(&self) -> impl Iterator<Item = &Revision> {
         let canary = self.canary().map(|canary| &canary.revision);
         let previous = self.previous.as_ref().map(|previous| &previous.revision);
@@ -130,7 +130,7 @@ impl Revisions {
         self.active.iter().chain(candidate).chain(previous)
     }
 
-    /// A candidate is on its way, or a rollback is possible.
+    /// True if there is a candidate, or if a rollback is possible.
     pub(crate) fn are_changing(&self) -> bool {
         self.candidate.is_some() || self.previous.is_some()
     }
@@ -152,12 +152,12 @@ impl Revisions {
     }
 }
 
-/// The number from which cohorts are drawn: of the room or of the session.
+/// The room or session number from which the hook's cohorts are drawn.
 pub(crate) fn unit(hook: Hook, room: RoomId, session: SessionId) -> u64 {
     if is_by_room(hook) { room.0 } else { session.0 }
 }
 
-/// True if all sessions of a room have one revision.
+/// True if all sessions of a room have the same revision.
 pub(super) fn is_by_room(hook: Hook) -> bool {
     match hook {
         Hook::Routing | Hook::Scenario => true,

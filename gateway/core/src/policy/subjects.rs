@@ -22,9 +22,9 @@ pub struct Cohort {
     pub arm: Arm,
     pub sessions: u32,
     pub rooms: u32,
-    /// Mean over sessions of the worse direction, parts per million; none if no session is measured.
+    /// Mean over sessions of the worse direction, parts per million; `None` if no session is measured.
     pub loss_ppm: Option<u32>,
-    /// Mean R-factor times 100; none if no session is measured.
+    /// Mean R-factor times 100; `None` if no session is measured.
     pub r_factor_centi: Option<u32>,
     /// Mean rung times 100.
     pub rung_centi: u32,
@@ -135,7 +135,7 @@ fn mean(values: impl Iterator<Item = u32>) -> Option<u32> {
 }
 
 impl Session {
-    /// Figures by which it is bad, according to its last measures.
+    /// Figures by which the session is bad, according to its last measures.
     pub(super) fn bad_by_measures(&self, judging: &Judging) -> Bad {
         let lossy = |metric| self.measured(metric).is_some_and(|loss| loss >= judging.loss_ppm);
         let poor = self.measured(Metric::RFactor).is_some_and(|r| r < judging.r_factor_centi);
@@ -145,7 +145,7 @@ impl Session {
             .with(Figure::Rung, self.plan_now().rung() >= judging.rung)
     }
 
-    /// The baseline: a session that is silent already is not at risk.
+    /// The session's baseline. A session that is silent already is not at risk.
     fn bad_before(&self, judging: &Judging) -> Bad {
         let track = self.track.as_ref();
         self.bad_by_measures(judging)

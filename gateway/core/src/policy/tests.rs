@@ -11,7 +11,7 @@ pub(crate) fn revision(name: &str, plugin: &str, schema: u32) -> Revision {
     Revision { name: name.into(), plugin: plugin.into(), version, schema }
 }
 
-/// One share that lasts.
+/// A strategy with one share, for an hour.
 pub(crate) fn strategy(percent: u8) -> Strategy {
     let (steps, shadow) = (vec![percent], Duration::ZERO);
     Strategy { steps, each: HOUR, shadow, stays_in_shadow: false, held: false }
