@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::Failure;
 
-/// The time limit for a gateway that is starting: it compiles policies, and a demo opens its sessions.
+/// Wait for a gateway that is starting: it compiles policies, and a demo opens sessions.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// The time limit for a gateway that shows no sign of starting: it may have been started just now.
+/// Wait for a gateway that shows no sign of starting, because it may have been started just now.
 const APPEARS_WITHIN: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -31,7 +31,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// The same with a longer timeout.
+    /// Returns the same options with a longer timeout.
     pub(crate) fn waiting_longer(&self, by: Duration) -> Api {
         Api { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
     }
@@ -43,7 +43,7 @@ impl Api {
         self.speak(speak, |failed| Failure::Failed(failed.to_string()))
     }
 
-    /// The same for an operation: an unknown name is a wrong command line.
+    /// Runs an operation. An unknown name counts as a wrong command line.
     pub(crate) fn operate<T>(
         &self,
         speak: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
@@ -88,7 +88,7 @@ impl Api {
         })
     }
 
-    /// Waits for a gateway that is starting, or a moment if there is no sign of one.
+    /// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
     pub(crate) fn await_gateway(&self) -> Result<(), Failure> {
         let socket = PathBuf::from(self.shown());
         let began = Instant::now();
@@ -132,7 +132,7 @@ impl Api {
     }
 }
 
-/// A name as a path segment (RFC 3986, section 3.3).
+/// Escapes a name as a path segment (RFC 3986, section 3.3).
 pub(crate) fn segment(name: &str) -> String {
     let mut segment = String::new();
     for byte in name.bytes() {

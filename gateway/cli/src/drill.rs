@@ -84,7 +84,7 @@ struct OfCrowd {
     seed: u64,
 }
 
-/// Voice is sent every 20 ms; longer pauses without a fault come from a loaded machine.
+/// Limit of pauses without a fault. Voice is sent every 20 ms, so longer pauses come from a loaded machine.
 const CONTROL_MS: f64 = 30.0;
 
 impl Drill {
@@ -176,7 +176,7 @@ impl Verb {
     }
 }
 
-/// An unknown node, region or scenario is a wrong command line.
+/// An unknown node, region or scenario counts as a wrong command line.
 fn failure(failed: &drill::Failed) -> Failure {
     let words = failed.to_string();
     match failed {

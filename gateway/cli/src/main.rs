@@ -82,20 +82,19 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// For the server, which starts this program to compile plugins.
+    /// The server's options. The server starts this program to compile plugins.
     pub(crate) fn serve(self) -> Served {
         let Place { config, policies } = self;
         Served { config, policies, compiler: Some(Compiler::this_program()) }
     }
 }
 
-/// A failed command.
 pub(crate) enum Failure {
     /// Exit code 1.
     Failed(String),
     /// Exit code 2: the command line or the configuration is wrong.
     Wrong(String),
-    /// Exit code 3.
+    /// Exit code 3: no gateway answers.
     NoGateway(String),
 }
 

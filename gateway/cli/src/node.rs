@@ -92,7 +92,7 @@ pub(crate) fn drain(deadline: Option<String>) -> Value {
 pub(crate) const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
     left, and the event `drained` reports the end";
 
-/// Reports the start of an operation that takes a while.
+/// Prints that an operation was accepted and continues.
 pub(crate) fn asked(json: bool, words: &str) {
     if json {
         say(&json!({"accepted": true}));
@@ -101,7 +101,7 @@ pub(crate) fn asked(json: bool, words: &str) {
     }
 }
 
-/// Reports the end of an operation.
+/// Prints that an operation is complete.
 pub(crate) fn done(json: bool, words: &str) {
     if json {
         say(&json!({"done": true}));

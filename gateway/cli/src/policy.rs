@@ -203,7 +203,7 @@ impl Policy {
     }
 }
 
-/// Returns the API's object, also that of a refusal.
+/// Returns the API's object, for a refusal too.
 async fn push(admin: &mut Client, path: &str, plugin: Vec<u8>) -> Result<Value, Error> {
     let headers = [("content-type", "application/wasm")];
     let call = Call { method: Method::PUT, path, headers: &headers, body: plugin.into() };
@@ -236,7 +236,6 @@ fn query(words: &[(&str, String)]) -> String {
     query
 }
 
-/// The full names of policies that match.
 async fn named(admin: &mut Client, policy: &str) -> Result<Vec<String>, Error> {
     if policy.contains('/') {
         return Ok(vec![policy.to_owned()]);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{Failure, say};
 
-/// A key is one line; a larger file was named by mistake.
+/// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
 
 /// Sign a plugin, replacing an earlier signature. Gateways that trust the key accept it.
@@ -54,7 +54,7 @@ impl Sign {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let key = read_key(&self.key)?;
         let plugin = fs::read(&self.plugin).map_err(|error| wrong(&self.plugin, &error))?;
-        // A plugin that gateways refuse is not worth a signature.
+        // The command signs no plugin that gateways refuse.
         evenkeel_host::look(&plugin).map_err(|refused| Failure::Wrong(refused.to_string()))?;
         let signed = sign(&plugin, &key).map_err(|refused| Failure::Wrong(refused.to_string()))?;
         let out = self.out.as_deref().unwrap_or(&self.plugin);
@@ -81,7 +81,7 @@ impl Key {
         let key = SecretKey::generate();
         write_new(&secret, 0o600, &key.text())?;
         if let Err(failure) = write_new(&public, 0o644, &key.public().to_string()) {
-            // A secret key without its public key would block the next attempt.
+            // Remove the secret key too, because the file would block the next attempt.
             let _ = fs::remove_file(&secret);
             return Err(failure);
         }

@@ -83,7 +83,7 @@ pub(crate) fn failing(policy: &Value) -> String {
     policy["failing"].as_str().map_or(String::new(), |fault| format!(", failing: {fault}"))
 }
 
-/// The rows of a list, with or without its name around it.
+/// The rows of a list: the array itself, or the member of this name.
 pub(crate) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.as_array().or_else(|| value[name].as_array()).map_or(&[], Vec::as_slice)
 }

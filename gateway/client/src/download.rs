@@ -1,4 +1,4 @@
-//! Response bodies that are read piece by piece.
+//! Response bodies that are read chunk by chunk.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -32,7 +32,7 @@ impl Client {
 }
 
 impl Download {
-    /// Waits for the next piece. Returns `None` at the end.
+    /// Waits for the next chunk. Returns `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };

@@ -54,12 +54,12 @@ pub struct Call<'a> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
     pub status: u16,
-    /// The headers, by lower-case name; the first of each.
+    /// The headers by lower-case name. Of a repeated header only the first is kept.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
 
-/// Why there is no answer, or not the one asked for.
+/// Why a request failed or was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the admin API is out of reach: {0}")]
@@ -73,9 +73,9 @@ pub enum Error {
     #[error("{status} {code}: {message}")]
     Refused {
         status: u16,
-        /// The `code` of the error object; empty if it has none.
+        /// The `code` of the error object; empty without one.
         code: String,
-        /// The `message` of its error object, else the body.
+        /// The `message` of the error object; the body if there is none.
         message: String,
     },
 }
@@ -85,7 +85,7 @@ impl Reply {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
-    /// The body as JSON of a reply that is a success.
+    /// Returns the body of a successful reply as JSON.
     pub fn accepted(&self) -> Result<Value, Error> {
         if (200..300).contains(&self.status) {
             return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
@@ -102,12 +102,12 @@ impl Reply {
 }
 
 impl Client {
-    /// A client that connects when first asked.
+    /// Creates a client, which connects with the first request.
     pub fn new(place: Endpoint) -> Self {
         Self { place, token: None, connection: None }
     }
 
-    /// Another client of the same API, with a connection of its own.
+    /// Creates another client of the same API, with a separate connection.
     #[must_use]
     pub fn another(&self) -> Self {
         Self { place: self.place.clone(), token: self.token.clone(), connection: None }
@@ -120,7 +120,7 @@ impl Client {
         self
     }
 
-    /// Makes one request and reads the whole reply, whatever its status.
+    /// Sends a request and reads the whole reply. An error status is not an error here.
     pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Error> {
         let response = self.send(&call).await?;
         let (head, body) = response.into_parts();
@@ -157,20 +157,19 @@ impl Client {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
-    /// Asks for a session, and reads the whole reply, whatever its status.
+    /// Offers a session and reads the whole reply. An error status is not an error here.
     pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Error> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
-    /// Closes a session by the id its answer gave.
     pub async fn close(&mut self, id: &str) -> Result<(), Error> {
         let path = format!("/v1/sessions/{id}");
         let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
         self.ask(call).await?.accepted().map(drop)
     }
 
-    /// Pushes a policy's bytes; the outcome is the object the API answers with, a refusal's too.
+    /// Pushes a plugin. Returns the API's object, for a refusal too.
     pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Error> {
         let path = format!("/v1/policies/{set}/{hook}");
         let headers = [("content-type", "application/wasm")];
@@ -178,7 +177,7 @@ impl Client {
         self.ask(Call { method: Method::PUT, path: &path, headers: &headers, body }).await?.json()
     }
 
-    /// Follows the events, on a connection of their own.
+    /// Subscribes to events, on a separate connection.
     pub async fn events(&self) -> Result<Events, Error> {
         let mut own = self.another();
         let headers = [("accept", "text/event-stream")];
@@ -243,7 +242,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the connection. A connection error reaches the pending request.
+    // The task ends with the connection. The pending request gets a connection error.
     tokio::spawn(connection);
     Ok(sender)
 }

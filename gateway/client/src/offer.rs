@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The body of `POST /v1/sessions`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Offer {
-    /// Which scenario, as `call`.
+    /// The name of the scenario: `call`.
     pub scenario: String,
     pub room: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -28,7 +28,7 @@ pub struct Offer {
 #[serde(rename_all = "kebab-case")]
 pub enum Ingress {
     Udp(Identity),
-    /// By RTP over QUIC.
+    /// RTP over QUIC.
     Quic(QuicOffer),
 }
 
@@ -40,14 +40,14 @@ pub struct QuicOffer {}
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "identity", rename_all = "kebab-case")]
 pub enum Identity {
-    /// By its address and port, and another for its RTCP if it has one.
+    /// By the source address and port of its RTP, and of its RTCP if that differs.
     Declared {
-        /// The source of its RTP.
+        /// The source of the client's RTP.
         address: SocketAddr,
         #[serde(skip_serializing_if = "Option::is_none")]
         rtcp: Option<SocketAddr>,
     },
-    /// By its address; the port is learned once.
+    /// By the client's address; the gateway learns the port once.
     DeclaredIp {
         address: std::net::IpAddr,
     },
@@ -61,12 +61,11 @@ pub struct Media {
     /// RTCP feedback that the sender understands: `pli`, `fir`, `remb`, `tmmbr`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub feedback: Vec<String>,
-    /// Its highest bitrate, as `400 kbit/s`.
+    /// The highest bitrate of the stream: `400 kbit/s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bitrate: Option<String>,
 }
 
-/// Voice or picture.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -78,16 +77,16 @@ pub enum Kind {
 pub struct PayloadType {
     /// The number in the packet, 0–127.
     pub payload_type: u8,
-    /// As `opus` or `vp8`.
+    /// The codec name: `opus` or `vp8`.
     pub codec: String,
-    /// Units of the timestamp per second.
+    /// RTP timestamp units per second.
     pub clock_rate: u32,
 }
 
 /// The body of the answer 201.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Opened {
-    /// The session's id, as `s17`.
+    /// The session's id: `s17`.
     pub id: String,
     pub room: String,
     pub scenario: String,
@@ -95,7 +94,7 @@ pub struct Opened {
     pub udp: Option<UdpAnswer>,
     #[serde(default)]
     pub quic: Option<QuicAnswer>,
-    /// The nodes that carry it, in order.
+    /// The route: the nodes that may carry the session, in order of preference.
     #[serde(default)]
     pub route: Vec<RouteHop>,
     /// The decider by hook: a policy's revision or the native default.
@@ -106,12 +105,12 @@ pub struct Opened {
 /// The destination of a UDP client, and its ICE credentials.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct UdpAnswer {
-    /// For RTP, and RTCP if muxed.
+    /// Destinations of RTP, and of RTCP if it is muxed.
     pub addresses: Vec<SocketAddr>,
-    /// For RTCP, if not.
+    /// Destinations of RTCP, if it has its own port.
     #[serde(default)]
     pub rtcp: Vec<SocketAddr>,
-    /// The gateway's ufrag for this session, if by STUN.
+    /// The gateway's ufrag for this session; present for clients that use STUN.
     #[serde(default)]
     pub ufrag: Option<String>,
     #[serde(default)]
@@ -122,7 +121,7 @@ pub struct UdpAnswer {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct QuicAnswer {
     pub addresses: Vec<SocketAddr>,
-    /// The protocol to ask for.
+    /// The ALPN protocol that the client must offer.
     pub alpn: String,
     /// The certificate's SHA-256, in hex.
     pub certificate_sha256: String,

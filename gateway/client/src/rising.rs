@@ -6,10 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Commands that probe the lock hold it for a moment. A demo retries this often, [`RETRY_INTERVAL`] apart: one second.
+/// Commands that probe the lock hold it briefly. A demo tries to lock this many times, [`RETRY_INTERVAL`] apart: for
+/// one second.
 const TRIES_MAX: usize = 1_000;
 
-/// Longer than a probe takes.
+/// Interval of lock attempts, longer than a probe takes.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A lock file, held while the demo starts. The system releases the lock if the demo is killed.
@@ -20,7 +21,7 @@ pub struct Rising {
 }
 
 impl Rising {
-    /// Takes the lock until this is dropped.
+    /// Takes the lock until the result is dropped.
     ///
     /// # Errors
     /// The file cannot be created, or another demo is starting at this socket.

@@ -8,7 +8,6 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// Method, path and body of each request.
 type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// A test server that answers by path and counts its connections.

@@ -42,7 +42,7 @@ pub(super) fn show(policy: &Value) {
     }
 }
 
-/// The fault that it fails with now, or its last one.
+/// The current fault of the policy, or its last one.
 fn last_fault(policy: &Value) -> String {
     match policy["last_fault"].as_str() {
         Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
@@ -100,7 +100,6 @@ fn show_rollout(rollout: &Value) {
     }
 }
 
-/// Sessions with reduced quality.
 fn worse(cohort: &Value) -> String {
     let all = cohort["worse"].as_object();
     let some = all.into_iter().flatten().filter(|(_, it)| count(it, "worse") > 0);

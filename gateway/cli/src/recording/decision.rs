@@ -15,9 +15,9 @@ pub(super) enum Subject {
     Session(SessionId),
     Room(RoomId),
     Scenario(Box<str>),
-    /// A row that was not asked about.
+    /// A row of the answer for which the call has no subject.
     Row(u32),
-    /// The whole call, for a fault.
+    /// The whole call, if it faulted.
     Whole,
 }
 
@@ -33,7 +33,7 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// The decision about one subject. Subjects without a decision keep their state.
+/// Subjects without a decision keep their state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Decision {
     Params(Vec<(Box<str>, i64)>),
@@ -71,7 +71,7 @@ impl Decision {
     }
 }
 
-/// Decisions by subject, each with the row of its notes.
+/// Decisions by subject, each with the row number of its notes.
 pub(super) type Decisions = BTreeMap<Subject, (u32, Decision)>;
 
 /// Subjects of either answer, in order.
@@ -101,7 +101,7 @@ pub(super) fn decisions(question: &Question, result: &Result<Answered, Fault>) -
             for one in moves {
                 let (hops, ttl_ms, reason) = (one.hops.clone(), one.ttl_ms, one.reason);
                 let decision = Decision::Move { hops, ttl_ms, reason };
-                // The first decision on a room counts.
+                // Only the first decision about a room applies.
                 all.entry(subject(question, one.row)).or_insert((one.row, decision));
             }
         }
@@ -134,7 +134,7 @@ fn subject(question: &Question, row: u32) -> Subject {
     }
 }
 
-/// Which parts of two results are not the same, bit for bit.
+/// The parts in which two results differ, compared bit for bit.
 pub(super) fn parts_that_differ(
     one: &Result<Answered, Fault>,
     other: &Result<Answered, Fault>,

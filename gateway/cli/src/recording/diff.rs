@@ -114,7 +114,7 @@ impl<'a> Contender<'a> {
         Ok(result)
     }
 
-    /// Its last state of a session or room.
+    /// The last state of a session or room that this plugin wrote.
     #[cfg(test)]
     pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
         self.replay_state.state_of(policy, id)
@@ -228,7 +228,7 @@ impl Outcome {
         let mut about = subjects(&of_a, &of_b);
         about.retain(|subject| of_a.get(subject) != of_b.get(subject));
         if about.is_empty() {
-            // The same decision, explained otherwise.
+            // The decision is the same, only the notes differ.
             *self.by_kind.entry("notes").or_default() += 1;
         }
         for subject in about {

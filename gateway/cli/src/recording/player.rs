@@ -8,7 +8,7 @@ use evenkeel_recording::{Call, Catalog, Grant, Revision};
 use host::{Allowed, Component, Engine, Policy, Refused};
 use serde_json::Value;
 
-/// Each player has its own memory; above this number the oldest is replaced.
+/// Maximum players, each with the memory of a plugin. The oldest is replaced.
 const PLAYERS_MAX: usize = 32;
 
 /// A plugin in the state of a recorded revision.
@@ -38,7 +38,7 @@ impl Player {
         Ok(Player { policy, catalog })
     }
 
-    /// Makes a call, after an update of the catalog if it changed.
+    /// Updates the catalog if it changed, then makes the call.
     pub(super) fn ask(&mut self, call: &Call, question: &Question) -> Result<Answered, Fault> {
         if !Arc::ptr_eq(&self.catalog, &call.catalog) {
             if self.catalog != call.catalog {
@@ -64,7 +64,7 @@ impl Player {
 pub(super) struct Players(Vec<(Arc<Revision>, Player)>);
 
 impl Players {
-    /// The player of this call's revision, started if needed.
+    /// Returns the player of this call's revision, started if needed.
     pub(super) fn of<E>(
         &mut self,
         call: &Call,
@@ -82,13 +82,12 @@ impl Players {
                 self.0.len() - 1
             }
         };
-        // Found by value; from now on it is found by pointer.
+        // The revision was found by value. Store the pointer, so that later calls are found by pointer.
         self.0[place].0 = Arc::clone(&call.revision);
         Ok(&mut self.0[place].1)
     }
 }
 
-/// The permissions that lead to this grant.
 fn allowed(grant: &Grant) -> Allowed {
     let Grant { subject_metrics, node_metrics, ops } = grant;
     let metrics = subject_metrics.iter().chain(node_metrics).copied().collect();

@@ -1,4 +1,4 @@
-//! The plugin for a recorded revision: the one with its digest, or one that is named instead.
+//! Finds the plugin for a recorded revision, by digest or as named on the command line.
 
 use std::path::Path;
 
@@ -7,10 +7,11 @@ use evenkeel_recording::Revision;
 
 use crate::Failure;
 
-/// Far above the gateway's budget, so that a slow machine does not change decisions; endless loops still end.
+/// Time limit of a call, far above the gateway's budget, so that a slow machine does not change decisions. Endless
+/// loops still end.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// An engine that waits for its plugins.
+/// An engine with the time limit [`PATIENCE`].
 pub(super) fn patient_engine() -> Engine {
     Engine::with_budgets(Budgets::all(PATIENCE))
 }
@@ -27,9 +28,8 @@ pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
     Component::vet(engine, &bytes).map_err(|refused| wrong(refused.to_string()))
 }
 
-/// A plugin that was named on the command line.
 struct Named {
-    /// Its name in messages.
+    /// The plugin's name in messages.
     shown: String,
     policy: Option<String>,
     component: Component,
@@ -65,7 +65,7 @@ impl Plugins {
     /// name.
     ///
     /// # Errors
-    /// There is none; the error tells how to name one.
+    /// No plugin fits; the error tells how to name one.
     pub(super) fn of(&mut self, revision: &Revision) -> Result<Component, Failure> {
         let policy = revision.policy.to_string();
         let named = |fits: &dyn Fn(&Named) -> bool| {

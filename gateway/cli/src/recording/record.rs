@@ -88,7 +88,7 @@ impl Record {
         path
     }
 
-    /// Counts of the written file.
+    /// Reads the written file and returns its counts.
     fn summary(&self) -> Result<Value, Failure> {
         let path: &Path = &self.out;
         let bytes = load(path)?;
@@ -110,7 +110,7 @@ impl Record {
 }
 
 async fn copy(admin: &evenkeel_client::Client, path: &str, out: &Path) -> Result<(), Broken> {
-    // The old file is kept if the gateway refuses.
+    // The request comes first, so that a refusal leaves an old file unchanged.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;
     while let Some(bytes) = download.next().await.map_err(Broken::Gateway)? {

@@ -13,10 +13,10 @@ use super::plugins::Plugins;
 use super::{load, lost_json, open};
 use crate::{Failure, say};
 
-/// Differences shown; all are counted.
+/// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
 
-/// Subjects shown per difference: a call may concern thousands.
+/// Maximum subjects shown per difference; a call may concern thousands.
 const SUBJECTS_MAX: usize = 3;
 
 /// Repeat recorded calls and compare every answer bit for bit
@@ -157,7 +157,7 @@ fn again(
     Ok(())
 }
 
-/// The fault depends on time, not on the plugin's answer.
+/// Returns true if the fault depends on time and not on the plugin's answer.
 fn is_of_time(fault: &Fault) -> bool {
     match fault {
         Fault::Deadline | Fault::Late | Fault::Absent => true,

@@ -91,7 +91,7 @@ impl Scene {
         Scene::within(engine, plugin, hook, settings, &Allowed::default())
     }
 
-    /// An operator allows it no more than this.
+    /// Limits the grant of the plugin to these permissions.
     fn within(
         engine: &Engine,
         plugin: &str,
@@ -136,7 +136,7 @@ impl Scene {
         answer
     }
 
-    /// Loss varies by session.
+    /// Adds degradation ticks, with a loss that varies by session.
     fn ticks(mut self, ticks: u64, sessions: u64) -> Scene {
         for tick in 0..ticks {
             let rows = (0..sessions.min(3 + tick)).map(|id| {
@@ -170,7 +170,7 @@ impl Scene {
         self
     }
 
-    /// Rooms are placed and looked at again, while nodes get better, worse and more.
+    /// Adds routing calls that place rooms and place them again, while nodes improve, degrade and are added.
     fn routes(mut self, rounds: u64) -> Scene {
         let mut standing: BTreeMap<u64, Vec<NodeId>> = BTreeMap::new();
         for round in 0..rounds {
@@ -227,7 +227,7 @@ fn labels(id: u64) -> Labels {
     Arc::new([("device".into(), "phone".into()), ("region".into(), region.into())])
 }
 
-/// As a file, and read again.
+/// Writes the records to a file and reads them again.
 fn through_a_file(records: &[Record]) -> Vec<Record> {
     let header = Header {
         gateway: "0.1.0".into(),
@@ -403,7 +403,7 @@ fn equal_failures_are_counted_apart() {
     assert_eq!((outcome.faulted, outcome.not_comparable), (calls, 0));
     assert_eq!((outcome.is_exact(), outcome.words()), (false, "no decision was compared"));
 
-    // One answer is enough if the other calls failed both times.
+    // One compared answer is enough if the other calls failed both times.
     let whole = ladder(&engine).records;
     call(&mut records, 0).result = call(&mut whole.clone(), 0).result.clone();
     let outcome = replayed(records, &[&named]);
@@ -482,7 +482,7 @@ fn diff_names_sessions_with_other_settings() {
     assert!(listed >= slower.different);
 }
 
-/// With recorded states the slower plugin would never reach its threshold.
+/// The slower plugin must get the states that it wrote: with the recorded ones it would never reach its threshold.
 #[test]
 fn diff_sides_carry_their_own_states() {
     let engine = patient_engine();
@@ -490,7 +490,7 @@ fn diff_sides_carry_their_own_states() {
     let settings = || Some(json!({"down_after": "800ms", "up_after": "1s"}));
     let contender =
         |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
-    // Calls of this scene do not depend on decisions, so this is the slower plugin's own run.
+    // Calls of this scene do not depend on decisions, so a direct run of the slower plugin must decide the same.
     let own = Scene::of(&engine, "degrade-ladder", Hook::Degradation, settings().unwrap());
     let own = own.ticks(300, 12);
     let (mut slower, mut other) = (contender(settings()), contender(settings()));

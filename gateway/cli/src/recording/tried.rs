@@ -13,7 +13,7 @@ use super::decision::{Decision, Decisions, Side, decisions, subjects};
 use super::{load, lost_json, open};
 use crate::Failure;
 
-/// Differences that are shown; all are counted.
+/// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 5;
 
 /// The outcome of recorded calls at a plugin.
@@ -23,10 +23,10 @@ pub(crate) struct Tried {
     is_passed: bool,
 }
 
-/// Its decisions compared with the recorded ones.
+/// The plugin's decisions compared with the recorded ones.
 #[derive(Default)]
 struct Beside {
-    /// Decisions about a session, a room or a scenario, of either side.
+    /// Decisions about a session, a room or a scenario, in either answer.
     decisions: u64,
     different: u64,
     shown: Vec<Value>,
@@ -86,7 +86,7 @@ impl Tried {
         Ok(Tried { json: shown, lines, is_passed: report.is_passed() })
     }
 
-    /// No call failed. Different decisions are no failure.
+    /// Returns true if no call failed. Different decisions are no failure.
     pub(crate) fn is_passed(&self) -> bool {
         self.is_passed
     }
@@ -112,7 +112,7 @@ impl Beside {
             let all = all.clone().into_iter();
             let bare = |mut decision: Decision| {
                 if let Decision::Params(params) = &mut decision {
-                    // Their order has no meaning.
+                    // The order of parameters has no meaning.
                     params.sort();
                 }
                 if is_same { decision } else { decision.without_reason() }

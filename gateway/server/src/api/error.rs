@@ -22,7 +22,7 @@ pub(super) struct Error {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Code {
-    /// 400: malformed, or names something that cannot exist.
+    /// 400: the request is malformed, or contains a name that cannot exist.
     BadRequest,
     /// 403: denied by a policy or rule; 429 with a retry time.
     Refused,
@@ -39,9 +39,7 @@ pub(super) enum Code {
     Unavailable,
     /// 401: missing or wrong token.
     Unauthorized,
-    /// 413.
     TooLarge,
-    /// 405.
     MethodNotAllowed,
 }
 

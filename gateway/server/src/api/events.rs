@@ -16,9 +16,9 @@ use super::notice::{Notice, Notices};
 use crate::control::EventRecord;
 
 const LISTENERS_MAX: usize = 64;
-/// Notices that a listener may lag behind: the failure of a region with thousands of rooms.
+/// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
 const NOTICES_MAX: usize = 16_384;
-/// Proxies close connections that are silent for longer.
+/// Interval of comments, because proxies close silent connections.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) struct Feed {
@@ -35,7 +35,7 @@ impl Default for Feed {
 
 impl Feed {
     pub(super) fn publish(&self, notice: Notice) {
-        // It fails if there is no listener.
+        // Fails only without listeners.
         let _ = self.notices.send(Arc::new(notice));
     }
 
@@ -69,7 +69,7 @@ impl Feed {
             Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
         })?;
         let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
-            // Released with the stream.
+            // The permit is released when the stream is dropped.
             let _: &OwnedSemaphorePermit = &place;
             let notice = notice.unwrap_or_else(|BroadcastStreamRecvError::Lagged(missed)| {
                 Arc::new(missing(missed))

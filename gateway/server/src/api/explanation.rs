@@ -21,15 +21,14 @@ pub(super) struct Explained {
     mode: &'static str,
     /// See the room's `effective_mode`.
     effective_mode: &'static str,
-    /// Higher is placed earlier.
+    /// Rooms with a higher priority are placed earlier.
     priority: i64,
-    /// The hop of its packets; null: none.
+    /// The hop that carries the session's packets; null without one.
     hop: Option<view::Hop>,
-    /// Health of that hop's node.
     health: Option<&'static str>,
-    /// Evidence against that node.
+    /// Evidence against the node of that hop.
     witnesses: Vec<Witness>,
-    /// By hook; a policy with its revision: `call/routing@5f0c5f0c5f0c`.
+    /// The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
     decided_by: BTreeMap<&'static str, String>,
     /// Best first.
     route: Vec<Hop>,
@@ -38,15 +37,15 @@ pub(super) struct Explained {
     pending_move: Option<PendingMove>,
     rung: u8,
     cap_kbps: Option<u32>,
-    /// Its share of the bitrate that it needs above its floor; below 1000 the node is overcommitted.
+    /// The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
     share_permille: u16,
-    /// All other nodes, and why the room is not there.
+    /// All other nodes, each with the reason why the room is not there.
     candidates: Vec<OtherNode>,
     /// The latest first.
     moves: Vec<Move>,
-    /// The last answers of policies about it and its room, in the order of the hooks.
+    /// The last policy answers about the session and its room, in the order of the hooks.
     policy_answers: Vec<PolicyAnswer>,
-    /// Revisions that fault on it or its room, and are not asked about it.
+    /// Revisions that fault on the session or its room; the gateway does not ask them about it.
     quarantined: Vec<Quarantined>,
 }
 
@@ -88,7 +87,8 @@ struct Witness {
 struct Hop {
     #[serde(flatten)]
     hop: view::Hop,
-    /// `admitted`: it carries the room; `reserved`: has capacity for it; `gated`: waits for capacity.
+    /// `admitted`: the hop carries the room; `reserved`: the hop has capacity for the room; `gated`: the hop lacks
+    /// capacity.
     grant: &'static str,
 }
 
@@ -115,9 +115,8 @@ struct Move {
     cause: &'static str,
     by: String,
     from: Arc<str>,
-    /// Null: no hop was left.
+    /// Null if no hop was left.
     to: Option<Arc<str>>,
-    /// Since it began.
     ago_ms: u64,
     took_ms: u64,
     outcome: &'static str,

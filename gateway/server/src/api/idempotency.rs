@@ -1,4 +1,4 @@
-//! A request repeated with its key gets the answer to the first one, and is executed once.
+//! Idempotency keys: repetitions of a request with the same key get the answer to the first one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::error::{Code, Error};
 use crate::sha256;
 
-/// Remembered keys; the oldest is forgotten first. One minute at some hundreds of offers a second.
+/// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
 const KEYS_MAX: usize = 16_384;
-/// Bytes of a key.
+/// Maximum length of a key in bytes.
 const KEY_MAX: usize = 128;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Answer {
 }
 
 pub(super) struct Turn {
-    /// The first request is executed, and then [`Table::finish`] is called; others wait for its answer.
+    /// The caller must execute the first request and then call [`Table::finish`]. Repetitions wait for the answer.
     pub(super) is_first: bool,
     pub(super) answer: watch::Receiver<Option<Answer>>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Entries {
     by_key: HashMap<Box<str>, Entry>,
-    /// With the number of the entry: a key may be dropped and used again.
+    /// Keys with the numbers of their entries, because a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
 }
@@ -99,7 +99,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // No update leaves the table inconsistent.
+        // A poisoned lock is usable: no update leaves the table inconsistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,22 +15,21 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// A connection on which nothing was answered for this long is closed. Longer than a rollout on a slow machine, and
-/// than the interval of comments to event listeners.
+/// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
+/// longer than the interval of comments to event listeners.
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
-/// A Unix socket; its file is removed with it.
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
     pub(super) file: File,
 }
 
-/// Removed when dropped.
+/// Removes the file when dropped.
 pub(super) struct File(PathBuf);
 
 impl Drop for File {
     fn drop(&mut self) {
-        // It may have been removed already.
+        // The file may have been removed already.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -88,7 +87,7 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection with its permit, closed if nothing is answered on it.
+/// A connection with its permit, closed after [`UNANSWERED_MAX`] without an answer.
 pub(super) struct Placed<Io> {
     io: Io,
     unanswered: Pin<Box<Sleep>>,

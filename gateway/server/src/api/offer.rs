@@ -15,16 +15,16 @@ use evenkeel_core::{
     is_session_room_name,
 };
 
-/// Labels of a session; policies read them with each decision.
+/// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
-/// Bytes of a name, a label's key or its value.
+/// Maximum length in bytes of a name, a label's key or a label's value.
 const NAME_MAX: usize = 256;
-/// Streams of a session, and payload types of a stream: as many as RTP has dynamic numbers.
+/// Maximum streams of a session, and payload types of a stream. RTP has 32 dynamic numbers.
 const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
-/// Nodes that an offer may give addresses for.
+/// Maximum nodes for which an offer may give addresses.
 const NODES_MAX: usize = 64;
-/// No RTP clock is faster.
+/// Above all RTP clock rates in use.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
 
 /// Parses an offer; `traceparent` is the request's header. The error names the first invalid field.
@@ -180,7 +180,7 @@ fn payload_type(raw: &raw::PayloadType, field: &str) -> Result<PayloadType, Erro
         let message = format!("found {number}, expected 0 to 127");
         return Err(Error::field(format!("{field}.payload_type"), message));
     }
-    // Reserved by RFC 5761, section 4: packets are demultiplexed by their first bytes.
+    // RFC 5761, section 4, reserves these numbers to tell RTCP from RTP on one port.
     if (64..=95).contains(&number) {
         let message =
             format!("found {number}, reserved for RTCP (RFC 5761); expected 0 to 63 or 96 to 127");
@@ -221,7 +221,7 @@ fn kbps(field: &str, text: &str) -> Result<u32, Error> {
         "Gbit/s" => number * 1_000_000.0,
         _ => return Err(wrong()),
     };
-    // NaN compares false too.
+    // NaN is refused too, because it compares false.
     if (1.0..=f64::from(u32::MAX)).contains(&kbps) { Ok(kbps as u32) } else { Err(wrong()) }
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn room_verb(
     }
 }
 
-/// The subject of a failed move: the unknown room or node, or both.
+/// The text that names the unknown room or node of a failed move, or both.
 fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
     match failed {
         ControlError::Impossible(Impossible::NoSuchRoom) => room.to_owned(),

@@ -20,23 +20,23 @@ use super::error::{Code, Error};
 use super::routes::{Api, policy_name};
 use crate::policy::{Export, Recorder, Wish};
 
-/// Concurrent recordings: each decompresses and compresses on threads of its own.
+/// Maximum concurrent recordings. Each one decompresses and compresses on separate threads.
 const RECORDINGS_MAX: usize = 4;
 /// Maximum duration of a recording.
 const SECONDS_MAX: u64 = 600;
-/// Chunks that wait for the connection; the recorder has its own queue.
+/// Maximum chunks that wait for the connection. The recorder has a separate queue.
 const PIECES_MAX: usize = 4;
 
-/// Per process, since it limits the load on the machine.
+/// The limit is per process, because it bounds the load on the machine.
 static PLACES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(RECORDINGS_MAX)));
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    /// From now on.
+    /// Records this long from now on.
     seconds: Option<u64>,
-    /// The past that the recorder keeps.
+    /// Returns the calls that the recorder has kept.
     #[serde(default)]
     last: bool,
     #[serde(default)]
@@ -109,7 +109,6 @@ pub(super) async fn record(
 struct Pieces {
     export: Export,
     out: mpsc::Sender<Bytes>,
-    /// Released with it.
     _place: OwnedSemaphorePermit,
 }
 

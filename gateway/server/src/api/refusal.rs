@@ -12,10 +12,10 @@ use crate::control::{AgentError, ControlError, Names, NotReloaded, Order};
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Known names shown in an error.
+/// Maximum known names in an error text.
 const NAMED_MAX: usize = 8;
 
-/// `said` is what the request named.
+/// `said`: the name in the request.
 pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
     match failed {
         ControlError::Refused(refused) => refusal(refused, names),
@@ -187,7 +187,7 @@ fn conflict(field: &str, message: String) -> Error {
     Error { field: Some(field.to_owned()), ..Error::new(Code::Conflict, message) }
 }
 
-/// Adds up to half, so that refused clients do not return together.
+/// Adds up to half of the time, so that refused clients do not retry at once.
 fn jitter(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

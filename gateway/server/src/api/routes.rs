@@ -25,13 +25,13 @@ use crate::control::{
 };
 use crate::settings::read_duration;
 
-/// Bytes of a JSON body. The largest valid offer has half.
+/// Maximum JSON body in bytes, twice the largest valid offer.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
-/// Drivers have 2 s to open a session.
+/// Timeout of control's answer. Drivers have 2 s of it to open a session.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
-/// Bytes of a `traceparent` (W3C Trace Context, section 3.2, with room for later versions).
+/// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
 /// Default and maximum page size.
 const SESSIONS_MAX: usize = 1_000;
@@ -49,7 +49,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Waits for control up to [`ANSWER_WITHIN`]; `said` is what the request named.
+    /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
     pub(super) async fn ask<T>(
         &self,
         said: &str,
@@ -58,7 +58,7 @@ impl Shared {
         self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
     }
 
-    /// As [`Shared::ask`], with control's own error.
+    /// Like [`Shared::ask`], but returns control's error unchanged.
     pub(super) async fn answer<T>(
         &self,
         asking: impl Future<Output = Result<T, ControlError>>,
@@ -122,7 +122,7 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
     let Turn { is_first, mut answer } = shared.seen.begin(key, &body)?;
     if is_first {
         let (key, working) = (key.to_owned(), Arc::clone(&shared));
-        // A task of its own finishes the answer even if the client disconnects.
+        // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
             let answer = answered(offer(&working, &headers, &body).await);
             working.seen.finish(&key, answer);
@@ -139,7 +139,7 @@ async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view
     Ok(view::Opened::of(opened, &wanted, &shared.names))
 }
 
-/// More than one header is ignored.
+/// Ignores `traceparent` if the header occurs more than once.
 fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     let mut all = headers.get_all("traceparent").iter();
     let one = all.next()?.to_str().ok()?;
@@ -182,7 +182,7 @@ struct Page {
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<view::Session>,
-    /// The next page's `after`; left out at the end.
+    /// The value of `after` for the next page; omitted at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -253,7 +253,7 @@ async fn status(State(shared): Api) -> Result<Json<Status>, Error> {
     Ok(Json(shared.ask("", shared.handle.status()).await?))
 }
 
-/// An error if new sessions are not admitted, or control does not answer.
+/// Returns an error if new sessions are not admitted, or if control does not answer.
 async fn ready(State(shared): Api) -> Result<&'static str, Error> {
     match shared.ask("", shared.handle.status()).await?.state {
         Admission::Starting => Err(refusal::starting()),
@@ -281,7 +281,6 @@ struct Refusals {
     refusals: Vec<Refusal>,
 }
 
-/// The latest refused plugins, oldest first.
 async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
     Ok(Json(Refusals { refusals: shared.ask("", shared.handle.refusals()).await? }))
 }
@@ -348,7 +347,7 @@ async fn push_policy(
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
     let said = policy.to_string();
-    // Validation and compilation have limits of their own.
+    // No timeout here: validation and compilation have separate limits.
     let rollout = shared.handle.push_policy_as(policy, bytes.into(), settings, wish).await;
     let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))

@@ -1,4 +1,4 @@
-//! A real HTTP client at the API's sockets; the test plays control.
+//! Tests with a real HTTP client at the API's sockets. The test answers in place of control.
 
 mod events;
 mod offers;
@@ -78,7 +78,7 @@ impl World {
     }
 }
 
-/// A request that was sent: method and path, then headers, one to a line.
+/// A sent request: method and path, then headers, one per line.
 struct Asking<S> {
     stream: BufReader<S>,
 }
@@ -103,7 +103,7 @@ impl<S: Read + Write> Asking<S> {
         line.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// The next line that starts so.
+    /// The next line that begins with `start`.
     fn find(&mut self, start: &str) -> String {
         loop {
             let mut line = String::new();
@@ -129,7 +129,7 @@ impl<S: Read + Write> Asking<S> {
         (status, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
-    /// The data of the next event, which must have this name.
+    /// Returns the data of the next event and requires this event name.
     fn notice(&mut self, name: &str) -> Value {
         assert_eq!(self.find("event:"), format!("event: {name}"));
         let data = self.find("data:");
@@ -140,7 +140,7 @@ impl<S: Read + Write> Asking<S> {
         self.whole().1
     }
 
-    /// Bytes until the stream ends.
+    /// Reads to the end of the stream and returns the number of bytes.
     fn end(&mut self) -> usize {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest);

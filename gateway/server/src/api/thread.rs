@@ -23,10 +23,11 @@ use crate::control::Handle;
 use crate::settings::Admin;
 use crate::sha256;
 
-/// Connections on the Unix socket, including event listeners. Further ones wait.
+/// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// Connections on TCP, limited separately: strangers cannot use up those of the Unix socket.
+/// Maximum connections on TCP. The limit is separate, so that unauthorised clients cannot use up the connections of the
+/// Unix socket.
 pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
@@ -37,22 +38,22 @@ pub enum Failure {
     Socket { path: PathBuf, error: io::Error },
     #[error("cannot listen for the API on {address}: {error}")]
     Tcp { address: SocketAddr, error: io::Error },
-    /// No thread, or no descriptor for its event loop.
+    /// The system provided no thread, or no descriptor for the event loop.
     #[error("cannot start the API's thread: {0}")]
     Thread(io::Error),
 }
 
-/// Ends when dropped.
+/// The running API; it ends when dropped.
 #[derive(Debug)]
 pub struct Thread {
-    /// The TCP address, if it listens there.
+    /// The TCP address, if TCP is configured.
     pub address: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the API on its own thread. `metrics` renders `/metrics`. Start it before the first session: notices take
-/// room names from earlier events.
+/// Starts the API on its own thread. `metrics` renders `/metrics`. The API must start before the first session, because
+/// notices take room names from earlier events.
 pub fn start(
     settings: Admin,
     handle: Handle,
@@ -145,7 +146,7 @@ async fn serve(
 ) {
     let Socket { listener, file: _file } = listening.socket;
     let bounded = Bounded::new(listener, CONNECTIONS_MAX);
-    // Both run until the runtime ends with this function.
+    // Both tasks run until this function returns and the runtime ends.
     let local = tokio::spawn(axum::serve(bounded, router(Arc::clone(shared))).into_future());
     if let (Some(listener), Some(tcp)) = (listening.tcp, settings.tcp) {
         let token = Arc::new(sha256(tcp.token.bytes()));
@@ -177,7 +178,7 @@ async fn require_token(
 fn carries(headers: &HeaderMap, token_sha256: &[u8; 32]) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));
-    // Comparing digests leaks nothing of the token by its timing.
+    // The time to compare digests reveals nothing about the token.
     given.is_some_and(|(scheme, token)| {
         scheme.eq_ignore_ascii_case("bearer") && sha256(token.as_bytes()) == *token_sha256
     })

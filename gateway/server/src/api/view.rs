@@ -27,7 +27,7 @@ pub(super) struct Opened {
     quic: Option<Quic>,
     /// Best first.
     route: Vec<Hop>,
-    /// By hook.
+    /// The decider by hook.
     decided_by: BTreeMap<&'static str, String>,
 }
 
@@ -139,7 +139,7 @@ impl From<&Totals> for Carried {
     }
 }
 
-/// Measured values by metric name; unmeasured ones are left out.
+/// Measured values by metric name; values that were not measured are omitted.
 fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
     let known = Metric::ALL.iter().filter_map(|&metric| Some((metric, measures.measured(metric)?)));
     known.map(|(metric, value)| (metric.key(), value)).collect()
@@ -152,7 +152,7 @@ pub(super) struct Session {
     scenario: Arc<str>,
     mode: &'static str,
     ingress: &'static str,
-    /// The hop of its packets; null: none.
+    /// The hop that carries the session's packets; null without one.
     hop: Option<Hop>,
     rung: u8,
     cap_kbps: Option<u32>,
@@ -191,7 +191,7 @@ pub(super) struct Room {
     sessions: Vec<String>,
     /// Best first.
     route: Vec<Hop>,
-    /// The hop of its packets; null: none.
+    /// The hop that carries the session's packets; null without one.
     hop: Option<Hop>,
     placed_by: String,
 }
@@ -220,16 +220,16 @@ pub(super) struct Node {
     /// `probe`, `cohort`…
     suspected_by: Vec<&'static str>,
     draining: bool,
-    /// Removed from the list, and forgotten when it is empty.
+    /// The node was removed from the list; the gateway forgets it once it carries no room.
     leaving: bool,
-    /// By an operator; `:uneject` takes that back.
+    /// An operator ejected the node; `:uneject` ends that.
     ejected: bool,
-    /// As measured.
+    /// Measured capacity, kbit/s.
     capacity_kbps: u64,
     opening: u32,
     queued: u32,
     load_permille: u32,
-    /// As the node reports it.
+    /// Load reported by the node, thousandths.
     reported_permille: Option<u16>,
     rooms: u32,
     round_trip_us: Option<u64>,
@@ -263,17 +263,16 @@ pub(super) struct Region {
     region: Arc<str>,
     /// `closed`, `open` or `half-open`.
     breaker: &'static str,
-    /// While it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     half_open_in_ms: Option<u64>,
     /// `auto`, `force` or `forbid`.
     failback: &'static str,
     nodes: u32,
-    /// That accept rooms.
+    /// Nodes that accept rooms.
     nodes_up: u32,
     nodes_draining: u32,
     rooms: u32,
-    /// Rooms that belong here but stand in other regions, or at standby nodes.
+    /// Rooms of this home region that are in other regions or at standby nodes.
     rooms_displaced: u32,
 }
 

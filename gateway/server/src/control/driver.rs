@@ -44,48 +44,19 @@ pub(crate) enum Act {
     /// Sends a signed message on the node's trunk. With `of_sessions` the message is about sessions and leaves from
     /// their home worker, because the node sends their packets to the source of the message. Otherwise the message is
     /// about the path.
-    Sign {
-        worker: u16,
-        node: NodeId,
-        message: Box<[u8]>,
-        of_sessions: bool,
-    },
+    Sign { worker: u16, node: NodeId, message: Box<[u8]>, of_sessions: bool },
     /// Limits the size of trunk datagrams (bundles) from this worker to the node.
-    LimitBundles {
-        worker: u16,
-        node: NodeId,
-        size_max: u16,
-    },
-    Ng {
-        node: NodeId,
-        datagram: Arc<[u8]>,
-    },
+    LimitBundles { worker: u16, node: NodeId, size_max: u16 },
+    /// Sends an NG message.
+    Ng { node: NodeId, datagram: Arc<[u8]> },
     /// Sends a POST request; `number` identifies its response.
-    Post {
-        node: NodeId,
-        number: u64,
-        hook: Arc<Hook>,
-        body: Bytes,
-        within: Duration,
-    },
-    Opened {
-        session: SessionId,
-        hop: Hop,
-        leg: Leg,
-    },
+    Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
+    /// The session is open at the hop.
+    Opened { session: SessionId, hop: Hop, leg: Leg },
     /// The session stays open at the hop with another leg.
-    Changed {
-        session: SessionId,
-        hop: Hop,
-        leg: Leg,
-    },
-    /// `unwilling`: the node accepts no new sessions at all.
-    Refused {
-        session: SessionId,
-        hop: Hop,
-        unwilling: bool,
-        reason: Cow<'static, str>,
-    },
+    Changed { session: SessionId, hop: Hop, leg: Leg },
+    /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
+    Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
 }
 
 pub(crate) struct Drivers {

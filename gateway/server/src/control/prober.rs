@@ -28,41 +28,20 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
-    Answered {
-        node: NodeId,
-        sequence: u64,
-        vouched: bool,
-        at: Instant,
-    },
+    /// The node answered this probe.
+    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
     /// The node, or the agent beside it, reported its state.
-    Said {
-        node: NodeId,
-        beside: bool,
-        load: Load,
-        at: Instant,
-    },
-    Obeyed {
-        node: NodeId,
-        nonce: u64,
-        outcome: Outcome,
-    },
+    Said { node: NodeId, beside: bool, load: Load, at: Instant },
+    /// The answer to the order with this nonce.
+    Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
     /// Either end refused a signed message.
-    Mismatch {
-        node: NodeId,
-        mismatch: Mismatch,
-    },
+    Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP: no listener.
-    Refused {
-        node: NodeId,
-    },
-    CanaryPassed {
-        node: NodeId,
-        sequence: u64,
-    },
-    CanaryOpen {
-        node: NodeId,
-        at: Instant,
-    },
+    Refused { node: NodeId },
+    /// A packet crossed between the canary sessions.
+    CanaryPassed { node: NodeId, sequence: u64 },
+    /// Both canary sessions are open.
+    CanaryOpen { node: NodeId, at: Instant },
 }
 
 pub(crate) enum Way {

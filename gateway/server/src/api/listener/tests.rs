@@ -9,7 +9,6 @@ fn placed() -> (Placed<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Se
     (Placed::new(ours, place), theirs, places)
 }
 
-/// Reads until it fails.
 async fn outlast(mut connection: Placed<tokio::io::DuplexStream>) -> io::ErrorKind {
     let mut buffer = [0; 8];
     loop {

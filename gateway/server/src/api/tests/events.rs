@@ -89,7 +89,7 @@ fn slow_listener_gets_missed_count() {
     let mut listening = world.ask("GET /v1/events", "");
     assert_eq!(listening.status(), 200);
     let draining = |draining| Event::Draining { node: NodeId(0), draining };
-    // Far more than the channel holds, and faster than the API's thread can read.
+    // More events than the channel holds, sent faster than the API's thread reads them.
     for number in 0..5_000 {
         world.tell(draining(number % 2 == 0), None);
     }

@@ -39,7 +39,7 @@ fn listener_slots_are_bounded_and_reused() {
     let (status, body) = world.ask("GET /v1/events", "").answer();
     assert_eq!((status, &body["error"]["code"]), (503, &json!("unavailable")));
     drop(all);
-    // Until the API has seen the disconnects.
+    // Waits until the API has seen the disconnects.
     while world.ask("GET /v1/events", "").status() != 200 {}
 }
 

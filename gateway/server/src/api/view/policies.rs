@@ -16,23 +16,23 @@ const FAULT_CHARS_MAX: usize = 200;
 pub(in crate::api) struct Policy {
     policy: String,
     plugin: Box<str>,
-    /// Null: it failed, and the native default decides.
+    /// Null while the native default decides because the revision failed.
     revision: Option<Arc<str>>,
     /// The target of a rollback.
     previous: Option<Arc<str>>,
     origin: Box<str>,
     calls: u64,
     faults: u64,
-    /// Sessions or rooms that the revision is not asked about.
+    /// Sessions and rooms on which the revision faults; the gateway does not ask it about them.
     quarantined: u64,
     hidden_state: HiddenState,
-    /// The fault of the last call; null: it was answered.
+    /// The fault of the last call; null if the policy answered.
     failing: Option<String>,
     /// The latest fault, even if later calls were answered.
     last_fault: Option<String>,
     /// The revision that will be active once the rollout is complete.
     desired: Option<Arc<str>>,
-    /// How long a rollback to `previous` is possible.
+    /// Remaining time in which a rollback to `previous` is possible.
     rollback_window_ms: Option<u64>,
     rollout: Option<Candidate>,
     last_rollout: Option<Last>,
@@ -55,7 +55,7 @@ struct Candidate {
     paused: bool,
     /// The next share; at 100 the revision is active.
     next_percent: u8,
-    /// Minimum time until then; null: it needs `promote`.
+    /// Minimum time until the next share; null if the rollout needs `promote`.
     next_in_ms: Option<u64>,
     /// Time in this stage without pauses.
     lasted_ms: u64,
@@ -82,11 +82,11 @@ struct Shadow {
 struct Cohort {
     sessions: u32,
     rooms: u32,
-    /// A mean; null: not measured.
+    /// The mean; null if not measured.
     loss_percent: Option<f64>,
     r_factor: Option<f64>,
     rung: f64,
-    /// By figure: how many got worse lately, and of how many.
+    /// By figure: the number of recent regressions, and the number compared.
     worse: BTreeMap<&'static str, Worse>,
 }
 
@@ -166,7 +166,7 @@ impl From<core::Cohort> for Cohort {
     }
 }
 
-/// How many answers of a fresh instance differed.
+/// Mismatches with answers of a fresh instance.
 #[derive(Serialize)]
 struct HiddenState {
     differed: u64,
@@ -242,13 +242,12 @@ pub(in crate::api) struct Rollout {
     stage: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<u8>,
-    /// Until it is resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<bool>,
     /// The next share; at 100 the revision is active.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_percent: Option<u8>,
-    /// Minimum time until then; left out: it needs `promote`.
+    /// Minimum time until the next share; omitted if the rollout needs `promote`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_in_ms: Option<u64>,
 }
