@@ -10,13 +10,13 @@ use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hook {
-    /// May this session come in?
+    /// Is this session admitted?
     Admission,
     /// Which node carries this room, and which nodes are its spares?
     Routing,
     /// How much quality does each session get?
     Degradation,
-    /// What does a scenario ask of the data plane?
+    /// Which data plane parameters does a session get?
     Scenario,
 }
 
@@ -106,9 +106,9 @@ pub struct SessionRow {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Question {
-    /// What does the scenario ask of the data plane, for a session with these labels?
+    /// Which data plane parameters does a session with these labels get?
     Resolve { scenario: Arc<str>, labels: Labels },
-    /// May this session come in?
+    /// Is this session admitted?
     Admit {
         session: SessionId,
         room: RoomId,

@@ -1,6 +1,6 @@
 //! The state machine: `handle_*` takes inputs, `poll_*` returns outputs and the next timeout.
 //!
-//! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies answers of policies.
+//! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies policy answers.
 
 mod answers;
 
@@ -171,7 +171,7 @@ impl Gateway {
         Arc::clone(self.nodes.board())
     }
 
-    /// The next output. Drain them after every `handle_*`.
+    /// The next output. Drain the outputs after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.effects.pop()
     }
@@ -397,7 +397,7 @@ impl Gateway {
         }
     }
 
-    /// A packet of one canary session of a node came out at the other.
+    /// A packet that entered one canary session of a node came out at the other.
     pub fn handle_canary_passed(&mut self, id: NodeId, sequence: u64) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_canary_passed(sequence);
@@ -565,8 +565,8 @@ impl Gateway {
         self.router().handle_failback(region, failback, now)
     }
 
-    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until it is [let
-    /// back](Gateway::handle_return). Fails if it is already ejected.
+    /// An operator ejects the node. Its rooms leave it at once, and it stays Down until
+    /// [`handle_return`](Gateway::handle_return). Fails if the node is already ejected.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         self.route(now, |router| router.handle_eject(id, now))
     }

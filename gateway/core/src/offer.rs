@@ -90,7 +90,7 @@ pub enum RtcpPort {
     Own,
 }
 
-/// Tells if payloads are encrypted with keys that the gateway lacks (RFC 3711).
+/// Encryption of payloads with keys that the gateway lacks (RFC 3711).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
@@ -116,7 +116,7 @@ pub struct PayloadType {
 }
 
 impl PayloadType {
-    /// Tells if this payload type repairs other streams: retransmission (RFC 4588) or forward error correction (RFC
+    /// True if this payload type repairs other streams: retransmission (RFC 4588) or forward error correction (RFC
     /// 5109, RFC 8627).
     pub fn repairs(&self) -> bool {
         let names = ["rtx", "ulpfec", "flexfec", "flexfec-03"];

@@ -144,7 +144,7 @@ pub struct Timings {
     pub down_after_near: Duration,
     /// One witness alone marks a node in another region down after this time. Default 500 ms.
     pub down_after_far: Duration,
-    /// A watch delayed by more than this is the gateway's own stall, and no node is marked down on it. Default 5 ms.
+    /// A watch delayed by more than this means that the gateway stalled; it marks no node down. Default 5 ms.
     pub own_stall: Duration,
     /// A dead node must answer for this long before it is readmitted; doubles with each relapse. Default 1 s.
     pub ejection: Duration,

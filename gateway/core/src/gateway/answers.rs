@@ -32,7 +32,7 @@ impl Gateway {
     /// A client requests a session. The reply is an [`Output::Reply`](crate::Output::Reply), at once or after policies
     /// answered.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
-        // Sessions of an existing room share its name.
+        // Sessions of a room share one copy of its name.
         let room = self.rooms.named(&offer.room).map(|(name, id)| (Arc::clone(name), id));
         let (name, room) = room.unzip();
         let offer = Arc::new(Offer { room: name.unwrap_or(offer.room), ..offer });

@@ -50,7 +50,7 @@ impl FaultWindow {
         faulted && self.too_many(now)
     }
 
-    /// True if a rollback may lead to this revision: it never failed, or rarely and for long enough.
+    /// True if a rollback may restore this revision: it has no recent fault, or ran for a whole window with few faults.
     pub(super) fn is_good(&self, now: Instant) -> bool {
         let long = now.saturating_duration_since(self.began) >= WINDOW;
         self.sum(now).1 == 0 || long && !self.too_many(now)

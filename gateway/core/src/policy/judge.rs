@@ -11,7 +11,7 @@
 //!
 //! The test's conditions hold for these reasons. Each room or session counts once, when it falls: a bad minute is no
 //! more evidence than a bad second. A room or session that was bad before is not at risk. A round lasts 10 s; then all
-//! that are good are at risk again, and old calm does not weigh against new harm. Round `k` may use the share
+//! that are good are at risk again, and rounds without harm do not outweigh new harm. Round `k` may use the share
 //! `1/k(k+1)` of the permitted error; the shares of all rounds add up to 1.
 //!
 //! Newcomers that are turned away have no media to judge: `refusals.rs` tests refusals.
@@ -121,7 +121,7 @@ pub(crate) struct Newcomer {
 struct Unit {
     round: u32,
     arm: Arm,
-    /// Bits of the figures by which it has not fallen.
+    /// Bits of the figures by which the room or session has not fallen.
     at_risk: u8,
 }
 
@@ -166,12 +166,12 @@ impl Judge {
         &self.judging
     }
 
-    /// Changes the thresholds. They apply to all that have not fallen yet, in both arms.
+    /// Changes the thresholds. They apply to rooms and sessions that have not fallen yet, in both arms.
     pub(crate) fn judge_by(&mut self, judging: Judging) {
         self.judging = judging;
     }
 
-    /// After a changed share, or at the end of a round: drops the evidence, and all that are good are at risk again.
+    /// Drops the evidence, and puts all good rooms and sessions at risk again: after a changed share, or after a round.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.round += 1;
         self.began = now;

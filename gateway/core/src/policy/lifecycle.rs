@@ -5,7 +5,7 @@
 //! | (new) | `handle_ready` at once, or no active revision | active; the active one becomes previous if it was good |
 //! | (new) | `handle_ready` with a strategy | candidate; another candidate is dropped |
 //! | (new) | `handle_ready` superseded, quarantined or revoked; `handle_compiled` below the version floor | refused |
-//! | candidate | its time and its cohort | next share, or active |
+//! | candidate | its time passed, and its cohort suffices | next share, or active |
 //! | candidate | promote, pause, resume | next share or active; paused; resumed |
 //! | candidate | abort, rollback, revoked | dropped |
 //! | candidate | too many faults, breach | dropped and quarantined |
@@ -39,7 +39,7 @@ const BEYOND_REPAIR: &str = "it could not be started again, three times in a row
 /// How revisions of a policy set become active.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RolloutRules {
-    /// Strategy of changed files. A push names its own.
+    /// Strategy of changed files. A push names its own strategy.
     pub strategy: Strategy,
     /// Time during which a rollback to the previous revision is possible.
     pub keep: Duration,

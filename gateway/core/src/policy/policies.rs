@@ -84,7 +84,7 @@ impl Policies {
     }
 
     pub(crate) fn keep_memo(&mut self, policy: &PolicyName, arm: Arm, memo: State) {
-        // A question to a canary may be answered once it is active.
+        // A canary may become active before it answers a question.
         let arm = if self.canary(policy).is_some() { arm } else { Arm::Standing };
         self.memos.entry(policy.clone()).or_default().write(arm, memo);
     }
@@ -301,7 +301,7 @@ impl Policies {
         }
     }
 
-    /// Counts a move of the room. Too many are a breach of its routing revision.
+    /// Counts a move of the room. Too many moves are a breach of the room's routing revision.
     pub(crate) fn weigh_moves(
         &mut self,
         room: &mut Room,

@@ -1,4 +1,4 @@
-//! Revisions that are remembered over a restart: those rolled back for harm, and those that set the version floor.
+//! Revisions that are remembered over a restart: revisions rolled back for harm, and revisions for the version floor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use super::{Refusal, Revision, Version};
 
-/// Quarantined revisions kept of a policy; the oldest is dropped first.
+/// Maximum quarantined revisions of a policy; the oldest is dropped first.
 const QUARANTINED_MAX: usize = 16;
 
-/// Revisions kept for the version floor: with a release a day, those of two months.
+/// Maximum revisions kept for the version floor: two months with one release a day.
 const ACCEPTED_MAX: usize = 64;
 
 /// A revision that did harm. It is refused unless the push forces it.
@@ -28,7 +28,7 @@ pub struct AcceptedRevision {
     pub version: Version,
 }
 
-/// Both lists of one policy as they survive a restart, the oldest first.
+/// Revisions of one policy that are remembered over a restart, the oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Remembered {
     pub accepted: Vec<AcceptedRevision>,
@@ -96,7 +96,7 @@ impl VersionFloor {
     pub(super) fn accept(&mut self, new: &Revision) {
         self.withdraw(&new.name);
         if self.0.len() == ACCEPTED_MAX {
-            // A version does not set the floor if a later entry of its plugin is as new: drop that, else the oldest.
+            // A version does not set the floor if a later entry of its plugin is as new: drop it, else the oldest.
             let covers = |one: &AcceptedRevision, other: &AcceptedRevision| {
                 one.plugin == other.plugin && one.version <= other.version
             };

@@ -1,7 +1,7 @@
 //! The revisions of a policy, and the choice of the one that answers for a room or session.
 //!
-//! The canary's cohort is drawn by a hash of the room or session number. The same revision always answers for it, and
-//! the cohort at 5 % is part of the cohort at 25 %.
+//! The canary's cohort is drawn by a hash of the room or session number. A room or session therefore stays with its
+//! revision, and the cohort at 5 % is part of the cohort at 25 %.
 
 use std::sync::Arc;
 use std::time::Instant;
