@@ -80,7 +80,7 @@ impl Witness {
         matches!(self, Witness::Cohort | Witness::Feedback)
     }
 
-    /// Returns true if the witness is a report. The others are missing packets, which the uplink of the gateway can cause.
+    /// Returns true if the witness is a report. The others are missing packets, which a broken uplink also causes.
     pub fn speaks(self) -> bool {
         matches!(self, Witness::KernelError | Witness::Agent | Witness::Operator)
     }
