@@ -1,8 +1,8 @@
-//! Simulated clients by the hundred. They send, receive and report, obey caps and key-frame requests, and record
-//! everything in the ledger.
+//! Hundreds of simulated clients. They send, receive and report, obey caps and key-frame requests, and record all
+//! packets in the ledger.
 //!
-//! One thread carries all UDP clients, each with its own socket, woken by a timer wheel; another all QUIC clients, each
-//! with its own endpoint. UDP arrivals are stamped by the kernel, QUIC arrivals by the reading thread.
+//! One thread runs all UDP clients, each with its own socket, by a timer wheel. Another thread runs all QUIC clients,
+//! each with its own endpoint. The kernel stamps UDP arrivals, the reading thread stamps QUIC arrivals.
 
 mod ice;
 mod outgoing;
@@ -25,19 +25,17 @@ pub use talker::{Talker, Transmit};
 
 use crate::ledger::{Arrival, Books, Sent};
 
-/// Voice a client sends: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
+/// The voice stream of a client: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Voice {
-    /// The payload type, 0–127.
     pub payload_type: u8,
 }
 
-/// Picture a client sends: frames of several packets, 90 kHz clock, stream 1.
+/// The video stream of a client: frames of several packets, 90 kHz clock, stream 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Video {
-    /// The payload type, 0–127.
     pub payload_type: u8,
-    /// Its bitrate without a cap, in bits per second.
+    /// Bitrate without a cap, in bits per second.
     pub bitrate_bps: u64,
     pub frames_per_second: u32,
 }
@@ -56,7 +54,7 @@ impl Default for Video {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Persona {
-    /// Its session, as it marks its packets.
+    /// The session number in the test headers of the client's packets.
     pub session: u64,
     pub seed: u64,
     /// `None` for a client that only receives.
@@ -66,7 +64,7 @@ pub struct Persona {
 
 impl Persona {
     fn clock_rate(&self, payload_type: u8) -> Option<u32> {
-        // A receiver expects the default payload types from its room.
+        // A client that sends nothing expects the default payload types from its room.
         let voice = self.voice.unwrap_or_default().payload_type;
         let video = self.video.unwrap_or_default().payload_type;
         match payload_type {
@@ -77,15 +75,13 @@ impl Persona {
     }
 }
 
-/// How a client reaches the gateway.
 pub enum Way {
     Udp(UdpWay),
-    /// By RTP over QUIC.
     Quic(QuicWay),
 }
 
 impl Way {
-    /// As the gateway answered: by QUIC without a socket, by UDP with it.
+    /// The path from the gateway's answer: UDP if there is a socket, else QUIC.
     pub(crate) fn of(opened: &Opened, socket: Option<UdpSocket>) -> Option<Way> {
         if let Some(socket) = socket {
             let answer = opened.udp.as_ref()?;
@@ -104,24 +100,21 @@ impl Way {
     }
 }
 
-/// How a client reaches the gateway by UDP.
 pub struct UdpWay {
-    /// Its address is that of the offer.
+    /// The address of the socket is in the offer.
     pub socket: UdpSocket,
     pub gateway: SocketAddr,
-    /// The RTCP socket and its destination, if not muxed.
+    /// The RTCP socket and its destination, if RTCP is not muxed.
     pub rtcp: Option<(UdpSocket, SocketAddr)>,
-    /// ICE credentials if the client uses STUN; it sends no media before the first answer.
+    /// ICE credentials, if the client uses STUN. It sends no media before the first answer to a check.
     pub ice: Option<Credentials>,
 }
 
-/// How a client reaches the gateway by QUIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicWay {
     pub gateway: SocketAddr,
-    /// The SHA-256 of its certificate; no other is believed.
+    /// SHA-256 of the gateway's certificate. The client accepts no other certificate.
     pub certificate_sha256: [u8; 32],
-    /// The flow identifier towards the gateway.
     pub flow_to_gateway: u64,
     pub flow_from_gateway: u64,
 }
@@ -129,27 +122,26 @@ pub struct QuicWay {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Tally {
     pub packets_sent: u64,
-    /// Marked RTP packets received.
+    /// Received RTP packets with a test header.
     pub packets_received: u64,
-    /// When the first packet arrived: nanoseconds since the Unix epoch.
+    /// Arrival time of the first packet: nanoseconds since the Unix epoch.
     pub first_heard_ns: Option<u64>,
-    /// Packets that could not be read, or carry no test header.
+    /// Packets that are invalid or carry no test header.
     pub unreadable: u64,
-    /// Datagrams from elsewhere than the gateway, or of a foreign flow.
+    /// Datagrams from another address than the gateway's, or of an unknown flow.
     pub foreign: u64,
-    /// Sender and receiver reports received.
     pub reports_received: u64,
-    /// Key frames asked for by PLI or FIR.
+    /// Key frames requested by PLI or FIR.
     pub keys_asked: u64,
-    /// Key frames asked for with an SSRC it does not send.
+    /// Key frames requested for an SSRC that the client does not send.
     pub keys_asked_of_others: u64,
     /// Key frames sent; the first frame is one.
     pub key_frames_sent: u64,
-    /// Key frames that were received up to their last packet.
+    /// Key frames of which the last packet was received.
     pub key_frames_received: u64,
     /// Caps received by REMB.
     pub caps: u64,
-    /// The last one, in bits per second.
+    /// The last cap, in bits per second.
     pub cap_bps: Option<u64>,
     /// The current video bitrate in bits per second.
     pub video_bps: u64,
@@ -157,18 +149,18 @@ pub struct Tally {
 
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct State {
-    /// When it could send: at once if declared, when believed if by STUN, when connected if by QUIC; nanoseconds since
-    /// the Unix epoch.
+    /// Time from which the client could send, nanoseconds since the Unix epoch: at once with a declared address, after
+    /// the first answered check with STUN, after the handshake with QUIC.
     pub ready_ns: Option<u64>,
-    /// It sends media: false before it is ready, after [`Fleet::hush`], and after it left.
+    /// The client sends media: false before it is ready, after [`Fleet::hush`], and after it has left.
     pub talking: bool,
-    /// Why it cannot any more.
+    /// The reason why the client cannot send any more.
     pub failed: Option<String>,
-    /// Its counters: updated every second, and exact once it stopped sending.
+    /// Counters, updated every second, and exact once the client has stopped sending.
     pub tally: Tally,
 }
 
-/// The states of all clients that ever joined, by session.
+/// States of all clients that have joined, by session. Clients that left stay in it.
 type Roster = Arc<Mutex<BTreeMap<u64, State>>>;
 
 /// Clients of this process. Dropping it ends all of them.
@@ -179,7 +171,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts the two threads, with no clients yet.
+    /// Starts the two threads without clients.
     pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
         Ok(Self {
@@ -189,7 +181,7 @@ impl Fleet {
         })
     }
 
-    /// A client joins and begins to talk as soon as it can.
+    /// Adds a client, which sends media as soon as it can.
     pub fn join(&self, persona: Persona, way: Way) {
         lock(&self.roster).insert(persona.session, State::default());
         match way {
@@ -198,7 +190,7 @@ impl Fleet {
         }
     }
 
-    /// Stops the media of a client; it goes on receiving and reporting.
+    /// Stops the media of a client, which continues to receive and to send reports.
     pub fn hush(&self, session: u64) {
         self.udp.command(udp::Command::Hush(session));
         self.quic.command(session, quic::Command::Hush);
@@ -210,23 +202,23 @@ impl Fleet {
         self.quic.command(session, quic::Command::Leave);
     }
 
-    /// The state of every client that ever joined.
+    /// The states of all clients, including clients that have left.
     pub fn states(&self) -> BTreeMap<u64, State> {
         lock(&self.roster).clone()
     }
 
-    /// The state of a client; `None` if it never joined.
+    /// Returns `None` for a client that has not joined.
     pub fn state(&self, session: u64) -> Option<State> {
         lock(&self.roster).get(&session).cloned()
     }
 
-    /// Ends all clients, and returns when all they noted is in the ledger.
+    /// Ends all clients, and returns once all their records are in the ledger.
     pub fn finish(self) {
         drop(self);
     }
 }
 
-/// The client still sends after its counters are reported.
+/// Whether the client still sends after this report of its counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Talking {
     AsBefore,

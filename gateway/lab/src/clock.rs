@@ -1,4 +1,4 @@
-//! The one clock of the lab: CLOCK_REALTIME, since the kernel stamps datagrams with it.
+//! The only clock of the lab: CLOCK_REALTIME, because the kernel stamps datagrams with it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Distance of the moments at which a control run measures pauses.
+/// Interval of the moments at which a control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits for a control run of this length, and returns the moments at which to measure pauses.
@@ -27,7 +27,7 @@ pub(crate) async fn control_moments(length: Duration) -> Vec<u64> {
         sleep(CONTROL_EVERY).await;
         moments.push(now_ns());
     }
-    // Packets after the last moment are still in flight.
+    // Waits for the packets that are in flight at the last moment.
     sleep(CONTROL_EVERY).await;
     moments
 }

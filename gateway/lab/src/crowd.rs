@@ -1,7 +1,7 @@
-//! Synthetic voice sessions at a running gateway, and what they received around a fault.
+//! Synthetic voice sessions at a running gateway, and the packets that they received around a fault.
 //!
-//! They are opened through the admin API, two per room. Measurements are kept per window, so that one crowd serves for
-//! many faults: begin a window before each fault and evaluate it afterwards.
+//! The sessions are opened through the admin API, two per room. Measurements are kept per window, so that one crowd can
+//! measure many faults: begin a window before each fault and evaluate it afterwards.
 
 mod effect;
 mod entering;
@@ -32,16 +32,15 @@ use crate::watch::{Heard, Watch};
 use evenkeel_client::Client;
 
 const CONNECTIONS: usize = 8;
-/// All clients must be able to send within this.
+/// Time within which all clients must be able to send.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// After all can send, the first packets of every session have arrived within this time.
+/// Wait after all clients can send, so that the first packets of every session have arrived.
 const SETTLE: Duration = Duration::from_millis(500);
-/// A client stops within this time.
+/// Wait for clients that were told to leave.
 const LEFT_WITHIN: Duration = Duration::from_millis(50);
-/// How late the last packet that counts may be.
+/// Wait for the last packets of a window.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Why there is no crowd.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     #[error("{what}: {error}")]
@@ -57,16 +56,16 @@ pub enum Failed {
 /// Open sessions, and the event log of the gateway.
 pub struct Crowd {
     fleet: Fleet,
-    /// The simulated NAT, if addresses are to change.
+    /// The simulated NAT, if the plan asks for one.
     relay: Option<Relay>,
     books: Books,
     heard: Heard,
-    /// `None` if there is no gateway.
+    /// `None` without an admin API.
     _watch: Option<Watch>,
     plan: Plan,
-    /// By the id that the gateway gave.
+    /// Session numbers by the id that the gateway assigned.
     by_id: BTreeMap<String, u64>,
-    /// Since when this window's packets count.
+    /// Start of the current window: nanoseconds since the Unix epoch.
     from_ns: u64,
 }
 
@@ -76,7 +75,7 @@ impl Crowd {
         Crowd::enter_unless(plan, admin, pin!(pending())).await
     }
 
-    /// The same, unless `interrupted` resolves first.
+    /// Like [`Crowd::enter`], but fails if `interrupted` resolves first.
     pub async fn enter_unless(
         plan: &Plan,
         admin: impl Fn() -> Client,
@@ -102,7 +101,7 @@ impl Crowd {
             failed => failed,
         };
         if let Err(failed) = entered {
-            // The first error tells more than one of closing.
+            // The first error is more useful than an error of closing.
             let _ = crowd.leave(&mut admin()).await;
             return Err(failed);
         }
@@ -110,7 +109,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Clients that send to this address without an offer; each receives its own packets.
+    /// Starts clients that send to this address without an offer. Each one receives its own packets.
     pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
@@ -156,7 +155,7 @@ impl Crowd {
             tokio::spawn(entering::open(self.plan.clone(), own, admin(), door));
         }
         drop(opens);
-        // All openings are awaited, so that every open session can be closed.
+        // All openings are awaited, even after an error, so that every open session can be closed.
         let mut outcome = Ok(());
         loop {
             let entered = tokio::select! {
@@ -194,7 +193,7 @@ impl Crowd {
         Ok(way)
     }
 
-    /// The NAT assigns new addresses to all clients.
+    /// Assigns new addresses to all clients at the simulated NAT.
     pub fn rebind(&self) -> Result<(), Failed> {
         let Some(relay) = &self.relay else { return Ok(()) };
         for &session in self.by_id.values() {
@@ -210,7 +209,7 @@ impl Crowd {
         let newcomers = self.newcomers(first)?;
         let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
         gone.iter().for_each(|&session| self.fleet.leave(session));
-        // Until then the old clients still record packets.
+        // During this time the old clients still record packets.
         tokio::time::sleep(LEFT_WITHIN).await;
         self.forget(&gone);
         self.open(newcomers, admin, pin!(pending())).await
@@ -229,7 +228,7 @@ impl Crowd {
         &self.plan
     }
 
-    /// The sessions' numbers by the ids that the gateway gave.
+    /// Session numbers by the ids that the gateway assigned.
     pub fn by_id(&self) -> &BTreeMap<String, u64> {
         &self.by_id
     }
@@ -241,7 +240,7 @@ impl Crowd {
         self.from_ns = clock::now_ns();
     }
 
-    /// Ends the window after its last packets arrived, and begins the next.
+    /// Ends the window after its last packets have arrived, and begins the next window.
     pub async fn end_window(&mut self) -> Window {
         let until_ns = clock::now_ns();
         tokio::time::sleep(LAST_WORDS).await;
@@ -260,7 +259,7 @@ impl Crowd {
             match admin.close(id).await {
                 Ok(()) | Err(evenkeel_client::Error::Refused { status: 404, .. }) => {}
                 Err(error) => {
-                    // That one is kept does not keep the others.
+                    // The other sessions are closed even if one cannot be closed.
                     let is_gone = matches!(error, evenkeel_client::Error::Unreached(_));
                     let failed = Failed::Gateway { what: "closing a session", error };
                     outcome = outcome.and(Err(failed));
@@ -273,7 +272,6 @@ impl Crowd {
         outcome
     }
 
-    /// Waits until every client can send.
     async fn wait_ready(&self) -> Result<(), Failed> {
         let until = Instant::now() + READY_WITHIN;
         loop {

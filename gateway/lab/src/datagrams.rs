@@ -1,4 +1,4 @@
-//! Many datagrams in one system call, each with its source and the time the kernel received it.
+//! Batches of datagrams in one system call, each with its source and the kernel's receive time.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -17,12 +17,12 @@ const BATCH: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Its bytes; empty if it did not fit the room given (then [`truncated`](Self::truncated) is set).
+    /// The payload; empty if the datagram was larger than the buffer (see [`truncated`](Self::truncated)).
     pub bytes: &'a [u8],
     pub source: SocketAddr,
-    /// When the kernel received it, nanoseconds since the Unix epoch; `None` without [`stamp_arrivals`].
+    /// Receive time of the kernel, nanoseconds since the Unix epoch; `None` without [`stamp_arrivals`].
     pub stamp_ns: Option<u64>,
-    /// It was larger than the room given for it.
+    /// The datagram was larger than the buffer.
     pub truncated: bool,
 }
 
@@ -38,7 +38,7 @@ pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
-/// Room for one batch of datagrams, used again and again.
+/// Reusable buffers for one batch of datagrams.
 pub struct Inbox {
     bytes: Vec<u8>,
     size: usize,
@@ -46,14 +46,14 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Room for this many datagrams at once, of at most `size` bytes each.
+    /// Creates buffers for `count` datagrams of at most `size` bytes each.
     pub fn new(size: usize, count: usize) -> Self {
         Self { bytes: vec![0; size * count], size, received: Vec::with_capacity(count) }
     }
 
-    /// Reads all queued datagrams. A blocking socket waits for the first one, at most its read timeout.
+    /// Reads the queued datagrams, at most one batch. A blocking socket waits for the first one up to the read timeout.
     ///
-    /// Returns their number; 0 after a timeout or a signal.
+    /// Returns the number of datagrams; 0 after a timeout or a signal.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received.clear();
         let Self { bytes, size, received } = self;
@@ -101,7 +101,7 @@ impl Inbox {
     }
 }
 
-/// Datagrams waiting to leave together.
+/// A queue of datagrams that are sent together.
 pub struct Outbox {
     bytes: Vec<u8>,
     waiting: Vec<(Range<usize>, SocketAddr)>,
@@ -127,7 +127,7 @@ impl Outbox {
 
     /// Sends all queued datagrams in order. Datagrams that the kernel refuses are skipped.
     ///
-    /// Returns how many were sent.
+    /// Returns the number of sent datagrams.
     pub fn flush(&mut self, socket: &UdpSocket) -> usize {
         let (mut next, mut sent) = (0, 0);
         while next < self.waiting.len() {

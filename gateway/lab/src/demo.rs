@@ -46,10 +46,9 @@ pub struct Options {
     receive_telemetry: bool,
 }
 
-/// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// The system has no process, socket or file for us.
+    /// The system provided no process, socket or file.
     #[error("{what}: {error}")]
     System { what: String, error: io::Error },
     /// A process did not start, or ended.
@@ -62,7 +61,7 @@ pub enum Failed {
     #[error("{what} did not happen within {seconds} s")]
     InVain {
         what: String,
-        /// How long.
+        /// The time limit.
         seconds: u64,
     },
     /// Interrupted by a signal.

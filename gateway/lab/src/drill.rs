@@ -25,19 +25,20 @@ use crate::interruption::interruption;
 use crate::watch::{is_node, word};
 use evenkeel_client::Client;
 
-/// Length of the control run before the fault, in which nothing is broken.
+/// Length of the control run before the fault.
 const CONTROL: Duration = Duration::from_secs(2);
-/// A fault comes after this and up to as much again, so that it hits any phase of the packet clock.
+/// Minimum delay of the fault. A random part of up to the same length is added, so that the fault hits any phase of the
+/// packet clock.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
-/// How long to wait for detection, and how long to observe after it.
+/// Timeout of detection, and observation time after it.
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(2);
-/// A repaired node is trusted again within this time: its ejection grows with each relapse.
+/// Timeout until a repaired node is trusted again. Its ejection grows with each relapse.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
-/// The drill before may have opened the region's breaker; it closes again within this time.
+/// Timeout until the region's breaker is closed again, if the previous drill opened it.
 const CLOSED_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Repairs are retried, since a message may be lost.
+/// Attempts per repair, because a message may be lost.
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
 
@@ -51,12 +52,11 @@ pub struct Drill {
     /// Number of synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
     pub scenario: String,
-    /// For how long a node flaps.
+    /// Duration of flapping.
     pub flaps_for: Duration,
     pub seed: u64,
 }
 
-/// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     #[error(transparent)]
@@ -130,7 +130,7 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Client) -> Result<Report, Fa
         failed => Failed::Crowd(failed),
     })?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
-    // Sessions are closed whatever happened; closing succeeds at a gateway that is gone.
+    // Sessions are closed after an error too. Closing succeeds if the gateway has ended.
     let left = crowd.leave(&mut own).await;
     let report = outcome?;
     left?;
@@ -142,7 +142,7 @@ fn plan(drill: &Drill, rooms: String, victims: &[Node]) -> Plan {
     Plan { scenario, rooms, labels, seed, ..Plan::new(drill.sessions) }
 }
 
-/// The sessions belong to the region that the fault hits.
+/// Labels that place the sessions in the region that the fault hits.
 fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
     let region = victims.iter().map(|node| ("region".to_owned(), node.region.clone())).next();
     let drill = ("drill".to_owned(), drill.kind.name().to_owned());
@@ -152,7 +152,7 @@ fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
 /// The state before the fault.
 struct Ready {
     victims: Vec<String>,
-    /// Synthetic sessions that are there.
+    /// Synthetic sessions at the victims.
     hit: BTreeSet<u64>,
     control: Vec<u64>,
 }
@@ -191,7 +191,7 @@ async fn play(
         eprintln!("repaired; waiting until the gateway trusts the node again");
         tokio::select! {
             trusted = trusted_again(&fault.marked_down, crowd, healed_ns) => trusted,
-            // The measurement stands.
+            // An interruption here does not discard the measurement.
             () = interrupted => false,
         }
     } else {
@@ -231,7 +231,7 @@ async fn prepare(
     Ok(Ready { victims, hit, control })
 }
 
-/// A fault without a synthetic session on the node measures nothing.
+/// Fails without a synthetic session at the victims, because the drill would measure nothing.
 fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Failed> {
     if !hit.is_empty() {
         return Ok(());
@@ -254,7 +254,7 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
     crowd.end_window().await.control(&moments)
 }
 
-/// Breaks the nodes. `broken` names those that may be broken, also if this future is dropped.
+/// Breaks the nodes. `broken` receives the names of the nodes that may be broken, even if this future is dropped.
 async fn strike(
     drill: &Drill,
     victims: &[String],
@@ -287,7 +287,7 @@ async fn strike(
     Ok(())
 }
 
-/// If the agent refused, the node was not broken; without an answer it may be.
+/// Removes the node from `broken` if the agent refused. Without an answer the node may be broken.
 async fn break_node(
     kind: Kind,
     node: &str,
@@ -307,7 +307,7 @@ async fn break_node(
     ordered
 }
 
-/// Repairs the nodes, and returns those that are still broken.
+/// Repairs the nodes, and returns the nodes that are still broken.
 async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Client) -> Vec<Unmended> {
     let mut unmended = Vec::new();
     for node in broken {

@@ -16,18 +16,18 @@ pub use continuity::{Break, BreakKind, Tolerance};
 pub use gap::{Gap, Spread, Switch};
 pub use split::Split;
 
-/// One packet as it left a client.
+/// A packet that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sent {
     pub session: u64,
     pub stream: u8,
-    /// The index in that stream, from 0; packets are added in order.
+    /// The index in the stream, from 0. Packets are added in order.
     pub number: u64,
-    /// When: nanoseconds since the Unix epoch.
+    /// Send time: nanoseconds since the Unix epoch.
     pub at_ns: u64,
-    /// Its RTP timestamp as sent.
+    /// RTP timestamp as sent.
     pub timestamp: u32,
-    /// Units of the timestamp per second.
+    /// RTP timestamp units per second.
     pub clock_rate: u32,
 }
 
@@ -35,14 +35,14 @@ pub struct Sent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
     pub receiver: u64,
-    /// The session that sent it, by its test header.
+    /// The sending session, from the test header.
     pub sender: u64,
     pub stream: u8,
     pub number: u64,
     pub node: u32,
-    /// When it was sent: nanoseconds since the Unix epoch.
+    /// Send time from the test header: nanoseconds since the Unix epoch.
     pub sent_ns: u64,
-    /// When it arrived, on the same clock.
+    /// Arrival time: nanoseconds since the Unix epoch.
     pub at_ns: u64,
     /// SSRC as it arrived.
     pub ssrc: u32,
@@ -52,14 +52,14 @@ pub struct Arrival {
     pub timestamp: u32,
 }
 
-/// One participant: which room, and from when until when packets sent by others are due to it.
+/// A participant of a room, with the time span in which packets of others are due to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
     pub session: u64,
     pub room: u64,
-    /// Packets sent at this time or later are due to it.
+    /// Packets sent at this time or later are due to the member.
     pub from_ns: u64,
-    /// Packets sent at this time or later no longer are; `u64::MAX` while it stays.
+    /// Packets sent at this time or later are not due any more; `u64::MAX` while the member stays.
     pub until_ns: u64,
 }
 
@@ -73,8 +73,8 @@ pub struct Path {
 
 /// All sent and received packets.
 ///
-/// A session that is alone in its room is due its own packets. In any other room each member's packets are due to all
-/// others, and an echo of one's own packets is ignored.
+/// In a room with one session, the session's packets are due to itself. In any other room each member's packets are due
+/// to all others, and the echo of a member's own packets is ignored.
 #[derive(Clone, Default, Debug)]
 pub struct Ledger {
     sent: BTreeMap<(u64, u8), Vec<Sent>>,
@@ -90,7 +90,7 @@ impl Ledger {
         self.rooms.entry(member.room).or_default().insert(member.session);
     }
 
-    /// Ends what is due to this session.
+    /// Ends the span in which packets are due to this session.
     pub fn leave(&mut self, session: u64, at_ns: u64) {
         if let Some(member) = self.members.get_mut(&session) {
             member.until_ns = member.until_ns.min(at_ns);
@@ -107,7 +107,7 @@ impl Ledger {
         self.arrivals.retain(|path, _| path.receiver != session && path.sender != session);
     }
 
-    /// Restricts what is due to packets sent between these times.
+    /// Only packets sent between these times are due.
     pub fn due_between(&mut self, from_ns: u64, until_ns: u64) {
         for member in self.members.values_mut() {
             member.from_ns = member.from_ns.max(from_ns);
@@ -125,13 +125,11 @@ impl Ledger {
         self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
     }
 
-    /// Notes a packet received.
     pub fn arrived(&mut self, arrival: Arrival) {
         let Arrival { receiver, sender, stream, .. } = arrival;
         self.arrivals.entry(Path { receiver, sender, stream }).or_default().push(arrival);
     }
 
-    /// How many packets were sent.
     pub fn sent_count(&self) -> u64 {
         self.sent.values().map(|stream| stream.len() as u64).sum()
     }
@@ -149,7 +147,7 @@ impl Ledger {
         heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }
 
-    /// The longest transit time of packets that arrived since then, nanoseconds; 0 without packets.
+    /// The longest transit time of packets that arrived since `from_ns`, nanoseconds; 0 without packets.
     pub fn slowest_ns(&self, from_ns: u64) -> u64 {
         let since = self.arrivals.values().flatten().filter(|arrival| arrival.at_ns >= from_ns);
         since.map(|arrival| arrival.at_ns.saturating_sub(arrival.sent_ns)).max().unwrap_or(0)
@@ -166,7 +164,7 @@ impl Ledger {
 
     /// Packets that were due and never arrived, in the order of receiver, sender, stream and number.
     ///
-    /// Call it after the last packets have arrived, or bound it with [`leave`](Self::leave).
+    /// Call this method after the last packets have arrived, or end the due spans with [`leave`](Self::leave).
     pub fn missing(&self) -> Vec<Packet> {
         let mut missing = Vec::new();
         for (&(session, stream), sent) in &self.sent {
@@ -210,7 +208,7 @@ impl Ledger {
         self.arrivals.values().flat_map(again).collect()
     }
 
-    /// Members to which packets were due between these times and none arrived.
+    /// Members to which packets were due between these times, and at which no packet arrived.
     pub fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
         let due = |member: &Member| {
             let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);

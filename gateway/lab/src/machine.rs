@@ -1,5 +1,5 @@
-//! Scheduling latency of the machine. Figures in milliseconds say little about the gateway if the machine wakes threads
-//! late or its hypervisor takes cores away.
+//! Scheduling latency of the machine. If the machine wakes threads late, or its hypervisor takes cores away, figures in
+//! milliseconds show the machine rather than the gateway.
 
 use std::fs;
 use std::thread;
@@ -10,11 +10,11 @@ use serde::Serialize;
 use crate::clock::nanoseconds;
 use crate::ledger::Spread;
 
-/// How long a nap is.
+/// Length of a sleep.
 const NAP: Duration = Duration::from_millis(2);
-/// Half a second of naps.
+/// Number of sleeps: half a second in total.
 const NAPS: u32 = 250;
-/// A machine that wakes one nap in a hundred later than this is late: a budget of 10 ms is shared by five steps.
+/// The machine counts as late if the p99 of its wake-up delays is above this: five steps share a budget of 10 ms.
 const LATE_MS: f64 = 2.0;
 /// The machine also counts as late above this share of steal time.
 const STOLEN_PERCENT: f64 = 2.0;
@@ -23,13 +23,13 @@ const BOOKS: &str = "/proc/stat";
 
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Timeliness {
-    /// How late threads woke from naps on the idle machine: milliseconds.
+    /// Wake-up delays of threads on the idle machine, milliseconds.
     pub woken_late_ms: Spread,
     /// Steal time, per cent of the time in which all cores were used.
     pub stolen_percent: f64,
 }
 
-/// Since when a machine is watched.
+/// Start of the observation of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched {
     woken_late_ms: Spread,
@@ -37,7 +37,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Measures naps for half a second on the idle machine, then watches steal time.
+    /// Measures wake-up delays for half a second on the idle machine, then begins to observe steal time.
     pub fn begin() -> Watched {
         let late = |_| {
             let before = Instant::now();
@@ -54,7 +54,7 @@ impl Watched {
 }
 
 impl Timeliness {
-    /// The machine is too late for limits in milliseconds.
+    /// Returns true if the machine is too late for limits in milliseconds.
     pub fn is_late(&self) -> bool {
         self.woken_late_ms.p99 > LATE_MS || self.stolen_percent > STOLEN_PERCENT
     }
@@ -80,13 +80,13 @@ struct Used {
 }
 
 impl Used {
-    /// Zero if the kernel does not report it.
+    /// Returns zero if the kernel does not report processor times.
     fn now() -> Used {
         fs::read_to_string(BOOKS).ok().and_then(|books| Used::of(&books)).unwrap_or_default()
     }
 
-    /// The first line: `cpu user nice system idle iowait irq softirq steal guest guest_nice`; both guests are in `user`
-    /// and `nice` already.
+    /// Reads the first line: `cpu user nice system idle iowait irq softirq steal guest guest_nice`. `user` and `nice`
+    /// include both guest times.
     fn of(books: &str) -> Option<Used> {
         let ticks = books.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
         let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -94,7 +94,7 @@ impl Used {
         Some(Used { all: user + nice + system + irq + softirq + stolen, stolen })
     }
 
-    /// Steal time as a share of used time since then; 0 if none was used.
+    /// Steal time since `before`, per cent of the used time; 0 without used time.
     fn stolen_percent_since(self, before: Used) -> f64 {
         let all = self.all.saturating_sub(before.all);
         let stolen = self.stolen.saturating_sub(before.stolen);

@@ -7,20 +7,20 @@ const MAGIC: [u8; 4] = *b"EKT1";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
     pub session: u64,
-    /// Its place among the packets of that session and stream, from 0.
+    /// The index of the packet in the session's stream, from 0.
     pub number: u64,
-    /// When it was sent: nanoseconds since the Unix epoch on CLOCK_REALTIME.
+    /// Send time: nanoseconds since the Unix epoch on CLOCK_REALTIME.
     pub sent_ns: u64,
-    /// The node that reflected it; 0 from a client.
+    /// The number of the node that reflected the packet; 0 in packets of clients.
     pub node: u32,
     pub stream: u8,
 }
 
 impl Mark {
-    /// Bytes a mark takes on the wire.
+    /// Length on the wire in bytes.
     pub const LENGTH: usize = 33;
 
-    /// The mark at the start of this payload, if there is one.
+    /// Reads the test header at the start of a payload, if there is one.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let bytes = payload.first_chunk::<{ Self::LENGTH }>()?;
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
@@ -38,14 +38,14 @@ impl Mark {
         })
     }
 
-    /// Appends the mark to a payload being built.
+    /// Appends the test header to a payload.
     pub fn write(&self, payload: &mut Vec<u8>) {
         let start = payload.len();
         payload.resize(start + Self::LENGTH, 0);
         self.write_to(&mut payload[start..]);
     }
 
-    /// Writes the mark over the start of a payload.
+    /// Overwrites the start of a payload with the test header.
     ///
     /// # Panics
     /// The payload is shorter than a mark.
@@ -58,7 +58,7 @@ impl Mark {
         payload[32] = self.stream;
     }
 
-    /// Writes a node's number into the mark at the start of this payload. Returns false if there is no mark.
+    /// Writes a node's number into the test header at the start of this payload. Returns false without a test header.
     pub fn stamp(payload: &mut [u8], node: u32) -> bool {
         if Self::read(payload).is_none() {
             return false;

@@ -26,7 +26,7 @@ pub struct Process {
     output: Arc<Output>,
     /// Lines that `line` and `try_line` have returned.
     read: usize,
-    /// How long a drop waits after SIGTERM before it kills.
+    /// Time between SIGTERM and SIGKILL when the handle is dropped.
     grace: Duration,
 }
 
@@ -120,7 +120,8 @@ impl Process {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(file)
-                // Its own group: an interrupt at the terminal reaches this process only, which ends its children.
+                // The child gets its own process group. An interrupt at the terminal reaches only this process, which
+                // ends its children.
                 .process_group(0)
                 .spawn()
         });
@@ -130,7 +131,7 @@ impl Process {
             log: String::new(),
         })?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A process that ended without reading shows in its output.
+            // An error is ignored: if the process ended without reading, its output shows that.
             let _unread = stdin.write_all(input);
         }
         let output = Arc::<Output>::default();
@@ -175,7 +176,7 @@ impl Process {
         line.ok_or_else(|| self.error(format!("printed nothing within {within:?}")))
     }
 
-    /// The next unread line of standard output if there is one already.
+    /// The next unread line of standard output, without waiting.
     ///
     /// # Errors
     /// Standard output was closed.
@@ -194,21 +195,21 @@ impl Process {
     /// The next unread line of standard output as JSON.
     ///
     /// # Errors
-    /// As of [`Process::line`], or the line is no JSON.
+    /// The errors of [`Process::line`], or the line is no JSON.
     pub fn json_line(&mut self, within: Duration) -> Result<Value, ProcessError> {
         let line = self.line(within)?;
         self.json(&line)
     }
 
-    /// A line as JSON.
+    /// Reads a line of the output as JSON.
     ///
     /// # Errors
-    /// It is no JSON.
+    /// The line is no JSON.
     pub fn json(&self, line: &str) -> Result<Value, ProcessError> {
         serde_json::from_str(line).map_err(|_| self.error(format!("printed {line:?}")))
     }
 
-    /// Waits until `find` finds something in the output.
+    /// Waits until `find` returns a value for the output.
     ///
     /// # Errors
     /// Standard output was closed, or the time passed, before it did.
@@ -232,7 +233,7 @@ impl Process {
         self.output.lines().all.clone()
     }
 
-    /// All lines of standard output, which is waited for to be closed.
+    /// Waits until standard output is closed, and returns all lines.
     pub fn all_lines(&self, within: Duration) -> Vec<String> {
         self.output.wait(within, |lines| lines.is_closed).all.clone()
     }
@@ -246,10 +247,10 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process ends by itself.
     ///
     /// # Errors
-    /// It runs on after that time.
+    /// The process runs on after that time.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus, ProcessError> {
         let until = Instant::now() + within;
         loop {
@@ -263,7 +264,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal, waits `within` that time for the process to end, kills it otherwise, and returns its whole output.
+    /// Sends a signal and waits `within` that time for the process to end, else kills it. Returns its whole output.
     ///
     /// # Errors
     /// The signal cannot be sent.
@@ -274,10 +275,10 @@ impl Process {
         Ok(self.all_lines(within))
     }
 
-    /// Kills it and what it started itself.
+    /// Kills the process and its process group.
     pub fn kill(&mut self) {
         if self.is_running() {
-            // Its group has its id.
+            // The process group has the id of the process.
             let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
         }
         if self.child.kill().is_ok() {

@@ -6,13 +6,13 @@ use evenkeel_media::rtcp::ReportBlock;
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Reception {
     first: Option<u16>,
-    /// The highest sequence number, with the wraps before it.
+    /// The highest sequence number, extended by the number of wraps in the upper half.
     highest: u32,
     received: u32,
     expected_before: u32,
     received_before: u32,
     transit: Option<i64>,
-    /// In timestamp units, times 16.
+    /// Jitter in timestamp units, times 16.
     jitter_16: i64,
     last_report: Option<(u32, u64)>,
 }
@@ -33,7 +33,7 @@ impl Reception {
     /// Handles the arrival time and RTP timestamp of a packet (A.8).
     pub(crate) fn timing(&mut self, timestamp: u32, clock_rate: u32, at_ns: u64) {
         let arrival = u128::from(at_ns) * u128::from(clock_rate) / 1_000_000_000;
-        // Both wrap at 2^32; so does their difference, which is small from one packet to the next.
+        // Both values wrap at 2^32, and so does the transit. It changes little from one packet to the next.
         let transit = i64::from((arrival as u32).wrapping_sub(timestamp));
         if let Some(before) = self.transit.replace(transit) {
             let change =
@@ -71,7 +71,7 @@ impl Reception {
     }
 }
 
-/// A time as NTP writes it: seconds since 1900 in the upper half, their fraction in the lower.
+/// NTP timestamp: seconds since 1900 in the upper half, the fraction in the lower half.
 pub(crate) fn ntp_of(unix_ns: u64) -> u64 {
     const UNIX_IN_NTP_S: u64 = 2_208_988_800;
     let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);

@@ -1,5 +1,5 @@
-//! A bad network in user space: datagrams cross it late, twice, damaged, out of order or not at all, from one seed,
-//! and it can name every packet it kept.
+//! A simulated network in user space. From one seed it delays, duplicates, corrupts, reorders and drops datagrams, and
+//! it records every dropped packet.
 //!
 //! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
 //! client.
@@ -45,20 +45,20 @@ pub struct Dropped {
     pub lane: u64,
     pub direction: Direction,
     pub cause: Cause,
-    /// Its test header; `None` for RTCP, STUN and encrypted packets.
+    /// The test header of the packet; `None` for RTCP, STUN and encrypted packets.
     pub mark: Option<Mark>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
     pub arrived: u64,
-    /// Sent on, copies not counted.
+    /// Forwarded datagrams, without copies.
     pub forwarded: u64,
-    /// Sent a second time.
+    /// Datagrams sent a second time.
     pub copied: u64,
-    /// Kept, for any cause.
+    /// Datagrams dropped for any cause.
     pub dropped: u64,
-    /// Sent on with a bit turned.
+    /// Datagrams forwarded with one bit inverted.
     pub corrupted: u64,
 }
 
@@ -83,7 +83,8 @@ struct Delayed {
 }
 
 impl Relay {
-    /// Starts a relay with no lanes. The same seed, and the same packets per lane and direction, give the same fates.
+    /// Starts a relay without lanes. The same seed and the same packets per lane and direction give the same
+    /// impairments.
     pub fn start(seed: u64) -> io::Result<Self> {
         let world = World {
             lanes: Vec::new(),
@@ -142,7 +143,7 @@ impl Relay {
         }
     }
 
-    /// Every packet that did not cross since the start.
+    /// All packets since the start that did not cross, or crossed damaged.
     pub fn dropped(&self) -> Vec<Dropped> {
         self.pump.world().dropped.clone()
     }
@@ -173,7 +174,7 @@ impl pump::World for World {
 impl World {
     fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
         let lane = &mut self.lanes[index];
-        // An ICMP error for an earlier packet, which is lost as on any network.
+        // An ICMP error for an earlier packet. That packet is lost, as on any network.
         if inbox.receive(lane.socket(direction)).is_err() {
             return;
         }

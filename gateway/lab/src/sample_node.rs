@@ -26,21 +26,21 @@ use reflector::{Now, Reflector};
 use crate::clock;
 use crate::datagrams::{Inbox, Outbox};
 
-/// The largest datagram there is.
+/// The maximum size of a datagram.
 const DATAGRAM: usize = 65_535;
-/// Datagrams read at once: a burst of a hundred sessions in two calls.
+/// Datagrams per read: a burst of a hundred sessions takes two.
 const BATCH: usize = 64;
-/// How long a quiet node waits before it looks at its leases again, and so how late it ends.
+/// Maximum wait for packets. It bounds the delay of lease checks and of the end of the node.
 const NAP: Duration = Duration::from_millis(50);
-/// Packets that keep coming are gathered for this long, since a wake-up costs more than a packet.
+/// Under load, packets are gathered for this time, because a wake-up costs more than a packet.
 const GATHER: Duration = Duration::from_micros(200);
-/// Enough to bridge the time in which other processes have the processor.
+/// Receive buffer, large enough for the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
 
-/// Writing of the node's number into the test headers of reflected packets.
+/// Whether the node writes its number into the test headers of reflected packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Stamps {
-    /// So that a receiver sees which node carried a packet.
+    /// A receiver sees which node carried a packet.
     #[default]
     Yes,
     /// Payloads stay unchanged: two such nodes deliver identical copies.
@@ -50,7 +50,7 @@ pub enum Stamps {
 /// Treatment of sequence numbers, timestamps and SSRCs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Numbers {
-    /// A stream of its own for each stream it gets: another SSRC, random first sequence number and timestamp.
+    /// Each incoming stream is sent with a new SSRC and with random first sequence number and timestamp.
     #[default]
     Rewritten,
     /// Unchanged; only the node's number in a test header is written.
@@ -60,28 +60,28 @@ pub enum Numbers {
 /// The grouping of port legs, since their packets name no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PlainRoom {
-    /// Every source is alone and gets its own packets back.
+    /// Every source has a separate room and gets its own packets back.
     #[default]
     Alone,
     /// All sources are in one room.
     Shared,
 }
 
-/// How a sample node behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The name; [`number_of`] it is stamped.
+    /// The name of the node. Test headers get [`number_of`] it.
     pub name: String,
-    /// The secret shared with the gateway; without it all signed messages are refused and there are no trunk legs.
+    /// The secret shared with the gateway. Without a secret the node refuses all signed messages, and so has no trunk
+    /// legs.
     pub secret: Option<Secret>,
     pub numbers: Numbers,
     pub stamps: Stamps,
     pub plain_room: PlainRoom,
-    /// The highest number of sessions, port legs included. Default 10,000.
+    /// Maximum sessions, port legs included. Default 10,000.
     pub sessions_max: u32,
-    /// A signed message may cut the node off, as a cut link would.
+    /// Signed messages may cut the link of the node.
     pub drills: bool,
 }
 
@@ -101,7 +101,7 @@ impl Options {
     }
 }
 
-/// What tests change about a node. The default methods change nothing.
+/// Changes the behaviour of a node in tests. The default methods change nothing.
 pub trait Conduct: Send {
     /// Called 20 times a second.
     fn tick(&mut self) {}
@@ -124,7 +124,6 @@ pub trait Conduct: Send {
 
 impl Conduct for () {}
 
-/// Why there is no node.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     #[error("cannot read the secret {path}: {error}")]
@@ -137,16 +136,16 @@ pub enum Failed {
     Io(#[from] io::Error),
 }
 
-/// The number a node of this name stamps: the first four bytes of the name's SHA-256, never 0.
+/// The number that a node of this name writes into test headers: the first four bytes of the name's SHA-256, never 0.
 pub fn number_of(name: &str) -> u32 {
     let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
     digest.as_ref().first_chunk().map_or(1, |first| u32::from_be_bytes(*first).max(1))
 }
 
-/// Reads a secret's file.
+/// Reads a secret from a file.
 ///
 /// # Errors
-/// It cannot be read, or is too short.
+/// The file cannot be read, or is too short.
 pub fn read_secret(path: &Path) -> Result<Secret, Failed> {
     let shown = path.display().to_string();
     match std::fs::read(path) {
@@ -165,13 +164,13 @@ pub struct SampleNode {
 }
 
 impl SampleNode {
-    /// Takes the socket.
+    /// Binds the socket.
     pub fn bind(options: Options) -> Result<Self, Failed> {
         let address = options.listen;
         let bound = || -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind(address)?;
             socket.set_read_timeout(Some(NAP))?;
-            // The kernel caps it at `net.core.rmem_max`.
+            // The kernel limits the size to `net.core.rmem_max`.
             let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
             Ok(socket)
         };
@@ -186,7 +185,7 @@ impl SampleNode {
         self.address
     }
 
-    /// Ends [`run`](Self::run) within a moment when set.
+    /// Set it to end [`run`](Self::run).
     pub fn ending(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.ending)
     }
@@ -224,7 +223,7 @@ impl SampleNode {
     }
 }
 
-/// How the process speaks on standard output.
+/// The format of standard output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
     Plain,

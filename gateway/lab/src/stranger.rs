@@ -1,6 +1,6 @@
-//! Unauthorised traffic: packets from unknown addresses, ICE checks with a wrong password, unknown tags and flows. It
-//! is marked with [`SESSION`], so that the ledger finds it if it is forwarded; any answer except a refusal shows that a
-//! gateway learned its address.
+//! Unauthorised traffic: packets from unknown addresses, ICE checks with a wrong password, unknown tags and flows. Its
+//! test headers have the session [`SESSION`], so that the ledger shows forwarded packets. Any answer except a refusal
+//! shows that a gateway learned the address.
 
 mod quic;
 
@@ -20,12 +20,12 @@ pub use quic::{QuicReport, knock_quic};
 use crate::datagrams::Inbox;
 use crate::{Mark, clock};
 
-/// The session a stranger's packets claim to be of; no gateway counts so far.
+/// The session number in a stranger's packets. No gateway assigns such a high number.
 pub const SESSION: u64 = u64::MAX;
 const DATAGRAM: usize = 65_535;
 const BUNDLE_MAX: usize = 1_472;
 
-/// The traffic of a stranger and the answers to it.
+/// The traffic of an unauthorised client and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Report {
     /// RTP packets from an unknown address.
@@ -48,13 +48,13 @@ impl Report {
         self.rtp + self.checks + self.bundled + self.messages
     }
 
-    /// How often the stranger was accepted.
+    /// The number of accepted packets and checks.
     pub fn learned(&self) -> u64 {
         self.believed + self.came
     }
 }
 
-/// A stranger, with an address of its own for every door it knocks at.
+/// An unauthorised client, with a separate address for each kind of traffic.
 pub struct Stranger {
     rng: Rng,
     sockets: Vec<UdpSocket>,
@@ -84,7 +84,7 @@ impl Stranger {
         Ok(())
     }
 
-    /// Sends ICE checks for a session with a wrong password, and RTP behind them.
+    /// Sends ICE checks for a session with a wrong password, each followed by RTP.
     pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let key = Key::new("not the password of anyone");
@@ -110,7 +110,7 @@ impl Stranger {
         Ok(())
     }
 
-    /// Sends packets in bundles behind tags drawn at random.
+    /// Sends packets in bundles with random tags.
     pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         for _ in 0..count {
@@ -125,7 +125,7 @@ impl Stranger {
         Ok(())
     }
 
-    /// Sends openings signed with a secret of its own.
+    /// Sends openings signed with an unknown secret.
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
         let secret = Secret::new(b"a secret the stranger made up").map_err(io::Error::other)?;
@@ -174,7 +174,7 @@ impl Stranger {
     }
 }
 
-/// A voice packet like any other, but for its session.
+/// A voice packet with the session [`SESSION`].
 fn packet(sequence: u16) -> Vec<u8> {
     let mut payload = Vec::new();
     let mark = Mark {

@@ -48,7 +48,7 @@ impl Heard {
         std::mem::take(&mut *self.all())
     }
 
-    /// Waits for an event since `from_ns` for which `wanted` holds. Returns false on timeout.
+    /// Waits until `wanted` holds for an event since `from_ns`. Returns false on timeout.
     pub async fn wait(
         &self,
         from_ns: u64,
@@ -77,7 +77,7 @@ impl Heard {
         last.values().filter(|&&arg| arg > 0).count()
     }
 
-    /// Sessions to which this was done between these times.
+    /// Sessions to which this degradation was applied between these times.
     pub fn degraded(
         &self,
         op: &str,
@@ -99,7 +99,7 @@ pub fn at_ns(event: &Event) -> u64 {
     event.data["at_us"].as_u64().unwrap_or(0) * 1_000
 }
 
-/// The event reports this health of the node.
+/// Returns true if the event reports this health of the node.
 pub fn is_node(event: &Event, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }

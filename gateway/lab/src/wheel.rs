@@ -1,11 +1,11 @@
-//! A timer wheel: thousands of "wake this one then" for the price of an array.
+//! A timer wheel for thousands of timers.
 
-/// One slot, and so the wheel's grain: 1 ms.
+/// Length of a slot, and so the resolution: 1 ms.
 const SLOT_NS: u64 = 1_000_000;
-/// Slots of one turn: a second and a little, the longest a client sleeps.
+/// Slots of one turn: 1.024 s, longer than the longest sleep of a client.
 const SLOTS: usize = 1_024;
 
-/// Keys to wake at their times, in order of time to the grain of 1 ms. A key never wakes early.
+/// Timers by key, in order of time with a resolution of 1 ms. A timer never expires early.
 pub struct Wheel {
     slots: Vec<Vec<(u64, usize)>>,
     turned_to: u64,
@@ -18,14 +18,13 @@ impl Wheel {
         Self { slots: vec![Vec::new(); SLOTS], turned_to: now_ns / SLOT_NS, waiting: 0 }
     }
 
-    /// Wakes `key` at this time; at the next turn if that has passed.
+    /// Sets the timer of `key`. A timer in the past expires with the next [`turn`](Self::turn).
     pub fn arm(&mut self, key: usize, at_ns: u64) {
         let tick = at_ns.div_ceil(SLOT_NS).max(self.turned_to + 1);
         self.slots[slot_of(tick)].push((tick, key));
         self.waiting += 1;
     }
 
-    /// Moves due keys to `due`.
     pub fn turn(&mut self, now_ns: u64, due: &mut Vec<usize>) {
         let now = now_ns / SLOT_NS;
         let turns = now.saturating_sub(self.turned_to).min(SLOTS as u64);
@@ -43,7 +42,7 @@ impl Wheel {
         self.turned_to = self.turned_to.max(now);
     }
 
-    /// The time until the next key, in whole ms rounded up; `None` if none is due within a turn.
+    /// The time until the next timer, in whole ms rounded up; `None` if no timer expires within a turn of the wheel.
     pub fn sleep_ms(&self, now_ns: u64) -> Option<u64> {
         if self.waiting == 0 {
             return None;

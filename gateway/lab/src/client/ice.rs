@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username};
 use fastrand::Rng;
 
-/// How soon an unanswered first check is sent again.
+/// Retry interval of the first check.
 const CHECK_EVERY_NS: u64 = 50_000_000;
 /// RFC 7675 renews consent about every 5 s; an impaired path loses some of the checks.
 const CONSENT_EVERY_NS: u64 = 1_000_000_000;
@@ -15,7 +15,6 @@ const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 /// ICE credentials from the gateway's answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The gateway's ufrag for the session.
     pub ufrag: String,
     pub password: String,
 }
@@ -28,7 +27,7 @@ pub(super) struct Ice {
     tie_breaker: u64,
     asked: Option<Transaction>,
     next_ns: u64,
-    /// The address the gateway sees, once a check was answered.
+    /// The client's address as the gateway sees it, once a check was answered.
     pub(super) mapped: Option<SocketAddr>,
     pub(super) refusals: u64,
 }
@@ -53,7 +52,7 @@ impl Ice {
         self.next_ns
     }
 
-    /// Appends a check to `out` if one is due, and returns whether it did.
+    /// Appends a check to `out` if one is due, and returns true in that case.
     pub(super) fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> bool {
         if now_ns < self.next_ns {
             return false;

@@ -1,4 +1,4 @@
-//! The streams a client sends: voice at an even pace, picture in frames.
+//! The outgoing streams of a client: voice at an even pace, video in frames.
 
 use evenkeel_media::rtcp::SenderInfo;
 use evenkeel_media::rtp;
@@ -20,7 +20,7 @@ const VIDEO_CLOCK: u32 = 90_000;
 const VIDEO_PACKET_BYTES: usize = 800;
 /// A key frame is this many times as large as the others.
 const KEY_FRAME_TIMES: u64 = 3;
-/// Below this picture is not worth sending: a cap is obeyed down to here.
+/// Minimum video bitrate. A lower cap does not reduce video further.
 const VIDEO_FLOOR_BPS: u64 = 30_000;
 /// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = Mark::LENGTH + 1;
@@ -49,7 +49,7 @@ impl Content {
     }
 }
 
-/// The state that all streams share.
+/// The state that a voice and a video stream have in common.
 struct Track {
     session: u64,
     stream: u8,
@@ -139,7 +139,7 @@ pub(super) struct VoiceStream {
 impl VoiceStream {
     pub(super) fn new(session: u64, voice: Voice, now_ns: u64, rng: &mut Rng) -> Self {
         let track = track(session, 0, (voice.payload_type, VOICE_CLOCK), now_ns, rng);
-        // Clients do not speak in step.
+        // A random phase, so that clients do not send at the same time.
         Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS) }
     }
 
@@ -167,7 +167,7 @@ pub(super) struct VideoStream {
     track: Track,
     settings: Video,
     next_ns: u64,
-    /// The current frame: its timestamp, content and bytes left.
+    /// The current frame: timestamp, content and remaining bytes.
     frame: Option<(u32, Content, usize)>,
     key_asked: bool,
     cap_bps: Option<u64>,
@@ -209,7 +209,7 @@ impl VideoStream {
         self.track.sender_info(now_ns)
     }
 
-    /// The next frame is a key frame.
+    /// Makes the next frame a key frame.
     pub(super) fn ask_key(&mut self) {
         self.key_asked = true;
     }

@@ -16,10 +16,10 @@ const IDLE_MAX_MS: u32 = 30_000;
 /// Keeps NAT bindings open during silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// QUIC as RoQ wants it, towards exactly this certificate.
+/// The QUIC configuration for RoQ, which accepts exactly this certificate.
 ///
 /// # Errors
-/// The provider has no TLS 1.3, or not the suite QUIC begins with.
+/// The provider has no TLS 1.3, or lacks the initial cipher suite of QUIC.
 pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = Arc::new(Pinned { certificate_sha256, provider: Arc::clone(&provider) });
@@ -37,7 +37,6 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit
     Ok(config)
 }
 
-/// Why no TLS configuration could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// No TLS 1.3.

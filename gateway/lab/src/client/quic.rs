@@ -19,9 +19,9 @@ use super::pinned::client_config;
 use super::{Desk, Persona, QuicWay, Talker, Talking, Tally, Transmit};
 use crate::clock;
 
-/// How often recorded packets are moved to the ledger.
+/// Interval at which recorded packets are moved to the ledger.
 const ENTER_EVERY: Duration = Duration::from_millis(5);
-/// The largest packet taken from a stream: as large as UDP carries.
+/// Size limit of a packet from a stream: the largest UDP payload.
 const PACKET_MAX: usize = 65_535;
 /// The size of one stream read.
 const PIECE: usize = 16 * 1_024;
@@ -117,7 +117,6 @@ async fn live(
     }
 }
 
-/// One client's connection.
 struct Call {
     session: u64,
     connection: Connection,
@@ -261,7 +260,7 @@ enum FromStream {
 
 async fn read_stream(mut stream: RecvStream, expected: Flow, pieces: UnboundedSender<FromStream>) {
     let mut decoder = StreamDecoder::new(PACKET_MAX);
-    // A stream that is reset or lost still delivers what arrived before.
+    // A stream that is reset or lost still delivers the bytes that arrived before.
     while let Ok::<_, ReadError>(Some(piece)) = stream.read_chunk(PIECE, true).await {
         let mut input = &piece.bytes[..];
         loop {
@@ -283,7 +282,7 @@ async fn read_stream(mut stream: RecvStream, expected: Flow, pieces: UnboundedSe
     }
 }
 
-/// Packets that cannot be sent are lost with the connection; the ledger shows them as missing.
+/// A packet that cannot be sent is lost; the ledger shows it as missing.
 async fn send_stream(connection: Connection, bytes: Vec<u8>) {
     if let Ok(mut stream) = connection.open_uni().await
         && stream.write_all(&bytes).await.is_ok()

@@ -11,14 +11,14 @@ use crate::Mark;
 use crate::ledger::{Arrival, Sent};
 use crate::reception::Reception;
 
-/// How often a client reports: once a second.
+/// Interval of RTCP reports: one second.
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
-/// Streams it keeps count of; past this the one longest silent is forgotten. A conference has fewer speakers.
+/// Maximum received streams with statistics. Above this the stream that has been silent longest is forgotten.
 const HEARD_MAX: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transmit {
-    /// An RTP packet, to be noted in the ledger.
+    /// An RTP packet, to be recorded in the ledger.
     Rtp(Sent),
     /// A compound RTCP packet.
     Rtcp,
@@ -43,7 +43,8 @@ struct Heard {
 }
 
 impl Talker {
-    /// A client that begins to talk now, and reports at once: a listener is known by that.
+    /// Creates a client that sends media and a report at once. By the report, a node learns the address of a client
+    /// that only listens.
     pub fn new(persona: Persona, now_ns: u64) -> Self {
         let mut rng = Rng::with_seed(persona.seed);
         let session = persona.session;
@@ -66,7 +67,7 @@ impl Talker {
         }
     }
 
-    /// Sends no more media; it listens and reports on.
+    /// Stops media. The client continues to receive and to send reports.
     pub fn hush(&mut self) {
         self.tally = self.tally();
         self.tally.video_bps = 0;
@@ -80,7 +81,7 @@ impl Talker {
         Tally { video_bps, key_frames_sent, ..self.tally }
     }
 
-    /// When to ask for packets again: nanoseconds since the Unix epoch.
+    /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.
     pub fn poll_timeout(&self) -> u64 {
         let voice = self.voice.as_ref().map_or(u64::MAX, VoiceStream::next_ns);
         let video = self.video.as_ref().map_or(u64::MAX, VideoStream::next_ns);
@@ -188,7 +189,7 @@ impl Talker {
                 self.tally.keys_asked += 1;
                 video.ask_key();
             }
-            // Key-frame requests for a foreign SSRC are only counted.
+            // Key-frame requests for an unknown SSRC are only counted.
             _ => self.tally.keys_asked_of_others += 1,
         }
     }

@@ -179,7 +179,8 @@ fn ice_client_sends_no_media_before_an_answer() {
         assert_eq!(request.username().unwrap().server_ufrag, "gate");
         assert!(request.use_candidate() && request.verify(&key).is_ok());
         let mut answer = Vec::new();
-        // No answer, then one signed with another password, then a good one.
+        // The server drops the first check, signs the second answer with another password, and answers the third
+        // correctly.
         let other = stun::Key::new("another password altogether");
         match round {
             0 => continue,

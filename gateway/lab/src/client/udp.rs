@@ -16,13 +16,13 @@ use crate::clock;
 use crate::datagrams::{self, Inbox};
 use crate::wheel::Wheel;
 
-/// How long the thread sleeps at most, and so how long a command may wait.
+/// Maximum sleep of the thread, and so the maximum delay of a command.
 const NAP_MS: u64 = 10;
 /// Events per `epoll_wait`; the next call returns the rest.
 const EVENTS: usize = 128;
-/// Larger than any packet a gateway sends; a larger one is counted as unreadable.
+/// Buffer size, larger than any packet of a gateway. A larger packet counts as unreadable.
 const DATAGRAM: usize = 9_216;
-/// Datagrams read from a socket at once: a client gets a few per wake-up.
+/// Datagrams per read of a socket. A client gets a few per wake-up.
 const BATCH: usize = 16;
 
 pub(super) enum Command {
@@ -72,7 +72,7 @@ impl Drop for Fleet {
 
 struct Crew {
     epoll: Epoll,
-    /// By slot; a slot is not used again.
+    /// Clients by slot. Slots are not reused.
     clients: Vec<Option<Client>>,
     by_session: BTreeMap<u64, usize>,
     wheel: Wheel,
@@ -136,7 +136,7 @@ impl Crew {
             Command::Hush(session) => {
                 let slot = self.by_session.get(&session).copied();
                 if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut()) {
-                    // It may not have begun yet.
+                    // The client may not have started to send yet.
                     (client.persona.voice, client.persona.video) = (None, None);
                     if let Some(talker) = &mut client.talker {
                         talker.hush();
@@ -178,7 +178,7 @@ impl Crew {
     fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut Inbox) {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return };
         let (socket, gateway) = client.end(rtcp);
-        // An ICMP error for an earlier packet: the gateway is gone, and the ledger shows the loss.
+        // An ICMP error for an earlier packet: the gateway has ended, and the ledger shows the loss.
         if inbox.receive(socket).is_err() {
             return;
         }
@@ -259,7 +259,7 @@ impl Client {
     }
 }
 
-/// A full or failing socket loses the packet, as a network would; the ledger shows it as missing.
+/// If the socket is full or fails, the packet is lost, and the ledger shows it as missing.
 fn send(socket: &UdpSocket, to: SocketAddr, packet: &[u8]) {
     let _lost_at_worst = socket.send_to(packet, to);
 }

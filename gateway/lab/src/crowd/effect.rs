@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::nanoseconds;
 
-/// The shortest pause that would freeze a picture of 30 frames a second: a frame that is 150 ms later than usual (W3C
+/// The shortest pause that freezes video of 30 frames per second: a frame that is 150 ms later than usual (W3C
 /// webrtc-stats, `freezeCount`).
 pub const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
 
@@ -15,14 +15,14 @@ const RECENTLY: Duration = Duration::from_millis(500);
 /// The sessions that a fault affects, and how their gaps are measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Scope {
-    /// All receivers; a gap is the longest pause after the fault.
+    /// All receivers. A gap is the longest pause after the fault.
     Everybody,
-    /// Receivers with a last packet from one of these nodes. A gap runs from the last packet before the first of
-    /// another node to that one, or is a longer pause after it.
+    /// Receivers whose last packet before the fault came from one of these nodes. A gap is the time from the last
+    /// packet of these nodes to the first packet of another node, or a longer pause after that.
     Nodes(BTreeSet<u32>),
-    /// These sessions; gaps are the longest pause of each after it.
+    /// These sessions. A gap is the longest pause of a session after the fault.
     Sessions(BTreeSet<u64>),
-    /// Receivers of these nodes with a pause of at least [`FREEZE`] after the fault; a gap is their longest pause.
+    /// Receivers of these nodes with a pause of at least [`FREEZE`] after the fault. A gap is the longest pause.
     Paused(BTreeSet<u32>),
 }
 
@@ -39,7 +39,7 @@ impl Scope {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
-    /// When: nanoseconds since the Unix epoch.
+    /// Time of the fault: nanoseconds since the Unix epoch.
     pub at_ns: u64,
     pub scope: Scope,
 }
@@ -48,9 +48,9 @@ pub struct Fault {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Detection {
     pub node: String,
-    /// How long after the fault, in milliseconds.
+    /// Time from the fault until the node was marked down, in milliseconds.
     pub after_ms: f64,
-    /// And how long after the fault each witness began to accuse it.
+    /// Time from the fault until each witness accused the node, in milliseconds.
     pub by_witness: BTreeMap<String, f64>,
 }
 
@@ -80,9 +80,9 @@ pub struct FaultEffect {
     pub twice: u64,
     /// Packets that arrived at a wrong receiver.
     pub misdelivered: u64,
-    /// Packets of the old node after the first of its successor.
+    /// Packets of the old node after the first packet of the new one.
     pub stragglers: u64,
-    /// The longest time over which they arrived, nanoseconds.
+    /// The longest time over which stragglers arrived at a receiver, nanoseconds.
     pub straggled_ns: u64,
     pub rooms_hit: u64,
     pub rooms_moved: u64,
@@ -121,7 +121,7 @@ impl FaultEffect {
         });
     }
 
-    /// Adds another window's.
+    /// Adds the measurements of another window.
     pub fn add(&mut self, other: FaultEffect) {
         self.hit += other.hit;
         self.gaps_ns.extend(other.gaps_ns);
@@ -149,7 +149,7 @@ impl FaultEffect {
     }
 }
 
-/// Pauses that end after this moment; the last ends with the window.
+/// Pauses that end after this moment. The end of the window ends the last pause.
 pub(super) fn pauses_after(
     heard: &[(u64, u32)],
     at_ns: u64,
@@ -164,7 +164,7 @@ pub(super) fn pauses_after(
     })
 }
 
-/// From the last packet before the first of another node, to that one, or the longest pause after it.
+/// The time from the last packet of these nodes to the first packet of another node, or a longer pause after that.
 fn gap_from(heard: &[(u64, u32)], nodes: &BTreeSet<u32>, at_ns: u64, end_ns: u64) -> Option<u64> {
     let is_change = |pair: &&[(u64, u32)]| pair[1].0 > at_ns && !nodes.contains(&pair[1].1);
     let change = heard.windows(2).find(is_change)?;

@@ -1,4 +1,4 @@
-//! Opening of synthetic sessions: each has a socket, an offer and an answer.
+//! Opens synthetic sessions.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Client) -> Result<En
     let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
     let id = opened.id.clone();
     let Some(way) = Way::of(&opened, socket) else {
-        // No other task knows this session.
+        // Close the session here: no other task knows its id.
         let _ = admin.close(&id).await;
         let what = format!("an address to send to in the answer for session {session}");
         return Err(Failed::InVain { what, within: Duration::ZERO });

@@ -17,7 +17,6 @@ pub enum Speech {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
     Udp,
-    /// By RTP over QUIC.
     Quic,
 }
 
@@ -29,12 +28,12 @@ pub enum Proof {
     Stun,
 }
 
-/// A crowd: voice, two sessions to a room.
+/// A plan of voice sessions, two per room.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub sessions: u32,
     pub speech: Speech,
-    /// The scenario they ask for. Default `call`.
+    /// The scenario of the offers. Default `call`.
     pub scenario: String,
     pub rooms: String,
     pub labels: BTreeMap<String, String>,
@@ -49,7 +48,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Sessions on loopback by UDP, one sender per room.
+    /// Plans sessions on loopback by UDP, with one sender per room.
     pub fn new(sessions: u32) -> Plan {
         Plan {
             sessions,

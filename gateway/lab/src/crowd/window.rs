@@ -10,14 +10,14 @@ use crate::ledger::Ledger;
 use crate::watch::{at_ns, word};
 use evenkeel_client::Event;
 
-/// The nodes of a session are looked up in this span before a fault, since packets may still be in flight.
+/// Length of the span before a fault in which the nodes of a session are looked up.
 const JUST_BEFORE_NS: u64 = 500_000_000;
 
 pub struct Window {
     pub(super) ledger: Ledger,
     pub(super) events: Vec<Event>,
     pub(super) by_id: BTreeMap<String, u64>,
-    /// While packets count: nanoseconds since the Unix epoch.
+    /// The span of the window: nanoseconds since the Unix epoch.
     pub(super) span: Range<u64>,
 }
 
@@ -30,17 +30,17 @@ impl Window {
         &self.events
     }
 
-    /// While packets count: nanoseconds since the Unix epoch.
+    /// The span of the window: nanoseconds since the Unix epoch.
     pub fn span(&self) -> Range<u64> {
         self.span.clone()
     }
 
-    /// The session that has this id of the gateway's.
+    /// The session with this id of the gateway.
     pub fn session(&self, id: &str) -> Option<u64> {
         self.by_id.get(id).copied()
     }
 
-    /// These are in no figure any more.
+    /// Excludes these sessions from all figures.
     pub fn forget(&mut self, sessions: &BTreeSet<u64>) {
         sessions.iter().for_each(|&session| self.ledger.forget(session));
     }
@@ -60,7 +60,7 @@ impl Window {
         effect
     }
 
-    /// Pauses across these moments, at which no fault happened: nanoseconds.
+    /// Pauses across these moments without a fault, nanoseconds.
     pub fn control(&self, moments_ns: &[u64]) -> Vec<u64> {
         let gaps = moments_ns.iter().flat_map(|&at_ns| self.ledger.gaps_at(at_ns));
         gaps.map(|gap| gap.gap_ns).collect()
@@ -135,7 +135,7 @@ impl Window {
             event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
         });
         let ms_since = |at_ns: u64| (at_ns as f64 - fault.at_ns as f64) / 1e6;
-        // A node that dies again counts once.
+        // A node that is marked down twice counts once.
         let mut found = BTreeSet::new();
         let first = down.filter(move |event| found.insert(word(&event.data["node"])));
         first

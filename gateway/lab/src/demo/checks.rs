@@ -25,7 +25,7 @@ const POLICIES: [&str; 7] = [
     "live/admission",
     "live/routing",
 ];
-/// Spans that a demo makes.
+/// Spans that a demo must produce.
 const SPANS: [&str; 5] =
     ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
 
@@ -118,7 +118,7 @@ fn gap(failover: &Failover, machine_is_late: bool) -> Check {
     }
 }
 
-/// Names without a count; `unknown-flow` includes `unknown-flow-streams`.
+/// The names that were not counted. `unknown-flow` includes `unknown-flow-streams`.
 fn absent(names: &[&str], counts: &BTreeMap<String, u64>) -> Vec<String> {
     let is_counted =
         |name: &str| counts.iter().any(|(key, &count)| key.starts_with(name) && count > 0);

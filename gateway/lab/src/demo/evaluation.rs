@@ -18,9 +18,9 @@ use crate::stranger;
 use crate::watch::{at_ns, is_node, word};
 use evenkeel_client::Event;
 
-/// The longest time for which two ends of a call may receive from two nodes: a make-before-break.
+/// Maximum time in which the two ends of a call may receive from different nodes during a make-before-break move.
 const SPLIT_MAX: Duration = Duration::from_millis(500);
-/// Every receiver got a packet in this time before the end.
+/// Every receiver must have got a packet within this time before the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
 pub(super) fn evaluate(record: &Record, ledger: &Ledger) -> Report {
     Evaluation::new(record, ledger).report()
@@ -80,8 +80,8 @@ impl<'a> Evaluation<'a> {
         excuses
     }
 
-    /// When the gateway marked the node down. Without an event it had failed over by the first packet over another
-    /// node; without either no loss is excused.
+    /// The time at which the gateway marked the node down. Without an event it is the time of the first packet over
+    /// another node. Without either, no loss is excused.
     fn flipped_ns(&self, fault: &Fault) -> u64 {
         if let Some(event) = self.marked_down(fault) {
             return at_ns(event);
@@ -96,7 +96,7 @@ impl<'a> Evaluation<'a> {
         events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
     }
 
-    /// Changes of node by receivers that were on the dead one.
+    /// Switches of receivers that were on the dead node.
     fn switches_of<'b>(&'b self, fault: &'b Fault) -> impl Iterator<Item = &'b Switch> {
         let node = number(&fault.node);
         self.switches
@@ -104,7 +104,7 @@ impl<'a> Evaluation<'a> {
             .filter(move |switch| switch.from == node && fault.span.holds(switch.first_ns))
     }
 
-    /// Packets that the gateway reported as dropped on purpose, as senders' packet numbers.
+    /// Packets that a rung dropped, as reported by the gateway, by the packet numbers of the senders.
     fn shed(&self) -> BTreeSet<(Path, u64)> {
         let mut shed = BTreeSet::new();
         for event in self.record.events.iter().filter(|event| event.name == "shed") {
@@ -205,7 +205,7 @@ impl<'a> Evaluation<'a> {
         Control { gap_ms: gap(Transport::Udp, udp), gap_ms_quic: gap(Transport::Quic, quic) }
     }
 
-    /// Each fault by transport, and the moves of the policy swap.
+    /// The failovers of each fault by transport, and the moves of the policy swap.
     fn failovers(&self) -> Vec<Failover> {
         let mut failovers = Vec::new();
         for transport in [Transport::Udp, Transport::Quic] {

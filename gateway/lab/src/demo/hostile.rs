@@ -17,7 +17,7 @@ pub(super) enum Vice {
 impl Vice {
     pub(super) const ALL: [Vice; 4] = [Vice::Broken, Vice::Traps, Vice::NeverEnds, Vice::Hoards];
 
-    /// As an adjective.
+    /// The adjective in reports: `broken`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Vice::Broken => "broken",
@@ -51,8 +51,8 @@ impl Vice {
     }
 }
 
-/// Random bytes from this seed, or this plugin with the vice in all exported functions of the contract but `init` and
-/// `catalog`.
+/// Returns random bytes from this seed, or this plugin with the vice in all exported functions of the contract except
+/// `init` and `catalog`.
 pub(super) fn plugin(vice: Vice, plugin: &[u8], seed: u64) -> wasmparser::Result<Vec<u8>> {
     if vice == Vice::Broken {
         let mut rng = fastrand::Rng::with_seed(seed);

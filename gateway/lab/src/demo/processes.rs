@@ -21,17 +21,17 @@ use evenkeel_client::{Client, Endpoint};
 pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
 /// Nodes of the first zone keep sequence numbers unchanged, those of the second rewrite them.
 pub(super) const ZONES: [&str; 2] = ["a", "b"];
-/// A loaded machine compiles eight plugins in this time.
+/// Timeout of a process's first line. A loaded machine compiles eight plugins within it.
 const FIRST_LINE_WITHIN: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Enough for all sessions, so that capacity does not limit the demo.
+/// Capacity of a node, enough for all sessions.
 const CAPACITY: &str = "200 Mbit/s";
 
 const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
 
-/// The demo's folder, removed on drop unless it is to be kept.
+/// The demo's folder, removed on drop unless `keep` is set.
 struct Folder {
     path: PathBuf,
     keep: bool,
@@ -50,9 +50,9 @@ impl Drop for Folder {
 struct Node {
     name: String,
     address: SocketAddr,
-    /// The agent that started it, if any.
+    /// The agent that started the node, if any.
     agent: Option<SocketAddr>,
-    /// Its own process, or the agent's.
+    /// The process of the node, or of its agent.
     process: Option<Process>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Processes {
     gateway: Process,
     receiver: Option<Process>,
     nodes: Vec<Node>,
-    /// Last, so that no process writes into it when it is removed.
+    /// The last field, so that all processes have ended when the folder is removed.
     folder: Folder,
     pub(super) udp: SocketAddr,
     pub(super) place: Endpoint,
@@ -111,7 +111,6 @@ impl Processes {
         Client::new(self.place.clone())
     }
 
-    /// The API's address for a command line.
     pub(super) fn api(&self) -> String {
         match &self.place {
             Endpoint::Unix(path) => path.display().to_string(),
@@ -133,10 +132,10 @@ impl Processes {
         Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
-    /// Starts a node again that was killed, at its old address.
+    /// Restarts a killed node at its old address.
     pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), Failed> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
-            // The port of the dead process is free once it was waited for.
+            // Reaps the dead process, which frees its port.
             node.process = None;
             let at = node.address.to_string();
             node.process = Some(self::node(&self.evenkeel, &self.folder.path, name, &at).await?.0);
@@ -144,7 +143,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Ends the receiver of telemetry, and gives its report.
+    /// Ends the receiver of telemetry and returns its report.
     pub(super) async fn end_receiver(&mut self) -> Result<Value, Failed> {
         let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
         let report = end(receiver).await?;
@@ -159,7 +158,7 @@ impl Processes {
         Err(self.gateway.error("ended").into())
     }
 
-    /// The folder, if it stays.
+    /// The folder, if it is kept.
     pub(super) fn kept(&self) -> Option<PathBuf> {
         self.folder.keep.then(|| self.folder.path.clone())
     }
@@ -195,7 +194,7 @@ fn start(
     Process::start(name, Command::new(evenkeel).args(words), folder)
 }
 
-/// The first line on standard output, as JSON. Clients go on meanwhile.
+/// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.
 async fn first_line(process: &mut Process) -> Result<Value, Failed> {
     let until = Instant::now() + FIRST_LINE_WITHIN;
     loop {
@@ -220,7 +219,7 @@ async fn end(mut process: Process) -> Result<Option<String>, Failed> {
     Ok(process.all_lines(END_WITHIN).pop())
 }
 
-/// The number that a node of this name stamps.
+/// The number that a node of this name writes into test headers.
 pub(super) fn number(name: &str) -> u32 {
     number_of(name)
 }
@@ -228,7 +227,7 @@ pub(super) fn number(name: &str) -> u32 {
 fn folder(options: &Options) -> Result<Folder, Failed> {
     let path = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
     let what = format!("making {}", path.display());
-    // Only the owner: there are secrets in it.
+    // Only the owner may read the folder, because it contains secrets.
     fs::DirBuilder::new().mode(0o700).create(&path).map_err(Failed::system(&what))?;
     let folder = Folder { path, keep: options.keep };
     let policies = folder.path.join("policies");
@@ -260,7 +259,7 @@ async fn node(
     }
 }
 
-/// A node that an agent started: it may be broken in drills, and is started again.
+/// Starts an agent that starts the node, for drills.
 async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<Node, Failed> {
     let address = free_address()?;
     let listen = address.to_string();
@@ -290,14 +289,14 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     }
 }
 
-/// A free address for a node that is started later.
+/// Finds a free address for a node that is started later.
 fn free_address() -> Result<SocketAddr, Failed> {
     let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
     free().map_err(Failed::system("looking for a free port"))
 }
 
 fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
-    // The default socket, where commands look for a gateway.
+    // With `--serve` the gateway uses the default socket, so that commands find it.
     let socket = if options.serve { "" } else { "socket = \"admin.sock\"\n" };
     let mut text = format!(
         r#"[gateway]

@@ -41,7 +41,7 @@ pub(super) async fn run() -> io::Result<()> {
 
 async fn serve(listener: TcpListener, counts: &Counts) {
     loop {
-        // Out of descriptors, for a moment: the next connection is as good.
+        // The process may be out of descriptors for a moment; the next connection is accepted.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;
@@ -55,7 +55,7 @@ async fn serve(listener: TcpListener, counts: &Counts) {
     }
 }
 
-/// Accepts metrics and logs unread. An empty answer is an empty message of success.
+/// Accepts metrics and logs without reading them. The empty answer is an empty protobuf message, which reports success.
 async fn receive(
     request: Request<Incoming>,
     counts: Counts,

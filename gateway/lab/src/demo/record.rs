@@ -11,7 +11,7 @@ use crate::machine::Timeliness;
 use crate::relay::Dropped;
 use evenkeel_client::Event;
 
-/// A stretch of time: nanoseconds since the Unix epoch.
+/// A time span: nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Span {
     pub(super) from_ns: u64,
@@ -27,9 +27,9 @@ impl Span {
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) node: String,
-    /// By SIGSTOP, so that the port refuses nothing.
+    /// The node was stopped (SIGSTOP), so that its port stays open.
     pub(super) silent: bool,
-    /// Without plugins, API and telemetry receiver.
+    /// The gateway ran without plugins, API and telemetry receiver.
     pub(super) unattended: bool,
     /// From the death until the next step.
     pub(super) span: Span,
@@ -57,7 +57,7 @@ pub(super) struct Unauthorised {
 pub(super) struct Calls {
     pub(super) total: u64,
     pub(super) applied: u64,
-    /// The same by policy.
+    /// Applied answers by policy.
     pub(super) applied_by: BTreeMap<String, u64>,
     pub(super) differs: u64,
     pub(super) faults: u64,
@@ -65,12 +65,10 @@ pub(super) struct Calls {
 
 pub(super) struct Record {
     pub(super) plan: SessionPlan,
-    /// The number of each session by the gateway's id.
+    /// Session numbers by the gateway's id.
     pub(super) by_id: BTreeMap<String, u64>,
     pub(super) span: Span,
-    /// The scheduling latency of the machine.
     pub(super) machine: Timeliness,
-    /// The moments of the control run.
     pub(super) control_ns: Vec<u64>,
     pub(super) faults: Vec<Fault>,
     /// The sessions behind the lossy network.

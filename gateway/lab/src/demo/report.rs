@@ -20,7 +20,6 @@ pub(super) struct Report {
     pub(super) policy_calls: PolicyCalls,
     pub(super) strangers: Strangers,
     pub(super) spans_received: BTreeMap<String, u64>,
-    /// The scheduling latency of the machine.
     pub(super) machine: Timeliness,
     pub(super) checks: Vec<Check>,
     pub(super) ok: bool,
@@ -51,7 +50,7 @@ pub(super) struct Packets {
     pub(super) misdelivered: usize,
 }
 
-/// One change of node for receivers of one transport.
+/// One failover or move, for receivers of one transport.
 #[derive(Serialize, Debug)]
 pub(super) struct Failover {
     pub(super) cause: &'static str,
@@ -63,11 +62,11 @@ pub(super) struct Failover {
     pub(super) detect_ms: Detection,
     pub(super) gap_ms: Gap,
     pub(super) packets_lost: usize,
-    /// Sessions by witness that accused the node when it was marked down.
+    /// Sessions by the witness that accused the node when it was marked down.
     pub(super) by_witness: BTreeMap<String, usize>,
 }
 
-/// From the death until the node was marked down. Null without a death or without an event.
+/// Time from the death until the node was marked down. Null without a death or without an event.
 #[derive(Serialize, Clone, Copy, Default, Debug)]
 pub(super) struct Detection {
     pub(super) p50: Option<f64>,
@@ -109,7 +108,7 @@ pub(super) struct Degradation {
 #[derive(Serialize, Debug)]
 pub(super) struct Reload {
     pub(super) policy: &'static str,
-    /// `good`, or its defect.
+    /// `good`, or the defect of the plugin.
     pub(super) plugin: &'static str,
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
@@ -132,14 +131,13 @@ pub(super) struct Strangers {
     pub(super) sent: u64,
     pub(super) forwarded: u64,
     pub(super) learned: u64,
-    /// The gateway's drop counters.
     pub(super) counted: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Debug)]
 pub(super) struct Check {
     pub(super) promise: String,
-    /// Null if undecided: the machine is late, and the gap exceeds the limit by less than such a machine may add.
+    /// Null if undecided: the machine is late, and the gap exceeds the limit by less than a late machine may add.
     pub(super) kept: Option<bool>,
     pub(super) found: String,
 }

@@ -13,7 +13,7 @@ use super::sessions::{OpenSessions, SessionPlan};
 use super::{Failed, Options};
 use crate::interruption::interruption;
 
-/// The ledger is not evaluated here, and is emptied this often.
+/// Interval at which the ledger is emptied, because it is not evaluated here.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
@@ -24,7 +24,7 @@ pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> 
 }
 
 async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
-    // Without the lock file commands do not wait for the demo.
+    // An error is ignored: without the lock file, commands only do not wait for the demo.
     let rising = Rising::begin(socket).ok();
     let mut processes = Processes::start(options, evenkeel).await?;
     let sessions =

@@ -22,9 +22,9 @@ const LIVE_SHARE: u32 = 5;
 const AUDIENCE: u32 = 10;
 /// One call in this many has video.
 const VIDEO_SHARE: usize = 4;
-/// All clients must be able to send within this.
+/// Time within which all clients must be able to send.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// After all can send, the first packets of every session have arrived within this time.
+/// Wait after all clients can send, so that the first packets of every session have arrived.
 const SETTLE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ pub(super) enum Transport {
     Quic,
 }
 
-/// A room, its region and the zone its label names.
+/// A room, its region, and the zone in its label.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Room {
     pub(super) number: u64,
@@ -54,7 +54,7 @@ pub(super) struct PlannedSession {
     pub(super) room: u64,
     pub(super) transport: Transport,
     pub(super) video: bool,
-    /// The ones that only listen: viewers of a stream.
+    /// The client only listens: a viewer of a stream.
     listens_only: bool,
 }
 
@@ -68,24 +68,24 @@ pub(super) struct OpenSessions {
     pub(super) fleet: Fleet,
     pub(super) books: Books,
     pub(super) relay: Relay,
-    /// The number of each session, by the id that the gateway gave it.
+    /// Session numbers by the id that the gateway assigned.
     pub(super) by_id: BTreeMap<String, u64>,
     /// The ICE user fragment, for unauthorised checks.
     pub(super) ufrag: Option<String>,
     /// The certificate and address of the QUIC listener.
     pub(super) quic: Option<(SocketAddr, [u8; 32])>,
-    /// Since when packets count.
+    /// Start of the measurement: nanoseconds since the Unix epoch.
     pub(super) from_ns: u64,
 }
 
 impl SessionPlan {
-    /// This many sessions: every fourth call with video; both ends by UDP, both by QUIC, or one by each.
+    /// Plans the sessions. Every fourth call has video. The ends of a call use UDP, QUIC, or one each.
     pub(super) fn of(sessions: u32) -> SessionPlan {
         let live = (sessions / LIVE_SHARE / AUDIENCE).max(1) * AUDIENCE;
         let calls = (sessions.saturating_sub(live) / 2) as usize;
         let mut plan = SessionPlan { rooms: Vec::new(), sessions: Vec::new() };
         for call in 0..calls {
-            // Patterns that do not repeat together: every region has calls of every kind.
+            // The periods of the patterns differ, so that every region has calls of every kind.
             let (region, turn) = (REGIONS[[0, 0, 1, 2][call / 4 % 4]], call / 16);
             let zone = ZONES[(call ^ call >> 2 ^ call >> 4) % 2];
             let room = plan.room(Scenario::Call, region, zone);
@@ -162,7 +162,7 @@ impl PlannedSession {
         media
     }
 
-    /// Half of the UDP clients declare their address, half use STUN.
+    /// Returns true if the client uses STUN. Half of the UDP clients do; the others declare their address.
     fn proves_itself(&self) -> bool {
         self.session.is_multiple_of(2) == (self.session / 4).is_multiple_of(2)
     }

@@ -1,4 +1,4 @@
-//! The acts, in order.
+//! The steps of the demo, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -24,31 +24,31 @@ use crate::watch::{self, Watch};
 use evenkeel_client::{Call, Client, Event};
 
 const STEADY: Duration = Duration::from_secs(4);
-/// How long to observe after a death.
+/// Observation time after a death.
 const AFTER_DEATH: Duration = Duration::from_millis(2_000);
-/// A restarted node is trusted within this time: it is ejected for a second and wary for two.
+/// Timeout until a restarted node is trusted. It is ejected for one second and wary for two.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(8);
-/// Rooms have both nodes of their region in their route again within this.
+/// Timeout until all rooms have both nodes of their region in their route again.
 const SPARES_WITHIN: Duration = Duration::from_secs(4);
 /// Loss that the relay makes, per cent.
 const LOSS: u32 = 10;
 const VOICE_ONLY_WITHIN: Duration = Duration::from_secs(8);
 const RESTORED_WITHIN: Duration = Duration::from_secs(15);
-/// A policy may move a quarter of the rooms within a second.
+/// Wait after the policy swap. A policy may move a quarter of the rooms per second.
 const SWAP_SETTLES: Duration = Duration::from_secs(4);
-/// After a push, before the next.
+/// Wait between two pushes.
 const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
 /// Packets of each kind that unauthorised clients send.
 const UNAUTHORISED_PACKETS: u32 = 50;
-/// The last packets arrive within this time.
+/// Wait for the last packets.
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
-/// The node that is killed, and the one that is stopped, both in the gateway's region.
+/// The node that is killed and the node that is stopped, both in the gateway's region.
 const VICTIMS: [&str; 2] = ["east-b1", "east-a1"];
-/// The node that gets unknown tags. It lives to the end and reports its counters then.
+/// The node that gets unknown tags. It runs to the end and then reports its counters.
 const PROBED_NODE: &str = "west-a1";
 
-/// The policy that is pushed: the plugin that ships, with settings that let rooms stay in the zone they named.
+/// The policy that is pushed: the shipped plugin, with settings that keep rooms in the zone of their label.
 const POLICY: &str = "call/routing";
 const PLUGIN: &str = "route-nearest";
 
@@ -106,7 +106,7 @@ pub(super) async fn run(options: &Options, evenkeel: &Path) -> Result<(Record, L
 impl Run {
     async fn play(mut self) -> Result<(Record, Ledger), Failed> {
         let control_ns = self.steady().await;
-        // On a stalled machine all rooms may have left one of the nodes; then the other has them.
+        // On a stalled machine all rooms may have left one of the nodes; then the other node has all rooms.
         let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
         let [killed, stopped] = if all_left { [VICTIMS[1], VICTIMS[0]] } else { VICTIMS };
         self.kill(killed, Signal::SIGKILL).await?;
@@ -163,7 +163,7 @@ impl Run {
         Ok((record, ledger))
     }
 
-    /// The control run, without a fault.
+    /// Runs the control run, without a fault.
     async fn steady(&self) -> Vec<u64> {
         self.progress.say("steady state: the control run");
         clock::control_moments(STEADY).await
@@ -194,7 +194,7 @@ impl Run {
             .unwrap_or(0))
     }
 
-    /// Restarts the node and waits until it is trusted and in reserve again.
+    /// Restarts the node and waits until it is trusted and is the second hop of its rooms again.
     async fn heal(&mut self, node: &str) -> Result<(), Failed> {
         self.progress.say(&format!("{node} is back"));
         let from_ns = clock::now_ns();
@@ -235,7 +235,7 @@ impl Run {
         Ok(rows.iter().map(|room| (watch::word(&room["room"]), nodes(room))).collect())
     }
 
-    /// The UDP clients of one region get a bad network: no other node would help.
+    /// Adds loss to the UDP clients of one region. Moving to another node would not help.
     async fn lose_packets(&self) {
         let lossy = self.sessions.lossy();
         self.progress.say(&format!(
@@ -255,7 +255,7 @@ impl Run {
         self.progress.say(&format!("{given_up} sessions are on voice only; the network recovers"));
         self.sessions.relay.set_all(Conditions::default());
         wait_for(RESTORED_WITHIN, || heard.standing_degradations() == 0).await;
-        // Resent packets have arrived.
+        // Wait until retransmitted packets have arrived.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
@@ -324,7 +324,7 @@ impl Run {
         reply.json().map_err(Failed::admin("pushing a policy"))
     }
 
-    /// Strangers try every door.
+    /// Sends unauthorised traffic to all listeners.
     async fn send_unauthorised(&mut self) -> Result<Unauthorised, Failed> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
@@ -379,7 +379,7 @@ impl Run {
         Ok(counts.collect())
     }
 
-    /// All plugins, the receiver of telemetry and the admin API end.
+    /// Ends all plugins, the receiver of telemetry and the admin API.
     async fn leave_alone(&mut self) -> Result<(super::record::Calls, Value), Failed> {
         self.progress.say("stopping all plugins, the telemetry receiver and the admin API");
         let metrics =

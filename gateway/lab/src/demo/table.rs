@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::report::{Failover, Report};
 
-/// Letters of a reason that are shown.
+/// Maximum characters of a reason in the table.
 const REASON_MAX: usize = 110;
 
 pub(super) fn render(report: &Report) -> String {
@@ -122,7 +122,7 @@ fn name(failover: &Failover) -> String {
     format!("{what}, {}", failover.ingress.to_uppercase())
 }
 
-/// The first line of a reason, not too long.
+/// The first line of a reason, up to [`REASON_MAX`] characters.
 fn shortened(reason: &str) -> String {
     let line = reason.lines().next().unwrap_or("");
     match line.char_indices().nth(REASON_MAX) {

@@ -31,7 +31,7 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     Some(value.split_once('"')?.0)
 }
 
-/// A line of the text format: name, labels, and a value that counts.
+/// Parses a line of the text format: name, labels, and value.
 fn sample(line: &str) -> Option<(&str, &str, u64)> {
     let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));

@@ -13,7 +13,7 @@ pub enum Kind {
     KillNode,
     /// The process is stopped (SIGSTOP).
     HangNode,
-    /// No packet crosses to a node or back.
+    /// No packet reaches the node or leaves it.
     CutLink,
     /// Every node of a region is killed.
     LoseRegion,

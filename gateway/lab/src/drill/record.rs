@@ -39,7 +39,7 @@ impl Record {
         add().map_err(|error| Failed::Record { path: self.0.clone(), error })
     }
 
-    /// All reports, newest last; empty if the file is missing. A truncated line is skipped.
+    /// All reports, newest last. The list is empty if the file is missing. A truncated line is skipped.
     pub fn all(&self) -> Result<Vec<Value>, Failed> {
         match fs::read_to_string(&self.0) {
             Ok(text) => {

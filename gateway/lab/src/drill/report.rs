@@ -10,14 +10,11 @@ use crate::crowd::FaultEffect;
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Milliseconds {
-    /// Half are at most this.
     pub p50: Option<f64>,
-    /// 9 in 10 are at most this.
     pub p90: Option<f64>,
-    /// 99 in 100 are at most this.
     pub p99: Option<f64>,
     pub max: Option<f64>,
-    /// How many there are.
+    /// The number of samples.
     pub n: usize,
 }
 
@@ -44,7 +41,7 @@ pub struct Unmended {
     pub is: &'static str,
     /// The API request that repairs it.
     pub by_hand: String,
-    /// Why the drill could not.
+    /// Why the drill could not repair the node.
     pub why: String,
 }
 
@@ -53,21 +50,21 @@ pub struct Report {
     /// The name of the drill: `kill-node`.
     pub drill: &'static str,
     pub nodes: Vec<String>,
-    /// When it was done: microseconds since the Unix epoch.
+    /// Time of the drill: microseconds since the Unix epoch.
     pub at_us: u64,
-    /// Synthetic sessions; of each two one talks and the other listens.
+    /// Synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
     /// Receivers on a broken node.
     pub hit: usize,
-    /// The longest pause of each of them after the fault.
+    /// The longest pause after the fault, of receivers on a broken node.
     pub gap_ms: Milliseconds,
     /// Pauses of all receivers in the control run.
     pub control_ms: Milliseconds,
-    /// From the fault until the gateway marked a node down.
+    /// Time from the fault until the gateway marked a node down.
     pub detect_ms: Milliseconds,
     /// Broken nodes that the gateway did not mark down while it was observed.
     pub not_found: Vec<String>,
-    /// From the fault until each witness accused a node that was marked down.
+    /// Time from the fault until each witness accused a node that was marked down.
     pub by_witness: BTreeMap<String, Milliseconds>,
     /// Packets due to affected receivers that never arrived.
     pub packets_lost: u64,
@@ -76,7 +73,7 @@ pub struct Report {
     pub unheard: usize,
     pub moves: u64,
     pub moves_per_room: f64,
-    /// Packets lost once it was mended.
+    /// Packets lost after the repair.
     pub packets_lost_mending: u64,
     /// All nodes were repaired.
     pub mended: bool,

@@ -1,4 +1,4 @@
-//! Attribution of missing packets: to a node that died, to simulated loss, to a degradation, or to the gateway.
+//! Attributes missing packets to a node that died, to simulated loss, to a degradation, or to the gateway.
 
 use std::collections::BTreeSet;
 
@@ -15,39 +15,39 @@ const LOST_IN_A_ROW: u16 = 500;
 pub struct Packet {
     pub path: Path,
     pub number: u64,
-    /// When it was sent: nanoseconds since the Unix epoch.
+    /// Send time: nanoseconds since the Unix epoch.
     pub sent_ns: u64,
 }
 
 /// A node that stopped forwarding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Death {
-    /// The node, by the number it stamps.
+    /// The number of the node in test headers.
     pub node: u32,
-    /// When it was killed: nanoseconds since the Unix epoch.
+    /// Time of the death: nanoseconds since the Unix epoch.
     pub died_ns: u64,
-    /// When the gateway's board flipped.
+    /// Time of the gateway's failover.
     pub flipped_ns: u64,
 }
 
-/// Losses that are not the gateway's.
+/// Losses that the gateway did not cause.
 #[derive(Clone, Default, Debug)]
 pub struct Excuses {
     pub deaths: Vec<Death>,
-    /// Packets that the relay dropped on the way up, for all receivers: sender, stream, number.
+    /// Packets that the relay dropped towards the gateway, for all receivers: sender, stream, number.
     pub dropped_up: BTreeSet<(u64, u8, u64)>,
-    /// Packets that the relay dropped on the way down, for one receiver.
+    /// Packets that the relay dropped towards one receiver.
     pub dropped_down: BTreeSet<(Path, u64)>,
-    /// Packets that a degradation dropped, as the gateway reports it, for one receiver.
+    /// Packets that a degradation dropped for one receiver, as reported by the gateway.
     pub shed: BTreeSet<(Path, u64)>,
 }
 
-/// The missing packets, each in exactly one place.
+/// The missing packets, each in exactly one list.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Account {
-    /// Lost with a node before the board flipped, or kept by the relay.
+    /// Packets lost with a node before the failover, or dropped by the relay.
     pub lost_to_faults: Vec<Packet>,
-    /// Dropped by a rung on purpose.
+    /// Packets that a rung dropped.
     pub shed: Vec<Packet>,
     pub lost: Vec<Packet>,
 }

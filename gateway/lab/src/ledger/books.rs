@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Arrival, Ledger, Sent};
 
-/// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, which would delay
-/// packets.
+/// A ledger behind a buffer. Writers wait only for the buffer, never for a reader of the ledger, because waiting would
+/// delay packets.
 #[derive(Clone, Default)]
 pub struct Books {
     ledger: Arc<Mutex<Ledger>>,
@@ -19,7 +19,7 @@ struct Tray {
 }
 
 impl Books {
-    /// Puts these in the tray, and leaves both lists empty.
+    /// Moves these records into the buffer, and leaves both lists empty.
     pub fn note(&self, sent: &mut Vec<Sent>, arrived: &mut Vec<Arrival>) {
         if sent.is_empty() && arrived.is_empty() {
             return;

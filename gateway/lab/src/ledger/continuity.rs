@@ -1,8 +1,8 @@
-//! Did the client notice that its sender changed? SSRC kept, numbers in a row, time advanced as it passed.
+//! Finds discontinuities that a receiver sees when the node changes: in SSRC, sequence numbers and timestamps.
 
 use super::{Arrival, Ledger, Path, Sent};
 
-/// How far numbers may be off where a stream changes its node. On one node they must be exact.
+/// Tolerances at a change of node. On one node the numbers must be exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tolerance {
     /// Sequence numbers beyond or below the number of lost packets.
@@ -24,9 +24,9 @@ impl Default for Tolerance {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Break {
     pub path: Path,
-    /// The packet before, by number.
+    /// The number of the packet before.
     pub after: u64,
-    /// The first packet that did not fit.
+    /// The number of the first packet after the discontinuity.
     pub number: u64,
     pub nodes: (u32, u32),
     pub kind: BreakKind,
@@ -38,18 +38,18 @@ pub enum BreakKind {
         was: u32,
         is: u32,
     },
-    /// The sequence number went on by another amount than the packets in between.
+    /// The sequence number advanced by another amount than the packets in between.
     Sequence {
-        /// How far the sender's numbers went.
+        /// Advance of the sender's packet numbers.
         sent: u64,
-        /// How far the receiver's did; negative is back.
+        /// Advance of the received sequence numbers; negative for a step back.
         received: i16,
     },
-    /// The timestamp went on by another amount than the sender's.
+    /// The timestamp advanced by another amount than the sender's timestamp.
     Timestamp {
-        /// How far the sender's timestamp went.
+        /// Advance of the sender's timestamp.
         sent: i32,
-        /// How far the receiver's did.
+        /// Advance of the received timestamp.
         received: i32,
     },
 }
@@ -105,7 +105,7 @@ fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<B
     let least =
         if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
     let fits = (least..=most).contains(&i64::from(received));
-    // A gap of more than half the number space looks like a step back; such a silence is reported elsewhere.
+    // A gap of more than half the number space looks like a step back. Other checks report such a silence.
     (!fits && sent < 32_768).then_some(BreakKind::Sequence { sent, received })
 }
 

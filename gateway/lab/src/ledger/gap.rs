@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::Ledger;
 
-/// Packets of the old node within this time after the first of the new one are stragglers; later ones are a change
-/// back. Twice the length of a make-before-break.
+/// Packets of the old node within this time after the first packet of the new one are stragglers; a later packet is a
+/// change back. The time is twice the length of a make-before-break.
 const STRAGGLING_NS: u64 = 1_000_000_000;
 
 /// A receiver's change from one node to another.
@@ -14,18 +14,18 @@ pub struct Switch {
     pub receiver: u64,
     pub from: u32,
     pub to: u32,
-    /// When the last packet of the old node arrived: nanoseconds since the Unix epoch.
+    /// Arrival of the last packet of the old node: nanoseconds since the Unix epoch.
     pub last_ns: u64,
-    /// When the first packet of the new node arrived.
+    /// Arrival of the first packet of the new node.
     pub first_ns: u64,
-    /// Packets of the old node after that.
+    /// Packets of the old node after the first packet of the new one.
     pub stragglers: u64,
-    /// When the last straggler arrived.
+    /// Arrival of the last straggler.
     pub straggled_ns: Option<u64>,
 }
 
 impl Switch {
-    /// From the last packet of the old node to the first of the new one.
+    /// Time from the last packet of the old node to the first packet of the new one.
     pub fn gap_ns(&self) -> u64 {
         self.first_ns.saturating_sub(self.last_ns)
     }
@@ -41,15 +41,12 @@ pub struct Gap {
 /// A distribution in milliseconds: median, 99th percentile (nearest rank), maximum. All 0 without samples.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Spread {
-    /// Half are at most this.
     pub p50: f64,
-    /// 99 in 100 are at most this.
     pub p99: f64,
     pub max: f64,
 }
 
 impl Spread {
-    /// The distribution of these, given in nanoseconds.
     pub fn of_ns(mut values: Vec<u64>) -> Self {
         values.sort_unstable();
         let rank = |percent: usize| {
@@ -103,7 +100,7 @@ impl Ledger {
 
     /// The pause of each receiver across this moment, for comparison with a change of node.
     ///
-    /// A receiver without packets before or after the moment has none.
+    /// A receiver without packets before or after the moment is omitted.
     pub fn gaps_at(&self, at_ns: u64) -> Vec<Gap> {
         let gap_of = |&receiver: &u64| {
             let before = self

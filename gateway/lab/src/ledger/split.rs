@@ -1,4 +1,4 @@
-//! Was a call ever on two nodes at once?
+//! Finds times at which the receivers of a room received from different nodes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ pub struct Split {
     pub room: u64,
     pub receivers: (u64, u64),
     pub nodes: (u32, u32),
-    /// When it began: nanoseconds since the Unix epoch.
+    /// Start: nanoseconds since the Unix epoch.
     pub from_ns: u64,
-    /// How long it lasted.
+    /// Duration in nanoseconds.
     pub lasted_ns: u64,
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// With the folder that has its log.
+/// Returns the process and the folder of its log.
 fn shell(script: &str, input: &str) -> (Process, TempDir) {
     let (mut command, folder) = (Command::new("/bin/sh"), tempdir().unwrap());
     let command = command.args(["-c", script]);

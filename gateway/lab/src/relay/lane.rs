@@ -36,7 +36,7 @@ impl Lane {
         })
     }
 
-    /// From now on it leaves from another port.
+    /// Replaces the far socket, so that packets leave from another port.
     pub(super) fn rebind(&mut self) -> io::Result<()> {
         let next = far(self.far.peer_addr()?)?;
         self.retired = Some(std::mem::replace(&mut self.far, next));
@@ -58,7 +58,8 @@ impl Lane {
         }
     }
 
-    /// A full or refusing socket loses the packet, as any network would; the caller's counts are of the relay's will.
+    /// If the socket is full or refuses, the packet is lost, as on any network. The counters of the relay do not
+    /// include such losses.
     pub(super) fn send_on(&self, direction: Direction, bytes: &[u8]) {
         let _lost_at_worst = match (direction, self.client) {
             (Direction::Up, _) => self.far.send(bytes),

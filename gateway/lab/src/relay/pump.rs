@@ -13,13 +13,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::datagrams::Inbox;
 
-/// How long the thread sleeps at most, and so how long it takes to notice that it should end.
+/// Maximum sleep of the thread, and so the maximum delay of its end.
 const NAP_MS: u64 = 20;
 /// Events per `epoll_wait`; the next call returns the rest.
 const EVENTS: usize = 64;
-/// The largest datagram there is.
+/// The maximum size of a datagram.
 pub const DATAGRAM: usize = 65_535;
-/// Datagrams read at once: a burst of a hundred sessions in two calls.
+/// Datagrams per read: a burst of a hundred sessions takes two.
 const BATCH: usize = 64;
 
 /// The sockets of a relay and the handling of their packets.
@@ -102,7 +102,7 @@ impl<W: World> Pump<W> {
         watch(&self.shared.epoll, socket, place)
     }
 
-    /// And not any more.
+    /// Stops reading this socket.
     pub fn forget(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.shared.epoll.delete(socket)?)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// A packet that reads as RTP: a header of twelve bytes, then the mark.
+/// A valid RTP packet: a header of twelve bytes, then the test header.
 fn packet(session: u64, number: u64) -> Vec<u8> {
     let mut packet = vec![0x80, 111];
     packet.extend_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
@@ -26,7 +26,7 @@ fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTr
     assert!(relay.set(session, Direction::Up, conditions));
     for number in 0..count {
         client.send_to(&packet(session, number), ends.near).unwrap();
-        // One at a time, within the gateway's buffer, so that the kernel drops none.
+        // Sends one packet at a time, so that the receive buffer does not overflow.
         while relay.tally().arrived < number + 1 {
             std::thread::yield_now();
         }
@@ -126,7 +126,7 @@ fn rebound_lane_uses_another_port() {
     let mut buffer = [0; 100];
     let (_, source) = gateway.recv_from(&mut buffer).unwrap();
     assert_ne!(source, ends.far);
-    // A packet to the old port is lost: the second one sent is the first to arrive.
+    // A packet to the old port is lost, so that the second packet arrives first.
     gateway.send_to(b"old", ends.far).unwrap();
     gateway.send_to(b"new", source).unwrap();
     let (length, _) = client.recv_from(&mut buffer).unwrap();

@@ -12,22 +12,20 @@ pub struct Counters {
     pub closed: u64,
     /// Sessions that ended by lease or silence.
     pub expired: u64,
-    /// Openings refused because it was full or draining.
+    /// Openings refused because the node was full or draining.
     pub turned_away: u64,
     pub bundles_in: u64,
-    /// RTP and RTCP packets read.
     pub packets_in: u64,
-    /// RTP and RTCP packets written.
     pub packets_out: u64,
     pub unknown_tag: u64,
-    /// Datagrams and packets that could not be read.
+    /// Invalid datagrams and packets.
     pub malformed: u64,
     /// Packets too large for a datagram.
     pub oversize: u64,
-    /// Probes by signed message answered.
+    /// Answered probes by signed message.
     pub probes: u64,
     pub echoes: u64,
-    /// STUN binding requests answered.
+    /// Answered STUN binding requests.
     pub stun: u64,
     /// Picture loss indications received.
     pub pli: u64,
@@ -35,14 +33,13 @@ pub struct Counters {
     pub fir: u64,
     pub sender_reports: u64,
     pub receiver_reports: u64,
-    /// Signed messages not believed.
     pub refused: Refusals,
 }
 
-/// Signed messages not believed, by reason.
+/// Refused signed messages by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Refusals {
-    /// No message of this version, kind or direction, or not of its length.
+    /// Wrong version, kind, direction or length.
     pub malformed: u64,
     /// Signed with another secret, or no secret is configured.
     pub key: u64,

@@ -38,7 +38,7 @@ impl Reflector {
                         });
                     }
                 }
-                // There is no cache to answer a NACK from, and a cap is the gateway's to set.
+                // Ignored: the node has no cache to answer a NACK, and only the gateway sets caps.
                 Ok(
                     Packet::Nack(_)
                     | Packet::Remb(_)
@@ -59,7 +59,8 @@ impl Reflector {
         }
     }
 
-    /// Forwards the sender's mapping of NTP to RTP time to the room, in the numbers of the outgoing stream.
+    /// Forwards the sender's mapping of NTP to RTP time to the room, with the SSRC and timestamps of the outgoing
+    /// stream.
     fn handle_sender_report(
         &mut self,
         index: Index,

@@ -18,16 +18,16 @@ use super::{Conduct, Counters, Numbers, Options, PlainRoom, Stamps, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
 
-/// The silence after which a port leg expires, as rtpengine has it.
+/// Silence after which a port leg expires, as in rtpengine.
 const PLAIN_LEASE: Duration = Duration::from_secs(60);
-/// A cut ends by itself after this time, in case its operator is gone.
+/// A cut ends by itself after this time, in case no message ends it.
 const CUT_FOR: Duration = Duration::from_secs(300);
-/// At most one refusal is sent in this time, whatever the number of refused messages.
+/// Minimum interval of refusals, however many messages are refused.
 const REFUSED_EVERY: Duration = Duration::from_millis(100);
-/// How often leases are looked at.
+/// Interval of lease checks.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
-/// Two clocks, read once for a batch.
+/// Monotonic and wall clock, read once per batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) instant: Instant,
@@ -35,7 +35,7 @@ pub(super) struct Now {
     pub(super) unix_us: u64,
 }
 
-/// A session's number here, for its life.
+/// The node's number of a session.
 pub(super) type Index = u64;
 
 pub(super) struct Reflector {
@@ -43,9 +43,9 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
-    /// Until then all packets are dropped, except the message that ends the cut.
+    /// The end of a cut. Before it all packets are dropped, except the message that ends the cut.
     cut: Option<Instant>,
-    /// When the last refusal was sent.
+    /// Time of the last refusal.
     refused: Option<Instant>,
     replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
@@ -92,7 +92,7 @@ impl Reflector {
         Counters { sessions: self.load().sessions, ..self.counters }
     }
 
-    /// The SSRC of its own reports: the number that it stamps.
+    /// The SSRC of the node's own reports: the number of the node in test headers.
     pub(super) fn own_ssrc(&self) -> u32 {
         self.number
     }
@@ -219,7 +219,7 @@ impl Reflector {
                 self.draining = true;
                 Answer::Drain(self.load())
             }
-            // It gives no notices.
+            // A sample node sends no notices.
             Question::Noted { .. } => return,
             Question::Start => Answer::Start(Outcome::Done),
             Question::Path { bundle_max, padding } => {
@@ -232,8 +232,8 @@ impl Reflector {
         outbox.push(source, &self.scratch);
     }
 
-    /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, since
-    /// anybody can ask.
+    /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, because
+    /// senders are not authenticated.
     fn refuse(
         &mut self,
         refused: Refused,
@@ -287,7 +287,7 @@ impl Reflector {
         Status::Ok
     }
 
-    /// Renews a lease. Returns whether the session exists.
+    /// Renews a lease. Returns true if the session exists.
     fn keep(&mut self, tag: Tag, source: SocketAddr, expires: Instant) -> bool {
         let index = self.by_tag.get(&tag);
         let Some(session) = index.and_then(|index| self.sessions.get_mut(index)) else {
@@ -413,7 +413,7 @@ impl Reflector {
         self.scratch = reflected;
     }
 
-    /// Sends a packet to all others of the room; alone, a session gets its own back.
+    /// Sends a packet to all other sessions of the room. A session that is alone gets its own packets back.
     pub(super) fn reflect(&mut self, index: Index, packet: &[u8], outbox: &mut Outbox) {
         let Some(session) = self.sessions.get(&index) else { return };
         let Some(room) = self.rooms.get(&session.room) else { return };

@@ -1,4 +1,4 @@
-//! One session at the node, and the streams it sends.
+//! One session at the node, and the streams that it sends.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,14 +9,14 @@ use fastrand::Rng;
 use super::outgoing::Leg;
 use crate::reception::Reception;
 
-/// Streams of one session: voice, video, their repair, and a few restarts. Above this the stream that was silent
-/// longest is forgotten.
+/// Maximum streams of one session: voice, video, retransmissions, and a few restarts. Above this the stream that has
+/// been silent longest is forgotten.
 const STREAMS_MAX: usize = 16;
 
 /// The sessions that exchange packets.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Room {
-    /// Named by the gateway.
+    /// A room of trunk legs, numbered by the gateway.
     Named(u64),
     Plain,
     Alone(SocketAddr),
@@ -80,7 +80,7 @@ impl Stream {
         }
     }
 
-    /// Makes a packet of the incoming stream one of the outgoing.
+    /// Rewrites a packet of the incoming stream for the outgoing stream.
     pub(super) fn rewrite(&self, header: &rtp::Header, packet: &mut [u8]) {
         rtp::set_ssrc(packet, self.out_ssrc);
         rtp::set_sequence(packet, header.sequence.wrapping_add(self.sequence_offset));

@@ -101,7 +101,7 @@ impl Rig {
         status
     }
 
-    /// Renews these leases for so many seconds; returns unknown tags.
+    /// Renews these leases for `lease_s` seconds. Returns unknown tags.
     fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
         let tags = tags.iter().copied().map(Tag).collect();
         let Answer::Keep { unknown } = self.ask(&Question::Keep { lease_s, tags }) else {

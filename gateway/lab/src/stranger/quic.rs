@@ -13,10 +13,10 @@ use crate::client::client_config;
 
 /// The time limit for an expected answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Packets that cross an answer arrive within this time on a bad path.
+/// Wait for unexpected packets, long enough for a slow path.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// The QUIC traffic of a stranger and the answers to it.
+/// The QUIC traffic of an unauthorised client and the answers to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct QuicReport {
     /// Datagrams with unknown flow identifiers.
@@ -25,9 +25,9 @@ pub struct QuicReport {
     pub streams: u64,
     /// Streams that were stopped with ROQ_UNKNOWN_FLOW_ID.
     pub streams_stopped: u64,
-    /// The connection survived all of them.
+    /// The connection survived all datagrams and streams.
     pub kept: bool,
-    /// A bidirectional stream for media closed it with ROQ_STREAM_CREATION_ERROR.
+    /// A bidirectional stream closed the connection with ROQ_STREAM_CREATION_ERROR.
     pub closed_for_bidirectional: bool,
     /// Received datagrams and streams: must be 0.
     pub came: u64,
@@ -91,7 +91,7 @@ async fn open_stream(
     let mut bytes = Vec::new();
     roq::write_stream_start(flow, &mut bytes);
     roq::write_stream_packet(packet, &mut bytes);
-    // Not finished: a finished and read stream cannot be stopped.
+    // The stream is not finished, because a finished and read stream cannot be stopped.
     let _stopped_already = stream.write_all(&bytes).await;
     let stopped = tokio::time::timeout(PATIENCE, stream.stopped()).await;
     Ok(stopped.ok().and_then(Result::ok).flatten().map(quinn::VarInt::into_inner))
@@ -117,7 +117,7 @@ async fn came(connection: &Connection) -> u64 {
 }
 
 async fn open_bidirectional(connection: &Connection, packet: &[u8]) -> bool {
-    // A peer that grants no bidirectional streams passes as well.
+    // A peer that allows no bidirectional streams passes as well.
     let Ok(Ok((mut send, _receive))) = tokio::time::timeout(PATIENCE, connection.open_bi()).await
     else {
         return false;

@@ -7,7 +7,7 @@ use super::*;
 use crate::sample_node::{Options, SampleNode};
 use crate::tests::quic_server;
 
-/// A sample node that believes one secret, and its end.
+/// Starts a sample node with a secret. Returns its address, and a function that ends it.
 fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
     options.secret = Some(Secret::new(b"the secret of the gateway").unwrap());
@@ -38,7 +38,7 @@ fn wrong_tags_and_secrets_get_no_answer() {
     let mut stranger = Stranger::new(1);
     stranger.send_bundles(address, 10).unwrap();
     stranger.send_messages(address, 5).unwrap();
-    // The node has read everything before once it answers this question from another address.
+    // Once the node answers this question, it has read all earlier packets.
     let witness = UdpSocket::bind("127.0.0.1:0").unwrap();
     witness.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     witness.send_to(&[demux::ECHO, 1], address).unwrap();
@@ -82,7 +82,6 @@ fn refused_check_is_not_taken_for_belief() {
     assert_eq!(Mark::read(header.payload(&buffer[..length])).unwrap().session, SESSION);
 }
 
-/// How a gateway treats unknown flows and bidirectional streams.
 #[derive(Clone, Copy)]
 enum Manners {
     Strict,

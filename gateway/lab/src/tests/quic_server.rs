@@ -1,4 +1,4 @@
-//! A QUIC server for tests, with a self-signed certificate and a thread of its own.
+//! A QUIC server for tests, with a self-signed certificate and its own thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 pub(crate) struct QuicServer {
     pub(crate) address: SocketAddr,
     pub(crate) certificate_sha256: [u8; 32],
-    /// It ends with this.
+    /// The server ends when this is dropped.
     _end: oneshot::Sender<()>,
 }
 

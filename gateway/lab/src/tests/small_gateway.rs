@@ -31,7 +31,7 @@ pub(crate) struct State {
     opens_max: usize,
     /// Orders to nodes: `wake east-a1`.
     pub(crate) orders: Vec<String>,
-    /// How often the breaker of the eastern region is reported open.
+    /// The number of reports that show the breaker of the eastern region open.
     pub(crate) open_looks: usize,
     /// Commands that fail, and the status of the answer.
     pub(crate) unable: Vec<(&'static str, u16)>,

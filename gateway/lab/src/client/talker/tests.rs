@@ -16,7 +16,7 @@ fn talker(voice: bool, video: bool) -> Talker {
     Talker::new(persona, START)
 }
 
-/// The packets that a client sends in this time, millisecond by millisecond.
+/// The packets that a client sends, polled every millisecond.
 #[derive(Default)]
 struct Said {
     rtp: Vec<(Sent, rtp::Header, Vec<u8>)>,

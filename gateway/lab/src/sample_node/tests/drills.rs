@@ -1,4 +1,4 @@
-//! Broken on purpose: what it does itself, and what takes an agent.
+//! Fault injection: the node cuts its link itself; faults of the process need an agent.
 
 use super::*;
 
