@@ -80,7 +80,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// The given settings; else the recorded ones if the plugin has the recorded name; else its own.
+    /// The given settings; else the recorded settings if the plugin has the recorded name; else the plugin's defaults.
     fn settings_for(&self, call: &Call) -> Value {
         let is_it = self.component.manifest().name == call.revision.plugin;
         let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);

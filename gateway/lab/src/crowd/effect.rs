@@ -60,8 +60,8 @@ pub struct FaultEffect {
     pub hit: usize,
     /// The gap of each affected receiver, nanoseconds; until the end of the window if no packet followed.
     pub gaps_ns: Vec<u64>,
-    /// From the fault to each receiver's first packet of an unaffected node, nanoseconds; until the end of the window
-    /// if none came.
+    /// Time from the fault to each receiver's first packet of an unaffected node, nanoseconds; until the end of the
+    /// window if no such packet came.
     pub left_ns: Vec<u64>,
     /// Packets of affected nodes since the window began.
     pub of_the_hit: u64,

@@ -31,7 +31,6 @@ pub(super) struct Fault {
     pub(super) silent: bool,
     /// The gateway ran without plugins, API and telemetry receiver.
     pub(super) unattended: bool,
-    /// From the death until the next step.
     pub(super) span: Span,
 }
 

@@ -40,7 +40,7 @@ impl QuicReport {
     }
 }
 
-/// Connects, and tries datagrams, streams and a bidirectional stream, in this order.
+/// Connects and sends datagrams, streams and a bidirectional stream, in this order.
 ///
 /// # Errors
 /// Why it could not connect or send.

@@ -1,8 +1,8 @@
-//! Canary sessions: two sessions in a room of their own at a node. Packets sent on one must come out on the other,
-//! which finds a node that accepts sessions and forwards nothing.
+//! Canary sessions: two sessions in a separate room at a node. Packets sent on one must come out on the other, which
+//! finds a node that accepts sessions and forwards nothing.
 //!
-//! They use their own socket and the node's own protocol. Cost for the node: two sessions, ten packets of 67 bytes a
-//! second each way, and two openings every half second, which renew the leases and show that the node still accepts
+//! The sessions use a separate socket and the node's protocol. Cost for the node: two sessions, ten packets of 67 bytes
+//! a second each way, and two openings every half second, which renew the leases and show that the node still accepts
 //! sessions: 9 kbit/s to the node and 8 kbit/s from it, UDP and IPv4 headers included.
 
 use std::cell::{Cell, OnceCell};

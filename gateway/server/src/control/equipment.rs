@@ -21,7 +21,7 @@ pub(crate) struct Equipment {
     pub(crate) agent: Option<(SocketAddr, Way)>,
     /// Address and secret of canary sessions, if the node has them.
     pub(crate) canary: Option<(SocketAddr, Secret)>,
-    /// For trunk legs: a connected socket per worker that has none yet.
+    /// For trunk legs: a connected socket for each worker that has no socket to the node yet.
     pub(crate) trunks: Vec<UdpSocket>,
 }
 

@@ -50,7 +50,7 @@ pub enum IngressAnswer {
         address: SocketAddr,
         /// Destination of RTCP, if it differs.
         rtcp: Option<SocketAddr>,
-        /// For connectivity checks: ufrag and password.
+        /// ICE ufrag and password.
         credentials: Option<(Box<str>, Box<str>)>,
     },
     Quic {

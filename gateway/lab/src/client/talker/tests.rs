@@ -16,7 +16,6 @@ fn talker(voice: bool, video: bool) -> Talker {
     Talker::new(persona, START)
 }
 
-/// The packets that a client sends, polled every millisecond.
 #[derive(Default)]
 struct Said {
     rtp: Vec<(Sent, rtp::Header, Vec<u8>)>,

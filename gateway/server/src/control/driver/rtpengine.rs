@@ -30,13 +30,13 @@ use sdp::{Ports, Taken};
 /// a row may be lost. A refresh causes no media packets.
 const TELL_AGAIN: Duration = Duration::from_secs(15);
 
-/// Time after which an unconfirmed `delete` is left to rtpengine's own timeout.
+/// Retries of an unconfirmed `delete` end after this time. Then rtpengine's media timeout ends the call.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Maximum requests in flight, so that a burst does not overflow rtpengine's socket buffer: about 90 fit into 208 KiB.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Maximum queued `delete` requests; further calls are left to rtpengine's own timeout.
+/// Maximum queued `delete` requests. Further calls are ended by rtpengine's media timeout.
 const ENDS_MAX: usize = 65_536;
 
 pub(crate) struct Rtpengine {

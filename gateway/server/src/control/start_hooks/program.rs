@@ -111,9 +111,9 @@ fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Optio
     Ok((by_itself && !matches!(ended, WaitStatus::Exited(_, 0))).then_some(ended))
 }
 
-/// Runs in its own process group: terminal signals to the gateway do not reach the node, and children end with it.
-/// Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive the
-/// gateway.
+/// The program gets its own process group: terminal signals to the gateway do not reach it, and its children end with
+/// it. Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive
+/// the gateway.
 fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
     let mut command = Command::new(&*words[0]);
     command.args(words[1..].iter().map(|word| &**word));
