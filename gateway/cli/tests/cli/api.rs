@@ -401,7 +401,7 @@ fn operations_send_their_requests() {
         (
             &["region", "failback", "force"],
             r#"POST /v1/regions:failback HTTP/1.1{"mode":"force"}"#,
-            "rooms of every region return, a few per second, also",
+            "rooms of all regions return, a few per second, also",
         ),
         (
             &["room", "move", "a/b c", "east-a1"],
@@ -542,7 +542,7 @@ fn lists_have_text_and_json() {
     let cases: [(&[&str], Value, &[&str]); 6] = [
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
         (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 queued, draining"]),
-        (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 away"]),
+        (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 displaced"]),
         (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),
         (
@@ -550,7 +550,7 @@ fn lists_have_text_and_json() {
             explained,
             &[
                 "scenario call (hitless), priority 5",
-                "degraded to hot mode",
+                "runs in hot mode",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
