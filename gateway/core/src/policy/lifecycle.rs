@@ -582,7 +582,7 @@ impl Lifecycle {
             Some(Revoked { revision: Arc::clone(&revision.name), reason })
         };
         let candidate = self.revisions.candidate.as_ref().map(|it| &it.revision);
-        let candidate = candidate.and_then(|it| revoked(it, "rollout cancelled: push another"));
+        let candidate = candidate.and_then(|it| revoked(it, "dropped: push another revision"));
         if let Some(Revoked { reason, .. }) = candidate {
             self.drop_candidate(&reason, Actor::Gateway, now);
             return self.review(now);
@@ -593,12 +593,12 @@ impl Lifecycle {
             return self.review(now);
         }
         let active = self.revisions.active.as_ref();
-        let active = active.and_then(|it| {
-            revoked(it, "stays active until another revision is pushed or it is rolled back")
-        });
-        let previous = self.revisions.previous.as_ref().and_then(|it| {
-            revoked(&it.revision, "previous revision; not a rollback target: push another")
-        });
+        let active =
+            active.and_then(|it| revoked(it, "still active: push another revision or roll back"));
+        let previous =
+            self.revisions.previous.as_ref().and_then(|it| {
+                revoked(&it.revision, "not a rollback target: push another revision")
+            });
         let revoked: Vec<Revoked> = active.into_iter().chain(previous).collect();
         let known = std::mem::replace(&mut self.reported, revoked.clone());
         let is_known = |one: &Revoked| known.iter().any(|known| known.revision == one.revision);

@@ -544,7 +544,7 @@ fn revoked_previous_is_no_rollback_target() {
     world.harms("b");
     let [told] = &world.reports()[..] else { panic!("it stays") };
     let reason = told.reason.as_ref().unwrap();
-    assert!(reason.starts_with("loss: 8 of 10 got worse; it stays in force"), "{reason}");
+    assert!(reason.starts_with("loss: 8 of 10 got worse; it stays active"), "{reason}");
     world.revoke(&["a", "b"]);
     let [told] = &world.reports()[..] else { panic!("only b is new") };
     assert!(name(told) == Some("b") && told.reason.as_ref().unwrap().contains("push another"));
@@ -567,7 +567,7 @@ fn revoked_candidate_is_dropped() {
     let [told] = &world.reports()[..] else { panic!("it goes") };
     assert_eq!((name(told), previous(told)), (Some("a"), Some("b")));
     let reason = told.reason.as_ref().unwrap();
-    assert!(reason.contains("revoked") && reason.contains("rollout cancelled"), "{reason}");
+    assert!(reason.contains("revoked") && reason.contains("dropped"), "{reason}");
     assert_eq!(world.life.handle_verb(Verb::PromoteAll, world.now), Err(NO_ROLLOUT));
     assert_eq!((world.names(), world.status().revoked), (some(["a", "", ""]), Vec::new()));
 }
