@@ -49,7 +49,7 @@ pub struct RolloutRules {
 /// A push, a changed file, or the first revision of a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RolloutRequest {
-    /// The number that [`Policies`](super::policies::Policies) gave the push.
+    /// From [`Lifecycle::next_push`]. A later number supersedes this request.
     pub push: u64,
     pub by: Actor,
     pub arrived: Instant,
