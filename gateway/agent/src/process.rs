@@ -161,7 +161,7 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Finds the one process of this program whose parent runs another program; `None` if there are several.
+/// Finds the one process of this program that has a parent of another program; `None` if there are several.
 fn only_one_of(exe: &Path) -> Option<i32> {
     let numbers = fs::read_dir("/proc").ok()?.flatten();
     let numbers = numbers.filter_map(|entry| number(entry.file_name().to_str()?));

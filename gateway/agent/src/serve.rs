@@ -249,7 +249,7 @@ impl Serve {
                     self.agent.handle_datagram(datagram, source, now, &mut self.io);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An ICMP error of an earlier datagram whose gateway is gone.
+                // An ICMP error of an earlier datagram: its gateway is gone.
                 Err(_) => {}
             }
         }

@@ -165,8 +165,8 @@ fn start(
     Policy::install(engine, component, revision.policy.hook, settings, entries, revision.seed)
 }
 
-/// True if the question needs no call of `open` or `migrate`, whose costs are not declared: the plugin
-/// knows every row, and it wrote every state in its present schema.
+/// True if the question needs no call of `open` or `migrate`: the plugin knows every row and wrote every
+/// state in its present schema. The costs of these calls are not declared.
 fn is_steady(component: &Component, question: &Question) -> bool {
     let manifest = component.manifest();
     let own = |state: &State| state.plugin == manifest.name;

@@ -543,8 +543,8 @@ impl Gateway {
         self.route(now, |router| router.handle_drain(node, draining, within, now))
     }
 
-    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes whose agents
-    /// drain them stay drained.
+    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes that
+    /// an agent drains stay drained.
     pub fn handle_drain_region(
         &mut self,
         region: RegionId,

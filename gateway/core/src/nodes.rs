@@ -153,7 +153,7 @@ impl Nodes {
         self.paces.iter()
     }
 
-    /// Nodes whose queue of openings is as long as their window.
+    /// Nodes with a queue of openings as long as their window.
     pub(crate) fn busy(&self) -> Vec<NodeId> {
         self.iter().map(|node| node.id).filter(|id| self.pace(*id).is_busy()).collect()
     }

@@ -29,7 +29,7 @@ pub struct Cell {
     pub incarnation: Incarnation,
     /// This incarnation carries packets. Once false, it stays false; only a new incarnation sets it to true.
     pub up: bool,
-    /// The dead node whose rooms took the reserve at this node. For rooms of any other dead node this hop is gated.
+    /// The dead node: its rooms took the reserve at this node. For rooms of any other dead node this hop is gated.
     pub spent_for: Option<NodeId>,
 }
 

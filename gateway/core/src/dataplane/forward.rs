@@ -126,7 +126,7 @@ pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     }
 }
 
-/// Handles a route whose first hop died or that has two carrying hops.
+/// Handles a route with a dead first hop or with two carrying hops.
 fn to_second(route: &RouteCell, board: &Board) -> Verdict {
     let route = route.load();
     let Some((hop, _)) = route.first_usable(board) else {

@@ -40,8 +40,8 @@ pub struct Route {
     pub hops: Vec<(Hop, Grant)>,
     /// Make-before-break: packets from this hop still pass until this time.
     pub leaving: Option<(Hop, Instant)>,
-    /// By how much the first hop delivers sooner than the hop being left, whose packets still arrive for that long.
-    /// Zero if it delivers later or the difference is unknown.
+    /// Lead of the first hop over the hop being left: packets of the latter still arrive for this time. Zero if the
+    /// first hop delivers later or the difference is unknown.
     pub lead: Duration,
 }
 

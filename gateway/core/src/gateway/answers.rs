@@ -689,7 +689,7 @@ impl Gateway {
         self.take_notices(now);
         parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
-        // A session whose actions were all rejected keeps its old state.
+        // A session keeps its old state if all its actions were rejected.
         let revisions = self.policies.revisions(policy);
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();

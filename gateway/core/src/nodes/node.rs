@@ -20,7 +20,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Minimum time for which rooms avoid a node with more loss than others, even if no room is left there to measure it.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
-/// Number of rooms whose ports must be closed to accuse the node.
+/// Number of rooms that must report closed ports to accuse the node.
 const PORTS_ACCUSE: usize = 3;
 
 /// Validity of a report that the node takes no new sessions. The agent repeats it with each answer to a probe.

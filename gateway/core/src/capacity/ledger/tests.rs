@@ -8,7 +8,7 @@ impl Ledger {
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
         }
-        // A node whose measured capacity shrank after admission keeps its rooms.
+        // A node keeps its rooms when its measured capacity shrinks after admission.
         let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
         broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
     }

@@ -114,7 +114,7 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Unanswered questions.
     pub(super) held: Vec<Ask>,
-    /// Nodes whose start hooks were called.
+    /// Nodes with a called start hook.
     pub(super) starts: Vec<NodeId>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
