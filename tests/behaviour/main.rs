@@ -4,6 +4,8 @@
 mod harness;
 
 mod agents;
+#[path = "../attacks/mod.rs"]
+mod attacks;
 mod calls;
 mod closing;
 mod conference;
@@ -26,5 +28,4 @@ mod recordings;
 mod rollouts;
 mod roq;
 mod starts;
-mod strangers;
 mod workers;

@@ -1,0 +1,4 @@
+//! Attacks by strangers on the network, in the API and on the host. Each test performs the attack beside a live session
+//! and fails without the defence.
+
+mod strangers;
