@@ -5,8 +5,8 @@ use std::ops::Deref;
 use super::Cells;
 use crate::registry::Metric;
 
-/// Measures; begin with [`measured`]. Each metric of the registry has a function with the same name as in the views.
-/// Metrics that are not set are unmeasured.
+/// Measured values of a trial, built from [`measured`]. Each metric of the registry has a function with the same name as
+/// in the views. Metrics that are not set are unmeasured.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Measurements(Cells);
 

@@ -165,8 +165,8 @@ impl Lot {
     /// The draw that is affected first.
     const FIRST: Lot = Lot(SessionId(0));
 
-    /// Returns whether the session belongs to this share of all sessions. The lowest number belongs to any share above
-    /// 0.
+    /// Returns whether the session belongs to this share of all sessions. The lowest identifier is below any share
+    /// above 0.
     fn is_below(self, part: f64) -> bool {
         part > 0.0 && draw(self.0.0) < part
     }

@@ -42,7 +42,7 @@ fn key_is_created_once_and_signs() {
         let (code, _, said) = evenkeel(&folder, &["plugin", "key", "new", "--out", "ops-2026"]);
         assert_eq!(code, Some(1));
         assert!(said.contains("never overwritten"), "{said}");
-        // The next time only the other one exists.
+        // In the second run only the public key exists.
         if there == "ops-2026.key" {
             fs::rename(folder.join(there), folder.join("kept")).unwrap();
         }

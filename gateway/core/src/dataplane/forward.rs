@@ -139,7 +139,7 @@ fn to_second(route: &RouteCell, board: &Board) -> Verdict {
 }
 
 /// Passes a node's packet to the client only from the hop that carries the room, or briefly from the hop that a
-/// make-before-break is leaving, and only as the plan allows. In hitless mode both carrying hops pass. `payload_type`
+/// make-before-break is leaving, and only as the plan allows. In hitless mode packets of both hops pass. `payload_type`
 /// is `None` for RTCP.
 pub fn to_client(
     from: Hop,

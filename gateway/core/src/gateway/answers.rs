@@ -22,7 +22,7 @@ use crate::{
 /// Retry time of clients that are refused because their admission policy failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Maximum rooms in one question. The others follow in the next.
+/// Maximum rooms in one question. The other rooms follow in the next question.
 const ROOMS_PER_ASK: usize = 256;
 
 /// Sessions keep their plans while their degradation policy fails for less than this.
