@@ -2,3 +2,4 @@
 //! and fails without the defence.
 
 mod strangers;
+mod trunk;

@@ -199,7 +199,7 @@ fn bounds(file: File, table: &str, key: &str) -> Option<String> {
 fn base(file: File, table: &str) -> String {
     let node = "name = \"a\"\naddress = \"10.0.1.11:4000\"\nregion = \"east\"\nzone = \"a\"\ndriver = \"plain\"\n\
         capacity = \"1 Mbit/s\"";
-    let agent = "listen = \"0.0.0.0:4001\"\nsecret_file = \"secret\"";
+    let agent = "name = \"a\"\nlisten = \"0.0.0.0:4001\"\nsecret_file = \"secret\"";
     let set = "[scenario.NAME]\n";
     match (file, table) {
         (File::Gateway, "listen") => "[[listen]]\nudp = \"127.0.0.1:5004\"".to_owned(),

@@ -11,7 +11,15 @@ use crate::page::{Block, pages};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Files that examples name.
-const FILES: [&str; 5] = ["node.secret", "admin.token", "webhook.token", "cert.pem", "key.pem"];
+const FILES: [&str; 7] = [
+    "node.secret",
+    "east-a1.secret",
+    "east-a2.secret",
+    "admin.token",
+    "webhook.token",
+    "cert.pem",
+    "key.pem",
+];
 
 #[test]
 fn toml_blocks_are_taken_by_their_parsers() {

@@ -154,7 +154,10 @@ impl Agent {
                 self.counters.dropped += 1;
                 continue;
             };
-            session.reply_to = source;
+            if session.reply_to != source {
+                self.counters.unknown_source += 1;
+                continue;
+            }
             self.bundles.came(source, bytes.len(), &mut |to, bundle| io.send(to, bundle));
             let Some(kind) = kind(packet) else {
                 self.counters.malformed += 1;

@@ -26,7 +26,7 @@ const DRILL_TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Config {
     /// Address for gateways' probes and for trunk legs.
     pub listen: SocketAddr,
-    /// Secret shared with the gateways.
+    /// Keys of this node, from its name and the secret shared with the gateways.
     pub secret: Secret,
     /// True if drills may break the server.
     pub drills: bool,
@@ -134,12 +134,12 @@ impl Config {
     }
 }
 
-fn secret(path: &Path) -> Result<Secret, String> {
+fn secret(path: &Path, node: &str) -> Result<Secret, String> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
         format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] of the gateways names")
     })?;
-    Secret::new(&bytes).map_err(|TooShort { length }| {
+    Secret::new(&bytes, node).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")
     })
 }

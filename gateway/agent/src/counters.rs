@@ -16,11 +16,13 @@ pub struct Counters {
     pub packets_to_server: u64,
     pub packets_to_gateway: u64,
     pub unknown_tag: u64,
+    /// Packets of a session from another address than its last signed message.
+    pub unknown_source: u64,
     /// Datagrams and packets of an unexpected format.
     pub malformed: u64,
     /// Packets that a socket refused, or that were too large for a datagram.
     pub dropped: u64,
-    /// Signed messages refused: wrong signature, or another secret.
+    /// Signed messages refused: wrong signature, another node name or another secret.
     pub refused_forged: u64,
     /// Signed messages refused: their time differs from the local clock by more than 5 s.
     pub refused_time: u64,

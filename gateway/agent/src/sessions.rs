@@ -13,7 +13,7 @@ pub(crate) type Slot = u32;
 pub(crate) struct Session {
     pub(crate) tag: Tag,
     pub(crate) room: u64,
-    /// Source of the last message or bundle of the session.
+    /// Source of the last signed message about the session. Bundles are not signed and do not change it.
     pub(crate) reply_to: SocketAddr,
     pub(crate) expires: Instant,
     /// Nonce of the last open question; set until the server has accepted the session.

@@ -60,7 +60,7 @@ fn now_us() -> u64 {
 }
 
 fn secret() -> Secret {
-    Secret::new(SECRET.as_bytes()).unwrap()
+    Secret::new(SECRET.as_bytes(), "east-a1").unwrap()
 }
 
 fn voice(number: u8) -> Vec<u8> {
@@ -77,7 +77,7 @@ impl Scene {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
         let file = folder.join("agent.toml");
-        let head = "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n";
+        let head = "name = \"east-a1\"\nlisten = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n";
         std::fs::write(&file, format!("{head}{config}")).unwrap();
         let mut agent = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "agent_process", "--ignored", "--nocapture"])

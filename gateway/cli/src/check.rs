@@ -22,12 +22,12 @@ impl Check {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let place = self.place.serve();
         match place.check() {
-            Ok(note) => {
+            Ok(notes) => {
                 if self.json {
-                    println!("{}", serde_json::json!({"ok": true, "errors": [], "note": note}));
+                    println!("{}", serde_json::json!({"ok": true, "errors": [], "notes": notes}));
                 } else {
                     println!("The configuration is valid.");
-                    note.iter().for_each(|note| println!("Note: {note}."));
+                    notes.iter().for_each(|note| println!("Note: {note}."));
                 }
                 Ok(())
             }

@@ -17,7 +17,7 @@ pub(crate) struct SampleNode {
     /// Listen address; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7001")]
     listen: SocketAddr,
-    /// Name of the node; packets with a test header are stamped with its number
+    /// Name of the node in the gateway's `[[node]]`; packets with a test header are stamped with its number
     #[arg(long, default_value = "sample")]
     name: String,
     /// Secret shared with the gateway; without it there are no trunk legs
@@ -44,8 +44,8 @@ impl SampleNode {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let failed = |error: sample_node::Failed| Failure::Failed(error.to_string());
         let mut options = Options::new(self.listen, &self.name);
-        options.secret =
-            self.secret.as_deref().map(sample_node::read_secret).transpose().map_err(failed)?;
+        let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
+        options.secret = secret.transpose().map_err(failed)?;
         if self.untouched {
             options.numbers = Numbers::Untouched;
             options.stamps = if self.stamp { Stamps::Yes } else { Stamps::No };

@@ -71,9 +71,9 @@ pub enum PlainRoom {
 pub struct Options {
     /// The listen address; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The name of the node. Test headers get [`number_of`] it.
+    /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
     pub name: String,
-    /// The secret shared with the gateway. Without a secret the node refuses all signed messages, and so has no trunk
+    /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses all signed messages, and so has no trunk
     /// legs.
     pub secret: Option<Secret>,
     pub numbers: Numbers,
@@ -142,14 +142,14 @@ pub fn number_of(name: &str) -> u32 {
     digest.as_ref().first_chunk().map_or(1, |first| u32::from_be_bytes(*first).max(1))
 }
 
-/// Reads a secret from a file.
+/// Reads the secret of the node with this name from a file.
 ///
 /// # Errors
 /// The file cannot be read, or is too short.
-pub fn read_secret(path: &Path) -> Result<Secret, Failed> {
+pub fn read_secret(path: &Path, node: &str) -> Result<Secret, Failed> {
     let shown = path.display().to_string();
     match std::fs::read(path) {
-        Ok(bytes) => Secret::new(&bytes)
+        Ok(bytes) => Secret::new(&bytes, node)
             .map_err(|TooShort { length }| Failed::SecretTooShort { path: shown, length }),
         Err(error) => Err(Failed::Secret { path: shown, error }),
     }

@@ -128,7 +128,8 @@ impl Stranger {
     /// Sends openings signed with an unknown secret.
     pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
         let socket = self.socket(to)?;
-        let secret = Secret::new(b"a secret the stranger made up").map_err(io::Error::other)?;
+        let secret =
+            Secret::new(b"a secret the stranger made up", "n").map_err(io::Error::other)?;
         for _ in 0..count {
             let tag = Tag(self.rng.u64(..));
             let mut message = Vec::new();

@@ -73,9 +73,9 @@ impl Place {
         Ok(Settings { compiler: self.compiler.clone(), ..settings })
     }
 
-    /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns a
-    /// note for the operator, if there is one.
-    pub fn check(&self) -> Result<Option<&'static str>, Failure> {
+    /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns
+    /// notes for the operator.
+    pub fn check(&self) -> Result<Vec<String>, Failure> {
         let settings = self.load()?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
         let invalid: Vec<Invalid> = settings
@@ -89,7 +89,7 @@ impl Place {
             })
             .map(|invalid| *invalid)
             .collect();
-        if invalid.is_empty() { Ok(settings.trust.note()) } else { Err(Failure::Invalid(invalid)) }
+        if invalid.is_empty() { Ok(settings.notes()) } else { Err(Failure::Invalid(invalid)) }
     }
 }
 
@@ -102,9 +102,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if let Some(note) = settings.trust.note() {
-        tracing::info!("{note}");
-    }
+    settings.notes().iter().for_each(|note| tracing::info!("{note}"));
     let applied = Applied::of(&settings);
     let mut gateway = run::begin(&settings)?;
     let applied = applied.compiled_at(gateway.foundry.clone());

@@ -68,7 +68,7 @@ impl Node {
 
     fn start(name: &str, listen: &str, driver: &str, change: impl FnOnce(&mut Options)) -> Node {
         let mut options = Options::new(listen.parse().unwrap(), name);
-        options.secret = Some(Secret::new(SECRET).unwrap());
+        options.secret = Some(Secret::new(SECRET, name).unwrap());
         change(&mut options);
         let (region, zone) = name.split_once('-').unwrap_or((name, "a"));
         let mut node = Node {

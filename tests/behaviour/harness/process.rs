@@ -59,11 +59,13 @@ impl AgentFiles {
         std::fs::write(self.folder.path().join("pid"), pid).unwrap();
     }
 
-    /// Starts an agent that watches the process of the pid file; `more` is appended to its configuration.
+    /// Starts the agent of node `east-a9`, which watches the process of the pid file; `more` is appended to its
+    /// configuration.
     pub(crate) fn agent(&self, more: &str) -> Server {
         let config = self.folder.path().join("agent.toml");
         let text = format!(
-            "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n{more}\n[process]\npid_file = \"pid\"\n"
+            "name = \"east-a9\"\nlisten = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n{more}\n\
+             [process]\npid_file = \"pid\"\n"
         );
         std::fs::write(&config, text).unwrap();
         Server::start(&["agent", "--config", config.to_str().unwrap()], self.folder.path())

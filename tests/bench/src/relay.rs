@@ -141,7 +141,7 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
 fn rig(
     stage: Stage,
     wire: crate::load::Wire,
-    secret: Option<evenkeel_media::trunk::message::Secret>,
+    secrets: Vec<evenkeel_media::trunk::message::Secret>,
 ) -> Result<Rig, String> {
     use crate::namespace::{CLIENTS, NODES};
     let at = |ip: [u8; 4]| std::net::SocketAddrV4::new(ip.into(), 0);
@@ -150,7 +150,7 @@ fn rig(
         clients_at: at(CLIENTS),
         nodes_at: vec![at(NODES); stage.destinations],
         wire,
-        secret,
+        secrets,
     })
     .map_err(|error| format!("cannot have {} clients: {error}", stage.sessions))
 }

@@ -176,7 +176,7 @@ impl Layout {
                 Kind::Sample | Kind::Vicious(_) => {
                     writeln!(
                         text,
-                        "driver = \"agent\"\naddress = \"{address}\"\nsecret_file = \"secret\""
+                        "driver = \"agent\"\naddress = \"{address}\"\nsecret_file = \"{name}.secret\""
                     )
                 }
             };

@@ -60,7 +60,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn act(self) -> Result<(), String> {
         let mut options = Options::new(self.listen, &self.name);
-        let secret = sample_node::read_secret(&self.secret);
+        let secret = sample_node::read_secret(&self.secret, &self.name);
         options.secret = Some(secret.map_err(|error| error.to_string())?);
         if self.untouched {
             options.numbers = Numbers::Untouched;

@@ -21,7 +21,6 @@ use crate::process;
 use crate::rtpengine;
 use evenkeel_lab::process::Process;
 
-const SECRET: &str = "secret of chaos nodes and gateway";
 const LOOPBACK: &str = "127.0.0.1:0";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The prefix of the crowd's room names.
@@ -63,7 +62,6 @@ impl Stage {
         fs::create_dir_all(&policies)
             .map_err(|error| format!("{}: {error}", policies.display()))?;
         write(&policies.join("call.toml"), &layout.policies())?;
-        write(&places.folder.join("secret"), SECRET)?;
         let mut nodes = Vec::new();
         let mut told = Vec::new();
         let running = layout.nodes().count() - layout.cold;
@@ -325,7 +323,7 @@ fn start_sample(
     listen: &str,
     vice: Option<Vice>,
 ) -> Result<(Process, Option<SocketAddr>), String> {
-    let secret = places.folder.join("secret").display().to_string();
+    let secret = secret(places, name)?;
     let (program, verb) = match vice {
         None => (&places.evenkeel, "sample-node"),
         Some(_) => (&places.own, "node"),
@@ -345,7 +343,7 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     let socket = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
     let at = socket.map_err(|error| format!("no port for {name}: {error}"))?;
     let evenkeel = places.evenkeel.display().to_string();
-    let secret = places.folder.join("secret").display().to_string();
+    let secret = secret(places, name)?;
     let listen = at.to_string();
     // The node ends with the gateway, also if the gateway is killed.
     let words = ["setpriv", "--pdeathsig", "KILL", &evenkeel, "sample-node"];
@@ -353,11 +351,19 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     Ok((words.iter().chain(&own).map(|&word| word.to_owned()).collect(), at))
 }
 
+/// Writes the node's secret and returns the file's path. Each node has its own, as drills require.
+fn secret(places: &Places, name: &str) -> Result<String, String> {
+    let file = places.folder.join(format!("{name}.secret"));
+    write(&file, &format!("secret of {name} and the gateway"))?;
+    Ok(file.display().to_string())
+}
+
 /// An agent that watches the node of this name.
 fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), String> {
     let config = places.folder.join(format!("{node}-agent.toml"));
     let text = format!(
-        "listen = \"{LOOPBACK}\"\nsecret_file = \"secret\"\n\n[process]\npid_file = \"{node}.pid\"\n"
+        "name = \"{node}\"\nlisten = \"{LOOPBACK}\"\nsecret_file = \"{node}.secret\"\n\n\
+         [process]\npid_file = \"{node}.pid\"\n"
     );
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];

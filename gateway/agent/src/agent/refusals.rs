@@ -16,7 +16,7 @@ const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Refusals {
-    logged: [Option<Instant>; 4],
+    logged: [Option<Instant>; 5],
     answered: Option<Instant>,
 }
 
@@ -34,9 +34,9 @@ impl Agent {
                 (0, "")
             }
             Refused::Key(_) => (1, "; use one secret_file at both ends"),
-            Refused::Forged => (1, ""),
-            Refused::Time { .. } => (2, "; synchronize the clocks"),
-            Refused::Replayed => (3, ""),
+            Refused::Forged => (2, "; `name` must be that of [[node]] at the gateway"),
+            Refused::Time { .. } => (3, "; synchronize the clocks"),
+            Refused::Replayed => (4, ""),
         };
         if is_due(&mut self.refusals.logged[kind], LOG_EVERY, now.instant) {
             io.log(&format!("message refused: source={source} reason=\"{refused}\"{advice}"));

@@ -61,7 +61,7 @@ struct Scene {
 }
 
 fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes").unwrap()
+    Secret::new(b"a secret of many bytes", "east-a1").unwrap()
 }
 
 fn gateway(port: u16) -> SocketAddr {
@@ -199,7 +199,7 @@ fn rtp_and_rtcp_are_forwarded_both_ways() {
 }
 
 #[test]
-fn packets_go_to_the_last_source_of_the_session() {
+fn packets_go_to_the_last_signed_source() {
     let mut scene = Scene::new();
     scene.open(7);
     let to = |scene: &mut Scene| {
@@ -210,7 +210,8 @@ fn packets_go_to_the_last_source_of_the_session() {
     };
     assert_eq!(to(&mut scene), 1);
     scene.bundle(7, &voice(1), 2);
-    assert_eq!(to(&mut scene), 2);
+    assert_eq!(to(&mut scene), 1, "a bundle is not signed");
+    assert_eq!((scene.io.forwarded.len(), scene.agent.counters.unknown_source), (0, 1));
     scene.ask_from(&Question::Keep { lease_s: 30, tags: [Tag(7)].into() }, 3);
     assert_eq!(to(&mut scene), 3);
 }
@@ -318,7 +319,7 @@ fn open_is_answered_once_the_server_accepted() {
     scene.agent.handle_opened(0, true, scene.now, &mut scene.io);
     let ok = Answer::Open { tag: Tag(7), status: Status::Ok };
     assert_eq!(scene.answers(), [(2, 71, ok)]);
-    scene.bundle(7, &voice(1), 1);
+    scene.bundle(7, &voice(1), 2);
     assert_eq!(scene.io.forwarded.len(), 1);
 
     scene.ask_as(&open(8), 80, 1);
@@ -591,7 +592,8 @@ fn start_skips_running_process_and_reports_inability() {
 #[test]
 fn first_refusal_of_each_reason_is_logged() {
     let mut scene = Scene::new();
-    let secrets = [secret(), Secret::new(&[7; 32]).unwrap()];
+    let renamed = Secret::new(b"a secret of many bytes", "east-a2").unwrap();
+    let secrets = [secret(), Secret::new(&[7; 32], "east-a1").unwrap(), renamed];
     let ask = |scene: &mut Scene, secret: &Secret, late_us: u64| {
         let (mut probe, now_us) = (Vec::new(), scene.now.unix_us);
         Question::Probe.write(secret, 5, now_us - late_us, &mut probe);
@@ -609,8 +611,12 @@ fn first_refusal_of_each_reason_is_logged() {
     for _ in 0..9 {
         scene.pass(Duration::from_secs(1));
         ask(&mut scene, &secrets[1], 0);
+        assert_eq!(ask(&mut scene, &secrets[2], 0), None, "another name gets no refusal");
     }
-    let [secret_line, clock_line] = &scene.io.log[..] else { panic!("{:?}", scene.io.log) };
+    let [secret_line, clock_line, name_line] = &scene.io.log[..] else {
+        panic!("{:?}", scene.io.log)
+    };
+    assert!(name_line.contains("another node name"), "{name_line}");
     assert!(secret_line.contains("another secret") && secret_line.contains("192.0.2.1:1"));
     assert!(clock_line.contains("6.2 s before now"), "{clock_line}");
     scene.ask(&Question::Break(Break::Cut));
@@ -630,7 +636,7 @@ fn refused_message_is_counted_and_unanswered() {
     scene.receive(&forged, 2);
     scene.receive(&probe[..40], 3);
     let mut others = Vec::new();
-    Question::Probe.write(&Secret::new(&[7; 32]).unwrap(), 1, START_US, &mut others);
+    Question::Probe.write(&Secret::new(&[7; 32], "east-a1").unwrap(), 1, START_US, &mut others);
     scene.receive(&others, 4);
     assert!(scene.answers().is_empty());
     let refusals = scene.io.sent.drain(..).filter(|(_, said)| Refusal::read(said).is_some());

@@ -16,6 +16,7 @@ use crate::process::ProcessSource;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    name: String,
     listen: SocketAddr,
     secret_file: PathBuf,
     #[serde(default)]
@@ -72,8 +73,13 @@ type Wrong = Vec<String>;
 
 impl File {
     pub(super) fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
-        let secret =
-            secret(&folder.join(&self.secret_file)).map_err(|reason| wrong.push(reason)).ok();
+        if self.name.is_empty() {
+            let expected = "the name that [[node]] of the gateways gives this node";
+            wrong.push(format!("name: found \"\", expected {expected}"));
+        }
+        let secret = secret(&folder.join(&self.secret_file), &self.name)
+            .map_err(|reason| wrong.push(reason))
+            .ok();
         if self.process.is_none() && self.check.is_none() {
             wrong.push(
                 "found neither [process] nor [check], expected at least one to watch".to_owned(),

@@ -10,7 +10,7 @@ fn folder() -> TempDir {
     folder
 }
 
-const HEAD: &str = "listen = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
+const HEAD: &str = "name = \"east-a1\"\nlisten = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
 
 #[test]
 fn example_configuration_is_valid() {
@@ -67,6 +67,8 @@ fn error_names_the_expected_value() {
         (format!("{HEAD}listn = 1"), "unknown field `listn`"),
         (format!("{HEAD}[process]\nexee = 1"), "unknown field `exee`"),
         (HEAD.to_owned(), "neither [process] nor [check]"),
+        (HEAD.replace("name = \"east-a1\"\n", "") + process, "missing field `name`"),
+        (HEAD.replace("east-a1", "") + process, "expected the name that [[node]]"),
         (HEAD.replace("secret\"", "nowhere\"") + process, "No such file"),
         (HEAD.replace("secret\"", "short\"") + process, "with 5 bytes, expected at least 16"),
         (format!("{HEAD}[process]"), "`pid_file`, `exe` or `command`"),

@@ -5,7 +5,7 @@ use super::*;
 const LOAD: Load = Load { permille: 1, state: State::Gone, sessions: 0, vouched: false };
 
 fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes").unwrap()
+    Secret::new(b"a secret of many bytes", "n").unwrap()
 }
 
 fn gateway(port: u16) -> SocketAddr {

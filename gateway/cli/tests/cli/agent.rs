@@ -20,7 +20,8 @@ fn invalid_configuration_names_each_key() {
     assert!(said.contains(r#""code":"wrong""#) && said.contains("cannot read the file"), "{said}");
 
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent.toml");
-    std::fs::write(&file, "listen = \"127.0.0.1:0\"\nsecret_file = \"nowhere\"\n").unwrap();
+    std::fs::write(&file, "name = \"n\"\nlisten = \"127.0.0.1:0\"\nsecret_file = \"nowhere\"\n")
+        .unwrap();
     let (code, said, _) = agent(file.to_str().unwrap());
     assert_eq!(code, Some(2));
     assert!(said.contains("secret_file") && said.contains("[process]"), "{said}");

@@ -234,9 +234,19 @@ fn folder(options: &Options) -> Result<Folder, Failed> {
     fs::create_dir(&policies).map_err(Failed::system(&what))?;
     write(&policies.join("call.toml"), CALL)?;
     write(&policies.join("live.toml"), LIVE)?;
-    let secret: String = (0..32).map(|_| fastrand::alphanumeric()).collect();
-    write(&folder.path.join("secret"), &secret)?;
     Ok(folder)
+}
+
+/// Creates the node's secret, unless the node is restarted, and returns the file's name. Each node has its own, as
+/// drills require.
+fn secret(folder: &Path, name: &str) -> Result<String, Failed> {
+    let file = format!("{name}.secret");
+    let path = folder.join(&file);
+    if !path.exists() {
+        let secret: String = (0..32).map(|_| fastrand::alphanumeric()).collect();
+        write(&path, &secret)?;
+    }
+    Ok(file)
 }
 
 async fn node(
@@ -245,7 +255,7 @@ async fn node(
     name: &str,
     listen: &str,
 ) -> Result<(Process, SocketAddr), Failed> {
-    let secret = folder.join("secret").display().to_string();
+    let secret = folder.join(secret(folder, name)?).display().to_string();
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
     if name.ends_with("-a1") {
@@ -263,7 +273,8 @@ async fn node(
 async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<Node, Failed> {
     let address = free_address()?;
     let listen = address.to_string();
-    let secret = folder.join("secret").display().to_string();
+    let secret_file = secret(folder, name)?;
+    let secret = folder.join(&secret_file).display().to_string();
     let evenkeel_at = evenkeel.display().to_string();
     let mut command = vec![&*evenkeel_at, "sample-node", "--name", name, "--listen", &listen];
     command.extend(["--secret", &secret, "--drills"]);
@@ -272,8 +283,8 @@ async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<N
     }
     let config = folder.join(format!("agent-{name}.toml"));
     let text = format!(
-        "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\ndrills = true\ndrain_timeout = \"100ms\"\n\n\
-         [process]\ncommand = {}\n",
+        "name = \"{name}\"\nlisten = \"127.0.0.1:0\"\nsecret_file = \"{secret_file}\"\ndrills = true\n\
+         drain_timeout = \"100ms\"\n\n[process]\ncommand = {}\n",
         serde_json::json!(command)
     );
     write(&config, &text)?;
@@ -333,7 +344,7 @@ address = "{address}"
 region = "{region}"
 zone = "{zone}"
 driver = "agent"
-{agent}secret_file = "secret"
+{agent}secret_file = "{name}.secret"
 capacity = "{CAPACITY}"
 "#
         );

@@ -18,6 +18,8 @@ pub struct Counters {
     pub packets_in: u64,
     pub packets_out: u64,
     pub unknown_tag: u64,
+    /// Packets of a session from another address than its last signed message.
+    pub unknown_source: u64,
     /// Invalid datagrams and packets.
     pub malformed: u64,
     /// Packets too large for a datagram.
@@ -43,7 +45,7 @@ pub struct Refusals {
     pub malformed: u64,
     /// Signed with another secret, or no secret is configured.
     pub key: u64,
-    /// The signature was wrong.
+    /// The signature was wrong, or the message is for a node of another name.
     pub forged: u64,
     /// Signed too long ago, or in the future.
     pub time: u64,

@@ -172,11 +172,13 @@ impl Reflector {
                 self.counters.unknown_tag += 1;
                 continue;
             };
-            if let Some(session) = self.sessions.get_mut(&index) {
-                session.leg = Leg::Trunk { tag, reply_to: source };
-                self.outgoing.came(source, bytes.len(), outbox);
-                self.handle_packet(index, packet, now, outbox);
+            // Bundles are not signed: they come from the source of the last signed message.
+            if self.sessions.get(&index).and_then(|session| trunk_of(session.leg)) != Some(source) {
+                self.counters.unknown_source += 1;
+                continue;
             }
+            self.outgoing.came(source, bytes.len(), outbox);
+            self.handle_packet(index, packet, now, outbox);
         }
     }
 

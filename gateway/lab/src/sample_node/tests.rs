@@ -70,7 +70,7 @@ impl Peer {
 
 impl Rig {
     fn new(twist: impl FnOnce(&mut Options)) -> Self {
-        let secret = Secret::new(SECRET).unwrap();
+        let secret = Secret::new(SECRET, "east-a1").unwrap();
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "east-a1");
         options.secret = Some(secret.clone());
         twist(&mut options);
@@ -240,14 +240,17 @@ fn foreign_tag_is_dropped_and_counted() {
 }
 
 #[test]
-fn answers_follow_the_last_source_of_the_tag() {
-    let rig = Rig::new(|_| {});
+fn bundle_from_another_source_is_dropped() {
+    let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
-    let mut elsewhere = Peer::new(rig.node);
+    let elsewhere = Peer::new(rig.node);
     let mut bundle = Bundle::new(1_472);
     assert!(bundle.push(Tag(10), &voice(5, 1, 10)));
     elsewhere.send(bundle.as_bytes());
-    assert_eq!(elsewhere.rtp().0, Tag(10));
+    rig.gateway.send(bundle.as_bytes());
+    assert_eq!(rig.gateway.rtp().0, Tag(10));
+    let counters = rig.end();
+    assert_eq!((counters.unknown_source, counters.packets_in), (1, 1));
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn badly_signed_message_is_refused() {
     rig.gateway.receive();
     rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
-    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
+    rig.ask_as(&Secret::new(b"another secret altogether", "east-a1").unwrap(), &open, now_us);
     rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
     let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
     assert_eq!(refusal.nonce, 77, "the other secret's is not answered");
@@ -320,19 +323,19 @@ fn lease_ends_unless_renewed() {
 fn keep_renews_open_and_names_unknown_tags() {
     let start = Instant::now();
     let mut options = Options::new("127.0.0.1:1".parse().unwrap(), "n");
-    options.secret = Some(Secret::new(SECRET).unwrap());
+    options.secret = Some(Secret::new(SECRET, "n").unwrap());
     let mut reflector = Reflector::new(options, fastrand::Rng::with_seed(1));
     let mut ask = |question: Question, after: u64| {
         let now = Now { instant: start + Duration::from_secs(after), unix_us: after * 1_000_000 };
         let mut bytes = Vec::new();
-        question.write(&Secret::new(SECRET).unwrap(), 1, now.unix_us, &mut bytes);
+        question.write(&Secret::new(SECRET, "n").unwrap(), 1, now.unix_us, &mut bytes);
         let source = "127.0.0.1:9".parse().unwrap();
         let datagram =
             crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None, truncated: false };
         reflector.handle_timeout(now);
         reflector.handle_datagram(&datagram, now, &mut Outbox::default());
         let answer = &reflector.scratch;
-        let answer = Answer::read(answer, &Secret::new(SECRET).unwrap(), now.unix_us).unwrap();
+        let answer = Answer::read(answer, &Secret::new(SECRET, "n").unwrap(), now.unix_us).unwrap();
         (answer.message, reflector.counters())
     };
     for tag in [10, 11] {

@@ -10,7 +10,7 @@ use crate::tests::quic_server;
 /// Starts a sample node with a secret. Returns its address, and a function that ends it.
 fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
-    options.secret = Some(Secret::new(b"the secret of the gateway").unwrap());
+    options.secret = Some(Secret::new(b"the secret of the gateway", "n1").unwrap());
     let node = SampleNode::bind(options).unwrap();
     let (address, ending) = (node.address(), node.ending());
     let thread = std::thread::spawn(move || node.run().unwrap());

@@ -9,6 +9,10 @@
 //! longer than its question, so that a node cannot be used for amplification. It echoes the
 //! question's key id and nonce.
 //!
+//! The key of the HMAC is derived from the secret and the node's name ([`Secret`]), which is not
+//! sent: a node refuses messages for a node of another name as forged. The key id depends only on
+//! the secret. Version 1 used the secret itself as the key.
+//!
 //! | kind | to the node | from the node |
 //! |---|---|---|
 //! | 1 probe | 16 zero bytes | load u16, state u8, sessions u32 |
@@ -55,7 +59,7 @@ pub use refusal::Refusal;
 pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Largest accepted difference between a message's time and the local clock: 5 s.
 pub const SKEW_MAX_US: u64 = 5_000_000;
 /// Time for which a probe subscribes its sender to notices: 10 s.
@@ -98,7 +102,7 @@ pub enum Refused {
     Direction,
     /// The message is signed with another secret.
     Key(KeyId),
-    /// The signature is wrong.
+    /// The signature is wrong, or the message is for a node of another name.
     Forged,
     /// The time differs by more than [`SKEW_MAX_US`].
     Time {
@@ -117,7 +121,7 @@ impl fmt::Display for Refused {
             Self::Unknown => write!(f, "unknown kind or value"),
             Self::Direction => write!(f, "wrong direction"),
             Self::Key(id) => write!(f, "signed with another secret ({:08x})", id.0),
-            Self::Forged => write!(f, "wrong signature"),
+            Self::Forged => write!(f, "wrong signature, or another node name"),
             Self::Time { ahead_us } => {
                 let (by, side) = (ahead_us.unsigned_abs() as f64 / 1e6, *ahead_us < 0);
                 let side = if side { "before" } else { "after" };

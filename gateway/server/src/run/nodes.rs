@@ -26,7 +26,7 @@ pub(crate) fn equip(
         driver: driver(node),
         probe: probe(node),
         line: (node.driver == settings::Driver::Rtpengine).then_some(node.address),
-        agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(&agent.secret)))),
+        agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(node, &agent.secret)))),
         canary: canary(node),
         trunks: trunks.into_iter().flatten().collect(),
     })
@@ -91,14 +91,14 @@ pub(crate) fn port_leg(node: &settings::Node) -> Option<Family> {
     (!matches!(node.driver, settings::Driver::Agent { .. })).then_some(family)
 }
 
-fn secret(secret: &settings::Secret) -> Secret {
-    Secret::new(secret.bytes()).expect("the settings refuse a shorter secret")
+fn secret(node: &settings::Node, secret: &settings::Secret) -> Secret {
+    Secret::new(secret.bytes(), &node.name).expect("the settings refuse a shorter secret")
 }
 
 fn driver(node: &settings::Node) -> Driver {
     match &node.driver {
         settings::Driver::Plain { .. } => Driver::Plain(node.address),
-        settings::Driver::Agent { secret: shared } => Driver::Agent(secret(shared)),
+        settings::Driver::Agent { secret: shared } => Driver::Agent(secret(node, shared)),
         settings::Driver::Rtpengine => Driver::Rtpengine(node.address),
         settings::Driver::Webhook { hook, .. } => {
             let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
@@ -140,7 +140,7 @@ fn probe(node: &settings::Node) -> Option<(SocketAddr, ProbeWay)> {
                 settings::Probe::Echo => ProbeWay::Echo,
             }
         }
-        settings::Driver::Agent { secret: shared } => ProbeWay::Signed(secret(shared)),
+        settings::Driver::Agent { secret: shared } => ProbeWay::Signed(secret(node, shared)),
         settings::Driver::Rtpengine => ProbeWay::Ping,
     };
     Some((node.address, way))
@@ -150,7 +150,7 @@ fn probe(node: &settings::Node) -> Option<(SocketAddr, ProbeWay)> {
 fn canary(node: &settings::Node) -> Option<(SocketAddr, Secret)> {
     match &node.driver {
         settings::Driver::Agent { secret: shared } if node.canary => {
-            Some((node.address, secret(shared)))
+            Some((node.address, secret(node, shared)))
         }
         _ => None,
     }

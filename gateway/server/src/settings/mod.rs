@@ -138,7 +138,8 @@ impl Settings {
         node::duplicates(&raw.node, check);
         bounded(&raw.node, NODES_MAX, "nodes", check);
         bounded(&raw.listen, listen::LISTENS_MAX, "listeners", check);
-        let nodes = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
+        let nodes: Vec<_> = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
+        node::shared_secrets(&raw.node, &nodes, raw.admin.drills, check);
         let listens = listens(raw, &sets, check);
         Settings {
             gateway,
@@ -154,6 +155,12 @@ impl Settings {
             compiler: None,
             sets,
         }
+    }
+
+    /// Warnings about a valid configuration.
+    pub fn notes(&self) -> Vec<String> {
+        let trust = self.trust.note().map(str::to_owned);
+        trust.into_iter().chain(node::note(&self.nodes)).collect()
     }
 
     /// All bindings with the policies that they configure.

@@ -40,6 +40,18 @@ pub struct Node {
     pub agent: Option<Agent>,
 }
 
+impl Node {
+    /// The secret shared with the node, or with the agent beside it.
+    fn secret(&self) -> Option<&Secret> {
+        match &self.driver {
+            Driver::Agent { secret } => Some(secret),
+            Driver::Plain { .. } | Driver::Rtpengine | Driver::Webhook { .. } => {
+                self.agent.as_ref().map(|agent| &agent.secret)
+            }
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Start {
     pub by: StartBy,
@@ -383,6 +395,45 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
             }
         }
     }
+}
+
+/// Refuses secrets that nodes share if the gateway may break nodes: the holder of one node's secret could break all.
+pub(super) fn shared_secrets(
+    raw: &[Spanned<raw::Node>],
+    nodes: &[Node],
+    drills: bool,
+    check: &mut Check,
+) {
+    for (first, node) in sharing(nodes).filter(|_| drills) {
+        let named = raw.iter().map(Spanned::get_ref).find(|raw| *raw.name.get_ref() == *node.name);
+        let Some(file) = named.and_then(|raw| raw.secret_file.as_ref()) else { continue };
+        let found = format!("`{}`, the secret of node `{first}`", file.get_ref());
+        let expected = "a secret of its own, because `drills = true` lets its holder break nodes";
+        check.refuse(file.span(), found, expected).help =
+            Some(format!("create one: `openssl rand -hex 32 > {}.secret`", node.name));
+    }
+}
+
+/// A warning if nodes share a secret.
+pub(super) fn note(nodes: &[Node]) -> Option<String> {
+    let names = |(first, node): (&str, &Node)| format!("{first} and {}", node.name);
+    let shared: Vec<String> = sharing(nodes).map(names).collect();
+    (!shared.is_empty()).then(|| {
+        format!(
+            "nodes share a secret: {}; a host that knows it can pose as the gateway at each of them: \
+             give each node a `secret_file` of its own",
+            shared.join(", ")
+        )
+    })
+}
+
+/// Nodes with the secret of an earlier node, and the name of that one.
+fn sharing(nodes: &[Node]) -> impl Iterator<Item = (&str, &Node)> {
+    nodes.iter().enumerate().filter_map(|(place, node)| {
+        let secret = node.secret()?;
+        let first = nodes[..place].iter().find(|first| first.secret() == Some(secret))?;
+        Some((&*first.name, node))
+    })
 }
 
 /// The canonical spelling of an address.

@@ -307,6 +307,9 @@ fn every_key_is_loaded() {
     let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
+    assert!(
+        settings.notes().iter().any(|note| note.contains("share a secret: east-a1 and west-b1"))
+    );
     assert!(matches!(plain.driver, Driver::Plain { probe: Probe::Echo }));
     assert_eq!((agent.canary, plain.canary), (true, false));
     assert_eq!(settings.detector.panic_percent, 70);

@@ -21,6 +21,14 @@ const NAP: Duration = Duration::from_millis(20);
 /// Enough to bridge the time in which other processes have the processor.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
+pub(super) fn node_name(number: usize) -> String {
+    format!("east-{}{number}", zone(number))
+}
+
+pub(super) fn zone(number: usize) -> &'static str {
+    ["a", "b"][number % 2]
+}
+
 /// Node threads, ended on drop.
 pub(super) struct Agents {
     pub(super) addresses: Vec<SocketAddr>,
@@ -33,14 +41,15 @@ impl Agents {
     pub(super) fn start(nodes: usize) -> Result<Agents, String> {
         let (packets, ending) = (Arc::default(), Arc::default());
         let mut agents = Agents { addresses: Vec::new(), packets, ending, threads: Vec::new() };
-        for _ in 0..nodes {
+        for number in 0..nodes {
             let system = |error: std::io::Error| format!("a node has no socket: {error}");
             let socket = UdpSocket::bind((Ipv4Addr::from(NODES), 0)).map_err(system)?;
             socket.set_read_timeout(Some(NAP)).map_err(system)?;
             // A smaller buffer loses packets, which shows.
             let _less = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
             agents.addresses.push(socket.local_addr().map_err(system)?);
-            let secret = Secret::new(SECRET.as_bytes()).map_err(|error| error.to_string())?;
+            let secret = Secret::new(SECRET.as_bytes(), &node_name(number));
+            let secret = secret.map_err(|error| error.to_string())?;
             let (packets, ending) = (Arc::clone(&agents.packets), Arc::clone(&agents.ending));
             agents.threads.push(std::thread::spawn(move || {
                 serve(&socket, &secret, &packets, &ending);

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::agents::{Agents, SECRET};
+use super::agents::{Agents, SECRET, node_name, zone};
 use crate::process;
 use crate::relay::Places;
 use evenkeel_lab::process::Process;
@@ -106,10 +106,10 @@ fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io
          [limits]\nworkers = 1\nsessions = 200000\n"
     );
     for (number, address) in nodes.iter().enumerate() {
-        let zone = ["a", "b"][number % 2];
+        let (name, zone) = (node_name(number), zone(number));
         let _never_fails = write!(
             text,
-            "\n[[node]]\nname = \"east-{zone}{number}\"\naddress = \"{address}\"\n\
+            "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\n\
              region = \"east\"\nzone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncanary = false\n\
              capacity = \"1000 Gbit/s\"\n"
         );

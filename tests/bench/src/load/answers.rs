@@ -1,4 +1,4 @@
-//! A node's answers to the gateway: it is up, and accepts every session.
+//! The nodes' answers to the gateway: they are up, and accept every session.
 
 use std::collections::HashMap;
 
@@ -7,19 +7,20 @@ use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Stat
 
 /// The gateway's sessions at a node by tag. They never expire during a load.
 pub(super) struct Answers {
-    secret: Secret,
+    /// Keys by node.
+    secrets: Vec<Secret>,
     pub(super) opened: HashMap<Tag, u64>,
     answer: Vec<u8>,
 }
 
 impl Answers {
-    pub(super) fn new(secret: Secret) -> Answers {
-        Answers { secret, opened: HashMap::new(), answer: Vec::new() }
+    pub(super) fn new(secrets: Vec<Secret>) -> Answers {
+        Answers { secrets, opened: HashMap::new(), answer: Vec::new() }
     }
 
-    /// The answer to a signed message; none if the signature is invalid.
-    pub(super) fn answer(&mut self, question: &[u8], now_us: u64) -> Option<&[u8]> {
-        let asked = Question::read(question, &self.secret, now_us).ok()?;
+    /// The node's answer to a signed message; none if the signature is invalid.
+    pub(super) fn answer(&mut self, node: usize, question: &[u8], now_us: u64) -> Option<&[u8]> {
+        let asked = Question::read(question, &self.secrets[node], now_us).ok()?;
         let answer = match asked.message {
             Question::Probe => Answer::Probe(self.load()),
             Question::Open { session, tag, .. } => {
@@ -42,7 +43,7 @@ impl Answers {
             | Question::Path { .. } => return None,
         };
         self.answer.clear();
-        answer.write(&self.secret, asked.nonce, now_us, &mut self.answer);
+        answer.write(&self.secrets[node], asked.nonce, now_us, &mut self.answer);
         Some(&self.answer)
     }
 

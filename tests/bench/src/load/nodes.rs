@@ -43,12 +43,12 @@ impl Nodes {
         at: &[SocketAddrV4],
         sessions: usize,
         wire: Wire,
-        secret: Option<Secret>,
+        secrets: Vec<Secret>,
     ) -> io::Result<Nodes> {
         Ok(Nodes {
             sockets: at.iter().map(|&at| socket(at)).collect::<io::Result<_>>()?,
             arrivals: Arrivals::new(BATCH),
-            register: Register::new(wire, at.len(), sessions, secret),
+            register: Register::new(wire, at.len(), sessions, secrets),
             streams: (0..).take(sessions).map(|k| Stream::new(k, Way::ToClient)).collect(),
             gathering: at.iter().map(|_| Gathering::default()).collect(),
             bundle: Bundle::new(BUNDLE_MAX),

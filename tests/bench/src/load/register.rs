@@ -55,15 +55,10 @@ pub(super) struct Register {
 }
 
 impl Register {
-    pub(super) fn new(
-        wire: Wire,
-        nodes: usize,
-        sessions: usize,
-        secret: Option<Secret>,
-    ) -> Register {
+    pub(super) fn new(wire: Wire, nodes: usize, sessions: usize, secrets: Vec<Secret>) -> Register {
         Register {
             wire,
-            answers: secret.map(Answers::new),
+            answers: (!secrets.is_empty()).then(|| Answers::new(secrets)),
             numbers: HashMap::new(),
             met: vec![None; sessions],
             owners: HashMap::new(),
@@ -123,7 +118,7 @@ impl Register {
             Kind::Signed => {
                 let answers = self.answers.as_mut();
                 let now_us = clock::now_ns() / 1_000;
-                if let Some(answer) = answers.and_then(|a| a.answer(arrival.bytes, now_us)) {
+                if let Some(answer) = answers.and_then(|a| a.answer(node, arrival.bytes, now_us)) {
                     // If the answer is lost, the gateway asks again.
                     let _unheard = socket.send_to(answer, arrival.source);
                 }
@@ -210,7 +205,8 @@ mod tests {
     impl Node {
         fn new(wire: Wire, secret: Option<Secret>) -> Node {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            Node { register: Register::new(wire, 2, 4, secret), tally: Tally::default(), socket }
+            let secrets = secret.into_iter().flat_map(|secret| [secret.clone(), secret]).collect();
+            Node { register: Register::new(wire, 2, 4, secrets), tally: Tally::default(), socket }
         }
 
         /// Receives a datagram at this node from this port. Returns its number of packets, and the numbers of received
@@ -275,7 +271,7 @@ mod tests {
 
     #[test]
     fn tag_belongs_to_its_session_only() {
-        let secret = Secret::new(b"a shared secret of both").unwrap();
+        let secret = Secret::new(b"a shared secret of both", "n").unwrap();
         let mut node = Node::new(Wire::Bundled, Some(secret.clone()));
         for (tag, session) in [(500, 17), (501, 18)] {
             let mut question = Vec::new();

@@ -32,8 +32,8 @@ pub(crate) struct Plan {
     pub(crate) clients_at: SocketAddrV4,
     pub(crate) nodes_at: Vec<SocketAddrV4>,
     pub(crate) wire: Wire,
-    /// The secret shared with the gateway.
-    pub(crate) secret: Option<Secret>,
+    /// The keys of each node; empty if no gateway asks the nodes.
+    pub(crate) secrets: Vec<Secret>,
 }
 
 /// Clients and nodes around one relay.
@@ -52,8 +52,8 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn bind(plan: Plan) -> io::Result<Rig> {
-        let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
-        let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
+        let Plan { sessions, clients_at, nodes_at, wire, secrets } = plan;
+        let nodes = Nodes::bind(&nodes_at, sessions, wire, secrets)?;
         let clients = Clients::bind(clients_at, sessions)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (number, socket) in (0..).zip(nodes.sockets().iter().chain(clients.sockets())) {

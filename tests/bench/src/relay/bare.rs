@@ -17,7 +17,7 @@ pub(super) fn start(manner: Manner, stage: Stage, places: &Places) -> Result<Run
         (Leg::Trunk, Manner::Floor) => Wire::Shared,
         (Leg::Trunk, Manner::Limit) => Wire::Bundled,
     };
-    let rig = rig(stage, wire, None)?;
+    let rig = rig(stage, wire, Vec::new())?;
     let orders = Orders {
         socket_per_session: stage.leg == Leg::Port,
         clients: rig.clients_at().map_err(system)?,

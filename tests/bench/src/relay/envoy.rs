@@ -24,7 +24,7 @@ fn program(places: &Places) -> PathBuf {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let rig = rig(stage, Wire::Port, None)?;
+    let rig = rig(stage, Wire::Port, Vec::new())?;
     let listen = SocketAddr::from((RELAY, PORT));
     let config = configuration(listen, &rig.nodes_at().map_err(system)?).to_string();
     let config = write(&places.folder, "envoy.json", &config)?;

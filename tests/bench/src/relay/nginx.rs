@@ -20,7 +20,7 @@ pub(super) fn missing() -> Option<String> {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let rig = rig(stage, Wire::Port, None)?;
+    let rig = rig(stage, Wire::Port, Vec::new())?;
     let listen = SocketAddr::from((RELAY, PORT));
     let mut servers = String::new();
     for node in rig.nodes_at().map_err(system)? {

@@ -74,13 +74,13 @@ pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let (wire, secret) = match stage.leg {
-        Leg::Port => (Wire::Port, None),
-        Leg::Trunk => {
-            (Wire::Bundled, Some(Secret::new(SECRET.as_bytes()).map_err(|e| e.to_string())?))
-        }
+    let (wire, nodes) = match stage.leg {
+        Leg::Port => (Wire::Port, 0),
+        Leg::Trunk => (Wire::Bundled, stage.destinations),
     };
-    let mut rig = rig(stage, wire, secret)?;
+    let secrets = (0..nodes).map(|number| Secret::new(SECRET.as_bytes(), &node_name(number)));
+    let secrets = secrets.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let mut rig = rig(stage, wire, secrets)?;
     let policies = places.folder.join("policies");
     std::fs::create_dir_all(&policies).map_err(system)?;
     write(&policies, "call.toml", CALL)?;
@@ -110,16 +110,24 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
         Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false",
     };
     for (number, address) in nodes.iter().enumerate() {
-        // Two zones, as a region has.
-        let zone = ["a", "b"][number % 2];
+        let (name, zone) = (node_name(number), zone(number));
         write!(
             text,
-            "\n[[node]]\nname = \"east-{zone}{number}\"\naddress = \"{address}\"\nregion = \"east\"\n\
+            "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"east\"\n\
              zone = \"{zone}\"\n{driver}\ncapacity = \"1000 Gbit/s\"\n"
         )
         .map_err(|error| error.to_string())?;
     }
     Ok(text)
+}
+
+fn node_name(number: usize) -> String {
+    format!("east-{}{number}", zone(number))
+}
+
+/// Two zones, as a region has.
+fn zone(number: usize) -> &'static str {
+    ["a", "b"][number % 2]
 }
 
 /// Opens every session, one per room, and sets its client's destination from the answer.

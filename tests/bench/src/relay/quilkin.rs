@@ -22,7 +22,7 @@ fn program(places: &Places) -> PathBuf {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let rig = rig(stage, Wire::Port, None)?;
+    let rig = rig(stage, Wire::Port, Vec::new())?;
     let nodes = rig.nodes_at().map_err(system)?;
     let endpoints: Vec<Value> = nodes.iter().map(|node| json!({"address": node})).collect();
     let config = json!({

@@ -23,7 +23,7 @@ pub(super) fn missing() -> Option<String> {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let rig = rig(stage, Wire::Port, None)?;
+    let rig = rig(stage, Wire::Port, Vec::new())?;
     let ng = SocketAddr::from((RELAY, NG_PORT));
     let words = [
         format!("--interface={}", ng.ip()),

@@ -15,6 +15,7 @@ use crate::row::Leg;
 use evenkeel_lab::process::Process;
 
 const SECRET: &str = "secret of bench nodes and gateway";
+const NODE: &str = "east-a0";
 
 /// A relay that forwards, and the load around it.
 pub(super) struct Running {
@@ -44,7 +45,7 @@ pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> 
 /// The gateway, its sessions opened through its HTTP API, all at one node.
 pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running, String> {
     let mut load = Load::new().map_err(|error| error.to_string())?;
-    let secret = Secret::new(SECRET.as_bytes()).map_err(|error| error.to_string())?;
+    let secret = Secret::new(SECRET.as_bytes(), NODE).map_err(|error| error.to_string())?;
     let node = load.with_node(secret, sessions).map_err(|error| error.to_string())?;
     let folder = places.folder.join("roq");
     let write = |name: &str, text: &str| {
@@ -81,7 +82,7 @@ fn configuration(leg: Leg, node: SocketAddr) -> String {
         "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
          [[listen]]\nquic = \"10.77.0.1:0\"\n\n[admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\n\n\
-         [[node]]\nname = \"east-a0\"\naddress = \"{node}\"\nregion = \"east\"\nzone = \"a\"\n{driver}\n\
+         [[node]]\nname = \"{NODE}\"\naddress = \"{node}\"\nregion = \"east\"\nzone = \"a\"\n{driver}\n\
          capacity = \"1000 Gbit/s\"\n"
     )
 }

@@ -1,6 +1,6 @@
 //! The shared secret of a trunk leg.
 
-use ring::{digest, hmac};
+use ring::{digest, hkdf, hmac};
 use std::fmt;
 
 /// Shorter secrets are refused: one below 128 bits could be guessed from one recorded message.
@@ -10,7 +10,11 @@ pub const SECRET_LEN_MIN: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyId(pub u32);
 
-/// The shared secret of both ends of a trunk leg.
+/// Separates the keys of this protocol and version from other uses of the secret.
+const PROTOCOL: &[u8] = b"evenkeel trunk 2 ";
+
+/// The keys of one node, derived from the secret and the node's name by HKDF-SHA256 (RFC 5869). A
+/// message for another node therefore has a wrong signature, even if both nodes share the secret.
 #[derive(Clone)]
 pub struct Secret {
     pub(super) key: hmac::Key,
@@ -32,11 +36,15 @@ impl fmt::Display for TooShort {
 impl std::error::Error for TooShort {}
 
 impl Secret {
-    /// Creates a secret from the bytes of its file; a trailing line end is ignored.
+    /// Derives the keys of the node with this name from the bytes of the secret's file; a trailing
+    /// line end is ignored.
     ///
     /// # Errors
     /// Fails for less than [`SECRET_LEN_MIN`] bytes.
-    pub fn new(bytes: &[u8]) -> Result<Self, TooShort> {
+    ///
+    /// # Panics
+    /// Never: HKDF limits keys to 255 hashes, and a key is one hash long.
+    pub fn new(bytes: &[u8], node: &str) -> Result<Self, TooShort> {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         if bytes.len() < SECRET_LEN_MIN {
@@ -44,7 +52,10 @@ impl Secret {
         }
         let hash = digest::digest(&digest::SHA256, bytes);
         let id = hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
-        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id: KeyId(id) })
+        let salt = [PROTOCOL, node.as_bytes()].concat();
+        let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(bytes);
+        let key = keys.expand(&[b"message"], hmac::HMAC_SHA256).expect("one hash is long enough");
+        Ok(Self { key: key.into(), id: KeyId(id) })
     }
 
     #[must_use]

@@ -6,7 +6,7 @@ const NOW_US: u64 = 1_700_000_000_000_000;
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
 
 fn secret() -> Secret {
-    Secret::new(b"a secret of many bytes").unwrap()
+    Secret::new(b"a secret of many bytes", "east-a1").unwrap()
 }
 
 fn tags(count: usize) -> Box<[Tag]> {
@@ -82,7 +82,7 @@ fn messages_round_trip_with_nonce_and_time() {
 fn wire_format_is_stable() {
     let bytes = asked(&questions()[1]);
     let id = secret().id().0.to_be_bytes();
-    assert_eq!(bytes[..4], [0xE1, 1, 2, 0]);
+    assert_eq!(bytes[..4], [0xE1, 2, 2, 0]);
     assert_eq!(bytes[4..8], id);
     assert_eq!(bytes[8..16], NONCE.to_be_bytes());
     assert_eq!(bytes[16..24], NOW_US.to_be_bytes());
@@ -98,14 +98,14 @@ fn wire_format_is_stable() {
 #[test]
 fn wire_format_of_keep_is_stable() {
     let bytes = asked(&Question::Keep { lease_s: 30, tags: tags(3) });
-    assert_eq!(bytes[..4], [0xE1, 1, 5, 0]);
+    assert_eq!(bytes[..4], [0xE1, 2, 5, 0]);
     assert_eq!(bytes[24..32], [0, 30, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[32..40], 1u64.to_be_bytes());
     assert_eq!(bytes[48..56], 3u64.to_be_bytes());
     assert_eq!(bytes.len(), 24 + 8 + 3 * 8 + 32);
     assert_eq!(asked(&Question::Keep { lease_s: 30, tags: tags(KEEP_MAX) }).len(), 1_200);
     let answer = answered(&Answer::Keep { unknown: tags(2) });
-    assert_eq!(answer[..4], [0xE1, 1, 5, 1]);
+    assert_eq!(answer[..4], [0xE1, 2, 5, 1]);
     assert_eq!(answer[24..32], 1u64.to_be_bytes());
     assert_eq!(answer.len(), 24 + 2 * 8 + 32);
 }
@@ -156,13 +156,46 @@ fn refusals_name_their_reason() {
         Question::read(&changed, &secret(), NOW_US)
     };
     assert_eq!(with(0, 0xE0), Err(Refused::Length));
-    assert_eq!(with(1, 2), Err(Refused::Version(2)));
+    assert_eq!(with(1, 1), Err(Refused::Version(1)));
     assert_eq!(with(24, 1), Err(Refused::Forged));
-    let other = Secret::new(b"another secret, as long").unwrap();
+    let other = Secret::new(b"another secret, as long", "east-a1").unwrap();
     assert_eq!(Question::read(&bytes, &other, NOW_US), Err(Refused::Key(secret().id())));
     assert_eq!(Answer::read(&bytes, &secret(), NOW_US), Err(Refused::Direction));
     let answer = answered(&answers()[0]);
     assert_eq!(Question::read(&answer, &secret(), NOW_US), Err(Refused::Direction));
+}
+
+#[test]
+fn message_for_another_node_is_refused() {
+    let bytes = b"a secret of many bytes";
+    for name in ["east-a2", "east-a", "east-a11", ""] {
+        let other = Secret::new(bytes, name).unwrap();
+        assert_eq!(other.id(), secret().id(), "the secret is the same");
+        for question in questions() {
+            assert_eq!(Question::read(&asked(&question), &other, NOW_US), Err(Refused::Forged));
+        }
+        for answer in answers() {
+            assert_eq!(Answer::read(&answered(&answer), &other, NOW_US), Err(Refused::Forged));
+        }
+    }
+}
+
+#[test]
+fn reflected_message_is_refused() {
+    let probe = forge(PROBE, QUESTION, &[0; 16]);
+    let mut turned = probe.clone();
+    turned[3] = ANSWER;
+    assert_eq!(Answer::read(&probe, &secret(), NOW_US), Err(Refused::Direction));
+    assert_eq!(Answer::read(&turned, &secret(), NOW_US), Err(Refused::Forged));
+    let drained = answered(&answers()[2]);
+    assert_eq!(Question::read(&drained, &secret(), NOW_US), Err(Refused::Direction));
+}
+
+#[test]
+fn signature_is_stable() {
+    let bytes = asked(&Question::Probe);
+    let mac: String = bytes[40..].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(mac, "59c63f3de083fd8dbc0a15ac302ac3e7d0abbd1da035791770ce72bc302ebeef");
 }
 
 #[test]
@@ -272,7 +305,7 @@ fn signed_bytes_have_one_meaning_or_are_refused() {
 fn secret_excludes_the_line_end() {
     let plain = secret();
     for file in [&b"a secret of many bytes\n"[..], b"a secret of many bytes\r\n"] {
-        let read = Secret::new(file).unwrap();
+        let read = Secret::new(file, "east-a1").unwrap();
         assert_eq!(read.id(), plain.id());
         assert!(Question::read(&asked(&Question::Probe), &read, NOW_US).is_ok());
     }
@@ -280,9 +313,9 @@ fn secret_excludes_the_line_end() {
 
 #[test]
 fn short_secret_is_refused() {
-    assert!(Secret::new(&[7; 16]).is_ok());
-    assert_eq!(Secret::new(&[7; 15]).unwrap_err(), TooShort { length: 15 });
-    assert_eq!(Secret::new(b"123456789012345\n").unwrap_err(), TooShort { length: 15 });
+    assert!(Secret::new(&[7; 16], "n").is_ok());
+    assert_eq!(Secret::new(&[7; 15], "n").unwrap_err(), TooShort { length: 15 });
+    assert_eq!(Secret::new(b"123456789012345\n", "n").unwrap_err(), TooShort { length: 15 });
 }
 
 #[test]

@@ -8,7 +8,7 @@ const SECRET: &[u8] = b"a secret of some length";
 async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec<Probed> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let secret = Secret::new(SECRET).unwrap();
+    let secret = Secret::new(SECRET, "east-a1").unwrap();
     let (told, mut words) = mpsc::channel(64);
     let mut drawn = 0;
     let mut draw = move || {

@@ -12,7 +12,7 @@ const WORKER: u16 = 3;
 const HOME: Home = Home { worker: WORKER, slot: 5, generation: 1 };
 
 fn secret() -> Secret {
-    Secret::new(b"a secret of some length").unwrap()
+    Secret::new(b"a secret of some length", "east-a1").unwrap()
 }
 
 fn at(start: Instant, ms: u64) -> Clock {

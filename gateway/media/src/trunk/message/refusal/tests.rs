@@ -5,7 +5,7 @@ const NOW_US: u64 = 1_000_000_000;
 
 fn probe() -> Vec<u8> {
     let mut bytes = Vec::new();
-    let secret = Secret::new(b"a secret of some length").unwrap();
+    let secret = Secret::new(b"a secret of some length", "n").unwrap();
     Question::Probe.write(&secret, 77, NOW_US, &mut bytes);
     bytes
 }

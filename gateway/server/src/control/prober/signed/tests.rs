@@ -1,7 +1,7 @@
 use super::*;
 
 fn secret() -> Secret {
-    Secret::new(b"a secret of some length").unwrap()
+    Secret::new(b"a secret of some length", "east-a1").unwrap()
 }
 
 fn load(state: State) -> Load {
@@ -65,7 +65,7 @@ fn unsolicited_answer_is_rejected() {
 
 #[test]
 fn another_secret_or_clock_is_no_answer() {
-    let other = Secret::new(b"another secret of some length").unwrap();
+    let other = Secret::new(b"another secret of some length", "east-a1").unwrap();
     let serving = Answer::Probe(load(State::Serving));
     let say_with = |secret: &Secret, sent_us| {
         let mut bytes = Vec::new();

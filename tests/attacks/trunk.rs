@@ -1,0 +1,214 @@
+//! Attacks on the legs between gateway and nodes by a host that sees their packets.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::trunk::message::{Answer, Break, Question, Secret, State};
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_server::control::{AgentError, ControlError, Order};
+
+use crate::harness::{
+    AgentFiles, Node, Phone, SECRET, TIMEOUT, World, assert_complete, declared, offer, talk,
+    talk_for, udp_of, wait_until,
+};
+
+/// Forwards packets between a gateway and a node, each of the gateway's sockets by a socket of its own, and keeps them.
+struct Tap {
+    address: SocketAddr,
+    wire: Arc<Mutex<Wire>>,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Wire {
+    near: UdpSocket,
+    node: SocketAddr,
+    /// The gateway's sockets, and the sockets that the node sees instead.
+    senders: Vec<(SocketAddr, UdpSocket)>,
+    to_node: Vec<Vec<u8>>,
+}
+
+impl Tap {
+    fn before(node: SocketAddr) -> Tap {
+        let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+        near.set_nonblocking(true).unwrap();
+        let address = near.local_addr().unwrap();
+        let wire =
+            Arc::new(Mutex::new(Wire { near, node, senders: Vec::new(), to_node: Vec::new() }));
+        let ending = Arc::<AtomicBool>::default();
+        let (forwarding, ended) = (Arc::clone(&wire), Arc::clone(&ending));
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                forwarding.lock().unwrap_or_else(PoisonError::into_inner).forward();
+                std::thread::park_timeout(Duration::from_micros(200));
+            }
+        });
+        Tap { address, wire, ending, thread: Some(thread) }
+    }
+
+    /// The node's table, at the address of the tap.
+    fn text(&self, node: &Node) -> String {
+        node.text().replace(&node.address.to_string(), &self.address.to_string())
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Wire {
+    fn forward(&mut self) {
+        let mut buffer = [0; 4_096];
+        while let Ok((length, source)) = self.near.recv_from(&mut buffer) {
+            let sender = self.sender(source);
+            let bytes = buffer[..length].to_vec();
+            let _lost_at_worst = self.senders[sender].1.send(&bytes);
+            self.to_node.push(bytes);
+        }
+        for (source, far) in &self.senders {
+            while let Ok(length) = far.recv(&mut buffer) {
+                let _lost_at_worst = self.near.send_to(&buffer[..length], *source);
+            }
+        }
+    }
+
+    fn sender(&mut self, source: SocketAddr) -> usize {
+        if let Some(known) = self.senders.iter().position(|(known, _)| *known == source) {
+            return known;
+        }
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.connect(self.node).unwrap();
+        far.set_nonblocking(true).unwrap();
+        self.senders.push((source, far));
+        self.senders.len() - 1
+    }
+}
+
+fn stranger() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 4_096];
+    let length = socket.recv(&mut buffer).unwrap();
+    buffer[..length].to_vec()
+}
+
+fn now_us() -> u64 {
+    evenkeel_lab::clock::now_ns() / 1_000
+}
+
+fn table(name: &str, address: SocketAddr, driver: &str, agent: SocketAddr) -> String {
+    format!(
+        "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"east\"\nzone = \"a\"\n\
+         capacity = \"200 Mbit/s\"\n{driver}\nsecret_file = \"secret\"\nagent = \"{agent}\"\n"
+    )
+}
+
+#[test]
+fn order_for_another_node_is_refused() {
+    let files = AgentFiles::new();
+    let mut victim = files.node("east-a9");
+    files.write_pid(&victim);
+    let agent = files.agent("drills = true");
+    let other = Node::plain("east-b1", "echo", PlainRoom::Alone);
+    // The attacker sees the packets to the agent of the other node.
+    let eve = stranger();
+    let mut world = World::of(&[]);
+    world.nodes += &table("east-a9", victim.address, "driver = \"agent\"", agent.address);
+    let echo = "driver = \"plain\"\nprobe = \"echo\"";
+    world.nodes += &table("east-b1", other.address, echo, eve.local_addr().unwrap());
+    let gateway = world.start();
+    let order = |name: &str, how| gateway.ask(gateway.handle.order(name.into(), Order::Break(how)));
+    let silent = ControlError::Agent { node: "east-b1".into(), why: AgentError::Silent };
+    assert_eq!(order("east-b1", Break::Kill), Err(silent));
+    let (victims, others) =
+        ["east-a9", "east-b1"].map(|name| Secret::new(SECRET, name).unwrap()).into();
+    let kill = loop {
+        let seen = receive(&eve);
+        let read = Question::read(&seen, &others, now_us());
+        if read.is_ok_and(|read| read.message == Question::Break(Break::Kill)) {
+            break seen;
+        }
+    };
+
+    eve.send_to(&kill, agent.address).unwrap();
+    // The agent answers in order: had it taken the order, it would have said so before it answers this probe.
+    let mut probe = Vec::new();
+    Question::Probe.write(&victims, 1, now_us(), &mut probe);
+    eve.send_to(&probe, agent.address).unwrap();
+    let answer = loop {
+        let answer = receive(&eve);
+        if answer.get(3) == Some(&1) {
+            break Answer::read(&answer, &victims, now_us()).unwrap().message;
+        }
+    };
+    assert!(matches!(answer, Answer::Probe(load) if load.state == State::Serving), "{answer:?}");
+    assert!(victim.process.is_running());
+    // The same order by the gateway is carried out.
+    order("east-a9", Break::Kill).unwrap();
+    wait_until("the process ends", || !victim.process.is_running());
+}
+
+#[test]
+fn observed_tag_moves_no_stream() {
+    let node = Node::agent("east-a1").without_canaries();
+    let tap = Tap::before(node.address);
+    let mut world = World::of(&[]);
+    world.nodes = tap.text(&node);
+    let gateway = world.start();
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    for phone in [&mut ann, &mut bob] {
+        let opened = gateway.open(offer("room", declared(phone)));
+        phone.set_target(udp_of(&opened));
+    }
+    talk(&mut [&mut ann, &mut bob], "they hear each other", |phones| {
+        phones[0].audio_from(2) >= 5 && phones[1].audio_from(1) >= 5
+    });
+
+    let mut bundles = tap.wire().to_node.clone();
+    bundles.retain(|datagram| demux::classify(datagram) == Kind::Bundle);
+    let entries = bundles.iter().flat_map(|bundle| trunk::entries(bundle));
+    let tags: BTreeSet<Tag> = entries.map(|entry| entry.unwrap().0).collect();
+    assert_eq!(tags.len(), 2);
+    let eve = stranger();
+    for tag in tags {
+        let mut bundle = Bundle::new(1_400);
+        assert!(bundle.push(tag, &Phone::new(9).voice.packet(9)));
+        eve.send_to(bundle.as_bytes(), node.address).unwrap();
+    }
+    // The node handles datagrams in order: after this echo it has seen the bundles.
+    let echo = [demux::ECHO, 9];
+    eve.send_to(&echo, node.address).unwrap();
+    assert_eq!(receive(&eve), echo, "the node sends nothing else to the stranger");
+
+    // The listener is silent, so no packet of its own restores its stream.
+    let first = ann.voice.sent;
+    talk_for(&mut [&mut ann], 50);
+    let last = ann.voice.sent - 1;
+    wait_until("the listener hears the last packet", || {
+        bob.listen();
+        bob.heard_from(1, 0).last().is_some_and(|heard| heard.mark.number == last)
+    });
+    let mut heard = bob.heard_from(1, 0);
+    heard.retain(|heard| heard.mark.number >= first);
+    assert_complete(&heard, first, last + 1);
+    assert_eq!((ann.audio_from(9), bob.audio_from(9)), (0, 0), "no packet of the stranger passes");
+    eve.set_nonblocking(true).unwrap();
+    assert!(eve.recv(&mut [0; 4_096]).is_err(), "the stranger receives nothing");
+}
