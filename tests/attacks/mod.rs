@@ -1,5 +1,6 @@
 //! Attacks by strangers on the network, in the API and on the host. Each test performs the attack beside a live session
 //! and fails without the defence.
 
+mod descriptors;
 mod strangers;
 mod trunk;

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod control;
+mod descriptors;
 mod policy;
 pub mod run;
 pub mod serve;

@@ -150,7 +150,7 @@ fn assemble(
     settings: &Arc<Settings>,
     core: &evenkeel_core::Settings,
 ) -> Result<(Running, Firsts), Failure> {
-    let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
+    let workers_count = workers(settings);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
@@ -271,9 +271,10 @@ fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital
     }
 }
 
-/// The default number of workers: one core is left for control and the QUIC endpoint.
-fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+/// The number of workers. By default one core is left for control and the QUIC endpoint.
+pub(crate) fn workers(settings: &Settings) -> usize {
+    let default = || std::thread::available_parallelism().map_or(1, |cores| cores.get().max(2) - 1);
+    settings.limits.workers.map_or_else(default, usize::from)
 }
 
 #[cfg(test)]

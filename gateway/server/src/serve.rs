@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
 use crate::control::Handle;
+use crate::descriptors::{self, Capacity};
 use crate::policy::Foundry;
 use crate::run::{self, Running};
 use crate::settings::{Compiler, Invalid, Settings};
@@ -89,7 +90,12 @@ impl Place {
             })
             .map(|invalid| *invalid)
             .collect();
-        if invalid.is_empty() { Ok(settings.notes()) } else { Err(Failure::Invalid(invalid)) }
+        if !invalid.is_empty() {
+            return Err(Failure::Invalid(invalid));
+        }
+        let mut notes = settings.notes();
+        notes.push(Capacity::of(&settings, descriptors::hard_limit()).to_string());
+        Ok(notes)
     }
 }
 
@@ -102,6 +108,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    log_capacity(&Capacity::of(&settings, descriptors::raise_limit()));
     settings.notes().iter().for_each(|note| tracing::info!("{note}"));
     let applied = Applied::of(&settings);
     let mut gateway = run::begin(&settings)?;
@@ -142,6 +149,14 @@ fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
         .map_err(|error| Failure::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|error| Failure::Telemetry(error.to_string()))
+}
+
+fn log_capacity(capacity: &Capacity) {
+    if capacity.is_short() {
+        tracing::warn!("{capacity}");
+    } else {
+        tracing::info!("{capacity}");
+    }
 }
 
 /// The `service.instance.id`.

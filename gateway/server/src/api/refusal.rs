@@ -54,6 +54,10 @@ pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
             );
             Error::field("nodes", message)
         }
+        ControlError::Full => {
+            let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
+            Error::new(Code::Full, message).retry_after(jitter(SOON))
+        }
         ControlError::Agent { node, why } => agent(&node, why),
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
         ControlError::Policy(reason) => Error::new(Code::Conflict, reason),

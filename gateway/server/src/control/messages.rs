@@ -97,6 +97,8 @@ pub enum ControlError {
         nodes: [Box<str>; 2],
         address: SocketAddr,
     },
+    /// No descriptor, local port or place in the flow table is left for another session.
+    Full,
     NoPolicy(PolicyName),
     Policy(Box<str>),
     Agent {
@@ -157,7 +159,7 @@ pub enum GatewayEvent {
     /// An offer was refused because no listener accepts it, or because it names an unknown node.
     TurnedAway {
         scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
+        /// The reason: `no-listener`, `address-taken`, `full` or `unknown-node`.
         reason: &'static str,
         session: Option<(SessionId, RoomId)>,
     },

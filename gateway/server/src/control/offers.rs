@@ -148,6 +148,6 @@ fn failed(admit_error: AdmitError) -> ControlError {
     match admit_error {
         AdmitError::NoListener => ControlError::NoListener,
         AdmitError::AddressTaken(address) => ControlError::AddressTaken(address),
-        AdmitError::NoResources => ControlError::Unavailable,
+        AdmitError::Full => ControlError::Full,
     }
 }

@@ -11,6 +11,7 @@ use evenkeel_media::roq::Flow;
 
 use super::driver::Brief;
 use super::messages::IngressAnswer;
+use crate::descriptors;
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -51,8 +52,8 @@ pub(crate) struct QuicListener {
 pub(crate) enum AdmitError {
     NoListener,
     AddressTaken(SocketAddr),
-    /// The system provided no socket, or the flow table is full.
-    NoResources,
+    /// No descriptor, local port or place in the flow table is left.
+    Full,
 }
 
 impl AdmitError {
@@ -61,7 +62,7 @@ impl AdmitError {
         match self {
             AdmitError::NoListener => "no-listener",
             AdmitError::AddressTaken(_) => "address-taken",
-            AdmitError::NoResources => "no-resources",
+            AdmitError::Full => "full",
         }
     }
 }
@@ -236,7 +237,7 @@ impl SessionRegistry {
             .iter_mut()
             .enumerate()
             .min_by_key(|(_, slots)| slots.used)
-            .ok_or(AdmitError::NoResources)?;
+            .ok_or(AdmitError::Full)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
         let entry = SessionEntry {
@@ -265,9 +266,7 @@ impl SessionRegistry {
                     (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
                         AdmitError::AddressTaken(address)
                     }
-                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => {
-                        AdmitError::NoResources
-                    }
+                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => AdmitError::Full,
                 });
             }
         }
@@ -337,12 +336,15 @@ impl SessionRegistry {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let bind = || UdpSocket::bind((any, 0)).map_err(|_| AdmitError::NoResources);
+        let bind = || match UdpSocket::bind((any, 0)) {
+            Ok(socket) if !descriptors::is_reserved(&socket) => Ok(socket),
+            Ok(_) | Err(_) => Err(AdmitError::Full),
+        };
         let rtcp = match media.rtcp {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        let ports = Ports::new(bind()?, rtcp).map_err(|_| AdmitError::NoResources)?;
+        let ports = Ports::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
         Ok(Some(Box::new(ports)))
     }
 

@@ -103,6 +103,7 @@ fn refusals_have_code_and_retry_time() {
             "",
             true,
         ),
+        (ControlError::Full, 503, "full", "", true),
         (ControlError::Unavailable, 503, "unavailable", "", true),
         (ControlError::Starting, 503, "starting", "", true),
     ];
