@@ -2,5 +2,6 @@
 //! and fails without the defence.
 
 mod descriptors;
+mod socket;
 mod strangers;
 mod trunk;

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_server::serve::Place as Served;
-use evenkeel_server::settings::Compiler;
+use evenkeel_server::settings::{Admin, Compiler};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
 #[derive(Parser)]
@@ -174,7 +174,10 @@ fn main() -> ExitCode {
 fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
     let failed = |error: String| Failure::Failed(error);
     let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let socket = evenkeel_server::settings::Admin::default_socket();
+    let socket = Admin::default_socket();
+    if options.serve {
+        Admin::prepare_folder(&socket).map_err(|error| failed(error.to_string()))?;
+    }
     match evenkeel_lab::demo::run(options, &evenkeel, &socket) {
         Ok(true) => Ok(()),
         // The report is the last line.

@@ -4,6 +4,7 @@ mod download;
 mod events;
 mod offer;
 mod rising;
+mod unix;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 pub use download::Download;
 pub use events::{Event, Events};
@@ -64,6 +65,12 @@ pub struct Reply {
 pub enum Error {
     #[error("the admin API is out of reach: {0}")]
     Unreached(#[from] std::io::Error),
+    /// Another user's process listens at the socket. Nothing was sent to it.
+    #[error(
+        "the process at {} belongs to user {user}, neither to this user nor to root; nothing was sent to it",
+        .path.display()
+    )]
+    Untrusted { path: PathBuf, user: u32 },
     #[error("the admin API does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("not a request: {0}")]
@@ -228,7 +235,7 @@ impl Client {
 
 async fn connect(place: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Error> {
     match place {
-        Endpoint::Unix(path) => shake(UnixStream::connect(path).await?).await,
+        Endpoint::Unix(path) => shake(unix::connect(path).await?).await,
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

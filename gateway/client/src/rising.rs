@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::unistd::geteuid;
 
 /// Commands that probe the lock hold it briefly. A demo tries to lock this many times, [`RETRY_INTERVAL`] apart: for
 /// one second.
@@ -43,10 +45,14 @@ impl Rising {
         Err(TryLockError::WouldBlock.into())
     }
 
-    /// Returns true while a demo is starting at this socket.
+    /// Returns true while a demo of this user is starting at this socket.
     pub fn is_at(socket: &Path) -> bool {
-        let tried = File::open(beside(socket)).map(|file| file.try_lock_shared());
-        matches!(tried, Ok(Err(TryLockError::WouldBlock)))
+        let place = beside(socket);
+        // Another user could hold the lock for ever, or have left a pipe, whose opening waits for a writer.
+        let own = |facts: fs::Metadata| facts.is_file() && facts.uid() == geteuid().as_raw();
+        let tried = || File::open(&place).map(|file| file.try_lock_shared());
+        fs::symlink_metadata(&place).is_ok_and(own)
+            && matches!(tried(), Ok(Err(TryLockError::WouldBlock)))
     }
 }
 

@@ -57,24 +57,37 @@ impl std::fmt::Debug for Cache {
     }
 }
 
+/// Creates the folder if it is missing, and requires that only this user may enter it.
+///
+/// # Errors
+/// If the folder cannot be created, is a link or a file, belongs to another user, or is open to others.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    let facts = fs::symlink_metadata(folder)?;
+    if !facts.is_dir() {
+        return denied("it is not a folder");
+    }
+    if facts.uid() != fs::metadata("/proc/self")?.uid() {
+        return denied("it belongs to another user");
+    }
+    if facts.mode() & 0o077 != 0 {
+        return denied("other users may enter it: run `chmod 700` on it");
+    }
+    Ok(())
+}
+
 impl Cache {
     /// Opens or creates the cache in this folder, for code of this engine.
     ///
     /// # Errors
     /// If the folder cannot be used, or other users could write there or read the key.
     pub fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let facts = fs::symlink_metadata(folder)?;
-        let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        if !facts.is_dir() {
-            return denied("it is not a folder");
-        }
-        if facts.uid() != fs::metadata("/proc/self")?.uid() {
-            return denied("it belongs to another user");
-        }
-        if facts.mode() & 0o077 != 0 {
-            return denied("other users may enter it: run `chmod 700` on it");
-        }
+        private_folder(folder)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key(folder)?);
         let mut hasher = DefaultHasher::new();
         let wasm = wasmtime::Engine::new(&code_config(engine.reach())).map_err(io::Error::other)?;

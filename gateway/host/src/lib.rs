@@ -34,7 +34,7 @@ mod states;
 mod ticker;
 mod wrap;
 
-pub use cache::{CODE_BYTES_MAX, Cache, Cached};
+pub use cache::{CODE_BYTES_MAX, Cache, Cached, private_folder};
 pub use compile::{ORDER_BYTES_MAX, Order, compile_here, fulfil};
 pub use component::{Component, look};
 pub use engine::Engine;

@@ -37,7 +37,7 @@ pub struct Options {
     seed: u64,
     /// Keep everything running until interrupted, with an agent beside each node, for drills
     #[arg(long)]
-    serve: bool,
+    pub serve: bool,
     /// Keep the folder with configuration and logs
     #[arg(long)]
     keep: bool,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+
+use crate::settings::Admin;
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
@@ -37,15 +40,8 @@ impl Drop for File {
 impl Socket {
     /// Listens at this path; only the owner may connect. The socket of a process that ended is replaced.
     pub(super) fn bind(path: &Path) -> io::Result<Socket> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        if let Ok(found) = std::fs::symlink_metadata(path) {
-            use std::os::unix::fs::FileTypeExt;
-            if !found.file_type().is_socket() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-        }
+        Admin::prepare_folder(path)?;
+        require_free(path)?;
         // The file gets its name once its permissions are set.
         let mut unnamed = path.as_os_str().to_owned();
         unnamed.push(format!(".{}", std::process::id()));
@@ -57,6 +53,42 @@ impl Socket {
         std::fs::rename(&unnamed, path)?;
         std::mem::forget(file);
         Ok(Socket { listener, file: File(path.to_owned()) })
+    }
+}
+
+/// Requires that nothing is at the path but the socket of a process of this user that ended.
+fn require_free(path: &Path) -> io::Result<()> {
+    let facts = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        facts => facts?,
+    };
+    let kind = facts.file_type();
+    let found = if kind.is_symlink() {
+        "a symbolic link".to_owned()
+    } else if kind.is_dir() {
+        "a folder".to_owned()
+    } else if !kind.is_socket() {
+        "a file that is no socket".to_owned()
+    } else if is_listening(path)? {
+        return Err(io::ErrorKind::AddrInUse.into());
+    } else if facts.uid() != nix::unistd::geteuid().as_raw() {
+        format!("a socket of user {}", facts.uid())
+    } else {
+        return Ok(());
+    };
+    let found = format!("found {found}; remove it, or name another path by `socket` in [admin]");
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, found))
+}
+
+/// Returns true if a process listens at this socket. It may accept nothing, so this does not wait.
+fn is_listening(path: &Path) -> io::Result<bool> {
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // Another user's socket, which is not replaced.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Ok(true),
     }
 }
 

@@ -32,7 +32,10 @@ pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("another gateway answers at {}", .path.display())]
+    #[error(
+        "another gateway, or another process, listens at {}; end it, or name another path by `socket` in [admin]",
+        .path.display()
+    )]
     Occupied { path: PathBuf },
     #[error("cannot listen for the API at {}: {error}", .path.display())]
     Socket { path: PathBuf, error: io::Error },

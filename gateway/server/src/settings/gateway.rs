@@ -102,10 +102,28 @@ pub enum Traceparent {
 }
 
 impl Admin {
-    /// `$XDG_RUNTIME_DIR/evenkeel.sock`, else `/tmp/evenkeel.sock`. Commands use the same default.
+    /// `evenkeel.sock` in `$XDG_RUNTIME_DIR`, else in `/run/evenkeel` (root) or `/tmp/evenkeel-UID`. Commands use the same
+    /// default.
     pub fn default_socket() -> PathBuf {
         let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-        folder.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join("evenkeel.sock")
+        folder.map_or_else(Admin::private_folder, PathBuf::from).join("evenkeel.sock")
+    }
+
+    fn private_folder() -> PathBuf {
+        let user = nix::unistd::geteuid();
+        if user.is_root() { "/run/evenkeel".into() } else { format!("/tmp/evenkeel-{user}").into() }
+    }
+
+    /// Creates the private folder if the socket belongs there, and requires that only this user may enter it.
+    pub fn prepare_folder(socket: &Path) -> std::io::Result<()> {
+        let folder = Admin::private_folder();
+        if socket.parent() != Some(&*folder) {
+            return Ok(());
+        }
+        evenkeel_host::private_folder(&folder).map_err(|error| {
+            let help = "set XDG_RUNTIME_DIR, or `socket` in [admin]";
+            std::io::Error::new(error.kind(), format!("{}: {error}; {help}", folder.display()))
+        })
     }
 
     pub(super) fn check(raw: &raw::Admin, check: &mut Check) -> Admin {
