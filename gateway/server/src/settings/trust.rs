@@ -50,7 +50,8 @@ impl Trust {
     pub fn note(&self) -> Option<&'static str> {
         let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
         takes_all.then_some(
-            "plugin signatures are not checked: [trust] has no key; any plugin that is pushed or written to a file is accepted",
+            "plugin signatures are not checked: any plugin that is pushed or written to a file is accepted; create a key \
+             with `evenkeel plugin key new --out NAME` and name it in [trust], or set `unsigned = \"refuse\"` there",
         )
     }
 
