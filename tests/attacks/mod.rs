@@ -2,6 +2,9 @@
 //! and fails without the defence.
 
 mod descriptors;
+mod flood;
+mod quic;
 mod socket;
 mod strangers;
+mod stun;
 mod trunk;

@@ -5,6 +5,7 @@ mod policies;
 mod sockets;
 mod vital;
 
+use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -168,6 +169,7 @@ fn assemble(
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let (names, nodes_max) = (Arc::new(Names::of(core)), core.limits.nodes_max);
     gateway.handle_seed(fastrand::u64(..));
+    let hash_keys = RandomState::new();
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
@@ -196,6 +198,7 @@ fn assemble(
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
                 misses_per_prefix: settings.limits.misses_per_prefix,
+                hash_keys: hash_keys.clone(),
                 early_limits: worker::EarlyLimits {
                     packets: usize::from(settings.limits.early_packets),
                     wait: settings.limits.early_for,

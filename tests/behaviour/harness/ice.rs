@@ -1,6 +1,7 @@
 //! Connectivity checks of ICE (RFC 8445).
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username, is_stun};
 use evenkeel_server::control::{IngressAnswer, SessionAnswer};
@@ -21,11 +22,15 @@ impl Credentials {
         Credentials { ufrag: ufrag.to_string(), password: password.to_string() }
     }
 
-    /// Sends a check from this phone.
-    pub(crate) fn check(&self, phone: &Phone, nominate: Nominate) {
+    /// Sends a new check from this phone and returns it.
+    pub(crate) fn check(&self, phone: &Phone, nominate: Nominate) -> Vec<u8> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut transaction = [0; 12];
+        transaction[..8].copy_from_slice(&number);
         let mut check = Vec::new();
         Binding {
-            transaction: Transaction([phone.number as u8; 12]),
+            transaction: Transaction(transaction),
             username: Some(Username { server_ufrag: &self.ufrag, client_ufrag: "phone" }),
             key: Some(&Key::new(&self.password)),
             priority: Some(1),
@@ -34,6 +39,7 @@ impl Credentials {
         }
         .write(&mut check);
         phone.send(&check);
+        check
     }
 
     /// The mapped address of the first answer to a check.

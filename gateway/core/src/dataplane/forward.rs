@@ -36,7 +36,7 @@ pub enum Reason {
     UnknownTag,
     /// No session has this flow identifier.
     UnknownFlow,
-    /// STUN MESSAGE-INTEGRITY verification failed.
+    /// STUN MESSAGE-INTEGRITY verification failed, or no session has the username.
     BadIntegrity,
     /// The packet is malformed for the protocol that its first byte indicates.
     Malformed,
@@ -58,17 +58,19 @@ pub enum Reason {
     Stale,
     /// RTCP that must not pass: it refers to a mapping that no longer exists.
     Feedback,
-    /// Lookups of unknown sources from this prefix exceed the rate limit.
+    /// Failed lookups of this prefix, or failed checks of this address, exceed the rate limit.
     Limited,
     /// The kernel refused to send it.
     SendFailed,
     /// Hitless mode: the other hop's copy passed first, or the streams are not yet known to be copies.
     Duplicate,
+    /// A STUN check that was received from another address before.
+    Replayed,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::NoHop,
         Reason::StaleHop,
         Reason::Shed,
@@ -89,6 +91,7 @@ impl Reason {
         Reason::Limited,
         Reason::SendFailed,
         Reason::Duplicate,
+        Reason::Replayed,
     ];
 
     /// The reason's name in metrics and records: `stale-hop`.
@@ -114,6 +117,7 @@ impl Reason {
             Reason::Limited => "limited",
             Reason::SendFailed => "send-failed",
             Reason::Duplicate => "duplicate",
+            Reason::Replayed => "replayed",
         }
     }
 }

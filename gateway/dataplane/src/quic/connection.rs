@@ -82,7 +82,9 @@ impl ClientConnection {
         }
     }
 
-    pub(super) fn handle_events(&mut self, now: Instant, hub: &mut Hub) {
+    /// Returns whether the connection opened.
+    pub(super) fn handle_events(&mut self, now: Instant, hub: &mut Hub) -> bool {
+        let mut opened = false;
         while let Some(event) = self.connection.poll() {
             if self.stage == Stage::Ended {
                 continue;
@@ -90,6 +92,7 @@ impl ClientConnection {
             match event {
                 Event::Connected => {
                     self.stage = Stage::Open;
+                    opened = true;
                     hub.join(self.handle, now);
                 }
                 Event::ConnectionLost { .. } => {
@@ -118,6 +121,7 @@ impl ClientConnection {
                 }
             }
         }
+        opened
     }
 
     pub(super) fn read_datagrams(&mut self, now: Instant, hub: &mut Hub) {

@@ -6,12 +6,14 @@ use std::time::Instant;
 use quinn_proto::ConnectionHandle;
 
 use super::connection::ClientConnection;
+use super::sources::{Held, Source, Sources};
 use super::timers::Timers;
 
 #[derive(Default)]
 pub(super) struct Connections {
     places: Vec<Option<Place>>,
     count: usize,
+    sources: Sources,
     /// First in, first out, so that every connection is driven even if the socket is often full.
     touched: VecDeque<ConnectionHandle>,
     /// A time per connection that is no later than its next timer.
@@ -20,6 +22,9 @@ pub(super) struct Connections {
 
 struct Place {
     client: ClientConnection,
+    /// The client's first address; it may migrate.
+    source: Source,
+    was_open: bool,
     touched: bool,
 }
 
@@ -32,20 +37,39 @@ impl Connections {
         self.count
     }
 
+    pub(super) fn held(&self, source: Source) -> Held {
+        self.sources.held(source)
+    }
+
     pub(super) fn insert(&mut self, client: ClientConnection) {
         let handle = client.handle;
         if self.places.len() <= handle.0 {
             self.places.resize_with(handle.0 + 1, || None);
         }
-        self.places[handle.0] = Some(Place { client, touched: false });
+        let source = Source::of(client.connection.remote_address());
+        self.places[handle.0] = Some(Place { client, source, was_open: false, touched: false });
         self.count += 1;
+        self.sources.begin(source);
         self.touch(handle);
     }
 
     pub(super) fn remove(&mut self, handle: ConnectionHandle) {
-        if self.places[handle.0].take().is_some() {
+        if let Some(Place { source, was_open, .. }) = self.places[handle.0].take() {
             self.count -= 1;
+            if !was_open {
+                self.sources.end_handshake(source);
+            }
+            self.sources.end(source);
             self.timers.forget(handle.0);
+        }
+    }
+
+    /// Counts the handshake as ended.
+    pub(super) fn opened(&mut self, handle: ConnectionHandle) {
+        if let Some(Some(place)) = self.places.get_mut(handle.0)
+            && !std::mem::replace(&mut place.was_open, true)
+        {
+            self.sources.end_handshake(place.source);
         }
     }
 

@@ -26,6 +26,12 @@ counters! {
     attached: "attached";
     /// Connections refused because of the limit.
     connections_refused: "connections-refused";
+    /// Connections refused because their source has too many.
+    source_refused: "source-refused";
+    /// Initial packets ignored because their source has too many handshakes in progress; clients repeat them.
+    handshakes_deferred: "handshakes-deferred";
+    /// Retry packets, which make a client validate its address.
+    retries: "retries";
     handshakes_failed: "handshakes-failed";
     /// Connections closed because they carried no flow of a session.
     flowless: "flowless";

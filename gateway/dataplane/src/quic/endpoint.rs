@@ -176,7 +176,7 @@ impl Endpoint {
     /// Handles a connection's events. Returns whether quinn has forgotten it.
     fn settle(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
         let Some(client) = self.connections.get_mut(handle) else { return true };
-        client.handle_events(now, &mut self.hub);
+        let opened = client.handle_events(now, &mut self.hub);
         // DATAGRAMs may arrive with the end of the handshake.
         client.read_datagrams(now, &mut self.hub);
         while let Some(event) = client.connection.poll_endpoint_events() {
@@ -189,6 +189,9 @@ impl Endpoint {
             if let Some(answer) = answer {
                 client.connection.handle_event(answer);
             }
+        }
+        if opened {
+            self.connections.opened(handle);
         }
         false
     }

@@ -27,6 +27,7 @@ mod outgoing_streams;
 mod round;
 mod settings;
 mod socket;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod thread;

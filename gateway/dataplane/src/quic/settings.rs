@@ -13,6 +13,11 @@ pub struct Settings {
     /// Limit of connections, including handshakes and those that are closed but not forgotten (RFC 9000, 10.2). Default
     /// 8,192. Above half of it a new client must validate its address (RFC 9000, 8.1.2).
     pub connections_max: usize,
+    /// Limit of connections of one IPv4 address or IPv6 /56, counted in the same way. Default 2,048.
+    pub connections_per_source: usize,
+    /// Limit of handshakes in progress of one source. Default 512: more are not served faster. Initial packets beyond
+    /// it are ignored; clients repeat them after a second (RFC 9002, 6.2.2).
+    pub handshakes_per_source: usize,
     /// Handshake timeout. Default 5 s.
     pub handshake_within: Duration,
     /// Idle timeout. Default 15 s; node failure detection does not depend on it.
@@ -45,6 +50,8 @@ impl Settings {
             listen,
             certificate: Certificate::SelfMade { names: vec!["localhost".into()] },
             connections_max: 8_192,
+            connections_per_source: 2_048,
+            handshakes_per_source: 512,
             handshake_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(15),
             keep_alive_every: Duration::from_secs(4),

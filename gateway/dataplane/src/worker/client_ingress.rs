@@ -4,20 +4,21 @@
 //! session here or relayed to the session's home worker. Unauthenticated packets change no address.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::Reason;
 use evenkeel_media::{demux, rtp, stun};
-use foldhash::fast::RandomState;
 
 use super::Worker;
 use super::arrival::{Arrival, Kind, SourceKey};
 use super::command::Report;
 use super::egress::{Egress, Side};
 use super::limiter::{Limiter, Origin};
-use super::session::{PacketContext, Session};
+use super::session::{CheckHash, PacketContext, Seen, Session};
 use super::sessions::Sessions;
 use super::source::Source;
 use crate::flows::{Entry, Flows, Home, Key, Ufrag};
@@ -139,24 +140,26 @@ pub(crate) struct ClientIngress {
     /// True if RTP from an unknown source may open a session, by listener.
     open: Vec<bool>,
     /// Homes by source, each with the period of its lookup.
-    cache: HashMap<SourceKey, (Home, u32), RandomState>,
+    cache: HashMap<SourceKey, (Home, u32), foldhash::fast::RandomState>,
     period: u32,
     period_ends: Instant,
-    /// Limit of failed lookups, per prefix of unknown sources.
-    unknown: Limiter,
-    /// Limit of failed connectivity checks, per address of cached sources.
-    known: Limiter,
+    /// Limit of failed lookups, per prefix of the source.
+    misses: Limiter,
+    /// Limit of connectivity checks that fail for a session, per address of the source.
+    failed_checks: Limiter,
+    keys: RandomState,
     answer: Vec<u8>,
 }
 
 impl ClientIngress {
-    /// `misses` is the limit, per second, of lookups for one prefix of unknown sources and of failed checks of one
-    /// known source.
+    /// `misses` is the limit, per second, of failed lookups of one prefix and of failed checks of one address. `keys`
+    /// are random keys of this process.
     pub(crate) fn new(
         worker: u16,
         flows: Arc<Flows>,
         open: Vec<bool>,
         misses: u32,
+        keys: RandomState,
         now: Instant,
     ) -> ClientIngress {
         ClientIngress {
@@ -166,8 +169,9 @@ impl ClientIngress {
             cache: HashMap::default(),
             period: 0,
             period_ends: now + CACHED_FOR,
-            unknown: Limiter::new(misses, now),
-            known: Limiter::new(misses, now),
+            misses: Limiter::new(misses, keys.clone(), now),
+            failed_checks: Limiter::new(misses, keys.clone(), now),
+            keys,
             answer: Vec::new(),
         }
     }
@@ -215,10 +219,6 @@ impl ClientIngress {
         {
             return Some(home);
         }
-        // An expired entry is looked up again even if its prefix is over the limit.
-        if cached.is_none() && !self.unknown.allows(Origin::prefix(address), now) {
-            return refuse(egress, Reason::Limited);
-        }
         if let Some(home) = self.flows.home(&source.key()) {
             if self.cache.len() >= CACHE_MAX {
                 self.cache.clear();
@@ -226,12 +226,18 @@ impl ClientIngress {
             self.cache.insert(source, (home, self.period));
             return Some(home);
         }
-        self.cache.remove(&source);
-        let by_ip = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() });
-        if by_ip.is_some() {
-            return by_ip;
+        if cached.is_some() {
+            self.cache.remove(&source);
         }
-        self.unknown.charge(Origin::prefix(address));
+        // Without such clients an unknown source costs one lookup.
+        if self.flows.counts().declared_ip > 0
+            && let Some(home) = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() })
+        {
+            return Some(home);
+        }
+        if !self.charge_miss(address, now) {
+            return refuse(egress, Reason::Limited);
+        }
         if self.open.get(usize::from(listener)) == Some(&true) {
             // RTCP carries no payload type, so it cannot open a session.
             if kind == Kind::Rtp
@@ -245,7 +251,21 @@ impl ClientIngress {
         refuse(egress, Reason::UnknownSource)
     }
 
+    /// Charges the prefix of a source that no session has. Returns `false` if the prefix is over its limit.
+    fn charge_miss(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let prefix = Origin::prefix(address);
+        let allowed = self.misses.allows(prefix, now);
+        if allowed {
+            self.misses.charge(prefix);
+        }
+        allowed
+    }
+
     /// Verifies the integrity of a connectivity check; the session's home worker answers it.
+    ///
+    /// The ufrag is looked up first, because a check for no session needs neither checksum nor hash. Failed checks for
+    /// a session are limited by address. An address that the session has learned is exempt: a forger of it would
+    /// otherwise end the client's consent.
     ///
     /// A check that fails is not answered, although RFC 8489, 9.1.3 defines errors for it. A sender without a password
     /// therefore does not learn that a listener exists, and a forged source receives nothing.
@@ -256,26 +276,31 @@ impl ClientIngress {
         egress: &Egress,
         now: Instant,
     ) -> Option<(Home, Kind)> {
-        let ClientIngress { flows, cache, unknown, known, .. } = self;
-        let cached = cache.get(&source).map(|(home, _)| *home);
-        let (limiter, origin) = match cached {
-            Some(_) => (known, Origin::address(source.address)),
-            None => (unknown, Origin::prefix(source.address)),
+        let username = stun::Username::read(datagram);
+        let entry = username.ok().flatten().and_then(|username| entry(&self.flows, username));
+        let Some(entry) = entry else {
+            let reason = match username {
+                _ if !self.charge_miss(source.address, now) => Reason::Limited,
+                Ok(_) => Reason::BadIntegrity,
+                Err(_) => Reason::Malformed,
+            };
+            return refuse(egress, reason);
         };
-        if !limiter.allows(origin, now) {
+        let (home, origin) = (entry.home, Origin::address(source.address));
+        let is_learned = || self.flows.home(&source.key()) == Some(home);
+        if !self.failed_checks.allows(origin, now) && !is_learned() {
             return refuse(egress, Reason::Limited);
         }
         let Ok(request) = stun::Request::parse(datagram) else {
-            limiter.charge(origin);
+            self.failed_checks.charge(origin);
             return refuse(egress, Reason::Malformed);
         };
-        let verified = |(_, key): &(Home, stun::Key)| request.verify(key).is_ok();
-        let Some((home, _)) = credentials(flows, &request).filter(verified) else {
-            limiter.charge(origin);
+        if key(&entry).is_none_or(|key| request.verify(&key).is_err()) {
+            self.failed_checks.charge(origin);
             return refuse(egress, Reason::BadIntegrity);
-        };
-        if cached.is_some_and(|before| before != home) {
-            cache.remove(&source);
+        }
+        if self.cache.get(&source).is_some_and(|(before, _)| *before != home) {
+            self.cache.remove(&source);
         }
         Some((home, if request.use_candidate() { Kind::Nomination } else { Kind::Check }))
     }
@@ -330,8 +355,9 @@ impl ClientIngress {
         }
     }
 
-    /// Answers a verified check and learns its source address. A check with an unknown comprehension-required attribute
-    /// is refused (RFC 8489, 6.3.1). Returns the session that lost the address, if any.
+    /// Answers a verified check and learns its source address. A retransmission is answered and changes nothing; a
+    /// check that was received from another address is a replay. A check with an unknown comprehension-required
+    /// attribute is refused (RFC 8489, 6.3.1). Returns the session that lost the address, if any.
     fn answer_check(
         &mut self,
         session: &mut Session,
@@ -341,7 +367,7 @@ impl ClientIngress {
     ) -> Option<Home> {
         let source = arrival.source;
         let request = stun::Request::parse(datagram).ok()?;
-        let (_, key) = credentials(&self.flows, &request)?;
+        let key = key(&entry(&self.flows, request.username()?)?)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
             let (transaction, unknown) = (request.transaction(), request.unknown());
@@ -349,13 +375,24 @@ impl ClientIngress {
             cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
             return None;
         }
-        let Ok(previous) = self.flows.check(source.key(), session.home, cx.now) else {
-            return refuse(cx.egress, Reason::UnknownSource);
+        let check = CheckHash::new(&self.keys, request.transaction(), source);
+        let is_done = match session.remember_check(check) {
+            Seen::Never => false,
+            // The address may have belonged to another session at the first time.
+            Seen::Here => session.takes_from(source),
+            Seen::Elsewhere => return refuse(cx.egress, Reason::Replayed),
         };
-        let nominated = arrival.kind == Kind::Nomination;
-        if let Some(oldest) = session.checked(source, nominated, cx) {
-            self.cache.remove(&oldest);
-            self.flows.remove(&oldest.key(), session.home);
+        let mut previous = None;
+        if !is_done {
+            let Ok(loser) = self.flows.check(source.key(), session.home, cx.now) else {
+                return refuse(cx.egress, Reason::UnknownSource);
+            };
+            previous = loser;
+            let nominated = arrival.kind == Kind::Nomination;
+            if let Some(oldest) = session.checked(source, nominated, cx) {
+                self.cache.remove(&oldest);
+                self.flows.remove(&oldest.key(), session.home);
+            }
         }
         stun::write_success(request.transaction(), source.address, Some(&key), &mut self.answer);
         cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
@@ -393,11 +430,14 @@ impl ClientIngress {
     }
 }
 
-/// Returns the session that a check names, and the key that verifies the check.
-fn credentials(flows: &Flows, request: &stun::Request<'_>) -> Option<(Home, stun::Key)> {
-    let ufrag = Ufrag::new(request.username()?.server_ufrag.as_bytes())?;
-    let Entry { home, password, .. } = flows.entry(&Key::Ufrag(ufrag))?;
-    Some((home, stun::Key::new(std::str::from_utf8(&password?).ok()?)))
+/// Returns the session that a check names, with its password.
+fn entry(flows: &Flows, username: stun::Username<'_>) -> Option<Entry> {
+    flows.entry(&Key::Ufrag(Ufrag::new(username.server_ufrag.as_bytes())?))
+}
+
+/// Returns the key that verifies the checks of a session.
+fn key(entry: &Entry) -> Option<stun::Key> {
+    Some(stun::Key::new(std::str::from_utf8(entry.password.as_deref()?).ok()?))
 }
 
 fn refuse<T>(egress: &Egress, reason: Reason) -> Option<T> {

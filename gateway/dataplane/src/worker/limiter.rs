@@ -1,34 +1,42 @@
 //! Rate limits for failed lookups and failed checks, so that a flood of them remains cheap.
+//!
+//! Lookups precede the limits: a flood never keeps out a client that has a session.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-/// Hash buckets. Origins in the same bucket share an allowance.
-const PLACES: usize = 1_024;
+/// Hash buckets. Origins in the same bucket share an allowance. The hash is keyed, so that no sender can compute which
+/// origins share the bucket of another.
+const PLACES: u64 = 1_024;
 
 /// Burst, in seconds of the rate.
 const BURST: f32 = 2.0;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Origin(u64);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Origin {
+    network: Ipv6Addr,
+    port: u16,
+}
 
 impl Origin {
     /// The source's /24 (IPv4) or /56 (IPv6). Used for unknown sources, which may have any number of addresses.
     pub(crate) fn prefix(source: SocketAddr) -> Origin {
-        Origin(match source.ip() {
-            IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
-            IpAddr::V6(v6) => (u128::from(v6) >> 72) as u64,
-        })
+        let (bits, length) = match source.ip() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96 + 24),
+            IpAddr::V6(v6) => (v6.to_bits(), 56),
+        };
+        Origin { network: Ipv6Addr::from_bits(bits & u128::MAX << (128 - length)), port: 0 }
     }
 
-    /// The source's address. Used for known sources, so that unknown sources of the same prefix cannot lock them out.
+    /// The source's address and port. Used for failed checks of a session, so that its client is not limited with the
+    /// senders of the same prefix.
     pub(crate) fn address(source: SocketAddr) -> Origin {
-        let ip = match source.ip() {
+        let network = match source.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        let bits = u128::from(ip);
-        Origin((bits >> 64) as u64 ^ (bits as u64).rotate_left(16) ^ u64::from(source.port()))
+        Origin { network, port: source.port() }
     }
 }
 
@@ -37,18 +45,20 @@ impl Origin {
 pub(crate) struct Limiter {
     allowances: Box<[(f32, Instant)]>,
     per_second: f32,
+    keys: RandomState,
 }
 
 impl Limiter {
-    pub(crate) fn new(per_second: u32, now: Instant) -> Limiter {
+    pub(crate) fn new(per_second: u32, keys: RandomState, now: Instant) -> Limiter {
         // Precise up to 16 million per second; the configured maximum is 1 million.
         let per_second = per_second as f32;
-        Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
+        let allowances = vec![(BURST * per_second, now); PLACES as usize].into();
+        Limiter { allowances, per_second, keys }
     }
 
     /// Returns whether the origin may make another attempt.
     pub(crate) fn allows(&mut self, origin: Origin, now: Instant) -> bool {
-        let (left, at) = &mut self.allowances[place(origin)];
+        let (left, at) = &mut self.allowances[self.place(origin)];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
         *left = (*left + elapsed * self.per_second).min(BURST * self.per_second);
         *at = now;
@@ -57,14 +67,13 @@ impl Limiter {
 
     /// Charges a failed attempt. The balance stays at or above zero, so that the limit ends with the flood.
     pub(crate) fn charge(&mut self, origin: Origin) {
-        let (left, _) = &mut self.allowances[place(origin)];
+        let (left, _) = &mut self.allowances[self.place(origin)];
         *left = (*left - 1.0).max(0.0);
     }
-}
 
-/// Returns the origin's bucket by Fibonacci hashing.
-fn place(Origin(bits): Origin) -> usize {
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
+    fn place(&self, origin: Origin) -> usize {
+        (self.keys.hash_one(origin) % PLACES) as usize
+    }
 }
 
 #[cfg(test)]

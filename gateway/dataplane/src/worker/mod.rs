@@ -24,6 +24,7 @@ mod source;
 mod stats;
 mod summaries;
 
+use std::hash::RandomState;
 use std::io;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,8 +79,10 @@ pub struct Parts {
     pub flows: Arc<Flows>,
     pub board: Arc<Board>,
     pub early_limits: EarlyLimits,
-    /// Limit of lookups of unknown sources, per second and prefix.
+    /// Limit of failed lookups, per second and prefix.
     pub misses_per_prefix: u32,
+    /// Random keys of this process for hashes of what strangers send.
+    pub hash_keys: RandomState,
     /// Time for which packets gather while they keep arriving.
     pub gather: Duration,
 }
@@ -167,6 +170,7 @@ impl Worker {
                 Arc::clone(&parts.flows),
                 open,
                 parts.misses_per_prefix,
+                parts.hash_keys,
                 now,
             ),
             sessions: Sessions::default(),

@@ -1,5 +1,6 @@
 //! The packet path without sockets, for benchmarks.
 
+use std::hash::RandomState;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -70,7 +71,8 @@ impl PacketPath {
             session.attach(HOP, Leg::Trunk(Tag(u64::from(slot) + 1)));
             sessions.put(session);
         }
-        let ingress = ClientIngress::new(0, flows, vec![false], u32::MAX, start);
+        let keys = RandomState::new();
+        let ingress = ClientIngress::new(0, flows, vec![false], u32::MAX, keys, start);
         Ok(PacketPath { ingress, sessions, count, egress, board: Board::new(1), start, packets: 0 })
     }
 

@@ -20,6 +20,7 @@ use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 
 use address::Address;
+pub(crate) use address::{CheckHash, Seen};
 
 use super::arrival::SourceKey;
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};

@@ -60,6 +60,7 @@ impl World {
             board: Arc::new(Board::new(1)),
             early_limits: EarlyLimits { packets: 0, wait: Duration::ZERO },
             misses_per_prefix: u32::MAX,
+            hash_keys: RandomState::new(),
             gather: LONG,
         };
         let worker = Worker::new(parts, now).unwrap();

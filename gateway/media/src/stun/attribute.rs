@@ -12,7 +12,7 @@ pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
 pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub(super) const PRIORITY: u16 = 0x0024;
 pub(super) const USE_CANDIDATE: u16 = 0x0025;
-pub(super) const FINGERPRINT: u16 = 0x8028;
+const FINGERPRINT: u16 = 0x8028;
 pub(super) const ICE_CONTROLLED: u16 = 0x8029;
 pub(super) const ICE_CONTROLLING: u16 = 0x802a;
 
@@ -21,22 +21,37 @@ const INTEGRITY_LEN: usize = 20;
 const FINGERPRINT_LEN: usize = 4;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
-/// A message with a valid header, a valid fingerprint and attributes within its length.
+/// A message with a valid header and attributes within its length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
-    pub(super) bytes: &'a [u8],
+    bytes: &'a [u8],
     /// Offset of MESSAGE-INTEGRITY. Later attributes except FINGERPRINT are ignored (section 14.5).
     integrity_at: Option<usize>,
+    /// Offset of FINGERPRINT.
+    fingerprint_at: Option<usize>,
     /// End of the attributes that are not ignored.
     end: usize,
 }
 
 impl<'a> Message<'a> {
+    /// Parses a message and checks its fingerprint.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let message = Self::scan(bytes)?;
+        if let Some(at) = message.fingerprint_at
+            && bytes[at + ATTRIBUTE_HEADER_LEN..] != fingerprint(&bytes[..at]).to_be_bytes()
+        {
+            return Err(Malformed::Fingerprint);
+        }
+        Ok(message)
+    }
+
+    /// Parses a message, except for the value of its fingerprint.
+    pub(super) fn scan(bytes: &'a [u8]) -> Result<Self, Malformed> {
         if !super::is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
             return Err(Malformed::NotStun);
         }
-        let mut message = Self { bytes, integrity_at: None, end: bytes.len() };
+        let mut message =
+            Self { bytes, integrity_at: None, fingerprint_at: None, end: bytes.len() };
         let mut at = HEADER_LEN;
         while at < bytes.len() {
             let (kind, value) = attribute_at(bytes, at)?;
@@ -47,10 +62,10 @@ impl<'a> Message<'a> {
                 }
                 (MESSAGE_INTEGRITY_SHA256, _) => message.end = message.end.min(at),
                 (FINGERPRINT, FINGERPRINT_LEN) => {
-                    let last = at + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN == bytes.len();
-                    if !last || value != fingerprint(&bytes[..at]).to_be_bytes() {
+                    if at + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN != bytes.len() {
                         return Err(Malformed::Fingerprint);
                     }
+                    message.fingerprint_at = Some(at);
                     message.end = message.end.min(at);
                 }
                 (MESSAGE_INTEGRITY | FINGERPRINT, length)
@@ -63,6 +78,10 @@ impl<'a> Message<'a> {
             at += ATTRIBUTE_HEADER_LEN + value.len().next_multiple_of(4);
         }
         Ok(message)
+    }
+
+    pub(super) fn has_fingerprint(&self) -> bool {
+        self.fingerprint_at.is_some()
     }
 
     /// Returns class and method, the first two bytes.

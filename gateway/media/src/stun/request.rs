@@ -1,8 +1,8 @@
 //! Binding requests: the gateway parses them; probes and the lab write them.
 
 use super::attribute::{
-    FINGERPRINT, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
-    Message, PRIORITY, USE_CANDIDATE, USERNAME, append, begin, end,
+    ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, Message,
+    PRIORITY, USE_CANDIDATE, USERNAME, append, begin, end,
 };
 use super::{Key, Malformed, Transaction, Unverified};
 
@@ -26,6 +26,23 @@ pub struct Username<'a> {
     pub server_ufrag: &'a str,
     /// The fragment chosen by the sender of the request.
     pub client_ufrag: &'a str,
+}
+
+impl<'a> Username<'a> {
+    /// Reads the USERNAME of a message without checking its fingerprint, so that a message for an
+    /// unknown session costs little. `None` if USERNAME is missing or has no colon.
+    ///
+    /// # Errors
+    /// Fails if the message is not STUN, or an attribute exceeds it.
+    pub fn read(datagram: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        Message::scan(datagram).map(|message| Self::of(&message))
+    }
+
+    fn of(message: &Message<'a>) -> Option<Self> {
+        let value = std::str::from_utf8(message.attribute(USERNAME)?).ok()?;
+        let (server_ufrag, client_ufrag) = value.split_once(':')?;
+        Some(Self { server_ufrag, client_ufrag })
+    }
 }
 
 /// The sender's ICE role, with its tie-breaker.
@@ -70,9 +87,7 @@ impl<'a> Request<'a> {
     /// Returns `None` if USERNAME is missing or has no colon: respond with error 400.
     #[must_use]
     pub fn username(&self) -> Option<Username<'a>> {
-        let value = std::str::from_utf8(self.message.attribute(USERNAME)?).ok()?;
-        let (server_ufrag, client_ufrag) = value.split_once(':')?;
-        Some(Username { server_ufrag, client_ufrag })
+        Username::of(&self.message)
     }
 
     /// Returns whether the sender selects this path (USE-CANDIDATE).
@@ -124,9 +139,7 @@ impl<'a> Request<'a> {
     /// Parsing refuses a wrong one.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {
-        let bytes = self.message.bytes;
-        let at = bytes.len().saturating_sub(8);
-        at >= super::HEADER_LEN && bytes[at..at + 4] == [(FINGERPRINT >> 8) as u8, 0x28, 0, 4]
+        self.message.has_fingerprint()
     }
 }
 

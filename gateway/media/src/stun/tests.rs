@@ -154,6 +154,17 @@ fn any_changed_bit_is_detected() {
 }
 
 #[test]
+fn username_is_read_without_the_fingerprint() {
+    let mut bytes = written(&binding(&key()));
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Fingerprint);
+    let username = Username { server_ufrag: "here", client_ufrag: "there" };
+    assert_eq!(Username::read(&bytes), Ok(Some(username)));
+    assert_eq!(Username::read(&written(&Binding::probe(TRANSACTION))), Ok(None));
+    assert_eq!(Username::read(&bytes[1..]), Err(Malformed::NotStun));
+}
+
+#[test]
 fn valid_fingerprint_does_not_replace_integrity() {
     let mut bytes = written(&binding(&key()));
     let name = bytes.windows(4).position(|window| window == b"here").unwrap();

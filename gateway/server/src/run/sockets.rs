@@ -120,6 +120,8 @@ pub(super) fn quic(
     };
     let mut quic_settings = quic::Settings::at(address);
     quic_settings.gather = settings.limits.batch_delay;
+    quic_settings.connections_max = settings.limits.connections_max as usize;
+    quic_settings.connections_per_source = settings.limits.connections_per_source as usize;
     if let Some(files) = certificate {
         quic_settings.certificate =
             quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };

@@ -236,8 +236,13 @@ pub struct Limits {
     /// Time for which incoming packets gather before they are read together, 0 to 250 µs. A longer time saves processor
     /// time and adds delay. The first packet after a pause never waits. Default 200 µs.
     pub batch_delay: Duration,
-    /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
+    /// Failed look-ups per second and source prefix (/24, /56), and failed STUN checks per second and address. Default
+    /// 1,000.
     pub misses_per_prefix: u32,
+    /// QUIC connections, including handshakes. Default 8,192.
+    pub connections_max: u32,
+    /// QUIC connections of one IPv4 address or IPv6 /56. Default a quarter of `connections_max`.
+    pub connections_per_source: u32,
     /// Sessions that policies may move within a second, per cent of all, and at least one room. Default 25. Moves off
     /// a down node do not count.
     pub churn_percent: u32,
@@ -251,6 +256,15 @@ impl Limits {
     pub(super) fn check(raw: &raw::Limits, check: &mut Check) -> Limits {
         let early = Duration::ZERO..=Duration::from_secs(5);
         let workers = check.number(&raw.workers, 0, 1..=256);
+        let connections_max = check.number(&raw.connections_max, 8_192, 1..=1_000_000);
+        let quarter = (connections_max / 4).max(1);
+        let of_source = check.number(&raw.connections_per_source, quarter, 1..=1_000_000);
+        if let Some(written) = &raw.connections_per_source
+            && of_source > connections_max
+        {
+            let expected = format!("at most {connections_max}, the `connections_max`");
+            check.refuse(written.span(), of_source.to_string(), expected);
+        }
         Limits {
             sessions: check.number(&raw.sessions, 100_000, 1..=10_000_000),
             workers: (workers > 0).then_some(workers),
@@ -258,6 +272,8 @@ impl Limits {
             early_for: check.duration(&raw.early_for, Duration::from_millis(200), early),
             batch_delay: check.duration(&raw.batch_delay, 200 * US, Duration::ZERO..=250 * US),
             misses_per_prefix: check.number(&raw.misses_per_prefix, 1_000, 1..=1_000_000),
+            connections_max,
+            connections_per_source: of_source,
             churn_percent: check.number(&raw.churn_percent, 25, 1..=100),
             moves_per_minute: check.number(&raw.moves_per_minute, 3, 1..=60),
             failbacks_per_second: check.number(&raw.failbacks_per_second, 20, 1..=1_000),

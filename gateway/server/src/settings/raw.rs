@@ -117,6 +117,8 @@ pub(super) struct Limits {
     pub(super) early_for: Text,
     pub(super) batch_delay: Text,
     pub(super) misses_per_prefix: Number,
+    pub(super) connections_max: Number,
+    pub(super) connections_per_source: Number,
     pub(super) churn_percent: Number,
     pub(super) moves_per_minute: Number,
     pub(super) failbacks_per_second: Number,

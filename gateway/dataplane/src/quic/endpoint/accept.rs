@@ -1,4 +1,4 @@
-//! Admission of connections: accept, retry or refuse.
+//! Admission of connections: accept, retry, ignore or refuse.
 
 use std::time::Instant;
 
@@ -7,26 +7,46 @@ use quinn_proto::{EndpointEvent, Incoming, Transmit};
 use super::Endpoint;
 use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
+use crate::quic::sources::Source;
+
+/// Handshakes in progress from which on further clients of the same source must validate their address: a sender of
+/// forged sources holds no more connections in the name of another host.
+const UNVALIDATED_MAX: usize = 16;
 
 impl Endpoint {
-    /// Accepts, retries or refuses a connection. The limit includes connections that are closed but not forgotten,
-    /// because they still use memory.
+    /// Accepts, retries, ignores or refuses a connection. The limits include connections that are closed but not
+    /// forgotten, because they still use memory.
     pub(super) fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
-        let most = self.settings.connections_max;
-        let held = self.connections.count();
+        let (held, most) = (self.connections.count(), self.settings.connections_max);
+        let of_source = self.connections.held(Source::of(incoming.remote_address()));
+        let most_of_source = self.settings.connections_per_source;
         self.packet.clear();
-        if held >= most {
-            count(&counters.connections_refused);
+        let refused = if held >= most {
+            Some(&counters.connections_refused)
+        } else if of_source.connections >= most_of_source {
+            Some(&counters.source_refused)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            count(refused);
             let refusal = self.quinn.refuse(incoming, &mut self.packet);
             return self.respond(&refusal);
         }
-        if held >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
+        let unvalidated_max = UNVALIDATED_MAX.min(most_of_source / 2);
+        let is_crowded = held >= most / 2 || of_source.handshakes >= unvalidated_max;
+        if is_crowded && incoming.may_retry() && !incoming.remote_address_validated() {
             // `may_retry` was checked, so this cannot fail.
             if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
+                count(&counters.retries);
                 self.respond(&retry);
             }
             return;
+        }
+        if of_source.handshakes >= self.settings.handshakes_per_source {
+            count(&counters.handshakes_deferred);
+            return self.quinn.ignore(incoming);
         }
         match self.quinn.accept(incoming, now, &mut self.packet, None) {
             // The client's first packet closed the connection. quinn would keep it until the idle timeout, and such a

@@ -5,8 +5,17 @@ use super::*;
 
 const PING: &[u8] = &[1];
 
+const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 fn raw(connections_max: usize) -> Raw {
     Raw::start(Settings { connections_max, ..quiet() })
+}
+
+/// Connects with a validated address.
+fn knock_validated(raw: &mut Raw, first: u8) {
+    raw.knock(&[first; 8], &[], PING);
+    let Answer::Retry { id, token } = raw.answer() else { panic!("let in without a proof") };
+    raw.knock(&id, &token, PING);
 }
 
 #[test]
@@ -24,9 +33,7 @@ fn connection_closed_by_its_first_packet_is_freed() {
 fn closed_connection_counts_until_forgotten() {
     let mut raw = raw(1);
     let knock = |raw: &mut Raw, first: u8| {
-        raw.knock(&[first; 8], &[], PING);
-        let Answer::Retry { id, token } = raw.answer() else { panic!("let in without a proof") };
-        raw.knock(&id, &token, PING);
+        knock_validated(raw, first);
         assert_eq!(raw.answer(), Answer::Initial);
     };
     knock(&mut raw, 1);
@@ -68,14 +75,74 @@ fn address_validation_starts_at_half_of_the_limit() {
         assert_eq!(raw.answer(), Answer::Initial);
     }
     for held in 2..4 {
-        raw.knock(&[9; 8], &[], PING);
-        let Answer::Retry { id, token } = raw.answer() else { panic!("let in without a proof") };
         assert_eq!(raw.count(|counters| &counters.connections), held);
-        raw.knock(&id, &token, PING);
+        knock_validated(&mut raw, 9);
         assert_eq!(raw.answer(), Answer::Initial);
         assert_eq!(raw.count(|counters| &counters.connections), held + 1);
     }
     assert_eq!(raw.count(|counters| &counters.connections_refused), 0);
     raw.knock(&[5; 8], &[], PING);
     assert_eq!(raw.count(|counters| &counters.connections_refused), 1);
+}
+
+#[test]
+fn source_limit_leaves_room_for_another_host() {
+    let mut raw = Raw::start(Settings { connections_per_source: 2, ..quiet() });
+    raw.knock(&[1; 8], &[], PING);
+    assert_eq!(raw.answer(), Answer::Initial);
+    knock_validated(&mut raw, 2);
+    assert_eq!(raw.answer(), Answer::Initial);
+    raw.knock(&[3; 8], &[], PING);
+    assert_eq!(raw.answer(), Answer::Initial);
+    assert_eq!(raw.count(|counters| &counters.source_refused), 1);
+    assert_eq!(raw.count(|counters| &counters.connections), 2);
+
+    raw.move_to(OTHER_HOST);
+    raw.knock(&[4; 8], &[], PING);
+    assert_eq!(raw.answer(), Answer::Initial);
+    assert_eq!(raw.count(|counters| &counters.connections), 3);
+    // The handshakes time out, and quinn forgets their connections.
+    raw.later(Duration::from_secs(5));
+    raw.later(Duration::from_secs(60));
+    raw.move_to(Ipv4Addr::LOCALHOST);
+    raw.knock(&[5; 8], &[], PING);
+    assert_eq!(raw.count(|counters| &counters.connections), 1, "the source may connect again");
+}
+
+#[test]
+fn forged_handshakes_leave_room_for_their_source() {
+    let mut raw = Raw::start(quiet());
+    for number in 0..16 {
+        raw.knock(&[number; 8], &[], PING);
+        assert_eq!(raw.answer(), Answer::Initial);
+    }
+    for number in 16..32 {
+        raw.knock(&[number; 8], &[], PING);
+        assert!(matches!(raw.answer(), Answer::Retry { .. }));
+    }
+    assert_eq!(raw.count(|counters| &counters.connections), 16);
+    assert_eq!(raw.count(|counters| &counters.retries), 16);
+    knock_validated(&mut raw, 32);
+    assert_eq!(raw.answer(), Answer::Initial);
+    assert_eq!(raw.count(|counters| &counters.connections), 17);
+}
+
+#[test]
+fn handshakes_beyond_the_source_limit_wait() {
+    let mut raw = Raw::start(Settings { handshakes_per_source: 16, ..quiet() });
+    for number in 0..16 {
+        raw.knock(&[number; 8], &[], PING);
+        assert_eq!(raw.answer(), Answer::Initial);
+    }
+    raw.knock(&[16; 8], &[], PING);
+    let Answer::Retry { id, token } = raw.answer() else { panic!("let in without a proof") };
+    raw.knock(&id, &token, PING);
+    assert_eq!(raw.count(|counters| &counters.handshakes_deferred), 1);
+    assert_eq!(raw.count(|counters| &counters.connections), 16);
+    raw.later(Duration::from_secs(5));
+    raw.later(Duration::from_secs(60));
+    assert!(raw.endpoint.is_idle());
+    // The client repeats its packet.
+    raw.knock(&id, &token, PING);
+    assert_eq!(raw.count(|counters| &counters.connections), 1);
 }

@@ -47,13 +47,16 @@ impl Raw {
         let identity = Identity::of(&settings.certificate).unwrap();
         let config = server_config(&settings, identity);
         let listening = Socket::listen(settings.listen).unwrap();
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        socket.connect(listening.address().unwrap()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
         let endpoint = Endpoint::new(config, listening, settings, hub, vec![]);
         Raw { endpoint, counters, now: Instant::now(), socket }
+    }
+
+    /// Continues from another address of this host.
+    pub(super) fn move_to(&mut self, address: Ipv4Addr) {
+        self.socket = connected(address, self.endpoint.socket());
     }
 
     /// Sends a first packet with these frames to this connection ID and lets the endpoint handle it.
@@ -95,6 +98,13 @@ impl Raw {
     pub(super) fn count(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         counter(&self.counters).load(Ordering::Relaxed)
     }
+}
+
+fn connected(from: Ipv4Addr, to: &Socket) -> UdpSocket {
+    let socket = UdpSocket::bind((from, 0)).unwrap();
+    socket.connect(to.address().unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
 }
 
 /// A client's first packet (RFC 9000, 17.2.2; RFC 9001, 5).

@@ -37,9 +37,9 @@ impl Bench {
             flows.insert(Key::Ufrag(ufrag(home.slot)), entry).unwrap();
             sessions.put(Session::new(install));
         }
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_nonblocking(true).unwrap();
-        let ingress = ClientIngress::new(0, Arc::clone(&flows), vec![false], MISSES, start);
+        let client = client();
+        let keys = RandomState::new();
+        let ingress = ClientIngress::new(0, Arc::clone(&flows), vec![false], MISSES, keys, start);
         let (egress, board) = (egress(start).0, Board::new(1));
         Bench { flows, ingress, egress, board, sessions, client, start }
     }
@@ -49,20 +49,40 @@ impl Bench {
     }
 
     fn identify(&mut self, ms: u64, side: Side, datagram: &[u8]) -> Option<(Home, Kind)> {
-        let (source, now) = (self.source(), self.start + Duration::from_millis(ms));
+        self.identify_from(self.source(), ms, side, datagram)
+    }
+
+    fn identify_from(
+        &mut self,
+        source: SourceKey,
+        ms: u64,
+        side: Side,
+        datagram: &[u8],
+    ) -> Option<(Home, Kind)> {
+        let now = self.start + Duration::from_millis(ms);
         self.ingress.identify(source, side, datagram, &self.egress, now)
+    }
+
+    /// Continues from another address of the client's host and returns the old socket.
+    fn move_client(&mut self) -> UdpSocket {
+        std::mem::replace(&mut self.client, client())
     }
 
     /// Sends a datagram from the client. Returns the session that lost the address, if any.
     fn send(&mut self, ms: u64, datagram: &[u8]) -> Option<Home> {
-        let (home, kind) = self.identify(ms, Side::Rtp, datagram)?;
-        let now = self.start + Duration::from_millis(ms);
         let before = self.holder();
-        let arrival = Arrival { source: self.source(), kind };
-        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
-        self.ingress.deliver(&mut self.sessions, home, arrival, datagram, cx);
-        self.egress.flush(now);
+        self.send_from(self.source(), ms, datagram);
         before.filter(|before| Some(*before) != self.holder())
+    }
+
+    fn send_from(&mut self, source: SourceKey, ms: u64, datagram: &[u8]) {
+        let Some((home, kind)) = self.identify_from(source, ms, Side::Rtp, datagram) else {
+            return;
+        };
+        let now = self.start + Duration::from_millis(ms);
+        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
+        self.ingress.deliver(&mut self.sessions, home, Arrival { source, kind }, datagram, cx);
+        self.egress.flush(now);
     }
 
     /// Returns whether the client received an answer since the last call.
@@ -84,6 +104,12 @@ impl Bench {
     }
 }
 
+fn client() -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_nonblocking(true).unwrap();
+    client
+}
+
 fn password(slot: u32) -> String {
     format!("password of session {slot}")
 }
@@ -93,11 +119,15 @@ fn ufrag(slot: u32) -> Ufrag {
 }
 
 fn check_with(slot: u32, password: &str) -> Vec<u8> {
+    check_of(7, slot, password)
+}
+
+fn check_of(transaction: u8, slot: u32, password: &str) -> Vec<u8> {
     let server_ufrag = format!("ufrag{slot}");
     let username = stun::Username { server_ufrag: &server_ufrag, client_ufrag: "c" };
     let key = stun::Key::new(password);
     let mut datagram = Vec::new();
-    let probe = stun::Binding::probe(stun::Transaction([7; 12]));
+    let probe = stun::Binding::probe(stun::Transaction([transaction; 12]));
     stun::Binding { username: Some(username), key: Some(&key), ..probe }.write(&mut datagram);
     datagram
 }
@@ -174,16 +204,92 @@ fn address_is_learned_at_the_home_worker_only() {
 }
 
 #[test]
-fn failed_checks_of_a_known_address_are_limited() {
+fn failed_checks_of_an_address_are_limited() {
+    let mut bench = Bench::new();
+    let stranger = SourceKey { listener: 0, address: "127.0.0.1:9".parse().unwrap() };
+    for _ in 0..1_000 {
+        let failed = bench.identify_from(stranger, 1, Side::Rtp, &check_with(1, "guess"));
+        assert_eq!(failed, None);
+    }
+    assert_eq!(bench.drops(Reason::BadIntegrity), 2 * u64::from(MISSES));
+    let passed = |bench: &mut Bench, ms| bench.identify_from(stranger, ms, Side::Rtp, &check(1));
+    assert_eq!(passed(&mut bench, 2), None);
+    assert!(passed(&mut bench, 20).is_some(), "checks are limited briefly");
+}
+
+#[test]
+fn failed_checks_do_not_limit_a_learned_address() {
     let mut bench = Bench::new();
     bench.send(0, &check(1));
-    bench.send(0, &media());
-    (0..1_000)
-        .for_each(|_| assert_eq!(bench.identify(1, Side::Rtp, &check_with(1, "guess")), None));
-    assert_eq!(bench.drops(Reason::BadIntegrity), 2 * u64::from(MISSES));
-    bench.send(2, &media());
-    assert_eq!(bench.packets_up(FIRST), 2, "media is not limited");
-    assert!(bench.identify(20, Side::Rtp, &check(1)).is_some(), "checks are limited briefly");
+    for _ in 0..1_000 {
+        // A forger of the client's address knows the session's ufrag.
+        assert_eq!(bench.identify(1, Side::Rtp, &check_with(1, "guess")), None);
+    }
+    assert!(bench.identify(1, Side::Rtp, &check(1)).is_some());
+    let other = bench.identify(1, Side::Rtp, &check(2));
+    assert_eq!(other, None, "the address is limited for another session");
+}
+
+#[test]
+fn flood_of_unknown_packets_spares_sessions() {
+    let mut bench = Bench::new();
+    let stranger = SourceKey { listener: 0, address: "127.0.0.66:9".parse().unwrap() };
+    for datagram in [media(), check_with(3, "guess"), vec![0, 1, 2]] {
+        for _ in 0..1_000 {
+            assert_eq!(bench.identify_from(stranger, 1, Side::Rtp, &datagram), None);
+        }
+    }
+    assert!(bench.drops(Reason::Limited) > 2_000);
+    assert_eq!(bench.identify(1, Side::Rtp, &check(1)), Some((FIRST, Kind::Check)));
+    bench.flows.insert(bench.source().key(), Entry::of(SECOND)).unwrap();
+    assert_eq!(bench.identify(1, Side::Rtp, &media()), Some((SECOND, Kind::Rtp)));
+}
+
+#[test]
+fn declared_ip_is_found_during_a_flood() {
+    let mut bench = Bench::new();
+    (0..1_000).for_each(|_| _ = bench.identify(1, Side::Rtp, &media()));
+    let ip = bench.source().address.ip();
+    bench.flows.insert(Key::DeclaredIp { listener: 0, ip }, Entry::of(FIRST)).unwrap();
+    assert_eq!(bench.identify(1, Side::Rtp, &media()), Some((FIRST, Kind::Rtp)));
+}
+
+#[test]
+fn replayed_check_is_dropped_from_another_address() {
+    let mut bench = Bench::new();
+    bench.send(0, &check(1));
+    assert!(bench.answered());
+    bench.move_client();
+    bench.send(1, &check(1));
+    assert!(!bench.answered());
+    assert_eq!((bench.holder(), bench.drops(Reason::Replayed)), (None, 1));
+    bench.send(2, &check_of(8, 1, &password(1)));
+    assert!(bench.answered(), "a new check moves the client");
+    assert_eq!(bench.holder(), Some(FIRST));
+}
+
+#[test]
+fn refused_check_cannot_be_replayed() {
+    let mut bench = Bench::new();
+    let declared = SourceKey { listener: 0, address: "127.0.0.66:9".parse().unwrap() };
+    bench.flows.insert(declared.key(), Entry::of(SECOND)).unwrap();
+    bench.send_from(declared, 0, &check(1));
+    assert_eq!(bench.drops(Reason::UnknownSource), 1, "another session declared the address");
+    bench.send(1, &check(1));
+    assert_eq!((bench.holder(), bench.drops(Reason::Replayed)), (None, 1));
+}
+
+#[test]
+fn retransmitted_check_is_answered_without_effect() {
+    let mut bench = Bench::new();
+    bench.send(0, &check(1));
+    let (first, old) = (bench.source(), bench.move_client());
+    bench.send(1, &check_of(8, 1, &password(1)));
+    assert!(old.recv(&mut [0; 256]).is_ok() && bench.answered());
+    bench.send_from(first, 2, &check(1));
+    assert!(old.recv(&mut [0; 256]).is_ok());
+    let newest = bench.sessions.with(FIRST, |session| session.learned().last().copied()).unwrap();
+    assert_eq!(newest, Some(bench.source()));
 }
 
 #[test]

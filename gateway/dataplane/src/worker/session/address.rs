@@ -1,16 +1,59 @@
 //! UDP addresses of a session's client: the destination of packets to it, and its accepted sources.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::RtcpPort;
-use evenkeel_media::rtp;
+use evenkeel_media::{rtp, stun};
 
 use super::{Known, PacketContext, Session};
 use crate::worker::arrival::SourceKey;
 
+/// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
+const CONSENT: Duration = Duration::from_secs(30);
+
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
 const CHECKED_MAX: usize = 4;
+
+/// Checks that a session remembers: those of ten minutes at one every five seconds (RFC 7675, 5.1), and those of the
+/// consent time at four a second. They take 1 KiB.
+const CHECKS_MAX: usize = 128;
+
+/// A check by its transaction, in the upper 24 bits, and its source, in the lower 40.
+///
+/// Both are keyed hashes: a transaction is mistaken for an earlier one once in 100,000 checks, and no sender can compute
+/// which sources have the same hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CheckHash(u64);
+
+impl CheckHash {
+    const SOURCE_BITS: u32 = 40;
+
+    pub(crate) fn new(
+        keys: &RandomState,
+        transaction: stun::Transaction,
+        source: SourceKey,
+    ) -> CheckHash {
+        let source = keys.hash_one(source) >> (u64::BITS - CheckHash::SOURCE_BITS);
+        CheckHash(keys.hash_one(transaction) << CheckHash::SOURCE_BITS | source)
+    }
+
+    fn has_transaction_of(self, other: CheckHash) -> bool {
+        (self.0 ^ other.0) >> CheckHash::SOURCE_BITS == 0
+    }
+}
+
+/// Earlier receptions of a check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seen {
+    Never,
+    /// From the same address: a retransmission.
+    Here,
+    /// From another address: a replay.
+    Elsewhere,
+}
 
 #[derive(Default)]
 pub(super) struct Address {
@@ -25,10 +68,12 @@ struct More {
     rtcp: Option<SourceKey>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     nominated: bool,
-    /// Time of the last verified check.
+    /// Time of the last verified check; after a nomination, of the last one from the destination.
     consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     checked: Vec<SourceKey>,
+    /// The last checks, newest last.
+    checks: VecDeque<CheckHash>,
 }
 
 impl Address {
@@ -42,20 +87,42 @@ impl Address {
         self.more.as_ref().and_then(|more| more.rtcp).or(self.rtp)
     }
 
-    /// Time of the last verified check.
-    pub(super) fn consent(&self) -> Option<Instant> {
-        self.more.as_ref()?.consent
+    pub(super) fn has_consent(&self, now: Instant) -> bool {
+        let consent = self.more.as_ref().and_then(|more| more.consent);
+        consent.is_some_and(|at| now.saturating_duration_since(at) < CONSENT)
     }
 
     fn checked(&self) -> &[SourceKey] {
         self.more.as_ref().map_or(&[], |more| &more.checked)
     }
+
+    fn remember_check(&mut self, check: CheckHash) -> Seen {
+        let checks = &mut self.more.get_or_insert_default().checks;
+        match checks.iter().find(|earlier| earlier.has_transaction_of(check)) {
+            Some(&earlier) if earlier == check => Seen::Here,
+            Some(_) => Seen::Elsewhere,
+            None => {
+                if checks.len() == CHECKS_MAX {
+                    checks.pop_front();
+                }
+                checks.push_back(check);
+                Seen::Never
+            }
+        }
+    }
 }
 
 impl Session {
+    /// Remembers a verified check and returns whether it was received before.
+    pub(crate) fn remember_check(&mut self, check: CheckHash) -> Seen {
+        self.address.remember_check(check)
+    }
+
     /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
-    /// nomination, to the last checked address that sent media. Returns the address that lost its permission to send,
-    /// if the list was full.
+    /// nomination, to the last checked address that sent media. When the destination's consent has expired, media goes
+    /// to the next address that passes a check: the client's address may have changed unnoticed, or a check that was
+    /// held back may have nominated another. Returns the address that lost its permission to send, if the list was
+    /// full.
     pub(crate) fn checked(
         &mut self,
         from: SourceKey,
@@ -63,12 +130,15 @@ impl Session {
         cx: &mut PacketContext<'_>,
     ) -> Option<SourceKey> {
         self.heard(cx);
-        if nominated || self.address.rtp.is_none() {
+        if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
             self.address.rtp = Some(from);
         }
+        let is_destination = self.address.rtp == Some(from);
         let more = self.address.more.get_or_insert_default();
-        more.consent = Some(cx.now);
         more.nominated |= nominated;
+        if is_destination || !more.nominated {
+            more.consent = Some(cx.now);
+        }
         more.checked.retain(|known| *known != from);
         more.checked.push(from);
         (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
@@ -132,3 +202,6 @@ impl Session {
         self.address.checked()
     }
 }
+
+#[cfg(test)]
+mod tests;

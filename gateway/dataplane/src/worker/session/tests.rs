@@ -122,6 +122,26 @@ fn consent_expires_after_thirty_seconds() {
 }
 
 #[test]
+fn media_follows_checks_after_lost_consent() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = SourceKey { listener: 0, address: socket.local_addr().unwrap() };
+    bench.check(0);
+    let check = |bench: &mut Bench, from, ms| {
+        bench.at(ms, |session, cx| session.checked(from, false, cx));
+    };
+    check(&mut bench, other, 29_999);
+    assert!(bench.reaches(29_999), "checks of another address neither move media");
+    assert!(!bench.reaches(30_000), "nor prolong consent");
+    check(&mut bench, other, 30_000);
+    assert!(!bench.reaches(30_001));
+    assert_eq!(bench.drops(Reason::NoAddress), 1, "media goes to the other address");
+    let own = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
+    check(&mut bench, own, 60_000);
+    assert!(bench.reaches(60_001));
+}
+
+#[test]
 fn declared_address_needs_no_consent() {
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));

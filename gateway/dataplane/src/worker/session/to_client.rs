@@ -1,7 +1,5 @@
 //! Packets from a node to the client: only the room's hop passes, with numbers and timestamps continued across hops.
 
-use std::time::{Duration, Instant};
-
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
 use evenkeel_media::continuity::{Epoch, FILLED_WITHIN, Pass, Switch, Withheld};
@@ -11,9 +9,6 @@ use super::{Known, PacketContext, Session};
 use crate::worker::command::{Report, ShedRun};
 use crate::worker::egress::{Egress, Side};
 use crate::worker::stats::Way;
-
-/// Lifetime of consent after a connectivity check (RFC 7675).
-const CONSENT: Duration = Duration::from_secs(30);
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
@@ -255,8 +250,7 @@ impl Session {
             Side::Rtp => self.address.rtp,
             Side::Rtcp => self.address.rtcp(),
         };
-        let recent = |at: Instant| cx.now.saturating_duration_since(at) < CONSENT;
-        let consent = self.known != Known::Stun || self.address.consent().is_some_and(recent);
+        let consent = self.known != Known::Stun || self.address.has_consent(cx.now);
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(Reason::NoAddress);
         };

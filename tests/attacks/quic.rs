@@ -1,0 +1,61 @@
+//! One source with many QUIC connections, beside a client at another address.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use evenkeel_core::Ingress;
+use evenkeel_lab::client::{QuicWay, client_config};
+use evenkeel_media::roq::{self, Flow};
+use quinn::{Connection, ConnectionError, Endpoint};
+
+use crate::harness::{Node, Phone, World, offer, quic_of, wait_until};
+
+const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+async fn connect(from: IpAddr, way: QuicWay) -> Result<(Endpoint, Connection), ConnectionError> {
+    let endpoint = Endpoint::client((from, 0).into()).unwrap();
+    let config = client_config(way.certificate_sha256).unwrap();
+    let connection = endpoint.connect_with(config, way.gateway, "evenkeel").unwrap().await?;
+    Ok((endpoint, connection))
+}
+
+#[test]
+fn connections_of_one_source_leave_room() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_quic();
+    world.limits += "connections_max = 8\nconnections_per_source = 4\n";
+    let gateway = world.start();
+    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let attack = gateway.ask(async {
+        let mut attack = Vec::new();
+        for _ in 0..12 {
+            attack.push(connect(ATTACKER, way).await);
+        }
+        attack
+    });
+    let accepted = attack.iter().filter(|connected| connected.is_ok()).count();
+    assert_eq!((accepted, gateway.quic_count("connections")), (4, 4));
+    assert!(gateway.quic_count("source-refused") >= 8);
+
+    // A client elsewhere connects and hears itself.
+    let mut voice = Phone::new(1).voice;
+    gateway.ask(async {
+        let (_endpoint, connection) = connect(CLIENT, way).await.unwrap();
+        let to = Flow::new(way.flow_to_gateway).unwrap();
+        let heard = loop {
+            let mut datagram = Vec::new();
+            roq::write_datagram(to, &voice.packet(1), &mut datagram);
+            connection.send_datagram(datagram.into()).unwrap();
+            let pace = Duration::from_millis(20);
+            if let Ok(heard) = tokio::time::timeout(pace, connection.read_datagram()).await {
+                break heard.unwrap();
+            }
+        };
+        let (flow, _) = roq::read_datagram(&heard).unwrap();
+        assert_eq!(flow.number(), way.flow_from_gateway);
+    });
+    assert!(gateway.quic_count("retries") > 0, "half of the connections are held");
+    drop(attack);
+    wait_until("the source may connect again", || gateway.ask(connect(ATTACKER, way)).is_ok());
+}
