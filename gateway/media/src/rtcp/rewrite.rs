@@ -11,6 +11,9 @@ use super::{
     packet_len, read, read_u32,
 };
 
+/// Flag in the first byte: the packet ends with padding.
+const PADDING: u8 = 0x20;
+
 /// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
 /// 0 removes the packet. Closes the gaps and returns the total length.
 ///
@@ -107,14 +110,14 @@ pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -
 
 /// Passes each entry of a NACK to `each`: the first missing number, and a mask of the missing ones
 /// among it and the next 16 (bit 0 is the first). The result replaces the entry; an empty mask
-/// removes it. Returns the new length, 0 if no entry remains.
+/// removes it. Removes padding. Returns the new length, 0 if no entry remains.
 pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16, u32)) -> usize {
     if (payload_type(packet), count(packet)) != (TRANSPORT_FEEDBACK, NACK) {
         return packet.len();
     }
     let start = HEADER_LEN + COMMON_LEN;
     let mut end = start;
-    for at in (start..packet.len()).step_by(4) {
+    for at in (start..body_end(packet)).step_by(4) {
         let Some(&[p0, p1, b0, b1]) = packet[at..].first_chunk() else { break };
         let mask = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
         let (first, mask) = each(u16::from_be_bytes([p0, p1]), mask & 0x1_ffff);
@@ -128,14 +131,19 @@ pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16,
             end += 4;
         }
     }
-    if end == start { 0 } else { set_len(packet, end) }
+    if end == start {
+        return 0;
+    }
+    packet[0] &= !PADDING;
+    set_len(packet, end)
 }
 
 /// Passes each source that feedback refers to to `rename`: the media source of NACK, PLI and
 /// others, the entries of FIR, TMMBR and TMMBN, the sources of REMB. `None` keeps the source.
 pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
+    let body_end = body_end(packet);
     let mut at_each = |packet: &mut [u8], start: usize, step: usize, end: usize| {
-        for at in (start..end.min(packet.len())).step_by(step) {
+        for at in (start..end.min(body_end)).step_by(step) {
             if let Some(name) = read_u32(packet, at).and_then(&mut rename) {
                 set_u32(packet, at, name);
             }
@@ -144,10 +152,10 @@ pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32
     let entries_at = HEADER_LEN + COMMON_LEN;
     match (payload_type(packet), count(packet)) {
         (PAYLOAD_FEEDBACK, FIR) | (TRANSPORT_FEEDBACK, TMMBR | TMMBN) => {
-            at_each(packet, entries_at, 8, packet.len());
+            at_each(packet, entries_at, 8, body_end);
         }
         (PAYLOAD_FEEDBACK, APPLICATION) if is_remb(&packet[HEADER_LEN..]) => {
-            at_each(packet, HEADER_LEN + REMB_SSRCS_AT, 4, packet.len());
+            at_each(packet, HEADER_LEN + REMB_SSRCS_AT, 4, body_end);
         }
         (PAYLOAD_FEEDBACK | TRANSPORT_FEEDBACK, _) => at_each(packet, 8, 4, 12),
         _ => {}
@@ -212,6 +220,14 @@ pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u
     }
     packet[0] = packet[0] & 0xc0 | kept;
     set_len(packet, end)
+}
+
+/// Returns the end of a packet's body, before padding.
+fn body_end(packet: &[u8]) -> usize {
+    match *packet {
+        [first, .., padding] if first & PADDING != 0 => packet.len().saturating_sub(padding.into()),
+        _ => packet.len(),
+    }
 }
 
 /// Sets the length in the header to `length` bytes, a multiple of four, and returns it.

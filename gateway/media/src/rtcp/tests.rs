@@ -194,6 +194,14 @@ fn truncated_or_changed_packets_never_panic() {
     }
 }
 
+/// Appends padding to the only packet in `compound`.
+fn pad(mut compound: Vec<u8>) -> Vec<u8> {
+    compound.extend_from_slice(&[0, 0, 0, 4]);
+    compound[0] |= 0x20;
+    compound[3] += 1;
+    compound
+}
+
 #[test]
 fn malformed_packet_names_its_reason() {
     let reason = |bytes: &[u8]| packets(bytes).find_map(Result::err).unwrap();
@@ -209,10 +217,7 @@ fn malformed_packet_names_its_reason() {
 
 #[test]
 fn padding_is_not_part_of_the_body() {
-    let mut compound = bytes(|out| write_nack(1, 2, &[5], out));
-    compound.extend_from_slice(&[0, 0, 0, 4]);
-    compound[0] |= 0x20;
-    compound[3] += 1;
+    let compound = pad(bytes(|out| write_nack(1, 2, &[5], out)));
     let Packet::Nack(nack) = only(&compound) else { panic!("no NACK") };
     assert_eq!(nack.missing().collect::<Vec<_>>(), [5]);
 }
@@ -289,6 +294,19 @@ fn missing_numbers_are_shifted_or_removed() {
     });
     assert_eq!(nack[..kept], bytes(|out| write_nack(1, 2, &[0xfff8, 0xfffa], out)));
     assert_eq!(rewrite::retain_missing(&mut nack[..kept], |first, _| (first, 0)), 0);
+}
+
+#[test]
+fn padding_is_no_missing_number_or_source() {
+    let mut nack = pad(bytes(|out| write_nack(1, 2, &[10, 12], out)));
+    let kept = rewrite::retain_missing(&mut nack, |first, mask| (first.wrapping_add(1), mask));
+    assert_eq!(nack[..kept], bytes(|out| write_nack(1, 2, &[11, 13], out)));
+
+    // The padding, read as a source, would have the SSRC 4.
+    let mut remb = pad(bytes(|out| write_remb(1, 64_000, &[7], out)));
+    let before = remb.clone();
+    rewrite::rename_media(&mut remb, |ssrc| (ssrc == 4).then_some(0));
+    assert_eq!(remb, before);
 }
 
 #[test]
