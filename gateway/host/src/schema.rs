@@ -120,8 +120,9 @@ impl Default for Room {
 }
 
 impl Room {
-    fn take(&mut self, default: &Value, path: &str) -> Result<(), Unfit> {
-        let Some(rest) = self.0.checked_sub(default.to_string().len()) else {
+    fn take(&mut self, key: &str, default: &Value, path: &str) -> Result<(), Unfit> {
+        let added = format!("{}:{default},", Value::from(key));
+        let Some(rest) = self.0.checked_sub(added.len()) else {
             let expected =
                 format!("settings to which defaults add {DEFAULTS_BYTES_MAX} bytes at most");
             return Err(Unfit { path: cut(path), expected, found: "more".to_owned() });
@@ -230,7 +231,7 @@ impl Node {
             if let Some(default) = &node.default
                 && !whole.contains_key(key)
             {
-                room.take(default, path)?;
+                room.take(key, default, path)?;
                 whole.insert(key.clone(), default.clone());
             }
         }

@@ -129,20 +129,21 @@ fn nested_defaults_are_bounded() {
 
 #[test]
 fn defaults_are_bounded_but_given_settings_are_not() {
-    let default = "x".repeat(998);
-    let schema =
-        Schema::new(json!({"type": "object", "properties": {"tiers": {"type": "array", "items": {
-            "type": "object", "properties": {"name": {"type": "string", "default": default}}
-        }}}}))
-        .unwrap();
-    // A thousand bytes including its quotes.
-    let most = DEFAULTS_BYTES_MAX / 1_000;
-    for (tiers, fits) in [(most, true), (most + 1, false)] {
-        let complete = || schema.complete(json!({"tiers": vec![json!({}); tiers]}));
-        assert_eq!((complete().is_ok(), complete().is_ok()), (fits, fits), "{tiers}");
+    // A thousand bytes of JSON with the comma after it.
+    let pairs = [("name".to_owned(), json!("x".repeat(990))), ("k".repeat(995), json!(1))];
+    for (key, default) in pairs {
+        let item = json!({"type": "object", "properties": {&key: {"default": default}}});
+        let list = json!({"type": "array", "items": item});
+        let schema = json!({"type": "object", "properties": {"tiers": list}});
+        let schema = Schema::new(schema).unwrap();
+        let most = DEFAULTS_BYTES_MAX / 1_000;
+        for (tiers, fits) in [(most, true), (most + 1, false)] {
+            let complete = || schema.complete(json!({"tiers": vec![json!({}); tiers]}));
+            assert_eq!((complete().is_ok(), complete().is_ok()), (fits, fits), "{tiers}");
+        }
+        let given = json!({"tiers": vec![json!({&key: default}); most + 1]});
+        assert_eq!(schema.complete(given.clone()), Ok(given));
     }
-    let given = json!({"tiers": vec![json!({"name": default}); most + 1]});
-    assert_eq!(schema.complete(given.clone()), Ok(given));
 }
 
 #[test]
