@@ -28,6 +28,14 @@ pub(crate) use rtpengine::{Line, Ng};
 pub(crate) use webhook::Posted;
 use webhook::Webhook;
 
+/// Length limit of a reason that a node reports, characters.
+const REASON_CHARS_MAX: usize = 200;
+
+/// Shortens a reason that a node reports and removes control characters: it is shown in logs and to operators.
+fn plain_reason(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+}
+
 pub(crate) enum Driver {
     /// No signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),

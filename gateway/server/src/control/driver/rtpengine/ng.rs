@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bencode::Value;
-use crate::control::driver::mixed;
+use crate::control::driver::{mixed, plain_reason};
 
 /// First retry interval; it doubles with each retry. An idle daemon answers within 1 ms, a busy one within some tens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -120,13 +120,13 @@ fn read(answer: &Value<'_>) -> Option<Answer> {
         "ok" => Answer::Done(text("sdp")),
         // Reasons in answers of an rtpengine that reached a limit of calls, load or bandwidth.
         "load limit" => {
-            let reason = text("message").unwrap_or_else(|| "load limit".to_owned());
+            let reason = plain_reason(answer.text("message").unwrap_or("load limit"));
             Answer::Refused { busy: true, reason }
         }
         other => {
             let reason =
                 text("error-reason").unwrap_or_else(|| format!("unexpected result `{other}`"));
-            Answer::Refused { busy: false, reason }
+            Answer::Refused { busy: false, reason: plain_reason(&reason) }
         }
     })
 }

@@ -9,10 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Posted;
-use crate::control::driver::Brief;
-
-/// Length limit of a reported reason.
-const REASON_MAX: usize = 200;
+use crate::control::driver::{Brief, plain_reason};
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
 /// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is present if `rtcp` is `own`.
@@ -130,7 +127,10 @@ pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
                 Answered::At(NodePort { address, rtcp_port })
             }
             Ok(_) => Answered::Refused("its answer names port 0".to_owned()),
-            Err(error) => Answered::Refused(format!("response without an address: {error}")),
+            Err(error) => {
+                let reason = format!("response without an address: {error}");
+                Answered::Refused(plain_reason(&reason))
+            }
         },
         502 | 504 => Answered::Unanswered(format!("HTTP status {}", answer.status)),
         503 => Answered::Unwilling(reason(503, &answer.body)),
@@ -146,7 +146,7 @@ fn reason(status: u16, body: &[u8]) -> String {
     }
     let text = serde_json::from_slice(body).map(|Error { error }| error);
     let text = text.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
-    let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    let text = plain_reason(&text);
     if text.is_empty() {
         format!("HTTP status {status}")
     } else {

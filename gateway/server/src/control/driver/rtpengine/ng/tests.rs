@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::driver::REASON_CHARS_MAX;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -42,6 +43,10 @@ fn refusal_has_its_reason_and_scope() {
     let limit = "d7:message27:Parallel session limit hit.6:result10:load limite";
     assert_eq!(said(limit), refused(true, "Parallel session limit hit."));
     assert_eq!(said("d6:result4:whate"), refused(false, "unexpected result `what`"));
+    let long = format!("\u{1b}[31m{}", "x".repeat(500));
+    let long = format!("d12:error-reason{}:{long}6:result5:errore", long.len());
+    let shown = format!("[31m{}", "x".repeat(REASON_CHARS_MAX - 4));
+    assert_eq!(said(&long), refused(false, &shown));
 }
 
 #[test]
