@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod flood;
+mod panics;
 mod quic;
 mod socket;
 mod strangers;

@@ -18,6 +18,8 @@ pub(super) struct Connections {
     touched: VecDeque<ConnectionHandle>,
     /// A time per connection that is no later than its next timer.
     timers: Timers,
+    /// The connection that was accessed last.
+    accessed: Option<ConnectionHandle>,
 }
 
 struct Place {
@@ -74,7 +76,14 @@ impl Connections {
     }
 
     pub(super) fn get_mut(&mut self, handle: ConnectionHandle) -> Option<&mut ClientConnection> {
-        self.places.get_mut(handle.0)?.as_mut().map(|place| &mut place.client)
+        let place = self.places.get_mut(handle.0)?.as_mut()?;
+        self.accessed = Some(handle);
+        Some(&mut place.client)
+    }
+
+    /// Takes the connection that was accessed last.
+    pub(super) fn take_accessed(&mut self) -> Option<ConnectionHandle> {
+        self.accessed.take()
     }
 
     pub(super) fn handles(&self) -> impl Iterator<Item = ConnectionHandle> + use<> {

@@ -5,6 +5,7 @@
 
 mod accept;
 mod from_clients;
+mod isolation;
 mod to_clients;
 
 use std::collections::VecDeque;

@@ -15,6 +15,10 @@ use crate::ring::{self, Kind, Meta, PathReport};
 #[cfg(test)]
 mod tests;
 
+/// A packet that causes a panic.
+#[cfg(test)]
+pub(super) const FATAL: &[u8] = b"fatal";
+
 struct Presence {
     /// Sessions that use this connection towards their client.
     homes: HashSet<Home>,
@@ -104,6 +108,8 @@ impl Hub {
         received: impl Fn(&Counters) -> &AtomicU64,
     ) -> Result<(), Rejected> {
         let home = self.home(flow).ok_or(Rejected::UnknownFlow)?;
+        #[cfg(test)]
+        assert_ne!(packet, FATAL, "injected panic");
         let kind = media_kind(packet).ok_or(Rejected::NotRtp)?;
         count(received(&self.counters));
         self.attach(client, home, flow.number(), now);

@@ -18,8 +18,8 @@ use super::hub::Hub;
 use super::socket::Socket;
 use super::{Counters, Failure, Settings};
 use crate::flows::Flows;
-use crate::ring;
 use crate::worker::{Before, Gather, Waker};
+use crate::{panics, ring};
 
 /// Time that the thread waits at its end for clients to receive the close.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ pub fn start(
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
+            panics::capture_here();
             // Only epoll can fail here. `Thread::is_running` then returns false.
             let _ = run(endpoint, gather, sleep, &stopped);
         })
@@ -89,7 +90,7 @@ impl Thread {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // The panic hook has already reported a panic.
+            // The thread has already reported a panic.
             let _ = thread.join();
         }
     }
@@ -182,10 +183,9 @@ fn run(
             true => Before::Gathered,
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
-        endpoint.look_round(now);
         // Packets pushed before the stop are sent before the end.
         let stopping = stop.load(Ordering::Acquire);
-        let look = endpoint.turn(now);
+        let look = endpoint.guarded_turn(now);
         match farewell {
             None if stopping => {
                 endpoint.close(now);

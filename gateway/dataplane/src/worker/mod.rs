@@ -41,7 +41,6 @@ pub use early::EarlyLimits;
 pub use egress::BUNDLE_SIZES;
 use egress::{Egress, Port, Side, Trunk};
 pub(crate) use gather::{Before, Gather};
-use isolation::PanicBudget;
 pub use packet_path::PacketPath;
 pub use ports::Ports;
 pub use recoveries::Distribution;
@@ -122,7 +121,6 @@ pub struct Worker {
     sweep: Sweep,
     /// Reused buffer for the summaries of one pass.
     summaries: Vec<Summary>,
-    panics: PanicBudget,
     /// Sessions removed after a panic and not yet reported to control.
     unreported: Vec<SessionId>,
     stopped: bool,
@@ -188,7 +186,6 @@ impl Worker {
             more_ready: false,
             sweep: Sweep::new(now),
             summaries: Vec::new(),
-            panics: PanicBudget::default(),
             unreported: Vec::new(),
             stopped: false,
         })
@@ -241,7 +238,7 @@ impl Worker {
     fn guarded_pass(&mut self, events: &[epoll::Event], now: Instant) {
         let pass = AssertUnwindSafe(|| self.pass(events, now));
         if let Err(panic) = catch_unwind(pass) {
-            self.isolate_panic(panic, events, now);
+            self.isolate_panic(panic, events);
         }
     }
 

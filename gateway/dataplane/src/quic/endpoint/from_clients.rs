@@ -41,6 +41,8 @@ impl Endpoint {
     fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
         let From { source, local, ecn } = from;
         self.packet.clear();
+        // Until quinn finds the connection, a panic belongs to none.
+        self.connections.take_accessed();
         match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {

@@ -1,5 +1,6 @@
 //! Packets from workers to clients.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,13 +20,16 @@ impl Endpoint {
     pub(super) fn read_rings(&mut self, now: Instant) -> Look {
         let mut look = Look::default();
         let mut rings = std::mem::take(&mut self.rings);
-        for ring in &mut rings {
-            let taken =
-                ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
-            look.packets += taken;
-            look.more |= taken == RING_BATCH;
-        }
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            for ring in &mut rings {
+                let taken =
+                    ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
+                look.packets += taken;
+                look.more |= taken == RING_BATCH;
+            }
+        }));
         self.rings = rings;
+        read.unwrap_or_else(|panic| resume_unwind(panic));
         look
     }
 

@@ -1,5 +1,6 @@
 //! Opening and closing of connections.
 
+use super::hub::FATAL;
 use super::*;
 
 #[tokio::test]
@@ -125,4 +126,23 @@ async fn clients_are_told_of_the_shutdown() {
     assert!(world.thread.is_running());
     world.thread.shut_down();
     assert_eq!(client.close_code().await, roq::ErrorCode::NoError.code());
+}
+
+#[tokio::test]
+async fn panics_end_only_their_connections() {
+    let mut world = World::start(quiet());
+    let whole = world.client().await;
+    whole.send(OTHER_FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    for _ in 0..12 {
+        let broken = world.client().await;
+        broken.send(FLOW, &rtp(2));
+        assert_eq!(world.next_media().await, rtp(2));
+        broken.send(FLOW, FATAL);
+        while world.next().await.0.kind != Kind::Detached {}
+    }
+    whole.send(OTHER_FLOW, &rtp(3));
+    assert_eq!(world.next_media().await, rtp(3));
+    assert_eq!(world.count(|counters| &counters.connections), 1);
+    assert!(world.thread.is_running());
 }

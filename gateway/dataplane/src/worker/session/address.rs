@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::RtcpPort;
@@ -191,10 +191,6 @@ impl Session {
     /// Returns whether the client's port is still unknown.
     pub(crate) fn learns(&self) -> bool {
         self.known == Known::DeclaredIp && self.address.rtp.is_none()
-    }
-
-    pub(crate) fn client(&self) -> Option<IpAddr> {
-        self.address.rtp.map(|source| source.address.ip())
     }
 
     /// Addresses that this session added to the flow table.
