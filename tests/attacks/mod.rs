@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod flood;
+mod icmp;
 mod panics;
 mod quic;
 mod socket;

@@ -77,8 +77,10 @@ impl Check {
         self.asked = self.asked.wrapping_add(1);
         self.unanswered = self.unanswered.saturating_add(1);
         let probe = self.probe();
+        // The kernel returns the error of an earlier probe instead of sending.
         if let Err(error) = self.socket.send(&probe) {
             self.note(&error);
+            let _lost_at_worst = self.socket.send(&probe);
         }
     }
 
@@ -97,9 +99,10 @@ impl Check {
         }
     }
 
+    /// Counts at most one refusal per unanswered probe: a port that answers is not closed, and ICMP may be forged.
     fn note(&mut self, error: &io::Error) {
         if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
-            self.refused = self.refused.saturating_add(1);
+            self.refused = self.refused.saturating_add(1).min(self.unanswered);
         }
     }
 

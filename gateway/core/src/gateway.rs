@@ -390,10 +390,18 @@ impl Gateway {
         }
     }
 
-    /// The kernel reports that no process listens at a node's media port, on its trunk or for a probe.
+    /// The kernel reports that no process listens at a node's media port. The caller has checked that the error quotes a
+    /// packet that was sent there.
     pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.detector.handle_kernel_error(now);
+        }
+    }
+
+    /// The kernel reports that no process listens at a node's media port. The error quotes this probe.
+    pub fn handle_probe_refused(&mut self, id: NodeId, sequence: u64, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.detector.handle_probe_refused(sequence, now);
         }
     }
 

@@ -104,6 +104,15 @@ impl Header {
     }
 }
 
+/// Returns SSRC and sequence number of a packet that may be cut after its fixed header, as in an
+/// ICMP error.
+#[must_use]
+pub fn ssrc_and_sequence(start: &[u8]) -> Option<(u32, u16)> {
+    let [flags, _, s0, s1, _, _, _, _, c0, c1, c2, c3] = *start.first_chunk::<HEADER_LEN>()?;
+    let numbers = (u32::from_be_bytes([c0, c1, c2, c3]), u16::from_be_bytes([s0, s1]));
+    (flags >> 6 == 2).then_some(numbers)
+}
+
 /// Sets the sequence number. A packet shorter than a header remains unchanged.
 pub fn set_sequence(packet: &mut [u8], sequence: u16) {
     if let Some(field) = packet.get_mut(2..4) {

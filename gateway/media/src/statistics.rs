@@ -185,6 +185,12 @@ impl Reception {
         (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
     }
 
+    /// Returns whether this number is the highest received, or at most `behind` below it.
+    #[must_use]
+    pub fn is_recent(&self, sequence: u16, behind: u16) -> bool {
+        self.run.is_some_and(|run| (run.highest as u16).wrapping_sub(sequence) <= behind)
+    }
+
     /// Returns the arrival time of the last packet; `None` before the first.
     #[must_use]
     pub fn heard(&self) -> Option<Instant> {

@@ -11,6 +11,7 @@ pub mod message;
 
 pub use bundle::{
     Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,
+    first_tag,
 };
 pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
 

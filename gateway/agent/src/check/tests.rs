@@ -90,6 +90,25 @@ fn port_is_closed_from_two_refusals_to_an_answer() {
 }
 
 #[test]
+fn refusals_of_one_probe_count_once() {
+    let (server, mut check, mut now) = pair(CheckKind::Echo);
+    check.handle_timeout(now);
+    answer(&server, &mut check, <[u8]>::to_vec);
+    let refuse = |check: &mut Check| {
+        let error = io::Error::from_raw_os_error(Errno::ECONNREFUSED as i32);
+        (0..5).for_each(|_| check.note(&error));
+    };
+    refuse(&mut check);
+    assert_eq!((check.refused, check.port()), (0, Port::Up), "every probe was answered");
+    for port in [Port::Up, Port::Closed] {
+        now += EVERY;
+        check.handle_timeout(now);
+        refuse(&mut check);
+        assert_eq!(check.port(), port);
+    }
+}
+
+#[test]
 fn echoed_question_is_no_answer() {
     let (server, mut check, now) = pair(CheckKind::Stun);
     check.handle_timeout(now);

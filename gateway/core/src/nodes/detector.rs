@@ -231,6 +231,13 @@ impl Detector {
         self.accuse(Witness::KernelError, now);
     }
 
+    /// Takes a kernel error that quotes this probe. If the probe was answered, the error is forged or out of date.
+    pub(crate) fn handle_probe_refused(&mut self, sequence: u64, now: Instant) {
+        if self.probes.iter().any(|probe| probe.sequence == sequence) {
+            self.handle_kernel_error(now);
+        }
+    }
+
     /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
     pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {

@@ -8,16 +8,21 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::BATCH;
 use super::address::{Family, address};
 
-/// Passes the ICMP errors of sent datagrams to `each`, with their destination: port unreachable, too large, no route
-/// (ip(7), IP_RECVERR). Local errors are skipped; the send call has returned them. Handles at most [`BATCH`] errors per
-/// call.
-pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io::Error)) {
+/// Bytes kept of a datagram that ICMP quotes: a whole probe, and the header of any other datagram. Linux quotes 548
+/// bytes (RFC 1812, 4.3.2.3); some hosts quote none (RFC 792 requires only the UDP header).
+const QUOTED_MAX: usize = 128;
+
+/// Passes the ICMP errors of sent datagrams to `each`: port unreachable, too large, no route (ip(7), IP_RECVERR). The
+/// arguments are the destination, the error, and the start of the datagram as ICMP quotes it. Any host can forge ICMP,
+/// but only one that saw the datagram can quote it. Local errors are skipped; the send call has returned them. Handles
+/// at most [`BATCH`] errors per call.
+pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io::Error, &[u8])) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let mut control = [0_u64; 16];
-        let mut byte = 0_u8;
-        let mut slice = libc::iovec { iov_base: std::ptr::from_mut(&mut byte).cast(), iov_len: 1 };
+        let mut quoted = [0_u8; QUOTED_MAX];
+        let mut slice = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: QUOTED_MAX };
         // SAFETY: as above.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_name = std::ptr::from_mut(&mut name).cast();
@@ -30,11 +35,11 @@ pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io:
         let received = unsafe {
             libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
         };
-        if received < 0 {
+        let Ok(received) = usize::try_from(received) else {
             return;
-        }
+        };
         if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
-            each(accused, error);
+            each(accused, error, &quoted[..received.min(QUOTED_MAX)]);
         }
     }
 }
@@ -61,7 +66,8 @@ fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     None
 }
 
-/// Enables the error queue of an unconnected socket (ip(7), IP_RECVERR).
+/// Enables the error queue of a socket (ip(7), IP_RECVERR). Its owner has to drain it: queued errors use the memory of
+/// received datagrams.
 ///
 /// # Errors
 /// Returns the error of `setsockopt`.

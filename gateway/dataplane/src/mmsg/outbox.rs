@@ -74,8 +74,6 @@ pub struct Sent {
     pub sent: usize,
     /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
-    /// Errors of datagrams sent earlier; the kernel returns them at a later call.
-    pub earlier: Vec<io::Error>,
 }
 
 impl Outbox {
@@ -131,28 +129,28 @@ impl Outbox {
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
-        let mut told = None;
+        let mut retried = false;
         while next < self.queue.len() {
             match self.send(socket, next) {
                 Ok(sent) => {
                     let sent = &self.queue[next..next + sent];
                     next += sent.len();
                     outcome.sent += sent.iter().map(Queued::datagrams).sum::<usize>();
-                    outcome.earlier.extend(told.take());
+                    retried = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
                     self.part(next, &error);
                 }
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock && told.is_none() => {
-                    told = Some(error);
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && !retried => {
+                    retried = true;
                 }
                 Err(error) => {
                     let datagrams = self.queue[next].datagrams();
                     let again = || error.raw_os_error().map(io::Error::from_raw_os_error);
                     outcome.failed.extend((1..datagrams).filter_map(|_| again()));
                     outcome.failed.push(error);
-                    told = None;
+                    retried = false;
                     next += 1;
                 }
             }

@@ -272,11 +272,14 @@ impl Worker {
     }
 
     fn add_trunk(&mut self, node: NodeId, trunk: UdpSocket) {
-        if let Err(error) = watch(&self.epoll, &trunk, Source::Trunk(node)) {
+        let watched = watch(&self.epoll, &trunk, Source::Trunk(node));
+        match watched.and_then(|()| Trunk::new(trunk)) {
+            Ok(trunk) => self.egress.add_trunk(node, trunk),
             // Probes use another socket and still succeed, so only this line explains the silence.
-            tracing::error!(%node, %error, "trunk not watched; packets from the node are not read");
+            Err(error) => {
+                tracing::error!(%node, %error, "trunk not opened; no packets are exchanged with the node")
+            }
         }
-        self.egress.add_trunk(node, Trunk::new(trunk));
     }
 
     fn with_session(

@@ -17,7 +17,7 @@ use super::early::{Early, EarlyLimits};
 use super::stats::WorkerStats;
 use super::summaries::ActiveSessions;
 use crate::flows::Home;
-use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
+use crate::mmsg::{self, DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
 /// Size limits of shared trunk datagrams. 1,200 bytes fit any path, 1,252 bytes of IPv4 fit IPv6's minimum MTU of 1,280
@@ -45,7 +45,6 @@ pub(crate) struct Trunk {
     media: bool,
     /// True if a queued datagram is longer than the size that fits any path.
     long: bool,
-    refused: bool,
 }
 
 pub(crate) struct Egress {
@@ -80,8 +79,10 @@ impl Port {
 }
 
 impl Trunk {
-    pub(crate) fn new(socket: UdpSocket) -> Trunk {
-        Trunk {
+    /// Enables the error queue of the socket.
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Trunk> {
+        mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
+        Ok(Trunk {
             socket,
             bundle: Bundle::new(SHARED_MAX),
             alone: Bundle::new(TRUNK_ALONE_MAX),
@@ -89,8 +90,7 @@ impl Trunk {
             outbox: Outbox::new(Family::V4),
             media: false,
             long: false,
-            refused: false,
-        }
+        })
     }
 
     fn close_bundle(&mut self) {
@@ -195,13 +195,6 @@ impl Egress {
         self.stats.forget(node);
     }
 
-    /// Handles `ECONNREFUSED` on the node's trunk.
-    pub(crate) fn trunk_refused(&mut self, node: NodeId) {
-        if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
-            trunk.refused = true;
-        }
-    }
-
     pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: Side, packet: &[u8]) {
         let kind = match side {
             Side::Rtp => ring::Kind::Rtp,
@@ -266,21 +259,13 @@ impl Egress {
         trunk.close_bundle();
         if !trunk.outbox.is_empty() {
             let outcome = trunk.outbox.flush(trunk.socket.as_fd());
-            for error in outcome.failed.iter().chain(&outcome.earlier) {
-                match error.kind() {
-                    io::ErrorKind::ConnectionRefused => trunk.refused = true,
-                    _ => self.stats.dropped(reason(error)),
-                }
-            }
+            outcome.failed.iter().for_each(|error| self.stats.dropped(reason(error)));
             if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
                 self.stats.sent(node, now);
             }
             if std::mem::take(&mut trunk.long) {
                 self.stats.long(node);
             }
-        }
-        if std::mem::take(&mut trunk.refused) {
-            self.report(Report::Refused { node });
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::ring::PathReport;
 /// Sources tracked per client; the oldest is replaced.
 const SOURCES_MAX: usize = 8;
 
+/// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
+const RECENT_MAX: u16 = 4_000;
+
 /// Smoothing time of values measured every 100 ms, here or by QUIC. A sample after a longer gap is used unsmoothed.
 const FOLLOWS_IN: Duration = Duration::from_millis(800);
 
@@ -140,6 +143,13 @@ impl Measurements {
             }
         };
         self.sources[place].1.receive(header, length, now);
+    }
+
+    /// Returns whether the client sent RTP with these numbers lately.
+    pub(crate) fn is_recent(&self, ssrc: u32, sequence: u16) -> bool {
+        let mut sources = self.sources.iter();
+        let source = sources.find(|(of, _)| *of == ssrc);
+        source.is_some_and(|(_, reception)| reception.is_recent(sequence, RECENT_MAX))
     }
 
     pub(crate) fn sent(&mut self, length: usize) {

@@ -147,7 +147,7 @@ impl Worker {
             if let Some(socket) = &socket {
                 watch(&epoll, socket, Source::Trunk(NodeId(number)))?;
             }
-            egress.trunks.push(socket.map(Trunk::new));
+            egress.trunks.push(socket.map(Trunk::new).transpose()?);
         }
         for (number, ring) in (0..).zip(&parts.from_workers) {
             watch(&epoll, ring, Source::Worker(number))?;
@@ -277,7 +277,7 @@ impl Worker {
         match source {
             Source::Commands => self.handle_wake(now),
             Source::Listener(listener, side) => self.read_listener(listener, side, now),
-            Source::Trunk(node) => self.read_trunk(node, now),
+            Source::Trunk(node) => self.read_trunk(node, flags, now),
             Source::Port(slot, side) => self.read_port(slot, side, flags, now),
             Source::Worker(number) => self.read_worker(number, now),
             Source::Quic => self.read_quic(now),

@@ -23,19 +23,17 @@ use crate::mmsg::{BATCH, Inbox, drain_errors};
 const PER_PORT: usize = 16;
 
 impl Worker {
-    pub(super) fn read_trunk(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn read_trunk(&mut self, node: NodeId, flags: epoll::EventFlags, now: Instant) {
+        if flags.contains(epoll::EventFlags::ERR) {
+            self.read_trunk_errors(node);
+        }
         for _ in 0..BATCHES_PER_TURN {
             let Some(Some(trunk)) = self.egress.trunks.get(node.0 as usize) else {
                 return;
             };
-            let count = match self.inbox.fill(trunk.socket.as_fd()) {
-                Ok(count) => count,
-                Err(error) => {
-                    if error.kind() == io::ErrorKind::ConnectionRefused {
-                        self.egress.trunk_refused(node);
-                    }
-                    return;
-                }
+            // After an error that belongs to an earlier send, epoll reports the socket again.
+            let Ok(count) = self.inbox.fill(trunk.socket.as_fd()) else {
+                return;
             };
             self.read += count;
             let mut packets = 0;
@@ -51,6 +49,27 @@ impl Worker {
             }
         }
         self.more_ready = true;
+    }
+
+    /// Reports the node's port closed if an error quotes a bundle of one of its sessions. Any other `ConnectionRefused`
+    /// may be forged.
+    #[cold]
+    fn read_trunk_errors(&mut self, node: NodeId) {
+        let Worker { sessions, egress, .. } = self;
+        let Some(Some(trunk)) = egress.trunks.get(node.0 as usize) else {
+            return;
+        };
+        let mut refused = false;
+        drain_errors(trunk.socket.as_fd(), |_, error, quoted| {
+            if error.kind() != io::ErrorKind::ConnectionRefused {
+                return egress.count_drop(egress::reason(&error));
+            }
+            let tag = trunk::first_tag(quoted);
+            refused |= tag.is_some_and(|tag| sessions.with_tag(node, tag, |_, _| ()).is_some());
+        });
+        if refused {
+            egress.report(Report::Refused { node });
+        }
     }
 
     /// Handles a trunk datagram. Returns its number of packets.
@@ -108,7 +127,9 @@ impl Worker {
             // Without flags the read continues an earlier pass. If a panic ended that pass, epoll does not report the
             // errors a second time.
             if flags.is_empty() || flags.contains(epoll::EventFlags::ERR) {
-                drain_errors(fd, |address, error| session.send_failed(address, &error, cx));
+                drain_errors(fd, |address, error, quoted| {
+                    session.send_failed(address, &error, quoted, cx);
+                });
             }
             match inbox.receive_at_most(PER_PORT, fd) {
                 Ok(count) => {

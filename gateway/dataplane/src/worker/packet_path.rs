@@ -52,7 +52,7 @@ impl PacketPath {
         let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
         let mut egress = Egress::new(reports, Arc::new(WorkerStats::new(start, 1)), early_limits);
         egress.listeners.push((Port::new(socket()?)?, None));
-        egress.trunks.push(Some(Trunk::new(socket()?)));
+        egress.trunks.push(Some(Trunk::new(socket()?)?));
         let flows = Arc::new(Flows::new(sessions as usize));
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
         let voice = Stream {

@@ -17,6 +17,7 @@ use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, Sessio
 use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
 use evenkeel_media::merge::Pair;
 use evenkeel_media::quality::Codec;
+use evenkeel_media::rtp;
 use evenkeel_media::trunk::Tag;
 
 use address::Address;
@@ -353,19 +354,29 @@ impl Session {
         self.state.as_deref().map_or(Totals::default(), totals)
     }
 
-    /// Handles an error from the error queue of a session's port. `ConnectionRefused` is evidence against the node;
-    /// path errors are not.
+    /// Handles an error from the error queue of a session's port. `ConnectionRefused` is evidence against the node if
+    /// it quotes RTP that the session forwarded lately; otherwise the error may be forged. Path errors are no evidence.
     pub(crate) fn send_failed(
         &self,
         address: SocketAddr,
         error: &io::Error,
+        quoted: &[u8],
         cx: &PacketContext<'_>,
     ) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
             return cx.egress.count_drop(egress::reason(error));
         }
-        if let Some(hop) = self.hop_at(address, cx) {
+        if self.has_forwarded(quoted)
+            && let Some(hop) = self.hop_at(address, cx)
+        {
             cx.egress.report(Report::PortClosed { session: self.id, hop });
         }
+    }
+
+    /// Returns whether these are the first bytes of an RTP packet of the client, which reached the node unchanged.
+    fn has_forwarded(&self, start: &[u8]) -> bool {
+        let numbers = rtp::ssrc_and_sequence(start).zip(self.state.as_deref());
+        numbers
+            .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
     }
 }

@@ -393,3 +393,25 @@ fn any_number_of_panics_ends_only_their_sessions() {
     assert_eq!(world.panicked(), (1..40).collect::<Vec<_>>());
     assert_eq!(came(&node), [(tag(0, 7), 10)]);
 }
+
+/// Sends a packet to a node whose port closes, with this tag on the trunk. Returns whether the worker reports it.
+fn trunk_is_reported_closed(tag: Tag) -> bool {
+    let (trunk, node) = (socket(), socket());
+    trunk.connect(node.local_addr().unwrap()).unwrap();
+    let sender = trunk.try_clone().unwrap();
+    let (mut world, mut worker) = World::with(1, Some(trunk));
+    world.enter(0);
+    worker.turns();
+    drop(node);
+    let mut bundle = Bundle::new(1_200);
+    assert!(bundle.push(tag, &video(1)));
+    sender.send(bundle.as_bytes()).unwrap();
+    worker.turns();
+    matches!(world.reports.try_recv(), Ok(Report::Refused { node: NodeId(0) }))
+}
+
+#[test]
+fn trunk_refusal_must_quote_a_session_tag() {
+    assert!(trunk_is_reported_closed(tag(0, 7)));
+    assert!(!trunk_is_reported_closed(tag(0, 8)), "a guessed tag");
+}

@@ -112,3 +112,17 @@ fn payload_of_a_shorter_packet_is_empty() {
     let header = Header::parse(&packet).unwrap();
     assert_eq!(header.payload(&packet[..HEADER_LEN]), b"");
 }
+
+#[test]
+fn ssrc_and_sequence_need_the_fixed_header_only() {
+    let mut packet = packet();
+    let header = Header::parse(&packet).unwrap();
+    let numbers = Some((header.ssrc, header.sequence));
+    assert_eq!(ssrc_and_sequence(&packet), numbers);
+    // A cut packet has no valid padding.
+    packet[0] |= 0x20;
+    assert_eq!(ssrc_and_sequence(&packet[..HEADER_LEN]), numbers);
+    assert_eq!(ssrc_and_sequence(&packet[..HEADER_LEN - 1]), None);
+    packet[0] = 0x40;
+    assert_eq!(ssrc_and_sequence(&packet), None);
+}

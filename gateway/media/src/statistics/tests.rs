@@ -187,3 +187,12 @@ fn report_matches_the_rfc() {
     assert_eq!((second.lost, second.fraction_lost), (1, 0), "the share is since the last report");
     assert_eq!(Reception::new(HZ).report(9).sequence_max, 0);
 }
+
+#[test]
+fn recent_numbers_cross_the_wrap() {
+    let reception = received(65_534, &[0, 1, 2, 3]);
+    let is_recent = |sequence| reception.is_recent(sequence, 3);
+    assert!([65_534, 65_535, 0, 1].into_iter().all(is_recent));
+    assert!(![65_533, 2, 30_000].into_iter().any(is_recent));
+    assert!(!Reception::new(HZ).is_recent(0, 3));
+}

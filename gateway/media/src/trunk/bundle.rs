@@ -110,6 +110,13 @@ pub fn entries_mut(datagram: &mut [u8]) -> EntriesMut<'_> {
     }
 }
 
+/// Returns the tag of the first packet of a bundle that may be cut after it, as in an ICMP error.
+#[must_use]
+pub fn first_tag(start: &[u8]) -> Option<Tag> {
+    let entry = start.strip_prefix(&[demux::BUNDLE])?;
+    entry.first_chunk().map(|tag| Tag(u64::from_be_bytes(*tag)))
+}
+
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     rest: Result<&'a [u8], Malformed>,

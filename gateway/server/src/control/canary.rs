@@ -18,9 +18,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use super::prober::{
-    ProbeEvent, ProbeSender, Probed, Subscription, Task, connect_in_time, connected, fill,
-};
+use super::prober::socket::{self, Received};
+use super::prober::{ProbeEvent, ProbeSender, Probed, Subscription, Task};
 
 /// Packets per opening.
 const OPENED_EVERY: u64 = 5;
@@ -83,12 +82,13 @@ impl Canary {
         let names = Names { room: draw(), tags, mark: draw().to_be_bytes() };
         let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
         let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
-        fill(&socket, node, connected(address));
+        socket::fill(&socket, node, socket::connected(address));
         let subscription = Subscription::default();
         let tells = subscription.sender(told);
         let reading = Rc::clone(&socket);
         let task = Task::spawn(async move {
-            let socket = connect_in_time(&reading, node, || connected(address)).await;
+            let connect = || socket::connected(address);
+            let socket = socket::connect_in_time(&reading, node, connect).await;
             reader.listen(socket, &tells).await;
         });
         let sent = Cell::new(0);
@@ -108,10 +108,10 @@ impl Canary {
                 let question = Question::Open { room, session, tag, lease_s: LEASE_S };
                 let mut message = Vec::new();
                 question.write(&self.secret, nonce, clock.unix_us, &mut message);
-                let _lost_at_worst = socket.try_send(&message);
+                let _lost_at_worst = socket::send(socket, &message);
             }
         }
-        let _lost_at_worst = socket.try_send(self.packet(sequence, sent).as_bytes());
+        let _lost_at_worst = socket::send(socket, self.packet(sequence, sent).as_bytes());
     }
 
     fn packet(&self, sequence: u64, sent: u64) -> Bundle {
@@ -145,7 +145,8 @@ impl Reader {
         let mut buffer = [0; 2_048];
         loop {
             // Errors are ignored: the prober reports a closed port.
-            let Ok(length) = socket.recv(&mut buffer).await else { continue };
+            let received = socket::receive(socket, &mut buffer).await;
+            let Ok(Received::Datagram(length, _)) = received else { continue };
             for word in self.read(&buffer[..length]) {
                 if told.send(word).await.is_err() {
                     return;

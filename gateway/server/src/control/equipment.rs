@@ -9,7 +9,8 @@ use evenkeel_media::trunk::message::Secret;
 
 use super::canary::Canary;
 use super::driver::{Driver, Line};
-use super::prober::{Prober, Way, connected};
+use super::prober::socket::connected;
+use super::prober::{Prober, Way};
 use super::thread::{Control, draw};
 use crate::settings;
 

@@ -1,14 +1,14 @@
-//! Probes nodes' media ports. Each prober has its own connected socket, so that ICMP errors identify the node.
+//! Probes nodes' media ports. Each prober has its own connected socket, so that ICMP errors identify the node. An error
+//! is believed only if it quotes a probe.
 
 mod pending;
 mod probe_event;
-mod receive_time;
 mod signed;
+pub(super) mod socket;
 
 use std::cell::OnceCell;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_core::NodeId;
 use evenkeel_media::demux;
@@ -22,9 +22,7 @@ use pending::{Asked, Token};
 pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 pub(crate) use signed::Mismatch;
 use signed::{Answers, Heard, Signed, Who};
-
-/// Interval of `connect` attempts while no route to the node exists.
-const CONNECT_AGAIN: Duration = Duration::from_millis(500);
+use socket::Received;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
@@ -36,8 +34,8 @@ pub(crate) enum Probed {
     Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
     /// Either end refused a signed message.
     Mismatch { node: NodeId, mismatch: Mismatch },
-    /// ICMP: no listener.
-    Refused { node: NodeId },
+    /// ICMP reports no listener, and quotes this probe.
+    Refused { node: NodeId, sequence: u64 },
     /// A packet crossed between the canary sessions.
     CanaryPassed { node: NodeId, sequence: u64 },
     /// Both canary sessions are open.
@@ -88,7 +86,7 @@ enum Questions {
 
 impl Prober {
     /// Starts a task that connects as soon as a route to the node exists and reads answers. Must be called on control's
-    /// runtime. `connect` returns a socket like [`connected`]; `first` is random.
+    /// runtime. `connect` returns a socket like [`socket::connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
         way: Way,
@@ -97,24 +95,19 @@ impl Prober {
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
-        fill(&socket, node, connect());
+        socket::fill(&socket, node, connect());
         let (questions, subscription) = (Rc::new(way.questions(first)), Subscription::default());
         let tells = subscription.sender(told);
         let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
         let reading = Task::spawn(async move {
-            let socket = connect_in_time(&connected, node, connect).await;
+            let socket = socket::connect_in_time(&connected, node, connect).await;
             read(socket, node, &asked, &tells).await;
         });
         Prober { _reading: reading, _listens: subscription, questions, socket }
     }
 
-    /// A probe that cannot be sent counts as unanswered, unless the kernel reports a closed port.
-    pub(crate) fn probe(
-        &self,
-        sequence: u64,
-        token: Token,
-        clock: Clock,
-    ) -> Result<(), std::io::ErrorKind> {
+    /// A probe that cannot be sent counts as unanswered.
+    pub(crate) fn probe(&self, sequence: u64, token: Token, clock: Clock) {
         let mut datagram = Vec::new();
         match &*self.questions {
             Questions::Signed(signed) => datagram = signed.probe(sequence, clock),
@@ -131,10 +124,10 @@ impl Prober {
                 let cookie = cookie(token);
                 asked.ask(cookie, sequence);
                 datagram.extend_from_slice(&cookie);
-                datagram.extend_from_slice(b" d7:command4:pinge");
+                datagram.extend_from_slice(PING);
             }
         }
-        self.send(&datagram)
+        self.send(&datagram);
     }
 
     /// Returns true if the node speaks signed messages and so takes orders.
@@ -145,77 +138,37 @@ impl Prober {
     /// Sends a signed order. If it is lost no answer comes, and the caller repeats it.
     pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
         if let Questions::Signed(signed) = &*self.questions {
-            let _lost = self.send(&signed.write(order, nonce, clock));
+            self.send(&signed.write(order, nonce, clock));
         }
     }
 
-    fn send(&self, datagram: &[u8]) -> Result<(), std::io::ErrorKind> {
-        let Some(socket) = self.socket.get() else {
-            return Err(std::io::ErrorKind::NotConnected);
-        };
-        socket.try_send(datagram).map(|_| ()).map_err(|error| error.kind())
-    }
-}
-
-/// The socket of the cell, set as soon as a route to the node exists.
-pub(super) async fn connect_in_time(
-    cell: &OnceCell<UdpSocket>,
-    node: NodeId,
-    connect: impl Fn() -> std::io::Result<std::net::UdpSocket>,
-) -> &UdpSocket {
-    loop {
-        if let Some(socket) = cell.get() {
-            return socket;
+    fn send(&self, datagram: &[u8]) {
+        if let Some(socket) = self.socket.get() {
+            let _lost_at_worst = socket::send(socket, datagram);
         }
-        tokio::time::sleep(CONNECT_AGAIN).await;
-        fill(cell, node, connect());
     }
-}
-
-/// Sets the cell if a route to the node exists.
-pub(super) fn fill(
-    cell: &OnceCell<UdpSocket>,
-    node: NodeId,
-    connected: std::io::Result<std::net::UdpSocket>,
-) {
-    match connected.and_then(UdpSocket::from_std) {
-        Ok(socket) => _ = cell.set(socket),
-        Err(error) => tracing::debug!(?node, %error, "no route to the node"),
-    }
-}
-
-pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = std::net::UdpSocket::bind(any)?;
-    socket.connect(address)?;
-    receive_time::stamp(&socket)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 /// Sends answers to control until control has ended.
 async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &ProbeSender) {
     let mut buffer = [0; 512];
     loop {
-        let words = match receive_time::receive(socket, &mut buffer).await {
-            Ok((length, at)) => {
+        let words: Vec<Probed> = match socket::receive(socket, &mut buffer).await {
+            Ok(Received::Datagram(length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
                     // If the receipt is lost, the node repeats its notice.
-                    let _ = socket.try_send(receipt);
+                    let _ = socket::send(socket, receipt);
                 }
-                words(&heard, node, questions.beside(), at)
+                words(&heard, node, questions.beside(), at).into_iter().flatten().collect()
             }
-            // A closed port of the agent is no evidence about the node.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                [(!questions.beside()).then_some(Probed::Refused { node }), None, None, None]
+            Ok(Received::Refused(quotes)) => {
+                let sequences = quotes.iter().filter_map(|quoted| questions.refused(quoted));
+                sequences.map(|sequence| Probed::Refused { node, sequence }).collect()
             }
             Err(_) => continue,
         };
-        for word in words.into_iter().flatten() {
+        for word in words {
             if told.send(word).await.is_err() {
                 return;
             }
@@ -259,6 +212,25 @@ impl Questions {
         matches!(self, Questions::Signed(signed) if signed.who() == Who::Beside)
     }
 
+    /// The sequence of the probe that this datagram begins with. A closed port of the agent is no evidence about the
+    /// node.
+    fn refused(&self, quoted: &[u8]) -> Option<u64> {
+        match self {
+            Questions::Signed(signed) => signed.refused(quoted, Clock::read()),
+            Questions::Stun(asked) => {
+                asked.sequence(&stun::Request::parse(quoted).ok()?.transaction().0)
+            }
+            Questions::Echo(asked) => match quoted.split_first()? {
+                (&demux::ECHO, token) => asked.sequence(token),
+                _ => None,
+            },
+            Questions::Ping(asked) => match quoted.split_at_checked(size_of::<Token>())? {
+                (cookie, PING) => asked.sequence(cookie),
+                _ => None,
+            },
+        }
+    }
+
     /// The content of a datagram, if it answers a probe.
     fn read(&self, datagram: &[u8]) -> Option<Heard> {
         let sequence = match self {
@@ -280,6 +252,9 @@ impl Questions {
         Some(Heard { answers, ..Heard::default() })
     }
 }
+
+/// A ping after its cookie.
+const PING: &[u8] = b" d7:command4:pinge";
 
 /// The token without spaces, which end a cookie: 60 random bits.
 fn cookie(token: Token) -> Token {

@@ -244,7 +244,9 @@ impl Control {
             Probed::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
-            Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
+            Probed::Refused { node, sequence } => {
+                self.gateway.handle_probe_refused(node, sequence, Instant::now());
+            }
         }
     }
 

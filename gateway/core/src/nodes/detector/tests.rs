@@ -134,6 +134,37 @@ fn kernel_error_is_detected_within_20_ms() {
 }
 
 #[test]
+fn refusal_of_an_answered_probe_is_ignored() {
+    let (mut detector, start) = (Detector::new(Timings::default(), Distance::Near), Instant::now());
+    detector.handle_probe_sent(1, start);
+    detector.handle_probe_sent(2, start + 10 * MS);
+    detector.handle_probe_answered(1, start + 11 * MS);
+    for sequence in [0, 1, 3] {
+        detector.handle_probe_refused(sequence, start + 12 * MS);
+    }
+    assert_eq!(detector.witnesses(), []);
+    detector.handle_probe_refused(2, start + 12 * MS);
+    assert_eq!(detector.witnesses(), [(Witness::KernelError, start + 12 * MS)]);
+}
+
+#[test]
+fn kernel_errors_never_down_a_node_that_is_heard() {
+    for media in [true, false] {
+        let mut scene = Scene::busy();
+        scene.probed = !media;
+        if !media {
+            scene.hung_up = Some(scene.now);
+        }
+        // A forger on the path quotes what it saw, every 2 ms.
+        for _ in 0..2_000 {
+            scene.detector.handle_kernel_error(scene.now);
+            scene.hear(if media { 2_000 } else { 0 });
+            assert_ne!(scene.step(true), Finding::Dead, "media: {media}");
+        }
+    }
+}
+
+#[test]
 fn later_canary_withdraws_kernel_error() {
     let (mut detector, start) = (Detector::new(Timings::default(), Distance::Near), Instant::now());
     detector.handle_canary_sent(1, start);

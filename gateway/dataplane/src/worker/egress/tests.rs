@@ -20,7 +20,7 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
     let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    egress.trunks.push(Some(Trunk::new(here)));
+    egress.trunks.push(Some(Trunk::new(here).unwrap()));
     size_max.into_iter().for_each(|size_max| egress.limit_bundles(NodeId(0), size_max));
     for &length in lengths {
         egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
@@ -42,7 +42,7 @@ fn signed_message_does_not_count_as_sent_media() {
     let stats = Arc::new(WorkerStats::new(base, 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    egress.trunks.push(Some(Trunk::new(socket)));
+    egress.trunks.push(Some(Trunk::new(socket).unwrap()));
     let sent = |stats: &WorkerStats| {
         let mut all = [evenkeel_core::Stamp::default()];
         stats.merge_into(&mut all);

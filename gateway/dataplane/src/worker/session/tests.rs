@@ -308,15 +308,45 @@ fn only_connection_refused_is_reported() {
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
     bench.session.attach(hop, port_leg(address));
+    let packet = video(1, 5);
+    bench.at(0, |session, cx| session.handle_client_rtp(&packet, cx));
     let mut accused = |errno| {
         let error = io::Error::from_raw_os_error(errno);
-        bench.at(0, |session, cx| session.send_failed(address, &error, cx));
+        bench.at(0, |session, cx| session.send_failed(address, &error, &packet, cx));
         bench.reports.try_recv().is_ok()
     };
     assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
     assert!(!accused(libc::EHOSTUNREACH), "a way there is missing, at this moment");
     assert!(accused(libc::ECONNREFUSED));
     assert_eq!([Reason::Oversize, Reason::SendFailed].map(|reason| bench.drops(reason)), [1, 1]);
+}
+
+/// RTP with the payload type of the session.
+fn video(sequence: u16, ssrc: u32) -> Vec<u8> {
+    let fields = rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc };
+    let mut packet = Vec::new();
+    rtp::write(&fields, b"frame", &mut packet);
+    packet
+}
+
+#[test]
+fn refusal_must_quote_forwarded_rtp() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    bench.session.attach(Hop { node: NodeId(0), incarnation: Incarnation(1) }, port_leg(address));
+    for sequence in [65_534, 65_535, 0] {
+        bench.at(0, |session, cx| session.handle_client_rtp(&video(sequence, 5), cx));
+    }
+    let mut accused = |quoted: &[u8]| {
+        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        bench.at(0, |session, cx| session.send_failed(address, &error, quoted, cx));
+        bench.reports.try_recv().is_ok()
+    };
+    assert!(accused(&video(65_535, 5)) && accused(&video(0, 5)[..rtp::HEADER_LEN]));
+    assert!(!accused(&video(1, 5)), "not sent yet");
+    assert!(!accused(&video(0, 6)), "another source");
+    assert!(!accused(&video(0u16.wrapping_sub(4_001), 5)), "too long ago");
+    assert!(!accused(&video(0, 5)[..11]) && !accused(&[]), "a short quote");
 }
 
 #[test]

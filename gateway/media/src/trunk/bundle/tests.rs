@@ -90,3 +90,11 @@ fn empty_packet_and_wrong_mark_are_refused() {
     bytes[0] = demux::SIGNED;
     assert_eq!(entries(&bytes).collect::<Vec<_>>(), [Err(Malformed::Mark)]);
 }
+
+#[test]
+fn first_tag_needs_no_whole_packet() {
+    let whole = bundle(&[(7, b"aaa"), (8, b"bbb")]);
+    let bytes = whole.as_bytes();
+    assert_eq!([bytes, &bytes[..9]].map(first_tag), [Some(Tag(7)); 2]);
+    assert_eq!([&bytes[..8], &bytes[1..], &[]].map(first_tag), [None; 3]);
+}

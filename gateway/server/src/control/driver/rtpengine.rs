@@ -137,7 +137,11 @@ impl Rtpengine {
                     self.handle_answer(about, answer, now);
                 }
             }
-            Ng::Refused => {
+            Ng::Refused(quotes) => {
+                // Any other error may be forged.
+                if !quotes.iter().any(|quoted| self.questions.is_pending(quoted)) {
+                    return;
+                }
                 let reason = format!("no NG listener at {}", self.ng);
                 for about in self.questions.give_up() {
                     self.handle_failed(about, false, reason.clone(), now);

@@ -21,6 +21,13 @@ impl Asked {
         asked.push_back((token, sequence));
     }
 
+    /// Returns the sequence of the pending probe with this token.
+    pub(super) fn sequence(&self, token: &[u8]) -> Option<u64> {
+        let asked = self.0.borrow();
+        // Most errors are about the newest probes.
+        asked.iter().rev().find(|(known, _)| known == token).map(|(_, sequence)| *sequence)
+    }
+
     /// Returns the sequence of the probe with this token, and forgets the probe.
     pub(super) fn answered(&self, token: &[u8]) -> Option<u64> {
         let mut asked = self.0.borrow_mut();

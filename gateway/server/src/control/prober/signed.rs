@@ -120,6 +120,13 @@ impl Signed {
         }
     }
 
+    /// Returns the sequence of the probe of the node that a kernel error quotes.
+    pub(super) fn refused(&self, quoted: &[u8], clock: Clock) -> Option<u64> {
+        let verified = Question::read(quoted, &self.secret, clock.unix_us).ok()?;
+        let is_probe = verified.message == Question::Probe && self.who == Who::Node;
+        is_probe.then(|| verified.nonce.wrapping_sub(self.first))
+    }
+
     fn was_asked(&self, nonce: u64) -> bool {
         // Most answers are to the newest probes.
         self.asked.borrow().iter().rev().any(|asked| *asked == nonce)

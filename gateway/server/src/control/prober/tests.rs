@@ -2,6 +2,7 @@ use std::cell::Cell;
 
 use tokio::task::LocalSet;
 
+use super::socket::{CONNECT_AGAIN, connected};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -23,9 +24,9 @@ async fn node_is_probed_once_a_route_exists() {
         .run_until(async {
             let prober = Prober::start(NodeId(3), Way::Echo, 0, told, connect);
             let clock = Clock::read();
-            prober.probe(7, [7; 12], clock).expect_err("it stays unanswered");
+            prober.probe(7, [7; 12], clock);
             tokio::time::sleep(CONNECT_AGAIN * 4).await;
-            prober.probe(8, [8; 12], clock).unwrap();
+            prober.probe(8, [8; 12], clock);
             let mut buffer = [0; 64];
             let (length, from) = node.recv_from(&mut buffer).await.unwrap();
             node.send_to(&buffer[..length], from).await.unwrap();
@@ -51,7 +52,7 @@ async fn event_of_a_replaced_prober_is_dropped() {
         let heard = async {
             let prober = start();
             tokio::task::yield_now().await;
-            prober.probe(7, [7; 12], Clock::read()).unwrap();
+            prober.probe(7, [7; 12], Clock::read());
             let mut buffer = [0; 64];
             let (length, from) = node.recv_from(&mut buffer).await.unwrap();
             node.send_to(&buffer[..length], from).await.unwrap();
@@ -128,4 +129,54 @@ fn oldest_pending_probe_is_replaced() {
     (0..=pending::ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
     assert_eq!(asked.answered(&token(0)), None);
     assert_eq!(asked.answered(&token(1)), Some(1));
+}
+
+#[test]
+fn refusal_must_quote_a_pending_probe() {
+    let token = *b"twelve bytes";
+    let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
+    let stun = |token: Token| {
+        let mut probe = Vec::new();
+        stun::Binding::probe(stun::Transaction(token)).write(&mut probe);
+        probe
+    };
+    let ping = |token: Token| [&cookie(token)[..], PING].concat();
+    let other = *b"other twelve";
+    for (way, probe, guess) in [
+        (Way::Echo, echo(token), echo(other)),
+        (Way::Stun, stun(token), stun(other)),
+        (Way::Ping, ping(token), ping(other)),
+    ] {
+        let questions = way.questions(0);
+        let (Questions::Echo(asked) | Questions::Stun(asked) | Questions::Ping(asked)) = &questions
+        else {
+            panic!()
+        };
+        let pending = if matches!(questions, Questions::Ping(_)) { cookie(token) } else { token };
+        asked.ask(pending, 7);
+        for quoted in [&guess[..], &probe[..probe.len() - 1], &[]] {
+            assert_eq!(questions.refused(quoted), None, "{quoted:?}");
+        }
+        assert_eq!(questions.refused(&probe), Some(7));
+        asked.answered(&pending).unwrap();
+        assert_eq!(questions.refused(&probe), None, "answered");
+    }
+}
+
+#[tokio::test]
+async fn closed_port_is_reported_with_its_probe() {
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (told, mut probed) = mpsc::channel(8);
+    let hears = async {
+        let prober = Prober::start(NodeId(3), Way::Echo, 0, told, move || connected(gone));
+        tokio::task::yield_now().await;
+        // The second probe finds the error of the first one at its socket.
+        prober.probe(7, [7; 12], Clock::read());
+        prober.probe(8, [8; 12], Clock::read());
+        for sequence in [7, 8] {
+            let word = probed.recv().await.unwrap().if_current();
+            assert_eq!(word, Some(Probed::Refused { node: NodeId(3), sequence }));
+        }
+    };
+    LocalSet::new().run_until(hears).await;
 }

@@ -91,11 +91,15 @@ impl Questions {
 
     /// Matches an answer to its request. `None` if no request waits for it.
     pub(super) fn answered(&mut self, datagram: &[u8]) -> Option<(About, Answer)> {
-        let space = datagram.iter().position(|byte| *byte == b' ')?;
-        let cookie = std::str::from_utf8(&datagram[..space]).ok()?;
-        let cookie = u64::from_str_radix(cookie, 16).ok()?;
-        let answer = read(&Value::read(&datagram[space + 1..])?)?;
+        let (cookie, message) = split(datagram)?;
+        let answer = read(&Value::read(message)?)?;
         self.asked.remove(&cookie).map(|asked| (asked.about, answer))
+    }
+
+    /// Returns whether these are the first bytes of a pending request.
+    pub(super) fn is_pending(&self, start: &[u8]) -> bool {
+        let asked = split(start).and_then(|(cookie, _)| self.asked.get(&cookie));
+        asked.is_some_and(|asked| asked.datagram.starts_with(start))
     }
 
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
@@ -112,6 +116,13 @@ impl Questions {
     pub(super) fn give_up(&mut self) -> Vec<About> {
         std::mem::take(&mut self.asked).into_values().map(|asked| asked.about).collect()
     }
+}
+
+/// Splits a datagram into its cookie and its message.
+fn split(datagram: &[u8]) -> Option<(u64, &[u8])> {
+    let space = datagram.iter().position(|byte| *byte == b' ')?;
+    let cookie = std::str::from_utf8(&datagram[..space]).ok()?;
+    Some((u64::from_str_radix(cookie, 16).ok()?, &datagram[space + 1..]))
 }
 
 fn read(answer: &Value<'_>) -> Option<Answer> {

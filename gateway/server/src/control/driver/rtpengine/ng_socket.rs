@@ -1,5 +1,4 @@
 use std::cell::OnceCell;
-use std::io::ErrorKind;
 use std::rc::Rc;
 
 use evenkeel_core::NodeId;
@@ -7,6 +6,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use crate::control::prober;
+use crate::control::prober::socket::{self, Received};
 
 /// Buffer size, longer than any answer of rtpengine.
 const ANSWER_MAX: usize = 65_535;
@@ -14,17 +14,15 @@ const ANSWER_MAX: usize = 65_535;
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Ng {
     Datagram(Box<[u8]>),
-    /// ICMP reported that no process listens.
-    Refused,
+    /// ICMP reports that no process listens for the datagrams that begin with these bytes.
+    Refused(Vec<Box<[u8]>>),
 }
 
 /// A connected socket to one rtpengine.
 pub(crate) struct Line {
     _reading: prober::Task,
-    node: NodeId,
     /// Set once the system has a route to the address.
     socket: Rc<OnceCell<UdpSocket>>,
-    told: mpsc::Sender<(NodeId, Ng)>,
 }
 
 impl Line {
@@ -36,23 +34,19 @@ impl Line {
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Line {
         let socket = Rc::new(OnceCell::new());
-        prober::fill(&socket, node, connect());
-        let (connected, tells) = (Rc::clone(&socket), told.clone());
+        socket::fill(&socket, node, connect());
+        let connected = Rc::clone(&socket);
         let reading = prober::Task::spawn(async move {
-            let socket = prober::connect_in_time(&connected, node, connect).await;
-            read(socket, node, &tells).await;
+            let socket = socket::connect_in_time(&connected, node, connect).await;
+            read(socket, node, &told).await;
         });
-        Line { _reading: reading, node, socket, told }
+        Line { _reading: reading, socket }
     }
 
     /// Sends a request. A request that cannot be sent is retried as if unanswered.
     pub(crate) fn send(&self, datagram: &[u8]) {
-        let sent = self.socket.get().map(|socket| socket.try_send(datagram));
-        if let Some(Err(error)) = sent
-            && error.kind() == ErrorKind::ConnectionRefused
-        {
-            // If control's queue is full, the request times out instead.
-            let _ = self.told.try_send((self.node, Ng::Refused));
+        if let Some(socket) = self.socket.get() {
+            let _lost_at_worst = socket::send(socket, datagram);
         }
     }
 }
@@ -60,9 +54,9 @@ impl Line {
 async fn read(socket: &UdpSocket, node: NodeId, told: &mpsc::Sender<(NodeId, Ng)>) {
     let mut buffer = vec![0; ANSWER_MAX];
     loop {
-        let word = match socket.recv(&mut buffer).await {
-            Ok(length) => Ng::Datagram(buffer[..length].into()),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ng::Refused,
+        let word = match socket::receive(socket, &mut buffer).await {
+            Ok(Received::Datagram(length, _)) => Ng::Datagram(buffer[..length].into()),
+            Ok(Received::Refused(quotes)) => Ng::Refused(quotes),
             Err(_) => continue,
         };
         if told.send((node, word)).await.is_err() {

@@ -42,6 +42,8 @@ struct Pair {
     port: u16,
     /// Requests, oldest first: command, call and SDP.
     asked: Vec<(String, String, String)>,
+    /// Datagrams to rtpengine since the last refusal.
+    sent: Vec<Box<[u8]>>,
     says: Option<&'static str>,
     /// The simulated rtpengine receives requests and does not answer.
     mute: bool,
@@ -63,6 +65,7 @@ impl Pair {
             calls: BTreeSet::new(),
             port: 30_000,
             asked: Vec::new(),
+            sent: Vec::new(),
             says: None,
             mute: false,
             drops: 0,
@@ -110,6 +113,7 @@ impl Pair {
         while let Some(act) = self.engine.handle_timeout(self.now) {
             match act {
                 Act::Ng { node: NODE, datagram } => {
+                    self.sent.push((*datagram).into());
                     if let Some(answer) = self.daemon(&datagram) {
                         self.engine.handle_ng(&Ng::Datagram(answer), self.now);
                     }
@@ -117,6 +121,12 @@ impl Pair {
                 told => self.told.push(told),
             }
         }
+    }
+
+    /// The kernel reports that these datagrams met no listener.
+    fn refuse(&mut self, quotes: Vec<Box<[u8]>>) {
+        self.engine.handle_ng(&Ng::Refused(quotes), self.now);
+        self.settle();
     }
 
     fn pass(&mut self, ms: u32) {
@@ -352,12 +362,16 @@ fn closed_port_fails_openings_and_drops_calls() {
     pair.settle();
     pair.close(7);
     pair.told();
-    pair.engine.handle_ng(&Ng::Refused, pair.now);
-    pair.settle();
+    let mut forged = pair.sent.last().unwrap().clone();
+    forged[0] ^= 1;
+    pair.refuse(vec![forged, Box::default(), b"00000000000000ff d7:command".as_slice().into()]);
+    assert_eq!(pair.told(), []);
+    let quotes = std::mem::take(&mut pair.sent);
+    pair.refuse(quotes);
     assert_eq!(pair.told(), [said(8, "no NG listener at 10.0.0.9:2223")]);
     assert!(pair.engine.sessions.is_empty() && pair.engine.rooms.is_empty());
-    pair.engine.handle_ng(&Ng::Refused, pair.now);
-    pair.settle();
+    let quotes = std::mem::take(&mut pair.sent);
+    pair.refuse(quotes);
     assert!(pair.engine.calls.is_empty(), "{:?}", pair.engine.calls);
 }
 

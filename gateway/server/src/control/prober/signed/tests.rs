@@ -90,6 +90,21 @@ fn another_secret_or_clock_is_no_answer() {
 }
 
 #[test]
+fn refusal_must_quote_a_probe_of_the_node() {
+    let (signed, clock) = asked(Who::Node);
+    let probe = signed.probe(8, clock);
+    assert_eq!(signed.refused(&probe, clock), Some(8));
+    let mut forged = probe.clone();
+    forged[15] ^= 1;
+    for quoted in [&forged[..], &probe[..probe.len() - 1], &[]] {
+        assert_eq!(signed.refused(quoted, clock), None);
+    }
+    assert_eq!(signed.refused(&signed.write(&Question::Start, 5, clock), clock), None, "an order");
+    let (beside, clock) = asked(Who::Beside);
+    assert_eq!(beside.refused(&beside.probe(8, clock), clock), None);
+}
+
+#[test]
 fn outdated_state_report_is_ignored() {
     let (signed, clock) = asked(Who::Beside);
     let back = Answer::Notice { number: 2, load: load(State::Serving) };

@@ -30,6 +30,21 @@ fn answer_matches_its_cookie_once() {
 }
 
 #[test]
+fn start_of_a_pending_request_is_recognised() {
+    let now = Instant::now();
+    let mut questions = Questions::default();
+    questions.draw_from(7);
+    let cookie = asked(&mut questions, 1, now);
+    let is_pending = |questions: &Questions, quoted: &str| questions.is_pending(quoted.as_bytes());
+    let request = format!("{cookie} d7:command4:pinge");
+    assert!(is_pending(&questions, &request) && is_pending(&questions, &request[..17]));
+    assert!(!is_pending(&questions, &request[..16]), "the cookie is not complete");
+    assert!(!is_pending(&questions, &format!("{cookie} d6:")), "another request");
+    questions.answered(format!("{cookie} d6:result2:oke").as_bytes()).unwrap();
+    assert!(!is_pending(&questions, &request), "answered");
+}
+
+#[test]
 fn refusal_has_its_reason_and_scope() {
     let now = Instant::now();
     let mut questions = Questions::default();

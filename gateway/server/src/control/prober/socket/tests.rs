@@ -13,14 +13,17 @@ fn implausible_timestamp_defaults_to_now() {
     assert_eq!(waited(Some(epoch - MS * 1_001)), Duration::ZERO, "the clock was set");
 }
 
+/// A socket connected to another one.
+fn pair() -> (UdpSocket, std::net::UdpSocket) {
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ours = connected(peer.local_addr().unwrap()).unwrap();
+    (UdpSocket::from_std(ours).unwrap(), peer)
+}
+
 #[tokio::test]
 async fn receive_time_is_arrival_not_read() {
-    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    stamp(&ours).unwrap();
-    ours.set_nonblocking(true).unwrap();
-    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (ours, peer) = pair();
     let own = ours.local_addr().unwrap();
-    let ours = UdpSocket::from_std(ours).unwrap();
     let mut buffer = [0; 16];
     // If the machine stalls for a second the timestamp is not plausible.
     for _ in 0..10 {
@@ -28,7 +31,9 @@ async fn receive_time_is_arrival_not_read() {
         let sent = Instant::now();
         std::thread::sleep(MS * 50);
         let late = Instant::now();
-        let (length, at) = receive(&ours, &mut buffer).await.unwrap();
+        let Received::Datagram(length, at) = receive(&ours, &mut buffer).await.unwrap() else {
+            panic!()
+        };
         assert_eq!(&buffer[..length], b"words");
         assert!(at + MS * 50 > sent, "not before it was sent");
         if at <= late {
@@ -39,16 +44,19 @@ async fn receive_time_is_arrival_not_read() {
 }
 
 #[tokio::test]
-async fn refused_datagram_is_an_error() {
-    let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let nobody = {
-        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        gone.local_addr().unwrap()
-    };
-    ours.connect(nobody).unwrap();
-    ours.set_nonblocking(true).unwrap();
-    let ours = UdpSocket::from_std(ours).unwrap();
-    ours.send(b"words").await.unwrap();
-    let error = receive(&ours, &mut [0; 16]).await.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+async fn refused_datagrams_are_returned_in_order() {
+    let (ours, peer) = pair();
+    let own = ours.local_addr().unwrap();
+    peer.send_to(b"words", own).unwrap();
+    drop(peer);
+    ours.writable().await.unwrap();
+    // The kernel returns the error of the first at the second one.
+    assert_eq!(send(&ours, b"first").unwrap(), 5);
+    assert_eq!(send(&ours, b"second").unwrap(), 6);
+    let mut buffer = [0; 16];
+    let Received::Refused(refused) = receive(&ours, &mut buffer).await.unwrap() else { panic!() };
+    let refused: Vec<&[u8]> = refused.iter().map(|quoted| &**quoted).collect();
+    assert_eq!(refused, [&b"first"[..], b"second"]);
+    let received = receive(&ours, &mut buffer).await.unwrap();
+    assert!(matches!(received, Received::Datagram(5, _)), "{received:?}");
 }
