@@ -14,8 +14,8 @@ use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_server::control::{AgentError, ControlError, Order};
 
 use crate::harness::{
-    AgentFiles, Node, Phone, SECRET, TIMEOUT, World, assert_complete, declared, offer, talk,
-    talk_for, udp_of, wait_until,
+    AgentFiles, Node, Phone, SECRET, TIMEOUT, World, assert_complete, assert_continuous, declared,
+    offer, talk, talk_for, udp_of, wait_until,
 };
 
 /// Forwards packets between a gateway and a node, each of the gateway's sockets by a socket of its own, and keeps them.
@@ -31,7 +31,14 @@ struct Wire {
     node: SocketAddr,
     /// The gateway's sockets, and the sockets that the node sees instead.
     senders: Vec<(SocketAddr, UdpSocket)>,
-    to_node: Vec<Vec<u8>>,
+    seen: Vec<Seen>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    is_to_node: bool,
+    sender: usize,
+    bytes: Vec<u8>,
 }
 
 impl Tap {
@@ -39,8 +46,7 @@ impl Tap {
         let near = UdpSocket::bind("127.0.0.1:0").unwrap();
         near.set_nonblocking(true).unwrap();
         let address = near.local_addr().unwrap();
-        let wire =
-            Arc::new(Mutex::new(Wire { near, node, senders: Vec::new(), to_node: Vec::new() }));
+        let wire = Arc::new(Mutex::new(Wire { near, node, senders: Vec::new(), seen: Vec::new() }));
         let ending = Arc::<AtomicBool>::default();
         let (forwarding, ended) = (Arc::clone(&wire), Arc::clone(&ending));
         let thread = std::thread::spawn(move || {
@@ -60,6 +66,20 @@ impl Tap {
     fn wire(&self) -> MutexGuard<'_, Wire> {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Sends bytes from the sender of a recorded datagram to its receiver.
+    fn forge(&self, like: &Seen, bytes: &[u8]) {
+        let wire = self.wire();
+        let (source, far) = &wire.senders[like.sender];
+        match like.is_to_node {
+            true => far.send(bytes).unwrap(),
+            false => wire.near.send_to(bytes, *source).unwrap(),
+        };
+    }
+
+    fn seen(&self, is: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+        self.wire().seen.iter().filter(|seen| is(seen)).cloned().collect()
+    }
 }
 
 impl Drop for Tap {
@@ -76,11 +96,13 @@ impl Wire {
             let sender = self.sender(source);
             let bytes = buffer[..length].to_vec();
             let _lost_at_worst = self.senders[sender].1.send(&bytes);
-            self.to_node.push(bytes);
+            self.seen.push(Seen { is_to_node: true, sender, bytes });
         }
-        for (source, far) in &self.senders {
+        for (sender, (source, far)) in self.senders.iter().enumerate() {
             while let Ok(length) = far.recv(&mut buffer) {
-                let _lost_at_worst = self.near.send_to(&buffer[..length], *source);
+                let bytes = buffer[..length].to_vec();
+                let _lost_at_worst = self.near.send_to(&bytes, *source);
+                self.seen.push(Seen { is_to_node: false, sender, bytes });
             }
         }
     }
@@ -181,9 +203,8 @@ fn observed_tag_moves_no_stream() {
         phones[0].audio_from(2) >= 5 && phones[1].audio_from(1) >= 5
     });
 
-    let mut bundles = tap.wire().to_node.clone();
-    bundles.retain(|datagram| demux::classify(datagram) == Kind::Bundle);
-    let entries = bundles.iter().flat_map(|bundle| trunk::entries(bundle));
+    let bundles = tap.seen(|seen| seen.is_to_node && demux::classify(&seen.bytes) == Kind::Bundle);
+    let entries = bundles.iter().flat_map(|bundle| trunk::entries(&bundle.bytes));
     let tags: BTreeSet<Tag> = entries.map(|entry| entry.unwrap().0).collect();
     assert_eq!(tags.len(), 2);
     let eve = stranger();
@@ -211,4 +232,59 @@ fn observed_tag_moves_no_stream() {
     assert_eq!((ann.audio_from(9), bob.audio_from(9)), (0, 0), "no packet of the stranger passes");
     eve.set_nonblocking(true).unwrap();
     assert!(eve.recv(&mut [0; 4_096]).is_err(), "the stranger receives nothing");
+}
+
+#[test]
+fn encrypted_media_is_neither_read_nor_replayed() {
+    let mut node = Node::agent("east-a1").without_canaries().encrypted();
+    let tap = Tap::before(node.address);
+    let mut world = World::of(&[]);
+    world.nodes = tap.text(&node);
+    let gateway = world.start();
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    for phone in [&mut ann, &mut bob] {
+        let opened = gateway.open(offer("room", declared(phone)));
+        phone.set_target(udp_of(&opened));
+    }
+    talk(&mut [&mut ann, &mut bob], "they hear each other", |phones| {
+        phones[0].audio_from(2) >= 20 && phones[1].audio_from(1) >= 20
+    });
+
+    let media = |seen: &Seen| seen.bytes.windows(8).any(|bytes| bytes == [0x5a; 8]);
+    assert_eq!(tap.seen(media).len(), 0, "no payload is readable");
+    let sealed = tap.seen(|seen| demux::classify(&seen.bytes) == Kind::Sealed);
+    let (up, down): (Vec<Seen>, Vec<Seen>) = sealed.into_iter().partition(|seen| seen.is_to_node);
+    assert!(up.len() >= 40 && down.len() >= 40, "{} {}", up.len(), down.len());
+    for seen in up.iter().chain(&down) {
+        tap.forge(seen, &seen.bytes);
+        // With the number of a datagram that has not come yet, and with other content.
+        for byte in [9, 16, 40] {
+            let mut changed = seen.bytes.clone();
+            changed[9] ^= 1;
+            changed[byte] ^= 2;
+            tap.forge(seen, &changed);
+        }
+    }
+    let downs = down.len() as u64;
+    wait_until("the gateway drops each", || {
+        gateway.drops("stale") >= downs && gateway.drops("bad-integrity") >= 3 * downs
+    });
+
+    let first = ann.voice.sent;
+    talk_for(&mut [&mut ann, &mut bob], 50);
+    let last = ann.voice.sent - 1;
+    wait_until("the listener hears the last packet", || {
+        bob.listen();
+        bob.heard_from(1, 0).last().is_some_and(|heard| heard.mark.number == last)
+    });
+    let mut heard = bob.heard_from(1, 0);
+    assert_continuous(&heard);
+    heard.retain(|heard| heard.mark.number >= first);
+    assert_complete(&heard, first, last + 1);
+    let sent = ann.voice.sent + bob.voice.sent;
+    drop(gateway);
+    let counters = node.kill();
+    let refused = (counters.refused.replayed, counters.refused.unreadable);
+    assert_eq!(refused, (up.len() as u64, 3 * up.len() as u64));
+    assert!(counters.packets_in <= sent, "the node takes no packet twice");
 }

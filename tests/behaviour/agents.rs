@@ -195,6 +195,29 @@ fn drill_without_permission_is_refused() {
 }
 
 #[test]
+fn encryption_at_one_end_opens_no_session() {
+    let strict = Node::agent("east-a1").without_canaries().restart_encrypted();
+    let other = Node::agent("east-b1");
+    let gateway = gateway_before(&[&strict, &other], "");
+    let mut ann = Phone::new(1);
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    wait_heard_via(&mut ann, "east-b1");
+}
+
+#[test]
+fn agent_encrypts_for_plain_server() {
+    let files = AgentFiles::new();
+    let server = files.server("east-a9", "127.0.0.1:0");
+    files.write_pid(&server);
+    let at = server.address;
+    let agent = files.agent(&format!("[media]\nserver = \"{at}\"\nencrypt = true"));
+    let encrypted = format!("{AGENT}\nencrypt = true");
+    let gateway = gateway_before(&[], &node("east-a9", agent.address, &encrypted));
+    let (ann, _) = call_at(&gateway, "east-a9");
+    assert_no_loss(&ann);
+}
+
+#[test]
 fn node_drain_by_signal_moves_rooms_without_loss() {
     let files = AgentFiles::new();
     let sample = files.node("east-a9");

@@ -8,6 +8,7 @@ use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::trunk::message::{
     Answer, Break, Outcome, Question, Replays, Secret, State, Status,
 };
+use evenkeel_media::trunk::seal::{self, Unreadable};
 use evenkeel_media::trunk::{self, Bundles, Tag};
 
 use crate::Counters;
@@ -64,6 +65,8 @@ pub(crate) enum Packet {
 /// The part of the configuration that the state machine needs.
 pub(crate) struct Settings {
     pub(crate) secret: Secret,
+    /// Set if trunk legs are encrypted: a random number for their keys.
+    pub(crate) salt: Option<u64>,
     /// True if drills may break the server.
     pub(crate) drills: bool,
     /// Time after which a cut link or stopped process recovers by itself.
@@ -89,6 +92,8 @@ pub(crate) struct Agent {
     notices: Notices,
     replays: Replays,
     bundles: Bundles,
+    /// Set if trunk legs are encrypted.
+    seal: Option<seal::Node>,
     /// Recent orders by nonce. A retransmitted order is answered again, but not executed again.
     orders: VecDeque<(u64, Answer, Instant)>,
     leases_checked: Instant,
@@ -98,6 +103,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(settings: Settings, now: Instant) -> Agent {
+        let seal = settings.salt.map(|salt| seal::Node::new(settings.secret.clone(), salt));
         Agent {
             runs: !settings.has_process,
             port: if settings.has_check { Port::Silent } else { Port::Up },
@@ -109,7 +115,8 @@ impl Agent {
             sessions: Sessions::default(),
             notices: Notices::default(),
             replays: Replays::default(),
-            bundles: Bundles::default(),
+            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            seal,
             orders: VecDeque::new(),
             leases_checked: now,
             counters: Counters::default(),
@@ -119,14 +126,16 @@ impl Agent {
 
     pub(crate) fn handle_datagram(
         &mut self,
-        bytes: &[u8],
+        bytes: &mut [u8],
         source: SocketAddr,
         now: Now,
         io: &mut impl Io,
     ) {
         match demux::classify(bytes) {
-            Kind::Bundle => self.handle_bundle(bytes, source, io),
-            Kind::Signed => self.handle_signed(bytes, source, now, io),
+            Kind::Bundle if self.seal.is_some() => self.refuse_unreadable(source, now, io),
+            Kind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), io),
+            Kind::Signed => self.handle_signed(bytes, source, None, now, io),
+            Kind::Sealed => self.handle_sealed(bytes, source, now, io),
             Kind::Rtp
             | Kind::Rtcp
             | Kind::Echo
@@ -137,7 +146,32 @@ impl Agent {
         }
     }
 
-    fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, io: &mut impl Io) {
+    fn handle_sealed(&mut self, bytes: &mut [u8], source: SocketAddr, now: Now, io: &mut impl Io) {
+        let length = bytes.len();
+        let opened = match &mut self.seal {
+            Some(seal) => seal.open(bytes, source),
+            None => Err(Unreadable::Forged),
+        };
+        match opened {
+            Ok((content, sender)) => match demux::classify(content) {
+                Kind::Signed => self.handle_signed(content, source, Some(sender), now, io),
+                Kind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
+                Kind::Bundle => self.handle_bundle(content, length, None, io),
+                _ => self.counters.malformed += 1,
+            },
+            Err(Unreadable::Forged) => self.refuse_unreadable(source, now, io),
+            Err(Unreadable::Replayed) => self.counters.refused_replayed += 1,
+        }
+    }
+
+    /// Handles a bundle in a datagram of this length. `source` is `None` if encryption proves the sender.
+    fn handle_bundle(
+        &mut self,
+        bytes: &[u8],
+        length: usize,
+        source: Option<SocketAddr>,
+        io: &mut impl Io,
+    ) {
         if self.faults.is_link_cut() {
             return;
         }
@@ -154,11 +188,13 @@ impl Agent {
                 self.counters.dropped += 1;
                 continue;
             };
-            if session.reply_to != source {
+            let gateway = session.reply_to;
+            if source.is_some_and(|source| source != gateway) {
                 self.counters.unknown_source += 1;
                 continue;
             }
-            self.bundles.came(source, bytes.len(), &mut |to, bundle| io.send(to, bundle));
+            let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
+            self.bundles.came(gateway, length, send);
             let Some(kind) = kind(packet) else {
                 self.counters.malformed += 1;
                 continue;
@@ -179,9 +215,10 @@ impl Agent {
         }
         let Some(session) = self.sessions.at(slot).filter(|s| s.awaited.is_none()) else { return };
         let (to, tag) = (session.reply_to, session.tag);
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
         if kind(packet).is_none() {
             self.counters.malformed += 1;
-        } else if self.bundles.push(to, tag, packet, &mut |to, bundle| io.send(to, bundle)) {
+        } else if self.bundles.push(to, tag, packet, send) {
             self.counters.packets_to_gateway += 1;
         } else {
             self.counters.dropped += 1;
@@ -189,16 +226,28 @@ impl Agent {
     }
 
     pub(crate) fn flush(&mut self, io: &mut impl Io) {
-        self.bundles.flush(&mut |to, bundle| io.send(to, bundle));
+        self.bundles.flush(&mut |to, bundle| send(self.seal.as_mut(), to, bundle, io));
     }
 
-    fn handle_signed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, io: &mut impl Io) {
+    /// Handles a signed message; `sender` is set if it was encrypted.
+    fn handle_signed(
+        &mut self,
+        bytes: &[u8],
+        source: SocketAddr,
+        sender: Option<seal::Sender>,
+        now: Now,
+        io: &mut impl Io,
+    ) {
         let secret = &self.settings.secret;
         let read = Question::read_once(bytes, secret, now.unix_us, &mut self.replays);
         let asked = match read {
             Ok(asked) => asked,
             Err(refused) => return self.refuse(refused, (bytes, source), now, io),
         };
+        let sealed = sender.is_some();
+        if let Some((seal, sender)) = self.seal.as_mut().zip(sender) {
+            seal.learn(sender);
+        }
         let nonce = asked.nonce;
         let is_order = matches!(asked.message, Question::Start | Question::Break(_));
         if self.faults.is_link_cut() && !is_order {
@@ -214,6 +263,10 @@ impl Agent {
                 }
                 self.counters.probes += 1;
                 Answer::Probe(self.load())
+            }
+            Question::Open { tag, .. } if self.seal.is_some() && !sealed => {
+                self.refuse_unreadable(source, now, io);
+                Answer::Open { tag, status: Status::Unencrypted }
             }
             Question::Open { room, session, tag, lease_s } => {
                 let lease = Session {
@@ -253,19 +306,21 @@ impl Agent {
                 Answer::Path { padding }
             }
         };
-        self.answer(&answer, (source, nonce), now, io);
+        self.answer(&answer, (source, nonce), sealed, now, io);
     }
 
+    /// Sends an answer, encrypted as its question was.
     fn answer(
         &mut self,
         answer: &Answer,
         (to, nonce): (SocketAddr, u64),
+        sealed: bool,
         now: Now,
         io: &mut impl Io,
     ) {
         self.scratch.clear();
         answer.write(&self.settings.secret, nonce, now.unix_us, &mut self.scratch);
-        io.send(to, &self.scratch);
+        send(self.seal.as_mut().filter(|_| sealed), to, &self.scratch, io);
     }
 
     /// Executes an order once, even if it is retransmitted.
@@ -354,7 +409,8 @@ impl Agent {
             Status::Failed
         };
         if !self.faults.is_link_cut() {
-            self.answer(&Answer::Open { tag, status }, (to, nonce), now, io);
+            let sealed = self.seal.is_some();
+            self.answer(&Answer::Open { tag, status }, (to, nonce), sealed, now, io);
         }
     }
 
@@ -386,6 +442,15 @@ impl Agent {
 mod faults;
 mod refusals;
 mod server;
+
+/// Sends a datagram, encrypted if there is a key. A socket without sessions may be unknown; it gets nothing.
+fn send(seal: Option<&mut seal::Node>, to: SocketAddr, datagram: &[u8], io: &mut impl Io) {
+    match seal.map(|seal| seal.seal(to, datagram)) {
+        None => io.send(to, datagram),
+        Some(Some(sealed)) => io.send(to, sealed),
+        Some(None) => {}
+    }
+}
 
 fn kind(packet: &[u8]) -> Option<Packet> {
     match demux::classify(packet) {

@@ -61,6 +61,8 @@ pub struct Media {
     pub rtcp: Rtcp,
     /// Limit of concurrent sessions. Default 1,000.
     pub sessions: u32,
+    /// True if trunk legs are encrypted.
+    pub encrypt: bool,
 }
 
 /// Destination of a session's packets.

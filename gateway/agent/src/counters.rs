@@ -16,7 +16,8 @@ pub struct Counters {
     pub packets_to_server: u64,
     pub packets_to_gateway: u64,
     pub unknown_tag: u64,
-    /// Packets of a session from another address than its last signed message.
+    /// Packets from another address than their session's last signed message, and encrypted bundles of a gateway whose
+    /// signed message is awaited.
     pub unknown_source: u64,
     /// Datagrams and packets of an unexpected format.
     pub malformed: u64,
@@ -26,8 +27,10 @@ pub struct Counters {
     pub refused_forged: u64,
     /// Signed messages refused: their time differs from the local clock by more than 5 s.
     pub refused_time: u64,
-    /// Signed messages refused: replayed.
+    /// Signed messages and encrypted datagrams refused: replayed.
     pub refused_replayed: u64,
+    /// Datagrams refused: not encrypted with this node's key, or encrypted without `encrypt`.
+    pub refused_unreadable: u64,
 }
 
 impl Counters {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use evenkeel_media::trunk::message::SKEW_MAX_US;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::agent::{Agent, Now, Settings};
 use crate::check::Check;
@@ -89,6 +90,14 @@ fn any(v4: bool) -> SocketAddr {
     if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
+fn salt() -> u64 {
+    let mut bytes = [0; 8];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system's random source works once it is there");
+    u64::from_be_bytes(bytes)
+}
+
 fn log(line: &str) {
     // The agent continues if standard error is closed.
     let _ = writeln!(io::stderr(), "evenkeel agent: {line}");
@@ -122,6 +131,7 @@ impl Serve {
         let now = Instant::now();
         let settings = Settings {
             secret: config.secret.clone(),
+            salt: config.media.as_ref().filter(|media| media.encrypt).map(|_| salt()),
             drills: config.drills,
             drill_timeout: config.drill_timeout,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
@@ -245,7 +255,7 @@ impl Serve {
         for _ in 0..BATCH {
             match self.io.trunk.recv_from(&mut self.buffer) {
                 Ok((length, source)) => {
-                    let datagram = &self.buffer[..length];
+                    let datagram = &mut self.buffer[..length];
                     self.agent.handle_datagram(datagram, source, now, &mut self.io);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -35,6 +35,9 @@ pub(crate) struct SampleNode {
     /// Accept signed commands to cut the link (`evenkeel drill cut-link`)
     #[arg(long, requires = "secret")]
     drills: bool,
+    /// Encrypt trunk legs, as with `encrypt = true` in the gateway's `[[node]]`
+    #[arg(long, requires = "secret")]
+    encrypt: bool,
     /// Print the listen address, and counters at the end, as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -54,6 +57,7 @@ impl SampleNode {
             options.plain_room = PlainRoom::Shared;
         }
         options.drills = self.drills;
+        options.encrypt = self.encrypt;
         let words = if self.json { Words::Json } else { Words::Plain };
         sample_node::run(options, Box::new(()), words).map_err(failed)
     }

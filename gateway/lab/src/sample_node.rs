@@ -83,6 +83,8 @@ pub struct Options {
     pub sessions_max: u32,
     /// Signed messages may cut the link of the node.
     pub drills: bool,
+    /// Trunk legs are encrypted.
+    pub encrypt: bool,
 }
 
 impl Options {
@@ -97,6 +99,7 @@ impl Options {
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
             drills: false,
+            encrypt: false,
         }
     }
 }

@@ -10,7 +10,7 @@ pub enum Kind {
     Rtp,
     /// First byte 128–191, second byte 192–223: RTCP or SRTCP (RFC 5761, section 4).
     Rtcp,
-    /// First byte 64–127 or 192–255 except 0xE0–0xE2: QUIC (RFC 9443).
+    /// First byte 64–127 or 192–255 except 0xE0–0xE3: QUIC (RFC 9443).
     Quic,
     /// First byte 0xE0: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
     Bundle,
@@ -18,6 +18,8 @@ pub enum Kind {
     Signed,
     /// First byte 0xE2: a probe that the peer echoes.
     Echo,
+    /// First byte 0xE3: an encrypted datagram of a trunk leg ([`crate::trunk::seal`]).
+    Sealed,
     /// Empty, ZRTP, or an unassigned first byte.
     Unknown,
 }
@@ -28,10 +30,12 @@ pub const BUNDLE: u8 = 0xE0;
 pub const SIGNED: u8 = 0xE1;
 /// First byte of an echo probe.
 pub const ECHO: u8 = 0xE2;
+/// First byte of an encrypted datagram on a trunk leg.
+pub const SEALED: u8 = 0xE3;
 
 /// Classifies a datagram.
 ///
-/// The first bytes 0xE0–0xE2 of trunk legs are in QUIC's range. They are free on a media port,
+/// The first bytes 0xE0–0xE3 of trunk legs are in QUIC's range. They are free on a media port,
 /// because QUIC has a separate port. An RTP first byte without a second byte is [`Kind::Unknown`].
 #[must_use]
 pub fn classify(datagram: &[u8]) -> Kind {
@@ -47,6 +51,7 @@ pub fn classify(datagram: &[u8]) -> Kind {
         BUNDLE => Kind::Bundle,
         SIGNED => Kind::Signed,
         ECHO => Kind::Echo,
+        SEALED => Kind::Sealed,
         64..=127 | 192..=255 => Kind::Quic,
         4..=19 => Kind::Unknown,
     }

@@ -1,13 +1,15 @@
 //! A trunk leg: packets of many sessions between the gateway and one node over UDP.
 //!
 //! Media travels in [`Bundle`]s (first byte 0xE0): each packet prefixed by its session's [`Tag`].
-//! Signed [`message`]s (first byte 0xE1) open, renew and close sessions.
+//! Signed [`message`]s (first byte 0xE1) open, renew and close sessions. Both may be encrypted
+//! ([`seal`], first byte 0xE3).
 
 use std::fmt;
 
 mod bundle;
 mod bundles;
 pub mod message;
+pub mod seal;
 
 pub use bundle::{
     Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,

@@ -66,6 +66,20 @@ impl Node {
         self
     }
 
+    /// Encrypts the trunk at both ends.
+    pub(crate) fn encrypted(mut self) -> Node {
+        self.driver.push_str("\nencrypt = true");
+        self.restart_encrypted()
+    }
+
+    /// Encrypts the trunk at the node's end.
+    pub(crate) fn restart_encrypted(mut self) -> Node {
+        self.kill();
+        self.options.encrypt = true;
+        self.revive();
+        self
+    }
+
     fn start(name: &str, listen: &str, driver: &str, change: impl FnOnce(&mut Options)) -> Node {
         let mut options = Options::new(listen.parse().unwrap(), name);
         options.secret = Some(Secret::new(SECRET, name).unwrap());

@@ -1,16 +1,21 @@
 //! The steps of a packet's path, without sockets, to be timed and counted one by one.
 
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::PacketPath;
 use evenkeel_media::continuity::{Continuity, Epoch, Protection};
 use evenkeel_media::statistics::Reception;
-use evenkeel_media::trunk::{Bundle, Tag};
+use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::{Bundle, Tag, seal};
 use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
 
 /// Sessions of a path: more than fit the nearest cache.
 const SESSIONS: u32 = 1_000;
+
+/// The gateway's address at an encrypted trunk.
+const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// One step of a packet's path.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +38,7 @@ impl Piece {
 }
 
 /// All steps, in the order of the path.
-pub(crate) const PIECES: [Piece; 13] = [
+pub(crate) const PIECES: [Piece; 15] = [
     Piece { name: "forward-to-node", prepare: to_node },
     Piece { name: "forward-to-client", prepare: to_client },
     Piece { name: "read-rtp", prepare: read_rtp },
@@ -45,6 +50,8 @@ pub(crate) const PIECES: [Piece; 13] = [
     Piece { name: "read-roq", prepare: read_roq },
     Piece { name: "write-bundle", prepare: write_bundle },
     Piece { name: "read-bundle", prepare: read_bundle },
+    Piece { name: "encrypt-datagram", prepare: encrypt },
+    Piece { name: "encrypt-and-decrypt", prepare: encrypt_and_decrypt },
     Piece { name: "continuity", prepare: continuity },
     Piece { name: "statistics", prepare: statistics },
 ];
@@ -197,6 +204,35 @@ fn write_bundle() -> Box<dyn FnMut()> {
 fn read_bundle() -> Box<dyn FnMut()> {
     let bundle = bundle();
     Box::new(move || _ = black_box(trunk::entries(black_box(bundle.as_bytes())).count()))
+}
+
+/// The two ends of an encrypted trunk that know each other, and a datagram with a packet of 200 bytes.
+fn sealed_trunk() -> (seal::Gateway, seal::Node, Bundle) {
+    let secret = Secret::new(b"a secret of many bytes", "n").expect("it is long enough");
+    let (mut gateway, mut node) =
+        (seal::Gateway::new(secret.clone(), 1), seal::Node::new(secret, 2));
+    let mut first = gateway.seal(b"first").to_vec();
+    let (_, sender) = node.open(&mut first, SOURCE).expect("both ends have the key");
+    node.learn(sender);
+    let mut bundle = Bundle::new(1_400);
+    assert!(bundle.push(Tag(1), &[0x80; 200]), "an empty bundle takes it");
+    (gateway, node, bundle)
+}
+
+fn encrypt() -> Box<dyn FnMut()> {
+    let (mut gateway, _, bundle) = sealed_trunk();
+    Box::new(move || _ = black_box(gateway.seal(black_box(bundle.as_bytes()))))
+}
+
+/// A datagram is decrypted once, so it is encrypted before.
+fn encrypt_and_decrypt() -> Box<dyn FnMut()> {
+    let (mut gateway, mut node, bundle) = sealed_trunk();
+    let mut datagram = Vec::new();
+    Box::new(move || {
+        datagram.clear();
+        datagram.extend_from_slice(gateway.seal(black_box(bundle.as_bytes())));
+        assert!(black_box(node.open(&mut datagram, SOURCE)).is_ok(), "both ends have the key");
+    })
 }
 
 fn one_stream() -> Continuity {

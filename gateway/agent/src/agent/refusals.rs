@@ -16,11 +16,21 @@ const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Refusals {
-    logged: [Option<Instant>; 5],
+    logged: [Option<Instant>; 6],
     answered: Option<Instant>,
 }
 
 impl Agent {
+    /// Counts a datagram that is not encrypted with the key of this node, or should not be encrypted.
+    pub(super) fn refuse_unreadable(&mut self, source: SocketAddr, now: Now, io: &mut impl Io) {
+        self.counters.refused_unreadable += 1;
+        if is_due(&mut self.refusals.logged[5], LOG_EVERY, now.instant) {
+            io.log(&format!(
+                "datagram refused: source={source} reason=\"not encrypted with this node's key\"; set `encrypt` at both ends or at none, and one secret_file"
+            ));
+        }
+    }
+
     pub(super) fn refuse(
         &mut self,
         refused: Refused,

@@ -98,6 +98,9 @@ impl Agent {
         let known: std::collections::BTreeSet<_> =
             self.sessions.all().map(|(_, session)| session.reply_to).collect();
         self.bundles.keep(|address| known.contains(&address));
+        if let Some(seal) = &mut self.seal {
+            seal.keep(|address| known.contains(&address));
+        }
     }
 
     /// Time of the next call of [`handle_timeout`](Agent::handle_timeout).

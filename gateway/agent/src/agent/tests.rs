@@ -1,3 +1,5 @@
+mod encryption;
+
 use evenkeel_media::trunk::message::{Load, Refusal};
 use evenkeel_media::trunk::{Bundle, entries};
 
@@ -87,6 +89,7 @@ impl Scene {
         let now = Now { instant: Instant::now(), unix_us: START_US };
         let mut settings = Settings {
             secret: secret(),
+            salt: None,
             drills: true,
             drill_timeout: Duration::from_secs(60),
             sessions_max: 3,
@@ -105,7 +108,7 @@ impl Scene {
     }
 
     fn receive(&mut self, bytes: &[u8], from: u16) {
-        self.agent.handle_datagram(bytes, gateway(from), self.now, &mut self.io);
+        self.agent.handle_datagram(&mut bytes.to_vec(), gateway(from), self.now, &mut self.io);
     }
 
     fn ask_from(&mut self, question: &Question, from: u16) -> Option<Answer> {

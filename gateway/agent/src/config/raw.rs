@@ -60,6 +60,8 @@ struct RawMedia {
     #[serde(default)]
     rtcp: Rtcp,
     sessions: Option<u32>,
+    #[serde(default)]
+    encrypt: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -184,7 +186,7 @@ impl RawMedia {
                 return None;
             }
         };
-        Some(Media { server, rtcp: self.rtcp, sessions })
+        Some(Media { server, rtcp: self.rtcp, sessions, encrypt: self.encrypt })
     }
 }
 

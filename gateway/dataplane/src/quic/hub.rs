@@ -230,6 +230,7 @@ fn media_kind(packet: &[u8]) -> Option<Kind> {
         | demux::Kind::Bundle
         | demux::Kind::Signed
         | demux::Kind::Echo
+        | demux::Kind::Sealed
         | demux::Kind::Unknown => None,
     }
 }

@@ -200,6 +200,7 @@ impl ClientIngress {
             | demux::Kind::Bundle
             | demux::Kind::Signed
             | demux::Kind::Echo
+            | demux::Kind::Sealed
             | demux::Kind::Unknown => refuse(egress, Reason::Malformed),
         }
     }

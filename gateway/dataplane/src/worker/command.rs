@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
-use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::{Tag, seal};
 
 use super::egress::{Side, Trunk};
 use super::ports::Ports;
@@ -51,6 +51,8 @@ pub enum Command {
     SendSigned {
         node: NodeId,
         message: Box<[u8]>,
+        /// Encrypt it if the trunk is encrypted. Path probes are not: their length is what they probe.
+        sealed: bool,
     },
     /// Limits the size of datagrams that packets to this node share.
     LimitBundles {
@@ -59,13 +61,21 @@ pub enum Command {
     },
     AddTrunk {
         node: NodeId,
-        trunk: UdpSocket,
+        trunk: TrunkSocket,
     },
     /// Closes the node's trunk and clears its statistics.
     RemoveNode {
         node: NodeId,
     },
     Stop,
+}
+
+/// A worker's connected socket to a node.
+#[derive(Debug)]
+pub struct TrunkSocket {
+    pub socket: UdpSocket,
+    /// Set if the trunk is encrypted.
+    pub seal: Option<Box<seal::Gateway>>,
 }
 
 #[derive(Debug)]
@@ -133,6 +143,10 @@ impl NodePort {
 pub enum Report {
     /// ICMP reports no listener at the node's trunk port.
     Refused {
+        node: NodeId,
+    },
+    /// A datagram on the node's trunk was not decrypted.
+    Unreadable {
         node: NodeId,
     },
     /// ICMP reports no listener at the port that this session uses at the hop.
@@ -263,7 +277,9 @@ impl Worker {
                 self.sessions.with(home, |session| session.panics = true);
             }
             Command::Remove { home } => self.remove(home, now),
-            Command::SendSigned { node, message } => self.egress.send_signed(node, &message),
+            Command::SendSigned { node, message, sealed } => {
+                self.egress.send_signed(node, &message, sealed);
+            }
             Command::LimitBundles { node, size_max } => self.egress.limit_bundles(node, size_max),
             Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             Command::RemoveNode { node } => self.egress.remove_node(node),
@@ -271,8 +287,8 @@ impl Worker {
         }
     }
 
-    fn add_trunk(&mut self, node: NodeId, trunk: UdpSocket) {
-        let watched = watch(&self.epoll, &trunk, Source::Trunk(node));
+    fn add_trunk(&mut self, node: NodeId, trunk: TrunkSocket) {
+        let watched = watch(&self.epoll, &trunk.socket, Source::Trunk(node));
         match watched.and_then(|()| Trunk::new(trunk)) {
             Ok(trunk) => self.egress.add_trunk(node, trunk),
             // Probes use another socket and still succeed, so only this line explains the silence.

@@ -5,14 +5,15 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use evenkeel_core::{NodeId, forward::Reason};
+use evenkeel_media::trunk::seal::{self, Unreadable};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use tokio::sync::mpsc;
 
 use super::arrival::{Arrival, SourceKey};
-use super::command::Report;
+use super::command::{Report, TrunkSocket};
 use super::early::{Early, EarlyLimits};
 use super::stats::WorkerStats;
 use super::summaries::ActiveSessions;
@@ -37,6 +38,7 @@ pub(crate) struct Port {
 /// A connected socket to a node and its queue.
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
+    seal: Option<Box<seal::Gateway>>,
     bundle: Bundle,
     /// The bundle for a packet that is too large to share a datagram.
     alone: Bundle,
@@ -45,6 +47,8 @@ pub(crate) struct Trunk {
     media: bool,
     /// True if a queued datagram is longer than the size that fits any path.
     long: bool,
+    /// True if a datagram was not decrypted.
+    unreadable: bool,
 }
 
 pub(crate) struct Egress {
@@ -80,25 +84,45 @@ impl Port {
 
 impl Trunk {
     /// Enables the error queue of the socket.
-    pub(crate) fn new(socket: UdpSocket) -> io::Result<Trunk> {
+    pub(crate) fn new(TrunkSocket { socket, seal }: TrunkSocket) -> io::Result<Trunk> {
         mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
+        let overhead = if seal.is_some() { seal::OVERHEAD } else { 0 };
         Ok(Trunk {
             socket,
-            bundle: Bundle::new(SHARED_MAX),
-            alone: Bundle::new(TRUNK_ALONE_MAX),
+            seal,
+            bundle: Bundle::new(SHARED_MAX - overhead),
+            alone: Bundle::new(TRUNK_ALONE_MAX - overhead),
             // The socket is connected, so no address is written.
             outbox: Outbox::new(Family::V4),
             media: false,
             long: false,
+            unreadable: false,
         })
+    }
+
+    /// Returns whether an encrypted datagram that begins with these bytes was sent.
+    pub(crate) fn has_sealed(&self, start: &[u8]) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.has_sent(start))
     }
 
     fn close_bundle(&mut self) {
         if !self.bundle.is_empty() {
-            self.long |= is_long(self.bundle.as_bytes());
-            self.outbox.push(None, 0, self.bundle.as_bytes());
+            let sent = queue(&mut self.outbox, self.seal.as_deref_mut(), self.bundle.as_bytes());
+            self.long |= is_long(sent);
             self.bundle.clear();
         }
+    }
+}
+
+/// Queues a datagram to a node, encrypted if the trunk is. Returns the queued bytes.
+fn queue<'a>(
+    outbox: &'a mut Outbox,
+    seal: Option<&mut seal::Gateway>,
+    datagram: &[u8],
+) -> &'a [u8] {
+    match seal {
+        None => outbox.push(None, 0, datagram),
+        Some(seal) => outbox.push(None, 0, seal.seal(datagram)),
     }
 }
 
@@ -159,23 +183,54 @@ impl Egress {
             return;
         }
         if trunk.alone.push(tag, packet) {
-            trunk.outbox.push(None, 0, trunk.alone.as_bytes());
+            queue(&mut trunk.outbox, trunk.seal.as_deref_mut(), trunk.alone.as_bytes());
             trunk.alone.clear();
         } else {
             self.stats.dropped(Reason::Oversize);
         }
     }
 
-    pub(crate) fn send_signed(&mut self, node: NodeId, message: &[u8]) {
+    pub(crate) fn send_signed(&mut self, node: NodeId, message: &[u8], sealed: bool) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
-            trunk.outbox.push(None, 0, message);
+            queue(&mut trunk.outbox, trunk.seal.as_deref_mut().filter(|_| sealed), message);
+        }
+    }
+
+    pub(crate) fn is_sealed(&self, node: NodeId) -> bool {
+        let trunk = self.trunks.get(node.0 as usize).and_then(Option::as_ref);
+        trunk.is_some_and(|trunk| trunk.seal.is_some())
+    }
+
+    /// Decrypts a datagram of the node in place. Returns `None` if it was dropped.
+    pub(crate) fn open<'a>(
+        &mut self,
+        node: NodeId,
+        datagram: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
+        let trunk = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut)?;
+        let opened = match &mut trunk.seal {
+            Some(seal) => seal.open(datagram, unix_us),
+            None => Err(Unreadable::Forged),
+        };
+        match opened {
+            Ok(content) => Some(content),
+            Err(Unreadable::Forged) => {
+                trunk.unreadable = true;
+                self.stats.dropped(Reason::BadIntegrity);
+                None
+            }
+            Err(Unreadable::Replayed) => {
+                self.stats.dropped(Reason::Stale);
+                None
+            }
         }
     }
 
     pub(crate) fn limit_bundles(&mut self, node: NodeId, size_max: u16) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             trunk.close_bundle();
-            trunk.bundle = Bundle::new(size_max.into());
+            let overhead = if trunk.seal.is_some() { seal::OVERHEAD } else { 0 };
+            trunk.bundle = Bundle::new(usize::from(size_max) - overhead);
         }
     }
 
@@ -267,6 +322,9 @@ impl Egress {
                 self.stats.long(node);
             }
         }
+        if std::mem::take(&mut trunk.unreadable) {
+            self.report(Report::Unreadable { node });
+        }
     }
 }
 
@@ -276,6 +334,11 @@ fn flush_port(port: &mut Port, stats: &WorkerStats) {
             stats.dropped(reason(&error));
         }
     }
+}
+
+fn unix_us() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix.as_micros() as u64
 }
 
 /// Returns whether the bundle is longer than the size that fits any path.

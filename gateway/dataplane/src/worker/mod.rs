@@ -36,7 +36,7 @@ use rustix::event::epoll;
 use tokio::sync::mpsc;
 
 pub use command::{Client, Command, Install, Leg, NodePort, Report, Summary};
-pub use command::{Dscp, ShedRun, Totals};
+pub use command::{Dscp, ShedRun, Totals, TrunkSocket};
 pub use early::EarlyLimits;
 pub use egress::BUNDLE_SIZES;
 use egress::{Egress, Port, Side, Trunk};
@@ -66,7 +66,7 @@ pub struct Parts {
     pub number: u16,
     pub listeners: Vec<ListenerParts>,
     /// One connected socket per node with trunk legs.
-    pub trunks: Vec<Option<UdpSocket>>,
+    pub trunks: Vec<Option<TrunkSocket>>,
     pub from_quic: Option<ring::Receiver>,
     pub to_quic: Option<ring::Sender>,
     pub from_workers: Vec<ring::Receiver>,
@@ -113,6 +113,8 @@ pub struct Worker {
     reading: Source,
     /// Packets of the current bundle that were handled already.
     bundle_done: usize,
+    /// True if the current datagram was decrypted in place.
+    is_opened: bool,
     gather: Gather,
     /// Packets read in this pass.
     read: usize,
@@ -143,11 +145,11 @@ impl Worker {
             let rtcp = listener.rtcp.map(Port::new).transpose()?;
             egress.listeners.push((Port::new(listener.rtp)?, rtcp));
         }
-        for (number, socket) in (0..).zip(parts.trunks) {
-            if let Some(socket) = &socket {
-                watch(&epoll, socket, Source::Trunk(NodeId(number)))?;
+        for (number, trunk) in (0..).zip(parts.trunks) {
+            if let Some(trunk) = &trunk {
+                watch(&epoll, &trunk.socket, Source::Trunk(NodeId(number)))?;
             }
-            egress.trunks.push(socket.map(Trunk::new).transpose()?);
+            egress.trunks.push(trunk.map(Trunk::new).transpose()?);
         }
         for (number, ring) in (0..).zip(&parts.from_workers) {
             watch(&epoll, ring, Source::Worker(number))?;
@@ -181,6 +183,7 @@ impl Worker {
             unread: Vec::new(),
             reading: Source::Commands,
             bundle_done: 0,
+            is_opened: false,
             gather: Gather::new(parts.gather),
             read: 0,
             more_ready: false,

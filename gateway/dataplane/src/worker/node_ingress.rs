@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use evenkeel_core::NodeId;
 use evenkeel_core::forward::Reason;
-use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::{Tag, seal};
 use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 
@@ -51,8 +51,8 @@ impl Worker {
         self.more_ready = true;
     }
 
-    /// Reports the node's port closed if an error quotes a bundle of one of its sessions. Any other `ConnectionRefused`
-    /// may be forged.
+    /// Reports the node's port closed if an error quotes a bundle of one of its sessions, or an encrypted datagram that
+    /// was sent. Any other `ConnectionRefused` may be forged.
     #[cold]
     fn read_trunk_errors(&mut self, node: NodeId) {
         let Worker { sessions, egress, .. } = self;
@@ -65,7 +65,8 @@ impl Worker {
                 return egress.count_drop(egress::reason(&error));
             }
             let tag = trunk::first_tag(quoted);
-            refused |= tag.is_some_and(|tag| sessions.with_tag(node, tag, |_, _| ()).is_some());
+            let is_open = |tag| sessions.with_tag(node, tag, |_, _| ()).is_some();
+            refused |= trunk.has_sealed(quoted) || tag.is_some_and(is_open);
         });
         if refused {
             egress.report(Report::Refused { node });
@@ -74,12 +75,24 @@ impl Worker {
 
     /// Handles a trunk datagram. Returns its number of packets.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        let Worker { inbox, sessions, egress, board, bundle_done, .. } = self;
-        let Some((datagram, _)) = inbox.datagram(place) else {
+        let Worker { inbox, sessions, egress, board, bundle_done, is_opened, .. } = self;
+        let Some((mut datagram, _)) = inbox.datagram(place) else {
             egress.count_drop(Reason::Oversize);
             return 0;
         };
-        match demux::classify(datagram) {
+        let (mut kind, long) = (demux::classify(datagram), egress::is_long(datagram));
+        // Media that is not encrypted is refused on an encrypted trunk; signed messages prove themselves.
+        if kind == demux::Kind::Sealed || (kind == demux::Kind::Bundle && egress.is_sealed(node)) {
+            datagram = if std::mem::take(is_opened) {
+                seal::content(datagram)
+            } else {
+                let Some(content) = egress.open(node, datagram) else { return 0 };
+                content
+            };
+            kind = demux::classify(datagram);
+            *is_opened = kind == demux::Kind::Bundle;
+        }
+        match kind {
             demux::Kind::Bundle => {}
             demux::Kind::Signed => {
                 egress.report(Report::Signed { node, message: Box::from(&*datagram) });
@@ -90,7 +103,7 @@ impl Worker {
                 return 0;
             }
         }
-        if egress::is_long(datagram) {
+        if long {
             egress.stats.long(node);
         }
         let mut entries = trunk::entries(datagram);
@@ -109,6 +122,7 @@ impl Worker {
             );
             *bundle_done += 1;
         }
+        *is_opened = false;
         std::mem::take(bundle_done) as u64
     }
 

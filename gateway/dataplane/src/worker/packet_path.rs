@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::arrival::{Arrival, SourceKey};
 use super::client_ingress::ClientIngress;
-use super::command::{Client, Dscp, Install, Leg};
+use super::command::{Client, Dscp, Install, Leg, TrunkSocket};
 use super::early::EarlyLimits;
 use super::egress::{Egress, Port, Side, Trunk};
 use super::session::{PacketContext, Session};
@@ -52,7 +52,8 @@ impl PacketPath {
         let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
         let mut egress = Egress::new(reports, Arc::new(WorkerStats::new(start, 1)), early_limits);
         egress.listeners.push((Port::new(socket()?)?, None));
-        egress.trunks.push(Some(Trunk::new(socket()?)?));
+        let trunk = TrunkSocket { socket: socket()?, seal: None };
+        egress.trunks.push(Some(Trunk::new(trunk)?));
         let flows = Arc::new(Flows::new(sessions as usize));
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
         let voice = Stream {

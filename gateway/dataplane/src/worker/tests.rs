@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use evenkeel_core::forward::Reason;
 use evenkeel_core::{Grant, Hop, Incarnation, Mode, Route, RouteCell, SessionId, Srtp, Stamp};
 use evenkeel_media::rtp;
-use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::trunk::message::{Answer, Secret, Status};
+use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 
 use super::session::tests::install;
 use super::*;
@@ -33,7 +34,7 @@ impl World {
         World::with(listeners, None)
     }
 
-    fn with(listeners: usize, trunk: Option<UdpSocket>) -> (World, Worker) {
+    fn with(listeners: usize, trunk: Option<TrunkSocket>) -> (World, Worker) {
         let now = Instant::now();
         let (rtp, rtcp): (Vec<_>, Vec<_>) = (0..listeners).map(|_| (socket(), socket())).unzip();
         let addresses = rtp.iter().chain(&rtcp).map(|socket| socket.local_addr().unwrap());
@@ -70,11 +71,15 @@ impl World {
 
     /// Creates a worker with a node at the other end of the trunk.
     fn with_node() -> (World, Worker, UdpSocket) {
+        World::with_trunk(None)
+    }
+
+    fn with_trunk(seal: Option<Box<seal::Gateway>>) -> (World, Worker, UdpSocket) {
         let (trunk, node) = (socket(), socket());
         trunk.connect(node.local_addr().unwrap()).unwrap();
         node.connect(trunk.local_addr().unwrap()).unwrap();
         node.set_nonblocking(true).unwrap();
-        let (world, worker) = World::with(1, Some(trunk));
+        let (world, worker) = World::with(1, Some(TrunkSocket { socket: trunk, seal }));
         (world, worker, node)
     }
 
@@ -260,7 +265,7 @@ fn edge_triggered_port_is_read_to_its_end() {
 fn packets_are_read_between_many_commands() {
     let (world, mut worker) = World::new(1);
     for _ in 0..3_000 {
-        world.tell(Command::SendSigned { node: NodeId(0), message: Box::default() });
+        world.tell(Command::SendSigned { node: NodeId(0), message: Box::default(), sealed: true });
     }
     let mut turns = 0;
     loop {
@@ -292,7 +297,31 @@ fn client_packet_panic_costs_no_other_packet() {
 
 #[test]
 fn node_packet_panic_spares_rest_of_the_bundle() {
-    let (mut world, mut worker, node) = World::with_node();
+    assert_panic_spares_bundle(None, <[u8]>::to_vec);
+}
+
+#[test]
+fn node_packet_panic_spares_encrypted_bundle() {
+    let (secret, at) =
+        (Secret::new(b"a secret of many bytes", "n").unwrap(), ([127, 0, 0, 1], 1).into());
+    let mut gateway = seal::Gateway::new(secret.clone(), 1);
+    let mut node = seal::Node::new(secret.clone(), 2);
+    let mut first = gateway.seal(b"first").to_vec();
+    let (_, sender) = node.open(&mut first, at).unwrap();
+    node.learn(sender);
+    let mut answer = Vec::new();
+    Answer::Close { tag: Tag(1), status: Status::Ok }.write(&secret, 1, 0, &mut answer);
+    let mut answer = node.seal(at, &answer).unwrap().to_vec();
+    assert!(gateway.open(&mut answer, || 0).is_ok());
+    let sealed = |bundle: &[u8]| node.seal(at, bundle).unwrap().to_vec();
+    assert_panic_spares_bundle(Some(Box::new(gateway)), sealed);
+}
+
+fn assert_panic_spares_bundle(
+    seal: Option<Box<seal::Gateway>>,
+    mut sealed: impl FnMut(&[u8]) -> Vec<u8>,
+) {
+    let (mut world, mut worker, node) = World::with_trunk(seal);
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
     world.tell(Command::Panic { home: phones[1].home });
     worker.turns();
@@ -301,7 +330,7 @@ fn node_packet_panic_spares_rest_of_the_bundle() {
         for sequence in first..first + 2 {
             assert!((0..3).all(|slot| bundle.push(tag(slot, 7), &video(sequence))));
         }
-        node.send(bundle.as_bytes()).unwrap();
+        node.send(&sealed(bundle.as_bytes())).unwrap();
     }
     worker.turns();
     assert_eq!(world.panicked(), [1]);
@@ -399,6 +428,7 @@ fn trunk_is_reported_closed(tag: Tag) -> bool {
     let (trunk, node) = (socket(), socket());
     trunk.connect(node.local_addr().unwrap()).unwrap();
     let sender = trunk.try_clone().unwrap();
+    let trunk = TrunkSocket { socket: trunk, seal: None };
     let (mut world, mut worker) = World::with(1, Some(trunk));
     world.enter(0);
     worker.turns();

@@ -18,7 +18,8 @@ pub struct Counters {
     pub packets_in: u64,
     pub packets_out: u64,
     pub unknown_tag: u64,
-    /// Packets of a session from another address than its last signed message.
+    /// Packets from another address than their session's last signed message, and encrypted bundles of a gateway whose
+    /// signed message is awaited.
     pub unknown_source: u64,
     /// Invalid datagrams and packets.
     pub malformed: u64,
@@ -49,7 +50,10 @@ pub struct Refusals {
     pub forged: u64,
     /// Signed too long ago, or in the future.
     pub time: u64,
+    /// Signed messages and encrypted datagrams that came again.
     pub replayed: u64,
+    /// Not encrypted with the key of this node, or encrypted without a key.
+    pub unreadable: u64,
 }
 
 impl Refusals {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_media::trunk::seal::{self, Sender, Unreadable};
 use evenkeel_media::trunk::{Bundles, Tag};
 
 use crate::datagrams::Outbox;
@@ -16,12 +17,50 @@ pub(super) enum Leg {
 #[derive(Default)]
 pub(super) struct Outgoing {
     bundles: Bundles,
+    /// Set if trunk legs are encrypted.
+    seal: Option<seal::Node>,
 }
 
 impl Outgoing {
-    /// Learns the largest bundle for this destination from a received one.
+    pub(super) fn sealed(seal: seal::Node) -> Self {
+        Self { bundles: Bundles::sealed(), seal: Some(seal) }
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    /// Decrypts a datagram in place.
+    pub(super) fn open<'a>(
+        &mut self,
+        datagram: &'a mut [u8],
+        source: SocketAddr,
+    ) -> Result<(&'a mut [u8], Sender), Unreadable> {
+        self.seal.as_mut().ok_or(Unreadable::Forged)?.open(datagram, source)
+    }
+
+    /// Learns the sender of an encrypted message that was accepted.
+    pub(super) fn learn(&mut self, sender: Sender) {
+        if let Some(seal) = &mut self.seal {
+            seal.learn(sender);
+        }
+    }
+
+    /// Sends an answer, encrypted as its question was.
+    pub(super) fn answer(
+        &mut self,
+        to: SocketAddr,
+        answer: &[u8],
+        sealed: bool,
+        outbox: &mut Outbox,
+    ) {
+        send(self.seal.as_mut().filter(|_| sealed), to, answer, outbox);
+    }
+
+    /// Learns the largest datagram for this destination from a received one.
     pub(super) fn came(&mut self, from: SocketAddr, size: usize, outbox: &mut Outbox) {
-        self.bundles.came(from, size, &mut |to, bundle| outbox.push(to, bundle));
+        let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
+        self.bundles.came(from, size, send);
     }
 
     /// Learns how long shared datagrams to this address may be.
@@ -37,23 +76,35 @@ impl Outgoing {
                 true
             }
             Leg::Trunk { tag, reply_to } => {
-                let send = &mut |to: SocketAddr, bundle: &[u8]| outbox.push(to, bundle);
+                let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
                 self.bundles.push(reply_to, tag, packet, send)
             }
         }
     }
 
     pub(super) fn flush(&mut self, outbox: &mut Outbox) {
-        self.bundles.flush(&mut |to, bundle| outbox.push(to, bundle));
+        self.bundles.flush(&mut |to, bundle| send(self.seal.as_mut(), to, bundle, outbox));
     }
 
     /// Forgets destinations that no session has.
     pub(super) fn keep(&mut self, known: impl Fn(SocketAddr) -> bool) {
-        self.bundles.keep(known);
+        self.bundles.keep(&known);
+        if let Some(seal) = &mut self.seal {
+            seal.keep(known);
+        }
     }
 
     #[cfg(test)]
     pub(super) fn destinations(&self) -> usize {
         self.bundles.destinations()
+    }
+}
+
+/// Sends a datagram, encrypted if there is a key. A socket without sessions may be unknown; it gets nothing.
+fn send(seal: Option<&mut seal::Node>, to: SocketAddr, datagram: &[u8], outbox: &mut Outbox) {
+    match seal.map(|seal| seal.seal(to, datagram)) {
+        None => outbox.push(to, datagram),
+        Some(Some(sealed)) => outbox.push(to, sealed),
+        Some(None) => {}
     }
 }

@@ -8,6 +8,7 @@ use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::trunk::message::{
     Answer, Break, Load, Outcome, Question, Refusal, Refused, Replays, State, Status,
 };
+use evenkeel_media::trunk::seal::{self, Sender, Unreadable};
 use evenkeel_media::trunk::{self, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
@@ -64,7 +65,9 @@ pub(super) struct Reflector {
 }
 
 impl Reflector {
-    pub(super) fn new(options: Options, rng: Rng) -> Self {
+    pub(super) fn new(options: Options, mut rng: Rng) -> Self {
+        let seal = options.secret.clone().filter(|_| options.encrypt);
+        let seal = seal.map(|secret| seal::Node::new(secret, rng.u64(..)));
         Self {
             number: number_of(&options.name),
             options,
@@ -79,7 +82,7 @@ impl Reflector {
             by_source: HashMap::new(),
             rooms: HashMap::new(),
             out_ssrcs: HashMap::new(),
-            outgoing: Outgoing::default(),
+            outgoing: seal.map(Outgoing::sealed).unwrap_or_default(),
             leases_seen: None,
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -109,10 +112,11 @@ impl Reflector {
     ) {
         let (bytes, source) = (datagram.bytes, datagram.source);
         match demux::classify(bytes) {
-            Kind::Signed if self.cut.is_some() => self.handle_signed(bytes, source, now, outbox),
+            Kind::Signed => self.handle_signed(bytes, source, None, now, outbox),
             _ if self.cut.is_some() => {}
-            Kind::Bundle => self.handle_bundle(bytes, source, now, outbox),
-            Kind::Signed => self.handle_signed(bytes, source, now, outbox),
+            Kind::Bundle if self.outgoing.is_sealed() => self.counters.refused.unreadable += 1,
+            Kind::Bundle => self.handle_bundle(bytes, bytes.len(), Some(source), now, outbox),
+            Kind::Sealed => self.handle_sealed(bytes, source, now, outbox),
             Kind::Rtp | Kind::Rtcp => {
                 if let Some(index) = self.plain_session(source, now) {
                     self.handle_packet(index, bytes, now, outbox);
@@ -161,7 +165,29 @@ impl Reflector {
         self.outgoing.flush(outbox);
     }
 
-    fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+    fn handle_sealed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+        let (mut datagram, length) = (bytes.to_vec(), bytes.len());
+        match self.outgoing.open(&mut datagram, source) {
+            Ok((content, sender)) => match demux::classify(content) {
+                Kind::Signed => self.handle_signed(content, source, Some(sender), now, outbox),
+                Kind::Bundle if sender.is_new() => self.counters.unknown_source += 1,
+                Kind::Bundle => self.handle_bundle(content, length, None, now, outbox),
+                _ => self.counters.malformed += 1,
+            },
+            Err(Unreadable::Forged) => self.counters.refused.unreadable += 1,
+            Err(Unreadable::Replayed) => self.counters.refused.replayed += 1,
+        }
+    }
+
+    /// Handles a bundle in a datagram of this length. `source` is `None` if encryption proves the sender.
+    fn handle_bundle(
+        &mut self,
+        bytes: &[u8],
+        length: usize,
+        source: Option<SocketAddr>,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
         self.counters.bundles_in += 1;
         for entry in trunk::entries(bytes) {
             let Ok((tag, packet)) = entry else {
@@ -172,17 +198,27 @@ impl Reflector {
                 self.counters.unknown_tag += 1;
                 continue;
             };
+            let session = self.sessions.get(&index);
+            let Some(gateway) = session.and_then(|session| trunk_of(session.leg)) else { continue };
             // Bundles are not signed: they come from the source of the last signed message.
-            if self.sessions.get(&index).and_then(|session| trunk_of(session.leg)) != Some(source) {
+            if source.is_some_and(|source| source != gateway) {
                 self.counters.unknown_source += 1;
                 continue;
             }
-            self.outgoing.came(source, bytes.len(), outbox);
+            self.outgoing.came(gateway, length, outbox);
             self.handle_packet(index, packet, now, outbox);
         }
     }
 
-    fn handle_signed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+    /// Handles a signed message; `sender` is set if it was encrypted.
+    fn handle_signed(
+        &mut self,
+        bytes: &[u8],
+        source: SocketAddr,
+        sender: Option<Sender>,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
         let now = Now { unix_us: self.conduct.unix_us(now.unix_us), ..now };
         let Some(secret) = self.options.secret.clone() else {
             self.counters.refused.key += 1;
@@ -192,6 +228,8 @@ impl Reflector {
             Ok(asked) => asked,
             Err(refused) => return self.refuse(refused, (bytes, source), now, outbox),
         };
+        let sealed = sender.is_some();
+        sender.into_iter().for_each(|sender| self.outgoing.learn(sender));
         let answer = match asked.message {
             Question::Break(how) => Answer::Break(self.break_link(how, now.instant)),
             _ if self.cut.is_some() => return,
@@ -202,6 +240,9 @@ impl Reflector {
                     permille: self.conduct.load(load.permille, now.instant),
                     ..load
                 })
+            }
+            Question::Open { tag, .. } if self.outgoing.is_sealed() && !sealed => {
+                Answer::Open { tag, status: Status::Unencrypted }
             }
             Question::Open { room, tag, lease_s, .. } => {
                 let expires = now.instant + Duration::from_secs(lease_s.into());
@@ -231,7 +272,7 @@ impl Reflector {
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
-        outbox.push(source, &self.scratch);
+        self.outgoing.answer(source, &self.scratch, sealed, outbox);
     }
 
     /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, because

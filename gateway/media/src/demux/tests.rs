@@ -12,7 +12,8 @@ fn first_byte_ranges_hold_at_both_edges() {
         (224, 224, Kind::Bundle),
         (225, 225, Kind::Signed),
         (226, 226, Kind::Echo),
-        (227, 255, Kind::Quic),
+        (227, 227, Kind::Sealed),
+        (228, 255, Kind::Quic),
     ];
     for (low, high, kind) in ranges {
         for first in low..=high {

@@ -1,7 +1,7 @@
 //! Outgoing bundles of a node: one per destination, so that packets of many sessions share
 //! datagrams.
 
-use super::{Bundle, ENTRY_OVERHEAD, Tag};
+use super::{Bundle, ENTRY_OVERHEAD, Tag, seal};
 use std::net::SocketAddr;
 
 /// Payload of an Ethernet frame after IPv4 and UDP: the limit of a datagram with a single packet,
@@ -16,6 +16,8 @@ pub const SHARED_MAX: usize = 1_400;
 #[derive(Clone, Default, Debug)]
 pub struct Bundles {
     ways: Vec<Way>,
+    /// Bytes that encryption adds to each datagram.
+    overhead: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -29,24 +31,31 @@ struct Way {
 }
 
 impl Bundles {
-    /// Notes that a peer sent a bundle of this size, so that bundles of this size may be sent back.
+    /// Bundles that will be encrypted ([`seal`](super::seal)).
+    #[must_use]
+    pub fn sealed() -> Self {
+        Self { ways: Vec::new(), overhead: seal::OVERHEAD }
+    }
+
+    /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
     pub fn came(
         &mut self,
         from: SocketAddr,
         size: usize,
         send: &mut impl FnMut(SocketAddr, &[u8]),
     ) {
+        let overhead = self.overhead;
         let way = self.way(from);
         if size > way.alone_max {
             way.flush(send);
             way.alone_max = size;
-            way.bundle = Bundle::new(size);
+            way.bundle = Bundle::new(size.saturating_sub(overhead));
         }
     }
 
     /// Sets the limit of shared datagrams, from a path probe.
     pub fn limit(&mut self, to: SocketAddr, shared_max: usize) {
-        self.way(to).shared_max = shared_max;
+        self.way(to).shared_max = shared_max.saturating_sub(self.overhead);
     }
 
     /// Adds a packet, after sending a full bundle. Returns whether the packet fits the path.
@@ -83,8 +92,9 @@ impl Bundles {
 
     fn way(&mut self, to: SocketAddr) -> &mut Way {
         let place = self.ways.iter().position(|way| way.to == to).unwrap_or_else(|| {
-            let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX);
-            self.ways.push(Way { to, bundle: Bundle::new(alone_max), alone_max, shared_max });
+            let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX - self.overhead);
+            let bundle = Bundle::new(alone_max - self.overhead);
+            self.ways.push(Way { to, bundle, alone_max, shared_max });
             self.ways.len() - 1
         });
         &mut self.ways[place]

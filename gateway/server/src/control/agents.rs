@@ -30,7 +30,7 @@ impl Control {
         }
     }
 
-    /// Counts a signed message that was refused, and logs the first of each kind and node.
+    /// Counts a datagram that was refused, and logs the first of each kind and node.
     pub(super) fn note_mismatch(&mut self, node: NodeId, mismatch: Mismatch, now: Instant) {
         let (count, logged) = self.mismatches.entry((mismatch, node)).or_insert((0, None));
         *count += 1;
@@ -48,10 +48,14 @@ impl Control {
                 %node,
                 "signed message refused: other secret; use one secret_file at both ends"
             ),
+            Mismatch::Encryption => tracing::warn!(
+                %node,
+                "datagram refused: not encrypted with the node's key; set encrypt at both ends or at none"
+            ),
         }
     }
 
-    /// Signed messages refused so far, by reason.
+    /// Datagrams refused so far, by reason.
     pub(super) fn messages_refused(&self) -> BTreeMap<&'static str, u64> {
         let mut refused = BTreeMap::new();
         for ((mismatch, _), (count, _)) in &self.mismatches {

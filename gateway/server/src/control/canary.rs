@@ -5,14 +5,14 @@
 //! a second each way, and two openings every half second, which renew the leases and show that the node still accepts
 //! sessions: 9 kbit/s to the node and 8 kbit/s from it, UDP and IPv4 headers included.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use evenkeel_core::NodeId;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
-use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::trunk::{self, Bundle, Tag, seal};
 use evenkeel_media::{demux, rtp};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -60,6 +60,16 @@ impl Openings {
     }
 }
 
+/// A node that takes canary sessions.
+pub(crate) struct CanaryNode {
+    pub(crate) address: SocketAddr,
+    pub(crate) secret: Secret,
+    /// Set if the trunk is encrypted.
+    pub(crate) seal: Option<seal::Gateway>,
+}
+
+type Seal = Rc<Option<RefCell<seal::Gateway>>>;
+
 pub(crate) struct Canary {
     _reading: Task,
     _listens: Subscription,
@@ -67,6 +77,7 @@ pub(crate) struct Canary {
     names: Names,
     openings: Rc<Openings>,
     socket: Rc<OnceCell<UdpSocket>>,
+    seal: Seal,
     sent: Cell<u64>,
 }
 
@@ -74,14 +85,21 @@ impl Canary {
     /// Starts reading on control's runtime, once a route to the node exists.
     pub(crate) fn start(
         node: NodeId,
-        (address, secret): (SocketAddr, Secret),
+        CanaryNode { address, secret, seal }: CanaryNode,
         told: mpsc::Sender<ProbeEvent>,
         draw: &mut dyn FnMut() -> u64,
     ) -> Canary {
         let tags = [Tag(draw()), Tag(draw())];
         let names = Names { room: draw(), tags, mark: draw().to_be_bytes() };
         let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
-        let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
+        let seal = Rc::new(seal.map(RefCell::new));
+        let reader = Reader {
+            node,
+            secret: secret.clone(),
+            names,
+            openings: Rc::clone(&openings),
+            seal: Rc::clone(&seal),
+        };
         socket::fill(&socket, node, socket::connected(address));
         let subscription = Subscription::default();
         let tells = subscription.sender(told);
@@ -92,7 +110,8 @@ impl Canary {
             reader.listen(socket, &tells).await;
         });
         let sent = Cell::new(0);
-        Canary { _reading: task, _listens: subscription, secret, names, openings, socket, sent }
+        let _reading = task;
+        Canary { _reading, _listens: subscription, secret, names, openings, socket, seal, sent }
     }
 
     /// Sends a packet from one session to the other. A packet that cannot be sent counts as lost; the probes find the
@@ -108,10 +127,17 @@ impl Canary {
                 let question = Question::Open { room, session, tag, lease_s: LEASE_S };
                 let mut message = Vec::new();
                 question.write(&self.secret, nonce, clock.unix_us, &mut message);
-                let _lost_at_worst = socket::send(socket, &message);
+                self.send_datagram(socket, &message);
             }
         }
-        let _lost_at_worst = socket::send(socket, self.packet(sequence, sent).as_bytes());
+        self.send_datagram(socket, self.packet(sequence, sent).as_bytes());
+    }
+
+    fn send_datagram(&self, socket: &UdpSocket, datagram: &[u8]) {
+        let _lost_at_worst = match &*self.seal {
+            Some(seal) => socket::send(socket, seal.borrow_mut().seal(datagram)),
+            None => socket::send(socket, datagram),
+        };
     }
 
     fn packet(&self, sequence: u64, sent: u64) -> Bundle {
@@ -138,6 +164,7 @@ struct Reader {
     secret: Secret,
     names: Names,
     openings: Rc<Openings>,
+    seal: Seal,
 }
 
 impl Reader {
@@ -147,11 +174,23 @@ impl Reader {
             // Errors are ignored: the prober reports a closed port.
             let received = socket::receive(socket, &mut buffer).await;
             let Ok(Received::Datagram(length, _)) = received else { continue };
-            for word in self.read(&buffer[..length]) {
+            let Some(datagram) = self.open(&mut buffer[..length]) else { continue };
+            for word in self.read(datagram) {
                 if told.send(word).await.is_err() {
                     return;
                 }
             }
+        }
+    }
+
+    /// Decrypts a datagram. Signed messages may be unencrypted: a node that expects another encryption says so.
+    fn open<'a>(&self, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+        match (&*self.seal, demux::classify(datagram)) {
+            (Some(seal), demux::Kind::Sealed) => {
+                seal.borrow_mut().open(datagram, || Clock::read().unix_us).ok().map(|open| &*open)
+            }
+            (Some(_), demux::Kind::Bundle) => None,
+            _ => Some(datagram),
         }
     }
 

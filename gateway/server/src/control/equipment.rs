@@ -1,13 +1,12 @@
 //! Resources to reach a node, installed when the node is added and released when it is removed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_core::NodeId;
-use evenkeel_dataplane::worker::Command;
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_dataplane::worker::{Command, TrunkSocket};
 
-use super::canary::Canary;
+use super::canary::{Canary, CanaryNode};
 use super::driver::{Driver, Line};
 use super::prober::socket::connected;
 use super::prober::{Prober, Way};
@@ -20,10 +19,10 @@ pub(crate) struct Equipment {
     /// Address of the NG protocol, for rtpengine.
     pub(crate) line: Option<SocketAddr>,
     pub(crate) agent: Option<(SocketAddr, Way)>,
-    /// Address and secret of canary sessions, if the node has them.
-    pub(crate) canary: Option<(SocketAddr, Secret)>,
+    /// Set if the node has canary sessions.
+    pub(crate) canary: Option<CanaryNode>,
     /// For trunk legs: a connected socket for each worker that has no socket to the node yet.
-    pub(crate) trunks: Vec<UdpSocket>,
+    pub(crate) trunks: Vec<TrunkSocket>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,9 +54,9 @@ impl Control {
     }
 
     /// Starts or stops canary sessions at a node that stays in the list.
-    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<(SocketAddr, Secret)>) {
+    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<CanaryNode>) {
         let (told, random) = (self.told.clone(), &self.random);
-        let canary = canary.map(|at| Canary::start(id, at, told, &mut || draw(random)));
+        let canary = canary.map(|node| Canary::start(id, node, told, &mut || draw(random)));
         set(&mut self.canaries, id, canary);
     }
 

@@ -26,6 +26,7 @@ mod start_hooks;
 mod thread;
 
 pub use crate::policy::Refusal;
+pub(crate) use canary::CanaryNode;
 pub(crate) use driver::{Driver, Drivers};
 pub(crate) use equipment::Equipment;
 pub use evenkeel_core::{
@@ -47,4 +48,4 @@ pub(crate) use prober::Way as ProbeWay;
 pub(crate) use prober::socket::connected;
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
-pub(crate) use thread::{Parts, WorkerLine, run};
+pub(crate) use thread::{Parts, WorkerLine, draw, run};

@@ -157,8 +157,8 @@ impl Control {
         act.iter().for_each(|act| self.costs.told(act));
         match act {
             None => {}
-            Some(Act::Sign { worker, node, message, .. }) => {
-                self.command(worker, Command::SendSigned { node, message });
+            Some(Act::Sign { worker, node, message, of_sessions: sealed }) => {
+                self.command(worker, Command::SendSigned { node, message, sealed });
             }
             Some(Act::LimitBundles { worker, node, size_max }) => {
                 let name = self.node_name(node);

@@ -88,7 +88,7 @@ pub(super) struct Control {
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
-    /// Signed messages refused by either end, and when that was last logged.
+    /// Datagrams refused by either end, and when that was last logged.
     pub(super) mismatches: BTreeMap<(Mismatch, NodeId), (u64, Option<Instant>)>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
@@ -287,6 +287,7 @@ impl Control {
         let now = Instant::now();
         match report {
             Report::Refused { node } => self.gateway.handle_kernel_error(node, now),
+            Report::Unreadable { node } => self.note_mismatch(node, Mismatch::Encryption, now),
             Report::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
             }
@@ -343,7 +344,7 @@ pub(super) fn fill(random: &ring::rand::SystemRandom, bytes: &mut [u8]) {
     random.fill(bytes).expect("the system's random source works once it is there");
 }
 
-pub(super) fn draw(random: &ring::rand::SystemRandom) -> u64 {
+pub(crate) fn draw(random: &ring::rand::SystemRandom) -> u64 {
     let mut bytes = [0; 8];
     fill(random, &mut bytes);
     u64::from_be_bytes(bytes)

@@ -1,15 +1,18 @@
 //! The equipment of a node: sockets, driver and probe.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use evenkeel_dataplane::buffers;
+use evenkeel_dataplane::worker::TrunkSocket;
 use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::seal;
+use ring::rand::SystemRandom;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
-use crate::control::{self, Driver, Equipment, Family, ProbeWay};
+use crate::control::{self, CanaryNode, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
 
 /// Builds the connection to a node, with a trunk per worker.
@@ -56,11 +59,11 @@ fn dscp(settings: &Settings) -> u8 {
 }
 
 /// A connected socket to a node with trunk legs.
-fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
+fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<TrunkSocket>, Failure> {
     if !matches!(node.driver, settings::Driver::Agent { .. }) {
         return Ok(None);
     }
-    let connect = || -> std::io::Result<UdpSocket> {
+    let connect = || -> std::io::Result<TrunkSocket> {
         let socket =
             Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
@@ -73,7 +76,7 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
             socket.set_tclass_v6(class)?;
         }
         socket.connect(&node.address.into())?;
-        Ok(socket.into())
+        Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
     };
     let unreachable =
         |error| Failure::Node { node: (*node.name).into(), address: node.address, error };
@@ -98,7 +101,7 @@ fn secret(node: &settings::Node, secret: &settings::Secret) -> Secret {
 fn driver(node: &settings::Node) -> Driver {
     match &node.driver {
         settings::Driver::Plain { .. } => Driver::Plain(node.address),
-        settings::Driver::Agent { secret: shared } => Driver::Agent(secret(node, shared)),
+        settings::Driver::Agent { secret: shared, .. } => Driver::Agent(secret(node, shared)),
         settings::Driver::Rtpengine => Driver::Rtpengine(node.address),
         settings::Driver::Webhook { hook, .. } => {
             let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
@@ -140,17 +143,28 @@ fn probe(node: &settings::Node) -> Option<(SocketAddr, ProbeWay)> {
                 settings::Probe::Echo => ProbeWay::Echo,
             }
         }
-        settings::Driver::Agent { secret: shared } => ProbeWay::Signed(secret(node, shared)),
+        settings::Driver::Agent { secret: shared, .. } => ProbeWay::Signed(secret(node, shared)),
         settings::Driver::Rtpengine => ProbeWay::Ping,
     };
     Some((node.address, way))
 }
 
-/// The address and secret for canary sessions.
-fn canary(node: &settings::Node) -> Option<(SocketAddr, Secret)> {
+fn canary(node: &settings::Node) -> Option<CanaryNode> {
     match &node.driver {
-        settings::Driver::Agent { secret: shared } if node.canary => {
-            Some((node.address, secret(node, shared)))
+        settings::Driver::Agent { secret: shared, .. } if node.canary => {
+            let secret = secret(node, shared);
+            Some(CanaryNode { address: node.address, secret, seal: seal(node) })
+        }
+        _ => None,
+    }
+}
+
+/// The gateway's end of an encrypted trunk. Each socket needs its own.
+fn seal(node: &settings::Node) -> Option<seal::Gateway> {
+    match &node.driver {
+        settings::Driver::Agent { secret: shared, encrypt: true } => {
+            let salt = control::draw(&SystemRandom::new());
+            Some(seal::Gateway::new(secret(node, shared), salt))
         }
         _ => None,
     }

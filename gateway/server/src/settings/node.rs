@@ -44,7 +44,7 @@ impl Node {
     /// The secret shared with the node, or with the agent beside it.
     fn secret(&self) -> Option<&Secret> {
         match &self.driver {
-            Driver::Agent { secret } => Some(secret),
+            Driver::Agent { secret, .. } => Some(secret),
             Driver::Plain { .. } | Driver::Rtpengine | Driver::Webhook { .. } => {
                 self.agent.as_ref().map(|agent| &agent.secret)
             }
@@ -92,6 +92,8 @@ pub enum Driver {
     Agent {
         /// Shared with the node.
         secret: Secret,
+        /// The trunk is encrypted. Default false.
+        encrypt: bool,
     },
     /// rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
     Rtpengine,
@@ -204,7 +206,7 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
     }
     let address = reachable(at, "10.0.1.11:4001", check);
     let secret = match (driver, &raw.secret_file) {
-        (Some(Driver::Agent { secret }), _) => Some(secret.clone()),
+        (Some(Driver::Agent { secret, .. }), _) => Some(secret.clone()),
         // The missing secret was reported already.
         (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
         (_, Some(path)) => check.secret(path),
@@ -257,7 +259,8 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
                 check.refuse(raw.driver.span(), found, expected);
                 return None;
             };
-            Some(Driver::Agent { secret: check.secret(path)? })
+            let encrypt = raw.encrypt.as_ref().is_some_and(|encrypt| *encrypt.get_ref());
+            Some(Driver::Agent { secret: check.secret(path)?, encrypt })
         }
         DriverKind::Rtpengine => Some(Driver::Rtpengine),
         DriverKind::Webhook => Some(Driver::Webhook { hook: Arc::new(hook(raw, check)?), probe }),
@@ -296,9 +299,11 @@ fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
     // The agent beside the node also uses the secret.
     let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
     let address = span(&raw.address);
-    let keys: [(&str, _, &[DriverKind], _); 6] = [
+    let encrypt = raw.encrypt.as_ref().filter(|encrypt| *encrypt.get_ref()).map(Spanned::span);
+    let keys: [(&str, _, &[DriverKind], _); 7] = [
         ("address", address, &[Plain, Agent, Webhook], "its address is the key `ng`"),
         ("secret_file", secret, &[Agent], "or beside `agent`"),
+        ("encrypt", encrypt, &[Agent], "only trunk legs can be encrypted"),
         ("probe", probe, &[Plain, Webhook], probed(kind)),
         ("ng", span(&raw.ng), &[Rtpengine], ""),
         ("webhook", span(&raw.webhook), &[Webhook], ""),

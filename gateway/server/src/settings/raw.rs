@@ -77,6 +77,7 @@ pub(super) struct Node {
     pub(super) token_file: Text,
     pub(super) agent: Text,
     pub(super) canary: Option<Spanned<bool>>,
+    pub(super) encrypt: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize)]

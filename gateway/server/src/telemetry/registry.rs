@@ -157,7 +157,7 @@ metrics! {
     NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
     /// Witnesses against a node when it was marked down.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
-    /// Signed messages refused by the gateway or by a node: `clock` or `secret`.
+    /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
     /// Questions to a policy.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];

@@ -246,6 +246,7 @@ fn every_key_is_loaded() {
         driver = "agent"
         capacity = "400 Mbit/s"
         secret_file = "node.secret"
+        encrypt = true
         agent = "10.0.1.11:4001"
 
         [[node]]
@@ -304,7 +305,7 @@ fn every_key_is_loaded() {
     });
     let secret = &b"0123456789abcdef"[..];
     assert_eq!(beside, [("10.0.1.11:4001".into(), secret), ("[::1]:4001".into(), secret)]);
-    let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };
+    let Driver::Agent { secret, encrypt: true } = &agent.driver else { panic!("{agent:?}") };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
     assert!(

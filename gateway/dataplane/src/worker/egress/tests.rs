@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use evenkeel_media::trunk;
+use evenkeel_media::trunk::message::{Question, Secret};
 
 use super::*;
 
@@ -11,16 +12,23 @@ fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
     travelled_on(None, lengths)
 }
 
-/// Like [`travelled`], on a path with this size limit.
-fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+/// A connected socket, and its peer.
+fn pair() -> (UdpSocket, UdpSocket) {
     let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
     let (here, there) = (bind(), bind());
     here.connect(there.local_addr().unwrap()).unwrap();
     there.set_nonblocking(true).unwrap();
+    (here, there)
+}
+
+/// Like [`travelled`], on a path with this size limit.
+fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+    let (here, there) = pair();
     let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    egress.trunks.push(Some(Trunk::new(here).unwrap()));
+    let trunk = TrunkSocket { socket: here, seal: None };
+    egress.trunks.push(Some(Trunk::new(trunk).unwrap()));
     size_max.into_iter().for_each(|size_max| egress.limit_bundles(NodeId(0), size_max));
     for &length in lengths {
         egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
@@ -42,18 +50,18 @@ fn signed_message_does_not_count_as_sent_media() {
     let stats = Arc::new(WorkerStats::new(base, 1));
     let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
-    egress.trunks.push(Some(Trunk::new(socket).unwrap()));
+    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal: None }).unwrap()));
     let sent = |stats: &WorkerStats| {
         let mut all = [evenkeel_core::Stamp::default()];
         stats.merge_into(&mut all);
         all[0].last_sent
     };
     let now = base + Duration::from_millis(1);
-    egress.send_signed(NodeId(0), b"a lease");
+    egress.send_signed(NodeId(0), b"a lease", true);
     egress.flush(now);
     assert_eq!(sent(&stats), None);
     egress.queue_on_trunk(NodeId(0), TAG, &[128; 160]);
-    egress.send_signed(NodeId(0), b"a lease");
+    egress.send_signed(NodeId(0), b"a lease", true);
     egress.flush(now);
     assert_eq!(sent(&stats), Some(now));
 }
@@ -88,4 +96,64 @@ fn frame_sized_packet_has_its_own_datagram() {
     let largest = DATAGRAM_MAX - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
     assert_eq!(travelled(&[largest]), (vec![vec![largest]], 0));
     assert_eq!(travelled(&[largest + 1, 160]), (vec![vec![160]], 1));
+}
+
+#[test]
+fn encrypted_datagrams_keep_to_the_path_limit() {
+    let (socket, there) = pair();
+    let secret = Secret::new(b"a secret of many bytes", "n").unwrap();
+    let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
+    let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+    let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
+    let seal = Some(Box::new(seal::Gateway::new(secret.clone(), 1)));
+    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
+    let largest = DATAGRAM_MAX - seal::OVERHEAD - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
+    let mut message = Vec::new();
+    Question::Probe.write(&secret, 1, unix_us(), &mut message);
+    egress.send_signed(NodeId(0), &message, true);
+    egress.send_signed(NodeId(0), &message, false);
+    (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
+    egress.limit_bundles(NodeId(0), 1_200);
+    (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
+    egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest]);
+    egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest + 1]);
+    egress.flush(Instant::now());
+    assert_eq!(stats.drops(Reason::Oversize), 1);
+
+    let mut node = seal::Node::new(secret, 2);
+    let mut datagram = [0; 2 * DATAGRAM_MAX];
+    let (mut lengths, mut packets) = (Vec::new(), 0);
+    while let Ok(length) = there.recv(&mut datagram) {
+        lengths.push(length);
+        if datagram[..length] == message[..] {
+            continue;
+        }
+        let from = ([127, 0, 0, 1], 1).into();
+        let (content, sender) = node.open(&mut datagram[..length], from).unwrap();
+        packets += trunk::entries(content).flatten().count();
+        node.learn(sender);
+    }
+    assert_eq!((packets, lengths[1]), (61, message.len()), "a path probe is not encrypted");
+    assert!(lengths.iter().any(|length| (1_290..=1_400).contains(length)), "{lengths:?}");
+    assert!(lengths[5..].iter().all(|length| *length <= 1_200 || *length == DATAGRAM_MAX));
+    assert_eq!(lengths.iter().max(), Some(&DATAGRAM_MAX));
+}
+
+#[test]
+fn unreadable_datagram_is_counted_and_reported() {
+    let (socket, _there) = pair();
+    let secret = Secret::new(b"a secret of many bytes", "n").unwrap();
+    let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
+    let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+    let (reports, mut reported) = mpsc::channel(4);
+    let mut egress = Egress::new(reports, Arc::clone(&stats), early_limits);
+    let seal = Some(Box::new(seal::Gateway::new(secret, 1)));
+    egress.trunks.push(Some(Trunk::new(TrunkSocket { socket, seal }).unwrap()));
+    for length in [0, 1, 17, 33, 200] {
+        assert!(egress.open(NodeId(0), &mut vec![0xE3; length]).is_none());
+    }
+    egress.flush(Instant::now());
+    assert_eq!(stats.drops(Reason::BadIntegrity), 5);
+    assert!(matches!(reported.try_recv(), Ok(Report::Unreadable { node: NodeId(0) })));
+    assert!(reported.try_recv().is_err(), "once per pass");
 }

@@ -63,6 +63,28 @@ fn shared_bundles_respect_the_path_limit() {
 }
 
 #[test]
+fn encrypted_bundles_leave_space() {
+    let longest = |bundles: &mut Bundles, lengths: &[usize]| {
+        let mut longest = 0;
+        let mut send = |_, bundle: &[u8]| longest = longest.max(bundle.len() + seal::OVERHEAD);
+        for &length in lengths {
+            let _fits = bundles.push(address(1), Tag(1), &vec![0; length], &mut send);
+        }
+        bundles.flush(&mut send);
+        longest
+    };
+    let mut bundles = Bundles::sealed();
+    let fill = |size: usize| size - seal::OVERHEAD - crate::trunk::OVERHEAD - ENTRY_OVERHEAD;
+    assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX)]), BUNDLE_MAX);
+    assert_eq!(longest(&mut bundles, &[fill(BUNDLE_MAX) + 1]), 0);
+    assert!((SHARED_MAX - 40..=SHARED_MAX).contains(&longest(&mut bundles, &[20; 200])));
+    bundles.limit(address(1), 1_200);
+    assert!((1_160..=1_200).contains(&longest(&mut bundles, &[20; 200])));
+    bundles.came(address(1), 2_000, &mut |_, _| {});
+    assert_eq!(longest(&mut bundles, &[fill(2_000)]), 2_000);
+}
+
+#[test]
 fn unused_destinations_are_forgotten() {
     let mut bundles = Bundles::default();
     let _ = sent(|mut send| {

@@ -41,6 +41,8 @@ pub enum Status {
     UnknownTag,
     /// The server behind the agent refused.
     Failed,
+    /// Refused: the node takes encrypted datagrams only.
+    Unencrypted,
 }
 
 /// A fault that a drill injects or ends. Encoded as its index in [`Break::ALL`].
@@ -74,8 +76,14 @@ impl State {
 }
 
 impl Status {
-    pub const ALL: [Status; 5] =
-        [Status::Ok, Status::Full, Status::Draining, Status::UnknownTag, Status::Failed];
+    pub const ALL: [Status; 6] = [
+        Status::Ok,
+        Status::Full,
+        Status::Draining,
+        Status::UnknownTag,
+        Status::Failed,
+        Status::Unencrypted,
+    ];
 
     pub(super) fn read(body: &mut Body<'_>) -> Result<Self, Refused> {
         body.one_of(&Self::ALL)

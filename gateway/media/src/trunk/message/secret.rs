@@ -2,6 +2,7 @@
 
 use ring::{digest, hkdf, hmac};
 use std::fmt;
+use std::sync::Arc;
 
 /// Shorter secrets are refused: one below 128 bits could be guessed from one recorded message.
 pub const SECRET_LEN_MIN: usize = 16;
@@ -19,6 +20,8 @@ const PROTOCOL: &[u8] = b"evenkeel trunk 2 ";
 pub struct Secret {
     pub(super) key: hmac::Key,
     pub(super) id: KeyId,
+    /// Source of the keys of encrypted datagrams.
+    keys: Arc<hkdf::Prk>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +57,13 @@ impl Secret {
         let id = hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
         let salt = [PROTOCOL, node.as_bytes()].concat();
         let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(bytes);
-        let key = keys.expand(&[b"message"], hmac::HMAC_SHA256).expect("one hash is long enough");
-        Ok(Self { key: key.into(), id: KeyId(id) })
+        let key = keys.expand(&[b"message"], hmac::HMAC_SHA256);
+        let key = key.map(hmac::Key::from).expect("one hash is long enough");
+        Ok(Self { key, id: KeyId(id), keys: Arc::new(keys) })
+    }
+
+    pub(in crate::trunk) fn keys(&self) -> Arc<hkdf::Prk> {
+        Arc::clone(&self.keys)
     }
 
     #[must_use]

@@ -268,7 +268,7 @@ fn signed_nonsense_is_refused() {
         assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), Refused::Length, "{length}");
     }
     assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 3, 0, 0, 0, 0])), Refused::Unknown);
-    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 5])), Refused::Unknown);
+    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 6])), Refused::Unknown);
     assert_eq!(read(&forge(BREAK, ANSWER, &[3])), Refused::Unknown);
     assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
 }

@@ -16,7 +16,12 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
         drawn
     };
     let run = async move {
-        let canary = Canary::start(NodeId(3), (address, secret.clone()), told, &mut draw);
+        let canary = Canary::start(
+            NodeId(3),
+            CanaryNode { address, secret: secret.clone(), seal: None },
+            told,
+            &mut draw,
+        );
         tokio::task::yield_now().await;
         let mut buffer = [0; 2_048];
         // Two openings and a packet, then four more packets.

@@ -114,6 +114,7 @@ impl Agents {
             Status::Draining => (true, "it is draining"),
             Status::UnknownTag => (false, "it does not know the tag"),
             Status::Failed => (false, "it failed to"),
+            Status::Unencrypted => (false, "it requires `encrypt = true`"),
         };
         self.leases.end(session, hop)?;
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })

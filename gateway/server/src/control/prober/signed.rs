@@ -49,12 +49,13 @@ pub(super) struct Heard {
     pub(super) mismatch: Option<Mismatch>,
 }
 
-/// Why two ends refuse each other's messages. It is used only in logs and a metric, because a [`Refusal`] is not
+/// Why two ends refuse each other's datagrams. It is used only in logs and a metric, because a [`Refusal`] is not
 /// signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mismatch {
     Clock,
     Secret,
+    Encryption,
 }
 
 impl Mismatch {
@@ -62,6 +63,7 @@ impl Mismatch {
         match self {
             Mismatch::Clock => "clock",
             Mismatch::Secret => "secret",
+            Mismatch::Encryption => "encryption",
         }
     }
 }
