@@ -210,7 +210,7 @@ impl Stream {
     /// numbers.
     pub(super) fn missing_before(&self, header: &rtp::Header) -> u32 {
         let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
-        u32::try_from(ahead - 1).unwrap_or(0)
+        u32::try_from(i32::from(ahead) - 1).unwrap_or(0)
     }
 
     /// Continues the stream at the present hop with the same mapping. Packets of the previous hop

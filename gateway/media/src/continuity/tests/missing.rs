@@ -128,3 +128,13 @@ fn silence_counts_only_from_the_death() {
     }
     assert_eq!(session.0.fell_silent(at(2_900.0)), Some(at(1_200.0)));
 }
+
+#[test]
+fn number_half_a_cycle_ahead_misses_nothing() {
+    let mut session = Session(Continuity::new(7, Protection::Srtp));
+    let before = node(1, 0xa, 0, 0);
+    let after = Node { sequence: 0x8000, ..before.again(2) };
+    assert_eq!(session.pass(before, voice(0), 0.0), Pass::Untouched);
+    let _ = session.pass(after, voice(0), 20.0);
+    assert_eq!(session.0.missed_at_switches(at(60_000.0)), 0);
+}
