@@ -2,6 +2,8 @@
 
 use wasmparser::{Parser, Payload};
 
+use crate::limits::LINE_BYTES_MAX;
+use crate::log::one_line;
 use crate::refused::Refused;
 
 pub(crate) const MANIFEST_SECTION: &str = "evenkeel:manifest";
@@ -58,7 +60,8 @@ impl<'a> Outline<'a> {
         let (imports, exports, sections) = (Vec::new(), Vec::new(), Vec::new());
         let (manifest, typed, signatures) = (None, false, 0);
         let mut outline = Outline { form, imports, exports, sections, manifest, typed, signatures };
-        let broken = outline.walk(bytes).err().map(|error| error.to_string().into());
+        let broken = outline.walk(bytes).err();
+        let broken = broken.map(|error| one_line(&error.to_string(), LINE_BYTES_MAX));
         Ok((outline, broken))
     }
 
