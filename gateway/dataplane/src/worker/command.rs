@@ -293,7 +293,7 @@ impl Worker {
             Ok(trunk) => self.egress.add_trunk(node, trunk),
             // Probes use another socket and still succeed, so only this line explains the silence.
             Err(error) => {
-                tracing::error!(%node, %error, "trunk not opened; no packets are exchanged with the node")
+                tracing::error!(%node, %error, "trunk not opened; no packets are exchanged with the node");
             }
         }
     }
