@@ -225,8 +225,8 @@ impl Gateway {
         }
     }
 
-    /// Admits no more sessions. The gateway finishes when the last session ends, or at the deadline.
-    pub fn handle_shutdown(&mut self, deadline: Instant) {
+    /// Admits no more sessions. The gateway finishes when the last session ends, or after this time.
+    pub fn handle_shutdown(&mut self, within: Duration, now: Instant) {
         if self.finished {
             return;
         }
@@ -235,8 +235,8 @@ impl Gateway {
             self.nodes.start_no_more();
             self.effects.event(Event::ShuttingDown);
         }
-        self.effects.set(Timer::ShutdownEnds, deadline);
-        self.take_notices(deadline);
+        self.effects.set(Timer::ShutdownEnds, now + within);
+        self.take_notices(now);
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -599,6 +599,11 @@ impl Gateway {
     ) {
         let life = Lifecycle::new(policy.clone(), rules, remembered, clock);
         self.policies.add(policy.clone(), life);
+    }
+
+    /// Follows steps of the wall clock; times of the changes from now on are right.
+    pub fn handle_wall_clock(&mut self, clock: WallClock) {
+        self.policies.set_clock(clock);
     }
 
     pub fn policy(&self, policy: &PolicyName) -> Option<&Lifecycle> {

@@ -131,6 +131,7 @@ struct Stuck {
 pub struct Lifecycle {
     policy: PolicyName,
     rules: RolloutRules,
+    began: Instant,
     clock: WallClock,
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
@@ -163,6 +164,7 @@ impl Lifecycle {
         Lifecycle {
             policy,
             rules,
+            began: clock.instant,
             clock,
             pushes: 0,
             revisions: Revisions::default(),
@@ -184,7 +186,11 @@ impl Lifecycle {
     }
 
     pub(crate) fn began(&self) -> Instant {
-        self.clock.instant
+        self.began
+    }
+
+    pub(crate) fn set_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
     }
 
     pub(crate) fn revisions(&self) -> &Revisions {

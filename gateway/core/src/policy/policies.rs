@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::judge::{Bad, Conduct, Judge, Newcomer};
-use super::lifecycle::Effect;
+use super::lifecycle::{Effect, WallClock};
 use super::revision::{Candidate, is_by_room, unit};
 use super::{Cohort, Judging, Lifecycle, Memos, Revision, Revisions, Subject, Subjects};
 use crate::effects::Effects;
@@ -55,6 +55,10 @@ impl Policies {
     pub(crate) fn add(&mut self, policy: PolicyName, life: Lifecycle) {
         let new = Policy { life, judge: None, conduct: None, reported: [false; 2] };
         self.all.insert(policy, new);
+    }
+
+    pub(crate) fn set_clock(&mut self, clock: WallClock) {
+        self.all.values_mut().for_each(|policy| policy.life.set_clock(clock));
     }
 
     pub(crate) fn get(&self, policy: &PolicyName) -> Option<&Lifecycle> {

@@ -113,7 +113,7 @@ impl Control {
             }
             Request::Shutdown { within, done } => {
                 self.shutting_down.push(done);
-                self.gateway.handle_shutdown(now + within);
+                self.gateway.handle_shutdown(within, now);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY, WallClock};
 use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -49,6 +49,9 @@ impl Drop for WorkerLine {
 
 /// Rounds of path probes are this many watches apart: 30 ms.
 const PATHS_EVERY: u64 = 15;
+
+/// Readings of the wall clock are this many watches apart: a second.
+const WALL_CLOCK_EVERY: u64 = 500;
 
 pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
@@ -263,6 +266,9 @@ impl Control {
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
         self.look_at_paths(now);
+        if self.watches.is_multiple_of(WALL_CLOCK_EVERY) {
+            self.gateway.handle_wall_clock(WallClock { instant: now, time: SystemTime::now() });
+        }
         self.ask_agents();
         self.repeat_orders();
         self.send_late_closings(now);

@@ -51,10 +51,9 @@ impl World<'_> {
 
     pub(super) fn close(&mut self) {
         self.ending = true;
-        let deadline = self.now + Duration::from_secs(1);
-        self.gateway.handle_shutdown(deadline);
+        self.gateway.handle_shutdown(Duration::from_secs(1), self.now);
         self.settle();
-        let end = deadline + Duration::from_secs(1);
+        let end = self.now + Duration::from_secs(2);
         while self.step(end) {}
         self.now = end;
         self.checker.ended(&self.gateway, self.now);

@@ -468,7 +468,7 @@ fn shutdown_waits_for_sessions_and_reports_once() {
     let session = world.open("r");
     world.answer_with(|_| None);
     let asked = world.offer("r");
-    world.gateway.handle_shutdown(world.now + ms(5_000));
+    world.gateway.handle_shutdown(ms(5_000), world.now);
     world.settle();
     let offer = world.offer("r");
     assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Draining));
@@ -489,7 +489,7 @@ fn shutdown_ends_sessions_at_deadline() {
     let live = world.open("r");
     world.drive_with(|_, _| Driver::Waits);
     let opening = world.offer("r");
-    world.gateway.handle_shutdown(world.now + ms(1_000));
+    world.gateway.handle_shutdown(ms(1_000), world.now);
     world.pass(ms(999));
     assert_eq!(world.gateway.sessions.len(), 2);
     world.pass(ms(1));

@@ -472,7 +472,7 @@ impl Swarm {
 
     /// Closes all sessions. Then no state must remain, and every offer was answered.
     fn end(mut self) {
-        self.world.gateway.handle_shutdown(self.world.now + Duration::from_secs(3));
+        self.world.gateway.handle_shutdown(Duration::from_secs(3), self.world.now);
         self.world.pass(Duration::from_secs(20));
         self.listen();
         self.check();

@@ -205,6 +205,20 @@ fn six_faults_roll_the_active_revision_back() {
 }
 
 #[test]
+fn times_of_changes_follow_the_wall_clock() {
+    let mut world = World::new();
+    world.activate("good");
+    world.activate("bad");
+    let stepped = SystemTime::UNIX_EPOCH + 100 * HOUR;
+    world.life.set_clock(WallClock { instant: world.now, time: stepped });
+    world.now += HOUR;
+    (0..6).for_each(|_| world.fault("bad"));
+    let status = world.status();
+    assert_eq!(status.quarantined[0].since, stepped + HOUR);
+    assert_eq!(status.last.unwrap().at, stepped + HOUR);
+}
+
+#[test]
 fn revision_beyond_repair_is_rolled_back() {
     let mut world = World::new();
     world.activate("good");
