@@ -1,7 +1,9 @@
 //! Attacks by strangers on the network, in the API and on the host. Each test performs the attack beside a live session
 //! and fails without the defence.
 
+mod addresses;
 mod descriptors;
+mod files;
 mod flood;
 mod icmp;
 mod panics;

@@ -18,6 +18,8 @@ use evenkeel_testkit::TIMEOUT;
 /// Poll timeout of an idle tap.
 const POLL_MS: u16 = 50;
 const DATAGRAM: usize = 65_535;
+/// The SSRC of the tap's own report.
+const SSRC: u32 = 0x7a90;
 
 /// The program's addresses for packets of one payload type and its RTCP.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +168,10 @@ impl Drop for Running {
 impl Line {
     fn run(&self, ending: &AtomicBool) {
         let Tap { outside, outside_rtcp, inside } = &self.tap;
+        // The gateway sends nothing to a declared address before a packet came from there.
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(SSRC, &[], &mut report);
+        send(outside, &report, self.gateway);
         let mut datagram = vec![0; DATAGRAM];
         while !ending.load(Ordering::Relaxed) {
             let mut ready =

@@ -6,7 +6,7 @@ use clap::Args;
 use evenkeel_server::serve;
 use evenkeel_server::settings::{Colour, Invalid};
 
-use crate::{Failure, Place};
+use crate::{Failure, Place, say};
 
 /// Check a configuration and print its errors. Exit code 2: it is invalid.
 #[derive(Args)]
@@ -24,10 +24,10 @@ impl Check {
         match place.check() {
             Ok(notes) => {
                 if self.json {
-                    println!("{}", serde_json::json!({"ok": true, "errors": [], "notes": notes}));
+                    say(&serde_json::json!({"ok": true, "errors": [], "notes": notes}));
                 } else {
-                    println!("The configuration is valid.");
-                    notes.iter().for_each(|note| println!("Note: {note}."));
+                    say(&"The configuration is valid.");
+                    notes.iter().for_each(|note| say(&format!("Note: {note}.")));
                 }
                 Ok(())
             }
@@ -40,7 +40,7 @@ impl Check {
 /// Prints the errors: as JSON on standard output, or as text on standard error.
 pub(crate) fn wrong(invalid: &[Invalid], json: bool) -> Failure {
     if json {
-        println!("{}", serde_json::json!({"ok": false, "errors": invalid}));
+        say(&serde_json::json!({"ok": false, "errors": invalid}));
         return Failure::Wrong(String::new());
     }
     let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };

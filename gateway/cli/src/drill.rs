@@ -9,7 +9,7 @@ use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Re
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::{Failure, say};
+use crate::{Failure, say, say_lines};
 
 /// Break a node on purpose and measure the effect on synthetic sessions
 ///
@@ -114,7 +114,7 @@ impl Drill {
                 .map_err(|error| Failure::Failed(error.to_string()))?;
             say(&line);
         } else {
-            say(&shown(&report, &record));
+            say_lines(&shown(&report, &record));
         }
         match report.amiss() {
             None => Ok(()),

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use evenkeel_server::serve::Place as Served;
 use evenkeel_server::settings::{Admin, Compiler};
+use evenkeel_server::terminal::{escape, escape_lines};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
 #[derive(Parser)]
@@ -121,9 +122,19 @@ impl Verb {
     }
 }
 
-/// Prints lines on standard output. A reader that closed the pipe ends the program successfully.
-pub(crate) fn say(lines: &impl Display) {
-    if let Err(error) = writeln!(io::stdout(), "{lines}") {
+/// Prints a line on standard output; control characters in it are escaped, because text may come from outside.
+pub(crate) fn say(line: &impl Display) {
+    print(&escape(&line.to_string()));
+}
+
+/// Like [`say`], for text of several lines.
+pub(crate) fn say_lines(lines: &impl Display) {
+    print(&escape_lines(&lines.to_string()));
+}
+
+/// A reader that closed the pipe ends the program successfully.
+fn print(text: &str) {
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
         let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
         if !is_closed {
             eprintln!("evenkeel: standard output: {error}");
@@ -164,9 +175,9 @@ fn main() -> ExitCode {
         (true, _) => {}
         (false, true) => {
             let error = serde_json::json!({"error": {"code": code, "message": words}});
-            let _ = writeln!(io::stdout(), "{error}");
+            let _ = writeln!(io::stdout(), "{}", escape(&error.to_string()));
         }
-        (false, false) => eprintln!("evenkeel: {words}"),
+        (false, false) => eprintln!("evenkeel: {}", escape_lines(words)),
     }
     ExitCode::from(exit)
 }

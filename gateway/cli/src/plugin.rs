@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::policy::settings_of;
 use crate::recording::Tried;
 use crate::signing::{Key, Sign};
-use crate::{Failure, say};
+use crate::{Failure, say, say_lines};
 
 /// Create, build, test, benchmark, inspect and sign plugins
 ///
@@ -183,7 +183,7 @@ impl New {
             let hook = Hook::from(self.hook).name();
             say(&json!({"folder": folder, "name": name.as_str(), "hook": hook}));
         } else {
-            say(&format!(
+            say_lines(&format!(
                 "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
                  plugin build\n    evenkeel plugin test"
             ));
@@ -211,7 +211,7 @@ impl Build {
             Some(revision) => format!("revision {revision} with default settings"),
             None => "no revision: required settings have no default".to_owned(),
         };
-        say(&format!(
+        say_lines(&format!(
             "{name}: {bytes} bytes, hooks {}\n  digest   {digest}\n  {revision}",
             hooks.join(", ")
         ));
@@ -246,8 +246,8 @@ impl Test {
             shown["recordings"] = tried.iter().map(|tried| tried.json().clone()).collect();
             say(&shown);
         } else {
-            say(&report);
-            tried.iter().for_each(|tried| say(&tried.said()));
+            say_lines(&report);
+            tried.iter().for_each(|tried| say_lines(&tried.said()));
         }
         match (is_passed, self.json) {
             (true, _) => Ok(()),
@@ -275,7 +275,7 @@ impl Bench {
             shown["native_is_other_code"] = json!(is_stale);
             say(&shown);
         } else {
-            say(&report);
+            say_lines(&report);
             if is_stale {
                 say(
                     &"  The project builds another plugin now: native figures are of the project, the others of this file.",
@@ -296,7 +296,7 @@ impl Inspect {
         if self.json {
             say(&inspection.json());
         } else {
-            say(&inspection);
+            say_lines(&inspection);
         }
         match (inspection.refused(), self.json) {
             (None, _) => Ok(()),

@@ -3,7 +3,7 @@
 use clap::Args;
 use evenkeel_server::serve::{self, Listening};
 
-use crate::{Failure, Place, check};
+use crate::{Failure, Place, check, say};
 
 /// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies and modes.
 #[derive(Args)]
@@ -18,29 +18,29 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let place = self.place.serve();
-        serve::serve(&place, |listening| say(listening, self.json)).map_err(|failure| match failure
-        {
-            serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
-            failure => Failure::Failed(failure.to_string()),
-        })
+        serve::serve(&place, |listening| tell(listening, self.json)).map_err(
+            |failure| match failure {
+                serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
+                failure => Failure::Failed(failure.to_string()),
+            },
+        )
     }
 }
 
-fn say(listening: &Listening, json: bool) {
+fn tell(listening: &Listening, json: bool) {
     let Listening { udp, quic, socket, api } = listening;
     if json {
-        let line = serde_json::json!({"udp": udp, "quic": quic, "socket": socket, "api": api});
-        println!("{line}");
+        say(&serde_json::json!({"udp": udp, "quic": quic, "socket": socket, "api": api}));
         return;
     }
     for address in udp {
-        println!("RTP over UDP at {address}");
+        say(&format!("RTP over UDP at {address}"));
     }
     if let Some(address) = quic {
-        println!("RTP over QUIC at {address}");
+        say(&format!("RTP over QUIC at {address}"));
     }
-    println!("API at {}", socket.display());
+    say(&format!("API at {}", socket.display()));
     if let Some(address) = api {
-        println!("API at {address}");
+        say(&format!("API at {address}"));
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use evenkeel_host::{SecretKey, sign};
 use serde_json::json;
 
-use crate::{Failure, say};
+use crate::{Failure, say, say_lines};
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
@@ -91,7 +91,7 @@ impl Key {
             return Ok(());
         }
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        say(&format!(
+        say_lines(&format!(
             "{} is secret. Gateways trust it by {}:\n\n    [trust]\n    keys = [{{ name = \
              \"{name}\", public = \"{text}\" }}]",
             secret.display(),

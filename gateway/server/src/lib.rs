@@ -1,13 +1,16 @@
 //! The gateway process: sockets, clocks, threads, telemetry, admin API.
 
+mod address;
 pub mod api;
 pub mod control;
 mod descriptors;
+mod file;
 mod policy;
 pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod terminal;
 pub mod webhook;
 
 pub use policy::compile_plugin;

@@ -35,6 +35,9 @@ pub(crate) struct World {
     pub(crate) hooks: String,
     /// The text of the policy set `conference`.
     pub(crate) conference: String,
+    /// Nothing is sent to declared addresses before a packet came from one. Off by default: tests count packets from
+    /// the first.
+    pub(crate) await_first_packet: bool,
     /// The node is marked down after this time of unanswered probes, without another witness.
     pub(crate) probe_timeout: &'static str,
     /// Compiles pushed plugins; without it they are compiled in this process.
@@ -51,6 +54,7 @@ impl World {
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
             conference: "[scenario.conference]\n".into(),
+            await_first_packet: false,
             probe_timeout: "400ms",
             compiler: None,
         }
@@ -113,12 +117,16 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks, conference, probe_timeout, compiler } =
-            self;
-        let call = format!("[scenario.call]\n{scenario}\n{hooks}");
-        std::fs::write(policies.join("call.toml"), call).unwrap();
-        std::fs::write(policies.join("conference.toml"), conference).unwrap();
-        std::fs::write(policies.join("live.toml"), "[scenario.live]\n").unwrap();
+        let World { listens, nodes, limits, scenario, hooks, probe_timeout, compiler, .. } = self;
+        let write = |name: &str, text: &str| {
+            let table = format!("[scenario.{name}]\n");
+            let key = format!("{table}await_first_packet = {}\n", self.await_first_packet);
+            let text = text.replacen(&table, &key, 1);
+            std::fs::write(policies.join(format!("{name}.toml")), text).unwrap();
+        };
+        write("call", &format!("[scenario.call]\n{scenario}\n{hooks}"));
+        write("conference", &self.conference);
+        write("live", "[scenario.live]\n");
         // Timeouts are longer than the defaults because tests share the machine.
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\

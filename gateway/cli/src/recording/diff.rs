@@ -293,6 +293,7 @@ fn outcome_said(outcome: &Outcome, a: &str, b: &str) {
     for one in differences {
         let (about, policy) = (&one["about"], &one["policy"]);
         say(&format!("at {} µs {policy} about {about}", one["now_us"]));
-        say(&format!("    {a}: {}\n    {b}: {}", one["a"], one["b"]));
+        say(&format!("    {a}: {}", one["a"]));
+        say(&format!("    {b}: {}", one["b"]));
     }
 }

@@ -106,6 +106,27 @@ fn closed_pipe_is_no_failure() {
 }
 
 #[test]
+fn control_characters_from_outside_are_escaped() {
+    let room = "\u{1b}[2J\u{9b}31m\u{7f}\ns9 room";
+    let session =
+        json!({"id": "s1", "room": room, "scenario": "call", "ingress": "udp", "rung": 0});
+    let sessions = json!({"sessions": [session]});
+    let unknown = json!({"error": {"code": "not-found", "message": format!("no room {room}")}});
+    let api =
+        Api::start(vec![("GET /v1/sessions", sessions.clone()), ("POST /v1/rooms/", unknown)]);
+    let shown = said(&evenkeel(&api.socket, &["session", "list"]));
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    assert!(shown.contains(r"\u001b[2J\u009b31m\u007f\ns9 room"), "{shown}");
+    let shown_json = said(&evenkeel(&api.socket, &["session", "list", "--json"]));
+    assert_eq!(serde_json::from_str::<Value>(&shown_json).unwrap(), sessions);
+    let failed = evenkeel(&api.socket, &["room", "move", "room", "east-a1"]);
+    let failed = String::from_utf8(failed.stderr).unwrap();
+    for text in [&shown, &shown_json, &failed] {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+}
+
+#[test]
 fn status_shows_start_and_shutdown() {
     for (state, words) in [("starting", "compiling policies"), ("draining", "shutting down")] {
         let status = json!({"state": state, "sessions": 2, "rooms": 1});

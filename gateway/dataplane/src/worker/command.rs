@@ -89,6 +89,8 @@ pub struct Install {
     pub dscp: Dscp,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<Ports>>,
+    /// Nothing is sent to declared addresses before a packet came from one of them.
+    pub await_first_packet: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
 }

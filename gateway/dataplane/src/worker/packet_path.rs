@@ -140,6 +140,7 @@ fn install(home: Home, media: &Media) -> Install {
         plan: Plan::default(),
         dscp: Dscp { voice: 46, video: 34 },
         ports: None,
+        await_first_packet: false,
         seed: home.slot.into(),
     }
 }

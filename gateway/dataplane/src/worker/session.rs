@@ -63,9 +63,13 @@ pub(crate) struct Session {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Known {
     Declared,
+    /// Declared, before the first packet from its addresses.
+    Awaited,
     DeclaredIp,
     Stun,
-    Quic { flow_from_gateway: u64 },
+    Quic {
+        flow_from_gateway: u64,
+    },
 }
 
 /// State of a session that has carried packets.
@@ -138,15 +142,29 @@ pub(crate) struct PacketContext<'a> {
 
 impl Session {
     pub(crate) fn new(install: Install) -> Session {
-        let Install { home, session, media, client, route, plan, dscp, ports, seed } = install;
+        let Install {
+            home,
+            session,
+            media,
+            client,
+            route,
+            plan,
+            dscp,
+            ports,
+            await_first_packet,
+            seed,
+        } = install;
         let address = match client {
-            Client::Declared { listener, address, rtcp } => Address::declared(
-                SourceKey { listener, address },
-                SourceKey { listener, address: rtcp },
-            ),
+            Client::Declared { listener, address, rtcp } => {
+                let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
+                let declared =
+                    if await_first_packet { Address::awaited } else { Address::declared };
+                declared(rtp, rtcp)
+            }
             Client::DeclaredIp { .. } | Client::Stun | Client::Quic { .. } => Address::default(),
         };
         let known = match client {
+            Client::Declared { .. } if await_first_packet => Known::Awaited,
             Client::Declared { .. } => Known::Declared,
             Client::DeclaredIp { .. } => Known::DeclaredIp,
             Client::Stun => Known::Stun,

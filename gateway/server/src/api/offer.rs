@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use self::raw::Pairs;
 use super::error::{Error, strict};
+use crate::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use crate::control::SessionRequest;
 use evenkeel_core::{
     Feedback, Identity, Ingress, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
@@ -41,7 +42,7 @@ pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Sessio
         labels: labels(raw.labels)?,
         ingress: ingress(raw.ingress, rtcp)?,
         media: Arc::new(Media { streams: streams(raw.media)?, rtcp, srtp }),
-        nodes: nodes(&raw.nodes)?,
+        nodes: nodes(&raw.nodes, rtcp)?,
         traceparent,
     })
 }
@@ -78,20 +79,45 @@ fn labels(Pairs(pairs): Pairs) -> Result<Labels, Error> {
     Ok(pairs.into())
 }
 
-fn nodes(Pairs(pairs): &Pairs) -> Result<Vec<(Arc<str>, SocketAddr)>, Error> {
+fn nodes(Pairs(pairs): &Pairs, rtcp: RtcpPort) -> Result<Vec<(Arc<str>, SocketAddr)>, Error> {
     at_most("nodes", pairs.len(), NODES_MAX)?;
     let parse = |(node, address): &(Box<str>, Box<str>)| {
         let field = format!("nodes.{node}");
-        Ok((Arc::from(&**node), address_of(&field, address, ADDRESS_AND_PORT)?))
+        let address = address_and_port(&field, address)?;
+        if rtcp == RtcpPort::Own {
+            next_port(&field, address)?;
+        }
+        Ok((Arc::from(&**node), address))
     };
     pairs.iter().map(parse).collect()
 }
 
-const ADDRESS_AND_PORT: &str = "an address and port such as `192.0.2.1:4000`";
-const ADDRESS_ALONE: &str = "an address without a port such as `192.0.2.1`";
-
-fn address_of<T: FromStr>(field: &str, text: &str, right: &str) -> Result<T, Error> {
+fn parsed<T: FromStr>(field: &str, text: &str, right: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::field(field, format!("found `{text}`, expected {right}")))
+}
+
+fn address_and_port(field: &str, text: &str) -> Result<SocketAddr, Error> {
+    let address = parsed(field, text, ADDRESS_AND_PORT)?;
+    address::checked(address).map_err(|wrong| Error::field(field, wrong))
+}
+
+fn address_alone(field: &str, text: &str) -> Result<IpAddr, Error> {
+    let ip = parsed(field, text, ADDRESS_ALONE)?;
+    address::check_ip(ip).map_err(|reason| {
+        Error::field(field, format!("found `{ip}`, {reason}; expected {ADDRESS_ALONE}"))
+    })?;
+    Ok(ip)
+}
+
+/// Checks that there is a port for RTCP: the next one (RFC 3550, section 11).
+fn next_port(field: &str, address: SocketAddr) -> Result<(), Error> {
+    match address.port().checked_add(1) {
+        Some(_) => Ok(()),
+        None => {
+            let message = "found port 65535, expected at most 65534: RTCP uses the next port";
+            Err(Error::field(field, message))
+        }
+    }
 }
 
 fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
@@ -109,17 +135,15 @@ fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
     };
     let identity = match raw.identity {
         raw::Identity::Declared => {
-            let text = needed(ADDRESS_AND_PORT)?;
-            let parse = |text: &str| address_of("ingress.udp.rtcp", text, ADDRESS_AND_PORT);
-            Identity::Declared {
-                address: address_of("ingress.udp.address", text, ADDRESS_AND_PORT)?,
-                rtcp: raw.rtcp.as_deref().map(parse).transpose()?.map(Box::new),
+            let address = address_and_port("ingress.udp.address", needed(ADDRESS_AND_PORT)?)?;
+            let own = raw.rtcp.as_deref().map(|text| rtcp_of(address, text)).transpose()?;
+            if own.is_none() && rtcp == RtcpPort::Own {
+                next_port("ingress.udp.address", address)?;
             }
+            Identity::Declared { address, rtcp: own.map(Box::new) }
         }
         raw::Identity::DeclaredIp => {
-            let text = needed(ADDRESS_ALONE)?;
-            let ip: IpAddr = address_of("ingress.udp.address", text, ADDRESS_ALONE)?;
-            Identity::DeclaredIp(ip)
+            Identity::DeclaredIp(address_alone("ingress.udp.address", needed(ADDRESS_ALONE)?)?)
         }
         raw::Identity::Stun => Identity::Stun,
     };
@@ -141,6 +165,18 @@ fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
         return Err(Error::field("ingress.udp.rtcp", message));
     }
     Ok(Ingress::Udp(identity))
+}
+
+/// The RTCP address of a declared client. It is one host with the RTP address: a packet from either shows that the host
+/// takes part.
+fn rtcp_of(rtp: SocketAddr, text: &str) -> Result<SocketAddr, Error> {
+    let field = "ingress.udp.rtcp";
+    let rtcp = address_and_port(field, text)?;
+    if rtcp.ip() != rtp.ip() {
+        let message = format!("found `{rtcp}`, expected a port of `{}`, as in `address`", rtp.ip());
+        return Err(Error::field(field, message));
+    }
+    Ok(rtcp)
 }
 
 fn streams(raw: Vec<raw::Stream>) -> Result<Vec<Stream>, Error> {

@@ -48,6 +48,12 @@ pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
         ControlError::UnknownNode(node) => {
             Error::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
         }
+        ControlError::OutsideNetworks { node, address } => {
+            let message = format!(
+                "found `{address}`, expected the IP address of the node, or one in `node_networks` of [gateway]"
+            );
+            Error::field(format!("nodes.{node}"), message)
+        }
         ControlError::SharedNodeAddress { nodes: [one, other], address } => {
             let message = format!(
                 "`{one}` and `{other}` share {address}; RTCP without mux uses the next port"

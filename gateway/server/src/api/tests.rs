@@ -30,6 +30,7 @@ use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
 
 struct World {
     thread: Thread,
+    handle: Handle,
     socket: PathBuf,
     requests: mpsc::Receiver<Request>,
     events: broadcast::Sender<Arc<EventRecord>>,
@@ -55,8 +56,8 @@ impl World {
         let tcp = Some(AdminTcp { address, token: Secret::new(b"secret".to_vec()) });
         let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
         let settings = Admin { drills, ..admin(socket.clone(), tcp) };
-        let thread = start(settings, handle, metrics).unwrap();
-        World { thread, socket, requests, events }
+        let thread = start(settings, handle.clone(), metrics).unwrap();
+        World { thread, handle, socket, requests, events }
     }
 
     fn tell(&self, event: Event, totals: Option<Totals>) {
@@ -158,7 +159,9 @@ fn handle(
     let (requests_in, requests) = mpsc::channel(64);
     let (events, _) = broadcast::channel(events_max);
     let names = Arc::new(names());
-    (Handle { requests: requests_in, events: events.clone(), names }, requests, events)
+    let tokens_refused = Arc::default();
+    let handle = Handle { requests: requests_in, events: events.clone(), names, tokens_refused };
+    (handle, requests, events)
 }
 
 fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> Admin {

@@ -19,7 +19,7 @@ use super::idempotency::Table;
 use super::listener::{Bounded, Socket};
 use super::notice::Notices;
 use super::routes::{Shared, router};
-use crate::control::Handle;
+use crate::control::{Handle, TokensRefused};
 use crate::settings::Admin;
 use crate::sha256;
 
@@ -152,9 +152,10 @@ async fn serve(
     // Both tasks run until this function returns and the runtime ends.
     let local = tokio::spawn(axum::serve(bounded, router(Arc::clone(shared))).into_future());
     if let (Some(listener), Some(tcp)) = (listening.tcp, settings.tcp) {
-        let token = Arc::new(sha256(tcp.token.bytes()));
+        let refused = Arc::clone(&shared.handle.tokens_refused);
+        let guard = Arc::new(Guard { token_sha256: sha256(tcp.token.bytes()), refused });
         let guarded =
-            router(Arc::clone(shared)).layer(middleware::from_fn_with_state(token, require_token));
+            router(Arc::clone(shared)).layer(middleware::from_fn_with_state(guard, require_token));
         let bounded = Bounded::new(listener, TCP_CONNECTIONS_MAX);
         tokio::spawn(axum::serve(bounded, guarded).into_future());
     }
@@ -165,24 +166,25 @@ async fn serve(
     }
 }
 
-async fn require_token(
-    State(token): State<Arc<[u8; 32]>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if carries(request.headers(), &token) {
+struct Guard {
+    token_sha256: [u8; 32],
+    refused: Arc<TokensRefused>,
+}
+
+async fn require_token(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let token = bearer(request.headers());
+    // The time to compare digests reveals nothing about the token.
+    if token.is_some_and(|token| sha256(token.as_bytes()) == guard.token_sha256) {
         return next.run(request).await;
     }
+    guard.refused.count(token.is_none());
     let message = "expected the header `authorization: Bearer` with the token of `token_file`";
     // Frees the connection for the next client.
     ([(header::CONNECTION, "close")], Error::new(Code::Unauthorized, message)).into_response()
 }
 
-fn carries(headers: &HeaderMap, token_sha256: &[u8; 32]) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
-    // The time to compare digests reveals nothing about the token.
-    given.is_some_and(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer") && sha256(token.as_bytes()) == *token_sha256
-    })
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_core::{
@@ -149,6 +150,26 @@ pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) names: Arc<Names>,
+    pub(crate) tokens_refused: Arc<TokensRefused>,
+}
+
+/// Counts requests over TCP that were refused for their token.
+#[derive(Default, Debug)]
+pub(crate) struct TokensRefused {
+    missing: AtomicU64,
+    wrong: AtomicU64,
+}
+
+impl TokensRefused {
+    pub(crate) fn count(&self, is_missing: bool) {
+        let count = if is_missing { &self.missing } else { &self.wrong };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn by_reason(&self) -> [(&'static str, u64); 2] {
+        let reasons = [("missing", &self.missing), ("wrong", &self.wrong)];
+        reasons.map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+    }
 }
 
 impl Handle {

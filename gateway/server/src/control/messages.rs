@@ -92,6 +92,11 @@ pub enum ControlError {
     AddressTaken(SocketAddr),
     /// The offer names a node that is not configured.
     UnknownNode(Box<str>),
+    /// The address in the offer is neither the node's own nor in `node_networks`.
+    OutsideNetworks {
+        node: Box<str>,
+        address: SocketAddr,
+    },
     /// The session would reach two plain nodes at one address; their packets could not be told apart.
     SharedNodeAddress {
         nodes: [Box<str>; 2],
@@ -156,10 +161,10 @@ impl Caller {
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
     Core(Event),
-    /// An offer was refused because no listener accepts it, or because it names an unknown node.
+    /// An offer was refused because no listener accepts it, or because of a node that it names.
     TurnedAway {
         scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full` or `unknown-node`.
+        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
         reason: &'static str,
         session: Option<(SessionId, RoomId)>,
     },

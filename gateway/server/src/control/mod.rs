@@ -33,7 +33,7 @@ pub use evenkeel_core::{
     Actor, LastRollout, Quarantined, Revoked, Rollout, RolloutOutcome, Staged, Verb,
 };
 pub use guard::Shrinks;
-pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
+pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request, TokensRefused};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub use messages::{
     Admission, AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer,

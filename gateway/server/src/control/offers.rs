@@ -64,6 +64,14 @@ impl Control {
             };
             nodes.push((node, *address));
             if let Some(listed) = self.listed(node) {
+                let networks = &self.settings.gateway.node_networks;
+                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
+                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
+                    let node = (**name).into();
+                    let outside = ControlError::OutsideNetworks { node, address: *address };
+                    self.send_turned_away(&wanted, "outside-networks", now);
+                    return refuse(reply, outside);
+                }
                 // All sessions share the copy of the name in the node list.
                 *name = Arc::clone(&listed.name);
             }

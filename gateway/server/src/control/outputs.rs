@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    CloseReason, Hop, NodeId, NotOpened, NotStarted, Offer, Output, Plan, RoomId, RouteCell,
-    RtcpPort, SessionId,
+    CloseReason, Hop, Identity, Ingress, NodeId, NotOpened, NotStarted, Offer, Output, Plan,
+    RoomId, RouteCell, RtcpPort, SessionId,
 };
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{Command, Dscp, Install};
@@ -129,11 +129,18 @@ impl Control {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
                     pending.reached = Some(reached);
                 }
-                let dscp = self.dscp(&offer.scenario);
-                let media = offer.media.clone();
-                let seed = draw(&self.random);
-                let install =
-                    Install { home, session, media, client, route, plan, dscp, ports, seed };
+                let install = Install {
+                    home,
+                    session,
+                    media: offer.media.clone(),
+                    client,
+                    route,
+                    plan,
+                    dscp: self.dscp(&offer.scenario),
+                    ports,
+                    await_first_packet: self.awaits_first_packet(offer),
+                    seed: draw(&self.random),
+                };
                 self.command(home.worker, Command::Install(Box::new(install)));
             }
             Err(admit_error) => {
@@ -144,6 +151,13 @@ impl Control {
                 let _ = self.gateway.handle_close(session, now);
             }
         }
+    }
+
+    /// False for a session that a first packet opened.
+    fn awaits_first_packet(&self, offer: &Offer) -> bool {
+        let opened_by_packet = matches!(offer.ingress, Ingress::Udp(Identity::Open { .. }));
+        let scenario = self.settings.scenario(&offer.scenario);
+        !opened_by_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
     }
 
     fn dscp(&self, scenario: &str) -> Dscp {

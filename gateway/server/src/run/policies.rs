@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_core::{Entry, Gateway, Hook, NodeId, PolicyName};
-use evenkeel_host::{Component, Refused};
+use evenkeel_host::{BINARY_BYTES_MAX, Component, Refused};
 use tokio::sync::mpsc;
 
 use super::Failure;
 use crate::control::{Actor, Request};
+use crate::file;
 use crate::policy::{self, Foundry, How, Policies, Preparation, Source};
 use crate::settings::{self, Plugin, Settings};
 
@@ -167,7 +168,7 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
             (shipped.bytes.to_vec(), "embedded".to_owned())
         }
         Plugin::File(path) => {
-            let bytes = std::fs::read(path)
+            let bytes = file::read(path, BINARY_BYTES_MAX as u64)
                 .map_err(|error| missing(format!("`{}`: {error}", path.display())))?;
             (bytes, path.display().to_string())
         }

@@ -15,7 +15,12 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
     };
     let (events, told) = broadcast::channel(1);
     Running {
-        handle: Handle { requests: mpsc::channel(1).0, events, names: Arc::default() },
+        handle: Handle {
+            requests: mpsc::channel(1).0,
+            events,
+            names: Arc::default(),
+            tokens_refused: Arc::default(),
+        },
         told,
         udp: Vec::new(),
         quic: None,

@@ -130,6 +130,9 @@ impl Counters {
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as i64, &[]);
         self.count(&status);
+        for (reason, refused) in self.handle.tokens_refused.by_reason() {
+            self.add(Count::ApiTokensRefused, Attribute::Reason, reason, refused);
+        }
         Ok(())
     }
 

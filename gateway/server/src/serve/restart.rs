@@ -48,10 +48,12 @@ fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
 
 fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
     // Mode, affinity, regions and spares need no restart.
-    let Scenario { name, floor, ceiling, close_after, dscp, priority, .. } = old;
+    let Scenario { name, floor, ceiling, close_after, await_first_packet, dscp, priority, .. } =
+        old;
     let keys = [
         ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
         (*close_after != new.close_after, "close_after"),
+        (*await_first_packet != new.await_first_packet, "await_first_packet"),
         (*dscp != new.dscp, "dscp"),
         (*priority != new.priority, "priority"),
     ];

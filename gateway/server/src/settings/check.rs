@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use toml::Spanned;
 use super::invalid::{Invalid, Source};
 use super::secret::Secret;
 use super::unit::{self, BitRate};
+use crate::file;
 
 /// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
@@ -23,11 +25,14 @@ pub(super) struct Check {
     /// Base of the relative paths in the file.
     pub(super) folder: PathBuf,
     pub(super) invalid: Vec<Invalid>,
+    /// Weaknesses that are no errors.
+    pub(super) warnings: Vec<Invalid>,
 }
 
 impl Check {
     pub(super) fn new(source: Arc<Source>, folder: &Path) -> Check {
-        Check { source, folder: folder.to_owned(), invalid: Vec::new() }
+        let (invalid, warnings) = (Vec::new(), Vec::new());
+        Check { source, folder: folder.to_owned(), invalid, warnings }
     }
 
     /// Adds an error; the caller may add `help`.
@@ -40,6 +45,26 @@ impl Check {
         self.invalid.push(Invalid::at(&self.source, span, found, expected));
         let last = self.invalid.len() - 1;
         &mut self.invalid[last]
+    }
+
+    pub(super) fn warn(
+        &mut self,
+        span: Range<usize>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        self.warnings.push(Invalid::at(&self.source, span, found, expected));
+    }
+
+    /// Warns if users that are neither the owner nor in the group of a secret file can read or replace it.
+    pub(super) fn warn_of_readers(&mut self, raw: &Spanned<String>) {
+        let facts = std::fs::metadata(self.path(raw.get_ref()));
+        if let Ok(mode) = facts.map(|facts| facts.mode() & 0o7777)
+            && mode & 0o006 != 0
+        {
+            let found = format!("`{}` with mode {mode:04o}, open to every user", raw.get_ref());
+            self.warn(raw.span(), found, "mode 0640 or less");
+        }
     }
 
     /// `file:line` of a span, for use in another message.
@@ -147,19 +172,15 @@ impl Check {
     /// The content of a secret file, without the line end.
     pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
         let path = self.path(raw.get_ref());
-        let read = std::fs::metadata(&path).and_then(|facts| {
-            if facts.len() > SECRET_MAX {
-                return Err(std::io::Error::other(format!("it has {} bytes", facts.len())));
-            }
-            std::fs::read(&path)
-        });
-        let mut bytes = match read {
+        let mut bytes = match file::read(&path, SECRET_MAX) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let found = format!("`{}`: {error}", raw.get_ref());
                 let expected = format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
-                self.refuse(raw.span(), found, expected).help =
-                    Some(format!("create one: `openssl rand -hex 32 > {}`", path.display()));
+                self.refuse(raw.span(), found, expected).help = Some(format!(
+                    "create one: `(umask 077; openssl rand -hex 32 > {})`",
+                    path.display()
+                ));
                 return None;
             }
         };
@@ -171,6 +192,7 @@ impl Check {
             self.refuse(raw.span(), found, format!("at least {SECRET_MIN} bytes"));
             return None;
         }
+        self.warn_of_readers(raw);
         Some(Secret::new(bytes))
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::check::Check;
 use super::raw;
 use super::secret::Secret;
+use crate::address::Network;
 
 /// `[gateway]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +22,9 @@ pub struct Gateway {
     /// Time that sessions may continue after SIGTERM. Default 5 min.
     pub drain_timeout: Duration,
     pub cache: CacheFolder,
+    /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
+    /// private networks.
+    pub node_networks: Vec<Network>,
 }
 
 /// The folder of compiled plugins, quarantined revisions and version floors.
@@ -66,6 +70,10 @@ impl Gateway {
                 Some("none") => CacheFolder::None,
                 Some(folder) => CacheFolder::Folder(check.path(folder)),
             },
+            node_networks: raw.node_networks.as_ref().map_or_else(Network::private, |networks| {
+                let expected = "a network such as `10.0.0.0/8` or `fd00::/8`";
+                networks.iter().filter_map(|network| check.parse(network, expected)).collect()
+            }),
         }
     }
 }
@@ -156,7 +164,12 @@ impl Admin {
                 "`token_file`: each client of this port has full access",
             );
         }
-        let address = check.parse(tcp, "an address and port such as `127.0.0.1:8080`")?;
+        let expected = "an address and port such as `127.0.0.1:8080`";
+        let address: SocketAddr = check.parse(tcp, expected)?;
+        if !address.ip().to_canonical().is_loopback() {
+            let found = format!("`{address}`, where the token crosses the network in clear text");
+            check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
+        }
         Some(AdminTcp { address, token: token? })
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde::Serialize;
 
+use crate::terminal::{escape, escape_lines};
+
 pub(super) struct Source {
     pub(super) file: String,
     pub(super) text: String,
@@ -21,7 +23,8 @@ impl fmt::Debug for Source {
 
 impl Source {
     pub(super) fn new(file: &Path, text: &str) -> Arc<Source> {
-        Arc::new(Source { file: file.display().to_string(), text: text.to_owned() })
+        let file = escape(&file.display().to_string()).into_owned();
+        Arc::new(Source { file, text: text.to_owned() })
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
@@ -59,12 +62,13 @@ impl Invalid {
         expected: impl Into<String>,
     ) -> Invalid {
         let (line, column) = source.place(span.start);
+        let (found, expected): (String, String) = (found.into(), expected.into());
         Invalid {
             file: source.file.clone(),
             line,
             column,
-            found: found.into(),
-            expected: expected.into(),
+            found: escape_lines(&found).into_owned(),
+            expected: escape_lines(&expected).into_owned(),
             help: None,
             source: Arc::clone(source),
             span,
@@ -101,7 +105,7 @@ impl Invalid {
             };
             if let Some(place) = place {
                 text.push_str(&format!("{place}: {invalid}\n"));
-                text.extend(invalid.help.iter().map(|help| format!("  help: {help}\n")));
+                text.extend(invalid.help().map(|help| format!("  help: {help}\n")));
             }
         }
         text
@@ -124,7 +128,8 @@ impl std::error::Error for Invalid {}
 
 impl Diagnostic for Invalid {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        let help = self.help.as_deref().map(escape_lines)?;
+        Some(Box::new(help))
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

@@ -178,11 +178,14 @@ fn quic(raw: &raw::Listen, check: &mut Check) -> Ingress {
         (None, None) => None,
         (Some(chain), Some(key)) => {
             for path in [chain, key] {
-                if let Err(error) = std::fs::metadata(check.path(path.get_ref())) {
-                    let found = format!("`{}`: {error}", path.get_ref());
-                    check.refuse(path.span(), found, "a PEM file");
-                }
+                let found = match std::fs::metadata(check.path(path.get_ref())) {
+                    Ok(facts) if facts.is_file() => continue,
+                    Ok(_) => format!("`{}`, which is not a regular file", path.get_ref()),
+                    Err(error) => format!("`{}`: {error}", path.get_ref()),
+                };
+                check.refuse(path.span(), found, "a PEM file");
             }
+            check.warn_of_readers(key);
             let (chain, key) = (check.path(chain.get_ref()), check.path(key.get_ref()));
             Some(Certificate { chain, key })
         }

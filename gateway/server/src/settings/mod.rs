@@ -42,8 +42,10 @@ pub(crate) use unit::read_duration;
 
 use evenkeel_core::{PolicyName, Timings};
 
+pub use crate::address::Network;
 pub use crate::policy::Compiler;
 
+use crate::file;
 use check::Check;
 use invalid::Source;
 
@@ -69,6 +71,8 @@ pub struct Settings {
     pub compiler: Option<Compiler>,
     /// Policy sets by name; at most one set defines a scenario.
     pub sets: Vec<PolicySet>,
+    /// Weaknesses of a valid configuration.
+    pub warnings: Vec<Invalid>,
 }
 
 impl Settings {
@@ -154,13 +158,16 @@ impl Settings {
             trust: trust::check(&raw.trust, check),
             compiler: None,
             sets,
+            warnings: std::mem::take(&mut check.warnings),
         }
     }
 
     /// Warnings about a valid configuration.
     pub fn notes(&self) -> Vec<String> {
         let trust = self.trust.note().map(str::to_owned);
-        trust.into_iter().chain(node::note(&self.nodes)).collect()
+        let warnings = self.warnings.iter();
+        let warnings = warnings.map(|warning| format!("{}: {warning}", warning.place()));
+        trust.into_iter().chain(node::note(&self.nodes)).chain(warnings).collect()
     }
 
     /// All bindings with the policies that they configure.
@@ -222,12 +229,15 @@ fn bounded<T>(list: &[toml::Spanned<T>], most: usize, what: &str, check: &mut Ch
 
 fn read(path: &Path) -> Result<Arc<Source>, Box<Invalid>> {
     let refuse = |found: String| Box::new(Invalid::whole(path, found, "a file of TOML"));
-    let facts = std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?;
-    if facts.len() > FILE_MAX {
-        return Err(refuse(format!("{} bytes", facts.len())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let bytes = file::read(path, FILE_MAX).map_err(|error| refuse(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
+    // Errors show lines of the file on a terminal.
+    let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    if let Some(at) = text.find(is_control) {
+        let line = text[..at].matches('\n').count() + 1;
+        let found = text[at..].chars().next().map_or(0, u32::from);
+        return Err(refuse(format!("the control character U+{found:04X} in line {line}")));
+    }
     Ok(Source::new(path, &text))
 }
 

@@ -1,7 +1,7 @@
 //! `[[node]]` and `[[region]]`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::invalid::nearest;
 use super::raw;
 use super::secret::Secret;
 use super::unit::BitRate;
-use crate::webhook::Hook;
+use crate::address::{self, ADDRESS_AND_PORT, NotOneHost};
+use crate::webhook::{Hook, Url};
 
 /// The board is an array with one cell per node.
 pub(crate) const NODES_MAX: usize = 1_024;
@@ -184,10 +185,10 @@ fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
 fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
     let address: SocketAddr = check.parse(raw, &expected)?;
-    if !is_of_one_machine(&address) {
-        let expected = "an address and port that packets can be sent to";
-        let invalid = check.refuse(raw.span(), format!("`{address}`"), expected);
-        invalid.help = lacks_link(&address).then(|| {
+    if let Err(reason) = address::check(address) {
+        let found = format!("`{address}`, {reason}");
+        let invalid = check.refuse(raw.span(), found, ADDRESS_AND_PORT);
+        invalid.help = (reason == NotOneHost::NoScope).then(|| {
             "a link-local address needs the index of an interface: `[fe80::1%2]:4000`".to_owned()
         });
     }
@@ -233,19 +234,6 @@ fn canary(raw: &raw::Node, check: &mut Check) -> bool {
     raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
-/// The address and port can belong to a single machine.
-fn is_of_one_machine(address: &SocketAddr) -> bool {
-    let ip = address.ip();
-    let many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    address.port() != 0 && !ip.is_unspecified() && !many && !lacks_link(address)
-}
-
-/// A link-local address without a scope (RFC 4007, section 6).
-fn lacks_link(address: &SocketAddr) -> bool {
-    let SocketAddr::V6(v6) = address else { return false };
-    v6.ip().is_unicast_link_local() && v6.scope_id() == 0
-}
-
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
     let kind = *raw.driver.get_ref();
     misplaced(raw, kind, check);
@@ -284,7 +272,11 @@ fn hook_at(
     check: &mut Check,
 ) -> Option<Hook> {
     let token = token_file.map(|path| check.secret(path));
-    let url = check.parse(url, expected)?;
+    let (span, url): (_, Url) = (url.span(), check.parse(url, expected)?);
+    if token.is_some() && url.crosses_in_clear_text() {
+        let found = format!("`{url}`, to which `token_file` is sent in clear text");
+        check.warn(span, found, "an `https` URL");
+    }
     match token {
         Some(None) => None,
         token => Some(Hook { url, token: token.flatten() }),

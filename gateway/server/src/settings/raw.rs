@@ -37,6 +37,7 @@ pub(super) struct Gateway {
     pub(super) policies: Text,
     pub(super) drain_timeout: Text,
     pub(super) cache: Text,
+    pub(super) node_networks: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -220,6 +221,7 @@ pub(super) struct Scenario {
     pub(super) spares: Number,
     pub(super) bitrate: Option<Spanned<Bitrate>>,
     pub(super) close_after: Text,
+    pub(super) await_first_packet: Option<bool>,
     pub(super) dscp: Dscp,
     pub(super) priority: Number,
 }

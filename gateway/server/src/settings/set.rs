@@ -51,6 +51,8 @@ pub struct Scenario {
     pub ceiling: BitRate,
     /// Silence after which a session is closed. Default 30 s.
     pub close_after: Duration,
+    /// Nothing is sent to a declared address before a packet came from it. Default true.
+    pub await_first_packet: bool,
     pub dscp: Dscp,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
     pub priority: u8,
@@ -197,6 +199,7 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
             Duration::from_secs(30),
             Duration::from_secs(1)..=24 * hour,
         ),
+        await_first_packet: raw.await_first_packet.unwrap_or(true),
         dscp: Dscp {
             voice: dscp(&raw.dscp.voice, 46, check),
             video: dscp(&raw.dscp.video, 34, check),

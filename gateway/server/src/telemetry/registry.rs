@@ -159,6 +159,8 @@ metrics! {
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
+    /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
+    ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
     /// Questions to a policy.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];
     /// Decisions that differ from the native default's.

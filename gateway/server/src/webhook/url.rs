@@ -1,6 +1,7 @@
 //! An `http` or `https` URL (RFC 3986).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// `http://host:port/path`; the default port is 80 or 443.
@@ -65,6 +66,13 @@ impl fmt::Debug for Url {
 }
 
 impl Url {
+    /// Requests leave this host without TLS.
+    pub(crate) fn crosses_in_clear_text(&self) -> bool {
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        let is_local = &*self.host == "localhost" || self.host.parse().is_ok_and(is_loopback);
+        !self.https && !is_local
+    }
+
     pub(super) fn is_https(&self) -> bool {
         self.https
     }

@@ -1,6 +1,7 @@
 //! Settings from outside: valid files, and the errors of broken ones.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,6 +93,60 @@ fn drivers_load_their_keys() {
     let core = settings.core();
     let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
     assert_eq!(probed, [Probed::Yes, Probed::No]);
+}
+
+#[test]
+fn weaknesses_are_noted() {
+    let folder = folder("weak");
+    let secrets = ["node.secret", "admin.token", "hook.token"];
+    let text = r#"
+        [gateway]
+        region = "east"
+        [admin]
+        tcp = "0.0.0.0:8080"
+        token_file = "admin.token"
+        [trust]
+        unsigned = "refuse"
+        [[node]]
+        name = "east-a1"
+        address = "10.0.1.11:4000"
+        region = "east"
+        zone = "a"
+        driver = "agent"
+        secret_file = "node.secret"
+        capacity = "400 Mbit/s"
+        [[node]]
+        name = "east-b1"
+        address = "10.0.2.11:4000"
+        region = "east"
+        zone = "b"
+        driver = "webhook"
+        webhook = "http://10.0.2.11/sessions"
+        token_file = "hook.token"
+        capacity = "400 Mbit/s"
+    "#;
+    let file = folder.join("evenkeel.toml");
+    let notes = |text: &str, mode: u32| {
+        fs::write(&file, text).unwrap();
+        for secret in secrets {
+            let path = folder.join(secret);
+            fs::write(&path, "a token of many letters\n").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        Settings::load(Some(&file), None).unwrap().notes()
+    };
+    let weak = notes(text, 0o644);
+    for (count, words) in
+        [(3, "mode 0644"), (1, "`0.0.0.0:8080`"), (1, "`http://10.0.2.11/sessions`")]
+    {
+        let found = weak.iter().filter(|note| note.contains(words)).count();
+        assert_eq!(found, count, "{words} in {weak:#?}");
+    }
+    assert_eq!(weak.len(), 5, "{weak:#?}");
+    assert!(weak.iter().all(|note| note.contains("evenkeel.toml:") && note.contains("expected")));
+    let sound = text.replace("0.0.0.0:8080", "127.0.0.1:8080").replace("http:", "https:");
+    assert_eq!(notes(&sound, 0o640), [""; 0]);
+    assert_eq!(notes(&sound, 0o602).len(), 3, "others can replace the secrets");
 }
 
 #[test]

@@ -32,14 +32,15 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 const CACHE: &str = "cache";
 
 /// The shipped set `call` with four changes: nodes cost the same, so that rooms spread over all of them and stay;
-/// receive-only clients are not closed; revisions activate at once; and a cap counts as degraded quality, since there
-/// is only voice to take away.
+/// receive-only clients are neither awaited nor closed; revisions activate at once; and a cap counts as degraded
+/// quality, since there is only voice to take away.
 const CALL: &str = r#"
 [scenario.call]
 mode = "hot"
 spares = 2
 bitrate = { floor = "24 kbit/s", ceiling = "2 Mbit/s" }
 close_after = "1h"
+await_first_packet = false
 
 [rollout]
 canary = []

@@ -66,6 +66,8 @@ pub(super) struct Address {
 struct More {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
+    /// Declared addresses for RTP and RTCP before the first packet from one of them.
+    awaited: Option<(SourceKey, SourceKey)>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     nominated: bool,
     /// Time of the last verified check; after a nomination, of the last one from the destination.
@@ -81,6 +83,12 @@ impl Address {
         let separate =
             (rtcp != rtp).then(|| Box::new(More { rtcp: Some(rtcp), ..More::default() }));
         Address { rtp: Some(rtp), more: separate }
+    }
+
+    /// Declared addresses to which nothing is sent before a packet came from one of them.
+    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> Address {
+        let more = More { awaited: Some((rtp, rtcp)), ..More::default() };
+        Address { rtp: None, more: Some(Box::new(more)) }
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {
@@ -147,9 +155,20 @@ impl Session {
     /// Handles media from this address, which is an accepted source.
     pub(crate) fn heard_from(&mut self, from: SourceKey) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
-        if self.known == Known::Stun && !nominated() {
+        if self.known == Known::Awaited {
+            self.send_to_declared();
+        } else if self.known == Known::Stun && !nominated() {
             self.address.rtp = Some(from);
         }
+    }
+
+    /// Opens the way to the declared addresses: a packet came from one of them.
+    #[cold]
+    fn send_to_declared(&mut self) {
+        if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
+            self.address = Address::declared(rtp, rtcp);
+        }
+        self.known = Known::Declared;
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.

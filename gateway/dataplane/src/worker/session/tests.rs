@@ -56,6 +56,7 @@ pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Insta
         plan: Plan::default(),
         dscp: Dscp::default(),
         ports: None,
+        await_first_packet: false,
         seed: 7,
     }
 }
@@ -145,6 +146,20 @@ fn media_follows_checks_after_lost_consent() {
 fn declared_address_needs_no_consent() {
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
+}
+
+#[test]
+fn declared_address_awaits_the_first_packet() {
+    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, Srtp::Plain);
+    let address = bench.client.local_addr().unwrap();
+    let install = install(declared(address), Srtp::Plain, 0);
+    bench.session = Session::new(Install { await_first_packet: true, ..install });
+    assert!(!bench.reaches(0));
+    assert_eq!(bench.drops(Reason::NoAddress), 1);
+    bench.session.heard_from(SourceKey { listener: 0, address });
+    assert!(bench.reaches(1));
+    assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
 }
 
 #[test]

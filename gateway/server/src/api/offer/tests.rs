@@ -118,6 +118,19 @@ fn error_names_field_found_and_expected() {
         ("/media/0/bitrate", json!("0 kbit/s"), "media[0].bitrate", &["`0 kbit/s`"]),
         ("/media/0/bitrate", json!("NaN kbit/s"), "media[0].bitrate", &["`NaN kbit/s`"]),
         ("/nodes/east-a1", json!("10.0.0.1"), "nodes.east-a1", &["`10.0.0.1`", "port"]),
+        ("/nodes/east-a1", json!("10.0.0.1:65535"), "nodes.east-a1", &["65535", "next port"]),
+        (
+            "/ingress/udp",
+            json!({"identity": "declared", "address": "127.0.0.1:65535"}),
+            "ingress.udp.address",
+            &["65535", "next port"],
+        ),
+        (
+            "/ingress/udp/rtcp",
+            json!("127.0.0.2:5"),
+            "ingress.udp.rtcp",
+            &["127.0.0.2", "127.0.0.1"],
+        ),
     ];
     for (place, value, field, says) in cases {
         let mut offer = offer();
@@ -127,6 +140,36 @@ fn error_names_field_found_and_expected() {
         for word in *says {
             assert!(error.message.contains(word), "{word} in: {}", error.message);
         }
+    }
+}
+
+#[test]
+fn addresses_of_no_single_host_are_refused() {
+    let places = ["/ingress/udp/address", "/ingress/udp/rtcp", "/nodes/east-a1"];
+    let fields = ["ingress.udp.address", "ingress.udp.rtcp", "nodes.east-a1"];
+    for (address, reason) in [
+        ("0.0.0.0:4000", "unspecified"),
+        ("[::ffff:0.0.0.0]:4000", "unspecified"),
+        ("239.1.2.3:4000", "multicast"),
+        ("[ff02::1]:4000", "multicast"),
+        ("255.255.255.255:4000", "broadcast"),
+        ("10.0.0.1:0", "port 0"),
+    ] {
+        for (place, field) in places.iter().zip(fields) {
+            let mut offer = offer();
+            *offer.pointer_mut(place).expect(place) = json!(address);
+            let error = parse(&offer).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some(field), "{address}: {error:?}");
+            assert!(error.message.contains(reason), "{reason} in: {}", error.message);
+            assert!(error.message.contains(address), "{address} in: {}", error.message);
+        }
+    }
+    for ip in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::ffff:224.0.0.1"] {
+        let mut offer = offer();
+        offer["ingress"] = json!({"udp": {"identity": "declared-ip", "address": ip}});
+        offer["rtcp"] = json!("mux");
+        let error = parse(&offer).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("ingress.udp.address"), "{ip}: {error:?}");
     }
 }
 

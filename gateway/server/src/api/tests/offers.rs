@@ -82,6 +82,13 @@ fn refusals_have_code_and_retry_time() {
         (refused(Refused::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
         (ControlError::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
         (
+            ControlError::OutsideNetworks { node: "x".into(), address },
+            400,
+            "bad-request",
+            "nodes.x",
+            false,
+        ),
+        (
             ControlError::SharedNodeAddress { nodes: ["x".into(), "y".into()], address },
             400,
             "bad-request",

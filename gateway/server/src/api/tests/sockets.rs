@@ -54,6 +54,8 @@ fn tcp_requires_the_token() {
             assert_eq!((status, &body["error"]["code"]), (401, &json!("unauthorized")));
         }
     }
+    let counted = world.handle.tokens_refused.by_reason();
+    assert_eq!(counted, [("missing", 6), ("wrong", 3)], "a Basic credential is no token");
     let asking = tcp("GET /v1/nodes\nauthorization: Bearer secret");
     let Request::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(vec![]).unwrap();

@@ -20,6 +20,7 @@ use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Brief, Wish};
+use crate::address;
 use bencode::Value;
 use call::{Call, OPEN_WITHIN, Place, Stage};
 use ng::{About, Answer, Due, Questions};
@@ -162,6 +163,10 @@ impl Rtpengine {
             }
         };
         let taken = description.and_then(|sdp| sdp::read(&sdp));
+        if let Some(Err(wrong)) = taken.map(|taken| address::checked(taken.rtp)) {
+            let reason = format!("the SDP of rtpengine: {wrong}");
+            return self.handle_failed(about, false, reason, now);
+        }
         match (about, taken) {
             (About::Delete(number), _) => _ = self.calls.remove(&number),
             (About::Offer(number), Some(taken)) => self.signal_second(number, taken, now),

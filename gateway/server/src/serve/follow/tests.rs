@@ -147,7 +147,9 @@ async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
     let (requests_in, requests) = mpsc::channel(4);
     let (events, _) = broadcast::channel(4);
-    let handle = Handle { requests: requests_in, events, names: Arc::new(names()) };
+    let (names, tokens_refused) = (Arc::new(names()), Arc::default());
+    let handle = Handle { requests: requests_in, events, names, tokens_refused };
+    handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
     let mut reader = Counters::new(handle, telemetry.instruments());
     reader.begin().await;
@@ -160,6 +162,7 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_quic_connections", "", "2");
     says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");
     says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");
+    says(&telemetry, "evenkeel_api_tokens_refused_total", "missing", "1");
     says(&telemetry, "media_traffic_bytes_total", "up", "1000");
     drop(reader);
     control.await.unwrap();

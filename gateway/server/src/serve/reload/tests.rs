@@ -62,7 +62,12 @@ impl World {
         let applied = Applied::of(&folder.load());
         let (requests_in, requests) = mpsc::channel(8);
         let (events, _) = broadcast::channel(8);
-        let handle = Handle { requests: requests_in, events, names: Arc::default() };
+        let handle = Handle {
+            requests: requests_in,
+            events,
+            names: Arc::default(),
+            tokens_refused: Arc::default(),
+        };
         World { folder, applied, handle, requests }
     }
 

@@ -16,6 +16,7 @@ fn every_key_that_needs_restart_is_listed() {
     for (key, named) in [
         ("bitrate = { floor = \"9 kbit/s\", ceiling = \"1 Mbit/s\" }", "bitrate"),
         ("close_after = \"9s\"", "close_after"),
+        ("await_first_packet = false", "await_first_packet"),
         ("dscp = { voice = \"CS5\" }", "dscp"),
         ("priority = 9", "priority"),
     ] {

@@ -14,6 +14,20 @@ fn url_is_split() {
 }
 
 #[test]
+fn only_http_to_another_host_is_clear_text() {
+    for (url, clear) in [
+        ("http://media.example/", true),
+        ("http://10.0.0.9:8080/", true),
+        ("https://media.example/", false),
+        ("http://127.0.0.1:8080/", false),
+        ("http://[::1]:8080/", false),
+        ("http://localhost:8080/", false),
+    ] {
+        assert_eq!(url.parse::<Url>().unwrap().crosses_in_clear_text(), clear, "{url}");
+    }
+}
+
+#[test]
 fn invalid_url_is_refused() {
     for text in [
         "media.example:80",

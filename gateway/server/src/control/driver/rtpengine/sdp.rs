@@ -85,7 +85,7 @@ pub(super) fn read(sdp: &str) -> Option<Taken> {
         }
     }
     let (ip, rtp_port) = (ip?, rtp_port.filter(|port| *port != 0)?);
-    let rtcp_port = rtcp_port.unwrap_or(rtp_port.wrapping_add(1));
+    let rtcp_port = rtcp_port.filter(|port| *port != 0).or_else(|| rtp_port.checked_add(1))?;
     Some(Taken { rtp: SocketAddr::new(ip, rtp_port), rtcp_port })
 }
 

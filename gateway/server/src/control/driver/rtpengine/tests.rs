@@ -340,6 +340,20 @@ fn open_call_survives_a_busy_daemon() {
 }
 
 #[test]
+fn address_of_no_single_host_is_refused() {
+    let mut pair = Pair::new();
+    pair.says = Some("d6:result2:ok3:sdp47:c=IN IP4 239.1.2.3\r\nm=audio 30000 RTP/AVP 111\r\ne");
+    pair.open(7, &brief(4_000, None));
+    let told = pair.told();
+    let [(7, reason)] = &told[..] else { panic!("{told:?}") };
+    let parts = ["SDP", "`239.1.2.3:30000`", "a multicast address", "expected"];
+    assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
+    pair.says = None;
+    pair.open(8, &brief(5_000, None));
+    assert_eq!(pair.told(), [said(8, "10.0.0.9:30000/30000")]);
+}
+
+#[test]
 fn refusal_keeps_rtpengines_words() {
     let mut pair = Pair::new();
     pair.says = Some("d12:error-reason16:Out of ports, ok6:result5:errore");

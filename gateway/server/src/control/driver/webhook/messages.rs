@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Posted;
+use crate::address;
 use crate::control::driver::{Brief, plain_reason};
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
@@ -121,12 +122,10 @@ pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
     };
     match answer.status {
         200..300 => match serde_json::from_slice(&answer.body) {
-            Ok(Address { address, rtcp }) if address.port() != 0 => {
-                let next = || address.port().wrapping_add(1);
-                let rtcp_port = if rtcp_apart { rtcp.unwrap_or_else(next) } else { address.port() };
-                Answered::At(NodePort { address, rtcp_port })
-            }
-            Ok(_) => Answered::Refused("its answer names port 0".to_owned()),
+            Ok(named) => match port(&named, rtcp_apart) {
+                Ok(port) => Answered::At(port),
+                Err(wrong) => Answered::Refused(wrong),
+            },
             Err(error) => {
                 let reason = format!("response without an address: {error}");
                 Answered::Refused(plain_reason(&reason))
@@ -136,6 +135,22 @@ pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
         503 => Answered::Unwilling(reason(503, &answer.body)),
         status => Answered::Refused(reason(status, &answer.body)),
     }
+}
+
+/// The media server's port; the error names the field of the answer.
+fn port(named: &Address, rtcp_apart: bool) -> Result<NodePort, String> {
+    let address = address::checked(named.address).map_err(|wrong| format!("`address`: {wrong}"))?;
+    let rtcp_port = match (rtcp_apart, named.rtcp) {
+        (false, _) => Some(address.port()),
+        (true, Some(port)) => Some(port).filter(|port| *port != 0),
+        (true, None) => address.port().checked_add(1),
+    };
+    let rtcp_port = rtcp_port.ok_or_else(|| match named.rtcp {
+        Some(port) => format!("`rtcp`: found {port}, expected 1 to 65535"),
+        None => "`rtcp`: is missing, and no port follows that of `address`; expected 1 to 65535"
+            .to_owned(),
+    })?;
+    Ok(NodePort { address, rtcp_port })
 }
 
 /// `{"error":"…"}`, or the body as text.

@@ -117,7 +117,17 @@ fn failed_opening_has_a_reason() {
     assert_eq!(refused(says(503, "full")), "HTTP status 503: full (unwilling)");
     assert_eq!(refused(Err("no answer in time".to_owned())), "no answer in time");
     assert!(refused(says(200, "{}")).starts_with("response without an address"));
-    assert_eq!(refused(says(200, "{\"address\":\"10.0.0.9:0\"}")), "its answer names port 0");
+    for (body, parts) in [
+        (json!({"address": "10.0.0.9:0"}), ["`address`", "port 0"]),
+        (json!({"address": "0.0.0.0:4000"}), ["`address`", "unspecified"]),
+        (json!({"address": "239.1.2.3:4000"}), ["`address`", "multicast"]),
+        (json!({"address": "255.255.255.255:4000"}), ["`address`", "broadcast"]),
+        (json!({"address": "10.0.0.9:5000", "rtcp": 0}), ["`rtcp`", "found 0"]),
+        (json!({"address": "10.0.0.9:65535"}), ["`rtcp`", "missing"]),
+    ] {
+        let reason = refused(says(200, &body.to_string()));
+        assert!(parts.iter().all(|part| reason.contains(part)), "{parts:?} in: {reason}");
+    }
     let v6 = "address [::1]:5 is IPv6, the node's `address` is IPv4";
     assert_eq!(refused(says(200, "{\"address\":\"[::1]:5\"}")), v6);
 }

@@ -77,6 +77,8 @@ fn media_address_is_read() {
     let second = format!("{answer}m=video 30030 RTP/AVP 96\r\nc=IN IP4 10.0.0.10\r\n");
     assert_eq!(read(&second).unwrap().rtp, at(30_026));
     assert_eq!(read(&answer.replace("30026", "0")), None, "refused");
+    assert_eq!(read(&answer.replace("30029", "0")).unwrap().rtcp_port, 30_027);
+    assert_eq!(read(&without.replace("30026", "65535")), None, "no port for RTCP");
     assert_eq!(read("v=0\r\nm=audio 1 RTP/AVP 0\r\n"), None, "nowhere");
     assert_eq!(read("hm\r\n\r\n"), None);
 }
