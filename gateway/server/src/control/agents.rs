@@ -26,7 +26,7 @@ impl Control {
             let mut token = [0; 12];
             fill(&self.random, &mut token);
             // An unanswered poll of an agent is no evidence about the node.
-            let _ = agent.probe(self.watches, token, clock);
+            agent.probe(self.watches, token, clock);
         }
     }
 
