@@ -60,16 +60,24 @@ impl<'a> Outline<'a> {
         let (imports, exports, sections) = (Vec::new(), Vec::new(), Vec::new());
         let (manifest, typed, signatures) = (None, false, 0);
         let mut outline = Outline { form, imports, exports, sections, manifest, typed, signatures };
-        let broken = outline.walk(bytes).err();
-        let broken = broken.map(|error| one_line(&error.to_string(), LINE_BYTES_MAX));
+        let broken = match outline.walk(bytes) {
+            Ok(end) if end <= bytes.len() => None,
+            Ok(_) => Some("a module inside exceeds the file".into()),
+            Err(error) => Some(one_line(&error.to_string(), LINE_BYTES_MAX)),
+        };
         Ok((outline, broken))
     }
 
-    fn walk(&mut self, bytes: &'a [u8]) -> wasmparser::Result<()> {
-        let mut depth = 0_usize;
+    /// Returns the end of the last module or component inside by its declared length, which the parser does not check.
+    fn walk(&mut self, bytes: &'a [u8]) -> wasmparser::Result<usize> {
+        let (mut depth, mut end) = (0_usize, 0);
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
-                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::ModuleSection { unchecked_range, .. }
+                | Payload::ComponentSection { unchecked_range, .. } => {
+                    depth += 1;
+                    end = end.max(unchecked_range.end);
+                }
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ImportSection(section) if depth == 0 => {
                     for import in section.into_imports() {
@@ -104,6 +112,6 @@ impl<'a> Outline<'a> {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(end)
     }
 }

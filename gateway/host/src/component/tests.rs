@@ -42,3 +42,11 @@ fn parser_error_is_one_line() {
     let Err(Refused::NotWasm { said }) = look(plugin) else { panic!("taken") };
     assert!(said.contains("magic") && !said.contains(char::is_control), "{said}");
 }
+
+#[test]
+fn inner_module_beyond_the_file_is_refused() {
+    // The core module is declared to be one byte longer than the file.
+    let plugin = b"\0asm\x0d\0\x01\0\x01\x09\0asm\x01\0\0\0";
+    let said = "a module inside exceeds the file".into();
+    assert_eq!(look(plugin), Err(Refused::NotWasm { said }));
+}
