@@ -4,7 +4,7 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+.PHONY: demo test lint doc deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -17,6 +17,14 @@ test: target
 lint: target
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Checks dependencies by deny.toml: licences, duplicate versions, sources, and advisories if their database is reachable.
+deny:
+	.ci/deny
+
+# Writes what the binary and the embedded plugins are made of to target/sbom, as CycloneDX.
+sbom: target
+	.ci/sbom
 
 doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
