@@ -4,7 +4,7 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
+.PHONY: demo test lint doc fuzz deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -17,6 +17,12 @@ test: target
 lint: target
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Checks mutated and random input of every parser for TIME seconds in all and prints a line per target. `make test` does so
+# for a second each. Input that broke a rule belongs into tests/fuzz/corpus.
+TIME ?= 60
+fuzz: target
+	tests/fuzz/run $(TIME)
 
 # Checks dependencies by deny.toml: licences, duplicate versions, sources, and advisories if their database is reachable.
 deny:

@@ -26,17 +26,22 @@ pub struct Inspection {
 impl Inspection {
     /// Reads a file and validates it, the signature first, as gateways do.
     pub fn of(bytes: &[u8]) -> Inspection {
-        let file = PluginFile::parse(bytes);
-        let text = file.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
-        let manifest = text.and_then(|text| serde_json::from_slice(text).ok());
         let signer = signer(bytes);
         let built = signer.clone().and_then(|_| Built::from_bytes(bytes.to_vec()));
         let (revision, refused) = match built {
             Ok(built) => (built.revision(), None),
             Err(refused) => (None, Some(refused)),
         };
-        let manifest = manifest.unwrap_or(Value::Null);
-        Inspection { bytes: bytes.len(), file, manifest, revision, signer, refused }
+        Inspection { revision, signer, refused, ..Inspection::outline(bytes) }
+    }
+
+    /// Reads a file without validating it.
+    fn outline(bytes: &[u8]) -> Inspection {
+        let file = PluginFile::parse(bytes);
+        let text = file.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
+        let manifest = text.and_then(|text| serde_json::from_slice(text).ok());
+        let (manifest, signer) = (manifest.unwrap_or(Value::Null), Ok(None));
+        Inspection { bytes: bytes.len(), file, manifest, revision: None, signer, refused: None }
     }
 
     /// The error with which gateways refuse the file.

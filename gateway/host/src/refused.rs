@@ -146,3 +146,6 @@ fn fault_words(fault: &Fault) -> String {
         Fault::Late | Fault::Absent => fault.name().into(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

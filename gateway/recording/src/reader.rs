@@ -175,3 +175,6 @@ fn describe(error: FrameError) -> &'static str {
         FrameError::Invalid => "invalid frame",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,37 +107,6 @@ fn flipped_bit_loses_its_chunk_and_the_rest() {
 }
 
 #[test]
-fn forged_bytes_never_panic() {
-    let mut rng = fastrand::Rng::with_seed(7);
-    let mut chunk = Chunk::default();
-    world().iter().for_each(|record| chunk.push(record).unwrap());
-    let payload = inflate(&chunk.close());
-    let (mut refused, mut read) = (0, 0);
-    for _ in 0..4_000 {
-        let mut payload = payload.clone();
-        for _ in 0..rng.usize(1..6) {
-            let at = rng.usize(..payload.len());
-            match rng.u8(0..4) {
-                0 => payload[at] = rng.u8(..),
-                1 => payload.truncate(at.max(1)),
-                2 => payload.insert(at, rng.u8(..)),
-                _ => {
-                    let end = (at + rng.usize(0..40)).min(payload.len());
-                    let copy = payload[at..end].to_vec();
-                    payload.extend(copy);
-                }
-            }
-        }
-        // The checksum is valid, as an attacker would write it.
-        match records(&framed(&payload)) {
-            Ok(_) => read += 1,
-            Err(_) => refused += 1,
-        }
-    }
-    assert!(refused > 2_000 && read > 0, "{refused} were refused, {read} read");
-}
-
-#[test]
 fn decompression_bomb_is_refused() {
     // 100,000 rows share one state of 4 KiB.
     let mut chunk = Chunk::default();
@@ -228,17 +197,4 @@ fn fault_messages_are_redacted() {
 
 fn inflate(frame: &[u8]) -> Vec<u8> {
     miniz_oxide::inflate::decompress_to_vec(&frame[13..]).unwrap()
-}
-
-fn framed(payload: &[u8]) -> Vec<u8> {
-    let packed = miniz_oxide::deflate::compress_to_vec(payload, 1);
-    let mut bytes = vec![2];
-    bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes);
-    hasher.update(&packed);
-    bytes.extend_from_slice(&hasher.finalize().to_le_bytes());
-    bytes.extend(packed);
-    bytes
 }

@@ -1,5 +1,6 @@
 mod encryption;
 
+use evenkeel_fuzz::Corpus;
 use evenkeel_media::trunk::message::{Load, Refusal};
 use evenkeel_media::trunk::{Bundle, entries};
 
@@ -260,22 +261,24 @@ fn other_packets_and_unknown_tags_are_dropped() {
 }
 
 #[test]
-fn no_datagram_panics() {
-    let mut scene = Scene::new();
-    scene.open(7);
-    let mut state = 1_u64;
-    for length in 0..2_000 {
-        let mut bytes: Vec<u8> = Vec::with_capacity(length);
-        for _ in 0..length % 97 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            bytes.push((state >> 56) as u8);
-        }
-        if let Some(first) = bytes.first_mut() {
-            *first = [0xE0, 0xE1, 0x80, 0x00][length % 4];
-        }
-        scene.receive(&bytes, 1);
-        scene.agent.handle_from_server(0, &bytes, &mut scene.io);
-    }
+fn fuzz_agent() {
+    let mut probe = Vec::new();
+    Question::Probe.write(&secret(), 1, START_US, &mut probe);
+    let mut bundle = Bundle::new(1_472);
+    assert!(bundle.push(Tag(7), &voice(1)) && bundle.push(Tag(7), &REPORT));
+    let corpus = Corpus::of("agent").with(probe).with(bundle.as_bytes());
+    corpus.with(voice(1)).with(REPORT).check(|bytes| {
+        let mut scene = Scene::new();
+        scene.open(7);
+        scene.io.sent.clear();
+        scene.receive(bytes, 9);
+        scene.agent.flush(&mut scene.io);
+        let sent: usize = scene.io.sent.iter().map(|(_, datagram)| datagram.len()).sum();
+        let forwarded: usize = scene.io.forwarded.iter().map(|(_, _, packet)| packet.len()).sum();
+        assert!(sent <= bytes.len() && forwarded <= bytes.len(), "{sent} and {forwarded} bytes");
+        scene.agent.handle_from_server(0, bytes, &mut scene.io);
+        scene.agent.flush(&mut scene.io);
+    });
 }
 
 #[test]

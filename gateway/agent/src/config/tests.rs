@@ -1,3 +1,4 @@
+use evenkeel_fuzz::Corpus;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -102,4 +103,15 @@ fn all_errors_are_reported_together() {
     assert_eq!(Config::parse(&text, folder.path()).unwrap_err().len(), 4);
     let invalid = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
     assert!(invalid.contains("nowhere.toml:"), "{invalid}");
+}
+
+#[test]
+fn fuzz_agent_configuration() {
+    let folder = folder();
+    let example = include_str!("../../agent.toml").replace("/etc/evenkeel/", "");
+    Corpus::of("agent_configuration").with(example).check(|text| {
+        if let Err(wrong) = Config::parse(&String::from_utf8_lossy(text), folder.path()) {
+            assert!(wrong.iter().any(|error| !error.is_empty()));
+        }
+    });
 }

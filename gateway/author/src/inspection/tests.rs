@@ -1,3 +1,4 @@
+use evenkeel_fuzz::Corpus;
 use evenkeel_host::{Keys, SecretKey, Unsigned, shipped, sign};
 
 use super::*;
@@ -116,4 +117,14 @@ fn oversized_manifest_is_not_shown() {
 #[test]
 fn large_numbers_have_thousands_separators() {
     assert_eq!([0, 999, 1000, 131_072].map(thousands), ["0", "999", "1,000", "131,072"]);
+}
+
+#[test]
+fn fuzz_inspection() {
+    Corpus::of("plugin").check(|bytes| {
+        let inspection = Inspection::outline(bytes);
+        let is_plain = |c: char| c == '\n' || !c.is_control();
+        assert!(inspection.to_string().chars().all(is_plain), "{inspection}");
+        assert!(inspection.json().is_object());
+    });
 }

@@ -1,6 +1,10 @@
+use evenkeel_fuzz::Corpus;
 use serde_json::json;
 
 use super::*;
+use crate::limits::DEFAULTS_BYTES_MAX;
+use crate::plugin_file::PluginFile;
+use crate::refused::tests::assert_is_message;
 
 fn manifest() -> Value {
     json!({
@@ -154,4 +158,20 @@ fn manifest_error_is_one_bounded_line() {
     assert_eq!((found.len(), &found[..2]), (64, " 9"));
     value["contract"] = json!(format!("0.1.{}", "0".repeat(100_000)));
     assert!(matches!(read(&value), Err(Refused::Contract { .. })));
+}
+
+#[test]
+fn fuzz_manifest() {
+    let shipped =
+        crate::shipped().iter().filter_map(|plugin| PluginFile::parse(plugin.bytes).manifest);
+    let corpus = Corpus::of("manifest").with(manifest().to_string());
+    shipped.fold(corpus, Corpus::with).check(|section| match Manifest::read(section) {
+        Ok(manifest) => {
+            assert!(is_name(&manifest.name) && !manifest.hooks.is_empty());
+            let Ok(settings) = manifest.settings.complete(Value::Null) else { return };
+            assert!(settings.to_string().len() <= "{}".len() + DEFAULTS_BYTES_MAX);
+            assert_eq!(manifest.settings.complete(settings.clone()).ok(), Some(settings));
+        }
+        Err(refused) => assert_is_message(&refused),
+    });
 }

@@ -1,6 +1,11 @@
+use evenkeel_fuzz::Corpus;
+
 use super::*;
+use crate::component::look;
 use crate::outline::MANIFEST_SECTION;
+use crate::refused::tests::assert_is_message;
 use crate::shipped;
+use crate::signature::{SecretKey, sign, signer};
 
 #[test]
 fn module_shows_imports_exports_and_manifest() {
@@ -23,4 +28,28 @@ fn truncated_file_shows_its_readable_part() {
     assert_eq!(file.manifest, None, "custom sections are last");
     let text = PluginFile::parse(b"no plugin at all");
     assert_eq!((text.form, text.broken.is_some()), (None, true));
+}
+
+#[test]
+fn fuzz_plugin() {
+    let key = SecretKey::generate();
+    Corpus::of("plugin").check(|bytes| {
+        let file = PluginFile::parse(bytes);
+        let listed = [file.imports.len(), file.exports.len(), file.sections.len()];
+        assert!(listed.into_iter().all(|listed| listed <= LISTED_MAX));
+        if let Err(refused) = look(bytes) {
+            assert_is_message(&refused);
+        }
+        if let Err(refused) = signer(bytes) {
+            assert_is_message(&refused);
+        }
+        let Ok(signed) = sign(bytes, &key) else { return };
+        assert_eq!(signer(&signed), Ok(Some(key.public())));
+        assert_eq!(
+            sign(&signed, &key).as_ref(),
+            Ok(&signed),
+            "signing again replaces the signature"
+        );
+        assert_eq!(look(&signed).is_ok(), look(bytes).is_ok());
+    });
 }

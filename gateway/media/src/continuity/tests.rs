@@ -5,6 +5,7 @@ use crate::rtp::Header;
 
 mod conference;
 mod control;
+mod fuzz;
 mod missing;
 mod overlap;
 mod seeds;

@@ -1,6 +1,7 @@
 //! Two paths that deliver copies, or different packets.
 
 use super::*;
+use evenkeel_fuzz::Corpus;
 
 /// Builds a packet with its number as payload unless one is given.
 fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
@@ -250,4 +251,26 @@ fn memory_of_a_forgotten_stream_is_reused() {
         assert_eq!(take_as(&mut merge, Way::A, ssrc, 1, 1), MergeOutcome::First);
     }
     assert_eq!(slots(&merge), before);
+}
+
+#[test]
+fn fuzz_merge() {
+    // Per packet: path and change of paths, payload type, SSRC, payload, sequence number.
+    let copies =
+        (0..40_u8).flat_map(|number| [1, 0x81].map(|way| [way, 111, 7, number, 0, number]));
+    let corpus = Corpus::of("merge").with(copies.flatten().collect::<Vec<_>>());
+    corpus.check(|bytes| {
+        let mut merge = Merge::new(Way::A);
+        for [act, payload_type, ssrc, payload, high, low] in bytes.as_chunks::<6>().0 {
+            match act & 0x7f {
+                0 => merge.turn(),
+                2 => merge.replace(),
+                _ => {}
+            }
+            let way = if act & 0x80 == 0 { Way::A } else { Way::B };
+            let sequence = u16::from_be_bytes([*high, *low]);
+            take_of(&mut merge, way, (*payload_type, u32::from(*ssrc)), sequence, *payload);
+            assert!(merge.streams.len() <= STREAMS_MAX);
+        }
+    });
 }

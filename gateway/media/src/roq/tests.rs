@@ -1,4 +1,5 @@
 use super::*;
+use evenkeel_fuzz::Corpus;
 
 fn flow(number: u64) -> Flow {
     Flow::new(number).unwrap()
@@ -112,4 +113,25 @@ fn codes_are_those_of_the_draft() {
         ErrorCode::ExpectationUnmet,
     ];
     assert_eq!(codes.map(ErrorCode::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn fuzz_roq() {
+    let mut datagram = Vec::new();
+    write_datagram(flow(0x4000), b"packet", &mut datagram);
+    let corpus = Corpus::of("roq").with(datagram).with(stream(&[b"one", &[7; 100], b"3"]));
+    corpus.check(|bytes| {
+        if let Ok((flow, packet)) = read_datagram(bytes) {
+            let mut written = Vec::new();
+            write_datagram(flow, packet, &mut written);
+            assert!(written.len() <= bytes.len());
+            assert_eq!(read_datagram(&written), Ok((flow, packet)));
+        }
+        let whole = decoded(bytes, bytes.len().max(1));
+        assert!(whole.1.iter().all(|packet| (1..=1_500).contains(&packet.len())));
+        assert!(whole.1.iter().map(Vec::len).sum::<usize>() <= bytes.len());
+        for piece in [1, 7] {
+            assert_eq!(decoded(bytes, piece), whole, "in pieces of {piece}");
+        }
+    });
 }

@@ -1,4 +1,6 @@
 use super::*;
+use evenkeel_fuzz::Corpus;
+use std::collections::BTreeSet;
 
 const INFO: SenderInfo = SenderInfo {
     ssrc: 0x1111_1111,
@@ -155,43 +157,98 @@ fn everything() -> Vec<u8> {
     })
 }
 
-#[test]
-fn truncated_or_changed_packets_never_panic() {
-    let whole = everything();
-    assert_eq!(packets(&whole).filter(Result::is_ok).count(), 8);
-    for length in 0..whole.len() {
-        for packet in packets(&whole[..length]) {
-            let _ = packet;
+/// Writes a packet and reads it back.
+fn assert_reads_back(packet: Packet<'_>) {
+    match packet {
+        Packet::SenderReport(report) => {
+            let blocks: Vec<_> = report.blocks().collect();
+            let again = bytes(|out| write_sender_report(&report.info, &blocks, out));
+            let Packet::SenderReport(again) = only(&again) else { panic!("no sender report") };
+            assert_eq!((again.info, again.blocks().collect::<Vec<_>>()), (report.info, blocks));
         }
-    }
-    let mut state = 1u64;
-    for _ in 0..20_000 {
-        let mut changed = whole.clone();
-        for _ in 0..3 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let at = (state >> 33) as usize % changed.len();
-            changed[at] = (state >> 20) as u8;
+        Packet::ReceiverReport(report) => {
+            let blocks: Vec<_> = report.blocks().collect();
+            let again = bytes(|out| write_receiver_report(report.ssrc, &blocks, out));
+            let Packet::ReceiverReport(again) = only(&again) else { panic!("no receiver report") };
+            assert_eq!((again.ssrc, again.blocks().collect::<Vec<_>>()), (report.ssrc, blocks));
         }
-        for packet in packets(&changed) {
-            match packet {
-                Ok(Packet::SenderReport(report)) => drop(report.blocks().count()),
-                Ok(Packet::Description(description)) => drop(description.cnames().count()),
-                Ok(Packet::Nack(nack)) => drop(nack.missing().count()),
-                _ => {}
+        Packet::Description(description) => {
+            for (ssrc, name) in description.cnames() {
+                let again = bytes(|out| write_cname(ssrc, name, out));
+                let Packet::Description(again) = only(&again) else { panic!("no description") };
+                assert_eq!(again.cnames().collect::<Vec<_>>(), [(ssrc, name)]);
             }
         }
+        Packet::Bye(bye) if bye.sources().count() > 0 => {
+            let sources: Vec<_> = bye.sources().collect();
+            let again = bytes(|out| write_bye(&sources, out));
+            let Packet::Bye(again) = only(&again) else { panic!("no goodbye") };
+            assert_eq!(again.sources().collect::<Vec<_>>(), sources);
+        }
+        Packet::Nack(nack) => {
+            let missing: Vec<_> = nack.missing().collect();
+            let again = bytes(|out| write_nack(nack.sender, nack.media, &missing, out));
+            let Packet::Nack(again) = only(&again) else { panic!("no NACK") };
+            assert_eq!((again.sender, again.media), (nack.sender, nack.media));
+            // Others may list numbers in any order.
+            let again: BTreeSet<_> = again.missing().collect();
+            assert_eq!(again, missing.into_iter().collect());
+        }
+        Packet::Pli(pli) => {
+            let again = bytes(|out| write_pli(pli, out));
+            assert!(matches!(only(&again), Packet::Pli(again) if again == pli));
+        }
+        Packet::Fir(fir) => {
+            let entries: Vec<_> = fir.entries().collect();
+            let again = bytes(|out| write_fir(fir.sender, &entries, out));
+            let Packet::Fir(again) = only(&again) else { panic!("no FIR") };
+            assert_eq!((again.sender, again.entries().collect::<Vec<_>>()), (fir.sender, entries));
+        }
+        Packet::Remb(remb) => {
+            let sources: Vec<_> = remb.sources().collect();
+            let again = bytes(|out| write_remb(remb.sender, remb.bitrate_bps, &sources, out));
+            let Packet::Remb(again) = only(&again) else { panic!("no REMB") };
+            assert!(again.bitrate_bps == remb.bitrate_bps || remb.bitrate_bps == u64::MAX);
+            assert_eq!((again.sender, again.sources().collect::<Vec<_>>()), (remb.sender, sources));
+        }
+        Packet::Bye(_) | Packet::Other { .. } => {}
+    }
+}
+
+#[test]
+fn fuzz_rtcp() {
+    Corpus::of("rtcp").with(everything()).with(padded()).check(|compound| {
+        let read: Result<Vec<_>, _> = packets(compound).collect();
+        let mut changed = compound.to_vec();
         let kept = rewrite::rewrite(&mut changed, |packet| {
-            rewrite::rename_media(packet, |ssrc| Some(ssrc + 1));
+            rewrite::rename_media(packet, |ssrc| Some(ssrc.wrapping_add(1)));
             let kept = rewrite::retain_blocks(packet, |block| block.ssrc & 1 == 1);
             let kept =
                 rewrite::retain_missing(&mut packet[..kept], |first, mask| (first, mask & 2));
             let kept = rewrite::retain_described(&mut packet[..kept], |ssrc| Some(!ssrc));
             rewrite::retain_leaving(&mut packet[..kept], |ssrc| (ssrc & 1 == 1).then_some(ssrc))
         });
-        if let Ok(kept) = kept {
-            assert!(packets(&changed[..kept]).all(|packet| packet.is_ok()) || kept == 0);
+        match (&read, kept) {
+            (Ok(_), Ok(kept)) => {
+                assert!(kept <= compound.len());
+                assert!(kept == 0 || packets(&changed[..kept]).all(|packet| packet.is_ok()));
+            }
+            (Err(reason), kept) => {
+                assert_eq!(kept, Err(*reason));
+                assert_eq!(changed, compound);
+            }
+            (Ok(_), Err(reason)) => panic!("{reason}"),
         }
-    }
+        let Ok(read) = read else { return };
+        read.iter().copied().for_each(assert_reads_back);
+        let mut limited = compound.to_vec();
+        rewrite::limit_rates(&mut limited, 300_000);
+        assert_eq!(packets(&limited).filter(Result::is_ok).count(), read.len());
+        assert!(packets(&limited).all(|packet| match packet {
+            Ok(Packet::Remb(remb)) => remb.bitrate_bps <= 300_000,
+            _ => true,
+        }));
+    });
 }
 
 /// Appends padding to the only packet in `compound`.
@@ -200,6 +257,13 @@ fn pad(mut compound: Vec<u8>) -> Vec<u8> {
     compound[0] |= 0x20;
     compound[3] += 1;
     compound
+}
+
+/// Builds padded feedback.
+fn padded() -> Vec<u8> {
+    let nack = pad(bytes(|out| write_nack(1, 2, &[5], out)));
+    let fir = pad(bytes(|out| write_fir(2, &[FirEntry { media: 1, number: 1 }], out)));
+    [nack, fir, pad(bytes(|out| write_remb(1, 64_000, &[7], out)))].concat()
 }
 
 #[test]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::demux::{Kind, classify};
+use evenkeel_fuzz::Corpus;
 
 const FIELDS: Fields = Fields {
     payload_type: 111,
@@ -125,4 +127,33 @@ fn ssrc_and_sequence_need_the_fixed_header_only() {
     assert_eq!(ssrc_and_sequence(&packet[..HEADER_LEN - 1]), None);
     packet[0] = 0x40;
     assert_eq!(ssrc_and_sequence(&packet), None);
+}
+
+#[test]
+fn fuzz_rtp() {
+    Corpus::of("rtp").with(packet()).check(|packet| {
+        let (kind, numbers) = (classify(packet), ssrc_and_sequence(packet));
+        let Ok(header) = Header::parse(packet) else { return };
+        assert_eq!(numbers, Some((header.ssrc, header.sequence)));
+        assert!(matches!(kind, Kind::Rtp | Kind::Rtcp));
+        assert!(HEADER_LEN <= header.payload_offset);
+        assert!(header.payload_offset <= header.payload_end && header.payload_end <= packet.len());
+        let payload = header.payload(packet);
+        assert_eq!(payload.len(), header.payload_len());
+
+        let Header { payload_type, marker, sequence, timestamp, ssrc, .. } = header;
+        let mut changed = packet.to_vec();
+        set_sequence(&mut changed, !sequence);
+        set_timestamp(&mut changed, !timestamp);
+        set_ssrc(&mut changed, !ssrc);
+        assert_eq!(changed.len(), packet.len());
+        let expected = Header { sequence: !sequence, timestamp: !timestamp, ssrc: !ssrc, ..header };
+        assert_eq!(Header::parse(&changed), Ok(expected));
+
+        let mut written = Vec::new();
+        write(&Fields { payload_type, marker, sequence, timestamp, ssrc }, payload, &mut written);
+        let (payload_offset, payload_end) = (HEADER_LEN, written.len());
+        assert_eq!(Header::parse(&written), Ok(Header { payload_offset, payload_end, ..header }));
+        assert_eq!(&written[HEADER_LEN..], payload);
+    });
 }

@@ -1,4 +1,5 @@
 use super::*;
+use evenkeel_fuzz::Corpus;
 
 const HZ: u32 = 48_000;
 
@@ -195,4 +196,32 @@ fn recent_numbers_cross_the_wrap() {
     assert!([65_534, 65_535, 0, 1].into_iter().all(is_recent));
     assert!(![65_533, 2, 30_000].into_iter().any(is_recent));
     assert!(!Reception::new(HZ).is_recent(0, 3));
+}
+
+#[test]
+fn fuzz_reception() {
+    // Per packet: milliseconds since the one before, what is read after it, sequence number, timestamp.
+    let on_time = (0..40_u32).map(|number| {
+        let [t0, t1, t2, t3] = (number * 960).to_be_bytes();
+        [20, 0, 0, number as u8, t0, t1, t2, t3]
+    });
+    let corpus = Corpus::of("reception").with(on_time.flatten().collect::<Vec<_>>());
+    corpus.check(|bytes| {
+        let (mut reception, mut now) = (Reception::new(HZ), 0);
+        let mut packets = 0;
+        for [pause, reads, s0, s1, t0, t1, t2, t3] in bytes.as_chunks::<8>().0 {
+            now += u64::from(*pause);
+            let sequence = u16::from_be_bytes([*s0, *s1]);
+            let timestamp = u32::from_be_bytes([*t0, *t1, *t2, *t3]);
+            reception.receive(&header(sequence, timestamp), 112, at(now));
+            packets += 1;
+            let counts = if reads & 1 == 0 { reception.totals() } else { reception.interval() };
+            assert!(counts.packets + counts.duplicates <= packets);
+            assert!(counts.lost <= counts.expected && counts.loss_ppm() <= 1_000_000);
+            if reads & 2 != 0 {
+                let _ = reception.report(1);
+            }
+            assert!(reception.jitter_us() < 10_100_000, "longer steps reset the clock");
+        }
+    });
 }

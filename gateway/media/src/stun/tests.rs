@@ -1,4 +1,5 @@
 use super::*;
+use evenkeel_fuzz::Corpus;
 use std::net::SocketAddr;
 
 /// The sample request of RFC 5769, section 2.1.
@@ -253,4 +254,76 @@ fn username_without_a_colon_is_none() {
 #[test]
 fn keys_are_hidden_in_debug_output() {
     assert_eq!(format!("{:?}", Key::new("secret")), "Key(…)");
+}
+
+/// Reads a request and writes it, and every response to it.
+fn assert_answerable(request: &Request<'_>) {
+    assert!(request.unknown().count() <= UNKNOWN_MAX);
+    let transaction = request.transaction();
+    let binding = Binding {
+        transaction,
+        username: request.username(),
+        key: Some(&key()),
+        priority: request.priority(),
+        role: request.role(),
+        use_candidate: request.use_candidate(),
+    };
+    let again = written(&binding);
+    let again = Request::parse(&again).unwrap();
+    assert_eq!(again.verify(&key()), Ok(()));
+    assert_eq!(again.transaction(), transaction);
+    assert_eq!(again.username(), request.username());
+    assert_eq!((again.priority(), again.role()), (request.priority(), request.role()));
+    assert_eq!(again.use_candidate(), request.use_candidate());
+
+    let mapped = "[2001:db8::17]:1".parse().unwrap();
+    let response = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        let response = Response::parse(&bytes).unwrap();
+        assert_eq!(response.transaction(), transaction);
+        response.outcome()
+    };
+    let success = response(&|out| write_success(transaction, mapped, Some(&key()), out));
+    assert_eq!(success, Outcome::Mapped(mapped));
+    let refused = response(&|out| write_error(transaction, Code::Unauthenticated, out));
+    assert_eq!(refused, Outcome::Refused(401));
+    let unknown = response(&|out| write_unknown(transaction, request.unknown(), None, out));
+    assert_eq!(unknown, Outcome::Refused(420));
+}
+
+/// Returns a message with valid length, integrity and fingerprint, and the attributes of `bytes`
+/// without its last two, which are these.
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let kind = bytes.first_chunk().map_or(0, |kind| u16::from_be_bytes(*kind));
+    let attributes = bytes.get(20..bytes.len().saturating_sub(32)).unwrap_or_default();
+    let mut out = Vec::new();
+    attribute::begin(kind, TRANSACTION, &mut out);
+    out.extend_from_slice(attributes);
+    out.resize(out.len().next_multiple_of(4), 0);
+    attribute::end(0, Some(&key()), &mut out);
+    out
+}
+
+#[test]
+fn fuzz_stun() {
+    let mut response = Vec::new();
+    let mapped = "203.0.113.9:65535".parse().unwrap();
+    write_success(TRANSACTION, mapped, Some(&key()), &mut response);
+    let corpus = Corpus::of("stun").with(SAMPLE_REQUEST).with(SAMPLE_RESPONSE).with(response);
+    corpus.with(written(&binding(&key()))).check(|bytes| {
+        for message in [bytes, &sealed(bytes)] {
+            if let Ok(request) = Request::parse(message) {
+                assert!(is_stun(message) && message.len() <= MESSAGE_LEN_MAX);
+                assert_answerable(&request);
+            }
+            if let Ok(response) = Response::parse(message)
+                && let Outcome::Mapped(mapped) = response.outcome()
+            {
+                let mut again = Vec::new();
+                write_success(response.transaction(), mapped, None, &mut again);
+                assert_eq!(Response::parse(&again).unwrap().outcome(), response.outcome());
+            }
+        }
+    });
 }

@@ -318,3 +318,6 @@ fn answer_once(
     }
     answered.insert(Arc::clone(scenario), here);
 }
+
+#[cfg(test)]
+mod tests;

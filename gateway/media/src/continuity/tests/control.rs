@@ -5,6 +5,7 @@ use crate::rtcp::{
     FirEntry, Malformed, Packet, Pli, ReportBlock, SenderInfo, packets, write_bye, write_cname,
     write_fir, write_nack, write_pli, write_receiver_report, write_remb, write_sender_report,
 };
+use evenkeel_fuzz::Corpus;
 
 const CLIENT: u32 = 0xc11e_0001;
 const OTHER: u32 = 0x0000_0f0f;
@@ -348,4 +349,39 @@ fn malformed_rtcp_is_dropped_with_its_reason() {
     let expected = Err(Dropped::Malformed(Malformed::Length));
     assert_eq!(to_client(&mut session, 2, nonsense.clone()), expected);
     assert_eq!(to_node(&mut session, nonsense), expected);
+}
+
+#[test]
+fn fuzz_rtcp_rewrite() {
+    let report = |node: Node| {
+        compound(|out| {
+            let block = ReportBlock { ssrc: CLIENT, ..<_>::default() };
+            write_sender_report(&report_of(node, 22), &[block], out);
+            write_cname(node.ssrc, b"node", out);
+            write_bye(&[node.ssrc], out);
+        })
+    };
+    let feedback = |media: u32| {
+        compound(|out| {
+            let block = ReportBlock { ssrc: media, sequence_max: 1_022, ..<_>::default() };
+            write_receiver_report(CLIENT, &[block], out);
+            write_nack(CLIENT, media, &[1_014, 1_016], out);
+            write_pli(Pli { sender: CLIENT, media }, out);
+            write_fir(CLIENT, &[FirEntry { media, number: 1 }], out);
+            write_remb(CLIENT, 64_000, &[media], out);
+        })
+    };
+    let corpus = Corpus::of("rtcp").with(report(old())).with(report(new()));
+    corpus.with(feedback(old().ssrc)).with(feedback(OTHER)).check(|bytes| {
+        let mut session = switched();
+        for rewritten in [
+            to_client(&mut session, 1, bytes.to_vec()),
+            to_client(&mut session, 2, bytes.to_vec()),
+            to_node(&mut session, bytes.to_vec()),
+        ] {
+            let Ok(rewritten) = rewritten else { continue };
+            assert!(!rewritten.is_empty() && rewritten.len() <= bytes.len());
+            assert!(packets(&rewritten).all(|packet| packet.is_ok()));
+        }
+    });
 }

@@ -1,4 +1,5 @@
 use super::*;
+use evenkeel_fuzz::Corpus;
 
 fn bundle(packets: &[(u64, &[u8])]) -> Bundle {
     let mut bundle = Bundle::new(1_200);
@@ -97,4 +98,24 @@ fn first_tag_needs_no_whole_packet() {
     let bytes = whole.as_bytes();
     assert_eq!([bytes, &bytes[..9]].map(first_tag), [Some(Tag(7)); 2]);
     assert_eq!([&bytes[..8], &bytes[1..], &[]].map(first_tag), [None; 3]);
+}
+
+#[test]
+fn fuzz_bundle() {
+    let seed = bundle(&[(1, b"one"), (u64::MAX, &[2; 100])]);
+    Corpus::of("bundle").with(seed.as_bytes()).check(|datagram| {
+        let read: Vec<_> = entries(datagram).collect();
+        let mut changed = datagram.to_vec();
+        let again =
+            entries_mut(&mut changed).map(|entry| entry.map(|(tag, packet)| (tag, &*packet)));
+        assert_eq!(again.collect::<Vec<_>>(), read);
+        let first = read.first().and_then(|entry| entry.ok());
+        assert!(first.is_none() || first.map(|(tag, _)| tag) == first_tag(datagram));
+        let mut bundle = Bundle::new(datagram.len());
+        for entry in &read {
+            let Ok((tag, packet)) = entry else { return };
+            assert!(bundle.push(*tag, packet));
+        }
+        assert_eq!(bundle.as_bytes(), datagram);
+    });
 }

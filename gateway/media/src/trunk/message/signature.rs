@@ -6,7 +6,7 @@ use crate::trunk::Tag;
 use ring::hmac;
 
 pub(super) const HEAD_LEN: usize = 24;
-const MAC_LEN: usize = 32;
+pub(super) const MAC_LEN: usize = 32;
 
 /// Direction from the gateway to a node.
 pub(super) const QUESTION: u8 = 0;

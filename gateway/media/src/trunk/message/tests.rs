@@ -1,6 +1,7 @@
-use super::signature::{ANSWER, QUESTION, sign, write_head};
+use super::signature::{ANSWER, HEAD_LEN, MAC_LEN, QUESTION, sign, write_head};
 use super::*;
 use crate::trunk::Tag;
+use evenkeel_fuzz::Corpus;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -273,32 +274,43 @@ fn signed_nonsense_is_refused() {
     assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
 }
 
+/// Kind, direction and body of messages signed with the secret, as a node that was taken over sends
+/// them.
 #[test]
-fn signed_bytes_have_one_meaning_or_are_refused() {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
+fn fuzz_message() {
+    let seed = |message: Vec<u8>| {
+        let body = &message[HEAD_LEN..message.len() - MAC_LEN];
+        [&message[2..4], body].concat()
     };
-    let (mut read, mut refused) = (0, 0);
-    for kind in 0..=10 {
-        for length in 0..=80 {
-            let body: Vec<u8> = (0..length).map(|_| next() % 5).collect();
-            let question = Question::read(&forge(kind, QUESTION, &body), &secret(), NOW_US);
-            if let Ok(question) = &question {
-                let again = Question::read(&asked(&question.message), &secret(), NOW_US);
-                assert_eq!(again.as_ref(), Ok(question));
-            }
-            let answer = Answer::read(&forge(kind, ANSWER, &body), &secret(), NOW_US);
-            if let Ok(answer) = &answer {
-                assert_eq!(answered(&answer.message), forge(kind, ANSWER, &body));
-            }
-            for is_read in [question.is_ok(), answer.is_ok()] {
-                *if is_read { &mut read } else { &mut refused } += 1;
-            }
+    let questions = questions().into_iter().map(|question| seed(asked(&question)));
+    let answers = answers().into_iter().map(|answer| seed(answered(&answer)));
+    let corpus = questions.chain(answers).fold(Corpus::of("message"), Corpus::with);
+    corpus.check(|bytes| {
+        assert!(Question::read(bytes, &secret(), NOW_US).is_err());
+        assert!(Answer::read(bytes, &secret(), NOW_US).is_err());
+        if let Some(refusal) = Refusal::read(bytes) {
+            let mut written = Vec::new();
+            refusal.write(&mut written);
+            assert_eq!(Refusal::read(&written), Some(refusal));
         }
-    }
-    assert!(read > 20 && refused > 1_000, "{read} {refused}");
+        let [kind, direction, body @ ..] = bytes else { return };
+        let message = forge(*kind, *direction, body);
+        if let Ok(question) = Question::read(&message, &secret(), NOW_US) {
+            let again = asked(&question.message);
+            assert_eq!(again.len(), message.len());
+            assert_eq!(Question::read(&again, &secret(), NOW_US).as_ref(), Ok(&question));
+        }
+        if let Ok(answer) = Answer::read(&message, &secret(), NOW_US) {
+            assert_eq!(answered(&answer.message), message);
+        }
+        let late = Question::read(&message, &secret(), NOW_US + SKEW_MAX_US + 1);
+        if let Some(refusal) = late.err().and_then(|refused| Refusal::of(&message, refused, NOW_US))
+        {
+            let mut written = Vec::new();
+            refusal.write(&mut written);
+            assert!(written.len() < message.len(), "a refusal is shorter than its question");
+        }
+    });
 }
 
 #[test]

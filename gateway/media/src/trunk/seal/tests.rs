@@ -1,6 +1,7 @@
 use super::*;
 use crate::trunk::message::{Load, Question, State};
 use crate::trunk::{Bundle, Tag};
+use evenkeel_fuzz::Corpus;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 
@@ -261,4 +262,18 @@ fn wire_format_is_stable() {
         shown,
         "e301020304050607080000000000000000ca78458c1ef28fbbf860c3da1aa4fe7616e9b206218aa00e"
     );
+}
+
+#[test]
+fn fuzz_seal() {
+    let (mut gateway, mut node) = ends();
+    let to_node = gateway.seal(&bundle()).to_vec();
+    let to_gateway = node.seal(address(1), &bundle()).unwrap().to_vec();
+    let corpus = Corpus::of("seal").with(to_node.clone()).with(to_gateway.clone());
+    corpus.check(|datagram| {
+        // Both ends are in the same state for each input and accept only the other end's datagram.
+        let (mut gateway, mut node) = ends();
+        assert_eq!(taken(&mut node, datagram, 1).is_ok(), datagram == to_node);
+        assert_eq!(heard(&mut gateway, datagram).is_ok(), datagram == to_gateway);
+    });
 }

@@ -1,4 +1,5 @@
 use evenkeel_core::Kind;
+use evenkeel_fuzz::Corpus;
 use serde_json::{Value, json};
 
 use super::*;
@@ -224,6 +225,16 @@ fn list_lengths_are_bounded() {
         offer[key] = numbered(most + 1);
         assert_eq!(parse(&offer).unwrap_err().field.as_deref(), Some(key));
     }
+}
+
+#[test]
+fn fuzz_offer() {
+    Corpus::of("offer").with(OFFER).check(|body| {
+        let Ok(wanted) = super::parse(body, None) else { return };
+        assert!((1..=NAME_MAX).contains(&wanted.room.len()));
+        assert!(wanted.labels.len() <= LABELS_MAX && wanted.nodes.len() <= NODES_MAX);
+        assert!(wanted.media.streams.len() <= STREAMS_MAX);
+    });
 }
 
 fn parse(offer: &Value) -> Result<SessionRequest, Error> {

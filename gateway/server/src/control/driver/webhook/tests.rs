@@ -4,9 +4,11 @@ use evenkeel_core::{
     Feedback, Incarnation, Kind, Media, PayloadType, RoomId, RtcpPort, Srtp, Stream,
 };
 use evenkeel_dataplane::flows::Home;
+use evenkeel_fuzz::Corpus;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::control::driver::REASON_CHARS_MAX;
 use crate::webhook::Answer;
 
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
@@ -180,4 +182,24 @@ fn closed_session_is_not_refreshed() {
     webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
     assert!(webhook.handle_timeout(now + 60_000 * MS).is_none(), "a late answer is ignored");
     assert!(webhook.close(SessionId(7), HOP).is_none());
+}
+
+#[test]
+fn fuzz_webhook_answer() {
+    Corpus::of("webhook").check(|body| {
+        let says = |status| Ok(Answer { status, body: Bytes::copy_from_slice(body) });
+        for (status, rtcp_apart) in [(200, false), (200, true), (409, false), (503, false)] {
+            match messages::opened(says(status), rtcp_apart) {
+                Answered::At(port) => assert!(status == 200 && port.address.port() != 0),
+                Answered::Refused(reason) | Answered::Unwilling(reason) => {
+                    let text = reason.strip_prefix(&format!("HTTP status {status}: "));
+                    let count = text.unwrap_or(&reason).chars().count();
+                    assert!(count <= REASON_CHARS_MAX, "{reason}");
+                    assert!(!reason.contains(char::is_control), "{reason:?}");
+                }
+                Answered::Unanswered(reason) => panic!("{reason}"),
+            }
+        }
+        assert!(messages::unknown(says(200)).len() <= body.len());
+    });
 }

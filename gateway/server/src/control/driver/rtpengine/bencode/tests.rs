@@ -1,3 +1,5 @@
+use evenkeel_fuzz::Corpus;
+
 use super::*;
 
 fn written(value: &Value<'_>) -> String {
@@ -40,4 +42,15 @@ fn truncated_long_or_deep_values_are_rejected() {
     let nested = |depth| ["l".repeat(depth), "e".repeat(depth)].concat();
     assert!(Value::read(nested(DEPTH_MAX).as_bytes()).is_some());
     assert_eq!(Value::read(nested(DEPTH_MAX + 1).as_bytes()), None);
+}
+
+#[test]
+fn fuzz_bencode() {
+    Corpus::of("bencode").check(|bytes| {
+        let Some(value) = Value::read(bytes) else { return };
+        let mut written = Vec::new();
+        value.write(&mut written);
+        assert!(written.len() <= bytes.len());
+        assert_eq!(Value::read(&written), Some(value));
+    });
 }

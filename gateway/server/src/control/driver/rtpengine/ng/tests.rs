@@ -1,3 +1,5 @@
+use evenkeel_fuzz::Corpus;
+
 use super::*;
 use crate::control::driver::REASON_CHARS_MAX;
 
@@ -83,4 +85,20 @@ fn request_is_retried_with_backoff_and_given_up() {
     });
     assert_eq!((times, late), (vec![100, 300, 700, 1_500], Some(1_800)));
     assert_eq!(questions.len(), 0);
+}
+
+#[test]
+fn fuzz_ng_answer() {
+    let now = Instant::now();
+    Corpus::of("bencode").check(|bytes| {
+        let mut questions = Questions::default();
+        let cookie = asked(&mut questions, 1, now);
+        assert_eq!(questions.answered(bytes), None, "another cookie");
+        let answer = questions.answered(&[cookie.as_bytes(), b" ", bytes].concat());
+        assert_eq!(questions.len(), usize::from(answer.is_none()));
+        if let Some((_, Answer::Refused { reason, .. })) = answer {
+            assert!(reason.chars().count() <= REASON_CHARS_MAX);
+            assert!(!reason.contains(char::is_control), "{reason:?}");
+        }
+    });
 }

@@ -1,4 +1,5 @@
 use evenkeel_core::{Feedback, RtcpPort, Srtp};
+use evenkeel_fuzz::Corpus;
 
 use super::*;
 
@@ -81,4 +82,15 @@ fn media_address_is_read() {
     assert_eq!(read(&without.replace("30026", "65535")), None, "no port for RTCP");
     assert_eq!(read("v=0\r\nm=audio 1 RTP/AVP 0\r\n"), None, "nowhere");
     assert_eq!(read("hm\r\n\r\n"), None);
+}
+
+#[test]
+fn fuzz_sdp() {
+    let voice = media(&[(Kind::Audio, &[OPUS])]);
+    let ports = Ports { rtp: 4_000, rtcp: Some(4_001) };
+    Corpus::of("sdp").with(party([10, 0, 0, 1].into(), ports, &voice)).check(|bytes| {
+        let Some(taken) = read(&String::from_utf8_lossy(bytes)) else { return };
+        let ports = Ports { rtp: taken.rtp.port(), rtcp: Some(taken.rtcp_port) };
+        assert_eq!(read(&party(taken.rtp.ip(), ports, &voice)), Some(taken));
+    });
 }
