@@ -12,6 +12,7 @@ use crate::panics;
 impl Endpoint {
     /// Runs the round when due, and a turn.
     pub(in crate::quic) fn guarded_turn(&mut self, now: Instant) -> Look {
+        self.connections.take_accessed();
         let turn = AssertUnwindSafe(|| {
             self.look_round(now);
             self.turn(now)
