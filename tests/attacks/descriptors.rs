@@ -191,7 +191,7 @@ fn first_packets_leave_descriptors_to_the_api() {
     let mut ann = Phone::new(1);
     ann.set_target(gateway.udp);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
-    let mut strangers: Vec<Phone> = (2..200).map(Phone::new).collect();
+    let mut strangers: Vec<Phone> = (2..LIMIT).map(Phone::new).collect();
     strangers.iter_mut().for_each(|stranger| stranger.set_target(gateway.udp));
     wait_until("the gateway is full", || {
         strangers.iter_mut().for_each(Phone::send_media);
