@@ -78,7 +78,7 @@ impl Nodes {
             let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
             let node = Node::new(id, node.clone(), distance, timings, now);
             if node.health() == crate::Health::Cold {
-                nodes.board.mark_down(id, now);
+                nodes.mark_down(node.hop(), now);
             }
             nodes.slots.push(Some(node));
         }

@@ -201,7 +201,7 @@ impl Limits {
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
         let hit_min = self.hit_min.unwrap_or(1);
         if faults.hit < hit_min {
-            misses.push(format!("{} were hit, {hit_min} are the least", faults.hit));
+            misses.push(format!("{} sessions hit, of at least {hit_min}", faults.hit));
         }
         if self.some_left_out {
             misses.extend(played.left_out.misses());
@@ -209,7 +209,7 @@ impl Limits {
         misses.extend(played.seen.iter().flat_map(Seen::misses));
         misses.extend(played.tide.iter().flat_map(Tide::misses));
         if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
-            misses.push(format!("moves {:.2}, {least} are the least", moves(faults)));
+            misses.push(format!("{:.2} moves of a room per fault, of at least {least}", moves(faults)));
         }
         misses
     }
@@ -255,7 +255,7 @@ mod tests {
         };
         assert_eq!([0, 1].map(|hit| misses(Limits::NONE, hit).len()), [1, 0]);
         let limits = Limits { hit_min: Some(2), ..Limits::NONE };
-        assert_eq!(misses(limits, 1), ["1 were hit, 2 are the least"]);
+        assert_eq!(misses(limits, 1), ["1 sessions hit, of at least 2"]);
         assert_eq!(misses(limits, 2), [""; 0]);
     }
 

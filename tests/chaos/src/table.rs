@@ -51,8 +51,8 @@ pub(crate) fn foot(late: usize, all: usize) {
         return;
     }
     println!(
-        "late: by how many ms the machine woke one nap in a hundred before the row, with nothing of ours running; it was \
-         machine late in {late} of {all} rows (`machine` in the report)"
+        "late: the p99 delay of a timer on the idle machine before the row, in ms; too high for exact gaps in {late} of \
+         {all} rows (`machine` in the report)"
     );
 }
 

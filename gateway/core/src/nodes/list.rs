@@ -5,7 +5,9 @@ use std::time::Instant;
 use super::{Node, Nodes, Pace};
 use crate::effects::Effects;
 use crate::timer::Timer;
-use crate::{Impossible, NodeId, NodeSettings, NotStarted, Output, Probed, RegionId, Zone, ZoneId};
+use crate::{
+    Hop, Impossible, NodeId, NodeSettings, NotStarted, Output, Probed, RegionId, Zone, ZoneId,
+};
 
 impl Nodes {
     /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.
@@ -51,7 +53,7 @@ impl Nodes {
     ) -> Result<(NodeId, bool), Impossible> {
         let id = self.next_slot(now).ok_or(Impossible::NoRoomForNodes)?;
         let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
-        self.board.mark_down(id, now);
+        self.mark_down(Hop { node: id, incarnation }, now);
         let pace = Pace::new(self.limits.openings_at_once);
         match self.paces.get_mut(id.0 as usize) {
             Some(left) => *left = pace,
@@ -100,7 +102,9 @@ impl Nodes {
     /// Frees the slot of a node to which no room leads any more.
     pub(crate) fn forget(&mut self, id: NodeId, now: Instant, effects: &mut Effects) {
         self.start_failed(id, NotStarted::Removed, now, effects);
-        self.board.mark_down(id, now);
+        if let Some(node) = self.get(id) {
+            self.mark_down(node.hop(), now);
+        }
         for timer in [Timer::Probe(id), Timer::Canary(id), Timer::Drain(id)] {
             effects.cancel(&timer);
         }

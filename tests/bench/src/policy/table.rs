@@ -101,7 +101,7 @@ impl Report {
                 ),
                 ("  without a reason", those(|one| one.reason.is_empty()), None, Some(0.0)),
                 (
-                    "  that fared otherwise than they were to",
+                    "  with another outcome than expected",
                     those(|one| !one.expected),
                     None,
                     Some(0.0),
