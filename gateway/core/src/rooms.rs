@@ -16,7 +16,7 @@ mod shares;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Index;
+use std::ops::{Bound, Index};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ pub(crate) struct Rooms {
     failbacks: Vec<Failback>,
     /// Rooms outside their native place that neither a policy nor an operator put there.
     away: BTreeSet<RoomId>,
+    /// Indexed by region: the number of those rooms that belong in it.
+    away_by_region: Vec<usize>,
     failed_back_last: RoomId,
     drains: BTreeMap<NodeId, Drain>,
     /// The room that left last, for each node that loses more than others.
@@ -92,6 +94,7 @@ impl Rooms {
             weighed_last: RoomId(0),
             failbacks: vec![Failback::default(); settings.regions.len()],
             away: BTreeSet::new(),
+            away_by_region: vec![0; settings.regions.len()],
             failed_back_last: RoomId(0),
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
@@ -116,6 +119,11 @@ impl Rooms {
         self.all.values().map(|room| &**room)
     }
 
+    pub(crate) fn after(&self, after: RoomId) -> impl Iterator<Item = &Room> {
+        let rest = (Bound::Excluded(after), Bound::Unbounded);
+        self.all.range(rest).map(|(_, room)| &**room)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
@@ -130,8 +138,16 @@ impl Rooms {
     }
 
     pub(crate) fn away_from(&self, region: RegionId) -> usize {
-        let of_it = |id: &&RoomId| self.get(id).is_some_and(|room| room.region == region);
-        self.away.iter().filter(of_it).count()
+        self.away_by_region[region.0 as usize]
+    }
+
+    fn set_away(&mut self, id: RoomId, is_away: bool) {
+        let Some(region) = self.get(&id).map(|room| room.region) else { return };
+        let changes = if is_away { self.away.insert(id) } else { self.away.remove(&id) };
+        if changes {
+            let count = &mut self.away_by_region[region.0 as usize];
+            *count = if is_away { *count + 1 } else { *count - 1 };
+        }
     }
 
     pub(crate) fn failback(&self, region: RegionId) -> Failback {

@@ -67,7 +67,7 @@ impl Rooms {
     /// Removes the room from every list.
     pub(super) fn remove(&mut self, id: RoomId) -> Option<Box<Room>> {
         self.unstrand(id);
-        self.away.remove(&id);
+        self.set_away(id, false);
         let room = self.all.remove(&id)?;
         self.placed -= usize::from(room.is_placed());
         self.unreserved.remove(&id);

@@ -79,11 +79,10 @@ impl Router<'_> {
 
     /// Notes that the room is away from its native place without anyone's choice, so that it returns when possible.
     pub(crate) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
-        if on.is_some_and(|on| self.is_away(id, on)) {
-            self.rooms.away.insert(id);
+        let is_away = on.is_some_and(|on| self.is_away(id, on));
+        self.rooms.set_away(id, is_away);
+        if is_away {
             self.effects.set_if_idle(Timer::Failback, now + LOOK_AGAIN);
-        } else {
-            self.rooms.away.remove(&id);
         }
     }
 
@@ -110,7 +109,7 @@ impl Router<'_> {
         };
         let (region, stands) = (room.region, self.stands_at(id));
         if stands.is_some_and(|hop| !self.is_away(id, hop.node)) {
-            self.rooms.away.remove(&id);
+            self.rooms.set_away(id, false);
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.nodes.region_of(hop.node) != region);

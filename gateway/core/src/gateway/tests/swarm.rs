@@ -378,6 +378,10 @@ impl Swarm {
         seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
         let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
         assert_eq!(gateway.live(), live.count());
+        for region in gateway.nodes.regions() {
+            let away = gateway.rooms.away().iter().filter(|id| gateway.rooms[*id].region == region);
+            assert_eq!(gateway.rooms.away_from(region), away.count());
+        }
         for room in gateway.rooms.values() {
             assert_eq!(gateway.rooms.by_name().get(&room.name), Some(&room.id));
             assert!(!room.sessions.is_empty());
