@@ -39,11 +39,11 @@ impl Room {
     pub(crate) fn act(self) -> Result<(), Failure> {
         match self.verb {
             Verb::List => {
-                let rooms = self.api.operate(async |admin| admin.read("/v1/rooms").await)?;
+                let rooms = self.api.operate(async |admin| admin.list("rooms").await)?;
                 if self.json {
-                    say(&rooms);
+                    say(&json!({"rooms": rooms}));
                 } else {
-                    rows(&rooms, "rooms").iter().for_each(|room| say(&line(room)));
+                    rooms.iter().for_each(|room| say(&line(room)));
                 }
             }
             Verb::Move { room, node } => {

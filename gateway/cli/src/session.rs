@@ -1,7 +1,7 @@
 //! `evenkeel session`.
 
 use clap::{Args, Subcommand};
-use evenkeel_client::{Call, Client, Error};
+use evenkeel_client::Call;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -43,11 +43,11 @@ impl Session {
     pub(crate) fn act(self) -> Result<(), Failure> {
         match self.verb {
             Verb::List => {
-                let sessions = self.api.operate(async |admin| all(admin).await)?;
+                let sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
                 if self.json {
-                    say(&sessions);
+                    say(&json!({"sessions": sessions}));
                 } else {
-                    rows(&sessions, "sessions").iter().for_each(|session| say(&line(session)));
+                    sessions.iter().for_each(|session| say(&line(session)));
                 }
             }
             Verb::Explain { session } => {
@@ -69,19 +69,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-async fn all(admin: &mut Client) -> Result<Value, Error> {
-    let mut sessions = Vec::new();
-    let mut path = "/v1/sessions".to_owned();
-    loop {
-        let page = admin.read(&path).await?;
-        sessions.extend_from_slice(rows(&page, "sessions"));
-        match page["next"].as_str() {
-            Some(next) => path = format!("/v1/sessions?after={next}"),
-            None => return Ok(json!({"sessions": sessions})),
-        }
     }
 }
 

@@ -148,6 +148,21 @@ impl Client {
             .accepted()
     }
 
+    /// Reads all pages of a list, such as `sessions`.
+    pub async fn list(&mut self, name: &str) -> Result<Vec<Value>, Error> {
+        let (mut rows, mut path) = (Vec::new(), format!("/v1/{name}"));
+        loop {
+            let mut page = self.read(&path).await?;
+            if let Some(Value::Array(more)) = page.get_mut(name).map(Value::take) {
+                rows.extend(more);
+            }
+            match page["next"].as_str() {
+                Some(next) => path = format!("/v1/{name}?after={next}"),
+                None => return Ok(rows),
+            }
+        }
+    }
+
     /// Returns true if the gateway takes new sessions: `/readyz` answers 200.
     pub async fn is_ready(&mut self) -> Result<bool, Error> {
         let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };

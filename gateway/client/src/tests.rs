@@ -38,11 +38,14 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let path = head.uri.path().to_owned();
+    let after = head.uri.query().unwrap_or("");
     let noted = serde_json::from_slice(&body).unwrap_or(Value::Null);
     asked.lock().unwrap().push((head.method.to_string(), path.clone(), noted));
     let (status, text) = match path.as_str() {
         "/v1/sessions" => (201, OPENED.to_owned()),
         "/v1/sessions/s17" => (200, String::new()),
+        "/v1/rooms" if after == "after=r1" => (200, json!({"rooms": [2]}).to_string()),
+        "/v1/rooms" => (200, json!({"rooms": [0, 1], "next": "r1"}).to_string()),
         "/v1/events" => (200, "event: opened\ndata: {\"session\":\"s17\"}\n\n".to_owned()),
         "/v1/policies/call/routing" => {
             (400, json!({"outcome": "refused", "reason": "imports clock"}).to_string())
@@ -144,6 +147,15 @@ fn refusal_carries_status_code_and_message() {
         assert_eq!((status, code.as_str(), message.as_str()), (503, "draining", "on its way out"));
         let outcome = admin.push("call", "routing", b"\0asm").await.unwrap();
         assert_eq!(outcome["reason"], "imports clock");
+    });
+}
+
+#[test]
+fn list_follows_pages() {
+    block_on(async {
+        let (mut admin, asked, _) = gateway().await;
+        assert_eq!(admin.list("rooms").await.unwrap(), [0, 1, 2]);
+        assert_eq!(asked.lock().unwrap().len(), 2);
     });
 }
 

@@ -235,9 +235,8 @@ impl Stage {
 
     /// The rooms of the crowd, without those of newcomers.
     async fn rooms(&self) -> Result<Vec<Value>, String> {
-        let rooms = self.admin().read("/v1/rooms").await;
-        let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
-        let mut rooms = rooms["rooms"].as_array().cloned().unwrap_or_default();
+        let rooms = self.admin().list("rooms").await;
+        let mut rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
         rooms.retain(|room| members(room).is_some());
         Ok(rooms)
     }

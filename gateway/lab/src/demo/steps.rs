@@ -226,13 +226,12 @@ impl Run {
 
     /// The nodes of each room's route.
     async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, Failed> {
-        let rooms = self.admin.read("/v1/rooms").await.map_err(Failed::admin("listing rooms"))?;
+        let rooms = self.admin.list("rooms").await.map_err(Failed::admin("listing rooms"))?;
         let nodes = |room: &Value| {
             let route = room["route"].as_array().map_or(&[][..], Vec::as_slice);
             route.iter().map(|hop| watch::word(&hop["node"])).collect()
         };
-        let rows = rooms["rooms"].as_array().map_or(&[][..], Vec::as_slice);
-        Ok(rows.iter().map(|room| (watch::word(&room["room"]), nodes(room))).collect())
+        Ok(rooms.iter().map(|room| (watch::word(&room["room"]), nodes(room))).collect())
     }
 
     /// Adds loss to the UDP clients of one region. Moving to another node would not help.
