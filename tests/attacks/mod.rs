@@ -2,6 +2,7 @@
 //! and fails without the defence.
 
 mod addresses;
+mod api;
 mod descriptors;
 mod files;
 mod flood;

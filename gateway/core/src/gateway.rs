@@ -5,6 +5,7 @@
 mod answers;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::views::{
 use crate::{
     Arm, Board, CloseReason, Cohort, Event, Fault, Flow, Hook, Hop, Lifecycle, Measures, Mode,
     NodeId, NodeSettings, NotStarted, PolicyName, RegionId, Remembered, RolloutRules, RoomId,
-    Scenario, SessionId, WallClock, Zone, ZoneId,
+    Scenario, SessionId, Tally, WallClock, Zone, ZoneId,
 };
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
@@ -655,14 +656,29 @@ impl Gateway {
         }
     }
 
-    /// Statistics of both cohorts of a policy during a canary. Visits every session and room.
-    pub fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
-        self.policies.cohorts(policy, self.subjects())
+    /// Adds sessions after this one to the tallies of policies in the canary stage. Returns the session to continue
+    /// after, until all are counted.
+    pub fn tally(
+        &self,
+        tallies: &mut BTreeMap<PolicyName, Tally>,
+        after: SessionId,
+    ) -> Option<SessionId> {
+        self.policies.tally(tallies, after, self.subjects())
     }
 
-    pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionStanding> {
-        let views = self.views();
-        self.sessions.keys().filter_map(move |id| views.session(*id, now))
+    /// Statistics of both cohorts of a policy during a canary, from a complete tally.
+    pub fn cohorts(&self, policy: &PolicyName, tally: &Tally) -> Option<[Cohort; 2]> {
+        self.policies.cohorts(policy, tally)
+    }
+
+    /// Sessions after this one in order of their ids. A session that is not live yet has no standing.
+    pub fn sessions_after(
+        &self,
+        after: SessionId,
+        now: Instant,
+    ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> {
+        let (views, rest) = (self.views(), (Bound::Excluded(after), Bound::Unbounded));
+        self.sessions.range(rest).map(move |(id, _)| (*id, views.session(*id, now)))
     }
 
     pub fn live(&self) -> usize {
@@ -692,9 +708,15 @@ impl Gateway {
         self.rooms.placed()
     }
 
-    pub fn rooms(&self) -> impl Iterator<Item = RoomStanding> {
+    /// Rooms after this one in order of their ids. A room that is not placed yet has no standing.
+    pub fn rooms_after(
+        &self,
+        after: RoomId,
+    ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> {
         let views = self.views();
-        self.rooms.values().filter(|room| room.is_placed()).map(move |room| views.room(room))
+        self.rooms
+            .after(after)
+            .map(move |room| (room.id, room.is_placed().then(|| views.room(room))))
     }
 
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {

@@ -54,7 +54,7 @@ pub use policy::{
     AcceptedRevision, Actor, Call, CandidateCalls, CandidateStatus, Cohort, Compared, Judging,
     LastRollout, Lifecycle, PolicyStatus, Progress, Quarantine, Quarantined, Refusal, Remembered,
     Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said, Stage, Staged,
-    Strategy, Verb, Version, WallClock, is_in_cohort,
+    Strategy, Tally, Verb, Version, WallClock, is_in_cohort,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};

@@ -38,6 +38,6 @@ pub use report::{
 use revision::{Candidate, Previous};
 pub use revision::{Revision, is_in_cohort};
 pub(crate) use revision::{Revisions, unit};
-pub use subjects::Cohort;
 pub(crate) use subjects::Subjects;
+pub use subjects::{Cohort, Tally};
 pub use version::Version;

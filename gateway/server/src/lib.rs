@@ -1,6 +1,7 @@
 //! The gateway process: sockets, clocks, threads, telemetry, admin API.
 
 mod address;
+mod allocator;
 pub mod api;
 pub mod control;
 mod descriptors;

@@ -103,6 +103,7 @@ impl Place {
 /// SIGHUP, changed files and operators' requests reload nodes, policies and modes. `started` is called once the gateway
 /// forwards.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
+    crate::allocator::return_large_allocations();
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;

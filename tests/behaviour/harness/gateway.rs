@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) listens: String,
     /// `[[node]]` tables.
     pub(crate) nodes: String,
+    /// Lines of `[admin]` beside `socket`.
+    pub(crate) admin: String,
     /// Lines of `[limits]`.
     pub(crate) limits: String,
     /// Lines of `[scenario.call]`.
@@ -50,6 +52,7 @@ impl World {
         World {
             listens: "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".into(),
             nodes: nodes.iter().map(|node| node.text()).collect(),
+            admin: String::new(),
             limits: "workers = 1\n".into(),
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
@@ -117,7 +120,8 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks, probe_timeout, compiler, .. } = self;
+        let World { listens, nodes, admin, limits, scenario, hooks, .. } = self;
+        let World { probe_timeout, compiler, .. } = self;
         let write = |name: &str, text: &str| {
             let table = format!("[scenario.{name}]\n");
             let key = format!("{table}await_first_packet = {}\n", self.await_first_packet);
@@ -130,7 +134,7 @@ impl World {
         // Timeouts are longer than the defaults because tests share the machine.
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\
-             [admin]\nsocket = \"admin.sock\"\n[limits]\n{limits}\n\
+             [admin]\nsocket = \"admin.sock\"\n{admin}\n[limits]\n{limits}\n\
              [detector]\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
              base_ejection_time = \"10ms\"\nwary_for = \"10ms\"\n\
              in_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n\

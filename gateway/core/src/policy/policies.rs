@@ -1,13 +1,14 @@
 //! All policies: the revisions of each, the memos of their plugins, and the judges that find harmful revisions.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::judge::{Bad, Conduct, Judge, Newcomer};
 use super::lifecycle::{Effect, WallClock};
 use super::revision::{Candidate, is_by_room, unit};
-use super::{Cohort, Judging, Lifecycle, Memos, Revision, Revisions, Subject, Subjects};
+use super::{Cohort, Judging, Lifecycle, Memos, Revision, Revisions, Subject, Subjects, Tally};
 use crate::effects::Effects;
 use crate::rooms::{Room, Rooms};
 use crate::sessions::{Session, Sessions};
@@ -19,6 +20,9 @@ const JUDGES_TURN: Duration = Duration::from_secs(1);
 
 /// Interval at which rollouts check for their next step. A check may count every session.
 const ROLLOUTS_EVERY: Duration = Duration::from_millis(100);
+
+/// Sessions that a tally visits at a time.
+const TALLIED_AT_ONCE: usize = 1_024;
 
 /// Mismatches with a fresh instance before the revision is rolled back.
 const HIDDEN_MAX: u32 = 2;
@@ -440,11 +444,32 @@ impl Policies {
         }
     }
 
-    /// Statistics of both cohorts during a canary. Visits every session and room.
-    pub(crate) fn cohorts(&self, policy: &PolicyName, subjects: Subjects) -> Option<[Cohort; 2]> {
-        let Policy { life, judge, .. } = self.all.get(policy)?;
-        let judge = judge.as_ref()?;
-        Some(Arm::ALL.map(|arm| subjects.cohort(policy, life.revisions(), arm, judge)))
+    /// Adds the sessions after this one to the tallies of policies with a canary, up to [`TALLIED_AT_ONCE`]. Returns the
+    /// last of them if more may follow.
+    pub(crate) fn tally(
+        &self,
+        tallies: &mut BTreeMap<PolicyName, Tally>,
+        after: SessionId,
+        subjects: Subjects,
+    ) -> Option<SessionId> {
+        let judged = self.all.iter().filter(|(_, policy)| policy.judge.is_some());
+        let judged: Vec<_> = judged.map(|(name, it)| (name, it.life.revisions())).collect();
+        if judged.is_empty() {
+            return None;
+        }
+        let rest = subjects.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        let turn: Vec<&Session> = rest.take(TALLIED_AT_ONCE).map(|(_, session)| session).collect();
+        for (policy, revisions) in judged {
+            let tally = tallies.entry(policy.clone()).or_default();
+            turn.iter().for_each(|it| subjects.tally(policy, revisions, it, tally));
+        }
+        turn.get(TALLIED_AT_ONCE - 1).map(|last| last.id)
+    }
+
+    /// Statistics of both cohorts during a canary, from a complete tally.
+    pub(crate) fn cohorts(&self, policy: &PolicyName, tally: &Tally) -> Option<[Cohort; 2]> {
+        let judge = self.all.get(policy)?.judge.as_ref()?;
+        Some(Arm::ALL.map(|arm| tally.cohort(arm, judge)))
     }
 }
 

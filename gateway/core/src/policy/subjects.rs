@@ -97,41 +97,77 @@ impl<'a> Subjects<'a> {
         CohortSize { present: present as u32, measured, required }
     }
 
-    /// Visits every session and room.
-    pub(super) fn cohort(
+    /// Adds the session to the tally if it is of the policy's set.
+    pub(super) fn tally(
         self,
         policy: &PolicyName,
         revisions: &Revisions,
-        arm: Arm,
-        judge: &Judge,
-    ) -> Cohort {
-        let of_arm = |it: &&Session| revisions.arm(unit(policy.hook, it.room, it.id)) == arm;
-        let sessions: Vec<&Session> = self.sessions_of(policy).filter(of_arm).collect();
-        let rooms = self
-            .rooms_of(policy)
-            .filter(|room| is_by_room(policy.hook) && revisions.arm(room.id.0) == arm);
-        let loss = |it: &&Session| it.measured(Metric::LossUp).max(it.measured(Metric::LossDown));
-        let rungs: u64 = sessions.iter().map(|it| u64::from(it.plan_now().rung()) * 100).sum();
+        session: &Session,
+        tally: &mut Tally,
+    ) {
+        if self.set(&session.request.scenario) != Some(&policy.set) {
+            return;
+        }
+        // A room counts with its first session.
+        let is_first = |room: &Room| room.sessions.iter().next() == Some(&session.id);
+        let counts = is_by_room(policy.hook) && self.rooms.get(&session.room).is_some_and(is_first);
+        let arm = revisions.arm(unit(policy.hook, session.room, session.id));
+        let sums = &mut tally.0[arm as usize];
+        sums.sessions += 1;
+        sums.rooms += u32::from(counts);
+        sums.loss.add(session.measured(Metric::LossUp).max(session.measured(Metric::LossDown)));
+        sums.r_factor.add(session.measured(Metric::RFactor));
+        sums.rung_centi.add(Some(u32::from(session.plan_now().rung()) * 100));
+    }
+}
+
+/// Sums over the sessions of a policy, by arm.
+#[derive(Clone, Default, Debug)]
+pub struct Tally([Sums; 2]);
+
+#[derive(Clone, Default, Debug)]
+struct Sums {
+    sessions: u32,
+    rooms: u32,
+    loss: Mean,
+    r_factor: Mean,
+    rung_centi: Mean,
+}
+
+#[derive(Clone, Default, Debug)]
+struct Mean {
+    sum: u64,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<u32>) {
+        self.sum += u64::from(value.unwrap_or(0));
+        self.count += u64::from(value.is_some());
+    }
+
+    fn value(&self) -> Option<u32> {
+        self.sum.checked_div(self.count).map(|mean| mean as u32)
+    }
+}
+
+impl Tally {
+    pub(super) fn cohort(&self, arm: Arm, judge: &Judge) -> Cohort {
+        let sums = &self.0[arm as usize];
         let worse = judge.figures().map(|(figure, canary, rest)| match arm {
             Arm::Canary => (figure, canary),
             Arm::Standing => (figure, rest),
         });
         Cohort {
             arm,
-            sessions: sessions.len() as u32,
-            rooms: rooms.count() as u32,
-            loss_ppm: mean(sessions.iter().filter_map(loss)),
-            r_factor_centi: mean(sessions.iter().filter_map(|it| it.measured(Metric::RFactor))),
-            rung_centi: (rungs / (sessions.len() as u64).max(1)) as u32,
+            sessions: sums.sessions,
+            rooms: sums.rooms,
+            loss_ppm: sums.loss.value(),
+            r_factor_centi: sums.r_factor.value(),
+            rung_centi: sums.rung_centi.value().unwrap_or(0),
             worse: worse.collect(),
         }
     }
-}
-
-fn mean(values: impl Iterator<Item = u32>) -> Option<u32> {
-    let (sum, count) =
-        values.fold((0, 0), |(sum, count), value| (sum + u64::from(value), count + 1));
-    sum.checked_div(count).map(|mean| mean as u32)
 }
 
 impl Session {

@@ -119,15 +119,15 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection with its permit, closed after [`UNANSWERED_MAX`] without an answer.
-pub(super) struct Placed<Io> {
+/// A connection with its place, closed after [`UNANSWERED_MAX`] without an answer.
+pub(super) struct Placed<Io, Place = OwnedSemaphorePermit> {
     io: Io,
     unanswered: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
-impl<Io> Placed<Io> {
-    fn new(io: Io, place: OwnedSemaphorePermit) -> Placed<Io> {
+impl<Io, Place> Placed<Io, Place> {
+    pub(super) fn new(io: Io, place: Place) -> Placed<Io, Place> {
         Placed { io, unanswered: Box::pin(tokio::time::sleep(UNANSWERED_MAX)), _place: place }
     }
 
@@ -138,7 +138,7 @@ impl<Io> Placed<Io> {
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Placed<Io> {
+impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for Placed<Io, Place> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -152,7 +152,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Placed<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Placed<Io> {
+impl<Io: AsyncWrite + Unpin, Place: Unpin> AsyncWrite for Placed<Io, Place> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

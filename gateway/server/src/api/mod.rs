@@ -3,6 +3,7 @@
 //! It parses strictly, asks control through its [`Handle`](crate::control::Handle) and serialises the answer. It runs
 //! on its own thread; forwarding never waits for it and does not depend on it.
 
+mod body;
 mod error;
 mod events;
 mod explanation;
@@ -11,9 +12,11 @@ mod listener;
 mod notice;
 mod offer;
 mod operations;
+mod page;
 mod recording;
 mod refusal;
 mod routes;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -3,27 +3,22 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use evenkeel_core::{Failback, Impossible};
 use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 
+use super::body::Held;
 use super::error::{Error, strict};
-use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
+use super::routes::{Api, BODY_MAX, Shared, require_drills, unknown_verb, verb};
 use super::{refusal, view};
 use crate::control::{ControlError, Operation, Order, Place, Reloaded};
 use crate::settings::read_duration;
 
-#[derive(Serialize)]
-pub(super) struct Rooms {
-    rooms: Vec<view::Room>,
-}
-
-pub(super) async fn rooms(State(shared): Api) -> Result<Json<Rooms>, Error> {
-    let all = shared.ask("", shared.handle.rooms()).await?;
-    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
-    Ok(Json(Rooms { rooms }))
+async fn read(shared: &Shared, body: Body) -> Result<Held, Error> {
+    shared.bodies.read(body, BODY_MAX).await
 }
 
 #[derive(Deserialize)]
@@ -40,7 +35,7 @@ pub(super) async fn room_verb(
     let (room, verb) = verb(&target)?;
     match verb {
         "move" => {
-            let Move { node } = strict(&bytes(body, BODY_MAX)?)?;
+            let Move { node } = strict(&read(&shared, body).await?)?;
             let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
             moved.map_err(|failed| {
                 let said = concerned(&failed, room, &node);
@@ -98,7 +93,7 @@ pub(super) async fn node_verb(
     let handle = &shared.handle;
     match verb {
         "drain" => {
-            let within = deadline(body)?;
+            let within = deadline(&shared, body).await?;
             let operation =
                 Operation::Drain { place: Place::Node(name.into()), draining: true, within };
             shared.ask(name, handle.operate(operation)).await?;
@@ -109,7 +104,7 @@ pub(super) async fn node_verb(
         "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
         "break" => {
             require_drills(&shared)?;
-            let BreakNode { how } = strict(&bytes(body, BODY_MAX)?)?;
+            let BreakNode { how } = strict(&read(&shared, body).await?)?;
             shared.ask(name, handle.order(name.into(), Order::Break(how))).await?;
         }
         other => {
@@ -139,9 +134,11 @@ pub(super) async fn region_verb(
     let (name, verb) = verb(&target)?;
     let place = Place::Region(name.into());
     let operation = match verb {
-        "drain" => Operation::Drain { place, draining: true, within: deadline(body)? },
+        "drain" => {
+            Operation::Drain { place, draining: true, within: deadline(&shared, body).await? }
+        }
         "undrain" => Operation::Drain { place, draining: false, within: None },
-        "failback" => Operation::Failback(Some(name.into()), failback(body)?),
+        "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
         other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
     };
     shared.ask(name, shared.handle.operate(operation)).await?;
@@ -152,7 +149,7 @@ pub(super) async fn failback_everywhere(
     State(shared): Api,
     body: Body,
 ) -> Result<StatusCode, Error> {
-    let operation = Operation::Failback(None, failback(body)?);
+    let operation = Operation::Failback(None, failback(&shared, body).await?);
     shared.ask("", shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -164,8 +161,8 @@ struct Drain {
 }
 
 /// The optional deadline of a drain.
-fn deadline(body: Body) -> Result<Option<Duration>, Error> {
-    let body = bytes(body, BODY_MAX)?;
+async fn deadline(shared: &Shared, body: Body) -> Result<Option<Duration>, Error> {
+    let body = read(shared, body).await?;
     if body.is_empty() {
         return Ok(None);
     }
@@ -187,7 +184,7 @@ struct Reload {
 
 /// Reloads the configuration; takes as long as compiling its plugins.
 pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reloaded>, Error> {
-    let body = bytes(body, BODY_MAX)?;
+    let body = read(&shared, body).await?;
     let Reload { force, deadline } =
         if body.is_empty() { Reload::default() } else { strict(&body)? };
     let within = deadline.as_deref().map(read_deadline).transpose()?;
@@ -201,8 +198,8 @@ struct Mode {
     mode: String,
 }
 
-fn failback(body: Body) -> Result<Failback, Error> {
-    let Mode { mode } = strict(&bytes(body, BODY_MAX)?)?;
+async fn failback(shared: &Shared, body: Body) -> Result<Failback, Error> {
+    let Mode { mode } = strict(&read(shared, body).await?)?;
     let found = Failback::ALL.into_iter().find(|known| known.name() == mode);
     found.ok_or_else(|| {
         Error::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))

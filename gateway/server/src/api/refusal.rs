@@ -41,6 +41,10 @@ pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
         ControlError::NoListener => {
             Error::field("ingress", "no listener accepts this ingress; see [[listen]]")
         }
+        ControlError::SessionDataFull => {
+            let message = "the sessions' labels, media and addresses take the memory that they may, `session_data_mib` in [limits]";
+            Error::new(Code::Full, message).retry_after(jitter(SOON))
+        }
         ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
             conflict("ingress.udp.address", message)

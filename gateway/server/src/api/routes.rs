@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use bytes::Bytes;
-use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
+use evenkeel_core::{Hook, Impossible, PolicyName, RoomId, SessionId};
 use evenkeel_host::BINARY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::body::Budget;
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
+use super::page::{Asked, Page};
 use super::{explanation, offer, operations, recording, refusal, view};
 use crate::control::{
     Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
@@ -27,14 +29,17 @@ use crate::settings::read_duration;
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
+/// Bytes of all JSON bodies held at the same time.
+const BODIES_MAX: usize = 256 * BODY_MAX;
+/// Bytes of all pushed plugins held at the same time. Separate from [`BODIES_MAX`], so that pushes cannot keep offers
+/// out.
+const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
-/// Default and maximum page size.
-const SESSIONS_MAX: usize = 1_000;
 
 pub(super) struct Shared {
     pub(super) handle: Handle,
@@ -43,12 +48,32 @@ pub(super) struct Shared {
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub(super) seen: Table,
     pub(super) feed: Feed,
+    pub(super) bodies: Arc<Budget>,
+    pub(super) uploads: Arc<Budget>,
     pub(super) drills: bool,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
 
 impl Shared {
+    pub(super) fn new(
+        handle: Handle,
+        metrics: Box<dyn Fn() -> String + Send + Sync>,
+        drills: bool,
+    ) -> Shared {
+        Shared {
+            names: handle.names(),
+            handle,
+            metrics,
+            seen: Table::default(),
+            feed: Feed::default(),
+            bodies: Budget::new(BODIES_MAX),
+            uploads: Budget::new(UPLOADS_MAX),
+            drills,
+            closing: Notify::new(),
+        }
+    }
+
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
     pub(super) async fn ask<T>(
         &self,
@@ -76,15 +101,13 @@ pub(super) fn require_drills(shared: &Shared) -> Result<(), Error> {
 }
 
 pub(super) type Api = State<Arc<Shared>>;
-pub(super) type Body = Result<Bytes, BytesRejection>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let plugin = put(push_policy).layer(DefaultBodyLimit::max(BINARY_BYTES_MAX)).post(policy_verb);
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/sessions/{id}/explain", get(explain))
-        .route("/v1/rooms", get(operations::rooms))
+        .route("/v1/rooms", get(rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/modes", get(modes))
         .route("/v1/nodes", get(operations::nodes))
@@ -97,7 +120,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(refusals))
-        .route("/v1/policies/{set}/{target}", plugin)
+        .route("/v1/policies/{set}/{target}", put(push_policy).post(policy_verb))
         .route("/v1/drill:close-api", post(close_api))
         .route("/v1/events", get(follow))
         .route("/livez", get(async || "alive\n"))
@@ -107,12 +130,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(async || {
             Error::new(Code::MethodNotAllowed, "method not allowed at this path")
         })
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared)
 }
 
 async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Response, Error> {
-    let body = bytes(body, BODY_MAX)?;
+    let body = shared.bodies.read(body, BODY_MAX).await?;
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(answered(offer(&shared, &headers, &body).await).into_response());
     };
@@ -172,13 +194,6 @@ impl IntoResponse for Answer {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<view::Session>,
@@ -189,20 +204,12 @@ struct Sessions {
 
 async fn sessions(
     State(shared): Api,
-    page: Result<Query<Page>, QueryRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Sessions>, Error> {
-    let Query(page) = page.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
-    let after = page.after.as_deref().map(session_id).transpose()?;
-    let limit = page.limit.unwrap_or(SESSIONS_MAX);
-    if limit == 0 || limit > SESSIONS_MAX {
-        let message = format!("found {limit}, expected 1 to {SESSIONS_MAX}");
-        return Err(Error::field("limit", message));
-    }
-    let mut all = shared.ask("", shared.handle.sessions()).await?;
-    all.retain(|session| after.is_none_or(|after| session.standing.session > after));
-    all.sort_unstable_by_key(|session| session.standing.session);
-    let next = (all.len() > limit).then(|| all[limit - 1].standing.session.to_string());
-    all.truncate(limit);
+    let page = Page::read(asked, SessionId(0), session_id)?;
+    let listing = shared.handle.sessions_after(page.after, page.wanted());
+    let mut all = shared.ask("", listing).await?;
+    let next = page.cut(&mut all, |session| session.standing.session.to_string());
     let sessions = all.iter().map(|session| view::Session::of(session, &shared.names)).collect();
     Ok(Json(Sessions { sessions, next }))
 }
@@ -230,6 +237,33 @@ async fn explain(
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
     shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize)]
+struct Rooms {
+    rooms: Vec<view::Room>,
+    /// The value of `after` for the next page; omitted at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+async fn rooms(
+    State(shared): Api,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Rooms>, Error> {
+    let page = Page::read(asked, RoomId(0), room_id)?;
+    let listing = shared.handle.rooms_after(page.after, page.wanted());
+    let mut all = shared.ask("", listing).await?;
+    let next = page.cut(&mut all, |room| room.room.to_string());
+    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
+    Ok(Json(Rooms { rooms, next }))
+}
+
+fn room_id(text: &str) -> Result<RoomId, Error> {
+    let number = text.strip_prefix('r').and_then(|number| number.parse().ok());
+    number.map(RoomId).ok_or_else(|| {
+        Error::field("after", format!("found `{text}`, expected a room id such as `r4`"))
+    })
 }
 
 fn session_id(text: &str) -> Result<SessionId, Error> {
@@ -339,16 +373,22 @@ async fn push_policy(
     let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| Error::field("settings", error.message))?;
-    let bytes = match bytes(body, BINARY_BYTES_MAX) {
-        Ok(bytes) => bytes,
+    let body = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
+        Ok(body) => body,
         Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
     };
-    if bytes.is_empty() {
+    if body.is_empty() {
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
     let said = policy.to_string();
-    // No timeout here: validation and compilation have separate limits.
-    let rollout = shared.handle.push_policy_as(policy, bytes.into(), settings, wish).await;
+    let pushing = Arc::clone(&shared);
+    // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
+    // validation and compilation have separate limits.
+    let rollout = tokio::spawn(async move {
+        let (bytes, _share) = body.into_parts();
+        pushing.handle.push_policy_as(policy, bytes, settings, wish).await
+    });
+    let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
     let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))
 }
@@ -457,13 +497,4 @@ pub(super) fn verb(target: &str) -> Result<(&str, &str), Error> {
 
 pub(super) fn unknown_verb(found: &str, right: &str) -> Error {
     Error::new(Code::NotFound, format!("found the verb `{found}`, expected {right}"))
-}
-
-pub(super) fn bytes(body: Body, most: usize) -> Result<Bytes, Error> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Error::new(Code::TooLarge, format!("the body is larger than {most} bytes"))
-        }
-        _ => Error::new(Code::BadRequest, rejection.body_text()),
-    })
 }

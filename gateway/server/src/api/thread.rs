@@ -6,29 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::error::{Code, Error};
-use super::events::Feed;
-use super::idempotency::Table;
 use super::listener::{Bounded, Socket};
 use super::notice::Notices;
 use super::routes::{Shared, router};
+use super::tcp::{self, Connection};
 use crate::control::{Handle, TokensRefused};
 use crate::settings::Admin;
 use crate::sha256;
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
-
-/// Maximum connections on TCP. The limit is separate, so that unauthorised clients cannot use up the connections of the
-/// Unix socket.
-pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -64,11 +59,8 @@ pub fn start(
 ) -> Result<Thread, Failure> {
     let (stop, stopped) = oneshot::channel();
     let (report, started) = std::sync::mpsc::sync_channel(1);
-    let names = handle.names();
-    let (events, notices) = (handle.events(), Notices::new(Arc::clone(&names)));
-    let (seen, feed) = (Table::default(), Feed::default());
-    let (drills, closing) = (settings.drills, Notify::new());
-    let shared = Arc::new(Shared { handle, names, metrics, seen, feed, drills, closing });
+    let (events, notices) = (handle.events(), Notices::new(handle.names()));
+    let shared = Arc::new(Shared::new(handle, metrics, settings.drills));
     let thread = std::thread::Builder::new()
         .name("evenkeel-api".into())
         .spawn(move || {
@@ -156,8 +148,7 @@ async fn serve(
         let guard = Arc::new(Guard { token_sha256: sha256(tcp.token.bytes()), refused });
         let guarded =
             router(Arc::clone(shared)).layer(middleware::from_fn_with_state(guard, require_token));
-        let bounded = Bounded::new(listener, TCP_CONNECTIONS_MAX);
-        tokio::spawn(axum::serve(bounded, guarded).into_future());
+        tokio::spawn(tcp::serve(listener, guarded));
     }
     tokio::select! {
         _ = stopped => {}
@@ -171,16 +162,26 @@ struct Guard {
     refused: Arc<TokensRefused>,
 }
 
-async fn require_token(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn require_token(
+    State(guard): State<Arc<Guard>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let token = bearer(request.headers());
-    // The time to compare digests reveals nothing about the token.
-    if token.is_some_and(|token| sha256(token.as_bytes()) == guard.token_sha256) {
-        return next.run(request).await;
-    }
-    guard.refused.count(token.is_none());
     let message = "expected the header `authorization: Bearer` with the token of `token_file`";
-    // Frees the connection for the next client.
-    ([(header::CONNECTION, "close")], Error::new(Code::Unauthorized, message)).into_response()
+    // The time to compare digests reveals nothing about the token.
+    let known = if token.is_some_and(|token| sha256(token.as_bytes()) == guard.token_sha256) {
+        connection.trust()
+    } else {
+        guard.refused.count(token.is_none());
+        Err(Error::new(Code::Unauthorized, message))
+    };
+    match known {
+        Ok(()) => next.run(request).await,
+        // Frees the connection for the next client.
+        Err(refused) => ([(header::CONNECTION, "close")], refused).into_response(),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_core::{
-    Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomStanding, Scenario,
+    Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomId, RoomStanding, Scenario,
     SessionId, Verb,
 };
 use serde::Serialize;
@@ -21,6 +21,7 @@ use super::node_list::{ListChange, NodeList, NotListed};
 use super::operations::{Operation, Place};
 use super::orders::Order;
 use super::rollout::Wish;
+use super::slice::Slice;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -50,9 +51,15 @@ pub(crate) enum Request {
         order: Order,
         reply: Reply<Result<(), ControlError>>,
     },
-    Sessions(Reply<Vec<SessionView>>),
+    Sessions {
+        after: SessionId,
+        reply: Reply<Slice<SessionId, SessionView>>,
+    },
     Session(SessionId, Reply<Option<SessionView>>),
-    Rooms(Reply<Vec<RoomStanding>>),
+    Rooms {
+        after: RoomId,
+        reply: Reply<Slice<RoomId, RoomStanding>>,
+    },
     Nodes(Reply<Vec<NodeStanding>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
@@ -222,8 +229,37 @@ impl Handle {
         self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
+    /// Asks for one slice after the other: control serves other inputs between two.
+    async fn list<Id: Copy, T>(
+        &self,
+        mut after: Id,
+        limit: usize,
+        request: impl Fn(Id, Reply<Slice<Id, T>>) -> Request,
+    ) -> Result<Vec<T>, ControlError> {
+        let mut all = Vec::new();
+        loop {
+            let Slice { items, last } = self.ask(|reply| request(after, reply)).await?;
+            all.extend(items);
+            match last {
+                Some(last) if all.len() < limit => after = last,
+                Some(_) | None => break,
+            }
+        }
+        all.truncate(limit);
+        Ok(all)
+    }
+
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
-        self.ask(Request::Sessions).await
+        self.sessions_after(SessionId(0), usize::MAX).await
+    }
+
+    /// Up to `limit` sessions after this one, in order of their ids.
+    pub async fn sessions_after(
+        &self,
+        after: SessionId,
+        limit: usize,
+    ) -> Result<Vec<SessionView>, ControlError> {
+        self.list(after, limit, |after, reply| Request::Sessions { after, reply }).await
     }
 
     pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
@@ -231,7 +267,16 @@ impl Handle {
     }
 
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
-        self.ask(Request::Rooms).await
+        self.rooms_after(RoomId(0), usize::MAX).await
+    }
+
+    /// Up to `limit` rooms after this one, in order of their ids.
+    pub async fn rooms_after(
+        &self,
+        after: RoomId,
+        limit: usize,
+    ) -> Result<Vec<RoomStanding>, ControlError> {
+        self.list(after, limit, |after, reply| Request::Rooms { after, reply }).await
     }
 
     pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_core::{
-    Cohort, Decider, Event, Health, Hop, Impossible, Ingress, Labels, Media, NodeId, PolicyName,
-    PolicyStatus, Refused, Rollout, RoomId, SessionId, SessionStanding,
+    Cohort, Decider, Event, Health, Hop, Impossible, Ingress, Labels, Media, NodeId, PayloadType,
+    PolicyName, PolicyStatus, Refused, Rollout, RoomId, SessionId, SessionStanding, Stream,
 };
 use evenkeel_dataplane::worker::{ShedRun, Totals};
 use serde::Serialize;
@@ -29,6 +29,23 @@ pub struct SessionRequest {
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
     /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
+}
+
+impl SessionRequest {
+    /// Memory of what the request brings, as if no other session had the same.
+    pub(crate) fn data_bytes(&self) -> usize {
+        let label = |(key, value): &(Box<str>, Box<str>)| {
+            size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()
+        };
+        let payload_type = |it: &PayloadType| size_of::<PayloadType>() + it.codec.len();
+        let stream = |it: &Stream| {
+            size_of::<Stream>() + it.payload_types.iter().map(payload_type).sum::<usize>()
+        };
+        self.room.len()
+            + self.labels.iter().map(label).sum::<usize>()
+            + self.media.streams.iter().map(stream).sum::<usize>()
+            + size_of_val(&*self.nodes)
+    }
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -88,6 +105,8 @@ pub enum ControlError {
     },
     /// No listener accepts clients of this kind.
     NoListener,
+    /// The sessions' own data has reached its limit.
+    SessionDataFull,
     /// Another session has the client's address.
     AddressTaken(SocketAddr),
     /// The offer names a node that is not configured.

@@ -22,6 +22,7 @@ mod prober;
 mod registry;
 mod request;
 mod rollout;
+mod slice;
 mod start_hooks;
 mod thread;
 
@@ -48,4 +49,6 @@ pub(crate) use prober::Way as ProbeWay;
 pub(crate) use prober::socket::connected;
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
+#[cfg(test)]
+pub(crate) use slice::Slice;
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

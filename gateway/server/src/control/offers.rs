@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::messages::{ControlError, IngressAnswer, SessionAnswer, SessionRequest};
 use super::registry::AdmitError;
@@ -13,6 +13,8 @@ use super::thread::Control;
 
 pub(super) struct Pending {
     pub(super) wanted: SessionRequest,
+    /// The request's part of the limit `session_data_mib`; moves to the session.
+    pub(super) data: Option<OwnedSemaphorePermit>,
     pub(super) arrived: Instant,
     pub(super) reached: Option<IngressAnswer>,
     pub(super) admit_error: Option<AdmitError>,
@@ -76,6 +78,11 @@ impl Control {
                 *name = Arc::clone(&listed.name);
             }
         }
+        let bytes = u32::try_from(wanted.data_bytes()).unwrap_or(u32::MAX);
+        let Ok(data) = Arc::clone(&self.session_data).try_acquire_many_owned(bytes) else {
+            self.send_turned_away(&wanted, AdmitError::Full.name(), now);
+            return refuse(reply, ControlError::SessionDataFull);
+        };
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
         let shared = self.drivers.shared_address(&nodes, rtcp_apart, |node| self.leaves(node));
         if let Some((one, other, address)) = shared {
@@ -96,6 +103,7 @@ impl Control {
         };
         let pending = Pending {
             wanted,
+            data: Some(data),
             arrived: now,
             reached: None,
             admit_error: None,
@@ -110,7 +118,8 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, arrived: _, reached, admit_error, not_opened, reply } = pending;
+        let Pending { wanted, data: _, arrived: _, reached, admit_error, not_opened, reply } =
+            pending;
         let answer = match result {
             Ok(accepted) => match reached {
                 Some(ingress) => Ok(SessionAnswer {

@@ -120,10 +120,14 @@ impl Control {
     ) {
         let random = &self.random;
         let pending = self.offers.get_mut(&offer.id);
-        let nodes = pending.map(|pending| std::mem::take(&mut pending.wanted.nodes));
-        let nodes = nodes.unwrap_or_default();
+        let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
+            (std::mem::take(&mut pending.wanted.nodes), pending.data.take())
+        });
         let registered =
             self.registry.register(session, offer, nodes, &mut |bytes| fill(random, bytes));
+        if let Some(entry) = self.registry.get_mut(session) {
+            entry.data = data;
+        }
         match registered {
             Ok(Registered { home, client, ports, reached }) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {

@@ -8,6 +8,7 @@ use evenkeel_core::{Identity, Ingress, Media, Offer, OfferId, RtcpPort, SessionI
 use evenkeel_dataplane::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use evenkeel_dataplane::worker::{Client, Ports, Totals};
 use evenkeel_media::roq::Flow;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::driver::Brief;
 use super::messages::IngressAnswer;
@@ -87,6 +88,8 @@ pub(crate) struct SessionEntry {
     pub(crate) offer: OfferId,
     /// Description of the session for media servers, where a driver needs it.
     pub(crate) brief: Option<Box<Brief>>,
+    /// The session's part of the limit `session_data_mib`.
+    pub(crate) data: Option<OwnedSemaphorePermit>,
     keys: (Key, Option<Box<Key>>),
 }
 
@@ -254,6 +257,7 @@ impl SessionRegistry {
                     ports: ports.numbers(),
                 })
             }),
+            data: None,
             keys: (first.0, second.map(Box::new)),
         };
         self.entries.insert(session, Box::new(entry));

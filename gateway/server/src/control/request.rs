@@ -1,15 +1,36 @@
 //! Handles requests to control.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{Impossible, Mode, SessionStanding};
+use evenkeel_core::{
+    Impossible, Mode, PolicyName, RoomStanding, SessionId, SessionStanding, Tally,
+};
 use evenkeel_dataplane::worker::Way;
+use tokio::sync::oneshot;
 
 use super::handle::Request;
-use super::messages::{Admission, ControlError, SessionView, Status};
+use super::messages::{Admission, ControlError, PolicyView, SessionView, Status};
 use super::registry::SessionEntry;
+use super::slice::Slice;
 use super::thread::Control;
+
+/// Copying this many ids of a room's sessions takes as long as copying the view of one session.
+const SESSIONS_PER_COST: usize = 100;
+
+/// Readers that wait until the sessions of policies' cohorts are counted, some per turn of control.
+pub(super) struct Counting {
+    replies: Vec<oneshot::Sender<Vec<PolicyView>>>,
+    tallies: BTreeMap<PolicyName, Tally>,
+    after: SessionId,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Counting { replies: Vec::new(), tallies: BTreeMap::new(), after: SessionId(0) }
+    }
+}
 
 impl Control {
     pub(super) fn handle_request(&mut self, request: Request) {
@@ -55,16 +76,19 @@ impl Control {
             Request::Regions(reply) => {
                 let _ = reply.send(self.gateway.regions(now).collect());
             }
-            Request::Sessions(reply) => {
-                let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
-                let _ = reply.send(all.collect());
+            Request::Sessions { after, reply } => {
+                let view = |standing| self.session_view(standing);
+                let rest = self.gateway.sessions_after(after, now);
+                let rest = rest.map(|(id, standing)| (id, standing.map(view)));
+                let _ = reply.send(Slice::of(rest, |_| 1));
             }
             Request::Session(session, reply) => {
                 let standing = self.gateway.session(session, now);
                 let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
-            Request::Rooms(reply) => {
-                let _ = reply.send(self.gateway.rooms().collect());
+            Request::Rooms { after, reply } => {
+                let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
+                let _ = reply.send(Slice::of(self.gateway.rooms_after(after), cost));
             }
             Request::Nodes(reply) => {
                 let _ = reply.send(self.gateway.nodes().collect());
@@ -78,7 +102,7 @@ impl Control {
                 let _ = reply.send(self.policies.ledger().refusals());
             }
             Request::Policies(reply) => {
-                let _ = reply.send(self.policies.views(&self.gateway, now));
+                self.counting.get_or_insert_default().replies.push(reply);
             }
             Request::Recorder(reply) => {
                 let _ = reply.send(self.policies.recorder());
@@ -115,6 +139,20 @@ impl Control {
                 self.shutting_down.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
+        }
+    }
+
+    /// Counts some sessions for policies' cohorts, and replies once all are counted.
+    pub(super) fn count_some(&mut self) {
+        let Some(counting) = &mut self.counting else { return };
+        if let Some(last) = self.gateway.tally(&mut counting.tallies, counting.after) {
+            counting.after = last;
+            return;
+        }
+        let Some(Counting { replies, tallies, .. }) = self.counting.take() else { return };
+        let views = self.policies.views(&self.gateway, &tallies, Instant::now());
+        for reply in replies {
+            let _ = reply.send(views.clone());
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY, WallClock};
 use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
 use ring::rand::SecureRandom;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::canary::Canary;
@@ -26,6 +26,7 @@ use super::offers::Pending;
 use super::orders::Orders;
 use super::prober::{Mismatch, ProbeEvent, Probed, Prober};
 use super::registry::SessionRegistry;
+use super::request::Counting;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
 use crate::policy::{Policies, Word};
@@ -98,6 +99,7 @@ pub(super) struct Control {
     pub(super) orders: Orders,
     pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
+    pub(super) counting: Option<Counting>,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     /// Rollout settings by policy set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
@@ -107,6 +109,8 @@ pub(super) struct Control {
     pub(super) started: Instant,
     pub(super) random: ring::rand::SystemRandom,
     pub(super) offers: BTreeMap<OfferId, Pending>,
+    /// The bytes that are left for sessions' own data.
+    pub(super) session_data: Arc<Semaphore>,
     pub(super) next_offer: u64,
     pub(super) interner: Interner,
     /// `None` after the last waiting offer was released.
@@ -138,6 +142,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let poster = parts.posts.then(Poster::start).transpose()?;
     let start_hooks = StartHooks::new(failed, poster.clone());
     let paces = settings::paces(&parts.settings.sets);
+    let session_data = (parts.settings.limits.session_data_mib as usize) << 20;
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -159,6 +164,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         orders: Orders::default(),
         canaries: Vec::new(),
         policies: parts.policies,
+        counting: None,
         rollouts: super::rollout::start(parts.events.clone())?,
         paces,
         events: parts.events,
@@ -167,6 +173,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         started: parts.started,
         random,
         offers: BTreeMap::new(),
+        session_data: Arc::new(Semaphore::new(session_data)),
         next_offer: 1,
         interner: Interner::default(),
         waiting: parts.awaits_policies.then(Waiting::default),
@@ -220,6 +227,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         }
         control.drain();
         control.release_some();
+        control.count_some();
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{
     self as core, Answered, Ask, AskId, Call, Cohort, Compared, Count, Entry, Fault, Gateway,
     Lifecycle, Limits, PolicyName, PolicyStatus, Remembered, Revision, Rollout, RolloutOutcome,
-    RolloutRequest, RolloutRules, WallClock,
+    RolloutRequest, RolloutRules, Tally, WallClock,
 };
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
@@ -440,11 +440,16 @@ impl Policies {
         self.running.keys()
     }
 
-    pub(crate) fn views(&self, gateway: &Gateway, now: Instant) -> Vec<PolicyView> {
+    pub(crate) fn views(
+        &self,
+        gateway: &Gateway,
+        tallies: &BTreeMap<PolicyName, Tally>,
+        now: Instant,
+    ) -> Vec<PolicyView> {
         let view = |(policy, running): (&PolicyName, &Running)| {
             let status = gateway.policy(policy)?.status(now);
-            let cohorts = gateway.cohorts(policy).into_iter().flatten().collect();
-            Some(running.view(policy, status, cohorts))
+            let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
+            Some(running.view(policy, status, cohorts.into_iter().flatten().collect()))
         };
         self.running.iter().filter_map(view).collect()
     }

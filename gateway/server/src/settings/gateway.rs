@@ -239,6 +239,8 @@ const US: Duration = Duration::from_micros(1);
 pub struct Limits {
     /// Default 100,000.
     pub sessions: u32,
+    /// MiB of the sessions' own data: names, labels, media and addresses. Default 2.5 KiB per session.
+    pub session_data_mib: u32,
     /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
     /// one.
     pub workers: Option<u16>,
@@ -268,6 +270,7 @@ pub struct Limits {
 impl Limits {
     pub(super) fn check(raw: &raw::Limits, check: &mut Check) -> Limits {
         let early = Duration::ZERO..=Duration::from_secs(5);
+        let sessions = check.number(&raw.sessions, 100_000, 1..=10_000_000);
         let workers = check.number(&raw.workers, 0, 1..=256);
         let connections_max = check.number(&raw.connections_max, 8_192, 1..=1_000_000);
         let quarter = (connections_max / 4).max(1);
@@ -279,7 +282,12 @@ impl Limits {
             check.refuse(written.span(), of_source.to_string(), expected);
         }
         Limits {
-            sessions: check.number(&raw.sessions, 100_000, 1..=10_000_000),
+            sessions,
+            session_data_mib: check.number(
+                &raw.session_data_mib,
+                sessions * 5 / 2_048 + 1,
+                1..=1_048_576,
+            ),
             workers: (workers > 0).then_some(workers),
             early_packets: check.number(&raw.early_packets, 16, 0..=1_024),
             early_for: check.duration(&raw.early_for, Duration::from_millis(200), early),

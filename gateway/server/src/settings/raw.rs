@@ -114,6 +114,7 @@ pub(super) struct Telemetry {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Limits {
     pub(super) sessions: Number,
+    pub(super) session_data_mib: Number,
     pub(super) workers: Number,
     pub(super) early_packets: Number,
     pub(super) early_for: Text,

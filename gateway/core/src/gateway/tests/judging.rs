@@ -254,7 +254,7 @@ fn refusals_are_counted_by_arm() {
     // The cohort is too small to be judged.
     let judging = Judging { cohort_min: 1_000, ..Judging::default() };
     let world = newcomers(|| Ok(AdmitVerdict::Reject(1_000)), judging);
-    let cohorts = world.gateway.cohorts(&policy(Hook::Admission)).unwrap();
+    let cohorts = world.cohorts(&policy(Hook::Admission)).unwrap();
     let [rest, canary] = cohorts.map(|cohort| {
         let refusals = cohort.worse.into_iter().find(|(figure, _)| *figure == Figure::Refusals);
         refusals.map(|(_, count)| count).unwrap()

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use super::super::{Gateway, Impossible, NotOpened, Output};
 use crate::WATCH_EVERY;
 use crate::{
-    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Event, Fault,
-    Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode, NodeId,
-    NodeSettings, Offer, OfferId, PayloadType, Probed, Refused, RegionId, Role, RoomId, RtcpPort,
-    Scenario, SessionId, Settings, Srtp, Stamp, Starts, State, Stream, Timings, Zone, ZoneId,
+    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Cohort, Event,
+    Fault, Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode,
+    NodeId, NodeSettings, Offer, OfferId, PayloadType, PolicyName, Probed, Refused, RegionId, Role,
+    RoomId, RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Starts, State, Stream, Timings,
+    Zone, ZoneId,
 };
 
 pub(crate) const A: NodeId = NodeId(0);
@@ -567,6 +568,14 @@ impl Gateway {
 }
 
 impl World {
+    pub(super) fn cohorts(&self, policy: &PolicyName) -> Option<[Cohort; 2]> {
+        let (mut tallies, mut after) = (BTreeMap::new(), Some(SessionId(0)));
+        while let Some(last) = after {
+            after = self.gateway.tally(&mut tallies, last);
+        }
+        self.gateway.cohorts(policy, &tallies.remove(policy).unwrap_or_default())
+    }
+
     pub(super) fn check_hops(&mut self, room: &str, nodes: &[NodeId]) -> Result<(), crate::Guard> {
         let room = self.room(room);
         self.gateway.router().check_hops(room, nodes, self.now)

@@ -95,6 +95,7 @@ fn refusals_have_code_and_retry_time() {
             "nodes",
             false,
         ),
+        (ControlError::SessionDataFull, 503, "full", "", true),
         (ControlError::NoListener, 400, "bad-request", "ingress", false),
         (ControlError::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
         (refused(Refused::Full { retry_after: wait }), 503, "full", "", true),

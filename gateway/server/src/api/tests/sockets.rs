@@ -63,16 +63,20 @@ fn tcp_requires_the_token() {
 }
 
 #[test]
-fn tcp_load_leaves_the_unix_socket_usable() {
+fn oldest_idle_tcp_connection_gives_way() {
     let world = World::start();
     let address = world.thread.address.unwrap();
     let connect = || TcpStream::connect(address).unwrap();
-    let idle: Vec<TcpStream> = (0..thread::TCP_CONNECTIONS_MAX).map(|_| connect()).collect();
-    let waiting = connect();
+    let idle: Vec<TcpStream> = (0..tcp::STRANGERS_PER_SOURCE).map(|_| connect()).collect();
+    let owner = Asking::at(connect(), "GET /livez\nauthorization: Bearer secret", "");
+    assert_eq!(owner.answer().0, 200);
     assert_eq!(world.ask("GET /livez", "").answer().0, 200);
-    let asking = Asking::at(waiting, "GET /livez\nauthorization: Bearer secret", "");
-    drop(idle);
-    assert_eq!(asking.answer().0, 200, "a released slot is reused");
+    let read = |mut stream: &TcpStream| stream.read(&mut [0]);
+    assert!(read(&idle[0]).is_ok_and(|bytes| bytes == 0), "the oldest is closed");
+    for kept in &idle[1..] {
+        kept.set_nonblocking(true).unwrap();
+        assert_eq!(read(kept).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::*;
 use crate::control::{
     AgentError, ListChange, ModeView, NotReloaded, Operation, Order, Place, PluginView,
     PolicyRefused, PolicyView, Quarantined, Recovery, Reloaded, Revoked, SessionView, Shrinks,
-    Staged, Verb, Wish,
+    Slice, Staged, Verb, Wish,
 };
 
 #[test]
@@ -41,10 +41,17 @@ fn status_shows_counts() {
 #[test]
 fn sessions_are_paged() {
     let mut world = World::start();
+    // Control answers in slices of two sessions.
     let mut ask = |query: &str| {
         let asking = world.ask(&format!("GET /v1/sessions?{query}"), "");
-        let Request::Sessions(reply) = world.request() else { panic!("sessions") };
-        reply.send([3, 1, 2].map(session).into()).unwrap();
+        let mut is_asked = true;
+        while is_asked {
+            let Request::Sessions { after, reply } = world.request() else { panic!("sessions") };
+            let slice: Vec<u64> = (1..=3).filter(|&id| id > after.0).take(2).collect();
+            let last = (slice.len() == 2).then(|| SessionId(slice[1]));
+            is_asked = last.is_some() && !query.starts_with("limit=1");
+            reply.send(Slice { items: slice.into_iter().map(session).collect(), last }).unwrap();
+        }
         let (_, body) = asking.answer();
         let ids = body["sessions"].as_array().unwrap().iter().map(|one| one["id"].clone());
         (ids.collect::<Vec<_>>(), body["next"].clone())
@@ -52,7 +59,7 @@ fn sessions_are_paged() {
     assert_eq!(ask(""), (vec![json!("s1"), json!("s2"), json!("s3")], Value::Null));
     assert_eq!(ask("limit=2"), (vec![json!("s1"), json!("s2")], json!("s2")));
     assert_eq!(ask("limit=2&after=s2"), (vec![json!("s3")], Value::Null));
-    assert_eq!(ask("limit=1&after=s2"), (vec![json!("s3")], Value::Null));
+    assert_eq!(ask("limit=1&after=s1"), (vec![json!("s2")], json!("s2")));
     for wrong in ["limit=0", "limit=1001", "limit=x", "page=2"] {
         let (status, body) = world.ask(&format!("GET /v1/sessions?{wrong}"), "").answer();
         assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
@@ -92,8 +99,9 @@ fn session_is_shown_and_closed_by_id() {
 #[test]
 fn rooms_nodes_and_policies_are_listed() {
     let mut world = World::start();
-    let asking = world.ask("GET /v1/rooms", "");
-    let Request::Rooms(reply) = world.request() else { panic!("rooms") };
+    let asking = world.ask("GET /v1/rooms?after=r3", "");
+    let Request::Rooms { after, reply } = world.request() else { panic!("rooms") };
+    assert_eq!(after, RoomId(3));
     let room = RoomStanding {
         room: RoomId(4),
         name: "room-1".into(),
@@ -105,8 +113,9 @@ fn rooms_nodes_and_policies_are_listed() {
         hop: Some(hop(1)),
         placed_by: Decider::Operator,
     };
-    reply.send(vec![room]).unwrap();
+    reply.send(Slice { items: vec![room], last: None }).unwrap();
     let (_, body) = asking.answer();
+    assert_eq!(body["next"], Value::Null);
     let room = &body["rooms"][0];
     assert_eq!((&room["room"], &room["id"]), (&json!("room-1"), &json!("r4")));
     assert_eq!((&room["mode"], &room["effective_mode"]), (&json!("hitless"), &json!("hot")));

@@ -178,7 +178,7 @@ impl World {
     }
 
     fn view(&self) -> crate::control::PolicyView {
-        self.policies.views(&self.gateway, Instant::now()).remove(0)
+        self.policies.views(&self.gateway, &Default::default(), Instant::now()).remove(0)
     }
 
     fn refusals(&self) -> Vec<&'static str> {

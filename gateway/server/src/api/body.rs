@@ -1,0 +1,173 @@
+//! Request bodies: each up to the limit of its path, all together up to a budget.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use tokio::sync::Notify;
+
+use super::error::{Code, Error};
+
+/// Retry time of a body for which there was no memory.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Bytes of bodies that are held at the same time. A body counts from its first byte until its request is answered.
+/// Where the budget is used up, the oldest body that is still arriving gives way.
+pub(super) struct Budget {
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bytes: usize,
+    /// By age.
+    shares: BTreeMap<u64, Entry>,
+    ever: u64,
+}
+
+struct Entry {
+    bytes: usize,
+    /// Notified when the body gives way; `None` once it is complete.
+    arriving: Option<Arc<Notify>>,
+}
+
+/// A body's part of the budget, returned when dropped.
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    number: u64,
+    displaced: Arc<Notify>,
+}
+
+/// A complete body.
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    share: Share,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize) -> Arc<Budget> {
+        Arc::new(Budget { bytes_max, state: Mutex::default() })
+    }
+
+    /// Reads a body of at most `most` bytes.
+    pub(super) async fn read(
+        self: &Arc<Budget>,
+        mut body: Body,
+        most: usize,
+    ) -> Result<Held, Error> {
+        let too_large =
+            || Error::new(Code::TooLarge, format!("the body is larger than {most} bytes"));
+        let (share, mut bytes) = (self.share(), Vec::<u8>::new());
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = share.displaced.notified() => return Err(self.exhausted()),
+            };
+            let Some(frame) = frame else { break };
+            let broken =
+                |error| Error::new(Code::BadRequest, format!("cannot read the body: {error}"));
+            // Trailers are ignored.
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            let length = bytes.len() + data.len();
+            if length > most {
+                return Err(too_large());
+            }
+            let capacity = bytes.capacity();
+            if length > capacity {
+                let grown = length.max(2 * capacity).min(most);
+                share.grow(grown - capacity)?;
+                bytes.reserve_exact(grown - bytes.len());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        share.complete();
+        Ok(Held { bytes, share })
+    }
+
+    fn share(self: &Arc<Budget>) -> Share {
+        let displaced = Arc::new(Notify::new());
+        let mut state = self.lock();
+        state.ever += 1;
+        let number = state.ever;
+        let entry = Entry { bytes: 0, arriving: Some(Arc::clone(&displaced)) };
+        state.shares.insert(number, entry);
+        Share { budget: Arc::clone(self), number, displaced }
+    }
+
+    fn exhausted(&self) -> Error {
+        let mib = self.bytes_max >> 20;
+        let message = format!("other request bodies take the {mib} MiB that all may take; retry");
+        Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock is usable: no update leaves the state inconsistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn end(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.shares.remove(&number)?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+}
+
+impl Share {
+    /// Adds bytes to the share. Fails if this body gave way, or is the oldest that can.
+    fn grow(&self, bytes: usize) -> Result<(), Error> {
+        let mut state = self.budget.lock();
+        if !state.shares.contains_key(&self.number) {
+            return Err(self.budget.exhausted());
+        }
+        while state.bytes + bytes > self.budget.bytes_max {
+            let arriving = state.shares.iter().find(|(_, entry)| entry.arriving.is_some());
+            let oldest = arriving.map(|(number, _)| *number).filter(|it| *it != self.number);
+            let Some(entry) = oldest.and_then(|oldest| state.end(oldest)) else {
+                return Err(self.budget.exhausted());
+            };
+            if let Some(displaced) = entry.arriving {
+                displaced.notify_one();
+            }
+        }
+        state.bytes += bytes;
+        if let Some(entry) = state.shares.get_mut(&self.number) {
+            entry.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    fn complete(&self) {
+        if let Some(entry) = self.budget.lock().shares.get_mut(&self.number) {
+            entry.arriving = None;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.lock().end(self.number);
+    }
+}
+
+impl Held {
+    pub(super) fn into_parts(self) -> (Vec<u8>, Share) {
+        (self.bytes, self.share)
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Clients of the API that hold connections, headers and bodies, list many sessions, or bring much data.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use evenkeel_client::{Client, Endpoint};
+use evenkeel_core::{Event, Health, Identity, Ingress, Media};
+use evenkeel_lab::process::Process;
+use evenkeel_server::api;
+use evenkeel_server::control::{ControlError, SessionRequest};
+use evenkeel_testkit::binary::evenkeel;
+
+use crate::harness::{
+    Behaviour, Gateway, Node, Phone, SECRET, TIMEOUT, World, declared, offer, routing_plugin, talk,
+    udp_of, wait_until,
+};
+
+/// The API of a gateway on a Unix socket and, with `TCP`, on TCP.
+struct Api {
+    socket: PathBuf,
+    tcp: Option<SocketAddr>,
+    thread: Option<api::Thread>,
+}
+
+/// Lines of `[admin]` for the API over TCP.
+const TCP: &str = "tcp = \"127.0.0.1:0\"\ntoken_file = \"secret\"";
+
+impl Api {
+    fn of(gateway: &Gateway) -> Api {
+        let settings = gateway.settings.admin.clone();
+        let socket = settings.socket.clone();
+        let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+        Api { socket, tcp: thread.address, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.tcp.unwrap()).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream
+    }
+
+    fn client(&self) -> Client {
+        Client::new(Endpoint::Unix(self.socket.clone()))
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.thread.take().unwrap().shut_down();
+    }
+}
+
+/// Asks for the status with the token. Returns the status line of the answer.
+fn ask_as_owner(stream: &mut TcpStream) -> String {
+    let token = str::from_utf8(SECRET).unwrap();
+    let head = "GET /v1/status HTTP/1.1\r\nhost: x";
+    write!(stream, "{head}\r\nauthorization: Bearer {token}\r\n\r\n").unwrap();
+    let (mut answer, mut buffer) = (String::new(), [0; 4_096]);
+    // The body is an object.
+    while !answer.ends_with('}') {
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "the connection ended: {answer}");
+        answer.push_str(str::from_utf8(&buffer[..length]).unwrap());
+    }
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// True once the other end has closed the connection.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0; 64]);
+    let is_open = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    !is_open && !read.is_ok_and(|length| length > 0)
+}
+
+#[test]
+fn idle_connections_do_not_keep_the_owner_out() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.admin = TCP.into();
+    let gateway = world.start();
+    let api = Api::of(&gateway);
+    let mut before = api.connect();
+    assert_eq!(ask_as_owner(&mut before), "HTTP/1.1 200 OK");
+    let idle: Vec<TcpStream> = (0..300).map(|_| api.connect()).collect();
+    assert_eq!(ask_as_owner(&mut before), "HTTP/1.1 200 OK", "an accepted connection stays");
+    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+    wait_until("idle connections end", || idle.iter().all(is_closed));
+}
+
+#[test]
+fn slow_header_misses_its_deadline() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.admin = TCP.into();
+    let gateway = world.start();
+    let api = Api::of(&gateway);
+    let mut slow = api.connect();
+    let mut header = "GET /v1/status HTTP/1.1\r\nx: ".bytes().chain(std::iter::repeat(b'x'));
+    wait_until("the connection is closed", || {
+        std::thread::park_timeout(Duration::from_millis(100));
+        slow.write_all(&[header.next().unwrap()]).is_err() || is_closed(&slow)
+    });
+    assert_eq!(ask_as_owner(&mut api.connect()), "HTTP/1.1 200 OK");
+}
+
+/// Begins to push a plugin of 16 MiB and sends half of it.
+fn hold_upload(socket: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let head = "PUT /v1/policies/call/routing HTTP/1.1\r\nhost: x\r\ncontent-length:";
+    write!(stream, "{head} {}\r\n\r\n", 16 << 20).unwrap();
+    for _ in 0..8 {
+        // Fails for an upload that has given way.
+        let _ = stream.write_all(&[0; 1 << 20]);
+    }
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// The status line of an answer that has arrived.
+fn answered(mut stream: &UnixStream) -> Option<String> {
+    let mut answer = [0; 1_024];
+    let length = stream.read(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    Some(answer.lines().next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn held_uploads_beyond_the_budget_give_way() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).routed().start();
+    let api = Api::of(&gateway);
+    let plugin = routing_plugin(Behaviour::Places(0));
+    let held: Vec<UnixStream> = (0..12).map(|_| hold_upload(&api.socket)).collect();
+    let mut client = api.client();
+    let pushed = gateway.ask(client.push("call", "routing", &plugin)).unwrap();
+    assert_eq!(pushed["outcome"], "activated", "{pushed}");
+    // The uploads hold 8 MiB each, of 64 MiB.
+    let mut answers = vec![None; held.len()];
+    wait_until("the oldest uploads are refused", || {
+        for (answer, stream) in answers.iter_mut().zip(&held).filter(|(it, _)| it.is_none()) {
+            *answer = answered(stream);
+        }
+        answers[..4].iter().all(Option::is_some)
+    });
+    let refused: Vec<String> = answers.into_iter().flatten().collect();
+    assert!(refused.iter().all(|line| line.contains("503")), "{refused:?}");
+    assert!(refused.len() < held.len(), "the newest uploads go on");
+}
+
+/// Resident memory of a process in KiB.
+fn resident_kib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_of_ended_uploads_is_returned() {
+    const KEPT_MAX_KIB: u64 = 16 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let text = "[gateway]\ncache = \"none\"\npolicies = \"policies\"\n\
+                [admin]\nsocket = \"admin.sock\"\n\
+                [[listen]]\nudp = \"127.0.0.1:0\"\n[limits]\nworkers = 1\n";
+    std::fs::write(&config, text).unwrap();
+    std::fs::create_dir(folder.path().join("policies")).unwrap();
+    for set in ["call", "conference", "live"] {
+        let file = folder.path().join(format!("policies/{set}.toml"));
+        std::fs::write(file, format!("[scenario.{set}]\n")).unwrap();
+    }
+    let mut command = Command::new(evenkeel());
+    command.args(["run", "--json", "--config"]).arg(&config);
+    let mut process = Process::start("gateway", &mut command, folder.path()).unwrap();
+    process.json_line(TIMEOUT).unwrap();
+    let socket = folder.path().join("admin.sock");
+    let id = process.id();
+    wait_until("the gateway is ready", || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        write!(stream, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        answered(&stream).is_some_and(|line| line.contains("200"))
+    });
+    let before = resident_kib(id);
+    // By default the allocator keeps memory of a size that was freed before.
+    for _ in 0..3 {
+        let held: Vec<UnixStream> = (0..4).map(|_| hold_upload(&socket)).collect();
+        wait_until("the uploads are held", || resident_kib(id) > before + KEPT_MAX_KIB);
+        drop(held);
+        wait_until("their memory is returned", || resident_kib(id) < before + KEPT_MAX_KIB);
+    }
+}
+
+/// A session with audio only and an address and room of its own.
+fn audio(number: u16) -> SessionRequest {
+    let address = SocketAddr::from(([127, 0, 0, 2], 10_000 + number));
+    let identity = Identity::Declared { address, rtcp: None };
+    let wanted = offer(&format!("room-{number}"), Ingress::Udp(identity));
+    let Media { streams, rtcp, srtp } = &*wanted.media;
+    let media = Media { streams: streams[..1].to_vec(), rtcp: *rtcp, srtp: *srtp };
+    SessionRequest { media: Arc::new(media), ..wanted }
+}
+
+/// Ends the clients of a test, also when it fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn session_lists_do_not_delay_failover() {
+    const SESSIONS: usize = 450;
+    let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let mut world = World::of(&nodes.each_ref());
+    world.scenario += "close_after = \"1h\"\n";
+    let gateway = world.start();
+    let api = Api::of(&gateway);
+    let mut ann = Phone::new(1);
+    let call = gateway.open(offer("room", declared(&ann)));
+    ann.set_target(udp_of(&call));
+    (1..SESSIONS).for_each(|number| _ = gateway.open(audio(number as u16)));
+    // A request that follows the beginning of a list is served before the list is complete.
+    gateway.ask(async {
+        tokio::select! {
+            biased;
+            listed = gateway.handle.sessions() => panic!("{} in one turn", listed.unwrap().len()),
+            status = gateway.handle.status() => assert_eq!(status.unwrap().sessions, SESSIONS),
+        }
+    });
+    gateway.ask(async {
+        tokio::select! {
+            biased;
+            listed = gateway.handle.rooms() => panic!("{} in one turn", listed.unwrap().len()),
+            status = gateway.handle.status() => assert_eq!(status.unwrap().rooms, SESSIONS),
+        }
+    });
+    let (ended, lists) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let list = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut client = api.client();
+        while !ended.load(Ordering::Relaxed) {
+            let listed = runtime.block_on(client.list("sessions")).unwrap();
+            let number = |session: &serde_json::Value| -> u64 {
+                session["id"].as_str().unwrap()[1..].parse().unwrap()
+            };
+            let ids: Vec<u64> = listed.iter().map(number).collect();
+            assert!(ids.is_sorted_by(|one, next| one < next) && ids.len() == SESSIONS);
+            lists.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let ending = Ending(&ended);
+        let clients: Vec<_> = (0..10).map(|_| scope.spawn(list)).collect();
+        talk(&mut [&mut ann], "all clients list", |phones| {
+            lists.load(Ordering::Relaxed) > 20 && phones[0].heard.len() > 10
+        });
+        nodes[call.route[0].node.0 as usize].kill();
+        let second = nodes[call.route[1].node.0 as usize].number();
+        talk(&mut [&mut ann], "media through the second hop", |phones| {
+            phones[0].last_heard_via(second)
+        });
+        let down = |event: &Event| match event {
+            Event::Node { hop, to: Health::Down, .. } if *hop == call.route[0] => Some(()),
+            _ => None,
+        };
+        gateway.expect_event("the node is marked down", down);
+        let before = lists.load(Ordering::Relaxed);
+        wait_until("lists continue", || lists.load(Ordering::Relaxed) > before + 10);
+        drop(ending);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+}
+
+#[test]
+fn session_data_is_limited_beside_the_sessions() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.limits += "session_data_mib = 1\n";
+    let gateway = world.start();
+    let large = |number: u16| {
+        let label = |at: usize| (format!("{number}-{at}").into(), "x".repeat(256).into());
+        SessionRequest { labels: (0..32).map(label).collect(), ..audio(number) }
+    };
+    let mut opened = Vec::new();
+    let refused = loop {
+        match gateway.try_open(large(opened.len() as u16)) {
+            Ok(answer) => opened.push(answer),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, ControlError::SessionDataFull);
+    assert!((90..120).contains(&opened.len()), "{} sessions of 9 KiB", opened.len());
+    gateway.open(audio(1_000));
+    gateway.ask(gateway.handle.close(opened[0].session)).unwrap();
+    gateway.open(large(1_001));
+}
