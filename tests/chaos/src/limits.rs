@@ -209,7 +209,10 @@ impl Limits {
         misses.extend(played.seen.iter().flat_map(Seen::misses));
         misses.extend(played.tide.iter().flat_map(Tide::misses));
         if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
-            misses.push(format!("{:.2} moves of a room per fault, of at least {least}", moves(faults)));
+            misses.push(format!(
+                "{:.2} moves of a room per fault, of at least {least}",
+                moves(faults)
+            ));
         }
         misses
     }
