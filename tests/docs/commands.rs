@@ -11,8 +11,18 @@ use crate::page::{Line, pages, root};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Programs that are not ours.
-const OTHERS: [&str; 9] =
-    ["cd", "cargo", "rustup", "npm", "clang", "openssl", "cp", "systemctl", "evenkeel-simulate"];
+const OTHERS: [&str; 10] = [
+    "cd",
+    "cargo",
+    "rustup",
+    "npm",
+    "clang",
+    "openssl",
+    "cp",
+    "umask",
+    "systemctl",
+    "evenkeel-simulate",
+];
 
 /// Verbs that go on until they are ended, or play a world: of these the arguments alone are looked at.
 const LONG: [&str; 3] = ["demo", "sample-node", "run"];

@@ -27,8 +27,8 @@ pub(super) struct Message<'a> {
     bytes: &'a [u8],
     /// Offset of MESSAGE-INTEGRITY. Later attributes except FINGERPRINT are ignored (section 14.5).
     integrity_at: Option<usize>,
-    /// Offset of FINGERPRINT.
-    fingerprint_at: Option<usize>,
+    /// True if FINGERPRINT ends the message.
+    pub(super) has_fingerprint: bool,
     /// End of the attributes that are not ignored.
     end: usize,
 }
@@ -37,21 +37,23 @@ impl<'a> Message<'a> {
     /// Parses a message and checks its fingerprint.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let message = Self::scan(bytes)?;
-        if let Some(at) = message.fingerprint_at
-            && bytes[at + ATTRIBUTE_HEADER_LEN..] != fingerprint(&bytes[..at]).to_be_bytes()
-        {
-            return Err(Malformed::Fingerprint);
+        if message.has_fingerprint {
+            let at = bytes.len() - ATTRIBUTE_HEADER_LEN - FINGERPRINT_LEN;
+            if bytes[at + ATTRIBUTE_HEADER_LEN..] != fingerprint(&bytes[..at]).to_be_bytes() {
+                return Err(Malformed::Fingerprint);
+            }
         }
         Ok(message)
     }
 
     /// Parses a message, except for the value of its fingerprint.
+    #[inline]
     pub(super) fn scan(bytes: &'a [u8]) -> Result<Self, Malformed> {
         if !super::is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
             return Err(Malformed::NotStun);
         }
         let mut message =
-            Self { bytes, integrity_at: None, fingerprint_at: None, end: bytes.len() };
+            Self { bytes, integrity_at: None, has_fingerprint: false, end: bytes.len() };
         let mut at = HEADER_LEN;
         while at < bytes.len() {
             let (kind, value) = attribute_at(bytes, at)?;
@@ -65,7 +67,7 @@ impl<'a> Message<'a> {
                     if at + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN != bytes.len() {
                         return Err(Malformed::Fingerprint);
                     }
-                    message.fingerprint_at = Some(at);
+                    message.has_fingerprint = true;
                     message.end = message.end.min(at);
                 }
                 (MESSAGE_INTEGRITY | FINGERPRINT, length)
@@ -78,10 +80,6 @@ impl<'a> Message<'a> {
             at += ATTRIBUTE_HEADER_LEN + value.len().next_multiple_of(4);
         }
         Ok(message)
-    }
-
-    pub(super) fn has_fingerprint(&self) -> bool {
-        self.fingerprint_at.is_some()
     }
 
     /// Returns class and method, the first two bytes.

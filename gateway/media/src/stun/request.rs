@@ -139,7 +139,7 @@ impl<'a> Request<'a> {
     /// Parsing refuses a wrong one.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {
-        self.message.has_fingerprint()
+        self.message.has_fingerprint
     }
 }
 
