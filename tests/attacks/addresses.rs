@@ -98,7 +98,7 @@ fn offered_node_address_outside_networks_is_refused() {
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
 }
 
-/// A gateway whose node has a webhook with this answer.
+/// A gateway and a node with a webhook that gives this answer.
 fn webhooked(node: &Node, answer: &Value) -> Gateway {
     let (url, _asked) = operator("200 OK", answer.to_string());
     let mut world = World::of(&[]);

@@ -1,4 +1,4 @@
-//! Floods of packets that belong to no session, beside clients whose first packet arrives during the flood.
+//! Floods of packets that belong to no session. Clients send their first packets during the flood.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -14,8 +14,8 @@ use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_server::control::{AgentError, ControlError, Order};
 
 use crate::harness::{
-    AgentFiles, Node, Phone, SECRET, TIMEOUT, World, assert_complete, assert_continuous, declared,
-    offer, talk, talk_for, udp_of, wait_until,
+    AgentFiles, Gateway, Node, Phone, SECRET, TIMEOUT, World, assert_complete, assert_continuous,
+    declared, offer, talk, talk_for, udp_of, wait_until,
 };
 
 /// Forwards packets between a gateway and a node, each of the gateway's sockets by a socket of its own, and keeps them.
@@ -187,12 +187,11 @@ fn order_for_another_node_is_refused() {
     wait_until("the process ends", || !victim.process.is_running());
 }
 
-#[test]
-fn observed_tag_moves_no_stream() {
-    let node = Node::agent("east-a1").without_canaries();
+/// Starts a call of two clients through a tap before the node, and waits until each has heard this many packets.
+fn call_through_tap(node: &Node, heard: usize) -> (Tap, Gateway, Phone, Phone) {
     let tap = Tap::before(node.address);
     let mut world = World::of(&[]);
-    world.nodes = tap.text(&node);
+    world.nodes = tap.text(node);
     let gateway = world.start();
     let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
     for phone in [&mut ann, &mut bob] {
@@ -200,8 +199,15 @@ fn observed_tag_moves_no_stream() {
         phone.set_target(udp_of(&opened));
     }
     talk(&mut [&mut ann, &mut bob], "they hear each other", |phones| {
-        phones[0].audio_from(2) >= 5 && phones[1].audio_from(1) >= 5
+        phones[0].audio_from(2) >= heard && phones[1].audio_from(1) >= heard
     });
+    (tap, gateway, ann, bob)
+}
+
+#[test]
+fn observed_tag_moves_no_stream() {
+    let node = Node::agent("east-a1").without_canaries();
+    let (tap, _gateway, mut ann, mut bob) = call_through_tap(&node, 5);
 
     let bundles = tap.seen(|seen| seen.is_to_node && demux::classify(&seen.bytes) == Kind::Bundle);
     let entries = bundles.iter().flat_map(|bundle| trunk::entries(&bundle.bytes));
@@ -237,18 +243,7 @@ fn observed_tag_moves_no_stream() {
 #[test]
 fn encrypted_media_is_neither_read_nor_replayed() {
     let mut node = Node::agent("east-a1").without_canaries().encrypted();
-    let tap = Tap::before(node.address);
-    let mut world = World::of(&[]);
-    world.nodes = tap.text(&node);
-    let gateway = world.start();
-    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
-    for phone in [&mut ann, &mut bob] {
-        let opened = gateway.open(offer("room", declared(phone)));
-        phone.set_target(udp_of(&opened));
-    }
-    talk(&mut [&mut ann, &mut bob], "they hear each other", |phones| {
-        phones[0].audio_from(2) >= 20 && phones[1].audio_from(1) >= 20
-    });
+    let (tap, gateway, mut ann, mut bob) = call_through_tap(&node, 20);
 
     let media = |seen: &Seen| seen.bytes.windows(8).any(|bytes| bytes == [0x5a; 8]);
     assert_eq!(tap.seen(media).len(), 0, "no payload is readable");

@@ -16,8 +16,8 @@ pub struct Counters {
     pub packets_to_server: u64,
     pub packets_to_gateway: u64,
     pub unknown_tag: u64,
-    /// Packets from another address than their session's last signed message, and encrypted bundles of a gateway whose
-    /// signed message is awaited.
+    /// Packets from another address than that of their session's last signed message, and encrypted bundles of a
+    /// gateway that has sent no signed message yet.
     pub unknown_source: u64,
     /// Datagrams and packets of an unexpected format.
     pub malformed: u64,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-/// What a valid address is, for errors.
+/// The expected address, for errors.
 pub(crate) const ADDRESS_AND_PORT: &str =
     "the address and port of one host such as `192.0.2.1:4000`";
 pub(crate) const ADDRESS_ALONE: &str = "the address of one host without a port such as `192.0.2.1`";

@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) hooks: String,
     /// The text of the policy set `conference`.
     pub(crate) conference: String,
-    /// Nothing is sent to declared addresses before a packet came from one. Off by default: tests count packets from
+    /// A declared address is sent nothing before a packet came from it. Off by default: tests count packets from
     /// the first.
     pub(crate) await_first_packet: bool,
     /// The node is marked down after this time of unanswered probes, without another witness.

@@ -49,7 +49,7 @@ impl Sources {
         }
     }
 
-    /// Counts the end of a connection whose handshake has ended.
+    /// Counts the end of a connection, after [`end_handshake`](Sources::end_handshake).
     pub(super) fn end(&mut self, source: Source) {
         if let Entry::Occupied(mut held) = self.0.entry(source) {
             held.get_mut().connections -= 1;

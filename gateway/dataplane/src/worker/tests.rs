@@ -423,7 +423,7 @@ fn any_number_of_panics_ends_only_their_sessions() {
     assert_eq!(came(&node), [(tag(0, 7), 10)]);
 }
 
-/// Sends a packet to a node whose port closes, with this tag on the trunk. Returns whether the worker reports it.
+/// Closes the node's port and sends a packet with this tag on the trunk. Returns whether the worker reports it.
 fn trunk_is_reported_closed(tag: Tag) -> bool {
     let (trunk, node) = (socket(), socket());
     trunk.connect(node.local_addr().unwrap()).unwrap();

@@ -37,7 +37,7 @@ fn plugin_in_use_is_not_compiled_again() {
 
 #[test]
 fn parser_error_is_one_line() {
-    // A component whose core module has another magic number.
+    // A component that contains a core module with another magic number.
     let plugin = b"\0asm\x0d\0\x01\0\x01\x08\0a\0m\x01\0\0\0";
     let Err(Refused::NotWasm { said }) = look(plugin) else { panic!("taken") };
     assert!(said.contains("magic") && !said.contains(char::is_control), "{said}");

@@ -18,8 +18,8 @@ pub struct Counters {
     pub packets_in: u64,
     pub packets_out: u64,
     pub unknown_tag: u64,
-    /// Packets from another address than their session's last signed message, and encrypted bundles of a gateway whose
-    /// signed message is awaited.
+    /// Packets from another address than that of their session's last signed message, and encrypted bundles of a
+    /// gateway that has sent no signed message yet.
     pub unknown_source: u64,
     /// Invalid datagrams and packets.
     pub malformed: u64,

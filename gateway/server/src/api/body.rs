@@ -15,7 +15,7 @@ use super::error::{Code, Error};
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Bytes of bodies that are held at the same time. A body counts from its first byte until its request is answered.
-/// Where the budget is used up, the oldest body that is still arriving gives way.
+/// If the budget is exhausted, the oldest body that is still arriving is refused.
 pub(super) struct Budget {
     bytes_max: usize,
     state: Mutex<State>,

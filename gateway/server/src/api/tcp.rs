@@ -27,7 +27,7 @@ const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// most connections gives way.
 const STRANGERS_MAX: usize = 256;
 
-/// Those of one source; the source of the next one loses its oldest.
+/// Such connections of one source. For one more, the oldest of the source is closed.
 pub(super) const STRANGERS_PER_SOURCE: usize = 64;
 
 /// Connections that have carried the token.
