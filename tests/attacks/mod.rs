@@ -8,6 +8,7 @@ mod files;
 mod flood;
 mod icmp;
 mod panics;
+mod privileges;
 mod quic;
 mod socket;
 mod strangers;

@@ -45,7 +45,7 @@ fn late_start_failure_releases_sockets() {
     let node = Node::agent("east-a1");
     let settings = Arc::new(fixed(&World::of(&[&node]).with_quic().routed()));
     let [udp, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
-    // Policies and UDP start before QUIC finds its port taken.
+    // UDP is bound before QUIC finds its port taken.
     let rival = UdpSocket::bind(quic.address).unwrap();
     let failure = run::start(&settings).unwrap_err();
     assert!(matches!(failure, Failure::Quic(_)), "{failure}");

@@ -1,21 +1,26 @@
 //! Compilation of plugins, in this process or in another one.
+//!
+//! The other process holds no key. The gateway authenticates its output: it reads the pipe of a process that it started
+//! itself ([`CompilerOutput`]), and computes the MAC for the [`Cache`](crate::Cache).
+
+use std::io::Read;
+use std::process::ChildStdout;
 
 use evenkeel_core::Hook;
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::CODE_BYTES_MAX;
 use crate::component::{look, wrapped};
 use crate::engine::{Engine, Reach, code_config};
 use crate::limits::BINARY_BYTES_MAX;
 use crate::native::NativeCode;
 use crate::refused::Refused;
 
-/// Key and MAC: HMAC with SHA-256 (RFC 2104).
-const MAC_BYTES: usize = 32;
-
-/// First byte of an answer with code.
+/// First byte of an answer with code. The code's length follows, as a little-endian 64-bit number, then the code.
 const CODE: u8 = b'C';
+
+/// Bytes before the code.
+const HEAD_BYTES: usize = 9;
 
 /// First byte of an answer with an error.
 const REFUSAL: u8 = b'R';
@@ -25,15 +30,36 @@ const WIDE: u8 = b'W';
 const NARROW: u8 = b'N';
 
 /// Maximum size of an order: one with a plugin of maximum size.
-pub const ORDER_BYTES_MAX: usize = MAC_BYTES + 1 + BINARY_BYTES_MAX;
+pub const ORDER_BYTES_MAX: usize = 1 + BINARY_BYTES_MAX;
 
-/// A plugin to compile, the reach of the engine that will run it, and the key that authenticates
-/// the answer.
+/// Maximum size of an answer.
+const ANSWER_BYTES_MAX: usize = HEAD_BYTES + CODE_BYTES_MAX;
+
+/// A plugin to compile, and the reach of the engine that will run it.
 #[derive(Debug)]
 pub struct Order<'a> {
-    key: [u8; MAC_BYTES],
     reach: [u8; 1],
     plugin: &'a [u8],
+}
+
+/// The output of a compiler that this process started. Native code becomes trusted by this type, so it is made from a
+/// child's pipe only.
+#[derive(Default, Debug)]
+pub struct CompilerOutput(pub(crate) Vec<u8>);
+
+impl CompilerOutput {
+    /// Reads until the pipe is closed, at most one byte more than an answer may have.
+    pub fn read(stdout: ChildStdout) -> CompilerOutput {
+        let mut bytes = Vec::new();
+        // `Order::accept` refuses output that is cut.
+        let _ = stdout.take(ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+        CompilerOutput(bytes)
+    }
+
+    /// True if the code is larger than [`CODE_BYTES_MAX`].
+    pub fn is_too_long(&self) -> bool {
+        self.0.len() > ANSWER_BYTES_MAX
+    }
 }
 
 /// Errors found only by compiling.
@@ -46,28 +72,25 @@ enum Answer {
 }
 
 impl<'a> Order<'a> {
-    /// # Panics
-    /// If the system has no randomness.
     pub fn new(engine: &Engine, plugin: &'a [u8]) -> Order<'a> {
-        let mut key = [0; MAC_BYTES];
-        SystemRandom::new().fill(&mut key).expect("a system has randomness");
         let reach = match engine.reach() {
             Reach::Wide => WIDE,
             Reach::Narrow => NARROW,
         };
-        Order { key, reach: [reach], plugin }
+        Order { reach: [reach], plugin }
     }
 
     /// The bytes for the compiler's input, in order.
-    pub fn words(&self) -> [&[u8]; 3] {
-        [&self.key, &self.reach, self.plugin]
+    pub fn words(&self) -> [&[u8]; 2] {
+        [&self.reach, self.plugin]
     }
 
-    /// Decodes the compiler's answer.
+    /// Decodes the output of a compiler that was started with this order and exited with success.
     ///
     /// # Errors
-    /// The compiler's error; [`Refused::Compiler`] if the bytes do not answer this order.
-    pub fn accept(&self, mut answer: Vec<u8>) -> Result<NativeCode, Refused> {
+    /// The compiler's error; [`Refused::Compiler`] if the output is no answer.
+    pub fn accept(&self, output: CompilerOutput) -> Result<NativeCode, Refused> {
+        let CompilerOutput(mut answer) = output;
         match answer.first() {
             Some(&REFUSAL) => Err(serde_json::from_slice(&answer[1..]).map_or_else(
                 |_| no_answer(),
@@ -80,16 +103,21 @@ impl<'a> Order<'a> {
                     Answer::Engine(said) => Refused::Engine { said },
                 },
             )),
-            Some(&CODE) if answer.len() > 1 + MAC_BYTES => {
-                let (mac, code) = answer[1..].split_at(MAC_BYTES);
-                let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
-                hmac::verify(&key, code, mac).map_err(|_| no_answer())?;
-                answer.drain(..=MAC_BYTES);
+            Some(&CODE) if has_its_length(&answer) => {
+                answer.drain(..HEAD_BYTES);
                 Ok(NativeCode::trusted(answer))
             }
             Some(_) | None => Err(no_answer()),
         }
     }
+}
+
+/// True if the code has the length that the answer states, so that it is neither cut nor followed by anything.
+fn has_its_length(answer: &[u8]) -> bool {
+    let head = answer.first_chunk::<HEAD_BYTES>();
+    head.is_some_and(|[_, length @ ..]| {
+        u64::from_le_bytes(*length) == (answer.len() - HEAD_BYTES) as u64
+    })
 }
 
 fn no_answer() -> Refused {
@@ -99,18 +127,15 @@ fn no_answer() -> Refused {
 /// The compiler's work: takes an order, as written by [`Order::words`], and returns the answer for
 /// [`Order::accept`].
 pub fn fulfil(order: &[u8]) -> Vec<u8> {
-    let (key, reach, plugin) = match order.split_at_checked(MAC_BYTES) {
-        Some((key, [WIDE, plugin @ ..])) => (key, Reach::Wide, plugin),
-        Some((key, [NARROW, plugin @ ..])) => (key, Reach::Narrow, plugin),
-        Some(_) | None => {
-            return refusal(&Refused::Compiler { said: "invalid order".into() });
-        }
+    let (reach, plugin) = match order {
+        [WIDE, plugin @ ..] => (Reach::Wide, plugin),
+        [NARROW, plugin @ ..] => (Reach::Narrow, plugin),
+        _ => return refusal(&Refused::Compiler { said: "invalid order".into() }),
     };
     match compile(reach, plugin) {
         Ok(code) => {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-            let mac = hmac::sign(&key, code.bytes());
-            [&[CODE], mac.as_ref(), code.bytes()].concat()
+            let length = (code.bytes().len() as u64).to_le_bytes();
+            [&[CODE], &length[..], code.bytes()].concat()
         }
         Err(refused) => refusal(&refused),
     }

@@ -35,7 +35,7 @@ mod ticker;
 mod wrap;
 
 pub use cache::{CODE_BYTES_MAX, Cache, Cached, private_folder};
-pub use compile::{ORDER_BYTES_MAX, Order, compile_here, fulfil};
+pub use compile::{CompilerOutput, ORDER_BYTES_MAX, Order, compile_here, fulfil};
 pub use component::{Component, look};
 pub use engine::Engine;
 pub use grant::{Allowed, Grant};

@@ -1,8 +1,8 @@
 //! Native code of plugins. No other module decides that code is trusted.
 //!
 //! The only module of this crate with `unsafe`: the engine cannot tell compiled code from forged
-//! code. The bytes come from this crate only: from a compiler in this process, from one that was
-//! started with a secret key ([`Order`](crate::Order)), or from a file with this host's MAC
+//! code. The bytes come from this crate only: from a compiler in this process, from the pipe of one
+//! that this process started ([`Order`](crate::Order)), or from a file with this host's MAC
 //! ([`Cache`](crate::Cache)).
 #![expect(unsafe_code, reason = "loading native code is unsafe")]
 
@@ -31,7 +31,7 @@ impl std::fmt::Debug for NativeCode {
 /// Loads code. Code of another version, or for another configuration of the engine, is an error.
 pub(crate) fn load(engine: &wasmtime::Engine, code: &NativeCode) -> wasmtime::Result<Component> {
     // SAFETY: a `NativeCode` is made by `trusted` alone. Its callers in this crate are the compiler
-    // in this process and two that verified a MAC with a key known only to such a compiler, or to
-    // this host.
+    // in this process, the reader of a compiler that this process started, and the cache, which
+    // verified a MAC with a key known only to this host.
     unsafe { Component::deserialize(engine, &code.0) }
 }

@@ -8,6 +8,7 @@ mod descriptors;
 mod file;
 mod policy;
 pub mod run;
+mod sandbox;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;

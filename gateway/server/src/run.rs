@@ -26,7 +26,8 @@ use nodes::{briefs, port_legs, posts, towards};
 pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{at_place, source, try_out};
-use sockets::{advertised_quic, listeners, quic, rings_between};
+pub(crate) use sockets::Sockets;
+use sockets::{advertised_quic, quic, rings_between};
 pub use vital::Ended;
 use vital::Vital;
 
@@ -136,7 +137,12 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
 /// On an error nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
-    let (running, firsts) = assemble(settings, &settings.core())?;
+    begin_with(settings, Sockets::open(settings)?)
+}
+
+/// Starts a gateway, as [`begin`], with the sockets of its settings.
+pub(crate) fn begin_with(settings: &Arc<Settings>, sockets: Sockets) -> Result<Running, Failure> {
+    let (running, firsts) = assemble(settings, &settings.core(), sockets)?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
         Ok(coming) => Ok(Running { coming, ..running }),
         Err(error) => {
@@ -150,28 +156,26 @@ pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
 fn assemble(
     settings: &Arc<Settings>,
     core: &evenkeel_core::Settings,
+    sockets: Sockets,
 ) -> Result<(Running, Firsts), Failure> {
     let workers_count = workers(settings);
+    let Sockets { mut equipment, udp, mut listeners, quic: quic_listener } = sockets;
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
     let (events, told) = broadcast::channel(EVENTS_MAX);
 
-    // Configuration errors show before a thread or socket exists.
-    let equip = |node| equip(settings, node, workers_count);
-    let mut equipment = settings.nodes.iter().map(equip).collect::<Result<Vec<_>, _>>()?;
     let recorder =
         Recorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
-    let (udp, mut listeners) = listeners(settings, workers_count)?;
     let (names, nodes_max) = (Arc::new(Names::of(core)), core.limits.nodes_max);
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
-    let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
+    let (quic_thread, mut quic_rings) = quic(quic_listener, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {

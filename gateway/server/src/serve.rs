@@ -16,7 +16,8 @@ use crate::api;
 use crate::control::Handle;
 use crate::descriptors::{self, Capacity};
 use crate::policy::Foundry;
-use crate::run::{self, Running};
+use crate::run::{self, Running, Sockets};
+use crate::sandbox::{self, Missing};
 use crate::settings::{Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
@@ -105,23 +106,23 @@ impl Place {
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     crate::allocator::return_large_allocations();
     let settings = Arc::new(place.load()?);
+    let capacity = Capacity::of(&settings, descriptors::raise_limit());
+    let (sockets, api) = (Sockets::open(&settings)?, api::bind(settings.admin.clone())?);
+    let sandbox = Sandbox::enter(place, &settings)?;
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
+    sandbox.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    log_capacity(&Capacity::of(&settings, descriptors::raise_limit()));
+    log_capacity(&capacity);
     settings.notes().iter().for_each(|note| tracing::info!("{note}"));
     let applied = Applied::of(&settings);
-    let mut gateway = run::begin(&settings)?;
+    let mut gateway = run::begin_with(&settings, sockets)?;
     let applied = applied.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
-    let api = api::start(
-        settings.admin.clone(),
-        gateway.handle.clone(),
-        Box::new(move || prometheus.render()),
-    )?;
+    let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     started(&Listening {
         udp: gateway.udp.clone(),
         quic: gateway.quic,
@@ -139,6 +140,37 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     api.shut_down();
     attended?;
     Ok(whole?)
+}
+
+/// The privileges that the process gave up; `None`: the configuration keeps them.
+struct Sandbox(Option<Vec<Missing>>);
+
+impl Sandbox {
+    /// Gives up the privileges. The sockets are open, and no thread has been started, which would keep its own. Fails if
+    /// the configuration cannot be read without them, since a reload could not read it either.
+    fn enter(place: &Place, settings: &Settings) -> Result<Sandbox, Failure> {
+        if !settings.gateway.sandbox {
+            return Ok(Sandbox(None));
+        }
+        let was_privileged = sandbox::is_privileged();
+        let missing = sandbox::confine_gateway();
+        if was_privileged {
+            place.load()?;
+        }
+        Ok(Sandbox(Some(missing)))
+    }
+
+    fn log(&self) {
+        let Sandbox(missing) = self;
+        let Some(missing) = missing else {
+            return tracing::warn!("sandbox is off ([gateway] sandbox = false)");
+        };
+        if missing.is_empty() {
+            return tracing::info!("sandbox: no capabilities, system calls filtered");
+        }
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
+    }
 }
 
 /// Logs to standard error as selected by `EVENKEEL_LOG` (`info`, or `warn,evenkeel_server=debug`), and to the OTLP

@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) nodes: String,
     /// Lines of `[admin]` beside `socket`.
     pub(crate) admin: String,
+    /// Further lines of `[gateway]`.
+    pub(crate) gateway: String,
     /// Lines of `[limits]`.
     pub(crate) limits: String,
     /// Lines of `[scenario.call]`.
@@ -53,6 +55,7 @@ impl World {
             listens: "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".into(),
             nodes: nodes.iter().map(|node| node.text()).collect(),
             admin: String::new(),
+            gateway: String::new(),
             limits: "workers = 1\n".into(),
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
@@ -117,11 +120,19 @@ impl World {
     }
 
     fn settings(&self, folder: &Path) -> Arc<Settings> {
+        match Settings::load(Some(&self.write(folder)), None) {
+            Ok(settings) => Arc::new(Settings { compiler: self.compiler.clone(), ..settings }),
+            Err(invalid) => panic!("{}", Invalid::render(&invalid, Colour::Plain)),
+        }
+    }
+
+    /// Writes the configuration and the files that it names, and returns its path.
+    pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, admin, limits, scenario, hooks, .. } = self;
-        let World { probe_timeout, compiler, .. } = self;
+        let World { listens, nodes, gateway, admin, limits, scenario, hooks, .. } = self;
+        let World { probe_timeout, .. } = self;
         let write = |name: &str, text: &str| {
             let table = format!("[scenario.{name}]\n");
             let key = format!("{table}await_first_packet = {}\n", self.await_first_packet);
@@ -133,7 +144,7 @@ impl World {
         write("live", "[scenario.live]\n");
         // Timeouts are longer than the defaults because tests share the machine.
         let text = format!(
-            "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\
+            "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n{gateway}\n\
              [admin]\nsocket = \"admin.sock\"\n{admin}\n[limits]\n{limits}\n\
              [detector]\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
              base_ejection_time = \"10ms\"\nwary_for = \"10ms\"\n\
@@ -142,10 +153,7 @@ impl World {
         );
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();
-        match Settings::load(Some(&config), None) {
-            Ok(settings) => Arc::new(Settings { compiler: compiler.clone(), ..settings }),
-            Err(invalid) => panic!("{}", Invalid::render(&invalid, Colour::Plain)),
-        }
+        config
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod degradation_plugin;
 mod gateway;
+mod gateway_process;
 mod ice;
 mod node;
 mod offer;
@@ -11,6 +12,7 @@ mod routing_plugin;
 
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
+pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use evenkeel_host::{Engine, Order, PublicKey, shipped, signer};
+use evenkeel_host::{CompilerOutput, Engine, Order, PublicKey, shipped, signer};
 
 /// An empty folder for a test.
 fn folder(name: &str) -> PathBuf {
@@ -115,8 +115,15 @@ fn failed_signing_writes_nothing() {
     assert!(!folder.join("signed.wasm").exists());
 }
 
-/// The compiler with these limits and this order.
-fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Output {
+struct Compiled {
+    status: ExitStatus,
+    output: CompilerOutput,
+    /// Standard error.
+    words: String,
+}
+
+/// Runs the compiler with these limits and this order.
+fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Compiled {
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", processor_seconds])
         .args(["--memory-mib", memory_mib])
@@ -129,32 +136,36 @@ fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Outp
     // A compiler that dies before it has read everything reports another error.
     let _ = order.words().iter().try_for_each(|part| stdin.write_all(part));
     drop(stdin);
-    child.wait_with_output().unwrap()
+    let output = CompilerOutput::read(child.stdout.take().unwrap());
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+    Compiled { status: child.wait().unwrap(), output, words }
 }
 
 #[test]
 fn compiler_works_within_its_limits() {
     let order = Order::new(&Engine::new(), shipped()[0].bytes);
-    let output = compile("30", "2048", &order);
-    assert!(output.status.success(), "{output:?}");
-    order.accept(output.stdout).unwrap();
+    let Compiled { status, output, words } = compile("30", "2048", &order);
+    assert!(status.success(), "{status} {words}");
+    order.accept(output).unwrap();
 }
 
 #[test]
 fn slow_compilation_ends_at_its_time_limit() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let output = compile("2", "2048", &Order::new(&Engine::new(), &bomb.bytes));
+    let order = Order::new(&Engine::new(), &bomb.bytes);
+    let Compiled { status, output, words } = compile("2", "2048", &order);
     // SIGXCPU.
-    assert_eq!(output.status.signal(), Some(24), "{:?}", output.status);
-    assert!(output.stdout.is_empty());
+    assert_eq!(status.signal(), Some(24), "{status} {words}");
+    assert!(order.accept(output).is_err());
 }
 
 #[test]
 fn compiler_reports_lack_of_memory() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let output = compile("30", "96", &Order::new(&Engine::new(), &bomb.bytes));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.signal(), Some(6), "{:?} {words}", output.status);
+    let order = Order::new(&Engine::new(), &bomb.bytes);
+    let Compiled { status, words, .. } = compile("30", "96", &order);
+    assert_eq!(status.signal(), Some(6), "{status} {words}");
     assert!(words.contains("memory allocation of"), "{words}");
 }
 
@@ -171,8 +182,7 @@ fn truncated_order_compiles_nothing() {
     let whole = order.words().concat();
     stdin.write_all(&whole[..whole.len() / 2]).unwrap();
     drop(stdin);
-    let mut answer = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut answer).unwrap();
+    let output = CompilerOutput::read(child.stdout.take().unwrap());
     child.wait().unwrap();
-    assert!(order.accept(answer).is_err());
+    assert!(order.accept(output).is_err());
 }

@@ -35,7 +35,7 @@ mod timers;
 
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};
-pub use thread::{Thread, start};
+pub use thread::{Listener, Thread, listen, start};
 
 use evenkeel_media::roq;
 

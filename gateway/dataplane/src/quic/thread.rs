@@ -36,6 +36,27 @@ pub struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A bound socket, and what the endpoint on it needs besides rings.
+pub struct Listener {
+    settings: Settings,
+    identity: Identity,
+    socket: Socket,
+    address: SocketAddr,
+}
+
+/// Reads the certificate and binds the socket, both of which may need privileges that [`start`] does not.
+///
+/// # Errors
+///
+/// If this fails, nothing is bound.
+pub fn listen(settings: Settings) -> Result<Listener, Failure> {
+    let identity = Identity::of(&settings.certificate)?;
+    let unheard = |error| Failure::Listen { address: settings.listen, error };
+    let socket = Socket::listen(settings.listen).map_err(unheard)?;
+    let address = socket.address().map_err(unheard)?;
+    Ok(Listener { settings, identity, socket, address })
+}
+
 /// Starts the endpoint's thread.
 ///
 /// `to_workers` and `from_workers` have one ring per worker, by number.
@@ -44,18 +65,14 @@ pub struct Thread {
 ///
 /// If this fails, nothing was started.
 pub fn start(
-    settings: Settings,
+    listener: Listener,
     flows: Arc<Flows>,
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
 ) -> Result<Thread, Failure> {
-    let identity = Identity::of(&settings.certificate)?;
-    let certificate_sha256 = identity.sha256;
+    let Listener { settings, identity, socket, address } = listener;
+    let (certificate_sha256, gather) = (identity.sha256, settings.gather);
     let config = server_config(&settings, identity);
-    let (address, gather) = (settings.listen, settings.gather);
-    let unheard = |error| Failure::Listen { address, error };
-    let socket = Socket::listen(address).map_err(unheard)?;
-    let address = socket.address().map_err(unheard)?;
 
     let counters = Arc::<Counters>::default();
     let waker = Arc::new(Waker::new().map_err(Failure::Thread)?);

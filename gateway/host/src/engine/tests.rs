@@ -39,7 +39,8 @@ fn code_is_compiled_for_the_engines_reach() {
     let plugin = shipped()[0].bytes;
     for engine in [Engine::new(), narrow()] {
         let order = crate::Order::new(&engine, plugin);
-        let code = order.accept(crate::fulfil(&order.words().concat())).unwrap();
+        let output = crate::CompilerOutput(crate::fulfil(&order.words().concat()));
+        let code = order.accept(output).unwrap();
         assert!(Component::vet_native(&engine, plugin, &code).is_ok());
         let code = crate::compile_here(&engine, plugin).unwrap();
         assert!(Component::vet_native(&engine, plugin, &code).is_ok());

@@ -22,4 +22,4 @@ mod tests;
 mod thread;
 mod view;
 
-pub use thread::{Failure, Thread, start};
+pub use thread::{Bound, Failure, Thread, bind, start};

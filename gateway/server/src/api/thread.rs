@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use super::error::{Code, Error};
@@ -50,41 +51,52 @@ pub struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the API on its own thread. `metrics` renders `/metrics`. The API must start before the first session, because
-/// notices take room names from earlier events.
+/// The API's sockets, and the event loop that will serve them.
+pub struct Bound {
+    settings: Admin,
+    listening: Listening,
+    runtime: Runtime,
+}
+
+/// Binds the API's sockets. A client that connects waits until they are served.
+pub fn bind(settings: Admin) -> Result<Bound, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::Thread)?;
+    let listening = runtime.block_on(listen(&settings))?;
+    Ok(Bound { settings, listening, runtime })
+}
+
+/// Starts the API on its own thread; see [`Bound::serve`].
 pub fn start(
     settings: Admin,
     handle: Handle,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
 ) -> Result<Thread, Failure> {
-    let (stop, stopped) = oneshot::channel();
-    let (report, started) = std::sync::mpsc::sync_channel(1);
-    let (events, notices) = (handle.events(), Notices::new(handle.names()));
-    let shared = Arc::new(Shared::new(handle, metrics, settings.drills));
-    let thread = std::thread::Builder::new()
-        .name("evenkeel-api".into())
-        .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(report.send(Err(Failure::Thread(error)))),
-            };
-            runtime.block_on(async move {
-                match listen(&settings).await {
-                    Ok(listening) => {
-                        let _ = report.send(Ok(listening.address));
-                        let publishing = Arc::clone(&shared);
-                        tokio::spawn(async move { publishing.feed.follow(events, notices).await });
-                        serve(listening, settings, &shared, stopped).await;
-                    }
-                    Err(failure) => drop(report.send(Err(failure))),
-                }
-            });
-        })
-        .map_err(Failure::Thread)?;
-    let ended = || Failure::Thread(io::Error::other("it ended before it had begun"));
-    let address = started.recv().unwrap_or_else(|_| Err(ended()))?;
-    Ok(Thread { address, stop: Some(stop), thread: Some(thread) })
+    bind(settings)?.serve(handle, metrics)
+}
+
+impl Bound {
+    /// Serves the API on its own thread. `metrics` renders `/metrics`. The API must start before the first session,
+    /// because notices take room names from earlier events.
+    pub fn serve(
+        self,
+        handle: Handle,
+        metrics: Box<dyn Fn() -> String + Send + Sync>,
+    ) -> Result<Thread, Failure> {
+        let Bound { settings, listening, runtime } = self;
+        let (stop, stopped) = oneshot::channel();
+        let address = listening.address;
+        let (events, notices) = (handle.events(), Notices::new(handle.names()));
+        let shared = Arc::new(Shared::new(handle, metrics, settings.drills));
+        let served = async move {
+            let publishing = Arc::clone(&shared);
+            tokio::spawn(async move { publishing.feed.follow(events, notices).await });
+            serve(listening, settings, &shared, stopped).await;
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-api".into());
+        let thread = thread.spawn(move || runtime.block_on(served)).map_err(Failure::Thread)?;
+        Ok(Thread { address, stop: Some(stop), thread: Some(thread) })
+    }
 }
 
 impl Thread {

@@ -7,12 +7,12 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use evenkeel_host as host;
-use host::{Cached, Component, NativeCode, Order, Refused};
+use host::{Cached, CompilerOutput, Component, NativeCode, Order, Refused};
 use nix::sys::signal::Signal;
 
 use crate::settings::Settings;
@@ -169,17 +169,22 @@ impl Compiler {
             Refused::Compiler { said: said.into() }
         };
         let mut child = self.start().map_err(failed)?;
-        let Spoken { answer, words, late } = converse(&mut child, &order, self.within);
+        let Spoken { output, words, late } = converse(&mut child, &order, self.within);
         let status = settle(&mut child).map_err(failed)?;
         if late {
             return Err(limit(format!("{} s", self.within.as_secs())));
         }
-        if answer.len() > ANSWER_MAX {
+        if output.is_too_long() {
             let most = host::CODE_BYTES_MAX >> 20;
             return Err(limit(format!("{most} MiB of machine code")));
         }
         if status.success() {
-            return order.accept(answer);
+            static WARNED: Once = Once::new();
+            let said = words.trim();
+            if !said.is_empty() {
+                WARNED.call_once(|| tracing::warn!(?said, "plugin compiler is not fully confined"));
+            }
+            return order.accept(output);
         }
         Err(self.ended(status, &words))
     }
@@ -223,6 +228,10 @@ impl Compiler {
             Some(Signal::SIGABRT) if words.contains("memory allocation of") => {
                 limit(format!("{} MiB of memory", self.memory_mib))
             }
+            Some(Signal::SIGSYS) => {
+                let said = "the compiler made a system call that it may not make, and was killed";
+                Refused::Compiler { said: said.into() }
+            }
             Some(_) | None => {
                 let last = words.lines().last().unwrap_or("it said nothing");
                 Refused::Compiler { said: format!("the compiler ended ({status}): {last}").into() }
@@ -247,11 +256,8 @@ fn settle(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Maximum answer: the code, its MAC and the byte before them.
-const ANSWER_MAX: usize = host::CODE_BYTES_MAX + 33;
-
 struct Spoken {
-    answer: Vec<u8>,
+    output: CompilerOutput,
     words: String,
     /// The compiler did not answer in time.
     late: bool,
@@ -273,23 +279,19 @@ fn converse(child: &mut Child, order: &Order<'_>, within: Duration) -> Spoken {
             drop(read);
             String::from_utf8_lossy(&words).into_owned()
         });
-        let answer = scope.spawn(move || {
-            let mut answer = Vec::new();
-            let most = ANSWER_MAX as u64 + 1;
-            // `Order::accept` refuses an incomplete answer.
-            let read = stdout.map(|stdout| stdout.take(most).read_to_end(&mut answer));
-            drop(read);
+        let output = scope.spawn(move || {
+            let output = stdout.map(CompilerOutput::read).unwrap_or_default();
             drop(done);
-            answer
+            output
         });
-        // No message is ever sent: the channel closes with the end of the answer.
+        // No message is ever sent: the channel closes with the end of the output.
         let late =
             matches!(heard.recv_timeout(within), Err(crossbeam_channel::RecvTimeoutError::Timeout));
         // Killing the compiler closes its pipes, which ends the threads that read them.
         if late {
             let _ = child.kill();
         }
-        Spoken { answer: joined(answer), words: joined(words), late }
+        Spoken { output: joined(output), words: joined(words), late }
     })
 }
 

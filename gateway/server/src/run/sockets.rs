@@ -9,8 +9,9 @@ use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Failure;
-use crate::control::UdpListener;
+use super::nodes::equip;
+use super::{Failure, workers};
+use crate::control::{Equipment, UdpListener};
 use crate::settings::{self, Ingress, Settings};
 
 /// Packets in a ring: 20 ms at 100,000 packets a second.
@@ -20,8 +21,30 @@ const RING_SLOTS: usize = 2_048;
 /// 50,000 packets a second. With a buffer eight times as large, packets of an overloaded port were 70 ms old.
 pub(super) const SOCKET_BUFFER: usize = 512 << 10;
 
+/// The sockets that a gateway opens at its start. Opening them may need capabilities (ports below 1024, buffers beyond the
+/// system's limit), so they are opened before a process gives these up.
+pub(crate) struct Sockets {
+    /// Of the configured nodes, by their number.
+    pub(super) equipment: Vec<Equipment>,
+    pub(super) udp: Vec<UdpListener>,
+    /// Each worker's sockets for the UDP listeners.
+    pub(super) listeners: Vec<Vec<ListenerParts>>,
+    pub(super) quic: Option<quic::Listener>,
+}
+
+impl Sockets {
+    pub(crate) fn open(settings: &Settings) -> Result<Sockets, Failure> {
+        let count = workers(settings);
+        // Configuration errors show before a socket exists.
+        let equipment = settings.nodes.iter().map(|node| equip(settings, node, count));
+        let equipment = equipment.collect::<Result<_, _>>()?;
+        let (udp, listeners) = listeners(settings, count)?;
+        Ok(Sockets { equipment, udp, listeners, quic: quic_listener(settings)? })
+    }
+}
+
 /// The addresses of the UDP listeners, and each worker's sockets for them.
-pub(super) fn listeners(
+fn listeners(
     settings: &Settings,
     workers: usize,
 ) -> Result<(Vec<UdpListener>, Vec<Vec<ListenerParts>>), Failure> {
@@ -105,18 +128,13 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Fail
 
 pub(super) type QuicRings = Vec<(ring::Receiver, ring::Sender)>;
 
-/// The QUIC endpoint, if configured, and each worker's rings to and from it.
-pub(super) fn quic(
-    settings: &Settings,
-    flows: &Arc<Flows>,
-    workers: usize,
-) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
+fn quic_listener(settings: &Settings) -> Result<Option<quic::Listener>, quic::Failure> {
     let listen = settings.listens.iter().find_map(|listen| match &listen.ingress {
         Ingress::Quic { certificate } => Some((listen.address, certificate)),
         Ingress::Udp { .. } => None,
     });
     let Some((address, certificate)) = listen else {
-        return Ok((None, Vec::new()));
+        return Ok(None);
     };
     let mut quic_settings = quic::Settings::at(address);
     quic_settings.gather = settings.limits.batch_delay;
@@ -126,6 +144,18 @@ pub(super) fn quic(
         quic_settings.certificate =
             quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };
     }
+    quic::listen(quic_settings).map(Some)
+}
+
+/// The QUIC endpoint, if it has a socket, and each worker's rings to and from it.
+pub(super) fn quic(
+    listener: Option<quic::Listener>,
+    flows: &Arc<Flows>,
+    workers: usize,
+) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
+    let Some(listener) = listener else {
+        return Ok((None, Vec::new()));
+    };
     let (mut to_workers, mut from_workers, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..workers {
         let (to_worker, from_quic) = ring::channel(RING_SLOTS)?;
@@ -136,7 +166,7 @@ pub(super) fn quic(
     }
     // Workers take their rings from the end of the list.
     ends.reverse();
-    let thread = quic::start(quic_settings, Arc::clone(flows), to_workers, from_workers)?;
+    let thread = quic::start(listener, Arc::clone(flows), to_workers, from_workers)?;
     Ok((Some(thread), ends))
 }
 

@@ -25,6 +25,8 @@ pub struct Gateway {
     /// Networks in which offers may name addresses of `plain` nodes, beside a node's own IP address. Default: the
     /// private networks.
     pub node_networks: Vec<Network>,
+    /// The process gives up capabilities and system calls at its start. Default true.
+    pub sandbox: bool,
 }
 
 /// The folder of compiled plugins, quarantined revisions and version floors.
@@ -74,6 +76,7 @@ impl Gateway {
                 let expected = "a network such as `10.0.0.0/8` or `fd00::/8`";
                 networks.iter().filter_map(|network| check.parse(network, expected)).collect()
             }),
+            sandbox: raw.sandbox.unwrap_or(true),
         }
     }
 }

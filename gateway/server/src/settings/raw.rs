@@ -38,6 +38,7 @@ pub(super) struct Gateway {
     pub(super) drain_timeout: Text,
     pub(super) cache: Text,
     pub(super) node_networks: Option<Vec<Spanned<String>>>,
+    pub(super) sandbox: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -103,17 +103,16 @@ async fn certificate_files_are_used() {
     let digest = sha256(made.cert.der());
     assert_eq!(world.thread.certificate_sha256, digest);
     world.client().await;
-    let absent = start(files(&chain, &missing), Arc::clone(&world.flows), vec![], vec![]);
-    assert!(absent.unwrap_err().to_string().contains("missing.pem"));
-    let swapped = start(files(&key, &chain), Arc::clone(&world.flows), vec![], vec![]);
-    swapped.unwrap_err();
+    let absent = listen(files(&chain, &missing)).err().unwrap();
+    assert!(absent.to_string().contains("missing.pem"));
+    assert!(listen(files(&key, &chain)).is_err());
 }
 
 #[tokio::test]
 async fn address_in_use_is_named() {
     let world = World::start(quiet());
     let settings = Settings { listen: world.thread.address, ..quiet() };
-    let failure = start(settings, Arc::clone(&world.flows), vec![], vec![]).unwrap_err();
+    let failure = listen(settings).err().unwrap();
     assert!(failure.to_string().contains(&world.thread.address.to_string()), "{failure}");
 }
 

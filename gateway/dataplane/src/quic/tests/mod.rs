@@ -56,8 +56,9 @@ impl World {
         flows.insert(Key::Roq(OTHER_FLOW), Entry::of(OTHER_HOME)).unwrap();
         let (to_worker, from_client) = ring::channel(slots).unwrap();
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
+        let listener = listen(settings).unwrap();
         let thread =
-            start(settings, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
+            start(listener, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
         World { thread, flows, to_client, from_client, waker, came: Default::default() }
     }

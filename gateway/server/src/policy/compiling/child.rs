@@ -1,10 +1,12 @@
-//! The process that compiles one plugin. It limits itself before it reads any input.
+//! The process that compiles one plugin. It limits and confines itself before it reads any input.
 
 use std::io::{self, Read, Write};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+
+use crate::sandbox;
 
 /// One byte more than the largest order, so that a longer order is recognised.
 const ORDER_MAX: u64 = evenkeel_host::ORDER_BYTES_MAX as u64 + 1;
@@ -29,6 +31,8 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
     }
     // The kernel kills this process first when memory is short. A failure of this write is harmless.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // The gateway logs it.
+    sandbox::confine_compiler().iter().for_each(|missing| eprintln!("{missing}"));
     let mut order = Vec::new();
     io::stdin().lock().take(ORDER_MAX).read_to_end(&mut order)?;
     let answer = evenkeel_host::fulfil(&order);

@@ -1,0 +1,392 @@
+//! The privileges that remain to an attacker who runs code in the gateway, or in the compiler of plugins.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::JoinHandle;
+
+use evenkeel_core::{Hook, PolicyName};
+use evenkeel_guests::slow_to_compile;
+use evenkeel_server::control::RolloutOutcome;
+use evenkeel_server::settings;
+use evenkeel_testkit::binary::evenkeel;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+#[cfg(target_arch = "x86_64")]
+use nix::{
+    libc,
+    sys::ptrace,
+    sys::wait::{WaitStatus, waitpid},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Behaviour, GatewayProcess, Node, Phone, World, routing_plugin, talk, wait_until,
+};
+
+/// Fields of proc_pid_status(5) by name.
+type Status = BTreeMap<String, String>;
+
+/// `None` if the process or thread has ended.
+fn status(folder: &Path) -> Option<Status> {
+    let text = fs::read_to_string(folder.join("status")).ok()?;
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    Some(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+}
+
+fn of_process(id: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{id}"))
+}
+
+/// The statuses of a process's threads.
+fn threads(id: u32) -> Vec<Status> {
+    let threads = fs::read_dir(of_process(id).join("task")).unwrap();
+    threads.filter_map(|thread| status(&thread.unwrap().path())).collect()
+}
+
+fn has_no_capability(status: &Status) -> bool {
+    let none = |set: &str| u64::from_str_radix(&status[set], 16) == Ok(0);
+    ["CapEff", "CapPrm", "CapInh", "CapAmb"].into_iter().all(none)
+}
+
+/// Neither privileges nor a way back to them.
+fn is_confined(status: &Status) -> bool {
+    has_no_capability(status) && status["NoNewPrivs"] == "1" && status["Seccomp"] == "2"
+}
+
+fn assert_confined(gateway: &GatewayProcess) {
+    let threads = threads(gateway.process.id());
+    assert!(threads.len() > 5, "{threads:#?}");
+    let free: Vec<_> = threads.iter().filter(|status| !is_confined(status)).collect();
+    assert!(free.is_empty(), "{free:#?}");
+}
+
+/// The answer of a gateway that does not start.
+fn refused_start(config: &Path) -> Output {
+    Command::new(evenkeel()).args(["run", "--config"]).arg(config).output().unwrap()
+}
+
+#[test]
+fn gateway_threads_have_no_privileges() {
+    let node = Node::agent("east-a1");
+    let gateway = GatewayProcess::start(&World::of(&[&node]).with_quic().routed());
+    assert_confined(&gateway);
+    assert!(gateway.process.log().contains("sandbox: no capabilities, system calls filtered"));
+}
+
+#[test]
+fn sandbox_off_keeps_privileges() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.gateway = "sandbox = false\n".into();
+    let gateway = GatewayProcess::start(&world);
+    let ours = status(Path::new("/proc/self")).unwrap();
+    for thread in threads(gateway.process.id()) {
+        for field in ["CapEff", "NoNewPrivs", "Seccomp"] {
+            assert_eq!(thread[field], ours[field], "{field}");
+        }
+    }
+    assert!(gateway.process.log().contains("sandbox is off"));
+}
+
+#[test]
+fn low_ports_are_bound_before_the_drop() {
+    if !geteuid().is_root() {
+        eprintln!(
+            "low_ports_are_bound_before_the_drop skipped: needs root to bind a port below 1024"
+        );
+        return;
+    }
+    let free = |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    let ports: Vec<u16> = (600..1_024).rev().filter(free).take(2).collect();
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.listens = format!(
+        "[[listen]]\nudp = \"127.0.0.1:{}\"\nidentity = [\"declared\"]\nrtcp = \"mux\"\n\
+         [[listen]]\nquic = \"127.0.0.1:{}\"\n",
+        ports[0], ports[1]
+    );
+    let mut gateway = GatewayProcess::start(&world);
+    assert_confined(&gateway);
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
+}
+
+/// A reload would fail on it when it is needed.
+#[test]
+fn file_unreadable_to_reload_is_refused_at_start() {
+    if !geteuid().is_root() {
+        eprintln!(
+            "file_unreadable_to_reload_is_refused_at_start skipped: needs root to give a file away"
+        );
+        return;
+    }
+    let node = Node::agent("east-a1");
+    let folder = tempfile::tempdir().unwrap();
+    let config = World::of(&[&node]).write(folder.path());
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&config, Some(65_534), None).unwrap();
+    let Output { status, stderr, .. } = refused_start(&config);
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("Permission denied"), "{stderr}");
+}
+
+/// A compiler that is busy with a plugin, and has confined itself.
+struct Compiler {
+    process: PathBuf,
+    /// The answer to the push of the plugin.
+    push: JoinHandle<Value>,
+}
+
+impl Compiler {
+    fn start(gateway: &GatewayProcess) -> Compiler {
+        let mut client = gateway.client();
+        let push = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let plugin = slow_to_compile().bytes;
+            let pushing = client.push("call", "routing", &plugin);
+            runtime.unwrap().block_on(pushing).unwrap()
+        });
+        let filters = |status: &Status| status["Seccomp_filters"].parse::<u32>().unwrap();
+        let gateway = gateway.process.id();
+        let of_gateway = filters(&status(&of_process(gateway)).unwrap());
+        let is_confined = |process: &PathBuf| {
+            let status = status(process);
+            status.is_some_and(|status| {
+                status["PPid"] == gateway.to_string() && filters(&status) == of_gateway + 2
+            })
+        };
+        let mut process = None;
+        wait_until("the compiler confines itself", || {
+            let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+            let mut processes = processes.filter(|path| path.join("status").exists());
+            process = processes.find(is_confined);
+            process.is_some()
+        });
+        Compiler { process: process.unwrap(), push }
+    }
+
+    fn id(&self) -> Pid {
+        let name = self.process.file_name().unwrap().to_str().unwrap();
+        Pid::from_raw(name.parse().unwrap())
+    }
+}
+
+#[test]
+fn plugin_compiler_is_confined() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]).routed());
+    let pushed = gateway.push("routing", &routing_plugin(Behaviour::Places(0)));
+    assert_eq!(pushed["outcome"], "activated", "{pushed}");
+
+    let compiler = Compiler::start(&gateway);
+    let confined = status(&compiler.process).unwrap();
+    assert!(is_confined(&confined), "{confined:#?}");
+    for namespace in ["ns/user", "ns/net"] {
+        let of = |process: &Path| fs::read_link(process.join(namespace)).unwrap();
+        let of_gateway = of(&of_process(gateway.process.id()));
+        assert_ne!(of(&compiler.process), of_gateway, "{namespace}");
+    }
+    kill(compiler.id(), Signal::SIGKILL).unwrap();
+    let refused = compiler.push.join().unwrap();
+    assert_eq!(refused["code"], "compile-limit", "{refused}");
+    let log = gateway.process.log();
+    assert!(!log.contains("not fully confined"), "{log}");
+}
+
+/// A process that a debugger makes do system calls, as a plugin could that has taken it over.
+#[cfg(target_arch = "x86_64")]
+struct Captive(Pid);
+
+#[cfg(target_arch = "x86_64")]
+impl Captive {
+    /// `None` if this process may not debug it.
+    fn take(process: Pid) -> Option<Captive> {
+        ptrace::attach(process).ok()?;
+        waitpid(process, None).unwrap();
+        Some(Captive(process))
+    }
+
+    /// Writes text below the stack, and returns its address.
+    fn write(&self, text: &str) -> u64 {
+        let address = (ptrace::getregs(self.0).unwrap().rsp - 4_096) & !7;
+        let bytes = [text.as_bytes(), &[0; 8]].concat();
+        for (at, word) in (address..).step_by(8).zip(bytes.chunks_exact(8)) {
+            let word = i64::from_ne_bytes(word.try_into().unwrap());
+            ptrace::write(self.0, at as ptrace::AddressType, word).unwrap();
+        }
+        address
+    }
+
+    /// The result of a system call; an error is the signal that killed the process.
+    fn call(&self, number: i64, arguments: [u64; 3]) -> Result<i64, Signal> {
+        let mut registers = ptrace::getregs(self.0).unwrap();
+        // The instruction `syscall`.
+        let place = registers.rip as ptrace::AddressType;
+        ptrace::write(self.0, place, 0x050f).unwrap();
+        // The call in which the process was interrupted is not repeated.
+        registers.orig_rax = u64::MAX;
+        registers.rax = number as u64;
+        [registers.rdi, registers.rsi, registers.rdx] = arguments;
+        ptrace::setregs(self.0, registers).unwrap();
+        ptrace::step(self.0, None).unwrap();
+        match waitpid(self.0, None).unwrap() {
+            WaitStatus::Signaled(_, signal, _) => return Err(signal),
+            WaitStatus::Stopped(..) => {}
+            other => panic!("{other:?}"),
+        }
+        let after = ptrace::getregs(self.0).unwrap();
+        ptrace::setregs(self.0, libc::user_regs_struct { rip: place as u64, ..after }).unwrap();
+        Ok(after.rax as i64)
+    }
+
+    fn open(&self, path: &Path) -> Result<i64, Signal> {
+        let path = self.write(path.to_str().unwrap());
+        self.call(libc::SYS_openat, [libc::AT_FDCWD as u64, path, libc::O_RDONLY as u64])
+    }
+
+    fn socket(&self) -> Result<i64, Signal> {
+        self.call(libc::SYS_socket, [libc::AF_INET as u64, libc::SOCK_DGRAM as u64, 0])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn captured_compiler_reaches_no_file_and_no_socket() {
+    let node = Node::agent("east-a1");
+    let gateway = GatewayProcess::start(&World::of(&[&node]).routed());
+    let secret = gateway.folder().join("secret");
+
+    // The control: a process with the same user, without a filter.
+    let mut free = Command::new("sleep").arg("600").spawn().unwrap();
+    let captive = Captive::take(Pid::from_raw(free.id() as i32));
+    let reached = captive.map(|captive| (captive.open(&secret), captive.socket()));
+    free.kill().unwrap();
+    free.wait().unwrap();
+    let Some((file, socket)) = reached else {
+        eprintln!("captured_compiler_reaches_no_file_and_no_socket skipped: needs ptrace(2)");
+        return;
+    };
+    assert!(file.unwrap() >= 0 && socket.unwrap() >= 0, "{file:?} {socket:?}");
+
+    let compiler = Compiler::start(&gateway);
+    let captive = Captive::take(compiler.id()).unwrap();
+    assert_eq!(captive.open(&secret), Ok(-i64::from(libc::EPERM)));
+    assert_eq!(captive.socket(), Err(Signal::SIGSYS));
+    let refused = compiler.push.join().unwrap();
+    assert_eq!(refused["code"], "compiler", "{refused}");
+    assert!(refused["reason"].as_str().unwrap().contains("system call"), "{refused}");
+}
+
+/// Output that no compiler wrote: a text, an answer of no code, one cut short, one of a compiler that failed.
+const FORGERIES: [&str; 4] = [
+    "echo anything",
+    "printf 'C\\010\\0\\0\\0\\0\\0\\0\\0forgery!'",
+    "printf 'C\\011\\0\\0\\0\\0\\0\\0\\0forgery!'",
+    "printf 'C\\010\\0\\0\\0\\0\\0\\0\\0forgery!'; exit 1",
+];
+
+#[test]
+fn forged_compiler_output_is_refused() {
+    let node = Node::agent("east-a1");
+    let folder = tempfile::tempdir().unwrap();
+    let [program, script] = ["compiler", "script"].map(|name| folder.path().join(name));
+    fs::write(&program, format!("#!/bin/sh\ncat > /dev/null\n. {}\n", script.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut world = World::of(&[&node]).routed();
+    world.compiler = Some(settings::Compiler::at(program));
+    let gateway = world.start();
+    let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+    let active = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).status.active;
+    let shipped = active();
+    let plugin = routing_plugin(Behaviour::Places(0));
+    for forgery in FORGERIES {
+        fs::write(&script, forgery).unwrap();
+        let pushing = gateway.handle.push_policy(policy.clone(), plugin.clone(), None);
+        let refused = gateway.ask(pushing).unwrap();
+        assert_eq!(refused.outcome, RolloutOutcome::Refused, "{forgery}: {refused:?}");
+        assert!(["compiler", "engine"].contains(&refused.code.unwrap()), "{forgery}: {refused:?}");
+        assert_eq!(active(), shipped, "{forgery}");
+    }
+}
+
+/// Runs its arguments where no user namespace can be made.
+const WITHOUT_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+
+#[test]
+fn refused_namespaces_are_logged_once() {
+    let without_namespaces = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", WITHOUT_NAMESPACES, "sh"]);
+        command
+    };
+    if !without_namespaces().arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!(
+            "refused_namespaces_are_logged_once skipped: needs unshare (util-linux) and user namespaces"
+        );
+        return;
+    }
+    let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let mut command = without_namespaces();
+    command.arg(evenkeel());
+    let world = World::of(&nodes.each_ref()).routed();
+    let mut gateway = GatewayProcess::start_by(&world, command);
+    for node in [0, 1] {
+        let pushed = gateway.push("routing", &routing_plugin(Behaviour::Places(node)));
+        assert_eq!(pushed["outcome"], "activated", "{pushed}");
+    }
+    let log = gateway.process.log();
+    assert_eq!(log.matches("plugin compiler is not fully confined").count(), 1, "{log}");
+}
+
+#[test]
+fn sandboxed_gateway_reloads_nodes() {
+    let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let mut gateway = GatewayProcess::start(&World::of(&[&nodes[0]]));
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
+
+    let mut world = World::of(&nodes.each_ref());
+    world.listens += "[[listen]]\nudp = \"127.0.0.2:0\"\nidentity = [\"declared\"]\n";
+    world.write(gateway.folder());
+    let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
+    let waiting = reloaded["requires_restart"].as_array().unwrap();
+    assert!(waiting.contains(&json!("[[listen]]")), "no reload binds a listener: {reloaded}");
+    wait_until("the new node is up", || {
+        let view = gateway.read("/v1/nodes");
+        let is_up = |node: &Value| node["node"] == "east-b1" && node["health"] == "up";
+        view["nodes"].as_array().unwrap().iter().any(is_up)
+    });
+    nodes[0].die();
+    let second = nodes[1].number();
+    talk(&mut [&mut ann], "the new node echoes", |phones| {
+        phones[0].heard.iter().any(|heard| heard.mark.node == second)
+    });
+}
+
+#[test]
+fn start_hook_runs_without_privileges() {
+    let [mut first, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
+    cold.die();
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("status");
+    let mut world = World::of(&[&first]);
+    world.scenario = "mode = \"cold\"\n".into();
+    let script = format!("cat /proc/self/status > {0}.new; mv {0}.new {0}", marker.display());
+    let command = format!("[\"/bin/sh\", \"-c\", \"{script}\"]");
+    world.nodes += &format!("{}start = {{ command = {command} }}\n", cold.text());
+    let mut gateway = GatewayProcess::start(&world);
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
+    first.die();
+    talk(&mut [&mut ann], "the hook runs", |_| marker.exists());
+    let of_hook = status(folder.path()).unwrap();
+    assert!(is_confined(&of_hook), "{of_hook:#?}");
+}
