@@ -75,10 +75,10 @@ async fn converse(stream: TcpStream, router: Router, connection: Arc<Connection>
     let _ = serving.await;
 }
 
-/// The source of connections: an IPv4 address or an IPv6 network of 64 bits, which one host may have for itself.
+/// The source of connections: an IPv4 address or an IPv6 /56, which one site may have for itself (RFC 6177).
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 72)).into(),
         address @ IpAddr::V4(_) => address,
     }
 }
@@ -133,7 +133,11 @@ impl<T> Strangers<T> {
         let crowded = if counts.get(&source).is_some_and(|count| *count >= STRANGERS_PER_SOURCE) {
             Some(source)
         } else if self.0.len() >= STRANGERS_MAX {
-            counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+            // Among sources with equally many connections, the one with the oldest: a flood from many sources would
+            // otherwise displace the owner's connection first, if its address is the highest.
+            let most = counts.values().max().copied();
+            let mut sources = self.0.values().map(|(source, _)| *source);
+            sources.find(|source| counts.get(source).copied() == most)
         } else {
             None
         };

@@ -33,10 +33,20 @@ fn full_table_displaces_from_largest_source() {
 }
 
 #[test]
+fn oldest_gives_way_among_equal_sources() {
+    let mut strangers = Strangers::default();
+    for number in 0..=255_u8 {
+        assert_eq!(strangers.admit(number.into(), address(number), number), None);
+    }
+    let other = Ipv4Addr::new(192, 0, 3, 1).into();
+    assert_eq!(strangers.admit(256, other, 7), Some(0));
+}
+
+#[test]
 fn source_is_an_ipv6_network_or_ipv4_address() {
     let of = |text: &str| source(text.parse().unwrap());
-    assert_eq!(of("2001:db8::1"), of("2001:db8::2:3:4:5"));
-    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    assert_eq!(of("2001:db8::1"), of("2001:db8:0:ff:2:3:4:5"));
+    assert_ne!(of("2001:db8::1"), of("2001:db8:0:100::1"));
     assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
 }
