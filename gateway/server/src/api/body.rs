@@ -84,7 +84,7 @@ impl Budget {
             }
             bytes.extend_from_slice(&data);
         }
-        share.complete();
+        share.complete()?;
         Ok(Held { bytes, share })
     }
 
@@ -100,7 +100,7 @@ impl Budget {
 
     fn exhausted(&self) -> Error {
         let mib = self.bytes_max >> 20;
-        let message = format!("other request bodies take the {mib} MiB that all may take; retry");
+        let message = format!("request bodies have reached their limit of {mib} MiB in all; retry");
         Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER)
     }
 
@@ -142,9 +142,14 @@ impl Share {
         Ok(())
     }
 
-    fn complete(&self) {
-        if let Some(entry) = self.budget.lock().shares.get_mut(&self.number) {
-            entry.arriving = None;
+    /// Keeps the share until it is dropped. Fails if this body gave way before.
+    fn complete(&self) -> Result<(), Error> {
+        match self.budget.lock().shares.get_mut(&self.number) {
+            Some(entry) => {
+                entry.arriving = None;
+                Ok(())
+            }
+            None => Err(self.budget.exhausted()),
         }
     }
 }

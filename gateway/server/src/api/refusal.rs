@@ -42,7 +42,7 @@ pub(super) fn word(failed: ControlError, said: &str, names: &Names) -> Error {
             Error::field("ingress", "no listener accepts this ingress; see [[listen]]")
         }
         ControlError::SessionDataFull => {
-            let message = "the sessions' labels, media and addresses take the memory that they may, `session_data_mib` in [limits]";
+            let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
             Error::new(Code::Full, message).retry_after(jitter(SOON))
         }
         ControlError::AddressTaken(address) => {

@@ -20,9 +20,10 @@ fn oldest_arriving_body_gives_way() {
     for share in [&complete, &old, &new] {
         share.grow(3).unwrap();
     }
-    complete.complete();
+    complete.complete().unwrap();
     new.grow(4).unwrap();
     let refused = old.grow(1).unwrap_err();
+    assert_eq!(old.complete().unwrap_err().code, Code::Unavailable, "its bytes are not counted");
     assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
     assert_eq!(budget.lock().bytes, 10);
     new.grow(1).expect_err("no other body is arriving");
