@@ -110,6 +110,7 @@ impl FromStr for Network {
     type Err = NoNetwork;
 
     /// Reads an address and a prefix length. Bits behind the prefix are zero, so that a typing error is noticed.
+    /// IPv4-mapped networks are refused: they would contain no address.
     fn from_str(text: &str) -> Result<Network, NoNetwork> {
         let (ip, prefix) = text.split_once('/').ok_or(NoNetwork)?;
         let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
@@ -118,7 +119,10 @@ impl FromStr for Network {
             IpAddr::V4(ip) => (32, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
             IpAddr::V6(ip) => (128, ip.to_bits().checked_shl(prefix.into()).unwrap_or(0) == 0),
         };
-        if prefix > bits || !rest { Err(NoNetwork) } else { Ok(Network { ip, prefix }) }
+        if prefix > bits || !rest || ip != ip.to_canonical() {
+            return Err(NoNetwork);
+        }
+        Ok(Network { ip, prefix })
     }
 }
 

@@ -115,7 +115,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     sandbox.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     log_capacity(&capacity);
-    settings.notes().iter().for_each(|note| tracing::info!("{note}"));
+    settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
     let mut gateway = run::begin_with(&settings, sockets)?;
     let applied = applied.compiled_at(gateway.foundry.clone());

@@ -69,7 +69,10 @@ fn network_contains_its_addresses_only() {
 
 #[test]
 fn invalid_network_is_refused() {
-    for text in ["10.0.0.0", "10.0.0.0/33", "::/129", "10.0.0.1/8", "a/8", "10.0.0.0/", "/8", ""] {
+    let mapped = "::ffff:10.0.0.0/104";
+    for text in
+        ["10.0.0.0", "10.0.0.0/33", "::/129", "10.0.0.1/8", mapped, "a/8", "10.0.0.0/", "/8", ""]
+    {
         assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
     }
 }

@@ -407,7 +407,7 @@ pub(super) fn shared_secrets(
         let found = format!("`{}`, the secret of node `{first}`", file.get_ref());
         let expected = "a secret of its own, because `drills = true` lets its holder break nodes";
         check.refuse(file.span(), found, expected).help =
-            Some(format!("create one: `openssl rand -hex 32 > {}.secret`", node.name));
+            Some(format!("create one: `(umask 077; openssl rand -hex 32 > {}.secret)`", node.name));
     }
 }
 
