@@ -122,7 +122,7 @@ fn flood_from_prefix_spares_newcomers() {
     let observed = gateway.open(offer("observed", Ingress::Udp(Identity::Stun)));
     let to = udp_of(&observed);
     let ufrag = Credentials::of(&observed).ufrag;
-    let junk = vec![rtp(), failing_check(&ufrag), failing_check("nobody"), vec![0; 60]];
+    let junk = vec![rtp(), failing_check(&ufrag), failing_check("unknown"), vec![0; 60]];
     let _flood = Flood::start("127.0.0.250", to, junk);
     wait_for_limit(&gateway);
 

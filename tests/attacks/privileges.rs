@@ -1,4 +1,4 @@
-//! The privileges that remain to an attacker who runs code in the gateway, or in the compiler of plugins.
+//! The privileges that remain to an attacker with code in the gateway, or in the compiler of plugins.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ fn has_no_capability(status: &Status) -> bool {
     ["CapEff", "CapPrm", "CapInh", "CapAmb"].into_iter().all(none)
 }
 
-/// Neither privileges nor a way back to them.
+/// True if the process has no privileges and cannot regain them.
 fn is_confined(status: &Status) -> bool {
     has_no_capability(status) && status["NoNewPrivs"] == "1" && status["Seccomp"] == "2"
 }
@@ -64,7 +64,7 @@ fn assert_confined(gateway: &GatewayProcess) {
     assert!(free.is_empty(), "{free:#?}");
 }
 
-/// The answer of a gateway that does not start.
+/// The exit status and output of a gateway that does not start.
 fn refused_start(config: &Path) -> Output {
     Command::new(evenkeel()).args(["run", "--config"]).arg(config).output().unwrap()
 }
@@ -116,7 +116,7 @@ fn low_ports_are_bound_before_the_drop() {
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
 }
 
-/// A reload would fail on it when it is needed.
+/// Without this check the first reload would fail instead.
 #[test]
 fn file_unreadable_to_reload_is_refused_at_start() {
     if !geteuid().is_root() {

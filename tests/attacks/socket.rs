@@ -18,7 +18,7 @@ use tempfile::tempdir;
 
 use crate::harness::TIMEOUT;
 
-/// The other user, who has no account.
+/// The other user; it has no account.
 const OTHER: u32 = 61_234;
 
 /// The environment variable with the path that the other user takes.
@@ -188,6 +188,8 @@ fn squatted_default_folder_is_refused() {
         let process = as_other_user("prepare", &folder, logs.path());
         lines_of(&process, "prepared", 1).remove(0)
     };
+    // An aborted run may have left it.
+    let _ = fs::remove_dir(&folder).or_else(|_| fs::remove_file(&folder));
     fs::create_dir(&folder).unwrap();
     let squatted = prepared();
     fs::remove_dir(&folder).unwrap();

@@ -90,6 +90,7 @@ fn any(v4: bool) -> SocketAddr {
     if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
+/// A random number for the keys of encrypted trunks.
 fn salt() -> u64 {
     let mut bytes = [0; 8];
     SystemRandom::new()

@@ -55,7 +55,7 @@ pub struct Call<'a> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
     pub status: u16,
-    /// The headers by lower-case name. Of a repeated header only the first is kept.
+    /// The headers by lower-case name. A repeated header is kept once, with its first value.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }

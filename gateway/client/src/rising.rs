@@ -48,7 +48,7 @@ impl Rising {
     /// Returns true while a demo of this user is starting at this socket.
     pub fn is_at(socket: &Path) -> bool {
         let place = beside(socket);
-        // Another user could hold the lock for ever. To open a pipe is to wait for a writer.
+        // Another user could hold the lock forever, and opening a pipe waits for a writer.
         let own = |facts: fs::Metadata| facts.is_file() && facts.uid() == geteuid().as_raw();
         let tried = || File::open(&place).map(|file| file.try_lock_shared());
         fs::symlink_metadata(&place).is_ok_and(own)

@@ -32,7 +32,7 @@ fn is_trusted(peer: u32, own: u32, path: &Path) -> bool {
     peer == 0 || peer == own || own == 0 && owns_folder()
 }
 
-/// Names what is at the path instead of a process that accepts connections.
+/// Replaces the error by one that names the file at the path, if no process accepts connections there.
 fn explain(path: &Path, error: io::Error) -> io::Error {
     let kind = fs::symlink_metadata(path).map(|facts| facts.file_type());
     let found = match (error.kind(), kind) {

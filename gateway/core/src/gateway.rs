@@ -602,7 +602,7 @@ impl Gateway {
         self.policies.add(policy.clone(), life);
     }
 
-    /// Follows steps of the wall clock; times of the changes from now on are right.
+    /// Follows steps of the wall clock. Changes from now on are stamped by this clock.
     pub fn handle_wall_clock(&mut self, clock: WallClock) {
         self.policies.set_clock(clock);
     }

@@ -303,7 +303,7 @@ impl Router<'_> {
         self.effects.notice(Notice::Reroute(id));
     }
 
-    /// Closes the silent sessions, except those whose rooms wait for a node to start.
+    /// Closes the silent sessions, except in rooms that wait for a node to start.
     pub(crate) fn close_silent(&mut self, mut sessions: Vec<SessionId>, now: Instant) {
         sessions.retain(|id| !self.is_held(self.sessions[id].room, now));
         for session in sessions {

@@ -73,8 +73,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The name of the node in the gateway's `[[node]]`. Test headers get [`number_of`] it.
     pub name: String,
-    /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses all signed messages, and so has no trunk
-    /// legs.
+    /// The keys of this node, from its name and the secret shared with the gateway. Without a secret the node refuses
+    /// all signed messages, and so has no trunk legs.
     pub secret: Option<Secret>,
     pub numbers: Numbers,
     pub stamps: Stamps,

@@ -1,9 +1,9 @@
 //! Privileges that a process gives up once it has opened what needs them: capabilities, and system calls.
 //!
-//! The gateway runs start hooks, resolves names, follows files and exports telemetry through libraries whose system calls
+//! The gateway runs start hooks, resolves names, follows files and exports telemetry through libraries; their system calls
 //! change with their versions. A list of allowed calls would fail on the first new one in production, so its filter lists
 //! the calls that are refused, with EPERM: those that reach other processes, kernel interfaces that no media gateway
-//! needs, and new namespaces. The compiler of plugins reads, computes and writes, and nothing else. Its filter lists the
+//! needs, and new namespaces other than a compiler's. The compiler of plugins reads, computes and writes, and nothing else. Its filter lists the
 //! calls that are allowed; any other call means that the plugin has taken the compiler over, and kills it.
 
 use std::collections::BTreeMap;
@@ -136,7 +136,7 @@ const ALLOWED: &[i64] = &[
 /// without them.
 const FILES: &[i64] = &[libc::SYS_openat];
 
-/// What the kernel refused. The process goes on without it.
+/// A measure that the kernel refused. The process continues without it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Missing {
     #[error("capabilities are kept: {0}")]
@@ -162,7 +162,7 @@ pub(crate) fn confine_gateway() -> Vec<Missing> {
 }
 
 fn filter_gateway() -> Result<(), Missing> {
-    // Its flags are in memory, where no filter sees them. Callers without it use clone(2).
+    // Its flags are in memory, where no filter sees them. After ENOSYS callers use clone(2).
     let clone3 = with_x32(Rules::from([(libc::SYS_clone3, Vec::new())]));
     install(clone3, SeccompAction::Allow, SeccompAction::Errno(Errno::ENOSYS as u32))?;
     let rules = with_x32(gateway_rules().map_err(seccompiler::Error::from)?);
@@ -170,7 +170,7 @@ fn filter_gateway() -> Result<(), Missing> {
     Ok(())
 }
 
-/// Leaves this process its standard streams, memory and processor time. It must have one thread.
+/// Gives up all but the standard streams, memory and processor time. The process must have one thread.
 pub(crate) fn confine_compiler() -> Vec<Missing> {
     let apart = unshare(COMPILER_NAMESPACES).map_err(Missing::Namespaces);
     // A new user namespace gives all capabilities in it.
@@ -222,7 +222,7 @@ fn compiler_rules() -> Result<Rules, BackendError> {
         [ALLOWED, FILES].concat().into_iter().map(|call| (call, Vec::new())).collect();
     let executable = libc::PROT_EXEC as u64;
     let is_data = || rule([(2, SeccompCmpOp::MaskedEq(executable), 0)]);
-    // By which it aborts.
+    // abort(3) raises its signal by this call.
     let itself = rule([(0, SeccompCmpOp::Eq, u64::from(std::process::id()))])?;
     rules.extend([
         (libc::SYS_mmap, vec![is_data()?]),

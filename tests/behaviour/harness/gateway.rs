@@ -39,8 +39,8 @@ pub(crate) struct World {
     pub(crate) hooks: String,
     /// The text of the policy set `conference`.
     pub(crate) conference: String,
-    /// A declared address is sent nothing before a packet came from it. Off by default: tests count packets from
-    /// the first.
+    /// Nothing is sent to a declared address before a packet came from it. Default false: tests count packets from the
+    /// first.
     pub(crate) await_first_packet: bool,
     /// The node is marked down after this time of unanswered probes, without another witness.
     pub(crate) probe_timeout: &'static str,

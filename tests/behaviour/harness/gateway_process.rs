@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use evenkeel_client::{Client, Endpoint, Identity, Ingress, Kind, Media, Offer, PayloadType};
 use evenkeel_lab::process::Process;
@@ -38,8 +39,10 @@ impl GatewayProcess {
         let client = Client::new(Endpoint::Unix(folder.path().join("admin.sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut gateway = GatewayProcess { process, client, runtime, folder };
+        let deadline = Instant::now() + 3 * TIMEOUT;
         while !gateway.ask(async |client| client.is_ready().await).unwrap() {
-            std::thread::yield_now();
+            assert!(Instant::now() < deadline, "timed out: the policies are active");
+            std::thread::park_timeout(Duration::from_millis(2));
         }
         gateway
     }

@@ -26,7 +26,7 @@ impl Agent {
         self.counters.refused_unreadable += 1;
         if is_due(&mut self.refusals.logged[5], LOG_EVERY, now.instant) {
             io.log(&format!(
-                "datagram refused: source={source} reason=\"not encrypted with this node's key\"; set `encrypt` at both ends or at none, and one secret_file"
+                "datagram refused: source={source} reason=\"not encrypted with this node's key\"; set `encrypt` at both ends or at none, and use one secret_file"
             ));
         }
     }

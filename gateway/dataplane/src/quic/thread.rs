@@ -36,7 +36,7 @@ pub struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A bound socket, and what the endpoint on it needs besides rings.
+/// A bound socket, with the settings and the certificate of the endpoint that [`start`] runs on it.
 pub struct Listener {
     settings: Settings,
     identity: Identity,

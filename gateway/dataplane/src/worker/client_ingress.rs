@@ -230,7 +230,7 @@ impl ClientIngress {
         if cached.is_some() {
             self.cache.remove(&source);
         }
-        // Without such clients an unknown source costs one lookup.
+        // Without clients that are declared by IP, an unknown source costs one lookup.
         if self.flows.counts().declared_ip > 0
             && let Some(home) = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() })
         {

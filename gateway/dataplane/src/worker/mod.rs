@@ -80,7 +80,7 @@ pub struct Parts {
     pub early_limits: EarlyLimits,
     /// Limit of failed lookups, per second and prefix.
     pub misses_per_prefix: u32,
-    /// Random keys of this process for hashes of what strangers send.
+    /// Random keys of this process for hashes of data from strangers.
     pub hash_keys: RandomState,
     /// Time for which packets gather while they keep arriving.
     pub gather: Duration,

@@ -9,12 +9,13 @@
 //! sender's salt and the upper bits of the counter; those of a node's datagrams also from the salt of
 //! the gateway's socket. Each gateway socket, and each node, draws its salt when it starts, and a
 //! node takes the next salt for each socket that it learns, so no pair of key and nonce is used
-//! twice. A key encrypts 2^24 datagrams, far below the limit of
-//! AES-GCM (2^28 for datagrams of this size, RFC 9001, appendix B.1.1).
+//! twice. A key encrypts 2^24 datagrams, far below the limit of AES-GCM (2^28 for datagrams of this
+//! size, RFC 9001, appendix B.1.1).
 //!
 //! A receiver accepts each counter of a sender once, at most [`WINDOW`] behind the highest. It
 //! learns a sender from a datagram that contains a signed message with a valid time, and refuses
-//! the sender's earlier datagrams: those recorded before a restart of the receiver are not replayed.
+//! the sender's earlier datagrams. After a restart of the receiver, datagrams older than the
+//! accepted age of a message (5 s) cannot be replayed.
 
 use super::message::{Answer, Secret};
 use crate::demux;

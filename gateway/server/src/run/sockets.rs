@@ -24,7 +24,7 @@ pub(super) const SOCKET_BUFFER: usize = 512 << 10;
 /// The sockets that a gateway opens at its start. Opening them may need capabilities (ports below 1024, buffers beyond the
 /// system's limit), so they are opened before a process gives these up.
 pub(crate) struct Sockets {
-    /// Of the configured nodes, by their number.
+    /// Equipment of the configured nodes, by number.
     pub(super) equipment: Vec<Equipment>,
     pub(super) udp: Vec<UdpListener>,
     /// Each worker's sockets for the UDP listeners.

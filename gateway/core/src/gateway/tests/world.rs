@@ -115,7 +115,7 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Unanswered questions.
     pub(super) held: Vec<Ask>,
-    /// Nodes with a called start hook.
+    /// Nodes with a start hook that was called.
     pub(super) starts: Vec<NodeId>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,

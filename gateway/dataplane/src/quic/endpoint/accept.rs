@@ -9,8 +9,8 @@ use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
 use crate::quic::sources::Source;
 
-/// Handshakes in progress from which on further clients of the same source must validate their address: a sender of
-/// forged sources holds no more connections in the name of another host.
+/// With this many handshakes of a source in progress, further clients of the source must validate their address: a
+/// sender of forged sources holds no more connections in the name of another host.
 const UNVALIDATED_MAX: usize = 16;
 
 impl Endpoint {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Entries from 1 to `last`; those that `is_live` accepts have an item.
+/// Entries from 1 to `last`. An entry has an item if `is_live` accepts its id.
 fn entries(last: u64, is_live: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, Option<u64>)> {
     (1..=last).map(move |id| (id, is_live(id).then_some(id)))
 }
