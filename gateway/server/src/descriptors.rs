@@ -8,8 +8,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::run;
 use crate::settings::{Driver, Ingress, Settings};
 
-/// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 32 for POSTs
-/// of webhooks, the others for operators, telemetry, reloads and compilers.
+/// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 128 for those
+/// that have, 32 for POSTs of webhooks, the others for operators, telemetry, reloads and compilers.
 const RESERVED: u64 = 512;
 
 /// Descriptors that do not depend on the configuration: standard streams, event loops, the API's sockets, watched files.

@@ -17,6 +17,9 @@ const SEGMENTS_MAX: usize = 64;
 /// Limit of bytes sent in segments: a UDP datagram's payload over IPv4 (RFC 768), less a margin for IPv6.
 const SEGMENTED_MAX: usize = 65_000;
 
+/// Attempts after an error that the kernel may have kept from an earlier datagram. Forged ICMP errors arrive one by one.
+const REPEATS_MAX: u32 = 3;
+
 /// Datagrams queued on one socket.
 ///
 /// The network stack handles consecutive datagrams of one size to one destination as one packet and segments it last
@@ -124,33 +127,35 @@ impl Outbox {
         &mut self.bytes[start..]
     }
 
-    /// Sends each queued datagram once. If the kernel returns an error of an earlier datagram instead of sending, the
-    /// rest of the batch is sent again once.
+    /// Sends each queued datagram once. The kernel may return an error of an earlier datagram instead of sending, and
+    /// another one before the next attempt; up to [`REPEATS_MAX`] attempts follow.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
-        let mut retried = false;
+        let mut repeats = 0;
         while next < self.queue.len() {
             match self.send(socket, next) {
                 Ok(sent) => {
                     let sent = &self.queue[next..next + sent];
                     next += sent.len();
                     outcome.sent += sent.iter().map(Queued::datagrams).sum::<usize>();
-                    retried = false;
+                    repeats = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
                     self.part(next, &error);
                 }
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock && !retried => {
-                    retried = true;
+                Err(error)
+                    if error.kind() != io::ErrorKind::WouldBlock && repeats < REPEATS_MAX =>
+                {
+                    repeats += 1;
                 }
                 Err(error) => {
                     let datagrams = self.queue[next].datagrams();
                     let again = || error.raw_os_error().map(io::Error::from_raw_os_error);
                     outcome.failed.extend((1..datagrams).filter_map(|_| again()));
                     outcome.failed.push(error);
-                    retried = false;
+                    repeats = 0;
                     next += 1;
                 }
             }

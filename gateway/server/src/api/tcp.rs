@@ -31,7 +31,7 @@ const STRANGERS_MAX: usize = 256;
 pub(super) const STRANGERS_PER_SOURCE: usize = 64;
 
 /// Connections that have carried the token.
-const TRUSTED_MAX: usize = 256;
+const TRUSTED_MAX: usize = 128;
 
 /// Retry time while [`TRUSTED_MAX`] connections are open; unused ones end after [`HEADER_WITHIN`].
 const RETRY_AFTER: Duration = HEADER_WITHIN;

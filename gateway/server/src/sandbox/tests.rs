@@ -1,13 +1,16 @@
 //! Each attempt runs in a process of its own: this test binary again, with the attempt's name in [`ATTEMPT`].
 
 use std::fs;
+use std::io::IoSliceMut;
 use std::net::UdpSocket;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
+use std::thread::{self, JoinHandle};
 
 use evenkeel_host as host;
-use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
@@ -58,10 +61,13 @@ fn attempt_is_made_when_asked() {
             Type::RAW,
             Some(Protocol::from(libc::NETLINK_NETFILTER)),
         )),
-        "trace" => outcome(ptrace::traceme()),
+        "memory" => {
+            let remote = RemoteIoVec { base: order.as_ptr().addr(), len: 1 };
+            outcome(process_vm_readv(Pid::this(), &mut [IoSliceMut::new(&mut [0])], &[remote]))
+        }
         "user-namespace" => outcome(unshare(CloneFlags::CLONE_NEWUSER)),
         "program" => outcome(Command::new("true").status()),
-        "thread" => outcome(std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join())),
+        "thread" => outcome(thread::Builder::new().spawn(|| ()).map(JoinHandle::join)),
         "capability" => i32::from(is_privileged()),
         "compile" => i32::from(host::fulfil(&order).first() != Some(&b'C')),
         "abort" => std::process::abort(),
@@ -72,7 +78,7 @@ fn attempt_is_made_when_asked() {
 
 #[test]
 fn gateway_is_refused_what_it_never_needs() {
-    for refused in ["vsock", "netfilter", "trace", "user-namespace"] {
+    for refused in ["vsock", "netfilter", "memory", "user-namespace"] {
         let status = attempt(&format!("gateway/{refused}"));
         assert_eq!(status.code(), Some(REFUSED_STATUS), "{refused}: {status}");
     }
@@ -84,7 +90,7 @@ fn gateway_is_refused_what_it_never_needs() {
 
 #[test]
 fn compiler_can_only_compile() {
-    for killed in ["udp", "program", "thread", "trace", "user-namespace"] {
+    for killed in ["udp", "program", "thread", "memory", "user-namespace"] {
         let status = attempt(&format!("compiler/{killed}"));
         assert_eq!(status.signal(), Some(Signal::SIGSYS as i32), "{killed}: {status}");
     }
@@ -96,7 +102,7 @@ fn compiler_can_only_compile() {
 /// The control: the same attempts without a filter.
 #[test]
 fn unconfined_process_may_do_more() {
-    for allowed in ["file", "udp", "trace", "program", "thread", "compile"] {
+    for allowed in ["file", "udp", "memory", "program", "thread", "compile"] {
         let status = attempt(&format!("unconfined/{allowed}"));
         assert_eq!(status.code(), Some(DONE), "{allowed}: {status}");
     }
