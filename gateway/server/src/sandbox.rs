@@ -132,9 +132,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_exit_group,
 ];
 
-/// Refused to the compiler without killing it: when memory is short the C library reads limits from files, and a
-/// backtrace names its files relative to the working directory. Both do without.
-const FILES: &[i64] = &[libc::SYS_openat, libc::SYS_getcwd];
+/// Refused to the compiler without killing it: the C library reads limits from files when memory is short, and does
+/// without them.
+const FILES: &[i64] = &[libc::SYS_openat];
 
 /// A measure that the kernel refused. The process continues without it.
 #[derive(Debug, thiserror::Error)]

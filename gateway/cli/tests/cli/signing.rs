@@ -127,6 +127,8 @@ fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Comp
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", processor_seconds])
         .args(["--memory-mib", memory_mib])
+        // As the gateway does: a backtrace would make system calls that kill the compiler.
+        .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
