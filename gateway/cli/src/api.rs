@@ -1,5 +1,6 @@
 //! The options that select a gateway, and exit codes for its refusals.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,12 @@ impl Api {
             Failure::NoGateway(format!("the gateway at {shown} did not answer within {within} s"))
         };
         answer.map_err(silent)?.map_err(|failed| match failed {
+            Error::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Failure::NoGateway(format!(
+                    "this user may not use {}: run the command as its owner or as root",
+                    self.shown()
+                ))
+            }
             Error::Unreached(error) => Failure::NoGateway(format!(
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()

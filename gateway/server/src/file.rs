@@ -10,7 +10,7 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let facts = file.metadata()?;
     if !facts.is_file() {
-        let message = format!("it is {}, not a regular file", kind(facts.file_type()));
+        let message = format!("{}, not a regular file", kind(facts.file_type()));
         return Err(io::Error::other(message));
     }
     let mut bytes = Vec::new();
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         file.take(max + 1).read_to_end(&mut bytes)?;
     }
     if facts.len().max(bytes.len() as u64) > max {
-        return Err(io::Error::other(format!("it has more than {max} bytes")));
+        return Err(io::Error::other(format!("more than {max} bytes")));
     }
     Ok(bytes)
 }

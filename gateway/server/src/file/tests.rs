@@ -14,9 +14,9 @@ fn only_regular_files_are_read() {
     assert_eq!(read(&at("file"), 4).unwrap(), b"text");
     assert_eq!(read(&at("link"), 4).unwrap(), b"text");
     let refused = |path: &Path| read(path, 4).unwrap_err().to_string();
-    assert_eq!(refused(&at("pipe")), "it is a pipe, not a regular file");
-    assert_eq!(refused(folder.path()), "it is a folder, not a regular file");
-    assert_eq!(refused(Path::new("/dev/zero")), "it is a device, not a regular file");
+    assert_eq!(refused(&at("pipe")), "a pipe, not a regular file");
+    assert_eq!(refused(folder.path()), "a folder, not a regular file");
+    assert_eq!(refused(Path::new("/dev/zero")), "a device, not a regular file");
     assert_eq!(read(&at("none"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
@@ -26,9 +26,9 @@ fn longer_file_is_refused() {
     let path = folder.path().join("file");
     std::fs::write(&path, "12345").unwrap();
     assert_eq!(read(&path, 5).unwrap(), b"12345");
-    assert_eq!(read(&path, 4).unwrap_err().to_string(), "it has more than 4 bytes");
+    assert_eq!(read(&path, 4).unwrap_err().to_string(), "more than 4 bytes");
     // A sparse file of a terabyte.
     OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(read(&path, 1 << 20).unwrap_err().to_string(), "it has more than 1048576 bytes");
+    assert_eq!(read(&path, 1 << 20).unwrap_err().to_string(), "more than 1048576 bytes");
     assert!(read(Path::new("/proc/self/maps"), 8).is_err(), "its length is unknown before");
 }

@@ -177,10 +177,12 @@ impl Check {
             Err(error) => {
                 let found = format!("`{}`: {error}", raw.get_ref());
                 let expected = format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
-                self.refuse(raw.span(), found, expected).help = Some(format!(
-                    "create one: `(umask 077; openssl rand -hex 32 > {})`",
-                    path.display()
-                ));
+                let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+                let create = || {
+                    let path = path.display();
+                    format!("create one: `(umask 077; openssl rand -hex 32 > {path})`")
+                };
+                self.refuse(raw.span(), found, expected).help = is_missing.then(create);
                 return None;
             }
         };
