@@ -7,10 +7,11 @@
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
 //! [`rtp`] and [`rtcp`] parse it, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
 //! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`statistics`] and
-//! [`quality`] measure reception.
+//! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
 pub mod continuity;
 pub mod demux;
+pub mod instant;
 pub mod merge;
 pub mod quality;
 pub mod roq;
