@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub enum Hook {
     /// Is this session admitted?
     Admission,
@@ -35,7 +37,7 @@ impl Hook {
 }
 
 /// `<set>/<hook>`: the name of a policy in commands, metrics and records.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct PolicyName {
     pub set: Arc<str>,
     pub hook: Hook,
@@ -73,12 +75,13 @@ impl Arm {
 pub type Labels = Arc<[(Box<str>, Box<str>)]>;
 
 /// State that a plugin stored for a session or a room, or its memo (state of the plugin itself).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct State {
     /// The plugin's name in its manifest. Only revisions of the same plugin receive this state.
     pub plugin: Arc<str>,
     pub schema: u32,
     /// Opaque to the gateway and to other plugins.
+    #[serde(with = "crate::record::bytes")]
     pub bytes: Box<[u8]>,
 }
 

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+pub(crate) use breaker::Breaker;
 pub(crate) use breaker::Judged;
 pub(crate) use breaker::Verdict;
-use breaker::{Breaker, Evidence, is_bad};
+use breaker::{Evidence, is_bad};
+pub(crate) use gauge::Gauge;
 pub(crate) use ledger::{Holding, Ledger};
 
 use crate::effects::Effects;
@@ -71,6 +73,19 @@ impl Capacity {
             Some(since) => _ = self.reduced.insert(session, since),
             None => _ = self.reduced.remove(&session),
         }
+    }
+
+    pub(crate) fn reduced_since(&self, session: SessionId) -> Option<Instant> {
+        self.reduced.get(&session).copied()
+    }
+
+    /// The breaker of a region as other processes continue it.
+    pub(crate) fn breaker_record(&self, region: RegionId) -> Breaker {
+        self.breakers[region.0 as usize].without_evidence()
+    }
+
+    pub(crate) fn restore_breaker(&mut self, region: RegionId, breaker: &Breaker) {
+        self.breakers[region.0 as usize] = breaker.without_evidence();
     }
 
     pub(crate) fn reduced(&self) -> usize {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::timer::{Timer, Timers};
 use crate::{
-    Accepted, Ask, CloseReason, Event, Hop, NodeId, NotStarted, Offer, OfferId, Plan, PolicyName,
-    Refused, Remembered, Rollout, RoomId, RouteCell, SessionId,
+    Accepted, Ask, CloseReason, Event, Hop, Media, NodeId, NotStarted, Offer, OfferId, Plan,
+    PolicyName, Refused, Remembered, Rollout, RoomId, RouteCell, SessionId,
 };
 
 /// Instructions to the server.
@@ -22,6 +22,17 @@ pub enum Output {
         offer: Arc<Offer>,
         route: Arc<RouteCell>,
         plan: Plan,
+    },
+    /// Assign a session of another process's record to a worker. It is live.
+    Restore {
+        session: SessionId,
+        room: RoomId,
+        route: Arc<RouteCell>,
+        plan: Plan,
+        media: Arc<Media>,
+        scenario: Arc<str>,
+        /// The session was opened by its first packet.
+        of_first_packet: bool,
     },
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
     Open { session: SessionId, room: RoomId, hop: Hop },

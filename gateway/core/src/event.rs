@@ -6,6 +6,8 @@ mod outcome;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 pub use breach::{Breach, Count, Figure};
 pub use outcome::{Guard, Outcome};
 
@@ -123,7 +125,7 @@ impl Strike {
 }
 
 /// Why a room moved.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub enum Cause {
     /// The node of the room was marked down.
     NodeDown,
@@ -437,7 +439,7 @@ pub enum Event {
     ShuttingDown,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub enum MoveOutcome {
     /// The room is at its target.
     Done,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Hop;
 use crate::nodes::Since;
 
@@ -44,7 +46,7 @@ const VAIN_FACTOR: u32 = 8;
 const VAIN_MAX: u32 = 4;
 
 /// RTP packets between a session and its node since the last report, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Flow {
     /// Packets to the node, in the order of [`Kind`](crate::Kind).
     pub sent: [u32; KINDS],

@@ -3,6 +3,7 @@
 //! After every input, drain the outputs. This module dispatches inputs to the parts; `answers` applies policy answers.
 
 mod answers;
+mod record;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

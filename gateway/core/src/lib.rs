@@ -1,4 +1,4 @@
-//! The gateway's decisions. A state machine without I/O, clock, async, serde or Wasm: `handle_*` takes inputs, `poll_*`
+//! The gateway's decisions. A state machine without I/O, clock, async or Wasm: `handle_*` takes inputs, `poll_*`
 //! returns outputs, and `now` and the seed are arguments.
 
 // Tests start their virtual clock at the current time.
@@ -20,6 +20,7 @@ mod nodes;
 mod offer;
 mod policy;
 mod quality;
+mod record;
 mod registry;
 mod rooms;
 mod sessions;
@@ -55,6 +56,10 @@ pub use policy::{
     LastRollout, Lifecycle, PolicyStatus, Progress, Quarantine, Quarantined, Refusal, Remembered,
     Revision, Revoked, Rollout, RolloutOutcome, RolloutRequest, RolloutRules, Said, Stage, Staged,
     Strategy, Tally, Verb, Version, WallClock, is_in_cohort,
+};
+pub use record::{
+    GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, NotRestored, RegionRecord,
+    RoomRecord, SessionRecord,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};

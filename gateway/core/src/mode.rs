@@ -1,7 +1,11 @@
 //! Survival modes of sessions.
 
+use serde::{Deserialize, Serialize};
+
 /// The way in which sessions survive the death of a node. A scenario sets it, and it may change while packets flow.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 #[repr(u8)]
 pub enum Mode {
     /// Two hops carry all packets and the first copy wins (RFC 7198; SMPTE ST 2022-7). The loss of either hop loses no

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use detector::Finding;
 pub(crate) use detector::Since;
 pub use detector::Stamp;
-pub(crate) use node::{Change, Node};
+pub(crate) use node::{Change, Node, Trust};
 pub(crate) use pace::{ANSWERED_IN_TIME, Class, Pace, Turn};
 pub(crate) use watch::NodeChange;
 pub use watch::{AgentWord, WATCH_EVERY};

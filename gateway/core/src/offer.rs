@@ -2,6 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Labels, NodeId, OfferId, Plan, PolicyName, RegionId, RoomId, RouteCell, SessionId};
 
 #[derive(Clone, PartialEq, Debug)]
@@ -37,7 +39,7 @@ impl Ingress {
 }
 
 /// The transport of a client's packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Transport {
     Udp,
     Quic,
@@ -74,7 +76,7 @@ pub enum Identity {
     },
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct Media {
     /// At least one stream.
     pub streams: Vec<Stream>,
@@ -82,7 +84,7 @@ pub struct Media {
     pub srtp: Srtp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum RtcpPort {
     /// RTCP shares the port of RTP (RFC 5761).
     Mux,
@@ -91,7 +93,7 @@ pub enum RtcpPort {
 }
 
 /// Encryption of payloads with keys that the gateway lacks (RFC 3711).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
     Plain,
@@ -99,13 +101,13 @@ pub enum Srtp {
     Opaque,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum Kind {
     Audio,
     Video,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct PayloadType {
     /// 0–127.
     pub number: u8,
@@ -125,7 +127,7 @@ impl PayloadType {
 }
 
 /// Feedback that a stream's endpoint understands (RFC 4585, RFC 5104).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct Feedback {
     /// Picture loss indication.
     pub pli: bool,
@@ -137,7 +139,7 @@ pub struct Feedback {
     pub tmmbr: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct Stream {
     pub kind: Kind,
     /// At least one payload type.
@@ -166,7 +168,7 @@ impl Media {
 }
 
 /// The author of a decision: a policy, the native default, an operator or a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Decider {
     /// A plugin's decision was applied.
     Policy { policy: PolicyName, revision: Arc<str> },

@@ -10,6 +10,7 @@ mod offers;
 mod openings;
 mod placement;
 mod reroutes;
+mod restore;
 mod room;
 mod routes;
 mod shares;
@@ -22,7 +23,7 @@ use std::time::Instant;
 
 use calls::Call;
 pub use calls::is_session_room_name;
-use drain::Drain;
+pub(crate) use drain::Drain;
 pub use failback::Failback;
 use failover::Failover;
 pub use moves::{MoveRecord, MoveUnderWay};

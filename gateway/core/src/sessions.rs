@@ -76,6 +76,16 @@ impl Sessions {
         self.all.insert(session.id, Box::new(session));
     }
 
+    /// Continues the numbers of another process.
+    pub(crate) fn resume_numbers(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    /// Adds a live session of another process under its own number.
+    pub(crate) fn restore(&mut self, session: Session) {
+        self.all.insert(session.id, Box::new(session));
+    }
+
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(&id)?;
         if session.phase == Phase::Live {

@@ -83,6 +83,10 @@ impl Timers {
         }
     }
 
+    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
+        self.due.get(timer).copied()
+    }
+
     pub(crate) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }

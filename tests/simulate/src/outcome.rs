@@ -112,6 +112,7 @@ impl Digest {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }
             Output::Finished => self.add(&[14, at]),
+            Output::Restore { session, .. } => self.add(&[15, at, session.0]),
             Output::Event(_)
             | Output::EndStart { .. }
             | Output::Rollout(_)

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{BreakerState, Breakers, Measures, Metric, RoomId};
 
 /// Consecutive bad windows that open the breaker.
@@ -45,20 +47,27 @@ pub(crate) enum Verdict {
     Bad,
 }
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct Breaker {
     state: State,
     /// Consecutive bad windows; if half-open, consecutive windows that were not bad.
     row: u32,
     /// Recent openings of the breaker, which lengthen the next one.
     relapses: u32,
+    #[serde(skip)]
     pub(crate) evidence: Evidence,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 enum State {
-    Closed { since: Instant },
-    Open { until: Instant },
+    Closed {
+        #[serde(with = "evenkeel_media::instant")]
+        since: Instant,
+    },
+    Open {
+        #[serde(with = "evenkeel_media::instant")]
+        until: Instant,
+    },
     HalfOpen,
 }
 
@@ -106,6 +115,12 @@ impl Breaker {
     pub(crate) fn new(now: Instant) -> Breaker {
         let state = State::Closed { since: now };
         Breaker { state, row: 0, relapses: 0, evidence: Evidence::default() }
+    }
+
+    /// The breaker's state, with an empty window and bounded relapses.
+    pub(crate) fn without_evidence(&self) -> Breaker {
+        let relapses = self.relapses.min(RELAPSES_MAX);
+        Breaker { state: self.state, row: self.row, relapses, evidence: Evidence::default() }
     }
 
     pub(crate) fn state(&self) -> BreakerState {

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Time constant of smoothing: a load reported for this long is almost fully believed.
 const SMOOTHED_OVER: Duration = Duration::from_secs(1);
 
@@ -19,13 +21,16 @@ const RECOVERS_IN: Duration = Duration::from_secs(8);
 /// Upper bound on the elapsed time of one recovery step, so that rare calls do not restore much at once.
 const LOOKED_AT_WITHIN: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct Gauge {
     claimed: u64,
     /// In bit/s, because smoothing takes steps smaller than 1 kbit/s.
     measured: u64,
+    #[serde(with = "evenkeel_media::instant::option")]
     word: Option<Instant>,
+    #[serde(with = "evenkeel_media::instant::option")]
     refused: Option<Instant>,
+    #[serde(with = "evenkeel_media::instant::option")]
     looked_at: Option<Instant>,
 }
 
@@ -40,6 +45,13 @@ impl Gauge {
         let all = self.measured == self.claimed * 1_000;
         self.claimed = claimed;
         self.measured = self.bounded(if all { claimed } else { self.kbps() });
+    }
+
+    /// Continues another process's measurement under the present configured capacity.
+    pub(crate) fn resume(&mut self, before: &Gauge) {
+        let (claimed, said) = (self.claimed, before.claimed.min(u64::MAX / 1_000));
+        *self = Gauge { claimed: said, measured: before.measured.min(said * 1_000), ..*before };
+        self.claim(claimed);
     }
 
     pub(crate) fn kbps(&self) -> u64 {

@@ -95,6 +95,14 @@ impl Ledger {
         self.gauges[node.0 as usize].claim(kbps);
     }
 
+    pub(crate) fn gauge(&self, node: NodeId) -> &Gauge {
+        &self.gauges[node.0 as usize]
+    }
+
+    pub(crate) fn gauge_mut(&mut self, node: NodeId) -> &mut Gauge {
+        &mut self.gauges[node.0 as usize]
+    }
+
     pub(crate) fn capacity(&self, node: NodeId) -> u64 {
         self.gauges[node.0 as usize].kbps()
     }

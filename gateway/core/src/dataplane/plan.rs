@@ -1,9 +1,11 @@
 //! The plan of a session: caps on its rate, and payload types that are withheld from it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Kind, Media, Op};
 
 /// The decision in force for one session.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Plan {
     /// Cap on the session's rate in kbit/s; 0: none.
     pub cap_kbps: u32,
@@ -54,7 +56,7 @@ impl Plan {
 }
 
 /// The limits within which a scenario lets policies cap its sessions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Bounds {
     /// Lowest cap, kbit/s.
     pub floor_kbps: u32,

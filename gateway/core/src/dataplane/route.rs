@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 use crate::{Board, Incarnation, Mode, NodeId};
 
 /// One step of a route: a node in one of its incarnations.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct Hop {
     pub node: NodeId,
     /// The node's incarnation when the hop was opened. Another incarnation of the node is another hop.
@@ -17,7 +18,7 @@ pub struct Hop {
 }
 
 /// The permission of packets to take a hop without asking the core.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Grant {
     /// The room is admitted at this hop. In hitless mode the first two hops are admitted and both carry all packets.
     Admitted,

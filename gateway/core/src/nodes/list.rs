@@ -91,6 +91,10 @@ impl Nodes {
         Ok(before)
     }
 
+    pub(crate) fn is_drained(&self, region: RegionId) -> bool {
+        self.drained.contains(&region)
+    }
+
     /// Sets whether the region's present and future nodes drain.
     pub(crate) fn set_drained(&mut self, region: RegionId, draining: bool) {
         match draining {

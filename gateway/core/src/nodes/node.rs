@@ -1,8 +1,11 @@
 //! A node's health, from the detector's findings, and how trust in a returned node grows.
 
 mod start;
+mod trust;
 
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use super::detector::{Detector, Distance, Finding};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     Timings, Witness,
 };
 use start::Starting;
+pub(crate) use trust::Trust;
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -67,31 +71,38 @@ pub(crate) struct Node {
     timings: Timings,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 enum Standing {
     Up {
+        #[serde(with = "evenkeel_media::instant")]
         since: Instant,
     },
     Suspect {
         was_wary: bool,
     },
     Down {
+        #[serde(with = "evenkeel_media::instant")]
         since: Instant,
+        #[serde(with = "evenkeel_media::instant::option")]
         answering_since: Option<Instant>,
     },
     Wary {
+        #[serde(with = "evenkeel_media::instant")]
         since: Instant,
     },
     /// The node does not run; its hook can start it.
     Cold {
+        #[serde(with = "evenkeel_media::instant")]
         since: Instant,
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 struct Worse {
+    #[serde(with = "evenkeel_media::instant")]
     since: Instant,
     /// The node stays Suspect until this time, even without rooms that could measure its loss.
+    #[serde(with = "evenkeel_media::instant")]
     until: Instant,
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::detector::{Distance, Finding, Stamp};
-use super::{Change, Node, Nodes};
+use super::{Change, Node, Nodes, Trust};
 use crate::effects::Effects;
 use crate::timer::Timer;
 use crate::{Event, Hop, NodeId, NotStarted, Output, Probed, RegionId, Start, Witness, ZoneId};
@@ -214,6 +214,19 @@ impl Nodes {
         if let Some(incarnation) = self.board.reincarnate(id) {
             self[id].incarnation = incarnation;
             self.paces[id.0 as usize].renew();
+        }
+    }
+
+    /// Continues the trust of another process in a node. A node that runs there and was not heard here yet gets a new
+    /// incarnation.
+    pub(crate) fn resume(&mut self, id: NodeId, before: &Trust) {
+        let node = &mut self[id];
+        let (ran, hop) = (node.runs(), node.hop());
+        node.resume(before);
+        match node.absent_since() {
+            Some(since) => self.mark_down(hop, since),
+            None if !ran => self.reincarnate(id),
+            None => {}
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Revision, Revisions};
 use crate::{Arm, State};
 
 /// The states of one session or room: the newest and, if another kept revision cannot read it, the newest that this
 /// revision can read. No third state is kept.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct Memory {
     newest: Option<Arc<State>>,
     other: Option<Arc<State>>,

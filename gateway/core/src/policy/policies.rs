@@ -97,6 +97,24 @@ impl Policies {
         self.memos.entry(policy.clone()).or_default().write(arm, memo);
     }
 
+    /// The memos of the active revisions.
+    pub(crate) fn memos(&self) -> impl Iterator<Item = (&PolicyName, &State)> {
+        self.memos.iter().filter_map(|(policy, memos)| Some((policy, memos.read(Arm::Standing)?)))
+    }
+
+    /// Continues a memo of another process.
+    pub(crate) fn restore_memo(&mut self, policy: PolicyName, memo: State) {
+        let active = self.revision(&policy, Arm::Standing);
+        if active.is_none_or(|active| active.reads(&memo)) {
+            self.memos.entry(policy).or_default().write(Arm::Standing, memo);
+        }
+    }
+
+    /// Restored sessions and rooms may keep states for a revision that is not loaded here.
+    pub(crate) fn expect_older_states(&mut self) {
+        self.keeps_older = true;
+    }
+
     /// The largest number of rooms or sessions that one judge knows.
     pub(crate) fn most_judged(&self) -> usize {
         let judges = self.all.values().filter_map(|policy| policy.judge.as_ref());

@@ -213,6 +213,25 @@ impl Questions {
         }
     }
 
+    /// Rooms that wait for a question, or for its answer.
+    pub(crate) fn waiting(&self) -> BTreeSet<RoomId> {
+        let asked = self.asks.values().flat_map(|asked| match &asked.about {
+            About::Reroute(rooms) => &rooms[..],
+            About::Resolve(_) | About::Admit(_) | About::Place(_) | About::Tick(_) => &[],
+        });
+        self.reroutes.values().flatten().copied().chain(asked.map(|(room, _)| *room)).collect()
+    }
+
+    /// The start of the time that policies see.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Continues the time that policies saw in another process, since their states refer to it.
+    pub(crate) fn resume_time(&mut self, started: Instant) {
+        self.started = self.started.min(started);
+    }
+
     /// The largest number of rooms that wait for one arm.
     pub(crate) fn most_rerouted(&self) -> usize {
         self.reroutes.values().map(BTreeSet::len).max().unwrap_or(0)

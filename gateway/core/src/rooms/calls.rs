@@ -7,15 +7,15 @@ use crate::{Affinity, Offer, Refused, RegionId, RoomId, Scenario, SessionId};
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.
-const APART: char = '~';
+pub(super) const APART: char = '~';
 
 #[derive(Debug)]
 pub(super) struct Call {
     /// The room's number at nodes.
-    number: RoomId,
+    pub(super) number: RoomId,
     /// Rooms of different scenarios are different rooms, even with the same name.
-    scenario: Arc<str>,
-    rooms: u32,
+    pub(super) scenario: Arc<str>,
+    pub(super) rooms: u32,
 }
 
 /// The name of a session's own room.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::Router;
 use crate::nodes::Node;
 use crate::timer::Timer;
@@ -24,10 +26,12 @@ const GONE_AFTER: Duration = Duration::from_millis(100);
 /// Maximum rooms that leave a lossy node at once, so that one wake-up stays short and no node gets all at once.
 const LEAVE_AT_ONCE: usize = 128;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct Drain {
+    #[serde(with = "evenkeel_media::instant")]
     started: Instant,
     /// `None` if rooms leave as soon as other nodes can take them, and after the deadline's event was emitted.
+    #[serde(with = "evenkeel_media::instant::option")]
     deadline: Option<Instant>,
     /// The last room that was moved away.
     last: RoomId,

@@ -3,6 +3,8 @@
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Room, Router};
 use crate::nodes::{Node, Nodes};
 use crate::timer::Timer;
@@ -14,7 +16,7 @@ const LOOKED_AT: usize = 64;
 /// Interval of checks while no room can return.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub enum Failback {
     /// Rooms return to nodes that are Up and lose little, unless the room moved too often or the region accepts no new
     /// rooms.

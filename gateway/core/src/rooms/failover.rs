@@ -105,7 +105,7 @@ impl Router<'_> {
 
     /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
     /// Returns the number of rooms that the node carried.
-    fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
+    pub(crate) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
         // A standby's reserve is assigned to one death at a time. Until the previous failover has failed over, packets of
         // this one take second hops that are not assigned to it; no other room takes those reserves meanwhile.
         while self.rooms.failover.is_some() {

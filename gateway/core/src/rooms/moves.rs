@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Pending, Router};
 use crate::effects::Notice;
 use crate::sessions::{Leg, Phase};
@@ -12,14 +14,16 @@ use crate::{
 };
 
 /// One entry in a room's record of moves.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MoveRecord {
     pub cause: Cause,
     pub by: Arc<Decider>,
     pub from: Hop,
     /// `None`: no hop was left for the room.
     pub to: Option<Hop>,
+    #[serde(with = "evenkeel_media::instant")]
     pub started: Instant,
+    #[serde(with = "evenkeel_media::instant")]
     pub ended: Instant,
     pub outcome: MoveOutcome,
 }

@@ -393,7 +393,7 @@ impl Router<'_> {
     }
 
     /// The degradation policy of the session's scenario.
-    fn ticks(&self, id: SessionId) -> Option<PolicyName> {
+    pub(crate) fn ticks(&self, id: SessionId) -> Option<PolicyName> {
         let scenario = &self.sessions.get(&id)?.request.scenario;
         let scenario = self.settings.scenarios.get(scenario)?;
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))

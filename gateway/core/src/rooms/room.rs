@@ -1,8 +1,12 @@
 //! Rooms: sessions that are placed and moved together, with the route they share.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::capacity::Holding;
 use crate::cohort::Tally;
@@ -57,7 +61,7 @@ pub(crate) struct Room {
     history: Option<Box<History>>,
 }
 
-#[derive(Default, Debug)]
+#[derive(PartialEq, Default, Debug)]
 struct History {
     /// Hops that did not take the room, with the time until which it avoids them.
     struck: BTreeMap<Hop, Instant>,
@@ -68,9 +72,10 @@ struct History {
     record: VecDeque<MoveRecord>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub(crate) struct Stranded {
     pub(crate) lost: Hop,
+    #[serde(with = "evenkeel_media::instant")]
     pub(crate) since: Instant,
     /// Rooms with fewer attempts go first.
     pub(crate) attempts: u32,

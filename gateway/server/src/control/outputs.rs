@@ -47,6 +47,7 @@ impl Control {
             Output::Install { session, room: _, offer, route, plan } => {
                 self.install(session, &offer, route, plan, clock.now);
             }
+            Output::Restore { .. } => {}
             Output::Open { session, room, hop } => {
                 match wish((&self.registry, &self.listed), session, room, hop) {
                     Some(wish) => {

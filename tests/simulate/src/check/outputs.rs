@@ -52,6 +52,7 @@ impl Outputs {
                 self.finished > 1
             }
             Output::Ask(_)
+            | Output::Restore { .. }
             | Output::Probe { .. }
             | Output::Canary { .. }
             | Output::Start { .. }

@@ -55,6 +55,7 @@ impl World<'_> {
                 }
             }
             Output::KeyFrame { .. }
+            | Output::Restore { .. }
             | Output::EndStart { .. }
             | Output::Rollout(_)
             | Output::Remember { .. } => {}

@@ -350,6 +350,7 @@ impl Swarm {
                 Output::Event(event) => seen.hear(event, self.world.now),
                 Output::Finished => seen.finished += 1,
                 Output::Ask(_)
+                | Output::Restore { .. }
                 | Output::Reply { .. }
                 | Output::Probe { .. }
                 | Output::Canary { .. }

@@ -222,6 +222,7 @@ impl World {
                     assert!(before.is_none(), "{offer} was answered twice");
                 }
                 Output::Install { .. }
+                | Output::Restore { .. }
                 | Output::CloseAt { .. }
                 | Output::Plan { .. }
                 | Output::EndStart { .. }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Change, Node, RELAPSES_MAX, Standing};
 use crate::{Health, Starts};
 
@@ -14,14 +16,23 @@ const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum of that delay.
 const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
 pub(super) struct Starting {
     /// The time at which the hook was called, while the node is awaited.
+    #[serde(skip)]
     called: Option<Instant>,
     /// Attempts since the node last ran.
     attempts: u32,
     /// The earliest time of the next attempt.
+    #[serde(with = "evenkeel_media::instant::option")]
     again: Option<Instant>,
+}
+
+impl Starting {
+    /// The same without a call of the hook.
+    pub(super) fn not_called(self) -> Starting {
+        Starting { called: None, ..self }
+    }
 }
 
 impl Node {

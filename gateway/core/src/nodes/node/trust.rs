@@ -1,0 +1,86 @@
+//! The trust in a node, as another process continues it.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Node, RELAPSES_MAX, Standing, Starting, Worse};
+use crate::{Starts, Witness};
+
+/// A node's health, and what operators and the node itself decided.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct Trust {
+    standing: Standing,
+    excused: bool,
+    unknown: bool,
+    relapses: u32,
+    worse: Option<Worse>,
+    starting: Starting,
+    ejected: bool,
+    draining: bool,
+    leaving: bool,
+    pub(crate) removed: bool,
+}
+
+impl Node {
+    pub(crate) fn trust(&self) -> Trust {
+        let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
+        let &Node { draining, leaving, removed, .. } = self;
+        let starting = self.starting.not_called();
+        Trust {
+            standing,
+            excused,
+            unknown,
+            relapses,
+            worse,
+            starting,
+            ejected,
+            draining,
+            leaving,
+            removed,
+        }
+    }
+
+    /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
+    /// that process is unknown here.
+    pub(crate) fn resume(&mut self, before: &Trust) {
+        // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
+        let without_evidence = match self.standing {
+            Standing::Down { .. } => self.excused && !self.unknown,
+            Standing::Cold { .. } => true,
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => false,
+        };
+        let holds = match before.standing {
+            Standing::Down { .. } => true,
+            Standing::Cold { .. } => !self.runs() && self.settings.starts != Starts::ByItself,
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
+                self.runs() || without_evidence
+            }
+        };
+        if holds {
+            (self.standing, self.excused, self.unknown) =
+                (before.standing, before.excused, before.unknown);
+        }
+        if let Some(worse) = before.worse.filter(|_| self.runs()) {
+            self.worse = Some(worse);
+            self.detector.handle_worse(Some(Witness::Cohort), worse.since);
+        }
+        self.relapses = self.relapses.max(before.relapses).min(RELAPSES_MAX);
+        self.starting = before.starting;
+        self.ejected = before.ejected;
+        self.draining = before.draining;
+        self.leaving |= before.leaving;
+    }
+
+    pub(crate) fn loses_more_than_others(&self) -> bool {
+        self.worse.is_some()
+    }
+
+    /// The time since which the node does not run.
+    pub(crate) fn absent_since(&self) -> Option<Instant> {
+        match self.standing {
+            Standing::Down { since, .. } | Standing::Cold { since } => Some(since),
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The record of a gateway: all that another process needs to continue its sessions, as plain data.
+//!
+//! A record contains decisions and evidence. Everything that follows from them is computed again: the capacity ledger,
+//! lists of rooms, votes about nodes. Rollouts, moves in progress and sessions that are not live are not recorded.
+//!
+//! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
+
+pub(crate) mod bytes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::instant;
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::{Breaker, Gauge};
+use crate::nodes::Trust;
+use crate::policy::Memory;
+use crate::rooms::{Drain, Stranded};
+use crate::sessions::WHOLE;
+use crate::{
+    Bounds, Decider, Failback, Grant, HOPS_MAX, Hop, Incarnation, Labels, Media, Mode, MoveRecord,
+    NodeId, Plan, PolicyName, RegionId, RoomId, SessionId, State, Transport,
+};
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct GatewayRecord {
+    pub nodes: Vec<NodeRecord>,
+    /// Indexed by [`RegionId`].
+    pub regions: Vec<RegionRecord>,
+    /// Rooms with a live session.
+    pub rooms: Vec<RoomRecord>,
+    /// Live sessions.
+    pub sessions: Vec<SessionRecord>,
+    /// The sessions' media. Many sessions share an equal one.
+    pub media: Vec<Arc<Media>>,
+    pub memos: Vec<MemoRecord>,
+    pub next_session: u64,
+    pub next_room: u64,
+    /// The start of the time that policies see.
+    #[serde(with = "instant")]
+    pub started: Instant,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct NodeRecord {
+    /// The node's current incarnation.
+    pub hop: Hop,
+    pub name: Box<str>,
+    pub(crate) trust: Trust,
+    pub(crate) drain: Option<Drain>,
+    pub(crate) gauge: Gauge,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct RegionRecord {
+    pub name: Box<str>,
+    pub drained: bool,
+    pub failback: Failback,
+    pub(crate) breaker: Breaker,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct RoomRecord {
+    pub id: RoomId,
+    pub name: Arc<str>,
+    pub scenario: Arc<str>,
+    pub labels: Labels,
+    /// The room's native region.
+    pub region: RegionId,
+    pub spares: u8,
+    pub mode: Mode,
+    /// The room's number at nodes.
+    pub call: RoomId,
+    pub priority: i64,
+    /// The version of the route. The restored route has a higher one.
+    pub version: u64,
+    pub hops: Vec<(Hop, Grant)>,
+    #[serde(with = "instant::paired")]
+    pub leaving: Option<(Hop, Instant)>,
+    pub placed_by: Decider,
+    pub(crate) stranded: Option<Stranded>,
+    /// The room is outside its native place without anyone's choice.
+    pub away: bool,
+    pub(crate) memory: Memory,
+    pub ttl_ms: u32,
+    /// The time of the next review.
+    #[serde(with = "instant::option")]
+    pub due: Option<Instant>,
+    /// The room was moving, or waited for its routing policy. The policy is asked again.
+    pub waits: bool,
+    pub(crate) struck: Vec<Struck>,
+    pub(crate) unalike: Option<[Hop; 2]>,
+    /// Times of moves that count towards the limit.
+    pub(crate) counted: Vec<At>,
+    pub moves: Vec<MoveRecord>,
+}
+
+/// A hop that did not take the room.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct Struck {
+    pub(crate) hop: Hop,
+    #[serde(with = "instant")]
+    pub(crate) until: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct At(#[serde(with = "instant")] pub(crate) Instant);
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct SessionRecord {
+    pub id: SessionId,
+    pub room: RoomId,
+    pub labels: Labels,
+    /// Index in [`GatewayRecord::media`].
+    pub media: u32,
+    pub transport: Transport,
+    pub of_first_packet: bool,
+    #[serde(with = "instant")]
+    pub offered: Instant,
+    pub bounds: Bounds,
+    pub close_after: Duration,
+    /// The plan by policies, before the share applies.
+    pub plan: Plan,
+    pub share: u16,
+    /// The time since which the share is below the whole.
+    #[serde(with = "instant::option")]
+    pub reduced: Option<Instant>,
+    pub admitted_by: Decider,
+    pub legs: Vec<LegRecord>,
+    #[serde(with = "instant")]
+    pub last_heard: Instant,
+    pub(crate) memory: Memory,
+}
+
+/// A hop where the driver was asked to open the session and not yet to close it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct LegRecord {
+    pub hop: Hop,
+    /// The driver has opened it. Otherwise the session is opened there again, or closed.
+    pub open: bool,
+}
+
+/// State of a policy itself.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct MemoRecord {
+    pub policy: PolicyName,
+    pub memo: State,
+}
+
+/// The hops of a gateway that continues the sessions of a record, by the hops in the record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HopMap {
+    hops: BTreeMap<Hop, Hop>,
+    /// Numbers from here are of nodes that this gateway does not list.
+    unlisted: u32,
+}
+
+impl HopMap {
+    pub(crate) fn new(unlisted: u32) -> HopMap {
+        HopMap { hops: BTreeMap::new(), unlisted }
+    }
+
+    pub(crate) fn insert(&mut self, old: Hop, new: Hop) {
+        self.hops.insert(old, new);
+    }
+
+    pub(crate) fn leads_to(&self, node: NodeId) -> bool {
+        self.hops.values().any(|hop| hop.node == node)
+    }
+
+    /// `None` if the node is not listed any more, or the hop is of an earlier incarnation.
+    pub fn map(&self, old: Hop) -> Option<Hop> {
+        self.hops.get(&old).copied()
+    }
+
+    /// A hop for reports about the past. If it leads nowhere any more, its incarnation is 0, which no node has.
+    pub(crate) fn past(&self, old: Hop) -> Hop {
+        let all = |incarnation| Hop { node: old.node, incarnation: Incarnation(incarnation) };
+        let of_node = self.hops.range(all(0)..=all(u32::MAX)).next().map(|(_, hop)| hop.node);
+        let unlisted = || NodeId(old.node.0 % self.unlisted.max(1) + self.unlisted);
+        let past = || Hop { node: of_node.unwrap_or_else(unlisted), incarnation: Incarnation(0) };
+        self.map(old).unwrap_or_else(past)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotRestored {
+    /// The gateway has sessions of its own.
+    HasSessions,
+    /// The parts of the record do not belong together.
+    Contradiction(&'static str),
+}
+
+impl std::error::Error for NotRestored {}
+
+impl fmt::Display for NotRestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRestored::HasSessions => f.write_str("the gateway has sessions; restart it first"),
+            NotRestored::Contradiction(what) => write!(f, "the record contradicts itself: {what}"),
+        }
+    }
+}
+
+impl GatewayRecord {
+    /// Checks what the restore relies on.
+    pub(crate) fn check(&self) -> Result<(), NotRestored> {
+        let mut rooms: BTreeMap<RoomId, usize> =
+            self.rooms.iter().map(|room| (room.id, 0)).collect();
+        let names: BTreeSet<&str> = self.rooms.iter().map(|room| &*room.name).collect();
+        let sessions: BTreeSet<SessionId> =
+            self.sessions.iter().map(|session| session.id).collect();
+        let known_rooms = self.sessions.iter().all(|session| match rooms.get_mut(&session.room) {
+            Some(sessions) => {
+                *sessions += 1;
+                true
+            }
+            None => false,
+        });
+        let placed = |room: &RoomRecord| {
+            let places = usize::from(room.stranded.is_none())..=HOPS_MAX;
+            room.version > 0 && places.contains(&room.hops.len())
+        };
+        let numbered = rooms.keys().all(|room| room.0 < self.next_room)
+            && self.rooms.iter().all(|room| room.call.0 < self.next_room)
+            && sessions.iter().all(|session| session.0 < self.next_session);
+        let checks = [
+            (known_rooms, "a session without its room"),
+            (rooms.values().all(|sessions| *sessions > 0), "a room without a session"),
+            (rooms.len() == self.rooms.len(), "two rooms with one number"),
+            (names.len() == self.rooms.len(), "two rooms with one name"),
+            (sessions.len() == self.sessions.len(), "two sessions with one number"),
+            (numbered, "a number that was not given out yet"),
+            (self.rooms.iter().all(placed), "a room without a route"),
+            (
+                self.sessions.iter().all(|session| (session.media as usize) < self.media.len()),
+                "a session without its media",
+            ),
+            (self.sessions.iter().all(|session| session.share <= WHOLE), "a share above the whole"),
+        ];
+        match checks.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(NotRestored::Contradiction(what)),
+            None => Ok(()),
+        }
+    }
+}
