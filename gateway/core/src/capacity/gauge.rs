@@ -51,7 +51,9 @@ impl Gauge {
     pub(crate) fn resume(&mut self, before: &Gauge) {
         let (claimed, said) = (self.claimed, before.claimed.min(u64::MAX / 1_000));
         *self = Gauge { claimed: said, measured: before.measured.min(said * 1_000), ..*before };
-        self.claim(claimed);
+        if claimed != said {
+            self.claim(claimed);
+        }
     }
 
     pub(crate) fn kbps(&self) -> u64 {

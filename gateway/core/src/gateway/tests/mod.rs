@@ -18,6 +18,7 @@ mod opening;
 mod outcomes;
 mod policy;
 mod quality;
+mod restoring;
 mod returning;
 mod revising;
 mod starts;

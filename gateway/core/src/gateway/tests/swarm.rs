@@ -34,7 +34,8 @@ fn promises_hold_whatever_happens() {
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
     let others =
         ["failover", "rescued", "stranded", "hop-removed", "rerouted", "failback", "drained"];
-    let others = others.into_iter().chain(["hitless", "copies-differ", "started", "forgot"]);
+    let others =
+        others.into_iter().chain(["hitless", "copies-differ", "started", "forgot", "restored"]);
     let given_up = ["superseded", "target-lost", "not-opened", "closed"];
     let wanted = everywhere.into_iter().chain(others).chain(given_up);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
@@ -58,6 +59,10 @@ struct Swarm {
     muted: BTreeSet<NodeId>,
     seen: Seen,
     history: Vec<Output>,
+    /// Nodes added so far.
+    added: u32,
+    /// Draws when another process takes over; a separate generator keeps the other steps of a seed.
+    upgrades: Rng,
 }
 
 /// The state that a listener derives from the outputs.
@@ -70,6 +75,7 @@ struct Seen {
     moves: BTreeMap<RoomId, VecDeque<Instant>>,
     finished: u32,
     rescued: bool,
+    restored: bool,
     forgot: bool,
     failover: bool,
 }
@@ -109,7 +115,8 @@ impl Swarm {
             _ => Driver::Opens,
         });
         let (offers, muted, seen) = Default::default();
-        Swarm { world, rng, offers, muted, seen, history: Vec::new() }
+        let upgrades = Rng::with_seed(!seed);
+        Swarm { world, rng, offers, muted, seen, history: Vec::new(), added: 0, upgrades }
     }
 
     /// Runs the world. Returns the kinds of events that occurred.
@@ -135,12 +142,18 @@ impl Swarm {
         let mut words: BTreeSet<&'static str> = words.collect();
         words.extend(self.seen.rescued.then_some("rescued"));
         words.extend(self.seen.failover.then_some("failover"));
+        words.extend(self.seen.restored.then_some("restored"));
         words.extend(self.seen.forgot.then_some("forgot"));
         self.end();
         words
     }
 
     fn step(&mut self) {
+        if self.upgrades.u8(0..50) == 0 {
+            self.upgrade();
+            self.listen();
+            self.check();
+        }
         self.act();
         self.listen();
         self.check();
@@ -276,22 +289,22 @@ impl Swarm {
                 let _ = match rng.u8(0..4) {
                     0 => {
                         let capacity_kbps = rng.u64(60..900);
-                        world.add(NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) }).map(drop)
+                        let settings = NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) };
+                        self.added += 1;
+                        let name = format!("new{}", self.added).into();
+                        world.add(NodeSettings { name, ..settings }).map(drop)
                     }
                     1 => world.gateway.handle_node_kept(node, world.now),
                     // A measured capacity below the carried load breaks no guarantee, and is tested separately.
-                    2 => {
-                        match world.gateway.nodes.get(node).map(|node| node.settings.capacity_kbps)
-                        {
-                            Some(before) => {
-                                let capacity_kbps = before + rng.u64(0..300);
-                                let settings =
-                                    NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) };
-                                world.gateway.handle_node_changed(node, settings, world.now)
-                            }
-                            None => Ok(()),
+                    2 => match world.gateway.nodes.get(node).map(|node| node.settings.clone()) {
+                        Some(NodeSettings { name, capacity_kbps, .. }) => {
+                            let capacity_kbps = capacity_kbps + rng.u64(0..300);
+                            let settings = listed(rng.u32(0..3));
+                            let settings = NodeSettings { name, capacity_kbps, ..settings };
+                            world.gateway.handle_node_changed(node, settings, world.now)
                         }
-                    }
+                        None => Ok(()),
+                    },
                     _ => {
                         let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
                         world.gateway.handle_node_removed(node, within, world.now)
@@ -309,6 +322,31 @@ impl Swarm {
             }
         }
         self.world.settle();
+    }
+
+    /// Another process continues the sessions.
+    fn upgrade(&mut self) {
+        let gateway = &self.world.gateway;
+        if gateway.nodes.iter().all(|node| node.removed) {
+            return;
+        }
+        let nodes: BTreeMap<NodeId, Hop> =
+            gateway.nodes.iter().map(|node| (node.id, node.hop())).collect();
+        let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
+        let live: BTreeSet<SessionId> = live.map(|session| session.id).collect();
+        let alone = if self.upgrades.bool() { 0 } else { self.upgrades.u64(1..300) };
+        let hops = self.world.hand_over(ms(alone));
+        let seen = &mut self.seen;
+        seen.restored |= !live.is_empty();
+        let mapped = |(session, hop): &(SessionId, Hop)| Some((*session, hops.map(*hop)?));
+        seen.legs.retain(|(session, _)| live.contains(session));
+        seen.legs = seen.legs.iter().filter_map(mapped).collect();
+        seen.installed = live;
+        seen.stands.values_mut().flatten().for_each(|hop| *hop = hops.past(*hop));
+        let moved = |node: &NodeId| Some(hops.map(*nodes.get(node)?)?.node);
+        self.muted = self.muted.iter().filter_map(moved).collect();
+        self.offers.clear();
+        self.world.replies.clear();
     }
 
     fn opened(&mut self, session: SessionId, hop: Hop, result: Result<(), NotOpened>) {
@@ -349,8 +387,8 @@ impl Swarm {
                 }
                 Output::Event(event) => seen.hear(event, self.world.now),
                 Output::Finished => seen.finished += 1,
+                Output::Restore { session, .. } => assert!(seen.installed.contains(session)),
                 Output::Ask(_)
-                | Output::Restore { .. }
                 | Output::Reply { .. }
                 | Output::Probe { .. }
                 | Output::Canary { .. }

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
+
 use super::super::{Gateway, Impossible, NotOpened, Output};
+use super::restoring::assert_continued;
 use crate::WATCH_EVERY;
 use crate::{
     Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Cohort, Event,
-    Fault, Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode,
-    NodeId, NodeSettings, Offer, OfferId, PayloadType, PolicyName, Probed, Refused, RegionId, Role,
-    RoomId, RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Starts, State, Stream, Timings,
-    Zone, ZoneId,
+    Fault, Feedback, GatewayRecord, Grant, Hook, Hop, HopMap, Identity, Incarnation, Ingress, Kind,
+    Limits, Media, Mode, NodeId, NodeSettings, Offer, OfferId, PayloadType, PolicyName, Probed,
+    Refused, RegionId, Role, RoomId, RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Starts,
+    State, Stream, Timings, Zone, ZoneId,
 };
 
 pub(crate) const A: NodeId = NodeId(0);
@@ -357,6 +360,59 @@ impl World {
 
     pub(super) fn unmute(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = false;
+    }
+
+    /// Another process continues the sessions, after it has run for `alone` without them. It lists the nodes that are
+    /// not being removed, in the same order.
+    pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
+        self.settle();
+        let record = self.gateway.record(self.now);
+        let failing = self.gateway.rooms.failover().is_some();
+        self.restart(alone);
+        let hops = self.begin_restore(&record);
+        let all_listed = record.nodes.iter().all(|node| hops.map(node.hop).is_some());
+        if alone.is_zero() && all_listed && !failing {
+            assert_continued(&record, &self.gateway.record(self.now), &hops);
+        }
+        self.settle();
+        hops
+    }
+
+    /// Replaces the gateway by one without sessions, which runs for this time.
+    pub(super) fn restart(&mut self, alone: Duration) {
+        let listed = self.gateway.nodes.iter().filter(|node| !node.removed);
+        let (fakes, nodes) = listed
+            .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let zones = self.gateway.zones().to_vec();
+        let settings = Settings { nodes, zones, ..self.gateway.settings.clone() };
+        self.gateway = Gateway::new(settings, self.now);
+        self.fakes = fakes;
+        self.held.clear();
+        self.opening.clear();
+        self.starts.clear();
+        if !alone.is_zero() {
+            self.pass(alone);
+        }
+    }
+
+    /// Restores a record as another process reads it.
+    pub(super) fn restore(&mut self, record: &GatewayRecord) -> HopMap {
+        let hops = self.begin_restore(record);
+        self.settle();
+        hops
+    }
+
+    fn begin_restore(&mut self, record: &GatewayRecord) -> HopMap {
+        let decoded: GatewayRecord = instant::relative_to(self.now, || {
+            let encoded = rmp_serde::to_vec_named(record).unwrap();
+            rmp_serde::from_slice(&encoded).unwrap()
+        });
+        assert_eq!(decoded, *record);
+        let nodes: BTreeMap<Box<str>, NodeId> =
+            self.gateway.nodes.iter().map(|node| (node.settings.name.clone(), node.id)).collect();
+        let named = |name: &str| nodes.get(name).copied();
+        self.gateway.handle_record(decoded, named, self.now).unwrap()
     }
 
     /// Adds a running node.

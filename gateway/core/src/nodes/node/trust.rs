@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Node, RELAPSES_MAX, Standing, Starting, Worse};
-use crate::{Starts, Witness};
+use crate::Witness;
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -52,7 +52,7 @@ impl Node {
         };
         let holds = match before.standing {
             Standing::Down { .. } => true,
-            Standing::Cold { .. } => !self.runs() && self.settings.starts != Starts::ByItself,
+            Standing::Cold { .. } => !self.runs() || !self.detector.was_heard(),
             Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
                 self.runs() || without_evidence
             }

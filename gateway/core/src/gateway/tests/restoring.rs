@@ -1,0 +1,464 @@
+//! Another process continues the sessions of a gateway.
+
+use std::time::Duration;
+
+use evenkeel_media::instant;
+
+use super::super::Output;
+use super::world::Driver;
+use super::*;
+use crate::{
+    Affinity, Answer, Event, Failback, GatewayRecord, Health, Hook, Hop, HopMap, Mode, Move,
+    NodeId, NotRestored, Plan, Question, RegionId, RoomId, SessionId, Settings,
+};
+
+/// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
+/// have changed.
+pub(super) fn assert_continued(before: &GatewayRecord, after: &GatewayRecord, hops: &HopMap) {
+    let expected = moved(before, hops);
+    assert_eq!(expected.nodes.len(), after.nodes.len());
+    for (was, is) in expected.nodes.iter().zip(&after.nodes) {
+        assert_eq!(was, is);
+    }
+    assert_eq!(expected.regions, after.regions);
+    assert_eq!((&expected.media, &expected.memos), (&after.media, &after.memos));
+    assert_eq!(expected.started, after.started);
+    assert_eq!(expected.next_session, after.next_session);
+    assert_eq!(expected.next_room, after.next_room);
+    assert_eq!(expected.rooms.len(), after.rooms.len());
+    for (was, is) in expected.rooms.iter().zip(&after.rooms) {
+        assert!(is.version > was.version);
+        assert!(is.waits || !was.waits);
+        let order = |hops: &[(Hop, crate::Grant)]| hops.iter().map(|(hop, _)| *hop).collect();
+        let (was_order, is_order): (Vec<Hop>, Vec<Hop>) = (order(&was.hops), order(&is.hops));
+        assert_eq!(was_order, is_order);
+        let same = crate::RoomRecord {
+            version: is.version,
+            waits: is.waits,
+            hops: is.hops.clone(),
+            ..was.clone()
+        };
+        assert_eq!(same, *is);
+    }
+    assert_eq!(expected.sessions.len(), after.sessions.len());
+    for (was, is) in expected.sessions.iter().zip(&after.sessions) {
+        let room = after.rooms.iter().find(|room| room.id == is.room).unwrap();
+        let stays = |hop: &Hop| {
+            room.leaving.is_some_and(|(left, _)| left == *hop)
+                || room.hops.iter().any(|(on, _)| on == hop)
+        };
+        let open = was.legs.iter().filter(|leg| leg.open && stays(&leg.hop));
+        assert!(open.clone().all(|leg| is.legs.contains(leg) || !room.mode.opens_ahead()));
+        assert_eq!(crate::SessionRecord { legs: is.legs.clone(), ..was.clone() }, *is);
+    }
+}
+
+/// The record with the hops of the other gateway.
+fn moved(record: &GatewayRecord, hops: &HopMap) -> GatewayRecord {
+    let mut record = record.clone();
+    record.nodes.iter_mut().for_each(|node| node.hop = hops.map(node.hop).unwrap());
+    for room in &mut record.rooms {
+        room.hops.iter_mut().for_each(|(hop, _)| *hop = hops.map(*hop).unwrap());
+        room.leaving = room.leaving.and_then(|(hop, until)| Some((hops.map(hop)?, until)));
+        if let Some(stranded) = &mut room.stranded {
+            stranded.lost = hops.past(stranded.lost);
+        }
+        room.struck.retain(|struck| hops.map(struck.hop).is_some());
+        room.struck.iter_mut().for_each(|struck| struck.hop = hops.past(struck.hop));
+        let pair = |[one, other]: [Hop; 2]| Some([hops.map(one)?, hops.map(other)?]);
+        room.unalike = room.unalike.and_then(pair);
+        for step in &mut room.moves {
+            step.from = hops.past(step.from);
+            step.to = step.to.map(|to| hops.past(to));
+        }
+    }
+    for session in &mut record.sessions {
+        session.legs.retain(|leg| hops.map(leg.hop).is_some());
+        session.legs.iter_mut().for_each(|leg| leg.hop = hops.past(leg.hop));
+    }
+    record
+}
+
+fn restored(world: &World) -> Vec<(SessionId, RoomId, Plan)> {
+    let of = |output: &Output| match output {
+        Output::Restore { session, room, plan, .. } => Some((*session, *room, *plan)),
+        _ => None,
+    };
+    world.outputs.iter().filter_map(of).collect()
+}
+
+fn hitless() -> Settings {
+    let mut settings = settings();
+    settings.scenarios.get_mut("call").unwrap().mode = Mode::Hitless;
+    settings
+}
+
+#[test]
+fn second_record_equals_the_first() {
+    for settings in [settings(), hitless()] {
+        let mut world = World::new(settings);
+        let first = world.open("one");
+        world.open("one");
+        world.open("two");
+        world.offer_as("three", "stream");
+        let on = world.stands("one").unwrap();
+        world.gateway.handle_port_closed(first, world.hop(on), world.now);
+        world.pass(ms(700));
+        world.gateway.handle_drain(C, true, Some(ms(60_000)), world.now).unwrap();
+        world.gateway.handle_failback(Some(RegionId(1)), Failback::Forbid, world.now).unwrap();
+        world.pass(ms(300));
+        let before = world.gateway.record(world.now);
+        let loads = |world: &World| -> Vec<u64> {
+            let ledger = world.gateway.capacity.ledger();
+            [A, B, C, D].iter().map(|node| ledger.permille(*node)).collect()
+        };
+        let carried = loads(&world);
+        let hops = world.hand_over(Duration::ZERO);
+        let after = world.gateway.record(world.now);
+        assert_continued(&before, &after, &hops);
+        for (was, is) in before.rooms.iter().zip(&after.rooms) {
+            assert_eq!(was.hops, is.hops);
+            assert_eq!(was.version + 1, is.version);
+        }
+        assert_eq!(before.sessions, after.sessions);
+        assert_eq!(carried, loads(&world));
+        world.audit();
+    }
+}
+
+#[test]
+fn sessions_stay_where_they_are() {
+    let mut world = World::new(settings());
+    let sessions = [world.open("r"), world.open("r"), world.open("s")];
+    let (routes, room) = ([world.route("r"), world.route("s")], world.room("r"));
+    world.outputs.clear();
+    world.hand_over(ms(100));
+    assert_eq!(restored(&world).iter().map(|(id, ..)| *id).collect::<Vec<_>>(), sessions);
+    assert_eq!(world.room("r"), room);
+    assert_eq!([world.route("r"), world.route("s")], routes);
+    world.pass(ms(2_000));
+    let touched = |output: &Output| matches!(output, Output::Open { .. } | Output::CloseAt { .. });
+    assert!(!world.outputs.iter().any(touched), "{:?}", world.outputs);
+    assert_eq!(world.moves(), []);
+    assert_eq!(world.gateway.live(), 3);
+}
+
+#[test]
+fn numbers_are_not_reused() {
+    let mut world = World::new(settings());
+    let (kept, ended) = (world.open("r"), world.open("s"));
+    let rooms = [world.room("r"), world.room("s")];
+    world.close(ended);
+    world.hand_over(Duration::ZERO);
+    let new = world.open("t");
+    assert!(new > ended && ended > kept);
+    assert!(!rooms.contains(&world.room("t")));
+}
+
+#[test]
+fn down_node_stays_down_until_it_answers() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let on = world.stands("r").unwrap();
+    world.kill(on);
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    assert!(world.gateway.board().cell(on).unwrap().up);
+    world.restore(&record);
+    let health = |world: &World| world.gateway.nodes.get(on).unwrap().health();
+    assert_eq!(health(&world), Health::Down);
+    world.pass(ms(5_000));
+    assert_eq!(health(&world), Health::Down);
+    assert!(!world.gateway.board().cell(on).unwrap().up);
+    world.revive(on);
+    assert_eq!(health(&world), Health::Wary);
+}
+
+#[test]
+fn node_that_died_meanwhile_loses_its_rooms() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let on = world.stands("r").unwrap();
+    let record = world.gateway.record(world.now);
+    world.restart(ms(100));
+    world.kill(on);
+    world.restore(&record);
+    world.pass(ms(10));
+    let now = world.stands("r").unwrap();
+    assert_ne!(now, on);
+    assert_eq!(world.moves(), [(on, Some(now))]);
+    assert!(world.closed_at().iter().any(|(_, node)| *node == on));
+    world.audit();
+}
+
+/// A node that was added a moment ago has not answered yet; the other process heard it.
+#[test]
+fn new_node_is_trusted_by_the_record() {
+    let mut world = World::new(settings_of(&[(0, 100_000)]));
+    let added = world.add(listed(0)).unwrap();
+    world.pass(ms(5_000));
+    world.gateway.handle_drain(A, true, None, world.now).unwrap();
+    world.open("r");
+    assert_eq!(world.stands("r"), Some(added));
+    let record = world.gateway.record(world.now);
+    let settings = world.gateway.nodes.get(added).unwrap().settings.clone();
+    let mut fresh = World::begin(settings_of(&[(0, 100_000)]), world.now - ms(3_000));
+    let again = fresh.add(settings).unwrap();
+    fresh.restore(&record);
+    assert_eq!(fresh.stands("r"), Some(again));
+    fresh.pass(ms(1_000));
+    assert_eq!(fresh.stands("r"), Some(again));
+    assert_eq!(fresh.moves(), []);
+}
+
+#[test]
+fn rooms_of_unlisted_node_are_rescued() {
+    for spares in [1, 2] {
+        let mut settings = settings();
+        settings.scenarios.get_mut("call").unwrap().spares = spares;
+        let mut world = World::new(settings);
+        world.open("r");
+        let on = world.stands("r").unwrap();
+        let name = world.gateway.nodes.get(on).unwrap().settings.name.clone();
+        let mut record = world.gateway.record(world.now);
+        record.nodes.retain(|node| node.name != name);
+        world.restart(Duration::ZERO);
+        world.restore(&record);
+        world.pass(ms(100));
+        assert!(world.stands("r").is_some());
+        let ends: Vec<bool> = world.moves().iter().map(|(_, to)| to.is_some()).collect();
+        assert_eq!(ends, [false, true]);
+        assert_eq!(world.gateway.live(), 1);
+        world.audit();
+    }
+}
+
+#[test]
+fn stranded_room_is_rescued() {
+    let mut world = World::new(settings_of(&[(0, 100_000)]));
+    world.open("r");
+    world.kill(A);
+    assert_eq!(world.stands("r"), None);
+    world.hand_over(ms(20));
+    assert_eq!(world.stands("r"), None);
+    world.revive(A);
+    world.pass(ms(200));
+    assert_eq!(world.stands("r"), Some(A));
+    assert_eq!(world.gateway.live(), 1);
+}
+
+#[test]
+fn policy_states_are_read_again() {
+    let says = |ask: &crate::Ask| {
+        Some(Ok(match &ask.question {
+            Question::Reroute { rooms, .. } => Answer::Moves {
+                moves: Vec::new(),
+                states: (0..rooms.len() as u32).map(|row| (row, state(b"room"))).collect(),
+                memo: Some(state(b"memo")),
+            },
+            Question::Tick { sessions, .. } => Answer::Actions {
+                actions: Vec::new(),
+                states: (0..sessions.len() as u32).map(|row| (row, state(b"session"))).collect(),
+                memo: None,
+            },
+            Question::Place { .. } => placement(&[A, B], 200),
+            _ => accept(),
+        }))
+    };
+    let hooks = [Hook::Routing, Hook::Degradation];
+    let mut world = World::with_policy(settings(), &hooks, says);
+    world.open("r");
+    world.pass(ms(500));
+    world.hand_over(Duration::ZERO);
+    world.outputs.clear();
+    world.pass(ms(500));
+    let asks = || {
+        world.outputs.iter().filter_map(|output| match output {
+            Output::Ask(ask) => Some(ask),
+            _ => None,
+        })
+    };
+    let room = asks().find_map(|ask| match &ask.question {
+        Question::Reroute { rooms, memo, .. } => Some((rooms[0].state.clone(), memo.clone())),
+        _ => None,
+    });
+    assert_eq!(room, Some((Some(state(b"room")), Some(state(b"memo")))));
+    let session = asks().find_map(|ask| match &ask.question {
+        Question::Tick { sessions, .. } => Some(sessions[0].state.clone()),
+        _ => None,
+    });
+    assert_eq!(session, Some(Some(state(b"session"))));
+    // The states may refer to the time that the policy saw.
+    assert!(asks().all(|ask| ask.now_us >= 3_500_000));
+}
+
+#[test]
+fn room_is_reviewed_when_due() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
+        Some(Ok(match &ask.question {
+            Question::Reroute { .. } => Answer::Moves {
+                moves: vec![Move { row: 0, hops: vec![A, B], ttl_ms: 10_000, reason: 0 }],
+                states: Vec::new(),
+                memo: None,
+            },
+            _ => placement(&[A, B], 10_000),
+        }))
+    });
+    world.open("r");
+    world.pass(ms(8_000));
+    world.hand_over(Duration::ZERO);
+    world.outputs.clear();
+    world.pass(ms(1_500));
+    assert_eq!(world.asked(Hook::Routing), 0);
+    world.pass(ms(1_000));
+    assert_eq!(world.asked(Hook::Routing), 1);
+}
+
+#[test]
+fn silent_session_ends_in_time() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.pass(ms(20_000));
+    world.hand_over(Duration::ZERO);
+    world.pass(ms(9_000));
+    assert_eq!(world.gateway.live(), 1);
+    world.pass(ms(2_000));
+    assert_eq!(world.gateway.live(), 0);
+}
+
+#[test]
+fn drain_goes_on() {
+    let mut world = World::new(settings());
+    (0..20).for_each(|room| _ = world.open(&format!("r{room}")));
+    let on = world.stands("r0").unwrap();
+    world.gateway.handle_drain(on, true, Some(ms(5_000)), world.now).unwrap();
+    world.settle();
+    world.hand_over(Duration::ZERO);
+    world.pass(ms(5_500));
+    let drained = |event: &Event| matches!(event, Event::Drained { left: 0, .. });
+    assert!(world.events().any(drained));
+    let on_it = (0..20).filter(|room| world.stands(&format!("r{room}")) == Some(on));
+    assert_eq!(on_it.count(), 0);
+}
+
+#[test]
+fn openings_of_a_dropped_move_are_closed() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    let spare = world.route("r")[1].0;
+    let to = [A, B, C]
+        .into_iter()
+        .find(|node| ![Some(*node)].contains(&world.stands("r")) && *node != spare);
+    let to = to.unwrap();
+    world.drive_with(|_, _| Driver::Waits);
+    world.gateway.handle_move(&"r".into(), to, world.now).unwrap();
+    world.settle();
+    assert!(world.opening.contains(&(session, world.hop(to))));
+    world.outputs.clear();
+    world.drive_with(|_, _| Driver::Opens);
+    world.hand_over(Duration::ZERO);
+    assert!(world.closed_at().contains(&(session, to)));
+    assert_eq!(world.gateway.moves_under_way().count(), 0);
+}
+
+#[test]
+fn opening_under_way_is_repeated() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == B { Driver::Waits } else { Driver::Opens });
+    let session = world.open("r");
+    assert_eq!(world.stands("r"), Some(A));
+    assert!(world.opening.contains(&(session, world.hop(B))));
+    world.outputs.clear();
+    world.drive_with(|_, _| Driver::Opens);
+    world.hand_over(Duration::ZERO);
+    let opened = |output: &Output| matches!(output, Output::Open { hop, .. } if hop.node == B);
+    assert_eq!(world.outputs.iter().filter(|output| opened(output)).count(), 1);
+    world.kill(A);
+    assert_eq!(world.stands("r"), Some(B));
+}
+
+#[test]
+fn sessions_of_a_call_share_its_number() {
+    let mut settings = settings();
+    settings.scenarios.get_mut("call").unwrap().affinity = Affinity::Session;
+    let mut world = World::new(settings);
+    let (first, second) = (world.open("conf"), world.open("conf"));
+    world.close(first);
+    let number = world.gateway.sessions[&second].call;
+    world.hand_over(Duration::ZERO);
+    let third = world.open("conf");
+    assert_eq!(world.gateway.sessions[&third].call, number);
+    world.close(second);
+    world.close(third);
+    assert_eq!(world.gateway.rooms.calls(), 0);
+}
+
+#[test]
+fn limit_of_moves_is_kept() {
+    let mut world = World::new(settings());
+    world.open("r");
+    for node in [B, C, A] {
+        world.gateway.handle_move(&"r".into(), node, world.now).ok();
+        world.pass(ms(700));
+    }
+    let room = world.room("r");
+    let now = world.now;
+    let damped = world.gateway.router().is_damped(room, now);
+    world.hand_over(Duration::ZERO);
+    assert_eq!(world.gateway.router().is_damped(room, now), damped);
+    assert_eq!(world.gateway.rooms[&room].records().count(), world.moves().len());
+}
+
+#[test]
+fn changed_mode_of_the_scenario_applies() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let record = world.gateway.record(world.now);
+    let mut fresh = World::begin(hitless(), world.now - ms(3_000));
+    fresh.restore(&record);
+    fresh.pass(ms(200));
+    let room = fresh.room("r");
+    assert_eq!(fresh.gateway.rooms[&room].route().mode, Mode::Hitless);
+}
+
+#[test]
+fn session_takes_less_than_a_kibibyte() {
+    let mut world = World::new(settings());
+    (0..100).for_each(|room| _ = world.open(&format!("room{}", room / 2)));
+    let record = world.gateway.record(world.now);
+    assert_eq!(record.media.len(), 1);
+    let encoded = instant::relative_to(world.now, || rmp_serde::to_vec_named(&record)).unwrap();
+    assert!(encoded.len() < 100 * 800, "{} bytes", encoded.len() / 100);
+}
+
+#[test]
+fn gateway_with_sessions_takes_no_record() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let record = world.gateway.record(world.now);
+    let refused = world.gateway.handle_record(record, |_| None::<NodeId>, world.now);
+    assert_eq!(refused, Err(NotRestored::HasSessions));
+}
+
+#[test]
+fn contradictory_record_changes_nothing() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let record = world.gateway.record(world.now);
+    let breaks: [fn(&mut GatewayRecord); 6] = [
+        |record| record.rooms.clear(),
+        |record| record.media.clear(),
+        |record| record.sessions.clear(),
+        |record| record.next_session = 1,
+        |record| record.rooms[0].hops.clear(),
+        |record| record.sessions.push(record.sessions[0].clone()),
+    ];
+    world.restart(Duration::ZERO);
+    for break_it in breaks {
+        let mut broken = record.clone();
+        break_it(&mut broken);
+        let refused = world.gateway.handle_record(broken, |_| Some(A), world.now);
+        assert!(matches!(refused, Err(NotRestored::Contradiction(_))), "{refused:?}");
+        assert_eq!(world.gateway.record(world.now).sessions, []);
+    }
+}
