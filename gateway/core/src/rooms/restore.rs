@@ -15,8 +15,8 @@ use crate::sessions::{Leg, Phase, Session, SessionRequest};
 use crate::small::SmallMap;
 use crate::timer::Timer;
 use crate::{
-    Cause, Decider, Hop, HopMap, Media, NodeId, NodeRecord, Output, RegionId, RegionRecord, RoomId,
-    RoomRecord, SessionRecord,
+    Cause, Decider, Event, Hop, HopMap, Media, NodeId, NodeRecord, Output, RegionId, RegionRecord,
+    RoomId, RoomRecord, SessionRecord,
 };
 
 impl Rooms {
@@ -76,7 +76,7 @@ impl Router<'_> {
         found
     }
 
-    /// Continues the trust in nodes, and their drains. Returns the hops that lead to them.
+    /// Continues the trust in nodes, and their drains, and reports what is new to this process. Returns the hops that lead to them.
     pub(crate) fn restore_nodes(
         &mut self,
         nodes: Vec<NodeRecord>,
@@ -93,9 +93,18 @@ impl Router<'_> {
             let Some(id) = id.filter(|id| self.nodes.get(*id).is_some()) else {
                 continue;
             };
+            let (from, drained) = (self.nodes[id].health(), self.nodes[id].drains());
             self.nodes.resume(id, &trust);
             self.capacity.ledger_mut().gauge_mut(id).resume(&gauge);
             let node = &self.nodes[id];
+            let (to, last_heard) = (node.health(), node.detector.last_heard());
+            if from != to {
+                let (hop, witnesses) = (node.hop(), Vec::new());
+                self.effects.event(Event::Node { hop, from, to, witnesses, last_heard, rooms: 0 });
+            }
+            if node.drains() && !drained {
+                self.effects.event(Event::Draining { node: id, draining: true });
+            }
             if let Some(drain) = drain.filter(|_| node.drains()) {
                 self.rooms.drains.insert(id, drain);
                 self.effects.set(Timer::Drain(id), now);
@@ -103,12 +112,16 @@ impl Router<'_> {
             if node.loses_more_than_others() {
                 self.effects.set_if_idle(Timer::Cohorts, now);
             }
-            hops.insert(hop, node.hop());
+            hops.renumber(hop.node, id);
+            // The incarnation of a cold node ended with it, even if the node was started meanwhile.
+            if trust.runs() || !node.runs() {
+                hops.insert(hop, node.hop());
+            }
         }
         let is_new = |id: &NodeId| !hops.leads_to(*id);
         let drained = |id: &NodeId| self.nodes.is_drained(self.nodes.region_of(*id));
-        let new: Vec<NodeId> = self.nodes.iter().map(|node| node.id).filter(is_new).collect();
-        for id in new.into_iter().filter(drained).collect::<Vec<_>>() {
+        let new = self.nodes.iter().map(|node| node.id).filter(is_new);
+        for id in new.filter(drained).collect::<Vec<NodeId>>() {
             self.decide_drain(id, |node| node.draining = true, now);
         }
         hops

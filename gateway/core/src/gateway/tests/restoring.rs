@@ -167,6 +167,8 @@ fn down_node_stays_down_until_it_answers() {
     world.restore(&record);
     let health = |world: &World| world.gateway.nodes.get(on).unwrap().health();
     assert_eq!(health(&world), Health::Down);
+    let told = |event: &Event| matches!(event, Event::Node { to: Health::Down, hop, .. } if hop.node == on);
+    assert!(world.events().any(told));
     world.pass(ms(5_000));
     assert_eq!(health(&world), Health::Down);
     assert!(!world.gateway.board().cell(on).unwrap().up);

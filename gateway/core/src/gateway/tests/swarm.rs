@@ -41,6 +41,12 @@ fn promises_hold_whatever_happens() {
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
 }
 
+/// A room was lost at a cold node, which answered the next process before the restore.
+#[test]
+fn cold_node_answers_during_upgrade() {
+    Swarm::new(561, Instant::now()).run();
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let start = Instant::now();

@@ -22,6 +22,15 @@ pub(crate) struct Trust {
     pub(crate) removed: bool,
 }
 
+impl Trust {
+    pub(crate) fn runs(&self) -> bool {
+        match self.standing {
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => true,
+            Standing::Down { .. } | Standing::Cold { .. } => false,
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn trust(&self) -> Trust {
         let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
