@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry;
 
+use crate::address;
+
 /// Time after a check during which no check of another session takes over its address. Clients check every five seconds
 /// on average (RFC 7675, 5.1), so a forged source cannot redirect a live client's packets.
 pub const CHECKED_FOR: Duration = Duration::from_secs(6);
@@ -120,11 +122,8 @@ impl Packed {
         };
         match *key {
             Key::Udp { listener, address } => {
-                let scope = match address {
-                    SocketAddr::V4(_) => 0,
-                    SocketAddr::V6(v6) => v6.scope_id(),
-                };
-                Packed { listener, port: address.port(), scope, ..ip(address.ip()) }
+                let (port, scope) = (address.port(), address::scope(&address));
+                Packed { listener, port, scope, ..ip(address.ip()) }
             }
             Key::DeclaredIp { listener, ip: of } => {
                 let ip = ip(of);

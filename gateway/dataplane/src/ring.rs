@@ -80,6 +80,8 @@ struct Wakeup {
     eventfd: OwnedFd,
     /// True if the receiver found the ring empty and may be waiting for the eventfd.
     asleep: AtomicBool,
+    /// True if the sender pushes nothing until further notice.
+    paused: AtomicBool,
 }
 
 /// Creates a ring. It holds at most `slots` packets, at least 5, and at most 512 bytes times that number.
@@ -93,7 +95,8 @@ pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
     let (bytes_in, bytes_out) = rtrb::RingBuffer::new(slots * BYTES_PER_SLOT);
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let wakeup = Arc::new(Wakeup { eventfd, asleep: AtomicBool::new(true) });
+    let wakeup =
+        Arc::new(Wakeup { eventfd, asleep: AtomicBool::new(true), paused: AtomicBool::new(false) });
     let sender = Sender { heads: heads_in, bytes: bytes_in, wakeup: Arc::clone(&wakeup) };
     let receiver = Receiver {
         heads: heads_out,
@@ -143,6 +146,11 @@ impl Sender {
 
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
+    }
+
+    /// Notes that nothing is pushed from now on, or that pushes may follow again.
+    pub fn pause(&self, paused: bool) {
+        self.wakeup.paused.store(paused, Ordering::Release);
     }
 }
 
@@ -194,6 +202,12 @@ impl Receiver {
     /// Returns whether the sender was dropped. Remaining packets can still be popped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
+    }
+
+    /// Returns whether the sender pushes nothing more: it paused or was dropped. Packets that it pushed before may
+    /// remain.
+    pub fn is_paused(&self) -> bool {
+        self.wakeup.paused.load(Ordering::Acquire) || self.is_abandoned()
     }
 
     /// Removes a packet from both queues after `take` has returned: if `take` panics, the packet stays first in both.

@@ -21,7 +21,8 @@
 //!
 //! An [`Epoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
-use crate::rtp;
+use crate::{instant, rtp};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 mod feedback;
@@ -50,10 +51,12 @@ pub const AHEAD_MAX: i16 = 3_000;
 pub const BEHIND_MAX: i16 = 100;
 
 /// Identifies the time from one switch to the next. Only grows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Debug,
+)]
 pub struct Epoch(pub u64);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Protection {
     /// Plain RTP and RTCP, which may be rewritten.
     Clear,
@@ -107,7 +110,7 @@ pub struct Withheld {
 /// Keeps a session's streams continuous towards its client. See the [module](self).
 ///
 /// Allocates when a stream is new, never per packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Continuity {
     protection: Protection,
     /// State of the random generator for SSRCs.
@@ -116,8 +119,10 @@ pub struct Continuity {
     /// The previous hop, while its packets still pass.
     previous: Option<Epoch>,
     lead: Duration,
-    /// Time since which the previous hop has been silent or left, and whether that was planned.
-    left: Option<(Instant, bool)>,
+    /// True if the previous hop was left as planned, and the time since which it has been silent or
+    /// left.
+    #[serde(with = "instant::paired")]
+    left: Option<(bool, Instant)>,
     /// Packets missed at switches by streams that were forgotten.
     missed: u32,
     streams: Vec<Stream>,
@@ -160,7 +165,7 @@ impl Continuity {
     /// silent before that, or while the hop still delivered, has paused: its silence is no loss.
     /// Valid until the next switch.
     pub fn left(&mut self, since: Instant, planned: bool) {
-        self.left = Some((since, planned));
+        self.left = Some((planned, since));
     }
 
     /// Notes that another hop continues with copies of the present hop's packets. A packet that
@@ -278,7 +283,7 @@ impl Continuity {
         let (lead, left) = (self.lead, self.left);
         if let Some(index) = self.orphan(header, clock_rate) {
             let stream = &mut self.streams[index];
-            let paused = left.is_some_and(|(since, planned)| stream.paused(since, planned, now));
+            let paused = left.is_some_and(|(planned, since)| stream.paused(since, planned, now));
             let before = stream.highest;
             let pass = stream.take_over(epoch, header, lead, now);
             if !paused {

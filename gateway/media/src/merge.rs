@@ -7,6 +7,7 @@
 //! stream, only the leading path passes.
 
 use crate::rtp;
+use serde::{Deserialize, Serialize};
 
 mod pair;
 mod stream;
@@ -28,7 +29,7 @@ pub const STREAMS_MAX: usize = crate::continuity::STREAMS_MAX;
 /// SSRCs.
 const JUDGED_BY: u32 = 64;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Way {
     A = 0,
     B = 1,
@@ -57,7 +58,7 @@ pub enum MergeOutcome {
 
 /// Merges the streams of a receiver. Allocates 4 KiB when a stream is new, for at most
 /// [`STREAMS_MAX`], and never per packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Merge {
     leads: Way,
     /// Number of packets so far; orders streams by their last packet.

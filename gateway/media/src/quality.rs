@@ -3,6 +3,7 @@
 //! Simplified as usual for packet networks: all inputs except delay and codec have the standard's
 //! defaults, so R = 93.2 − Id − Ie,eff. At least 80 is good, 70 fair, below 50 not recommended.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// R without delay or loss, at the defaults of G.107.
@@ -11,7 +12,7 @@ const R_BEST: f64 = 93.2;
 /// One-way delay in ms from which people interrupt each other.
 const DELAY_KNEE_MS: f64 = 177.3;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Codec {
     /// Opus. G.113 has no figures for it; taken as G.711 with concealment, a lower bound.
     Opus,

@@ -1,7 +1,9 @@
 //! Reception of a stream: loss, reordering, duplicates, jitter, gaps (RFC 3550, appendix A).
 
+use crate::instant;
 use crate::rtcp::ReportBlock;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// A larger jump ahead means a restarted source, not loss (RFC 3550, appendix A.1).
@@ -15,7 +17,7 @@ const WINDOW: u32 = 128;
 pub const GAP: Duration = Duration::from_millis(100);
 
 /// Counts of a source, since it began or since the last [`Reception::interval`].
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Counts {
     /// Packets received, without duplicates.
     pub packets: u64,
@@ -44,7 +46,7 @@ impl Counts {
 }
 
 /// Reception of one source. Never allocates.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub struct Reception {
     clock_rate: u32,
     total: Counts,
@@ -64,7 +66,7 @@ pub struct Reception {
 }
 
 /// A run of sequence numbers without a jump.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 struct Run {
     /// Extended number of the run's first packet: cycles in the upper bits.
     first: u64,
@@ -75,8 +77,10 @@ struct Run {
     /// Timestamp of the last packet in order.
     timestamp: u32,
     /// Arrival of the last packet in order.
+    #[serde(with = "instant")]
     arrived: Instant,
     /// Arrival of the last packet of any kind.
+    #[serde(with = "instant")]
     heard: Instant,
 }
 

@@ -4,6 +4,7 @@
 //! Signed [`message`]s (first byte 0xE1) open, renew and close sessions. Both may be encrypted
 //! ([`seal`], first byte 0xE3).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 mod bundle;
@@ -19,7 +20,7 @@ pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
 
 /// Identifies a session on a trunk leg in both directions. A tag is a capability: its holder may
 /// send, so it must be unguessable.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag(pub u64);
 
 impl fmt::Debug for Tag {

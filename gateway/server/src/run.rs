@@ -201,6 +201,7 @@ fn assemble(
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
+                suspended: false,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 hash_keys: hash_keys.clone(),
                 early_limits: worker::EarlyLimits {

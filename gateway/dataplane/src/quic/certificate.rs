@@ -1,24 +1,64 @@
-//! The certificate shown to clients and its fingerprint.
+//! The certificate shown to clients, and the secret of the endpoint.
 
+use std::fmt;
 use std::sync::Arc;
 
+use evenkeel_media::roq;
+use quinn_proto::{EndpointConfig, HashedConnectionIdGenerator};
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{hkdf, hmac};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-
-use evenkeel_media::roq;
+use serde::{Deserialize, Serialize};
 
 use super::{Certificate, Failure};
 
+/// The properties by which clients know an endpoint. A process with the identity of another one continues its
+/// certificate, and its stateless resets (RFC 9000, 10.3) end the connections of the other. Contains private keys.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Identity {
+    /// From it follow the keys of connection IDs, stateless resets and Retry tokens.
+    secret: [u8; 32],
+    self_made: Option<SelfMade>,
+}
+
+/// Omits the keys, to keep them out of logs.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct SelfMade {
+    names: Vec<String>,
+    /// DER.
+    certificate: Vec<u8>,
+    /// PKCS#8.
+    key: Vec<u8>,
+}
+
 /// TLS configuration, and the SHA-256 of its certificate.
-pub(super) struct Identity {
-    pub(super) tls: quinn_proto::crypto::rustls::QuicServerConfig,
+pub(super) struct Tls {
+    pub(super) config: quinn_proto::crypto::rustls::QuicServerConfig,
     pub(super) sha256: [u8; 32],
 }
 
 impl Identity {
-    pub(super) fn of(certificate: &Certificate) -> Result<Identity, Failure> {
+    pub(super) fn new() -> Result<Identity, Failure> {
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| Failure::Random)?;
+        Ok(Identity { secret, self_made: None })
+    }
+
+    /// Returns the TLS configuration of this certificate. A self-made one is made once for its names.
+    pub(super) fn tls(&mut self, certificate: &Certificate) -> Result<Tls, Failure> {
         let (chain, key) = match certificate {
-            Certificate::SelfMade { names } => self_made(names.clone()).map_err(Failure::Make)?,
+            Certificate::SelfMade { names } => {
+                let kept = self.self_made.take().filter(|made| made.names == *names);
+                let made = kept.map_or_else(|| SelfMade::new(names.clone()), Ok);
+                self.self_made.insert(made.map_err(Failure::Make)?).chain()
+            }
             Certificate::Files { chain, key } => {
                 let unreadable = |path: &std::path::Path| {
                     let path = path.to_owned();
@@ -44,15 +84,54 @@ impl Identity {
             .with_single_cert(chain, key)
             .map_err(Failure::Certificate)?;
         tls.alpn_protocols = vec![roq::ALPN.to_vec()];
-        let tls = tls.try_into().expect("the ring provider has the suite of QUIC's first packets");
-        Ok(Identity { tls, sha256 })
+        let config =
+            tls.try_into().expect("the ring provider has the suite of QUIC's first packets");
+        Ok(Tls { config, sha256 })
+    }
+
+    /// Returns the key of Retry tokens.
+    pub(super) fn token_key(&self) -> hkdf::Prk {
+        let info: [&[u8]; 1] = [b"retry tokens"];
+        let prk = self.prk();
+        let key = prk.expand(&info, hkdf::HKDF_SHA256);
+        key.map(hkdf::Prk::from).expect("a key is as long as the hash")
+    }
+
+    pub(super) fn endpoint_config(&self) -> EndpointConfig {
+        let prk = self.prk();
+        let info: [&[u8]; 1] = [b"stateless resets"];
+        let key = prk.expand(&info, hmac::HMAC_SHA256);
+        let reset_key = key.map(hmac::Key::from).expect("a key is as long as the hash");
+        let info: [&[u8]; 1] = [b"connection ids"];
+        let mut id_key = [0; 32];
+        let filled = prk.expand(&info, hkdf::HKDF_SHA256).and_then(|key| key.fill(&mut id_key));
+        filled.expect("a key is as long as the hash");
+        let id_key = id_key.first_chunk().map_or(0, |start| u64::from_be_bytes(*start));
+        let mut config = EndpointConfig::new(Arc::new(reset_key));
+        config
+            .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)))
+            // Quinn's default of 20 ms would end the connections of a previous process at 50 a second. No other limit
+            // is needed: a reset is shorter than its cause, which must carry a connection ID of this secret.
+            .min_reset_interval(std::time::Duration::ZERO);
+        config
+    }
+
+    fn prk(&self) -> hkdf::Prk {
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"evenkeel quic").extract(&self.secret)
     }
 }
 
 type Chain = Vec<CertificateDer<'static>>;
 
-fn self_made(names: Vec<String>) -> Result<(Chain, PrivateKeyDer<'static>), rcgen::Error> {
-    let made = rcgen::generate_simple_self_signed(names)?;
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    Ok((vec![made.cert.into()], key.into()))
+impl SelfMade {
+    fn new(names: Vec<String>) -> Result<SelfMade, rcgen::Error> {
+        let made = rcgen::generate_simple_self_signed(names.clone())?;
+        let certificate = CertificateDer::from(made.cert).to_vec();
+        Ok(SelfMade { names, certificate, key: made.signing_key.serialize_der() })
+    }
+
+    fn chain(&self) -> (Chain, PrivateKeyDer<'static>) {
+        let key = PrivatePkcs8KeyDer::from(self.key.clone());
+        (vec![self.certificate.clone().into()], key.into())
+    }
 }

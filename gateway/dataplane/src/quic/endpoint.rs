@@ -52,13 +52,13 @@ pub(super) struct Look {
 
 impl Endpoint {
     pub(super) fn new(
-        config: quinn_proto::ServerConfig,
+        (own, config): (EndpointConfig, quinn_proto::ServerConfig),
         socket: Socket,
         settings: Settings,
         hub: Hub,
         rings: Vec<ring::Receiver>,
     ) -> Endpoint {
-        let own = Arc::new(EndpointConfig::default());
+        let own = Arc::new(own);
         // MTU discovery needs unfragmented probes: a fragmented probe always arrives.
         let discovers_mtu = !socket.may_fragment();
         Endpoint {
@@ -141,11 +141,10 @@ impl Endpoint {
     }
 
     /// Refuses new connections and closes all others.
-    pub(super) fn close(&mut self, now: Instant) {
+    pub(super) fn close(&mut self, why: &[u8], now: Instant) {
         self.quinn.set_server_config(None);
         for handle in self.connections.handles() {
             if let Some(client) = self.connections.get_mut(handle) {
-                let why = b"the gateway is shutting down";
                 client.close(roq::ErrorCode::NoError, why, now, &mut self.hub);
             }
             self.connections.touch(handle);
@@ -154,7 +153,7 @@ impl Endpoint {
     }
 
     /// Drives all touched connections until the socket's buffer is full.
-    fn drive(&mut self, now: Instant) {
+    pub(super) fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
             && self.socket.send(&transmit, &bytes) == Sent::Blocked
         {

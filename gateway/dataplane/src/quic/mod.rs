@@ -33,9 +33,10 @@ mod tests;
 mod thread;
 mod timers;
 
+pub use certificate::Identity;
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};
-pub use thread::{Listener, Thread, listen, start};
+pub use thread::{Listener, Thread, listen, listen_on, start};
 
 use evenkeel_media::roq;
 

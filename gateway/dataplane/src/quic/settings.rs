@@ -97,6 +97,8 @@ pub enum Failure {
     Make(rcgen::Error),
     /// Certificate and key do not match, or TLS 1.3 does not support their kind.
     Certificate(rustls::Error),
+    /// The system gave no random bytes.
+    Random,
     /// The system refused a thread, or a descriptor for the event loop.
     Thread(std::io::Error),
 }
@@ -114,6 +116,7 @@ impl fmt::Display for Failure {
             Failure::Certificate(error) => {
                 write!(f, "cannot use the certificate and its key: {error}")
             }
+            Failure::Random => f.write_str("the system gives no random bytes"),
             Failure::Thread(error) => write!(f, "cannot start the QUIC thread: {error}"),
         }
     }
@@ -126,6 +129,7 @@ impl std::error::Error for Failure {
             Failure::File { error, .. } => Some(error),
             Failure::Make(error) => Some(error),
             Failure::Certificate(error) => Some(error),
+            Failure::Random => None,
         }
     }
 }

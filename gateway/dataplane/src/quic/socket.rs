@@ -52,11 +52,24 @@ impl Socket {
         }
         buffers::set_sizes(&socket, BUFFER);
         socket.bind(&address.into())?;
-        let socket = UdpSocket::from(socket);
+        Socket::on(socket.into())
+    }
+
+    /// Uses a bound socket.
+    ///
+    /// # Errors
+    /// Returns the system's error.
+    pub(super) fn on(socket: UdpSocket) -> io::Result<Socket> {
         // This makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
         Ok(Socket { socket, state, bytes })
+    }
+
+    /// # Errors
+    /// Returns the system's error.
+    pub(super) fn try_clone(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {

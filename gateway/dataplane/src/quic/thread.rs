@@ -2,17 +2,17 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use quinn_proto::{IdleTimeout, VarInt};
+use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, VarInt};
 use rustix::event::{Timespec, epoll};
 
-use super::certificate::Identity;
+use super::certificate::{Identity, Tls};
 use super::endpoint::Endpoint;
 use super::hub::Hub;
 use super::socket::Socket;
@@ -24,6 +24,16 @@ use crate::{panics, ring};
 /// Time that the thread waits at its end for clients to receive the close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Time in which the last packets are sent if the socket's buffer is full.
+const SENT_WITHIN: Duration = Duration::from_millis(100);
+
+/// Stages of the thread's end, in an atomic.
+const RUNS: u8 = 0;
+/// All connections are closed, and the thread waits until their clients know.
+const STOPS: u8 = 1;
+/// All connections are closed, and nothing more is read: another process reads the socket.
+const LEAVES: u8 = 2;
+
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
 pub struct Thread {
@@ -31,7 +41,10 @@ pub struct Thread {
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
     pub counters: Arc<Counters>,
-    stop: Arc<AtomicBool>,
+    pub identity: Identity,
+    /// A duplicate of the endpoint's socket.
+    socket: UdpSocket,
+    stage: Arc<AtomicU8>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,6 +53,7 @@ pub struct Thread {
 pub struct Listener {
     settings: Settings,
     identity: Identity,
+    tls: Tls,
     socket: Socket,
     address: SocketAddr,
 }
@@ -50,11 +64,33 @@ pub struct Listener {
 ///
 /// If this fails, nothing is bound.
 pub fn listen(settings: Settings) -> Result<Listener, Failure> {
-    let identity = Identity::of(&settings.certificate)?;
+    let identity = Identity::new()?;
+    listener(settings, identity, |settings| Socket::listen(settings.listen))
+}
+
+/// As [`listen`], on the socket and with the identity of another process.
+///
+/// # Errors
+///
+/// The certificate or the socket cannot be used.
+pub fn listen_on(
+    settings: Settings,
+    socket: UdpSocket,
+    identity: Identity,
+) -> Result<Listener, Failure> {
+    listener(settings, identity, |_| Socket::on(socket))
+}
+
+fn listener(
+    settings: Settings,
+    mut identity: Identity,
+    bind: impl FnOnce(&Settings) -> io::Result<Socket>,
+) -> Result<Listener, Failure> {
+    let tls = identity.tls(&settings.certificate)?;
     let unheard = |error| Failure::Listen { address: settings.listen, error };
-    let socket = Socket::listen(settings.listen).map_err(unheard)?;
+    let socket = bind(&settings).map_err(unheard)?;
     let address = socket.address().map_err(unheard)?;
-    Ok(Listener { settings, identity, socket, address })
+    Ok(Listener { settings, identity, tls, socket, address })
 }
 
 /// Starts the endpoint's thread.
@@ -70,41 +106,65 @@ pub fn start(
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
 ) -> Result<Thread, Failure> {
-    let Listener { settings, identity, socket, address } = listener;
-    let (certificate_sha256, gather) = (identity.sha256, settings.gather);
-    let config = server_config(&settings, identity);
+    let Listener { settings, identity, tls, socket, address } = listener;
+    let (certificate_sha256, gather) = (tls.sha256, settings.gather);
+    let configs = configs(&settings, &identity, tls);
+    let duplicate = socket.try_clone().map_err(Failure::Thread)?;
 
     let counters = Arc::<Counters>::default();
     let waker = Arc::new(Waker::new().map_err(Failure::Thread)?);
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
-    let endpoint = Endpoint::new(config, socket, settings, hub, from_workers);
+    let endpoint = Endpoint::new(configs, socket, settings, hub, from_workers);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(Failure::Thread)?;
-    let stop = Arc::<AtomicBool>::default();
-    let stopped = Arc::clone(&stop);
+    let stage = Arc::new(AtomicU8::new(RUNS));
+    let staged = Arc::clone(&stage);
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
             panics::capture_here();
             // Only epoll can fail here. `Thread::is_running` then returns false.
-            let _ = run(endpoint, gather, sleep, &stopped);
+            let _ = run(endpoint, gather, sleep, &staged);
         })
         .map_err(Failure::Thread)?;
-    Ok(Thread { address, certificate_sha256, counters, stop, waker, thread: Some(thread) })
+    Ok(Thread {
+        address,
+        certificate_sha256,
+        counters,
+        identity,
+        socket: duplicate,
+        stage,
+        waker,
+        thread: Some(thread),
+    })
 }
 
 impl Thread {
     /// Closes all connections within a second and joins the thread.
     pub fn shut_down(mut self) {
-        self.end();
+        self.end(STOPS);
+    }
+
+    /// Closes all connections and joins the thread, which reads nothing more: another process has the socket. The
+    /// clients connect to it again with their flow identifiers. One that misses the close gets a stateless reset.
+    pub fn close_connections(mut self) {
+        self.end(LEAVES);
+    }
+
+    /// Returns a duplicate of the socket, for [`listen_on`].
+    ///
+    /// # Errors
+    /// Returns the system's error.
+    pub fn try_clone_socket(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
     }
 
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Release);
+    fn end(&mut self, stage: u8) {
+        self.stage.store(stage, Ordering::Release);
         self.waker.wake();
         if let Some(thread) = self.thread.take() {
             // The thread has already reported a panic.
@@ -115,11 +175,15 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.end();
+        self.end(STOPS);
     }
 }
 
-pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_proto::ServerConfig {
+pub(super) fn configs(
+    settings: &Settings,
+    identity: &Identity,
+    tls: Tls,
+) -> (EndpointConfig, ServerConfig) {
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(settings.idle_after.as_millis()).unwrap_or(u32::MAX);
     transport
@@ -134,9 +198,9 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
         .stream_receive_window(VarInt::from_u32(64 * 1_024))
         .receive_window(VarInt::from_u32(512 * 1_024))
         .send_window(512 * 1_024);
-    let mut config = quinn_proto::ServerConfig::with_crypto(Arc::new(identity.tls));
+    let mut config = ServerConfig::new(Arc::new(tls.config), Arc::new(identity.token_key()));
     config.transport_config(Arc::new(transport)).max_incoming(settings.connections_max);
-    config
+    (identity.endpoint_config(), config)
 }
 
 struct Sleep {
@@ -185,7 +249,7 @@ fn run(
     mut endpoint: Endpoint,
     gather: Duration,
     mut sleep: Sleep,
-    stop: &AtomicBool,
+    stage: &AtomicU8,
 ) -> io::Result<()> {
     let gather = Gather::new(gather);
     let mut farewell: Option<Instant> = None;
@@ -201,11 +265,15 @@ fn run(
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
         // Packets pushed before the stop are sent before the end.
-        let stopping = stop.load(Ordering::Acquire);
+        let stage = stage.load(Ordering::Acquire);
+        if stage == LEAVES {
+            leave(&mut endpoint, now);
+            return Ok(());
+        }
         let look = endpoint.guarded_turn(now);
         match farewell {
-            None if stopping => {
-                endpoint.close(now);
+            None if stage == STOPS => {
+                endpoint.close(b"the gateway is shutting down", now);
                 farewell = Some(now + FAREWELL);
             }
             Some(until) if endpoint.is_idle() || until <= now => return Ok(()),
@@ -218,5 +286,14 @@ fn run(
         if let Some(pause) = pause.filter(|_| !more) {
             std::thread::sleep(pause);
         }
+    }
+}
+
+/// Closes all connections and reads nothing.
+fn leave(endpoint: &mut Endpoint, now: Instant) {
+    endpoint.close(b"the gateway is replaced; connect again", now);
+    while endpoint.is_blocked() && now.elapsed() < SENT_WITHIN {
+        std::thread::sleep(Duration::from_millis(1));
+        endpoint.drive(now);
     }
 }

@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
+use crate::address;
 use crate::flows::Key;
 
 /// The source of a client's datagrams.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
 pub(crate) struct SourceKey {
     pub(crate) listener: u8,
+    #[serde(with = "address")]
     pub(crate) address: SocketAddr,
 }
 

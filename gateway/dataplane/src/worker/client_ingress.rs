@@ -18,7 +18,7 @@ use super::arrival::{Arrival, Kind, SourceKey};
 use super::command::Report;
 use super::egress::{Egress, Side};
 use super::limiter::{Limiter, Origin};
-use super::session::{CheckHash, PacketContext, Seen, Session};
+use super::session::{PacketContext, Seen, Session};
 use super::sessions::Sessions;
 use super::source::Source;
 use crate::flows::{Entry, Flows, Home, Key, Ufrag};
@@ -376,8 +376,7 @@ impl ClientIngress {
             cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
             return None;
         }
-        let check = CheckHash::new(&self.keys, request.transaction(), source);
-        let is_done = match session.remember_check(check) {
+        let is_done = match session.remember_check(request.transaction(), source, &self.keys) {
             Seen::Never => false,
             // The address may have belonged to another session at the first time.
             Seen::Here => session.takes_from(source),

@@ -6,12 +6,15 @@ use std::time::Instant;
 
 use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::{Tag, seal};
+use serde::{Deserialize, Serialize};
 
 use super::egress::{Side, Trunk};
 use super::ports::Ports;
-use super::session::{PacketContext, Session};
+use super::session::{PacketContext, Session, SessionState};
 use super::source::{Source, watch};
+use super::suspension::{Suspended, TrunkState};
 use super::{COMMANDS_MAX, Worker};
+use crate::address;
 use crate::flows::Home;
 
 /// Commands handled before packets are read again: about a millisecond.
@@ -67,6 +70,24 @@ pub enum Command {
     RemoveNode {
         node: NodeId,
     },
+    /// Finishes the packets that were read, sends them, and hands out copies of all sessions. Then reads nothing and
+    /// runs only commands until [`Command::Resume`]. Sent to all workers together: each waits for the packets that
+    /// others pass to it. The sender is dropped unused if a port cannot be duplicated.
+    Suspend {
+        done: crossbeam_channel::Sender<Vec<Suspended>>,
+    },
+    /// Hands out the states of the trunks, of a suspended worker.
+    HandOutTrunks {
+        done: crossbeam_channel::Sender<Vec<TrunkState>>,
+    },
+    /// Continues the trunk of another process, whose socket this worker has. The secret must be the same.
+    ContinueTrunk(Box<TrunkState>),
+    /// Answers when all earlier commands have run.
+    Confirm {
+        done: crossbeam_channel::Sender<()>,
+    },
+    /// Reads again, first what has arrived meanwhile.
+    Resume,
     Stop,
 }
 
@@ -93,6 +114,9 @@ pub struct Install {
     pub await_first_packet: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
+    /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
+    /// any worker reads, [`Command::Confirm`] tells that they are all there.
+    pub state: Option<Box<SessionState>>,
 }
 
 /// DSCP of packets by kind (RFC 2474).
@@ -118,7 +142,7 @@ pub enum Client {
 }
 
 /// A session's path to a node and back.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Leg {
     /// The worker's trunk to the node, with this tag.
     Trunk(Tag),
@@ -127,8 +151,9 @@ pub enum Leg {
 }
 
 /// A node's media address for one session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct NodePort {
+    #[serde(with = "address")]
     pub address: SocketAddr,
     pub rtcp_port: u16,
 }
@@ -190,7 +215,7 @@ pub enum Report {
 }
 
 /// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct ShedRun {
     /// The stream's SSRC towards the client.
     pub ssrc: u32,
@@ -212,7 +237,7 @@ pub struct Summary {
 }
 
 /// Counts over a session's lifetime.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Totals {
     /// RTP packets from the client, and their bytes.
     pub packets_up: u64,
@@ -285,6 +310,12 @@ impl Worker {
             Command::LimitBundles { node, size_max } => self.egress.limit_bundles(node, size_max),
             Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             Command::RemoveNode { node } => self.egress.remove_node(node),
+            Command::Suspend { done } => self.suspending = Some(done),
+            // The sender of a command that nobody waits for any more is dropped.
+            Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
+            Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
+            Command::Confirm { done } => drop(done.send(())),
+            Command::Resume => self.resume(),
             Command::Stop => self.stopped = true,
         }
     }
@@ -310,7 +341,8 @@ impl Worker {
         self.sessions.with(home, |session| act(session, cx));
     }
 
-    fn install(&mut self, install: Install) {
+    fn install(&mut self, mut install: Install) {
+        let learned = install.state.as_deref_mut().map(SessionState::take_learned);
         let slot = install.home.slot;
         for side in [Side::Rtp, Side::Rtcp] {
             let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
@@ -320,7 +352,8 @@ impl Worker {
                 tracing::warn!(session = %install.session, %error, "port not watched; node packets are not read");
             }
         }
-        let session = Session::new(install);
+        let mut session = Session::new(install);
+        learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
         if session.is_active() {
             self.egress.active.add(session.home);
         }

@@ -121,6 +121,12 @@ impl Early {
         late
     }
 
+    /// Drops all packets and returns their number.
+    pub(crate) fn clear(&mut self) -> usize {
+        let Early { outbound, ready, inbound, .. } = self;
+        outbound.drain(..).count() + ready.drain(..).count() + inbound.drain(..).count()
+    }
+
     pub(crate) fn take_ready(&mut self) -> Option<Outbound> {
         self.ready.pop_front()
     }

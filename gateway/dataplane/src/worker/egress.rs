@@ -17,6 +17,7 @@ use super::command::{Report, TrunkSocket};
 use super::early::{Early, EarlyLimits};
 use super::stats::WorkerStats;
 use super::summaries::ActiveSessions;
+use super::suspension::TrunkState;
 use crate::flows::Home;
 use crate::mmsg::{self, DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
@@ -232,6 +233,26 @@ impl Egress {
             let overhead = if trunk.seal.is_some() { seal::OVERHEAD } else { 0 };
             trunk.bundle = Bundle::new(usize::from(size_max) - overhead);
         }
+    }
+
+    pub(crate) fn hand_out_trunks(&mut self) -> Vec<TrunkState> {
+        let state = |(number, trunk): (u32, &mut Option<Trunk>)| {
+            let Trunk { seal, bundle, .. } = trunk.as_mut()?;
+            let overhead = if seal.is_some() { seal::OVERHEAD } else { 0 };
+            Some(TrunkState {
+                node: NodeId(number),
+                size_max: (bundle.size_max() + overhead) as u16,
+                seal: seal.as_mut().map(|seal| seal.hand_out()),
+            })
+        };
+        (0..).zip(&mut self.trunks).filter_map(state).collect()
+    }
+
+    pub(crate) fn continue_trunk(&mut self, TrunkState { node, size_max, seal }: TrunkState) {
+        let trunk = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut);
+        let own = trunk.and_then(|trunk| trunk.seal.as_mut());
+        own.zip(seal).into_iter().for_each(|(own, seal)| own.go_on(seal));
+        self.limit_bundles(node, size_max);
     }
 
     pub(crate) fn add_trunk(&mut self, node: NodeId, trunk: Trunk) {

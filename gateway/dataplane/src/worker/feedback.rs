@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Kind, Media, Srtp};
+use evenkeel_media::instant;
 use evenkeel_media::rtcp::{self, rewrite};
+use serde::{Deserialize, Serialize};
 
 /// Minimum interval of requests. A sender needs about this time to answer, and an earlier request would cause a second
 /// key frame.
@@ -21,7 +23,7 @@ const SOURCES_MAX: usize = 8;
 /// Bitrate that lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;
 
-#[derive(Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub(crate) struct Feedback {
     /// The sender SSRC of the generated RTCP.
     ssrc: u32,
@@ -39,11 +41,14 @@ pub(crate) struct Feedback {
     /// True if the hop gets a key-frame request with the first packet of each stream.
     wanted: bool,
     asked_hop: Vec<u32>,
+    #[serde(with = "instant::option")]
     asked_client: Option<Instant>,
     fir_number: u8,
     /// Time when a cap was last sent.
+    #[serde(with = "instant::option")]
     told: Option<Instant>,
     /// Time when the last cap was lifted.
+    #[serde(with = "instant::option")]
     lifted: Option<Instant>,
 }
 

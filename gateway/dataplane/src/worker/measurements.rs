@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Measures, Metric};
 use evenkeel_media::statistics::Reception;
-use evenkeel_media::{quality, rtcp, rtp};
+use evenkeel_media::{instant, quality, rtcp, rtp};
+use serde::{Deserialize, Serialize};
 
 use crate::ring::PathReport;
 
@@ -31,26 +32,30 @@ const DOWN_KEPT: Duration = Duration::from_secs(15);
 /// Time for which a report may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub(crate) struct Measurements {
     voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
+    #[serde(with = "instant::option")]
     last_heard: Option<Instant>,
     loss_up_ppm: Smoothed,
     jitter_up_us: u64,
     down: Vec<Down>,
+    #[serde(with = "instant::paired")]
     rtt_us: Option<(u32, Instant)>,
     /// The middle 32 bits of the last sender report's NTP timestamp, and the time it was sent.
+    #[serde(with = "instant::paired")]
     reported: Option<(u32, Instant)>,
     bytes_up: u64,
     bytes_down: u64,
     lost_up: u64,
     /// Start of the interval; by default the first call of `interval`.
+    #[serde(with = "instant::option")]
     since: Option<Instant>,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
-#[derive(Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 struct Down {
     ssrc: Option<u32>,
     loss_ppm: Smoothed,
@@ -58,8 +63,8 @@ struct Down {
 }
 
 /// Exponential smoothing over irregular samples.
-#[derive(Clone, Copy, Default, Debug)]
-struct Smoothed(Option<(i64, Instant)>);
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+struct Smoothed(#[serde(with = "instant::paired")] Option<(i64, Instant)>);
 
 impl Smoothed {
     fn show(&mut self, sample: i64, follows_in: Duration, now: Instant) {

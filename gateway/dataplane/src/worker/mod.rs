@@ -23,6 +23,7 @@ mod sessions;
 mod source;
 mod stats;
 mod summaries;
+mod suspension;
 
 use std::hash::RandomState;
 use std::io;
@@ -31,6 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_core::forward::Reason;
 use evenkeel_core::{Board, NodeId, SessionId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
@@ -45,12 +47,14 @@ pub use packet_path::PacketPath;
 pub use ports::Ports;
 pub use recoveries::Distribution;
 use session::PacketContext;
+pub use session::SessionState;
 use sessions::Sessions;
 pub use sessions::tag;
 pub use source::Waker;
 use source::{Source, watch};
 pub use stats::{Way, WorkerStats};
 use summaries::Sweep;
+pub use suspension::{Suspended, TrunkState};
 
 use crate::flows::Flows;
 use crate::mmsg::Inbox;
@@ -84,6 +88,8 @@ pub struct Parts {
     pub hash_keys: RandomState,
     /// Time for which packets gather while they keep arriving.
     pub gather: Duration,
+    /// Reads nothing before [`Command::Resume`].
+    pub suspended: bool,
 }
 
 /// A listener's sockets at one worker.
@@ -125,6 +131,9 @@ pub struct Worker {
     summaries: Vec<Summary>,
     /// Sessions removed after a panic and not yet reported to control.
     unreported: Vec<SessionId>,
+    /// Set from [`Command::Suspend`] to the end of its pass.
+    suspending: Option<crossbeam_channel::Sender<Vec<Suspended>>>,
+    suspended: bool,
     stopped: bool,
 }
 
@@ -190,6 +199,8 @@ impl Worker {
             sweep: Sweep::new(now),
             summaries: Vec::new(),
             unreported: Vec::new(),
+            suspending: None,
+            suspended: parts.suspended,
             stopped: false,
         })
     }
@@ -202,6 +213,9 @@ impl Worker {
         Gather::keep_time();
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        if self.suspended {
+            self.stay_suspended()?;
+        }
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
             let wait = if gathered || !self.unread.is_empty() {
@@ -216,6 +230,12 @@ impl Worker {
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
             self.guarded_pass(&events, began);
+            if let Some(done) = self.suspending.take() {
+                self.hand_out(&done);
+                self.stay_suspended()?;
+                // Packets waited for all that time.
+                self.egress.stats.pass_begins(began);
+            }
             ended = Instant::now();
             self.egress.stats.pass_ends(ended);
             let pause = self.gather.pause(before, self.read);
@@ -223,6 +243,9 @@ impl Worker {
             if let Some(pause) = pause.filter(|_| !self.has_unread()) {
                 std::thread::sleep(pause);
             }
+        }
+        for _ in 0..self.egress.early.clear() {
+            self.egress.count_drop(Reason::NotOpened);
         }
         Ok(())
     }
@@ -254,7 +277,9 @@ impl Worker {
         for event in events {
             self.ready(Source::from_token(event.data.u64()), event.flags, now);
         }
-        self.summarise(now);
+        if !self.suspended {
+            self.summarise(now);
+        }
         if !self.egress.early.is_empty() {
             self.retry_early(now);
         }

@@ -142,6 +142,7 @@ fn install(home: Home, media: &Media) -> Install {
         ports: None,
         await_first_packet: false,
         seed: home.slot.into(),
+        state: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use evenkeel_core::NodeId;
@@ -50,6 +50,12 @@ impl Ports {
             Side::Rtp => Some(self.rtp.socket.as_fd()),
             Side::Rtcp => self.rtcp.as_ref().map(|port| port.socket.as_fd()),
         }
+    }
+
+    /// Duplicates the sockets.
+    pub(crate) fn try_clone(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let rtcp = self.rtcp.as_ref().map(|port| port.socket.try_clone()).transpose()?;
+        Ok((self.rtp.socket.try_clone()?.into(), rtcp.map(OwnedFd::from)))
     }
 
     /// Queues a packet to a node. RTCP uses the RTP socket unless it has a separate one. Returns whether this is the

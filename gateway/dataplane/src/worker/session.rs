@@ -2,6 +2,7 @@
 
 mod address;
 mod hitless;
+mod state;
 #[cfg(test)]
 pub(super) mod tests;
 mod to_client;
@@ -17,11 +18,13 @@ use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, Sessio
 use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
 use evenkeel_media::merge::Pair;
 use evenkeel_media::quality::Codec;
-use evenkeel_media::rtp;
 use evenkeel_media::trunk::Tag;
+use evenkeel_media::{instant, rtp};
+use serde::{Deserialize, Serialize};
 
 use address::Address;
-pub(crate) use address::{CheckHash, Seen};
+pub(crate) use address::Seen;
+pub use state::SessionState;
 
 use super::arrival::SourceKey;
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
@@ -73,6 +76,7 @@ enum Known {
 }
 
 /// State of a session that has carried packets.
+#[derive(Clone, Serialize, Deserialize, Debug)]
 struct MediaState {
     continuity: Continuity,
     measurements: Measurements,
@@ -88,6 +92,7 @@ struct MediaState {
     /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
     /// Shed packets not reported yet, and the time of the first.
+    #[serde(with = "instant::paired")]
     shed: Option<(ShedRun, Instant)>,
 }
 
@@ -153,6 +158,7 @@ impl Session {
             ports,
             await_first_packet,
             seed,
+            state,
         } = install;
         let address = match client {
             Client::Declared { listener, address, rtcp } => {
@@ -170,7 +176,7 @@ impl Session {
             Client::Stun => Known::Stun,
             Client::Quic { flow_from_gateway } => Known::Quic { flow_from_gateway },
         };
-        Session {
+        let mut session = Session {
             home,
             id: session,
             known,
@@ -188,7 +194,11 @@ impl Session {
             #[cfg(any(test, feature = "fault-injection"))]
             panics: false,
             media,
+        };
+        if let Some(state) = state {
+            session.go_on(*state);
         }
+        session
     }
 
     fn state(&mut self) -> &mut MediaState {

@@ -73,6 +73,10 @@ impl Sessions {
         session.is_some_and(|session| session.home == home)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().filter_map(Option::as_deref)
+    }
+
     pub(super) fn put(&mut self, session: Session) {
         let place = session.home.slot as usize;
         if self.slots.len() <= place {

@@ -63,6 +63,7 @@ impl World {
             misses_per_prefix: u32::MAX,
             hash_keys: RandomState::new(),
             gather: LONG,
+            suspended: false,
         };
         let worker = Worker::new(parts, now).unwrap();
         let commands = told;

@@ -1,10 +1,10 @@
 //! Packets that a stream missed when another hop took over.
 
-use std::time::{Duration, Instant};
-
 use super::FILLED_WITHIN;
 use super::stream::Stream;
-use crate::rtp;
+use crate::{instant, rtp};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
 
 /// Number of usual packet intervals after which a source counts as silent.
 const FEW: u32 = 4;
@@ -12,7 +12,7 @@ const FEW: u32 = 4;
 /// Evidence of a node's death may come this much later than the death.
 const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
 
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub(super) struct Missing {
     /// Missing packets at switches before the last one.
     settled: u32,
@@ -20,8 +20,9 @@ pub(super) struct Missing {
 }
 
 /// Numbers skipped at a switch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 struct Gap {
+    #[serde(with = "instant")]
     since: Instant,
     first: u32,
     length: u16,

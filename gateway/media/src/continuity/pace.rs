@@ -1,6 +1,8 @@
 //! The usual pace of a stream (ticks per frame, packets per frame), and the packets lost in a
 //! silence.
 
+use serde::{Deserialize, Serialize};
+
 /// The clock of all video formats (RFC 3551, section 4); video frames may take several packets and
 /// come at the camera's pace. Other media keep a grid of samples.
 const VIDEO_CLOCK_HZ: u32 = 90_000;
@@ -36,7 +38,7 @@ pub(super) struct Silence {
 
 /// The pace learned from consecutive packets. A frame is all packets of one timestamp: a video
 /// picture, or one packet of voice.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub(super) struct Pace {
     /// Smoothed ticks from frame to frame; 0 if unknown.
     smoothed: u32,

@@ -1,14 +1,18 @@
 //! The numbers that a stream used recently.
 
+use crate::array;
+use serde::{Deserialize, Serialize};
+
 /// Limit of remembered numbers: more than a second of voice, and any reordering of video that a
 /// jitter buffer would still wait for.
 const WINDOW: u32 = 64;
 
 /// The last outgoing numbers, each with a fingerprint of its packet's timestamp.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(super) struct Recent {
     /// Bit n is set if the number n below the highest is used.
     used: u64,
+    #[serde(with = "array")]
     traces: [u8; WINDOW as usize],
 }
 

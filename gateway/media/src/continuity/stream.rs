@@ -4,7 +4,9 @@ use super::missing::Missing;
 use super::pace::{Pace, Silence};
 use super::recent::{Recent, Use};
 use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
+use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// Maximum distance of the timestamps of a stream that continues by itself from its last timestamp,
@@ -15,13 +17,14 @@ const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
 /// A stream towards the client.
 ///
 /// Outgoing sequence numbers have 32 bits and are compared across the wrap.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(super) struct Stream {
     /// The SSRC known to the client.
     pub(super) ssrc: u32,
     pub(super) payload_type: u8,
     pub(super) clock_rate: u32,
     /// Time of the last packet that passed.
+    #[serde(with = "instant")]
     pub(super) heard: Instant,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
@@ -31,6 +34,7 @@ pub(super) struct Stream {
     /// The latest outgoing timestamp.
     latest: u32,
     /// Time when `latest` was first used.
+    #[serde(with = "instant")]
     latest_at: Instant,
     /// The number that would follow a jump: two consecutive numbers are accepted.
     after_jump: Option<u16>,
@@ -48,7 +52,7 @@ pub(super) struct Stream {
 }
 
 /// Translates a sender's numbers to the client's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(super) struct Mapping {
     epoch: Epoch,
     /// The previous hop, if it sent the same stream with the same numbers.
@@ -69,7 +73,7 @@ pub(super) struct Mapping {
 }
 
 /// State for rewriting RTCP reports of a stream.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub(super) struct Reports {
     pub(super) packets: u32,
     /// Payload bytes that passed.

@@ -1,19 +1,20 @@
 //! Two hops that deliver copies: the leading hop and its twin.
 
-use std::time::{Duration, Instant};
-
 use super::{Merge, MergeOutcome, Way};
-use crate::rtp;
+use crate::{instant, rtp};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
 
 /// Repetition interval of a report that still holds, because a report may be lost.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The leading hop, its twin, and the merge of their packets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Pair<H> {
     /// The two hops, by path.
     hops: [H; 2],
     merge: Merge,
+    #[serde(with = "instant::option")]
     told: Option<Instant>,
 }
 
@@ -45,6 +46,12 @@ impl<H: Copy + Eq> Pair<H> {
     /// Returns both hops, the leading one first.
     pub fn hops(&self) -> [H; 2] {
         [self.leads(), self.twin()]
+    }
+
+    /// Returns the same pair with the hops' names at another process; `None` if one has none.
+    pub fn map<T>(self, mut name: impl FnMut(H) -> Option<T>) -> Option<Pair<T>> {
+        let Pair { hops: [a, b], merge, told } = self;
+        Some(Pair { hops: [name(a)?, name(b)?], merge, told })
     }
 
     /// Handles a packet of one of the hops.

@@ -1,7 +1,9 @@
 //! One stream on two paths, with the evidence whether both deliver the same packets.
 
 use super::{JUDGED_BY, WINDOW};
+use crate::array;
 use crate::rtp::{self, sequence_ahead};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Number of matching copies that prove a path.
 const PROVEN_BY: u32 = 4;
@@ -10,14 +12,14 @@ const PROVEN_BY: u32 = 4;
 const CONFLICTS_MAX: u32 = 4;
 
 /// True if the other path delivers copies of a stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub(super) enum Alike {
     Unknown,
     Yes,
     No,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub(super) struct Stream {
     pub(super) ssrc: u32,
     /// Payload type of the stream's first packet.
@@ -35,11 +37,13 @@ pub(super) struct Stream {
     matched: u32,
     conflicts: u32,
     highest: u16,
+    #[serde(serialize_with = "array::serialize", deserialize_with = "slots")]
     slots: Box<[Slot; WINDOW as usize]>,
 }
 
 /// A sequence number of a stream, and the packets with it.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+#[serde(into = "u64", from = "u64")]
 struct Slot {
     sequence: u16,
     /// Paths that delivered the number, one bit each.
@@ -160,6 +164,34 @@ impl Stream {
             *slot = Slot { sequence, ..Slot::default() };
         }
         Some(slot)
+    }
+}
+
+fn slots<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Box<[Slot; WINDOW as usize]>, D::Error> {
+    array::deserialize(deserializer).map(Box::new)
+}
+
+/// In records, where a stream has hundreds of slots: `fingerprint:32 | sequence:16 | ways:8 |
+/// passed:1`.
+impl From<Slot> for u64 {
+    fn from(Slot { sequence, ways, passed, fingerprint }: Slot) -> u64 {
+        u64::from(fingerprint) << 32
+            | u64::from(sequence) << 16
+            | u64::from(ways) << 8
+            | u64::from(passed)
+    }
+}
+
+impl From<u64> for Slot {
+    fn from(word: u64) -> Slot {
+        Slot {
+            sequence: (word >> 16) as u16,
+            ways: (word >> 8) as u8,
+            passed: word & 1 == 1,
+            fingerprint: (word >> 32) as u32,
+        }
     }
 }
 

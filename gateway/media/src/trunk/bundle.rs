@@ -46,6 +46,11 @@ impl Bundle {
     }
 
     #[must_use]
+    pub fn size_max(&self) -> usize {
+        self.size_max
+    }
+
+    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -21,6 +21,7 @@ use super::message::{Answer, Secret};
 use crate::demux;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce};
 use ring::hkdf::Prk;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,6 +81,31 @@ impl Gateway {
         Self { secret, sealer, nodes: Vec::new() }
     }
 
+    /// Returns the position from which another process continues on the same socket. This end goes on
+    /// with its next key, so that no pair of key and nonce is used twice, whichever process sends.
+    pub fn hand_out(&mut self) -> Position {
+        let Gateway { sealer, nodes, .. } = self;
+        let heard = |node: &Opener| {
+            node.window.clone().map(|window| Heard { salt: node.origin.salt, window })
+        };
+        let nodes = nodes.iter().filter_map(heard).collect();
+        let position = Position { salt: sealer.origin.salt, next: sealer.next, nodes };
+        sealer.next = ((sealer.next >> KEY_BITS) + 1) << KEY_BITS;
+        position
+    }
+
+    /// Continues from the position of another process, which had the same secret.
+    pub fn go_on(&mut self, position: Position) {
+        let Position { salt, next, nodes } = position;
+        let origin = Origin::gateway(&self.secret, salt);
+        self.sealer = Sealer { key: origin.key(next), origin, next, sealed: Vec::new() };
+        let opener = |Heard { salt: node, window }| {
+            let origin = Origin::node(&self.secret, node, salt);
+            Opener { key: Some(origin.key(window.highest)), origin, window: Some(window) }
+        };
+        self.nodes = nodes.into_iter().take(NODES_MAX).map(opener).collect();
+    }
+
     /// Encrypts a datagram. The result is valid until the next call.
     pub fn seal(&mut self, datagram: &[u8]) -> &[u8] {
         self.sealer.seal(datagram)
@@ -117,6 +143,21 @@ impl Gateway {
         self.nodes.truncate(NODES_MAX);
         Ok(content)
     }
+}
+
+/// The position of a gateway's end among the datagrams of its socket. It contains no key.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Position {
+    salt: u64,
+    next: u64,
+    nodes: Vec<Heard>,
+}
+
+/// The datagrams accepted from a node.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+struct Heard {
+    salt: u64,
+    window: Window,
 }
 
 /// A node's end of its encrypted trunks.
@@ -345,7 +386,7 @@ fn nonce(counter: u64) -> Nonce {
 const WORDS: usize = WINDOW as usize / 64 + 1;
 
 /// The accepted counters (RFC 6479).
-#[derive(Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 struct Window {
     highest: u64,
     seen: [u64; WORDS],

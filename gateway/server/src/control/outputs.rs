@@ -145,6 +145,7 @@ impl Control {
                     ports,
                     await_first_packet: self.awaits_first_packet(offer),
                     seed: draw(&self.random),
+                    state: None,
                 };
                 self.command(home.worker, Command::Install(Box::new(install)));
             }

@@ -11,7 +11,7 @@ use super::super::certificate::Identity;
 use super::super::endpoint::Endpoint;
 use super::super::hub::Hub;
 use super::super::socket::Socket;
-use super::super::thread::server_config;
+use super::super::thread::configs;
 use super::*;
 
 /// Long header, version 1 and the packet types (RFC 9000, 17.2).
@@ -44,13 +44,14 @@ pub(super) enum Answer {
 
 impl Raw {
     pub(super) fn start(settings: Settings) -> Raw {
-        let identity = Identity::of(&settings.certificate).unwrap();
-        let config = server_config(&settings, identity);
+        let mut identity = Identity::new().unwrap();
+        let tls = identity.tls(&settings.certificate).unwrap();
+        let configs = configs(&settings, &identity, tls);
         let listening = Socket::listen(settings.listen).unwrap();
         let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
-        let endpoint = Endpoint::new(config, listening, settings, hub, vec![]);
+        let endpoint = Endpoint::new(configs, listening, settings, hub, vec![]);
         Raw { endpoint, counters, now: Instant::now(), socket }
     }
 

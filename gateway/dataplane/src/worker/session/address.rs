@@ -1,14 +1,19 @@
 //! UDP addresses of a session's client: the destination of packets to it, and its accepted sources.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use evenkeel_core::RtcpPort;
-use evenkeel_media::{rtp, stun};
+use evenkeel_media::{instant, rtp, stun};
+use ring::hmac;
+use serde::{Deserialize, Serialize};
 
 use super::{Known, PacketContext, Session};
+use crate::address;
+use crate::flows::Home;
 use crate::worker::arrival::SourceKey;
 
 /// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
@@ -25,23 +30,83 @@ const CHECKS_MAX: usize = 128;
 ///
 /// Both are keyed hashes: a transaction is mistaken for an earlier one once in 100,000 checks, and no sender can compute
 /// which sources have the same hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CheckHash(u64);
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct CheckHash(u64);
 
 impl CheckHash {
     const SOURCE_BITS: u32 = 40;
 
-    pub(crate) fn new(
-        keys: &RandomState,
-        transaction: stun::Transaction,
+    fn new(
+        key: &hmac::Key,
+        stun::Transaction(transaction): stun::Transaction,
         source: SourceKey,
     ) -> CheckHash {
-        let source = keys.hash_one(source) >> (u64::BITS - CheckHash::SOURCE_BITS);
-        CheckHash(keys.hash_one(transaction) << CheckHash::SOURCE_BITS | source)
+        let hash = |bytes: &[u8]| {
+            let hash = hmac::sign(key, bytes);
+            hash.as_ref().first_chunk().map_or(0, |start| u64::from_be_bytes(*start))
+        };
+        let SourceKey { listener, address } = source;
+        let ip = match address.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let (port, scope) = (address.port().to_be_bytes(), address::scope(&address).to_be_bytes());
+        let source = [&[listener][..], &ip.octets(), &port, &scope].concat();
+        let source = hash(&source) >> (u64::BITS - CheckHash::SOURCE_BITS);
+        CheckHash(hash(&transaction) << CheckHash::SOURCE_BITS | source)
     }
 
     fn has_transaction_of(self, other: CheckHash) -> bool {
         (self.0 ^ other.0) >> CheckHash::SOURCE_BITS == 0
+    }
+}
+
+/// The last checks of a session, and the key of their hashes.
+///
+/// The key belongs to the session and is handed out with it. Otherwise the next process would forget the checks, and
+/// whoever recorded one before could repeat it from another address and receive the client's media there.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Checks {
+    key: [u8; 16],
+    /// Newest last.
+    last: VecDeque<CheckHash>,
+}
+
+impl Checks {
+    /// Remembers a check. `keys` are random; with `home` they give the key of the session's first check.
+    fn remember(
+        &mut self,
+        transaction: stun::Transaction,
+        source: SourceKey,
+        (keys, home): (&RandomState, Home),
+    ) -> Seen {
+        if self.last.is_empty() {
+            let halves = [0_u8, 1].map(|half| keys.hash_one((home, half)).to_be_bytes());
+            self.key.copy_from_slice(halves.as_flattened());
+        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
+        self.note(CheckHash::new(&key, transaction, source))
+    }
+
+    fn note(&mut self, check: CheckHash) -> Seen {
+        match self.last.iter().find(|earlier| earlier.has_transaction_of(check)) {
+            Some(&earlier) if earlier == check => Seen::Here,
+            Some(_) => Seen::Elsewhere,
+            None => {
+                if self.last.len() == CHECKS_MAX {
+                    self.last.pop_front();
+                }
+                self.last.push_back(check);
+                Seen::Never
+            }
+        }
+    }
+}
+
+/// Omits the key, to keep it out of logs.
+impl fmt::Debug for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checks").field("last", &self.last).finish_non_exhaustive()
     }
 }
 
@@ -55,14 +120,14 @@ pub(crate) enum Seen {
     Elsewhere,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(super) struct Address {
     pub(super) rtp: Option<SourceKey>,
     /// Boxed, because many sessions need none of these fields.
     more: Option<Box<More>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
 struct More {
     /// Destination of RTCP if it differs from that of RTP.
     rtcp: Option<SourceKey>,
@@ -71,11 +136,11 @@ struct More {
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     nominated: bool,
     /// Time of the last verified check; after a nomination, of the last one from the destination.
+    #[serde(with = "instant::option")]
     consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     checked: Vec<SourceKey>,
-    /// The last checks, newest last.
-    checks: VecDeque<CheckHash>,
+    checks: Checks,
 }
 
 impl Address {
@@ -100,30 +165,44 @@ impl Address {
         consent.is_some_and(|at| now.saturating_duration_since(at) < CONSENT)
     }
 
-    fn checked(&self) -> &[SourceKey] {
+    pub(super) fn lose(&mut self, from: SourceKey) {
+        if let Some(more) = &mut self.more {
+            more.checked.retain(|known| *known != from);
+        }
+        if self.rtp == Some(from) {
+            self.rtp = self.checked().last().copied();
+        }
+    }
+
+    pub(super) fn checked(&self) -> &[SourceKey] {
         self.more.as_ref().map_or(&[], |more| &more.checked)
     }
 
-    fn remember_check(&mut self, check: CheckHash) -> Seen {
-        let checks = &mut self.more.get_or_insert_default().checks;
-        match checks.iter().find(|earlier| earlier.has_transaction_of(check)) {
-            Some(&earlier) if earlier == check => Seen::Here,
-            Some(_) => Seen::Elsewhere,
-            None => {
-                if checks.len() == CHECKS_MAX {
-                    checks.pop_front();
-                }
-                checks.push_back(check);
-                Seen::Never
-            }
+    /// Renames the addresses for another process; those without a name there are removed.
+    pub(super) fn map_sources(&mut self, map: impl Fn(SourceKey) -> Option<SourceKey>) {
+        self.rtp = self.rtp.and_then(&map);
+        if let Some(more) = &mut self.more {
+            more.rtcp = more.rtcp.and_then(&map);
+            more.awaited = more.awaited.and_then(|(rtp, rtcp)| Some((map(rtp)?, map(rtcp)?)));
+            more.checked = more.checked.drain(..).filter_map(&map).collect();
         }
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.awaited.is_some())
     }
 }
 
 impl Session {
     /// Remembers a verified check and returns whether it was received before.
-    pub(crate) fn remember_check(&mut self, check: CheckHash) -> Seen {
-        self.address.remember_check(check)
+    pub(crate) fn remember_check(
+        &mut self,
+        transaction: stun::Transaction,
+        source: SourceKey,
+        keys: &RandomState,
+    ) -> Seen {
+        let checks = &mut self.address.more.get_or_insert_default().checks;
+        checks.remember(transaction, source, (keys, self.home))
     }
 
     /// Handles a verified check from this address. Media is sent to the last nominated address or, before any
@@ -199,12 +278,7 @@ impl Session {
 
     /// Removes an address that a check has proved to belong to another session's client.
     pub(crate) fn lose_address(&mut self, from: SourceKey) {
-        if let Some(more) = &mut self.address.more {
-            more.checked.retain(|known| *known != from);
-        }
-        if self.address.rtp == Some(from) {
-            self.address.rtp = self.address.checked().last().copied();
-        }
+        self.address.lose(from);
     }
 
     /// Returns whether the client's port is still unknown.

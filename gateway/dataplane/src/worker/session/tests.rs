@@ -58,6 +58,7 @@ pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Insta
         ports: None,
         await_first_packet: false,
         seed: 7,
+        state: None,
     }
 }
 

@@ -1,28 +1,51 @@
 use super::*;
 
-fn check(transaction: u64, source: u64) -> CheckHash {
-    CheckHash(transaction << CheckHash::SOURCE_BITS | source)
-}
-
 #[test]
 fn last_128_checks_are_remembered() {
-    let mut address = Address::default();
+    let mut checks = Checks::default();
+    let mut note = |transaction: u64, source: u64| {
+        checks.note(CheckHash(transaction << CheckHash::SOURCE_BITS | source))
+    };
     for transaction in 0..128 {
-        assert_eq!(address.remember_check(check(transaction, 1)), Seen::Never);
+        assert_eq!(note(transaction, 1), Seen::Never);
     }
-    assert_eq!(address.remember_check(check(0, 1)), Seen::Here);
-    assert_eq!(address.remember_check(check(0, 2)), Seen::Elsewhere);
-    assert_eq!(address.remember_check(check(128, 1)), Seen::Never);
-    assert_eq!(address.remember_check(check(1, 2)), Seen::Elsewhere);
-    assert_eq!(address.remember_check(check(0, 2)), Seen::Never, "forgotten");
+    assert_eq!(note(0, 1), Seen::Here);
+    assert_eq!(note(0, 2), Seen::Elsewhere);
+    assert_eq!(note(128, 1), Seen::Never);
+    assert_eq!(note(1, 2), Seen::Elsewhere);
+    assert_eq!(note(0, 2), Seen::Never, "forgotten");
+}
+
+fn source(port: u16) -> SourceKey {
+    SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() }
 }
 
 #[test]
 fn check_hash_depends_on_transaction_and_source() {
-    let keys = RandomState::new();
-    let source = |port| SourceKey { listener: 0, address: ([10, 0, 0, 1], port).into() };
-    let hash = |id, port| CheckHash::new(&keys, stun::Transaction([id; 12]), source(port));
-    assert_eq!(hash(1, 1), hash(1, 1));
-    assert!(hash(1, 1) != hash(1, 2) && hash(1, 1).has_transaction_of(hash(1, 2)));
-    assert!(!hash(1, 1).has_transaction_of(hash(2, 1)));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 16]);
+    let hash = |id, source| CheckHash::new(&key, stun::Transaction([id; 12]), source);
+    let one = hash(1, source(1));
+    assert_eq!(one, hash(1, source(1)));
+    let elsewhere = SourceKey { listener: 1, ..source(1) };
+    for other in [hash(1, source(2)), hash(1, elsewhere)] {
+        assert!(one != other && one.has_transaction_of(other));
+    }
+    assert!(!one.has_transaction_of(hash(2, source(1))));
+}
+
+#[test]
+fn checks_are_remembered_with_the_key_of_their_session() {
+    let (mut checks, keys) = (Checks::default(), RandomState::new());
+    let home = Home { worker: 0, slot: 1, generation: 1 };
+    let transaction = stun::Transaction([5; 12]);
+    assert_eq!(checks.remember(transaction, source(1), (&keys, home)), Seen::Never);
+    let bytes = rmp_serde::to_vec_named(&checks).unwrap();
+    let mut restored: Checks = rmp_serde::from_slice(&bytes).unwrap();
+    let others = RandomState::new();
+    for (port, seen) in [(1, Seen::Here), (2, Seen::Elsewhere)] {
+        assert_eq!(restored.remember(transaction, source(port), (&others, home)), seen);
+    }
+    let mut elsewhere = Checks::default();
+    elsewhere.remember(transaction, source(1), (&keys, Home { generation: 2, ..home }));
+    assert_ne!(elsewhere.key, checks.key);
 }

@@ -1,0 +1,46 @@
+//! Addresses in records. Serde itself leaves out the scope of a link-local address (RFC 4007).
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    ip: IpAddr,
+    port: u16,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    scope: u32,
+}
+
+fn is_zero(scope: &u32) -> bool {
+    *scope == 0
+}
+
+pub(crate) fn serialize<S: Serializer>(
+    address: &SocketAddr,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let (ip, port) = (address.ip(), address.port());
+    Record { ip, port, scope: scope(address) }.serialize(serializer)
+}
+
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
+    let Record { ip, port, scope } = Record::deserialize(deserializer)?;
+    Ok(match ip {
+        IpAddr::V4(v4) => (v4, port).into(),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
+    })
+}
+
+/// The scope of a link-local address; otherwise 0.
+pub(crate) fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.scope_id(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

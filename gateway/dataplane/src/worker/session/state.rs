@@ -1,0 +1,115 @@
+//! The state of a session that another worker continues, perhaps in another process.
+
+use std::time::Instant;
+
+use evenkeel_core::{Hop, SessionId};
+use evenkeel_media::instant;
+use serde::{Deserialize, Serialize};
+
+use super::address::Address;
+use super::{Known, MediaState, Session};
+use crate::flows::{Entry, Flows, Key};
+use crate::worker::arrival::SourceKey;
+use crate::worker::command::Leg;
+
+/// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct SessionState {
+    pub session: SessionId,
+    legs: Vec<(Hop, Leg)>,
+    address: Address,
+    learned: Vec<Learned>,
+    media: Option<Box<MediaState>>,
+    seed: u64,
+    active: bool,
+    touched: bool,
+}
+
+/// An address that the session added to the flow table.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+pub(crate) struct Learned {
+    source: SourceKey,
+    /// Time of the last verified check from it.
+    #[serde(with = "instant::option")]
+    checked: Option<Instant>,
+}
+
+impl SessionState {
+    /// Renames the hops. A hop without a name at this gateway is removed; numbers continue at the next one as after a
+    /// failover.
+    pub fn map_hops(&mut self, map: impl Fn(Hop) -> Option<Hop>) {
+        let legs = self.legs.drain(..).filter_map(|(hop, leg)| Some((map(hop)?, leg)));
+        self.legs = legs.collect();
+        if let Some(media) = &mut self.media {
+            media.current_hop = media.current_hop.and_then(&map);
+            media.pair = media.pair.take().and_then(|pair| pair.map(&map)).map(Box::new);
+        }
+    }
+
+    /// Renames the listeners. Addresses at a listener without a number at this gateway are removed.
+    pub fn map_listeners(&mut self, map: impl Fn(u8) -> Option<u8>) {
+        let rename =
+            |SourceKey { listener, address }| Some(SourceKey { listener: map(listener)?, address });
+        self.address.map_sources(rename);
+        let renamed =
+            |learned: Learned| Some(Learned { source: rename(learned.source)?, ..learned });
+        self.learned = self.learned.drain(..).filter_map(renamed).collect();
+    }
+
+    /// Returns whether the client's address is known. If it was declared without a port, its IP address no longer
+    /// identifies this session.
+    pub fn has_address(&self) -> bool {
+        self.address.rtp.is_some()
+    }
+
+    pub(crate) fn take_learned(&mut self) -> Vec<Learned> {
+        std::mem::take(&mut self.learned)
+    }
+}
+
+impl Session {
+    /// Returns a copy of the state. An address that another session has taken over since is not included.
+    pub(crate) fn hand_out(&self, flows: &Flows) -> SessionState {
+        let mut address = self.address.clone();
+        let mut learned = Vec::new();
+        for &source in self.learned() {
+            match flows.entry(&source.key()).filter(|entry| entry.home == self.home) {
+                Some(Entry { checked, .. }) => learned.push(Learned { source, checked }),
+                None => address.lose(source),
+            }
+        }
+        SessionState {
+            session: self.id,
+            legs: self.legs.clone(),
+            address,
+            learned,
+            media: self.state.clone(),
+            seed: self.seed,
+            active: self.active,
+            touched: self.touched,
+        }
+    }
+
+    /// Continues in this state.
+    pub(super) fn go_on(&mut self, state: SessionState) {
+        let SessionState { session: _, legs, address, learned: _, media, seed, active, touched } =
+            state;
+        if self.known == Known::Awaited && !address.is_awaited() {
+            self.known = Known::Declared;
+        }
+        (self.legs, self.address, self.state) = (legs, address, media);
+        (self.seed, self.touched) = (seed, touched);
+        self.active |= active;
+    }
+
+    /// Returns an address to the flow table, unless another session has it.
+    pub(crate) fn relearn(&mut self, learned: Learned, flows: &Flows) {
+        let Learned { source, checked } = learned;
+        let SourceKey { listener, address } = source;
+        flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, self.home);
+        let entry = Entry { checked, ..Entry::of(self.home) };
+        if flows.insert(source.key(), entry).is_err() {
+            self.lose_address(source);
+        }
+    }
+}
