@@ -107,4 +107,4 @@ pub mod paired {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,6 +12,8 @@ use super::session::tests::install;
 use super::*;
 use crate::flows::{Entry, Home, Key};
 
+mod suspended;
+
 const LONG: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(60);
 
@@ -35,8 +37,15 @@ impl World {
     }
 
     fn with(listeners: usize, trunk: Option<TrunkSocket>) -> (World, Worker) {
+        let sockets = (0..listeners).map(|_| (socket(), socket())).collect();
+        let (world, parts) = World::parts(sockets, trunk);
+        (world, Worker::new(parts, Instant::now()).unwrap())
+    }
+
+    /// `sockets` are those of the listeners for RTP and RTCP.
+    fn parts(sockets: Vec<(UdpSocket, UdpSocket)>, trunk: Option<TrunkSocket>) -> (World, Parts) {
         let now = Instant::now();
-        let (rtp, rtcp): (Vec<_>, Vec<_>) = (0..listeners).map(|_| (socket(), socket())).unzip();
+        let (rtp, rtcp): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
         let addresses = rtp.iter().chain(&rtcp).map(|socket| socket.local_addr().unwrap());
         let addresses = addresses.collect();
         let listener = |(rtp, rtcp)| ListenerParts { rtp, rtcp: Some(rtcp), open: true };
@@ -65,9 +74,8 @@ impl World {
             gather: LONG,
             suspended: false,
         };
-        let worker = Worker::new(parts, now).unwrap();
         let commands = told;
-        (World { listeners: addresses, commands, waker, flows, stats, reports }, worker)
+        (World { listeners: addresses, commands, waker, flows, stats, reports }, parts)
     }
 
     /// Creates a worker with a node at the other end of the trunk.
@@ -86,16 +94,22 @@ impl World {
 
     /// Adds a client at its own address, with a leg to the node.
     fn enter(&self, slot: u32) -> Phone {
+        let (phone, install) = self.phone(slot);
+        self.admit(phone, install)
+    }
+
+    /// Creates a client at its own address, and its session.
+    fn phone(&self, slot: u32) -> (Phone, Install) {
         let own = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + slot);
         let socket = UdpSocket::bind((own, 0)).unwrap();
         socket.connect(self.listeners[0]).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let (address, hop) = (socket.local_addr().unwrap(), NODE);
+        let address = socket.local_addr().unwrap();
         let client = Client::Declared { listener: 0, address, rtcp: address };
         let route = Route {
             mode: Mode::Hot,
             version: 1,
-            hops: vec![(hop, Grant::Admitted)],
+            hops: vec![(NODE, Grant::Admitted)],
             leaving: None,
             lead: Duration::ZERO,
         };
@@ -104,11 +118,16 @@ impl World {
             route: Arc::new(RouteCell::holding(route)),
             ..install(client, Srtp::Plain, slot)
         };
-        let home = install.home;
-        self.flows.insert(Key::Udp { listener: 0, address }, Entry::of(home)).unwrap();
+        (Phone { socket, home: install.home }, install)
+    }
+
+    /// Adds the client, with a leg to the node.
+    fn admit(&self, phone: Phone, install: Install) -> Phone {
+        let (home, key) = (phone.home, phone.key());
+        self.flows.insert(key, Entry::of(home)).unwrap();
         self.tell(Command::Install(Box::new(install)));
-        self.tell(Command::Attach { home, hop, leg: Leg::Trunk(tag(slot, 7)) });
-        Phone { socket, home }
+        self.tell(Command::Attach { home, hop: NODE, leg: Leg::Trunk(tag(home.slot, 7)) });
+        phone
     }
 
     /// Takes the sessions removed after a panic.
@@ -158,6 +177,10 @@ struct Phone {
 }
 
 impl Phone {
+    fn key(&self) -> Key {
+        Key::Udp { listener: 0, address: self.socket.local_addr().unwrap() }
+    }
+
     fn speak(&self, sequence: u16) {
         self.socket.send(&video(sequence)).unwrap();
     }

@@ -1,6 +1,7 @@
 //! Tests of continuity with a sender, nodes with arbitrary numbering, and a client.
 
 use super::*;
+use crate::instant::tests::handed_over;
 use crate::rtp::Header;
 
 mod conference;
@@ -81,7 +82,7 @@ impl Continuity {
     }
 }
 
-/// A session that receives packets from nodes.
+/// A session that receives packets from nodes, and is handed over now and then.
 struct Session(Continuity);
 
 impl Session {
@@ -90,6 +91,9 @@ impl Session {
     }
 
     fn pass(&mut self, node: Node, sent: Sent, now_ms: f64) -> Pass {
+        if sent.number % 13 == 5 {
+            self.0 = handed_over(&self.0);
+        }
         self.0.pass(node.epoch, &node.header(sent), node.clock_rate, at(now_ms))
     }
 

@@ -1,6 +1,7 @@
 //! Two paths that deliver copies, or different packets.
 
 use super::*;
+use crate::instant::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
 /// Builds a packet with its number as payload unless one is given.
@@ -18,6 +19,9 @@ fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
 }
 
 fn take_as(merge: &mut Merge, way: Way, ssrc: u32, sequence: u16, payload: u8) -> MergeOutcome {
+    if sequence % 13 == 5 {
+        *merge = handed_over(merge);
+    }
     let packet = packet(ssrc, sequence, payload);
     merge.take(way, &rtp::Header::parse(&packet).unwrap(), &packet)
 }

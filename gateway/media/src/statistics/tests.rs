@@ -1,4 +1,5 @@
 use super::*;
+use crate::instant::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
 const HZ: u32 = 48_000;
@@ -30,6 +31,9 @@ fn received(base: u16, numbers: &[u64]) -> Reception {
 
 fn receive(reception: &mut Reception, base: u16, numbers: &[u64]) {
     for number in numbers {
+        if number % 97 == 5 {
+            *reception = handed_over(reception);
+        }
         let sequence = base.wrapping_add(*number as u16);
         reception.receive(&header(sequence, *number as u32 * 960), 112, at(number * 20));
     }

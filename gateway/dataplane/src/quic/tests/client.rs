@@ -25,6 +25,12 @@ pub(super) fn client_speaking(
     client_with_transport(thread.certificate_sha256, transport, alpn)
 }
 
+/// Creates a client that trusts the certificate with this SHA-256.
+pub(super) fn client_of(certificate_sha256: [u8; 32]) -> quinn::ClientConfig {
+    let transport = quinn::TransportConfig::default();
+    client_with_transport(certificate_sha256, transport, vec![roq::ALPN.to_vec()])
+}
+
 pub(super) fn client_without_credit(thread: &Thread) -> quinn::ClientConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.datagram_receive_buffer_size(None).max_concurrent_uni_streams(VarInt::from_u32(0));

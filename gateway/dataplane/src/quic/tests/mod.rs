@@ -23,6 +23,7 @@ mod datagrams;
 mod fairness;
 mod gathering;
 mod raw;
+mod replaced;
 mod sending;
 mod streams;
 mod turns;
@@ -51,12 +52,15 @@ impl World {
     }
 
     fn start_with(settings: Settings, slots: usize) -> World {
+        World::on(listen(settings).unwrap(), slots)
+    }
+
+    fn on(listener: Listener, slots: usize) -> World {
         let flows = Arc::new(Flows::new(10));
         flows.insert(Key::Roq(FLOW), Entry::of(HOME)).unwrap();
         flows.insert(Key::Roq(OTHER_FLOW), Entry::of(OTHER_HOME)).unwrap();
         let (to_worker, from_client) = ring::channel(slots).unwrap();
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
-        let listener = listen(settings).unwrap();
         let thread =
             start(listener, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());

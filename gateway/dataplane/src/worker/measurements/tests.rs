@@ -1,4 +1,5 @@
 use super::*;
+use crate::worker::session::tests::handed_over;
 
 struct Bench {
     measure: Measurements,
@@ -27,6 +28,9 @@ impl Bench {
         let mut last = Measures::default();
         for ms in (first..end).step_by(20) {
             self.sequence += 1;
+            if self.sequence % 13 == 5 {
+                self.measure = handed_over(&self.measure);
+            }
             if !lossy || !self.sequence.is_multiple_of(10) {
                 let header = rtp::Header {
                     payload_type: 111,

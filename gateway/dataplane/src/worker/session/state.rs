@@ -16,10 +16,10 @@ use crate::worker::command::Leg;
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct SessionState {
     pub session: SessionId,
-    legs: Vec<(Hop, Leg)>,
-    address: Address,
-    learned: Vec<Learned>,
-    media: Option<Box<MediaState>>,
+    pub(super) legs: Vec<(Hop, Leg)>,
+    pub(super) address: Address,
+    pub(super) learned: Vec<Learned>,
+    pub(super) media: Option<Box<MediaState>>,
     seed: u64,
     active: bool,
     touched: bool,
@@ -28,7 +28,7 @@ pub struct SessionState {
 /// An address that the session added to the flow table.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
 pub(crate) struct Learned {
-    source: SourceKey,
+    pub(super) source: SourceKey,
     /// Time of the last verified check from it.
     #[serde(with = "instant::option")]
     checked: Option<Instant>,

@@ -1,3 +1,4 @@
+use std::fmt::Debug;
 use std::net::UdpSocket;
 
 use evenkeel_core::forward::Reason;
@@ -7,6 +8,7 @@ use evenkeel_core::{
     RegionId, Route, RtcpPort, Scenario, Settings, Stream, Timings, Zone, ZoneId,
 };
 use evenkeel_media::{rtcp, rtp};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::super::command::NodePort;
@@ -15,7 +17,17 @@ use super::super::egress::Port;
 use super::super::stats::WorkerStats;
 use super::*;
 
+mod continued;
 mod hitless;
+
+/// Returns the state as another process reads it, which must be the same.
+pub(in crate::worker) fn handed_over<T: Serialize + DeserializeOwned + Debug>(state: &T) -> T {
+    let read = instant::relative_to(Instant::now(), || {
+        rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
+    });
+    assert_eq!(format!("{read:?}"), format!("{state:?}"));
+    read
+}
 
 /// A session whose client is a socket of the test.
 struct Bench {

@@ -28,10 +28,16 @@ fn fuzz_continuity() {
     });
 }
 
+/// Plays the acts to a session, and to a copy that is handed over before one of them.
 fn play(bytes: &[u8], protection: Protection) {
-    let mut continuity = Continuity::new(7, protection);
+    let mut both = vec![Continuity::new(7, protection)];
     let (mut newest, mut now_ms) = (1, 0.0);
-    for &[act, pause, kind, ssrc, s0, s1, t0, t1, t2, t3] in bytes.as_chunks::<10>().0 {
+    let steps = bytes.as_chunks::<10>().0;
+    let split = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % steps.len().max(1);
+    for (place, &[act, pause, kind, ssrc, s0, s1, t0, t1, t2, t3]) in steps.iter().enumerate() {
+        if place == split {
+            both.push(handed_over(&both[0]));
+        }
         now_ms += f64::from(pause);
         newest += u64::from(act >> 7);
         let now = at(now_ms);
@@ -46,24 +52,32 @@ fn play(bytes: &[u8], protection: Protection) {
             payload_offset: 12,
             payload_end: 112,
         };
-        match act & 0xf {
-            LEFT => continuity.left(now, kind & 0x80 != 0),
-            COPIES => continuity.switch_to_copies(),
-            CLOSED => continuity.close_previous(),
-            WITHHELD => _ = continuity.withhold(epoch, &header, clock_rate, now),
-            PLANNED => {
-                let lead = Duration::from_millis(pause.into());
-                continuity.switched(epoch, Switch::Planned { lead });
-            }
-            _ => {}
-        }
-        let pass = continuity.pass(epoch, &header, clock_rate, now);
-        if protection == Protection::Srtp {
-            assert!(!matches!(pass, Pass::Rewrite { .. }), "SRTP authenticates the header");
-        }
-        assert!(continuity.streams.len() <= STREAMS_MAX);
-        let (expected, lost) = continuity.arrivals();
-        assert!(lost <= expected);
-        let _ = (continuity.missed_at_switches(now), continuity.fell_silent(now));
+        let outcomes: Vec<_> = both
+            .iter_mut()
+            .map(|continuity| {
+                let mut withheld = None;
+                match act & 0xf {
+                    LEFT => continuity.left(now, kind & 0x80 != 0),
+                    COPIES => continuity.switch_to_copies(),
+                    CLOSED => continuity.close_previous(),
+                    WITHHELD => withheld = continuity.withhold(epoch, &header, clock_rate, now),
+                    PLANNED => {
+                        let lead = Duration::from_millis(pause.into());
+                        continuity.switched(epoch, Switch::Planned { lead });
+                    }
+                    _ => {}
+                }
+                let pass = continuity.pass(epoch, &header, clock_rate, now);
+                if protection == Protection::Srtp {
+                    assert!(!matches!(pass, Pass::Rewrite { .. }), "SRTP authenticates the header");
+                }
+                assert!(continuity.streams.len() <= STREAMS_MAX);
+                let (expected, lost) = continuity.arrivals();
+                assert!(lost <= expected);
+                let times = (continuity.missed_at_switches(now), continuity.fell_silent(now));
+                (withheld, pass, expected, lost, times)
+            })
+            .collect();
+        assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
     }
 }

@@ -1,10 +1,12 @@
 use super::*;
+use crate::instant::tests::handed_over;
 
 const A: u8 = 0;
 const B: u8 = 1;
 const C: u8 = 2;
 
 fn send(pair: &mut Pair<u8>, from: u8, sequence: u16) -> MergeOutcome {
+    *pair = handed_over(pair);
     let fields = rtp::Fields { payload_type: 0, marker: false, sequence, timestamp: 0, ssrc: 7 };
     let mut packet = Vec::new();
     rtp::write(&fields, &sequence.to_be_bytes(), &mut packet);
@@ -92,4 +94,13 @@ fn difference_is_reported_each_second_and_per_twin() {
     );
     Pair::settle(&mut pair, Some(A), (A, Some(C)), true);
     assert!(pair.as_deref_mut().unwrap().tells(at(2_001)));
+}
+
+#[test]
+fn pair_is_renamed_or_ends_with_a_hop() {
+    let both = *pair(true).unwrap();
+    let mut renamed = both.clone().map(|hop| Some(hop + 10)).unwrap();
+    assert_eq!(renamed.hops(), [A + 10, B + 10]);
+    assert_eq!(send(&mut renamed, B + 10, 10), MergeOutcome::First, "still proven");
+    assert!(both.map(|hop| (hop == A).then_some(hop)).is_none());
 }

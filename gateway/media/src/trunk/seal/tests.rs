@@ -1,4 +1,5 @@
 use super::*;
+use crate::instant::tests::handed_over;
 use crate::trunk::message::{Load, Question, State};
 use crate::trunk::{Bundle, Tag};
 use evenkeel_fuzz::Corpus;
@@ -276,4 +277,42 @@ fn fuzz_seal() {
         assert_eq!(taken(&mut node, datagram, 1).is_ok(), datagram == to_node);
         assert_eq!(heard(&mut gateway, datagram).is_ok(), datagram == to_gateway);
     });
+}
+
+#[test]
+fn other_process_continues_unnoticed() {
+    let (mut old, mut node) = ends();
+    assert_eq!(taken(&mut node, old.seal(&bundle()), 1), Ok(bundle()));
+    let late = old.seal(&bundle()).to_vec();
+    let before = node.seal(address(1), &bundle()).unwrap().to_vec();
+    assert_eq!(heard(&mut old, &before), Ok(bundle()));
+    let mut new = Gateway::new(secret("n"), 99);
+    new.go_on(handed_over(&old.hand_out()));
+    // No signed message is needed, in either direction.
+    for _ in 0..3 {
+        assert_eq!(taken(&mut node, new.seal(&bundle()), 1), Ok(bundle()));
+        let back = node.seal(address(1), &bundle()).unwrap().to_vec();
+        assert_eq!(heard(&mut new, &back), Ok(bundle()));
+    }
+    assert_eq!(heard(&mut new, &before), Err(Unreadable::Replayed));
+    assert_eq!(taken(&mut node, &late, 1), Ok(bundle()), "sent before the hand-over");
+    assert!(new.has_sent(&late));
+}
+
+#[test]
+fn no_nonce_is_used_by_both_processes() {
+    let (mut old, mut node) = ends();
+    let mut new = Gateway::new(secret("n"), 99);
+    new.go_on(old.hand_out());
+    let header = |sealed: &[u8]| sealed[..HEADER_LEN].to_vec();
+    let news: Vec<_> = (0..100).map(|_| header(new.seal(&bundle()))).collect();
+    // The new process failed; the old one goes on.
+    for _ in 0..100 {
+        let sealed = old.seal(&bundle()).to_vec();
+        assert!(!news.contains(&header(&sealed)));
+        assert_eq!(taken(&mut node, &sealed, 1), Ok(bundle()));
+    }
+    // A second attempt.
+    new.go_on(old.hand_out());
+    assert_eq!(taken(&mut node, new.seal(&bundle()), 1), Ok(bundle()));
 }

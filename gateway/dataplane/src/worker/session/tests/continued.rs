@@ -1,0 +1,469 @@
+//! A session that another worker continues, compared with one that is not interrupted.
+
+use std::hash::RandomState;
+
+use evenkeel_core::Incarnation;
+use evenkeel_fuzz::Corpus;
+use evenkeel_media::stun;
+use evenkeel_media::trunk::Tag;
+
+use super::*;
+use crate::flows::{Entry, Flows};
+use crate::worker::command::TrunkSocket;
+use crate::worker::egress::Trunk;
+
+const VOICE: u8 = 0;
+const PICTURE: u8 = 96;
+const REPAIR: u8 = 97;
+const UNDECLARED: u8 = 5;
+
+/// Acts, by their number in the input. All others are a packet of a node.
+const COPIES: u8 = 1;
+const CLIENT_RTP: u8 = 2;
+const NODE_RTCP: u8 = 3;
+const CLIENT_RTCP: u8 = 4;
+const NODE_BYTES: u8 = 5;
+const CLIENT_BYTES: u8 = 6;
+const MOVE: u8 = 7;
+const TWINS: u8 = 8;
+const DEATH: u8 = 9;
+const PLAN: u8 = 10;
+const SUMMARY: u8 = 11;
+const CHECK: u8 = 12;
+const KEY_FRAME: u8 = 13;
+
+/// Acts of one input at most.
+const ACTS_MAX: usize = 500;
+
+/// An act with its arguments.
+#[derive(Clone, Copy)]
+struct Act {
+    act: u8,
+    pause_ms: u8,
+    /// The node, of three.
+    node: u8,
+    payload: u8,
+    ssrc: u8,
+    sequence: u16,
+    timestamp: u32,
+}
+
+impl Act {
+    const LENGTH: usize = 11;
+
+    fn read(&[act, pause_ms, node, payload, ssrc, s0, s1, t0, t1, t2, t3]: &[u8; 11]) -> Act {
+        Act {
+            act: act & 0xf,
+            pause_ms,
+            node: node % 3,
+            payload: payload & 3,
+            ssrc: ssrc & 3,
+            sequence: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+        }
+    }
+
+    fn write(self) -> [u8; 11] {
+        let ([s0, s1], [t0, t1, t2, t3]) =
+            (self.sequence.to_be_bytes(), self.timestamp.to_be_bytes());
+        let Act { act, pause_ms, node, payload, ssrc, .. } = self;
+        [act, pause_ms, node, payload, ssrc, s0, s1, t0, t1, t2, t3]
+    }
+
+    fn hop(self) -> Hop {
+        hop(self.node)
+    }
+
+    fn rtp(self) -> Vec<u8> {
+        let payload_type = [VOICE, PICTURE, REPAIR, UNDECLARED][usize::from(self.payload)];
+        let Act { sequence, timestamp, ssrc, .. } = self;
+        let fields = rtp::Fields {
+            payload_type,
+            marker: timestamp & 1 == 1,
+            sequence,
+            timestamp,
+            ssrc: u32::from(ssrc) + 1,
+        };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &sequence.to_be_bytes().repeat(8), &mut packet);
+        packet
+    }
+
+    /// Reports, feedback and BYE that refer to these numbers.
+    fn rtcp(self) -> Vec<u8> {
+        let (mut packet, ssrc) = (Vec::new(), u32::from(self.ssrc) + 1);
+        let block = rtcp::ReportBlock {
+            ssrc,
+            fraction_lost: self.payload * 60,
+            lost: i32::from(self.pause_ms),
+            sequence_max: self.sequence.into(),
+            jitter: 100,
+            last_sr: self.timestamp,
+            delay_since_last_sr: 6_553,
+        };
+        let info = rtcp::SenderInfo {
+            ssrc,
+            ntp: u64::from(self.timestamp) << 16,
+            timestamp: self.timestamp,
+            packets: 10,
+            octets: 1_000,
+        };
+        match self.payload {
+            0 => rtcp::write_sender_report(&info, &[block], &mut packet),
+            _ => rtcp::write_receiver_report(ssrc, &[block], &mut packet),
+        }
+        rtcp::write_cname(ssrc, b"name", &mut packet);
+        match self.pause_ms % 5 {
+            0 => rtcp::write_pli(rtcp::Pli { sender: ssrc, media: ssrc }, &mut packet),
+            1 => rtcp::write_remb(ssrc, 500_000, &[ssrc], &mut packet),
+            2 => {
+                let missing = [self.sequence, self.sequence.wrapping_add(3)];
+                rtcp::write_nack(ssrc, ssrc, &missing, &mut packet);
+            }
+            3 if self.timestamp % 7 == 0 => rtcp::write_bye(&[ssrc], &mut packet),
+            _ => {}
+        }
+        packet
+    }
+}
+
+fn hop(node: u8) -> Hop {
+    Hop { node: NodeId(node.into()), incarnation: Incarnation(1) }
+}
+
+/// A session with three nodes, the last without a leg, and all that it sends.
+struct Stage {
+    bench: Bench,
+    client: Client,
+    gateway: Gateway,
+    nodes: Vec<UdpSocket>,
+    flows: Flows,
+    ms: u64,
+    carries: Vec<Hop>,
+    out: Vec<String>,
+}
+
+impl Stage {
+    fn new(kind: usize, srtp: Srtp, start: Instant) -> Stage {
+        let mut bench = Bench::new(|_| Client::Stun, srtp);
+        bench.start = start;
+        let address = bench.client.local_addr().unwrap();
+        let client = match kind % 3 {
+            0 => Client::Declared { listener: 0, address, rtcp: address },
+            1 => Client::Stun,
+            _ => Client::DeclaredIp { listener: 0 },
+        };
+        let payload = |number, codec: &str, clock_rate| PayloadType {
+            number,
+            codec: codec.into(),
+            clock_rate,
+        };
+        let feedback = Takes { pli: true, remb: true, ..Takes::default() };
+        let stream =
+            |kind, payload_types| Stream { kind, payload_types, feedback, bitrate_kbps: None };
+        let voice = stream(Kind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
+        let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
+        let streams = vec![voice, stream(Kind::Video, picture)];
+        let media = Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp });
+        let gateway = gateway(&[1, 1, 1], start);
+        bench.board = gateway.board();
+        let await_first_packet = kind % 2 == 1;
+        let fresh = install(client.clone(), srtp, 0);
+        bench.session = Session::new(Install { media, await_first_packet, ..fresh });
+        let nodes = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
+        for (number, node) in (0..).zip(&nodes) {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(node.local_addr().unwrap()).unwrap();
+            node.set_nonblocking(true).unwrap();
+            let trunk = Trunk::new(TrunkSocket { socket, seal: None }).unwrap();
+            bench.egress.trunks.push(Some(trunk));
+            if number < 2 {
+                bench.session.attach(hop(number), Leg::Trunk(Tag(number.into())));
+            }
+        }
+        let (flows, carries) = (Flows::new(10), vec![hop(0)]);
+        let mut stage =
+            Stage { bench, client, gateway, nodes, flows, ms: 0, carries, out: Vec::new() };
+        stage.route(Mode::Hot, vec![hop(0)], None);
+        stage
+    }
+
+    fn route(&mut self, mode: Mode, carries: Vec<Hop>, leaving: Option<(Hop, Instant)>) {
+        let hops = carries.iter().map(|hop| (*hop, Grant::Admitted)).collect();
+        let lead = Duration::from_millis(self.ms % 30);
+        let route = Route { version: 1, mode, hops, leaving, lead };
+        self.bench.session.route = Arc::new(RouteCell::holding(route));
+        self.carries = carries;
+    }
+
+    fn play(&mut self, act: Act) {
+        self.ms += u64::from(act.pause_ms);
+        let (ms, now) = (self.ms, self.bench.start + Duration::from_millis(self.ms));
+        let from_node = |bench: &mut Bench, hop, packet: &[u8]| {
+            bench.at(ms, |session, cx| session.handle_node_packet(hop, packet, cx));
+        };
+        match act.act {
+            COPIES => [0, 1].map(hop).into_iter().for_each(|hop| {
+                from_node(&mut self.bench, hop, &act.rtp());
+            }),
+            CLIENT_RTP => self.from_client(&act.rtp(), Session::handle_client_rtp),
+            CLIENT_RTCP => self.from_client(&act.rtcp(), Session::handle_client_rtcp),
+            CLIENT_BYTES => self.from_client(&act.write(), Session::handle_client_rtp),
+            NODE_RTCP => from_node(&mut self.bench, act.hop(), &act.rtcp()),
+            NODE_BYTES => from_node(&mut self.bench, act.hop(), &act.write()),
+            MOVE => {
+                let until = now + FILLED_WITHIN;
+                let left = self.carries.first().filter(|_| act.payload > 0);
+                let leaving = left.map(|left| (*left, until));
+                self.route(Mode::Hot, vec![act.hop()], leaving);
+            }
+            TWINS => {
+                let twin = hop((act.node + 1) % 3);
+                self.route(Mode::Hitless, vec![act.hop(), twin], None);
+            }
+            // Refused for the last node.
+            DEATH => drop(self.gateway.handle_eject(act.hop().node, now)),
+            PLAN => {
+                let shed = [0, 1 << PICTURE | 1 << REPAIR, 1 << VOICE, 0][usize::from(act.payload)];
+                let cap_kbps = u32::from(act.ssrc) * 100;
+                let plan = Plan { cap_kbps, shed, ..Plan::default() };
+                self.bench.at(ms, |session, cx| session.set_plan(plan, cx));
+            }
+            SUMMARY => {
+                self.bench.at(ms, Session::tick);
+                let session = &mut self.bench.session;
+                let summary = session.summary(now);
+                self.out.push(format!("{summary:?} {}", session.went_idle(now)));
+            }
+            CHECK => self.check(act.sequence, act.payload > 0, now),
+            KEY_FRAME => self.bench.at(ms, Session::request_client_key_frame),
+            _ => from_node(&mut self.bench, act.hop(), &act.rtp()),
+        }
+        self.hear();
+    }
+
+    fn source(&self) -> SourceKey {
+        SourceKey { listener: 0, address: self.bench.client.local_addr().unwrap() }
+    }
+
+    fn from_client(
+        &mut self,
+        packet: &[u8],
+        handle: fn(&mut Session, &[u8], &mut PacketContext<'_>),
+    ) {
+        let (source, session) = (self.source(), &mut self.bench.session);
+        if session.learns() && session.learn(source, packet) {
+            self.flows.insert(source.key(), Entry::of(session.home)).unwrap();
+        }
+        if session.takes_from(source) {
+            session.heard_from(source);
+            self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
+        }
+    }
+
+    fn check(&mut self, transaction: u16, nominated: bool, now: Instant) {
+        if self.client != Client::Stun {
+            return;
+        }
+        let (source, home) = (self.source(), self.bench.session.home);
+        self.flows.check(source.key(), home, now).unwrap();
+        self.bench.at(self.ms, |session, cx| session.checked(source, nominated, cx));
+        let other = SourceKey { listener: 0, address: ([10, 0, 0, 1], 5_000).into() };
+        let from = if nominated { source } else { other };
+        let transaction = stun::Transaction([transaction as u8; 12]);
+        let seen = self.bench.session.remember_check(transaction, from, &RandomState::new());
+        self.out.push(format!("{seen:?}"));
+    }
+
+    /// Notes what was sent and reported.
+    fn hear(&mut self) {
+        let mut bytes = [0; 2_048];
+        for (number, socket) in [&self.bench.client].into_iter().chain(&self.nodes).enumerate() {
+            while let Ok(length) = socket.recv(&mut bytes) {
+                self.out.push(format!("{number} {:?}", &bytes[..length]));
+            }
+        }
+        while let Ok(report) = self.bench.reports.try_recv() {
+            self.out.push(format!("{report:?}"));
+        }
+    }
+
+    /// Replaces the session by one that another worker installs.
+    fn hand_over(&mut self) {
+        let session = &self.bench.session;
+        let state = handed_over(&session.hand_out(&self.flows));
+        let learned = state.clone().take_learned();
+        let old = std::mem::replace(&mut self.flows, Flows::new(10));
+        let fresh = install(self.client.clone(), session.media.srtp, 0);
+        let mut continued = Session::new(Install {
+            media: Arc::clone(&session.media),
+            route: Arc::clone(&session.route),
+            plan: session.plan,
+            await_first_packet: true,
+            seed: 99,
+            state: Some(Box::new(state)),
+            ..fresh
+        });
+        learned.into_iter().for_each(|learned| continued.relearn(learned, &self.flows));
+        let entry = |flows: &Flows| flows.entry(&self.source().key());
+        assert_eq!(entry(&self.flows), entry(&old));
+        self.bench.session = continued;
+    }
+
+    fn end(mut self) -> Vec<String> {
+        self.play(Act::read(&[SUMMARY, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        let drops = Reason::ALL.map(|reason| self.bench.drops(reason));
+        let now = self.bench.start + Duration::from_millis(self.ms);
+        self.out.push(format!("{:?} {drops:?}", self.bench.session.final_totals(now)));
+        self.out
+    }
+}
+
+fn play(bytes: &[u8], split: Option<usize>, start: Instant) -> Vec<String> {
+    let srtp = if bytes.len() % 7 == 3 { Srtp::Opaque } else { Srtp::Plain };
+    let mut stage = Stage::new(bytes.len() / Act::LENGTH, srtp, start);
+    for (number, act) in bytes.as_chunks().0.iter().take(ACTS_MAX).enumerate() {
+        if split == Some(number) {
+            stage.hand_over();
+        }
+        stage.play(Act::read(act));
+    }
+    stage.end()
+}
+
+/// Voice and pictures of 20 ms from both nodes, with losses, reordering and the acts at their packets.
+fn session(first: u16, twins: bool, acts: &[(u16, Act)]) -> Vec<u8> {
+    let packet = Act {
+        act: if twins { COPIES } else { 0 },
+        pause_ms: 0,
+        node: 0,
+        payload: 0,
+        ssrc: 0,
+        sequence: 0,
+        timestamp: 0,
+    };
+    let mut bytes = Act { act: CHECK, payload: 1, ..packet }.write().to_vec();
+    let mut node = 0;
+    for number in 0..60_u16 {
+        for (_, act) in acts.iter().filter(|(at, _)| *at == number) {
+            if matches!(act.act, MOVE | TWINS) {
+                node = act.node;
+            }
+            bytes.extend(act.write());
+        }
+        let (sequence, timestamp) = (first.wrapping_add(number), u32::from(number) * 160);
+        let own = u16::from(node) * 5_000;
+        let voice = Act { sequence: sequence.wrapping_add(own), timestamp, node, ..packet };
+        if number % 17 != 3 {
+            bytes.extend(Act { pause_ms: 20, ..voice }.write());
+        }
+        if number % 11 == 7 {
+            bytes.extend(Act { sequence: voice.sequence.wrapping_sub(1), ..voice }.write());
+        }
+        bytes.extend(Act { payload: 1, ssrc: 1, timestamp: timestamp * 11 + 1, ..voice }.write());
+        bytes.extend(Act { act: CLIENT_RTP, sequence, timestamp, ..packet }.write());
+        if number % 5 == 4 {
+            for act in [NODE_RTCP, CLIENT_RTCP, SUMMARY] {
+                bytes.extend(Act { act, pause_ms: number as u8 % 5, ..voice }.write());
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn fuzz_continued_session() {
+    let act = |act, node, payload| Act {
+        act,
+        pause_ms: 0,
+        node,
+        payload,
+        ssrc: 1,
+        sequence: 1,
+        timestamp: 0,
+    };
+    let plain = session(65_500, false, &[]);
+    let moves = [(20, act(MOVE, 1, 1)), (40, act(MOVE, 2, 1)), (50, act(KEY_FRAME, 0, 0))];
+    let deaths = [(20, act(DEATH, 0, 0)), (22, act(MOVE, 1, 0)), (40, act(CHECK, 0, 0))];
+    let sheds = [(10, act(PLAN, 0, 1)), (30, act(PLAN, 0, 2)), (45, act(PLAN, 0, 0))];
+    let twins = [(0, act(TWINS, 0, 0)), (30, act(DEATH, 0, 0)), (32, act(MOVE, 1, 0))];
+    let corpus = Corpus::of("continued_session").with(plain);
+    let corpus = corpus.with(session(65_520, false, &moves)).with(session(9, false, &deaths));
+    let corpus = corpus.with(session(65_520, false, &sheds)).with(session(65_500, true, &twins));
+    let start = Instant::now();
+    corpus.check(|bytes| {
+        let acts = (bytes.len() / Act::LENGTH).clamp(1, ACTS_MAX);
+        let sum = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+        let whole = play(bytes, None, start);
+        for split in [sum % acts, sum * 31 % acts] {
+            assert_eq!(play(bytes, Some(split), start), whole, "handed over before act {split}");
+        }
+    });
+}
+
+#[test]
+fn session_continues_from_any_packet() {
+    let act = |act, node, payload| Act {
+        act,
+        pause_ms: 0,
+        node,
+        payload,
+        ssrc: 0,
+        sequence: 1,
+        timestamp: 0,
+    };
+    let (moves, sheds) = ((20, act(MOVE, 1, 1)), (30, act(PLAN, 0, 2)));
+    let twins = [(0, act(TWINS, 0, 0)), (30, act(DEATH, 0, 0))];
+    let start = Instant::now();
+    for bytes in [session(65_520, false, &[moves, sheds]), session(65_510, true, &twins)] {
+        let whole = play(&bytes, None, start);
+        for split in 0..bytes.len() / Act::LENGTH {
+            assert_eq!(play(&bytes, Some(split), start), whole, "handed over before act {split}");
+        }
+    }
+}
+
+#[test]
+fn hops_and_listeners_get_their_names_here() {
+    let start = Instant::now();
+    let mut stage = Stage::new(1, Srtp::Plain, start);
+    stage.route(Mode::Hitless, vec![hop(0), hop(1)], None);
+    stage.check(1, true, start);
+    let act =
+        Act { act: COPIES, pause_ms: 20, node: 0, payload: 0, ssrc: 0, sequence: 1, timestamp: 0 };
+    (1..20).for_each(|sequence| stage.play(Act { sequence, ..act }));
+    let state = stage.bench.session.hand_out(&stage.flows);
+    let moved = |hop: Hop| Hop { node: NodeId(hop.node.0 + 5), ..hop };
+
+    let mut all = state.clone();
+    all.map_hops(|hop| Some(moved(hop)));
+    all.map_listeners(|listener| Some(listener + 3));
+    let media = all.media.as_deref().unwrap();
+    assert_eq!(media.current_hop, Some(moved(hop(0))));
+    assert_eq!(media.pair.as_deref().unwrap().hops(), [0, 1].map(|node| moved(hop(node))));
+    let legs: Vec<_> = all.legs.iter().map(|(hop, _)| *hop).collect();
+    assert_eq!(legs, [0, 1].map(|node| moved(hop(node))));
+    assert!(all.has_address());
+    assert_eq!(all.address.rtp, Some(SourceKey { listener: 3, ..stage.source() }));
+    assert_eq!((all.learned.len(), all.learned[0].source.listener), (1, 3));
+
+    let mut less = state;
+    less.map_hops(|of| (of == hop(1)).then_some(of));
+    less.map_listeners(|_| None);
+    let media = less.media.as_deref().unwrap();
+    assert!(media.current_hop.is_none() && media.pair.is_none());
+    assert_eq!((less.legs.len(), less.learned.len(), less.has_address()), (1, 0, false));
+}
+
+#[test]
+fn address_of_another_session_is_not_handed_out() {
+    let start = Instant::now();
+    let mut stage = Stage::new(1, Srtp::Plain, start);
+    stage.check(1, true, start);
+    let (key, home) = (stage.source().key(), stage.bench.session.home);
+    assert!(stage.flows.remove(&key, home));
+    stage.flows.insert(key, Entry::of(Home { slot: 9, ..home })).unwrap();
+    let state = stage.bench.session.hand_out(&stage.flows);
+    assert!(!state.has_address() && state.learned.is_empty());
+    assert!(stage.bench.session.address.rtp.is_some(), "it continues here as before");
+}
