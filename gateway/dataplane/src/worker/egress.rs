@@ -252,7 +252,9 @@ impl Egress {
         let trunk = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut);
         let own = trunk.and_then(|trunk| trunk.seal.as_mut());
         own.zip(seal).into_iter().for_each(|(own, seal)| own.go_on(seal));
-        self.limit_bundles(node, size_max);
+        if BUNDLE_SIZES.contains(&size_max) {
+            self.limit_bundles(node, size_max);
+        }
     }
 
     pub(crate) fn add_trunk(&mut self, node: NodeId, trunk: Trunk) {

@@ -70,11 +70,12 @@ impl Worker {
     #[cold]
     pub(super) fn stay_suspended(&mut self) -> io::Result<()> {
         // Epoll does not report these again.
-        let unread = std::mem::take(&mut self.unread);
+        let mut unread = Vec::new();
         while self.suspended && !self.stopped {
             if let Some(done) = self.suspending.take() {
                 self.hand_out(&done);
             }
+            unread.extend(self.unread.extract_if(.., |source| *source != Source::Commands));
             if self.unread.is_empty() {
                 match poll(&mut [PollFd::new(&self.waker, PollFlags::IN)], None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -99,7 +100,7 @@ impl Worker {
             (0..self.from_workers.len() as u16)
                 .for_each(|number| self.mark_unread(Source::Worker(number)));
             self.mark_unread(Source::Quic);
-            while !self.unread.is_empty() {
+            while !self.unread.is_empty() && Instant::now() < until {
                 self.guarded_pass(&[], Instant::now());
             }
             if paused || Instant::now() >= until {
@@ -107,7 +108,7 @@ impl Worker {
             }
             std::thread::sleep(LOOKS_EVERY);
         }
-        self.unread = sockets;
+        sockets.into_iter().for_each(|source| self.mark_unread(source));
     }
 
     fn pause_rings(&self, paused: bool) {

@@ -149,6 +149,28 @@ fn packets_wait_for_a_suspended_worker() {
 }
 
 #[test]
+fn many_commands_run_during_a_suspension() {
+    let shared = Shared::new();
+    let (world, parts) = shared.parts(None);
+    let (done, suspended) = crossbeam_channel::bounded(1);
+    let (confirms, confirmed) = crossbeam_channel::bounded(1);
+    // More than a turn's, and no other wakes the worker.
+    world.commands.send(Command::Suspend { done }).unwrap();
+    for _ in 0..3_000 {
+        let message = Box::default();
+        world
+            .commands
+            .send(Command::SendSigned { node: NodeId(0), message, sealed: true })
+            .unwrap();
+    }
+    world.tell(Command::Confirm { done: confirms });
+    let running = Running::start(world, parts);
+    suspended.recv_timeout(SOON).unwrap();
+    confirmed.recv_timeout(SOON).unwrap();
+    running.stop();
+}
+
+#[test]
 fn second_worker_continues_without_loss() {
     let shared = Shared::new();
     let (old, new) = (shared.start(false), shared.start(true));
