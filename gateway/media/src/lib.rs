@@ -9,7 +9,7 @@
 //! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`statistics`] and
 //! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
-mod array;
+mod bytes;
 pub mod continuity;
 pub mod demux;
 pub mod instant;

@@ -1,6 +1,6 @@
 //! The numbers that a stream used recently.
 
-use crate::array;
+use crate::bytes;
 use serde::{Deserialize, Serialize};
 
 /// Limit of remembered numbers: more than a second of voice, and any reordering of video that a
@@ -12,7 +12,7 @@ const WINDOW: u32 = 64;
 pub(super) struct Recent {
     /// Bit n is set if the number n below the highest is used.
     used: u64,
-    #[serde(with = "array")]
+    #[serde(with = "bytes")]
     traces: [u8; WINDOW as usize],
 }
 

@@ -1,9 +1,9 @@
 //! One stream on two paths, with the evidence whether both deliver the same packets.
 
 use super::{JUDGED_BY, WINDOW};
-use crate::array;
+use crate::bytes;
 use crate::rtp::{self, sequence_ahead};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Number of matching copies that prove a path.
 const PROVEN_BY: u32 = 4;
@@ -37,13 +37,12 @@ pub(super) struct Stream {
     matched: u32,
     conflicts: u32,
     highest: u16,
-    #[serde(serialize_with = "array::serialize", deserialize_with = "slots")]
+    #[serde(serialize_with = "write_slots", deserialize_with = "read_slots")]
     slots: Box<[Slot; WINDOW as usize]>,
 }
 
 /// A sequence number of a stream, and the packets with it.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
-#[serde(into = "u64", from = "u64")]
+#[derive(Clone, Copy, Default, Debug)]
 struct Slot {
     sequence: u16,
     /// Paths that delivered the number, one bit each.
@@ -167,32 +166,37 @@ impl Stream {
     }
 }
 
-fn slots<'de, D: Deserializer<'de>>(
+/// Bytes of a slot in records, which hold hundreds: fingerprint, sequence number, ways, and whether it passed.
+const SLOT_BYTES: usize = 8;
+
+fn write_slots<S: Serializer>(
+    slots: &[Slot; WINDOW as usize],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut bytes = [0; WINDOW as usize * SLOT_BYTES];
+    for (bytes, slot) in bytes.as_chunks_mut().0.iter_mut().zip(slots) {
+        let ([f0, f1, f2, f3], [s0, s1]) =
+            (slot.fingerprint.to_be_bytes(), slot.sequence.to_be_bytes());
+        *bytes = [f0, f1, f2, f3, s0, s1, slot.ways, slot.passed.into()];
+    }
+    bytes::serialize(&bytes, serializer)
+}
+
+fn read_slots<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Box<[Slot; WINDOW as usize]>, D::Error> {
-    array::deserialize(deserializer).map(Box::new)
-}
-
-/// In records, where a stream has hundreds of slots: `fingerprint:32 | sequence:16 | ways:8 |
-/// passed:1`.
-impl From<Slot> for u64 {
-    fn from(Slot { sequence, ways, passed, fingerprint }: Slot) -> u64 {
-        u64::from(fingerprint) << 32
-            | u64::from(sequence) << 16
-            | u64::from(ways) << 8
-            | u64::from(passed)
+    let bytes: [u8; WINDOW as usize * SLOT_BYTES] = bytes::deserialize(deserializer)?;
+    let mut slots = Box::new([Slot::default(); WINDOW as usize]);
+    let read = bytes.as_chunks::<SLOT_BYTES>().0;
+    for (slot, &[f0, f1, f2, f3, s0, s1, ways, passed]) in slots.iter_mut().zip(read) {
+        *slot = Slot {
+            sequence: u16::from_be_bytes([s0, s1]),
+            ways,
+            passed: passed == 1,
+            fingerprint: u32::from_be_bytes([f0, f1, f2, f3]),
+        };
     }
-}
-
-impl From<u64> for Slot {
-    fn from(word: u64) -> Slot {
-        Slot {
-            sequence: (word >> 16) as u16,
-            ways: (word >> 8) as u8,
-            passed: word & 1 == 1,
-            fingerprint: (word >> 32) as u32,
-        }
-    }
+    Ok(slots)
 }
 
 impl Slot {

@@ -467,3 +467,23 @@ fn address_of_another_session_is_not_handed_out() {
     assert!(!state.has_address() && state.learned.is_empty());
     assert!(stage.bench.session.address.rtp.is_some(), "it continues here as before");
 }
+
+#[test]
+fn awaited_packet_came_before_the_hand_over() {
+    let [rtp, rtcp] = [5_000, 5_001].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+    let client = Client::Declared { listener: 0, address: rtp, rtcp };
+    let install =
+        || Install { await_first_packet: true, ..install(client.clone(), Srtp::Plain, 0) };
+    let [from, to] = [rtp, rtcp].map(|address| SourceKey { listener: 0, address });
+    for heard in [false, true] {
+        let mut session = Session::new(install());
+        if heard {
+            session.heard_from(from);
+        }
+        let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
+        let mut session = Session::new(Install { state, ..install() });
+        assert_eq!(session.address.rtcp(), heard.then_some(to));
+        session.heard_from(from);
+        assert_eq!(session.address.rtcp(), Some(to));
+    }
+}
