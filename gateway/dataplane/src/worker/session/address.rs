@@ -64,7 +64,7 @@ impl CheckHash {
 /// The last checks of a session, and the key of their hashes.
 ///
 /// The key belongs to the session and is handed out with it. Otherwise the next process would forget the checks, and
-/// whoever recorded one before could repeat it from another address and receive the client's media there.
+/// an attacker that recorded one could repeat it from another address and receive the client's media there.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Checks {
     key: [u8; 16],

@@ -70,9 +70,9 @@ impl Running {
     }
 
     /// Adds the phone's session in this state.
-    fn continue_with(&self, phone: &Phone, state: SessionState) {
+    fn continue_with(&self, phone: &Phone, state: &SessionState) {
         let (_, install) = self.world.phone(phone.home.slot);
-        let state = Some(Box::new(handed_over(&state)));
+        let state = Some(Box::new(handed_over(state)));
         let install = Install { home: phone.home, state, ..install };
         self.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
         self.world.tell(Command::Install(Box::new(install)));
@@ -211,7 +211,7 @@ fn second_worker_continues_without_loss() {
     old.world.tell(Command::Resume);
     collect(600);
     let state = old.suspend().remove(0).state;
-    new.continue_with(&phone, state);
+    new.continue_with(&phone, &state);
     new.world.tell(Command::Resume);
     let old = old.stop();
     let (up, down) = collect(3_000);
@@ -274,7 +274,7 @@ fn encrypted_trunk_continues_unnoticed() {
         assert_eq!((trunk.node, trunk.size_max), (NodeId(0), 1_200));
         new.world.tell(Command::ContinueTrunk(Box::new(handed_over(&trunk))));
     }
-    new.continue_with(&phone, state);
+    new.continue_with(&phone, &state);
     old.stop();
     new.world.tell(Command::Resume);
     exchange(11);

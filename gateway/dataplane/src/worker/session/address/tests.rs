@@ -34,7 +34,7 @@ fn check_hash_depends_on_transaction_and_source() {
 }
 
 #[test]
-fn checks_are_remembered_with_the_key_of_their_session() {
+fn checks_keep_the_key_of_their_session() {
     let (mut checks, keys) = (Checks::default(), RandomState::new());
     let home = Home { worker: 0, slot: 1, generation: 1 };
     let transaction = stun::Transaction([5; 12]);

@@ -120,7 +120,7 @@ impl Act {
                 let missing = [self.sequence, self.sequence.wrapping_add(3)];
                 rtcp::write_nack(ssrc, ssrc, &missing, &mut packet);
             }
-            3 if self.timestamp % 7 == 0 => rtcp::write_bye(&[ssrc], &mut packet),
+            3 if self.timestamp.is_multiple_of(7) => rtcp::write_bye(&[ssrc], &mut packet),
             _ => {}
         }
         packet
@@ -206,9 +206,9 @@ impl Stage {
             COPIES => [0, 1].map(hop).into_iter().for_each(|hop| {
                 from_node(&mut self.bench, hop, &act.rtp());
             }),
-            CLIENT_RTP => self.from_client(&act.rtp(), Session::handle_client_rtp),
-            CLIENT_RTCP => self.from_client(&act.rtcp(), Session::handle_client_rtcp),
-            CLIENT_BYTES => self.from_client(&act.write(), Session::handle_client_rtp),
+            CLIENT_RTP => self.take_from_client(&act.rtp(), Session::handle_client_rtp),
+            CLIENT_RTCP => self.take_from_client(&act.rtcp(), Session::handle_client_rtcp),
+            CLIENT_BYTES => self.take_from_client(&act.write(), Session::handle_client_rtp),
             NODE_RTCP => from_node(&mut self.bench, act.hop(), &act.rtcp()),
             NODE_BYTES => from_node(&mut self.bench, act.hop(), &act.write()),
             MOVE => {
@@ -246,7 +246,7 @@ impl Stage {
         SourceKey { listener: 0, address: self.bench.client.local_addr().unwrap() }
     }
 
-    fn from_client(
+    fn take_from_client(
         &mut self,
         packet: &[u8],
         handle: fn(&mut Session, &[u8], &mut PacketContext<'_>),
