@@ -62,7 +62,9 @@ pub use record::{
     RoomRecord, SessionRecord,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
-pub use rooms::{Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name};
+pub use rooms::{
+    Failback, MoveRecord, MoveUnderWay, NotOpened, is_session_room_name, requested_room_name,
+};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use calls::Call;
-pub use calls::is_session_room_name;
+pub use calls::{is_session_room_name, requested_room_name};
 pub(crate) use drain::Drain;
 pub use failback::Failback;
 use failover::Failover;

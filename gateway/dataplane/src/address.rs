@@ -16,17 +16,16 @@ fn is_zero(scope: &u32) -> bool {
     *scope == 0
 }
 
-pub(crate) fn serialize<S: Serializer>(
-    address: &SocketAddr,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+/// # Errors
+/// As the serializer.
+pub fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
     let (ip, port) = (address.ip(), address.port());
     Record { ip, port, scope: scope(address) }.serialize(serializer)
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<SocketAddr, D::Error> {
+/// # Errors
+/// As the deserializer.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let Record { ip, port, scope } = Record::deserialize(deserializer)?;
     Ok(match ip {
         IpAddr::V4(v4) => (v4, port).into(),

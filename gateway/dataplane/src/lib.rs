@@ -1,6 +1,6 @@
 //! Packet workers, the QUIC endpoint, batched system calls, rings and the flow table. No decisions.
 
-mod address;
+pub mod address;
 pub mod buffers;
 pub mod flows;
 pub mod mmsg;

@@ -246,7 +246,13 @@ fn assemble(
     };
     let (control, workers) = launch(workers, parts)?;
     let running = Running {
-        handle: Handle { requests: requests_in, events, names, tokens_refused: Arc::default() },
+        handle: Handle {
+            requests: requests_in,
+            events,
+            names,
+            tokens_refused: Arc::default(),
+            idempotency_keys: Arc::default(),
+        },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         told,

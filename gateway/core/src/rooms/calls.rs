@@ -32,6 +32,13 @@ pub fn is_session_room_name(room: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// The name of the room that clients requested: without the session, for a session's own room.
+#[must_use]
+pub fn requested_room_name(room: &str) -> &str {
+    let own = room.rsplit_once(APART).filter(|_| is_session_room_name(room));
+    own.map_or(room, |(call, _)| call)
+}
+
 impl Rooms {
     /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
     /// own.

@@ -1,11 +1,13 @@
 //! Idempotency keys: repetitions of a request with the same key get the answer to the first one.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::error::{Code, Error};
@@ -30,7 +32,7 @@ pub(super) struct Turn {
 }
 
 /// Shared by the API's tasks, never locked across an await.
-pub(super) struct Table {
+pub(crate) struct Table {
     entries: Mutex<Entries>,
     keys_max: usize,
 }
@@ -47,6 +49,29 @@ struct Entry {
     number: u64,
     body_sha256: [u8; 32],
     answer: watch::Sender<Option<Answer>>,
+}
+
+/// An answered key, as another process continues it. Remembered answers carry no retry time.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyRecord {
+    key: Box<str>,
+    body_sha256: [u8; 32],
+    status: u16,
+    answer: Box<str>,
+}
+
+/// Omits the answers, which hold credentials.
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
+    }
+}
+
+/// Omits the answer, which holds credentials.
+impl fmt::Debug for KeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRecord").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Default for Table {
@@ -72,15 +97,8 @@ impl Table {
             }
             return Ok(Turn { is_first: false, answer: entry.answer.subscribe() });
         }
-        entries.ever += 1;
-        let number = entries.ever;
         let (answer, waiting) = watch::channel(None);
-        let entry = Entry { number, body_sha256, answer };
-        entries.by_key.insert(key.into(), entry);
-        entries.by_age.push_back((key.into(), number));
-        while entries.by_age.len() > self.keys_max {
-            entries.forget_oldest();
-        }
+        entries.add(key.into(), body_sha256, answer, self.keys_max);
         Ok(Turn { is_first: true, answer: waiting })
     }
 
@@ -98,6 +116,34 @@ impl Table {
         }
     }
 
+    /// The answered keys, oldest first, for another process.
+    pub(crate) fn record(&self) -> Vec<KeyRecord> {
+        let entries = self.lock();
+        let standing = entries.by_age.iter().filter_map(|(key, number)| {
+            let entry = entries.by_key.get(key).filter(|entry| entry.number == *number)?;
+            let answer = entry.answer.borrow();
+            let Answer { status, body, .. } = answer.as_ref()?;
+            Some(KeyRecord {
+                key: key.clone(),
+                body_sha256: entry.body_sha256,
+                status: status.as_u16(),
+                answer: str::from_utf8(body).ok()?.into(),
+            })
+        });
+        standing.collect()
+    }
+
+    /// Remembers answers of another process.
+    pub(crate) fn restore(&self, records: Vec<KeyRecord>) {
+        let mut entries = self.lock();
+        for KeyRecord { key, body_sha256, status, answer } in records {
+            let Ok(status) = StatusCode::from_u16(status) else { continue };
+            let body = String::from(answer).into();
+            let answer = Some(Answer { status, body, retry_after: None });
+            entries.add(key, body_sha256, watch::Sender::new(answer), self.keys_max);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,6 +151,22 @@ impl Table {
 }
 
 impl Entries {
+    fn add(
+        &mut self,
+        key: Box<str>,
+        body_sha256: [u8; 32],
+        answer: watch::Sender<Option<Answer>>,
+        keys_max: usize,
+    ) {
+        self.ever += 1;
+        let number = self.ever;
+        self.by_key.insert(key.clone(), Entry { number, body_sha256, answer });
+        self.by_age.push_back((key, number));
+        while self.by_age.len() > keys_max {
+            self.forget_oldest();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((key, number)) = self.by_age.pop_front()
             && self.by_key.get(&key).is_some_and(|entry| entry.number == number)

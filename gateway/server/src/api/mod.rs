@@ -22,4 +22,5 @@ mod tests;
 mod thread;
 mod view;
 
+pub(crate) use idempotency::{KeyRecord, Table as IdempotencyKeys};
 pub use thread::{Bound, Failure, Thread, bind, start};

@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) names: Arc<Names>,
     /// Renders `/metrics` for Prometheus.
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
-    pub(super) seen: Table,
+    pub(super) seen: Arc<Table>,
     pub(super) feed: Feed,
     pub(super) bodies: Arc<Budget>,
     pub(super) uploads: Arc<Budget>,
@@ -63,9 +63,9 @@ impl Shared {
     ) -> Shared {
         Shared {
             names: handle.names(),
+            seen: Arc::clone(&handle.idempotency_keys),
             handle,
             metrics,
-            seen: Table::default(),
             feed: Feed::default(),
             bodies: Budget::new(BODIES_MAX),
             uploads: Budget::new(UPLOADS_MAX),

@@ -158,9 +158,13 @@ fn handle(
 ) -> (Handle, mpsc::Receiver<Request>, broadcast::Sender<Arc<EventRecord>>) {
     let (requests_in, requests) = mpsc::channel(64);
     let (events, _) = broadcast::channel(events_max);
-    let names = Arc::new(names());
-    let tokens_refused = Arc::default();
-    let handle = Handle { requests: requests_in, events: events.clone(), names, tokens_refused };
+    let handle = Handle {
+        requests: requests_in,
+        events: events.clone(),
+        names: Arc::new(names()),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::default(),
+    };
     (handle, requests, events)
 }
 

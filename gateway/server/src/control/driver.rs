@@ -19,14 +19,15 @@ use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::Leg;
 use evenkeel_media::trunk::message::{Question, Secret};
+use serde::{Deserialize, Serialize};
 
 use super::equipment::set;
 use crate::webhook::Hook;
-use agent::{Agents, Asking};
-use rtpengine::Rtpengine;
+use agent::{Agents, AgentsRecord, Asking};
+use rtpengine::{CallRecord, Rtpengine};
 pub(crate) use rtpengine::{Line, Ng};
 pub(crate) use webhook::Posted;
-use webhook::Webhook;
+use webhook::{Webhook, WebhookLeaseRecord};
 
 /// Length limit of a reason that a node reports, characters.
 const REASON_CHARS_MAX: usize = 200;
@@ -74,6 +75,21 @@ pub(crate) struct Drivers {
     towards: fn(SocketAddr) -> Option<IpAddr>,
 }
 
+/// Sessions at nodes, as another process continues them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DriversRecord {
+    agents: AgentsRecord,
+    calls: Vec<CallRecord>,
+    webhooks: Vec<WebhookLeaseRecord>,
+}
+
+/// Facts of the process that continues sessions of another one.
+pub(crate) struct Continued<'a> {
+    /// The hop that a recorded one is now, for a session that continues.
+    pub(crate) hop: &'a dyn Fn(SessionId, Hop) -> Option<Hop>,
+    pub(crate) brief: &'a dyn Fn(SessionId) -> Option<&'a Brief>,
+}
+
 enum Standing {
     Plain(SocketAddr),
     Agent(Secret),
@@ -102,6 +118,46 @@ impl Drivers {
         });
         self.agents.forget(node);
         set(&mut self.nodes, node, standing);
+    }
+
+    /// The sessions that are open at nodes, for another process.
+    pub(crate) fn record(&self) -> DriversRecord {
+        let (mut calls, mut webhooks) = (Vec::new(), Vec::new());
+        for standing in self.nodes.iter().flatten() {
+            match standing {
+                Standing::Plain(_) | Standing::Agent(_) => {}
+                Standing::Rtpengine(engine) => calls.extend(engine.record()),
+                Standing::Webhook(webhook) => webhooks.extend(webhook.record()),
+            }
+        }
+        DriversRecord { agents: self.agents.record(), calls, webhooks }
+    }
+
+    /// Continues sessions that another process opened at nodes.
+    pub(crate) fn restore(
+        &mut self,
+        record: DriversRecord,
+        known: &Continued<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        let DriversRecord { agents, mut calls, webhooks } = record;
+        self.agents.restore(agents, known.hop, now);
+        calls.sort_unstable_by_key(|call| call.refresh);
+        for call in calls {
+            let node = call.hops().find_map(|(session, hop)| (known.hop)(session, hop));
+            if let Some(Standing::Rtpengine(engine)) = node.and_then(|hop| self.get(hop.node)) {
+                engine.restore(call, known, draw, now);
+            }
+        }
+        for lease in webhooks {
+            if let Some(hop) = (known.hop)(lease.session, lease.hop)
+                && let Some(brief) = (known.brief)(lease.session)
+                && let Some(Standing::Webhook(webhook)) = self.get(hop.node)
+            {
+                webhook.restore(lease, hop, brief, now);
+            }
+        }
     }
 
     fn get(&mut self, node: NodeId) -> Option<&mut Standing> {

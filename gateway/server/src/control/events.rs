@@ -67,6 +67,13 @@ impl Control {
         }
     }
 
+    /// Sends the events of all ended sessions, with the totals that are known.
+    pub(super) fn send_all_closings(&mut self) {
+        for closing in std::mem::take(&mut self.closing).0.into_values() {
+            self.send_core_event(closing.event, Some(closing.totals));
+        }
+    }
+
     pub(super) fn send_late_closings(&mut self, now: Instant) {
         for (event, totals) in self.closing.late(now) {
             self.send_core_event(event, Some(totals));

@@ -1,6 +1,7 @@
 //! The interface of control: requests, replies and events.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use super::operations::{Operation, Place};
 use super::orders::Order;
 use super::rollout::Wish;
 use super::slice::Slice;
+use super::snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+use crate::api::IdempotencyKeys;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -31,6 +34,9 @@ pub(crate) const REQUESTS_MAX: usize = 4_096;
 pub(crate) const EVENTS_MAX: usize = 8_192;
 
 type Reply<T> = oneshot::Sender<T>;
+
+/// A snapshot, with the descriptors that it refers to.
+pub(crate) type Suspended = (Snapshot, Vec<OwnedFd>);
 
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -108,6 +114,18 @@ pub(crate) enum Request {
         within: Duration,
         done: Reply<()>,
     },
+    /// Stops control and the workers, and hands out their state.
+    Suspend(Reply<Result<Suspended, NotSuspended>>),
+    /// Ends a suspension: control and the workers continue.
+    Resume(Reply<()>),
+    /// Takes over the state of another process, and stays suspended.
+    Restore {
+        snapshot: Box<Snapshot>,
+        descriptors: Vec<OwnedFd>,
+        reply: Reply<Result<Restored, NotRestored>>,
+    },
+    /// Ends control and the workers; the sessions belong to another process.
+    Release(Reply<()>),
 }
 
 #[derive(Debug)]
@@ -158,6 +176,7 @@ pub struct Handle {
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) names: Arc<Names>,
     pub(crate) tokens_refused: Arc<TokensRefused>,
+    pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
 }
 
 /// Counts requests over TCP that were refused for their token.
@@ -417,6 +436,37 @@ impl Handle {
     /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
     pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
         self.ask(|done| Request::Shutdown { within, done }).await
+    }
+
+    /// Stops the gateway and hands out the state of all live sessions: nothing is read, sent or decided until it is
+    /// resumed, restored or released. New offers wait meanwhile. The descriptors are duplicates of sessions' own ports.
+    pub(crate) async fn suspend(&self) -> Result<Suspended, NotSuspended> {
+        let suspended = self.ask(Request::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
+        let (snapshot, descriptors) = suspended?;
+        let idempotency_keys = self.idempotency_keys.record();
+        Ok((Snapshot { idempotency_keys, ..snapshot }, descriptors))
+    }
+
+    /// Continues a suspended gateway, or one whose workers started suspended.
+    pub(crate) async fn resume(&self) -> Result<(), ControlError> {
+        self.ask(Request::Resume).await
+    }
+
+    /// Continues the sessions of another process. Nothing is read, sent or decided until [`Handle::resume`].
+    pub(crate) async fn restore(
+        &self,
+        mut snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, NotRestored> {
+        self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
+        let snapshot = Box::new(snapshot);
+        let asked = self.ask(|reply| Request::Restore { snapshot, descriptors, reply }).await;
+        asked.map_err(|_| NotRestored::Unavailable)?
+    }
+
+    /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
+    pub(crate) async fn release(&self) -> Result<(), ControlError> {
+        self.ask(Request::Release).await
     }
 
     /// Names of nodes and regions, including those that recent events mention.

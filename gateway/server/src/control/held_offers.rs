@@ -1,4 +1,5 @@
-//! Offers that came while the first policies were compiling; they wait, so that policies decide them.
+//! Offers that came while the first policies were compiling or the gateway was suspended. They wait, so that policies
+//! decide them.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -32,6 +33,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// For offers that wait for another reason than the policies.
+    pub(super) fn with_policies() -> Waiting {
+        Waiting { policies_stand: true, ..Waiting::default() }
+    }
+
     /// Adds an offer. If too many wait the caller gets an error.
     pub(super) fn hold(
         &mut self,
@@ -84,6 +90,9 @@ impl Control {
     /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native
     /// defaults would decide them.
     pub(super) fn release_some(&mut self) {
+        if self.suspension.is_some() {
+            return;
+        }
         for _ in 0..LET_GO_AT_ONCE {
             let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)
             else {

@@ -23,7 +23,9 @@ mod registry;
 mod request;
 mod rollout;
 mod slice;
+mod snapshot;
 mod start_hooks;
+mod suspension;
 mod thread;
 
 pub use crate::policy::Refusal;
@@ -51,4 +53,5 @@ pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
 #[cfg(test)]
 pub(crate) use slice::Slice;
+pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

@@ -32,6 +32,10 @@ impl Control {
         payload_type: u8,
         now: Instant,
     ) {
+        // The source's next packet is reported again.
+        if self.suspension.is_some() {
+            return;
+        }
         let scenario =
             self.registry.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
         let Some(scenario) = scenario.filter(|_| self.first_packets.is_new(listener, source, now))

@@ -19,8 +19,9 @@ use crate::settings::Start;
 use crate::webhook;
 
 impl Control {
-    /// Executes outputs until there are none left, then wakes the workers that got commands.
-    pub(super) fn drain(&mut self) {
+    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
+    /// such workers.
+    pub(super) fn drain(&mut self) -> bool {
         loop {
             let clock = Clock::read();
             self.gateway.handle_timeout(clock.now);
@@ -32,12 +33,16 @@ impl Control {
                 None => break,
             }
         }
-        for worker in std::mem::take(&mut self.rung) {
-            self.workers[usize::from(worker)].waker.wake();
-        }
+        self.wake_workers()
     }
 
-    fn execute(&mut self, output: Output, clock: Clock) {
+    pub(super) fn wake_workers(&mut self) -> bool {
+        let rung = std::mem::take(&mut self.rung);
+        rung.iter().for_each(|worker| self.workers[usize::from(*worker)].waker.wake());
+        !rung.is_empty()
+    }
+
+    pub(super) fn execute(&mut self, output: Output, clock: Clock) {
         match output {
             Output::Ask(ask) => {
                 if let Err((id, fault)) = self.policies.ask(ask) {
@@ -47,6 +52,7 @@ impl Control {
             Output::Install { session, room: _, offer, route, plan } => {
                 self.install(session, &offer, route, plan, clock.now);
             }
+            // Handled by the restore.
             Output::Restore { .. } => {}
             Output::Open { session, room, hop } => {
                 match wish((&self.registry, &self.listed), session, room, hop) {
@@ -143,7 +149,10 @@ impl Control {
                     plan,
                     dscp: self.dscp(&offer.scenario),
                     ports,
-                    await_first_packet: self.awaits_first_packet(offer),
+                    await_first_packet: self.awaits_first_packet(
+                        &offer.scenario,
+                        matches!(offer.ingress, Ingress::Udp(Identity::Open { .. })),
+                    ),
                     seed: draw(&self.random),
                     state: None,
                 };
@@ -160,13 +169,12 @@ impl Control {
     }
 
     /// False for a session that a first packet opened.
-    fn awaits_first_packet(&self, offer: &Offer) -> bool {
-        let opened_by_packet = matches!(offer.ingress, Ingress::Udp(Identity::Open { .. }));
-        let scenario = self.settings.scenario(&offer.scenario);
-        !opened_by_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
+    pub(super) fn awaits_first_packet(&self, scenario: &str, of_first_packet: bool) -> bool {
+        let scenario = self.settings.scenario(scenario);
+        !of_first_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
     }
 
-    fn dscp(&self, scenario: &str) -> Dscp {
+    pub(super) fn dscp(&self, scenario: &str) -> Dscp {
         self.settings.scenario(scenario).map_or(Dscp::default(), |(_, scenario)| Dscp {
             voice: scenario.dscp.voice,
             video: scenario.dscp.video,

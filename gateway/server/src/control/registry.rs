@@ -1,5 +1,7 @@
 //! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::driver::Brief;
 use super::messages::IngressAnswer;
 use crate::descriptors;
+pub(crate) use record::{Beside, EntryRecord, RegistryRecord, Restoring};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -90,6 +93,8 @@ pub(crate) struct SessionEntry {
     pub(crate) brief: Option<Box<Brief>>,
     /// The session's part of the limit `session_data_mib`.
     pub(crate) data: Option<OwnedSemaphorePermit>,
+    /// The RoQ flow towards a QUIC client; 0 for others.
+    flow_from_gateway: u64,
     keys: (Key, Option<Box<Key>>),
 }
 
@@ -258,6 +263,10 @@ impl SessionRegistry {
                 })
             }),
             data: None,
+            flow_from_gateway: match client {
+                Client::Quic { flow_from_gateway } => flow_from_gateway,
+                Client::Declared { .. } | Client::DeclaredIp { .. } | Client::Stun => 0,
+            },
             keys: (first.0, second.map(Box::new)),
         };
         self.entries.insert(session, Box::new(entry));

@@ -37,10 +37,13 @@ impl Control {
         let now = Instant::now();
         // Replies fail only for a caller that has gone.
         match request {
-            Request::Offer(wanted, reply) => match &mut self.waiting {
-                Some(waiting) => waiting.hold(wanted, reply),
-                None => self.offer(*wanted, Some(reply), now),
-            },
+            Request::Offer(wanted, reply) => {
+                if self.waiting.is_some() || self.suspension.is_some() {
+                    self.hold(wanted, reply);
+                } else {
+                    self.offer(*wanted, Some(reply), now);
+                }
+            }
             Request::PoliciesStand => self.policies_stand(),
             Request::AwaitPolicies(reply) => self.await_policies(reply),
             Request::Close(session, reply) => {
@@ -139,6 +142,20 @@ impl Control {
                 self.shutting_down.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
+            Request::Suspend(reply) => self.begin_suspension(reply, now),
+            Request::Resume(done) => {
+                self.resume();
+                let _ = done.send(());
+            }
+            Request::Restore { snapshot, descriptors, reply } => {
+                let _ = reply.send(self.restore(*snapshot, descriptors));
+            }
+            // The sessions of a gateway that is not suspended belong to no other process.
+            Request::Release(done) if self.is_suspended() => {
+                self.release();
+                let _ = done.send(());
+            }
+            Request::Release(_) => {}
         }
     }
 

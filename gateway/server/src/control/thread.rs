@@ -29,6 +29,7 @@ use super::registry::SessionRegistry;
 use super::request::Counting;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
+use super::suspension::Suspension;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
@@ -122,6 +123,8 @@ pub(super) struct Control {
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
     pub(super) rung: BTreeSet<u16>,
+    /// Set from the request for a suspension to its end.
+    pub(super) suspension: Option<Suspension>,
     pub(super) finished: bool,
 }
 
@@ -184,6 +187,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         shutting_down: Vec::new(),
         core_finished: false,
         rung: BTreeSet::new(),
+        suspension: None,
         finished: false,
     };
     for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
@@ -225,9 +229,19 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
-        control.drain();
-        control.release_some();
-        control.count_some();
+        if !control.is_suspended() {
+            control.drain();
+            control.release_some();
+            control.count_some();
+            control.suspend_when_idle(&mut reports);
+        }
+        if control.is_suspended() {
+            control.rest(&mut requests).await;
+            // Answers that came meanwhile are not late.
+            while let Ok(word) = words.try_recv() {
+                control.policies.handle_word(word, &mut control.gateway, Instant::now());
+            }
+        }
     }
     Ok(())
 }
@@ -297,7 +311,7 @@ impl Control {
         self.drivers.look_at_paths(now);
     }
 
-    fn handle_report(&mut self, report: Report) {
+    pub(super) fn handle_report(&mut self, report: Report) {
         let now = Instant::now();
         match report {
             Report::Refused { node } => self.gateway.handle_kernel_error(node, now),

@@ -1,4 +1,5 @@
 mod start;
+mod suspension;
 
 use super::*;
 
@@ -20,6 +21,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
             events,
             names: Arc::default(),
             tokens_refused: Arc::default(),
+            idempotency_keys: Arc::default(),
         },
         told,
         udp: Vec::new(),

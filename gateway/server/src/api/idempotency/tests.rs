@@ -69,3 +69,24 @@ fn repeated(table: &Table) -> watch::Receiver<Option<Answer>> {
     assert!(!is_first, "repeated");
     answer
 }
+
+#[test]
+fn answers_continue_in_another_process() {
+    let before = Table::default();
+    for key in ["a", "b", "c", "d"] {
+        assert!(first(&before, key));
+    }
+    before.finish("a", answer(201));
+    before.finish("b", answer(503));
+    before.finish("d", answer(409));
+    let after = Table { keys_max: 3, ..Table::default() };
+    assert!(first(&after, "e"));
+    after.restore(before.record());
+    let Turn { is_first, answer: a } = after.begin("a", b"body").unwrap();
+    assert_eq!((is_first, &*a.borrow()), (false, &Some(answer(201))));
+    assert!(after.begin("a", b"other").is_err(), "the body is remembered");
+    assert!(first(&after, "b"), "a retry may change this answer");
+    assert!(!first(&after, "d"));
+    assert!(first(&after, "c"), "it has no answer yet");
+    assert!(first(&after, "e"), "the oldest was forgotten");
+}

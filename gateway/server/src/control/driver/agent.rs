@@ -10,9 +10,10 @@ use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Leg, tag};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+use serde::{Deserialize, Serialize};
 
 use super::{Act, Clock, Wish, mixed};
-use leases::{Due, Keep, Lease, Leases, State};
+use leases::{Due, Keep, Lease, LeaseRecord, Leases, State};
 use paths::Paths;
 
 /// A node may forget a session after this time without a refresh. The time covers three refreshes, so that two in a row
@@ -27,6 +28,13 @@ pub(super) struct Asking {
     pub(super) worker: u16,
     pub(super) question: Question,
     pub(super) nonce: u64,
+}
+
+/// The leases of all nodes, for another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct AgentsRecord {
+    names: Option<u64>,
+    leases: Vec<LeaseRecord>,
 }
 
 pub(super) struct Agents {
@@ -54,6 +62,26 @@ impl Agents {
         let whose = (session, hop, home.worker);
         let lease = self.leases.begin(whose, mixed(names, room), tag(home.slot, draw()), draw());
         self.ask(&lease, now)
+    }
+
+    pub(super) fn record(&self) -> AgentsRecord {
+        AgentsRecord { names: self.names, leases: self.leases.record() }
+    }
+
+    /// Continues the leases of another process at these hops, and refreshes them at once.
+    pub(super) fn restore(
+        &mut self,
+        record: AgentsRecord,
+        hop: impl Fn(SessionId, Hop) -> Option<Hop>,
+        now: Instant,
+    ) {
+        self.names = record.names.or(self.names);
+        for lease in record.leases {
+            if let Some(hop) = hop(lease.session, lease.hop) {
+                self.leases.restore(LeaseRecord { hop, ..lease });
+            }
+        }
+        self.leases.refresh_all(now);
     }
 
     /// Requests the opening of a lease, repeated until answered.

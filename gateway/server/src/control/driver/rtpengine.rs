@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Leg, NodePort};
+use serde::{Deserialize, Serialize};
 
-use super::{Act, Brief, Wish};
+use super::{Act, Brief, Continued, Wish};
 use crate::address;
 use bencode::Value;
 use call::{Call, OPEN_WITHIN, Place, Stage};
@@ -39,6 +40,30 @@ const ASKED_AT_ONCE: usize = 32;
 
 /// Maximum queued `delete` requests. Further calls are ended by rtpengine's media timeout.
 const ENDS_MAX: usize = 65_536;
+
+/// A call, as another process continues it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct CallRecord {
+    number: u64,
+    room: RoomId,
+    places: [Option<PlaceRecord>; 2],
+    own: Option<IpAddr>,
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) refresh: Option<Instant>,
+}
+
+impl CallRecord {
+    pub(super) fn hops(&self) -> impl Iterator<Item = (SessionId, Hop)> {
+        self.places.iter().flatten().map(|place| (place.session, place.hop))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct PlaceRecord {
+    session: SessionId,
+    hop: Hop,
+    taken: NodePort,
+}
 
 pub(crate) struct Rtpengine {
     node: NodeId,
@@ -76,6 +101,53 @@ impl Rtpengine {
             questions: Questions::default(),
             acts: VecDeque::new(),
         }
+    }
+
+    /// The calls with an open session, for another process. A `delete` that was not sent is not recorded: rtpengine's
+    /// media timeout ends that call.
+    pub(super) fn record(&self) -> impl Iterator<Item = CallRecord> {
+        self.calls.iter().filter_map(|(number, call)| {
+            let places = call.places.each_ref().map(|place| {
+                let &Place { session, hop, taken, .. } = place.as_ref()?;
+                Some(PlaceRecord { session, hop, taken: taken? })
+            });
+            let (number, (room, _)) = (*number, call.room);
+            let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
+            let is_open = record.hops().next().is_some();
+            is_open.then_some(record)
+        })
+    }
+
+    /// Continues a call of another process. A call that was being signalled is signalled again at once. Calls come in
+    /// the order of their refreshes.
+    pub(super) fn restore(
+        &mut self,
+        record: CallRecord,
+        known: &Continued<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        let CallRecord { number, room, places, own, refresh } = record;
+        let places = places.map(|place| {
+            let PlaceRecord { session, hop, taken } = place?;
+            let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
+            let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
+            let (ports, media) = (Ports { rtp, rtcp }, Arc::clone(media));
+            Some(Place { session, hop, ports, media, since: now, taken: Some(taken) })
+        });
+        let Some(first) = places.iter().flatten().next() else {
+            return;
+        };
+        let room = (room, first.hop.incarnation);
+        for place in places.iter().flatten() {
+            self.sessions.insert((place.session, place.hop.incarnation), number);
+        }
+        let due = refresh.unwrap_or(now);
+        let call = Call { places, own, is_known: true, refresh: Some(due), ..Call::new(room) };
+        self.calls.insert(number, call);
+        self.rooms.insert(room, number);
+        self.refreshes.push_back((due, number));
+        self.questions.draw_from(draw());
     }
 
     pub(super) fn open(

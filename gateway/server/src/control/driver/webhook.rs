@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_dataplane::worker::{Leg, NodePort};
+use serde::{Deserialize, Serialize};
 
 use super::{Act, Brief, Wish};
 use crate::webhook::Hook;
@@ -41,6 +42,15 @@ struct Lease {
     opens: Bytes,
     rtcp_apart: bool,
     taken: Option<NodePort>,
+}
+
+/// A lease, as another process continues it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct WebhookLeaseRecord {
+    nonce: u64,
+    pub(super) session: SessionId,
+    pub(super) hop: Hop,
+    taken: NodePort,
 }
 
 enum About {
@@ -105,6 +115,35 @@ impl Webhook {
         self.nonces.insert((session, hop), nonce);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
         Some(self.post(About::Open(nonce), opens, OPEN_WITHIN))
+    }
+
+    /// The open leases, for another process.
+    pub(super) fn record(&self) -> impl Iterator<Item = WebhookLeaseRecord> {
+        self.leases.iter().filter_map(|(nonce, lease)| {
+            let (nonce, &Lease { session, hop, taken, .. }) = (*nonce, lease);
+            Some(WebhookLeaseRecord { nonce, session, hop, taken: taken? })
+        })
+    }
+
+    /// Continues a lease of another process at this hop.
+    pub(super) fn restore(
+        &mut self,
+        record: WebhookLeaseRecord,
+        hop: Hop,
+        brief: &Brief,
+        now: Instant,
+    ) {
+        let WebhookLeaseRecord { nonce, session, taken, .. } = record;
+        // Without a route the session cannot be opened again, and its lease ends.
+        let Some(own) = (self.towards)(self.address) else {
+            return;
+        };
+        let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let rtcp_apart = brief.ports.1.is_some();
+        let lease = Lease { session, hop, opens, rtcp_apart, taken: Some(taken) };
+        self.leases.insert(nonce, lease);
+        self.nonces.insert((session, hop), nonce);
+        self.refresh.get_or_insert(now + REFRESH_EVERY);
     }
 
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Act> {

@@ -147,8 +147,13 @@ async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
     let (requests_in, requests) = mpsc::channel(4);
     let (events, _) = broadcast::channel(4);
-    let (names, tokens_refused) = (Arc::new(names()), Arc::default());
-    let handle = Handle { requests: requests_in, events, names, tokens_refused };
+    let handle = Handle {
+        requests: requests_in,
+        events,
+        names: Arc::new(names()),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::default(),
+    };
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
     let mut reader = Counters::new(handle, telemetry.instruments());

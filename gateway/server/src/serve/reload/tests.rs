@@ -67,6 +67,7 @@ impl World {
             events,
             names: Arc::default(),
             tokens_refused: Arc::default(),
+            idempotency_keys: Arc::default(),
         };
         World { folder, applied, handle, requests }
     }

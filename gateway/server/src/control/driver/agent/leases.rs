@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::KEEP_MAX;
+use serde::{Deserialize, Serialize};
 
 /// Maximum interval between two refreshes of a lease, plus [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);
@@ -30,6 +31,18 @@ pub(super) struct Lease {
     pub(super) state: State,
     /// The next lease of the same session, as an index.
     next: Option<u32>,
+}
+
+/// A lease, as another process continues it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct LeaseRecord {
+    pub(super) session: SessionId,
+    pub(super) hop: Hop,
+    pub(super) room: u64,
+    pub(super) tag: Tag,
+    /// The upper half of the nonce.
+    pub(super) drawn: u64,
+    pub(super) worker: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,6 +236,31 @@ impl Leases {
             self.turn = 0;
         }
         None
+    }
+
+    /// The open leases, for another process. A lease that is being opened is asked for again there.
+    pub(super) fn record(&self) -> Vec<LeaseRecord> {
+        let open = self.places.iter().flatten().filter(|lease| lease.state != State::Opening);
+        open.map(|&Lease { session, hop, room, tag, nonce, worker, .. }| {
+            let drawn = nonce >> 32;
+            LeaseRecord { session, hop, room, tag, drawn, worker }
+        })
+        .collect()
+    }
+
+    /// Continues a lease of another process.
+    pub(super) fn restore(&mut self, record: LeaseRecord) {
+        let LeaseRecord { session, hop, room, tag, drawn, worker } = record;
+        let Lease { nonce, .. } = self.begin((session, hop, worker), room, tag, drawn);
+        if let Some(lease) = self.by_nonce(nonce) {
+            lease.state = State::Open;
+        }
+    }
+
+    /// Refreshes all leases at once: the next round is over as soon as it begins, and no refresh waits for others.
+    pub(super) fn refresh_all(&mut self, now: Instant) {
+        (self.round, self.turn) = (now.checked_sub(REFRESH_EVERY), 0);
+        self.gathering = now.checked_sub(GATHER);
     }
 
     #[cfg(test)]

@@ -287,6 +287,40 @@ fn calls_are_refreshed_before_they_expire() {
 }
 
 #[test]
+fn call_continues_in_another_process() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.open(8, &brief(5_000, None));
+    pair.pass(5_000);
+    pair.mute = true;
+    pair.open_in(2, 9, 1, &brief(6_000, None));
+    pair.settle();
+    pair.mute = false;
+    pair.asked.clear();
+    let records: Vec<CallRecord> = pair.engine.record().collect();
+    assert_eq!(records.len(), 1, "the core opens the other one again");
+    pair.engine = Rtpengine::new(NODE, ng(), towards);
+    let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
+    let known =
+        Continued { hop: &|_, _| Some(hop), brief: &|session| briefs.get(session.0 as usize - 7) };
+    for record in records {
+        pair.engine.restore(record, &known, &mut || 99, pair.now);
+    }
+    pair.told();
+    pair.pass(9_980);
+    assert_eq!(pair.commands(), [""; 0]);
+    pair.pass(40);
+    let last = pair.asked.last().unwrap().clone();
+    assert!(last.2.contains("m=audio 5000 ") && last.2.contains("10.7.0.1"), "{last:?}");
+    assert_eq!(pair.commands(), ["offer", "answer"], "at its usual time");
+    assert_eq!((pair.told(), pair.calls.len()), (vec![], 1), "the same call, unchanged");
+    pair.engine.close(SessionId(7), hop);
+    pair.engine.close(SessionId(8), hop);
+    pair.settle();
+    assert!(pair.commands().contains(&"delete".to_owned()));
+}
+
+#[test]
 fn lost_request_is_retried() {
     let mut pair = Pair::new();
     pair.drops = 3;

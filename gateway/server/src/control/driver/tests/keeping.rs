@@ -192,3 +192,46 @@ fn failed_reopening_is_reported() {
     assert_eq!((pair.opens, pair.known.len()), (opens, SESSIONS as usize - 1));
     assert!(pair.keeps > keeps);
 }
+
+#[test]
+fn leases_of_another_process_are_refreshed() {
+    let mut pair = Pair::new();
+    pair.run_until(40_000);
+    let wish = Wish { session: SessionId(SESSIONS), ..wish() };
+    // The answer is lost, so the core opens this one again.
+    assert!(pair.drivers.open(&wish, &mut || 1 << 50, pair.clock()).is_some());
+    let record = pair.drivers.record();
+    pair.drivers = driven(vec![Driver::Agent(secret())]);
+    let known = Continued { hop: &|_, hop| Some(hop), brief: &|_| None };
+    let now = pair.clock().now;
+    pair.drivers.restore(record, &known, &mut || 1, now);
+    let keeps = pair.keeps;
+    pair.run_until(pair.ms + 2);
+    assert_eq!(pair.keeps - keeps, 3, "142 tags in a message, at once");
+    pair.run_until(160_000);
+    pair.all_are_open();
+    assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
+    let closed = pair.drivers.close(SessionId(7), HOP, pair.clock());
+    assert!(matches!(question(closed, pair.clock()).0, Question::Close { .. }));
+    assert!(pair.drivers.close(SessionId(SESSIONS), HOP, pair.clock()).is_none());
+}
+
+#[test]
+fn leases_follow_the_number_of_their_node() {
+    let start = Instant::now();
+    let (mut before, tag, nonce) = opening(start);
+    let opened = answer(Status::Ok, tag, nonce, at(start, 1));
+    before.handle_signed(HOP.node, &opened, at(start, 1)).unwrap();
+    let moved = Hop { node: NodeId(1), incarnation: Incarnation(5) };
+    for hop in [Some(moved), None] {
+        let mut now =
+            driven(vec![Driver::Plain(([10, 0, 0, 1], 9).into()), Driver::Agent(secret())]);
+        let known = Continued { hop: &|_, _| hop, brief: &|_| None };
+        now.restore(before.record(), &known, &mut || 1, start);
+        let closed = now.close(SESSION, moved, at(start, 2));
+        assert_eq!(closed.is_some(), hop.is_some());
+        if closed.is_some() {
+            assert_eq!(question(closed, at(start, 2)).0, Question::Close { tag });
+        }
+    }
+}

@@ -185,6 +185,35 @@ fn closed_session_is_not_refreshed() {
 }
 
 #[test]
+fn sessions_of_another_process_stay_open() {
+    let (mut before, start) = (webhook(), Instant::now());
+    for session in 1..=3 {
+        let (number, _) = open(&mut before, session, session, start);
+        if session < 3 {
+            before.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
+        }
+    }
+    let hop = Hop { node: HOP.node, incarnation: Incarnation(4) };
+    let mut now = webhook();
+    for record in before.record() {
+        now.restore(record, hop, &brief(), start);
+    }
+    assert!(now.handle_timeout(start + 8_999 * MS).is_none());
+    let (number, body) = post(now.handle_timeout(start + 9_000 * MS));
+    let nonces: Vec<&Value> =
+        body["sessions"].as_array().unwrap().iter().map(|session| &session["nonce"]).collect();
+    assert_eq!(nonces, ["0000000000000001", "0000000000000002"], "the third was not open");
+    now.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\"]}"));
+    let (number, again) = post(now.handle_timeout(start + 9_010 * MS));
+    let (_, first) = open(&mut webhook(), 2, 2, start);
+    assert_eq!(again, first, "the server lost it");
+    now.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\"}"));
+    assert_eq!(told(&mut now, start + 9_020 * MS).unwrap(), "now 10.0.0.9:6000/6001");
+    assert!(now.close(SessionId(1), hop).is_some());
+    assert!(now.close(SessionId(1), HOP).is_none(), "the hop has a new number");
+}
+
+#[test]
 fn fuzz_webhook_answer() {
     Corpus::of("webhook").check(|body| {
         let says = |status| Ok(Answer { status, body: Bytes::copy_from_slice(body) });

@@ -1,0 +1,239 @@
+//! The registry's part of a snapshot: identification, home and facts of each session, and the generations of slots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use evenkeel_core::{Labels, Media, OfferId, SessionId};
+use evenkeel_dataplane::flows::{Entry, Home, Key, Ufrag};
+use evenkeel_dataplane::worker::{Client, Ports, Totals};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Brief, SessionEntry, SessionRegistry, Slots};
+use crate::control::snapshot::NotRestored;
+
+/// An address with its scope.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct At(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RegistryRecord {
+    /// The bound addresses of the UDP listeners, by number.
+    listeners: Vec<At>,
+    /// The generations of each worker's slots.
+    generations: Vec<Vec<u32>>,
+    pub(crate) sessions: Vec<EntryRecord>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EntryRecord {
+    pub(crate) session: SessionId,
+    worker: u16,
+    slot: u32,
+    generation: u32,
+    client: ClientRecord,
+    offer: OfferId,
+    totals: Totals,
+    /// The client's own addresses at `plain` nodes, by name.
+    nodes: Vec<(Arc<str>, At)>,
+    /// The session's part of the limit `session_data_mib`, bytes.
+    pub(crate) data: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum ClientRecord {
+    Declared { listener: u8, address: At, rtcp: Option<At> },
+    DeclaredIp { listener: u8, ip: IpAddr },
+    Stun { ufrag: Box<str>, password: Box<str> },
+    Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
+}
+
+/// Omits the credentials, to keep them out of logs.
+impl std::fmt::Debug for ClientRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientRecord").finish_non_exhaustive()
+    }
+}
+
+/// Sessions of another process that this one can serve.
+#[derive(Debug)]
+pub(crate) struct Restoring {
+    pub(crate) entries: BTreeMap<SessionId, EntryRecord>,
+    /// The numbers that the listeners have here.
+    pub(crate) listeners: Vec<Option<u8>>,
+}
+
+/// Facts about a session that other parts restored.
+pub(crate) struct Beside {
+    pub(crate) media: Arc<Media>,
+    pub(crate) ports: Option<Box<Ports>>,
+    /// The room's name and the labels.
+    pub(crate) brief: Option<(Arc<str>, Labels)>,
+    pub(crate) data: Option<OwnedSemaphorePermit>,
+    /// The client's port is known. If its IP address was declared, another session may declare it by now.
+    pub(crate) has_address: bool,
+}
+
+impl SessionRegistry {
+    pub(crate) fn record(&self) -> RegistryRecord {
+        let entries = self.entries.iter();
+        RegistryRecord {
+            listeners: self.udp.iter().map(|listener| At(listener.bound)).collect(),
+            generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
+            sessions: entries.filter_map(|(id, entry)| self.entry_record(*id, entry)).collect(),
+        }
+    }
+
+    /// `None` if the entry has no identification that another process could use; it has one by construction.
+    fn entry_record(&self, session: SessionId, entry: &SessionEntry) -> Option<EntryRecord> {
+        let Home { worker, slot, generation } = entry.home;
+        let (first, second) = &entry.keys;
+        let client = match *first {
+            Key::Udp { listener, address } => {
+                let rtcp = match second.as_deref() {
+                    Some(Key::Udp { address, .. }) => Some(At(*address)),
+                    _ => None,
+                };
+                ClientRecord::Declared { listener, address: At(address), rtcp }
+            }
+            Key::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
+            Key::Ufrag(ufrag) => {
+                let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(Box::from);
+                let password = self.flows.entry(first)?.password?;
+                ClientRecord::Stun { ufrag: text(ufrag.as_bytes())?, password: text(&password)? }
+            }
+            Key::Roq(flow_to_gateway) => {
+                let flow_from_gateway = entry.flow_from_gateway;
+                ClientRecord::Quic { flow_to_gateway, flow_from_gateway }
+            }
+        };
+        let data = entry.data.as_ref().map_or(0, |data| data.num_permits() as u32);
+        let nodes = entry.nodes.iter().map(|(name, address)| (Arc::clone(name), At(*address)));
+        let (offer, totals, nodes) = (entry.offer, entry.totals(), nodes.collect());
+        Some(EntryRecord { session, worker, slot, generation, client, offer, totals, nodes, data })
+    }
+
+    /// Takes over the slots of another process and returns its sessions, for [`SessionRegistry::restore`]. Fails without
+    /// a change if this process cannot serve all of them.
+    pub(crate) fn begin_restore(
+        &mut self,
+        record: RegistryRecord,
+    ) -> Result<Restoring, NotRestored> {
+        let RegistryRecord { listeners, generations, sessions } = record;
+        let here = |At(bound): &At| {
+            let at = self.udp.iter().position(|listener| listener.bound == *bound);
+            at.map(|number| number as u8)
+        };
+        let listeners_here: Vec<Option<u8>> = listeners.iter().map(here).collect();
+        let (found, here) = (generations.len(), self.workers.len());
+        if found != here {
+            return Err(NotRestored::Workers { found, here });
+        }
+        let mut used: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); here];
+        let mut entries = BTreeMap::new();
+        for mut record in sessions {
+            let (session, worker) = (record.session, usize::from(record.worker));
+            let generation = generations.get(worker).and_then(|it| it.get(record.slot as usize));
+            if generation != Some(&record.generation) || !used[worker].insert(record.slot) {
+                return Err(NotRestored::malformed(format!("{session} has no slot of its own")));
+            }
+            self.renumber(&mut record.client, &listeners, &listeners_here)?;
+            entries.insert(session, record);
+        }
+        for ((slots, generations), used) in self.workers.iter_mut().zip(generations).zip(used) {
+            let free = (0..generations.len() as u32).rev().filter(|slot| !used.contains(slot));
+            *slots = Slots { used: used.len(), free: free.collect(), generations };
+        }
+        Ok(Restoring { entries, listeners: listeners_here })
+    }
+
+    /// Replaces the number of the listener by the number that the same address has here.
+    fn renumber(
+        &self,
+        client: &mut ClientRecord,
+        listeners: &[At],
+        numbers: &[Option<u8>],
+    ) -> Result<(), NotRestored> {
+        match client {
+            ClientRecord::Declared { listener, .. } | ClientRecord::DeclaredIp { listener, .. } => {
+                let place = usize::from(*listener);
+                let known = listeners.get(place).zip(numbers.get(place));
+                let (&At(address), number) = known.ok_or_else(|| {
+                    NotRestored::malformed(format!("there is no listener {listener}"))
+                })?;
+                *listener = number.ok_or(NotRestored::NoListener { address })?;
+                Ok(())
+            }
+            ClientRecord::Quic { .. } if self.quic.is_none() => Err(NotRestored::NoQuic),
+            ClientRecord::Stun { .. } | ClientRecord::Quic { .. } => Ok(()),
+        }
+    }
+
+    /// Registers a session of another process. If it has no sockets towards nodes, and nodes now need them, it gets some.
+    pub(crate) fn restore(
+        &mut self,
+        record: EntryRecord,
+        beside: Beside,
+    ) -> Result<(Home, Client, Option<Box<Ports>>), NotRestored> {
+        let EntryRecord { session, worker, slot, generation, offer, totals, nodes, .. } = record;
+        let Beside { media, ports, brief, data, has_address } = beside;
+        let ports = match ports {
+            Some(ports) => Some(ports),
+            None => self.ports(&media).map_err(|_| NotRestored::NoPorts { session })?,
+        };
+        let home = Home { worker, slot, generation };
+        let mut flow_from_gateway = 0;
+        let plain = |key| (key, Entry::of(home));
+        let (client, first, second) = match record.client {
+            ClientRecord::Declared { listener, address: At(address), rtcp } => {
+                let rtcp = rtcp.map(|At(rtcp)| rtcp);
+                let key = |address| Key::Udp { listener, address };
+                let client = Client::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
+                (client, plain(key(address)), rtcp.map(key))
+            }
+            ClientRecord::DeclaredIp { listener, ip } => {
+                (Client::DeclaredIp { listener }, plain(Key::DeclaredIp { listener, ip }), None)
+            }
+            ClientRecord::Stun { ufrag, password } => {
+                let ufrag = Ufrag::new(ufrag.as_bytes()).ok_or_else(|| {
+                    NotRestored::malformed(format!("the ufrag of {session} is too long"))
+                })?;
+                let password = Some(password.as_bytes().into());
+                (Client::Stun, (Key::Ufrag(ufrag), Entry { password, ..Entry::of(home) }), None)
+            }
+            ClientRecord::Quic { flow_to_gateway, flow_from_gateway: from } => {
+                flow_from_gateway = from;
+                let client = Client::Quic { flow_from_gateway };
+                (client, plain(Key::Roq(flow_to_gateway)), None)
+            }
+        };
+        let learned = has_address && matches!(first.0, Key::DeclaredIp { .. });
+        let held = (!learned).then(|| first.clone());
+        for (key, entry) in held.into_iter().chain(second.map(plain)) {
+            self.flows.insert(key, entry).map_err(|refused| {
+                NotRestored::malformed(format!("the address of {session}: {refused}"))
+            })?;
+        }
+        let brief = brief.zip(ports.as_ref()).map(|((room, labels), ports)| {
+            let media = Arc::clone(&media);
+            Box::new(Brief { room, labels, media, ports: ports.numbers() })
+        });
+        let entry = SessionEntry {
+            home,
+            totals: (totals != Totals::default()).then(|| Box::new(totals)),
+            nodes: nodes.into_iter().map(|(name, At(address))| (name, address)).collect(),
+            rtcp: media.rtcp,
+            offer,
+            brief,
+            data,
+            flow_from_gateway,
+            keys: (first.0, second.map(Box::new)),
+        };
+        self.entries.insert(session, Box::new(entry));
+        Ok((home, client, ports))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! Suspension: the gateway hands out its state and rests, until it resumes or another process has its sessions.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    HopMap, Labels, Media, NodeId, Output, Plan, RouteCell, SessionId, requested_room_name,
+};
+use evenkeel_dataplane::worker::{self, Command, Install, Ports, SessionState, TrunkState};
+use tokio::sync::{mpsc, oneshot};
+
+use super::driver::{Clock, Continued, DriversRecord};
+use super::equipment::Listed;
+use super::handle::{Request, Suspended};
+use super::held_offers::Waiting;
+use super::messages::{ControlError, SessionAnswer, SessionRequest};
+use super::registry::{self, Beside, EntryRecord};
+use super::snapshot::{MediaRecord, NotRestored, NotSuspended, Restored, Snapshot};
+use super::thread::{Control, draw};
+use crate::settings::{Driver, Node};
+use crate::sha256;
+
+/// Time for offers to be answered. The core gives a driver 2 s.
+const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// Time for the workers to finish a pass and to copy their sessions.
+pub(super) const WORKERS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Rounds in which the last reports of the workers may change their sessions: one is usual.
+const ROUNDS_MAX: usize = 8;
+
+/// Sessions between two wakes of the workers that take them.
+const WOKEN_EVERY: usize = 1_024;
+
+type Reply<T> = oneshot::Sender<T>;
+
+pub(super) enum Suspension {
+    /// Offers are being answered; new ones wait.
+    Begins { reply: Reply<Result<Suspended, NotSuspended>>, by: Instant },
+    /// Nothing is read, sent or decided. `outputs` are executed afterwards.
+    Stands { outputs: Vec<Output> },
+}
+
+/// A session's part of a snapshot, beside the records of core and registry.
+struct Continuing {
+    at_worker: Option<AtWorker>,
+    /// The room's name and the labels.
+    brief: Option<(Arc<str>, Labels)>,
+    entry: EntryRecord,
+}
+
+struct AtWorker {
+    state: Box<SessionState>,
+    ports: Option<Box<Ports>>,
+}
+
+/// The session of an [`Output::Restore`].
+struct Restoring {
+    session: SessionId,
+    route: Arc<RouteCell>,
+    plan: Plan,
+    media: Arc<Media>,
+    scenario: Arc<str>,
+    of_first_packet: bool,
+}
+
+impl Control {
+    pub(super) fn is_suspended(&self) -> bool {
+        matches!(self.suspension, Some(Suspension::Stands { .. }))
+    }
+
+    /// Has the gateway suspended as soon as no offer is in flight.
+    pub(super) fn begin_suspension(
+        &mut self,
+        reply: Reply<Result<Suspended, NotSuspended>>,
+        now: Instant,
+    ) {
+        let refused = match self.suspension {
+            Some(_) => Some(NotSuspended::UnderWay),
+            None if !self.gateway.is_admitting() => Some(NotSuspended::Draining),
+            None if self.awaits_policies() => Some(NotSuspended::Starting),
+            None => None,
+        };
+        match refused {
+            // Fails only for a caller that has gone.
+            Some(refused) => _ = reply.send(Err(refused)),
+            None => self.suspension = Some(Suspension::Begins { reply, by: now + OFFERS_WITHIN }),
+        }
+    }
+
+    pub(super) fn suspend_when_idle(&mut self, reports: &mut mpsc::Receiver<worker::Report>) {
+        let idle = self.offers.is_empty();
+        let due = |by: Instant| idle || by <= Instant::now();
+        if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
+            return;
+        }
+        let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
+        let stands = state.is_ok().then(|| Suspension::Stands { outputs: Vec::new() });
+        let begun = std::mem::replace(&mut self.suspension, stands);
+        let Some(Suspension::Begins { reply, .. }) = begun else {
+            return;
+        };
+        let failed = state.is_err();
+        // A caller that has gone cannot end the suspension.
+        if reply.send(state).is_err() || failed {
+            self.resume();
+        }
+    }
+
+    /// Suspends the workers and returns the state of all sessions.
+    fn hand_out(
+        &mut self,
+        reports: &mut mpsc::Receiver<worker::Report>,
+    ) -> Result<Suspended, NotSuspended> {
+        for _ in 0..ROUNDS_MAX {
+            let suspended = self.ask_workers(|done| Command::Suspend { done });
+            let suspended = suspended.map_err(NotSuspended::by_worker)?;
+            while let Ok(report) = reports.try_recv() {
+                self.handle_report(report);
+            }
+            // The last reports may have opened or closed sessions at nodes.
+            if !self.drain() {
+                return self.snapshot(suspended.into_iter().flatten());
+            }
+        }
+        Err(NotSuspended::Busy)
+    }
+
+    /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
+    fn ask_workers<T>(
+        &mut self,
+        command: impl Fn(crossbeam_channel::Sender<T>) -> Command,
+    ) -> Result<Vec<T>, usize> {
+        let mut waiting = Vec::new();
+        for worker in 0..self.workers.len() as u16 {
+            let (done, answer) = crossbeam_channel::bounded(1);
+            self.command(worker, command(done));
+            waiting.push(answer);
+        }
+        self.wake_workers();
+        let until = Instant::now() + WORKERS_WITHIN;
+        let answers = waiting.iter().enumerate();
+        answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
+    }
+
+    fn snapshot(
+        &mut self,
+        suspended: impl Iterator<Item = worker::Suspended>,
+    ) -> Result<Suspended, NotSuspended> {
+        let trunks = self.ask_workers(|done| Command::HandOutTrunks { done });
+        let trunks = trunks.map_err(NotSuspended::by_worker)?;
+        let (mut media, mut descriptors) = (Vec::new(), Vec::new());
+        for worker::Suspended { state, ports } in suspended {
+            let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
+            let before = descriptors.len();
+            descriptors.extend(own);
+            media.push(MediaRecord { state, sockets: (descriptors.len() - before) as u8 });
+        }
+        let mut core = self.gateway.record(Instant::now());
+        for node in &mut core.nodes {
+            if let Some(listed) = self.listed(node.hop.node) {
+                node.name = identity(listed).into();
+            }
+        }
+        let snapshot = Snapshot {
+            core,
+            registry: self.registry.record(),
+            drivers: self.drivers.record(),
+            media,
+            trunks,
+            next_offer: self.next_offer,
+            idempotency_keys: Vec::new(),
+        };
+        Ok((snapshot, descriptors))
+    }
+
+    /// Handles only requests that end the suspension, and the restore. Other requests wait.
+    pub(super) async fn rest(&mut self, requests: &mut mpsc::Receiver<Request>) {
+        let mut held = Vec::new();
+        while self.is_suspended() && !self.finished {
+            match requests.recv().await {
+                Some(Request::Offer(wanted, reply)) => self.hold(wanted, reply),
+                Some(
+                    request @ (Request::Suspend(_)
+                    | Request::Resume(_)
+                    | Request::Restore { .. }
+                    | Request::Release(_)),
+                ) => self.handle_request(request),
+                Some(other) => held.push(other),
+                // No caller is left that could end the suspension.
+                None => self.finished = true,
+            }
+        }
+        if !self.finished {
+            held.into_iter().for_each(|request| self.handle_request(request));
+        }
+    }
+
+    /// Continues after a suspension, or starts workers that were suspended from the start.
+    pub(super) fn resume(&mut self) {
+        for worker in 0..self.workers.len() as u16 {
+            self.command(worker, Command::Resume);
+        }
+        self.wake_workers();
+        if let Some(Suspension::Stands { outputs }) = self.suspension.take() {
+            let clock = Clock::read();
+            outputs.into_iter().for_each(|output| self.execute(output, clock));
+        }
+    }
+
+    /// Ends control; another process has the sessions. Callers that wait get an error.
+    pub(super) fn release(&mut self) {
+        self.send_all_closings();
+        self.waiting = None;
+        self.finished = true;
+    }
+
+    /// Continues the sessions of another process. Nothing is read, sent or decided before [`Control::resume`].
+    pub(super) fn restore(
+        &mut self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Restored, NotRestored> {
+        if self.gateway.live() > 0 || !self.offers.is_empty() {
+            return Err(evenkeel_core::NotRestored::HasSessions.into());
+        }
+        let now = Instant::now();
+        let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
+        let mut at_workers = at_workers(media, descriptors)?;
+        let registry::Restoring { entries, listeners } = self.registry.begin_restore(registry)?;
+        let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };
+        let here = by_identity(&self.listed);
+        let node = |identity: &str| here.get(identity).copied();
+        let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
+        let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
+        let hops = self.gateway.handle_record(core, node, now)?;
+        for AtWorker { state, .. } in at_workers.values_mut() {
+            state.map_hops(|hop| hops.map(hop));
+            state.map_listeners(|number| listeners.get(usize::from(number)).copied().flatten());
+        }
+        let continuing = entries.into_iter().map(|(session, entry)| {
+            let (at_worker, brief) = (at_workers.remove(&session), briefs.remove(&session));
+            (session, Continuing { at_worker, brief, entry })
+        });
+        let mut continuing: BTreeMap<SessionId, Continuing> = continuing.collect();
+        let (mut outputs, mut sessions) = (Vec::new(), 0);
+        while let Some(output) = self.gateway.poll_output() {
+            let Output::Restore { session, route, plan, media, scenario, of_first_packet, .. } =
+                output
+            else {
+                outputs.push(output);
+                continue;
+            };
+            let unknown =
+                || NotRestored::malformed(format!("{session} is in one part and not in another"));
+            let rest = continuing.remove(&session).ok_or_else(unknown)?;
+            let restoring = Restoring { session, route, plan, media, scenario, of_first_packet };
+            self.continue_session(restoring, rest)?;
+            sessions += 1;
+            // The queue of a worker's commands is bounded.
+            if sessions % WOKEN_EVERY == 0 {
+                self.wake_workers();
+            }
+        }
+        self.continue_drivers(drivers, &hops, now);
+        self.continue_trunks(trunks, &nodes);
+        self.next_offer = self.next_offer.max(next_offer);
+        self.suspension = Some(Suspension::Stands { outputs });
+        // The flow table has the learned addresses of all sessions when every worker has answered.
+        self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
+        Ok(Restored { sessions })
+    }
+
+    fn continue_session(
+        &mut self,
+        restoring: Restoring,
+        rest: Continuing,
+    ) -> Result<(), NotRestored> {
+        let Restoring { session, route, plan, media, scenario, of_first_packet } = restoring;
+        let Continuing { at_worker, brief, entry } = rest;
+        let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
+        let data = Arc::clone(&self.session_data).try_acquire_many_owned(entry.data).ok();
+        let beside = Beside {
+            media: Arc::clone(&media),
+            ports: ports.flatten(),
+            brief,
+            data,
+            has_address: state.as_ref().is_some_and(|state| state.has_address()),
+        };
+        let (home, client, ports) = self.registry.restore(entry, beside)?;
+        let install = Install {
+            home,
+            session,
+            media,
+            client,
+            route,
+            plan,
+            dscp: self.dscp(&scenario),
+            ports,
+            await_first_packet: self.awaits_first_packet(&scenario, of_first_packet),
+            seed: draw(&self.random),
+            state,
+        };
+        self.command(home.worker, Command::Install(Box::new(install)));
+        Ok(())
+    }
+
+    fn continue_drivers(&mut self, drivers: DriversRecord, hops: &HopMap, now: Instant) {
+        let (registry, random) = (&self.registry, &self.random);
+        let known = Continued {
+            hop: &|session, hop| hops.map(hop).filter(|_| registry.get(session).is_some()),
+            brief: &|session| registry.get(session)?.brief.as_deref(),
+        };
+        self.drivers.restore(drivers, &known, &mut || draw(random), now);
+    }
+
+    fn continue_trunks(&mut self, trunks: Vec<Vec<TrunkState>>, nodes: &BTreeMap<NodeId, NodeId>) {
+        for (worker, trunks) in (0..self.workers.len() as u16).zip(trunks) {
+            for mut trunk in trunks {
+                if let Some(&node) = nodes.get(&trunk.node) {
+                    trunk.node = node;
+                    self.command(worker, Command::ContinueTrunk(Box::new(trunk)));
+                }
+            }
+        }
+    }
+
+    /// Keeps an offer until the suspension ends.
+    pub(super) fn hold(
+        &mut self,
+        wanted: Box<SessionRequest>,
+        reply: Reply<Result<SessionAnswer, ControlError>>,
+    ) {
+        self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
+    }
+}
+
+/// The states of sessions at workers, with their sockets.
+fn at_workers(
+    records: Vec<MediaRecord>,
+    descriptors: Vec<OwnedFd>,
+) -> Result<BTreeMap<SessionId, AtWorker>, NotRestored> {
+    let named: usize = records.iter().map(|record| usize::from(record.sockets)).sum();
+    let came = descriptors.len();
+    if named != came {
+        let reason = format!("it names {named} sockets, and {came} came with it");
+        return Err(NotRestored::malformed(reason));
+    }
+    let mut descriptors = descriptors.into_iter().map(UdpSocket::from);
+    let mut at_workers = BTreeMap::new();
+    for MediaRecord { state, sockets } in records {
+        let rtp = (sockets > 0).then(|| descriptors.next()).flatten();
+        let rtcp = (sockets > 1).then(|| descriptors.next()).flatten();
+        let ports = rtp.map(|rtp| Ports::new(rtp, rtcp).map(Box::new)).transpose();
+        let ports = ports.map_err(|error| {
+            NotRestored::malformed(format!("a socket of {}: {error}", state.session))
+        })?;
+        at_workers.insert(state.session, AtWorker { state: Box::new(state), ports });
+    }
+    Ok(at_workers)
+}
+
+/// Room names and labels, for drivers that describe sessions to nodes.
+fn briefs(core: &evenkeel_core::GatewayRecord) -> BTreeMap<SessionId, (Arc<str>, Labels)> {
+    let names = core.rooms.iter().map(|room| (room.id, requested_room_name(&room.name).into()));
+    let names: BTreeMap<_, Arc<str>> = names.collect();
+    let brief = |session: &evenkeel_core::SessionRecord| {
+        let name = names.get(&session.room)?;
+        Some((session.id, (Arc::clone(name), session.labels.clone())))
+    };
+    core.sessions.iter().filter_map(brief).collect()
+}
+
+/// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
+/// the sessions of this one.
+fn identity(node: &Node) -> String {
+    let (driver, facts) = match &node.driver {
+        Driver::Plain { .. } => ("plain", Vec::new()),
+        Driver::Agent { secret, encrypt } => {
+            ("agent", [secret.bytes(), &[u8::from(*encrypt)]].concat())
+        }
+        Driver::Rtpengine => ("rtpengine", Vec::new()),
+        Driver::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
+    };
+    let facts: String = sha256(&facts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {} {driver} {facts}", node.name, node.address)
+}
+
+fn by_identity(listed: &[Option<Listed>]) -> BTreeMap<String, NodeId> {
+    let nodes = (0..).map(NodeId).zip(listed);
+    let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
+    let stays = stays.filter(|(_, listed)| !listed.leaves);
+    stays.map(|(id, listed)| (identity(&listed.node), id)).collect()
+}
+
+#[cfg(test)]
+mod tests;
