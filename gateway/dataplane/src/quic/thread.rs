@@ -27,12 +27,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Time in which the last packets are sent if the socket's buffer is full.
 const SENT_WITHIN: Duration = Duration::from_millis(100);
 
-/// Stages of the thread's end, in an atomic.
+/// Stages of the thread, in an atomic.
 const RUNS: u8 = 0;
 /// All connections are closed, and the thread waits until their clients know.
 const STOPS: u8 = 1;
 /// All connections are closed, and nothing more is read: another process reads the socket.
 const LEAVES: u8 = 2;
+/// Another process still reads the socket.
+const WAITS: u8 = 3;
 
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
@@ -106,6 +108,30 @@ pub fn start(
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
 ) -> Result<Thread, Failure> {
+    start_in(RUNS, listener, flows, to_workers, from_workers)
+}
+
+/// As [`start`], but the endpoint reads nothing before [`Thread::resume`].
+///
+/// # Errors
+///
+/// If this fails, nothing was started.
+pub fn start_suspended(
+    listener: Listener,
+    flows: Arc<Flows>,
+    to_workers: Vec<ring::Sender>,
+    from_workers: Vec<ring::Receiver>,
+) -> Result<Thread, Failure> {
+    start_in(WAITS, listener, flows, to_workers, from_workers)
+}
+
+fn start_in(
+    stage: u8,
+    listener: Listener,
+    flows: Arc<Flows>,
+    to_workers: Vec<ring::Sender>,
+    from_workers: Vec<ring::Receiver>,
+) -> Result<Thread, Failure> {
     let Listener { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, gather) = (tls.sha256, settings.gather);
     let configs = configs(&settings, &identity, tls);
@@ -116,13 +142,16 @@ pub fn start(
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
     let endpoint = Endpoint::new(configs, socket, settings, hub, from_workers);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(Failure::Thread)?;
-    let stage = Arc::new(AtomicU8::new(RUNS));
+    let stage = Arc::new(AtomicU8::new(stage));
     let staged = Arc::clone(&stage);
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
             panics::capture_here();
+            while staged.load(Ordering::Acquire) == WAITS {
+                std::thread::park();
+            }
             // Only epoll can fail here. `Thread::is_running` then returns false.
             let _ = run(endpoint, gather, sleep, &staged);
         })
@@ -140,6 +169,13 @@ pub fn start(
 }
 
 impl Thread {
+    /// Reads, after [`start_suspended`].
+    pub fn resume(&self) {
+        // Fails only for an endpoint that reads already.
+        let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
+    }
+
     /// Closes all connections within a second and joins the thread.
     pub fn shut_down(mut self) {
         self.end(STOPS);
@@ -167,6 +203,7 @@ impl Thread {
         self.stage.store(stage, Ordering::Release);
         self.waker.wake();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // The thread has already reported a panic.
             let _ = thread.join();
         }
