@@ -23,9 +23,9 @@ use crate::views::{
     Explanation, Kept, NodeStanding, RegionStanding, RoomStanding, SessionStanding, Views,
 };
 use crate::{
-    Arm, Board, CloseReason, Cohort, Event, Fault, Flow, Hook, Hop, Lifecycle, Measures, Mode,
-    NodeId, NodeSettings, NotStarted, PolicyName, RegionId, Remembered, RolloutRules, RoomId,
-    Scenario, SessionId, Tally, WallClock, Zone, ZoneId,
+    Arm, Board, CloseReason, Cohort, Event, Fault, Flow, GatewayRecord, Hook, Hop, HopMap,
+    Lifecycle, Measures, Mode, NodeId, NodeSettings, NotRestored, NotStarted, PolicyName, RegionId,
+    Remembered, RolloutRules, RoomId, Scenario, SessionId, Tally, WallClock, Zone, ZoneId,
 };
 
 /// Interval between two sweeps for silent sessions, and between two parts of one sweep.
@@ -225,6 +225,26 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// All live sessions with their rooms, and the state of nodes and regions.
+    pub fn record(&self, now: Instant) -> GatewayRecord {
+        record::record(self, now)
+    }
+
+    /// Continues the sessions of another process's record. For each session an
+    /// [`Output::Restore`](crate::Output::Restore) follows, before other outputs about it. `node` finds a listed node
+    /// by its name.
+    ///
+    /// # Errors
+    /// If this gateway has sessions, or the record contradicts itself. Nothing has changed then.
+    pub fn handle_record(
+        &mut self,
+        record: GatewayRecord,
+        node: impl Fn(&str) -> Option<NodeId>,
+        now: Instant,
+    ) -> Result<HopMap, NotRestored> {
+        record::restore(self, record, node, now)
     }
 
     /// Admits no more sessions. The gateway finishes when the last session ends, or after this time.
