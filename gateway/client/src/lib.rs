@@ -7,15 +7,16 @@ mod rising;
 mod unix;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -49,6 +50,16 @@ pub struct Call<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// JSON unless a header says otherwise; empty for no body.
     pub body: Bytes,
+}
+
+/// A gateway whose process was replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct Upgraded {
+    /// The process that serves now.
+    pub pid: u32,
+    pub sessions: u64,
+    /// Time for which packets waited.
+    pub paused_us: u64,
 }
 
 /// The response to a request.
@@ -175,6 +186,12 @@ impl Client {
         self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
     }
 
+    /// Replaces the gateway's process by one of this program; default: its own path.
+    pub async fn upgrade(&mut self, binary: Option<&Path>) -> Result<Upgraded, Error> {
+        let body = serde_json::json!({"binary": binary});
+        Ok(serde_json::from_value(self.post("/v1/gateway:upgrade", &body).await?)?)
+    }
+
     pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Error> {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
@@ -217,7 +234,25 @@ impl Client {
             .unwrap_or_else(|| Error::Unreached(std::io::ErrorKind::InvalidData.into())))
     }
 
+    /// Sends a request; again, if the gateway's process was replaced meanwhile.
     async fn send(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Error> {
+        let is_kept = self.connection.is_some();
+        let response = match self.send_once(call).await {
+            // A kept connection may have been closed by now, which shows only when it is used. A GET may be repeated.
+            Err(Error::Http(_)) if is_kept && call.method == Method::GET => {
+                self.send_once(call).await?
+            }
+            answered => answered?,
+        };
+        // Sent by a process that accepts no requests any more.
+        if response.headers().get(RETRY_AFTER).is_none_or(|after| after != "0") {
+            return Ok(response);
+        }
+        self.connection = None;
+        self.send_once(call).await
+    }
+
+    async fn send_once(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Error> {
         if let Some(connection) = &mut self.connection
             && connection.ready().await.is_err()
         {
