@@ -21,6 +21,7 @@ mod sample_node;
 mod session;
 mod signing;
 mod status;
+mod upgrade;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -57,6 +58,7 @@ enum Verb {
     Status(status::Status),
     Modes(modes::Modes),
     Reload(reload::Reload),
+    Upgrade(upgrade::Upgrade),
     /// List, drain, eject and uneject nodes of a running gateway
     Node(node::Node),
     /// List and drain regions, and control fail-back
@@ -86,7 +88,7 @@ impl Place {
     /// The server's options. The server starts this program to compile plugins.
     pub(crate) fn serve(self) -> Served {
         let Place { config, policies } = self;
-        Served { config, policies, compiler: Some(Compiler::this_program()) }
+        Served { config, policies, compiler: Some(Compiler::this_program()), ..Served::default() }
     }
 }
 
@@ -109,6 +111,7 @@ impl Verb {
             Verb::Status(status) => status.json,
             Verb::Modes(modes) => modes.json,
             Verb::Reload(reload) => reload.json,
+            Verb::Upgrade(upgrade) => upgrade.json,
             Verb::Node(node) => node.json,
             Verb::Region(region) => region.json,
             Verb::Room(room) => room.json,
@@ -155,6 +158,7 @@ fn main() -> ExitCode {
         Verb::Status(status) => status.act(),
         Verb::Modes(modes) => modes.act(),
         Verb::Reload(reload) => reload.act(),
+        Verb::Upgrade(upgrade) => upgrade.act(),
         Verb::Node(node) => node.act(),
         Verb::Region(region) => region.act(),
         Verb::Room(room) => room.act(),

@@ -1,6 +1,7 @@
 //! `evenkeel run`.
 
 use clap::Args;
+use evenkeel_server::handover::Program;
 use evenkeel_server::serve::{self, Listening};
 
 use crate::{Failure, Place, check, say};
@@ -13,17 +14,28 @@ pub(crate) struct Run {
     /// Print the listen addresses as one line of JSON, and configuration errors as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Take over from the gateway that started this process for an upgrade
+    #[arg(long, hide = true)]
+    inherit: bool,
 }
 
 impl Run {
     pub(crate) fn act(self) -> Result<(), Failure> {
-        let place = self.place.serve();
-        serve::serve(&place, |listening| tell(listening, self.json)).map_err(
-            |failure| match failure {
-                serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
-                failure => Failure::Failed(failure.to_string()),
-            },
-        )
+        let program = Program::this();
+        let program = program.map_err(|error| Failure::Failed(format!("own path: {error}")))?;
+        let place =
+            serve::Place { program: Some(program), inherit: self.inherit, ..self.place.serve() };
+        // A reader of standard output that knows the addresses may be gone by an upgrade.
+        let started = |listening: &Listening| {
+            if !self.inherit {
+                tell(listening, self.json);
+            }
+        };
+        serve::serve(&place, started).map_err(|failure| match failure {
+            serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
+            serve::Failure::Successor(status) => std::process::exit(status),
+            failure => Failure::Failed(failure.to_string()),
+        })
     }
 }
 

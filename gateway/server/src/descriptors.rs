@@ -126,13 +126,14 @@ impl fmt::Display for Capacity {
 /// At most the descriptors of a gateway without sessions.
 fn used(settings: &Settings, workers: u64) -> u64 {
     let listeners = settings.listens.iter().map(|listen| match listen.ingress {
-        Ingress::Udp { .. } => listen.sockets().count() as u64 * workers,
-        // Socket, event loop and waker; a ring to and from each worker.
-        Ingress::Quic { .. } => 3 + 2 * workers,
+        // With a duplicate of each for an upgrade.
+        Ingress::Udp { .. } => 2 * listen.sockets().count() as u64 * workers,
+        // Socket and duplicates, event loop and waker; a ring to and from each worker.
+        Ingress::Quic { .. } => 5 + 2 * workers,
     });
     let nodes = settings.nodes.iter().map(|node| {
         let is_trunk = matches!(node.driver, Driver::Agent { .. });
-        PER_NODE + if is_trunk { workers } else { 0 }
+        PER_NODE + if is_trunk { 2 * workers } else { 0 }
     });
     // Each worker has an event loop, a waker, and a ring from each other worker.
     BASE + workers * (workers + 1) + listeners.sum::<u64>() + nodes.sum::<u64>()

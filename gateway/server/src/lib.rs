@@ -6,6 +6,7 @@ pub mod api;
 pub mod control;
 mod descriptors;
 mod file;
+pub mod handover;
 mod policy;
 pub mod run;
 mod sandbox;

@@ -7,6 +7,7 @@ mod vital;
 
 use std::hash::RandomState;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +21,7 @@ use crate::control::{
     self, Drivers, EVENTS_MAX, EventRecord, Handle, Names, QuicListener, REQUESTS_MAX, Request,
     SessionRegistry, WorkerLine,
 };
+use crate::handover::{Duplicates, SocketName};
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
 use nodes::{briefs, port_legs, posts, towards};
@@ -27,7 +29,7 @@ pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{at_place, source, try_out};
 pub(crate) use sockets::Sockets;
-use sockets::{advertised_quic, quic, rings_between};
+use sockets::{advertised_quic, quic, quic_address, rings_between};
 pub use vital::Ended;
 use vital::Vital;
 
@@ -65,6 +67,8 @@ pub struct Running {
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
+    /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
+    duplicates: Duplicates,
     told: broadcast::Receiver<Arc<EventRecord>>,
     control: Vital,
     workers: Vec<Vital>,
@@ -95,6 +99,37 @@ impl Running {
     /// Events from the beginning, including the first revisions. A later call returns only events from then on.
     pub fn events(&mut self) -> broadcast::Receiver<Arc<EventRecord>> {
         std::mem::replace(&mut self.told, self.handle.events())
+    }
+
+    /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
+    pub(crate) fn duplicates(
+        &self,
+        settings: &Settings,
+    ) -> std::io::Result<(Duplicates, Option<quic::Identity>)> {
+        let duplicate = |(name, socket): &(SocketName, OwnedFd)| {
+            Ok::<_, std::io::Error>((name.clone(), socket.try_clone()?))
+        };
+        let mut duplicates =
+            self.duplicates.iter().map(duplicate).collect::<Result<Vec<_>, _>>()?;
+        if let Some((thread, address)) = self.quic_thread.as_ref().zip(quic_address(settings)) {
+            let socket = thread.try_clone_socket()?;
+            duplicates.push((SocketName::Quic { address }, socket.into()));
+        }
+        let identity = self.quic_thread.as_ref().map(|thread| thread.identity.clone());
+        Ok((duplicates, identity))
+    }
+
+    /// Reads packets, of a gateway that was begun suspended.
+    pub(crate) async fn resume(&self) {
+        // Fails only if control has ended, and the gateway with it.
+        let _ = self.handle.resume().await;
+        self.quic_thread.iter().for_each(quic::Thread::resume);
+    }
+
+    /// Ends a suspended gateway, whose sessions continue at another process or at none.
+    pub(crate) fn leave(mut self) -> Result<(), Ended> {
+        self.quic_thread.take().into_iter().for_each(quic::Thread::close_connections);
+        self.join()
     }
 
     fn abandon(self) {
@@ -137,12 +172,16 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// first packet are served natively, offers wait for the policies. [`Running::ends`] reports a policy that fails.
 /// On an error nothing is left running.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
-    begin_with(settings, Sockets::open(settings)?)
+    begin_with(settings, Sockets::open(settings)?, Reads::Now)
 }
 
 /// Starts a gateway, as [`begin`], with the sockets of its settings.
-pub(crate) fn begin_with(settings: &Arc<Settings>, sockets: Sockets) -> Result<Running, Failure> {
-    let (running, firsts) = assemble(settings, &settings.core(), sockets)?;
+pub(crate) fn begin_with(
+    settings: &Arc<Settings>,
+    sockets: Sockets,
+    reads: Reads,
+) -> Result<Running, Failure> {
+    let (running, firsts) = assemble(settings, &settings.core(), sockets, reads)?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
         Ok(coming) => Ok(Running { coming, ..running }),
         Err(error) => {
@@ -152,14 +191,22 @@ pub(crate) fn begin_with(settings: &Arc<Settings>, sockets: Sockets) -> Result<R
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reads {
+    Now,
+    /// The gateway reads no packet before [`Running::resume`].
+    Later,
+}
+
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
 fn assemble(
     settings: &Arc<Settings>,
     core: &evenkeel_core::Settings,
     sockets: Sockets,
+    reads: Reads,
 ) -> Result<(Running, Firsts), Failure> {
-    let workers_count = workers(settings);
-    let Sockets { mut equipment, udp, mut listeners, quic: quic_listener } = sockets;
+    let (workers_count, suspended) = (workers(settings), reads == Reads::Later);
+    let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
@@ -175,7 +222,7 @@ fn assemble(
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
-    let (quic_thread, mut quic_rings) = quic(quic_listener, &flows, workers_count)?;
+    let (quic_thread, mut quic_rings) = quic(quic_listener, &flows, workers_count, suspended)?;
     let mut rings = rings_between(workers_count)?;
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {
@@ -189,7 +236,7 @@ fn assemble(
             worker::Parts {
                 number: number as u16,
                 listeners: listeners.remove(0),
-                trunks: equipment.iter_mut().map(|node| node.trunks.pop()).collect(),
+                trunks: equipment.iter_mut().map(|node| pop_front(&mut node.trunks)).collect(),
                 from_quic,
                 to_quic,
                 from_workers,
@@ -201,7 +248,7 @@ fn assemble(
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
-                suspended: false,
+                suspended,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 hash_keys: hash_keys.clone(),
                 early_limits: worker::EarlyLimits {
@@ -255,6 +302,7 @@ fn assemble(
         },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
+        duplicates,
         told,
         control,
         workers,
@@ -263,6 +311,10 @@ fn assemble(
         foundry,
     };
     Ok((running, firsts))
+}
+
+fn pop_front<T>(list: &mut Vec<T>) -> Option<T> {
+    (!list.is_empty()).then(|| list.remove(0))
 }
 
 /// Starts control and the workers. On an error those that had started have ended.

@@ -3,6 +3,7 @@
 mod follow;
 mod reload;
 mod restart;
+mod signals;
 mod watch;
 
 use std::net::SocketAddr;
@@ -10,18 +11,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::sync::watch as cell;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::api;
 use crate::control::Handle;
 use crate::descriptors::{self, Capacity};
+use crate::handover::{
+    self, HandedOver, Heir, Inherited, Program, SocketName, UpgradeRequest, Upgrader, Upgrades,
+};
 use crate::policy::Foundry;
-use crate::run::{self, Running, Sockets};
+use crate::run::{self, Reads, Running, Sockets};
 use crate::sandbox::{self, Missing};
-use crate::settings::{Compiler, Invalid, Settings};
+use crate::settings::{Colour, Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
 use reload::Applied;
+use signals::Signals;
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,6 +48,10 @@ pub enum Failure {
     Api(#[from] api::Failure),
     #[error("telemetry: {0}")]
     Telemetry(String),
+    #[error("upgrade: {0}")]
+    Upgrade(String),
+    #[error("the process that served after an upgrade ended with status {0}")]
+    Successor(i32),
     #[error("cannot create the event loop: {0}")]
     System(#[from] std::io::Error),
 }
@@ -53,6 +64,10 @@ pub struct Place {
     pub policies: Option<PathBuf>,
     /// Compiles pushed plugins; without it they are compiled in this process.
     pub compiler: Option<Compiler>,
+    /// Started by an upgrade; without it the gateway cannot be upgraded.
+    pub program: Option<Program>,
+    /// Take over from the gateway at standard input.
+    pub inherit: bool,
 }
 
 /// The addresses of a running gateway.
@@ -100,76 +115,253 @@ impl Place {
     }
 }
 
-/// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed.
-/// SIGHUP, changed files and operators' requests reload nodes, policies and modes. `started` is called once the gateway
-/// forwards.
+/// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
+/// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes.
+/// `started` is called once the gateway forwards.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     crate::allocator::return_large_allocations();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if !place.inherit {
+        return serve_as(place, &runtime, &mut None, Inherited::default(), started);
+    }
+    let (heir, inherited) = runtime.block_on(Heir::of_stdin()).map_err(Failure::Upgrade)?;
+    let mut heir = Some(heir);
+    let outcome = serve_as(place, &runtime, &mut heir, inherited, started);
+    if let (Err(failure), Some(heir)) = (&outcome, heir) {
+        runtime.block_on(heir.fail(failure.explained()));
+    }
+    outcome
+}
+
+impl Failure {
+    /// The failure with all errors of the configuration.
+    fn explained(&self) -> String {
+        match self {
+            Failure::Invalid(invalid) => {
+                format!("{self}\n{}", Invalid::render(invalid, Colour::Plain))
+            }
+            Failure::Upgrade(reason) => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Runs a gateway. Takes `heir` once this process serves in place of another.
+fn serve_as(
+    place: &Place,
+    runtime: &Runtime,
+    heir: &mut Option<Heir>,
+    mut inherited: Inherited,
+    started: impl FnOnce(&Listening),
+) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
+    let workers = run::workers(&settings);
+    if let Some(heir) = heir {
+        heir.require_workers(workers).map_err(Failure::Upgrade)?;
+    }
     let capacity = Capacity::of(&settings, descriptors::raise_limit());
-    let (sockets, api) = (Sockets::open(&settings)?, api::bind(settings.admin.clone())?);
-    let sandbox = Sandbox::enter(place, &settings)?;
+    let sockets = Sockets::inherit(&settings, &mut inherited)?;
+    let api = api::bind(settings.admin.clone(), &mut inherited)?;
+    let init = inherited.take(&SocketName::Init);
+    let is_confined = heir.as_ref().is_some_and(Heir::is_confined);
+    let sandbox = Sandbox::enter(place, &settings, is_confined)?;
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     sandbox.log();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     log_capacity(&capacity);
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
-    let mut gateway = run::begin_with(&settings, sockets)?;
+    let reads = if heir.is_some() { Reads::Later } else { Reads::Now };
+    let mut gateway = run::begin_with(&settings, sockets, reads)?;
     let applied = applied.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
+    let (upgrades, upgrade_requests) = Upgrades::new();
+    let mut duplicates = api.duplicates()?;
+    let (listeners, quic) = gateway.duplicates(&settings)?;
+    duplicates.extend(listeners);
+    duplicates.extend(init.map(|init| (SocketName::Init, init)));
+    let api = match &place.program {
+        Some(_) => api.with_upgrades(upgrades.clone()),
+        None => api,
+    };
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
-    started(&Listening {
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::listen()?
+    };
+    if let Some(heir) = heir {
+        let taking = take_over(heir, &gateway, &mut follower, &mut signals);
+        if let Err(failure) = runtime.block_on(taking) {
+            // The old process continues with the sessions.
+            let _ = gateway.leave();
+            return Err(failure);
+        }
+        runtime.block_on(gateway.resume());
+    }
+    let replaced = heir.take().is_some();
+    api.open();
+    let listening = Listening {
         udp: gateway.udp.clone(),
         quic: gateway.quic,
         socket: settings.admin.socket.clone(),
         api: api.address,
+    };
+    started(&listening);
+    if !replaced {
+        handover::ready();
+    }
+    let (ending, is_ending) = cell::channel(false);
+    let turn = Mutex::new(());
+    let upgrader = place.program.as_ref().map(|program| Upgrader {
+        program,
+        handle: &gateway.handle,
+        api: &api,
+        sockets: &duplicates,
+        quic,
+        workers,
+        confined: sandbox.is_confined(),
+        ending: is_ending,
+        turn: &turn,
     });
-    let attended =
-        runtime.block_on(attend(place, applied, &settings, &gateway, &telemetry, &mut follower));
-    let whole = gateway.join();
+    let end = End { signals, ending, turn: &turn, within: settings.gateway.drain_timeout };
+    let upgrading = upgrade(upgrader, &upgrades, upgrade_requests);
+    let attended = runtime.block_on(attend(
+        place,
+        applied,
+        &gateway,
+        &telemetry,
+        &mut follower,
+        upgrading,
+        end,
+    ));
+    let (handed_over, attended) = match attended {
+        Ok(handed_over) => (handed_over, Ok(())),
+        Err(failure) => (None, Err(failure)),
+    };
+    let whole = if handed_over.is_some() { gateway.leave() } else { gateway.join() };
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
     }
     follower.finish();
     telemetry.flush(FAREWELL);
-    api.shut_down();
-    attended?;
-    Ok(whole?)
+    drop(duplicates);
+    let Some(handed_over) = handed_over else {
+        api.shut_down();
+        attended?;
+        return Ok(whole?);
+    };
+    api.leave();
+    match runtime.block_on(handed_over.leave())? {
+        0 => Ok(()),
+        status => Err(Failure::Successor(status)),
+    }
 }
 
-/// The privileges that the process gave up; `None`: the configuration keeps them.
-struct Sandbox(Option<Vec<Missing>>);
+/// Waits for the first policies, then takes over the sessions of the process that this one replaces.
+async fn take_over(
+    heir: &mut Heir,
+    gateway: &Running,
+    follower: &mut Follower,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let handle = &gateway.handle;
+    let taking = async {
+        tokio::select! {
+            stand = handle.policies_stand() => {
+                stand.map_err(|_| Failure::Upgrade("control ended".to_owned()))?;
+            }
+            () = heir.abandoned() => {
+                let reason = "the running gateway gave the upgrade up".to_owned();
+                return Err(Failure::Upgrade(reason));
+            }
+        }
+        heir.take_over(handle).await.map_err(Failure::Upgrade)
+    };
+    let outcome = tokio::select! {
+        outcome = taking => outcome,
+        () = follower.follow() => Err(Failure::Upgrade("control ended".to_owned())),
+        ended = gateway.ends() => match ended {
+            Ok(()) => Err(Failure::Upgrade("a thread ended".to_owned())),
+            Err(failure) => Err(failure.into()),
+        },
+        () = signals.recv() => Err(Failure::Upgrade("the new process was told to end".to_owned())),
+    };
+    match outcome {
+        Ok(sessions) => {
+            tracing::info!(sessions, "sessions taken over");
+            Ok(())
+        }
+        Err(failure) => {
+            let ending = async {
+                // Refused without sessions of the other process. Then there is none to close.
+                if handle.release().await.is_err() {
+                    let _ = handle.shut_down(Duration::ZERO).await;
+                }
+            };
+            let _ = tokio::time::timeout(LAST_ORDERS, ending).await;
+            Err(failure)
+        }
+    }
+}
+
+/// The privileges that the process gave up.
+enum Sandbox {
+    /// The configuration keeps them.
+    Off,
+    /// The process that this one replaces gave them up, for all that it starts. `wanted`: by the configuration too.
+    Inherited {
+        wanted: bool,
+    },
+    Entered(Vec<Missing>),
+}
 
 impl Sandbox {
     /// Gives up the privileges. The sockets are open, and no thread has been started, which would keep its own. Fails if
-    /// the configuration cannot be read without them, since a reload could not read it either.
-    fn enter(place: &Place, settings: &Settings) -> Result<Sandbox, Failure> {
-        if !settings.gateway.sandbox {
-            return Ok(Sandbox(None));
+    /// the configuration cannot be read without them, since a reload could not read it either. A filter that is
+    /// inherited is not installed again: each call would pass one more with each upgrade.
+    fn enter(place: &Place, settings: &Settings, is_inherited: bool) -> Result<Sandbox, Failure> {
+        let wanted = settings.gateway.sandbox;
+        if is_inherited {
+            return Ok(Sandbox::Inherited { wanted });
+        }
+        if !wanted {
+            return Ok(Sandbox::Off);
         }
         let was_privileged = sandbox::is_privileged();
         let missing = sandbox::confine_gateway();
         if was_privileged {
             place.load()?;
         }
-        Ok(Sandbox(Some(missing)))
+        Ok(Sandbox::Entered(missing))
+    }
+
+    /// True if a process that this one starts needs no sandbox of its own.
+    fn is_confined(&self) -> bool {
+        match self {
+            Sandbox::Off => false,
+            Sandbox::Inherited { .. } => true,
+            Sandbox::Entered(missing) => missing.is_empty(),
+        }
     }
 
     fn log(&self) {
-        let Sandbox(missing) = self;
-        let Some(missing) = missing else {
-            return tracing::warn!("sandbox is off ([gateway] sandbox = false)");
-        };
-        if missing.is_empty() {
-            return tracing::info!("sandbox: no capabilities, system calls filtered");
+        match self {
+            Sandbox::Off => tracing::warn!("sandbox is off ([gateway] sandbox = false)"),
+            Sandbox::Inherited { wanted: true } => tracing::info!("sandbox inherited"),
+            Sandbox::Inherited { wanted: false } => {
+                tracing::warn!("sandbox is on until a restart: an upgrade cannot leave it");
+            }
+            Sandbox::Entered(missing) if missing.is_empty() => {
+                tracing::info!("sandbox: no capabilities, system calls filtered");
+            }
+            Sandbox::Entered(missing) => {
+                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
+            }
         }
-        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
     }
 }
 
@@ -197,45 +389,79 @@ fn instance() -> String {
     format!("{}-{}", std::process::id(), fastrand::u32(..))
 }
 
-/// Waits for a shutdown or the end of a thread.
+/// Returns once another process serves; never, if none can.
+async fn upgrade(
+    upgrader: Option<Upgrader<'_>>,
+    upgrades: &Upgrades,
+    requests: mpsc::Receiver<UpgradeRequest>,
+) -> HandedOver {
+    match upgrader {
+        Some(mut upgrader) => upgrader.follow(upgrades, requests).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a shutdown, the end of a thread, or another process that serves.
 async fn attend(
     place: &Place,
     applied: Applied,
-    settings: &Settings,
     gateway: &Running,
     telemetry: &Telemetry,
     follower: &mut Follower,
-) -> Result<(), Failure> {
+    upgrading: impl Future<Output = HandedOver>,
+    end: End<'_>,
+) -> Result<Option<HandedOver>, Failure> {
     let handle = &gateway.handle;
     let mut counters = Counters::new(handle.clone(), telemetry.instruments());
     counters.begin().await;
+    let ending = end.ending.clone();
     let outcome = tokio::select! {
+        handed_over = upgrading => {
+            // Fails only if control has ended.
+            let _ = handle.release().await;
+            if *ending.borrow() {
+                handed_over.pass_on_end();
+            }
+            return Ok(Some(handed_over));
+        }
         () = follower.follow() => Ok(()),
         () = counters.follow() => Ok(()),
         result = reload::follow(place, applied, handle) => result.map_err(Failure::from),
-        result = end(handle, settings.gateway.drain_timeout) => result.map_err(Failure::from),
+        () = end.come(handle) => Ok(()),
         result = gateway.ends() => result.map_err(Failure::from),
     };
     // Closes the remaining sessions. If control has ended, all other threads have ended as well.
     let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;
-    outcome
+    outcome.map(|()| None)
 }
 
-/// Waits for a signal, and then for the end of the drain.
-async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The orderly end.
+struct End<'a> {
+    signals: Signals,
+    /// Ends an upgrade that is under way.
+    ending: cell::Sender<bool>,
+    /// Held by an upgrade.
+    turn: &'a Mutex<()>,
+    within: Duration,
+}
+
+impl End<'_> {
+    /// Waits for a signal, and then for the end of the drain.
+    async fn come(mut self, handle: &Handle) {
+        self.signals.recv().await;
+        self.ending.send_replace(true);
+        // A failed upgrade has resumed the gateway when it ends its turn. A gateway that is handed over drains nothing.
+        let _turn = self.turn.lock().await;
+        let within = self.within;
+        tracing::info!(
+            ?within,
+            "shutting down; open sessions may continue until the drain timeout"
+        );
+        let finished = handle.shut_down(within);
+        tokio::select! {
+            _ = finished => {}
+            // A second signal ends all sessions at once.
+            () = self.signals.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
+        }
     }
-    tracing::info!(?within, "shutting down; open sessions may continue until the drain timeout");
-    let finished = handle.shut_down(within);
-    tokio::select! {
-        _ = finished => {}
-        // A second signal ends all sessions at once.
-        _ = terminate.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
-        _ = interrupt.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
-    }
-    Ok(())
 }

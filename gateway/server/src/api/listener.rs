@@ -28,7 +28,7 @@ pub(super) struct Socket {
 }
 
 /// Removes the file when dropped.
-pub(super) struct File(PathBuf);
+pub(super) struct File(pub(super) PathBuf);
 
 impl Drop for File {
     fn drop(&mut self) {

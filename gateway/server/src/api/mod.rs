@@ -7,6 +7,7 @@ mod body;
 mod error;
 mod events;
 mod explanation;
+mod gate;
 mod idempotency;
 mod listener;
 mod notice;
@@ -20,7 +21,9 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod upgrade;
 mod view;
 
 pub(crate) use idempotency::{KeyRecord, Table as IdempotencyKeys};
-pub use thread::{Bound, Failure, Thread, bind, start};
+pub(crate) use thread::bind;
+pub use thread::{Bound, Failure, Thread, start};

@@ -17,7 +17,7 @@ use super::{refusal, view};
 use crate::control::{ControlError, Operation, Order, Place, Reloaded};
 use crate::settings::read_duration;
 
-async fn read(shared: &Shared, body: Body) -> Result<Held, Error> {
+pub(super) async fn read(shared: &Shared, body: Body) -> Result<Held, Error> {
     shared.bodies.read(body, BODY_MAX).await
 }
 
@@ -170,7 +170,7 @@ async fn deadline(shared: &Shared, body: Body) -> Result<Option<Duration>, Error
     deadline.as_deref().map(read_deadline).transpose()
 }
 
-fn read_deadline(text: &str) -> Result<Duration, Error> {
+pub(super) fn read_deadline(text: &str) -> Result<Duration, Error> {
     read_duration(text)
         .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
 }

@@ -20,11 +20,12 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::page::{Asked, Page};
-use super::{explanation, offer, operations, recording, refusal, view};
+use super::{explanation, offer, operations, recording, refusal, upgrade, view};
 use crate::control::{
     Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
     Verb, Wish,
 };
+use crate::handover::Upgrades;
 use crate::settings::read_duration;
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) bodies: Arc<Budget>,
     pub(super) uploads: Arc<Budget>,
     pub(super) drills: bool,
+    /// `None`: the gateway runs within another program.
+    pub(super) upgrades: Option<Upgrades>,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
@@ -60,6 +63,7 @@ impl Shared {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
         drills: bool,
+        upgrades: Option<Upgrades>,
     ) -> Shared {
         Shared {
             names: handle.names(),
@@ -70,6 +74,7 @@ impl Shared {
             bodies: Budget::new(BODIES_MAX),
             uploads: Budget::new(UPLOADS_MAX),
             drills,
+            upgrades,
             closing: Notify::new(),
         }
     }
@@ -117,6 +122,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/regions:failback", post(operations::failback_everywhere))
         .route("/v1/status", get(status))
         .route("/v1/configuration:reload", post(operations::reload))
+        .route("/v1/gateway:upgrade", post(upgrade::upgrade))
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(refusals))

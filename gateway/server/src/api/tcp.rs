@@ -1,7 +1,7 @@
 //! The API over TCP: bounds connections before and after a request has carried the token.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
@@ -40,10 +40,13 @@ const RETRY_AFTER: Duration = HEADER_WITHIN;
 const BUFFER_MAX: usize = 64 * 1_024;
 
 /// Serves until the runtime ends. Requests carry their [`Connection`] as an extension.
-pub(super) async fn serve(mut listener: TcpListener, router: Router) {
+pub(super) async fn serve(
+    mut listener: impl Listener<Io = TcpStream, Addr = SocketAddr>,
+    router: Router,
+) {
     let (strangers, trusted) = (Arc::default(), Arc::new(Semaphore::new(TRUSTED_MAX)));
     for number in 0.. {
-        let (stream, address) = Listener::accept(&mut listener).await;
+        let (stream, address) = listener.accept().await;
         let connection = Arc::new(Connection {
             number,
             strangers: Arc::clone(&strangers),

@@ -1,30 +1,38 @@
 //! The API's thread: start, authentication, shutdown.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::error::{Code, Error};
-use super::listener::{Bounded, Socket};
+use super::gate::{self, Entrance, Gate, Gated};
+use super::listener::{Bounded, File, Socket};
 use super::notice::Notices;
 use super::routes::{Shared, router};
 use super::tcp::{self, Connection};
 use crate::control::{Handle, TokensRefused};
+use crate::handover::{Duplicates, Inherited, SocketName, Upgrades};
 use crate::settings::Admin;
 use crate::sha256;
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
+
+/// Time for the last answers of a process that another one replaces.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -47,6 +55,7 @@ pub enum Failure {
 pub struct Thread {
     /// The TCP address, if TCP is configured.
     pub address: Option<SocketAddr>,
+    gate: watch::Sender<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,14 +65,16 @@ pub struct Bound {
     settings: Admin,
     listening: Listening,
     runtime: Runtime,
+    upgrades: Option<Upgrades>,
 }
 
-/// Binds the API's sockets. A client that connects waits until they are served.
-pub fn bind(settings: Admin) -> Result<Bound, Failure> {
+/// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
+/// they are served.
+pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Thread)?;
-    let listening = runtime.block_on(listen(&settings))?;
-    Ok(Bound { settings, listening, runtime })
+    let listening = runtime.block_on(listen(&settings, inherited))?;
+    Ok(Bound { settings, listening, runtime, upgrades: None })
 }
 
 /// Starts the API on its own thread; see [`Bound::serve`].
@@ -72,34 +83,70 @@ pub fn start(
     handle: Handle,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
 ) -> Result<Thread, Failure> {
-    bind(settings)?.serve(handle, metrics)
+    let api = bind(settings, &mut Inherited::default())?.serve(handle, metrics)?;
+    api.open();
+    Ok(api)
 }
 
 impl Bound {
-    /// Serves the API on its own thread. `metrics` renders `/metrics`. The API must start before the first session,
-    /// because notices take room names from earlier events.
-    pub fn serve(
+    /// Lets clients replace the process.
+    pub(crate) fn with_upgrades(self, upgrades: Upgrades) -> Bound {
+        Bound { upgrades: Some(upgrades), ..self }
+    }
+
+    pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
+        let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
+        let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
+        let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
+        if let (Some(listener), Some(tcp)) = (&self.listening.tcp, tcp) {
+            let name = SocketName::ApiTcp { address: tcp.address };
+            duplicates.push((name, listener.as_fd().try_clone_to_owned()?));
+        }
+        Ok(duplicates)
+    }
+
+    /// Starts the API's thread, which serves once [`Thread::open`] is called. `metrics` renders `/metrics`. The API must
+    /// start before the first session, because notices take room names from earlier events.
+    pub(crate) fn serve(
         self,
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<Thread, Failure> {
-        let Bound { settings, listening, runtime } = self;
+        let Bound { settings, listening, runtime, upgrades } = self;
         let (stop, stopped) = oneshot::channel();
+        let gate = watch::Sender::new(Gate::Paused);
+        let entrance = Entrance::at(&gate);
         let address = listening.address;
         let (events, notices) = (handle.events(), Notices::new(handle.names()));
-        let shared = Arc::new(Shared::new(handle, metrics, settings.drills));
+        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades));
         let served = async move {
             let publishing = Arc::clone(&shared);
             tokio::spawn(async move { publishing.feed.follow(events, notices).await });
-            serve(listening, settings, &shared, stopped).await;
+            serve(listening, settings, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
         let thread = thread.spawn(move || runtime.block_on(served)).map_err(Failure::Thread)?;
-        Ok(Thread { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Thread { address, gate, stop: Some(stop), thread: Some(thread) })
     }
 }
 
 impl Thread {
+    /// Serves requests.
+    pub(crate) fn open(&self) {
+        self.gate.send_replace(Gate::Open);
+    }
+
+    /// Accepts no connection and begins no request until [`Thread::open`].
+    pub(crate) fn pause(&self) {
+        self.gate.send_replace(Gate::Paused);
+    }
+
+    /// Ends the API after its last answers, while another process serves its sockets.
+    pub(crate) fn leave(mut self) {
+        self.gate.send_replace(Gate::Left);
+        self.end();
+    }
+
     /// Ends the API at once; event streams end.
     pub fn shut_down(mut self) {
         self.end();
@@ -125,47 +172,87 @@ impl Drop for Thread {
 }
 
 struct Listening {
-    socket: Socket,
+    unix: UnixListener,
+    /// `None` for an inherited socket.
+    file: Option<File>,
+    /// Sockets of the replaced process that this one does not use, removed once this one serves.
+    obsolete: Vec<PathBuf>,
     tcp: Option<TcpListener>,
     address: Option<SocketAddr>,
 }
 
-async fn listen(settings: &Admin) -> Result<Listening, Failure> {
+async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening, Failure> {
     let path = &settings.socket;
-    let socket = Socket::bind(path).map_err(|error| match error.kind() {
+    let name = SocketName::ApiUnix { path: path.clone() };
+    let unix = match inherited.take(&name).map(StdUnixListener::from) {
+        Some(listener) => UnixListener::from_std(listener).map(|listener| (listener, None)),
+        None => Socket::bind(path).map(|Socket { listener, file }| (listener, Some(file))),
+    };
+    let (unix, file) = unix.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Failure::Occupied { path: path.clone() },
         _ => Failure::Socket { path: path.clone(), error },
     })?;
+    let obsolete = inherited.rest().filter_map(|name| match name {
+        SocketName::ApiUnix { path } => Some(path.clone()),
+        _ => None,
+    });
+    let obsolete = obsolete.collect();
     let Some(tcp) = &settings.tcp else {
-        return Ok(Listening { socket, tcp: None, address: None });
+        return Ok(Listening { unix, file, obsolete, tcp: None, address: None });
     };
     let failed = |error| Failure::Tcp { address: tcp.address, error };
-    let listener = TcpListener::bind(tcp.address).await.map_err(failed)?;
+    let inherited = inherited.take(&SocketName::ApiTcp { address: tcp.address });
+    let listener = match inherited.map(StdTcpListener::from) {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(tcp.address).await,
+    };
+    let listener = listener.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Listening { socket, tcp: Some(listener), address: Some(address) })
+    Ok(Listening { unix, file, obsolete, tcp: Some(listener), address: Some(address) })
 }
 
 async fn serve(
     listening: Listening,
     settings: Admin,
     shared: &Arc<Shared>,
+    entrance: Entrance,
     stopped: oneshot::Receiver<()>,
 ) {
-    let Socket { listener, file: _file } = listening.socket;
-    let bounded = Bounded::new(listener, CONNECTIONS_MAX);
-    // Both tasks run until this function returns and the runtime ends.
-    let local = tokio::spawn(axum::serve(bounded, router(Arc::clone(shared))).into_future());
-    if let (Some(listener), Some(tcp)) = (listening.tcp, settings.tcp) {
+    let Listening { unix, file, obsolete, tcp, .. } = listening;
+    let path = settings.socket;
+    let enter = || middleware::from_fn_with_state(entrance.clone(), gate::pass);
+    let gated = Gated::new(unix, entrance.clone());
+    let local = router(Arc::clone(shared)).layer(enter());
+    // All tasks run until this function returns and the runtime ends.
+    let local = axum::serve(Bounded::new(gated, CONNECTIONS_MAX), local);
+    let local = tokio::spawn(local.into_future());
+    if let (Some(listener), Some(tcp)) = (tcp, settings.tcp) {
         let refused = Arc::clone(&shared.handle.tokens_refused);
         let guard = Arc::new(Guard { token_sha256: sha256(tcp.token.bytes()), refused });
-        let guarded =
-            router(Arc::clone(shared)).layer(middleware::from_fn_with_state(guard, require_token));
-        tokio::spawn(tcp::serve(listener, guarded));
+        let guarded = router(Arc::clone(shared))
+            .layer(enter())
+            .layer(middleware::from_fn_with_state(guard, require_token));
+        tokio::spawn(tcp::serve(Gated::new(listener, entrance.clone()), guarded));
     }
+    let mut opened = entrance.clone();
+    tokio::spawn(async move {
+        opened.opened().await;
+        obsolete.into_iter().map(File).for_each(drop);
+    });
     tokio::select! {
         _ = stopped => {}
         () = shared.closing.notified() => tracing::warn!("API closed by a drill"),
         _ = local => {}
+    }
+    match entrance.gate() {
+        Gate::Open => drop(file.unwrap_or(File(path))),
+        // An inherited socket belongs to the process that serves.
+        Gate::Paused => drop(file),
+        Gate::Left => {
+            std::mem::forget(file);
+            // Longer answers, such as event streams, are cut off.
+            let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
+        }
     }
 }
 

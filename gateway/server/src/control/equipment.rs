@@ -1,6 +1,8 @@
 //! Resources to reach a node, installed when the node is added and released when it is removed.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use evenkeel_core::NodeId;
@@ -11,6 +13,7 @@ use super::driver::{Driver, Line};
 use super::prober::socket::connected;
 use super::prober::{Prober, Way};
 use super::thread::{Control, draw};
+use crate::handover::{Duplicates, SocketName};
 use crate::settings;
 
 pub(crate) struct Equipment {
@@ -23,6 +26,8 @@ pub(crate) struct Equipment {
     pub(crate) canary: Option<CanaryNode>,
     /// For trunk legs: a connected socket for each worker that has no socket to the node yet.
     pub(crate) trunks: Vec<TrunkSocket>,
+    /// Duplicates of the trunks' sockets, by worker, for the process that replaces this one.
+    pub(crate) duplicates: Vec<OwnedFd>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ pub(crate) struct Listed {
 
 impl Control {
     pub(super) fn equip(&mut self, id: NodeId, node: Arc<settings::Node>, equipment: Equipment) {
-        let Equipment { driver, probe, line, agent, canary, trunks } = equipment;
+        let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
         set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         self.drivers.put(id, Some(driver));
         let prober = self.prober(id, probe);
@@ -42,6 +47,7 @@ impl Control {
         set(&mut self.lines, id, line);
         self.equip_agent(id, agent);
         self.equip_canary(id, canary);
+        set(&mut self.trunks, id, duplicates);
         for (worker, trunk) in (0..).zip(trunks) {
             self.command(worker, Command::AddTrunk { node: id, trunk });
         }
@@ -73,6 +79,7 @@ impl Control {
         set(&mut self.lines, id, None);
         set(&mut self.agents, id, None);
         set(&mut self.canaries, id, None);
+        set(&mut self.trunks, id, Vec::new());
         for worker in 0..self.workers.len() as u16 {
             self.command(worker, Command::RemoveNode { node: id });
         }
@@ -85,6 +92,20 @@ impl Control {
 
     pub(super) fn leaves(&self, id: NodeId) -> bool {
         self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
+    }
+
+    /// Duplicates of the sockets of all trunks.
+    pub(super) fn duplicate_trunks(&self) -> io::Result<Duplicates> {
+        let mut duplicates = Duplicates::new();
+        for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
+            let Some(Listed { node, leaves: false }) = listed else { continue };
+            for (worker, trunk) in trunks.iter().enumerate() {
+                let (node, address) = (Arc::clone(&node.name), node.address);
+                let name = SocketName::Trunk { node, address, worker };
+                duplicates.push((name, trunk.try_clone()?));
+            }
+        }
+        Ok(duplicates)
     }
 
     /// The node's name; its number, if the node is gone.
@@ -109,10 +130,10 @@ pub(super) fn name(listed: &[Option<Listed>], id: NodeId) -> Box<str> {
     listed.map_or_else(|| id.to_string().into(), |listed| (*listed.node.name).into())
 }
 
-pub(super) fn set<T>(table: &mut Vec<Option<T>>, node: NodeId, value: Option<T>) {
+pub(super) fn set<T: Default>(table: &mut Vec<T>, node: NodeId, value: T) {
     let place = node.0 as usize;
     if place >= table.len() {
-        table.resize_with(place + 1, || None);
+        table.resize_with(place + 1, T::default);
     }
     table[place] = value;
 }

@@ -1,6 +1,7 @@
 //! The interface of control: requests, replies and events.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use super::rollout::Wish;
 use super::slice::Slice;
 use super::snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
 use crate::api::IdempotencyKeys;
+use crate::handover::Duplicates;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -114,6 +116,8 @@ pub(crate) enum Request {
         within: Duration,
         done: Reply<()>,
     },
+    /// Duplicates of the trunks' sockets.
+    Trunks(Reply<io::Result<Duplicates>>),
     /// Stops control and the workers, and hands out their state.
     Suspend(Reply<Result<Suspended, NotSuspended>>),
     /// Ends a suspension: control and the workers continue.
@@ -436,6 +440,12 @@ impl Handle {
     /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
     pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
         self.ask(|done| Request::Shutdown { within, done }).await
+    }
+
+    /// Duplicates of the sockets of all trunks, for the process that replaces this one.
+    pub(crate) async fn trunks(&self) -> io::Result<Duplicates> {
+        let ended = |_| io::Error::other("control ended");
+        self.ask(Request::Trunks).await.map_err(ended)?
     }
 
     /// Stops the gateway and hands out the state of all live sessions: nothing is read, sent or decided until it is

@@ -53,5 +53,7 @@ pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
 #[cfg(test)]
 pub(crate) use slice::Slice;
-pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+pub(crate) use snapshot::Snapshot;
+#[cfg(test)]
+pub(crate) use snapshot::{NotRestored, NotSuspended};
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

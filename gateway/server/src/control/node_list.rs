@@ -13,6 +13,7 @@ use super::guard::Shrinks;
 use super::handle::{NotReloaded, Reload};
 use super::messages::GatewayEvent;
 use super::thread::Control;
+use crate::handover::Inherited;
 use crate::policy;
 use crate::run;
 use crate::settings::Node;
@@ -165,7 +166,8 @@ impl Control {
         comes().try_for_each(|node| self.fits(node, true))?;
         let equip = |node: &Node, workers| {
             let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
-            run::equip(&self.settings, node, workers).map_err(|failure| unfit(failure.to_string()))
+            let equipped = run::equip(&self.settings, node, workers, &mut Inherited::default());
+            equipped.map_err(|failure| unfit(failure.to_string()))
         };
         let changes = changes().map(|node| equip(node, 0)).collect::<Result<_, _>>()?;
         let comes =

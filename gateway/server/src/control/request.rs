@@ -142,13 +142,20 @@ impl Control {
                 self.shutting_down.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
+            Request::Trunks(reply) => {
+                let _ = reply.send(self.duplicate_trunks());
+            }
             Request::Suspend(reply) => self.begin_suspension(reply, now),
             Request::Resume(done) => {
                 self.resume();
                 let _ = done.send(());
             }
             Request::Restore { snapshot, descriptors, reply } => {
-                let _ = reply.send(self.restore(*snapshot, descriptors));
+                let restored = self.restore(*snapshot, descriptors);
+                if restored.is_err() {
+                    self.rest_unrestored();
+                }
+                let _ = reply.send(restored);
             }
             // The sessions of a gateway that is not suspended belong to no other process.
             Request::Release(done) if self.is_suspended() => {

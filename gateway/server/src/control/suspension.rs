@@ -211,6 +211,11 @@ impl Control {
         }
     }
 
+    /// Rests with a part of another process's sessions, which must neither be served nor closed here.
+    pub(super) fn rest_unrestored(&mut self) {
+        self.suspension = Some(Suspension::Stands { outputs: Vec::new() });
+    }
+
     /// Ends control; another process has the sessions. Callers that wait get an error.
     pub(super) fn release(&mut self) {
         self.send_all_closings();

@@ -1,6 +1,7 @@
 //! The control thread, which owns the core: inputs go into the core, outputs are executed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -99,6 +100,8 @@ pub(super) struct Control {
     pub(super) watches: u64,
     pub(super) orders: Orders,
     pub(super) canaries: Vec<Option<Canary>>,
+    /// Duplicates of the trunks' sockets, by node and worker.
+    pub(super) trunks: Vec<Vec<OwnedFd>>,
     pub(super) policies: Policies,
     pub(super) counting: Option<Counting>,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
@@ -166,6 +169,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         watches: 0,
         orders: Orders::default(),
         canaries: Vec::new(),
+        trunks: Vec::new(),
         policies: parts.policies,
         counting: None,
         rollouts: super::rollout::start(parts.events.clone())?,

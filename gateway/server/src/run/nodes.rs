@@ -1,6 +1,7 @@
 //! The equipment of a node: sockets, driver and probe.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use evenkeel_dataplane::buffers;
@@ -13,17 +14,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
 use crate::control::{self, CanaryNode, Driver, Equipment, Family, ProbeWay};
+use crate::handover::{Inherited, SocketName};
 use crate::settings::{self, Settings, StartBy};
 
-/// Builds the connection to a node, with a trunk per worker.
+/// Builds the connection to a node, with a trunk per worker. Uses inherited sockets to this address.
 pub(crate) fn equip(
     settings: &Settings,
     node: &settings::Node,
     workers: usize,
+    inherited: &mut Inherited,
 ) -> Result<Equipment, Failure> {
     require_reachable(node)?;
-    let trunks =
-        (0..workers).map(|_| trunk(node, dscp(settings))).collect::<Result<Vec<_>, _>>()?;
+    let trunks = (0..workers).map(|worker| {
+        let name =
+            SocketName::Trunk { node: Arc::clone(&node.name), address: node.address, worker };
+        trunk(node, dscp(settings), inherited.take(&name))
+    });
+    let trunks: Vec<TrunkSocket> =
+        trunks.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let duplicates = trunks.iter().map(|trunk| trunk.socket.as_fd().try_clone_to_owned());
+    let duplicates = duplicates.collect::<std::io::Result<_>>()?;
     let agent = node.agent.as_ref();
     Ok(Equipment {
         driver: driver(node),
@@ -31,7 +41,8 @@ pub(crate) fn equip(
         line: (node.driver == settings::Driver::Rtpengine).then_some(node.address),
         agent: agent.map(|agent| (agent.address, ProbeWay::Beside(secret(node, &agent.secret)))),
         canary: canary(node),
-        trunks: trunks.into_iter().flatten().collect(),
+        trunks,
+        duplicates,
     })
 }
 
@@ -59,13 +70,21 @@ fn dscp(settings: &Settings) -> u8 {
 }
 
 /// A connected socket to a node with trunk legs.
-fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<TrunkSocket>, Failure> {
+fn trunk(
+    node: &settings::Node,
+    dscp: u8,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<TrunkSocket>, Failure> {
     if !matches!(node.driver, settings::Driver::Agent { .. }) {
         return Ok(None);
     }
     let connect = || -> std::io::Result<TrunkSocket> {
-        let socket =
-            Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
+        let domain = Domain::for_address(node.address);
+        let is_new = inherited.is_none();
+        let socket = match inherited {
+            Some(socket) => Socket::from(socket),
+            None => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+        };
         socket.set_nonblocking(true)?;
         buffers::set_sizes(&socket, SOCKET_BUFFER);
         // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
@@ -75,7 +94,9 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<TrunkSocket>, Failure
         } else {
             socket.set_tclass_v6(class)?;
         }
-        socket.connect(&node.address.into())?;
+        if is_new {
+            socket.connect(&node.address.into())?;
+        }
         Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })
     };
     let unreachable =

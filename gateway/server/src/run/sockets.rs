@@ -1,6 +1,7 @@
 //! Sockets of clients, and rings between threads.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use evenkeel_dataplane::buffers;
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::nodes::equip;
 use super::{Failure, workers};
 use crate::control::{Equipment, UdpListener};
+use crate::handover::{Duplicates, Inherited, SocketName};
 use crate::settings::{self, Ingress, Settings};
 
 /// Packets in a ring: 20 ms at 100,000 packets a second.
@@ -30,16 +32,28 @@ pub(crate) struct Sockets {
     /// Each worker's sockets for the UDP listeners.
     pub(super) listeners: Vec<Vec<ListenerParts>>,
     pub(super) quic: Option<quic::Listener>,
+    /// Duplicates of the listeners' sockets.
+    pub(super) duplicates: Duplicates,
 }
 
 impl Sockets {
     pub(crate) fn open(settings: &Settings) -> Result<Sockets, Failure> {
+        Sockets::inherit(settings, &mut Inherited::default())
+    }
+
+    /// Takes the sockets of the process that this one replaces, and opens others.
+    pub(crate) fn inherit(
+        settings: &Settings,
+        inherited: &mut Inherited,
+    ) -> Result<Sockets, Failure> {
         let count = workers(settings);
         // Configuration errors show before a socket exists.
-        let equipment = settings.nodes.iter().map(|node| equip(settings, node, count));
+        let equipment = settings.nodes.iter().map(|node| equip(settings, node, count, inherited));
         let equipment = equipment.collect::<Result<_, _>>()?;
-        let (udp, listeners) = listeners(settings, count)?;
-        Ok(Sockets { equipment, udp, listeners, quic: quic_listener(settings)? })
+        let mut duplicates = Duplicates::new();
+        let (udp, listeners) = listeners(settings, count, inherited, &mut duplicates)?;
+        let quic = quic_listener(settings, inherited)?;
+        Ok(Sockets { equipment, udp, listeners, quic, duplicates })
     }
 }
 
@@ -47,23 +61,42 @@ impl Sockets {
 fn listeners(
     settings: &Settings,
     workers: usize,
+    inherited: &mut Inherited,
+    duplicates: &mut Duplicates,
 ) -> Result<(Vec<UdpListener>, Vec<Vec<ListenerParts>>), Failure> {
+    let mut open = |name: SocketName, bound: &mut SocketAddr, turn| -> Result<UdpSocket, Failure> {
+        let socket = match inherited.take(&name).map(UdpSocket::from) {
+            Some(socket) => {
+                *bound = socket.local_addr()?;
+                socket
+            }
+            None => shared_socket(bound, turn)?,
+        };
+        duplicates.push((name, socket.as_fd().try_clone_to_owned()?));
+        Ok(socket)
+    };
     let mut reached = Vec::new();
     let mut parts: Vec<Vec<ListenerParts>> = (0..workers).map(|_| Vec::new()).collect();
     for listen in &settings.listens {
-        let Ingress::Udp { identities, open, rtcp } = &listen.ingress else {
+        let Ingress::Udp { identities, open: scenario, rtcp } = &listen.ingress else {
             continue;
         };
         let mut bound = listen.address;
-        let mut bound_rtcp = match rtcp {
+        let rtcp = match rtcp {
             settings::Rtcp::Mux => None,
             settings::Rtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
         };
-        for (number, worker) in parts.iter_mut().enumerate() {
+        let mut bound_rtcp = rtcp;
+        for (number, parts) in parts.iter_mut().enumerate() {
             let turn = if number == 0 { Turn::First } else { Turn::Later };
-            let rtp = shared_socket(&mut bound, turn)?;
-            let rtcp = bound_rtcp.as_mut().map(|rtcp| shared_socket(rtcp, turn)).transpose()?;
-            worker.push(ListenerParts { rtp, rtcp, open: open.is_some() });
+            let name = SocketName::Rtp { address: listen.address, worker: number };
+            let rtp_socket = open(name, &mut bound, turn)?;
+            let rtcp_socket = rtcp.zip(bound_rtcp.as_mut()).map(|(address, bound)| {
+                open(SocketName::Rtcp { address, worker: number }, bound, turn)
+            });
+            let rtcp_socket = rtcp_socket.transpose()?;
+            let open = scenario.is_some();
+            parts.push(ListenerParts { rtp: rtp_socket, rtcp: rtcp_socket, open });
         }
         let takes = |identity| identities.contains(&identity);
         reached.push(UdpListener {
@@ -75,7 +108,7 @@ fn listeners(
             declared: takes(settings::Identity::Declared),
             declared_ip: takes(settings::Identity::DeclaredIp),
             stun: takes(settings::Identity::Stun),
-            open: open.clone(),
+            open: scenario.clone(),
         });
     }
     Ok((reached, parts))
@@ -128,12 +161,23 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Fail
 
 pub(super) type QuicRings = Vec<(ring::Receiver, ring::Sender)>;
 
-fn quic_listener(settings: &Settings) -> Result<Option<quic::Listener>, quic::Failure> {
-    let listen = settings.listens.iter().find_map(|listen| match &listen.ingress {
+fn quic_listen(settings: &Settings) -> Option<(SocketAddr, &Option<settings::Certificate>)> {
+    settings.listens.iter().find_map(|listen| match &listen.ingress {
         Ingress::Quic { certificate } => Some((listen.address, certificate)),
         Ingress::Udp { .. } => None,
-    });
-    let Some((address, certificate)) = listen else {
+    })
+}
+
+/// The configured address of the QUIC listener.
+pub(super) fn quic_address(settings: &Settings) -> Option<SocketAddr> {
+    quic_listen(settings).map(|(address, _)| address)
+}
+
+fn quic_listener(
+    settings: &Settings,
+    inherited: &mut Inherited,
+) -> Result<Option<quic::Listener>, quic::Failure> {
+    let Some((address, certificate)) = quic_listen(settings) else {
         return Ok(None);
     };
     let mut quic_settings = quic::Settings::at(address);
@@ -144,14 +188,20 @@ fn quic_listener(settings: &Settings) -> Result<Option<quic::Listener>, quic::Fa
         quic_settings.certificate =
             quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };
     }
-    quic::listen(quic_settings).map(Some)
+    let name = SocketName::Quic { address };
+    match inherited.take(&name).zip(inherited.take_quic_identity()) {
+        Some((socket, identity)) => quic::listen_on(quic_settings, socket.into(), identity),
+        None => quic::listen(quic_settings),
+    }
+    .map(Some)
 }
 
-/// The QUIC endpoint, if it has a socket, and each worker's rings to and from it.
+/// The QUIC endpoint, if it has a socket, and each worker's rings to and from it. A suspended endpoint reads nothing.
 pub(super) fn quic(
     listener: Option<quic::Listener>,
     flows: &Arc<Flows>,
     workers: usize,
+    suspended: bool,
 ) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
     let Some(listener) = listener else {
         return Ok((None, Vec::new()));
@@ -166,7 +216,8 @@ pub(super) fn quic(
     }
     // Workers take their rings from the end of the list.
     ends.reverse();
-    let thread = quic::start(listener, Arc::clone(flows), to_workers, from_workers)?;
+    let start = if suspended { quic::start_suspended } else { quic::start };
+    let thread = start(listener, Arc::clone(flows), to_workers, from_workers)?;
     Ok((Some(thread), ends))
 }
 

@@ -23,6 +23,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
         },
+        duplicates: Vec::new(),
         told,
         udp: Vec::new(),
         quic: None,

@@ -63,6 +63,23 @@ fn tcp_requires_the_token() {
 }
 
 #[test]
+fn upgrade_over_tcp_names_no_program() {
+    let world = World::start();
+    let stream = TcpStream::connect(world.thread.address.unwrap()).unwrap();
+    let head = "POST /v1/gateway:upgrade\nauthorization: Bearer secret";
+    let (status, body) = Asking::at(stream, head, r#"{"binary": "/bin/sh"}"#).answer();
+    assert_eq!((status, &body["error"]["field"]), (403, &json!("binary")));
+    for (asked, status) in [
+        (r#"{"binary": "sh"}"#, 400),
+        (r#"{"deadline": "60s"}"#, 400),
+        // A gateway within another program, as that of this test.
+        (r#"{"binary": "/bin/sh", "deadline": "9s"}"#, 404),
+    ] {
+        assert_eq!(world.ask("POST /v1/gateway:upgrade", asked).answer().0, status, "{asked}");
+    }
+}
+
+#[test]
 fn oldest_idle_tcp_connection_gives_way() {
     let world = World::start();
     let address = world.thread.address.unwrap();

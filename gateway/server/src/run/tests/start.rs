@@ -35,7 +35,7 @@ fn start() -> (Running, Firsts) {
     let settings = settings();
     let mut core = settings.core();
     core.limits.offer_budget = Duration::from_secs(60);
-    assemble(&settings, &core, Sockets::open(&settings).unwrap()).unwrap()
+    assemble(&settings, &core, Sockets::open(&settings).unwrap(), Reads::Now).unwrap()
 }
 
 fn come(running: &Running, firsts: Firsts) {

@@ -16,6 +16,7 @@ use crate::api::KeyRecord;
 use crate::control::{
     GatewayEvent, IngressAnswer, NotRestored, NotSuspended, SessionAnswer, SessionRequest, Snapshot,
 };
+use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,7 +79,7 @@ impl World {
         let sockets = Sockets::open(&self.settings).unwrap();
         let duplicates = self.duplicates(&sockets);
         let start = |sockets| {
-            let running = begin_with(&self.settings, sockets).unwrap();
+            let running = begin_with(&self.settings, sockets, Reads::Now).unwrap();
             running.coming.wait().unwrap();
             running
         };
@@ -101,10 +102,11 @@ impl World {
                 trunks.map(|trunk| TrunkSocket { socket: copy(&trunk.socket), seal: None });
             control::Equipment {
                 trunks: trunks.collect(),
-                ..equip(&self.settings, node, 0).unwrap()
+                ..equip(&self.settings, node, 0, &mut Inherited::default()).unwrap()
             }
         });
         Sockets {
+            duplicates: Vec::new(),
             equipment: equipment.collect(),
             udp: sockets.udp.clone(),
             listeners: sockets

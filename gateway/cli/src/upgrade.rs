@@ -1,0 +1,54 @@
+//! `evenkeel upgrade`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::api::Api;
+use crate::{Failure, say};
+
+/// The gateway gives up earlier, unless `--deadline` is longer.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Replace the process of a running gateway, with its calls
+///
+/// A new process reads the configuration and takes over all sockets and sessions; packets wait for some milliseconds and none
+/// is lost. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Upgrade {
+    /// Program to start; default: the running program's path, where a new version may lie
+    binary: Option<PathBuf>,
+    /// Time limit for the new process to get ready, as `20s`; default: 50 s
+    #[arg(long)]
+    deadline: Option<String>,
+    #[command(flatten)]
+    api: Api,
+    /// Print JSON: `pid` of the new process, `sessions`, and `paused_us`, the time for which packets waited
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Upgrade {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let binary = self.binary.map(std::path::absolute).transpose();
+        let binary = binary.map_err(|error| Failure::Wrong(format!("BINARY: {error}")))?;
+        let api = self.api.waiting_longer(MARGIN);
+        let body = json!({"binary": binary, "deadline": self.deadline});
+        let upgraded = api.post("/v1/gateway:upgrade", &body)?;
+        if self.json {
+            say(&upgraded);
+            return Ok(());
+        }
+        let number = |key: &str| upgraded[key].as_u64().unwrap_or(0);
+        say(&format!(
+            "process {} serves {} sessions; packets waited {:.1} ms",
+            number("pid"),
+            number("sessions"),
+            number("paused_us") as f64 / 1_000.0
+        ));
+        Ok(())
+    }
+}

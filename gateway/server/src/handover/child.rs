@@ -1,0 +1,72 @@
+//! The new process, as a child of the old one.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitStatus};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The kernel needs longer only if the process hangs in a driver.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The program that an upgrade starts, with `--inherit` after its arguments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    pub path: PathBuf,
+    pub arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// The path and the arguments of this process. The path is that of its start: the file there may be replaced.
+    pub fn this() -> io::Result<Program> {
+        let arguments = std::env::args_os().skip(1).filter(|argument| argument != super::INHERIT);
+        Ok(Program { path: std::env::current_exe()?, arguments: arguments.collect() })
+    }
+}
+
+pub(super) struct Child(process::Child);
+
+impl Child {
+    pub(super) fn start(
+        binary: &Path,
+        arguments: &[OsString],
+        channel: OwnedFd,
+    ) -> Result<Child, String> {
+        let mut command = Command::new(binary);
+        command.args(arguments).arg(super::INHERIT).stdin(channel);
+        let started = command.spawn();
+        started.map(Child).map_err(|error| format!("cannot start {}: {error}", binary.display()))
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its exit status, if it ends within this time.
+    pub(super) async fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + within;
+        loop {
+            if let Ok(Some(status)) = self.0.try_wait() {
+                return Some(status);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Kills it and waits for its end.
+    pub(super) async fn end(&mut self) {
+        // Fails only if it has ended.
+        let _ = self.0.kill();
+        if self.ended(KILLED_WITHIN).await.is_none() {
+            tracing::error!(pid = self.id(), "killed process of an upgrade does not end");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The new process: takes sockets and sessions of the old one, and tells it why if it cannot.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::Inherited;
+use super::channel::{Channel, Frame, Limits};
+use super::message::{Message, Offer, Version};
+use super::successor::{Action, Input, Successor};
+use crate::control::{Handle, Snapshot};
+
+/// The old process greets at once.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The old process takes up to 2 s to answer its last offers, and a second for each message.
+const NEXT_WITHIN: Duration = Duration::from_secs(10);
+
+/// The old process may have given up already.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A process that is to replace the one at its standard input.
+pub(crate) struct Heir {
+    channel: Channel,
+    steps: Successor,
+    offer: Offer,
+}
+
+impl Heir {
+    /// Takes the channel from standard input, which is empty from then on, and the sockets from the channel.
+    pub(crate) async fn of_stdin() -> Result<(Heir, Inherited), String> {
+        let no_channel = |error: io::Error| {
+            format!("standard input is not that of an upgrade, which uses `--inherit`: {error}")
+        };
+        let stream = take_stdin().map_err(no_channel)?;
+        let channel = Channel::of(stream).map_err(no_channel)?;
+        Heir::greeted(channel).await
+    }
+
+    async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
+        let mut steps = Successor::new(Version::own());
+        let (input, frame) = hear(&mut channel, HELLO_WITHIN).await;
+        let action = steps.handle(input);
+        let started = match action {
+            Action::Start { offer } => {
+                let read = serde_json::from_value::<Offer>(offer);
+                read.map_err(|error| format!("the offered sockets are not understood: {error}"))
+            }
+            Action::Fail(reason) => Err(reason),
+            other => Err(format!("unexpected step: {other:?}")),
+        };
+        let sockets = started.and_then(|offer| {
+            let descriptors = frame.map(|frame| frame.descriptors).unwrap_or_default();
+            if descriptors.len() == offer.sockets.len() {
+                return Ok((offer, descriptors));
+            }
+            let (named, sent) = (offer.sockets.len(), descriptors.len());
+            Err(format!("{named} sockets are named, {sent} were sent"))
+        });
+        match sockets {
+            Ok((mut offer, descriptors)) => {
+                let names = std::mem::take(&mut offer.sockets);
+                let sockets = names.into_iter().zip(descriptors);
+                let inherited = Inherited::of(sockets, offer.quic.take());
+                Ok((Heir { channel, steps, offer }, inherited))
+            }
+            Err(reason) => {
+                tell(&mut channel, &reason).await;
+                Err(reason)
+            }
+        }
+    }
+
+    /// The old process is confined, and this one with it.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.offer.confined
+    }
+
+    /// A session belongs to one worker, and its clients' packets reach the socket of that worker.
+    pub(crate) fn require_workers(&self, workers: usize) -> Result<(), String> {
+        let old = self.offer.workers;
+        if old == workers {
+            return Ok(());
+        }
+        Err(format!(
+            "found {workers} workers, the running gateway has {old}: a restart changes their number; set `workers = {old}` in [limits] for an upgrade"
+        ))
+    }
+
+    /// Tells the old process why this one ends.
+    pub(crate) async fn fail(mut self, reason: String) {
+        if let Action::Fail(reason) = self.steps.handle(Input::Failed(reason)) {
+            tell(&mut self.channel, &reason).await;
+        }
+    }
+
+    /// Returns once the old process gave up.
+    pub(crate) async fn abandoned(&self) {
+        // An error ends the channel as well.
+        let _ = self.channel.readable().await;
+    }
+
+    /// Restores the sessions, and returns their number once this process is to serve.
+    pub(crate) async fn take_over(&mut self, handle: &Handle) -> Result<usize, String> {
+        let mut input = Input::Started;
+        let (mut frame, mut sessions) = (None, 0);
+        loop {
+            input = match self.steps.handle(input) {
+                Action::Send(message) => {
+                    let sent = self.channel.send(&message.encode(), &[], &[]).await;
+                    match sent {
+                        Ok(()) => {
+                            let (input, received) = hear(&mut self.channel, NEXT_WITHIN).await;
+                            frame = received;
+                            input
+                        }
+                        Err(error) => Input::Failed(unheard(&error)),
+                    }
+                }
+                Action::Restore => match restore(handle, frame.take()).await {
+                    Ok(restored) => {
+                        sessions = restored;
+                        Input::Restored { sessions }
+                    }
+                    Err(reason) => Input::Failed(reason),
+                },
+                Action::Serve => return Ok(sessions),
+                Action::Fail(reason) => return Err(reason),
+                other @ Action::Start { .. } => {
+                    Input::Failed(format!("unexpected step: {other:?}"))
+                }
+            };
+        }
+    }
+}
+
+async fn restore(handle: &Handle, frame: Option<Frame>) -> Result<usize, String> {
+    let Frame { attachment, descriptors, .. } = frame.ok_or("no state was sent")?;
+    let snapshot = Snapshot::decode(&attachment).map_err(|error| error.to_string())?;
+    let restored = handle.restore(snapshot, descriptors).await;
+    restored.map(|restored| restored.sessions).map_err(|error| error.to_string())
+}
+
+/// Replaces standard input by /dev/null.
+fn take_stdin() -> io::Result<UnixStream> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    let stream = UnixStream::from(channel);
+    // Fails for other files.
+    stream.peer_addr()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(stream)
+}
+
+async fn hear(channel: &mut Channel, within: Duration) -> (Input, Option<Frame>) {
+    let received = tokio::time::timeout(within, channel.receive(Limits::FROM_OLD)).await;
+    let heard = match received {
+        Ok(Ok(Some(frame))) => Message::decode(&frame.message).map(|message| (message, frame)),
+        Ok(Ok(None)) => Err("the running gateway gave the upgrade up".to_owned()),
+        Ok(Err(error)) => Err(unheard(&error)),
+        Err(_) => Err(format!("the running gateway sent nothing for {within:?}")),
+    };
+    match heard {
+        Ok((message, frame)) => (Input::Message(message), Some(frame)),
+        Err(reason) => (Input::Failed(reason), None),
+    }
+}
+
+fn unheard(error: &io::Error) -> String {
+    format!("the running gateway cannot be reached: {error}")
+}
+
+async fn tell(channel: &mut Channel, reason: &str) {
+    let failed = Message::Failed { reason: reason.to_owned() }.encode();
+    // A process that is gone needs no reason.
+    let _ = tokio::time::timeout(TOLD_WITHIN, channel.send(&failed, &[], &[])).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Messages between the two processes, as JSON.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evenkeel_dataplane::quic;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of the messages and of [`Offer`]. The state has a version of its own.
+const PROTOCOL: u32 = 1;
+
+/// Both ends state theirs before anything else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Version {
+    pub(super) protocol: u32,
+    /// The version of the program.
+    pub(super) program: String,
+}
+
+impl Version {
+    pub(super) fn own() -> Version {
+        Version { protocol: PROTOCOL, program: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// Refuses another version of the protocol. `self` is the running gateway's, `new` that of the new process.
+    pub(super) fn require_same(&self, new: &Version) -> Result<(), String> {
+        if self.protocol == new.protocol {
+            return Ok(());
+        }
+        Err(format!(
+            "the running gateway is {self}, the new process {new}: restart the gateway instead"
+        ))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Version { protocol, program } = self;
+        write!(f, "evenkeel {program} with hand-over version {protocol}")
+    }
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "kebab-case")]
+pub(super) enum Message {
+    /// Old → new, with duplicates of the sockets. The offer is an [`Offer`] once the versions are known to be equal.
+    Hello { version: Version, offer: Value },
+    /// New → old: everything is there but packets and API requests.
+    Ready { version: Version },
+    /// Old → new, with the sessions' state and ports: the old process reads no packets.
+    State,
+    /// New → old: all sessions are there.
+    Restored { sessions: usize },
+    /// Old → new: the new process serves from here on.
+    Go,
+    /// New → old, in place of any other message.
+    Failed { reason: String },
+}
+
+impl Message {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "hello",
+            Message::Ready { .. } => "ready",
+            Message::State => "state",
+            Message::Restored { .. } => "restored",
+            Message::Go => "go",
+            Message::Failed { .. } => "failed",
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a message is words and numbers")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Message, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("a message is not understood: {error}"))
+    }
+}
+
+/// The part of `hello` that a process of another version need not understand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Offer {
+    /// The process is confined already; the new one inherits that.
+    pub(super) confined: bool,
+    pub(super) workers: usize,
+    /// The sockets, in the order of the descriptors.
+    pub(super) sockets: Vec<SocketName>,
+    #[serde(default)]
+    pub(super) quic: Option<quic::Identity>,
+}
+
+/// The use of an inherited descriptor. Addresses are those of the configuration, where the port may be 0.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SocketName {
+    Rtp {
+        address: SocketAddr,
+        worker: usize,
+    },
+    Rtcp {
+        address: SocketAddr,
+        worker: usize,
+    },
+    Quic {
+        address: SocketAddr,
+    },
+    Trunk {
+        node: Arc<str>,
+        address: SocketAddr,
+        worker: usize,
+    },
+    ApiUnix {
+        path: PathBuf,
+    },
+    ApiTcp {
+        address: SocketAddr,
+    },
+    /// A pipe to process 1 of the container, which takes the number of each next process.
+    Init,
+}

@@ -1,0 +1,85 @@
+//! The old process's steps, without I/O.
+
+use super::message::{Message, Version};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The new process starts.
+    Starts,
+    /// Packets are being stopped.
+    Suspends,
+    /// The new process restores the sessions.
+    Restores,
+    /// The new process serves.
+    Gone,
+    Failed,
+}
+
+pub(super) struct Predecessor {
+    state: State,
+    version: Version,
+}
+
+#[derive(PartialEq, Debug)]
+pub(super) enum Input {
+    Message(Message),
+    /// No packet is read any more.
+    Suspended,
+    /// The new process ended, was too slow, or something failed here.
+    Failed(String),
+}
+
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    Suspend,
+    SendState,
+    SendGo {
+        sessions: usize,
+    },
+    /// End the new process. `resume`: packets may have been stopped.
+    Abandon {
+        reason: String,
+        resume: bool,
+    },
+}
+
+impl Predecessor {
+    pub(super) fn new(version: Version) -> Predecessor {
+        Predecessor { state: State::Starts, version }
+    }
+
+    pub(super) fn handle(&mut self, input: Input) -> Action {
+        match (self.state, input) {
+            (State::Starts, Input::Message(Message::Ready { version })) => {
+                if let Err(reason) = self.version.require_same(&version) {
+                    return self.abandon(reason);
+                }
+                self.state = State::Suspends;
+                Action::Suspend
+            }
+            (State::Suspends, Input::Suspended) => {
+                self.state = State::Restores;
+                Action::SendState
+            }
+            (State::Restores, Input::Message(Message::Restored { sessions })) => {
+                self.state = State::Gone;
+                Action::SendGo { sessions }
+            }
+            (_, Input::Message(Message::Failed { reason }) | Input::Failed(reason)) => {
+                self.abandon(reason)
+            }
+            (_, Input::Message(other)) => {
+                self.abandon(format!("the new process sent an unexpected `{}`", other.name()))
+            }
+            (_, Input::Suspended) => self.abandon("packets stopped unexpectedly".to_owned()),
+        }
+    }
+
+    fn abandon(&mut self, reason: String) -> Action {
+        let before = std::mem::replace(&mut self.state, State::Failed);
+        Action::Abandon { reason, resume: before != State::Starts }
+    }
+}
+
+#[cfg(test)]
+mod tests;

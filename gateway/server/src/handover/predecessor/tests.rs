@@ -1,0 +1,63 @@
+use super::*;
+
+fn version(protocol: u32) -> Version {
+    Version { protocol, program: format!("0.{protocol}.0") }
+}
+
+fn ready(protocol: u32) -> Input {
+    Input::Message(Message::Ready { version: version(protocol) })
+}
+
+/// The predecessor after these inputs.
+fn after(inputs: impl IntoIterator<Item = Input>) -> Predecessor {
+    let mut predecessor = Predecessor::new(version(3));
+    for input in inputs {
+        predecessor.handle(input);
+    }
+    predecessor
+}
+
+const RESTORED: Input = Input::Message(Message::Restored { sessions: 17 });
+
+#[test]
+fn steps_lead_to_go() {
+    let mut predecessor = after([]);
+    assert_eq!(predecessor.handle(ready(3)), Action::Suspend);
+    assert_eq!(predecessor.handle(Input::Suspended), Action::SendState);
+    assert_eq!(predecessor.handle(RESTORED), Action::SendGo { sessions: 17 });
+}
+
+#[test]
+fn failure_resumes_once_packets_may_have_stopped() {
+    let steps = || [ready(3), Input::Suspended, RESTORED];
+    for (done, resume) in [(0, false), (1, true), (2, true), (3, true)] {
+        for told in [true, false] {
+            let reason = "out of memory".to_owned();
+            let failed = Input::Failed(reason.clone());
+            let said = Input::Message(Message::Failed { reason: reason.clone() });
+            let action =
+                after(steps().into_iter().take(done)).handle(if told { said } else { failed });
+            assert_eq!(action, Action::Abandon { reason, resume }, "after {done} steps");
+        }
+    }
+}
+
+#[test]
+fn other_version_is_refused_by_both_names() {
+    for other in [2, 4] {
+        let Action::Abandon { reason, resume: false } = after([]).handle(ready(other)) else {
+            panic!("{other}")
+        };
+        for named in ["0.3.0", "version 3", &format!("0.{other}.0"), &format!("version {other}")] {
+            assert!(reason.contains(named), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn message_out_of_turn_is_refused() {
+    for inputs in [vec![], vec![ready(3)], vec![ready(3), Input::Suspended]] {
+        let wrong = if inputs.len() == 2 { ready(3) } else { RESTORED };
+        assert!(matches!(after(inputs).handle(wrong), Action::Abandon { .. }));
+    }
+}

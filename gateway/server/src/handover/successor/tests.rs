@@ -1,0 +1,59 @@
+use super::*;
+
+fn version(protocol: u32) -> Version {
+    Version { protocol, program: format!("0.{protocol}.0") }
+}
+
+fn hello(protocol: u32) -> Input {
+    Input::Message(Message::Hello { version: version(protocol), offer: Value::Null })
+}
+
+fn after(inputs: impl IntoIterator<Item = Input>) -> Successor {
+    let mut successor = Successor::new(version(3));
+    for input in inputs {
+        successor.handle(input);
+    }
+    successor
+}
+
+const STATE: Input = Input::Message(Message::State);
+const GO: Input = Input::Message(Message::Go);
+
+#[test]
+fn steps_lead_to_serving() {
+    let mut successor = after([]);
+    assert_eq!(successor.handle(hello(3)), Action::Start { offer: Value::Null });
+    let ready = Action::Send(Message::Ready { version: version(3) });
+    assert_eq!(successor.handle(Input::Started), ready);
+    assert_eq!(successor.handle(STATE), Action::Restore);
+    let restored = Action::Send(Message::Restored { sessions: 17 });
+    assert_eq!(successor.handle(Input::Restored { sessions: 17 }), restored);
+    assert_eq!(successor.handle(GO), Action::Serve);
+}
+
+/// The other end reads a protocol that this one may not know, so only the version is looked at.
+#[test]
+fn other_version_is_refused_by_both_names() {
+    for other in [2, 4] {
+        let Action::Fail(reason) = after([]).handle(hello(other)) else { panic!("{other}") };
+        for named in ["0.3.0", "version 3", &format!("0.{other}.0"), &format!("version {other}")] {
+            assert!(reason.contains(named), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn serves_only_after_all_steps() {
+    let steps = || [hello(3), Input::Started, STATE, Input::Restored { sessions: 1 }];
+    for done in 0..4 {
+        let action = after(steps().into_iter().take(done)).handle(GO);
+        assert!(matches!(action, Action::Fail(_)), "after {done} steps: {action:?}");
+    }
+}
+
+#[test]
+fn failure_is_told() {
+    let reason = "no such file".to_owned();
+    let action = after([hello(3)]).handle(Input::Failed(reason.clone()));
+    assert_eq!(action, Action::Fail(reason));
+}

@@ -1,0 +1,369 @@
+//! The old process: starts the new one, hands over, and continues if that fails.
+
+use std::io::PipeReader;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use evenkeel_dataplane::quic;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use super::channel::{Channel, Frame, Limits};
+use super::child::{Child, Program};
+use super::message::{Message, Offer, Version};
+use super::predecessor::{Action, Input, Predecessor};
+use super::{Duplicates, SocketName, init, notify};
+use crate::api;
+use crate::control::{Handle, Snapshot};
+
+/// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
+/// after 60 s without an answer.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(50);
+
+/// Time for the new process to restore all sessions, while packets wait.
+const RESTORED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Time between the end of the channel and the end of the process, which the error names.
+const EXIT_WITHIN: Duration = Duration::from_secs(1);
+
+/// The answer to an upgrade.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Upgraded {
+    /// The process that serves now.
+    pub(crate) pid: u32,
+    pub(crate) sessions: usize,
+    /// Time for which packets waited.
+    pub(crate) paused_us: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NotUpgraded {
+    #[error("another upgrade is under way")]
+    UnderWay,
+    #[error("the gateway runs within another program, which cannot be replaced")]
+    Embedded,
+    #[error("{0}")]
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    binary: Option<PathBuf>,
+    within: Option<Duration>,
+    reply: oneshot::Sender<Result<Upgraded, NotUpgraded>>,
+}
+
+/// Requests upgrades. Clones share the one that is under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgrades {
+    requests: mpsc::Sender<Request>,
+    is_under_way: Arc<AtomicBool>,
+}
+
+impl Upgrades {
+    pub(crate) fn new() -> (Upgrades, mpsc::Receiver<Request>) {
+        let (requests, received) = mpsc::channel(1);
+        (Upgrades { requests, is_under_way: Arc::default() }, received)
+    }
+
+    /// Replaces this process by one of this program. Default: the program of this process.
+    pub(crate) async fn upgrade(
+        &self,
+        binary: Option<PathBuf>,
+        within: Option<Duration>,
+    ) -> Result<Upgraded, NotUpgraded> {
+        if self.is_under_way.swap(true, Ordering::AcqRel) {
+            return Err(NotUpgraded::UnderWay);
+        }
+        let (reply, answer) = oneshot::channel();
+        let ended = |_| NotUpgraded::Failed("the gateway ends".to_owned());
+        if let Err(error) = self.requests.send(Request { binary, within, reply }).await {
+            self.is_under_way.store(false, Ordering::Release);
+            return Err(ended(error));
+        }
+        answer.await.unwrap_or_else(|_| Err(NotUpgraded::Failed("the gateway ends".to_owned())))
+    }
+}
+
+/// A gateway that another process serves.
+pub(crate) struct HandedOver {
+    successor: u32,
+    /// To process 1 of the container, if that is another one.
+    init: Option<OwnedFd>,
+    /// Set if this is process 1.
+    next: Option<PipeReader>,
+}
+
+impl HandedOver {
+    /// The last act of this process. Process 1 returns only after its successors, with their exit status.
+    pub(crate) async fn leave(self) -> std::io::Result<i32> {
+        notify::replaced_by(self.successor);
+        if let Some(init) = self.init {
+            init::announce(init, self.successor)?;
+        }
+        match self.next {
+            Some(next) => init::attend(self.successor, next).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Has the new process end too.
+    pub(crate) fn pass_on_end(&self) {
+        // Fails only if it has ended.
+        let _ = kill(Pid::from_raw(self.successor.cast_signed()), Signal::SIGTERM);
+    }
+}
+
+/// Upgrades the gateway on request.
+pub(crate) struct Upgrader<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) handle: &'a Handle,
+    pub(crate) api: &'a api::Thread,
+    /// All sockets but those of nodes and sessions.
+    pub(crate) sockets: &'a Duplicates,
+    pub(crate) quic: Option<quic::Identity>,
+    pub(crate) workers: usize,
+    /// This process is confined.
+    pub(crate) confined: bool,
+    /// True once the gateway shuts down, which ends an upgrade that is under way.
+    pub(crate) ending: watch::Receiver<bool>,
+    /// Held while an upgrade is under way.
+    pub(crate) turn: &'a Mutex<()>,
+}
+
+/// The reason of a failure. `resume`: packets may have been stopped.
+struct Abandoned {
+    reason: String,
+    resume: bool,
+}
+
+impl Upgrader<'_> {
+    /// Returns once the gateway was handed over.
+    pub(crate) async fn follow(
+        &mut self,
+        upgrades: &Upgrades,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> HandedOver {
+        loop {
+            // The sender lives as long as the gateway.
+            let Some(request) = requests.recv().await else { return std::future::pending().await };
+            let turn = self.turn;
+            let _turn = turn.lock().await;
+            let outcome = self.upgrade(&request).await;
+            let (answer, handed_over) = match outcome {
+                Ok((upgraded, handed_over)) => (Ok(upgraded), Some(handed_over)),
+                Err(reason) => (Err(NotUpgraded::Failed(reason)), None),
+            };
+            upgrades.is_under_way.store(false, Ordering::Release);
+            // The client may have disconnected.
+            let _ = request.reply.send(answer);
+            if let Some(handed_over) = handed_over {
+                return handed_over;
+            }
+        }
+    }
+
+    async fn upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
+        let binary = request.binary.as_deref().unwrap_or(&self.program.path);
+        tracing::info!(program = %binary.display(), "upgrade begins");
+        if *self.ending.borrow() {
+            return Err("the gateway is shutting down".to_owned());
+        }
+        notify::reloading();
+        let outcome = self.try_upgrade(request).await;
+        match &outcome {
+            Ok((Upgraded { pid, sessions, paused_us }, _)) => {
+                tracing::info!(pid, sessions, paused_us, "upgraded; the new process serves");
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "upgrade failed; this process continues");
+                notify::ready();
+            }
+        }
+        outcome
+    }
+
+    async fn try_upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
+        let no_channel = |error| format!("cannot create a channel to a new process: {error}");
+        let (mut channel, theirs) = Channel::pair().map_err(no_channel)?;
+        let binary = request.binary.as_deref().unwrap_or(&self.program.path);
+        let mut child = Child::start(binary, &self.program.arguments, theirs)?;
+        let next = init::pipe().map_err(no_channel)?;
+        let writer = next.as_ref().map(|(_, writer)| writer.as_fd());
+        let ready_within = request.within.unwrap_or(READY_WITHIN);
+        match self.converse(&mut channel, &mut child, writer, ready_within).await {
+            Ok(upgraded) => {
+                let init = self.sockets.iter().find(|(name, _)| *name == SocketName::Init);
+                let init = init.map(|(_, init)| init.try_clone()).transpose();
+                let init = init.unwrap_or_else(|error| {
+                    tracing::error!(%error, "process 1 does not learn the new process");
+                    None
+                });
+                let next = next.map(|(reader, _)| reader);
+                Ok((upgraded, HandedOver { successor: upgraded.pid, init, next }))
+            }
+            Err(Abandoned { reason, resume }) => {
+                drop(channel);
+                child.end().await;
+                if resume {
+                    // Fails only if control has ended, and the gateway with it.
+                    let _ = self.handle.resume().await;
+                    self.api.open();
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        channel: &mut Channel,
+        child: &mut Child,
+        init: Option<BorrowedFd<'_>>,
+        ready_within: Duration,
+    ) -> Result<Upgraded, Abandoned> {
+        let mut steps = Predecessor::new(Version::own());
+        let mut input = match self.say_hello(channel, init).await {
+            Ok(()) => self.hear(channel, child, ready_within).await,
+            Err(reason) => unsent(child, reason).await,
+        };
+        let (mut suspended, mut paused) = (None, None);
+        loop {
+            input = match steps.handle(input) {
+                Action::Suspend => match self.suspend().await {
+                    Ok((since, state, ports)) => {
+                        paused = Some(since);
+                        suspended = Some((state, ports));
+                        Input::Suspended
+                    }
+                    Err(reason) => Input::Failed(reason),
+                },
+                Action::SendState => {
+                    let (state, ports) = suspended.take().expect("the state was just taken");
+                    match self.send_state(channel, &state, ports).await {
+                        Ok(()) => self.hear(channel, child, RESTORED_WITHIN).await,
+                        Err(reason) => unsent(child, reason).await,
+                    }
+                }
+                Action::SendGo { sessions } => match send(channel, &Message::Go).await {
+                    Ok(()) => {
+                        let paused = paused.as_ref().map_or(Duration::ZERO, Instant::elapsed);
+                        let paused_us = paused.as_micros() as u64;
+                        return Ok(Upgraded { pid: child.id(), sessions, paused_us });
+                    }
+                    Err(reason) => Input::Failed(reason),
+                },
+                Action::Abandon { reason, resume } => return Err(Abandoned { reason, resume }),
+            };
+        }
+    }
+
+    async fn say_hello(
+        &mut self,
+        channel: &mut Channel,
+        init: Option<BorrowedFd<'_>>,
+    ) -> Result<(), String> {
+        let trunks = self.handle.trunks().await;
+        let trunks = trunks.map_err(|error| format!("sockets of nodes not duplicated: {error}"))?;
+        let (mut names, mut sockets) = (Vec::new(), Vec::new());
+        let own: &Duplicates = self.sockets;
+        for (name, socket) in own.iter().chain(&trunks) {
+            names.push(name.clone());
+            sockets.push(socket.as_fd());
+        }
+        if let Some(init) = init {
+            names.push(SocketName::Init);
+            sockets.push(init);
+        }
+        let offer = Offer {
+            confined: self.confined,
+            workers: self.workers,
+            sockets: names,
+            quic: self.quic.clone(),
+        };
+        let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
+        let hello = Message::Hello { version: Version::own(), offer };
+        let sending = async {
+            let sent = channel.send(&hello.encode(), &[], &sockets).await;
+            sent.map_err(|error| format!("sockets not sent to the new process: {error}"))
+        };
+        self.within(RESTORED_WITHIN, sending).await?
+    }
+
+    /// Stops the API and then packets. Returns the time and the state.
+    async fn suspend(&mut self) -> Result<(Instant, Snapshot, Vec<OwnedFd>), String> {
+        self.api.pause();
+        let since = Instant::now();
+        let (state, ports) = self.handle.suspend().await.map_err(|error| error.to_string())?;
+        Ok((since, state, ports))
+    }
+
+    async fn send_state(
+        &mut self,
+        channel: &mut Channel,
+        state: &Snapshot,
+        ports: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let sending = async {
+            let state = state.encode();
+            let ports: Vec<_> = ports.iter().map(AsFd::as_fd).collect();
+            let sent = channel.send(&Message::State.encode(), &state, &ports).await;
+            sent.map_err(|error| format!("sessions not sent to the new process: {error}"))
+        };
+        self.within(RESTORED_WITHIN, sending).await?
+    }
+
+    /// The next message of the new process.
+    async fn hear(&mut self, channel: &mut Channel, child: &mut Child, within: Duration) -> Input {
+        let received = self.within(within, channel.receive(Limits::FROM_NEW)).await;
+        let heard = match received {
+            Ok(Ok(Some(Frame { message, .. }))) => Message::decode(&message),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Err(format!("the new process cannot be understood: {error}"))
+            }
+            Ok(Ok(None)) => {
+                return unsent(child, "the new process closed its standard input".to_owned()).await;
+            }
+            Ok(Err(error)) => {
+                return unsent(child, format!("the new process cannot be heard: {error}")).await;
+            }
+            Err(reason) => Err(reason),
+        };
+        heard.map_or_else(Input::Failed, Input::Message)
+    }
+
+    /// Awaits a step of the new process, unless the gateway shuts down.
+    async fn within<T>(
+        &mut self,
+        limit: Duration,
+        step: impl Future<Output = T>,
+    ) -> Result<T, String> {
+        tokio::select! {
+            biased;
+            _ = self.ending.wait_for(|ending| *ending) => {
+                Err("the gateway is shutting down".to_owned())
+            }
+            done = tokio::time::timeout(limit, step) => {
+                done.map_err(|_| format!("the new process did not answer within {limit:?}"))
+            }
+        }
+    }
+}
+
+/// The reason why a message did not pass: the end of the process, if it has ended.
+async fn unsent(child: &mut Child, reason: String) -> Input {
+    Input::Failed(match child.ended(EXIT_WITHIN).await {
+        Some(status) => format!("the new process ended ({status}); see the log"),
+        None => reason,
+    })
+}
+
+async fn send(channel: &mut Channel, message: &Message) -> Result<(), String> {
+    let sent = channel.send(&message.encode(), &[], &[]).await;
+    sent.map_err(|error| format!("the new process cannot be reached: {error}"))
+}
