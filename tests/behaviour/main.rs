@@ -28,4 +28,5 @@ mod recordings;
 mod rollouts;
 mod roq;
 mod starts;
+mod upgrade;
 mod workers;

@@ -57,14 +57,14 @@ fn quic_clients_hear_each_other() {
 }
 
 /// A QUIC connection without the client library.
-struct Line {
-    connection: quinn::Connection,
+pub(crate) struct Line {
+    pub(crate) connection: quinn::Connection,
     _endpoint: quinn::Endpoint,
-    to: Flow,
+    pub(crate) to: Flow,
     from: Flow,
 }
 
-async fn connect(way: QuicWay) -> Line {
+pub(crate) async fn connect(way: QuicWay) -> Line {
     let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let endpoint = quinn::Endpoint::client(here).unwrap();
     let config = client_config(way.certificate_sha256).unwrap();

@@ -3,20 +3,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{Client, Endpoint, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_client::{
+    Client, Endpoint, Error, Identity, Ingress, Kind, Media, Offer, PayloadType,
+};
 use evenkeel_lab::process::Process;
 use evenkeel_testkit::binary::evenkeel;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tokio::runtime::Runtime;
 
 use super::{Phone, TIMEOUT, World};
 
-/// It is killed on drop.
+/// It is killed on drop, with the processes that replaced it.
 pub(crate) struct GatewayProcess {
     pub(crate) process: Process,
+    successor: Option<Pid>,
     client: Client,
     runtime: Runtime,
     folder: TempDir,
@@ -38,7 +44,7 @@ impl GatewayProcess {
         process.json_line(TIMEOUT).unwrap();
         let client = Client::new(Endpoint::Unix(folder.path().join("admin.sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut gateway = GatewayProcess { process, client, runtime, folder };
+        let mut gateway = GatewayProcess { process, successor: None, client, runtime, folder };
         let deadline = Instant::now() + 3 * TIMEOUT;
         while !gateway.ask(async |client| client.is_ready().await).unwrap() {
             assert!(Instant::now() < deadline, "timed out: the policies are active");
@@ -56,10 +62,36 @@ impl GatewayProcess {
         self.client.another()
     }
 
-    fn ask<T>(&mut self, request: impl AsyncFnOnce(&mut Client) -> T) -> T {
+    pub(crate) fn ask<T>(&mut self, request: impl AsyncFnOnce(&mut Client) -> T) -> T {
         let client = &mut self.client;
         let limited = async { tokio::time::timeout(3 * TIMEOUT, request(client)).await };
         self.runtime.block_on(limited).expect("the API answers in time")
+    }
+
+    /// The client of another socket, from now on.
+    pub(crate) fn move_api(&mut self, socket: &str) {
+        self.client = Client::new(Endpoint::Unix(self.folder.path().join(socket)));
+    }
+
+    /// Asks for an upgrade on a thread of its own.
+    pub(crate) fn upgrade(&self, request: Value) -> JoinHandle<Result<Value, Error>> {
+        let mut client = self.client();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(client.post("/v1/gateway:upgrade", &request))
+        })
+    }
+
+    /// Notes the process that serves now.
+    pub(crate) fn note_successor(&mut self, pid: i32) {
+        self.successor = Some(Pid::from_raw(pid));
+        // The process that was replaced has closed the connection.
+        self.client = self.client.another();
+    }
+
+    /// The process that serves.
+    pub(crate) fn pid(&self) -> Pid {
+        self.successor.unwrap_or(Pid::from_raw(self.process.id() as i32))
     }
 
     pub(crate) fn read(&mut self, path: &str) -> Value {
@@ -78,6 +110,14 @@ impl GatewayProcess {
 
     /// Opens a session with audio for this phone, which sends to it from then on.
     pub(crate) fn open(&mut self, room: &str, phone: &mut Phone) {
+        let identity = Identity::Declared { address: phone.address(), rtcp: None };
+        let offer = GatewayProcess::offer(room, Ingress::Udp(identity));
+        let opened = self.ask(async |client| client.open(&offer).await).unwrap();
+        phone.set_target(opened.udp.unwrap().addresses[0]);
+    }
+
+    /// An offer of audio.
+    pub(crate) fn offer(room: &str, ingress: Ingress) -> Offer {
         let opus = PayloadType { payload_type: 111, codec: "opus".into(), clock_rate: 48_000 };
         let audio = Media {
             kind: Kind::Audio,
@@ -85,16 +125,23 @@ impl GatewayProcess {
             feedback: Vec::new(),
             bitrate: None,
         };
-        let offer = Offer {
+        Offer {
             scenario: "call".into(),
             room: room.into(),
             labels: BTreeMap::new(),
-            ingress: Ingress::Udp(Identity::Declared { address: phone.address(), rtcp: None }),
+            ingress,
             media: vec![audio],
             rtcp: None,
             nodes: BTreeMap::new(),
-        };
-        let opened = self.ask(async |client| client.open(&offer).await).unwrap();
-        phone.set_target(opened.udp.unwrap().addresses[0]);
+        }
+    }
+}
+
+impl Drop for GatewayProcess {
+    fn drop(&mut self) {
+        if let Some(successor) = self.successor {
+            // Fails only if it has ended.
+            let _ = kill(successor, Signal::SIGKILL);
+        }
     }
 }

@@ -1,0 +1,518 @@
+//! Upgrades in place: a new process takes over sockets and sessions while clients talk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use evenkeel_client::{Call, Error, Identity, Ingress, QuicOffer};
+use evenkeel_lab::client::QuicWay;
+use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_media::roq;
+use evenkeel_testkit::binary::evenkeel;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    GatewayProcess, Node, Phone, TIMEOUT, Track, World, assert_complete, assert_continuous, talk,
+    talk_for, wait_until,
+};
+use crate::roq::connect;
+
+/// Packets of each phone between upgrades.
+const PACKETS: u64 = 25;
+
+/// Phones in pairs that share a room, and talk from the first call to the last.
+struct Calls(Vec<Phone>);
+
+impl Calls {
+    fn open(gateway: &mut GatewayProcess, pairs: u64) -> Calls {
+        let mut phones: Vec<Phone> = (1..=2 * pairs).map(Phone::new).collect();
+        for (number, phone) in phones.iter_mut().enumerate() {
+            gateway.open(&format!("room-{}", number / 2), phone);
+        }
+        let mut calls = Calls(phones);
+        calls.talk(PACKETS);
+        calls
+    }
+
+    fn phones(&mut self) -> Vec<&mut Phone> {
+        self.0.iter_mut().collect()
+    }
+
+    fn talk(&mut self, packets: u64) {
+        talk_for(&mut self.phones(), packets);
+    }
+
+    /// Talks while the gateway answers an upgrade.
+    fn talk_over(&mut self, gateway: &mut GatewayProcess, request: Value) -> Result<Value, Error> {
+        let upgrading = gateway.upgrade(request);
+        talk(&mut self.phones(), "the upgrade is answered", |_| upgrading.is_finished());
+        let answer = upgrading.join().unwrap();
+        if let Ok(upgraded) = &answer {
+            gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+        }
+        self.talk(PACKETS);
+        answer
+    }
+
+    /// Asserts that each phone heard every packet of its partner once, as one stream.
+    fn assert_whole(mut self) {
+        let sent: Vec<u64> = self.0.iter().map(|phone| phone.voice.sent).collect();
+        let partner = |number: usize| number ^ 1;
+        wait_until("the last packets are heard", || {
+            self.0.iter_mut().for_each(Phone::listen);
+            let last = |number: usize| last_heard(&self.0, number, partner(number));
+            (0..sent.len()).all(|number| last(number) == sent[partner(number)].checked_sub(1))
+        });
+        // A duplicate would follow.
+        self.0.iter_mut().for_each(Phone::listen);
+        for (number, phone) in self.0.iter().enumerate() {
+            let other = partner(number);
+            let heard = phone.heard_from(self.0[other].number, 0);
+            // A plain node knows a client from its first packet on, and drops earlier ones of others.
+            let first = heard.first().map_or(0, |heard| heard.mark.number);
+            assert!(first < PACKETS, "{first}");
+            assert_complete(&heard, first, sent[other]);
+            assert_eq!(assert_continuous(&heard), 0);
+        }
+    }
+}
+
+/// The number of the last packet that a phone heard from another.
+fn last_heard(phones: &[Phone], number: usize, other: usize) -> Option<u64> {
+    let from = phones[other].number;
+    let mut heard = phones[number].heard.iter().rev();
+    heard.find(|heard| heard.mark.session == from).map(|heard| heard.mark.number)
+}
+
+/// The sessions without what grows.
+fn sessions(gateway: &mut GatewayProcess) -> Vec<Value> {
+    let mut sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
+    for session in &mut sessions {
+        let fields = session.as_object_mut().unwrap();
+        fields.remove("age_ms");
+        fields.remove("measures");
+        fields.remove("totals");
+        // Incarnations belong to a process.
+        if let Some(Value::Object(hop)) = fields.get_mut("hop") {
+            hop.remove("incarnation");
+        }
+    }
+    sessions
+}
+
+fn packets_up(gateway: &mut GatewayProcess) -> u64 {
+    let sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
+    let totals = sessions.iter().map(|session| session["totals"]["packets_up"].as_u64());
+    totals.map(Option::unwrap).sum()
+}
+
+fn own_binary() -> Value {
+    json!({})
+}
+
+fn is_running(process: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/stat"));
+    status.is_ok_and(|status| !status.contains(") Z "))
+}
+
+fn three_upgrades(node: &Node, limits: &str) {
+    let mut world = World::of(&[node]);
+    world.limits = limits.into();
+    let mut gateway = GatewayProcess::start(&world);
+    let mut calls = Calls::open(&mut gateway, 3);
+    let before = sessions(&mut gateway);
+    for _ in 0..3 {
+        let (old, counted) = (gateway.pid(), packets_up(&mut gateway));
+        let upgraded = calls.talk_over(&mut gateway, own_binary()).unwrap();
+        assert_eq!(upgraded["sessions"], 6, "{upgraded}");
+        assert!(upgraded["paused_us"].as_u64().unwrap() > 0, "{upgraded}");
+        wait_until("the old process ends", || !is_running(old));
+        assert!(is_running(gateway.pid()));
+        assert_eq!(sessions(&mut gateway), before);
+        assert!(packets_up(&mut gateway) > counted, "totals go on");
+    }
+    calls.assert_whole();
+    let ended = gateway.process.wait(TIMEOUT).unwrap();
+    assert!(ended.success(), "{ended}");
+}
+
+#[test]
+fn trunk_calls_survive_three_upgrades() {
+    three_upgrades(&Node::agent("east-a1"), "workers = 2\n");
+}
+
+#[test]
+fn encrypted_calls_survive_three_upgrades() {
+    three_upgrades(&Node::agent("east-a1").encrypted(), "workers = 1\n");
+}
+
+#[test]
+fn port_calls_survive_three_upgrades() {
+    three_upgrades(&Node::plain("east-a1", "echo", PlainRoom::Shared), "workers = 1\n");
+}
+
+#[test]
+fn new_keys_take_effect_without_a_restart() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    let mut gateway = GatewayProcess::start(&world);
+    let mut calls = Calls::open(&mut gateway, 1);
+    world.listens += "[[listen]]\nudp = \"[::1]:0\"\nidentity = [\"declared\"]\n";
+    world.admin = "drills = true\n".into();
+    let config = world.write(gateway.folder());
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("admin.sock", "other.sock")).unwrap();
+    let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
+    assert!(!reloaded["requires_restart"].as_array().unwrap().is_empty(), "{reloaded}");
+
+    calls.talk_over(&mut gateway, own_binary()).unwrap();
+    gateway.move_api("other.sock");
+    wait_until("the old socket is gone", || !gateway.folder().join("admin.sock").exists());
+    let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
+    assert_eq!(reloaded["requires_restart"], json!([]));
+    let mut bob = Phone::on("[::1]:0", 9);
+    gateway.open("room-6", &mut bob);
+    talk(&mut [&mut bob], "the new listener serves", |phones| phones[0].heard.len() >= 5);
+    calls.assert_whole();
+}
+
+fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\necho $$ > {}/pid\n{text}\n", folder.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+/// Shell functions that speak the messages between two processes.
+const MESSAGES: &str = r#"
+receive() {
+    set -- $(head -c 20 | od -An -v -tu1)
+    message=$(((($5 * 256 + $6) * 256 + $7) * 256 + $8))
+    attachment=$((((${13} * 256 + ${14}) * 256 + ${15}) * 256 + ${16}))
+    descriptors=$(((${19} * 256 + ${20} + 252) / 253))
+    head -c $((message + attachment + descriptors)) > /dev/null
+}
+send() {
+    printf "evkl\0\0\0\\$(printf %03o ${#1})\0\0\0\0\0\0\0\0\0\0\0\0%s" "$1" >&0
+}
+ready() {
+    send '{"message":"ready","version":{"protocol":'$1',"program":"9.9.9"}}'
+}
+receive
+"#;
+
+/// Programs that take nothing over, each with the words of the answer.
+fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
+    let speaks = |name, text: &str| script(folder, name, &format!("{MESSAGES}{text}"));
+    let unreadable = folder.join("not-executable");
+    fs::write(&unreadable, "#!/bin/sh\n").unwrap();
+    let foreign = folder.join("foreign");
+    fs::write(&foreign, b"\x7fELF of another machine").unwrap();
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o700)).unwrap();
+    vec![
+        (folder.join("missing"), &["No such file"]),
+        (unreadable, &["Permission denied"]),
+        (foreign, &["Exec format error"]),
+        (script(folder, "ends", "exit 7"), &["exit status: 7"]),
+        (script(folder, "hangs", "exec sleep 600"), &["did not answer within"]),
+        (
+            script(folder, "chats", "echo Welcome to another program >&0; exec sleep 600"),
+            &["other bytes"],
+        ),
+        (speaks("older", "ready 0; exec sleep 600"), &["version 0", "version 1", "9.9.9"]),
+        (speaks("newer", "ready 2; exec sleep 600"), &["version 2", "version 1", "9.9.9"]),
+        (speaks("crashes", "ready 1; receive; kill -9 $$"), &["signal: 9"]),
+        (speaks("stalls", "ready 1; receive; exec sleep 600"), &["did not answer within"]),
+        (
+            speaks(
+                "refuses",
+                "ready 1; receive; send '{\"message\":\"failed\",\"reason\":\"no memory\"}'",
+            ),
+            &["no memory"],
+        ),
+    ]
+}
+
+#[test]
+fn failed_upgrade_leaves_calls_unharmed() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let mut calls = Calls::open(&mut gateway, 2);
+    let (pid, before) = (gateway.pid(), sessions(&mut gateway));
+    for (program, words) in unfit_programs(gateway.folder()) {
+        let request = json!({"binary": program, "deadline": "1s"});
+        let refused = calls.talk_over(&mut gateway, request).unwrap_err().to_string();
+        for word in words {
+            assert!(refused.contains(word), "{}: {refused}", program.display());
+        }
+        let started = fs::read_to_string(gateway.folder().join("pid")).unwrap_or_default();
+        if let Ok(started) = started.trim().parse() {
+            wait_until("its process has ended", || !is_running(Pid::from_raw(started)));
+        }
+        assert_eq!(sessions(&mut gateway), before);
+    }
+    assert!(is_running(pid));
+    calls.talk_over(&mut gateway, own_binary()).unwrap();
+    calls.assert_whole();
+}
+
+#[test]
+fn unfit_configuration_is_refused_with_its_errors() {
+    let node = Node::agent("east-a1");
+    let world = World::of(&[&node]);
+    let mut gateway = GatewayProcess::start(&world);
+    let mut calls = Calls::open(&mut gateway, 1);
+    for (key, value, told) in [
+        ("workers = 1", "workers = 3", "found 3 workers, the running gateway has 1"),
+        ("workers = 1", "workers = \"many\"", "evenkeel.toml"),
+        ("region = \"east\"\npolicies", "region = \"east\"\ncache = 7\npolicies", "cache"),
+    ] {
+        let config = world.write(gateway.folder());
+        let text = fs::read_to_string(&config).unwrap();
+        assert!(text.contains(key), "{key}");
+        fs::write(&config, text.replace(key, value)).unwrap();
+        let refused = calls.talk_over(&mut gateway, own_binary()).unwrap_err().to_string();
+        assert!(refused.contains(told), "{refused}");
+    }
+    world.write(gateway.folder());
+    calls.talk_over(&mut gateway, own_binary()).unwrap();
+    calls.assert_whole();
+}
+
+#[test]
+fn second_upgrade_is_refused_while_one_runs() {
+    let node = Node::agent("east-a1");
+    let gateway = GatewayProcess::start(&World::of(&[&node]));
+    let slow = script(gateway.folder(), "slow", "exec sleep 600");
+    let first = gateway.upgrade(json!({"binary": slow, "deadline": "3s"}));
+    wait_until("it is under way", || gateway.folder().join("pid").exists());
+    let second = gateway.upgrade(own_binary()).join().unwrap().unwrap_err();
+    assert!(second.to_string().contains("under way"), "{second}");
+    let first = first.join().unwrap().unwrap_err();
+    assert!(first.to_string().contains("did not answer"), "{first}");
+}
+
+#[test]
+fn sigterm_ends_an_upgrade_and_drains() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let mut calls = Calls::open(&mut gateway, 1);
+    let slow = script(gateway.folder(), "slow", "exec sleep 600");
+    let upgrading = gateway.upgrade(json!({"binary": slow}));
+    let pid = gateway.folder().join("pid");
+    talk(&mut calls.phones(), "it is under way", |_| pid.exists());
+    gateway.process.signal(Signal::SIGTERM).unwrap();
+    talk(&mut calls.phones(), "the upgrade ends", |_| upgrading.is_finished());
+    let refused = upgrading.join().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("shutting down"), "{refused}");
+    let started = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    wait_until("its process has ended", || !is_running(Pid::from_raw(started)));
+    calls.talk(PACKETS);
+    assert_eq!(gateway.read("/v1/status")["state"], "draining");
+    calls.assert_whole();
+    gateway.process.signal(Signal::SIGTERM).unwrap();
+    assert!(gateway.process.wait(TIMEOUT).unwrap().success());
+}
+
+#[test]
+fn quic_client_connects_again_with_its_flows() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]).with_quic());
+    let offer = GatewayProcess::offer("room", Ingress::Quic(QuicOffer::default()));
+    let opened = gateway.ask(async |client| client.open(&offer).await).unwrap().quic.unwrap();
+    let digest: Vec<u8> = (0..32)
+        .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let way = QuicWay {
+        gateway: opened.addresses[0],
+        certificate_sha256: digest.try_into().unwrap(),
+        flow_to_gateway: opened.flow_to_gateway.parse().unwrap(),
+        flow_from_gateway: opened.flow_from_gateway.parse().unwrap(),
+    };
+    let mut ann = Phone::new(1).voice;
+    let mut line = gateway.ask(async |_| echoed(way, &mut ann).await);
+    for _ in 0..2 {
+        let upgrading = gateway.upgrade(own_binary());
+        wait_until("the upgrade is answered", || upgrading.is_finished());
+        let upgraded = upgrading.join().unwrap().unwrap();
+        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+        let closed = gateway.ask(async |_| line.closed().await);
+        let quinn::ConnectionError::ApplicationClosed(closed) = closed else { panic!("{closed}") };
+        assert_eq!(closed.error_code, quinn::VarInt::from(0_u32));
+        // Over a new connection, with the flows of the first offer.
+        line = gateway.ask(async |_| echoed(way, &mut ann).await);
+    }
+    let sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
+    assert_eq!(sessions.len(), 1);
+}
+
+/// A connection over which the client heard itself.
+async fn echoed(way: QuicWay, voice: &mut Track) -> quinn::Connection {
+    let line = connect(way).await;
+    let mut datagram = Vec::new();
+    loop {
+        datagram.clear();
+        roq::write_datagram(line.to, &voice.packet(1), &mut datagram);
+        line.connection.send_datagram(datagram.clone().into()).unwrap();
+        let heard = line.connection.read_datagram();
+        if tokio::time::timeout(Duration::from_millis(20), heard).await.is_ok() {
+            return line.connection;
+        }
+    }
+}
+
+#[test]
+fn api_answers_throughout_an_upgrade() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let mut events = gateway.ask(async |client| client.events().await).unwrap();
+    let upgrading = gateway.upgrade(own_binary());
+    let (mut asked, mut opened) = (0, Vec::new());
+    while !upgrading.is_finished() || asked < 20 {
+        let status = gateway.ask(async |client| client.another().read("/v1/status").await);
+        assert_eq!(status.unwrap()["state"], "serving");
+        let phone = Phone::new(100 + asked);
+        let identity = Identity::Declared { address: phone.address(), rtcp: None };
+        let offer = GatewayProcess::offer(&format!("room-{asked}"), Ingress::Udp(identity));
+        match gateway.ask(async |client| client.another().open(&offer).await) {
+            Ok(answer) => opened.push((answer.id, phone)),
+            // With a time for the next attempt.
+            Err(Error::Refused { status: 503, .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        asked += 1;
+    }
+    let upgraded = upgrading.join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    let listed = gateway.ask(async |client| client.list("sessions").await).unwrap();
+    let listed: Vec<&str> = listed.iter().map(|session| session["id"].as_str().unwrap()).collect();
+    let answered: Vec<&str> = opened.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(listed, answered, "each answered offer is a session, once");
+    // The stream of the old process ends; the new one has its own.
+    gateway.ask(async |_| while let Ok(Some(_)) = events.next().await {});
+    let mut events = gateway.ask(async |client| client.events().await).unwrap();
+    let mut bob = Phone::new(2);
+    gateway.open("last", &mut bob);
+    let event = gateway.ask(async |_| events.next().await).unwrap().unwrap();
+    assert_eq!((event.name.as_str(), &event.data["room"]), ("opened", &json!("last")));
+}
+
+#[test]
+fn offer_with_key_is_answered_once_over_an_upgrade() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let phone = Phone::new(1);
+    let identity = Identity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", Ingress::Udp(identity));
+    let body = serde_json::to_vec(&offer).unwrap();
+    let open = |gateway: &mut GatewayProcess| {
+        let call = Call {
+            method: hyper::Method::POST,
+            path: "/v1/sessions",
+            headers: &[("idempotency-key", "once")],
+            body: body.clone().into(),
+        };
+        gateway.ask(async |client| client.ask(call).await).unwrap()
+    };
+    let first = open(&mut gateway);
+    assert_eq!(first.status, 201);
+    let upgraded = gateway.upgrade(own_binary()).join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    let again = open(&mut gateway);
+    assert_eq!((again.status, again.body), (201, first.body));
+}
+
+#[test]
+fn service_manager_learns_the_new_process() {
+    let node = Node::agent("east-a1");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let told = || {
+        let mut buffer = [0; 128];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut command = Command::new(evenkeel());
+    command.env("NOTIFY_SOCKET", &path);
+    let mut gateway = GatewayProcess::start_by(&World::of(&[&node]), command);
+    assert_eq!(told(), "READY=1");
+    let unfit = gateway.folder().join("missing");
+    gateway.upgrade(json!({"binary": unfit})).join().unwrap().unwrap_err();
+    assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(told(), "READY=1", "the old process serves on");
+    let upgraded = gateway.upgrade(own_binary()).join().unwrap().unwrap();
+    let pid = upgraded["pid"].as_i64().unwrap() as i32;
+    gateway.note_successor(pid);
+    assert!(told().starts_with("RELOADING=1"));
+    assert_eq!(told(), format!("MAINPID={pid}\nREADY=1"));
+    assert_eq!(told(), "BARRIER=1");
+}
+
+#[test]
+fn command_upgrades_and_names_failures() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let socket = gateway.folder().join("admin.sock");
+    let upgrade = |arguments: &[&str]| {
+        let mut command = Command::new(evenkeel());
+        command.args(["upgrade", "--api"]).arg(&socket).args(arguments).output().unwrap()
+    };
+    let failed = upgrade(&["/nowhere/evenkeel"]);
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("the running process continues: cannot start /nowhere"), "{said}");
+    let path = evenkeel().to_str().unwrap();
+    let done = upgrade(&[path, "--deadline", "30s", "--json"]);
+    let upgraded: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(done.status.success(), "{upgraded}");
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    assert_eq!(gateway.read("/v1/status")["state"], "serving");
+}
+
+/// Runs its arguments as process 1.
+fn as_first_process() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    command
+}
+
+#[test]
+fn first_process_stays_until_the_last_ends() {
+    if !as_first_process().arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!(
+            "first_process_stays_until_the_last_ends skipped: needs unshare (util-linux) and user namespaces"
+        );
+        return;
+    }
+    let node = Node::agent("east-a1");
+    let mut command = as_first_process();
+    command.arg(evenkeel());
+    let mut gateway = GatewayProcess::start_by(&World::of(&[&node]), command);
+    let mut calls = Calls::open(&mut gateway, 1);
+    for _ in 0..3 {
+        let upgrading = gateway.upgrade(own_binary());
+        talk(&mut calls.phones(), "the upgrade is answered", |_| upgrading.is_finished());
+        let upgraded = upgrading.join().unwrap().unwrap();
+        assert!(upgraded["pid"].as_u64().unwrap() > 1, "a number of the namespace: {upgraded}");
+        calls.talk(PACKETS);
+    }
+    calls.assert_whole();
+    let outer = gateway.process.id();
+    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
+    let first = Pid::from_raw(children.trim().parse().unwrap());
+    let serving = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+    assert_eq!(serving.split_whitespace().count(), 1, "ended processes are reaped: {serving}");
+    // It has sessions: the first signal drains, the second ends.
+    kill(first, Signal::SIGTERM).unwrap();
+    wait_until("it drains", || gateway.process.log().contains("shutting down"));
+    kill(first, Signal::SIGTERM).unwrap();
+    let status = gateway.process.wait(TIMEOUT).unwrap();
+    assert!(status.success(), "{status}");
+}
