@@ -21,12 +21,18 @@ pub struct Watch {
 impl Watch {
     pub async fn begin(admin: &Client) -> Result<Watch, Error> {
         let mut events = admin.events().await?;
-        let heard = Heard::default();
+        let (admin, heard) = (admin.another(), Heard::default());
         let theirs = heard.clone();
         let listening = tokio::spawn(async move {
-            // The stream ends with the API.
-            while let Ok(Some(event)) = events.next().await {
-                theirs.all().push(event);
+            loop {
+                while let Ok(Some(event)) = events.next().await {
+                    theirs.all().push(event);
+                }
+                // The stream ends with the process; another one may have replaced it.
+                match admin.events().await {
+                    Ok(of_successor) => events = of_successor,
+                    Err(_) => break,
+                }
             }
         });
         Ok(Watch { heard, listening })

@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     Rebind,
     /// All clients leave without a message and reconnect at once.
     Reconnect,
+    /// The gateway is replaced by a new process of the same program.
+    Upgrade,
     /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
     BlockUdp(Duration),
 }
@@ -107,7 +109,7 @@ impl Fault {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
-            Fault::Return(..) => Scope::Everybody,
+            Fault::Return(..) | Fault::Upgrade => Scope::Everybody,
             // Packets have no stamp that names their node.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
@@ -131,6 +133,7 @@ impl Fault {
             | Fault::DrainRegion(..)
             | Fault::StallControl(_)
             | Fault::Move(_)
+            | Fault::Upgrade
             | Fault::Rebind
             | Fault::Reconnect => Ok(()),
         }
@@ -181,6 +184,7 @@ impl Fault {
                 Ok(())
             }
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
+            Fault::Upgrade => stage.upgrade().await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
@@ -227,6 +231,7 @@ impl Fault {
             | Fault::StallControl(_)
             | Fault::Starve(..)
             | Fault::Move(_)
+            | Fault::Upgrade
             | Fault::Rebind
             | Fault::Reconnect => Ok(()),
         }
@@ -237,6 +242,7 @@ impl Fault {
             Fault::Stall(_)
             | Fault::StallControl(_)
             | Fault::Move(_)
+            | Fault::Upgrade
             | Fault::Rebind
             | Fault::Reconnect
             | Fault::BlockUdp(_) => return Ok(Vec::new()),

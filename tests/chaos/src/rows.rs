@@ -1,5 +1,6 @@
 //! All rows, in order.
 
+mod gateway;
 mod link;
 mod node;
 mod region;
@@ -7,7 +8,7 @@ mod region;
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [node::ROWS, link::ROWS, region::ROWS].concat()
+    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS].concat()
 }
 
 #[cfg(test)]

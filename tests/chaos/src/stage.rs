@@ -10,7 +10,8 @@ use evenkeel_client::{Client, Endpoint};
 use evenkeel_lab::relay::{Conditions, Tally};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
@@ -47,6 +48,8 @@ pub(crate) struct Node {
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
     pub(crate) gateway: Process,
+    /// The process that replaced the gateway's first one.
+    successor: Option<Successor>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) firewall: Firewall,
     pub(crate) layout: Layout,
@@ -104,7 +107,8 @@ impl Stage {
             return Err(gateway.error(format!("said {listening}")).into());
         };
         let place = Endpoint::Unix(socket.into());
-        Ok(Stage { gateway, nodes, firewall, layout, places: places.clone(), place, udp })
+        let (successor, places) = (None, places.clone());
+        Ok(Stage { gateway, successor, nodes, firewall, layout, places, place, udp })
     }
 
     /// A new client of the admin API.
@@ -272,9 +276,34 @@ impl Stage {
         Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
     }
 
+    /// Replaces the gateway by a new process of the same program.
+    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
+        let answer = self.admin().post("/v1/gateway:upgrade", &json!({})).await;
+        let answer = answer.map_err(|error| format!("upgrading the gateway: {error}"))?;
+        let process = answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let process = process.ok_or_else(|| format!("upgrading the gateway: {answer}"))?;
+        // The process before it has ended, or does so now.
+        self.successor = Some(Successor(Pid::from_raw(process)));
+        Ok(())
+    }
+
     /// Fails if the gateway has ended.
     pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
-        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.error("ended").into()) }
+        let is_running = match &self.successor {
+            Some(Successor(process)) => kill(*process, None).is_ok(),
+            None => self.gateway.is_running(),
+        };
+        if is_running { Ok(()) } else { Err(self.gateway.error("ended").into()) }
+    }
+}
+
+/// A gateway's process that another one started. It is killed when this is dropped.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = kill(self.0, Signal::SIGKILL);
     }
 }
 

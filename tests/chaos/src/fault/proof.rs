@@ -49,8 +49,8 @@ impl Fault {
                 let home = effect.causes.get("failback").copied().unwrap_or(0);
                 proven(home >= effect.rooms_hit, format!("{home} rooms went home"))
             }
-            // The stall ends by itself.
-            Fault::StallControl(_) => Ok(()),
+            // The stall ends by itself; an upgrade without a new process fails.
+            Fault::StallControl(_) | Fault::Upgrade => Ok(()),
             Fault::Drain(_) | Fault::DrainRegion(..) => {
                 return drained(stage, &struck.names, window).await;
             }

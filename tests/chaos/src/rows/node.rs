@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{
-    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, StallControl, Starve, Vicious,
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Starve, Vicious,
 };
 use crate::fault::Way::{Hushed, Loud, Silent};
 use crate::fault::Whom::{Busiest, Region};
@@ -95,15 +95,6 @@ pub(super) const ROWS: &[Row] = &[
         CrashLoop(Busiest, 5, Hushed),
         Limits { moves_max: Some(1.0), ..SILENT },
     ),
-    Row::new("control.stalled", Layout::HOT, StallControl(Duration::from_millis(200)), UNTOUCHED)
-        .times(5),
-    Row::new(
-        "gateway.stalled",
-        Layout::HOT,
-        Stall(Duration::from_millis(200)),
-        Limits { none_condemned: true, ..Limits::NONE },
-    )
-    .times(5),
     Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),
     Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
     // Once: after a false alarm about a flow the next one needs a steady run eight times as long. At least three of the
