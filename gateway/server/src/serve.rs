@@ -163,6 +163,8 @@ fn serve_as(
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
     let api = api::bind(settings.admin.clone(), &mut inherited)?;
     let init = inherited.take(&SocketName::Init);
+    // Listeners that the configuration no longer names end with the old process: nothing would read them here.
+    drop(inherited);
     let is_confined = heir.as_ref().is_some_and(Heir::is_confined);
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
     let telemetry = Telemetry::start(&settings, &instance())
@@ -281,6 +283,8 @@ async fn take_over(
         heir.take_over(handle).await.map_err(Failure::Upgrade)
     };
     let outcome = tokio::select! {
+        // After `go` the old process is gone, so a `go` that has arrived counts before any reason to end.
+        biased;
         outcome = taking => outcome,
         () = follower.follow() => Err(Failure::Upgrade("control ended".to_owned())),
         ended = gateway.ends() => match ended {
