@@ -52,14 +52,14 @@ impl Line {
                 // Without children the process that served was reaped before.
                 Ok(_) | Err(_) => return None,
             };
-            if ended != self.serving {
-                continue;
-            }
+            // A process announces the next one and ends, which makes that one a child of this process. So the number
+            // of each child that ends is here by now, in whichever order the kernel reports them.
             let mut next = [0; 4];
-            match self.next.read_exact(&mut next) {
-                // It has announced its next process, which is a child of this one from now on.
-                Ok(()) => self.serving = Pid::from_raw(u32::from_be_bytes(next).cast_signed()),
-                Err(_) => return Some(status),
+            while self.next.read_exact(&mut next).is_ok() {
+                self.serving = Pid::from_raw(u32::from_be_bytes(next).cast_signed());
+            }
+            if ended == self.serving {
+                return Some(status);
             }
         }
     }
