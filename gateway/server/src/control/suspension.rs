@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{Clock, Continued, DriversRecord};
 use super::equipment::Listed;
-use super::handle::{Request, Suspended};
+use super::handle::{REQUESTS_MAX, Request, Suspended};
 use super::held_offers::Waiting;
 use super::messages::{ControlError, SessionAnswer, SessionRequest};
 use super::registry::{self, Beside, EntryRecord};
@@ -177,7 +177,7 @@ impl Control {
         Ok((snapshot, descriptors))
     }
 
-    /// Handles only requests that end the suspension, and the restore. Other requests wait.
+    /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
     pub(super) async fn rest(&mut self, requests: &mut mpsc::Receiver<Request>) {
         let mut held = Vec::new();
         while self.is_suspended() && !self.finished {
@@ -189,7 +189,14 @@ impl Control {
                     | Request::Restore { .. }
                     | Request::Release(_)),
                 ) => self.handle_request(request),
-                Some(other) => held.push(other),
+                // An upgrade that was under way is given up: the sessions are closed here.
+                Some(request @ Request::Shutdown { .. }) => {
+                    self.resume();
+                    self.handle_request(request);
+                }
+                Some(other) if held.len() < REQUESTS_MAX => held.push(other),
+                // Too many wait: the caller gets an error, as with a full queue.
+                Some(_) => {}
                 // No caller is left that could end the suspension.
                 None => self.finished = true,
             }
