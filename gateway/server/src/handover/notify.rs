@@ -59,6 +59,7 @@ fn connect(manager: &OsStr) -> io::Result<UnixDatagram> {
         _ => SocketAddr::from_pathname(manager)?,
     };
     let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(Duration::from_millis(READ_WITHIN_MS.into())))?;
     socket.connect_addr(&address)?;
     Ok(socket)
 }

@@ -81,12 +81,13 @@ impl Upgrades {
             return Err(NotUpgraded::UnderWay);
         }
         let (reply, answer) = oneshot::channel();
-        let ended = |_| NotUpgraded::Failed("the gateway ends".to_owned());
-        if let Err(error) = self.requests.send(Request { binary, within, reply }).await {
+        let ended = || Err(NotUpgraded::Failed("the gateway ends".to_owned()));
+        // The only request that is under way finds room. Waiting for it could be cancelled, and no upgrade would follow.
+        if self.requests.try_send(Request { binary, within, reply }).is_err() {
             self.is_under_way.store(false, Ordering::Release);
-            return Err(ended(error));
+            return ended();
         }
-        answer.await.unwrap_or_else(|_| Err(NotUpgraded::Failed("the gateway ends".to_owned())))
+        answer.await.unwrap_or_else(|_| ended())
     }
 }
 
@@ -250,7 +251,7 @@ impl Upgrader<'_> {
                         Err(reason) => unsent(child, reason).await,
                     }
                 }
-                Action::SendGo { sessions } => match send(channel, &Message::Go).await {
+                Action::SendGo { sessions } => match self.send_go(channel).await {
                     Ok(()) => {
                         let paused = paused.as_ref().map_or(Duration::ZERO, Instant::elapsed);
                         let paused_us = paused.as_micros() as u64;
@@ -318,6 +319,15 @@ impl Upgrader<'_> {
         self.within(RESTORED_WITHIN, sending).await?
     }
 
+    /// Sends `go`, which either is sent as a whole or can be taken back by ending the new process.
+    async fn send_go(&mut self, channel: &mut Channel) -> Result<(), String> {
+        let sending = async {
+            let sent = channel.send(&Message::Go.encode(), &[], &[]).await;
+            sent.map_err(|error| format!("the new process cannot be reached: {error}"))
+        };
+        self.within(RESTORED_WITHIN, sending).await?
+    }
+
     /// The next message of the new process.
     async fn hear(&mut self, channel: &mut Channel, child: &mut Child, within: Duration) -> Input {
         let received = self.within(within, channel.receive(Limits::FROM_NEW)).await;
@@ -361,9 +371,4 @@ async fn unsent(child: &mut Child, reason: String) -> Input {
         Some(status) => format!("the new process ended ({status}); see the log"),
         None => reason,
     })
-}
-
-async fn send(channel: &mut Channel, message: &Message) -> Result<(), String> {
-    let sent = channel.send(&message.encode(), &[], &[]).await;
-    sent.map_err(|error| format!("the new process cannot be reached: {error}"))
 }
