@@ -245,7 +245,9 @@ fn failed_upgrade_leaves_calls_unharmed() {
     let mut calls = Calls::open(&mut gateway, 2);
     let (pid, before) = (gateway.pid(), sessions(&mut gateway));
     for (program, words) in unfit_programs(gateway.folder()) {
-        let request = json!({"binary": program, "deadline": "1s"});
+        // The others answer, however slow the machine is.
+        let deadline = if program.ends_with("hangs") { "1s" } else { "40s" };
+        let request = json!({"binary": program, "deadline": deadline});
         let refused = calls.talk_over(&mut gateway, request).unwrap_err().to_string();
         for word in words {
             assert!(refused.contains(word), "{}: {refused}", program.display());
