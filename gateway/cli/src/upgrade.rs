@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::api::Api;
 use crate::{Failure, say};
 
-/// The gateway gives up earlier, unless `--deadline` is longer.
+/// Beyond the time in which the gateway gives up.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// Replace the process of a running gateway, with its calls

@@ -311,7 +311,7 @@ impl Worker {
             Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             Command::RemoveNode { node } => self.egress.remove_node(node),
             Command::Suspend { done } => self.suspending = Some(done),
-            // The sender of a command that nobody waits for any more is dropped.
+            // Fails only if control waits no longer.
             Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
             Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
             Command::Confirm { done } => drop(done.send(())),

@@ -36,7 +36,7 @@ pub(crate) struct Snapshot {
     pub(super) idempotency_keys: Vec<KeyRecord>,
 }
 
-/// What the worker of a session keeps.
+/// The state that a session's worker keeps.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct MediaRecord {
     pub(super) state: SessionState,
