@@ -177,6 +177,17 @@ impl StartHooks {
             self.released.push(Released { name, program, stops });
         }
     }
+
+    /// Lets all programs run on: another process has the sessions at their nodes.
+    pub(super) fn leave_running(&mut self) {
+        self.released.clear();
+        for call in std::mem::take(&mut self.running).into_values() {
+            match call.running {
+                Running::Program { .. } => {}
+                Running::Post(task) => task.abort(),
+            }
+        }
+    }
 }
 
 impl Drop for StartHooks {

@@ -226,6 +226,7 @@ impl Control {
     /// Ends control; another process has the sessions. Callers that wait get an error.
     pub(super) fn release(&mut self) {
         self.send_all_closings();
+        self.start_hooks.leave_running();
         self.waiting = None;
         self.finished = true;
     }

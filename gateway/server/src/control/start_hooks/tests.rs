@@ -104,6 +104,23 @@ fn program_ends_with_the_gateway_if_configured() {
 }
 
 #[test]
+fn programs_run_on_after_a_hand_over() {
+    let (mut start_hooks, _told) = start_hooks();
+    let running = stay(&mut start_hooks, "runs", true);
+    let elsewhere = NodeId(NODE.0 + 1);
+    let removed = stay_as(&mut start_hooks, (elsewhere, "other"), "removed", true);
+    start_hooks.release(elsewhere);
+    start_hooks.leave_running();
+    drop(start_hooks);
+    for pid in running.into_iter().chain(removed) {
+        assert!(is_running(pid));
+        assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+    }
+    gone(running);
+    gone(removed);
+}
+
+#[test]
 fn given_up_start_leaves_no_process() {
     let (mut start_hooks, mut told) = start_hooks();
     let pids = stay(&mut start_hooks, "given-up", false);
