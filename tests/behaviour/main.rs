@@ -13,6 +13,7 @@ mod crowd;
 mod degradation;
 mod drivers;
 mod failover;
+mod history;
 mod hostile;
 mod identities;
 mod listing;

@@ -1,7 +1,9 @@
 //! `evenkeel session`.
 
+use std::time::{Duration, SystemTime};
+
 use clap::{Args, Subcommand};
-use evenkeel_client::Call;
+use evenkeel_client::{Call, Client, Error};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -9,6 +11,9 @@ use crate::api::{Api, segment};
 use crate::node::done;
 use crate::status::{rows, text};
 use crate::{Failure, say};
+
+/// Maximum size of a page of the API.
+const PAGE_MAX: usize = 1_000;
 
 /// List, explain and close sessions
 ///
@@ -19,7 +24,7 @@ pub(crate) struct Session {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Print JSON: `list` and `explain` as in the API, `close` as `{"done": true}`
+    /// Print JSON: `list`, `history` and `explain` as in the API, `close` as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -33,10 +38,49 @@ enum Verb {
         /// The session: `s17`
         session: String,
     },
+    /// List ended sessions, newest first, with packets, losses, moves and the reason of the end
+    History(History),
     Close {
         /// The session: `s17`
         session: String,
     },
+}
+
+#[derive(Args)]
+struct History {
+    /// Only sessions of this room
+    #[arg(long)]
+    room: Option<String>,
+    /// Only sessions that ended within this time: `1h`
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Maximum number of sessions
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    limit: usize,
+}
+
+impl History {
+    async fn read(&self, admin: &mut Client) -> Result<Vec<Value>, Error> {
+        let (mut all, mut next) = (Vec::new(), None::<String>);
+        while all.len() < self.limit {
+            let mut path =
+                format!("/v1/sessions/history?limit={}", (self.limit - all.len()).min(PAGE_MAX));
+            for (key, value) in [("room", &self.room), ("since", &self.since), ("after", &next)] {
+                if let Some(value) = value {
+                    path += &format!("&{key}={}", segment(value));
+                }
+            }
+            let mut page = admin.read(&path).await?;
+            if let Some(Value::Array(more)) = page.get_mut("sessions").map(Value::take) {
+                all.extend(more);
+            }
+            next = page["next"].as_str().map(str::to_owned);
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(all)
+    }
 }
 
 impl Session {
@@ -48,6 +92,14 @@ impl Session {
                     say(&json!({"sessions": sessions}));
                 } else {
                     sessions.iter().for_each(|session| say(&line(session)));
+                }
+            }
+            Verb::History(history) => {
+                let sessions = self.api.operate(async |admin| history.read(admin).await)?;
+                if self.json {
+                    say(&json!({"sessions": sessions}));
+                } else {
+                    sessions.iter().for_each(|session| say(&ended(session)));
                 }
             }
             Verb::Explain { session } => {
@@ -83,6 +135,45 @@ fn line(session: &Value) -> String {
         session["rung"],
         cap(session),
     )
+}
+
+fn ended(record: &Value) -> String {
+    let totals = &record["totals"];
+    let causes = record["moves"].as_object().into_iter().flatten();
+    let moves: Vec<String> = causes.map(|(cause, times)| format!("{cause} {times}")).collect();
+    let moved =
+        if moves.is_empty() { String::new() } else { format!("; moved: {}", moves.join(", ")) };
+    format!(
+        "{:<8} {:<24} {:<10} {} for {}, ended {} ago: {}; {} packets up, {} lost before; {} down, \
+         {} lost at {} switches{moved}",
+        text(record, "id"),
+        text(record, "room"),
+        text(record, "scenario"),
+        text(record, "ingress"),
+        period(Duration::from_millis(record["duration_ms"].as_u64().unwrap_or(0))),
+        period(age(record["ended_us"].as_u64().unwrap_or(0))),
+        text(record, "reason"),
+        totals["packets_up"],
+        totals["lost_up"],
+        totals["packets_down"],
+        totals["lost_at_switches"],
+        totals["switches"],
+    )
+}
+
+/// Time since a moment of Unix time.
+fn age(at_us: u64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(at_us))
+}
+
+fn period(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
 }
 
 fn cap(session: &Value) -> String {

@@ -13,7 +13,7 @@ pub use outcome::{Guard, Outcome};
 
 use crate::{
     Arm, AskId, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName, Refused,
-    RegionId, RoomId, SessionId,
+    RegionId, RoomId, SessionId, Transport,
 };
 
 /// A node's health, as this gateway sees it.
@@ -183,6 +183,19 @@ impl CloseReason {
     }
 }
 
+/// A session at its end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClosedSession {
+    pub scenario: Arc<str>,
+    pub mode: Mode,
+    pub transport: Transport,
+    pub admitted_by: Arc<Decider>,
+    pub offered: Instant,
+    pub ended: Instant,
+    /// Causes of completed moves since the offer, oldest first, as far as the room remembers them.
+    pub moves: Vec<Cause>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     /// The start hook is called.
@@ -318,7 +331,13 @@ pub enum Event {
         reason: Refused,
     },
     /// A session ended.
-    Closed { session: SessionId, room: RoomId, room_name: Arc<str>, reason: CloseReason },
+    Closed {
+        session: SessionId,
+        room: RoomId,
+        room_name: Arc<str>,
+        reason: CloseReason,
+        closed: Box<ClosedSession>,
+    },
     /// A room moved to another hop.
     Moved {
         room: RoomId,

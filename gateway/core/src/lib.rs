@@ -38,8 +38,8 @@ pub use dataplane::{
 };
 pub use effects::{Impossible, Output};
 pub use event::{
-    Breach, BreakerState, Cause, CloseReason, Count, Event, Figure, Guard, Health, ModeChange,
-    MoveOutcome, NotStarted, Outcome, Start, Strike, Witness,
+    Breach, BreakerState, Cause, CloseReason, ClosedSession, Count, Event, Figure, Guard, Health,
+    ModeChange, MoveOutcome, NotStarted, Outcome, Start, Strike, Witness,
 };
 pub use flow::Flow;
 pub use gateway::Gateway;

@@ -1,6 +1,6 @@
-//! Reads files that others may have put in place.
+//! Reads files that others may have put in place, and names the files of this gateway in folders that gateways share.
 
-use std::fs::{FileType, OpenOptions};
+use std::fs::{FileType, OpenOptions, read_dir, remove_file, symlink_metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -32,6 +32,31 @@ fn kind(found: FileType) -> &'static str {
     } else {
         "a device"
     }
+}
+
+/// The name of this gateway's files, without an extension. Its admin socket stays the same across restarts.
+pub(crate) fn name_of(socket: &Path) -> String {
+    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    let digest = crate::sha256(socket.as_os_str().as_encoded_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Removes the least recently written of the other files in the folder, so that at most `max` are left.
+pub(crate) fn trim(folder: &Path, own: &Path, max: usize) -> io::Result<()> {
+    let mut others = Vec::new();
+    for entry in read_dir(folder)? {
+        let path = entry?.path();
+        // Another gateway may have removed it.
+        let Ok(facts) = symlink_metadata(&path) else { continue };
+        if path != own && facts.is_file() {
+            others.push((facts.modified()?, path));
+        }
+    }
+    others.sort();
+    let beyond = (others.len() + 1).saturating_sub(max);
+    // Another gateway may have removed it.
+    others.into_iter().take(beyond).for_each(|(_, path)| _ = remove_file(path));
+    Ok(())
 }
 
 #[cfg(test)]

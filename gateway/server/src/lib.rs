@@ -7,6 +7,7 @@ pub mod control;
 mod descriptors;
 mod file;
 pub mod handover;
+pub mod history;
 mod policy;
 pub mod run;
 mod sandbox;

@@ -22,6 +22,7 @@ use crate::control::{
     SessionRegistry, WorkerLine,
 };
 use crate::handover::{Duplicates, SocketName};
+use crate::history;
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
 use nodes::{briefs, port_legs, posts, towards};
@@ -273,6 +274,7 @@ fn assemble(
         workers_count,
     );
     let foundry = policies.foundry().clone();
+    let history = history::Writer::start(foundry.folder(), &settings.admin.socket)?;
     let parts = control::Parts {
         gateway,
         workers: lines,
@@ -285,6 +287,7 @@ fn assemble(
         reports,
         words,
         events: events.clone(),
+        history,
         names: Arc::clone(&names),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,

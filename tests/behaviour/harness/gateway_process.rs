@@ -35,22 +35,31 @@ impl GatewayProcess {
     }
 
     /// As [`start`](GatewayProcess::start), by a command that runs `evenkeel` with the arguments appended to it.
-    pub(crate) fn start_by(world: &World, mut command: Command) -> GatewayProcess {
+    pub(crate) fn start_by(world: &World, command: Command) -> GatewayProcess {
         let folder = tempdir().unwrap();
-        let config = world.write(folder.path());
-        command.args(["run", "--json", "--config"]).arg(config);
-        command.env("XDG_CACHE_HOME", folder.path());
-        let mut process = Process::start("gateway", &mut command, folder.path()).unwrap();
-        process.json_line(TIMEOUT).unwrap();
+        world.write(folder.path());
+        let process = begin(command, folder.path());
         let client = Client::new(Endpoint::Unix(folder.path().join("admin.sock")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut gateway = GatewayProcess { process, successor: None, client, runtime, folder };
+        gateway.await_policies();
+        gateway
+    }
+
+    /// Starts a gateway with the same files, after this one has ended.
+    pub(crate) fn start_again(&mut self) {
+        self.process = begin(Command::new(evenkeel()), self.folder.path());
+        // The connection has ended.
+        self.client = self.client.another();
+        self.await_policies();
+    }
+
+    fn await_policies(&mut self) {
         let deadline = Instant::now() + 3 * TIMEOUT;
-        while !gateway.ask(async |client| client.is_ready().await).unwrap() {
+        while !self.ask(async |client| client.is_ready().await).unwrap() {
             assert!(Instant::now() < deadline, "timed out: the policies are active");
             std::thread::park_timeout(Duration::from_millis(2));
         }
-        gateway
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -144,4 +153,13 @@ impl Drop for GatewayProcess {
             let _ = kill(successor, Signal::SIGKILL);
         }
     }
+}
+
+/// Starts a gateway with the configuration in the folder, and waits until it forwards.
+fn begin(mut command: Command, folder: &Path) -> Process {
+    command.args(["run", "--json", "--config"]).arg(folder.join("evenkeel.toml"));
+    command.env("XDG_CACHE_HOME", folder);
+    let mut process = Process::start("gateway", &mut command, folder).unwrap();
+    process.json_line(TIMEOUT).unwrap();
+    process
 }

@@ -545,6 +545,19 @@ fn lists_have_text_and_json() {
             "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
         }],
     });
+    let record = |id: &str, ingress: &str, duration_ms: u64, reason: &str, moves: Value| {
+        json!({
+            "id": id, "room": "r 1", "scenario": "call", "ingress": ingress, "ended_us": 0,
+            "duration_ms": duration_ms, "reason": reason, "moves": moves,
+            "totals": {"packets_up": 7, "lost_up": 2, "packets_down": 8, "switches": 3,
+                       "lost_at_switches": 1},
+        })
+    };
+    let moves = json!({"drain": 1, "link": 2});
+    let newer = record("s2", "udp", 61_250, "requested", moves);
+    let newer = json!({"sessions": [newer], "next": "7", "dropped": 0});
+    let older = record("s1", "quic", 8_000_000, "media-timeout", json!({}));
+    let older = json!({"sessions": [older], "dropped": 0});
     let modes = json!({"modes": [{
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 9,
         "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.2}, "packets_lost": 12,
@@ -557,15 +570,29 @@ fn lists_have_text_and_json() {
         ("GET /v1/sessions ", first.clone()),
         ("GET /v1/sessions?after=s1 ", last.clone()),
         ("GET /v1/sessions/s1/explain ", explained.clone()),
+        ("GET /v1/sessions/history?limit=100&room=r%201 ", newer.clone()),
+        ("GET /v1/sessions/history?limit=99&room=r%201&after=7 ", older.clone()),
         ("GET /v1/modes ", modes.clone()),
     ]);
     let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
-    let cases: [(&[&str], Value, &[&str]); 6] = [
+    let ended = json!({"sessions": [newer["sessions"][0], older["sessions"][0]]});
+    let cases: [(&[&str], Value, &[&str]); 7] = [
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
         (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 queued, draining"]),
         (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 displaced"]),
         (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),
+        (
+            &["session", "history", "--room", "r 1"],
+            ended,
+            &[
+                "udp for 61 s, ended ",
+                "ago: requested; 7 packets up, 2 lost before; 8 down, 1 lost at 3 switches; \
+                 moved: drain 1, link 2\n",
+                "quic for 2 h, ended ",
+                "media-timeout; 7 packets up, 2 lost before; 8 down, 1 lost at 3 switches\n",
+            ],
+        ),
         (
             &["session", "explain", "s1"],
             explained,

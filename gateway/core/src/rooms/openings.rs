@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Router;
+use super::{Room, Router};
 use crate::effects::Notice;
 use crate::nodes::{Class, Turn};
 use crate::sessions::{Leg, Legs, Opening, Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Accepted, CloseReason, Event, Hook, Hop, MoveOutcome, NodeId, Offer, Output, PolicyName,
-    Refused, RoomId, SessionId, Strike,
+    Accepted, CloseReason, ClosedSession, Event, Hook, Hop, MoveOutcome, NodeId, Offer, Output,
+    PolicyName, Refused, RoomId, SessionId, Strike,
 };
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
@@ -243,10 +243,11 @@ impl Router<'_> {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if session.phase == Phase::Live {
-            let room = session.room;
-            let room_name = self.rooms.name_of(room);
-            self.effects.event(Event::Closed { session: id, room, room_name, reason });
+        let room = self.rooms.get(&session.room).filter(|_| session.phase == Phase::Live);
+        if let Some(room) = room {
+            let closed = Box::new(closed(session, room, now));
+            let (room, room_name) = (room.id, self.rooms.name_of(room.id));
+            self.effects.event(Event::Closed { session: id, room, room_name, reason, closed });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {
@@ -418,5 +419,20 @@ impl Router<'_> {
                 self.effects.push(Output::Plan { session: id, plan });
             }
         }
+    }
+}
+
+fn closed(session: &Session, room: &Room, now: Instant) -> ClosedSession {
+    let moves = room
+        .records()
+        .filter(|record| record.outcome == MoveOutcome::Done && record.ended >= session.offered);
+    ClosedSession {
+        scenario: Arc::clone(&session.request.scenario),
+        mode: room.route().mode,
+        transport: session.transport,
+        admitted_by: Arc::clone(&session.admitted_by),
+        offered: session.offered,
+        ended: now,
+        moves: moves.map(|record| record.cause).collect(),
     }
 }

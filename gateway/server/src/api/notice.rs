@@ -10,8 +10,9 @@ use evenkeel_core::{
 use evenkeel_dataplane::worker::ShedRun;
 use serde::Serialize;
 
-use super::view::{Carried, Hop as Step, Rollout};
+use super::view::{Hop as Step, Rollout};
 use crate::control::{EventRecord, GatewayEvent, ListChange, Names};
+use crate::history::Carried;
 use crate::unix_us;
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -20,7 +20,7 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::page::{Asked, Page};
-use super::{explanation, offer, operations, recording, refusal, upgrade, view};
+use super::{explanation, history, offer, operations, recording, refusal, upgrade, view};
 use crate::control::{
     Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
     Verb, Wish,
@@ -110,6 +110,7 @@ pub(super) type Api = State<Arc<Shared>>;
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
+        .route("/v1/sessions/history", get(history::list))
         .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/sessions/{id}/explain", get(explain))
         .route("/v1/rooms", get(rooms))

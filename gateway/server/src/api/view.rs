@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_core::{Measures, Metric, NodeStanding, Witness};
-use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::roq;
 use serde::Serialize;
 
 use crate::control::{IngressAnswer, Named, Names, SessionAnswer, SessionRequest, SessionView};
+use crate::history::Carried;
 pub(super) use policies::{Policy, Rollout};
 
 /// The answer to an offer.
@@ -111,31 +111,6 @@ impl Hop {
 
     fn route(hops: &[evenkeel_core::Hop], names: &Names) -> Vec<Hop> {
         hops.iter().map(|&hop| Hop::of(hop, names)).collect()
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Carried {
-    packets_up: u64,
-    bytes_up: u64,
-    packets_down: u64,
-    bytes_down: u64,
-    shed: u64,
-    lost_up: u64,
-    switches: u32,
-}
-
-impl From<&Totals> for Carried {
-    fn from(totals: &Totals) -> Carried {
-        Carried {
-            packets_up: totals.packets_up,
-            bytes_up: totals.bytes_up,
-            packets_down: totals.packets_down,
-            bytes_down: totals.bytes_down,
-            shed: totals.shed,
-            lost_up: totals.lost_up,
-            switches: totals.switches,
-        }
     }
 }
 

@@ -81,6 +81,9 @@ impl Control {
     }
 
     pub(super) fn send_core_event(&self, event: Event, totals: Option<Totals>) {
+        if let Event::Closed { session, room_name, reason, closed, .. } = &event {
+            self.history.write(*session, room_name, *reason, closed, &totals.unwrap_or_default());
+        }
         let (event, pending) = match event {
             Event::Opened { session, .. } => {
                 let offer = self.registry.get(session).map(|entry| entry.offer);

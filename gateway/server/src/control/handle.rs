@@ -27,6 +27,7 @@ use super::slice::Slice;
 use super::snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
 use crate::api::IdempotencyKeys;
 use crate::handover::Duplicates;
+use crate::history::History;
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -71,6 +72,7 @@ pub(crate) enum Request {
     Nodes(Reply<Vec<NodeStanding>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
+    History(Reply<Arc<History>>),
     Govern(Box<Rules>, Reply<()>),
     /// Notes a configuration file that was refused before its rollout.
     NoteRefusal(Refusal),
@@ -313,6 +315,11 @@ impl Handle {
     /// The recorder of policy questions, if recording is on.
     pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, ControlError> {
         self.ask(Request::Recorder).await
+    }
+
+    /// The records of ended sessions.
+    pub async fn history(&self) -> Result<Arc<History>, ControlError> {
+        self.ask(Request::History).await
     }
 
     pub async fn status(&self) -> Result<Status, ControlError> {

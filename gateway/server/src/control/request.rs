@@ -110,6 +110,9 @@ impl Control {
             Request::Recorder(reply) => {
                 let _ = reply.send(self.policies.recorder());
             }
+            Request::History(reply) => {
+                let _ = reply.send(self.history.history());
+            }
             Request::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }

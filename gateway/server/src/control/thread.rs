@@ -31,6 +31,7 @@ use super::request::Counting;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
 use super::suspension::Suspension;
+use crate::history;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
@@ -70,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) words: mpsc::Receiver<Word>,
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
+    pub(crate) history: history::Writer,
     pub(crate) names: Arc<Names>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     /// First revisions are being compiled.
@@ -108,6 +110,7 @@ pub(super) struct Control {
     /// Rollout settings by policy set.
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
+    pub(super) history: history::Writer,
     pub(super) names: Arc<Names>,
     pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     pub(super) started: Instant,
@@ -175,6 +178,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         rollouts: super::rollout::start(parts.events.clone())?,
         paces,
         events: parts.events,
+        history: parts.history,
         names: parts.names,
         quic_counters: parts.quic_counters,
         started: parts.started,

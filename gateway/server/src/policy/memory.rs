@@ -18,6 +18,7 @@ use evenkeel_core::{AcceptedRevision, PolicyName, Quarantined, Remembered, Versi
 use serde::{Deserialize, Serialize};
 
 use super::lock;
+use crate::file;
 
 /// The version of the file format; other versions are not read.
 const FORM: u32 = 1;
@@ -217,10 +218,7 @@ struct Place {
 impl Place {
     fn of(folder: PathBuf, socket: &Path) -> Place {
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
-        let bytes = socket.as_os_str().as_encoded_bytes();
-        let name: String =
-            crate::sha256(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = folder.join(format!("{name}.json"));
+        let path = folder.join(format!("{}.json", file::name_of(&socket)));
         Place { folder, path, gateway: socket.display().to_string() }
     }
 
@@ -269,25 +267,7 @@ impl Place {
         written?;
         File::open(&self.folder)?.sync_all()?;
         // The next write tries again.
-        let _ = self.trim();
-        Ok(())
-    }
-
-    /// Removes the oldest files of other gateways beyond the limit.
-    fn trim(&self) -> io::Result<()> {
-        let mut others = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            // Another gateway may have removed it.
-            let Ok(facts) = fs::symlink_metadata(&path) else { continue };
-            if path != self.path && facts.is_file() {
-                others.push((facts.modified()?, path));
-            }
-        }
-        others.sort();
-        let beyond = (others.len() + 1).saturating_sub(FILES_MAX);
-        // Another gateway may have removed it.
-        others.into_iter().take(beyond).for_each(|(_, path)| _ = fs::remove_file(path));
+        let _ = file::trim(&self.folder, &self.path, FILES_MAX);
         Ok(())
     }
 }

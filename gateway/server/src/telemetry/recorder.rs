@@ -142,7 +142,7 @@ impl Recorder {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            Event::Closed { session, room, room_name: _, reason } => {
+            Event::Closed { session, room, room_name: _, reason, closed: _ } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
                 self.closed(*session, *reason);
             }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::receiver::Receiver;
 use evenkeel_core::{
-    Arm, AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
-    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Stage, Strike,
-    Witness,
+    Arm, AskId, Cause, CloseReason, ClosedSession, Decider, Event, Fault, Guard, Health, Hook, Hop,
+    Incarnation, Mode, NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId,
+    Stage, Strike, Transport, Witness,
 };
 use evenkeel_server::control::{Actor, Names, Rollout, RolloutOutcome, Staged};
 use evenkeel_server::settings::{Settings, Traceparent};
@@ -116,7 +116,16 @@ fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
 
 fn closed(session: u64, room: u64, reason: CloseReason) -> Event {
     let (session, room, room_name) = (SessionId(session), RoomId(room), "room".into());
-    Event::Closed { session, room, room_name, reason }
+    let closed = Box::new(ClosedSession {
+        scenario: "call".into(),
+        mode: Mode::Hot,
+        transport: Transport::Udp,
+        admitted_by: Arc::new(Decider::Native),
+        offered: Instant::now(),
+        ended: Instant::now(),
+        moves: Vec::new(),
+    });
+    Event::Closed { session, room, room_name, reason, closed }
 }
 
 fn down(rooms: u32) -> Event {

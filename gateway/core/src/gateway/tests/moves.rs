@@ -3,6 +3,7 @@ use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
     Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome, Question,
+    Transport,
 };
 
 fn step(row: u32, hops: &[NodeId]) -> Move {
@@ -99,6 +100,30 @@ fn impossible_manual_move_is_explained() {
     assert_eq!(go(&mut world, "r", C), Err(Impossible::NodeUnfit));
     world.kill(B);
     assert_eq!(go(&mut world, "r", B), Err(Impossible::NodeUnfit));
+}
+
+#[test]
+fn closed_session_counts_its_own_moves() {
+    let mut world = World::new(settings());
+    let first = world.open("r");
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.pass(ms(1_000));
+    let (second, offered) = (world.open("r"), world.now);
+    world.pass(ms(3_000));
+    world.kill(D);
+    world.pass(ms(1_000));
+    world.close(first);
+    world.close(second);
+    let closed = |e: &Event| match e {
+        Event::Closed { session, closed, .. } => Some((*session, closed.clone())),
+        _ => None,
+    };
+    let closed: Vec<_> = world.events().filter_map(closed).collect();
+    let [(one, moved), (two, late)] = &*closed else { panic!("{closed:?}") };
+    assert_eq!((*one, &*moved.moves), (first, &[Cause::Manual, Cause::NodeDown][..]));
+    assert_eq!((*two, &*late.moves), (second, &[Cause::NodeDown][..]));
+    assert_eq!((late.offered, late.ended), (offered, world.now));
+    assert_eq!((&*late.scenario, late.transport), ("call", Transport::Udp));
 }
 
 #[test]

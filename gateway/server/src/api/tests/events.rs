@@ -6,6 +6,7 @@ use evenkeel_core::{BreakerState, Cause, CloseReason, Fault, Health, MoveOutcome
 use evenkeel_dataplane::worker::ShedRun;
 
 use super::*;
+use crate::history::tests::closed_session;
 
 #[test]
 fn failure_and_its_moves_have_names_and_witnesses() {
@@ -54,7 +55,8 @@ fn session_events_name_the_room() {
     let told = listening.notice("degraded");
     assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
     let (room_name, reason) = ("room-1".into(), CloseReason::MediaTimeout);
-    let closed = Event::Closed { session, room: RoomId(4), room_name, reason };
+    let closed = Box::new(closed_session(Instant::now()));
+    let closed = Event::Closed { session, room: RoomId(4), room_name, reason, closed };
     world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
     let told = listening.notice("closed");
     assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("media-timeout")));

@@ -1,5 +1,7 @@
 use evenkeel_core::RoomId;
 
+use crate::history::tests::closed_session;
+
 use super::*;
 
 #[test]
@@ -10,6 +12,7 @@ fn missing_final_totals_default_to_the_last_summary() {
         room: RoomId(1),
         room_name: "room".into(),
         reason: CloseReason::Requested,
+        closed: Box::new(closed_session(now)),
     };
     let totals = Totals { shed: 4, ..Totals::default() };
     let mut closings = Closings::default();

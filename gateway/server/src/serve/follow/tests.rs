@@ -6,6 +6,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 use crate::control::{Admission, PluginView, PolicyView, Request};
+use crate::history::tests::closed_session;
 use crate::settings::Settings;
 
 fn telemetry() -> Telemetry {
@@ -19,6 +20,7 @@ fn closed(number: u64) -> Arc<EventRecord> {
         room,
         room_name: "room".into(),
         reason: CloseReason::Shutdown,
+        closed: Box::new(closed_session(std::time::Instant::now())),
     });
     Arc::new(EventRecord { at: std::time::SystemTime::now(), event, totals: None, caller: None })
 }
