@@ -478,6 +478,32 @@ fn command_upgrades_and_names_failures() {
     assert_eq!(gateway.read("/v1/status")["state"], "serving");
 }
 
+#[test]
+fn reload_command_upgrades_for_keys_that_need_it() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    let mut gateway = GatewayProcess::start(&world);
+    let socket = gateway.folder().join("admin.sock");
+    let reload = |arguments: &[&str]| {
+        let mut command = Command::new(evenkeel());
+        command.args(["reload", "--json", "--api"]).arg(&socket).args(arguments);
+        let done = command.output().unwrap();
+        (done.status.code(), serde_json::from_slice::<Value>(&done.stdout).unwrap())
+    };
+    let (status, unchanged) = reload(&[]);
+    assert_eq!((status, unchanged.get("upgraded")), (Some(0), None), "{unchanged}");
+    world.admin = "drills = true\n".into();
+    world.write(gateway.folder());
+    let (status, kept) = reload(&["--keep-process"]);
+    assert_eq!((status, &kept["requires_restart"]), (Some(0), &json!(["[admin]"])));
+    let (status, reloaded) = reload(&[]);
+    assert_eq!((status, &reloaded["requires_restart"]), (Some(0), &json!([])), "{reloaded}");
+    assert_eq!(reloaded["upgraded"]["keys"], json!(["[admin]"]));
+    gateway.note_successor(reloaded["upgraded"]["pid"].as_i64().unwrap() as i32);
+    let (_, again) = reload(&[]);
+    assert_eq!((&again["requires_restart"], again.get("upgraded")), (&json!([]), None));
+}
+
 /// Runs its arguments as process 1.
 fn as_first_process() -> Command {
     let mut command = Command::new("unshare");

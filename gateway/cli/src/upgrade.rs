@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::{Failure, say};
@@ -35,20 +35,24 @@ impl Upgrade {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let binary = self.binary.map(std::path::absolute).transpose();
         let binary = binary.map_err(|error| Failure::Wrong(format!("BINARY: {error}")))?;
-        let api = self.api.waiting_longer(MARGIN);
         let body = json!({"binary": binary, "deadline": self.deadline});
-        let upgraded = api.post("/v1/gateway:upgrade", &body)?;
+        let upgraded = request(&self.api, &body)?;
         if self.json {
             say(&upgraded);
-            return Ok(());
+        } else {
+            say(&sentence(&upgraded));
         }
-        let number = |key: &str| upgraded[key].as_u64().unwrap_or(0);
-        say(&format!(
-            "process {} serves {} sessions; packets waited {:.1} ms",
-            number("pid"),
-            number("sessions"),
-            number("paused_us") as f64 / 1_000.0
-        ));
         Ok(())
     }
+}
+
+pub(crate) fn request(api: &Api, body: &Value) -> Result<Value, Failure> {
+    api.waiting_longer(MARGIN).post("/v1/gateway:upgrade", body)
+}
+
+pub(crate) fn sentence(upgraded: &Value) -> String {
+    let number = |key: &str| upgraded[key].as_u64().unwrap_or(0);
+    let (pid, sessions) = (number("pid"), number("sessions"));
+    let paused = number("paused_us") as f64 / 1_000.0;
+    format!("process {pid} serves {sessions} sessions; packets waited {paused:.1} ms")
 }

@@ -193,8 +193,8 @@ impl Upgrader<'_> {
         let no_channel = |error| format!("cannot create a channel to a new process: {error}");
         let (mut channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
-        let mut child = Child::start(binary, &self.program.arguments, theirs)?;
         let next = init::pipe().map_err(no_channel)?;
+        let mut child = Child::start(binary, &self.program.arguments, theirs)?;
         let writer = next.as_ref().map(|(_, writer)| writer.as_fd());
         let ready_within = request.within.unwrap_or(READY_WITHIN);
         match self.converse(&mut channel, &mut child, writer, ready_within).await {
