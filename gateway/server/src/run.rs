@@ -120,16 +120,20 @@ impl Running {
         Ok((duplicates, identity))
     }
 
-    /// Reads packets, of a gateway that was begun suspended.
-    pub(crate) async fn resume(&self) {
-        // Fails only if control has ended, and the gateway with it.
-        let _ = self.handle.resume().await;
+    /// Reads from the QUIC socket, of a gateway that was begun suspended.
+    pub(crate) fn resume_quic(&self) {
         self.quic_thread.iter().for_each(quic::Thread::resume);
+    }
+
+    /// Closes all QUIC connections, of a suspended gateway that another process continues.
+    pub(crate) fn close_quic(&self) {
+        self.quic_thread.iter().for_each(quic::Thread::close_connections);
     }
 
     /// Ends a suspended gateway, whose sessions continue at another process or at none.
     pub(crate) fn leave(mut self) -> Result<(), Ended> {
-        self.quic_thread.take().into_iter().for_each(quic::Thread::close_connections);
+        self.close_quic();
+        self.quic_thread = None;
         self.join()
     }
 

@@ -201,7 +201,12 @@ fn serve_as(
             let _ = gateway.leave();
             return Err(failure);
         }
-        runtime.block_on(gateway.resume());
+        runtime.block_on(async {
+            // Fails only if control has ended, and the gateway with it.
+            let _ = gateway.handle.resume().await;
+            heir.left().await;
+        });
+        gateway.resume_quic();
     }
     let replaced = heir.take().is_some();
     api.open();
@@ -219,7 +224,7 @@ fn serve_as(
     let turn = Mutex::new(());
     let upgrader = place.program.as_ref().map(|program| Upgrader {
         program,
-        handle: &gateway.handle,
+        gateway: &gateway,
         api: &api,
         sockets: &duplicates,
         quic,

@@ -181,10 +181,15 @@ impl Thread {
         self.end(STOPS);
     }
 
-    /// Closes all connections and joins the thread, which reads nothing more: another process has the socket. The
+    /// Closes all connections and ends the thread, which reads nothing more: another process has the socket. The
     /// clients connect to it again with their flow identifiers. One that misses the close gets a stateless reset.
-    pub fn close_connections(mut self) {
-        self.end(LEAVES);
+    ///
+    /// Returns once that is done. The thread is not running then.
+    pub fn close_connections(&self) {
+        self.enter(LEAVES);
+        while self.is_running() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Returns a duplicate of the socket, for [`listen_on`].
@@ -199,11 +204,15 @@ impl Thread {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    fn end(&mut self, stage: u8) {
+    fn enter(&self, stage: u8) {
         self.stage.store(stage, Ordering::Release);
         self.waker.wake();
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
+    }
+
+    fn end(&mut self, stage: u8) {
+        self.enter(stage);
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // The thread has already reported a panic.
             let _ = thread.join();
         }

@@ -17,6 +17,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// The old process takes up to 2 s to answer its last offers, and a second for each message.
 const NEXT_WITHIN: Duration = Duration::from_secs(10);
 
+/// The old process closes its QUIC connections after `go`.
+const LEFT_WITHIN: Duration = Duration::from_millis(500);
+
 /// The old process may have given up already.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -95,10 +98,16 @@ impl Heir {
         }
     }
 
-    /// Returns once the old process gave up.
+    /// Returns once the old process has closed the channel.
     pub(crate) async fn abandoned(&self) {
         // An error ends the channel as well.
         let _ = self.channel.readable().await;
+    }
+
+    /// Returns once the old process has closed its QUIC connections.
+    pub(crate) async fn left(&self) {
+        // A process that hangs is not waited for: its clients get stateless resets.
+        let _ = tokio::time::timeout(LEFT_WITHIN, self.abandoned()).await;
     }
 
     /// Restores the sessions, and returns their number once this process is to serve.

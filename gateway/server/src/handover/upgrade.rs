@@ -19,7 +19,8 @@ use super::message::{Message, Offer, Version};
 use super::predecessor::{Action, Input, Predecessor};
 use super::{Duplicates, SocketName, init, notify};
 use crate::api;
-use crate::control::{Handle, Snapshot};
+use crate::control::Snapshot;
+use crate::run::Running;
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
 /// after 60 s without an answer.
@@ -123,7 +124,7 @@ impl HandedOver {
 /// Upgrades the gateway on request.
 pub(crate) struct Upgrader<'a> {
     pub(crate) program: &'a Program,
-    pub(crate) handle: &'a Handle,
+    pub(crate) gateway: &'a Running,
     pub(crate) api: &'a api::Thread,
     /// All sockets but those of nodes and sessions.
     pub(crate) sockets: &'a Duplicates,
@@ -199,6 +200,10 @@ impl Upgrader<'_> {
         let ready_within = request.within.unwrap_or(READY_WITHIN);
         match self.converse(&mut channel, &mut child, writer, ready_within).await {
             Ok(upgraded) => {
+                // No await from here on: the gateway is not whole any more. The new process reads the QUIC socket once the
+                // channel is closed; before, it would answer these clients by stateless resets.
+                self.gateway.close_quic();
+                drop(channel);
                 let init = self.sockets.iter().find(|(name, _)| *name == SocketName::Init);
                 let init = init.map(|(_, init)| init.try_clone()).transpose();
                 let init = init.unwrap_or_else(|error| {
@@ -213,7 +218,7 @@ impl Upgrader<'_> {
                 child.end().await;
                 if resume {
                     // Fails only if control has ended, and the gateway with it.
-                    let _ = self.handle.resume().await;
+                    let _ = self.gateway.handle.resume().await;
                     self.api.open();
                 }
                 Err(reason)
@@ -269,7 +274,7 @@ impl Upgrader<'_> {
         channel: &mut Channel,
         init: Option<BorrowedFd<'_>>,
     ) -> Result<(), String> {
-        let trunks = self.handle.trunks().await;
+        let trunks = self.gateway.handle.trunks().await;
         let trunks = trunks.map_err(|error| format!("sockets of nodes not duplicated: {error}"))?;
         let (mut names, mut sockets) = (Vec::new(), Vec::new());
         let own: &Duplicates = self.sockets;
@@ -300,7 +305,8 @@ impl Upgrader<'_> {
     async fn suspend(&mut self) -> Result<(Instant, Snapshot, Vec<OwnedFd>), String> {
         self.api.pause();
         let since = Instant::now();
-        let (state, ports) = self.handle.suspend().await.map_err(|error| error.to_string())?;
+        let (state, ports) =
+            self.gateway.handle.suspend().await.map_err(|error| error.to_string())?;
         Ok((since, state, ports))
     }
 
