@@ -31,6 +31,9 @@ use crate::sha256;
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
 
+/// Time in which requests arrive on connections that a process accepted before another one replaced it.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
+
 /// Time for the last answers of a process that another one replaces.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -250,6 +253,7 @@ async fn serve(
         Gate::Paused => drop(file),
         Gate::Left => {
             std::mem::forget(file);
+            tokio::time::sleep(LAST_REQUESTS).await;
             // Longer answers, such as event streams, are cut off.
             let _ = tokio::time::timeout(LAST_ANSWERS, entrance.answered()).await;
         }

@@ -9,6 +9,8 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn listen() -> std::io::Result<Signals> {
+        // A SIGHUP that comes before reloads are followed must not end the process. The handler stays.
+        drop(signal(SignalKind::hangup())?);
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
         Ok(Signals { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
     }
