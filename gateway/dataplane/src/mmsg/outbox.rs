@@ -128,7 +128,7 @@ impl Outbox {
     }
 
     /// Sends each queued datagram once. The kernel may return an error of an earlier datagram instead of sending, and
-    /// another one before the next attempt; up to [`REPEATS_MAX`] attempts follow.
+    /// another one before the next attempt; up to three attempts follow.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;

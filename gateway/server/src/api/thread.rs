@@ -80,7 +80,7 @@ pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, 
     Ok(Bound { settings, listening, runtime, upgrades: None })
 }
 
-/// Starts the API on its own thread; see [`Bound::serve`].
+/// Starts the API on its own thread.
 pub fn start(
     settings: Admin,
     handle: Handle,
