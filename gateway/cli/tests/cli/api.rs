@@ -462,15 +462,19 @@ fn partly_refused_reload_fails() {
         })
     };
     let path = "POST /v1/configuration:reload";
-    let whole = Api::start(vec![(path, answer(&json!([])))]);
+    let upgraded = json!({"pid": 4711, "sessions": 2, "paused_us": 1_500});
+    let upgraded = ("POST /v1/gateway:upgrade", upgraded);
+    let whole = Api::start(vec![(path, answer(&json!([]))), upgraded]);
     let words = said(&evenkeel(&whole.socket, &["reload"]));
     assert!(words.contains("node east-b1 added") && !words.contains("unchanged"), "{words}");
+    let replaced = "[limits] changed\nprocess 4711 serves 2 sessions; packets waited 1.5 ms\n";
+    assert!(words.ends_with(replaced), "{words}");
     let same =
         json!({"added": [], "removed": [], "changed": [], "requires_restart": [], "refused": []});
     let same = Api::start(vec![(path, same)]);
     assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "node list unchanged\n");
     let api = Api::start(vec![(path, answer(&refused))]);
-    let output = evenkeel(&api.socket, &["reload"]);
+    let output = evenkeel(&api.socket, &["reload", "--keep-process"]);
     assert_eq!(output.status.code(), Some(1));
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -479,7 +483,7 @@ fn partly_refused_reload_fails() {
         "{out}"
     );
     assert!(err.contains("call/routing") && err.contains("it traps"), "{err}");
-    let output = evenkeel(&api.socket, &["reload", "--json"]);
+    let output = evenkeel(&api.socket, &["reload", "--keep-process", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["refused"], refused);
 }
