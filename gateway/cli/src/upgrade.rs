@@ -14,8 +14,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// Replace the process of a running gateway, with its calls
 ///
-/// A new process reads the configuration and takes over all sockets and sessions; packets wait for some milliseconds and none
-/// is lost. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
+/// A new process reads the configuration and takes over all sockets and sessions; packets wait
+/// in the sockets' buffers, longer with more sessions. Clients over QUIC connect again. If anything fails, the running process continues and the command names the reason.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Upgrade {

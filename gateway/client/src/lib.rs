@@ -52,7 +52,7 @@ pub struct Call<'a> {
     pub body: Bytes,
 }
 
-/// A gateway whose process was replaced.
+/// A gateway after its process was replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 pub struct Upgraded {
     /// The process that serves now.

@@ -130,7 +130,7 @@ impl Running {
         self.quic_thread.iter().for_each(quic::Thread::close_connections);
     }
 
-    /// Ends a suspended gateway, whose sessions continue at another process or at none.
+    /// Ends a suspended gateway. Its sessions continue at another process or at none.
     pub(crate) fn leave(mut self) -> Result<(), Ended> {
         self.close_quic();
         self.quic_thread = None;

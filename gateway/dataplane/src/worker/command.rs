@@ -80,7 +80,7 @@ pub enum Command {
     HandOutTrunks {
         done: crossbeam_channel::Sender<Vec<TrunkState>>,
     },
-    /// Continues the trunk of another process, whose socket this worker has. The secret must be the same.
+    /// Continues the trunk of another process on a duplicate of its socket. The secret must be the same.
     ContinueTrunk(Box<TrunkState>),
     /// Answers when all earlier commands have run.
     Confirm {

@@ -464,7 +464,7 @@ impl Handle {
         Ok((Snapshot { idempotency_keys, ..snapshot }, descriptors))
     }
 
-    /// Continues a suspended gateway, or one whose workers started suspended.
+    /// Continues a suspended gateway, or one that began suspended.
     pub(crate) async fn resume(&self) -> Result<(), ControlError> {
         self.ask(Request::Resume).await
     }
