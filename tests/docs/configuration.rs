@@ -207,6 +207,12 @@ fn base(file: File, table: &str) -> String {
         (File::Gateway, "node.start") => {
             format!("[[node]]\n{node}\n[node.start]\ncommand = [\"/bin/true\"]")
         }
+        (File::Gateway, "cluster") => {
+            "[[cluster.address]]\naddress = \"192.0.2.10/24\"\ninterface = \"eth0\"\n\
+            [cluster.peer]\nname = \"b\"\naddress = \"10.0.0.2:7100\"\n\
+            [cluster]\nname = \"a\"\nsecret_file = \"secret\"\nlisten = \"10.0.0.1:7100\""
+                .to_owned()
+        }
         (File::Gateway, "region") => "[[region]]".to_owned(),
         (File::Gateway, "trust.keys") => "[[trust.keys]]".to_owned(),
         (File::Set, "scenario.NAME") => set.to_owned(),

@@ -11,7 +11,8 @@ use crate::page::{Block, pages};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Files that examples name.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "cluster.secret",
     "node.secret",
     "east-a1.secret",
     "east-a2.secret",

@@ -169,23 +169,28 @@ impl Check {
         self.folder.join(raw)
     }
 
-    /// The content of a secret file, without the line end.
-    pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
+    /// The content of a file of secrets.
+    pub(super) fn secret_file(&mut self, raw: &Spanned<String>, least: usize) -> Option<Vec<u8>> {
         let path = self.path(raw.get_ref());
-        let mut bytes = match file::read(&path, SECRET_MAX) {
-            Ok(bytes) => bytes,
+        match file::read(&path, SECRET_MAX) {
+            Ok(bytes) => Some(bytes),
             Err(error) => {
                 let found = format!("`{}`: {error}", raw.get_ref());
-                let expected = format!("a file with {SECRET_MIN} to {SECRET_MAX} secret bytes");
+                let expected = format!("a file with {least} to {SECRET_MAX} secret bytes");
                 let is_missing = error.kind() == std::io::ErrorKind::NotFound;
                 let create = || {
                     let path = path.display();
                     format!("create one: `(umask 077; openssl rand -hex 32 > {path})`")
                 };
                 self.refuse(raw.span(), found, expected).help = is_missing.then(create);
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// The content of a secret file, without the line end.
+    pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
+        let mut bytes = self.secret_file(raw, SECRET_MIN)?;
         while matches!(bytes.last(), Some(b'\n' | b'\r')) {
             bytes.pop();
         }

@@ -3,6 +3,7 @@
 mod binding;
 mod breaker;
 mod check;
+mod cluster;
 mod core;
 mod detector;
 mod embedded;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use binding::{Binding, Plugin};
+pub use cluster::{Cluster, ClusterAddress, Peer, Place};
 pub use gateway::{
     Admin, AdminTcp, CacheFolder, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent,
 };
@@ -66,6 +68,8 @@ pub struct Settings {
     pub breaker: evenkeel_core::Breakers,
     pub detector: Timings,
     pub trust: Trust,
+    /// The group of this gateway. Default: none.
+    pub cluster: Option<Cluster>,
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
@@ -145,6 +149,8 @@ impl Settings {
         let nodes: Vec<_> = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
         node::shared_secrets(&raw.node, &nodes, raw.admin.drills, check);
         let listens = listens(raw, &sets, check);
+        let cluster = raw.cluster.as_ref();
+        let cluster = cluster.and_then(|raw| cluster::check(raw, &nodes, &listens, check));
         Settings {
             gateway,
             listens,
@@ -156,6 +162,7 @@ impl Settings {
             breaker: breaker::check(&raw.breaker, check),
             detector: detector::check(&raw.detector, check),
             trust: trust::check(&raw.trust, check),
+            cluster,
             compiler: None,
             sets,
             warnings: std::mem::take(&mut check.warnings),

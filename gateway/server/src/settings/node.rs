@@ -43,7 +43,7 @@ pub struct Node {
 
 impl Node {
     /// The secret shared with the node, or with the agent beside it.
-    fn secret(&self) -> Option<&Secret> {
+    pub(super) fn secret(&self) -> Option<&Secret> {
         match &self.driver {
             Driver::Agent { secret, .. } => Some(secret),
             Driver::Plain { .. } | Driver::Rtpengine | Driver::Webhook { .. } => {
@@ -182,7 +182,11 @@ fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
 }
 
 /// A unicast address and port.
-fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<SocketAddr> {
+pub(super) fn reachable(
+    raw: &Spanned<String>,
+    example: &str,
+    check: &mut Check,
+) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
     let address: SocketAddr = check.parse(raw, &expected)?;
     if let Err(reason) = address::check(address) {

@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) detector: Detector,
     pub(super) breaker: Breaker,
     pub(super) trust: Trust,
+    pub(super) cluster: Option<Spanned<Cluster>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -176,6 +177,33 @@ pub(super) struct Trust {
 pub(super) struct Key {
     pub(super) name: Spanned<String>,
     pub(super) public: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Cluster {
+    pub(super) name: Spanned<String>,
+    pub(super) secret_file: Spanned<String>,
+    pub(super) listen: Spanned<String>,
+    pub(super) preferred: Option<bool>,
+    pub(super) peer: Peer,
+    #[serde(default)]
+    pub(super) address: Vec<Spanned<ClusterAddress>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `name` and `address`")]
+pub(super) struct Peer {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct ClusterAddress {
+    pub(super) address: Spanned<String>,
+    pub(super) interface: Text,
+    pub(super) hook: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 /// `policies/*.toml`.

@@ -10,8 +10,8 @@ use evenkeel_core::{
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_server::settings::{
-    Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
-    Traceparent,
+    Colour, Driver, Identity, Ingress, Invalid, Origin, Place, Plugin, Probe, Protocol, Rtcp,
+    Secret, Settings, Traceparent,
 };
 
 fn broken() -> PathBuf {
@@ -93,6 +93,74 @@ fn drivers_load_their_keys() {
     let core = settings.core();
     let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
     assert_eq!(probed, [Probed::Yes, Probed::No]);
+}
+
+const CLUSTER: &str = r#"
+    [[listen]]
+    udp = "192.0.2.10:5004"
+
+    [cluster]
+    name = "edge-1"
+    secret_file = "cluster.secret"
+    listen = "10.0.0.1:7100"
+
+    [cluster.peer]
+    name = "edge-2"
+    address = "10.0.0.2:7100"
+
+    [[cluster.address]]
+    address = "192.0.2.10/24"
+    interface = "eth0"
+
+    [[cluster.address]]
+    address = "2001:db8::10/64"
+    hook = ["/usr/local/bin/move-address", "web"]
+"#;
+
+#[test]
+fn cluster_loads_both_secrets() {
+    let folder = folder("cluster");
+    let file = folder.join("evenkeel.toml");
+    fs::write(&file, CLUSTER).unwrap();
+    let secret = folder.join("cluster.secret");
+    let (new, previous) = ("n".repeat(32), "p".repeat(32));
+    fs::write(&secret, format!("{new}\r\n{previous}\n\n")).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let settings = Settings::load(Some(&file), None).unwrap();
+    let Some(cluster) = &settings.cluster else { panic!("{settings:?}") };
+    let secrets: Vec<_> = cluster.secrets.iter().map(Secret::bytes).collect();
+    assert_eq!(secrets, [new.as_bytes(), previous.as_bytes()]);
+    assert!(!cluster.preferred);
+    assert_eq!((&*cluster.name, &*cluster.peer.name), ("edge-1", "edge-2"));
+    let [first, second] = &cluster.addresses[..] else { panic!("{cluster:?}") };
+    assert_eq!((first.address.to_string(), first.prefix), ("192.0.2.10".to_owned(), 24));
+    assert_eq!(first.place, Place::Interface("eth0".to_owned()));
+    let words = ["/usr/local/bin/move-address", "web"].map(str::to_owned);
+    assert_eq!(second.place, Place::Hook(words.to_vec()));
+    let notes = settings.notes();
+    let noted = |words: &str| notes.iter().filter(|note| note.contains(words)).count();
+    assert_eq!(noted("mode 0644"), 1, "{notes:#?}");
+    assert_eq!(noted("`2001:db8::10`, on which nothing listens"), 1, "{notes:#?}");
+    assert_eq!(noted("on which nothing listens"), 1, "{notes:#?}");
+}
+
+#[test]
+fn unfit_cluster_secrets_are_refused() {
+    let folder = folder("cluster-secrets");
+    let file = folder.join("evenkeel.toml");
+    fs::write(&file, CLUSTER).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|letter| letter.repeat(32));
+    for (secrets, found) in [
+        (String::new(), "with 0 secrets"),
+        ("short".to_owned(), "with 5 bytes in secret 1"),
+        (format!("{a}\nshort"), "with 5 bytes in secret 2"),
+        (format!("{a}\n{a}"), "with the same secret twice"),
+        (format!("{a}\n{b}\n{c}"), "with 3 secrets"),
+    ] {
+        fs::write(folder.join("cluster.secret"), &secrets).unwrap();
+        let invalid = Settings::load(Some(&file), None).unwrap_err();
+        assert!(invalid.iter().all(|invalid| invalid.found.contains(found)), "{invalid:?}");
+    }
 }
 
 #[test]

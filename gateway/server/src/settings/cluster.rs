@@ -1,0 +1,227 @@
+//! `[cluster]`: the group of this gateway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::check::Check;
+use super::listen::Listen;
+use super::node::{Node, reachable};
+use super::raw;
+use super::secret::Secret;
+use crate::address;
+
+/// As many as listeners.
+const ADDRESSES_MAX: usize = super::listen::LISTENS_MAX;
+
+/// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
+const INTERFACE_MAX: usize = 15;
+
+/// Shortest secret of a group. Its holder can read the keys of every call.
+const SECRET_MIN: usize = 32;
+
+const ADDRESS: &str = "an address and its prefix length such as `192.0.2.10/24`";
+
+/// Two gateways, of which one owns the addresses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cluster {
+    /// The name of this member.
+    pub name: Arc<str>,
+    /// One secret, or two while it is rotated. The first signs; both are accepted.
+    pub secrets: Vec<Secret>,
+    /// UDP: beats. TCP: records. Never an address of the group.
+    pub listen: SocketAddr,
+    /// Owns the addresses if neither member does. Default false.
+    pub preferred: bool,
+    pub peer: Peer,
+    /// At least one.
+    pub addresses: Vec<ClusterAddress>,
+}
+
+/// The other member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    pub name: Arc<str>,
+    /// The `listen` of the peer.
+    pub address: SocketAddr,
+}
+
+/// An address that moves between the members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterAddress {
+    pub address: IpAddr,
+    pub prefix: u8,
+    pub place: Place,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// The name of an interface, to which the owner adds the address.
+    Interface(String),
+    /// A program and its arguments, which moves the address.
+    Hook(Vec<String>),
+}
+
+pub(super) fn check(
+    raw: &Spanned<raw::Cluster>,
+    nodes: &[Node],
+    listens: &[Listen],
+    check: &mut Check,
+) -> Option<Cluster> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    let name = check.name(&raw.name);
+    let secrets = secrets(&raw.secret_file, nodes, check);
+    let listen = reachable(&raw.listen, "10.0.0.1:7100", check);
+    if raw.address.is_empty() {
+        let expected = "at least one `[[cluster.address]]`, which clients send to";
+        check.refuse(span, "`[cluster]` without an address", expected);
+    }
+    super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
+    let addresses = addresses(&raw.address, listens, check);
+    let peer = peer(raw, listen, check);
+    let member = [(&raw.listen, listen), (&raw.peer.address, peer.as_ref().map(|p| p.address))];
+    for (written, member) in member {
+        let moves =
+            |member: &SocketAddr| addresses.iter().any(|moved| moved.address == member.ip());
+        if let Some(member) = member.filter(moves) {
+            let found = format!("`{member}`, an address of the group");
+            let expected = "an address of the member alone: those of the group move";
+            check.refuse(written.span(), found, expected);
+        }
+    }
+    let preferred = raw.preferred.unwrap_or_default();
+    Some(Cluster { name, secrets: secrets?, listen: listen?, preferred, peer: peer?, addresses })
+}
+
+/// The secrets of the file, one per line.
+fn secrets(raw: &Spanned<String>, nodes: &[Node], check: &mut Check) -> Option<Vec<Secret>> {
+    let bytes = check.secret_file(raw, SECRET_MIN)?;
+    let lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    let (file, before) = (raw.get_ref(), check.invalid.len());
+    if lines.is_empty() || lines.len() > 2 {
+        let found = format!("`{file}` with {} secrets", lines.len());
+        check.refuse(raw.span(), found, "one secret, or two while it is rotated, each on a line");
+    }
+    for (place, line) in lines.iter().enumerate() {
+        let number = place + 1;
+        if line.len() < SECRET_MIN {
+            let found = format!("`{file}` with {} bytes in secret {number}", line.len());
+            check.refuse(raw.span(), found, format!("at least {SECRET_MIN} bytes"));
+        }
+        if lines[..place].contains(line) {
+            let found = format!("`{file}` with the same secret twice");
+            check.refuse(raw.span(), found, "a new secret and the previous one");
+        }
+        let knows = |node: &&Node| node.secret().is_some_and(|secret| secret.bytes() == *line);
+        if let Some(node) = nodes.iter().find(knows) {
+            let found = format!("`{file}` with the secret of node `{}`", node.name);
+            let expected = "a secret of its own: its holder can read and take over every call";
+            check.refuse(raw.span(), found, expected);
+        }
+    }
+    check.warn_of_readers(raw);
+    let sound = check.invalid.len() == before;
+    sound.then(|| lines.into_iter().map(|line| Secret::new(line.to_vec())).collect())
+}
+
+fn peer(raw: &raw::Cluster, listen: Option<SocketAddr>, check: &mut Check) -> Option<Peer> {
+    let raw::Peer { name, address } = &raw.peer;
+    if name.get_ref() == raw.name.get_ref() {
+        let found = format!("`{}`, the name of this member", name.get_ref());
+        check.refuse(name.span(), found, "the name of the other member");
+    }
+    let name = check.name(name);
+    let at = reachable(address, "10.0.0.2:7100", check)?;
+    if let Some(listen) = listen {
+        if listen == at {
+            let found = format!("`{at}`, the `listen` of this member");
+            check.refuse(address.span(), found, "the `listen` of the other member");
+        }
+        if listen.is_ipv4() != at.is_ipv4() {
+            let found = format!("`{at}` beside `{listen}`");
+            check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
+        }
+    }
+    Some(Peer { name, address: at })
+}
+
+fn addresses(
+    raw: &[Spanned<raw::ClusterAddress>],
+    listens: &[Listen],
+    check: &mut Check,
+) -> Vec<ClusterAddress> {
+    let mut addresses: Vec<ClusterAddress> = Vec::new();
+    for entry in raw {
+        let written = &entry.get_ref().address;
+        let place = place(entry, check);
+        let Some((address, prefix)) = with_prefix(written, check) else { continue };
+        if addresses.iter().any(|earlier| earlier.address == address) {
+            check.refuse(written.span(), format!("`{address}` a second time"), "each address once");
+        }
+        let takes = |listen: &Listen| {
+            let bound = listen.address.ip();
+            let any = bound.is_unspecified() && (bound.is_ipv6() || address.is_ipv4());
+            any || bound.to_canonical() == address
+        };
+        if !listens.iter().any(takes) {
+            let found = format!("`{address}`, on which nothing listens");
+            check.warn(written.span(), found, "the address of a `[[listen]]`");
+        }
+        addresses.extend(place.map(|place| ClusterAddress { address, prefix, place }));
+    }
+    addresses
+}
+
+fn with_prefix(raw: &Spanned<String>, check: &mut Check) -> Option<(IpAddr, u8)> {
+    let parse = |text: &str| -> Option<(IpAddr, u8)> {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        ((1..=bits).contains(&prefix) && address == address.to_canonical())
+            .then_some((address, prefix))
+    };
+    let Some((address, prefix)) = parse(raw.get_ref()) else {
+        check.refuse(raw.span(), format!("`{}`", raw.get_ref()), ADDRESS);
+        return None;
+    };
+    if let Err(reason) = address::check_ip(address) {
+        check.refuse(raw.span(), format!("`{}`, {reason}", raw.get_ref()), ADDRESS);
+        return None;
+    }
+    Some((address, prefix))
+}
+
+fn place(raw: &Spanned<raw::ClusterAddress>, check: &mut Check) -> Option<Place> {
+    let (span, raw) = (raw.span(), raw.get_ref());
+    match (&raw.interface, &raw.hook) {
+        (Some(interface), None) => {
+            let name = interface.get_ref();
+            let fits = (1..=INTERFACE_MAX).contains(&name.len());
+            let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+            if !fits || !name.chars().all(plain) {
+                let expected = "the name of an interface such as `eth0`, of at most 15 bytes";
+                check.refuse(interface.span(), format!("`{name}`"), expected);
+            }
+            Some(Place::Interface(name.clone()))
+        }
+        (None, Some(hook)) => {
+            let words: Vec<String> =
+                hook.get_ref().iter().map(|word| word.get_ref().clone()).collect();
+            if words.first().is_none_or(String::is_empty) {
+                let expected = "a program and its arguments: `[\"/usr/local/bin/move-address\"]`";
+                check.refuse(hook.span(), "a command without a program", expected);
+            }
+            Some(Place::Hook(words))
+        }
+        (interface, _) => {
+            let found = match interface {
+                Some(_) => "`interface` and `hook`",
+                None => "neither `interface` nor `hook`",
+            };
+            check.refuse(span, found, "one of them");
+            None
+        }
+    }
+}
