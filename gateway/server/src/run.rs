@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, PolicyName};
 use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::lease::Lease;
 use evenkeel_dataplane::quic;
 use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
@@ -68,6 +69,8 @@ pub struct Running {
     /// Addresses in the order of the listeners.
     pub udp: Vec<SocketAddr>,
     pub quic: Option<SocketAddr>,
+    /// The time until which workers and the QUIC endpoint may send.
+    pub lease: Arc<Lease>,
     /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
     duplicates: Duplicates,
     told: broadcast::Receiver<Arc<EventRecord>>,
@@ -212,6 +215,7 @@ fn assemble(
 ) -> Result<(Running, Firsts), Failure> {
     let (workers_count, suspended) = (workers(settings), reads == Reads::Later);
     let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
+    let lease = Arc::new(Lease::forever());
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
@@ -227,7 +231,8 @@ fn assemble(
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
-    let (quic_thread, mut quic_rings) = quic(quic_listener, &flows, workers_count, suspended)?;
+    let (quic_thread, mut quic_rings) =
+        quic(quic_listener, &flows, workers_count, suspended, &lease)?;
     let mut rings = rings_between(workers_count)?;
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {
@@ -253,6 +258,7 @@ fn assemble(
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
+                lease: Arc::clone(&lease),
                 suspended,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 hash_keys: hash_keys.clone(),
@@ -309,6 +315,7 @@ fn assemble(
         },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
+        lease,
         duplicates,
         told,
         control,

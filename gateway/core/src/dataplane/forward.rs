@@ -66,11 +66,13 @@ pub enum Reason {
     Duplicate,
     /// A STUN check that was received from another address before.
     Replayed,
+    /// Another gateway may own the session: the lease of this one has ended.
+    Fenced,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::NoHop,
         Reason::StaleHop,
         Reason::Shed,
@@ -92,6 +94,7 @@ impl Reason {
         Reason::SendFailed,
         Reason::Duplicate,
         Reason::Replayed,
+        Reason::Fenced,
     ];
 
     /// The reason's name in metrics and records: `stale-hop`.
@@ -118,6 +121,7 @@ impl Reason {
             Reason::SendFailed => "send-failed",
             Reason::Duplicate => "duplicate",
             Reason::Replayed => "replayed",
+            Reason::Fenced => "fenced",
         }
     }
 }

@@ -103,11 +103,11 @@ impl Outbox {
         self.datagrams
     }
 
-    /// Drops all queued datagrams.
-    pub fn clear(&mut self) {
+    /// Drops all queued datagrams and returns their number.
+    pub fn clear(&mut self) -> usize {
         self.bytes.clear();
         self.queue.clear();
-        self.datagrams = 0;
+        mem::take(&mut self.datagrams)
     }
 
     /// Queues a datagram and returns its bytes, to be rewritten in place.

@@ -4,6 +4,7 @@
 //! and their wake-ups cost more than QUIC itself (`docs/benchmarks.md`).
 
 mod accept;
+mod fence;
 mod from_clients;
 mod isolation;
 mod to_clients;
@@ -22,6 +23,7 @@ use super::counters::count;
 use super::hub::Hub;
 use super::round::Round;
 use super::socket::{From, Sent, Socket};
+use crate::lease::Lease;
 use crate::ring;
 
 pub(super) struct Endpoint {
@@ -36,9 +38,10 @@ pub(super) struct Endpoint {
     received: VecDeque<(From, BytesMut)>,
     /// Buffer that quinn writes packets into.
     packet: Vec<u8>,
-    /// The packet that the full socket refused. It is sent before any other.
+    /// The packet that the full socket refused, or that waits for the lease. It is sent before any other.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
+    lease: Arc<Lease>,
 }
 
 /// The result of one turn of the loop.
@@ -57,6 +60,7 @@ impl Endpoint {
         settings: Settings,
         hub: Hub,
         rings: Vec<ring::Receiver>,
+        lease: Arc<Lease>,
     ) -> Endpoint {
         let own = Arc::new(own);
         // MTU discovery needs unfragmented probes: a fragmented probe always arrives.
@@ -73,6 +77,7 @@ impl Endpoint {
             packet: Vec::new(),
             blocked: None,
             framed: Vec::new(),
+            lease,
         }
     }
 
@@ -155,7 +160,7 @@ impl Endpoint {
     /// Drives all touched connections until the socket's buffer is full.
     pub(super) fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
-            && self.socket.send(&transmit, &bytes) == Sent::Blocked
+            && send(&self.socket, &self.lease, &transmit, &bytes) == Sent::Blocked
         {
             self.blocked = Some((transmit, bytes));
             return;
@@ -207,10 +212,15 @@ impl Endpoint {
                 return true;
             };
             client.count_sent(&self.hub.counters);
-            if self.socket.send(&transmit, &self.packet) == Sent::Blocked {
+            if send(&self.socket, &self.lease, &transmit, &self.packet) == Sent::Blocked {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;
             }
         }
     }
+}
+
+/// Sends a packet unless the lease has ended, which blocks like a full buffer.
+fn send(socket: &Socket, lease: &Lease, transmit: &Transmit, bytes: &[u8]) -> Sent {
+    if lease.is_held_now() { socket.send(transmit, bytes) } else { Sent::Blocked }
 }

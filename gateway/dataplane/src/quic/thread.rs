@@ -18,6 +18,7 @@ use super::hub::Hub;
 use super::socket::Socket;
 use super::{Counters, Failure, Settings};
 use crate::flows::Flows;
+use crate::lease::{self, Lease};
 use crate::worker::{Before, Gather, Waker};
 use crate::{panics, ring};
 
@@ -33,8 +34,10 @@ const RUNS: u8 = 0;
 const STOPS: u8 = 1;
 /// All connections are closed, and nothing more is read: another process reads the socket.
 const LEAVES: u8 = 2;
-/// Another process still reads the socket.
+/// Another process still reads the socket, or another gateway serves the clients.
 const WAITS: u8 = 3;
+/// Another gateway has taken the clients over, and the thread forgets them.
+const FENCED: u8 = 4;
 
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
@@ -97,7 +100,8 @@ fn listener(
 
 /// Starts the endpoint's thread.
 ///
-/// `to_workers` and `from_workers` have one ring per worker, by number.
+/// `to_workers` and `from_workers` have one ring per worker, by number. The endpoint reads and sends only while it has
+/// the lease.
 ///
 /// # Errors
 ///
@@ -107,8 +111,9 @@ pub fn start(
     flows: Arc<Flows>,
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
+    lease: Arc<Lease>,
 ) -> Result<Thread, Failure> {
-    start_in(RUNS, listener, flows, to_workers, from_workers)
+    start_in(RUNS, listener, flows, to_workers, from_workers, lease)
 }
 
 /// As [`start`], but the endpoint reads nothing before [`Thread::resume`].
@@ -121,8 +126,9 @@ pub fn start_suspended(
     flows: Arc<Flows>,
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
+    lease: Arc<Lease>,
 ) -> Result<Thread, Failure> {
-    start_in(WAITS, listener, flows, to_workers, from_workers)
+    start_in(WAITS, listener, flows, to_workers, from_workers, lease)
 }
 
 fn start_in(
@@ -131,6 +137,7 @@ fn start_in(
     flows: Arc<Flows>,
     to_workers: Vec<ring::Sender>,
     from_workers: Vec<ring::Receiver>,
+    lease: Arc<Lease>,
 ) -> Result<Thread, Failure> {
     let Listener { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, gather) = (tls.sha256, settings.gather);
@@ -140,7 +147,7 @@ fn start_in(
     let counters = Arc::<Counters>::default();
     let waker = Arc::new(Waker::new().map_err(Failure::Thread)?);
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
-    let endpoint = Endpoint::new(configs, socket, settings, hub, from_workers);
+    let endpoint = Endpoint::new(configs, socket, settings, hub, from_workers, lease);
     let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(Failure::Thread)?;
     let stage = Arc::new(AtomicU8::new(stage));
     let staged = Arc::clone(&stage);
@@ -149,9 +156,6 @@ fn start_in(
         .spawn(move || {
             Gather::keep_time();
             panics::capture_here();
-            while staged.load(Ordering::Acquire) == WAITS {
-                std::thread::park();
-            }
             // Only epoll can fail here. `Thread::is_running` then returns false.
             let _ = run(endpoint, gather, sleep, &staged);
         })
@@ -169,11 +173,19 @@ fn start_in(
 }
 
 impl Thread {
-    /// Reads, after [`start_suspended`].
+    /// Reads, after [`start_suspended`] or [`fence`](Thread::fence).
     pub fn resume(&self) {
         // Fails only for an endpoint that reads already.
         let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
         self.thread.iter().for_each(|thread| thread.thread().unpark());
+    }
+
+    /// Forgets all connections and drops what waits to be read: another gateway has taken the clients over. The lease has
+    /// ended before, so no client hears of it. The endpoint reads nothing before [`resume`](Thread::resume).
+    pub fn fence(&self) {
+        // Fails only for an endpoint that does not read.
+        let _ = self.stage.compare_exchange(RUNS, FENCED, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
     }
 
     /// Closes all connections within a second and joins the thread.
@@ -305,6 +317,7 @@ fn run(
             let due = endpoint.next_due();
             sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
+        rest(&mut endpoint, stage);
         let now = Instant::now();
         let before = match gathered {
             true => Before::Gathered,
@@ -312,6 +325,9 @@ fn run(
         };
         // Packets pushed before the stop are sent before the end.
         let stage = stage.load(Ordering::Acquire);
+        if stage != RUNS && !endpoint.may_send() {
+            return Ok(());
+        }
         if stage == LEAVES {
             leave(&mut endpoint, now);
             return Ok(());
@@ -331,6 +347,22 @@ fn run(
         gathered = pause.is_some();
         if let Some(pause) = pause.filter(|_| !more) {
             std::thread::sleep(pause);
+        }
+    }
+}
+
+/// Waits while the endpoint may not read or send.
+fn rest(endpoint: &mut Endpoint, stage: &AtomicU8) {
+    loop {
+        match stage.load(Ordering::Acquire) {
+            WAITS => std::thread::park(),
+            FENCED => {
+                endpoint.fence();
+                // Fails if the thread is to end.
+                let _ = stage.compare_exchange(FENCED, WAITS, Ordering::AcqRel, Ordering::Acquire);
+            }
+            RUNS if !endpoint.may_send() => std::thread::sleep(lease::CHECKED_EVERY),
+            _ => return,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_core::forward::Reason;
 use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::{Tag, seal};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,9 @@ pub enum Command {
     Confirm {
         done: crossbeam_channel::Sender<()>,
     },
+    /// Another gateway has taken the sessions over. Drops all packets that were read or wait to be read, and suspends. The
+    /// lease has ended before.
+    Fence,
     /// Reads again, first what has arrived meanwhile.
     Resume,
     Stop,
@@ -315,6 +319,7 @@ impl Worker {
             Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
             Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
             Command::Confirm { done } => drop(done.send(())),
+            Command::Fence => (self.suspended, self.fencing) = (true, true),
             Command::Resume => self.resume(),
             Command::Stop => self.stopped = true,
         }
@@ -367,7 +372,10 @@ impl Worker {
                 flows.remove(&source.key(), home);
             }
             if let Some(ports) = &mut session.ports {
-                ports.flush(&egress.stats, now);
+                if egress.permit.may_send() {
+                    ports.flush(&egress.stats, now);
+                }
+                (0..ports.clear()).for_each(|_| egress.count_drop(Reason::Fenced));
             }
             session.report_shed(egress);
             let (mode, totals) = (session.mode(), session.final_totals(now));

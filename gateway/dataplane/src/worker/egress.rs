@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +19,7 @@ use super::stats::WorkerStats;
 use super::summaries::ActiveSessions;
 use super::suspension::TrunkState;
 use crate::flows::Home;
+use crate::lease::{Lease, Permit};
 use crate::mmsg::{self, DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
@@ -62,6 +63,7 @@ pub(crate) struct Egress {
     pub(crate) to_workers: Vec<Option<ring::Sender>>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) permit: Permit,
     pub(crate) early: Early,
     /// Sessions with packets queued on their ports.
     pub(crate) ports: Vec<Home>,
@@ -140,6 +142,7 @@ impl Egress {
             to_workers: Vec::new(),
             reports,
             stats,
+            permit: Permit::new(Arc::new(Lease::forever())),
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: ActiveSessions::default(),
@@ -165,7 +168,7 @@ impl Egress {
             Side::Rtcp => rtcp.as_mut().unwrap_or(rtp),
         };
         if port.outbox.is_full() {
-            flush_port(port, &self.stats);
+            flush_port(port, &self.stats, &self.permit);
         }
         Some(port.outbox.push(Some(to.address), dscp, datagram))
     }
@@ -193,6 +196,10 @@ impl Egress {
 
     pub(crate) fn send_signed(&mut self, node: NodeId, message: &[u8], sealed: bool) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
+            // Control repeats it.
+            if trunk.outbox.is_full() && !self.permit.may_send() {
+                return self.stats.dropped(Reason::Fenced);
+            }
             queue(&mut trunk.outbox, trunk.seal.as_deref_mut().filter(|_| sealed), message);
         }
     }
@@ -305,12 +312,12 @@ impl Egress {
         self.reports.try_send(report).is_ok()
     }
 
-    /// Sends everything in the queues.
+    /// Sends everything in the queues, as far as the lease lasts.
     pub(crate) fn flush(&mut self, now: Instant) {
         for (rtp, rtcp) in &mut self.listeners {
-            flush_port(rtp, &self.stats);
+            flush_port(rtp, &self.stats, &self.permit);
             if let Some(rtcp) = rtcp {
-                flush_port(rtcp, &self.stats);
+                flush_port(rtcp, &self.stats, &self.permit);
             }
         }
         for number in 0..self.trunks.len() {
@@ -320,14 +327,25 @@ impl Egress {
         rings.for_each(ring::Sender::wake);
     }
 
-    pub(super) fn clear_queues(&mut self) {
-        for (rtp, _) in &mut self.listeners {
-            rtp.outbox.clear();
+    /// Drops everything in the queues and returns the number of datagrams.
+    pub(super) fn clear_queues(&mut self) -> usize {
+        let mut dropped = 0;
+        for (rtp, rtcp) in &mut self.listeners {
+            dropped += rtp.outbox.clear();
+            dropped += rtcp.as_mut().map_or(0, |rtcp| rtcp.outbox.clear());
         }
         for trunk in self.trunks.iter_mut().flatten() {
+            dropped += trunk.outbox.clear() + usize::from(!trunk.bundle.is_empty());
             trunk.bundle.clear();
-            trunk.outbox.clear();
         }
+        dropped
+    }
+
+    /// The sockets of the listeners and trunks.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp.as_ref()]);
+        let listeners = listeners.flatten().map(|port| port.socket.as_fd());
+        listeners.chain(self.trunks.iter().flatten().map(|trunk| trunk.socket.as_fd()))
     }
 
     fn flush_trunk(&mut self, node: NodeId, now: Instant) {
@@ -335,7 +353,7 @@ impl Egress {
             return;
         };
         trunk.close_bundle();
-        if !trunk.outbox.is_empty() {
+        if !trunk.outbox.is_empty() && self.permit.may_send() {
             let outcome = trunk.outbox.flush(trunk.socket.as_fd());
             outcome.failed.iter().for_each(|error| self.stats.dropped(reason(error)));
             if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
@@ -351,8 +369,8 @@ impl Egress {
     }
 }
 
-fn flush_port(port: &mut Port, stats: &WorkerStats) {
-    if !port.outbox.is_empty() {
+fn flush_port(port: &mut Port, stats: &WorkerStats, permit: &Permit) {
+    if !port.outbox.is_empty() && permit.may_send() {
         for error in port.outbox.flush(port.socket.as_fd()).failed {
             stats.dropped(reason(&error));
         }

@@ -32,13 +32,10 @@ impl Worker {
         }
         self.unreported.push(session);
         self.report_panics();
-        // The source being read comes first, because the inbox may hold the rest of its batch. Epoll reports ports only
-        // once.
+        // The source being read comes first, because the inbox may hold the rest of its batch.
         self.unread.retain(|source| *source != self.reading);
         self.unread.insert(0, self.reading);
-        for event in events {
-            self.mark_unread(Source::from_token(event.data.u64()));
-        }
+        self.mark_ready_unread(events);
         self.mark_unread(Source::Commands);
     }
 }

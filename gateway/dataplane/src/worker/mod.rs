@@ -57,6 +57,7 @@ use summaries::Sweep;
 pub use suspension::{Suspended, TrunkState};
 
 use crate::flows::Flows;
+use crate::lease::{Lease, Permit};
 use crate::mmsg::Inbox;
 use crate::{panics, ring};
 
@@ -88,6 +89,8 @@ pub struct Parts {
     pub hash_keys: RandomState,
     /// Time for which packets gather while they keep arriving.
     pub gather: Duration,
+    /// The time until which the worker may send.
+    pub lease: Arc<Lease>,
     /// Reads nothing before [`Command::Resume`].
     pub suspended: bool,
 }
@@ -134,6 +137,8 @@ pub struct Worker {
     /// Set from [`Command::Suspend`] to the end of its pass.
     suspending: Option<crossbeam_channel::Sender<Vec<Suspended>>>,
     suspended: bool,
+    /// Set from [`Command::Fence`] to the end of its pass.
+    fencing: bool,
     stopped: bool,
 }
 
@@ -169,6 +174,7 @@ impl Worker {
         watch(&epoll, &parts.waker, Source::Commands)?;
         egress.to_quic = parts.to_quic;
         egress.to_workers = parts.to_workers;
+        egress.permit = Permit::new(parts.lease);
         Ok(Worker {
             number: parts.number,
             epoll,
@@ -201,6 +207,7 @@ impl Worker {
             unreported: Vec::new(),
             suspending: None,
             suspended: parts.suspended,
+            fencing: false,
             stopped: false,
         })
     }
@@ -213,26 +220,32 @@ impl Worker {
         Gather::keep_time();
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        if self.suspended {
-            self.stay_suspended()?;
-        }
+        self.rest()?;
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            let wait = if gathered || !self.unread.is_empty() {
+            let at_once = gathered || !self.unread.is_empty() || self.egress.permit.has_held_back();
+            let wait = if at_once {
                 Duration::ZERO
             } else {
                 self.sweep.due(self.egress.active.len()).saturating_duration_since(ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
+            if !self.egress.permit.is_held(began) {
+                self.mark_ready_unread(&events);
+                self.rest()?;
+                ended = Instant::now();
+                self.egress.stats.pass_begins(began);
+                self.egress.stats.pass_ends(ended);
+                continue;
+            }
             let before = match gathered {
                 true => Before::Gathered,
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
             self.guarded_pass(&events, began);
-            if let Some(done) = self.suspending.take() {
-                self.hand_out(&done);
-                self.stay_suspended()?;
+            if self.suspending.is_some() || self.suspended {
+                self.rest()?;
                 // Packets waited for all that time.
                 self.egress.stats.pass_begins(began);
             }
@@ -273,11 +286,12 @@ impl Worker {
         // A full event list may mean that more sources are ready.
         self.more_ready = events.len() == EVENTS_MAX;
         self.egress.stats.pass_begins(now);
+        self.egress.permit.begin_pass();
         self.read_unread(now);
         for event in events {
             self.ready(Source::from_token(event.data.u64()), event.flags, now);
         }
-        if !self.suspended {
+        if !self.suspended && self.egress.permit.is_held(now) {
             self.summarise(now);
         }
         if !self.egress.early.is_empty() {
@@ -319,6 +333,13 @@ impl Worker {
         }
     }
 
+    /// Makes the next passes read the sources that epoll has reported. It reports ports only once.
+    fn mark_ready_unread(&mut self, events: &[epoll::Event]) {
+        for event in events {
+            self.mark_unread(Source::from_token(event.data.u64()));
+        }
+    }
+
     fn read_unread(&mut self, now: Instant) {
         for _ in 0..self.unread.len() {
             let source = self.unread.remove(0);
@@ -327,7 +348,8 @@ impl Worker {
     }
 
     fn flush(&mut self, now: Instant) {
-        while let Some(home) = self.egress.ports.pop() {
+        while !self.egress.ports.is_empty() && self.egress.permit.may_send() {
+            let Some(home) = self.egress.ports.pop() else { break };
             self.sessions.with(home, |session| {
                 if let Some(ports) = &mut session.ports {
                     ports.flush(&self.egress.stats, now);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use evenkeel_core::NodeId;
 
-use super::egress::{self, Port, Side};
+use super::egress::{self, Egress, Port, Side};
 use super::stats::WorkerStats;
 use crate::mmsg::{self, Family};
 
@@ -60,19 +60,20 @@ impl Ports {
 
     /// Queues a packet to a node. RTCP uses the RTP socket unless it has a separate one. Returns whether this is the
     /// first queued packet, so that a [`flush`](Self::flush) is required.
-    pub(crate) fn queue(
+    pub(super) fn queue(
         &mut self,
         side: Side,
         (node, to): (NodeId, SocketAddr),
         dscp: u8,
         packet: &[u8],
-        (stats, now): (&WorkerStats, Instant),
+        egress: &Egress,
+        now: Instant,
     ) -> bool {
         let is_first = self.node.is_none();
-        if self.node.is_some_and(|before| before != node)
-            || self.port(side).outbox.len() >= QUEUED_MAX
-        {
-            self.flush(stats, now);
+        let is_due = self.node.is_some_and(|before| before != node)
+            || self.port(side).outbox.len() >= QUEUED_MAX;
+        if is_due && egress.permit.may_send() {
+            self.flush(&egress.stats, now);
         }
         self.node = Some(node);
         self.port(side).outbox.push(Some(to), dscp, packet);
@@ -84,6 +85,13 @@ impl Ports {
             Side::Rtp => &mut self.rtp,
             Side::Rtcp => self.rtcp.as_mut().unwrap_or(&mut self.rtp),
         }
+    }
+
+    /// Drops the queued packets and returns their number.
+    pub(crate) fn clear(&mut self) -> usize {
+        self.node = None;
+        let ports = [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten();
+        ports.map(|port| port.outbox.clear()).sum()
     }
 
     /// Sends the queued packets. An error of an earlier destination drops no packet.

@@ -72,6 +72,7 @@ impl World {
             misses_per_prefix: u32::MAX,
             hash_keys: RandomState::new(),
             gather: LONG,
+            lease: Arc::new(Lease::forever()),
             suspended: false,
         };
         let commands = told;

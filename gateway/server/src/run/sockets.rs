@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::lease::Lease;
 use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -202,6 +203,7 @@ pub(super) fn quic(
     flows: &Arc<Flows>,
     workers: usize,
     suspended: bool,
+    lease: &Arc<Lease>,
 ) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
     let Some(listener) = listener else {
         return Ok((None, Vec::new()));
@@ -217,7 +219,7 @@ pub(super) fn quic(
     // Workers take their rings from the end of the list.
     ends.reverse();
     let start = if suspended { quic::start_suspended } else { quic::start };
-    let thread = start(listener, Arc::clone(flows), to_workers, from_workers)?;
+    let thread = start(listener, Arc::clone(flows), to_workers, from_workers, Arc::clone(lease))?;
     Ok((Some(thread), ends))
 }
 

@@ -27,6 +27,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         told,
         udp: Vec::new(),
         quic: None,
+        lease: Arc::new(Lease::forever()),
         control: Vital::spawn("control", control).unwrap(),
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,

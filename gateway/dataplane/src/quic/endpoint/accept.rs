@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming, Transmit};
 
-use super::Endpoint;
+use super::{Endpoint, send};
 use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
 use crate::quic::sources::Source;
@@ -72,7 +72,7 @@ impl Endpoint {
     /// Answers a client without a connection. A full socket drops the answer; the client will retry.
     pub(super) fn respond(&self, transmit: &Transmit) {
         if self.blocked.is_none() {
-            let _ = self.socket.send(transmit, &self.packet);
+            let _ = send(&self.socket, &self.lease, transmit, &self.packet);
         }
     }
 }

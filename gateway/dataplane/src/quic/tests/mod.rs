@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::*;
 use crate::flows::{Entry, Flows, Home, Key};
+use crate::lease::Lease;
 use crate::ring::{self, Kind, Meta, PathReport};
 use client::{client_config, client_speaking, client_without_credit, sha256};
 
@@ -22,6 +23,7 @@ mod connections;
 mod datagrams;
 mod fairness;
 mod gathering;
+mod leased;
 mod raw;
 mod replaced;
 mod sending;
@@ -44,6 +46,7 @@ struct World {
     /// Readable when the ring has entries.
     waker: AsyncFd<OwnedFd>,
     came: std::collections::VecDeque<(Meta, Vec<u8>)>,
+    lease: Arc<Lease>,
 }
 
 impl World {
@@ -61,10 +64,12 @@ impl World {
         flows.insert(Key::Roq(OTHER_FLOW), Entry::of(OTHER_HOME)).unwrap();
         let (to_worker, from_client) = ring::channel(slots).unwrap();
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
+        let lease = Arc::new(Lease::forever());
+        let rings = (vec![to_worker], vec![from_worker]);
         let thread =
-            start(listener, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
+            start(listener, Arc::clone(&flows), rings.0, rings.1, Arc::clone(&lease)).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
-        World { thread, flows, to_client, from_client, waker, came: Default::default() }
+        World { thread, flows, to_client, from_client, waker, came: Default::default(), lease }
     }
 
     async fn connect(&self, config: quinn::ClientConfig) -> Result<Connection, ConnectionError> {

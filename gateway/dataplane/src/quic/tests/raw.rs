@@ -51,7 +51,8 @@ impl Raw {
         let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
-        let endpoint = Endpoint::new(configs, listening, settings, hub, vec![]);
+        let endpoint =
+            Endpoint::new(configs, listening, settings, hub, vec![], Arc::new(Lease::forever()));
         Raw { endpoint, counters, now: Instant::now(), socket }
     }
 

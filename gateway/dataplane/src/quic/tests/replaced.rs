@@ -46,8 +46,9 @@ fn endpoint(socket: UdpSocket, identity: &Identity) -> Endpoint {
     let (settings, mut identity) = (quiet(), identity.clone());
     let tls = identity.tls(&settings.certificate).unwrap();
     let configs = configs(&settings, &identity, tls);
+    let lease = Arc::new(Lease::forever());
     let hub = Hub::new(Arc::new(Flows::new(1)), Arc::default(), vec![]);
-    Endpoint::new(configs, Socket::on(socket).unwrap(), settings, hub, vec![])
+    Endpoint::new(configs, Socket::on(socket).unwrap(), settings, hub, vec![], lease)
 }
 
 #[tokio::test]

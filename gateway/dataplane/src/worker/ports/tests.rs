@@ -1,3 +1,9 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::super::early::EarlyLimits;
 use super::*;
 
 #[test]
@@ -9,11 +15,13 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
         socket.set_nonblocking(true).unwrap();
     }
     let now = Instant::now();
-    let stats = WorkerStats::new(now, 2);
+    let stats = Arc::new(WorkerStats::new(now, 2));
+    let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
+    let egress = Egress::new(mpsc::channel(1).0, stats, early_limits);
     let mut ports = Ports::new(bind(), None).unwrap();
     let queue = |ports: &mut Ports, node: u32, byte| {
         let to = (NodeId(node), addresses[node as usize]);
-        ports.queue(Side::Rtp, to, 0, &[byte], (&stats, now))
+        ports.queue(Side::Rtp, to, 0, &[byte], &egress, now)
     };
     let came = |socket: &UdpSocket| {
         let mut bytes = [0; 8];
@@ -24,7 +32,7 @@ fn packets_leave_in_order_at_the_end_of_a_pass() {
     assert_eq!(came(&first), [0; 0]);
     assert!(!queue(&mut ports, 1, 3), "a packet for another node flushes those before");
     assert_eq!(came(&first), [1, 2]);
-    ports.flush(&stats, now);
+    ports.flush(&egress.stats, now);
     assert_eq!(came(&second), [3]);
     assert!(queue(&mut ports, 1, 4), "the next pass");
 }

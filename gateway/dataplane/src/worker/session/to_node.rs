@@ -109,8 +109,7 @@ impl Session {
         let Some(ports) = &mut self.ports else {
             return cx.egress.count_drop(Reason::NoHop);
         };
-        let stats = (&*cx.egress.stats, cx.now);
-        if ports.queue(side, (hop.node, to), dscp, packet, stats) {
+        if ports.queue(side, (hop.node, to), dscp, packet, cx.egress, cx.now) {
             cx.egress.ports.push(self.home);
         }
     }

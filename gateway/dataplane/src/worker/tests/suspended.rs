@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::super::session::tests::handed_over;
 use super::*;
 
+mod leased;
+
 /// A worker on its own thread, with a node.
 struct Running {
     world: World,

@@ -1,0 +1,176 @@
+//! Workers whose lease ends.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Worker {
+    /// Runs a pass that began while the lease was held, in a process that was stopped before it sent.
+    fn late_turn(&mut self, lease: &Lease) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        self.wait(&mut events, Duration::ZERO).unwrap();
+        let began = Instant::now();
+        lease.renew(began + Duration::from_nanos(1));
+        assert!(self.egress.permit.is_held(began));
+        self.guarded_pass(&events, began);
+    }
+}
+
+/// Adds a phone whose session has a port of its own towards a node, and returns that node and the port's address.
+fn enter_with_port(world: &World, slot: u32) -> (Phone, UdpSocket, SocketAddr) {
+    let (port, node) = (socket(), socket());
+    let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
+    node.set_nonblocking(true).unwrap();
+    let (phone, install) = world.phone(slot);
+    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
+    world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
+    world.tell(Command::Install(Box::new(Install { ports, ..install })));
+    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(Command::Attach { home: phone.home, hop: NODE, leg });
+    (phone, node, to)
+}
+
+#[test]
+fn packets_wait_for_a_renewed_lease() {
+    let shared = Shared::new();
+    let (world, parts) = shared.parts(None);
+    let lease = Arc::clone(&parts.lease);
+    let running = Running::start(world, Parts { gather: Duration::ZERO, ..parts });
+    let phone = running.world.enter(0);
+    let (port_phone, port_node, port) = enter_with_port(&running.world, 1);
+    running.confirm();
+    lease.renew(Instant::now() + HOUR);
+    phone.speak(9);
+    reach_node(&shared.node, &phone, 9..10);
+
+    lease.end();
+    for number in 10..20 {
+        phone.speak(number);
+        answer(&shared.node, &phone, number);
+        port_phone.speak(number);
+        port_node.send_to(&video(number), port).unwrap();
+    }
+    // Commands run, and their packets wait as well.
+    let message = Box::from(*b"signed");
+    running.world.tell(Command::SendSigned { node: NodeId(0), message, sealed: true });
+    running.confirm();
+    running.confirm();
+    let waiting = Instant::now();
+    let nothing = |node: &UdpSocket| node.recv(&mut [0; 64]).is_err();
+    assert!(nothing(&shared.node) && nothing(&port_node));
+    assert!(phone.heard().is_empty() && port_phone.heard().is_empty());
+    until(|| (running.world.stats.take_lateness(Instant::now()) > Duration::ZERO).then_some(()));
+
+    let lasted = waiting.elapsed();
+    lease.renew(Instant::now() + HOUR);
+    let mut message = [0; 64];
+    until(|| shared.node.recv(&mut message).ok());
+    assert_eq!(&message[..6], b"signed");
+    reach_node(&shared.node, &phone, 10..20);
+    reach_phone(&phone, 10..20);
+    reach_phone(&port_phone, 10..20);
+    let mut came = 0;
+    until(|| {
+        came += usize::from(port_node.recv(&mut message).is_ok());
+        (came == 10).then_some(())
+    });
+    running.confirm();
+    assert!(running.world.stats.take_lateness(Instant::now()) >= lasted, "so long packets waited");
+    let world = running.stop();
+    assert_eq!(world.stats.drops(Reason::Fenced), 0);
+}
+
+#[test]
+fn stopped_worker_sends_nothing_after_its_lease() {
+    let shared = Shared::new();
+    let (world, parts) = shared.parts(None);
+    let lease = Arc::clone(&parts.lease);
+    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    let phone = world.enter(0);
+    let (port_phone, port_node, _) = enter_with_port(&world, 1);
+    worker.turns();
+    // More than a queue holds, and more than a port's.
+    (0..100).for_each(|number| phone.speak(number));
+    (0..100).for_each(|number| answer(&shared.node, &phone, number));
+    (0..20).for_each(|number| port_phone.speak(number));
+    worker.late_turn(&lease);
+    worker.late_turn(&lease);
+    assert!(came(&shared.node).is_empty() && phone.heard().is_empty());
+    assert!(port_node.recv(&mut [0; 64]).is_err());
+    assert!(worker.egress.permit.has_held_back());
+
+    lease.renew(Instant::now() + HOUR);
+    worker.turns();
+    reach_node(&shared.node, &phone, 0..100);
+    reach_phone(&phone, 0..100);
+    let mut bytes = [0; 64];
+    let numbers = std::iter::from_fn(|| {
+        let length = port_node.recv(&mut bytes).ok()?;
+        Some(rtp::Header::parse(&bytes[..length]).unwrap().sequence)
+    });
+    assert!(numbers.eq(0..20));
+    assert!(!worker.egress.permit.has_held_back());
+}
+
+#[test]
+fn fenced_worker_drops_what_it_has() {
+    let shared = Shared::new();
+    let (mut world, parts) = shared.parts(None);
+    let lease = Arc::clone(&parts.lease);
+    let parts = Parts { gather: Duration::ZERO, ..parts };
+    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    let phone = world.enter(0);
+    let (port_phone, port_node, port) = enter_with_port(&world, 1);
+    worker.turns();
+    // Four are handled and not sent.
+    phone.speak(0);
+    answer(&shared.node, &phone, 0);
+    port_phone.speak(0);
+    port_node.send_to(&video(0), port).unwrap();
+    worker.late_turn(&lease);
+    worker.late_turn(&lease);
+    lease.end();
+    // Eight are not read.
+    for number in 1..3 {
+        phone.speak(number);
+        answer(&shared.node, &phone, number);
+        port_phone.speak(number);
+        port_node.send_to(&video(number), port).unwrap();
+    }
+    world.tell(Command::Fence);
+    let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
+    running.confirm();
+    running.confirm();
+    until(|| (running.world.stats.drops(Reason::Fenced) == 12).then_some(()));
+
+    lease.renew(Instant::now() + HOUR);
+    running.confirm();
+    running.world.tell(Command::Resume);
+    phone.speak(50);
+    answer(&shared.node, &phone, 50);
+    reach_node(&shared.node, &phone, 50..51);
+    reach_phone(&phone, std::iter::once(50));
+    assert!(port_phone.heard().is_empty() && port_node.recv(&mut [0; 64]).is_err());
+    world = running.stop();
+    assert_eq!(world.stats.drops(Reason::Fenced), 12);
+}
+
+#[test]
+fn signed_messages_without_a_lease_are_bounded() {
+    let shared = Shared::new();
+    let (world, parts) = shared.parts(None);
+    let lease = Arc::clone(&parts.lease);
+    let mut worker = Worker::new(parts, Instant::now()).unwrap();
+    lease.end();
+    for _ in 0..100 {
+        let message = Box::from(*b"signed");
+        world.tell(Command::SendSigned { node: NodeId(0), message, sealed: true });
+    }
+    worker.turns();
+    let sent = 100 - world.stats.drops(Reason::Fenced);
+    assert!((1..100).contains(&sent));
+    lease.renew(Instant::now() + HOUR);
+    worker.turn();
+    let arrived = std::iter::from_fn(|| shared.node.recv(&mut [0; 64]).ok()).count();
+    assert_eq!(arrived as u64, sent);
+}
