@@ -390,3 +390,90 @@ fn start_hook_runs_without_privileges() {
     let of_hook = status(folder.path()).unwrap();
     assert!(is_confined(&of_hook), "{of_hook:#?}");
 }
+
+/// Runs its arguments with loopback alone, which is up.
+const ALONE: &str = "ip link set lo up && exec \"$@\"";
+
+/// `evenkeel` in a network namespace of its own; `None` where that cannot be made.
+fn alone(test: &str) -> Option<Command> {
+    let command = || {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", ALONE, "sh"]);
+        command
+    };
+    if !geteuid().is_root() || !command().arg("true").status().is_ok_and(|done| done.success()) {
+        eprintln!("{test} skipped: needs root, unshare (util-linux) and ip (iproute2)");
+        return None;
+    }
+    let mut command = command();
+    command.arg(evenkeel());
+    Some(command)
+}
+
+/// A member of a group, with an address at this interface.
+fn member(node: &Node, folder: &Path, interface: &str) -> World {
+    let secret = folder.join("cluster.secret");
+    fs::write(&secret, "a secret of two gateways and no node\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let secret = secret.display();
+    let mut world = World::of(&[node]);
+    world.listens = format!(
+        "[[listen]]\nudp = \"192.0.2.10:5004\"\nidentity = [\"declared\"]\n\
+         [[listen]]\nquic = \"192.0.2.10:5006\"\n\
+         [cluster]\nname = \"edge-2\"\nlisten = \"127.0.0.1:7100\"\nsecret_file = \"{secret}\"\n\
+         peer = {{ name = \"edge-1\", address = \"127.0.0.2:7100\" }}\n\
+         [[cluster.address]]\naddress = \"192.0.2.10/32\"\ninterface = \"{interface}\"\n"
+    );
+    world
+}
+
+/// The process that holds the addresses for this gateway.
+fn address_holder(gateway: u32) -> PathBuf {
+    let is_holder = |process: &PathBuf| {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        let is_child =
+            || status(process).is_some_and(|status| status["PPid"] == gateway.to_string());
+        words.split(|&byte| byte == 0).any(|word| word == b"hold-addresses") && is_child()
+    };
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes.into_iter().find(is_holder).unwrap()
+}
+
+/// It outlives an upgrade and signals to the whole service, and ends with the gateway.
+#[test]
+fn address_holder_keeps_one_capability() {
+    let Some(command) = alone("address_holder_keeps_one_capability") else { return };
+    let (node, folder) = (Node::agent("east-a1"), tempfile::tempdir().unwrap());
+    let mut gateway = GatewayProcess::start_by(&member(&node, folder.path(), "lo"), command);
+    assert_confined(&gateway);
+    let holder = address_holder(gateway.process.id());
+    let kept = status(&holder).unwrap();
+    // CAP_NET_ADMIN, capability 12.
+    for (set, expected) in [("CapEff", 1 << 12), ("CapPrm", 1 << 12), ("CapInh", 0), ("CapAmb", 0)]
+    {
+        assert_eq!(u64::from_str_radix(&kept[set], 16), Ok(expected), "{set}");
+    }
+    assert!(kept["NoNewPrivs"] == "1" && kept["Seccomp"] == "2", "{kept:#?}");
+
+    let number: i32 = holder.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    kill(Pid::from_raw(number), Signal::SIGTERM).unwrap();
+    let upgraded = gateway.upgrade(json!({"binary": evenkeel()})).join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    let runs = || status(&holder).is_some_and(|status| !status["State"].starts_with('Z'));
+    gateway.read("/v1/nodes");
+    assert!(runs());
+    kill(gateway.pid(), Signal::SIGKILL).unwrap();
+    wait_until("the holder ends with the gateway", || !runs());
+}
+
+#[test]
+fn group_address_without_interface_is_refused() {
+    let Some(mut command) = alone("group_address_without_interface_is_refused") else { return };
+    let (node, folder) = (Node::agent("east-a1"), tempfile::tempdir().unwrap());
+    let config = member(&node, folder.path(), "eth9").write(folder.path());
+    let output = command.args(["run", "--config"]).arg(config).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let expected = "group addresses: no interface eth9 for 192.0.2.10; found lo";
+    assert!(stderr.contains(expected), "{stderr}");
+}

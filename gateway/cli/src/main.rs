@@ -8,6 +8,7 @@ mod api;
 mod check;
 mod compile_plugin;
 mod drill;
+mod hold_addresses;
 mod modes;
 mod node;
 mod plugin;
@@ -72,6 +73,8 @@ enum Verb {
     Plugin(plugin::Plugin),
     #[command(hide = true)]
     CompilePlugin(compile_plugin::CompilePlugin),
+    #[command(hide = true)]
+    HoldAddresses(hold_addresses::HoldAddresses),
 }
 
 #[derive(Args, Clone)]
@@ -120,7 +123,7 @@ impl Verb {
             Verb::Policy(policy) => policy.json,
             Verb::Plugin(plugin) => plugin.json(),
             Verb::Demo(options) => options.json,
-            Verb::CompilePlugin(_) => false,
+            Verb::CompilePlugin(_) | Verb::HoldAddresses(_) => false,
         }
     }
 }
@@ -167,6 +170,7 @@ fn main() -> ExitCode {
         Verb::Policy(policy) => policy.act(),
         Verb::Plugin(plugin) => plugin.act(),
         Verb::CompilePlugin(compile) => compile.act(),
+        Verb::HoldAddresses(hold) => hold.act(),
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

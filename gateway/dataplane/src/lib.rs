@@ -3,6 +3,7 @@
 pub mod address;
 pub mod buffers;
 pub mod flows;
+pub mod freebind;
 pub mod lease;
 pub mod mmsg;
 pub mod panics;

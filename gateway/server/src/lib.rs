@@ -3,6 +3,7 @@
 mod address;
 mod allocator;
 pub mod api;
+pub mod cluster;
 pub mod control;
 mod descriptors;
 mod file;
@@ -17,6 +18,7 @@ pub mod telemetry;
 pub mod terminal;
 pub mod webhook;
 
+pub use cluster::address::hold_addresses;
 pub use policy::compile_plugin;
 
 use std::time::SystemTime;

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use caps::CapSet;
 use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
@@ -157,7 +157,15 @@ pub(crate) fn is_privileged() -> bool {
 /// Drops all capabilities and filters system calls, for this thread and all that it starts, and for programs that they
 /// run. Must be called while the process has one thread: capabilities belong to threads.
 pub(crate) fn confine_gateway() -> Vec<Missing> {
-    let steps = [drop_capabilities().err(), filter_gateway().err()];
+    let steps = [keep_capabilities(&CapsHashSet::new()).err(), filter_gateway().err()];
+    steps.into_iter().flatten().collect()
+}
+
+/// As [`confine_gateway`], for the process that adds addresses to interfaces: it keeps the capability to do that, which
+/// must be in effect.
+pub(crate) fn confine_holder() -> Vec<Missing> {
+    let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+    let steps = [keep_capabilities(&kept).err(), filter_gateway().err()];
     steps.into_iter().flatten().collect()
 }
 
@@ -174,7 +182,8 @@ fn filter_gateway() -> Result<(), Missing> {
 pub(crate) fn confine_compiler() -> Vec<Missing> {
     let apart = unshare(COMPILER_NAMESPACES).map_err(Missing::Namespaces);
     // A new user namespace gives all capabilities in it.
-    let steps = [apart.err(), drop_capabilities().err(), filter_compiler().err()];
+    let none = CapsHashSet::new();
+    let steps = [apart.err(), keep_capabilities(&none).err(), filter_compiler().err()];
     steps.into_iter().flatten().collect()
 }
 
@@ -187,12 +196,13 @@ fn filter_compiler() -> Result<(), Missing> {
     Ok(())
 }
 
-/// The kernel clears the ambient set with the others.
-fn drop_capabilities() -> Result<(), Missing> {
+/// Drops all other capabilities. Programs inherit none: the kernel clears the ambient set with the inheritable one.
+fn keep_capabilities(kept: &CapsHashSet) -> Result<(), Missing> {
     // The effective set may not exceed the permitted one at any time.
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::clear(None, set)?;
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, kept)?;
     }
+    caps::clear(None, CapSet::Inheritable)?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch as cell;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::api;
+use crate::cluster::address::{self, Addresses};
 use crate::control::Handle;
 use crate::descriptors::{self, Capacity};
 use crate::handover::{
@@ -46,6 +47,8 @@ pub enum Failure {
     Ended(#[from] run::Ended),
     #[error(transparent)]
     Api(#[from] api::Failure),
+    #[error(transparent)]
+    Addresses(#[from] address::Failure),
     #[error("telemetry: {0}")]
     Telemetry(String),
     #[error("upgrade: {0}")]
@@ -162,6 +165,7 @@ fn serve_as(
     let capacity = Capacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
     let api = api::bind(settings.admin.clone(), &mut inherited)?;
+    let addresses = addresses(place, &settings, &mut inherited, heir.is_some())?;
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
@@ -184,6 +188,9 @@ fn serve_as(
     let mut duplicates = api.duplicates()?;
     let (listeners, quic) = gateway.duplicates(&settings)?;
     duplicates.extend(listeners);
+    if let Some(addresses) = &addresses {
+        duplicates.extend(addresses.duplicate()?);
+    }
     duplicates.extend(init.map(|init| (SocketName::Init, init)));
     let api = match &place.program {
         Some(_) => api.with_upgrades(upgrades.clone()),
@@ -265,6 +272,22 @@ fn serve_as(
         0 => Ok(()),
         status => Err(Failure::Successor(status)),
     }
+}
+
+/// The addresses of the group, with what it needs to move them.
+fn addresses(
+    place: &Place,
+    settings: &Settings,
+    inherited: &mut Inherited,
+    is_heir: bool,
+) -> Result<Option<Addresses>, address::Failure> {
+    let Some(cluster) = &settings.cluster else { return Ok(None) };
+    let program = place.program.as_ref().map(|program| program.path.as_path());
+    let addresses = match is_heir {
+        true => Addresses::inherit(&cluster.addresses, inherited),
+        false => Addresses::start(&cluster.addresses, program),
+    };
+    addresses.map(Some)
 }
 
 /// Waits for the first policies, then takes over the sessions of the process that this one replaces.

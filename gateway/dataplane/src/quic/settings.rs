@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// An unspecified IPv6 address accepts IPv4 too.
     pub listen: SocketAddr,
+    /// The address may be another host's, until it moves to this one. Default false.
+    pub moves: bool,
     pub certificate: Certificate,
     /// Limit of connections, including handshakes and those that are closed but not forgotten (RFC 9000, 10.2). Default
     /// 8,192. Above half of it a new client must validate its address (RFC 9000, 8.1.2).
@@ -48,6 +50,7 @@ impl Settings {
     pub fn at(listen: SocketAddr) -> Settings {
         Settings {
             listen,
+            moves: false,
             certificate: Certificate::SelfMade { names: vec!["localhost".into()] },
             connections_max: 8_192,
             connections_per_source: 2_048,

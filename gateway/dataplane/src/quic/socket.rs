@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use quinn_proto::EcnCodepoint;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
-use crate::buffers;
+use crate::{buffers, freebind};
 
 /// Socket buffer in bytes, which the kernel doubles for its overhead: 50 ms of 50,000 voice packets a second.
 const BUFFER: usize = 1_024 * 1_024;
@@ -43,12 +43,15 @@ pub(super) struct Socket {
 impl Socket {
     /// # Errors
     /// Returns the system's error.
-    pub(super) fn listen(address: SocketAddr) -> io::Result<Socket> {
+    pub(super) fn listen(address: SocketAddr, moves: bool) -> io::Result<Socket> {
         let domain = socket2::Domain::for_address(address);
         let socket =
             socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
+        }
+        if moves {
+            freebind::allow(&socket, address)?;
         }
         buffers::set_sizes(&socket, BUFFER);
         socket.bind(&address.into())?;

@@ -70,7 +70,7 @@ pub struct Listener {
 /// If this fails, nothing is bound.
 pub fn listen(settings: Settings) -> Result<Listener, Failure> {
     let identity = Identity::new()?;
-    listener(settings, identity, |settings| Socket::listen(settings.listen))
+    listener(settings, identity, |settings| Socket::listen(settings.listen, settings.moves))
 }
 
 /// As [`listen`], on the socket and with the identity of another process.

@@ -120,6 +120,10 @@ pub(crate) enum SocketName {
     ApiTcp {
         address: SocketAddr,
     },
+    /// The socket of the process that holds these addresses of the group.
+    Addresses {
+        addresses: Vec<String>,
+    },
     /// A pipe to process 1 of the container, which takes the number of each next process.
     Init,
 }

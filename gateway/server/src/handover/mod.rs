@@ -51,7 +51,7 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    fn of(
+    pub(crate) fn of(
         sockets: impl IntoIterator<Item = (SocketName, OwnedFd)>,
         quic: Option<quic::Identity>,
     ) -> Inherited {

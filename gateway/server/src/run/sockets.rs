@@ -1,6 +1,6 @@
 //! Sockets of clients, and rings between threads.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::lease::Lease;
 use evenkeel_dataplane::worker::ListenerParts;
-use evenkeel_dataplane::{quic, ring};
+use evenkeel_dataplane::{freebind, quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::nodes::equip;
@@ -71,7 +71,7 @@ fn listeners(
                 *bound = socket.local_addr()?;
                 socket
             }
-            None => shared_socket(bound, turn)?,
+            None => shared_socket(bound, turn, is_group_address(settings, bound.ip()))?,
         };
         duplicates.push((name, socket.as_fd().try_clone_to_owned()?));
         Ok(socket)
@@ -130,6 +130,12 @@ pub(super) fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketA
     advertised(named.and_then(|listen| listen.advertise), bound)
 }
 
+/// True if the address is of the group: its owner may be the other member.
+fn is_group_address(settings: &Settings, address: IpAddr) -> bool {
+    let mut group = settings.cluster.iter().flat_map(|cluster| &cluster.addresses);
+    group.any(|of_group| of_group.address == address)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
     /// The worker that binds first and chooses a port left open.
@@ -143,12 +149,17 @@ enum Turn {
 /// The kernel lets all sockets of a user share a port if each allows it when it is bound, even a port that the kernel
 /// chose: another gateway would then receive a part of the packets. So the first socket is bound exclusively, which
 /// proves the port free, and allows sharing afterwards.
-fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
+///
+/// `moves`: the address may be another host's.
+fn shared_socket(address: &mut SocketAddr, turn: Turn, moves: bool) -> Result<UdpSocket, Failure> {
     let listen = |error| Failure::Listen { address: *address, error };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(listen)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false).map_err(listen)?;
+    }
+    if moves {
+        freebind::allow(&socket, *address).map_err(listen)?;
     }
     socket.set_reuse_port(turn == Turn::Later).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
@@ -182,6 +193,7 @@ fn quic_listener(
         return Ok(None);
     };
     let mut quic_settings = quic::Settings::at(address);
+    quic_settings.moves = is_group_address(settings, address.ip());
     quic_settings.gather = settings.limits.batch_delay;
     quic_settings.connections_max = settings.limits.connections_max as usize;
     quic_settings.connections_per_source = settings.limits.connections_per_source as usize;

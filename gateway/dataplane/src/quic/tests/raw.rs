@@ -47,7 +47,7 @@ impl Raw {
         let mut identity = Identity::new().unwrap();
         let tls = identity.tls(&settings.certificate).unwrap();
         let configs = configs(&settings, &identity, tls);
-        let listening = Socket::listen(settings.listen).unwrap();
+        let listening = Socket::listen(settings.listen, settings.moves).unwrap();
         let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();
         let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);

@@ -3,10 +3,10 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn bind(address: SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
-    shared_socket(&mut address.clone(), turn)
+    shared_socket(&mut address.clone(), turn, false)
 }
 
 /// The kernel does not give that port to a gateway with port 0 either, because it chooses among ports that are free.
@@ -31,4 +31,22 @@ fn port_is_shared_within_one_gateway_only() {
         }
     }
     assert!(came.iter().all(|count| *count > 0), "{came:?}");
+}
+
+#[test]
+fn group_address_is_bound_before_it_is_held() {
+    for address in ["192.0.2.10:0", "[2001:db8::10]:0"] {
+        let address: SocketAddr = address.parse().unwrap();
+        let own = shared_socket(&mut address.clone(), Turn::First, false);
+        assert!(matches!(own, Err(Failure::Listen { .. })), "{address}");
+        let socket = shared_socket(&mut address.clone(), Turn::First, true).unwrap();
+        let bound = socket.local_addr().unwrap();
+        assert_eq!(bound.ip(), address.ip());
+        shared_socket(&mut bound.clone(), Turn::Later, true).unwrap();
+        // The kernel checks the source of IPv4 only.
+        if address.is_ipv4() {
+            let refused = socket.send_to(b"x", "127.0.0.1:9").unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(nix::libc::EINVAL));
+        }
+    }
 }

@@ -1,0 +1,59 @@
+use super::*;
+
+const HARDWARE: [u8; 6] = [0x02, 0x00, 0x5e, 0x10, 0x20, 0x30];
+
+#[test]
+fn arp_announcement_is_a_request_for_itself() {
+    let frame = frame("192.0.2.10".parse().unwrap(), HARDWARE);
+    let expected = [
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0x00, 0x5e, 0x10, 0x20, 0x30, 0x08, 0x06, //
+        0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x01, //
+        0x02, 0x00, 0x5e, 0x10, 0x20, 0x30, 192, 0, 2, 10, //
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 192, 0, 2, 10,
+    ];
+    assert_eq!(frame, expected);
+}
+
+#[test]
+fn probe_claims_no_address() {
+    let probe = probe("192.0.2.10".parse().unwrap(), HARDWARE);
+    assert_eq!(probe[20..22], [0, 1], "a request");
+    assert_eq!(probe[28..32], [0; 4]);
+    assert_eq!(probe[38..], [192, 0, 2, 10]);
+}
+
+/// A host verifies the sum over the message with its checksum: it is then all ones.
+#[test]
+fn advertisement_has_a_valid_checksum() {
+    for address in ["2001:db8::10", "fe80::ffff:ffff:ffff:ffff"] {
+        let address: Ipv6Addr = address.parse().unwrap();
+        let frame = frame(address.into(), HARDWARE);
+        assert_eq!(frame.len(), 14 + 40 + 32);
+        assert_eq!(checksum(address, ALL_NODES, &frame[54..]), 0);
+        assert_eq!(frame[58], 0x20, "override, not solicited");
+    }
+}
+
+#[test]
+fn announcements_repeat_for_five_seconds() {
+    let since = Instant::now();
+    let mut repetitions = Repetitions::from(since);
+    let mut times = Vec::new();
+    while let Some(next) = repetitions.next() {
+        assert!(!repetitions.take(next - Duration::from_nanos(1)));
+        assert!(repetitions.take(next));
+        times.push(next - since);
+    }
+    assert_eq!(times, REPEATED_AFTER.map(Duration::from_millis));
+    assert_eq!(times.last(), Some(&Duration::from_secs(5)));
+    assert!(!repetitions.take(since + Duration::from_secs(60)));
+}
+
+#[test]
+fn missed_repetitions_are_not_made_up_for() {
+    let since = Instant::now();
+    let mut repetitions = Repetitions::from(since);
+    assert!(repetitions.take(since + Duration::from_secs(1)));
+    assert!(!repetitions.take(since + Duration::from_secs(1)));
+    assert_eq!(repetitions.next(), Some(since + Duration::from_millis(1_500)));
+}

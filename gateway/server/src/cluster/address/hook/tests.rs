@@ -1,0 +1,71 @@
+use std::fs;
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use super::*;
+
+/// A hook that runs a shell script with the verb and the address as `$1` and `$2`.
+fn hook(script: &str, pace: Pace) -> Hook {
+    let words = ["/bin/sh", "-c", script, "hook"].map(str::to_owned);
+    Hook { pace, ..Hook::new(words.to_vec(), "192.0.2.10".parse().unwrap()) }
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn hook_gets_verb_and_address() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("calls");
+    let mut hook = hook(&format!("echo \"$@\" >> {}", file.display()), PACE);
+    hook.acquire();
+    hook.release().blocking_recv().unwrap();
+    assert_eq!(lines(&file), ["acquire 192.0.2.10", "release 192.0.2.10"]);
+}
+
+#[test]
+fn failed_acquire_is_repeated_until_it_succeeds() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("calls");
+    let script = format!("echo $1 >> {0}; [ $(wc -l < {0}) -ge 3 ]", file.display());
+    let mut hook = hook(&script, Pace { again_after: Duration::from_millis(1), ..PACE });
+    let acquired = hook.call(Verb::Acquire);
+    acquired.blocking_recv().unwrap();
+    assert_eq!(lines(&file), ["acquire"; 3]);
+}
+
+#[test]
+fn failed_release_is_not_repeated() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("calls");
+    let mut hook = hook(&format!("echo $1 >> {}; exit 1", file.display()), PACE);
+    assert!(hook.release().blocking_recv().is_err());
+    assert_eq!(lines(&file), ["release"]);
+}
+
+#[test]
+fn release_ends_the_repetition_of_acquire() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("calls");
+    let script = format!("echo $1 >> {}; [ $1 = release ]", file.display());
+    let mut hook = hook(&script, Pace { again_after: Duration::from_secs(60), ..PACE });
+    hook.acquire();
+    hook.release().blocking_recv().unwrap();
+    assert_eq!(lines(&file).last().unwrap(), "release");
+}
+
+#[test]
+fn failures_of_a_hook_are_described() {
+    let address = "2001:db8::10".parse().unwrap();
+    let run = |words: &[&str], within| {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        run(&words, "acquire", address, within).unwrap_err()
+    };
+    assert_eq!(run(&["/bin/sh", "-c", "exit 3"], PACE.within), "exit status: 3");
+    let missing = run(&["/nonexistent/hook"], PACE.within);
+    assert!(missing.starts_with("cannot be run: No such file"), "{missing}");
+    let hangs = run(&["/bin/sh", "-c", "sleep 600; true"], Duration::from_millis(50));
+    assert_eq!(hangs, "killed after 50ms");
+}

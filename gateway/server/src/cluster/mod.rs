@@ -1,0 +1,3 @@
+//! Two gateways, of which one owns the addresses of the group.
+
+pub mod address;
