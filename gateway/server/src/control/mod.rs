@@ -48,6 +48,7 @@ pub use node_list::{ListChange, NodeList, NodeListUpdate, NotListed};
 pub use operations::{Operation, Place};
 pub use orders::Order;
 pub(crate) use prober::Way as ProbeWay;
+pub(crate) use prober::socket as probe_socket;
 pub(crate) use prober::socket::connected;
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;

@@ -4,7 +4,7 @@
 mod pending;
 mod probe_event;
 mod signed;
-pub(super) mod socket;
+pub(crate) mod socket;
 
 use std::cell::OnceCell;
 use std::rc::Rc;

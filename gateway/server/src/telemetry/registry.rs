@@ -159,6 +159,9 @@ metrics! {
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
+    /// Beats and connections of the group's other gateway that were refused, or whose nodes differ: `secret`, `forged`,
+    /// `clock`, `replayed`, `unknown-peer`, `configuration`…
+    ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
     ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
     /// Questions to a policy.

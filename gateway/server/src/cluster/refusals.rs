@@ -1,0 +1,58 @@
+//! Refused beats and connections, counted and logged.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{beats, link};
+use crate::telemetry::Instruments;
+use crate::telemetry::registry::{Attribute, Count};
+
+/// Interval of log lines about one reason.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// Shared by the parts of a member.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    instruments: Arc<Instruments>,
+    /// When a reason was logged.
+    logged: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
+}
+
+impl Refusals {
+    pub fn new(instruments: Arc<Instruments>) -> Refusals {
+        Refusals { instruments, logged: Arc::default() }
+    }
+
+    pub(super) fn note_beat(&self, refused: beats::Refused) {
+        if self.count(refused.reason()) {
+            tracing::warn!("refused from the group's other gateway: {refused}");
+        }
+    }
+
+    pub(super) fn note_link(&self, refused: &link::Refused) {
+        if self.count(refused.reason()) {
+            tracing::error!("no connection to the group's other gateway: {refused}");
+        }
+    }
+
+    pub(super) fn note_nodes(&self, difference: &str) {
+        if self.count("nodes") {
+            tracing::error!(
+                "[[node]] differs from that of the group's other gateway: {difference}"
+            );
+        }
+    }
+
+    /// True if it should be logged.
+    fn count(&self, reason: &'static str) -> bool {
+        self.instruments.count(Count::ClusterRefused, 1, &[(Attribute::Reason, reason)]);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = logged.get(reason).is_none_or(|at| now.duration_since(*at) >= LOGGED_EVERY);
+        if due {
+            logged.insert(reason, now);
+        }
+        due
+    }
+}
