@@ -45,8 +45,7 @@ fn group_address_is_bound_before_it_is_held() {
         shared_socket(&mut bound.clone(), Turn::Later, true).unwrap();
         // The kernel checks the source of IPv4 only.
         if address.is_ipv4() {
-            let refused = socket.send_to(b"x", "127.0.0.1:9").unwrap_err();
-            assert_eq!(refused.raw_os_error(), Some(nix::libc::EINVAL));
+            assert!(socket.send_to(b"x", "127.0.0.1:9").is_err());
         }
     }
 }
