@@ -215,9 +215,9 @@ impl Addresses {
         self.order(Order::Hold).await
     }
 
-    /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that is
-    /// [gone](Failure::Lapsed): another member may have it, until a lease that is held says otherwise. A [conflict](Failure::Conflict) is found twice a minute; the
-    /// addresses are renewed nevertheless.
+    /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that
+    /// is [gone](Failure::Lapsed): until a lease is held again, another member may have it. A
+    /// [conflict](Failure::Conflict) is found twice a minute; the addresses are renewed nevertheless.
     pub async fn renew(&mut self) -> Result<(), Failure> {
         self.order(Order::Renew).await
     }
