@@ -1,9 +1,8 @@
-//! A private network namespace, so that filters, routes and load do not interfere with the host.
+//! Private network and PID namespaces, so that filters, routes and load do not interfere with the host, and no process
+//! is left behind.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-
-use nix::sys::signal::Signal;
 
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
@@ -13,8 +12,6 @@ const INSIDE: &str = "EVENKEEL_INSIDE";
 /// Runs this command again inside a new namespace and returns its exit status; `None` inside it, with `lo` up.
 pub fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
-        // A signal that ends the outer process ends this one.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| errno.to_string())?;
         // Fails if the process leads a session already.
         let _leads_already = nix::unistd::setsid();
         ip("link set lo up")?;
@@ -30,14 +27,17 @@ pub fn enter() -> Result<Option<i32>, String> {
         ));
     }
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-    // Reduces the influence of other processes; all compared processes inherit it.
-    let status = Command::new("unshare")
-        .args(["--net", "--", "nice", "-n", "-15"])
+    // All processes inside end with this one, also those that a gateway started: setpriv ends unshare, which ends the
+    // first process of its PID namespace. A lower nice value reduces the influence of other processes.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
+        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--", "nice", "-n", "-15"])
         .arg(own)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
         .status()
-        .map_err(|error| format!("needs unshare (util-linux) and nice (coreutils): {error}"))?;
+        .map_err(|error| format!("needs setpriv and unshare (util-linux): {error}"))?;
     Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
 }
 
