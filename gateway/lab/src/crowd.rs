@@ -61,7 +61,7 @@ pub struct Crowd {
     books: Books,
     heard: Heard,
     /// `None` without an admin API.
-    _watch: Option<Watch>,
+    watch: Option<Watch>,
     plan: Plan,
     /// Session numbers by the id that the gateway assigned.
     by_id: BTreeMap<String, u64>,
@@ -90,8 +90,7 @@ impl Crowd {
         let relay = relay.map_err(system("starting a relay"))?;
         let (plan, by_id) = (plan.clone(), BTreeMap::new());
         let (heard, watch) = (watch.heard.clone(), Some(watch));
-        let mut crowd =
-            Crowd { fleet, relay, books, heard, _watch: watch, plan, by_id, from_ns: 0 };
+        let mut crowd = Crowd { fleet, relay, books, heard, watch, plan, by_id, from_ns: 0 };
         let newcomers = crowd.newcomers(1)?;
         let entered = match crowd.open(newcomers, &admin, go.as_mut()).await {
             Ok(()) => tokio::select! {
@@ -109,6 +108,13 @@ impl Crowd {
         Ok(crowd)
     }
 
+    /// Records the events of another gateway as well.
+    pub async fn watch_also(&mut self, admin: &Client) -> Result<(), Failed> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let watched = watch.also(admin).await;
+        watched.map_err(|error| Failed::Gateway { what: "listening to events", error })
+    }
+
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
     pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
         let books = Books::default();
@@ -124,7 +130,7 @@ impl Crowd {
         }
         let (heard, by_id) = (Heard::default(), BTreeMap::new());
         let mut crowd =
-            Crowd { fleet, relay: None, books, heard, _watch: None, plan, by_id, from_ns: 0 };
+            Crowd { fleet, relay: None, books, heard, watch: None, plan, by_id, from_ns: 0 };
         crowd.wait_ready().await?;
         crowd.begin_window();
         Ok(crowd)

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use evenkeel_client::{Client, Error, Event};
+
+/// Interval of attempts to reach a gateway that ended.
+const AGAIN_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<Event>>>);
@@ -15,33 +19,41 @@ pub struct Heard(Arc<Mutex<Vec<Event>>>);
 /// Records events until it is dropped.
 pub struct Watch {
     pub heard: Heard,
-    listening: JoinHandle<()>,
+    listening: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
     pub async fn begin(admin: &Client) -> Result<Watch, Error> {
+        let mut watch = Watch { heard: Heard::default(), listening: Vec::new() };
+        watch.also(admin).await?;
+        Ok(watch)
+    }
+
+    /// Records the events of another gateway as well.
+    pub async fn also(&mut self, admin: &Client) -> Result<(), Error> {
         let mut events = admin.events().await?;
-        let (admin, heard) = (admin.another(), Heard::default());
-        let theirs = heard.clone();
-        let listening = tokio::spawn(async move {
+        let (admin, heard) = (admin.another(), self.heard.clone());
+        self.listening.push(tokio::spawn(async move {
             loop {
                 while let Ok(Some(event)) = events.next().await {
-                    theirs.all().push(event);
+                    heard.all().push(event);
                 }
-                // The stream ends with the process; another one may have replaced it.
-                match admin.events().await {
-                    Ok(of_successor) => events = of_successor,
-                    Err(_) => break,
-                }
+                // The stream ends with the process; another one may replace it.
+                events = loop {
+                    match admin.events().await {
+                        Ok(of_successor) => break of_successor,
+                        Err(_) => sleep(AGAIN_EVERY).await,
+                    }
+                };
             }
-        });
-        Ok(Watch { heard, listening })
+        }));
+        Ok(())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.listening.abort();
+        self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -69,7 +81,7 @@ impl Heard {
             if Instant::now() >= until {
                 return false;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_media::roq::{self, Flow, Item, StreamDecoder};
-use quinn::{Connection, Endpoint, ReadError, RecvStream, SendDatagramError};
+use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendDatagramError};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -141,44 +141,57 @@ async fn talk(
     };
     let endpoint = Endpoint::client((here, 0).into()).map_err(|error| error.to_string())?;
     let config = client_config(way.certificate_sha256).map_err(|error| error.to_string())?;
-    let connecting = endpoint
-        .connect_with(config, way.gateway, "evenkeel")
-        .map_err(|error| error.to_string())?;
-    let connection = connecting.await.map_err(|error| error.to_string())?;
-    let now_ns = clock::now_ns();
-    desk.borrow().ready(persona.session, now_ns);
-    let talker = Talker::new(persona, now_ns);
-    let desk = Rc::clone(desk);
-    let mut call = Call {
-        session: persona.session,
-        connection,
-        to_gateway,
-        from_gateway,
-        talker,
-        foreign: 0,
-        desk,
+    let mut before: Option<Call> = None;
+    let ended = loop {
+        let connecting = endpoint
+            .connect_with(config.clone(), way.gateway, "evenkeel")
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let mut call = match before {
+            Some(call) => Call { connection, ..call },
+            None => {
+                let now_ns = clock::now_ns();
+                desk.borrow().ready(persona.session, now_ns);
+                Call {
+                    session: persona.session,
+                    connection,
+                    to_gateway,
+                    from_gateway,
+                    talker: Talker::new(persona, now_ns),
+                    foreign: 0,
+                    desk: Rc::clone(desk),
+                }
+            }
+        };
+        let ended = call.run(&mut orders).await;
+        // Another gateway, or another process, serves the session now.
+        if matches!(ended, Err(ConnectionError::Reset)) {
+            before = Some(call);
+            continue;
+        }
+        call.tell(Talking::No);
+        call.connection.close(quinn::VarInt::from_u32(0), b"");
+        break ended;
     };
-    let ended = call.run(&mut orders).await;
-    call.tell(Talking::No);
-    call.connection.close(quinn::VarInt::from_u32(0), b"");
     endpoint.wait_idle().await;
-    ended
+    ended.map_err(|error| error.to_string())
 }
 
 impl Call {
-    async fn run(&mut self, orders: &mut UnboundedReceiver<Command>) -> Result<(), String> {
+    async fn run(
+        &mut self,
+        orders: &mut UnboundedReceiver<Command>,
+    ) -> Result<(), ConnectionError> {
         let connection = self.connection.clone();
         let (pieces, mut from_streams) = mpsc::unbounded_channel();
         loop {
             let due = until(self.talker.poll_timeout());
             tokio::select! {
                 datagram = connection.read_datagram() => {
-                    let datagram = datagram.map_err(|error| error.to_string())?;
-                    self.handle_datagram(&datagram);
+                    self.handle_datagram(&datagram?);
                 }
                 stream = connection.accept_uni() => {
-                    let stream = stream.map_err(|error| error.to_string())?;
-                    tokio::task::spawn_local(read_stream(stream, self.from_gateway, pieces.clone()));
+                    tokio::task::spawn_local(read_stream(stream?, self.from_gateway, pieces.clone()));
                 }
                 Some(from_stream) = from_streams.recv() => match from_stream {
                     FromStream::Packet(packet, at_ns) => self.handle_packet(&packet, at_ns),
@@ -210,7 +223,7 @@ impl Call {
         self.desk.borrow_mut().arrived.extend(arrival);
     }
 
-    fn send_due(&mut self) -> Result<(), String> {
+    fn send_due(&mut self) -> Result<(), ConnectionError> {
         let mut packet = Vec::with_capacity(1_500);
         let mut reported = false;
         while let Some(transmit) = self.talker.poll_transmit(clock::now_ns(), &mut packet) {
@@ -227,7 +240,7 @@ impl Call {
         Ok(())
     }
 
-    fn send(&self, packet: &[u8]) -> Result<(), String> {
+    fn send(&self, packet: &[u8]) -> Result<(), ConnectionError> {
         let mut datagram = Vec::with_capacity(packet.len() + 8);
         roq::write_datagram(self.to_gateway, packet, &mut datagram);
         match self.connection.send_datagram(Bytes::from(datagram)) {
@@ -243,7 +256,7 @@ impl Call {
                 tokio::task::spawn_local(send_stream(self.connection.clone(), stream));
                 Ok(())
             }
-            Err(SendDatagramError::ConnectionLost(error)) => Err(error.to_string()),
+            Err(SendDatagramError::ConnectionLost(error)) => Err(error),
         }
     }
 

@@ -35,6 +35,11 @@ impl Window {
         self.span.clone()
     }
 
+    /// Session numbers by the ids that the gateway assigned.
+    pub fn by_id(&self) -> &BTreeMap<String, u64> {
+        &self.by_id
+    }
+
     /// The session with this id of the gateway.
     pub fn session(&self, id: &str) -> Option<u64> {
         self.by_id.get(id).copied()
