@@ -47,7 +47,7 @@ pub(crate) struct Outage {
 pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let phases: Vec<Duration> = (0..DEATHS).map(|_| CHECKS_EVERY.mul_f64(rng.f64())).collect();
-    let mut stage = Stage::set(Layout::HOT, places, seed)?;
+    let mut stage = Stage::set(Layout::HOT, places, seed).await?;
     let region = [("region".to_owned(), "east".to_owned())].into();
     let plan = Plan { labels: region, seed, ..Plan::new(SESSIONS) };
     let crowd = Crowd::enter(&plan, || stage.admin()).await;

@@ -1,5 +1,6 @@
 //! Faults and how they are undone.
 
+mod owner;
 mod process;
 mod proof;
 mod region;
@@ -18,6 +19,7 @@ use crate::layout::Kind;
 use crate::node::Vice;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
+pub(crate) use owner::Loss;
 use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
 pub(crate) use way::Way;
@@ -66,6 +68,8 @@ pub(crate) enum Fault {
     Reconnect,
     /// The gateway is replaced by a new process of the same program.
     Upgrade,
+    /// A fault of the gateway that owns the address of a group.
+    Owner(Loss),
     /// Packets to the gateway's UDP listener are dropped for this long; QUIC goes on.
     BlockUdp(Duration),
 }
@@ -109,7 +113,7 @@ impl Fault {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
-            Fault::Return(..) | Fault::Upgrade => Scope::Everybody,
+            Fault::Return(..) | Fault::Upgrade | Fault::Owner(_) => Scope::Everybody,
             // Packets have no stamp that names their node.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
@@ -122,10 +126,11 @@ impl Fault {
         match self {
             Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => way.kill(stage, names, turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Stall(_) => Ok(stage.gateway.signal(Signal::SIGSTOP)?),
+            Fault::Stall(_) => Ok(stage.gateway().process.signal(Signal::SIGSTOP)?),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
             Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
-            Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
+            Fault::Owner(loss) => loss.begin(stage, names, turn),
+            Fault::BlockUdp(_) => stage.firewall.block(stage.gateway().udp.port()),
             Fault::Starve(..)
             | Fault::Return(..)
             | Fault::Links(..)
@@ -158,9 +163,9 @@ impl Fault {
             }
             Fault::Stall(long) => {
                 tokio::time::sleep(long).await;
-                Ok(stage.gateway.signal(Signal::SIGCONT)?)
+                Ok(stage.gateway().process.signal(Signal::SIGCONT)?)
             }
-            Fault::StallControl(long) => stop_thread(&stage.gateway, CONTROL, long).await,
+            Fault::StallControl(long) => stop_thread(&stage.gateway().process, CONTROL, long).await,
             Fault::Starve(_, long) => starve(stage, names, long).await,
             Fault::CrashLoop(_, times, _) => {
                 for _ in 1..times {
@@ -184,7 +189,8 @@ impl Fault {
                 Ok(())
             }
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
-            Fault::Upgrade => stage.upgrade().await,
+            Fault::Upgrade => stage.edges.upgrade().await,
+            Fault::Owner(loss) => loss.go_on(stage).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
@@ -194,8 +200,11 @@ impl Fault {
 
     /// The variant of this turn, for faults with two variants.
     pub(crate) fn way(self, turn: u32) -> Option<&'static str> {
-        let (Fault::Kill(_, way) | Fault::Return(_, way, _)) = self else { return None };
-        way.of_turn(turn)
+        match self {
+            Fault::Kill(_, way) | Fault::Return(_, way, _) => way.of_turn(turn),
+            Fault::Owner(loss) => loss.of_turn(turn),
+            _ => None,
+        }
     }
 
     pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
@@ -227,6 +236,7 @@ impl Fault {
                 region::operate(stage, region, "undrain", &Value::Null).await
             }
             Fault::BlockUdp(_) => stage.firewall.clear(),
+            Fault::Owner(loss) => loss.heal(stage, struck.turn).await,
             Fault::Stall(_)
             | Fault::StallControl(_)
             | Fault::Starve(..)
@@ -246,6 +256,8 @@ impl Fault {
             | Fault::Rebind
             | Fault::Reconnect
             | Fault::BlockUdp(_) => return Ok(Vec::new()),
+            Fault::Owner(Loss::WithNode) => Whom::Busiest,
+            Fault::Owner(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)
             | Fault::Sleep(whom, _)
             | Fault::Starve(whom, _)

@@ -42,7 +42,8 @@ impl Drop for Firewall {
     }
 }
 
-fn load(rules: &str) -> Result<(), String> {
+/// Loads rules in the network namespace of this thread.
+pub(crate) fn load(rules: &str) -> Result<(), String> {
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::hosts::{QUIC, SHARED, UDP};
 use crate::node::Vice;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +23,9 @@ pub(crate) struct Layout {
     pub(crate) home: &'static str,
     /// Each region with its number of nodes, in two zones.
     pub(crate) regions: &'static [(&'static str, usize)],
+    /// The number of gateways, each on a host of its own, with nodes and clients on further hosts; 0 for one gateway with
+    /// everything on loopback.
+    pub(crate) edges: usize,
     /// True if there is a link in front of each node.
     pub(crate) linked: bool,
     /// The one-way delay to another region, made by links.
@@ -57,6 +61,10 @@ const WIDE: u64 = 10_000_000;
 /// The bandwidth of a room with two voices, kbit/s.
 pub(crate) const ROOM_KBPS: u64 = 128;
 
+/// Files of a group's certificate, beside the folders of its gateways.
+pub(crate) const CERTIFICATE: &str = "quic.pem";
+pub(crate) const KEY: &str = "quic.key";
+
 /// Default detection, but returning nodes are trusted sooner and rooms fail back faster, so that many kills fit in a
 /// row.
 const HASTE: &str = "\n[detector]\nbase_ejection_time = \"200ms\"\nmax_ejection_time = \"200ms\"\nwary_for = \"200ms\"\n\
@@ -68,6 +76,7 @@ impl Layout {
         mode: "hot",
         home: "east",
         regions: &[("east", 3)],
+        edges: 0,
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
@@ -91,6 +100,12 @@ impl Layout {
 
     /// [`HOT`](Layout::HOT) with a link before each node.
     pub(crate) const LINKED: Layout = Layout { linked: true, ..Layout::HOT };
+
+    /// [`HOT`](Layout::HOT) with hosts for the gateway, the nodes and the clients.
+    pub(crate) const HOSTS: Layout = Layout { edges: 1, agents: true, ..Layout::HOT };
+
+    /// Two gateways of a group, each on a host of its own.
+    pub(crate) const GROUP: Layout = Layout { edges: 2, ..Layout::HOSTS };
 
     /// All nodes in another region than the gateway, 40 ms away each way.
     pub(crate) const ACROSS: Layout = Layout {
@@ -153,12 +168,28 @@ impl Layout {
         self.linked || !self.delay(region).is_zero()
     }
 
+    /// The addresses of a gateway's listeners, by UDP and by QUIC.
+    fn listeners(&self) -> [SocketAddr; 2] {
+        if self.edges == 0 {
+            [SocketAddr::from(([127, 0, 0, 1], 0)); 2]
+        } else {
+            [UDP, QUIC].map(|port| (SHARED, port).into())
+        }
+    }
+
     /// The gateway's configuration file.
     pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
+        let [udp, quic] = self.listeners();
+        // The members of a group need the same certificate.
+        let certificate = if self.edges > 1 {
+            format!("certificate = \"../{CERTIFICATE}\"\nkey = \"../{KEY}\"\n")
+        } else {
+            String::new()
+        };
         let mut text = format!(
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
-             [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
-             [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
+             [[listen]]\nudp = \"{udp}\"\nidentity = [\"declared\", \"stun\"]\n\n\
+             [[listen]]\nquic = \"{quic}\"\n{certificate}\n\
              [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}\n[breaker]\nopen_for = \"{}s\"\n",
             self.home, self.breaker_open_s
         );
@@ -180,8 +211,15 @@ impl Layout {
                     )
                 }
             };
+            if self.edges > 1 {
+                // The media packets of a standby are counted.
+                let _whole = writeln!(text, "canary = false");
+            }
             if let Some(agent) = agent {
                 let _whole = writeln!(text, "agent = \"{agent}\"");
+                if self.kind == Kind::Rtpengine {
+                    let _whole = writeln!(text, "secret_file = \"{name}.secret\"");
+                }
             }
             if let Some(start) = start {
                 // An array of strings is the same in JSON and TOML.

@@ -48,7 +48,7 @@ pub(crate) struct Limits {
     pub(crate) damaged: bool,
     /// Rooms move make-before-break: packets of the old node may arrive for [`OVERLAP`] after the first of the new one.
     pub(crate) overlap: bool,
-    /// When the fault is undone, no packet of an affected node reaches a client.
+    /// When the fault is undone, no packet of an affected node reaches a client. (None of a standby gateway may anyway.)
     pub(crate) no_old_owner: bool,
 }
 
@@ -155,6 +155,9 @@ impl Limits {
         let gap = Spread::of_ns(faults.gaps_ns.clone());
         above("gap p99", gap.p99, self.gap_p99);
         above("gap max", gap.max, self.gap_max);
+        let up = Spread::of_ns(played.gaps_up_ns.clone());
+        above("gap p99 at the nodes", up.p99, self.gap_p99);
+        above("gap max at the nodes", up.max, self.gap_max);
         let worst = OverKills::of(&played.kills).map_or(0.0, |kills| kills.worst);
         above("gap p99 of the worst kill", worst, self.gap_max);
         for (way, of) in &played.ways {
@@ -184,6 +187,8 @@ impl Limits {
         above("lost of others", faults.lost_of_others as f64, others);
         above("freezes of others", faults.freezes_of_others as f64, others);
         above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
+        above("of a standby", played.of_standby as f64, Some(0.0));
+        above("answered offers without a session", played.offered_missing as f64, Some(0.0));
         above(
             "after the new one's first",
             faults.stragglers as f64,
@@ -336,6 +341,16 @@ mod tests {
         played.ways.clear();
         played.kills = vec![Spread::of_ns(vec![151_000_000])];
         assert_eq!(limits.misses(&played), ["gap p99 of the worst kill 151.0, 150 is the limit"]);
+    }
+
+    #[test]
+    fn gap_at_the_nodes_has_the_limits_of_clients() {
+        let played = |ms: u64| {
+            let faults = FaultEffect { hit: 1, ..FaultEffect::default() };
+            Played { faults, gaps_up_ns: vec![ms * 1_000_000], ..Played::default() }
+        };
+        let limits = Limits::gap(50.0, 150.0);
+        assert_eq!([50, 51, 151].map(|ms| limits.misses(&played(ms)).len()), [0, 1, 2]);
     }
 
     #[test]

@@ -5,8 +5,11 @@
 //! could not run · 2 wrong command line.
 
 mod baseline;
+mod edges;
 mod fault;
 mod firewall;
+mod gateway;
+mod hosts;
 mod layout;
 mod left_out;
 mod limits;
@@ -15,6 +18,7 @@ mod looks;
 mod moves;
 mod newcomers;
 mod node;
+mod offers;
 mod play;
 mod process;
 mod report;
@@ -26,7 +30,7 @@ mod table;
 mod weather;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
@@ -110,6 +114,16 @@ fn run(choice: &Choice) -> Result<(), String> {
         std::process::exit(status);
     }
     let places = choice.places()?;
+    let mut gateway = Command::new(&places.evenkeel);
+    let has_groups = gateway.args(["gateway", "--help"]).output();
+    let has_groups = has_groups.is_ok_and(|output| output.status.success());
+    rows.retain(|row| {
+        let plays = has_groups || row.layout.edges < 2;
+        if !plays {
+            println!("{} skipped: this evenkeel has no [cluster]", row.id);
+        }
+        plays
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot run: {error}"))?;
     let mut report = Report::default();

@@ -145,7 +145,8 @@ fn read(status: u16, said: &Value) -> (Answer, Option<String>) {
     (after.map_or_else(never, |ms| Answer::Later(Duration::from_millis(ms))), None)
 }
 
-fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
+/// A new room with one session.
+pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
     let opus = PayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
     Offer {
         scenario: "call".to_owned(),

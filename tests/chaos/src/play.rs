@@ -10,9 +10,11 @@ use evenkeel_lab::ledger::Spread;
 use evenkeel_testkit::namespace::First;
 
 use crate::fault::Struck;
+use crate::hosts::longest_pauses;
 use crate::left_out::LeftOut;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
+use crate::offers::{self, Offers};
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
@@ -39,9 +41,13 @@ pub(crate) async fn play(
     played: &mut Played,
 ) -> Result<(), String> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let stage = Stage::set(row.layout, places, seed)?;
-    let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
-    let crowd = crowd.map_err(|error| stage.gateway.error(error.to_string()))?;
+    let stage = Stage::set(row.layout, places, seed).await?;
+    let crowd = Crowd::enter(&plan(row, &stage, seed), || stage.admin()).await;
+    let mut crowd = crowd.map_err(|error| stage.gateway().process.error(error.to_string()))?;
+    for admin in &stage.edges.admins()[1..] {
+        let watched = crowd.watch_also(admin).await;
+        watched.map_err(|error| format!("the events of a standby: {error}"))?;
+    }
     let _first = First::come();
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
@@ -50,7 +56,9 @@ pub(crate) async fn play(
     let home = row.layout.carrying();
     let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
     let mut scene = Scene { row, stage, crowd, newcomers };
-    played.control = control(row, &mut scene.crowd).await;
+    scene.stage.edges.count_media_of_standby()?;
+    played.control = control(row, &mut scene).await;
+    played.of_standby += scene.stage.edges.count_media_of_standby()?;
     let calm = played.control.longest.marked_down.clone();
     played.marked_down("during the control run", &calm, &[]);
     for turn in 0..row.kills {
@@ -90,16 +98,26 @@ impl Scene<'_> {
         let Scene { row, stage, crowd, .. } = self;
         played.unproven.extend(stand_idle(stage, row.idle).await?);
         crowd.begin_window();
+        drop(stage.edges.passed());
+        let admins = stage.edges.admins();
+        let offers = row.offers.then(|| Offers::begin(&admins, row.layout.carrying()));
         tokio::time::sleep(BEFORE_FAULT + phase).await;
         let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
-        stage.require_gateway()?;
+        let offered = offers.map(Offers::end).unwrap_or_default();
+        stage.edges.require()?;
         let (mut nowhere, mut left_out) = (BTreeSet::new(), LeftOut::default());
         if row.limits.some_left_out {
             left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
             nowhere = stage.sessions_nowhere().await?;
         }
         let mut window = crowd.end_window().await;
+        let until_ns = window.span().end;
+        let up_ns = longest_pauses(&stage.edges.passed(), struck.happened.at_ns, until_ns);
+        played.gaps_up_ns.extend(up_ns);
+        let taken_ns =
+            stage.edges.owned_since().map(|since| since.checked_sub(struck.happened.at_ns));
+        played.taken_ns.extend(taken_ns.flatten());
         played.moves.note(window.events());
         if row.limits.some_left_out {
             left_out.add(LeftOut::part(&mut window, &nowhere, struck.happened.scope.nodes()));
@@ -108,6 +126,9 @@ impl Scene<'_> {
         let mut effect = window.effect_of(&struck.happened);
         let unproven = row.fault.unproven(stage, &struck, &window, &effect).await?;
         played.unproven.extend(unproven);
+        played.offered += offered.len();
+        played.offered_missing += stage.count_missing(offered.iter()).await?;
+        offers::close(&stage.admin(), offered).await;
         played.marked_down("during the fault", &effect.marked_down, &struck.names);
         effect.detections.retain(|found| struck.names.contains(&found.node));
         played.kills.push(Spread::of_ns(effect.gaps_ns.clone()));
@@ -133,6 +154,7 @@ impl Scene<'_> {
             tokio::time::sleep(AFTERWARDS).await;
         }
         let mut window = crowd.end_window().await;
+        played.of_standby += stage.edges.count_media_of_standby()?;
         played.moves.note(window.events());
         left_out.come_back(&mut window, &nowhere, healed_ns);
         played.left_out.add(left_out);
@@ -159,14 +181,16 @@ async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, Str
     Ok(None)
 }
 
-fn plan(row: &Row, seed: u64) -> Plan {
+fn plan(row: &Row, stage: &Stage, seed: u64) -> Plan {
     // A client with a changing address cannot declare it.
     let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
     let Row { quic, natted, speech, .. } = *row;
     let rooms = CROWD.to_owned();
-    Plan { speech, quic, natted, proof, rooms, labels, seed, ..Plan::new(row.sessions) }
+    let clients_at = stage.clients_at();
+    let plan = Plan::new(row.sessions);
+    Plan { speech, quic, natted, proof, rooms, labels, clients_at, seed, ..plan }
 }
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,
@@ -181,8 +205,9 @@ fn unfault(row: &Row, window: &Window, healed: &Happened) -> FaultEffect {
 }
 
 /// The control run, as long as a fault is observed.
-async fn control(row: &Row, crowd: &mut Crowd) -> Control {
+async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Control {
     crowd.begin_window();
+    drop(stage.edges.passed());
     let mut moments = Vec::new();
     let until = tokio::time::Instant::now() + row.watched.max(2 * CONTROL_EVERY);
     while tokio::time::Instant::now() < until {
@@ -194,5 +219,6 @@ async fn control(row: &Row, crowd: &mut Crowd) -> Control {
     let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
     let longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
-    Control { gaps_ns: window.control(&moments), longest }
+    let up_ns = longest_pauses(&stage.edges.passed(), first, window.span().end);
+    Control { gaps_ns: window.control(&moments), longest, up_ns }
 }

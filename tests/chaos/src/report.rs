@@ -46,6 +46,10 @@ pub(crate) struct RowReport {
     pub(crate) kills: u32,
     /// Gaps of each affected session at each fault.
     pub(crate) gap_ms: Option<Distribution>,
+    /// Gaps of each session's packets at the nodes at each fault; null if nodes have no host of their own.
+    gap_at_nodes_ms: Option<Distribution>,
+    /// From the fault until another gateway's host had the shared address; null if none took it.
+    taken_over_ms: Option<Distribution>,
     /// Gaps of the sessions of each kill.
     gap_ms_of_kills: Vec<Spread>,
     /// Distribution over the kills of the 99th percentile of gaps.
@@ -82,6 +86,10 @@ pub(crate) struct RowReport {
     left_out_back_ms: Option<Distribution>,
     /// Samples of nodes; null if none were taken.
     nodes_seen: Option<Seen>,
+    /// Sessions that were offered and answered around faults.
+    offered: usize,
+    /// Media packets from the host of a standby: before faults, and after a former owner is back.
+    of_standby: u64,
     /// New sessions; null if none were opened.
     newcomers: Option<Tide>,
     unfault: Unfault,
@@ -140,6 +148,8 @@ pub(crate) struct ControlReport {
     pub(crate) gap_ms: Option<Distribution>,
     /// The longest pause of each session.
     longest_ms: Option<Distribution>,
+    /// The longest pause of each session's packets at the nodes; null if nodes have no host of their own.
+    longest_at_nodes_ms: Option<Distribution>,
     packets_lost: u64,
     freezes: u64,
     moves: u64,
@@ -150,6 +160,16 @@ pub(crate) struct ControlReport {
 pub(crate) struct Played {
     pub(crate) control: Control,
     pub(crate) faults: FaultEffect,
+    /// The longest pause of each session's packets at the nodes at each fault.
+    pub(crate) gaps_up_ns: Vec<u64>,
+    /// The time from each fault until another gateway's host had the shared address.
+    pub(crate) taken_ns: Vec<u64>,
+    /// Sessions that were offered and answered around faults.
+    pub(crate) offered: usize,
+    /// Those that the gateway does not list afterwards.
+    pub(crate) offered_missing: usize,
+    /// Media packets from the host of a standby.
+    pub(crate) of_standby: u64,
     pub(crate) kills: Vec<Spread>,
     /// Measurements of each variant of the fault.
     pub(crate) ways: BTreeMap<&'static str, FaultEffect>,
@@ -171,6 +191,8 @@ pub(crate) struct Played {
 pub(crate) struct Control {
     pub(crate) gaps_ns: Vec<u64>,
     pub(crate) longest: FaultEffect,
+    /// The longest pause of each session's packets at the nodes.
+    pub(crate) up_ns: Vec<u64>,
 }
 
 impl Played {
@@ -211,6 +233,8 @@ impl RowReport {
         let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
         RowReport {
             gap_ms: of_ns(faults.gaps_ns.clone()),
+            gap_at_nodes_ms: of_ns(played.gaps_up_ns),
+            taken_over_ms: of_ns(played.taken_ns),
             kills: kills.len() as u32,
             gap_p99_over_kills: OverKills::of(&kills),
             gap_ms_of_kills: kills,
@@ -234,6 +258,8 @@ impl RowReport {
             left_out_back_ms: of_ns(left_out.back_ns.clone()),
             left_out: row.limits.some_left_out.then_some(left_out),
             nodes_seen: seen,
+            offered: played.offered,
+            of_standby: played.of_standby,
             newcomers: tide,
             unfault: Unfault {
                 gap_ms: of_ns(unfaults.gaps_ns),
@@ -248,6 +274,7 @@ impl RowReport {
             control: ControlReport {
                 gap_ms: of_ns(control.gaps_ns),
                 longest_ms: of_ns(control.longest.gaps_ns),
+                longest_at_nodes_ms: of_ns(control.up_ns),
                 packets_lost: control.longest.lost,
                 freezes: control.longest.freezes,
                 moves: control.longest.rooms_moved,
@@ -271,6 +298,8 @@ impl RowReport {
             },
             kills: 0,
             gap_ms: None,
+            gap_at_nodes_ms: None,
+            taken_over_ms: None,
             gap_ms_of_kills: Vec::new(),
             gap_p99_over_kills: None,
             by_way: BTreeMap::new(),
@@ -293,6 +322,8 @@ impl RowReport {
             left_out: None,
             left_out_back_ms: None,
             nodes_seen: None,
+            offered: 0,
+            of_standby: 0,
             newcomers: None,
             unfault: Unfault::default(),
             control: ControlReport::default(),

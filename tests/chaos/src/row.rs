@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) idle: Duration,
     /// New sessions are opened from the control run on.
     pub(crate) newcomers: bool,
+    /// Sessions are offered at a steady rate around each fault. Every answered one is at the gateway afterwards.
+    pub(crate) offers: bool,
     pub(crate) fault: Fault,
     /// Observation time of the fault.
     pub(crate) watched: Duration,
@@ -39,7 +41,8 @@ impl Row {
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
         let watched = WATCHED;
         let (quic, natted, speech) = (false, false, Speech::OneWay);
-        let (sessions, kills, idle, newcomers) = (1_000, 1, Duration::ZERO, false);
+        let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
+        let (newcomers, offers) = (false, false);
         Row {
             id,
             layout,
@@ -50,6 +53,7 @@ impl Row {
             kills,
             idle,
             newcomers,
+            offers,
             fault,
             watched,
             limits,
@@ -69,6 +73,11 @@ impl Row {
     /// With new sessions at a steady rate.
     pub(crate) const fn with_newcomers(self) -> Row {
         Row { newcomers: true, ..self }
+    }
+
+    /// With offers around each fault.
+    pub(crate) const fn with_offers(self) -> Row {
+        Row { offers: true, ..self }
     }
 
     /// With every other room by QUIC.

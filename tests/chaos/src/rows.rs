@@ -1,6 +1,7 @@
 //! All rows, in order.
 
 mod gateway;
+mod group;
 mod link;
 mod node;
 mod region;
@@ -8,7 +9,7 @@ mod region;
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS].concat()
+    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS, group::ROWS].concat()
 }
 
 #[cfg(test)]

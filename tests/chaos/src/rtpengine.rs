@@ -32,7 +32,7 @@ pub(crate) fn start(
     let words = [
         // With the system's configuration file, two daemons would use the same ports.
         "--config-file=none".to_owned(),
-        "--interface=127.0.0.1".to_owned(),
+        format!("--interface={}", ng.ip()),
         "--table=-1".to_owned(),
         "--num-threads=1".to_owned(),
         "--foreground".to_owned(),
@@ -55,7 +55,7 @@ pub(crate) fn start(
 }
 
 fn answers(ng: SocketAddr) -> std::io::Result<bool> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let socket = UdpSocket::bind((ng.ip(), 0))?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     socket.connect(ng)?;
     socket.send(b"1 d7:command4:pinge")?;

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_client::{Client, Endpoint};
+use evenkeel_client::Client;
 use evenkeel_lab::relay::{Conditions, Tally};
 use evenkeel_lab::sample_node::number_of;
 use evenkeel_testkit::namespace;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::edges::{Edges, write_secret};
 use crate::firewall::Firewall;
+use crate::gateway::Gateway;
+use crate::hosts::{CLIENTS, Hosts};
 use crate::layout::{Kind, Layout, Told};
 use crate::link::Link;
 use crate::node::Vice;
@@ -47,73 +49,38 @@ pub(crate) struct Node {
 
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
-    pub(crate) gateway: Process,
-    /// The process that replaced the gateway's first one.
-    successor: Option<Successor>,
+    pub(crate) edges: Edges,
     pub(crate) nodes: Vec<Node>,
     pub(crate) firewall: Firewall,
     pub(crate) layout: Layout,
-    places: Places,
-    place: Endpoint,
-    pub(crate) udp: SocketAddr,
+    pub(crate) places: Places,
 }
 
 impl Stage {
-    pub(crate) fn set(layout: Layout, places: &Places, seed: u64) -> Result<Stage, String> {
+    pub(crate) async fn set(layout: Layout, places: &Places, seed: u64) -> Result<Stage, String> {
         let firewall = Firewall::raise()?;
-        let policies = places.folder.join("policies");
-        fs::create_dir_all(&policies)
-            .map_err(|error| format!("{}: {error}", policies.display()))?;
-        write(&policies.join("call.toml"), &layout.policies())?;
-        let mut nodes = Vec::new();
-        let mut told = Vec::new();
-        let running = layout.nodes().count() - layout.cold;
-        for (name, region, zone) in layout.nodes().skip(running) {
-            let (start, address) = cold_start(places, &name)?;
-            told.push(Told { name, region, zone, address, agent: None, start: Some(start) });
-        }
-        for ((name, region, zone), number) in layout.nodes().take(running).zip(1..) {
-            let (process, address) = start_node(&layout, places, &name, LOOPBACK)?;
-            let link = layout.is_linked(region).then(|| {
-                let at = SocketAddr::from(([127, 0, 0, 1], 0));
-                Link::start(at, address, seed.wrapping_add(number))
-            });
-            let link = link.transpose().map_err(|error| format!("a link to {name}: {error}"))?;
-            if let Some(link) = &link {
-                link.set_both(clear(&layout, region));
-            }
-            let seen = link.as_ref().map_or(address, Link::near);
-            let agent = layout.agents.then(|| start_agent(places, &name)).transpose()?;
-            let (agent, at) = agent.unzip();
-            told.push(Told {
-                name: name.clone(),
-                region,
-                zone,
-                address: seen,
-                agent: at,
-                start: None,
-            });
-            nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
-        }
-        let own = nodes.iter().map(|node: &Node| node.address);
-        namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;
-        let config = places.folder.join("evenkeel.toml");
-        write(&config, &layout.configuration(&told))?;
-        let words = ["run", "--config", &config.display().to_string(), "--json"];
-        let mut gateway = process::start("gateway", &places.evenkeel, &words, &places.folder)?;
-        let listening = gateway.json_line(process::FIRST_LINE_WITHIN)?;
-        let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
-        let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
-            return Err(gateway.error(format!("said {listening}")).into());
+        let hosts = (layout.edges > 0).then(|| Hosts::join(layout.edges)).transpose()?;
+        let (nodes, told) = {
+            let _inside = hosts.as_ref().map(|hosts| hosts.nodes.enter()).transpose()?;
+            start_nodes(&layout, places, seed, hosts.as_ref())?
         };
-        let place = Endpoint::Unix(socket.into());
-        let (successor, places) = (None, places.clone());
-        Ok(Stage { gateway, successor, nodes, firewall, layout, places, place, udp })
+        let edges = Edges::start(&layout, places, &told, hosts).await?;
+        Ok(Stage { edges, nodes, firewall, layout, places: places.clone() })
+    }
+
+    /// The gateway that serves.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.edges.owner()
+    }
+
+    /// The address of clients.
+    pub(crate) fn clients_at(&self) -> IpAddr {
+        if self.layout.edges > 0 { CLIENTS.into() } else { Ipv4Addr::LOCALHOST.into() }
     }
 
     /// A new client of the admin API.
     pub(crate) fn admin(&self) -> Client {
-        Client::new(self.place.clone())
+        self.gateway().admin()
     }
 
     pub(crate) fn node(&self, name: &str) -> Result<&Node, String> {
@@ -144,6 +111,7 @@ impl Stage {
 
     /// Restarts nodes that have ended, at their old addresses.
     pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
+        let _inside = self.edges.hosts().map(|hosts| hosts.nodes.enter()).transpose()?;
         for node in &mut self.nodes {
             if node.process.as_mut().is_some_and(Process::is_running) {
                 continue;
@@ -223,6 +191,18 @@ impl Stage {
         Ok(standbys.all(|node| node["rooms"] == 0))
     }
 
+    /// The number of these sessions that the gateway does not list.
+    pub(crate) async fn count_missing(
+        &self,
+        sessions: impl Iterator<Item = &String>,
+    ) -> Result<usize, String> {
+        let listed = self.admin().list("sessions").await;
+        let listed = listed.map_err(|error| format!("listing sessions: {error}"))?;
+        let listed: BTreeSet<&str> =
+            listed.iter().filter_map(|session| session["id"].as_str()).collect();
+        Ok(sessions.filter(|id| !listed.contains(id.as_str())).count())
+    }
+
     /// Moves this number of rooms to their standbys through the API, skipping the first `after` rooms.
     pub(crate) async fn move_rooms(&self, rooms: usize, after: usize) -> Result<(), String> {
         let mut admin = self.admin();
@@ -275,36 +255,6 @@ impl Stage {
         let spares = usize::from(self.layout.spares).min(1);
         Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
     }
-
-    /// Replaces the gateway by a new process of the same program.
-    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
-        let answer = self.admin().post("/v1/gateway:upgrade", &json!({})).await;
-        let answer = answer.map_err(|error| format!("upgrading the gateway: {error}"))?;
-        let process = answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        let process = process.ok_or_else(|| format!("upgrading the gateway: {answer}"))?;
-        // The process before it has ended, or does so now.
-        self.successor = Some(Successor(Pid::from_raw(process)));
-        Ok(())
-    }
-
-    /// Fails if the gateway has ended.
-    pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
-        let is_running = match &self.successor {
-            Some(Successor(process)) => kill(*process, None).is_ok(),
-            None => self.gateway.is_running(),
-        };
-        if is_running { Ok(()) } else { Err(self.gateway.error("ended").into()) }
-    }
-}
-
-/// A gateway's process that another one started. It is killed when this is dropped.
-struct Successor(Pid);
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        // Fails only if it has ended.
-        let _ = kill(self.0, Signal::SIGKILL);
-    }
 }
 
 /// The two sessions of a crowd's room, by its name.
@@ -321,6 +271,42 @@ pub(crate) fn numbers<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeS
 
 fn clear(layout: &Layout, region: &str) -> Conditions {
     Conditions { delay: layout.delay(region), ..Conditions::default() }
+}
+
+/// Starts all nodes in the network namespace of this thread.
+fn start_nodes(
+    layout: &Layout,
+    places: &Places,
+    seed: u64,
+    hosts: Option<&Hosts>,
+) -> Result<(Vec<Node>, Vec<Told>), String> {
+    let listen = hosts.map_or(LOOPBACK.to_owned(), |hosts| format!("{}:0", hosts.nodes.address()));
+    let mut nodes = Vec::new();
+    let mut told = Vec::new();
+    let running = layout.nodes().count() - layout.cold;
+    for (name, region, zone) in layout.nodes().skip(running) {
+        let (start, address) = cold_start(places, &name)?;
+        told.push(Told { name, region, zone, address, agent: None, start: Some(start) });
+    }
+    for ((name, region, zone), number) in layout.nodes().take(running).zip(1..) {
+        let (process, address) = start_node(layout, places, &name, &listen)?;
+        let link = layout.is_linked(region).then(|| {
+            let at = SocketAddr::from(([127, 0, 0, 1], 0));
+            Link::start(at, address, seed.wrapping_add(number))
+        });
+        let link = link.transpose().map_err(|error| format!("a link to {name}: {error}"))?;
+        if let Some(link) = &link {
+            link.set_both(clear(layout, region));
+        }
+        let seen = link.as_ref().map_or(address, Link::near);
+        let agent = layout.agents.then(|| start_agent(places, &name, &listen)).transpose()?;
+        let (agent, at) = agent.unzip();
+        told.push(Told { name: name.clone(), region, zone, address: seen, agent: at, start: None });
+        nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
+    }
+    let own = nodes.iter().map(|node: &Node| node.address);
+    namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;
+    Ok((nodes, told))
 }
 
 fn start_node(
@@ -351,7 +337,7 @@ fn start_sample(
     listen: &str,
     vice: Option<Vice>,
 ) -> Result<(Process, Option<SocketAddr>), String> {
-    let secret = secret(places, name)?;
+    let secret = write_secret(&places.folder, name)?;
     let (program, verb) = match vice {
         None => (&places.evenkeel, "sample-node"),
         Some(_) => (&places.own, "node"),
@@ -371,7 +357,7 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     let socket = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
     let at = socket.map_err(|error| format!("no port for {name}: {error}"))?;
     let evenkeel = places.evenkeel.display().to_string();
-    let secret = secret(places, name)?;
+    let secret = write_secret(&places.folder, name)?;
     let listen = at.to_string();
     // The node ends with the gateway, also if the gateway is killed.
     let words = ["setpriv", "--pdeathsig", "KILL", &evenkeel, "sample-node"];
@@ -379,18 +365,12 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
     Ok((words.iter().chain(&own).map(|&word| word.to_owned()).collect(), at))
 }
 
-/// Writes the node's secret and returns the file's path. Each node has its own, as drills require.
-fn secret(places: &Places, name: &str) -> Result<String, String> {
-    let file = places.folder.join(format!("{name}.secret"));
-    write(&file, &format!("secret of {name} and the gateway"))?;
-    Ok(file.display().to_string())
-}
-
 /// An agent that watches the node of this name.
-fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), String> {
+fn start_agent(places: &Places, node: &str, listen: &str) -> Result<(Process, SocketAddr), String> {
     let config = places.folder.join(format!("{node}-agent.toml"));
+    write_secret(&places.folder, node)?;
     let text = format!(
-        "name = \"{node}\"\nlisten = \"{LOOPBACK}\"\nsecret_file = \"{node}.secret\"\n\n\
+        "name = \"{node}\"\nlisten = \"{listen}\"\nsecret_file = \"{node}.secret\"\n\n\
          [process]\npid_file = \"{node}.pid\"\n"
     );
     write(&config, &text)?;
@@ -407,6 +387,6 @@ fn listening(process: &mut Process) -> Result<SocketAddr, String> {
     address.ok_or_else(|| process.error(format!("said {said}")).into())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

@@ -71,7 +71,7 @@ pub(super) fn limit_files(stage: &Stage, names: &[String], some: bool) -> Result
     let nodes = names.iter().map(|name| Ok(stage.node(name)?.process.as_ref()));
     let nodes: Vec<_> = nodes.collect::<Result<_, String>>()?;
     let limit = format!("{}:", if some { SOME } else { NONE });
-    for process in nodes.into_iter().flatten().chain([&stage.gateway]) {
+    for process in nodes.into_iter().flatten().chain([&stage.gateway().process]) {
         let mut prlimit = Command::new("prlimit");
         match prlimit.args(["--pid", &process.id().to_string(), &limit]).status() {
             Ok(status) if status.success() => {}

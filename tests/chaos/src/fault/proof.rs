@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{FaultEffect, Window};
 use evenkeel_lab::ledger::Spread;
 use serde_json::Value;
 
-use super::{Fault, Struck};
+use super::{Fault, Loss, Struck};
 use crate::layout::Kind;
 use crate::node::Vice;
 use crate::stage::Stage;
@@ -51,6 +52,16 @@ impl Fault {
             }
             // The stall ends by itself; an upgrade without a new process fails.
             Fault::StallControl(_) | Fault::Upgrade => Ok(()),
+            Fault::Owner(Loss::Parted(_)) => {
+                stage.edges.check_one_owner(struck.happened.at_ns, clock::now_ns()).await
+            }
+            Fault::Owner(loss) => {
+                let missing = stage.count_missing(window.by_id().keys()).await?;
+                let down =
+                    if loss == Loss::WithNode { marked_down(struck, effect) } else { Ok(()) };
+                let name = stage.gateway().name();
+                down.and(proven(missing == 0, format!("{name} lacks {missing} sessions")))
+            }
             Fault::Drain(_) | Fault::DrainRegion(..) => {
                 return drained(stage, &struck.names, window).await;
             }

@@ -23,6 +23,7 @@ pub(super) const ROWS: &[Row] = &[
     )
     .times(5),
     Row::new("gateway.upgrade", Layout::HOT, Upgrade, DELAYED).both_ways().times(30),
+    Row::new("gateway.upgrade.hosts", Layout::HOSTS, Upgrade, DELAYED).both_ways().times(10),
     Row::new(
         "gateway.upgrade.ports",
         Layout { kind: Kind::Rtpengine, ..Layout::HOT },

@@ -1,0 +1,288 @@
+//! The gateways of a stage: one that serves, and its standby if it is in a group.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use evenkeel_client::Client;
+use evenkeel_testkit::network::{Host, INTERFACE, PREFIX};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::firewall;
+use crate::gateway::Gateway;
+use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
+use crate::layout::{CERTIFICATE, KEY, Layout, Told};
+use crate::stage::{Places, write};
+
+/// A group without an owner for longer does not work.
+const OWNED_WITHIN: Duration = Duration::from_secs(10);
+/// A gateway that returns is the standby within this time.
+const JOINED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Both members know it.
+const SECRET: &str = "a secret of two gateways and of no others";
+
+pub(crate) struct Edges {
+    /// Ended before its hosts.
+    gateways: Vec<Gateway>,
+    /// The gateway that serves.
+    owner: usize,
+    hosts: Option<Hosts>,
+}
+
+impl Edges {
+    /// Starts all gateways, and waits until one owns the shared address.
+    pub(crate) async fn start(
+        layout: &Layout,
+        places: &Places,
+        told: &[Told],
+        hosts: Option<Hosts>,
+    ) -> Result<Edges, String> {
+        if layout.edges > 1 {
+            write_certificate(&places.folder)?;
+        }
+        let gateways = match &hosts {
+            None => vec![start("gateway", layout, places, told, None)?],
+            Some(hosts) => {
+                let start = |(number, edge): (usize, &Host)| {
+                    if layout.edges == 1 {
+                        edge.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
+                    }
+                    let _inside = edge.enter()?;
+                    start(edge.name(), layout, places, told, Some((hosts, number)))
+                };
+                hosts.edges.iter().enumerate().map(start).collect::<Result<_, String>>()?
+            }
+        };
+        let mut edges = Edges { gateways, owner: 0, hosts };
+        if layout.edges > 0 {
+            edges.expect_owner(0).await?;
+        }
+        if layout.edges > 1 {
+            edges.await_standby(places).await?;
+        }
+        Ok(edges)
+    }
+
+    /// The gateway that serves.
+    pub(crate) fn owner(&self) -> &Gateway {
+        &self.gateways[self.owner]
+    }
+
+    /// Clients of the APIs of all gateways, that of the owner first.
+    pub(crate) fn admins(&self) -> Vec<Client> {
+        let count = self.gateways.len();
+        (0..count).map(|at| self.gateways[(self.owner + at) % count].admin()).collect()
+    }
+
+    /// The media packets that reached the nodes since the last call; none without hosts.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        self.hosts.as_ref().map(Hosts::passed).unwrap_or_default()
+    }
+
+    /// Replaces the gateway that serves by a new process of the same program.
+    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
+        self.gateways[self.owner].upgrade().await
+    }
+
+    /// Fails if the gateway that serves has ended.
+    pub(crate) fn require(&mut self) -> Result<(), String> {
+        let gateway = &mut self.gateways[self.owner];
+        if gateway.is_running() { Ok(()) } else { Err(gateway.process.error("ended").into()) }
+    }
+
+    /// The hosts of this stage; `None` if everything is on loopback.
+    pub(crate) fn hosts(&self) -> Option<&Hosts> {
+        self.hosts.as_ref()
+    }
+
+    fn own_hosts(&self) -> Result<&Hosts, String> {
+        self.hosts().ok_or_else(|| "the gateway has no host of its own".to_owned())
+    }
+
+    fn standby(&self) -> usize {
+        (self.owner + 1) % self.gateways.len()
+    }
+
+    pub(crate) fn signal_owner(&self, signal: Signal) -> Result<(), String> {
+        Ok(self.owner().process.signal(signal)?)
+    }
+
+    pub(crate) fn signal_standby(&self, signal: Signal) -> Result<(), String> {
+        Ok(self.gateways[self.standby()].process.signal(signal)?)
+    }
+
+    pub(crate) fn cut_owner(&self) -> Result<(), String> {
+        self.own_hosts()?.set_link(self.owner, false)
+    }
+
+    pub(crate) fn restore_standby_link(&self) -> Result<(), String> {
+        self.own_hosts()?.set_link(self.standby(), true)
+    }
+
+    /// Drops all packets between the members from now on.
+    pub(crate) fn part(&self) -> Result<(), String> {
+        let edges = &self.own_hosts()?.edges;
+        for (edge, peer) in edges.iter().zip(edges.iter().rev()) {
+            let _inside = edge.enter()?;
+            firewall::load(&format!(
+                "add table ip parted\nflush table ip parted\n\
+                 add chain ip parted in {{ type filter hook input priority 0; }}\n\
+                 add rule ip parted in ip saddr {} drop\n",
+                peer.address()
+            ))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn join(&self) -> Result<(), String> {
+        for edge in &self.own_hosts()?.edges {
+            let _inside = edge.enter()?;
+            firewall::load("delete table ip parted\n")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the standby's host has the address. It is the owner from then on.
+    pub(crate) async fn expect_takeover(&mut self) -> Result<(), String> {
+        self.expect_owner(self.standby()).await
+    }
+
+    async fn expect_owner(&mut self, edge: usize) -> Result<(), String> {
+        let until = Instant::now() + OWNED_WITHIN;
+        while !self.own_hosts()?.addresses().has_it(edge) {
+            if Instant::now() > until {
+                let problem = format!("does not own {SHARED} within {OWNED_WITHIN:?}");
+                return Err(self.gateways[edge].process.error(problem).into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.owner = edge;
+        Ok(())
+    }
+
+    /// The time from which the owner's host has the address; `None` without hosts.
+    pub(crate) fn owned_since(&self) -> Option<u64> {
+        self.hosts()?.addresses().since(self.owner)
+    }
+
+    /// Fails unless one gateway owned the shared address in this span, the one that was the owner before.
+    pub(crate) async fn check_one_owner(&self, from_ns: u64, until_ns: u64) -> Result<(), String> {
+        let addresses = self.own_hosts()?.addresses();
+        let shared_ns = addresses.shared_ns(from_ns, until_ns);
+        if shared_ns > 0 {
+            return Err(format!("two hosts had {SHARED} for {:.1} ms", shared_ns as f64 / 1e6));
+        }
+        if !addresses.has_it(self.owner) {
+            return Err(format!("{} has lost {SHARED}", self.owner().name()));
+        }
+        self.check_roles().await
+    }
+
+    /// Starts the standby again, if it has ended.
+    fn restart_standby(&mut self, places: &Places) -> Result<(), String> {
+        let standby = self.standby();
+        if self.gateways[standby].is_running() {
+            return Ok(());
+        }
+        let _inside = self.own_hosts()?.edges[standby].enter()?;
+        self.gateways[standby].start_again(places)
+    }
+
+    /// Waits until the standby has the records of all sessions. A former owner that ends on its return is started again.
+    pub(crate) async fn await_standby(&mut self, places: &Places) -> Result<(), String> {
+        let until = Instant::now() + JOINED_WITHIN;
+        loop {
+            self.restart_standby(places)?;
+            let name = self.gateways[self.standby()].name();
+            let seen = self.owner().admin().read("/v1/gateways").await;
+            let seen = seen.map_err(|error| format!("listing gateways: {error}"))?;
+            let mut gateways = seen["gateways"].as_array().into_iter().flatten();
+            let is_standby = |gateway: &Value| {
+                gateway["gateway"] == name
+                    && gateway["role"] == "standby"
+                    && gateway["in_sync"] == true
+            };
+            if gateways.any(is_standby) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let problem = format!("is no standby in sync within {JOINED_WITHIN:?}: {seen}");
+                return Err(self.gateways[self.standby()].process.error(problem).into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Fails unless exactly one member takes itself for the owner, the one that was it before.
+    async fn check_roles(&self) -> Result<(), String> {
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            let name = gateway.name();
+            let seen = gateway.admin().read("/v1/gateways").await;
+            let seen = seen.map_err(|error| format!("listing gateways at {name}: {error}"))?;
+            let mut gateways = seen["gateways"].as_array().into_iter().flatten();
+            let is_owner =
+                gateways.any(|gateway| gateway["here"] == true && gateway["role"] == "owner");
+            if is_owner != (number == self.owner) {
+                return Err(format!("{name} is the owner: {is_owner}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Media packets that the standby's host sent since the last call.
+    pub(crate) fn count_media_of_standby(&self) -> Result<u64, String> {
+        let Some(hosts) = self.hosts.as_ref().filter(|_| self.gateways.len() > 1) else {
+            return Ok(0);
+        };
+        Ok(hosts.count_media()?[self.standby()])
+    }
+}
+
+/// Starts a gateway with files of its own in the network namespace of this thread. In a group it has a number.
+fn start(
+    name: &'static str,
+    layout: &Layout,
+    places: &Places,
+    told: &[Told],
+    member: Option<(&Hosts, usize)>,
+) -> Result<Gateway, String> {
+    let folder = places.folder.join(name);
+    let policies = folder.join("policies");
+    fs::create_dir_all(&policies).map_err(|error| format!("{}: {error}", policies.display()))?;
+    write(&policies.join("call.toml"), &layout.policies())?;
+    for told in told {
+        write_secret(&folder, &told.name)?;
+    }
+    let mut text = layout.configuration(told);
+    if let Some((hosts, number)) = member.filter(|_| layout.edges > 1) {
+        write(&folder.join("cluster.secret"), SECRET)?;
+        let [own, peer] = [number, (number + 1) % layout.edges].map(|at| &hosts.edges[at]);
+        text += &format!(
+            "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{MEMBER}\"\n\
+             preferred = {}\n\n[cluster.peer]\nname = \"{}\"\naddress = \"{}:{MEMBER}\"\n\n\
+             [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n",
+            own.address(),
+            number == 0,
+            peer.name(),
+            peer.address(),
+        );
+    }
+    write(&folder.join("evenkeel.toml"), &text)?;
+    Gateway::start(name, folder, places)
+}
+
+fn write_certificate(folder: &Path) -> Result<(), String> {
+    let made = rcgen::generate_simple_self_signed(vec!["evenkeel".to_owned()]);
+    let made = made.map_err(|error| format!("making a certificate: {error}"))?;
+    write(&folder.join(CERTIFICATE), &made.cert.pem())?;
+    write(&folder.join(KEY), &made.signing_key.serialize_pem())
+}
+
+/// Writes the node's secret and returns the file's path. Each node has its own, as drills require.
+pub(crate) fn write_secret(folder: &Path, node: &str) -> Result<String, String> {
+    let file = folder.join(format!("{node}.secret"));
+    write(&file, &format!("secret of {node} and the gateway"))?;
+    Ok(file.display().to_string())
+}

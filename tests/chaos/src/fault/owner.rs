@@ -1,0 +1,107 @@
+//! Faults of the gateway that owns the shared address of a group.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::signal_all;
+use crate::stage::Stage;
+
+/// The fault of the owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// SIGKILL.
+    Killed,
+    /// In turns SIGSTOP, and a cut of its host's link.
+    Silent,
+    /// SIGSTOP for this long. The fault ends after SIGCONT.
+    Stopped(Duration),
+    /// SIGKILL of the owner and of a node.
+    WithNode,
+    /// The members of the group do not hear each other for this long.
+    Parted(Duration),
+}
+
+impl Loss {
+    pub(super) fn begin(
+        self,
+        stage: &mut Stage,
+        names: &[String],
+        turn: u32,
+    ) -> Result<(), String> {
+        match self {
+            Loss::Killed => stage.edges.signal_owner(Signal::SIGKILL),
+            Loss::Silent if cuts(turn) => stage.edges.cut_owner(),
+            Loss::Silent | Loss::Stopped(_) => stage.edges.signal_owner(Signal::SIGSTOP),
+            Loss::WithNode => {
+                signal_all(stage, names, Signal::SIGKILL)?;
+                stage.edges.signal_owner(Signal::SIGKILL)
+            }
+            Loss::Parted(_) => {
+                stage.edges.count_media_of_standby()?;
+                stage.edges.part()
+            }
+        }
+    }
+
+    pub(super) async fn go_on(self, stage: &mut Stage) -> Result<(), String> {
+        match self {
+            Loss::Killed | Loss::Silent | Loss::WithNode => stage.edges.expect_takeover().await,
+            Loss::Stopped(long) => {
+                let until = tokio::time::Instant::now() + long;
+                stage.edges.expect_takeover().await?;
+                tokio::time::sleep_until(until).await;
+                stage.edges.count_media_of_standby()?;
+                stage.edges.signal_standby(Signal::SIGCONT)
+            }
+            Loss::Parted(long) => {
+                tokio::time::sleep(long).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the former owner return as standby.
+    pub(super) async fn heal(self, stage: &mut Stage, turn: u32) -> Result<(), String> {
+        match self {
+            Loss::Killed | Loss::WithNode => {
+                stage.edges.count_media_of_standby()?;
+                stage.restart_the_dead()?;
+            }
+            Loss::Silent => {
+                stage.edges.count_media_of_standby()?;
+                if cuts(turn) {
+                    stage.edges.restore_standby_link()?;
+                } else {
+                    stage.edges.signal_standby(Signal::SIGCONT)?;
+                }
+            }
+            Loss::Stopped(_) => {}
+            Loss::Parted(_) => stage.edges.join()?,
+        }
+        stage.edges.await_standby(&stage.places).await
+    }
+
+    /// The variant of this turn.
+    pub(super) fn of_turn(self, turn: u32) -> Option<&'static str> {
+        (self == Loss::Silent).then(|| if cuts(turn) { "cut" } else { "stopped" })
+    }
+}
+
+/// Each member is hit by both variants in turns.
+fn cuts(turn: u32) -> bool {
+    turn % 4 >= 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_is_stopped_and_cut() {
+        let ways = [0, 1, 2, 3, 4].map(|turn| Loss::Silent.of_turn(turn));
+        let [stopped, cut] = [Some("stopped"), Some("cut")];
+        assert_eq!(ways, [stopped, stopped, cut, cut, stopped]);
+        assert_eq!(Loss::Killed.of_turn(0), None);
+    }
+}

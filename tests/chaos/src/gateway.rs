@@ -1,0 +1,92 @@
+//! A gateway's process, and the process that replaces it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use evenkeel_client::{Client, Endpoint};
+use evenkeel_lab::process::Process;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::process;
+use crate::stage::Places;
+
+/// It is killed when this is dropped.
+pub(crate) struct Gateway {
+    name: &'static str,
+    /// Holds the gateway's files.
+    folder: PathBuf,
+    pub(crate) process: Process,
+    successor: Option<Successor>,
+    place: Endpoint,
+    pub(crate) udp: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts a gateway with `evenkeel.toml` of this folder, in the network namespace of this thread.
+    pub(crate) fn start(
+        name: &'static str,
+        folder: PathBuf,
+        places: &Places,
+    ) -> Result<Gateway, String> {
+        let config = folder.join("evenkeel.toml").display().to_string();
+        let words = ["run", "--config", &config, "--json"];
+        let mut process = process::start(name, &places.evenkeel, &words, &places.folder)?;
+        let listening = process.json_line(process::FIRST_LINE_WITHIN)?;
+        let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
+        let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
+            return Err(process.error(format!("said {listening}")).into());
+        };
+        let place = Endpoint::Unix(socket.into());
+        Ok(Gateway { name, folder, process, successor: None, place, udp })
+    }
+
+    /// Starts it again with the same files, after it has ended.
+    pub(crate) fn start_again(&mut self, places: &Places) -> Result<(), String> {
+        *self = Gateway::start(self.name, self.folder.clone(), places)?;
+        Ok(())
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A new client of the admin API.
+    pub(crate) fn admin(&self) -> Client {
+        Client::new(self.place.clone())
+    }
+
+    /// Replaces the process by a new one of the same program.
+    pub(crate) async fn upgrade(&mut self) -> Result<(), String> {
+        let answer = self.admin().post("/v1/gateway:upgrade", &json!({})).await;
+        let answer = answer.map_err(|error| format!("upgrading the gateway: {error}"))?;
+        let process = answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let process = process.ok_or_else(|| format!("upgrading the gateway: {answer}"))?;
+        // The process before it has ended, or does so now.
+        self.successor = Some(Successor(Pid::from_raw(process)));
+        Ok(())
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        match &self.successor {
+            // This process is its parent once the process that started it has ended.
+            Some(Successor(process)) => match waitpid(*process, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => status == WaitStatus::StillAlive,
+                Err(_) => kill(*process, None).is_ok(),
+            },
+            None => self.process.is_running(),
+        }
+    }
+}
+
+/// A gateway's process that another one started. It is killed when this is dropped.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,85 @@
+//! Hosts of clients, nodes and gateways, and instruments in them that count and time media packets.
+
+mod addresses;
+mod meter;
+mod tap;
+
+use std::net::Ipv4Addr;
+
+use evenkeel_testkit::network::{Host, Network};
+
+pub(crate) use addresses::Addresses;
+use meter::Meter;
+use tap::Tap;
+pub(crate) use tap::{Passed, longest_pauses};
+
+/// The address that belongs to one of the gateways.
+pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The ports of the gateways' listeners.
+pub(crate) const UDP: u16 = 7_000;
+pub(crate) const QUIC: u16 = 7_443;
+/// The port of members of a group.
+pub(crate) const MEMBER: u16 = 7_100;
+
+pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+const NODES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
+const EDGES: [(&str, Ipv4Addr); 2] =
+    [("edge-1", Ipv4Addr::new(10, 77, 0, 1)), ("edge-2", Ipv4Addr::new(10, 77, 0, 2))];
+
+/// A host for each gateway, one for all nodes, and one for clients: the namespace of this process.
+pub(crate) struct Hosts {
+    tap: Tap,
+    addresses: Addresses,
+    /// At the clients and at the nodes.
+    meters: [Meter; 2],
+    pub(crate) edges: Vec<Host>,
+    pub(crate) nodes: Host,
+    clients: Host,
+    network: Network,
+}
+
+impl Hosts {
+    /// Joins hosts with this number of gateways.
+    ///
+    /// # Errors
+    /// A tool is missing, or the kernel refuses.
+    pub(crate) fn join(edges: usize) -> Result<Hosts, String> {
+        let network = Network::lay()?;
+        let clients = network.host_here("clients", CLIENTS)?;
+        let nodes = network.host("nodes", NODES)?;
+        let edges = EDGES.iter().take(edges).map(|&(name, at)| network.host(name, at));
+        let edges = edges.collect::<Result<Vec<Host>, String>>()?;
+        let meters = [Meter::of_listeners(&clients, &edges)?, Meter::of_media(&nodes, &edges)?];
+        let tap = Tap::open(&nodes)?;
+        let addresses = Addresses::watch(&edges)?;
+        Ok(Hosts { tap, addresses, meters, edges, nodes, clients, network })
+    }
+
+    /// Cuts the link of a gateway's host, or restores it.
+    pub(crate) fn set_link(&self, edge: usize, is_up: bool) -> Result<(), String> {
+        self.network.set_link(&self.edges[edge], is_up)
+    }
+
+    /// The media packets that reached the nodes since the last call.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        self.tap.take()
+    }
+
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Media packets that each gateway's host sent to clients and to nodes since the last call.
+    pub(crate) fn count_media(&self) -> Result<Vec<u64>, String> {
+        let [at_clients, at_nodes] = &self.meters;
+        let (at_clients, at_nodes) = (at_clients.read(&self.clients)?, at_nodes.read(&self.nodes)?);
+        let count = |edge: &Host| {
+            let counters = [&at_clients, &at_nodes].map(|read| read.get(edge.name()));
+            let [Some(at_clients), Some(at_nodes)] = counters else {
+                return Err(format!("nft has no counter {}", edge.name()));
+            };
+            Ok(at_clients + at_nodes)
+        };
+        self.edges.iter().map(count).collect()
+    }
+}
