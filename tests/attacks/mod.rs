@@ -4,6 +4,7 @@
 mod addresses;
 mod api;
 mod descriptors;
+mod fence;
 mod files;
 mod flood;
 mod icmp;

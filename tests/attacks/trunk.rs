@@ -19,8 +19,8 @@ use crate::harness::{
 };
 
 /// Forwards packets between a gateway and a node, each of the gateway's sockets by a socket of its own, and keeps them.
-struct Tap {
-    address: SocketAddr,
+pub(super) struct Tap {
+    pub(super) address: SocketAddr,
     wire: Arc<Mutex<Wire>>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -35,14 +35,14 @@ struct Wire {
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
-    is_to_node: bool,
+pub(super) struct Seen {
+    pub(super) is_to_node: bool,
     sender: usize,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Tap {
-    fn before(node: SocketAddr) -> Tap {
+    pub(super) fn before(node: SocketAddr) -> Tap {
         let near = UdpSocket::bind("127.0.0.1:0").unwrap();
         near.set_nonblocking(true).unwrap();
         let address = near.local_addr().unwrap();
@@ -68,7 +68,7 @@ impl Tap {
     }
 
     /// Sends bytes from the sender of a recorded datagram to its receiver.
-    fn forge(&self, like: &Seen, bytes: &[u8]) {
+    pub(super) fn forge(&self, like: &Seen, bytes: &[u8]) {
         let wire = self.wire();
         let (source, far) = &wire.senders[like.sender];
         match like.is_to_node {
@@ -77,7 +77,7 @@ impl Tap {
         };
     }
 
-    fn seen(&self, is: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+    pub(super) fn seen(&self, is: impl Fn(&Seen) -> bool) -> Vec<Seen> {
         self.wire().seen.iter().filter(|seen| is(seen)).cloned().collect()
     }
 }
@@ -119,19 +119,19 @@ impl Wire {
     }
 }
 
-fn stranger() -> UdpSocket {
+pub(super) fn stranger() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }
 
-fn receive(socket: &UdpSocket) -> Vec<u8> {
+pub(super) fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 4_096];
     let length = socket.recv(&mut buffer).unwrap();
     buffer[..length].to_vec()
 }
 
-fn now_us() -> u64 {
+pub(super) fn now_us() -> u64 {
     evenkeel_lab::clock::now_ns() / 1_000
 }
 

@@ -9,7 +9,7 @@ use evenkeel_media::trunk::message::{
     Answer, Break, Outcome, Question, Replays, Secret, State, Status,
 };
 use evenkeel_media::trunk::seal::{self, Unreadable};
-use evenkeel_media::trunk::{self, Bundles, Tag};
+use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
 
 use crate::Counters;
 use crate::check::Port;
@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) secret: Secret,
     /// Set if trunk legs are encrypted: a random number for their keys.
     pub(crate) salt: Option<u64>,
+    /// A random number of this process.
+    pub(crate) instance: u32,
     /// True if drills may break the server.
     pub(crate) drills: bool,
     /// Time after which a cut link or stopped process recovers by itself.
@@ -91,6 +93,7 @@ pub(crate) struct Agent {
     sessions: Sessions,
     notices: Notices,
     replays: Replays,
+    ballots: Ballots,
     bundles: Bundles,
     /// Set if trunk legs are encrypted.
     seal: Option<seal::Node>,
@@ -107,6 +110,7 @@ impl Agent {
         Agent {
             runs: !settings.has_process,
             port: if settings.has_check { Port::Silent } else { Port::Up },
+            ballots: Ballots::new(settings.instance),
             settings,
             draining: false,
             faults: Faults::default(),
@@ -253,6 +257,13 @@ impl Agent {
         if self.faults.is_link_cut() && !is_order {
             return;
         }
+        let owner = asked.owner;
+        let served = owner.map_or(Ok(()), |owner| self.ballots.handle_owner(owner, now.instant));
+        if let Err(epoch) = served {
+            self.refuse_superseded(epoch, source, now, io);
+            let answer = Answer::Superseded { epoch };
+            return self.answer(&answer, (source, nonce), sealed, now, io);
+        }
         let expires = |lease_s: u16| now.instant + Duration::from_secs(lease_s.into());
         let answer = match asked.message {
             Question::Probe => {
@@ -304,6 +315,12 @@ impl Agent {
             Question::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());
                 Answer::Path { padding }
+            }
+            Question::Vote { group, vote } => {
+                match self.ballots.handle_vote(group, vote, now.instant) {
+                    Some(voted) => Answer::Vote(voted),
+                    None => return,
+                }
             }
         };
         self.answer(&answer, (source, nonce), sealed, now, io);

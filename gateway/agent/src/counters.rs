@@ -31,6 +31,8 @@ pub struct Counters {
     pub refused_replayed: u64,
     /// Datagrams refused: not encrypted with this node's key, or encrypted without `encrypt`.
     pub refused_unreadable: u64,
+    /// Signed messages refused: another gateway of the sender's group has become the owner.
+    pub refused_superseded: u64,
 }
 
 impl Counters {

@@ -90,13 +90,12 @@ fn any(v4: bool) -> SocketAddr {
     if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
-/// A random number for the keys of encrypted trunks.
-fn salt() -> u64 {
-    let mut bytes = [0; 8];
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)
         .expect("the system's random source works once it is there");
-    u64::from_be_bytes(bytes)
+    bytes
 }
 
 fn log(line: &str) {
@@ -132,7 +131,9 @@ impl Serve {
         let now = Instant::now();
         let settings = Settings {
             secret: config.secret.clone(),
-            salt: config.media.as_ref().filter(|media| media.encrypt).map(|_| salt()),
+            salt: (config.media.as_ref().filter(|media| media.encrypt))
+                .map(|_| u64::from_be_bytes(random())),
+            instance: u32::from_be_bytes(random()),
             drills: config.drills,
             drill_timeout: config.drill_timeout,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),

@@ -4,9 +4,11 @@ pub mod address;
 pub mod buffers;
 pub mod flows;
 pub mod freebind;
-pub mod lease;
+mod lease;
 pub mod mmsg;
 pub mod panics;
 pub mod quic;
 pub mod ring;
 pub mod worker;
+
+pub use lease::Lease;

@@ -7,11 +7,15 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+mod ballot;
+mod ballots;
 mod bundle;
 mod bundles;
 pub mod message;
 pub mod seal;
 
+pub use ballot::{Ballot, Hold, Vote, Voted};
+pub use ballots::{Ballots, Owner};
 pub use bundle::{
     Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,
     first_tag,

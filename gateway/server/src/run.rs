@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, PolicyName};
+use evenkeel_dataplane::Lease;
 use evenkeel_dataplane::flows::Flows;
-use evenkeel_dataplane::lease::Lease;
 use evenkeel_dataplane::quic;
 use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, EventRecord, Handle, Names, QuicListener, REQUESTS_MAX, Request,
-    SessionRegistry, WorkerLine,
+    self, Drivers, EVENTS_MAX, EventRecord, Fencing, Handle, Names, QuicListener, REQUESTS_MAX,
+    Request, SessionRegistry, WorkerLine, group_number,
 };
 use crate::handover::{Duplicates, SocketName};
 use crate::history;
@@ -71,6 +71,10 @@ pub struct Running {
     pub quic: Option<SocketAddr>,
     /// The time until which workers and the QUIC endpoint may send.
     pub lease: Arc<Lease>,
+    /// The epoch in messages to nodes.
+    pub fencing: Arc<Fencing>,
+    /// Newer epochs because of which nodes refuse messages of this gateway.
+    pub refused_epochs: mpsc::Receiver<u64>,
     /// Duplicates of the UDP listeners' sockets, for the process that replaces this one.
     duplicates: Duplicates,
     told: broadcast::Receiver<Arc<EventRecord>>,
@@ -216,6 +220,8 @@ fn assemble(
     let (workers_count, suspended) = (workers(settings), reads == Reads::Later);
     let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
     let lease = Arc::new(Lease::forever());
+    let group = settings.cluster.as_ref().map_or(0, group_number);
+    let (fencing, refused_epochs) = Fencing::new(group);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
@@ -289,7 +295,8 @@ fn assemble(
         gateway,
         workers: lines,
         registry,
-        drivers: Drivers::new(towards),
+        drivers: Drivers::new(towards, Arc::clone(&fencing)),
+        fencing: Arc::clone(&fencing),
         equipment,
         posts: posts(settings),
         policies,
@@ -316,6 +323,8 @@ fn assemble(
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         lease,
+        fencing,
+        refused_epochs,
         duplicates,
         told,
         control,

@@ -262,6 +262,10 @@ impl Gateway {
         });
     }
 
+    pub(crate) fn running(&mut self) -> &mut Running {
+        self.running.as_mut().unwrap()
+    }
+
     /// Shuts down at once and waits for the threads.
     pub(crate) fn end(&mut self) {
         if let Some(running) = self.running.take() {

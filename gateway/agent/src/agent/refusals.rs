@@ -16,7 +16,7 @@ const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Refusals {
-    logged: [Option<Instant>; 6],
+    logged: [Option<Instant>; 7],
     answered: Option<Instant>,
 }
 
@@ -27,6 +27,22 @@ impl Agent {
         if is_due(&mut self.refusals.logged[5], LOG_EVERY, now.instant) {
             io.log(&format!(
                 "datagram refused: source={source} reason=\"not encrypted with this node's key\"; set `encrypt` at both ends or at none, and use one secret_file"
+            ));
+        }
+    }
+
+    /// Counts a question of a gateway whose group has a newer owner.
+    pub(super) fn refuse_superseded(
+        &mut self,
+        epoch: u64,
+        source: SocketAddr,
+        now: Now,
+        io: &mut impl Io,
+    ) {
+        self.counters.refused_superseded += 1;
+        if is_due(&mut self.refusals.logged[6], LOG_EVERY, now.instant) {
+            io.log(&format!(
+                "message refused: source={source} reason=\"another gateway of its group is the owner since epoch {epoch}\""
             ));
         }
     }

@@ -1,4 +1,5 @@
 mod encryption;
+mod groups;
 
 use evenkeel_fuzz::Corpus;
 use evenkeel_media::trunk::message::{Load, Refusal};
@@ -91,6 +92,7 @@ impl Scene {
         let mut settings = Settings {
             secret: secret(),
             salt: None,
+            instance: 77,
             drills: true,
             drill_timeout: Duration::from_secs(60),
             sessions_max: 3,

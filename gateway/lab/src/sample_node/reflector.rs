@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Refusal, Refused, Replays, State, Status,
+    Answer, Break, Load, Outcome, Question, Refusal, Refused, Replays, Secret, State, Status,
 };
 use evenkeel_media::trunk::seal::{self, Sender, Unreadable};
-use evenkeel_media::trunk::{self, Tag};
+use evenkeel_media::trunk::{self, Ballots, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
@@ -49,6 +49,7 @@ pub(super) struct Reflector {
     /// Time of the last refusal.
     refused: Option<Instant>,
     replays: Replays,
+    ballots: Ballots,
     pub(super) sessions: BTreeMap<Index, Session>,
     sessions_ever: Index,
     by_tag: HashMap<Tag, Index>,
@@ -68,6 +69,7 @@ impl Reflector {
     pub(super) fn new(options: Options, mut rng: Rng) -> Self {
         let seal = options.secret.clone().filter(|_| options.encrypt);
         let seal = seal.map(|secret| seal::Node::new(secret, rng.u64(..)));
+        let ballots = Ballots::new(rng.u32(..));
         Self {
             number: number_of(&options.name),
             options,
@@ -76,6 +78,7 @@ impl Reflector {
             cut: None,
             refused: None,
             replays: Replays::default(),
+            ballots,
             sessions: BTreeMap::new(),
             sessions_ever: 0,
             by_tag: HashMap::new(),
@@ -230,6 +233,11 @@ impl Reflector {
         };
         let sealed = sender.is_some();
         sender.into_iter().for_each(|sender| self.outgoing.learn(sender));
+        let newer = asked.owner.map(|owner| self.ballots.handle_owner(owner, now.instant));
+        if let (Some(Err(epoch)), None) = (newer, self.cut) {
+            let answer = Answer::Superseded { epoch };
+            return self.answer(&answer, &secret, (source, asked.nonce, sealed), now, outbox);
+        }
         let answer = match asked.message {
             Question::Break(how) => Answer::Break(self.break_link(how, now.instant)),
             _ if self.cut.is_some() => return,
@@ -269,10 +277,27 @@ impl Reflector {
                 self.outgoing.limit(source, bundle_max);
                 Answer::Path { padding }
             }
+            Question::Vote { group, vote } => {
+                match self.ballots.handle_vote(group, vote, now.instant) {
+                    Some(voted) => Answer::Vote(voted),
+                    None => return,
+                }
+            }
         };
+        self.answer(&answer, &secret, (source, asked.nonce, sealed), now, outbox);
+    }
+
+    fn answer(
+        &mut self,
+        answer: &Answer,
+        secret: &Secret,
+        (to, nonce, sealed): (SocketAddr, u64, bool),
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
         self.scratch.clear();
-        answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
-        self.outgoing.answer(source, &self.scratch, sealed, outbox);
+        answer.write(secret, nonce, now.unix_us, &mut self.scratch);
+        self.outgoing.answer(to, &self.scratch, sealed, outbox);
     }
 
     /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, because

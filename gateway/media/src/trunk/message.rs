@@ -4,6 +4,12 @@
 //! 0xE1 | version u8 | kind u8 | direction u8 | key id u32 | nonce u64 | time u64 | body | HMAC-SHA256
 //! ```
 //!
+//! In a question of version 3 `epoch u64 | group u32 | 4 zero bytes` precede the body: the gateway
+//! asks as the owner of a group ([`Owner`](super::Owner)). A node refuses an older epoch than the
+//! newest that it served, by a *superseded*. Gateways without a group send version 2, as do all
+//! answers, so that either end may be updated first; a node of an earlier program refuses all
+//! questions of a group.
+//!
 //! Integers are big endian, the time is in microseconds since the Unix epoch, and the HMAC covers
 //! all bytes before it. The direction is 0 towards the node and 1 from it. An answer is never
 //! longer than its question, so that a node cannot be used for amplification. It echoes the
@@ -25,6 +31,11 @@
 //! | 8 break | fault u8, 15 zero bytes | outcome u8 |
 //! | 9 path | longest bundle u16, 14 zero bytes, any number of zero bytes | as many bytes as the question |
 //! | 10 refusal | | reason u8; its key id is 0, and it ends without an HMAC |
+//! | 11 vote | standing u8, 3 zero bytes, hold u32, epoch u64, claim u64, group u32, 4 zero bytes | epoch u64, promised u64, heard u32, instance u32 |
+//! | 12 superseded | | epoch u64 |
+//!
+//! A vote's standing is 1 owner, 2 standby, 3 claim. Hold and heard are in microseconds; 2³² - 1 means
+//! until the next epoch, and longer or never.
 //!
 //! The state is 0 serving, 1 draining, 2 gone, plus 0x80 if the media port was not checked.
 //! Leases are in seconds. A separate *open* opens each session; *keep* messages that list many tags
@@ -44,6 +55,8 @@
 
 use std::fmt;
 
+use super::Owner;
+
 mod answer;
 mod load;
 mod question;
@@ -51,6 +64,7 @@ mod refusal;
 mod replays;
 mod secret;
 mod signature;
+mod vote;
 
 pub use answer::Answer;
 pub use load::{Break, Load, Outcome, State, Status};
@@ -60,6 +74,8 @@ pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 
 pub const VERSION: u8 = 2;
+/// Version of a question in the name of a group's owner.
+const OWNED: u8 = 3;
 /// Largest accepted difference between a message's time and the local clock: 5 s.
 pub const SKEW_MAX_US: u64 = 5_000_000;
 /// Time for which a probe subscribes its sender to notices: 10 s.
@@ -74,6 +90,8 @@ const START: u8 = 7;
 const BREAK: u8 = 8;
 const PATH: u8 = 9;
 const REFUSAL: u8 = 10;
+const VOTE: u8 = 11;
+const SUPERSEDED: u8 = 12;
 /// Limit of tags in one [`Question::Keep`]: its 1,200 bytes fit any path (IPv6's minimum MTU is
 /// 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
@@ -87,6 +105,8 @@ pub struct Verified<T> {
     pub message: T,
     /// The sender of a question chooses it; the answer echoes it.
     pub nonce: u64,
+    /// Set in a question of a group's owner.
+    pub owner: Option<Owner>,
     /// Signing time by the sender's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
 }

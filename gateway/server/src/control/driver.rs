@@ -22,6 +22,7 @@ use evenkeel_media::trunk::message::{Question, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::equipment::set;
+use super::fencing::Fencing;
 use crate::webhook::Hook;
 use agent::{Agents, AgentsRecord, Asking};
 use rtpengine::{CallRecord, Rtpengine};
@@ -66,6 +67,8 @@ pub(crate) enum Act {
     Changed { session: SessionId, hop: Hop, leg: Leg },
     /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
     Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
+    /// The node refused a message because its group has this newer epoch.
+    Fenced { node: NodeId, epoch: u64 },
 }
 
 pub(crate) struct Drivers {
@@ -73,6 +76,7 @@ pub(crate) struct Drivers {
     nodes: Vec<Option<Standing>>,
     agents: Agents,
     towards: fn(SocketAddr) -> Option<IpAddr>,
+    fencing: Arc<Fencing>,
 }
 
 /// Sessions at nodes, as another process continues them.
@@ -99,8 +103,8 @@ enum Standing {
 
 impl Drivers {
     /// `towards` returns the source address of packets to the given destination.
-    pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
-        Drivers { nodes: Vec::new(), agents: Agents::new(), towards }
+    pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>, fencing: Arc<Fencing>) -> Drivers {
+        Drivers { nodes: Vec::new(), agents: Agents::new(), towards, fencing }
     }
 
     /// Sets or removes a node's driver; removal drops its sessions.
@@ -223,7 +227,8 @@ impl Drivers {
             return None;
         };
         let mut message = Vec::new();
-        question.write(secret, nonce, clock.unix_us, &mut message);
+        let owner = self.fencing.owner();
+        question.write_for(owner, secret, nonce, clock.unix_us, &mut message);
         let of_sessions = !matches!(question, Question::Path { .. });
         Some(Act::Sign { worker, node, message: message.into(), of_sessions })
     }

@@ -69,6 +69,7 @@ impl Control {
     fn prober(&self, id: NodeId, probe: Option<(SocketAddr, Way)>) -> Option<Prober> {
         let (address, way) = probe?;
         let first = draw(&self.random);
+        let way = (way, Arc::clone(&self.fencing));
         Some(Prober::start(id, way, first, self.told.clone(), move || connected(address)))
     }
 

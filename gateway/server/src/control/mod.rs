@@ -5,6 +5,7 @@ mod canary;
 mod driver;
 mod equipment;
 mod events;
+mod fencing;
 mod first_packets;
 mod guard;
 mod handle;
@@ -35,6 +36,7 @@ pub(crate) use equipment::Equipment;
 pub use evenkeel_core::{
     Actor, LastRollout, Quarantined, Revoked, Rollout, RolloutOutcome, Staged, Verb,
 };
+pub use fencing::{Fencing, group_number};
 pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request, TokensRefused};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};

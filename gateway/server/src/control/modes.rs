@@ -63,7 +63,8 @@ impl Costs {
             | Act::LimitBundles { .. }
             | Act::Opened { .. }
             | Act::Changed { .. }
-            | Act::Refused { .. } => 0,
+            | Act::Refused { .. }
+            | Act::Fenced { .. } => 0,
         };
     }
 

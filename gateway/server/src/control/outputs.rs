@@ -224,6 +224,7 @@ impl Control {
             Some(Act::Changed { session, hop, leg }) => {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });
             }
+            Some(Act::Fenced { node, epoch }) => self.fencing.handle_refused(node, epoch),
             Some(Act::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
                 self.send_not_opened(session, hop.node, reason.into());

@@ -8,6 +8,7 @@ pub(crate) mod socket;
 
 use std::cell::OnceCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::NodeId;
@@ -18,6 +19,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
+use super::fencing::Fencing;
 use pending::{Asked, Token};
 pub(crate) use probe_event::{ProbeEvent, ProbeSender, Subscription};
 pub(crate) use signed::Mismatch;
@@ -36,6 +38,8 @@ pub(crate) enum Probed {
     Mismatch { node: NodeId, mismatch: Mismatch },
     /// ICMP reports no listener, and quotes this probe.
     Refused { node: NodeId, sequence: u64 },
+    /// The node refused a message because its group has this newer epoch.
+    Fenced { node: NodeId, epoch: u64 },
     /// A packet crossed between the canary sessions.
     CanaryPassed { node: NodeId, sequence: u64 },
     /// Both canary sessions are open.
@@ -89,14 +93,15 @@ impl Prober {
     /// runtime. `connect` returns a socket like [`socket::connected`]; `first` is random.
     pub(crate) fn start(
         node: NodeId,
-        way: Way,
+        (way, fencing): (Way, Arc<Fencing>),
         first: u64,
         told: mpsc::Sender<ProbeEvent>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         socket::fill(&socket, node, connect());
-        let (questions, subscription) = (Rc::new(way.questions(first)), Subscription::default());
+        let (questions, subscription) =
+            (Rc::new(way.questions(fencing, first)), Subscription::default());
         let tells = subscription.sender(told);
         let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
         let reading = Task::spawn(async move {
@@ -177,7 +182,7 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Pr
 }
 
 /// The events of a message. The node's state comes first, because it may report the death of the node.
-fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 4] {
+fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 5] {
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
         heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
@@ -188,17 +193,18 @@ fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Prob
         }),
         heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
         heard.mismatch.map(|mismatch| Probed::Mismatch { node, mismatch }),
+        heard.fenced.map(|epoch| Probed::Fenced { node, epoch }),
     ]
 }
 
 impl Way {
-    fn questions(self, first: u64) -> Questions {
+    fn questions(self, fencing: Arc<Fencing>, first: u64) -> Questions {
         match self {
             Way::Signed(secret) => {
-                Questions::Signed(Box::new(Signed::new(secret, Who::Node, first)))
+                Questions::Signed(Box::new(Signed::new(secret, Who::Node, fencing, first)))
             }
             Way::Beside(secret) => {
-                Questions::Signed(Box::new(Signed::new(secret, Who::Beside, first)))
+                Questions::Signed(Box::new(Signed::new(secret, Who::Beside, fencing, first)))
             }
             Way::Stun => Questions::Stun(Asked::default()),
             Way::Echo => Questions::Echo(Asked::default()),

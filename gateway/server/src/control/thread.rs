@@ -15,6 +15,7 @@ use super::canary::Canary;
 use super::driver::{Clock, Drivers, Line, Ng, Posted};
 use super::equipment::{Equipment, Listed};
 use super::events::Closings;
+use super::fencing::Fencing;
 use super::first_packets::FirstPackets;
 use super::guard::Guard;
 use super::handle::{Reload, Request};
@@ -63,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<WorkerLine>,
     pub(crate) registry: SessionRegistry,
     pub(crate) drivers: Drivers,
+    pub(crate) fencing: Arc<Fencing>,
     /// The configured nodes; their trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
     pub(crate) posts: bool,
@@ -85,6 +87,7 @@ pub(super) struct Control {
     pub(super) workers: Vec<WorkerLine>,
     pub(super) registry: SessionRegistry,
     pub(super) drivers: Drivers,
+    pub(super) fencing: Arc<Fencing>,
     pub(super) listed: Vec<Option<Listed>>,
     pub(super) guard: Guard,
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
@@ -158,6 +161,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         workers: parts.workers,
         registry: parts.registry,
         drivers: parts.drivers,
+        fencing: parts.fencing,
         listed: Vec::new(),
         guard: Guard::default(),
         reloader: None,
@@ -277,6 +281,7 @@ impl Control {
             Probed::Mismatch { node, mismatch } => {
                 self.note_mismatch(node, mismatch, Instant::now());
             }
+            Probed::Fenced { node, epoch } => self.fencing.handle_refused(node, epoch),
             Probed::Refused { node, sequence } => {
                 self.gateway.handle_probe_refused(node, sequence, Instant::now());
             }

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use evenkeel_dataplane::Lease;
 use evenkeel_dataplane::buffers;
 use evenkeel_dataplane::flows::Flows;
-use evenkeel_dataplane::lease::Lease;
 use evenkeel_dataplane::worker::ListenerParts;
 use evenkeel_dataplane::{freebind, quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};

@@ -28,6 +28,8 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         udp: Vec::new(),
         quic: None,
         lease: Arc::new(Lease::forever()),
+        fencing: Arc::default(),
+        refused_epochs: mpsc::channel(1).1,
         control: Vital::spawn("control", control).unwrap(),
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,

@@ -40,7 +40,8 @@ impl Answers {
             Question::Noted { .. }
             | Question::Start
             | Question::Break(_)
-            | Question::Path { .. } => return None,
+            | Question::Path { .. }
+            | Question::Vote { .. } => return None,
         };
         self.answer.clear();
         answer.write(&self.secrets[node], asked.nonce, now_us, &mut self.answer);

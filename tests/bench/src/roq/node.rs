@@ -116,7 +116,8 @@ impl Node {
                     Question::Noted { .. }
                     | Question::Start
                     | Question::Break(_)
-                    | Question::Path { .. } => return,
+                    | Question::Path { .. }
+                    | Question::Vote { .. } => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

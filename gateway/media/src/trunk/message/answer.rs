@@ -1,11 +1,11 @@
 //! Messages from a node.
 
-use super::signature::{ANSWER, Body, sign, verify, write_head, write_padding, write_tags};
+use super::signature::{ANSWER, Body, Signed, sign, verify, write_head, write_padding, write_tags};
 use super::{
-    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PATH, PROBE, Refused, START, Secret,
-    Status, Verified,
+    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PATH, PROBE, Refused, START,
+    SUPERSEDED, Secret, Status, VOTE, Verified, vote,
 };
-use crate::trunk::Tag;
+use crate::trunk::{Tag, Voted};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -42,6 +42,13 @@ pub enum Answer {
     Path {
         /// Equal to the question's padding, so that both have the same length.
         padding: u16,
+    },
+    /// Answers [`Question::Vote`](super::Question::Vote).
+    Vote(Voted),
+    /// Refuses a question of an owner: its group has a newer one.
+    Superseded {
+        /// The newest epoch that the node served.
+        epoch: u64,
     },
 }
 
@@ -90,6 +97,14 @@ impl Answer {
                 out.extend_from_slice(&[0; 16]);
                 write_padding(padding, out);
             }
+            Self::Vote(ref voted) => {
+                write_head(VOTE, ANSWER, secret, nonce, now_us, out);
+                vote::write_voted(voted, out);
+            }
+            Self::Superseded { epoch } => {
+                write_head(SUPERSEDED, ANSWER, secret, nonce, now_us, out);
+                out.extend_from_slice(&epoch.to_be_bytes());
+            }
         }
         sign(secret, start, out);
     }
@@ -99,7 +114,8 @@ impl Answer {
     /// # Errors
     /// Returns the reason of the refusal.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
-        let (kind, body, nonce, sent_us) = verify(datagram, ANSWER, secret, now_us)?;
+        let Signed { kind, owner, body, nonce, sent_us } =
+            verify(datagram, ANSWER, secret, now_us)?;
         let mut body = Body(body);
         let message = match kind {
             PROBE => Self::Probe(Load::read(&mut body)?),
@@ -111,9 +127,11 @@ impl Answer {
             START => Self::Start(body.one_of(&Outcome::ALL)?),
             BREAK => Self::Break(body.one_of(&Outcome::ALL)?),
             PATH => Self::Path { padding: body.padding(16)? },
+            VOTE => Self::Vote(vote::read_voted(&mut body)?),
+            SUPERSEDED => Self::Superseded { epoch: body.u64()? },
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;
-        Ok(Verified { message, nonce, sent_us })
+        Ok(Verified { message, nonce, owner, sent_us })
     }
 }

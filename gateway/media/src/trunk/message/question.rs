@@ -1,11 +1,13 @@
 //! Messages to a node.
 
-use super::signature::{Body, QUESTION, sign, verify, write_head, write_padding, write_tags};
+use super::signature::{
+    Body, QUESTION, Signed, sign, verify, write_head, write_owner, write_padding, write_tags,
+};
 use super::{
     BREAK, Break, CLOSE, DRAIN, KEEP, NOTICE, OPEN, PATH, PROBE, Refused, Replays, START, Secret,
-    Verified,
+    VOTE, Verified, vote,
 };
-use crate::trunk::Tag;
+use crate::trunk::{Owner, Tag, Vote};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
@@ -49,19 +51,36 @@ pub enum Question {
         /// Bytes beyond [`PATH_LEN_MIN`](super::PATH_LEN_MIN).
         padding: u16,
     },
+    /// Asks for a hold or a promise of a group's node, or only for its state.
+    Vote {
+        group: u32,
+        vote: Vote,
+    },
 }
 
 impl Question {
     /// Appends the signed question to `out`.
     pub fn write(&self, secret: &Secret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
+        self.write_for(None, secret, nonce, now_us, out);
+    }
+
+    /// Like [`write`](Self::write), in the name of a group's owner.
+    pub fn write_for(
+        &self,
+        owner: Option<Owner>,
+        secret: &Secret,
+        nonce: u64,
+        now_us: u64,
+        out: &mut Vec<u8>,
+    ) {
         let start = out.len();
+        write_head(self.kind(), QUESTION, secret, nonce, now_us, out);
+        if let Some(owner) = owner {
+            write_owner(owner, start, out);
+        }
         match *self {
-            Self::Probe => {
-                write_head(PROBE, QUESTION, secret, nonce, now_us, out);
-                out.extend_from_slice(&[0; 16]);
-            }
+            Self::Probe | Self::Drain | Self::Start => out.extend_from_slice(&[0; 16]),
             Self::Open { room, session, tag, lease_s } => {
-                write_head(OPEN, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&room.to_be_bytes());
                 out.extend_from_slice(&session.to_be_bytes());
                 out.extend_from_slice(&tag.0.to_be_bytes());
@@ -69,42 +88,45 @@ impl Question {
                 out.extend_from_slice(&[0; 6]);
             }
             Self::Close { tag } => {
-                write_head(CLOSE, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&tag.0.to_be_bytes());
                 out.extend_from_slice(&[0; 8]);
             }
-            Self::Drain => {
-                write_head(DRAIN, QUESTION, secret, nonce, now_us, out);
-                out.extend_from_slice(&[0; 16]);
-            }
             Self::Keep { lease_s, ref tags } => {
-                write_head(KEEP, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&lease_s.to_be_bytes());
                 out.extend_from_slice(&[0; 6]);
                 write_tags(tags, out);
             }
             Self::Noted { number } => {
-                write_head(NOTICE, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&number.to_be_bytes());
                 out.extend_from_slice(&[0; 8]);
             }
-            Self::Start => {
-                write_head(START, QUESTION, secret, nonce, now_us, out);
-                out.extend_from_slice(&[0; 16]);
-            }
             Self::Break(how) => {
-                write_head(BREAK, QUESTION, secret, nonce, now_us, out);
                 out.push(how as u8);
                 out.extend_from_slice(&[0; 15]);
             }
             Self::Path { bundle_max, padding } => {
-                write_head(PATH, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&bundle_max.to_be_bytes());
                 out.extend_from_slice(&[0; 14]);
                 write_padding(padding, out);
             }
+            Self::Vote { group, vote } => vote::write(group, vote, out),
         }
         sign(secret, start, out);
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Probe => PROBE,
+            Self::Open { .. } => OPEN,
+            Self::Close { .. } => CLOSE,
+            Self::Drain => DRAIN,
+            Self::Keep { .. } => KEEP,
+            Self::Noted { .. } => NOTICE,
+            Self::Start => START,
+            Self::Break(_) => BREAK,
+            Self::Path { .. } => PATH,
+            Self::Vote { .. } => VOTE,
+        }
     }
 
     /// Reads a question and checks its signature and time.
@@ -112,7 +134,8 @@ impl Question {
     /// # Errors
     /// Returns the reason of the refusal.
     pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
-        let (kind, body, nonce, sent_us) = verify(datagram, QUESTION, secret, now_us)?;
+        let Signed { kind, owner, body, nonce, sent_us } =
+            verify(datagram, QUESTION, secret, now_us)?;
         let mut body = Body(body);
         let message = match kind {
             PROBE => {
@@ -158,10 +181,14 @@ impl Question {
                 Self::Break(how)
             }
             PATH => Self::Path { bundle_max: body.u16()?, padding: body.padding(14)? },
+            VOTE => {
+                let (group, vote) = vote::read(&mut body)?;
+                Self::Vote { group, vote }
+            }
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;
-        Ok(Verified { message, nonce, sent_us })
+        Ok(Verified { message, nonce, owner, sent_us })
     }
 
     /// Like [`read`](Self::read), for a node, which accepts each message once.

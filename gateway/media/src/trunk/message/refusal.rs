@@ -2,7 +2,7 @@
 //! from a dead node.
 
 use super::signature::{ANSWER, Body, HEAD_LEN, QUESTION};
-use super::{PATH_LEN_MIN, REFUSAL, Refused, VERSION};
+use super::{OWNED, PATH_LEN_MIN, REFUSAL, Refused, VERSION};
 use crate::demux;
 
 /// Reason code: the question's time differs by more than [`SKEW_MAX_US`](super::SKEW_MAX_US).
@@ -39,7 +39,7 @@ impl Refusal {
             return None;
         }
         let (head, _) = datagram.split_first_chunk::<HEAD_LEN>()?;
-        let [demux::SIGNED, VERSION, _, QUESTION, _, _, _, _, nonce @ ..] = head else {
+        let [demux::SIGNED, VERSION | OWNED, _, QUESTION, _, _, _, _, nonce @ ..] = head else {
             return None;
         };
         Some(Self { nonce: Body(nonce).u64().ok()?, sent_us: now_us })

@@ -1,6 +1,6 @@
 //! Head and signature of all messages.
 
-use super::{KEEP_MAX, KeyId, Refused, SKEW_MAX_US, Secret, VERSION};
+use super::{KEEP_MAX, KeyId, OWNED, Owner, Refused, SKEW_MAX_US, Secret, VERSION};
 use crate::demux;
 use crate::trunk::Tag;
 use ring::hmac;
@@ -27,6 +27,14 @@ pub(super) fn write_head(
     out.extend_from_slice(&now_us.to_be_bytes());
 }
 
+/// Makes the head that was just written that of a question in the name of an owner.
+pub(super) fn write_owner(owner: Owner, start: usize, out: &mut Vec<u8>) {
+    out[start + 1] = OWNED;
+    out.extend_from_slice(&owner.epoch.to_be_bytes());
+    out.extend_from_slice(&owner.group.to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+}
+
 pub(super) fn sign(secret: &Secret, start: usize, out: &mut Vec<u8>) {
     let mac = hmac::sign(&secret.key, &out[start..]);
     out.extend_from_slice(mac.as_ref());
@@ -40,13 +48,21 @@ pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
     out.resize(out.len() + usize::from(bytes), 0);
 }
 
-/// Returns kind, body, nonce and time of a message with a valid signature and time.
+/// A message with a valid signature and time.
+pub(super) struct Signed<'a> {
+    pub(super) kind: u8,
+    pub(super) owner: Option<Owner>,
+    pub(super) body: &'a [u8],
+    pub(super) nonce: u64,
+    pub(super) sent_us: u64,
+}
+
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
     direction: u8,
     secret: &Secret,
     now_us: u64,
-) -> Result<(u8, &'a [u8], u64, u64), Refused> {
+) -> Result<Signed<'a>, Refused> {
     let Some((signed, mac)) = datagram.split_last_chunk::<MAC_LEN>() else {
         return Err(Refused::Length);
     };
@@ -59,7 +75,8 @@ pub(super) fn verify<'a>(
     if mark != demux::SIGNED {
         return Err(Refused::Length);
     }
-    if version != VERSION {
+    let is_owned = version == OWNED && found_direction == QUESTION;
+    if version != VERSION && !is_owned {
         return Err(Refused::Version(version));
     }
     if id != secret.id {
@@ -72,7 +89,15 @@ pub(super) fn verify<'a>(
     if sent_us.abs_diff(now_us) > SKEW_MAX_US {
         return Err(Refused::Time { ahead_us: ahead_us(sent_us, now_us) });
     }
-    Ok((kind, body, nonce, sent_us))
+    let mut body = Body(body);
+    let owner = is_owned.then(|| read_owner(&mut body)).transpose()?;
+    Ok(Signed { kind, owner, body: body.0, nonce, sent_us })
+}
+
+fn read_owner(body: &mut Body<'_>) -> Result<Owner, Refused> {
+    let owner = Owner { epoch: body.u64()?, group: body.u32()? };
+    body.skip::<4>()?;
+    if owner.epoch == 0 { Err(Refused::Unknown) } else { Ok(owner) }
 }
 
 /// Returns the sender's clock less the local clock.

@@ -1,10 +1,12 @@
-use super::signature::{ANSWER, HEAD_LEN, MAC_LEN, QUESTION, sign, write_head};
+use super::signature::{ANSWER, HEAD_LEN, MAC_LEN, QUESTION, sign, write_head, write_owner};
 use super::*;
-use crate::trunk::Tag;
+use crate::trunk::{Hold, Tag, Vote, Voted};
 use evenkeel_fuzz::Corpus;
+use std::time::Duration;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
+const OWNER: Owner = Owner { group: 0x1234_5678, epoch: 3 };
 
 fn secret() -> Secret {
     Secret::new(b"a secret of many bytes", "east-a1").unwrap()
@@ -28,6 +30,14 @@ fn questions() -> Vec<Question> {
         Question::Path { bundle_max: 1_200, padding: 1_328 },
     ];
     questions.extend(Break::ALL.map(Question::Break));
+    let hold = Hold::For(Duration::from_millis(25));
+    let votes = [
+        Vote::Owner { epoch: 3, hold },
+        Vote::Owner { epoch: u64::MAX, hold: Hold::Epoch },
+        Vote::Standby,
+        Vote::Claim { base: 3, claim: 4 },
+    ];
+    questions.extend(votes.map(|vote| Question::Vote { group: 9, vote }));
     questions
 }
 
@@ -41,6 +51,10 @@ fn answers() -> Vec<Answer> {
         Answer::Keep { unknown: tags(1) },
     ];
     answers.push(Answer::Path { padding: 0 });
+    answers.push(Answer::Superseded { epoch: u64::MAX });
+    for heard in [None, Some(Duration::ZERO), Some(Duration::from_micros(12_345))] {
+        answers.push(Answer::Vote(Voted { epoch: 3, promised: 4, heard, instance: 5 }));
+    }
     for state in State::ALL {
         answers.push(Answer::Notice { number: u64::MAX, load: Load { state, ..load } });
     }
@@ -61,6 +75,12 @@ fn asked(question: &Question) -> Vec<u8> {
     bytes
 }
 
+fn asked_by_owner(question: &Question) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    question.write_for(Some(OWNER), &secret(), NONCE, NOW_US, &mut bytes);
+    bytes
+}
+
 fn answered(answer: &Answer) -> Vec<u8> {
     let mut bytes = Vec::new();
     answer.write(&secret(), NONCE, NOW_US, &mut bytes);
@@ -71,11 +91,14 @@ fn answered(answer: &Answer) -> Vec<u8> {
 fn messages_round_trip_with_nonce_and_time() {
     for message in questions() {
         let read = Question::read(&asked(&message), &secret(), NOW_US + 9);
-        assert_eq!(read, Ok(Verified { message, nonce: NONCE, sent_us: NOW_US }));
+        let verified = Verified { message, nonce: NONCE, owner: None, sent_us: NOW_US };
+        assert_eq!(read.as_ref(), Ok(&verified));
+        let read = Question::read(&asked_by_owner(&verified.message), &secret(), NOW_US);
+        assert_eq!(read, Ok(Verified { owner: Some(OWNER), ..verified }));
     }
     for message in answers() {
         let read = Answer::read(&answered(&message), &secret(), NOW_US + 9);
-        assert_eq!(read, Ok(Verified { message, nonce: NONCE, sent_us: NOW_US }));
+        assert_eq!(read, Ok(Verified { message, nonce: NONCE, owner: None, sent_us: NOW_US }));
     }
 }
 
@@ -97,6 +120,51 @@ fn wire_format_is_stable() {
 }
 
 #[test]
+fn wire_format_of_an_owner_is_stable() {
+    let bytes = asked_by_owner(&Question::Close { tag: Tag(7) });
+    assert_eq!(bytes[..4], [0xE1, 3, 3, 0]);
+    assert_eq!(bytes[24..32], 3u64.to_be_bytes());
+    assert_eq!(bytes[32..40], [0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0]);
+    assert_eq!(bytes[40..48], 7u64.to_be_bytes());
+    assert_eq!(bytes.len(), asked(&Question::Close { tag: Tag(7) }).len() + 16);
+}
+
+#[test]
+fn wire_format_of_votes_is_stable() {
+    let vote = Vote::Owner { epoch: 3, hold: Hold::For(Duration::from_micros(25_000)) };
+    let bytes = asked(&Question::Vote { group: 9, vote });
+    assert_eq!(bytes[..4], [0xE1, 2, 11, 0]);
+    assert_eq!(bytes[24..32], [1, 0, 0, 0, 0, 0, 0x61, 0xa8]);
+    assert_eq!(bytes[32..40], 3u64.to_be_bytes());
+    assert_eq!(bytes[40..48], [0; 8]);
+    assert_eq!(bytes[48..56], [0, 0, 0, 9, 0, 0, 0, 0]);
+    let voted = Voted { epoch: 3, promised: 4, heard: None, instance: 5 };
+    let answer = answered(&Answer::Vote(voted));
+    assert_eq!(answer[24..32], 3u64.to_be_bytes());
+    assert_eq!(answer[32..40], 4u64.to_be_bytes());
+    assert_eq!(answer[40..48], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 5]);
+    assert!(answer.len() < bytes.len(), "an answer is shorter than its question");
+}
+
+#[test]
+fn only_questions_have_an_owner() {
+    let forged = |owner: Owner, direction| {
+        let mut bytes = Vec::new();
+        write_head(PROBE, direction, &secret(), NONCE, NOW_US, &mut bytes);
+        write_owner(owner, 0, &mut bytes);
+        bytes.extend_from_slice(&[0; 16]);
+        sign(&secret(), 0, &mut bytes);
+        bytes
+    };
+    let read = Question::read(&forged(OWNER, QUESTION), &secret(), NOW_US);
+    assert_eq!(read.unwrap().owner, Some(OWNER));
+    let nameless = forged(Owner { epoch: 0, ..OWNER }, QUESTION);
+    assert_eq!(Question::read(&nameless, &secret(), NOW_US), Err(Refused::Unknown));
+    let answer = Answer::read(&forged(OWNER, ANSWER), &secret(), NOW_US);
+    assert_eq!(answer, Err(Refused::Version(3)));
+}
+
+#[test]
 fn wire_format_of_keep_is_stable() {
     let bytes = asked(&Question::Keep { lease_s: 30, tags: tags(3) });
     assert_eq!(bytes[..4], [0xE1, 2, 5, 0]);
@@ -114,8 +182,8 @@ fn wire_format_of_keep_is_stable() {
 #[test]
 fn no_answer_is_longer_than_its_question() {
     let shortest = questions().iter().map(|question| asked(question).len()).min().unwrap();
-    for answer in answers() {
-        assert!(answered(&answer).len() <= shortest, "{answer:?}");
+    for answer in answers().iter().filter(|answer| !matches!(answer, Answer::Vote(_))) {
+        assert!(answered(answer).len() <= shortest, "{answer:?}");
     }
     for padding in [0, 1, 1_328] {
         let question = asked(&Question::Path { bundle_max: 1_400, padding }).len();
@@ -135,8 +203,8 @@ fn no_answer_is_longer_than_its_question() {
 
 #[test]
 fn any_changed_bit_is_refused() {
-    for question in questions() {
-        let bytes = asked(&question);
+    let owned = asked_by_owner(&Question::Drain);
+    for bytes in questions().iter().map(asked).chain([owned]) {
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
@@ -255,6 +323,8 @@ fn signed_nonsense_is_refused() {
     let read = |bytes: &[u8]| Question::read(bytes, &secret(), NOW_US).unwrap_err();
     assert_eq!(read(&forge(0, QUESTION, &[0; 16])), Refused::Unknown);
     assert_eq!(read(&forge(10, QUESTION, &[0; 16])), Refused::Unknown);
+    assert_eq!(read(&forge(VOTE, QUESTION, &[0; 32])), Refused::Unknown);
+    assert_eq!(read(&forge(VOTE, QUESTION, &[1; 31])), Refused::Length);
     assert_eq!(read(&forge(BREAK, QUESTION, &[5; 16])), Refused::Unknown);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), Refused::Length);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), Refused::Length);
@@ -272,6 +342,7 @@ fn signed_nonsense_is_refused() {
     assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 6])), Refused::Unknown);
     assert_eq!(read(&forge(BREAK, ANSWER, &[3])), Refused::Unknown);
     assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
+    assert_eq!(read(&forge(VOTE, ANSWER, &[0; 23])), Refused::Length);
 }
 
 /// Kind, direction and body of messages signed with the secret, as a node that was taken over sends

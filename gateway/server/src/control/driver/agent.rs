@@ -117,7 +117,9 @@ impl Agents {
                 let changed = self.paths.answered(node, verified.nonce, clock.now);
                 changed.map(|(worker, size_max)| Act::LimitBundles { worker, node, size_max })
             }
+            Answer::Superseded { epoch } => Some(Act::Fenced { node, epoch }),
             Answer::Probe(_)
+            | Answer::Vote(_)
             | Answer::Close { .. }
             | Answer::Drain(_)
             | Answer::Notice { .. }

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use evenkeel_media::trunk::message::{
     Answer, Load, Outcome, Question, Refusal, Refused, Secret, State,
 };
 
 use super::super::driver::Clock;
+use super::super::fencing::Fencing;
 
 /// Maximum pending probes: 10 s of one probe every 10 ms. For the same time a node sends notices to a prober.
 const ASKED_MAX: usize = 1_024;
@@ -23,6 +25,7 @@ pub(super) enum Who {
 pub(crate) struct Signed {
     secret: Secret,
     who: Who,
+    fencing: Arc<Fencing>,
     /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
     first: u64,
     asked: RefCell<VecDeque<u64>>,
@@ -47,6 +50,8 @@ pub(super) struct Heard {
     pub(super) receipt: Option<Vec<u8>>,
     /// The two ends use different secrets, or their clocks differ by more than 5 s.
     pub(super) mismatch: Option<Mismatch>,
+    /// The newer epoch because of which the node refused a question.
+    pub(super) fenced: Option<u64>,
 }
 
 /// Why two ends refuse each other's datagrams. It is used only in logs and a metric, because a [`Refusal`] is not
@@ -69,9 +74,9 @@ impl Mismatch {
 }
 
 impl Signed {
-    pub(super) fn new(secret: Secret, who: Who, first: u64) -> Signed {
+    pub(super) fn new(secret: Secret, who: Who, fencing: Arc<Fencing>, first: u64) -> Signed {
         let (asked, newest_us) = (RefCell::default(), Cell::default());
-        Signed { secret, who, first, asked, newest_us }
+        Signed { secret, who, fencing, first, asked, newest_us }
     }
 
     pub(super) fn who(&self) -> Who {
@@ -90,7 +95,8 @@ impl Signed {
 
     pub(super) fn write(&self, question: &Question, nonce: u64, clock: Clock) -> Vec<u8> {
         let mut datagram = Vec::with_capacity(128);
-        question.write(&self.secret, nonce, clock.unix_us, &mut datagram);
+        let owner = self.fencing.owner();
+        question.write_for(owner, &self.secret, nonce, clock.unix_us, &mut datagram);
         datagram
     }
 
@@ -118,6 +124,7 @@ impl Signed {
             Answer::Start(outcome) | Answer::Break(outcome) => {
                 Some(Heard { obeyed: Some((nonce, outcome)), ..Heard::default() })
             }
+            Answer::Superseded { epoch } => Some(Heard { fenced: Some(epoch), ..Heard::default() }),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ async fn node_is_probed_once_a_route_exists() {
     let tasks = LocalSet::new();
     tasks
         .run_until(async {
-            let prober = Prober::start(NodeId(3), Way::Echo, 0, told, connect);
+            let prober = Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told, connect);
             let clock = Clock::read();
             prober.probe(7, [7; 12], clock);
             tokio::time::sleep(CONNECT_AGAIN * 4).await;
@@ -47,7 +47,9 @@ async fn event_of_a_replaced_prober_is_dropped() {
         let address = node.local_addr().unwrap();
         let (told, mut probed) = mpsc::channel(8);
         let start = move || {
-            Prober::start(NodeId(3), Way::Echo, 0, told.clone(), move || connected(address))
+            Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told.clone(), move || {
+                connected(address)
+            })
         };
         let heard = async {
             let prober = start();
@@ -168,7 +170,8 @@ async fn closed_port_is_reported_with_its_probe() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (told, mut probed) = mpsc::channel(8);
     let hears = async {
-        let prober = Prober::start(NodeId(3), Way::Echo, 0, told, move || connected(gone));
+        let prober =
+            Prober::start(NodeId(3), (Way::Echo, Arc::default()), 0, told, move || connected(gone));
         tokio::task::yield_now().await;
         // The second probe finds the error of the first one at its socket.
         prober.probe(7, [7; 12], Clock::read());

@@ -1,3 +1,5 @@
+use evenkeel_media::trunk::Owner;
+
 use super::*;
 
 fn secret() -> Secret {
@@ -10,7 +12,7 @@ fn load(state: State) -> Load {
 
 /// A conversation from nonce 100 on, with the probe of sequence 7 pending.
 fn asked(who: Who) -> (Signed, Clock) {
-    let (signed, clock) = (Signed::new(secret(), who, 100), Clock::read());
+    let (signed, clock) = (Signed::new(secret(), who, Arc::default(), 100), Clock::read());
     signed.probe(7, clock);
     (signed, clock)
 }
@@ -117,8 +119,25 @@ fn outdated_state_report_is_ignored() {
 
 #[test]
 fn probes_stay_pending_for_ten_seconds() {
-    let (signed, clock) = (Signed::new(secret(), Who::Node, u64::MAX), Clock::read());
+    let (signed, clock) =
+        (Signed::new(secret(), Who::Node, Arc::default(), u64::MAX), Clock::read());
     (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
     assert!(!signed.was_asked(u64::MAX), "the oldest gave way");
     assert!(signed.was_asked(0) && signed.was_asked(ASKED_MAX as u64 - 1));
+}
+
+#[test]
+fn owner_signs_its_epoch_and_hears_of_a_newer_one() {
+    let fencing = Fencing::new(9).0;
+    let signed = Signed::new(secret(), Who::Node, Arc::clone(&fencing), 100);
+    let clock = Clock::read();
+    let owner = |probe: &[u8]| Question::read(probe, &secret(), clock.unix_us).unwrap().owner;
+    assert_eq!(owner(&signed.probe(1, clock)), None);
+    fencing.set_epoch(4);
+    let probe = signed.probe(2, clock);
+    assert_eq!(owner(&probe), Some(Owner { group: 9, epoch: 4 }));
+    assert_eq!(signed.refused(&probe, clock), Some(2), "quoted by the kernel");
+    let refusal = say(&Answer::Superseded { epoch: 5 }, 102, clock.unix_us);
+    let heard = signed.read(&refusal, clock).unwrap();
+    assert_eq!((heard.fenced, heard.answers, heard.load), (Some(5), None, None));
 }

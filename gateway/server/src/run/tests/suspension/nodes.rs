@@ -74,7 +74,11 @@ fn answer(datagram: &[u8], secret: &Secret) -> Option<(&'static str, Vec<u8>)> {
         Question::Close { tag } => ("close", Answer::Close { tag, status: Status::Ok }),
         Question::Keep { .. } => ("keep", Answer::Keep { unknown: [].into() }),
         Question::Path { padding, .. } => ("path", Answer::Path { padding }),
-        Question::Drain | Question::Noted { .. } | Question::Start | Question::Break(_) => {
+        Question::Drain
+        | Question::Noted { .. }
+        | Question::Start
+        | Question::Break(_)
+        | Question::Vote { .. } => {
             return None;
         }
     };

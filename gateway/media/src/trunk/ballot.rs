@@ -1,0 +1,107 @@
+//! The epoch of a group of gateways, as a node's agent keeps it.
+//!
+//! A group has one owner at a time, and each ownership has an epoch. An agent refuses messages of an older epoch than the
+//! newest that it served. It also arbitrates between members that do not hear each other: it grants the owner *holds*,
+//! and promises a standby that it grants the old owner nothing more, but never while a hold lasts. An agent that
+//! restarts forgets all this, so it is then another instance, whose answers do not count with those of the old one.
+
+use std::time::{Duration, Instant};
+
+/// For how long an agent makes no promise to a standby.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    For(Duration),
+    /// Until the agent hears a newer epoch.
+    Epoch,
+}
+
+/// A question of a member of a group to an agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Vote {
+    /// The owner asks for a hold.
+    Owner { epoch: u64, hold: Hold },
+    /// A standby asks only for the state.
+    Standby,
+    /// A standby of the owner with epoch `base`, which it no longer hears, claims a newer epoch.
+    Claim { base: u64, claim: u64 },
+}
+
+/// An agent's state after a [`Vote`].
+///
+/// A hold was granted if `epoch` is the owner's and `promised` is not newer. A claim was accepted if `promised` is the
+/// claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voted {
+    /// The newest epoch whose owner sent a message, 0 if none did.
+    pub epoch: u64,
+    /// The newest epoch promised to a standby, 0 if none.
+    pub promised: u64,
+    /// Time since the owner's last message; none if it sent none.
+    pub heard: Option<Duration>,
+    pub instance: u32,
+}
+
+/// An agent's memory of one group.
+#[derive(Debug)]
+pub struct Ballot {
+    instance: u32,
+    epoch: u64,
+    promised: u64,
+    held: Held,
+    heard: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Held {
+    Until(Instant),
+    Epoch,
+}
+
+impl Ballot {
+    /// `instance` differs from that of every earlier process of this agent.
+    pub fn new(instance: u32, now: Instant) -> Ballot {
+        Ballot { instance, epoch: 0, promised: 0, held: Held::Until(now), heard: None }
+    }
+
+    /// Takes any message of an owner. The error is the newer epoch because of which the message must be refused.
+    ///
+    /// A promise alone refuses nothing, because the claim may not succeed.
+    pub fn handle_owner(&mut self, epoch: u64, now: Instant) -> Result<(), u64> {
+        if epoch < self.epoch {
+            return Err(self.epoch);
+        }
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.held = Held::Until(now);
+        }
+        self.heard = Some(now);
+        Ok(())
+    }
+
+    pub fn handle_vote(&mut self, vote: Vote, now: Instant) -> Voted {
+        match vote {
+            Vote::Owner { epoch, hold } => {
+                if self.handle_owner(epoch, now).is_ok() && self.promised <= epoch {
+                    let held = match hold {
+                        Hold::For(time) => Held::Until(now + time),
+                        Hold::Epoch => Held::Epoch,
+                    };
+                    self.held = self.held.max(held);
+                }
+            }
+            Vote::Standby => {}
+            Vote::Claim { base, claim } => {
+                let ended = matches!(self.held, Held::Until(end) if end <= now);
+                let free = self.epoch < base || self.epoch == base && ended;
+                if free && claim > base {
+                    self.promised = self.promised.max(claim);
+                }
+            }
+        }
+        let heard = self.heard.map(|at| now.saturating_duration_since(at));
+        Voted { epoch: self.epoch, promised: self.promised, heard, instance: self.instance }
+    }
+}
+
+#[cfg(test)]
+mod tests;
