@@ -74,8 +74,6 @@ counters! {
     streams_late: "streams-late";
     /// Packets in streams that the client stopped, or that ended with the connection.
     streams_stopped: "streams-stopped";
-    /// Datagrams and packets dropped because another gateway has taken the clients over.
-    fenced: "fenced";
 }
 
 pub(super) fn count(counter: &AtomicU64) {

@@ -4,7 +4,6 @@
 //! and their wake-ups cost more than QUIC itself (`docs/benchmarks.md`).
 
 mod accept;
-mod fence;
 mod from_clients;
 mod isolation;
 mod to_clients;
@@ -96,6 +95,10 @@ impl Endpoint {
     pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
         self.connections.next_due().map_or(round, |due| due.min(round))
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.lease.is_held_now()
     }
 
     /// Returns whether no connection is left, not even one that is still closing.

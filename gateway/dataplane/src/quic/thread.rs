@@ -34,10 +34,8 @@ const RUNS: u8 = 0;
 const STOPS: u8 = 1;
 /// All connections are closed, and nothing more is read: another process reads the socket.
 const LEAVES: u8 = 2;
-/// Another process still reads the socket, or another gateway serves the clients.
+/// Another process still reads the socket.
 const WAITS: u8 = 3;
-/// Another gateway has taken the clients over, and the thread forgets them.
-const FENCED: u8 = 4;
 
 /// The running endpoint; dropping it stops it.
 #[derive(Debug)]
@@ -173,19 +171,11 @@ fn start_in(
 }
 
 impl Thread {
-    /// Reads, after [`start_suspended`] or [`fence`](Thread::fence).
+    /// Reads, after [`start_suspended`].
     pub fn resume(&self) {
         // Fails only for an endpoint that reads already.
         let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
         self.thread.iter().for_each(|thread| thread.thread().unpark());
-    }
-
-    /// Forgets all connections and drops what waits to be read: another gateway has taken the clients over. The lease has
-    /// ended before, so no client hears of it. The endpoint reads nothing before [`resume`](Thread::resume).
-    pub fn fence(&self) {
-        // Fails only for an endpoint that does not read.
-        let _ = self.stage.compare_exchange(RUNS, FENCED, Ordering::AcqRel, Ordering::Acquire);
-        self.waker.wake();
     }
 
     /// Closes all connections within a second and joins the thread.
@@ -317,7 +307,7 @@ fn run(
             let due = endpoint.next_due();
             sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
-        rest(&mut endpoint, stage);
+        rest(&endpoint, stage);
         let now = Instant::now();
         let before = match gathered {
             true => Before::Gathered,
@@ -352,15 +342,10 @@ fn run(
 }
 
 /// Waits while the endpoint may not read or send.
-fn rest(endpoint: &mut Endpoint, stage: &AtomicU8) {
+fn rest(endpoint: &Endpoint, stage: &AtomicU8) {
     loop {
         match stage.load(Ordering::Acquire) {
             WAITS => std::thread::park(),
-            FENCED => {
-                endpoint.fence();
-                // Fails if the thread is to end.
-                let _ = stage.compare_exchange(FENCED, WAITS, Ordering::AcqRel, Ordering::Acquire);
-            }
             RUNS if !endpoint.may_send() => std::thread::sleep(lease::CHECKED_EVERY),
             _ => return,
         }

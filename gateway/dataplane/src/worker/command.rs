@@ -87,9 +87,6 @@ pub enum Command {
     Confirm {
         done: crossbeam_channel::Sender<()>,
     },
-    /// Another gateway has taken the sessions over. Drops all packets that were read or wait to be read, and suspends. The
-    /// lease has ended before.
-    Fence,
     /// Reads again, first what has arrived meanwhile.
     Resume,
     Stop,
@@ -319,7 +316,6 @@ impl Worker {
             Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
             Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
             Command::Confirm { done } => drop(done.send(())),
-            Command::Fence => (self.suspended, self.fencing) = (true, true),
             Command::Resume => self.resume(),
             Command::Stop => self.stopped = true,
         }

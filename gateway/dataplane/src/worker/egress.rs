@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -339,13 +339,6 @@ impl Egress {
             trunk.bundle.clear();
         }
         dropped
-    }
-
-    /// The sockets of the listeners and trunks.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let listeners = self.listeners.iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp.as_ref()]);
-        let listeners = listeners.flatten().map(|port| port.socket.as_fd());
-        listeners.chain(self.trunks.iter().flatten().map(|trunk| trunk.socket.as_fd()))
     }
 
     fn flush_trunk(&mut self, node: NodeId, now: Instant) {

@@ -137,8 +137,6 @@ pub struct Worker {
     /// Set from [`Command::Suspend`] to the end of its pass.
     suspending: Option<crossbeam_channel::Sender<Vec<Suspended>>>,
     suspended: bool,
-    /// Set from [`Command::Fence`] to the end of its pass.
-    fencing: bool,
     stopped: bool,
 }
 
@@ -207,7 +205,6 @@ impl Worker {
             unreported: Vec::new(),
             suspending: None,
             suspended: parts.suspended,
-            fencing: false,
             stopped: false,
         })
     }
@@ -244,7 +241,7 @@ impl Worker {
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
             self.guarded_pass(&events, began);
-            if self.suspending.is_some() || self.suspended {
+            if self.suspending.is_some() {
                 self.rest()?;
                 // Packets waited for all that time.
                 self.egress.stats.pass_begins(began);

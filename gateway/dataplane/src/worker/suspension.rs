@@ -2,10 +2,10 @@
 //! process, can continue them with duplicates of its sockets. If that fails, this worker resumes.
 //!
 //! A worker whose lease has ended rests as well. It keeps the packets that it has read, and sends them once the lease is
-//! renewed, or drops them if another gateway has taken over.
+//! renewed, or drops them if it is suspended: then another worker continues the sessions.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
@@ -15,11 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 use super::Worker;
-use super::egress::Side;
 use super::session::SessionState;
 use super::source::Source;
 use crate::lease::CHECKED_EVERY;
-use crate::mmsg::{BATCH, Inbox};
 use crate::ring;
 
 /// Time in which the other workers stop passing packets to this one: a pass takes about a millisecond.
@@ -31,9 +29,6 @@ const LOOKS_EVERY: Duration = Duration::from_micros(50);
 /// [`lease::CHECKED_EVERY`](crate::lease::CHECKED_EVERY), as the kernel takes it.
 const LOOKS_FOR_LEASE_EVERY: Timespec =
     Timespec { tv_sec: 0, tv_nsec: CHECKED_EVERY.subsec_nanos() as i64 };
-
-/// Batches that are dropped from a socket: more than its buffer holds.
-const FENCED_BATCHES: usize = 1_024;
 
 /// A session of a suspended worker.
 #[derive(Debug)]
@@ -95,9 +90,6 @@ impl Worker {
             if !self.suspended && is_held {
                 break;
             }
-            if std::mem::take(&mut self.fencing) {
-                self.drop_input();
-            }
             if self.suspended && !is_held {
                 self.drop_output();
             }
@@ -122,28 +114,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Drops the packets that wait to be read.
-    fn drop_input(&mut self) {
-        let Worker { inbox, egress, sessions, from_workers, from_quic, .. } = self;
-        let mut dropped = egress.early.clear();
-        while inbox.first().is_some() {
-            inbox.done();
-            dropped += 1;
-        }
-        dropped += egress.sockets().map(|socket| drain(inbox, socket)).sum::<usize>();
-        for ports in sessions.iter().filter_map(|session| session.ports.as_deref()) {
-            let sockets = [Side::Rtp, Side::Rtcp].into_iter().filter_map(|side| ports.fd(side));
-            dropped += sockets.map(|socket| drain(inbox, socket)).sum::<usize>();
-        }
-        for ring in from_workers.iter_mut().chain(from_quic) {
-            while let taken @ 1.. = ring.pop_batch(BATCH, |_, _| ()) {
-                dropped += taken;
-            }
-        }
-        (self.bundle_done, self.is_opened) = (0, false);
-        self.count_fenced(dropped);
-    }
-
     /// Drops the packets that wait to be sent.
     fn drop_output(&mut self) {
         let mut dropped = self.egress.clear_queues();
@@ -153,11 +123,7 @@ impl Worker {
                 .with(home, |session| session.ports.as_mut().map(|ports| ports.clear()));
             dropped += of_session.flatten().unwrap_or_default();
         }
-        self.count_fenced(dropped);
-    }
-
-    fn count_fenced(&self, packets: usize) {
-        (0..packets).for_each(|_| self.egress.count_drop(Reason::Fenced));
+        (0..dropped).for_each(|_| self.egress.count_drop(Reason::Fenced));
     }
 
     /// Reads what other threads have passed on. Other workers have paused, or do so soon.
@@ -184,18 +150,4 @@ impl Worker {
     fn pause_rings(&self, paused: bool) {
         self.egress.to_workers.iter().flatten().for_each(|ring| ring.pause(paused));
     }
-}
-
-/// Reads the socket to its end. Returns the number of datagrams.
-fn drain(inbox: &mut Inbox, socket: BorrowedFd<'_>) -> usize {
-    let mut dropped = 0;
-    for _ in 0..FENCED_BATCHES {
-        match inbox.receive(socket) {
-            Ok(count) => dropped += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // The error belongs to an earlier send.
-            Err(_) => {}
-        }
-    }
-    dropped
 }

@@ -23,27 +23,6 @@ async fn packets_wait_for_the_lease() {
 }
 
 #[tokio::test]
-async fn fenced_endpoint_forgets_its_clients() {
-    let mut world = World::start(quiet());
-    let client = world.client().await;
-    client.send(FLOW, &rtp(1));
-    assert_eq!(world.next_media().await, rtp(1));
-    world.lease.end();
-    world.thread.fence();
-    while world.count(|counters| &counters.connections) > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(client.connection.close_reason().is_none(), "the client heard nothing");
-    client.send(FLOW, &rtp(2));
-    world.lease.renew(Instant::now() + NEVER);
-    world.thread.resume();
-    let other = world.client().await;
-    other.send(FLOW, &rtp(3));
-    assert_eq!(world.next_media().await, rtp(3), "and not the second");
-    assert_eq!(world.count(|counters| &counters.attached), 1);
-}
-
-#[tokio::test]
 async fn endpoint_without_a_lease_ends_silently() {
     let world = World::start(quiet());
     let client = world.client().await;
