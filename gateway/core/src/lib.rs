@@ -6,6 +6,7 @@
 
 mod ask;
 mod capacity;
+pub mod cluster;
 mod cohort;
 mod dataplane;
 mod effects;

@@ -1,0 +1,529 @@
+//! One member of a group of two gateways: which of them owns the group's addresses.
+//!
+//! A state machine without I/O and clock, as the rest of this crate: `handle_*` takes inputs, `poll_output` returns
+//! outputs, and `poll_timeout` says when `handle_timeout` is due. All inputs that wait are handed over before a timeout.
+//!
+//! # Why no two members send
+//!
+//! An owner *arms* its standby by its beats, with a list of voters: agents of nodes. Only an armed standby takes over by
+//! silence, and only with a majority of these voters. While its standby may be armed, the owner sends under a lease of
+//! [`LEASE`], and two proofs renew it:
+//!
+//! 1. An echo: the standby has heard a beat. The lease counts from the sending of that beat. The standby claims nothing
+//!    until [`SILENCE`] after it read the newest beat, which is later and longer.
+//! 2. Holds of a majority of the voters. The lease counts from the sending of the question. An agent makes no promise to
+//!    a standby until [`HOLD`] after it read that question, which is again later and longer.
+//!
+//! A takeover by silence needs both to have ended: the standby's own silence, and promises of a majority of the voters,
+//! made after the end of their holds. A majority of promises and a majority of holds share a voter, so one of the two
+//! fails. The lists of both members are the same because they never change while the standby is armed: the owner disarms
+//! it, waits for the echo of a beat that does so, and arms it anew. An agent that restarted is another voter.
+//!
+//! An owner whose standby is not armed may always send. That is so until the records of the standby are complete, if no
+//! agent answers, after a restart of the standby (arming is for the process that the beat echoes), and after a majority of voters granted holds to the end of the epoch
+//! ([`Hold::Epoch`]), which an owner asks for when its standby was gone for [`GONE_AFTER`]. Such an owner depends on
+//! neither peer nor agents, and raises its epoch before it arms a standby again.
+//!
+//! The end of the owner's process, shown by the kernel of its host or by a newer process, is enough alone. A hand-over
+//! is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears nothing.
+//!
+//! Without agents no takeover follows from silence: it is reported, and the owner needs no lease.
+//!
+//! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is
+//! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a port
+//! unreachable for a beat comes from a host on which the process does not run, not from a firewall. If that fails, agents
+//! refuse the older epoch, and of two owners that hear each other the one of the older epoch steps down.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+mod agents;
+mod beat;
+mod event;
+mod following;
+mod ownership;
+mod peer;
+mod succession;
+
+use agents::{Agents, SURVEY_EVERY};
+use evenkeel_media::trunk::{Hold, Vote};
+use following::Following;
+use ownership::{Arming, Ownership};
+use peer::{Heard, Peer};
+
+pub use agents::{Voter, Witness, WitnessId};
+pub use beat::{BEAT_EVERY, BEAT_LEN_MAX, Beat, Echo, Standing, VOTERS_MAX};
+pub use event::{Blocked, ClusterEvent, Evidence, NotHandedOver, Output};
+pub use ownership::MaySend;
+
+/// For how long a proof lets an owner send.
+pub const LEASE: Duration = ownership::LEASE;
+
+/// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
+pub const SILENCE: Duration = Duration::from_millis(25);
+
+/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
+pub const HOLD: Duration = Duration::from_millis(25);
+
+/// An owner asks its voters once the newest echoed beat is this old.
+const ECHO_LATE: Duration = Duration::from_millis(10);
+
+/// A standby that heard no beat for this long is barred from taking over in this epoch.
+pub const GONE_AFTER: Duration = Duration::from_secs(1);
+
+/// A member that starts listens for this long before it owns.
+pub const LISTENS_FOR: Duration = Duration::from_secs(1);
+
+/// An agent that heard the owner of a newer epoch this recently shows that it is alive: owners ask every agent more often.
+const OWNER_HEARD: Duration = Duration::from_secs(2);
+
+/// A hand-over whose last records are not ready by then is given up.
+const YIELDS_WITHIN: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterSettings {
+    /// Exactly one of the two members is preferred. It owns when neither does.
+    pub preferred: bool,
+    /// Grows with each process of this member, such as the wall-clock time of its start. A process that replaces another
+    /// in an upgrade keeps it.
+    pub incarnation: u64,
+    /// The ownership of the process that this one replaces in an upgrade.
+    pub continued: Option<Continued>,
+}
+
+/// An ownership that another process of the same member continues. Its standby must be disarmed ([`Cluster::rest`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Continued {
+    pub sequence: u64,
+    pub epoch: u64,
+    pub highest: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Cluster {
+    settings: ClusterSettings,
+    role: Role,
+    /// The owner's: this member's own, or that of the owner whom it follows.
+    epoch: u64,
+    highest: u64,
+    sequence: u64,
+    peer: Peer,
+    agents: Agents,
+    /// This member's copy of the records.
+    whole: bool,
+    records: u64,
+    /// Keeps the standby disarmed.
+    resting: bool,
+    peer_silent: bool,
+    beat_due: Instant,
+    survey_due: Instant,
+    /// The time at which the silence of the owner suffices.
+    silent_at: Option<Instant>,
+    may_send: MaySend,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Owner(Ownership),
+    Standby(Following),
+}
+
+impl Cluster {
+    pub fn new(settings: ClusterSettings, now: Instant) -> Cluster {
+        let (role, may_send) = match settings.continued {
+            // The agents may hold for the other process to the end of the epoch.
+            Some(_) => {
+                let mut own = Ownership::new();
+                own.barred = true;
+                (Role::Owner(own), MaySend::Always)
+            }
+            None => (Role::Standby(Following::new(false, now)), MaySend::Never),
+        };
+        let before = settings.continued.unwrap_or(Continued { sequence: 0, epoch: 0, highest: 0 });
+        Cluster {
+            settings,
+            role,
+            epoch: before.epoch,
+            highest: before.highest,
+            sequence: before.sequence,
+            peer: Peer::new(now),
+            agents: Agents::default(),
+            whole: false,
+            records: 0,
+            resting: false,
+            peer_silent: false,
+            beat_due: now,
+            survey_due: now,
+            silent_at: None,
+            may_send,
+            outputs: VecDeque::from([Output::MaySend(may_send)]),
+        }
+    }
+
+    /// What another process of this member continues, if this one owns and its standby is disarmed.
+    pub fn continued(&self) -> Option<Continued> {
+        let Role::Owner(own) = &self.role else { return None };
+        let Cluster { sequence, epoch, highest, .. } = *self;
+        own.voters().is_none().then_some(Continued { sequence, epoch, highest })
+    }
+
+    pub fn is_owner(&self) -> bool {
+        matches!(self.role, Role::Owner(_))
+    }
+
+    /// The epoch of this member's ownership, or of the owner whom it follows; 0 if none is known.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The standby may take over by silence.
+    pub fn is_standby_armed(&self) -> bool {
+        matches!(&self.role, Role::Owner(Ownership { arming: Arming::On(_), .. }))
+    }
+
+    /// The newest beat of the peer, if it is heard.
+    pub fn peer(&self, now: Instant) -> Option<&Beat> {
+        self.peer.newest().filter(|_| self.peer.silence(now) < SILENCE)
+    }
+
+    /// Takes a beat whose signature is valid. A replayed one changes nothing.
+    pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
+        self.note_lateness(now);
+        let Beat { standing, epoch, echo, records, .. } = beat;
+        let highest = beat.highest.max(epoch);
+        let echoed = echo.incarnation == self.settings.incarnation;
+        if !echoed {
+            // The owner armed another process of this member, and may know that it ended.
+            beat.voters.clear();
+        }
+        let heard = self.peer.handle_beat(beat, now);
+        if heard == Heard::Old {
+            return;
+        }
+        self.highest = self.highest.max(highest);
+        if std::mem::take(&mut self.peer_silent) {
+            self.event(ClusterEvent::PeerHeard);
+        }
+        let restarted = heard == Heard::Restarted;
+        if restarted {
+            self.event(ClusterEvent::PeerRestarted);
+        }
+        let outranked = standing == Standing::Owner && self.is_outranked(epoch);
+        match &mut self.role {
+            Role::Owner(_) if outranked => self.step_down(epoch, now),
+            Role::Owner(own) => {
+                if restarted && own.voters().is_some() {
+                    own.arming = Arming::Off;
+                    self.event(ClusterEvent::Disarmed);
+                } else if echoed && own.handle_echo(echo.sequence) {
+                    self.event(ClusterEvent::Disarmed);
+                }
+            }
+            Role::Standby(following) => {
+                following.candidacy = None;
+                following.reported = false;
+                match standing {
+                    Standing::Owner => self.follow(epoch, now),
+                    Standing::Yielded if echoed => following.handle_yielded(records, now),
+                    _ if restarted && following.follows => {
+                        self.take_over(Evidence::PeerRestarted, now);
+                    }
+                    Standing::Standby if following.follows && following.yielded.is_none() => {
+                        *following = Following::new(false, now);
+                    }
+                    Standing::Standby | Standing::Yielded => {}
+                }
+            }
+        }
+        self.weigh(now);
+    }
+
+    /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable). Errors of
+    /// other hosts, such as host unreachable, are no evidence.
+    pub fn handle_peer_closed(&mut self, now: Instant) {
+        self.note_lateness(now);
+        let ended = self.peer.has_ended(now);
+        self.peer.handle_closed(now);
+        self.weigh(now);
+        if !ended && self.peer.has_ended(now) {
+            self.event(ClusterEvent::PeerEnded);
+        }
+    }
+
+    /// Takes an agent's answer to an [`Output::Ask`].
+    pub fn handle_witness(&mut self, witness: &Witness, now: Instant) {
+        self.note_lateness(now);
+        let (voter, voted) = (witness.voter(), witness.voted);
+        self.agents.note(voter, now);
+        self.highest = self.highest.max(voted.epoch).max(voted.promised);
+        let lives = voted.heard.is_some_and(|heard| heard < OWNER_HEARD);
+        let own_epoch = self.is_own(voted.epoch);
+        match &mut self.role {
+            // The peer owns. An epoch that no owner uses any more is one to exceed.
+            Role::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
+                self.step_down(voted.epoch, now);
+            }
+            Role::Owner(own) => {
+                if let Vote::Owner { epoch, hold } = witness.vote
+                    && [epoch, voted.epoch] == [self.epoch; 2]
+                    && voted.promised <= epoch
+                {
+                    own.handle_grant(
+                        voter,
+                        match hold {
+                            Hold::For(_) => MaySend::Until(witness.asked + LEASE),
+                            Hold::Epoch => MaySend::Always,
+                        },
+                    );
+                }
+            }
+            Role::Standby(following) => {
+                if let Some(candidacy) = &mut following.candidacy {
+                    candidacy.handle_witness(witness);
+                }
+            }
+        }
+        self.weigh(now);
+    }
+
+    /// The node was removed, or has no agent any more.
+    pub fn handle_no_witness(&mut self, id: WitnessId) {
+        self.agents.forget(id);
+    }
+
+    /// An agent refused a message of this member because it knows a newer epoch. All agents are asked at once.
+    pub fn handle_refused_epoch(&mut self, epoch: u64, now: Instant) {
+        self.note_lateness(now);
+        if epoch > self.highest {
+            self.highest = epoch;
+            self.survey(now);
+        }
+        self.weigh(now);
+    }
+
+    /// This member's copy of the owner's records: whether it is complete, and the number of its newest batch.
+    pub fn handle_replica(&mut self, whole: bool, number: u64, now: Instant) {
+        self.note_lateness(now);
+        let changed = self.whole != whole;
+        (self.whole, self.records) = (whole, number);
+        self.weigh(now);
+        if changed && !self.is_owner() {
+            self.send_beat(now);
+        }
+    }
+
+    /// Hands the ownership to the peer. [`Output::Yield`] follows.
+    pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), NotHandedOver> {
+        self.note_lateness(now);
+        let ready = self.is_followed(now);
+        let Role::Owner(own) = &mut self.role else { return Err(NotHandedOver::NotOwner) };
+        match self.peer.newest() {
+            _ if !self.peer.is(Standing::Standby, now) => return Err(NotHandedOver::PeerSilent),
+            _ if !ready => return Err(NotHandedOver::RecordsIncomplete),
+            _ => {}
+        }
+        if own.yielding.is_none() {
+            own.yielding = Some(now);
+            self.permit(now);
+            self.outputs.push_back(Output::Yield);
+        }
+        Ok(())
+    }
+
+    /// The last records of a hand-over were sent, and the last of them is in this batch. From now on the peer owns.
+    pub fn handle_yielded(&mut self, records: u64, now: Instant) {
+        self.note_lateness(now);
+        if let Role::Owner(Ownership { yielding: Some(_), .. }) = self.role {
+            let mut following = Following::new(true, now);
+            following.yielded = Some(records);
+            self.role = Role::Standby(following);
+            self.send_beat(now);
+        }
+        self.weigh(now);
+    }
+
+    /// An operator makes this member the owner, although it cannot know that the peer is not.
+    pub fn handle_take(&mut self, now: Instant) -> Result<(), NotHandedOver> {
+        self.note_lateness(now);
+        if !self.is_owner() {
+            if self.peer.is(Standing::Owner, now) {
+                return Err(NotHandedOver::PeerOwns);
+            }
+            self.take_over(Evidence::Operator, now);
+        }
+        Ok(())
+    }
+
+    /// Keeps the standby disarmed, so that this member may pause, or lets it be armed again. The pause may begin once
+    /// [`Self::continued`] is there.
+    pub fn rest(&mut self, resting: bool, now: Instant) {
+        self.note_lateness(now);
+        self.resting = resting;
+        let next = self.sequence + 1;
+        if let Role::Owner(own) = &mut self.role
+            && resting
+        {
+            own.disarm(next);
+            self.send_beat(now);
+        }
+        self.weigh(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_lateness(now);
+        if self.beat_due <= now {
+            self.turn(now);
+        }
+        if self.survey_due <= now {
+            self.survey(now);
+        }
+        self.weigh(now);
+    }
+
+    pub fn poll_timeout(&self) -> Instant {
+        let due = self.beat_due.min(self.survey_due);
+        self.silent_at.map_or(due, |at| at.min(due))
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Time for which this member itself was not running is no silence of the peer.
+    fn note_lateness(&mut self, now: Instant) {
+        self.peer.excuse(now.saturating_duration_since(self.poll_timeout()));
+    }
+
+    /// Sends a beat, and asks the voters if that is due.
+    fn turn(&mut self, now: Instant) {
+        self.maintain(now);
+        self.send_beat(now);
+        match &self.role {
+            Role::Owner(own) => {
+                let Some(voters) = own.voters() else { return };
+                let since = |at| now.saturating_duration_since(at);
+                let age = own.echoed.map_or(Duration::MAX, since);
+                let ended = self.peer.has_ended(now);
+                if age < ECHO_LATE && !ended {
+                    return;
+                }
+                let gone = ended || age >= GONE_AFTER;
+                let hold = if gone { Hold::Epoch } else { Hold::For(HOLD) };
+                let vote = Vote::Owner { epoch: self.epoch, hold };
+                let ids: Vec<WitnessId> = voters.iter().map(|voter| voter.id).collect();
+                self.ask(ids, vote);
+                if let Role::Owner(own) = &mut self.role {
+                    own.barred |= gone;
+                }
+            }
+            Role::Standby(following) => {
+                let recent = |since| now.saturating_duration_since(since) < GONE_AFTER;
+                let candidacy = following.candidacy.as_ref();
+                if let Some(candidacy) = candidacy.filter(|it| recent(it.since)) {
+                    self.ask(candidacy.missing().collect(), candidacy.vote());
+                }
+            }
+        }
+    }
+
+    /// Asks every agent: an owner shows that it lives, and a standby learns epochs.
+    fn survey(&mut self, now: Instant) {
+        self.survey_due = now + SURVEY_EVERY;
+        let vote = match &self.role {
+            Role::Owner(_) => Vote::Owner { epoch: self.epoch, hold: Hold::For(HOLD) },
+            Role::Standby(following) => {
+                following.candidacy.as_ref().map_or(Vote::Standby, following::Candidacy::vote)
+            }
+        };
+        self.outputs.push_back(Output::Ask { to: None, vote });
+    }
+
+    fn ask(&mut self, ids: Vec<WitnessId>, vote: Vote) {
+        let ask = |id| Output::Ask { to: Some(id), vote };
+        self.outputs.extend(ids.into_iter().map(ask));
+    }
+
+    fn send_beat(&mut self, now: Instant) {
+        // A beat that arms the standby must not leave before the lease counts.
+        self.permit(now);
+        self.sequence += 1;
+        self.beat_due = now + BEAT_EVERY;
+        let mut beat = Beat {
+            incarnation: self.settings.incarnation,
+            sequence: self.sequence,
+            standing: Standing::Standby,
+            epoch: self.epoch,
+            highest: self.highest,
+            echo: self.peer.echo(),
+            whole: self.whole,
+            records: self.records,
+            voters: Vec::new(),
+        };
+        match &mut self.role {
+            Role::Owner(own) => {
+                beat.standing = Standing::Owner;
+                own.handle_sent(self.sequence, now);
+                if let Arming::On(voters) = &own.arming {
+                    beat.voters.clone_from(voters);
+                }
+            }
+            Role::Standby(following) => {
+                if let Some(records) = following.yielded {
+                    (beat.standing, beat.records) = (Standing::Yielded, records);
+                }
+            }
+        }
+        self.outputs.push_back(Output::Send(beat));
+    }
+
+    /// Sets the workers' lease.
+    fn permit(&mut self, now: Instant) {
+        let ended = self.peer.has_ended(now);
+        let (may_send, lapsed) = match &mut self.role {
+            Role::Standby(_) => (MaySend::Never, None),
+            Role::Owner(own) => {
+                let may_send = own.may_send(ended);
+                let waits = may_send <= MaySend::Until(now) && own.yielding.is_none();
+                let lapsed = match (own.lapsed, waits) {
+                    (None, true) => {
+                        own.lapsed = Some(now);
+                        Some(ClusterEvent::LeaseLapsed)
+                    }
+                    (Some(since), false) => {
+                        own.lapsed = None;
+                        let after = now.saturating_duration_since(since);
+                        Some(ClusterEvent::LeaseRenewed { after })
+                    }
+                    _ => None,
+                };
+                (may_send, lapsed)
+            }
+        };
+        if may_send != self.may_send {
+            self.may_send = may_send;
+            self.outputs.push_back(Output::MaySend(may_send));
+        }
+        if let Some(event) = lapsed {
+            self.event(event);
+        }
+    }
+
+    fn event(&mut self, event: ClusterEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// The next epoch of this member. Members use different numbers.
+    fn next_epoch(&self) -> u64 {
+        let next = self.highest + 1;
+        if self.is_own(next) { next } else { next + 1 }
+    }
+
+    fn is_own(&self, epoch: u64) -> bool {
+        epoch % 2 == u64::from(self.settings.preferred)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! The nodes' agents, as witnesses and voters.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::{Vote, Voted};
+
+use super::beat::VOTERS_MAX;
+
+/// Interval at which every agent is asked.
+pub(super) const SURVEY_EVERY: Duration = Duration::from_millis(250);
+
+/// An agent that gave no answer for this long is no voter: several surveys were lost.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+/// A node with an agent. The number is the same at both members.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct WitnessId(pub u64);
+
+/// A process of an agent. Its memory ends with it, and so does its vote.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Voter {
+    pub id: WitnessId,
+    pub instance: u32,
+}
+
+/// An agent's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Witness {
+    pub id: WitnessId,
+    /// The time at which the question was sent.
+    pub asked: Instant,
+    pub vote: Vote,
+    pub voted: Voted,
+}
+
+impl Witness {
+    pub(super) fn voter(&self) -> Voter {
+        Voter { id: self.id, instance: self.voted.instance }
+    }
+}
+
+/// The number of voters that is a majority: two majorities share a voter.
+pub(super) fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// The agents that answer this member.
+#[derive(Default, Debug)]
+pub(super) struct Agents {
+    seen: BTreeMap<WitnessId, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    instance: u32,
+    at: Instant,
+}
+
+impl Agents {
+    pub(super) fn note(&mut self, voter: Voter, now: Instant) {
+        self.seen.insert(voter.id, Seen { instance: voter.instance, at: now });
+    }
+
+    pub(super) fn forget(&mut self, id: WitnessId) {
+        self.seen.remove(&id);
+    }
+
+    /// The agents that should vote: an odd number, and those that vote now before others.
+    pub(super) fn choose(&self, present: &[Voter], now: Instant) -> Vec<Voter> {
+        let alive = |seen: &&Seen| now.saturating_duration_since(seen.at) < ANSWERED_WITHIN;
+        let mut voters: Vec<Voter> = (self.seen.iter())
+            .filter(|(_, seen)| alive(seen))
+            .map(|(id, seen)| Voter { id: *id, instance: seen.instance })
+            .collect();
+        voters.sort_by_key(|voter| !present.contains(voter));
+        let odd = (voters.len() + 1) / 2 * 2;
+        voters.truncate(odd.saturating_sub(1).min(VOTERS_MAX));
+        voters.sort();
+        voters
+    }
+}

@@ -1,0 +1,100 @@
+//! The outputs of a member.
+
+use std::time::Duration;
+
+use evenkeel_media::trunk::Vote;
+
+use super::agents::{Voter, WitnessId};
+use super::beat::Beat;
+use super::ownership::MaySend;
+
+/// Outputs are carried out in their order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    Send(Beat),
+    /// Ask an agent, or every agent, at once. Its answer is handed to `handle_witness` with the time of asking.
+    Ask {
+        to: Option<WitnessId>,
+        vote: Vote,
+    },
+    /// The workers' lease.
+    MaySend(MaySend),
+    /// Own the addresses: restore the records, unless the workers are those that yielded, and use this epoch.
+    TakeOver {
+        epoch: u64,
+        evidence: Evidence,
+    },
+    /// The peer owns: drop all sessions and what the workers had read, and follow it.
+    StepDown {
+        epoch: u64,
+    },
+    /// Use this newer epoch. Messages under way with the older one may be refused, and are sent again.
+    Raise {
+        epoch: u64,
+    },
+    /// Suspend the workers, send the last records, then call `handle_yielded`. [`Output::StepDown`] follows when the
+    /// peer owns; [`ClusterEvent::HandOverFailed`] or [`Output::TakeOver`] if it does not.
+    Yield,
+    Event(ClusterEvent),
+}
+
+/// The reason of a takeover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// Neither member owned.
+    Start,
+    /// The process of the owner ended.
+    PeerEnded,
+    /// The owner's process was replaced by one that does not own.
+    PeerRestarted,
+    /// The owner is silent, and a majority of the voters does not hear it either.
+    Silence,
+    HandOver,
+    Operator,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClusterEvent {
+    PeerHeard,
+    PeerSilent,
+    PeerEnded,
+    PeerRestarted,
+    Followed {
+        epoch: u64,
+    },
+    Armed {
+        voters: Vec<Voter>,
+    },
+    Disarmed,
+    /// The agents keep the peer from taking over in this epoch, because it is gone.
+    Barred,
+    LeaseLapsed,
+    LeaseRenewed {
+        after: Duration,
+    },
+    HandOverFailed,
+    /// The owner is silent, and no takeover follows.
+    TakeoverBlocked(Blocked),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blocked {
+    /// This member did not hold all records, or no agent answered the owner.
+    NotArmed,
+    /// Agents still hear the owner.
+    OwnerHeard,
+    /// No agent answers: this member may be the one that is cut off.
+    NoAgent,
+    /// This member started, and does not know whether its silent peer owns.
+    Unknown,
+}
+
+/// The reason for which an ownership does not change on request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotHandedOver {
+    NotOwner,
+    PeerSilent,
+    /// The peer does not hold all records.
+    RecordsIncomplete,
+    PeerOwns,
+}

@@ -1,0 +1,96 @@
+//! Evidence about the other member.
+
+use std::time::{Duration, Instant};
+
+use super::beat::{BEAT_EVERY, Beat, Echo, Standing};
+use crate::nodes::Since;
+
+/// The least time between two port unreachables that show the end of the process. A running one would have sent a beat
+/// in between.
+const ENDED_TWICE: Duration = Duration::from_millis(4);
+
+/// Silence with which one port unreachable shows the end of the process.
+const ENDED_SILENT: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Heard {
+    /// A beat that was heard before, or one of an earlier process.
+    Old,
+    New,
+    /// The first beat of another process, so the one before has ended.
+    Restarted,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    newest: Option<Beat>,
+    /// The last beat, or the start.
+    heard: Since,
+    closed: Option<Closed>,
+}
+
+/// Port unreachables since the last beat.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    first: Instant,
+    last: Instant,
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant) -> Peer {
+        Peer { newest: None, heard: Since::new(now), closed: None }
+    }
+
+    pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> Heard {
+        let known = self.newest.as_ref().map(|newest| (newest.incarnation, newest.sequence));
+        if known.is_some_and(|known| (beat.incarnation, beat.sequence) <= known) {
+            return Heard::Old;
+        }
+        let restarted = known.is_some_and(|(incarnation, _)| beat.incarnation > incarnation);
+        self.newest = Some(beat);
+        self.heard = Since::new(now);
+        self.closed = None;
+        if restarted { Heard::Restarted } else { Heard::New }
+    }
+
+    pub(super) fn handle_closed(&mut self, now: Instant) {
+        self.closed.get_or_insert(Closed { first: now, last: now }).last = now;
+    }
+
+    pub(super) fn excuse(&mut self, late: Duration) {
+        self.heard.excuse(late);
+    }
+
+    pub(super) fn newest(&self) -> Option<&Beat> {
+        self.newest.as_ref()
+    }
+
+    pub(super) fn echo(&self) -> Echo {
+        self.newest().map_or(Echo::default(), |beat| Echo {
+            incarnation: beat.incarnation,
+            sequence: beat.sequence,
+        })
+    }
+
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        self.heard.lasted(now)
+    }
+
+    /// The peer is heard, and its standing is this one.
+    pub(super) fn is(&self, standing: Standing, now: Instant) -> bool {
+        self.silence(now) < 4 * BEAT_EVERY
+            && self.newest().is_some_and(|beat| beat.standing == standing)
+    }
+
+    pub(super) fn hears(&self, incarnation: u64) -> bool {
+        self.newest().is_some_and(|beat| beat.echo.incarnation == incarnation)
+    }
+
+    /// The kernel shows that the peer's process has ended.
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.closed.is_some_and(|closed| {
+            closed.last.saturating_duration_since(closed.first) >= ENDED_TWICE
+                || self.silence(now) >= ENDED_SILENT
+        })
+    }
+}

@@ -1,0 +1,11 @@
+use super::*;
+use evenkeel_media::trunk::Ballot;
+
+mod group;
+mod handing_over;
+mod lease;
+mod messages;
+mod start;
+mod takeover;
+
+use group::{Group, Link};

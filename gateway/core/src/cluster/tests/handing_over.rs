@@ -1,0 +1,81 @@
+use super::*;
+
+fn hand_over(group: &mut Group, records: u64) {
+    let now = group.now;
+    group.member(0).handle_hand_over(now).unwrap();
+    group.pass(3);
+    assert!(group.happened(0, &Output::Yield));
+    assert_eq!(group.owner(), None, "the owner sends no more");
+    let now = group.now;
+    group.member(0).handle_yielded(records, now);
+}
+
+#[test]
+fn hand_over_waits_for_the_last_records() {
+    let mut group = Group::standing(1);
+    hand_over(&mut group, 9);
+    group.pass(20);
+    assert_eq!(group.owner(), None);
+    let now = group.now;
+    group.member(1).handle_replica(true, 9, now);
+    group.pass(1);
+    assert_eq!(group.took_over(1), Some(Evidence::HandOver));
+    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+    group.pass(5_000);
+    assert_eq!(group.owner(), Some(1));
+}
+
+#[test]
+fn hand_over_needs_no_last_records() {
+    let mut group = Group::standing(0);
+    hand_over(&mut group, 9);
+    let time = group.until(1_000, |group| group.owner() == Some(1));
+    assert!(time <= Duration::from_millis(210), "{time:?}");
+}
+
+#[test]
+fn hand_over_without_last_records_is_given_up() {
+    let mut group = Group::standing(1);
+    let now = group.now;
+    group.member(0).handle_hand_over(now).unwrap();
+    group.pass(3);
+    assert_eq!(group.owner(), None);
+    let time = group.until(2_000, |group| group.owner() == Some(0));
+    assert!(time <= Duration::from_millis(510), "{time:?}");
+    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+}
+
+#[test]
+fn hand_over_to_a_peer_that_ends_returns() {
+    let mut group = Group::standing(1);
+    hand_over(&mut group, 9);
+    group.kill(1);
+    group.pass(20);
+    assert_eq!(group.took_over(0), Some(Evidence::PeerEnded));
+    assert_eq!(group.owner(), Some(0));
+}
+
+#[test]
+fn hand_over_needs_a_ready_peer() {
+    let mut group = Group::standing(1);
+    let now = group.now;
+    assert_eq!(group.member(1).handle_hand_over(now), Err(NotHandedOver::NotOwner));
+    group.member(1).handle_replica(false, 0, now);
+    group.pass(10);
+    let now = group.now;
+    let incomplete = Err(NotHandedOver::RecordsIncomplete);
+    assert_eq!(group.member(0).handle_hand_over(now), incomplete);
+    group.cut(&[Link::Beats(1)]);
+    group.pass(50);
+    let now = group.now;
+    assert_eq!(group.member(0).handle_hand_over(now), Err(NotHandedOver::PeerSilent));
+    assert_eq!(group.owner(), Some(0));
+}
+
+#[test]
+fn operator_cannot_take_from_a_live_owner() {
+    let mut group = Group::standing(1);
+    let now = group.now;
+    assert_eq!(group.member(1).handle_take(now), Err(NotHandedOver::PeerOwns));
+    assert_eq!(group.member(0).handle_take(now), Ok(()));
+}

@@ -1,0 +1,143 @@
+use super::*;
+
+#[test]
+fn end_of_the_process_is_enough_alone() {
+    for agents in [0, 1, 3] {
+        let mut group = Group::standing(agents);
+        group.kill(0);
+        let time = group.until(1_000, |group| group.owner() == Some(1));
+        assert!(time <= Duration::from_millis(15), "{time:?}");
+        assert_eq!(group.took_over(1), Some(Evidence::PeerEnded));
+        assert_eq!(group.member(1).epoch(), 2);
+    }
+}
+
+#[test]
+fn single_unreachable_of_a_live_owner_is_withdrawn() {
+    let mut group = Group::standing(1);
+    for _ in 0..100 {
+        let now = group.now;
+        group.member(1).handle_peer_closed(now);
+        group.pass(7);
+    }
+    assert_eq!(group.owner(), Some(0));
+    assert_eq!(group.took_over(1), None);
+}
+
+#[test]
+fn restarted_owner_is_followed_at_once() {
+    let mut group = Group::standing(0);
+    group.kill(0);
+    group.start(0);
+    let time = group.until(1_000, |group| group.owner() == Some(1));
+    assert!(time <= Duration::from_millis(2), "{time:?}");
+    assert_eq!(group.took_over(1), Some(Evidence::PeerRestarted));
+}
+
+#[test]
+fn silent_owner_is_replaced_with_a_witness() {
+    for agents in [1, 2, 3, 4, 5, 8] {
+        let mut group = Group::standing(agents);
+        group.stop(0);
+        let time = group.until(1_000, |group| group.owner() == Some(1));
+        assert!(time <= Duration::from_millis(35), "{time:?} with {agents} agents");
+        assert_eq!(group.took_over(1), Some(Evidence::Silence));
+    }
+}
+
+#[test]
+fn silence_without_agents_is_reported() {
+    let mut group = Group::standing(0);
+    group.stop(0);
+    group.pass(10_000);
+    assert_eq!(group.took_over(1), None);
+    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::NotArmed));
+    assert!(group.happened(1, &blocked));
+    group.resume(0);
+    group.pass(10);
+    assert_eq!(group.owner(), Some(0), "the owner continues, because nothing was taken over");
+}
+
+#[test]
+fn isolated_standby_takes_nothing_over() {
+    let mut group = Group::standing(1);
+    group.cut(&[Link::Beats(0), Link::Beats(1), Link::Agent(1, 0)]);
+    group.pass(10_000);
+    assert_eq!(group.owner(), Some(0));
+    let blocked = Output::Event(ClusterEvent::TakeoverBlocked(Blocked::NoAgent));
+    assert!(group.happened(1, &blocked));
+}
+
+#[test]
+fn standby_without_all_records_waits() {
+    let mut group = Group::starting(1);
+    group.pass(1_200);
+    group.stop(0);
+    group.pass(5_000);
+    assert_eq!(group.took_over(1), None);
+}
+
+#[test]
+fn stalled_standby_excuses_its_own_lateness() {
+    let mut group = Group::standing(1);
+    group.stop(1);
+    // The lease does not need the standby: the agent holds.
+    group.pass(500);
+    assert_eq!(group.owner(), Some(0));
+    group.resume(1);
+    group.pass(500);
+    assert_eq!(group.took_over(1), None);
+}
+
+#[test]
+fn owner_that_resumes_sends_nothing() {
+    let mut group = Group::standing(1);
+    group.stop(0);
+    group.pass(5_000);
+    assert_eq!(group.owner(), Some(1));
+    group.resume(0);
+    group.pass(1_000);
+    assert_eq!(group.owner(), Some(1));
+    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+    assert!(!group.member(0).is_owner());
+}
+
+#[test]
+fn owner_that_resumes_alone_asks_agents() {
+    let mut group = Group::standing(1);
+    group.stop(0);
+    group.pass(5_000);
+    group.cut(&[Link::Beats(0), Link::Beats(1)]);
+    group.resume(0);
+    group.pass(1_000);
+    assert_eq!(group.owner(), Some(1));
+    assert!(group.happened(0, &Output::StepDown { epoch: 2 }));
+}
+
+#[test]
+fn isolated_owner_waits() {
+    let mut group = Group::standing(1);
+    group.cut(&[Link::Beats(0), Link::Beats(1), Link::Agent(0, 0)]);
+    group.pass(10_000);
+    assert!(group.member(0).is_owner(), "it cannot know");
+    assert_eq!(group.owner(), Some(1), "but it does not send");
+    group.heal();
+    group.pass(50);
+    assert!(!group.member(0).is_owner());
+}
+
+#[test]
+fn takeovers_follow_each_other() {
+    let mut group = Group::standing(3);
+    for turn in 0..6 {
+        let (owner, standby) = (turn % 2, 1 - turn % 2);
+        group.kill(owner);
+        group.pass(50);
+        assert_eq!(group.owner(), Some(standby), "turn {turn}");
+        group.start(owner);
+        group.pass(100);
+        group.replicate(owner);
+        group.pass(100);
+        assert!(group.member(standby).is_standby_armed(), "turn {turn}");
+    }
+}
