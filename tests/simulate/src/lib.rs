@@ -3,6 +3,8 @@
 //! The core, the plugins, the forwarding code and the continuity code are those of the product. Links, nodes, clients,
 //! drivers and faults are simulated.
 //!
+//! The same seed also plays a [`group`] of two gateways.
+//!
 //! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
 //! ([`check`]) observes it from outside and reports violated invariants.
 
@@ -11,6 +13,7 @@ mod client;
 mod comparison;
 mod driver;
 mod fault;
+pub mod group;
 mod lost_flows;
 mod merge;
 mod node;

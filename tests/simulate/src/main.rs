@@ -96,6 +96,12 @@ fn main() -> ExitCode {
         "{added} nodes listed ({taken_again} with a reused number), {removed} delisted ({kept} kept, {forgotten} forgotten), {changed} changed"
     );
     println!(
+        "groups: {:.0} s of virtual time, takeovers {:?}, {} leases lapsed",
+        sum.group.lasted.as_secs_f64(),
+        sum.group.takeovers,
+        sum.group.lapses
+    );
+    println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
         "gap by fault, ms", "faults", "n", "p50", "p99", "max", "lost"
     );
@@ -204,7 +210,9 @@ fn replay(seed: u64) -> ExitCode {
         println!("{node:?}");
     }
     println!("{:?}", script.settings.limits);
-    let outcome = World::new(script, &Library::new()).with_trace().play();
+    let mut outcome = World::new(script, &Library::new()).with_trace().play();
+    let group = evenkeel_simulate::group::play(seed, true);
+    outcome.violations.extend(group.violations);
     for violation in &outcome.violations {
         println!("{violation}");
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::check::Violation;
 use crate::fault::Episode;
+use crate::group::GroupOutcome;
 use crate::lost_flows::LostFlows;
 
 /// With a longer gap, more than one audio packet is missing or late.
@@ -43,6 +44,7 @@ pub struct Outcome {
     pub struck: u64,
     pub listed: Listed,
     pub flows: LostFlows,
+    pub group: GroupOutcome,
     /// Drains reported as ended.
     pub drained: u64,
     /// Witnesses of nodes marked down.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::check::Violation;
+use crate::group;
 use crate::outcome::{Digest, Outcome, Spread};
 use crate::policies::Library;
 use crate::script::Script;
@@ -79,7 +80,12 @@ impl Swarm {
 
 /// Plays a seed; a panic counts as a violation.
 fn play(seed: u64, library: &Library) -> Outcome {
-    let world = || World::new(Script::from_seed(seed), library).play();
+    let world = || {
+        let mut outcome = World::new(Script::from_seed(seed), library).play();
+        outcome.group = group::play(seed, false);
+        outcome.violations.extend(outcome.group.violations.iter().cloned());
+        outcome
+    };
     // No state of a world outlives it, so it is unwind safe.
     panic::catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -107,6 +113,7 @@ impl Totals {
         sum.struck += outcome.struck;
         sum.drained += outcome.drained;
         sum.listed += outcome.listed;
+        sum.group.add(outcome.group);
         for (kind, times) in outcome.begun {
             *sum.begun.entry(kind).or_default() += times;
         }

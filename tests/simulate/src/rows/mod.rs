@@ -3,6 +3,7 @@
 mod baseline;
 mod endurance;
 mod flows;
+mod group;
 mod kill;
 mod region;
 mod setup;
@@ -62,7 +63,7 @@ impl Scale {
 
 type Play = fn(&Library, Scale) -> Row;
 
-pub const ROWS: [(&str, Play); 17] = [
+pub const ROWS: [(&str, Play); 18] = [
     ("node.kill.hot", kill::hot),
     ("node.kill.hot.silent", kill::silent),
     ("node.kill.cross-region", kill::cross_region),
@@ -79,6 +80,7 @@ pub const ROWS: [(&str, Play); 17] = [
     ("region.kill", region::kill),
     ("region.kill.silent", region::silent),
     ("region.kill.tight", region::tight),
+    ("group.jitter", group::jitter),
     ("baseline", baseline::beside),
 ];
 

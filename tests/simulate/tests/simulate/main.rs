@@ -1,6 +1,7 @@
 //! Simulated seeds, long runs and comparisons.
 
 mod comparison;
+mod group;
 mod mutations;
 mod rows;
 mod swarm;

@@ -32,3 +32,8 @@ fn region_failures_hold_limits() {
 fn flapping_holds_limits() {
     holds(&["node.flap", "link.flap"]);
 }
+
+#[test]
+fn healthy_group_holds_limits() {
+    holds(&["group.jitter"]);
+}

@@ -32,6 +32,10 @@ fn invariants_hold_for_all_seeds() {
     {
         assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
     }
+    for evidence in ["ended", "hand-over", "restarted", "silence", "start"] {
+        let takeovers = &sum.group.takeovers;
+        assert!(takeovers.contains_key(evidence), "no takeover by {evidence}: {takeovers:?}");
+    }
     for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }

@@ -1,0 +1,116 @@
+//! Faults at random, several at a time, on links that lose and reorder.
+
+use std::time::Duration;
+
+use evenkeel_core::cluster::Cluster;
+
+use super::network::{Way, between_members, to_agents};
+use super::world::World;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// After the last fault, one member owns and the other one is ready by then.
+const SETTLED_WITHIN: Duration = ms(10_000);
+
+pub(super) fn play(world: &mut World, lasts: Duration) {
+    while world.now < lasts && world.violations.is_empty() {
+        strike(world);
+        let pause = if world.rng.bool() { world.rng.u64(0..40) } else { world.rng.u64(40..1_500) };
+        world.pass(ms(pause));
+    }
+    repair(world);
+    if world.violations.is_empty() && world.until(SETTLED_WITHIN, World::is_settled).is_none() {
+        world.violate("group-settles", format!("not settled after {SETTLED_WITHIN:?}"));
+    }
+}
+
+fn strike(world: &mut World) {
+    let (member, agents) = (world.rng.usize(0..2), world.agents());
+    let runs = world.members[member].process.is_some();
+    match world.rng.u8(0..16) {
+        0 if runs => {
+            let host_runs = world.rng.bool();
+            world.kill(member, host_runs);
+        }
+        1 if runs => {
+            world.kill(member, true);
+            world.start(member);
+        }
+        0..=2 if !runs => world.start(member),
+        2 | 3 => {
+            let stopped = world.rng.bool();
+            world.stop(member, stopped);
+        }
+        4 => {
+            // A stall of any length.
+            world.stop(member, true);
+            let stalls = world.rng.u64(1..200);
+            world.pass(ms(stalls));
+            world.stop(member, false);
+        }
+        5 => world.network.cut(between_members()),
+        6 => {
+            let from = world.rng.usize(0..2);
+            world.network.cut([Way::Beats(from)]);
+        }
+        7 => world.network.cut(to_agents(member, agents)),
+        8 => world.network.cut(between_members().into_iter().chain(to_agents(member, agents))),
+        9 if agents > 0 => {
+            let agent = world.rng.usize(0..agents);
+            world.network.cut([Way::Up(member, agent), Way::Down(1 - member, agent)]);
+        }
+        10 => {
+            world.tell(member, Cluster::handle_hand_over);
+        }
+        11 if agents > 0 => {
+            let agent = world.rng.usize(0..agents);
+            let stopped = world.rng.bool();
+            world.stop_agent(agent, stopped);
+        }
+        12 if agents > 0 => {
+            let agent = world.rng.usize(0..agents);
+            world.restart_agent(agent);
+        }
+        13 => upgrade(world, member),
+        _ => world.network.heal(),
+    }
+}
+
+fn upgrade(world: &mut World, member: usize) {
+    world.tell(member, |cluster, now| cluster.rest(true, now));
+    let waits = world.rng.u64(1..50);
+    world.pass(ms(waits));
+    match world.tell(member, |cluster, _| cluster.continued()).flatten() {
+        Some(continued) => {
+            // The pause of an upgrade.
+            world.stop(member, true);
+            let pause = world.rng.u64(1..300);
+            world.pass(ms(pause));
+            world.upgrade(member, continued);
+        }
+        None => {
+            world.tell(member, |cluster, now| cluster.rest(false, now));
+        }
+    }
+}
+
+fn repair(world: &mut World) {
+    world.say(|| "repaired".to_owned());
+    world.network.heal();
+    world.network.loss = 0.0;
+    world.network.jitter = Duration::ZERO;
+    for agent in 0..world.agents() {
+        world.stop_agent(agent, false);
+    }
+    for member in 0..2 {
+        match world.members[member].process {
+            Some(_) => {
+                world.stop(member, false);
+                world.tell(member, |cluster, now| cluster.rest(false, now));
+            }
+            None => world.start(member),
+        }
+    }
+}

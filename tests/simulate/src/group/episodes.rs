@@ -1,0 +1,224 @@
+//! Faults one at a time on clean links, each with its limit.
+
+use std::time::Duration;
+
+use evenkeel_core::cluster::Cluster;
+
+use super::network::{Way, between_members, to_agents};
+use super::world::World;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The end of a process is known to the standby by then, with clocks that differ and processes that run up to a
+/// millisecond late.
+const ENDED_WITHIN: Duration = ms(20);
+/// A silent owner is replaced by then.
+const SILENT_WITHIN: Duration = ms(40);
+const HANDED_WITHIN: Duration = ms(60);
+/// After a fault, one member owns and the other one is ready by then.
+const SETTLED_WITHIN: Duration = ms(5_000);
+/// And it has stayed so for this long before the next fault: agents that restarted vote again after a survey.
+const SETTLED_FOR: Duration = ms(600);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    /// The owner's host disappears.
+    HostDies,
+    Stop,
+    IsolateOwner,
+    IsolateStandby,
+    Partition,
+    OneWay,
+    KillStandby,
+    StopStandby,
+    HandOver,
+    Upgrade,
+    RestartAgent,
+    StopAgent,
+    /// The link between the members is cut while the standby's process restarts.
+    RestartCut,
+}
+
+const FAULTS: [Fault; 14] = [
+    Fault::Kill,
+    Fault::HostDies,
+    Fault::Stop,
+    Fault::IsolateOwner,
+    Fault::IsolateStandby,
+    Fault::Partition,
+    Fault::OneWay,
+    Fault::KillStandby,
+    Fault::StopStandby,
+    Fault::HandOver,
+    Fault::Upgrade,
+    Fault::RestartAgent,
+    Fault::StopAgent,
+    Fault::RestartCut,
+];
+
+/// The members start, and `faults` faults follow each other.
+pub(super) fn play(world: &mut World, faults: usize) {
+    settle(world);
+    for _ in 0..faults {
+        if !world.violations.is_empty() {
+            return;
+        }
+        // The phase of beats and surveys is random.
+        let phase = Duration::from_micros(world.rng.u64(0..300_000));
+        world.pass(phase);
+        let fault = FAULTS[world.rng.usize(0..FAULTS.len())];
+        world.say(|| format!("{fault:?}"));
+        strike(world, fault);
+        world.network.heal();
+        settle(world);
+    }
+}
+
+fn settle(world: &mut World) {
+    let began = world.now;
+    let mut since = None;
+    while world.now < began + SETTLED_WITHIN {
+        world.pass(ms(10));
+        since = world.is_settled().then(|| since.unwrap_or(world.now));
+        if since.is_some_and(|since| world.now >= since + SETTLED_FOR) {
+            return;
+        }
+    }
+    world.violate("group-settles", format!("not settled after {SETTLED_WITHIN:?}"));
+}
+
+fn strike(world: &mut World, fault: Fault) {
+    let Some(owner) = world.owner() else { return };
+    let (standby, agents) = (1 - owner, world.agents());
+    let lasts = match world.rng.bool() {
+        true => ms(world.rng.u64(1..100)),
+        false => ms(world.rng.u64(100..3_000)),
+    };
+    match fault {
+        Fault::Kill => {
+            world.kill(owner, true);
+            taken(world, standby, ENDED_WITHIN);
+            world.pass(lasts);
+            world.start(owner);
+        }
+        Fault::HostDies => {
+            world.kill(owner, false);
+            silent(world, standby);
+            world.pass(lasts);
+            world.start(owner);
+        }
+        Fault::Stop => {
+            world.stop(owner, true);
+            silent(world, standby);
+            world.pass(lasts);
+            world.stop(owner, false);
+        }
+        Fault::IsolateOwner => {
+            world.network.cut(between_members().into_iter().chain(to_agents(owner, agents)));
+            if agents > 0 {
+                silent(world, standby);
+            }
+            world.pass(lasts);
+        }
+        Fault::IsolateStandby => {
+            world.network.cut(between_members().into_iter().chain(to_agents(standby, agents)));
+            stays(world, lasts);
+        }
+        Fault::Partition => {
+            world.network.cut(between_members());
+            stays(world, lasts);
+        }
+        Fault::OneWay => {
+            let from = world.rng.usize(0..2);
+            world.network.cut([Way::Beats(from)]);
+            stays(world, lasts);
+        }
+        Fault::KillStandby => {
+            let host_runs = world.rng.bool();
+            world.kill(standby, host_runs);
+            stays(world, lasts);
+            world.start(standby);
+        }
+        Fault::StopStandby => {
+            world.stop(standby, true);
+            stays(world, lasts);
+            world.stop(standby, false);
+        }
+        Fault::HandOver => {
+            let accepted = world.tell(owner, Cluster::handle_hand_over);
+            if accepted != Some(Ok(())) {
+                world.violate("group-hand-over", format!("{accepted:?}"));
+            }
+            taken(world, standby, HANDED_WITHIN);
+        }
+        Fault::Upgrade => {
+            world.tell(owner, |cluster, now| cluster.rest(true, now));
+            world.pass(ms(20));
+            match world.tell(owner, |cluster, _| cluster.continued()).flatten() {
+                Some(continued) => {
+                    world.stop(owner, true);
+                    unchanged(world, lasts);
+                    world.upgrade(owner, continued);
+                }
+                None => world.violate("group-rest", "the standby stays armed".to_owned()),
+            }
+        }
+        Fault::RestartAgent | Fault::StopAgent if agents == 0 => {}
+        Fault::RestartAgent => {
+            let agent = world.rng.usize(0..agents);
+            world.restart_agent(agent);
+            stays(world, lasts);
+        }
+        Fault::StopAgent => {
+            let agent = world.rng.usize(0..agents);
+            world.stop_agent(agent, true);
+            stays(world, lasts);
+            world.stop_agent(agent, false);
+        }
+        Fault::RestartCut => {
+            world.network.cut(between_members());
+            world.kill(standby, false);
+            stays(world, lasts);
+            world.start(standby);
+            unchanged(world, ms(1_500));
+        }
+    }
+}
+
+/// The standby may send within the limit.
+fn taken(world: &mut World, standby: usize, limit: Duration) {
+    if world.until(limit, |world| world.owner() == Some(standby)).is_none() {
+        world.violate("group-takeover-late", format!("{standby} waits after {limit:?}"));
+    }
+}
+
+/// The owner fell silent: with agents the standby takes over in time, without it never does.
+fn silent(world: &mut World, standby: usize) {
+    if world.agents() > 0 {
+        taken(world, standby, SILENT_WITHIN);
+    } else {
+        unchanged(world, ms(2_000));
+    }
+}
+
+/// The owner sends without a gap.
+fn stays(world: &mut World, lasts: Duration) {
+    let before = world.lapses;
+    unchanged(world, lasts);
+    if world.lapses != before {
+        world.violate("group-gap", "the lease of a reachable owner lapsed".to_owned());
+    }
+}
+
+/// Nothing is taken over.
+fn unchanged(world: &mut World, lasts: Duration) {
+    let takeovers = |world: &World| world.takeovers.values().sum::<u64>();
+    let before = takeovers(world);
+    world.pass(lasts);
+    if takeovers(world) != before {
+        world.violate("group-takeover-false", "a takeover without evidence".to_owned());
+    }
+}

@@ -1,0 +1,64 @@
+//! Links between members and agents.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// One direction of a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Way {
+    /// From this member to its peer.
+    Beats(usize),
+    /// From this member to this agent.
+    Up(usize, usize),
+    /// From this agent to this member.
+    Down(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    pub(super) delay: Duration,
+    pub(super) jitter: Duration,
+    pub(super) loss: f64,
+    cut: BTreeSet<Way>,
+}
+
+impl Network {
+    pub(super) fn draw(rng: &mut Rng, lossy: bool) -> Network {
+        Network {
+            delay: Duration::from_micros(rng.u64(30..400)),
+            jitter: Duration::from_micros(if lossy { rng.u64(0..4_000) } else { rng.u64(0..300) }),
+            loss: if lossy { rng.f64() * [0.02, 0.1, 0.5][rng.usize(0..3)] } else { 0.0 },
+            cut: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn cut(&mut self, ways: impl IntoIterator<Item = Way>) {
+        self.cut.extend(ways);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    pub(super) fn is_cut(&self, way: Way) -> bool {
+        self.cut.contains(&way)
+    }
+
+    /// The delay of a message, which may overtake others; none if it is lost.
+    pub(super) fn carry(&self, way: Way, rng: &mut Rng) -> Option<Duration> {
+        let lost = self.is_cut(way) || rng.f64() < self.loss;
+        (!lost).then(|| self.delay + self.jitter.mul_f64(rng.f64()))
+    }
+}
+
+/// Both directions between the members.
+pub(super) fn between_members() -> [Way; 2] {
+    [Way::Beats(0), Way::Beats(1)]
+}
+
+/// Both directions between a member and these agents.
+pub(super) fn to_agents(member: usize, agents: usize) -> impl Iterator<Item = Way> {
+    (0..agents).flat_map(move |agent| [Way::Up(member, agent), Way::Down(member, agent)])
+}
