@@ -1,6 +1,7 @@
 //! Upgrades in place: a new process takes over sockets and sessions while clients talk.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,54 @@ fn new_keys_take_effect_without_a_restart() {
     calls.assert_whole();
 }
 
+#[test]
+fn listener_that_the_configuration_drops_is_closed() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    let address = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap();
+    let before = world.listens.clone();
+    world.listens += &format!("[[listen]]\nudp = \"{address}\"\nidentity = [\"declared\"]\n");
+    let mut gateway = GatewayProcess::start(&world);
+    let mut calls = Calls::open(&mut gateway, 1);
+    let mut bob = Phone::on("[::1]:0", 9);
+    gateway.open("room-6", &mut bob);
+    talk(&mut [&mut bob], "the second listener serves", |phones| phones[0].heard.len() >= 5);
+    world.listens = before;
+    world.write(gateway.folder());
+    let refused = calls.talk_over(&mut gateway, own_binary()).unwrap_err().to_string();
+    assert!(refused.contains(&format!("sessions use the listener {address}")), "{refused}");
+    let id = sessions(&mut gateway).last().unwrap()["id"].as_str().unwrap().to_owned();
+    gateway.ask(async |client| client.close(&id).await).unwrap();
+    calls.talk_over(&mut gateway, own_binary()).unwrap();
+    wait_until("its socket is closed", || UdpSocket::bind(address).is_ok());
+    calls.assert_whole();
+}
+
+/// Sets the soft limit of descriptors of a running process.
+fn limit_descriptors(process: Pid, limit: usize) -> bool {
+    let mut command = Command::new("prlimit");
+    command.arg("--pid").arg(process.to_string()).arg(format!("--nofile={limit}:"));
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn too_few_descriptors_fail_the_upgrade() {
+    let node = Node::plain("east-a1", "echo", PlainRoom::Shared);
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let mut calls = Calls::open(&mut gateway, 15);
+    let used = fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
+    // Enough for a new process, too few for duplicates of 30 ports.
+    if !limit_descriptors(gateway.pid(), used + 10) {
+        eprintln!("too_few_descriptors_fail_the_upgrade skipped: needs prlimit (util-linux)");
+        return;
+    }
+    let refused = calls.talk_over(&mut gateway, own_binary()).unwrap_err().to_string();
+    assert!(refused.contains("own port cannot be duplicated"), "{refused}");
+    assert!(limit_descriptors(gateway.pid(), used + 100));
+    calls.talk_over(&mut gateway, own_binary()).unwrap();
+    calls.assert_whole();
+}
+
 fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, format!("#!/bin/sh\necho $$ > {}/pid\n{text}\n", folder.display())).unwrap();
@@ -197,8 +246,11 @@ receive() {
     descriptors=$(((${19} * 256 + ${20} + 252) / 253))
     head -c $((message + attachment + descriptors)) > /dev/null
 }
+frame() {
+    printf "evkl\0\0\0\\$(printf %03o ${#1})\0\0\0\0\0\0\0\0\0\0\0\0%s" "$1"
+}
 send() {
-    printf "evkl\0\0\0\\$(printf %03o ${#1})\0\0\0\0\0\0\0\0\0\0\0\0%s" "$1" >&0
+    frame "$1" >&0
 }
 ready() {
     send '{"message":"ready","version":{"protocol":'$1',"program":"9.9.9"}}'
@@ -229,11 +281,25 @@ fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
         (speaks("crashes", "ready 1; receive; kill -9 $$"), &["signal: 9"]),
         (speaks("stalls", "ready 1; receive; exec sleep 600"), &["did not answer within"]),
         (
+            speaks("closes", "ready 1; receive; exec sleep 600 < /dev/null"),
+            &["closed its standard input"],
+        ),
+        (
             speaks(
                 "refuses",
                 "ready 1; receive; send '{\"message\":\"failed\",\"reason\":\"no memory\"}'",
             ),
             &["no memory"],
+        ),
+        (
+            // Both messages arrive at once.
+            speaks(
+                "withdraws",
+                "ready 1; receive; { frame '{\"message\":\"restored\",\"sessions\":4}'; \
+                 frame '{\"message\":\"failed\",\"reason\":\"told to end\"}'; } > \"$0.all\"; \
+                 cat \"$0.all\" >&0; exec sleep 600",
+            ),
+            &["told to end"],
         ),
     ]
 }
@@ -290,13 +356,15 @@ fn unfit_configuration_is_refused_with_its_errors() {
 fn second_upgrade_is_refused_while_one_runs() {
     let node = Node::agent("east-a1");
     let gateway = GatewayProcess::start(&World::of(&[&node]));
-    let slow = script(gateway.folder(), "slow", "exec sleep 600");
-    let first = gateway.upgrade(json!({"binary": slow, "deadline": "3s"}));
+    let end = gateway.folder().join("end");
+    let waits = format!("until [ -e {} ]; do sleep 0.01; done; exit 7", end.display());
+    let first = gateway.upgrade(json!({"binary": script(gateway.folder(), "waits", &waits)}));
     wait_until("it is under way", || gateway.folder().join("pid").exists());
     let second = gateway.upgrade(own_binary()).join().unwrap().unwrap_err();
     assert!(second.to_string().contains("under way"), "{second}");
+    fs::write(end, "").unwrap();
     let first = first.join().unwrap().unwrap_err();
-    assert!(first.to_string().contains("did not answer"), "{first}");
+    assert!(first.to_string().contains("exit status: 7"), "{first}");
 }
 
 #[test]
@@ -340,18 +408,16 @@ fn quic_client_connects_again_with_its_flows() {
     let mut line = gateway.ask(async |_| echoed(way, &mut ann).await);
     for _ in 0..2 {
         let upgrading = gateway.upgrade(own_binary());
-        wait_until("the upgrade is answered", || upgrading.is_finished());
-        let upgraded = upgrading.join().unwrap().unwrap();
-        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
-        let closed = gateway.ask(async |_| line.closed().await);
-        match closed {
+        // The client runs throughout. One that reads nothing for a while may send first when it runs again, and then
+        // finds the new process's stateless reset beside the close.
+        match gateway.ask(async |_| line.closed().await) {
             quinn::ConnectionError::ApplicationClosed(closed) => {
                 assert_eq!(closed.error_code, quinn::VarInt::from(0_u32));
             }
-            // The new process answers packets of a connection that it does not know.
-            quinn::ConnectionError::Reset => {}
             other => panic!("{other}"),
         }
+        let upgraded = upgrading.join().unwrap().unwrap();
+        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
         // Over a new connection, with the flows of the first offer.
         line = gateway.ask(async |_| echoed(way, &mut ann).await);
     }
@@ -517,12 +583,42 @@ fn as_first_process() -> Command {
     command
 }
 
+/// Whether processes can have namespaces. Otherwise prints that the test is skipped.
+fn has_namespaces(test: &str) -> bool {
+    let has = as_first_process().arg("true").status().is_ok_and(|status| status.success());
+    if !has {
+        eprintln!("{test} skipped: needs unshare (util-linux) and user namespaces");
+    }
+    has
+}
+
+/// Process 1 of the gateway's namespace.
+fn first_process(gateway: &GatewayProcess) -> Pid {
+    let outer = gateway.process.id();
+    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap())
+}
+
+#[test]
+fn signal_to_the_first_process_is_passed_on_at_once() {
+    if !has_namespaces("signal_to_the_first_process_is_passed_on_at_once") {
+        return;
+    }
+    let node = Node::agent("east-a1");
+    let mut command = as_first_process();
+    command.arg(evenkeel());
+    let mut gateway = GatewayProcess::start_by(&World::of(&[&node]), command);
+    let first = first_process(&gateway);
+    // The first process answers, and then closes the API before it waits for the other.
+    gateway.upgrade(own_binary()).join().unwrap().unwrap();
+    kill(first, Signal::SIGTERM).unwrap();
+    let status = gateway.process.wait(TIMEOUT).unwrap();
+    assert!(status.success(), "{status}");
+}
+
 #[test]
 fn first_process_stays_until_the_last_ends() {
-    if !as_first_process().arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!(
-            "first_process_stays_until_the_last_ends skipped: needs unshare (util-linux) and user namespaces"
-        );
+    if !has_namespaces("first_process_stays_until_the_last_ends") {
         return;
     }
     let node = Node::agent("east-a1");
@@ -538,9 +634,7 @@ fn first_process_stays_until_the_last_ends() {
         calls.talk(PACKETS);
     }
     calls.assert_whole();
-    let outer = gateway.process.id();
-    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
-    let first = Pid::from_raw(children.trim().parse().unwrap());
+    let first = first_process(&gateway);
     let serving = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
     assert_eq!(serving.split_whitespace().count(), 1, "ended processes are reaped: {serving}");
     // It has sessions: the first signal drains, the second ends.

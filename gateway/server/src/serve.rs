@@ -8,6 +8,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::settings::{Colour, Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
 use reload::Applied;
-use signals::Signals;
+pub(crate) use signals::Signals;
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -201,13 +202,18 @@ fn serve_as(
         let _entered = runtime.enter();
         Signals::listen()?
     };
-    if let Some(heir) = heir {
-        let taking = take_over(heir, &gateway, &mut follower, &mut signals);
-        if let Err(failure) = runtime.block_on(taking) {
-            // The old process continues with the sessions.
+    if let Some(taking) = heir.as_mut() {
+        let taken = take_over(taking, &gateway, &mut follower, &mut signals);
+        if let Err(failure) = runtime.block_on(taken) {
+            // At once: packets may wait for the old process, which continues with the sessions.
+            if let Some(heir) = heir.take() {
+                runtime.block_on(heir.fail(failure.explained()));
+            }
+            runtime.block_on(end_unserved(&gateway.handle));
             let _ = gateway.leave();
             return Err(failure);
         }
+        let heir = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
             let _ = gateway.handle.resume().await;
@@ -240,7 +246,8 @@ fn serve_as(
         ending: is_ending,
         turn: &turn,
     });
-    let end = End { signals, ending, turn: &turn, within: settings.gateway.drain_timeout };
+    let within = settings.gateway.drain_timeout;
+    let end = End { signals: &mut signals, ending, turn: &turn, within };
     let upgrading = upgrade(upgrader, &upgrades, upgrade_requests);
     let attended = runtime.block_on(attend(
         place,
@@ -268,7 +275,7 @@ fn serve_as(
         return Ok(whole?);
     };
     api.leave();
-    match runtime.block_on(handed_over.leave())? {
+    match runtime.block_on(handed_over.leave(&mut signals))? {
         0 => Ok(()),
         status => Err(Failure::Successor(status)),
     }
@@ -298,7 +305,8 @@ async fn take_over(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let handle = &gateway.handle;
-    let taking = async {
+    let withdrawal = heir.withdrawal();
+    let mut taking = pin!(async {
         tokio::select! {
             stand = handle.policies_stand() => {
                 stand.map_err(|_| Failure::Upgrade("control ended".to_owned()))?;
@@ -309,34 +317,43 @@ async fn take_over(
             }
         }
         heir.take_over(handle).await.map_err(Failure::Upgrade)
-    };
+    });
+    let mut told = None;
     let outcome = tokio::select! {
-        // After `go` the old process is gone, so a `go` that has arrived counts before any reason to end.
-        biased;
-        outcome = taking => outcome,
+        outcome = &mut taking => Ok(outcome),
         () = follower.follow() => Err(Failure::Upgrade("control ended".to_owned())),
         ended = gateway.ends() => match ended {
             Ok(()) => Err(Failure::Upgrade("a thread ended".to_owned())),
             Err(failure) => Err(failure.into()),
         },
-        () = signals.recv() => Err(Failure::Upgrade("the new process was told to end".to_owned())),
+        signal = signals.recv() => {
+            told = Some(signal);
+            Err(Failure::Upgrade("the new process was told to end".to_owned()))
+        }
     };
-    match outcome {
-        Ok(sessions) => {
-            tracing::info!(sessions, "sessions taken over");
-            Ok(())
-        }
+    let sessions = match outcome {
+        Ok(outcome) => outcome?,
         Err(failure) => {
-            let ending = async {
-                // Refused without sessions of the other process. Then there is none to close.
-                if handle.release().await.is_err() {
-                    let _ = handle.shut_down(Duration::ZERO).await;
-                }
-            };
-            let _ = tokio::time::timeout(LAST_ORDERS, ending).await;
-            Err(failure)
+            // After `go` the old process is gone: then this one serves, and ends in order.
+            withdrawal.withdraw();
+            let sessions = taking.await.map_err(|_| failure)?;
+            told.into_iter().for_each(|signal| signals.repeat(signal));
+            sessions
         }
-    }
+    };
+    tracing::info!(sessions, "sessions taken over");
+    Ok(())
+}
+
+/// Ends a gateway whose sessions continue at the process that it was to replace.
+async fn end_unserved(handle: &Handle) {
+    let ending = async {
+        // Refused without sessions of the other process. Then there is none to close.
+        if handle.release().await.is_err() {
+            let _ = handle.shut_down(Duration::ZERO).await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_ORDERS, ending).await;
 }
 
 /// The privileges that the process gave up.
@@ -469,7 +486,7 @@ async fn attend(
 
 /// The orderly end.
 struct End<'a> {
-    signals: Signals,
+    signals: &'a mut Signals,
     /// Ends an upgrade that is under way.
     ending: cell::Sender<bool>,
     /// Held by an upgrade.
@@ -479,7 +496,7 @@ struct End<'a> {
 
 impl End<'_> {
     /// Waits for a signal, and then for the end of the drain.
-    async fn come(mut self, handle: &Handle) {
+    async fn come(self, handle: &Handle) {
         self.signals.recv().await;
         self.ending.send_replace(true);
         // A failed upgrade has resumed the gateway when it ends its turn. A gateway that is handed over drains nothing.
@@ -493,7 +510,7 @@ impl End<'_> {
         tokio::select! {
             _ = finished => {}
             // A second signal ends all sessions at once.
-            () = self.signals.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
+            _ = self.signals.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Commands from control to a worker, and reports from a worker to control.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
@@ -73,9 +74,9 @@ pub enum Command {
     },
     /// Finishes the packets that were read, sends them, and hands out copies of all sessions. Then reads nothing and
     /// runs only commands until [`Command::Resume`]. Sent to all workers together: each waits for the packets that
-    /// others pass to it. The sender is dropped unused if a port cannot be duplicated.
+    /// others pass to it. Fails if a port cannot be duplicated.
     Suspend {
-        done: crossbeam_channel::Sender<Vec<Suspended>>,
+        done: crossbeam_channel::Sender<io::Result<Vec<Suspended>>>,
     },
     /// Hands out the states of the trunks, of a suspended worker.
     HandOutTrunks {

@@ -135,7 +135,7 @@ pub struct Worker {
     /// Sessions removed after a panic and not yet reported to control.
     unreported: Vec<SessionId>,
     /// Set from [`Command::Suspend`] to the end of its pass.
-    suspending: Option<crossbeam_channel::Sender<Vec<Suspended>>>,
+    suspending: Option<crossbeam_channel::Sender<io::Result<Vec<Suspended>>>>,
     suspended: bool,
     stopped: bool,
 }

@@ -52,7 +52,10 @@ pub struct TrunkState {
 impl Worker {
     /// Hands out copies of all sessions and begins the suspension.
     #[cold]
-    pub(super) fn hand_out(&mut self, done: &crossbeam_channel::Sender<Vec<Suspended>>) {
+    pub(super) fn hand_out(
+        &mut self,
+        done: &crossbeam_channel::Sender<io::Result<Vec<Suspended>>>,
+    ) {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
@@ -60,13 +63,8 @@ impl Worker {
             let ports = session.ports.as_ref().map(|ports| ports.try_clone()).transpose()?;
             Ok(Suspended { state: session.hand_out(&self.flows), ports })
         });
-        match sessions.collect::<io::Result<Vec<_>>>() {
-            // If control waits no longer, it sends `Resume`.
-            Ok(sessions) => drop(done.send(sessions)),
-            Err(error) => {
-                tracing::warn!(worker = self.number, %error, "port not duplicated; sessions are not handed out");
-            }
-        }
+        // If control waits no longer, it sends `Resume`.
+        let _ = done.send(sessions.collect());
     }
 
     pub(super) fn resume(&mut self) {

@@ -1,8 +1,6 @@
 //! Holds requests and connections back while the gateway is handed over to another process.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -26,12 +24,12 @@ pub(super) enum Gate {
 #[derive(Clone, Debug)]
 pub(super) struct Entrance {
     gate: watch::Receiver<Gate>,
-    answering: Arc<AtomicUsize>,
+    answering: watch::Sender<usize>,
 }
 
 impl Entrance {
     pub(super) fn at(gate: &watch::Sender<Gate>) -> Entrance {
-        Entrance { gate: gate.subscribe(), answering: Arc::default() }
+        Entrance { gate: gate.subscribe(), answering: watch::Sender::default() }
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -47,9 +45,8 @@ impl Entrance {
 
     /// Returns once no request is being answered.
     pub(super) async fn answered(&self) {
-        while self.answering.load(Ordering::Acquire) > 0 {
-            tokio::task::yield_now().await;
-        }
+        // Fails only without a sender, which is here.
+        let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
     }
 
     async fn closed(&mut self) {
@@ -60,18 +57,18 @@ impl Entrance {
 }
 
 /// A request that is being answered.
-struct Answering<'a>(&'a AtomicUsize);
+struct Answering<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Answering<'a> {
-    fn begin(answering: &'a AtomicUsize) -> Answering<'a> {
-        answering.fetch_add(1, Ordering::AcqRel);
+    fn begin(answering: &'a watch::Sender<usize>) -> Answering<'a> {
+        answering.send_modify(|answering| *answering += 1);
         Answering(answering)
     }
 }
 
 impl Drop for Answering<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.send_modify(|answering| *answering -= 1);
     }
 }
 

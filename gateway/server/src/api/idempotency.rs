@@ -116,6 +116,17 @@ impl Table {
         }
     }
 
+    /// Returns once the requests that are being executed are answered.
+    pub(crate) async fn answered(&self) {
+        let unanswered = |entry: &&Entry| entry.answer.borrow().is_none();
+        let answers = |entry: &Entry| entry.answer.subscribe();
+        let waiting: Vec<_> = self.lock().by_key.values().filter(unanswered).map(answers).collect();
+        for mut answer in waiting {
+            // Fails only for a key that was forgotten.
+            let _ = answer.wait_for(Option::is_some).await;
+        }
+    }
+
     /// The answered keys, oldest first, for another process.
     pub(crate) fn record(&self) -> Vec<KeyRecord> {
         let entries = self.lock();

@@ -1,11 +1,12 @@
 //! The interface of control: requests, replies and events.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomId, RoomStanding, Scenario,
@@ -25,6 +26,7 @@ use super::orders::Order;
 use super::rollout::Wish;
 use super::slice::Slice;
 use super::snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+use super::suspension::OFFERS_WITHIN;
 use crate::api::IdempotencyKeys;
 use crate::handover::Duplicates;
 use crate::history::History;
@@ -38,8 +40,32 @@ pub(crate) const EVENTS_MAX: usize = 8_192;
 
 type Reply<T> = oneshot::Sender<T>;
 
-/// A snapshot, with the descriptors that it refers to.
-pub(crate) type Suspended = (Snapshot, Vec<OwnedFd>);
+/// The state of a suspended gateway.
+#[derive(Debug)]
+pub(crate) struct Suspended {
+    pub(crate) snapshot: Snapshot,
+    /// Duplicates of sessions' own ports, to which the snapshot refers.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) guard: SuspensionGuard,
+    /// Packets wait since then.
+    pub(crate) since: Instant,
+}
+
+/// Control resumes when it is dropped: its owner can end the suspension no more.
+#[derive(Debug)]
+pub(crate) struct SuspensionGuard(oneshot::Sender<Infallible>);
+
+impl SuspensionGuard {
+    pub(super) fn new() -> (SuspensionGuard, oneshot::Receiver<Infallible>) {
+        let (guard, gone) = oneshot::channel();
+        (SuspensionGuard(guard), gone)
+    }
+
+    /// Lets control stay suspended until it is released: another process serves.
+    pub(crate) fn stay(self) {
+        std::mem::forget(self.0);
+    }
+}
 
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -456,12 +482,15 @@ impl Handle {
     }
 
     /// Stops the gateway and hands out the state of all live sessions: nothing is read, sent or decided until it is
-    /// resumed, restored or released. New offers wait meanwhile. The descriptors are duplicates of sessions' own ports.
+    /// resumed, restored or released. New offers wait meanwhile.
     pub(crate) async fn suspend(&self) -> Result<Suspended, NotSuspended> {
+        // The API stores an answer after control gave it: a client may repeat the offer to the next process. Control
+        // judges offers that take longer.
+        let _ = tokio::time::timeout(OFFERS_WITHIN, self.idempotency_keys.answered()).await;
         let suspended = self.ask(Request::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
-        let (snapshot, descriptors) = suspended?;
-        let idempotency_keys = self.idempotency_keys.record();
-        Ok((Snapshot { idempotency_keys, ..snapshot }, descriptors))
+        let mut suspended = suspended?;
+        suspended.snapshot.idempotency_keys = self.idempotency_keys.record();
+        Ok(suspended)
     }
 
     /// Continues a suspended gateway, or one that began suspended.

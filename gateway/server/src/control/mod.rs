@@ -38,7 +38,9 @@ pub use evenkeel_core::{
 };
 pub use fencing::{Fencing, group_number};
 pub use guard::Shrinks;
-pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request, TokensRefused};
+pub(crate) use handle::{
+    EVENTS_MAX, REQUESTS_MAX, Request, Suspended, SuspensionGuard, TokensRefused,
+};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub use messages::{
     Admission, AgentError, Caller, ControlError, EventRecord, GatewayEvent, IngressAnswer,
@@ -58,5 +60,5 @@ pub use rollout::Wish;
 pub(crate) use slice::Slice;
 pub(crate) use snapshot::Snapshot;
 #[cfg(test)]
-pub(crate) use snapshot::{NotRestored, NotSuspended};
+pub(crate) use snapshot::{NotRestored, NotSuspended, Restored};
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

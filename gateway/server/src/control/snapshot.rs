@@ -4,6 +4,7 @@
 //! which the times in the state count. The state is MessagePack with the names of the fields: a version may add fields
 //! with defaults and ignores fields that it does not know.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ pub(crate) enum NotSuspended {
     UnderWay,
     #[error("packet worker {number} did not hand out its sessions within {within:?}")]
     Worker { number: usize, within: Duration },
+    #[error("a session's own port cannot be duplicated: {reason}; leave half of `LimitNOFILE`")]
+    Port { reason: Box<str> },
     #[error("the gateway did not answer")]
     Unavailable,
 }
@@ -69,6 +72,10 @@ pub(crate) enum NotSuspended {
 impl NotSuspended {
     pub(super) fn by_worker(number: usize) -> NotSuspended {
         NotSuspended::Worker { number, within: WORKERS_WITHIN }
+    }
+
+    pub(super) fn by_port(error: &io::Error) -> NotSuspended {
+        NotSuspended::Port { reason: error.to_string().into() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Suspension: the gateway hands out its state and rests, until it resumes or another process has its sessions.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{Clock, Continued, DriversRecord};
 use super::equipment::Listed;
-use super::handle::{REQUESTS_MAX, Request, Suspended};
+use super::handle::{REQUESTS_MAX, Request, Suspended, SuspensionGuard};
 use super::held_offers::Waiting;
 use super::messages::{ControlError, SessionAnswer, SessionRequest};
 use super::registry::{self, Beside, EntryRecord};
@@ -24,7 +25,7 @@ use crate::settings::{Driver, Node};
 use crate::sha256;
 
 /// Time for offers to be answered. The core gives a driver 2 s.
-const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
+pub(super) const OFFERS_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Time for the workers to finish a pass and to copy their sessions.
 pub(super) const WORKERS_WITHIN: Duration = Duration::from_millis(500);
@@ -40,8 +41,9 @@ type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Suspension {
     /// Offers are being answered; new ones wait.
     Begins { reply: Reply<Result<Suspended, NotSuspended>>, by: Instant },
-    /// Nothing is read, sent or decided. `outputs` are executed afterwards.
-    Stands { outputs: Vec<Output> },
+    /// Nothing is read, sent or decided. `outputs` are executed afterwards. `guard` is set if the suspension ends with
+    /// the party that asked for it.
+    Stands { outputs: Vec<Output>, guard: Option<oneshot::Receiver<Infallible>> },
 }
 
 /// A session's part of a snapshot, beside the records of core and registry.
@@ -97,15 +99,21 @@ impl Control {
         if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
             return;
         }
+        let since = Instant::now();
         let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
-        let stands = state.is_ok().then(|| Suspension::Stands { outputs: Vec::new() });
+        let (guard, gone) = SuspensionGuard::new();
+        let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone) };
+        let stands = state.is_ok().then_some(stands);
         let begun = std::mem::replace(&mut self.suspension, stands);
         let Some(Suspension::Begins { reply, .. }) = begun else {
             return;
         };
         let failed = state.is_err();
-        // A caller that has gone cannot end the suspension.
-        if reply.send(state).is_err() || failed {
+        let state =
+            state.map(|(snapshot, descriptors)| Suspended { snapshot, descriptors, guard, since });
+        // A caller that has gone drops the guard.
+        let _ = reply.send(state);
+        if failed {
             self.resume();
         }
     }
@@ -114,10 +122,14 @@ impl Control {
     fn hand_out(
         &mut self,
         reports: &mut mpsc::Receiver<worker::Report>,
-    ) -> Result<Suspended, NotSuspended> {
+    ) -> Result<(Snapshot, Vec<OwnedFd>), NotSuspended> {
         for _ in 0..ROUNDS_MAX {
             let suspended = self.ask_workers(|done| Command::Suspend { done });
             let suspended = suspended.map_err(NotSuspended::by_worker)?;
+            let suspended: Vec<_> = suspended
+                .into_iter()
+                .collect::<Result<_, _>>()
+                .map_err(|error| NotSuspended::by_port(&error))?;
             while let Ok(report) = reports.try_recv() {
                 self.handle_report(report);
             }
@@ -149,7 +161,7 @@ impl Control {
     fn snapshot(
         &mut self,
         suspended: impl Iterator<Item = worker::Suspended>,
-    ) -> Result<Suspended, NotSuspended> {
+    ) -> Result<(Snapshot, Vec<OwnedFd>), NotSuspended> {
         let trunks = self.ask_workers(|done| Command::HandOutTrunks { done });
         let trunks = trunks.map_err(NotSuspended::by_worker)?;
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
@@ -180,8 +192,19 @@ impl Control {
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
     pub(super) async fn rest(&mut self, requests: &mut mpsc::Receiver<Request>) {
         let mut held = Vec::new();
-        while self.is_suspended() && !self.finished {
-            match requests.recv().await {
+        while !self.finished
+            && let Some(Suspension::Stands { guard, .. }) = &mut self.suspension
+        {
+            let request = tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                () = dropped(guard) => {
+                    tracing::warn!("the upgrade ended without a result; packets are read again");
+                    self.resume();
+                    continue;
+                }
+            };
+            match request {
                 Some(Request::Offer(wanted, reply)) => self.hold(wanted, reply),
                 Some(
                     request @ (Request::Suspend(_)
@@ -212,7 +235,7 @@ impl Control {
             self.command(worker, Command::Resume);
         }
         self.wake_workers();
-        if let Some(Suspension::Stands { outputs }) = self.suspension.take() {
+        if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
         }
@@ -220,7 +243,7 @@ impl Control {
 
     /// Rests with a part of another process's sessions, which must neither be served nor closed here.
     pub(super) fn rest_unrestored(&mut self) {
-        self.suspension = Some(Suspension::Stands { outputs: Vec::new() });
+        self.suspension = Some(Suspension::Stands { outputs: Vec::new(), guard: None });
     }
 
     /// Ends control; another process has the sessions. Callers that wait get an error.
@@ -267,9 +290,7 @@ impl Control {
                 outputs.push(output);
                 continue;
             };
-            let unknown =
-                || NotRestored::malformed(format!("{session} is in one part and not in another"));
-            let rest = continuing.remove(&session).ok_or_else(unknown)?;
+            let rest = continuing.remove(&session).ok_or_else(|| contradiction(session))?;
             let restoring = Restoring { session, route, plan, media, scenario, of_first_packet };
             self.continue_session(restoring, rest)?;
             sessions += 1;
@@ -278,10 +299,13 @@ impl Control {
                 self.wake_workers();
             }
         }
+        if let Some(left) = continuing.keys().chain(at_workers.keys()).next() {
+            return Err(contradiction(*left));
+        }
         self.continue_drivers(drivers, &hops, now);
         self.continue_trunks(trunks, &nodes);
         self.next_offer = self.next_offer.max(next_offer);
-        self.suspension = Some(Suspension::Stands { outputs });
+        self.suspension = Some(Suspension::Stands { outputs, guard: None });
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
         Ok(Restored { sessions })
@@ -349,6 +373,18 @@ impl Control {
     ) {
         self.waiting.get_or_insert_with(Waiting::with_policies).hold(wanted, reply);
     }
+}
+
+/// Returns once the guard is dropped.
+async fn dropped(guard: &mut Option<oneshot::Receiver<Infallible>>) {
+    match guard {
+        Some(guard) => _ = guard.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn contradiction(session: SessionId) -> NotRestored {
+    NotRestored::malformed(format!("{session} is in one part and not in another"))
 }
 
 /// The states of sessions at workers, with their sockets.

@@ -63,6 +63,16 @@ impl Channel {
         Ok(Channel(UnixStream::from_std(stream)?))
     }
 
+    pub(super) fn duplicate(&self) -> io::Result<net::UnixStream> {
+        Ok(self.0.as_fd().try_clone_to_owned()?.into())
+    }
+
+    /// Returns whether a frame or the end of the stream has arrived.
+    pub(super) fn has_arrived(&self) -> bool {
+        let mut byte = [0];
+        recv(self.0.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok()
+    }
+
     pub(super) async fn send(
         &mut self,
         message: &[u8],

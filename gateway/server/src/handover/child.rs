@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The kernel needs longer only if the process hangs in a driver.
+/// A killed process ends within milliseconds. It needs longer only if it hangs in a driver of the kernel.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The program that an upgrade starts, with `--inherit` after its arguments.
@@ -29,7 +29,11 @@ impl Program {
     }
 }
 
-pub(super) struct Child(process::Child);
+/// Killed when dropped, unless it serves.
+pub(super) struct Child {
+    process: process::Child,
+    serves: bool,
+}
 
 impl Child {
     pub(super) fn start(
@@ -40,18 +44,25 @@ impl Child {
         let mut command = Command::new(binary);
         command.args(arguments).arg(super::INHERIT).stdin(channel);
         let started = command.spawn();
-        started.map(Child).map_err(|error| format!("cannot start {}: {error}", binary.display()))
+        started
+            .map(|process| Child { process, serves: false })
+            .map_err(|error| format!("cannot start {}: {error}", binary.display()))
     }
 
     pub(super) fn id(&self) -> u32 {
-        self.0.id()
+        self.process.id()
+    }
+
+    /// Lets it outlive this process.
+    pub(super) fn serve(mut self) {
+        self.serves = true;
     }
 
     /// Its exit status, if it ends within this time.
     pub(super) async fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + within;
         loop {
-            if let Ok(Some(status)) = self.0.try_wait() {
+            if let Ok(Some(status)) = self.process.try_wait() {
                 return Some(status);
             }
             if Instant::now() >= until {
@@ -61,12 +72,26 @@ impl Child {
         }
     }
 
-    /// Kills it and waits for its end.
-    pub(super) async fn end(&mut self) {
+    /// Kills it, unless it has ended, and waits for its end.
+    pub(super) async fn end(&mut self) -> Option<ExitStatus> {
         // Fails only if it has ended.
-        let _ = self.0.kill();
-        if self.ended(KILLED_WITHIN).await.is_none() {
+        let _ = self.process.kill();
+        let ended = self.ended(KILLED_WITHIN).await;
+        if ended.is_none() {
             tracing::error!(pid = self.id(), "killed process of an upgrade does not end");
+        }
+        ended
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.serves {
+            // Fails only if it has ended.
+            let _ = self.process.kill();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! The new process: takes sockets and sessions of the old one, and tells it why if it cannot.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inherited;
@@ -26,8 +29,21 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// A process that is to replace the one at its standard input.
 pub(crate) struct Heir {
     channel: Channel,
+    withdrawal: Arc<Withdrawal>,
     steps: Successor,
     offer: Offer,
+}
+
+/// Withdraws the new process from an upgrade.
+pub(crate) struct Withdrawal(UnixStream);
+
+impl Withdrawal {
+    /// From here on the old process cannot send `go`, and continues. If it has sent it before, it is gone: then
+    /// [`Heir::take_over`] succeeds.
+    pub(crate) fn withdraw(&self) {
+        // Fails only if the old process has closed the channel.
+        let _ = self.0.shutdown(Shutdown::Read);
+    }
 }
 
 impl Heir {
@@ -43,7 +59,9 @@ impl Heir {
 
     async fn greeted(mut channel: Channel) -> Result<(Heir, Inherited), String> {
         let mut steps = Successor::new(Version::own());
-        let (input, frame) = hear(&mut channel, HELLO_WITHIN).await;
+        let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
+        let withdrawal = Arc::new(Withdrawal(withdrawal));
+        let (input, frame) = hear(&mut channel, &withdrawal, HELLO_WITHIN).await;
         let action = steps.handle(input);
         let started = match action {
             Action::Start { offer } => {
@@ -66,7 +84,7 @@ impl Heir {
                 let names = std::mem::take(&mut offer.sockets);
                 let sockets = names.into_iter().zip(descriptors);
                 let inherited = Inherited::of(sockets, offer.quic.take());
-                Ok((Heir { channel, steps, offer }, inherited))
+                Ok((Heir { channel, withdrawal, steps, offer }, inherited))
             }
             Err(reason) => {
                 tell(&mut channel, &reason).await;
@@ -98,7 +116,11 @@ impl Heir {
         }
     }
 
-    /// Returns once the old process has closed the channel.
+    pub(crate) fn withdrawal(&self) -> Arc<Withdrawal> {
+        Arc::clone(&self.withdrawal)
+    }
+
+    /// Returns once the old process has closed the channel, or this one withdraws.
     pub(crate) async fn abandoned(&self) {
         // An error ends the channel as well.
         let _ = self.channel.readable().await;
@@ -120,7 +142,8 @@ impl Heir {
                     let sent = self.channel.send(&message.encode(), &[], &[]).await;
                     match sent {
                         Ok(()) => {
-                            let (input, received) = hear(&mut self.channel, NEXT_WITHIN).await;
+                            let Heir { channel, withdrawal, .. } = self;
+                            let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
                             frame = received;
                             input
                         }
@@ -160,14 +183,25 @@ fn take_stdin() -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-async fn hear(channel: &mut Channel, within: Duration) -> (Input, Option<Frame>) {
-    let received = tokio::time::timeout(within, channel.receive(Limits::FROM_OLD)).await;
-    let heard = match received {
-        Ok(Ok(Some(frame))) => Message::decode(&frame.message).map(|message| (message, frame)),
+/// The next message of the old process, or the reason to withdraw.
+async fn hear(
+    channel: &mut Channel,
+    withdrawal: &Withdrawal,
+    within: Duration,
+) -> (Input, Option<Frame>) {
+    let mut receiving = pin!(channel.receive(Limits::FROM_OLD));
+    let received = match tokio::time::timeout(within, &mut receiving).await {
         Ok(Ok(None)) => Err("the running gateway gave the upgrade up".to_owned()),
+        Ok(Ok(Some(frame))) => Ok(frame),
         Ok(Err(error)) => Err(unheard(&error)),
-        Err(_) => Err(format!("the running gateway sent nothing for {within:?}")),
+        Err(_) => {
+            withdrawal.withdraw();
+            // The message may have come at the last moment.
+            let late = receiving.await.ok().flatten();
+            late.ok_or_else(|| format!("the running gateway sent nothing for {within:?}"))
+        }
     };
+    let heard = received.and_then(|frame| Ok((Message::decode(&frame.message)?, frame)));
     match heard {
         Ok((message, frame)) => (Input::Message(message), Some(frame)),
         Err(reason) => (Input::Failed(reason), None),

@@ -2,32 +2,63 @@
 //! but wait, reap orphans and pass signals on.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
+
+use crate::serve::Signals;
 
 const INIT: u32 = 1;
 
-/// Signals of the gateway, which the process that serves now handles.
-const PASSED_ON: [(SignalKind, Signal); 3] = [
-    (SignalKind::terminate(), Signal::SIGTERM),
-    (SignalKind::interrupt(), Signal::SIGINT),
-    (SignalKind::hangup(), Signal::SIGHUP),
-];
+/// Process 1, from the start of an upgrade.
+pub(super) struct Init {
+    /// The numbers of the next processes.
+    next: PipeReader,
+    announcing: PipeWriter,
+    /// A reload that comes during the upgrade may not have reached the new process.
+    hangup: unix::Signal,
+}
 
-/// The ends of the pipe by which process 1 learns the number of each next process.
-pub(super) fn pipe() -> io::Result<Option<(PipeReader, PipeWriter)>> {
-    if std::process::id() != INIT {
-        return Ok(None);
+impl Init {
+    /// `None` for another process than process 1.
+    pub(super) fn of_this() -> io::Result<Option<Init>> {
+        if std::process::id() != INIT {
+            return Ok(None);
+        }
+        let (next, announcing) = io::pipe()?;
+        fcntl(&next, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Some(Init { next, announcing, hangup: signal(SignalKind::hangup())? }))
     }
-    let (reader, writer) = io::pipe()?;
-    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(Some((reader, writer)))
+
+    /// Takes the number of each next process.
+    pub(super) fn pipe(&self) -> BorrowedFd<'_> {
+        self.announcing.as_fd()
+    }
+
+    /// Waits for the last process that serves, and returns its exit status.
+    pub(super) async fn attend(self, serving: u32, signals: &mut Signals) -> io::Result<i32> {
+        let Init { next, announcing, mut hangup } = self;
+        drop(announcing);
+        let mut line = Line { serving: Pid::from_raw(serving.cast_signed()), next };
+        let mut children = signal(SignalKind::child())?;
+        loop {
+            if let Some(status) = line.reap() {
+                return Ok(status);
+            }
+            let passed = tokio::select! {
+                _ = children.recv() => continue,
+                ends = signals.recv() => ends,
+                _ = hangup.recv() => Signal::SIGHUP,
+            };
+            // Fails only if it has ended, which the next turn sees.
+            let _ = kill(line.serving, passed);
+        }
+    }
 }
 
 /// Tells process 1 which process serves next.
@@ -52,37 +83,23 @@ impl Line {
                 // Without children the process that served was reaped before.
                 Ok(_) | Err(_) => return None,
             };
-            // A process announces the next one and ends, which makes that one a child of this process. So the number
-            // of each child that ends is here by now, in whichever order the kernel reports them.
-            let mut next = [0; 4];
-            while self.next.read_exact(&mut next).is_ok() {
-                self.serving = Pid::from_raw(u32::from_be_bytes(next).cast_signed());
-            }
-            if ended == self.serving {
+            if self.served_last(ended) {
                 return Some(status);
             }
         }
     }
-}
 
-/// Waits for the last process that serves, and returns its exit status.
-pub(super) async fn attend(serving: u32, next: PipeReader) -> io::Result<i32> {
-    let mut line = Line { serving: Pid::from_raw(serving.cast_signed()), next };
-    let mut children = signal(SignalKind::child())?;
-    let [(terminate, t), (interrupt, i), (hangup, h)] = PASSED_ON;
-    let (mut terminate, mut interrupt, mut hangup) =
-        (signal(terminate)?, signal(interrupt)?, signal(hangup)?);
-    loop {
-        if let Some(status) = line.reap() {
-            return Ok(status);
+    /// Returns whether no process follows the one that has ended.
+    fn served_last(&mut self, ended: Pid) -> bool {
+        // A process announces the next one and ends, which makes that one a child of this process. So the number of
+        // each child that ends is here by now, in whichever order the kernel reports them.
+        let mut next = [0; 4];
+        while self.next.read_exact(&mut next).is_ok() {
+            self.serving = Pid::from_raw(u32::from_be_bytes(next).cast_signed());
         }
-        let passed = tokio::select! {
-            _ = children.recv() => continue,
-            _ = terminate.recv() => t,
-            _ = interrupt.recv() => i,
-            _ = hangup.recv() => h,
-        };
-        // Fails only if it has ended, which the next turn sees.
-        let _ = kill(line.serving, passed);
+        ended == self.serving
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ use serde_json::Value;
 /// The version of the messages and of [`Offer`]. The state has a version of its own.
 const PROTOCOL: u32 = 1;
 
+/// Maximum length of a reason in bytes, enough for the errors of a configuration. The rest is cut off: it goes into the
+/// log and to the client of the API.
+const REASON_MAX: usize = 8 << 10;
+
 /// Both ends state theirs before anything else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Version {
@@ -77,8 +81,12 @@ impl Message {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Message, String> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| format!("a message is not understood: {error}"))
+        let mut message = serde_json::from_slice(bytes)
+            .map_err(|error| format!("a message is not understood: {error}"))?;
+        if let Message::Failed { reason } = &mut message {
+            reason.truncate(reason.floor_char_boundary(REASON_MAX));
+        }
+        Ok(message)
     }
 }
 
@@ -127,3 +135,6 @@ pub(crate) enum SocketName {
     /// A pipe to process 1 of the container, which takes the number of each next process.
     Init,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! The old process: starts the new one, hands over, and continues if that fails.
 
-use std::io::PipeReader;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,21 +14,27 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::channel::{Channel, Frame, Limits};
 use super::child::{Child, Program};
+use super::init::{self, Init};
 use super::message::{Message, Offer, Version};
 use super::predecessor::{Action, Input, Predecessor};
-use super::{Duplicates, SocketName, init, notify};
+use super::{Duplicates, SocketName, notify};
 use crate::api;
-use crate::control::Snapshot;
+use crate::control::{Snapshot, Suspended, SuspensionGuard};
 use crate::run::Running;
+use crate::serve::Signals;
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
 /// after 60 s without an answer.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(50);
 
+/// Time for the new process to start and to take all sockets. Packets are forwarded meanwhile.
+const GREETED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Time for the new process to restore all sessions, while packets wait.
 const RESTORED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Time between the end of the channel and the end of the process, which the error names.
+/// Time between the end of the channel and the end of the process, which the error names. While packets wait the
+/// process is killed instead.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The answer to an upgrade.
@@ -98,20 +103,24 @@ pub(crate) struct HandedOver {
     /// To process 1 of the container, if that is another one.
     init: Option<OwnedFd>,
     /// Set if this is process 1.
-    next: Option<PipeReader>,
+    stays: Option<Init>,
 }
 
 impl HandedOver {
-    /// The last act of this process. Process 1 returns only after its successors, with their exit status.
-    pub(crate) async fn leave(self) -> std::io::Result<i32> {
+    /// The last act of this process. Process 1 returns only after its successors, with their exit status. `signals` are
+    /// those that came since the hand-over, and later ones.
+    pub(crate) async fn leave(mut self, signals: &mut Signals) -> std::io::Result<i32> {
         notify::replaced_by(self.successor);
-        if let Some(init) = self.init {
+        if let Some(init) = self.init.take() {
             init::announce(init, self.successor)?;
         }
-        match self.next {
-            Some(next) => init::attend(self.successor, next).await,
-            None => Ok(0),
+        if let Some(init) = self.stays.take() {
+            return init.attend(self.successor, signals).await;
         }
+        if signals.pending().await.is_some() {
+            self.pass_on_end();
+        }
+        Ok(0)
     }
 
     /// Has the new process end too.
@@ -136,6 +145,28 @@ pub(crate) struct Upgrader<'a> {
     pub(crate) ending: watch::Receiver<bool>,
     /// Held while an upgrade is under way.
     pub(crate) turn: &'a Mutex<()>,
+}
+
+/// A new process that does not serve yet. Dropped, it is killed and packets are read again.
+struct Attempt {
+    channel: Channel,
+    child: Child,
+    /// Set while packets are stopped.
+    guard: Option<SuspensionGuard>,
+}
+
+impl Attempt {
+    /// The reason why a message did not pass, with the end of the process, if it has ended.
+    async fn unheard(&mut self, reason: String) -> Input {
+        let status = match self.guard {
+            Some(_) => self.child.end().await,
+            None => self.child.ended(EXIT_WITHIN).await,
+        };
+        Input::Failed(match status {
+            Some(status) => format!("{reason}; it ended ({status}), see the log"),
+            None => reason,
+        })
+    }
 }
 
 /// The reason of a failure. `resume`: packets may have been stopped.
@@ -192,16 +223,21 @@ impl Upgrader<'_> {
 
     async fn try_upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
         let no_channel = |error| format!("cannot create a channel to a new process: {error}");
-        let (mut channel, theirs) = Channel::pair().map_err(no_channel)?;
+        let (channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
-        let next = init::pipe().map_err(no_channel)?;
-        let mut child = Child::start(binary, &self.program.arguments, theirs)?;
-        let writer = next.as_ref().map(|(_, writer)| writer.as_fd());
+        let stays = Init::of_this().map_err(no_channel)?;
+        let child = Child::start(binary, &self.program.arguments, theirs)?;
+        let mut attempt = Attempt { channel, child, guard: None };
+        let pipe = stays.as_ref().map(Init::pipe);
         let ready_within = request.within.unwrap_or(READY_WITHIN);
-        match self.converse(&mut channel, &mut child, writer, ready_within).await {
+        match self.converse(&mut attempt, pipe, ready_within).await {
             Ok(upgraded) => {
-                // No await from here on: the gateway is not whole any more. The new process reads the QUIC socket once the
-                // channel is closed; before, it would answer these clients by stateless resets.
+                // No await from here on: the gateway is not whole any more.
+                let Attempt { channel, child, guard } = attempt;
+                child.serve();
+                guard.into_iter().for_each(SuspensionGuard::stay);
+                // The new process reads the QUIC socket once the channel is closed; before, it would answer these
+                // clients by stateless resets.
                 self.gateway.close_quic();
                 drop(channel);
                 let init = self.sockets.iter().find(|(name, _)| *name == SocketName::Init);
@@ -210,12 +246,10 @@ impl Upgrader<'_> {
                     tracing::error!(%error, "process 1 does not learn the new process");
                     None
                 });
-                let next = next.map(|(reader, _)| reader);
-                Ok((upgraded, HandedOver { successor: upgraded.pid, init, next }))
+                Ok((upgraded, HandedOver { successor: upgraded.pid, init, stays }))
             }
             Err(Abandoned { reason, resume }) => {
-                drop(channel);
-                child.end().await;
+                attempt.child.end().await;
                 if resume {
                     // Fails only if control has ended, and the gateway with it.
                     let _ = self.gateway.handle.resume().await;
@@ -228,42 +262,42 @@ impl Upgrader<'_> {
 
     async fn converse(
         &mut self,
-        channel: &mut Channel,
-        child: &mut Child,
+        attempt: &mut Attempt,
         init: Option<BorrowedFd<'_>>,
         ready_within: Duration,
     ) -> Result<Upgraded, Abandoned> {
         let mut steps = Predecessor::new(Version::own());
-        let mut input = match self.say_hello(channel, init).await {
-            Ok(()) => self.hear(channel, child, ready_within).await,
-            Err(reason) => unsent(child, reason).await,
+        let mut input = match self.say_hello(&mut attempt.channel, init).await {
+            Ok(()) => self.hear(attempt, ready_within).await,
+            Err(reason) => attempt.unheard(reason).await,
         };
         let (mut suspended, mut paused) = (None, None);
         loop {
             input = match steps.handle(input) {
                 Action::Suspend => match self.suspend().await {
-                    Ok((since, state, ports)) => {
+                    Ok(Suspended { snapshot, descriptors, guard, since }) => {
                         paused = Some(since);
-                        suspended = Some((state, ports));
+                        suspended = Some((snapshot, descriptors));
+                        attempt.guard = Some(guard);
                         Input::Suspended
                     }
                     Err(reason) => Input::Failed(reason),
                 },
                 Action::SendState => {
                     let (state, ports) = suspended.take().expect("the state was just taken");
-                    match self.send_state(channel, &state, ports).await {
-                        Ok(()) => self.hear(channel, child, RESTORED_WITHIN).await,
-                        Err(reason) => unsent(child, reason).await,
+                    match self.send_state(&mut attempt.channel, &state, ports).await {
+                        Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
+                        Err(reason) => attempt.unheard(reason).await,
                     }
                 }
-                Action::SendGo { sessions } => match self.send_go(channel).await {
-                    Ok(()) => {
+                Action::SendGo { sessions } => {
+                    if self.send_go(&mut attempt.channel).await {
                         let paused = paused.as_ref().map_or(Duration::ZERO, Instant::elapsed);
                         let paused_us = paused.as_micros() as u64;
-                        return Ok(Upgraded { pid: child.id(), sessions, paused_us });
+                        return Ok(Upgraded { pid: attempt.child.id(), sessions, paused_us });
                     }
-                    Err(reason) => Input::Failed(reason),
-                },
+                    self.hear(attempt, RESTORED_WITHIN).await
+                }
                 Action::Abandon { reason, resume } => return Err(Abandoned { reason, resume }),
             };
         }
@@ -298,16 +332,13 @@ impl Upgrader<'_> {
             let sent = channel.send(&hello.encode(), &[], &sockets).await;
             sent.map_err(|error| format!("sockets not sent to the new process: {error}"))
         };
-        self.within(RESTORED_WITHIN, sending).await?
+        self.within(GREETED_WITHIN, sending).await?
     }
 
-    /// Stops the API and then packets. Returns the time and the state.
-    async fn suspend(&mut self) -> Result<(Instant, Snapshot, Vec<OwnedFd>), String> {
+    /// Stops the API and then packets.
+    async fn suspend(&mut self) -> Result<Suspended, String> {
         self.api.pause();
-        let since = Instant::now();
-        let (state, ports) =
-            self.gateway.handle.suspend().await.map_err(|error| error.to_string())?;
-        Ok((since, state, ports))
+        self.gateway.handle.suspend().await.map_err(|error| error.to_string())
     }
 
     async fn send_state(
@@ -325,28 +356,31 @@ impl Upgrader<'_> {
         self.within(RESTORED_WITHIN, sending).await?
     }
 
-    /// Sends `go`, which either is sent as a whole or can be taken back by ending the new process.
-    async fn send_go(&mut self, channel: &mut Channel) -> Result<(), String> {
-        let sending = async {
-            let sent = channel.send(&Message::Go.encode(), &[], &[]).await;
-            sent.map_err(|error| format!("the new process cannot be reached: {error}"))
-        };
-        self.within(RESTORED_WITHIN, sending).await?
+    /// Sends `go`, as a whole, and returns true. The new process serves then. If it has withdrawn it receives nothing,
+    /// and its reason follows.
+    async fn send_go(&mut self, channel: &mut Channel) -> bool {
+        if channel.has_arrived() {
+            return false;
+        }
+        let go = Message::Go.encode();
+        let sent = self.within(RESTORED_WITHIN, channel.send(&go, &[], &[])).await;
+        matches!(sent, Ok(Ok(())))
     }
 
     /// The next message of the new process.
-    async fn hear(&mut self, channel: &mut Channel, child: &mut Child, within: Duration) -> Input {
-        let received = self.within(within, channel.receive(Limits::FROM_NEW)).await;
+    async fn hear(&mut self, attempt: &mut Attempt, within: Duration) -> Input {
+        let received = self.within(within, attempt.channel.receive(Limits::FROM_NEW)).await;
         let heard = match received {
             Ok(Ok(Some(Frame { message, .. }))) => Message::decode(&message),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Err(format!("the new process cannot be understood: {error}"))
             }
             Ok(Ok(None)) => {
-                return unsent(child, "the new process closed its standard input".to_owned()).await;
+                let closed = "the new process closed its standard input";
+                return attempt.unheard(closed.to_owned()).await;
             }
             Ok(Err(error)) => {
-                return unsent(child, format!("the new process cannot be heard: {error}")).await;
+                return attempt.unheard(format!("the new process cannot be heard: {error}")).await;
             }
             Err(reason) => Err(reason),
         };
@@ -369,12 +403,4 @@ impl Upgrader<'_> {
             }
         }
     }
-}
-
-/// The reason why a message did not pass: the end of the process, if it has ended.
-async fn unsent(child: &mut Child, reason: String) -> Input {
-    Input::Failed(match child.ended(EXIT_WITHIN).await {
-        Some(status) => format!("the new process ended ({status}); see the log"),
-        None => reason,
-    })
 }

@@ -1,10 +1,13 @@
 //! The signals that end a gateway.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+/// Signals that come between two calls are kept.
+pub(crate) struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    repeated: Option<Signal>,
 }
 
 impl Signals {
@@ -12,14 +15,33 @@ impl Signals {
         // A SIGHUP that comes before reloads are followed must not end the process. The handler stays.
         drop(signal(SignalKind::hangup())?);
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Signals { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+        Ok(Signals { terminate: signal(terminate)?, interrupt: signal(interrupt)?, repeated: None })
     }
 
-    /// Returns on the next signal.
-    pub(super) async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Returns the next signal.
+    pub(crate) async fn recv(&mut self) -> Signal {
+        if let Some(repeated) = self.repeated.take() {
+            return repeated;
         }
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::SIGTERM,
+            _ = self.interrupt.recv() => Signal::SIGINT,
+        }
+    }
+
+    /// Returns a signal that has come.
+    pub(crate) async fn pending(&mut self) -> Option<Signal> {
+        // The event loop looks for signals when a task yields.
+        tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            signal = self.recv() => Some(signal),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    /// Has the next call return this signal once more.
+    pub(super) fn repeat(&mut self, signal: Signal) {
+        self.repeated = Some(signal);
     }
 }

@@ -55,7 +55,7 @@ impl Running {
     fn suspend(&self) -> Vec<Suspended> {
         let (done, states) = crossbeam_channel::bounded(1);
         self.world.tell(Command::Suspend { done });
-        states.recv_timeout(SOON).unwrap()
+        states.recv_timeout(SOON).unwrap().unwrap()
     }
 
     /// Waits until all commands have run.
@@ -170,7 +170,7 @@ fn many_commands_run_during_a_suspension() {
     }
     world.tell(Command::Confirm { done: confirms });
     let running = Running::start(world, parts);
-    suspended.recv_timeout(SOON).unwrap();
+    suspended.recv_timeout(SOON).unwrap().unwrap();
     confirmed.recv_timeout(SOON).unwrap();
     running.stop();
 }
@@ -375,7 +375,7 @@ fn port_read_in_part_is_read_on_after_resume() {
     let (done, suspended) = crossbeam_channel::bounded(1);
     world.tell(Command::Suspend { done });
     let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
-    suspended.recv_timeout(SOON).unwrap();
+    suspended.recv_timeout(SOON).unwrap().unwrap();
     assert!((1..100).contains(&running.world.received()));
     running.world.tell(Command::Resume);
     until(|| (running.world.received() == 100).then_some(()));
@@ -432,7 +432,7 @@ fn packets_between_workers_are_handled_first() {
         let (done, states) = crossbeam_channel::bounded(2);
         second.world.tell(Command::Suspend { done: done.clone() });
         first.world.tell(Command::Suspend { done });
-        let states = [(); 2].map(|()| states.recv_timeout(SOON).unwrap());
+        let states = [(); 2].map(|()| states.recv_timeout(SOON).unwrap().unwrap());
         let state = states.into_iter().flatten().next().unwrap().state;
         while listener.recv(&mut [0; 64]).is_ok() {
             left += 1;

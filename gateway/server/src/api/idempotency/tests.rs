@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::control::{Handle, Request};
 
 #[test]
 fn repetition_gets_the_first_answer() {
@@ -32,6 +35,29 @@ fn retryable_answer_is_not_remembered() {
         assert_eq!(*waiting.borrow(), Some(answer(status)));
         assert_eq!(!first(&table, "k"), remembered, "{status}");
     }
+}
+
+#[tokio::test]
+async fn suspension_waits_for_answers_that_are_stored() {
+    let (requests, mut received) = tokio::sync::mpsc::channel(1);
+    let table = Arc::new(Table::default());
+    assert!(first(&table, "k"));
+    let handle = Handle {
+        requests,
+        events: tokio::sync::broadcast::channel(1).0,
+        names: Arc::default(),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::clone(&table),
+    };
+    let suspending = tokio::spawn(async move { handle.suspend().await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+        assert!(received.try_recv().is_err(), "control is asked after the last answer");
+    }
+    table.finish("k", answer(201));
+    let Some(Request::Suspend(reply)) = received.recv().await else { panic!("a suspension") };
+    drop(reply);
+    assert!(suspending.await.unwrap().is_err());
 }
 
 #[test]

@@ -5,6 +5,14 @@ use super::*;
 /// Bytes of a session's records in core and registry.
 const SESSION_MAX: usize = 1_024;
 
+impl Snapshot {
+    /// With the worker's state of the first session under this id.
+    pub(crate) fn with_stray_session(mut self, id: SessionId) -> Snapshot {
+        self.media[0].state.session = id;
+        self
+    }
+}
+
 fn fixture(name: &str) -> Snapshot {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots");
     let encoded = std::fs::read(format!("{folder}/{name}")).unwrap();

@@ -1,6 +1,8 @@
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::*;
+use crate::control::{Request, Restored};
 use crate::handover::SocketName;
 
 /// Greets as an old process with these versions would.
@@ -46,4 +48,84 @@ async fn unreadable_hello_is_answered_with_the_reason() {
         let answer = old.receive(Limits::FROM_NEW).await.unwrap().unwrap();
         assert_eq!(Message::decode(&answer.message), Ok(Message::Failed { reason }));
     }
+}
+
+/// A control that restores every state.
+fn control() -> Handle {
+    let (requests, mut received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(request) = received.recv().await {
+            if let Request::Restore { reply, .. } = request {
+                reply.send(Ok(Restored { sessions: 6 })).unwrap();
+            }
+        }
+    });
+    Handle {
+        requests,
+        events: tokio::sync::broadcast::channel(1).0,
+        names: Arc::default(),
+        tokens_refused: Arc::default(),
+        idempotency_keys: Arc::default(),
+    }
+}
+
+fn snapshot() -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots/v1");
+    std::fs::read(path).unwrap()
+}
+
+async fn send(old: &mut Channel, message: Message, state: &[u8]) -> io::Result<()> {
+    old.send(&message.encode(), state, &[]).await
+}
+
+async fn answer(old: &mut Channel) -> Message {
+    let frame = old.receive(Limits::FROM_NEW).await.unwrap().unwrap();
+    Message::decode(&frame.message).unwrap()
+}
+
+/// Leads both processes to `restored`.
+async fn restored(old: &mut Channel) {
+    assert!(matches!(answer(old).await, Message::Ready { .. }));
+    send(old, Message::State, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, Message::Restored { sessions: 6 });
+}
+
+#[tokio::test]
+async fn withdrawal_counts_unless_go_was_sent() {
+    for is_sent in [true, false] {
+        let (mut old, heir) = greet(Version::own().protocol, offer()).await;
+        let mut heir = heir.unwrap().0;
+        let (handle, withdrawal) = (control(), heir.withdrawal());
+        // The new process does not run meanwhile.
+        let (mut taking, mut leading) =
+            (Box::pin(heir.take_over(&handle)), Box::pin(restored(&mut old)));
+        tokio::select! {
+            early = &mut taking => panic!("{early:?}"),
+            () = &mut leading => {}
+        }
+        drop(leading);
+        if is_sent {
+            send(&mut old, Message::Go, &[]).await.unwrap();
+        }
+        withdrawal.withdraw();
+        if !is_sent {
+            let unsent = send(&mut old, Message::Go, &[]).await.unwrap_err();
+            assert_eq!(unsent.kind(), io::ErrorKind::BrokenPipe);
+        }
+        let taken = taking.await;
+        assert_eq!(taken.ok(), is_sent.then_some(6));
+        if !is_sent {
+            heir.fail("told to end".to_owned()).await;
+            let reason = "told to end".to_owned();
+            assert_eq!(answer(&mut old).await, Message::Failed { reason });
+        }
+    }
+}
+
+#[tokio::test]
+async fn withdrawal_ends_every_wait() {
+    let (_old, heir) = greet(Version::own().protocol, offer()).await;
+    let (heir, _) = heir.unwrap();
+    heir.withdrawal().withdraw();
+    heir.abandoned().await;
 }

@@ -14,7 +14,8 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::api::KeyRecord;
 use crate::control::{
-    GatewayEvent, IngressAnswer, NotRestored, NotSuspended, SessionAnswer, SessionRequest, Snapshot,
+    GatewayEvent, IngressAnswer, NotRestored, NotSuspended, SessionAnswer, SessionRequest,
+    Snapshot, Suspended,
 };
 use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
@@ -84,7 +85,7 @@ impl World {
             running
         };
         let second = start(duplicates);
-        drop(second.handle.suspend().await.unwrap());
+        second.handle.suspend().await.unwrap().guard.stay();
         (start(sockets), second)
     }
 
@@ -295,13 +296,14 @@ async fn second_gateway_continues_all_sessions() {
     let (verbs, requests) = (world.operator.verbs(), world.rtpengine.requests());
     let [opens, closes, keeps] = ["open", "close", "keep"].map(|kind| world.agent.count(kind));
 
-    let (snapshot, descriptors) = first.handle.suspend().await.unwrap();
+    let Suspended { snapshot, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
     clients.iter_mut().for_each(Client::send);
     let snapshot = Snapshot::decode(&snapshot.encode()).unwrap();
     let restored = second.handle.restore(snapshot, descriptors).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
     assert_eq!(second.handle.idempotency_keys.record(), [key()]);
     assert_eq!(world.agent.count("keep"), keeps, "nothing is sent before the second one resumes");
+    guard.stay();
     first.handle.release().await.unwrap();
     first.join().unwrap();
     second.handle.resume().await.unwrap();
@@ -342,7 +344,7 @@ async fn suspended_gateway_resumes_unchanged() {
     let (first, second) = world.gateways().await;
     let mut clients = talking(&first).await;
     let before = views(&first).await;
-    let (snapshot, descriptors) = first.handle.suspend().await.unwrap();
+    let Suspended { snapshot, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
     assert_eq!(first.handle.suspend().await.unwrap_err(), NotSuspended::UnderWay);
     let encoded = snapshot.encode();
     for length in [0, 3, 11, 19, 20, encoded.len() / 2, encoded.len() - 1] {
@@ -357,6 +359,10 @@ async fn suspended_gateway_resumes_unchanged() {
     let count = descriptors.len();
     let reason = format!("it names {count} sockets, and 0 came with it");
     assert_eq!(refused, NotRestored::Malformed(reason));
+    let stray = Snapshot::decode(&encoded).unwrap().with_stray_session(SessionId(999));
+    let refused = second.handle.restore(stray, descriptors).await.unwrap_err();
+    let reason = "s999 is in one part and not in another".to_owned();
+    assert_eq!(refused, NotRestored::Malformed(reason));
 
     clients.iter_mut().for_each(Client::send);
     let mut late = Client::new();
@@ -364,6 +370,7 @@ async fn suspended_gateway_resumes_unchanged() {
     let wanted = Client::wanted("late", late.declared());
     let offered = tokio::spawn(async move { offered.offer(wanted).await });
     first.handle.resume().await.unwrap();
+    drop(guard);
     let now = views(&first).await;
     assert!(before.iter().all(|view| now.contains(view)), "{now:#?}");
     for client in &mut clients {
@@ -378,6 +385,23 @@ async fn suspended_gateway_resumes_unchanged() {
     second.join().unwrap();
 }
 
+#[tokio::test]
+async fn suspension_ends_with_its_party() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    for _ in 0..2 {
+        let suspended = first.handle.suspend().await.unwrap();
+        clients.iter_mut().for_each(Client::send);
+        drop(suspended);
+        clients.iter_mut().for_each(Client::hear);
+    }
+    clients.iter().for_each(Client::assert_continuous);
+    end(first).await;
+    second.handle.release().await.unwrap();
+    second.join().unwrap();
+}
+
 /// Writes the fixture of the format that this version writes. Those of released versions stay as they are.
 #[tokio::test]
 #[ignore = "writes a fixture"]
@@ -385,7 +409,7 @@ async fn write_fixture() {
     let world = World::new();
     let (first, second) = world.gateways().await;
     drop(talking(&first).await);
-    let (snapshot, _descriptors) = first.handle.suspend().await.unwrap();
+    let Suspended { snapshot, guard: _guard, .. } = first.handle.suspend().await.unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots/v1");
     std::fs::write(path, snapshot.encode()).unwrap();
     for gateway in [first, second] {

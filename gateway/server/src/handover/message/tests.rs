@@ -1,0 +1,17 @@
+use super::*;
+
+#[test]
+fn long_reason_is_cut_between_characters() {
+    let decoded = |reason: &str| {
+        let failed = Message::Failed { reason: reason.to_owned() };
+        match Message::decode(&failed.encode()).unwrap() {
+            Message::Failed { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let longest = "x".repeat(REASON_MAX);
+    assert_eq!(decoded(&longest), longest);
+    assert_eq!(decoded(&format!("{longest}y")), longest);
+    // The last character would take two bytes.
+    assert_eq!(decoded(&format!("{}\u{fc}", &longest[1..])), longest[1..]);
+}
