@@ -233,6 +233,9 @@ fn assemble(
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
+    if !suspended {
+        policies.keep_facts();
+    }
     let (names, nodes_max) = (Arc::new(Names::of(core)), core.limits.nodes_max);
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();

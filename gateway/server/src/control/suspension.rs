@@ -231,6 +231,7 @@ impl Control {
 
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
+        self.policies.keep_facts();
         for worker in 0..self.workers.len() as u16 {
             self.command(worker, Command::Resume);
         }

@@ -121,6 +121,8 @@ pub(super) struct Keeper {
 /// A message to the writing thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
+    /// No other process writes the file from here on.
+    Begin,
     /// The notes have changed.
     Write,
     /// No further change will come.
@@ -155,6 +157,12 @@ impl Memory {
         let (notes, turns) = (Arc::clone(&self.notes), self.turns.clone());
         (remembered.into(), Keeper { policy, notes, turns })
     }
+
+    /// Lets the facts be written. Until then, the process that this one replaces writes the file.
+    pub(super) fn begin_writing(&self) {
+        // Fails only if the thread has ended.
+        let _ = self.turns.send(Turn::Begin);
+    }
 }
 
 impl Drop for Memory {
@@ -182,9 +190,10 @@ struct Writer {
 impl Writer {
     fn run(mut self, told: &Receiver<Turn>) {
         // Unchanged facts are not written, since after a failed start some policies are missing.
-        let mut failed = false;
-        for _ in told.iter().take_while(|turn| *turn == Turn::Write) {
-            failed = self.write().is_err();
+        let (mut begun, mut failed) = (false, false);
+        for turn in told.iter().take_while(|turn| *turn != Turn::End) {
+            begun |= turn == Turn::Begin;
+            failed = begun && self.write().is_err();
         }
         if failed {
             // A full disk may have space by now.

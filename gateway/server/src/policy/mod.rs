@@ -273,6 +273,11 @@ impl Policies {
         self
     }
 
+    /// Lets facts be kept across restarts: no other process does so for this gateway.
+    pub(crate) fn keep_facts(&self) {
+        self.memory.iter().for_each(Memory::begin_writing);
+    }
+
     pub(crate) fn foundry(&self) -> &Foundry {
         &self.foundry
     }

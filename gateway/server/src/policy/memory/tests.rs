@@ -21,6 +21,13 @@ impl Folder {
     }
 
     fn open_as(&self, socket: &str) -> Memory {
+        let memory = self.open_for_later(socket);
+        memory.begin_writing();
+        memory
+    }
+
+    /// Opens the memory of a gateway that another process still serves.
+    fn open_for_later(&self, socket: &str) -> Memory {
         Memory::open(self.0.path(), &self.0.path().join(socket)).unwrap()
     }
 
@@ -62,6 +69,20 @@ fn note(mut memory: Memory, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
     keeper.note(remembered(revision));
     drop(memory);
+}
+
+#[test]
+fn only_the_process_that_serves_writes() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "old");
+    note(folder.open_for_later("admin.sock"), Hook::Routing, "given up");
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("old"));
+    let mut new = folder.open_for_later("admin.sock");
+    let (_, keeper) = new.begin(&of(Hook::Routing));
+    keeper.note(remembered("new"));
+    new.begin_writing();
+    drop(new);
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("new"));
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl World {
         let settings = Settings::load(None, None).unwrap();
         let mut gateway = Gateway::new(settings.core(), Instant::now());
         let mut policies = configured(Policies::new(Vec::new(), &Limits::default(), words_in));
+        policies.keep_facts();
         policies.start(&routing(), rules(), &mut gateway).unwrap();
         World { gateway, policies, words, reports: Vec::new() }
     }
