@@ -350,7 +350,7 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         self.enrol(id);
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.unrecorded_mut(&id) {
             match &mut session.measures {
                 Some(standing) => **standing = measures,
                 None => session.measures = Some(Box::new(measures)),

@@ -59,8 +59,8 @@ pub use policy::{
     Strategy, Tally, Verb, Version, WallClock, is_in_cohort,
 };
 pub use record::{
-    GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, NotRestored, RegionRecord,
-    RoomRecord, SessionRecord,
+    ChangedRecords, GatewayRecord, HopMap, LegRecord, MemoRecord, NodeRecord, NotRestored,
+    RegionRecord, RoomRecord, SessionRecord,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use rooms::{

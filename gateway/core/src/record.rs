@@ -6,6 +6,7 @@
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
 pub(crate) mod bytes;
+pub(crate) mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -141,6 +142,19 @@ pub struct LegRecord {
     pub hop: Hop,
     /// The driver has opened it. Otherwise the session is opened there again, or closed.
     pub open: bool,
+}
+
+/// Records that changed since the last ones were taken.
+#[derive(Clone, Debug)]
+pub struct ChangedRecords {
+    /// Contains these rooms and sessions only. Nodes, regions and policies' memos are empty.
+    pub core: GatewayRecord,
+    /// Sessions that are gone. Some were never live.
+    pub ended: Vec<SessionId>,
+    /// Rooms without a record.
+    pub dissolved: Vec<RoomId>,
+    /// All records were taken at least once.
+    pub whole: bool,
 }
 
 /// State of a policy itself.

@@ -36,6 +36,7 @@ use crate::capacity::Capacity;
 use crate::effects::{Effects, Notice};
 use crate::interner::Interner;
 use crate::nodes::Nodes;
+use crate::record::changes::Changes;
 use crate::sessions::{Phase, Sessions};
 use crate::small::SmallSet;
 use crate::{CloseReason, Decider, Hop, NodeId, RegionId, RoomId, Scenario, SessionId, Settings};
@@ -75,6 +76,8 @@ pub(crate) struct Rooms {
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
     started: Instant,
+    /// Rooms with another record.
+    pub(crate) changes: Changes<RoomId>,
 }
 
 impl Rooms {
@@ -101,14 +104,26 @@ impl Rooms {
             leave_cursors: BTreeMap::new(),
             deciders: Interner::default(),
             started: now,
+            changes: Changes::default(),
         }
+    }
+
+    pub(crate) fn follow(&mut self) {
+        self.changes.follow(self.all.keys().copied());
     }
 
     pub(crate) fn get(&self, id: &RoomId) -> Option<&Room> {
         self.all.get(id).map(|room| &**room)
     }
 
+    /// For a change of the room's record.
     pub(crate) fn get_mut(&mut self, id: &RoomId) -> Option<&mut Room> {
+        self.changes.note(*id);
+        self.unrecorded_mut(id)
+    }
+
+    /// For votes about the room's hop, which are not in its record.
+    pub(crate) fn unrecorded_mut(&mut self, id: &RoomId) -> Option<&mut Room> {
         self.all.get_mut(id).map(|room| &mut **room)
     }
 
@@ -144,6 +159,7 @@ impl Rooms {
 
     fn set_away(&mut self, id: RoomId, is_away: bool) {
         let Some(region) = self.get(&id).map(|room| room.region) else { return };
+        self.changes.note(id);
         let changes = if is_away { self.away.insert(id) } else { self.away.remove(&id) };
         if changes {
             let count = &mut self.away_by_region[region.0 as usize];
@@ -177,12 +193,14 @@ impl Rooms {
     }
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {
+        self.changes.note(id);
         if let Some(room) = self.all.get_mut(&id) {
             room.placed_by = self.deciders.intern(by);
         }
     }
 
     fn strand(&mut self, id: RoomId, lost: Hop, since: Instant) {
+        self.changes.note(id);
         if let Some(room) = self.all.get_mut(&id) {
             room.stranded = Some(Stranded { lost, since, attempts: 0 });
             self.stranded.insert((0, Reverse(room.priority), id));
@@ -190,6 +208,7 @@ impl Rooms {
     }
 
     fn unstrand(&mut self, id: RoomId) {
+        self.changes.note(id);
         if let Some(room) = self.all.get_mut(&id)
             && let Some(Stranded { attempts, .. }) = room.stranded.take()
         {
@@ -199,6 +218,7 @@ impl Rooms {
 
     /// Counts a failed attempt. Rooms with fewer attempts go first.
     fn count_attempt(&mut self, id: RoomId) {
+        self.changes.note(id);
         if let Some(room) = self.all.get_mut(&id)
             && let Some(Stranded { attempts, .. }) = &mut room.stranded
         {

@@ -12,6 +12,7 @@ pub(crate) use legs::Legs;
 pub(crate) use session::{Leg, Opening, Phase, Session, SessionRequest, WHOLE};
 
 use crate::interner::Interner;
+use crate::record::changes::Changes;
 use crate::{Decider, PolicyName, SessionId};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
@@ -30,6 +31,8 @@ pub(crate) struct Sessions {
     pub(crate) told_within: Duration,
     /// Live sessions by their degradation policy.
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
+    /// Sessions with another record.
+    pub(crate) changes: Changes<SessionId>,
     /// Random source for the jitter of retry times.
     rng: fastrand::Rng,
 }
@@ -45,6 +48,7 @@ impl Sessions {
             swept_last: SessionId(0),
             told_within: Duration::ZERO,
             ticked: BTreeMap::new(),
+            changes: Changes::default(),
             rng: fastrand::Rng::with_seed(0),
         }
     }
@@ -76,6 +80,10 @@ impl Sessions {
         self.all.insert(session.id, Box::new(session));
     }
 
+    pub(crate) fn follow(&mut self) {
+        self.changes.follow(self.all.keys().copied());
+    }
+
     /// Continues the numbers of another process.
     pub(crate) fn resume_numbers(&mut self, next: u64) {
         self.next = self.next.max(next);
@@ -88,6 +96,7 @@ impl Sessions {
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(&id)?;
+        self.changes.note(id);
         if session.phase == Phase::Live {
             self.live -= 1;
             self.ticked.values_mut().for_each(|ours| _ = ours.remove(&id));
@@ -97,6 +106,7 @@ impl Sessions {
 
     /// Marks the session live and adds it to its policy's ticks.
     pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
+        self.changes.note(id);
         if let Some(session) = self.all.get_mut(&id) {
             session.phase = Phase::Live;
             self.live += 1;
@@ -133,7 +143,15 @@ impl Sessions {
         self.all.get(id).map(|session| &**session)
     }
 
+    /// For a change of the session's record.
     pub(crate) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
+        self.changes.note(*id);
+        self.unrecorded_mut(id)
+    }
+
+    /// For measures, which are not in the session's record, and the time at which it was heard last, which the record
+    /// may contain late.
+    pub(crate) fn unrecorded_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
         self.all.get_mut(id).map(|session| &mut **session)
     }
 
@@ -160,7 +178,11 @@ impl Sessions {
         &mut self,
         range: impl RangeBounds<SessionId>,
     ) -> impl Iterator<Item = (&SessionId, &mut Session)> {
-        self.all.range_mut(range).map(|(id, session)| (id, &mut **session))
+        let changes = &mut self.changes;
+        self.all.range_mut(range).map(|(id, session)| {
+            changes.note(*id);
+            (id, &mut **session)
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -174,6 +174,15 @@ impl Continuity {
         self.streams.iter_mut().for_each(|stream| stream.on_copies = true);
     }
 
+    /// Notes that this is a copy, and that another process has passed packets since it was made. No
+    /// number that may have been used since is used again: a stream with the same mapping goes on
+    /// above its first packet from here, and one with another mapping beyond all that its sender
+    /// can have sent meanwhile.
+    pub fn went_on_elsewhere(&mut self) {
+        self.previous = None;
+        self.streams.iter_mut().for_each(Stream::went_on_elsewhere);
+    }
+
     /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a
     /// node marked down could return with old packets.
     pub fn close_previous(&mut self) {

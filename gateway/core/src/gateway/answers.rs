@@ -457,6 +457,7 @@ impl Gateway {
         let policy = scenario.policy(Hook::Routing);
         let arm = self.policies.arm(&policy, id.0);
         self.questions.want_reroute(&policy, arm, id);
+        self.rooms.changes.note(id);
         self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
@@ -523,6 +524,7 @@ impl Gateway {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = self.questions.next_reroute(&place)
         {
+            self.rooms.changes.note(id);
             let belongs = self.policies.arm(policy, id.0);
             if !self.rooms.get(&id).is_some_and(Room::is_placed) {
                 continue;
@@ -547,6 +549,7 @@ impl Gateway {
         now: Instant,
     ) -> Batch {
         self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
+        rooms.iter().for_each(|(id, _)| self.rooms.changes.note(*id));
         self.route(now, |router| rooms.iter().for_each(|&(id, _)| router.catch_up(id, now)));
         let mut parts = Parts::default();
         let outcome = match answer {

@@ -8,39 +8,125 @@ use super::Gateway;
 use crate::sessions::{Leg, Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    GatewayRecord, HopMap, LegRecord, Media, MemoRecord, NodeId, NodeRecord, NotRestored,
-    RegionRecord, RoomId, RoomRecord, SessionRecord,
+    ChangedRecords, GatewayRecord, HopMap, LegRecord, Media, MemoRecord, NodeId, NodeRecord,
+    NotRestored, RegionRecord, RoomId, RoomRecord, SessionId, SessionRecord,
 };
+
+impl Gateway {
+    /// Has [`Gateway::take_changed`] return all records, and then those that change.
+    pub fn follow_records(&mut self) {
+        self.sessions.follow();
+        self.rooms.follow();
+    }
+
+    pub fn unfollow_records(&mut self) {
+        self.sessions.changes.unfollow();
+        self.rooms.changes.unfollow();
+    }
+
+    /// Notes a change of the session's record, or of facts about it that other parts keep.
+    pub fn note_change(&mut self, session: SessionId) {
+        self.sessions.changes.note(session);
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !(self.sessions.changes.is_empty() && self.rooms.changes.is_empty())
+    }
+
+    /// Takes the records of up to this many sessions and rooms that changed.
+    pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
+        take_changed(self, at_most, now)
+    }
+
+    /// The record without rooms and sessions.
+    pub fn record_of_nodes(&self) -> GatewayRecord {
+        of_nodes(self)
+    }
+}
 
 pub(super) fn record(gateway: &Gateway, now: Instant) -> GatewayRecord {
     let live = || gateway.sessions.values().filter(|session| session.phase == Phase::Live);
-    let mut places: BTreeMap<&Arc<Media>, u32> = BTreeMap::new();
-    let mut media = Vec::new();
-    let mut sessions = Vec::new();
-    for session in live() {
-        let place = *places.entry(&session.request.media).or_insert_with(|| {
-            media.push(Arc::clone(&session.request.media));
-            media.len() as u32 - 1
-        });
-        sessions.push(session_record(gateway, session, place));
-    }
     let rooms: BTreeSet<RoomId> = live().map(|session| session.room).collect();
     let waiting = gateway.questions.waiting();
-    let rooms = rooms.iter().filter_map(|id| room_record(gateway, *id, &waiting, now));
+    let rooms = rooms.iter().filter_map(|id| room_record(gateway, *id, &waiting, now)).collect();
+    let (sessions, media) = session_records(gateway, live());
+    GatewayRecord { rooms, sessions, media, ..of_nodes(gateway) }
+}
+
+fn of_nodes(gateway: &Gateway) -> GatewayRecord {
     let memos = gateway.policies.memos();
     GatewayRecord {
         nodes: node_records(gateway),
         regions: region_records(gateway),
-        rooms: rooms.collect(),
-        sessions,
-        media,
         memos: memos
             .map(|(policy, memo)| MemoRecord { policy: policy.clone(), memo: memo.clone() })
             .collect(),
+        ..numbers(gateway)
+    }
+}
+
+fn numbers(gateway: &Gateway) -> GatewayRecord {
+    GatewayRecord {
+        nodes: Vec::new(),
+        regions: Vec::new(),
+        rooms: Vec::new(),
+        sessions: Vec::new(),
+        media: Vec::new(),
+        memos: Vec::new(),
         next_session: gateway.sessions.next_id().0,
         next_room: gateway.rooms.next_number(),
         started: gateway.questions.started(),
     }
+}
+
+fn take_changed(gateway: &mut Gateway, at_most: usize, now: Instant) -> ChangedRecords {
+    let (mut live, mut ended) = (Vec::new(), Vec::new());
+    for id in gateway.sessions.changes.take(at_most) {
+        match gateway.sessions.get(&id) {
+            Some(session) if session.phase == Phase::Live => {
+                // A room is recorded from its first live session on.
+                gateway.rooms.changes.note(session.room);
+                live.push(id);
+            }
+            // It has never been live.
+            Some(_) => {}
+            None => ended.push(id),
+        }
+    }
+    let changed = gateway.rooms.changes.take(at_most);
+    let waiting = if changed.is_empty() { BTreeSet::new() } else { gateway.questions.waiting() };
+    let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
+    for id in changed {
+        let is_live = |session: &SessionId| {
+            gateway.sessions.get(session).is_some_and(|it| it.phase == Phase::Live)
+        };
+        let stands = gateway.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
+        match stands.then(|| room_record(gateway, id, &waiting, now)).flatten() {
+            Some(room) => rooms.push(room),
+            None => dissolved.push(id),
+        }
+    }
+    let (sessions, media) = session_records(gateway, live.iter().map(|id| &gateway.sessions[id]));
+    let whole = gateway.sessions.changes.is_whole() && gateway.rooms.changes.is_whole();
+    let core = GatewayRecord { rooms, sessions, media, ..numbers(gateway) };
+    ChangedRecords { core, ended, dissolved, whole }
+}
+
+/// The sessions' records, and the media to which they refer.
+fn session_records<'a>(
+    gateway: &Gateway,
+    sessions: impl Iterator<Item = &'a Session>,
+) -> (Vec<SessionRecord>, Vec<Arc<Media>>) {
+    let mut places: BTreeMap<&Arc<Media>, u32> = BTreeMap::new();
+    let mut media = Vec::new();
+    let records = sessions.map(|session| {
+        let place = *places.entry(&session.request.media).or_insert_with(|| {
+            media.push(Arc::clone(&session.request.media));
+            media.len() as u32 - 1
+        });
+        session_record(gateway, session, place)
+    });
+    (records.collect(), media)
 }
 
 fn node_records(gateway: &Gateway) -> Vec<NodeRecord> {

@@ -35,7 +35,7 @@ impl Quality {
         if flow.expected == 0 && flow.reported_ppm.is_none() {
             return;
         }
-        let Some(room) = router.rooms.get_mut(&id) else {
+        let Some(room) = router.rooms.unrecorded_mut(&id) else {
             return;
         };
         let tally = room.tally.get_or_insert_with(|| Box::new(Tally::new(hop, now)));

@@ -39,7 +39,8 @@ impl Quality {
         now: Instant,
     ) -> bool {
         let slack = slack(router);
-        let Some(session) = router.sessions.get_mut(&id).filter(|s| s.phase == Phase::Live) else {
+        let Some(session) = router.sessions.unrecorded_mut(&id).filter(|s| s.phase == Phase::Live)
+        else {
             return false;
         };
         let room = session.room;
@@ -99,7 +100,7 @@ impl Quality {
     /// The control thread was late: packets of sessions that seem silent may not have been read.
     pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut Sessions) {
         for (_, session) in &self.silent {
-            let session = sessions.get_mut(session);
+            let session = sessions.unrecorded_mut(session);
             if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
                 track.excuse(late);
             }
@@ -112,7 +113,7 @@ fn slack(router: &Router) -> Duration {
 }
 
 fn with_track(sessions: &mut Sessions, session: SessionId, change: impl FnOnce(&mut Track)) {
-    if let Some(track) = sessions.get_mut(&session).and_then(|s| s.track.as_deref_mut()) {
+    if let Some(track) = sessions.unrecorded_mut(&session).and_then(|s| s.track.as_deref_mut()) {
         change(track);
     }
 }

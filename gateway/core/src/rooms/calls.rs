@@ -59,6 +59,7 @@ impl Rooms {
                 return Err(Refused::ScenarioOfRoom(room.scenario.clone()));
             }
             room.sessions.insert(session);
+            self.changes.note(room.id);
             return Ok(room.id);
         }
         let id = RoomId(self.next);
@@ -76,6 +77,7 @@ impl Rooms {
         self.unstrand(id);
         self.set_away(id, false);
         let room = self.all.remove(&id)?;
+        self.changes.note(id);
         self.placed -= usize::from(room.is_placed());
         self.unreserved.remove(&id);
         for node in room.listed.iter() {

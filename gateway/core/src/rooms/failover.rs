@@ -337,6 +337,7 @@ impl Router<'_> {
     /// The room's policy asked for a review, or the room has avoided a refusing hop long enough. Requests a reroute and
     /// opens missing sessions.
     pub(crate) fn room_due(&mut self, id: RoomId, now: Instant) {
+        self.rooms.changes.note(id);
         self.catch_up(id, now);
         if self.rooms.get(&id).is_some_and(Room::is_placed) {
             self.open_missing(id, now);

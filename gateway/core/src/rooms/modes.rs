@@ -120,6 +120,7 @@ impl Rooms {
             if let Some(spares) = spares {
                 room.spares = spares;
             }
+            self.changes.note(room.id);
             self.changing.insert(room.id);
         }
     }

@@ -272,6 +272,7 @@ impl Router<'_> {
     pub(crate) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
         let Step { cause, by, from, to, started } = step;
         let by = self.rooms.deciders.intern(by);
+        self.rooms.changes.note(id);
         if let Some(room) = self.rooms.all.get_mut(&id) {
             room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
         }

@@ -52,6 +52,7 @@ impl Router<'_> {
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let grants = self.weigh(id, hops);
         let lead = leaving.zip(hops.first()).map(|((left, _), to)| self.lead(left.node, to.node));
+        self.rooms.changes.note(id);
         let Some(room) = self.rooms.all.get_mut(&id) else {
             return;
         };

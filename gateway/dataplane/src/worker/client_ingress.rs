@@ -411,6 +411,7 @@ impl ClientIngress {
         if arrival.kind != Kind::Rtp || !session.learn(arrival.source, datagram) {
             return cx.egress.count_drop(Reason::UnknownSource);
         }
+        cx.egress.note_changed(session.home);
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
         for source in session.learned() {
             // An address that another session declared remains with that session.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use super::egress::{Side, Trunk};
 use super::ports::Ports;
 use super::session::{PacketContext, Session, SessionState};
 use super::source::{Source, watch};
-use super::suspension::{Suspended, TrunkState};
+use super::suspension::{Copies, Duplicates, TrunkState};
 use super::{COMMANDS_MAX, Worker};
 use crate::address;
 use crate::flows::Home;
@@ -72,15 +73,36 @@ pub enum Command {
     RemoveNode {
         node: NodeId,
     },
-    /// Finishes the packets that were read, sends them, and hands out copies of all sessions. Then reads nothing and
-    /// runs only commands until [`Command::Resume`]. Sent to all workers together: each waits for the packets that
-    /// others pass to it. Fails if a port cannot be duplicated.
+    /// Copies the sessions in these slots that have sockets of their own, with duplicates of these sockets. Fails if a
+    /// socket cannot be duplicated.
+    Duplicate {
+        slots: Range<u32>,
+        /// Includes sessions without sockets.
+        all: bool,
+        done: crossbeam_channel::Sender<io::Result<Duplicates>>,
+    },
+    /// Finishes the packets that were read, sends them, and hands out the sessions that have changed since their last
+    /// copy. Then reads nothing and runs only commands until [`Command::Resume`]. Sent to all workers together: each
+    /// waits for the packets that others pass to it.
     Suspend {
-        done: crossbeam_channel::Sender<io::Result<Vec<Suspended>>>,
+        done: crossbeam_channel::Sender<Vec<SessionState>>,
+    },
+    /// Copies sessions that have changed since their last copy: those in these slots, and those with another leg, hop
+    /// or address.
+    Copy {
+        slots: Range<u32>,
+        /// Includes sessions in these slots that have not changed.
+        all: bool,
+        done: crossbeam_channel::Sender<Copies>,
     },
     /// Hands out the states of the trunks, of a suspended worker.
     HandOutTrunks {
         done: crossbeam_channel::Sender<Vec<TrunkState>>,
+    },
+    /// Continues the session in this newer state.
+    Continue {
+        home: Home,
+        state: Box<SessionState>,
     },
     /// Continues the trunk of another process on a duplicate of its socket. The secret must be the same.
     ContinueTrunk(Box<TrunkState>),
@@ -291,9 +313,11 @@ impl Worker {
             Command::Install(install) => self.install(*install),
             Command::Attach { home, hop, leg } => {
                 self.sessions.with(home, |session| session.attach(hop, leg));
+                self.egress.note_changed(home);
             }
             Command::Detach { home, hop } => {
                 self.sessions.with(home, |session| session.detach(hop));
+                self.egress.note_changed(home);
             }
             Command::Plan { home, plan } => {
                 self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
@@ -312,7 +336,12 @@ impl Worker {
             Command::LimitBundles { node, size_max } => self.egress.limit_bundles(node, size_max),
             Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             Command::RemoveNode { node } => self.egress.remove_node(node),
+            // Fails only if control waits no longer.
+            Command::Duplicate { slots, all, done } => drop(done.send(self.duplicate(slots, all))),
             Command::Suspend { done } => self.suspending = Some(done),
+            Command::Continue { home, state } => self.continue_session(home, *state),
+            // Fails only if control waits no longer.
+            Command::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
             // Fails only if control waits no longer.
             Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
             Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
@@ -360,6 +389,20 @@ impl Worker {
             self.egress.active.add(session.home);
         }
         self.sessions.put(session);
+    }
+
+    fn continue_session(&mut self, home: Home, mut state: SessionState) {
+        let (learned, flows) = (state.take_learned(), &self.flows);
+        let begins = self.sessions.with(home, |session| {
+            let was_active = session.is_active();
+            session.learned().iter().for_each(|source| _ = flows.remove(&source.key(), home));
+            session.go_on(state);
+            learned.into_iter().for_each(|learned| session.relearn(learned, flows));
+            session.is_active() && !was_active
+        });
+        if begins.unwrap_or_default() {
+            self.egress.active.add(home);
+        }
     }
 
     fn remove(&mut self, home: Home, now: Instant) {

@@ -1,6 +1,7 @@
 //! Output of a worker: packets to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers, and
 //! reports to control. Packets are queued during a pass and sent at its end.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -30,6 +31,9 @@ pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 /// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no space for
 /// a tag, so the kernel fragments such a datagram where the path's MTU is smaller.
 const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
+
+/// Limit of changed sessions between two copies.
+const CHANGED_MAX: usize = 4_096;
 
 /// A listener's socket and its queue.
 pub(crate) struct Port {
@@ -68,6 +72,8 @@ pub(crate) struct Egress {
     /// Sessions with packets queued on their ports.
     pub(crate) ports: Vec<Home>,
     pub(crate) active: ActiveSessions,
+    /// Sessions with another leg, hop or address since the last copy.
+    changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
 }
 
@@ -146,8 +152,21 @@ impl Egress {
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: ActiveSessions::default(),
+            changed: RefCell::default(),
             relayed: Vec::new(),
         }
+    }
+
+    /// Has the next copy include the session. If too many changed, the copies of the next second do.
+    pub(crate) fn note_changed(&self, home: Home) {
+        let mut changed = self.changed.borrow_mut();
+        if changed.len() < CHANGED_MAX && changed.last() != Some(&home) {
+            changed.push(home);
+        }
+    }
+
+    pub(crate) fn take_changed(&self) -> Vec<Home> {
+        self.changed.take()
     }
 
     pub(crate) fn count_drop(&self, reason: Reason) {

@@ -45,6 +45,11 @@ impl Ports {
         self.numbers
     }
 
+    /// The number of sockets.
+    pub(crate) fn sockets(&self) -> u8 {
+        1 + u8::from(self.rtcp.is_some())
+    }
+
     pub(crate) fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {
         match side {
             Side::Rtp => Some(self.rtp.socket.as_fd()),

@@ -58,6 +58,8 @@ pub(crate) struct Session {
     active: bool,
     /// True if the session was used since its last summary.
     touched: bool,
+    /// True if the session has changed since its last copy.
+    uncopied: bool,
     /// True if the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
@@ -131,6 +133,14 @@ impl MediaState {
         Epoch(u64::from(self.switches))
     }
 
+    fn totals(&self, now: Instant) -> Totals {
+        Totals {
+            lost_up: self.measurements.lost_up(),
+            lost_at_switches: self.continuity.missed_at_switches(now),
+            ..self.totals
+        }
+    }
+
     /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
@@ -191,6 +201,7 @@ impl Session {
             // The cap is sent before the client's first packet.
             active: plan.send_cap_kbps() > 0,
             touched: false,
+            uncopied: true,
             #[cfg(any(test, feature = "fault-injection"))]
             panics: false,
             media,
@@ -217,7 +228,7 @@ impl Session {
     }
 
     fn wake(&mut self, cx: &mut PacketContext<'_>) {
-        self.touched = true;
+        (self.touched, self.uncopied) = (true, true);
         if !self.active {
             self.active = true;
             cx.egress.active.add(self.home);
@@ -238,6 +249,8 @@ impl Session {
                 && !state.feedback.repeats(cap, now)
         };
         self.active = touched || !self.state.as_deref().map_or(cap == 0, is_quiet);
+        // The summary took the last counts.
+        self.uncopied |= touched || !self.active;
         !self.active
     }
 
@@ -257,10 +270,12 @@ impl Session {
         // Reserves one element: sessions are many and each has few legs.
         self.legs.reserve_exact(1);
         self.legs.push((hop, leg));
+        self.uncopied = true;
     }
 
     pub(crate) fn detach(&mut self, hop: Hop) {
         self.legs.retain(|(at, _)| *at != hop);
+        self.uncopied = true;
     }
 
     pub(crate) fn has_leg(&self, hop: Hop) -> bool {
@@ -374,12 +389,7 @@ impl Session {
     }
 
     fn totals(&self, now: Instant) -> Totals {
-        let totals = |state: &MediaState| Totals {
-            lost_up: state.measurements.lost_up(),
-            lost_at_switches: state.continuity.missed_at_switches(now),
-            ..state.totals
-        };
-        self.state.as_deref().map_or(Totals::default(), totals)
+        self.state.as_deref().map_or(Totals::default(), |state| state.totals(now))
     }
 
     /// Handles an error from the error queue of a session's port. `ConnectionRefused` is evidence against the node if

@@ -77,6 +77,10 @@ impl Sessions {
         self.slots.iter().filter_map(Option::as_deref)
     }
 
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     pub(super) fn put(&mut self, session: Session) {
         let place = session.home.slot as usize;
         if self.slots.len() <= place {

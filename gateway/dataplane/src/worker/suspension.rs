@@ -5,6 +5,7 @@
 //! renewed, or drops them if it is suspended: then another worker continues the sessions.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -30,12 +31,28 @@ const LOOKS_EVERY: Duration = Duration::from_micros(50);
 const LOOKS_FOR_LEASE_EVERY: Timespec =
     Timespec { tv_sec: 0, tv_nsec: CHECKED_EVERY.subsec_nanos() as i64 };
 
-/// A session of a suspended worker.
+/// A copy of a session that goes on.
 #[derive(Debug)]
-pub struct Suspended {
+pub struct Duplicate {
     pub state: SessionState,
     /// Duplicates of the session's own sockets for RTP and, if it has a separate port, for RTCP.
     pub ports: Option<(OwnedFd, Option<OwnedFd>)>,
+}
+
+#[derive(Debug)]
+pub struct Duplicates {
+    pub sessions: Vec<Duplicate>,
+    /// The number of the worker's slots.
+    pub slots: u32,
+}
+
+/// Copies of sessions that go on.
+#[derive(Debug)]
+pub struct Copies {
+    /// Each with the number of its own sockets.
+    pub sessions: Vec<(SessionState, u8)>,
+    /// The number of the worker's slots.
+    pub slots: u32,
 }
 
 /// The state of a worker's trunk to a node.
@@ -50,21 +67,45 @@ pub struct TrunkState {
 }
 
 impl Worker {
-    /// Hands out copies of all sessions and begins the suspension.
+    /// Hands out sessions and begins the suspension.
     #[cold]
-    pub(super) fn hand_out(
-        &mut self,
-        done: &crossbeam_channel::Sender<io::Result<Vec<Suspended>>>,
-    ) {
+    pub(super) fn hand_out(&mut self, done: &crossbeam_channel::Sender<Vec<SessionState>>) {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
-        let sessions = self.sessions.iter().map(|session| {
-            let ports = session.ports.as_ref().map(|ports| ports.try_clone()).transpose()?;
-            Ok(Suspended { state: session.hand_out(&self.flows), ports })
-        });
+        let uncopied = self.sessions.iter().filter(|session| session.is_uncopied());
         // If control waits no longer, it sends `Resume`.
-        let _ = done.send(sessions.collect());
+        let _ = done.send(uncopied.map(|session| session.hand_out(&self.flows)).collect());
+    }
+
+    #[cold]
+    pub(super) fn duplicate(&mut self, slots: Range<u32>, all: bool) -> io::Result<Duplicates> {
+        let mut sessions = Vec::new();
+        for slot in slots {
+            let flows = &self.flows;
+            let duplicate: Option<io::Result<_>> = self.sessions.with_slot(slot, |session| {
+                let ports = session.ports.as_ref().map(|ports| ports.try_clone()).transpose()?;
+                let wanted = all || ports.is_some();
+                Ok(wanted.then(|| Duplicate { state: session.copy(flows), ports }))
+            });
+            sessions.extend(duplicate.transpose()?.flatten());
+        }
+        Ok(Duplicates { sessions, slots: self.sessions.slots() })
+    }
+
+    #[cold]
+    pub(super) fn copy(&mut self, slots: Range<u32>, all: bool) -> Copies {
+        let changed = self.egress.take_changed().into_iter().map(|home| home.slot);
+        let mut copies = Vec::new();
+        for (slot, all) in slots.map(|slot| (slot, all)).chain(changed.map(|slot| (slot, false))) {
+            let flows = &self.flows;
+            let copied = self.sessions.with_slot(slot, |session| {
+                let sockets = session.ports.as_ref().map_or(0, |ports| ports.sockets());
+                (all || session.is_uncopied()).then(|| (session.copy(flows), sockets))
+            });
+            copies.extend(copied.flatten());
+        }
+        Copies { sessions: copies, slots: self.sessions.slots() }
     }
 
     pub(super) fn resume(&mut self) {

@@ -70,6 +70,9 @@ impl Stream {
     /// Notes that another hop continues the stream with its own numbers from this packet.
     pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
         self.on_copies = false;
+        if self.elsewhere {
+            return self.begin_above(header);
+        }
         let missing = self.missing_before(header);
         let missing = missing.try_into().unwrap_or(u16::MAX);
         self.missing.open(self.highest.wrapping_add(1), missing, now);

@@ -11,6 +11,9 @@ const VIDEO_CLOCK_HZ: u32 = 90_000;
 /// another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
 const LOST_MAX: u64 = 1_000;
 
+/// Numbers skipped beyond twice the usual packets, for a sender that sends in bursts.
+const SPARE: u16 = 64;
+
 /// Divisor of the weight of a new sample, as in RTT estimators: the average adapts within a dozen
 /// frames and ignores a single one.
 const SMOOTHING: i64 = 8;
@@ -155,6 +158,14 @@ impl Pace {
             if unfinished { self.packets_of(1).saturating_sub(self.in_frame).max(1) } else { 0 };
         let lost = (u64::from(self.packets_of(frames - 1)) + u64::from(rest)).min(LOST_MAX) as u16;
         Leap { lost: lost.max(on_the_way), ticks: ticks.max(interval / 2).max(1) as u32 }
+    }
+
+    /// Returns more packets than the sender can have sent in this time, unless it became twice as
+    /// fast.
+    pub(super) fn most_within(&self, ticks: u64, clock_rate: u32) -> u16 {
+        let unknown = (clock_rate / 1_000).max(1);
+        let frames = rounded(ticks, self.interval().unwrap_or(unknown)) + 1;
+        2 * self.packets_of(frames) + SPARE
     }
 
     fn packets_of(&self, frames: u64) -> u16 {

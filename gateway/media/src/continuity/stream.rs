@@ -46,6 +46,9 @@ pub(super) struct Stream {
     pub(super) missing: Missing,
     /// True if another hop continues the stream in place of the present one.
     pub(super) on_copies: bool,
+    /// True if numbers above the highest may have been used in another process.
+    #[serde(default)]
+    pub(super) elsewhere: bool,
     /// The outgoing number up to which losses were counted, and the number of packets that had
     /// passed by then.
     counted: (u32, u32),
@@ -152,6 +155,7 @@ impl Stream {
             recent: Recent::new(highest, header.timestamp),
             missing: Missing::default(),
             on_copies: false,
+            elsewhere: false,
             counted: (highest.wrapping_sub(1), 0),
         }
     }
@@ -224,6 +228,30 @@ impl Stream {
         self.present.epoch = epoch;
     }
 
+    /// Notes that numbers above the highest may have been used in another process.
+    pub(super) fn went_on_elsewhere(&mut self) {
+        self.previous = None;
+        self.use_only_above(self.highest);
+        // The next packet does not show how many were missed.
+        (self.elsewhere, self.on_copies) = (true, true);
+    }
+
+    /// Begins above all numbers that another process may have used before this packet.
+    pub(super) fn begin_above(&mut self, header: &rtp::Header) {
+        let (sequence, _) = self.present.numbers(header);
+        let ahead = sequence_ahead(sequence, self.highest as u16);
+        self.elsewhere = ahead <= 0;
+        self.on_copies = self.elsewhere;
+        if !self.elsewhere {
+            self.use_only_above(self.highest.wrapping_add_signed(i32::from(ahead) - 1));
+        }
+    }
+
+    /// Late packets have lost their numbers.
+    fn use_only_above(&mut self, number: u32) {
+        (self.present.first, self.present.floor) = (number.wrapping_add(1), number);
+    }
+
     /// Continues the stream with another sender, after the lost packets.
     pub(super) fn take_over(
         &mut self,
@@ -239,7 +267,11 @@ impl Stream {
         };
         let leap = self.pace.leap(silence, self.clock_rate);
         // Withheld packets are not lost.
-        let lost = if self.withheld.take().is_some() { 0 } else { leap.lost };
+        let mut lost = if self.withheld.take().is_some() { 0 } else { leap.lost };
+        let elsewhere = std::mem::take(&mut self.elsewhere);
+        if elsewhere {
+            lost = lost.max(self.pace.most_within(silence.since_packet, self.clock_rate));
+        }
         let ahead = u32::from(lost) + 1;
         let floor = self.highest;
         self.highest = floor.wrapping_add(ahead);
@@ -247,7 +279,7 @@ impl Stream {
             self.latest = self.latest.wrapping_add(leap.ticks);
             self.latest_at = now;
         }
-        self.previous = Some(self.present);
+        self.previous = (!elsewhere).then_some(self.present);
         self.present = Mapping {
             epoch,
             earlier: None,
@@ -255,7 +287,7 @@ impl Stream {
             sequence: self.highest.wrapping_sub(header.sequence.into()),
             timestamp: self.latest.wrapping_sub(header.timestamp),
             first: self.highest,
-            floor,
+            floor: if elsewhere { self.highest.wrapping_sub(1) } else { floor },
             took_over: true,
         };
         self.payload_type = header.payload_type;
@@ -309,9 +341,7 @@ impl Stream {
         }
         self.withheld = None;
         self.present.sequence = self.present.sequence.wrapping_sub(place);
-        // A withheld packet that arrives late has lost its number.
-        self.present.floor = self.highest;
-        self.present.first = self.highest.wrapping_add(1);
+        self.use_only_above(self.highest);
     }
 
     fn pass_present(&mut self, header: &rtp::Header, now: Instant) -> Pass {
@@ -381,7 +411,7 @@ impl Stream {
             return;
         }
         let ahead = sequence.wrapping_sub(self.highest as u16);
-        self.on_copies = false;
+        (self.on_copies, self.elsewhere) = (false, false);
         self.highest = self.highest.wrapping_add(ahead.into());
         self.recent = Recent::new(self.highest, timestamp);
         self.after_jump = None;

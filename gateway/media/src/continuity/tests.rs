@@ -6,6 +6,7 @@ use crate::rtp::Header;
 
 mod conference;
 mod control;
+mod copied;
 mod fuzz;
 mod missing;
 mod overlap;

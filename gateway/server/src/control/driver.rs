@@ -4,18 +4,20 @@
 
 mod agent;
 mod plain;
+mod replica;
 mod rtpengine;
 #[cfg(test)]
 mod tests;
 mod webhook;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
+use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId, SessionRecord};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::Leg;
 use evenkeel_media::trunk::message::{Question, Secret};
@@ -25,6 +27,7 @@ use super::equipment::set;
 use super::fencing::Fencing;
 use crate::webhook::Hook;
 use agent::{Agents, AgentsRecord, Asking};
+pub(crate) use replica::DriversReplica;
 use rtpengine::{CallRecord, Rtpengine};
 pub(crate) use rtpengine::{Line, Ng};
 pub(crate) use webhook::Posted;
@@ -87,6 +90,14 @@ pub(crate) struct DriversRecord {
     webhooks: Vec<WebhookLeaseRecord>,
 }
 
+impl DriversRecord {
+    /// Without the sessions on ports of the old process, which are opened again.
+    pub(crate) fn lose_ports(&mut self) {
+        self.calls.clear();
+        self.webhooks.clear();
+    }
+}
+
 /// Facts of the process that continues sessions of another one.
 pub(crate) struct Continued<'a> {
     /// The hop that a recorded one is now, for a session that continues.
@@ -135,6 +146,27 @@ impl Drivers {
             }
         }
         DriversRecord { agents: self.agents.record(), calls, webhooks }
+    }
+
+    /// These sessions at nodes, for a follower of the records.
+    pub(crate) fn record_of(&self, sessions: &[&SessionRecord]) -> DriversRecord {
+        let (mut calls, mut webhooks) = (BTreeMap::new(), Vec::new());
+        for (session, legs) in sessions.iter().map(|session| (session.id, &session.legs)) {
+            for hop in legs.iter().map(|leg| leg.hop) {
+                match self.nodes.get(hop.node.0 as usize).and_then(Option::as_ref) {
+                    None | Some(Standing::Plain(_) | Standing::Agent(_)) => {}
+                    Some(Standing::Rtpengine(engine)) => {
+                        let call = engine.record_of(session, hop);
+                        calls.extend(call.map(|call| ((hop.node, call.number), call)));
+                    }
+                    Some(Standing::Webhook(webhook)) => {
+                        webhooks.extend(webhook.record_of(session, hop));
+                    }
+                }
+            }
+        }
+        let agents = self.agents.record_of(sessions.iter().map(|session| session.id));
+        DriversRecord { agents, calls: calls.into_values().collect(), webhooks }
     }
 
     /// Continues sessions that another process opened at nodes.

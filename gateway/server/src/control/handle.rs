@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evenkeel_core::{
     Explanation, NodeStanding, PolicyName, RegionStanding, Rollout, RoomId, RoomStanding, Scenario,
@@ -23,9 +23,10 @@ use super::names::Names;
 use super::node_list::{ListChange, NodeList, NotListed};
 use super::operations::{Operation, Place};
 use super::orders::Order;
+use super::records::Batch;
 use super::rollout::Wish;
 use super::slice::Slice;
-use super::snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+use super::snapshot::{MediaStates, NotRestored, NotSuspended, Restored, Snapshot};
 use super::suspension::OFFERS_WITHIN;
 use crate::api::IdempotencyKeys;
 use crate::handover::Duplicates;
@@ -40,15 +41,14 @@ pub(crate) const EVENTS_MAX: usize = 8_192;
 
 type Reply<T> = oneshot::Sender<T>;
 
-/// The state of a suspended gateway.
+/// A suspended gateway.
 #[derive(Debug)]
 pub(crate) struct Suspended {
-    pub(crate) snapshot: Snapshot,
-    /// Duplicates of sessions' own ports, to which the snapshot refers.
+    /// The records of all sessions, or the last batch of a follower.
+    pub(crate) batch: Batch,
+    /// Duplicates of sessions' own ports, to which the batch refers.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) guard: SuspensionGuard,
-    /// Packets wait since then.
-    pub(crate) since: Instant,
 }
 
 /// Control resumes when it is dropped: its owner can end the suspension no more.
@@ -146,8 +146,18 @@ pub(crate) enum Request {
     },
     /// Duplicates of the trunks' sockets.
     Trunks(Reply<io::Result<Duplicates>>),
-    /// Stops control and the workers, and hands out their state.
+    /// Sends all records, and then those that change.
+    FollowRecords {
+        /// Until the gateway is suspended, whose last batch belongs to this follower.
+        hands_over: bool,
+        reply: Reply<mpsc::Receiver<Batch>>,
+    },
+    /// Stops control, and hands out the records.
     Suspend(Reply<Result<Suspended, NotSuspended>>),
+    /// Stops the workers of a suspended gateway.
+    SuspendPackets(Reply<Result<MediaStates, NotSuspended>>),
+    /// Takes over newer states of restored sessions.
+    ContinueMedia(Box<MediaStates>, Reply<Result<(), NotRestored>>),
     /// Ends a suspension: control and the workers continue.
     Resume(Reply<()>),
     /// Takes over the state of another process, and stays suspended.
@@ -481,16 +491,41 @@ impl Handle {
         self.ask(Request::Trunks).await.map_err(ended)?
     }
 
-    /// Stops the gateway and hands out the state of all live sessions: nothing is read, sent or decided until it is
-    /// resumed, restored or released. New offers wait meanwhile.
+    /// Stops control and hands out the records of all live sessions, or the last batch of a
+    /// [follower](Handle::follow_records): nothing is decided until the gateway is resumed, restored or released. New
+    /// offers wait meanwhile. Packets are forwarded until [`Handle::suspend_packets`].
     pub(crate) async fn suspend(&self) -> Result<Suspended, NotSuspended> {
         // The API stores an answer after control gave it: a client may repeat the offer to the next process. Control
         // judges offers that take longer.
         let _ = tokio::time::timeout(OFFERS_WITHIN, self.idempotency_keys.answered()).await;
         let suspended = self.ask(Request::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
         let mut suspended = suspended?;
-        suspended.snapshot.idempotency_keys = self.idempotency_keys.record();
+        suspended.batch.set_keys(self.idempotency_keys.record());
         Ok(suspended)
+    }
+
+    /// All records in slices, and then batches of those that change. A follower that does not keep up is dropped: its
+    /// channel ends, and it may follow again from the beginning. A new follower replaces the one before.
+    ///
+    /// A follower that `hands_over` is followed by [`Handle::suspend`], whose batch is its last one. Meanwhile the
+    /// channels of others end at once.
+    pub(crate) async fn follow_records(
+        &self,
+        hands_over: bool,
+    ) -> Result<mpsc::Receiver<Batch>, ControlError> {
+        self.ask(|reply| Request::FollowRecords { hands_over, reply }).await
+    }
+
+    /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
+    /// read or sent from now on.
+    pub(crate) async fn suspend_packets(&self) -> Result<MediaStates, NotSuspended> {
+        self.ask(Request::SuspendPackets).await.map_err(|_| NotSuspended::Unavailable)?
+    }
+
+    /// Continues restored sessions in these newer states.
+    pub(crate) async fn continue_media(&self, states: MediaStates) -> Result<(), NotRestored> {
+        let asked = self.ask(|reply| Request::ContinueMedia(Box::new(states), reply)).await;
+        asked.map_err(|_| NotRestored::Unavailable)?
     }
 
     /// Continues a suspended gateway, or one that began suspended.

@@ -20,6 +20,7 @@ mod operations;
 mod orders;
 mod outputs;
 mod prober;
+mod records;
 mod registry;
 mod request;
 mod rollout;
@@ -54,11 +55,12 @@ pub use orders::Order;
 pub(crate) use prober::Way as ProbeWay;
 pub(crate) use prober::socket as probe_socket;
 pub(crate) use prober::socket::connected;
+pub(crate) use records::{Batch, Replica};
 pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
 #[cfg(test)]
 pub(crate) use slice::Slice;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::MediaStates;
 #[cfg(test)]
-pub(crate) use snapshot::{NotRestored, NotSuspended, Restored};
+pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

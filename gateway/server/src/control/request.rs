@@ -14,6 +14,7 @@ use super::handle::Request;
 use super::messages::{Admission, ControlError, PolicyView, SessionView, Status};
 use super::registry::SessionEntry;
 use super::slice::Slice;
+use super::snapshot::NotSuspended;
 use super::thread::Control;
 
 /// Copying this many ids of a room's sessions takes as long as copying the view of one session.
@@ -148,7 +149,19 @@ impl Control {
             Request::Trunks(reply) => {
                 let _ = reply.send(self.duplicate_trunks());
             }
+            Request::FollowRecords { hands_over, reply } => {
+                let _ = reply.send(self.follow_records(hands_over, now));
+            }
             Request::Suspend(reply) => self.begin_suspension(reply, now),
+            // Packets of a gateway that is not suspended go on.
+            Request::SuspendPackets(reply) => {
+                let is_suspended = self.is_suspended();
+                let states = is_suspended.then(|| self.suspend_packets());
+                let _ = reply.send(states.unwrap_or(Err(NotSuspended::Unavailable)));
+            }
+            Request::ContinueMedia(states, reply) => {
+                let _ = reply.send(self.continue_media(*states));
+            }
             Request::Resume(done) => {
                 self.resume();
                 let _ = done.send(());

@@ -4,6 +4,7 @@
 //! which the times in the state count. The state is MessagePack with the names of the fields: a version may add fields
 //! with defaults and ignores fields that it does not know.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use evenkeel_core::{GatewayRecord, SessionId};
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_media::instant;
 use nix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::driver::DriversRecord;
@@ -23,7 +25,7 @@ use crate::api::KeyRecord;
 const MAGIC: &[u8; 8] = b"evenkeel";
 
 /// The format that this version writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
@@ -40,9 +42,34 @@ pub(crate) struct Snapshot {
 /// The state that a session's worker keeps.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct MediaRecord {
+    #[serde(with = "compact")]
     pub(super) state: SessionState,
     /// The number of the session's own sockets: RTP, then RTCP. Their descriptors follow in this order.
     pub(super) sockets: u8,
+}
+
+/// The last states of sessions that changed since their records, and of trunks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MediaStates {
+    pub(super) media: Vec<MediaRecord>,
+    /// The trunks of each worker.
+    pub(super) trunks: Vec<Vec<TrunkState>>,
+}
+
+impl MediaStates {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    pub(crate) fn decode(encoded: &[u8]) -> Result<MediaStates, NotRestored> {
+        decode(encoded, None)
+    }
+}
+
+impl From<Snapshot> for MediaStates {
+    fn from(snapshot: Snapshot) -> MediaStates {
+        MediaStates { media: snapshot.media, trunks: snapshot.trunks }
+    }
 }
 
 /// The result of a restore.
@@ -112,30 +139,101 @@ impl NotRestored {
 }
 
 impl Snapshot {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let reference = Shared::read();
-        let mut encoded = MAGIC.to_vec();
-        encoded.extend(FORMAT.to_be_bytes());
-        encoded.extend(reference.nanos.to_be_bytes());
-        let mut serializer = rmp_serde::Serializer::new(&mut encoded).with_struct_map();
-        instant::relative_to(reference.instant, || self.serialize(&mut serializer))
-            .expect("a vector takes all bytes, and all times are within years");
-        encoded
+    /// Without descriptors, the sessions get other ports, and are opened again at nodes that know the old ones.
+    pub(super) fn lose_ports(&mut self) {
+        let of_ports = |record: &MediaRecord| (record.state.session, record.sockets > 0);
+        let of_ports: BTreeMap<SessionId, bool> = self.media.iter().map(of_ports).collect();
+        if !of_ports.values().any(|has_ports| *has_ports) {
+            return;
+        }
+        self.drivers.lose_ports();
+        let states = self.media.iter_mut().map(|record| {
+            record.sockets = 0;
+            (record.state.session, &mut record.state)
+        });
+        let mut states: BTreeMap<SessionId, &mut SessionState> = states.collect();
+        for session in &mut self.core.sessions {
+            let Some(state) = states.get_mut(&session.id) else { continue };
+            session.legs.iter_mut().for_each(|leg| leg.open &= !state.has_port_leg(leg.hop));
+            state.drop_port_legs();
+        }
+    }
+}
+
+pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
+    let reference = Shared::read();
+    let mut encoded = MAGIC.to_vec();
+    encoded.extend(FORMAT.to_be_bytes());
+    encoded.extend(reference.nanos.to_be_bytes());
+    let mut serializer = rmp_serde::Serializer::new(&mut encoded).with_struct_map();
+    instant::relative_to(reference.instant, || state.serialize(&mut serializer))
+        .expect("a vector takes all bytes, and all times are within years");
+    encoded
+}
+
+/// Reads a state. `arrived`: the instant from which its times count; without it, they count on the clock of this machine.
+pub(super) fn decode<T: DeserializeOwned + From<Snapshot>>(
+    encoded: &[u8],
+    arrived: Option<Instant>,
+) -> Result<T, NotRestored> {
+    let no_head = || NotRestored::malformed("it does not begin as a state of a gateway");
+    let rest = encoded.strip_prefix(MAGIC).ok_or_else(no_head)?;
+    let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+    let found = u32::from_be_bytes(*format);
+    if found > FORMAT {
+        return Err(NotRestored::Newer { found, known: FORMAT });
+    }
+    let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
+    let reference = arrived.or_else(|| Shared::read().instant_at(u64::from_be_bytes(*nanos)));
+    let reference = reference.ok_or_else(|| NotRestored::malformed("its time is no time"))?;
+    let read = || match found {
+        // The first format had snapshots only.
+        ..=1 => rmp_serde::from_slice::<Snapshot>(rest).map(T::from),
+        _ => rmp_serde::from_slice(rest),
+    };
+    instant::relative_to(reference, read).map_err(|error| NotRestored::Malformed(error.to_string()))
+}
+
+/// Each packet changes the state of its session, so it is encoded often: without names of fields.
+mod compact {
+    use std::fmt;
+
+    use evenkeel_dataplane::worker::SessionState;
+    use serde::de::value::MapAccessDeserializer;
+    use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+    use serde::ser::{self, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        state: &SessionState,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let bytes = rmp_serde::to_vec(state).map_err(ser::Error::custom)?;
+        serializer.serialize_bytes(&bytes)
     }
 
-    pub(crate) fn decode(encoded: &[u8]) -> Result<Snapshot, NotRestored> {
-        let no_head = || NotRestored::malformed("it does not begin as a state of a gateway");
-        let rest = encoded.strip_prefix(MAGIC).ok_or_else(no_head)?;
-        let (format, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-        let found = u32::from_be_bytes(*format);
-        if found > FORMAT {
-            return Err(NotRestored::Newer { found, known: FORMAT });
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SessionState, D::Error> {
+        deserializer.deserialize_any(State)
+    }
+
+    struct State;
+
+    impl<'de> Visitor<'de> for State {
+        type Value = SessionState;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the state of a session")
         }
-        let (nanos, rest) = rest.split_first_chunk().ok_or_else(no_head)?;
-        let reference = Shared::read().instant_at(u64::from_be_bytes(*nanos));
-        let reference = reference.ok_or_else(|| NotRestored::malformed("its time is no time"))?;
-        instant::relative_to(reference, || rmp_serde::from_slice(rest))
-            .map_err(|error| NotRestored::Malformed(error.to_string()))
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<SessionState, E> {
+            rmp_serde::from_slice(bytes).map_err(E::custom)
+        }
+
+        /// The first format has the names of the fields.
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SessionState, A::Error> {
+            SessionState::deserialize(MapAccessDeserializer::new(map))
+        }
     }
 }
 

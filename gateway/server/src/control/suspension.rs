@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{
     HopMap, Labels, Media, NodeId, Output, Plan, RouteCell, SessionId, requested_room_name,
 };
-use evenkeel_dataplane::worker::{self, Command, Install, Ports, SessionState, TrunkState};
+use evenkeel_dataplane::worker::{
+    self, Command, Duplicate, Duplicates, Install, Ports, SessionState, TrunkState,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{Clock, Continued, DriversRecord};
@@ -18,8 +20,9 @@ use super::equipment::Listed;
 use super::handle::{REQUESTS_MAX, Request, Suspended, SuspensionGuard};
 use super::held_offers::Waiting;
 use super::messages::{ControlError, SessionAnswer, SessionRequest};
+use super::records::{Batch, Following, SLOTS};
 use super::registry::{self, Beside, EntryRecord};
-use super::snapshot::{MediaRecord, NotRestored, NotSuspended, Restored, Snapshot};
+use super::snapshot::{MediaRecord, MediaStates, NotRestored, NotSuspended, Restored, Snapshot};
 use super::thread::{Control, draw};
 use crate::settings::{Driver, Node};
 use crate::sha256;
@@ -41,9 +44,28 @@ type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Suspension {
     /// Offers are being answered; new ones wait.
     Begins { reply: Reply<Result<Suspended, NotSuspended>>, by: Instant },
-    /// Nothing is read, sent or decided. `outputs` are executed afterwards. `guard` is set if the suspension ends with
-    /// the party that asked for it.
-    Stands { outputs: Vec<Output>, guard: Option<oneshot::Receiver<Infallible>> },
+    /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
+    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process.
+    Stands {
+        outputs: Vec<Output>,
+        guard: Option<oneshot::Receiver<Infallible>>,
+        restored: Option<Translation>,
+    },
+}
+
+/// What the numbers in another process's states are here.
+pub(super) struct Translation {
+    hops: HopMap,
+    listeners: Vec<Option<u8>>,
+    nodes: BTreeMap<NodeId, NodeId>,
+}
+
+impl Translation {
+    fn apply(&self, state: &mut SessionState) {
+        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
+        state.map_hops(|hop| self.hops.map(hop));
+        state.map_listeners(listener);
+    }
 }
 
 /// A session's part of a snapshot, beside the records of core and registry.
@@ -99,18 +121,16 @@ impl Control {
         if !matches!(self.suspension, Some(Suspension::Begins { by, .. }) if due(by)) {
             return;
         }
-        let since = Instant::now();
         let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
         let (guard, gone) = SuspensionGuard::new();
-        let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone) };
+        let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone), restored: None };
         let stands = state.is_ok().then_some(stands);
         let begun = std::mem::replace(&mut self.suspension, stands);
         let Some(Suspension::Begins { reply, .. }) = begun else {
             return;
         };
         let failed = state.is_err();
-        let state =
-            state.map(|(snapshot, descriptors)| Suspended { snapshot, descriptors, guard, since });
+        let state = state.map(|(batch, descriptors)| Suspended { batch, descriptors, guard });
         // A caller that has gone drops the guard.
         let _ = reply.send(state);
         if failed {
@@ -118,27 +138,55 @@ impl Control {
         }
     }
 
-    /// Suspends the workers and returns the state of all sessions.
+    /// Returns the records of all sessions; with a follower, its last batch. Nothing is decided from then on.
     fn hand_out(
         &mut self,
         reports: &mut mpsc::Receiver<worker::Report>,
-    ) -> Result<(Snapshot, Vec<OwnedFd>), NotSuspended> {
+    ) -> Result<(Batch, Vec<OwnedFd>), NotSuspended> {
         for _ in 0..ROUNDS_MAX {
-            let suspended = self.ask_workers(|done| Command::Suspend { done });
-            let suspended = suspended.map_err(NotSuspended::by_worker)?;
-            let suspended: Vec<_> = suspended
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .map_err(|error| NotSuspended::by_port(&error))?;
             while let Ok(report) = reports.try_recv() {
                 self.handle_report(report);
             }
-            // The last reports may have opened or closed sessions at nodes.
             if !self.drain() {
-                return self.snapshot(suspended.into_iter().flatten());
+                break;
             }
         }
-        Err(NotSuspended::Busy)
+        let all = !self.following.as_ref().is_some_and(Following::needs_changes_only);
+        let (mut media, mut descriptors) = (Vec::new(), Vec::new());
+        let (mut slot, mut slots) = (0, 1);
+        // The workers serve their sessions meanwhile, so each copies a few at a time.
+        while slot < slots {
+            let part = slot..slot + SLOTS;
+            let duplicates = self.ask_workers(|done| {
+                let slots = part.clone();
+                Command::Duplicate { slots, all, done }
+            });
+            for duplicates in duplicates.map_err(NotSuspended::by_worker)? {
+                let Duplicates { sessions, slots: used } =
+                    duplicates.map_err(|error| NotSuspended::by_port(&error))?;
+                slots = slots.max(used);
+                for Duplicate { state, ports } in sessions {
+                    let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
+                    let before = descriptors.len();
+                    descriptors.extend(own);
+                    let sockets = (descriptors.len() - before) as u8;
+                    media.push(MediaRecord { state, sockets });
+                }
+            }
+            slot += SLOTS;
+        }
+        Ok((self.last_batch(media, Instant::now()), descriptors))
+    }
+
+    /// Suspends the workers, and returns the states that have changed since the records.
+    pub(super) fn suspend_packets(&mut self) -> Result<MediaStates, NotSuspended> {
+        let suspended = self.ask_workers(|done| Command::Suspend { done });
+        let states = suspended.map_err(NotSuspended::by_worker)?.into_iter().flatten();
+        let trunks = self.ask_workers(|done| Command::HandOutTrunks { done });
+        Ok(MediaStates {
+            media: states.map(|state| MediaRecord { state, sockets: 0 }).collect(),
+            trunks: trunks.map_err(NotSuspended::by_worker)?,
+        })
     }
 
     /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
@@ -156,37 +204,6 @@ impl Control {
         let until = Instant::now() + WORKERS_WITHIN;
         let answers = waiting.iter().enumerate();
         answers.map(|(number, answer)| answer.recv_deadline(until).map_err(|_| number)).collect()
-    }
-
-    fn snapshot(
-        &mut self,
-        suspended: impl Iterator<Item = worker::Suspended>,
-    ) -> Result<(Snapshot, Vec<OwnedFd>), NotSuspended> {
-        let trunks = self.ask_workers(|done| Command::HandOutTrunks { done });
-        let trunks = trunks.map_err(NotSuspended::by_worker)?;
-        let (mut media, mut descriptors) = (Vec::new(), Vec::new());
-        for worker::Suspended { state, ports } in suspended {
-            let own = ports.into_iter().flat_map(|(rtp, rtcp)| [Some(rtp), rtcp]).flatten();
-            let before = descriptors.len();
-            descriptors.extend(own);
-            media.push(MediaRecord { state, sockets: (descriptors.len() - before) as u8 });
-        }
-        let mut core = self.gateway.record(Instant::now());
-        for node in &mut core.nodes {
-            if let Some(listed) = self.listed(node.hop.node) {
-                node.name = identity(listed).into();
-            }
-        }
-        let snapshot = Snapshot {
-            core,
-            registry: self.registry.record(),
-            drivers: self.drivers.record(),
-            media,
-            trunks,
-            next_offer: self.next_offer,
-            idempotency_keys: Vec::new(),
-        };
-        Ok((snapshot, descriptors))
     }
 
     /// Handles only requests that end the suspension, among them a shutdown, and the restore. Other requests wait.
@@ -208,6 +225,8 @@ impl Control {
                 Some(Request::Offer(wanted, reply)) => self.hold(wanted, reply),
                 Some(
                     request @ (Request::Suspend(_)
+                    | Request::SuspendPackets(_)
+                    | Request::ContinueMedia(..)
                     | Request::Resume(_)
                     | Request::Restore { .. }
                     | Request::Release(_)),
@@ -232,6 +251,8 @@ impl Control {
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
         self.policies.keep_facts();
+        // Some records were sent for the last time.
+        self.unfollow_records();
         for worker in 0..self.workers.len() as u16 {
             self.command(worker, Command::Resume);
         }
@@ -244,7 +265,8 @@ impl Control {
 
     /// Rests with a part of another process's sessions, which must neither be served nor closed here.
     pub(super) fn rest_unrestored(&mut self) {
-        self.suspension = Some(Suspension::Stands { outputs: Vec::new(), guard: None });
+        self.suspension =
+            Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
     }
 
     /// Ends control; another process has the sessions. Callers that wait get an error.
@@ -265,6 +287,10 @@ impl Control {
             return Err(evenkeel_core::NotRestored::HasSessions.into());
         }
         let now = Instant::now();
+        let mut snapshot = snapshot;
+        if descriptors.is_empty() {
+            snapshot.lose_ports();
+        }
         let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
         let mut at_workers = at_workers(media, descriptors)?;
         let registry::Restoring { entries, listeners } = self.registry.begin_restore(registry)?;
@@ -274,10 +300,8 @@ impl Control {
         let nodes = core.nodes.iter().filter_map(|old| Some((old.hop.node, node(&old.name)?)));
         let nodes: BTreeMap<NodeId, NodeId> = nodes.collect();
         let hops = self.gateway.handle_record(core, node, now)?;
-        for AtWorker { state, .. } in at_workers.values_mut() {
-            state.map_hops(|hop| hops.map(hop));
-            state.map_listeners(|number| listeners.get(usize::from(number)).copied().flatten());
-        }
+        let translation = Translation { hops, listeners, nodes };
+        at_workers.values_mut().for_each(|at_worker| translation.apply(&mut at_worker.state));
         let continuing = entries.into_iter().map(|(session, entry)| {
             let (at_worker, brief) = (at_workers.remove(&session), briefs.remove(&session));
             (session, Continuing { at_worker, brief, entry })
@@ -303,13 +327,39 @@ impl Control {
         if let Some(left) = continuing.keys().chain(at_workers.keys()).next() {
             return Err(contradiction(*left));
         }
-        self.continue_drivers(drivers, &hops, now);
-        self.continue_trunks(trunks, &nodes);
+        self.continue_drivers(drivers, &translation.hops, now);
+        self.continue_trunks(trunks, &translation.nodes);
         self.next_offer = self.next_offer.max(next_offer);
-        self.suspension = Some(Suspension::Stands { outputs, guard: None });
+        let restored = Some(translation);
+        self.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
         Ok(Restored { sessions })
+    }
+
+    /// Continues restored sessions and trunks in these newer states.
+    pub(super) fn continue_media(&mut self, states: MediaStates) -> Result<(), NotRestored> {
+        let Some(Suspension::Stands { restored: Some(translation), .. }) = &self.suspension else {
+            return Err(NotRestored::malformed("no sessions came before their states"));
+        };
+        let MediaStates { media, trunks } = states;
+        let mut commands = Vec::new();
+        for MediaRecord { mut state, .. } in media {
+            let entry = self.registry.get(state.session);
+            let home = entry.ok_or_else(|| contradiction(state.session))?.home;
+            translation.apply(&mut state);
+            commands.push((home.worker, Command::Continue { home, state: Box::new(state) }));
+        }
+        let nodes = translation.nodes.clone();
+        for (number, (worker, command)) in (1..).zip(commands) {
+            self.command(worker, command);
+            if number % WOKEN_EVERY == 0 {
+                self.wake_workers();
+            }
+        }
+        self.continue_trunks(trunks, &nodes);
+        self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
+        Ok(())
     }
 
     fn continue_session(
@@ -339,7 +389,8 @@ impl Control {
             dscp: self.dscp(&scenario),
             ports,
             await_first_packet: self.awaits_first_packet(&scenario, of_first_packet),
-            seed: draw(&self.random),
+            // The state contains the seed.
+            seed: if state.is_some() { 0 } else { draw(&self.random) },
             state,
         };
         self.command(home.worker, Command::Install(Box::new(install)));
@@ -426,7 +477,7 @@ fn briefs(core: &evenkeel_core::GatewayRecord) -> BTreeMap<SessionId, (Arc<str>,
 
 /// The properties of a node on which its sessions depend, as one text. A node of another process with the same text has
 /// the sessions of this one.
-fn identity(node: &Node) -> String {
+pub(super) fn identity(node: &Node) -> String {
     let (driver, facts) = match &node.driver {
         Driver::Plain { .. } => ("plain", Vec::new()),
         Driver::Agent { secret, encrypt } => {

@@ -27,6 +27,7 @@ use super::names::Names;
 use super::offers::Pending;
 use super::orders::Orders;
 use super::prober::{Mismatch, ProbeEvent, Probed, Prober};
+use super::records::Following;
 use super::registry::SessionRegistry;
 use super::request::Counting;
 use super::rollout::Rolling;
@@ -134,6 +135,7 @@ pub(super) struct Control {
     pub(super) rung: BTreeSet<u16>,
     /// Set from the request for a suspension to its end.
     pub(super) suspension: Option<Suspension>,
+    pub(super) following: Option<Following>,
     pub(super) finished: bool,
 }
 
@@ -200,6 +202,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         core_finished: false,
         rung: BTreeSet::new(),
         suspension: None,
+        following: None,
         finished: false,
     };
     for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
@@ -245,6 +248,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             control.drain();
             control.release_some();
             control.count_some();
+            control.send_changes(Instant::now());
             control.suspend_when_idle(&mut reports);
         }
         if control.is_suspended() {

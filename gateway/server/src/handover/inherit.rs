@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Inherited;
 use super::channel::{Channel, Frame, Limits};
 use super::message::{Message, Offer, Version};
 use super::successor::{Action, Input, Successor};
-use crate::control::{Handle, Snapshot};
+use crate::control::{Batch, Handle, MediaStates, Replica};
 
 /// The old process greets at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -136,6 +136,7 @@ impl Heir {
     pub(crate) async fn take_over(&mut self, handle: &Handle) -> Result<usize, String> {
         let mut input = Input::Started;
         let (mut frame, mut sessions) = (None, 0);
+        let mut records = Replica::new();
         loop {
             input = match self.steps.handle(input) {
                 Action::Send(message) => {
@@ -150,11 +151,26 @@ impl Heir {
                         Err(error) => Input::Failed(unheard(&error)),
                     }
                 }
-                Action::Restore => match restore(handle, frame.take()).await {
-                    Ok(restored) => {
-                        sessions = restored;
-                        Input::Restored { sessions }
+                Action::Keep => match keep(&mut records, frame.take()) {
+                    Ok(_) => {
+                        let Heir { channel, withdrawal, .. } = self;
+                        let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
+                        frame = received;
+                        input
                     }
+                    Err(reason) => Input::Failed(reason),
+                },
+                Action::Restore => {
+                    match restore(handle, std::mem::take(&mut records), frame.take()).await {
+                        Ok(restored) => {
+                            sessions = restored;
+                            Input::Restored { sessions }
+                        }
+                        Err(reason) => Input::Failed(reason),
+                    }
+                }
+                Action::Continue => match continue_media(handle, frame.take()).await {
+                    Ok(()) => Input::Continued,
                     Err(reason) => Input::Failed(reason),
                 },
                 Action::Serve => return Ok(sessions),
@@ -166,11 +182,31 @@ impl Heir {
     }
 }
 
-async fn restore(handle: &Handle, frame: Option<Frame>) -> Result<usize, String> {
-    let Frame { attachment, descriptors, .. } = frame.ok_or("no state was sent")?;
-    let snapshot = Snapshot::decode(&attachment).map_err(|error| error.to_string())?;
+/// Takes a batch of records, and returns the descriptors that came with it.
+fn keep(records: &mut Replica, frame: Option<Frame>) -> Result<Vec<OwnedFd>, String> {
+    let Frame { attachment, descriptors, .. } = frame.ok_or("no records were sent")?;
+    let batch = Batch::decode(&attachment, None).map_err(|error| error.to_string())?;
+    records.apply(batch).map_err(|error| error.to_string())?;
+    let (number, sessions, whole) = (records.number(), records.sessions(), records.is_whole());
+    tracing::debug!(number, sessions, whole, "records arrived");
+    Ok(descriptors)
+}
+
+async fn restore(
+    handle: &Handle,
+    mut records: Replica,
+    frame: Option<Frame>,
+) -> Result<usize, String> {
+    let descriptors = keep(&mut records, frame)?;
+    let snapshot = records.snapshot().ok_or("no records were sent")?;
     let restored = handle.restore(snapshot, descriptors).await;
     restored.map(|restored| restored.sessions).map_err(|error| error.to_string())
+}
+
+async fn continue_media(handle: &Handle, frame: Option<Frame>) -> Result<(), String> {
+    let Frame { attachment, .. } = frame.ok_or("no states were sent")?;
+    let states = MediaStates::decode(&attachment).map_err(|error| error.to_string())?;
+    handle.continue_media(states).await.map_err(|error| error.to_string())
 }
 
 /// Replaces standard input by /dev/null.

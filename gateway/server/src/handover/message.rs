@@ -54,10 +54,16 @@ pub(super) enum Message {
     Hello { version: Version, offer: Value },
     /// New → old: everything is there but packets and API requests.
     Ready { version: Version },
-    /// Old → new, with the sessions' state and ports: the old process reads no packets.
+    /// Old → new, with records of sessions that go on.
+    Records,
+    /// Old → new, with the last records of sessions and their ports: the old process decides nothing.
     State,
     /// New → old: all sessions are there.
     Restored { sessions: usize },
+    /// Old → new, with the last states of media: the old process reads no packets.
+    Media,
+    /// New → old: the sessions have these states.
+    Continued,
     /// Old → new: the new process serves from here on.
     Go,
     /// New → old, in place of any other message.
@@ -69,8 +75,11 @@ impl Message {
         match self {
             Message::Hello { .. } => "hello",
             Message::Ready { .. } => "ready",
+            Message::Records => "records",
             Message::State => "state",
             Message::Restored { .. } => "restored",
+            Message::Media => "media",
+            Message::Continued => "continued",
             Message::Go => "go",
             Message::Failed { .. } => "failed",
         }

@@ -6,10 +6,14 @@ use super::message::{Message, Version};
 enum State {
     /// The new process starts.
     Starts,
-    /// Packets are being stopped.
+    /// Decisions are being stopped.
     Suspends,
     /// The new process restores the sessions.
     Restores,
+    /// The new process takes the last states, while packets wait.
+    Continues {
+        sessions: usize,
+    },
     /// The new process serves.
     Gone,
     Failed,
@@ -23,7 +27,7 @@ pub(super) struct Predecessor {
 #[derive(PartialEq, Debug)]
 pub(super) enum Input {
     Message(Message),
-    /// No packet is read any more.
+    /// Nothing is decided any more.
     Suspended,
     /// The new process ended, was too slow, or something failed here.
     Failed(String),
@@ -33,6 +37,8 @@ pub(super) enum Input {
 pub(super) enum Action {
     Suspend,
     SendState,
+    /// Stop packets, and send the last states.
+    SendMedia,
     SendGo {
         sessions: usize,
     },
@@ -62,6 +68,10 @@ impl Predecessor {
                 Action::SendState
             }
             (State::Restores, Input::Message(Message::Restored { sessions })) => {
+                self.state = State::Continues { sessions };
+                Action::SendMedia
+            }
+            (State::Continues { sessions }, Input::Message(Message::Continued)) => {
                 self.state = State::Gone;
                 Action::SendGo { sessions }
             }
@@ -71,7 +81,7 @@ impl Predecessor {
             (_, Input::Message(other)) => {
                 self.abandon(format!("the new process sent an unexpected `{}`", other.name()))
             }
-            (_, Input::Suspended) => self.abandon("packets stopped unexpectedly".to_owned()),
+            (_, Input::Suspended) => self.abandon("decisions stopped unexpectedly".to_owned()),
         }
     }
 

@@ -14,6 +14,9 @@ enum State {
     Restores,
     /// All sessions are there.
     Restored,
+    /// The sessions take their last states.
+    Continues,
+    Continued,
     /// This process serves, or ends.
     Over,
 }
@@ -31,6 +34,8 @@ pub(super) enum Input {
     Restored {
         sessions: usize,
     },
+    /// The sessions have their last states.
+    Continued,
     Failed(String),
 }
 
@@ -39,7 +44,10 @@ pub(super) enum Action {
     Start {
         offer: Value,
     },
+    /// Keep the records until the sessions come.
+    Keep,
     Restore,
+    Continue,
     Send(Message),
     Serve,
     /// Tell the old process the reason, and end.
@@ -63,13 +71,20 @@ impl Successor {
                 let version = self.version.clone();
                 self.go_on(State::Ready, Action::Send(Message::Ready { version }))
             }
+            (State::Ready, Input::Message(Message::Records)) => Action::Keep,
             (State::Ready, Input::Message(Message::State)) => {
                 self.go_on(State::Restores, Action::Restore)
             }
             (State::Restores, Input::Restored { sessions }) => {
                 self.go_on(State::Restored, Action::Send(Message::Restored { sessions }))
             }
-            (State::Restored, Input::Message(Message::Go)) => {
+            (State::Restored, Input::Message(Message::Media)) => {
+                self.go_on(State::Continues, Action::Continue)
+            }
+            (State::Continues, Input::Continued) => {
+                self.go_on(State::Continued, Action::Send(Message::Continued))
+            }
+            (State::Continued, Input::Message(Message::Go)) => {
                 self.go_on(State::Over, Action::Serve)
             }
             (_, Input::Failed(reason)) => self.go_on(State::Over, Action::Fail(reason)),
@@ -77,7 +92,7 @@ impl Successor {
                 let reason = format!("the running gateway sent an unexpected `{}`", other.name());
                 self.go_on(State::Over, Action::Fail(reason))
             }
-            (_, Input::Started | Input::Restored { .. }) => {
+            (_, Input::Started | Input::Restored { .. } | Input::Continued) => {
                 let reason = "the new process lost its place in the hand-over".to_owned();
                 self.go_on(State::Over, Action::Fail(reason))
             }

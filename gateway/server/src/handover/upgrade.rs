@@ -19,7 +19,7 @@ use super::message::{Message, Offer, Version};
 use super::predecessor::{Action, Input, Predecessor};
 use super::{Duplicates, SocketName, notify};
 use crate::api;
-use crate::control::{Snapshot, Suspended, SuspensionGuard};
+use crate::control::{Batch, Suspended, SuspensionGuard};
 use crate::run::Running;
 use crate::serve::Signals;
 
@@ -30,8 +30,11 @@ pub(crate) const READY_WITHIN: Duration = Duration::from_secs(50);
 /// Time for the new process to start and to take all sockets. Packets are forwarded meanwhile.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Time for the new process to restore all sessions, while packets wait.
+/// Time for a step of the new process while nothing is decided or packets wait.
 const RESTORED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Time for the records of all sessions, which are served meanwhile.
+const RECORDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Time between the end of the channel and the end of the process, which the error names. While packets wait the
 /// process is killed instead.
@@ -274,10 +277,9 @@ impl Upgrader<'_> {
         let (mut suspended, mut paused) = (None, None);
         loop {
             input = match steps.handle(input) {
-                Action::Suspend => match self.suspend().await {
-                    Ok(Suspended { snapshot, descriptors, guard, since }) => {
-                        paused = Some(since);
-                        suspended = Some((snapshot, descriptors));
+                Action::Suspend => match self.suspend(&mut attempt.channel).await {
+                    Ok(Suspended { batch, descriptors, guard }) => {
+                        suspended = Some((batch, descriptors));
                         attempt.guard = Some(guard);
                         Input::Suspended
                     }
@@ -286,6 +288,13 @@ impl Upgrader<'_> {
                 Action::SendState => {
                     let (state, ports) = suspended.take().expect("the state was just taken");
                     match self.send_state(&mut attempt.channel, &state, ports).await {
+                        Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
+                        Err(reason) => attempt.unheard(reason).await,
+                    }
+                }
+                Action::SendMedia => {
+                    paused = Some(Instant::now());
+                    match self.send_media(&mut attempt.channel).await {
                         Ok(()) => self.hear(attempt, RESTORED_WITHIN).await,
                         Err(reason) => attempt.unheard(reason).await,
                     }
@@ -335,16 +344,50 @@ impl Upgrader<'_> {
         self.within(GREETED_WITHIN, sending).await?
     }
 
-    /// Stops the API and then packets.
-    async fn suspend(&mut self) -> Result<Suspended, String> {
+    /// Sends the records of all sessions, and stops the API and then decisions.
+    async fn suspend(&mut self, channel: &mut Channel) -> Result<Suspended, String> {
+        let mut batches = self.send_records(channel).await?;
         self.api.pause();
-        self.gateway.handle.suspend().await.map_err(|error| error.to_string())
+        let suspended = self.gateway.handle.suspend().await.map_err(|error| error.to_string())?;
+        while let Ok(batch) = batches.try_recv() {
+            self.send_batch(channel, &batch).await?;
+        }
+        Ok(suspended)
+    }
+
+    /// Sends all records, so that few are left for the time in which nothing is decided.
+    async fn send_records(
+        &mut self,
+        channel: &mut Channel,
+    ) -> Result<mpsc::Receiver<Batch>, String> {
+        let batches = self.gateway.handle.follow_records(true).await;
+        let mut batches = batches.map_err(|_| "the gateway did not answer".to_owned())?;
+        let until = Instant::now() + RECORDS_WITHIN;
+        // Without a whole copy by then, all records are sent while nothing is decided.
+        while Instant::now() < until
+            && let Some(batch) = batches.recv().await
+        {
+            self.send_batch(channel, &batch).await?;
+            if batch.is_whole() && batches.is_empty() {
+                break;
+            }
+        }
+        Ok(batches)
+    }
+
+    async fn send_batch(&mut self, channel: &mut Channel, batch: &Batch) -> Result<(), String> {
+        tracing::debug!(number = batch.number(), "records are sent");
+        let sending = async {
+            let sent = channel.send(&Message::Records.encode(), &batch.encode(), &[]).await;
+            sent.map_err(|error| format!("records not sent to the new process: {error}"))
+        };
+        self.within(RESTORED_WITHIN, sending).await?
     }
 
     async fn send_state(
         &mut self,
         channel: &mut Channel,
-        state: &Snapshot,
+        state: &Batch,
         ports: Vec<OwnedFd>,
     ) -> Result<(), String> {
         let sending = async {
@@ -352,6 +395,17 @@ impl Upgrader<'_> {
             let ports: Vec<_> = ports.iter().map(AsFd::as_fd).collect();
             let sent = channel.send(&Message::State.encode(), &state, &ports).await;
             sent.map_err(|error| format!("sessions not sent to the new process: {error}"))
+        };
+        self.within(RESTORED_WITHIN, sending).await?
+    }
+
+    /// Stops packets, and sends the last states.
+    async fn send_media(&mut self, channel: &mut Channel) -> Result<(), String> {
+        let states = self.gateway.handle.suspend_packets().await;
+        let states = states.map_err(|error| error.to_string())?;
+        let sending = async {
+            let sent = channel.send(&Message::Media.encode(), &states.encode(), &[]).await;
+            sent.map_err(|error| format!("states not sent to the new process: {error}"))
         };
         self.within(RESTORED_WITHIN, sending).await?
     }

@@ -10,11 +10,11 @@ use super::super::{Gateway, Impossible, NotOpened, Output};
 use super::restoring::assert_continued;
 use crate::WATCH_EVERY;
 use crate::{
-    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Cohort, Event,
-    Fault, Feedback, GatewayRecord, Grant, Hook, Hop, HopMap, Identity, Incarnation, Ingress, Kind,
-    Limits, Media, Mode, NodeId, NodeSettings, Offer, OfferId, PayloadType, PolicyName, Probed,
-    Refused, RegionId, Role, RoomId, RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Starts,
-    State, Stream, Timings, Zone, ZoneId,
+    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, ChangedRecords,
+    Cohort, Event, Fault, Feedback, GatewayRecord, Grant, Hook, Hop, HopMap, Identity, Incarnation,
+    Ingress, Kind, Limits, Media, Mode, NodeId, NodeSettings, Offer, OfferId, PayloadType,
+    PolicyName, Probed, Refused, RegionId, Role, RoomId, RoomRecord, RtcpPort, Scenario, SessionId,
+    SessionRecord, Settings, Srtp, Stamp, Starts, State, Stream, Timings, Zone, ZoneId,
 };
 
 pub(crate) const A: NodeId = NodeId(0);
@@ -120,6 +120,9 @@ pub(super) struct World {
     pub(super) held: Vec<Ask>,
     /// Nodes with a start hook that was called.
     pub(super) starts: Vec<NodeId>,
+    /// The records, as a follower has them.
+    followed: BTreeMap<SessionId, (SessionRecord, Arc<Media>)>,
+    followed_rooms: BTreeMap<RoomId, RoomRecord>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
@@ -149,6 +152,8 @@ impl World {
             replies: BTreeMap::new(),
             held: Vec::new(),
             starts: Vec::new(),
+            followed: BTreeMap::new(),
+            followed_rooms: BTreeMap::new(),
             opening: BTreeSet::new(),
             last_stamps: now,
             takes_remb: true,
@@ -156,6 +161,7 @@ impl World {
             offers: 0,
             next_port: 1_000,
         };
+        world.gateway.follow_records();
         // Long enough to measure each node's rate.
         world.pass(ms(3_000));
         world.outputs.clear();
@@ -183,6 +189,7 @@ impl World {
 
     /// Polls all outputs, as required after every input.
     pub(super) fn settle(&mut self) {
+        self.follow();
         while let Some(output) = self.gateway.poll_output() {
             match &output {
                 Output::Probe { node, sequence } => {
@@ -366,7 +373,11 @@ impl World {
     /// not being removed, in the same order.
     pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
         self.settle();
+        while self.gateway.has_changed() {
+            self.follow();
+        }
         let record = self.gateway.record(self.now);
+        self.assert_followed(&record);
         let failing = self.gateway.rooms.failover().is_some();
         self.restart(alone);
         let hops = self.begin_restore(&record);
@@ -387,6 +398,9 @@ impl World {
         let zones = self.gateway.zones().to_vec();
         let settings = Settings { nodes, zones, ..self.gateway.settings.clone() };
         self.gateway = Gateway::new(settings, self.now);
+        self.followed.clear();
+        self.followed_rooms.clear();
+        self.gateway.follow_records();
         self.fakes = fakes;
         self.held.clear();
         self.opening.clear();
@@ -394,6 +408,36 @@ impl World {
         if !alone.is_zero() {
             self.pass(alone);
         }
+    }
+
+    /// Takes some records that changed.
+    fn follow(&mut self) {
+        let ChangedRecords { core, ended, dissolved, .. } = self.gateway.take_changed(3, self.now);
+        let session = |record: SessionRecord| {
+            let media = Arc::clone(&core.media[record.media as usize]);
+            (record.id, (SessionRecord { media: 0, ..record }, media))
+        };
+        self.followed.extend(core.sessions.into_iter().map(session));
+        self.followed_rooms.extend(core.rooms.into_iter().map(|room| (room.id, room)));
+        ended.iter().for_each(|id| _ = self.followed.remove(id));
+        dissolved.iter().for_each(|id| _ = self.followed_rooms.remove(id));
+    }
+
+    /// The follower has all records. It learns late when sessions were heard, and knows itself when times pass.
+    fn assert_followed(&self, record: &GatewayRecord) {
+        let sessions = record.sessions.iter().map(|session| {
+            let (followed, media) = &self.followed[&session.id];
+            assert_eq!(*media, record.media[session.media as usize]);
+            let (media, last_heard) = (session.media, session.last_heard);
+            assert_eq!(SessionRecord { media, last_heard, ..followed.clone() }, *session);
+        });
+        assert_eq!(sessions.count(), self.followed.len());
+        let rooms = record.rooms.iter().map(|room| {
+            let followed = self.followed_rooms[&room.id].clone();
+            let leaving = followed.leaving.filter(|(_, until)| self.now < *until);
+            assert_eq!(RoomRecord { leaving, ..followed }, *room);
+        });
+        assert_eq!(rooms.count(), self.followed_rooms.len());
     }
 
     /// Restores a record as another process reads it.

@@ -217,10 +217,14 @@ impl Session {
         cx: &mut PacketContext<'_>,
     ) -> Option<SourceKey> {
         self.heard(cx);
+        let before = self.address.rtp;
         if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
             self.address.rtp = Some(from);
         }
         let is_destination = self.address.rtp == Some(from);
+        if is_destination && before != Some(from) {
+            cx.egress.note_changed(self.home);
+        }
         let more = self.address.more.get_or_insert_default();
         more.nominated |= nominated;
         if is_destination || !more.nominated {
@@ -279,6 +283,7 @@ impl Session {
     /// Removes an address that a check has proved to belong to another session's client.
     pub(crate) fn lose_address(&mut self, from: SourceKey) {
         self.address.lose(from);
+        self.uncopied = true;
     }
 
     /// Returns whether the client's port is still unknown.

@@ -100,6 +100,7 @@ impl Session {
             return self.switch_to(twin, cx);
         }
         self.record_recovery(twin, cx);
+        cx.egress.note_changed(self.home);
         let state = self.state();
         state.set_current_hop(twin);
         state.totals.switches += 1;

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::{Known, MediaState, Session};
 use crate::flows::{Entry, Flows, Key};
 use crate::worker::arrival::SourceKey;
-use crate::worker::command::Leg;
+use crate::worker::command::{Leg, Totals};
 
 /// All that a worker keeps of a session besides the contents of its [`Install`](crate::worker::Install).
 #[derive(Clone, Serialize, Deserialize, Debug)]
@@ -23,6 +23,9 @@ pub struct SessionState {
     seed: u64,
     active: bool,
     touched: bool,
+    /// The session went on after this copy.
+    #[serde(default)]
+    copied: bool,
 }
 
 /// An address that the session added to the flow table.
@@ -62,6 +65,39 @@ impl SessionState {
         self.address.rtp.is_some()
     }
 
+    pub fn has_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, _)| *at == hop)
+    }
+
+    /// Returns whether the session has a leg on its own sockets at this hop.
+    pub fn has_port_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, Leg::Port(_)))
+    }
+
+    /// Drops the other legs.
+    pub fn keep_legs(&mut self, keep: impl Fn(Hop) -> bool) {
+        self.legs.retain(|(hop, _)| keep(*hop));
+    }
+
+    pub fn drop_port_legs(&mut self) {
+        self.legs.retain(|(_, leg)| !matches!(leg, Leg::Port(_)));
+    }
+
+    /// Notes that the session has not changed since it was copied.
+    pub fn stood_still(&mut self) {
+        self.copied = false;
+    }
+
+    /// The time of the client's last packet.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.media.as_ref().and_then(|media| media.measurements.last_heard())
+    }
+
+    /// `None` before the first packet.
+    pub fn totals(&self, now: Instant) -> Option<Totals> {
+        self.media.as_ref().map(|media| media.totals(now))
+    }
+
     pub(crate) fn take_learned(&mut self) -> Vec<Learned> {
         std::mem::take(&mut self.learned)
     }
@@ -87,17 +123,31 @@ impl Session {
             seed: self.seed,
             active: self.active,
             touched: self.touched,
+            copied: false,
         }
     }
 
+    /// Copies the state of a session that goes on.
+    pub(crate) fn copy(&mut self, flows: &Flows) -> SessionState {
+        self.uncopied = false;
+        SessionState { copied: true, ..self.hand_out(flows) }
+    }
+
+    pub(crate) fn is_uncopied(&self) -> bool {
+        self.uncopied
+    }
+
     /// Continues in this state.
-    pub(super) fn go_on(&mut self, state: SessionState) {
-        let SessionState { session: _, legs, address, learned: _, media, seed, active, touched } =
-            state;
+    pub(crate) fn go_on(&mut self, state: SessionState) {
+        let SessionState { session: _, legs, address, learned: _, media, .. } = state;
+        let SessionState { seed, active, touched, copied, .. } = state;
         if self.known == Known::Awaited && !address.is_awaited() {
             self.known = Known::Declared;
         }
         (self.legs, self.address, self.state) = (legs, address, media);
+        if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
+            media.continuity.went_on_elsewhere();
+        }
         (self.seed, self.touched) = (seed, touched);
         self.active |= active;
     }

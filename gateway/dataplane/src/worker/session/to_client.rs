@@ -119,6 +119,7 @@ impl Session {
     /// Makes packets of this hop reach the client from now on.
     pub(super) fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
         self.record_recovery(hop, cx);
+        cx.egress.note_changed(self.home);
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving, route.lead)

@@ -4,6 +4,7 @@
 mod leases;
 mod paths;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
@@ -37,6 +38,28 @@ pub(super) struct AgentsRecord {
     leases: Vec<LeaseRecord>,
 }
 
+impl AgentsRecord {
+    pub(super) fn names(&self) -> Option<u64> {
+        self.names
+    }
+
+    pub(super) fn by_session(self) -> BTreeMap<SessionId, AgentsRecord> {
+        let mut by_session: BTreeMap<SessionId, AgentsRecord> = BTreeMap::new();
+        for lease in self.leases {
+            let new = || AgentsRecord { names: self.names, leases: Vec::new() };
+            by_session.entry(lease.session).or_insert_with(new).leases.push(lease);
+        }
+        by_session
+    }
+
+    pub(super) fn joined(
+        names: Option<u64>,
+        records: impl Iterator<Item = AgentsRecord>,
+    ) -> AgentsRecord {
+        AgentsRecord { names, leases: records.flat_map(|record| record.leases).collect() }
+    }
+}
+
 pub(super) struct Agents {
     leases: Leases,
     /// Seeds the room names used towards nodes. Random, because other gateways count rooms from 1 too and may share a
@@ -62,6 +85,11 @@ impl Agents {
         let whose = (session, hop, home.worker);
         let lease = self.leases.begin(whose, mixed(names, room), tag(home.slot, draw()), draw());
         self.ask(&lease, now)
+    }
+
+    pub(super) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> AgentsRecord {
+        let leases = sessions.flat_map(|session| self.leases.record_of(session));
+        AgentsRecord { names: self.names, leases: leases.collect() }
     }
 
     pub(super) fn record(&self) -> AgentsRecord {

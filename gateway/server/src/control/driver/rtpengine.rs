@@ -44,7 +44,7 @@ const ENDS_MAX: usize = 65_536;
 /// A call, as another process continues it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct CallRecord {
-    number: u64,
+    pub(super) number: u64,
     room: RoomId,
     places: [Option<PlaceRecord>; 2],
     own: Option<IpAddr>,
@@ -53,6 +53,22 @@ pub(super) struct CallRecord {
 }
 
 impl CallRecord {
+    /// `None` if no session is open.
+    fn of(number: u64, call: &Call) -> Option<CallRecord> {
+        let places = call.places.each_ref().map(|place| {
+            let &Place { session, hop, taken, .. } = place.as_ref()?;
+            Some(PlaceRecord { session, hop, taken: taken? })
+        });
+        let (room, _) = call.room;
+        let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
+        let is_open = record.hops().next().is_some();
+        is_open.then_some(record)
+    }
+
+    pub(super) fn leave(&mut self, session: SessionId) {
+        self.places.iter_mut().for_each(|place| _ = place.take_if(|it| it.session == session));
+    }
+
     pub(super) fn hops(&self) -> impl Iterator<Item = (SessionId, Hop)> {
         self.places.iter().flatten().map(|place| (place.session, place.hop))
     }
@@ -106,16 +122,13 @@ impl Rtpengine {
     /// The calls with an open session, for another process. A `delete` that was not sent is not recorded: rtpengine's
     /// media timeout ends that call.
     pub(super) fn record(&self) -> impl Iterator<Item = CallRecord> {
-        self.calls.iter().filter_map(|(number, call)| {
-            let places = call.places.each_ref().map(|place| {
-                let &Place { session, hop, taken, .. } = place.as_ref()?;
-                Some(PlaceRecord { session, hop, taken: taken? })
-            });
-            let (number, (room, _)) = (*number, call.room);
-            let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
-            let is_open = record.hops().next().is_some();
-            is_open.then_some(record)
-        })
+        self.calls.iter().filter_map(|(number, call)| CallRecord::of(*number, call))
+    }
+
+    /// The session's call at this hop.
+    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<CallRecord> {
+        let number = *self.sessions.get(&(session, hop.incarnation))?;
+        CallRecord::of(number, self.calls.get(&number)?)
     }
 
     /// Continues a call of another process. A call that was being signalled is signalled again at once. Calls come in

@@ -125,6 +125,13 @@ impl Webhook {
         })
     }
 
+    /// The session's open lease at this hop.
+    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<WebhookLeaseRecord> {
+        let nonce = *self.nonces.get(&(session, hop))?;
+        let taken = self.leases.get(&nonce)?.taken?;
+        Some(WebhookLeaseRecord { nonce, session, hop, taken })
+    }
+
     /// Continues a lease of another process at this hop.
     pub(super) fn restore(
         &mut self,

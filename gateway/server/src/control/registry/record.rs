@@ -34,7 +34,7 @@ pub(crate) struct EntryRecord {
     generation: u32,
     client: ClientRecord,
     offer: OfferId,
-    totals: Totals,
+    pub(crate) totals: Totals,
     /// The client's own addresses at `plain` nodes, by name.
     nodes: Vec<(Arc<str>, At)>,
     /// The session's part of the limit `session_data_mib`, bytes.
@@ -75,14 +75,44 @@ pub(crate) struct Beside {
     pub(crate) has_address: bool,
 }
 
+impl RegistryRecord {
+    /// With these sessions, and the generations of their slots. Other slots begin anew.
+    pub(crate) fn with_sessions(mut self, sessions: Vec<EntryRecord>) -> RegistryRecord {
+        self.generations.iter_mut().for_each(Vec::clear);
+        for entry in &sessions {
+            // The worker is checked by the restore.
+            let Some(slots) = self.generations.get_mut(usize::from(entry.worker)) else { continue };
+            let place = entry.slot as usize;
+            if slots.len() <= place {
+                slots.resize(place + 1, 0);
+            }
+            slots[place] = entry.generation;
+        }
+        RegistryRecord { sessions, ..self }
+    }
+}
+
 impl SessionRegistry {
     pub(crate) fn record(&self) -> RegistryRecord {
-        let entries = self.entries.iter();
+        RegistryRecord {
+            generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
+            ..self.record_of(self.entries.keys().copied())
+        }
+    }
+
+    /// The record of these sessions, without generations.
+    pub(crate) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
+        let record = |id| self.entry_record(id, self.entries.get(&id)?);
         RegistryRecord {
             listeners: self.udp.iter().map(|listener| At(listener.bound)).collect(),
-            generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
-            sessions: entries.filter_map(|(id, entry)| self.entry_record(*id, entry)).collect(),
+            generations: vec![Vec::new(); self.workers.len()],
+            sessions: sessions.filter_map(record).collect(),
         }
+    }
+
+    /// The number of the worker's slots.
+    pub(crate) fn slots_of(&self, worker: usize) -> usize {
+        self.workers[worker].generations.len()
     }
 
     /// `None` if the entry has no identification that another process could use; it has one by construction.

@@ -18,19 +18,21 @@ fn after(inputs: impl IntoIterator<Item = Input>) -> Predecessor {
 }
 
 const RESTORED: Input = Input::Message(Message::Restored { sessions: 17 });
+const CONTINUED: Input = Input::Message(Message::Continued);
 
 #[test]
 fn steps_lead_to_go() {
     let mut predecessor = after([]);
     assert_eq!(predecessor.handle(ready(3)), Action::Suspend);
     assert_eq!(predecessor.handle(Input::Suspended), Action::SendState);
-    assert_eq!(predecessor.handle(RESTORED), Action::SendGo { sessions: 17 });
+    assert_eq!(predecessor.handle(RESTORED), Action::SendMedia);
+    assert_eq!(predecessor.handle(CONTINUED), Action::SendGo { sessions: 17 });
 }
 
 #[test]
 fn failure_resumes_once_packets_may_have_stopped() {
-    let steps = || [ready(3), Input::Suspended, RESTORED];
-    for (done, resume) in [(0, false), (1, true), (2, true), (3, true)] {
+    let steps = || [ready(3), Input::Suspended, RESTORED, CONTINUED];
+    for (done, resume) in [(0, false), (1, true), (2, true), (3, true), (4, true)] {
         for told in [true, false] {
             let reason = "out of memory".to_owned();
             let failed = Input::Failed(reason.clone());

@@ -17,6 +17,7 @@ fn after(inputs: impl IntoIterator<Item = Input>) -> Successor {
 }
 
 const STATE: Input = Input::Message(Message::State);
+const MEDIA: Input = Input::Message(Message::Media);
 const GO: Input = Input::Message(Message::Go);
 
 #[test]
@@ -25,9 +26,14 @@ fn steps_lead_to_serving() {
     assert_eq!(successor.handle(hello(3)), Action::Start { offer: Value::Null });
     let ready = Action::Send(Message::Ready { version: version(3) });
     assert_eq!(successor.handle(Input::Started), ready);
+    for _ in 0..3 {
+        assert_eq!(successor.handle(Input::Message(Message::Records)), Action::Keep);
+    }
     assert_eq!(successor.handle(STATE), Action::Restore);
     let restored = Action::Send(Message::Restored { sessions: 17 });
     assert_eq!(successor.handle(Input::Restored { sessions: 17 }), restored);
+    assert_eq!(successor.handle(MEDIA), Action::Continue);
+    assert_eq!(successor.handle(Input::Continued), Action::Send(Message::Continued));
     assert_eq!(successor.handle(GO), Action::Serve);
 }
 
@@ -44,8 +50,9 @@ fn other_version_is_refused_by_both_names() {
 
 #[test]
 fn serves_only_after_all_steps() {
-    let steps = || [hello(3), Input::Started, STATE, Input::Restored { sessions: 1 }];
-    for done in 0..4 {
+    let restored = || Input::Restored { sessions: 1 };
+    let steps = || [hello(3), Input::Started, STATE, restored(), MEDIA, Input::Continued];
+    for done in 0..6 {
         let action = after(steps().into_iter().take(done)).handle(GO);
         assert!(matches!(action, Action::Fail(_)), "after {done} steps: {action:?}");
     }

@@ -1,6 +1,7 @@
 //! Two gateways in one process with duplicates of the same sockets: the second one continues the sessions of the first.
 
 mod nodes;
+mod records;
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -14,8 +15,8 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::api::KeyRecord;
 use crate::control::{
-    GatewayEvent, IngressAnswer, NotRestored, NotSuspended, SessionAnswer, SessionRequest,
-    Snapshot, Suspended,
+    Batch, GatewayEvent, IngressAnswer, MediaStates, NotRestored, NotSuspended, Replica,
+    SessionAnswer, SessionRequest, Snapshot, Suspended,
 };
 use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
@@ -86,6 +87,7 @@ impl World {
         };
         let second = start(duplicates);
         second.handle.suspend().await.unwrap().guard.stay();
+        second.handle.suspend_packets().await.unwrap();
         (start(sockets), second)
     }
 
@@ -262,6 +264,12 @@ async fn packets(gateway: &Running) -> Vec<u64> {
     sessions.iter().map(|session| session.totals.packets_up).collect()
 }
 
+fn snapshot_of(batches: impl IntoIterator<Item = Batch>) -> Snapshot {
+    let mut replica = Replica::new();
+    batches.into_iter().for_each(|batch| replica.apply(batch).unwrap());
+    replica.snapshot().unwrap()
+}
+
 /// An answered key of the API.
 fn key() -> KeyRecord {
     let answer = json!({"key": "k", "body_sha256": vec![7; 32], "status": 201, "answer": "{}"});
@@ -296,11 +304,16 @@ async fn second_gateway_continues_all_sessions() {
     let (verbs, requests) = (world.operator.verbs(), world.rtpengine.requests());
     let [opens, closes, keeps] = ["open", "close", "keep"].map(|kind| world.agent.count(kind));
 
-    let Suspended { snapshot, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
-    clients.iter_mut().for_each(Client::send);
-    let snapshot = Snapshot::decode(&snapshot.encode()).unwrap();
+    let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
+    let snapshot = snapshot_of([Batch::decode(&batch.encode(), None).unwrap()]);
+    // Packets go on until all sessions are restored.
+    clients.iter_mut().for_each(|client| client.talk(1));
     let restored = second.handle.restore(snapshot, descriptors).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
+    let states = first.handle.suspend_packets().await.unwrap();
+    clients.iter_mut().for_each(Client::send);
+    let states = MediaStates::decode(&states.encode()).unwrap();
+    second.handle.continue_media(states).await.unwrap();
     assert_eq!(second.handle.idempotency_keys.record(), [key()]);
     assert_eq!(world.agent.count("keep"), keeps, "nothing is sent before the second one resumes");
     guard.stay();
@@ -314,7 +327,7 @@ async fn second_gateway_continues_all_sessions() {
         client.talk(20);
         client.assert_continuous();
     }
-    wait_until(async || packets(&second).await == [41, 41, 41, 41, 41, 0]).await;
+    wait_until(async || packets(&second).await == [42, 42, 42, 42, 42, 0]).await;
     wait_until(async || world.agent.count("keep") > keeps).await;
     assert_eq!(world.agent.count("open"), opens, "no session is opened again");
     assert_eq!(world.agent.count("close"), closes, "and none is closed");
@@ -344,22 +357,24 @@ async fn suspended_gateway_resumes_unchanged() {
     let (first, second) = world.gateways().await;
     let mut clients = talking(&first).await;
     let before = views(&first).await;
-    let Suspended { snapshot, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
+    let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
     assert_eq!(first.handle.suspend().await.unwrap_err(), NotSuspended::UnderWay);
-    let encoded = snapshot.encode();
+    first.handle.suspend_packets().await.unwrap();
+    let encoded = batch.encode();
     for length in [0, 3, 11, 19, 20, encoded.len() / 2, encoded.len() - 1] {
-        let refused = Snapshot::decode(&encoded[..length]).unwrap_err();
+        let refused = Batch::decode(&encoded[..length], None).unwrap_err();
         assert!(refused.to_string().starts_with("the state cannot be read: "), "{refused}");
     }
-    let newer = [&encoded[..8], &[0, 0, 0, 2], &encoded[12..]].concat();
-    let refused = Snapshot::decode(&newer).unwrap_err();
-    assert_eq!(refused, NotRestored::Newer { found: 2, known: 1 });
-    let snapshot = Snapshot::decode(&encoded).unwrap();
-    let refused = second.handle.restore(snapshot, Vec::new()).await.unwrap_err();
-    let count = descriptors.len();
-    let reason = format!("it names {count} sockets, and 0 came with it");
+    let newer = [&encoded[..8], &[0, 0, 0, 3], &encoded[12..]].concat();
+    let refused = Batch::decode(&newer, None).unwrap_err();
+    assert_eq!(refused, NotRestored::Newer { found: 3, known: 2 });
+    let snapshot = snapshot_of([Batch::decode(&encoded, None).unwrap()]);
+    let (some, count) = (vec![descriptors[0].try_clone().unwrap()], descriptors.len());
+    let refused = second.handle.restore(snapshot, some).await.unwrap_err();
+    let reason = format!("it names {count} sockets, and 1 came with it");
     assert_eq!(refused, NotRestored::Malformed(reason));
-    let stray = Snapshot::decode(&encoded).unwrap().with_stray_session(SessionId(999));
+    let stray = snapshot_of([Batch::decode(&encoded, None).unwrap()]);
+    let stray = stray.with_stray_session(SessionId(999));
     let refused = second.handle.restore(stray, descriptors).await.unwrap_err();
     let reason = "s999 is in one part and not in another".to_owned();
     assert_eq!(refused, NotRestored::Malformed(reason));
@@ -392,6 +407,7 @@ async fn suspension_ends_with_its_party() {
     let mut clients = talking(&first).await;
     for _ in 0..2 {
         let suspended = first.handle.suspend().await.unwrap();
+        first.handle.suspend_packets().await.unwrap();
         clients.iter_mut().for_each(Client::send);
         drop(suspended);
         clients.iter_mut().for_each(Client::hear);
@@ -409,9 +425,9 @@ async fn write_fixture() {
     let world = World::new();
     let (first, second) = world.gateways().await;
     drop(talking(&first).await);
-    let Suspended { snapshot, guard: _guard, .. } = first.handle.suspend().await.unwrap();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots/v1");
-    std::fs::write(path, snapshot.encode()).unwrap();
+    let Suspended { batch, guard: _guard, .. } = first.handle.suspend().await.unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots/v2");
+    std::fs::write(path, batch.encode()).unwrap();
     for gateway in [first, second] {
         gateway.handle.release().await.unwrap();
         gateway.join().unwrap();

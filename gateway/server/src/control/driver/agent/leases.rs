@@ -45,6 +45,15 @@ pub(super) struct LeaseRecord {
     pub(super) worker: u16,
 }
 
+impl Lease {
+    fn record(&self) -> Option<LeaseRecord> {
+        let &Lease { session, hop, room, tag, nonce, worker, state, .. } = self;
+        let drawn = nonce >> 32;
+        let record = LeaseRecord { session, hop, room, tag, drawn, worker };
+        (state != State::Opening).then_some(record)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// The node was asked to open the session.
@@ -240,12 +249,14 @@ impl Leases {
 
     /// The open leases, for another process. A lease that is being opened is asked for again there.
     pub(super) fn record(&self) -> Vec<LeaseRecord> {
-        let open = self.places.iter().flatten().filter(|lease| lease.state != State::Opening);
-        open.map(|&Lease { session, hop, room, tag, nonce, worker, .. }| {
-            let drawn = nonce >> 32;
-            LeaseRecord { session, hop, room, tag, drawn, worker }
-        })
-        .collect()
+        self.places.iter().flatten().filter_map(Lease::record).collect()
+    }
+
+    /// The open leases of this session.
+    pub(super) fn record_of(&self, session: SessionId) -> impl Iterator<Item = LeaseRecord> {
+        let at = |place: u32| self.places[place as usize].as_ref();
+        let first = self.firsts.get(&session).and_then(|place| at(*place));
+        std::iter::successors(first, move |lease| at(lease.next?)).filter_map(Lease::record)
     }
 
     /// Continues a lease of another process.

@@ -1,0 +1,177 @@
+//! The records of another process, kept from its batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::{GatewayRecord, Media, RoomId, RoomRecord, SessionId, SessionRecord};
+use evenkeel_dataplane::worker::TrunkState;
+
+use super::Batch;
+use crate::api::KeyRecord;
+use crate::control::driver::DriversReplica;
+use crate::control::registry::{EntryRecord, RegistryRecord};
+use crate::control::snapshot::{MediaRecord, Snapshot};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NotApplied {
+    #[error(
+        "batch {found} came, batch {next} is the next: the records must be sent from the beginning"
+    )]
+    Gap { found: u64, next: u64 },
+}
+
+/// The records that batches brought so far.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    number: u64,
+    whole: bool,
+    last: bool,
+    /// Nodes, regions, memos and numbers.
+    common: Option<GatewayRecord>,
+    rooms: BTreeMap<RoomId, RoomRecord>,
+    sessions: BTreeMap<SessionId, (SessionRecord, Arc<Media>)>,
+    entries: BTreeMap<SessionId, EntryRecord>,
+    states: BTreeMap<SessionId, MediaRecord>,
+    /// Without sessions.
+    registry: Option<RegistryRecord>,
+    drivers: DriversReplica,
+    trunks: Vec<Vec<TrunkState>>,
+    next_offer: u64,
+    idempotency_keys: Vec<KeyRecord>,
+    /// Sessions whose state came last: descriptors follow in this order.
+    states_last: Vec<SessionId>,
+}
+
+impl Replica {
+    pub(crate) fn new() -> Replica {
+        Replica::default()
+    }
+
+    /// The number of the last batch; 0 before the first one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns whether all records have come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Takes the next batch. The first batch of a follower replaces all records.
+    ///
+    /// # Errors
+    /// If a batch is missing. Nothing has changed then.
+    pub(crate) fn apply(&mut self, batch: Batch) -> Result<(), NotApplied> {
+        let Batch { number: found, whole, last, ended, dissolved, changed } = batch;
+        let next = self.number + 1;
+        if found == 1 {
+            *self = Replica::default();
+        } else if found != next {
+            return Err(NotApplied::Gap { found, next });
+        }
+        (self.number, self.whole, self.last) = (found, whole, last);
+        for id in ended {
+            self.sessions.remove(&id);
+            self.entries.remove(&id);
+            self.states.remove(&id);
+            self.drivers.forget(id);
+        }
+        for id in dissolved {
+            self.rooms.remove(&id);
+        }
+        let Snapshot { core, registry, drivers, media, trunks, next_offer, idempotency_keys } =
+            changed;
+        self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
+        self.take_core(core);
+        let mut registry = registry;
+        let entries = std::mem::take(&mut registry.sessions).into_iter();
+        self.entries.extend(entries.map(|entry| (entry.session, entry)));
+        self.registry = Some(registry);
+        self.states_last = media.iter().map(|record| record.state.session).collect();
+        self.states.extend(media.into_iter().map(|record| (record.state.session, record)));
+        (self.trunks, self.next_offer) = (trunks, next_offer);
+        if !idempotency_keys.is_empty() {
+            self.idempotency_keys = idempotency_keys;
+        }
+        Ok(())
+    }
+
+    fn take_core(&mut self, core: GatewayRecord) {
+        let GatewayRecord { rooms, sessions, media, .. } = core;
+        self.rooms.extend(rooms.into_iter().map(|room| (room.id, room)));
+        for session in sessions {
+            if let Some(media) = media.get(session.media as usize) {
+                self.sessions.insert(session.id, (session, Arc::clone(media)));
+            }
+        }
+        let before = self.common.take().filter(|_| core.nodes.is_empty());
+        let (rooms, sessions, media) = Default::default();
+        self.common = Some(match before {
+            Some(GatewayRecord { nodes, regions, memos, .. }) => {
+                GatewayRecord { nodes, regions, memos, rooms, sessions, media, ..core }
+            }
+            None => GatewayRecord { rooms, sessions, media, ..core },
+        });
+    }
+
+    /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`
+    /// before the first batch.
+    pub(crate) fn snapshot(self) -> Option<Snapshot> {
+        let Replica { mut rooms, mut entries, mut states, drivers, trunks, .. } = self;
+        let (mut core, registry) = (self.common?, self.registry?);
+        let now = Instant::now();
+        let mut places: BTreeMap<Arc<Media>, u32> = BTreeMap::new();
+        for (id, (mut session, media)) in self.sessions {
+            if !(entries.contains_key(&id) && rooms.contains_key(&session.room)) {
+                entries.remove(&id);
+                states.remove(&id);
+                continue;
+            }
+            match states.get_mut(&id) {
+                Some(MediaRecord { state, .. }) => {
+                    if self.last {
+                        state.stood_still();
+                    }
+                    state.keep_legs(|hop| session.legs.iter().any(|leg| leg.hop == hop));
+                    session.legs.iter_mut().for_each(|leg| leg.open &= state.has_leg(leg.hop));
+                    let heard = state.last_heard();
+                    session.last_heard =
+                        heard.map_or(session.last_heard, |at| at.max(session.last_heard));
+                    let entry = entries.get_mut(&id).zip(state.totals(now));
+                    entry.into_iter().for_each(|(entry, totals)| entry.totals = totals);
+                }
+                None => session.legs.iter_mut().for_each(|leg| leg.open = false),
+            }
+            let next = places.len() as u32;
+            session.media = *places.entry(Arc::clone(&media)).or_insert_with(|| {
+                core.media.push(media);
+                next
+            });
+            core.sessions.push(session);
+        }
+        let inhabited: std::collections::BTreeSet<RoomId> =
+            core.sessions.iter().map(|session| session.room).collect();
+        rooms.retain(|id, _| inhabited.contains(id));
+        core.rooms = rooms.into_values().collect();
+        let of_core = |id: &SessionId| core.sessions.binary_search_by_key(id, |it| it.id).is_ok();
+        entries.retain(|id, _| of_core(id));
+        states.retain(|id, _| of_core(id));
+        let mut media: Vec<MediaRecord> =
+            self.states_last.iter().filter_map(|id| states.remove(id)).collect();
+        media.extend(states.into_values());
+        Some(Snapshot {
+            drivers: drivers.record(),
+            registry: registry.with_sessions(entries.into_values().collect()),
+            media,
+            trunks,
+            next_offer: self.next_offer,
+            idempotency_keys: self.idempotency_keys,
+            core,
+        })
+    }
+}

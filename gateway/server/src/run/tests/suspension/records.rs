@@ -1,0 +1,166 @@
+//! A follower of the records: its replica, and a gateway that continues from it although the other one was killed.
+
+use evenkeel_core::CloseReason;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// The records that came so far.
+struct Follower {
+    batches: mpsc::Receiver<Batch>,
+    replica: Replica,
+}
+
+impl Follower {
+    async fn of(gateway: &Running, hands_over: bool) -> Follower {
+        let batches = gateway.handle.follow_records(hands_over).await.unwrap();
+        Follower { batches, replica: Replica::new() }
+    }
+
+    /// Takes batches as another machine reads them.
+    fn take(&mut self, batch: &Batch) {
+        let batch = Batch::decode(&batch.encode(), Some(Instant::now())).unwrap();
+        self.replica.apply(batch).unwrap();
+    }
+
+    /// Follows for a while, at least until the copy is whole.
+    async fn follow(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until || !self.replica.is_whole() {
+            let next = tokio::time::timeout(TIMEOUT, self.batches.recv());
+            self.take(&next.await.unwrap().unwrap());
+        }
+    }
+}
+
+/// The lines of a snapshot's text, without times.
+fn content(snapshot: &Snapshot) -> Vec<String> {
+    let text = format!("{snapshot:#?}");
+    let lines = text.lines().filter(|line| !line.contains("tv_sec") && !line.contains("tv_nsec"));
+    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn replica_equals_the_records_at_a_quiet_moment() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut follower = Follower::of(&first, true).await;
+    let mut clients = talking(&first).await;
+    follower.follow(Duration::from_millis(200)).await;
+    // Sessions end, come and move, and others go on.
+    let ended = clients.pop().unwrap().session();
+    first.handle.close(ended).await.unwrap();
+    clients.push(Client::open_at(&first, "plain", "later").await);
+    first.handle.move_room("agent".into(), "plain".into()).await.unwrap();
+    clients.iter_mut().for_each(|client| client.talk(30));
+    follower.follow(Duration::from_millis(1_500)).await;
+    assert_eq!(follower.replica.sessions(), SESSIONS);
+
+    let suspended = first.handle.suspend().await.unwrap();
+    let (last, ports) = (suspended.batch, suspended.descriptors.len());
+    suspended.guard.stay();
+    while let Ok(batch) = follower.batches.try_recv() {
+        follower.take(&batch);
+    }
+    follower.take(&last);
+    assert_eq!(follower.replica.number(), last.number());
+    first.handle.resume().await.unwrap();
+    let again = first.handle.suspend().await.unwrap();
+    assert_eq!(again.descriptors.len(), ports);
+    let [kept, all] = [follower.replica.snapshot().unwrap(), snapshot_of([again.batch])];
+    assert_eq!(content(&kept), content(&all));
+    again.guard.stay();
+    for gateway in [first, second] {
+        gateway.handle.release().await.unwrap();
+        gateway.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn sessions_continue_from_a_replica_without_descriptors() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::from_millis(50)).await;
+    // The first gateway sends more than the follower learns.
+    clients.iter_mut().for_each(|client| client.talk(20));
+    let before = views(&first).await;
+    let opens = world.agent.count("open");
+    drop(follower.batches);
+    first.handle.suspend().await.unwrap().guard.stay();
+    first.handle.suspend_packets().await.unwrap();
+
+    let mut events = second.events();
+    let snapshot = follower.replica.snapshot().unwrap();
+    let restored = second.handle.restore(snapshot, Vec::new()).await.unwrap();
+    assert_eq!(restored.sessions, SESSIONS);
+    first.handle.release().await.unwrap();
+    first.join().unwrap();
+    second.handle.resume().await.unwrap();
+    wait_until(async || views(&second).await == before).await;
+    for (client, node) in clients.iter_mut().zip(NODES) {
+        // Sessions on ports are opened again.
+        let session = client.session();
+        wait_until(async || {
+            let session = second.handle.session(session).await.unwrap().unwrap();
+            session.standing.hop.is_some()
+        })
+        .await;
+        let arrives = async |client: &mut Client| {
+            client.send();
+            client.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let mut packet = [0; 1_500];
+            match client.socket.recv(&mut packet) {
+                Ok(_) if packet[1] & 0x7f == 111 => {
+                    Some(u16::from_be_bytes([packet[2], packet[3]]))
+                }
+                _ => None,
+            }
+        };
+        let mut heard = None;
+        let began = Instant::now();
+        while heard.is_none() && began.elapsed() < TIMEOUT {
+            heard = arrives(client).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let heard = heard.unwrap_or_else(|| panic!("nothing comes back from {node}"));
+        assert!(!client.heard.contains(&heard), "{heard} was used before");
+    }
+    assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
+    while let Ok(record) = events.try_recv() {
+        if let GatewayEvent::Core(Event::Closed { reason, .. }) = record.event {
+            assert_ne!(reason, CloseReason::MediaTimeout, "the sessions go on");
+        }
+    }
+    end(second).await;
+}
+
+#[tokio::test]
+async fn lagging_follower_is_dropped_and_begins_again() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::ZERO).await;
+    // States of sessions fill the queue of a follower that reads nothing.
+    while !follower.batches.is_closed() {
+        clients.iter_mut().for_each(|client| client.talk(1));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut read = 0;
+    while follower.batches.recv().await.is_some() {
+        read += 1;
+    }
+    assert!(read > 0, "the batches that were sent arrive");
+    let mut again = Follower::of(&first, false).await;
+    again.follow(Duration::ZERO).await;
+    assert!(again.replica.is_whole());
+    let later = again.batches.recv().await.unwrap();
+    let gap = Replica::new().apply(later).unwrap_err();
+    assert!(gap.to_string().contains("from the beginning"), "{gap}");
+    end(first).await;
+    end(second).await;
+}
