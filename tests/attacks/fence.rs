@@ -9,7 +9,7 @@ use evenkeel_media::trunk::{self, Bundle, Hold, Owner, Tag, Vote};
 
 use super::trunk::{Seen, Tap, now_us, receive, stranger};
 use crate::harness::{
-    AgentFiles, Phone, SECRET, World, declared, offer, talk, talk_for, udp_of, wait_until,
+    AgentFiles, Node, Phone, SECRET, World, declared, offer, talk, talk_for, udp_of, wait_until,
 };
 
 const NODE: &str = "east-a9";
@@ -150,4 +150,25 @@ fn standby_claims_nothing_during_a_hold() {
     assert_eq!(vote(Vote::Owner { epoch: 4, hold: brief }).epoch, 4);
     assert_eq!(vote(Vote::Claim { base: 3, claim: 5 }).promised, 0, "of an epoch that has ended");
     assert_eq!(vote(Vote::Claim { base: 4, claim: 5 }).promised, 5);
+}
+
+#[test]
+fn owner_without_a_lease_closes_no_session() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.scenario += "close_after = \"1s\"\n";
+    let mut gateway = world.start();
+    gateway.running().fencing.set_epoch(3);
+    let (mut ann, silent) = (Phone::new(1), Phone::new(2));
+    ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let quiet = gateway.open(offer("other", declared(&silent)));
+    // As in a process that was stopped and continues.
+    gateway.running().lease.end();
+    let heard = ann.heard.len();
+    talk_for(&mut [&mut ann], 150);
+    assert!(gateway.session(&quiet).is_some(), "it may live at another gateway");
+    assert!(ann.heard.len() <= heard + 5, "no packet passes");
+    gateway.running().lease.renew_forever();
+    wait_until("the session is closed", || gateway.session(&quiet).is_none());
 }

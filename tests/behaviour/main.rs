@@ -29,5 +29,6 @@ mod recordings;
 mod rollouts;
 mod roq;
 mod starts;
+mod takeover;
 mod upgrade;
 mod workers;

@@ -244,7 +244,17 @@ receive() {
     message=$(((($5 * 256 + $6) * 256 + $7) * 256 + $8))
     attachment=$((((${13} * 256 + ${14}) * 256 + ${15}) * 256 + ${16}))
     descriptors=$(((${19} * 256 + ${20} + 252) / 253))
-    head -c $((message + attachment + descriptors)) > /dev/null
+    received=$(head -c $message)
+    head -c $((attachment + descriptors)) > /dev/null
+}
+state() {
+    ready 1
+    until receive; [ "$received" = '{"message":"state"}' ]; do :; done
+}
+media() {
+    state
+    send '{"message":"restored","sessions":4}'
+    receive
 }
 frame() {
     printf "evkl\0\0\0\\$(printf %03o ${#1})\0\0\0\0\0\0\0\0\0\0\0\0%s" "$1"
@@ -278,24 +288,18 @@ fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
         ),
         (speaks("older", "ready 0; exec sleep 600"), &["version 0", "version 1", "9.9.9"]),
         (speaks("newer", "ready 2; exec sleep 600"), &["version 2", "version 1", "9.9.9"]),
-        (speaks("crashes", "ready 1; receive; kill -9 $$"), &["signal: 9"]),
-        (speaks("stalls", "ready 1; receive; exec sleep 600"), &["did not answer within"]),
+        (speaks("crashes", "media; kill -9 $$"), &["signal: 9"]),
+        (speaks("stalls", "media; exec sleep 600"), &["did not answer within"]),
+        (speaks("closes", "media; exec sleep 600 < /dev/null"), &["closed its standard input"]),
         (
-            speaks("closes", "ready 1; receive; exec sleep 600 < /dev/null"),
-            &["closed its standard input"],
-        ),
-        (
-            speaks(
-                "refuses",
-                "ready 1; receive; send '{\"message\":\"failed\",\"reason\":\"no memory\"}'",
-            ),
+            speaks("refuses", "state; send '{\"message\":\"failed\",\"reason\":\"no memory\"}'"),
             &["no memory"],
         ),
         (
             // Both messages arrive at once.
             speaks(
                 "withdraws",
-                "ready 1; receive; { frame '{\"message\":\"restored\",\"sessions\":4}'; \
+                "media; { frame '{\"message\":\"continued\"}'; \
                  frame '{\"message\":\"failed\",\"reason\":\"told to end\"}'; } > \"$0.all\"; \
                  cat \"$0.all\" >&0; exec sleep 600",
             ),

@@ -8,6 +8,7 @@ mod api;
 mod check;
 mod compile_plugin;
 mod drill;
+mod gateway;
 mod hold_addresses;
 mod modes;
 mod node;
@@ -60,6 +61,7 @@ enum Verb {
     Modes(modes::Modes),
     Reload(reload::Reload),
     Upgrade(upgrade::Upgrade),
+    Gateway(gateway::Gateway),
     /// List, drain, eject and uneject nodes of a running gateway
     Node(node::Node),
     /// List and drain regions, and control fail-back
@@ -115,6 +117,7 @@ impl Verb {
             Verb::Modes(modes) => modes.json,
             Verb::Reload(reload) => reload.json,
             Verb::Upgrade(upgrade) => upgrade.json,
+            Verb::Gateway(gateway) => gateway.json,
             Verb::Node(node) => node.json,
             Verb::Region(region) => region.json,
             Verb::Room(room) => room.json,
@@ -162,6 +165,7 @@ fn main() -> ExitCode {
         Verb::Modes(modes) => modes.act(),
         Verb::Reload(reload) => reload.act(),
         Verb::Upgrade(upgrade) => upgrade.act(),
+        Verb::Gateway(gateway) => gateway.act(),
         Verb::Node(node) => node.act(),
         Verb::Region(region) => region.act(),
         Verb::Room(room) => room.act(),

@@ -162,11 +162,13 @@ impl Cluster {
         }
     }
 
-    /// What another process of this member continues, if this one owns and its standby is disarmed.
+    /// What another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
+    /// way.
     pub fn continued(&self) -> Option<Continued> {
         let Role::Owner(own) = &self.role else { return None };
         let Cluster { sequence, epoch, highest, .. } = *self;
-        own.voters().is_none().then_some(Continued { sequence, epoch, highest })
+        let rests = own.voters().is_none() && own.yielding.is_none();
+        rests.then_some(Continued { sequence, epoch, highest })
     }
 
     pub fn is_owner(&self) -> bool {
@@ -332,14 +334,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// The last records of a hand-over were sent, and the last of them is in this batch. From now on the peer owns.
+    /// The last records of a hand-over were sent, and the last of them is in this batch. From now on the peer owns, if it
+    /// still is the process that holds the records; otherwise this member remains the owner.
     pub fn handle_yielded(&mut self, records: u64, now: Instant) {
         self.note_lateness(now);
-        if let Role::Owner(Ownership { yielding: Some(_), .. }) = self.role {
-            let mut following = Following::new(true, now);
-            following.yielded = Some(records);
-            self.role = Role::Standby(following);
-            self.send_beat(now);
+        let follows = self.is_copied() && !self.peer.has_ended(now);
+        if let Role::Owner(own @ Ownership { yielding: Some(_), .. }) = &mut self.role {
+            if follows {
+                let mut following = Following::new(true, now);
+                following.yielded = Some(records);
+                self.role = Role::Standby(following);
+                self.send_beat(now);
+            } else {
+                own.yielding = None;
+                self.event(ClusterEvent::HandOverFailed);
+            }
         }
         self.weigh(now);
     }

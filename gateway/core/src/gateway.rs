@@ -5,6 +5,8 @@
 mod answers;
 mod record;
 
+pub use record::Records;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -225,6 +227,10 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    pub fn records(&mut self) -> Records<'_> {
+        Records(self)
     }
 
     /// All live sessions with their rooms, and the state of nodes and regions.

@@ -43,7 +43,7 @@ pub use event::{
     ModeChange, MoveOutcome, NotStarted, Outcome, Start, Strike, Witness,
 };
 pub use flow::Flow;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Records};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};

@@ -18,7 +18,7 @@ pub mod telemetry;
 pub mod terminal;
 pub mod webhook;
 
-pub use cluster::address::hold_addresses;
+pub use cluster::hold_addresses;
 pub use policy::compile_plugin;
 
 use std::time::SystemTime;

@@ -129,7 +129,11 @@ impl Running {
 
     /// Reads from the QUIC socket, of a gateway that was begun suspended.
     pub(crate) fn resume_quic(&self) {
-        self.quic_thread.iter().for_each(quic::Thread::resume);
+        self.quic_resumer().iter().for_each(quic::Resumer::resume);
+    }
+
+    pub(crate) fn quic_resumer(&self) -> Option<quic::Resumer> {
+        self.quic_thread.as_ref().map(quic::Thread::resumer)
     }
 
     /// Closes all QUIC connections, of a suspended gateway that another process continues.
@@ -300,6 +304,7 @@ fn assemble(
         registry,
         drivers: Drivers::new(towards, Arc::clone(&fencing)),
         fencing: Arc::clone(&fencing),
+        lease: Arc::clone(&lease),
         equipment,
         posts: posts(settings),
         policies,

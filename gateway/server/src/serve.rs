@@ -17,7 +17,7 @@ use tokio::sync::watch as cell;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::api;
-use crate::cluster::address::{self, Addresses};
+use crate::cluster;
 use crate::control::Handle;
 use crate::descriptors::{self, Capacity};
 use crate::handover::{
@@ -48,12 +48,14 @@ pub enum Failure {
     Ended(#[from] run::Ended),
     #[error(transparent)]
     Api(#[from] api::Failure),
-    #[error(transparent)]
-    Addresses(#[from] address::Failure),
     #[error("telemetry: {0}")]
     Telemetry(String),
     #[error("upgrade: {0}")]
     Upgrade(String),
+    #[error(transparent)]
+    Group(#[from] cluster::Failure),
+    #[error("{0}")]
+    Lost(cluster::Lost),
     #[error("the process that served after an upgrade ended with status {0}")]
     Successor(i32),
     #[error("cannot create the event loop: {0}")]
@@ -166,7 +168,10 @@ fn serve_as(
     let capacity = Capacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
     let api = api::bind(settings.admin.clone(), &mut inherited)?;
-    let addresses = addresses(place, &settings, &mut inherited, heir.is_some())?;
+    let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
+    let ownership = ownership.transpose().map_err(Failure::Upgrade)?.flatten();
+    let program = place.program.as_ref();
+    let member = cluster::Bound::new(&settings, program, &mut inherited, ownership)?;
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
@@ -179,7 +184,7 @@ fn serve_as(
     log_capacity(&capacity);
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
-    let reads = if heir.is_some() { Reads::Later } else { Reads::Now };
+    let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
     let mut gateway = run::begin_with(&settings, sockets, reads)?;
     let applied = applied.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
@@ -189,14 +194,16 @@ fn serve_as(
     let mut duplicates = api.duplicates()?;
     let (listeners, quic) = gateway.duplicates(&settings)?;
     duplicates.extend(listeners);
-    if let Some(addresses) = &addresses {
-        duplicates.extend(addresses.duplicate()?);
+    if let Some(member) = &member {
+        duplicates.extend(member.duplicates()?);
     }
     duplicates.extend(init.map(|init| (SocketName::Init, init)));
     let api = match &place.program {
         Some(_) => api.with_upgrades(upgrades.clone()),
         None => api,
     };
+    let group = member.as_ref().map(cluster::Bound::group);
+    let api = api.with_group(group.clone());
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -221,6 +228,8 @@ fn serve_as(
         });
         gateway.resume_quic();
     }
+    let instruments = telemetry.instruments();
+    let member = member.map(|bound| bound.start(&mut gateway, instruments)).transpose()?;
     let replaced = heir.take().is_some();
     api.open();
     let listening = Listening {
@@ -241,6 +250,7 @@ fn serve_as(
         api: &api,
         sockets: &duplicates,
         quic,
+        group,
         workers,
         confined: sandbox.is_confined(),
         ending: is_ending,
@@ -248,21 +258,23 @@ fn serve_as(
     });
     let within = settings.gateway.drain_timeout;
     let end = End { signals: &mut signals, ending, turn: &turn, within };
-    let upgrading = upgrade(upgrader, &upgrades, upgrade_requests);
-    let attended = runtime.block_on(attend(
-        place,
-        applied,
-        &gateway,
-        &telemetry,
-        &mut follower,
-        upgrading,
-        end,
-    ));
+    let leaving = async {
+        tokio::select! {
+            handed_over = upgrade(upgrader, &upgrades, upgrade_requests) => Ok(handed_over),
+            lost = cluster::lost(member.as_ref()) => Err(lost),
+        }
+    };
+    let applied = applied.in_group(member.as_ref().map(cluster::Running::group));
+    let attended =
+        runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut follower, leaving, end));
+    // Two processes of one member would both send beats.
+    drop(member);
     let (handed_over, attended) = match attended {
         Ok(handed_over) => (handed_over, Ok(())),
         Err(failure) => (None, Err(failure)),
     };
-    let whole = if handed_over.is_some() { gateway.leave() } else { gateway.join() };
+    let lost = matches!(attended, Err(Failure::Lost(_)));
+    let whole = if handed_over.is_some() || lost { gateway.leave() } else { gateway.join() };
     if let Err(ended) = &whole {
         tracing::error!("gateway ends: {ended}");
     }
@@ -279,22 +291,6 @@ fn serve_as(
         0 => Ok(()),
         status => Err(Failure::Successor(status)),
     }
-}
-
-/// The addresses of the group, with what it needs to move them.
-fn addresses(
-    place: &Place,
-    settings: &Settings,
-    inherited: &mut Inherited,
-    is_heir: bool,
-) -> Result<Option<Addresses>, address::Failure> {
-    let Some(cluster) = &settings.cluster else { return Ok(None) };
-    let program = place.program.as_ref().map(|program| program.path.as_path());
-    let addresses = match is_heir {
-        true => Addresses::inherit(&cluster.addresses, inherited),
-        false => Addresses::start(&cluster.addresses, program),
-    };
-    addresses.map(Some)
 }
 
 /// Waits for the first policies, then takes over the sessions of the process that this one replaces.
@@ -457,7 +453,7 @@ async fn attend(
     gateway: &Running,
     telemetry: &Telemetry,
     follower: &mut Follower,
-    upgrading: impl Future<Output = HandedOver>,
+    leaving: impl Future<Output = Result<HandedOver, cluster::Lost>>,
     end: End<'_>,
 ) -> Result<Option<HandedOver>, Failure> {
     let handle = &gateway.handle;
@@ -465,7 +461,15 @@ async fn attend(
     counters.begin().await;
     let ending = end.ending.clone();
     let outcome = tokio::select! {
-        handed_over = upgrading => {
+        left = leaving => {
+            let handed_over = match left {
+                Ok(handed_over) => handed_over,
+                Err(lost) => {
+                    // Fails only if control has ended.
+                    let _ = handle.abandon().await;
+                    return Err(Failure::Lost(lost));
+                }
+            };
             // Fails only if control has ended.
             let _ = handle.release().await;
             if *ending.borrow() {

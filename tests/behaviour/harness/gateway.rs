@@ -131,6 +131,7 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
+        std::fs::write(folder.join("cluster.secret"), [b'c'; 32]).unwrap();
         let World { listens, nodes, gateway, admin, limits, scenario, hooks, .. } = self;
         let World { probe_timeout, .. } = self;
         let write = |name: &str, text: &str| {

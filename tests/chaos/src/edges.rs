@@ -180,6 +180,19 @@ impl Edges {
         self.check_roles().await
     }
 
+    /// Waits until a former owner ends, as it does when it learns that another gateway has taken over.
+    pub(crate) async fn await_end_of_standby(&mut self) -> Result<(), String> {
+        let (standby, until) = (self.standby(), Instant::now() + JOINED_WITHIN);
+        while self.gateways[standby].is_running() {
+            if Instant::now() > until {
+                let problem = format!("was replaced, and does not end within {JOINED_WITHIN:?}");
+                return Err(self.gateways[standby].process.error(problem).into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Starts the standby again, if it has ended.
     fn restart_standby(&mut self, places: &Places) -> Result<(), String> {
         let standby = self.standby();

@@ -211,7 +211,7 @@ impl Layout {
                     )
                 }
             };
-            if self.edges > 1 {
+            if self.edges > 1 && self.kind != Kind::Rtpengine {
                 // The media packets of a standby are counted.
                 let _whole = writeln!(text, "canary = false");
             }

@@ -30,7 +30,7 @@ mod table;
 mod weather;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
@@ -114,16 +114,6 @@ fn run(choice: &Choice) -> Result<(), String> {
         std::process::exit(status);
     }
     let places = choice.places()?;
-    let mut gateway = Command::new(&places.evenkeel);
-    let has_groups = gateway.args(["gateway", "--help"]).output();
-    let has_groups = has_groups.is_ok_and(|output| output.status.success());
-    rows.retain(|row| {
-        let plays = has_groups || row.layout.edges < 2;
-        if !plays {
-            println!("{} skipped: this evenkeel has no [cluster]", row.id);
-        }
-        plays
-    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot run: {error}"))?;
     let mut report = Report::default();

@@ -74,7 +74,7 @@ impl Agents {
             .map(|(id, seen)| Voter { id: *id, instance: seen.instance })
             .collect();
         voters.sort_by_key(|voter| !present.contains(voter));
-        let odd = (voters.len() + 1) / 2 * 2;
+        let odd = voters.len().div_ceil(2) * 2;
         voters.truncate(odd.saturating_sub(1).min(VOTERS_MAX));
         voters.sort();
         voters

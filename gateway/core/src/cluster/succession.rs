@@ -159,7 +159,8 @@ impl Cluster {
         own.echoed.is_some_and(recent) && self.peer.is(Standing::Standby, now) && self.is_copied()
     }
 
-    fn is_copied(&self) -> bool {
+    /// The peer's process holds all records of this owner in this epoch.
+    pub(super) fn is_copied(&self) -> bool {
         self.peer.newest().is_some_and(|beat| beat.whole && beat.epoch == self.epoch)
     }
 

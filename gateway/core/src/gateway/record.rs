@@ -12,35 +12,34 @@ use crate::{
     NotRestored, RegionRecord, RoomId, RoomRecord, SessionId, SessionRecord,
 };
 
-impl Gateway {
-    /// Has [`Gateway::take_changed`] return all records, and then those that change.
-    pub fn follow_records(&mut self) {
-        self.sessions.follow();
-        self.rooms.follow();
+/// The records of a gateway as they change.
+#[derive(Debug)]
+pub struct Records<'a>(pub(super) &'a mut Gateway);
+
+impl Records<'_> {
+    /// Has [`Records::take_changed`] return all records, and then those that change.
+    pub fn follow(&mut self) {
+        self.0.sessions.follow();
+        self.0.rooms.follow();
     }
 
-    pub fn unfollow_records(&mut self) {
-        self.sessions.changes.unfollow();
-        self.rooms.changes.unfollow();
+    pub fn unfollow(&mut self) {
+        self.0.sessions.changes.unfollow();
+        self.0.rooms.changes.unfollow();
     }
 
-    /// Notes a change of the session's record, or of facts about it that other parts keep.
-    pub fn note_change(&mut self, session: SessionId) {
-        self.sessions.changes.note(session);
-    }
-
-    pub fn has_changed(&self) -> bool {
-        !(self.sessions.changes.is_empty() && self.rooms.changes.is_empty())
+    pub fn have_changed(&self) -> bool {
+        !(self.0.sessions.changes.is_empty() && self.0.rooms.changes.is_empty())
     }
 
     /// Takes the records of up to this many sessions and rooms that changed.
     pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
-        take_changed(self, at_most, now)
+        take_changed(self.0, at_most, now)
     }
 
     /// The record without rooms and sessions.
-    pub fn record_of_nodes(&self) -> GatewayRecord {
-        of_nodes(self)
+    pub fn of_nodes(&self) -> GatewayRecord {
+        of_nodes(self.0)
     }
 }
 

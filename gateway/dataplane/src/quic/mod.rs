@@ -36,7 +36,7 @@ mod timers;
 pub use certificate::Identity;
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};
-pub use thread::{Listener, Thread, listen, listen_on, start, start_suspended};
+pub use thread::{Listener, Resumer, Thread, listen, listen_as, listen_on, start, start_suspended};
 
 use evenkeel_media::roq;
 

@@ -52,6 +52,21 @@ pub struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Lets a suspended endpoint read.
+#[derive(Clone, Debug)]
+pub struct Resumer {
+    stage: Arc<AtomicU8>,
+    thread: Option<std::thread::Thread>,
+}
+
+impl Resumer {
+    pub fn resume(&self) {
+        // Fails only for an endpoint that reads already.
+        let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
+        self.thread.iter().for_each(std::thread::Thread::unpark);
+    }
+}
+
 /// A bound socket, with the settings and the certificate of the endpoint that [`start`] runs on it.
 pub struct Listener {
     settings: Settings,
@@ -67,7 +82,15 @@ pub struct Listener {
 ///
 /// If this fails, nothing is bound.
 pub fn listen(settings: Settings) -> Result<Listener, Failure> {
-    let identity = Identity::new()?;
+    listen_as(settings, Identity::new()?)
+}
+
+/// As [`listen`], with the identity of a group of gateways.
+///
+/// # Errors
+///
+/// If this fails, nothing is bound.
+pub fn listen_as(settings: Settings, identity: Identity) -> Result<Listener, Failure> {
     listener(settings, identity, |settings| Socket::listen(settings.listen, settings.moves))
 }
 
@@ -171,11 +194,10 @@ fn start_in(
 }
 
 impl Thread {
-    /// Reads, after [`start_suspended`].
-    pub fn resume(&self) {
-        // Fails only for an endpoint that reads already.
-        let _ = self.stage.compare_exchange(WAITS, RUNS, Ordering::AcqRel, Ordering::Acquire);
-        self.thread.iter().for_each(|thread| thread.thread().unpark());
+    /// Starts to read, after [`start_suspended`].
+    pub fn resumer(&self) -> Resumer {
+        let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
+        Resumer { stage: Arc::clone(&self.stage), thread }
     }
 
     /// Closes all connections within a second and joins the thread.

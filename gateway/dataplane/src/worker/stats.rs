@@ -128,7 +128,9 @@ impl WorkerStats {
     }
 
     pub fn pass_ends(&self, now: Instant) {
-        let took = self.nanos(now).saturating_sub(self.pass_began.swap(0, Relaxed));
+        let began = self.pass_began.swap(0, Relaxed);
+        // A worker that only waited for commands has begun none.
+        let took = if began == 0 { 0 } else { self.nanos(now).saturating_sub(began) };
         if took > self.longest_pass.load(Relaxed) {
             self.longest_pass.store(took, Relaxed);
         }

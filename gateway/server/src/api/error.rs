@@ -32,6 +32,8 @@ pub(super) enum Code {
     Draining,
     /// 503: the first policies are still being compiled.
     Starting,
+    /// 503: another gateway of the group owns the addresses.
+    Standby,
     NotFound,
     /// 409: conflicts with the current state.
     Conflict,
@@ -51,6 +53,7 @@ impl Code {
             Code::Full => "full",
             Code::Draining => "draining",
             Code::Starting => "starting",
+            Code::Standby => "standby",
             Code::NotFound => "not-found",
             Code::Conflict => "conflict",
             Code::Unavailable => "unavailable",
@@ -92,7 +95,7 @@ impl Error {
             Code::Refused => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Conflict => StatusCode::CONFLICT,
-            Code::Full | Code::Draining | Code::Starting | Code::Unavailable => {
+            Code::Full | Code::Draining | Code::Starting | Code::Standby | Code::Unavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Code::Unauthorized => StatusCode::UNAUTHORIZED,

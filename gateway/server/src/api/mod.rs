@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod explanation;
 mod gate;
+mod gateways;
 mod history;
 mod idempotency;
 mod listener;

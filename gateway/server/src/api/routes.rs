@@ -20,7 +20,8 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::page::{Asked, Page};
-use super::{explanation, history, offer, operations, recording, refusal, upgrade, view};
+use super::{explanation, gateways, history, offer, operations, recording, refusal, upgrade, view};
+use crate::cluster::Group;
 use crate::control::{
     Admission, ControlError, Handle, ModeView, Names, Refusal, Rollout, RolloutOutcome, Status,
     Verb, Wish,
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) drills: bool,
     /// `None`: the gateway runs within another program.
     pub(super) upgrades: Option<Upgrades>,
+    /// `None`: the gateway belongs to no group.
+    pub(super) group: Option<Group>,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
@@ -64,6 +67,7 @@ impl Shared {
         metrics: Box<dyn Fn() -> String + Send + Sync>,
         drills: bool,
         upgrades: Option<Upgrades>,
+        group: Option<Group>,
     ) -> Shared {
         Shared {
             names: handle.names(),
@@ -75,6 +79,7 @@ impl Shared {
             uploads: Budget::new(UPLOADS_MAX),
             drills,
             upgrades,
+            group,
             closing: Notify::new(),
         }
     }
@@ -124,6 +129,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/configuration:reload", post(operations::reload))
         .route("/v1/gateway:upgrade", post(upgrade::upgrade))
+        .route("/v1/gateway:hand-over", post(gateways::hand_over))
+        .route("/v1/gateways", get(gateways::list))
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(refusals))
@@ -163,8 +170,10 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
 }
 
 async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view::Opened, Error> {
+    gateways::require_owner(shared)?;
     let wanted = offer::parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
+    gateways::confirm(shared).await;
     Ok(view::Opened::of(opened, &wanted, &shared.names))
 }
 
@@ -296,6 +305,7 @@ async fn status(State(shared): Api) -> Result<Json<Status>, Error> {
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.
 async fn ready(State(shared): Api) -> Result<&'static str, Error> {
+    gateways::require_owner(&shared)?;
     match shared.ask("", shared.handle.status()).await?.state {
         Admission::Starting => Err(refusal::starting()),
         Admission::Serving => Ok("ready\n"),

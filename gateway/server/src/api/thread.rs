@@ -23,6 +23,7 @@ use super::listener::{Bounded, File, Socket};
 use super::notice::Notices;
 use super::routes::{Shared, router};
 use super::tcp::{self, Connection};
+use crate::cluster::Group;
 use crate::control::{Handle, TokensRefused};
 use crate::handover::{Duplicates, Inherited, SocketName, Upgrades};
 use crate::settings::Admin;
@@ -69,6 +70,7 @@ pub struct Bound {
     listening: Listening,
     runtime: Runtime,
     upgrades: Option<Upgrades>,
+    group: Option<Group>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
@@ -77,7 +79,7 @@ pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
-    Ok(Bound { settings, listening, runtime, upgrades: None })
+    Ok(Bound { settings, listening, runtime, upgrades: None, group: None })
 }
 
 /// Starts the API on its own thread.
@@ -95,6 +97,11 @@ impl Bound {
     /// Lets clients replace the process.
     pub(crate) fn with_upgrades(self, upgrades: Upgrades) -> Bound {
         Bound { upgrades: Some(upgrades), ..self }
+    }
+
+    /// Answers requests about the group.
+    pub(crate) fn with_group(self, group: Option<Group>) -> Bound {
+        Bound { group, ..self }
     }
 
     pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
@@ -115,13 +122,13 @@ impl Bound {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<Thread, Failure> {
-        let Bound { settings, listening, runtime, upgrades } = self;
+        let Bound { settings, listening, runtime, upgrades, group } = self;
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.address;
         let (events, notices) = (handle.events(), Notices::new(handle.names()));
-        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades));
+        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades, group));
         let served = async move {
             let publishing = Arc::clone(&shared);
             tokio::spawn(async move { publishing.feed.follow(events, notices).await });

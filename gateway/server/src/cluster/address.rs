@@ -165,14 +165,14 @@ impl Answer {
 /// The addresses of a group. Dropped without [`release`](Addresses::release), it leaves those at interfaces to a process
 /// that [inherits](Addresses::inherit) them; without one they are removed.
 #[derive(Debug)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     holder: Option<HolderProcess>,
     hooks: Vec<Hook>,
 }
 
 impl Addresses {
     /// Starts the holder, with the capabilities of this process. Adds no address. Waits for the holder.
-    pub fn start(
+    pub(crate) fn start(
         addresses: &[ClusterAddress],
         program: Option<&Path>,
     ) -> Result<Addresses, Failure> {
@@ -210,7 +210,7 @@ impl Addresses {
     /// [renewed](Addresses::renew) from then on. Hooks are called, until they succeed, but not waited for.
     ///
     /// Returns the failures of all addresses; the others are held.
-    pub async fn hold(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn hold(&mut self) -> Result<(), Failure> {
         self.hooks.iter_mut().for_each(Hook::acquire);
         self.order(Order::Hold).await
     }
@@ -218,12 +218,12 @@ impl Addresses {
     /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that
     /// is [gone](Failure::Lapsed): until a lease is held again, another member may have it. A
     /// [conflict](Failure::Conflict) is found twice a minute; the addresses are renewed nevertheless.
-    pub async fn renew(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn renew(&mut self) -> Result<(), Failure> {
         self.order(Order::Renew).await
     }
 
     /// Removes the addresses. Hooks are called and waited for, unless they fail.
-    pub async fn release(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn release(&mut self) -> Result<(), Failure> {
         let released: Vec<_> = self.hooks.iter_mut().map(Hook::release).collect();
         let outcome = self.order(Order::Release).await;
         for hook in released {

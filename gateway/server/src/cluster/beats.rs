@@ -30,7 +30,7 @@ const HEAD_LEN: usize = 16;
 const MAC_LEN: usize = 32;
 
 /// Longest payload. With its head a beat fits any path.
-pub const PAYLOAD_MAX: usize = 256;
+pub(crate) const PAYLOAD_MAX: usize = 256;
 
 /// Largest accepted difference between a beat's time and this clock. Members that restart have no memory of earlier
 /// beats.
@@ -40,7 +40,7 @@ const SKEW_MAX_US: u64 = 5_000_000;
 const QUOTABLE_MAX: usize = 256;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// The payload of a beat.
     Beat(Vec<u8>),
     /// The host of the peer says that no process has its port. Each beat is quoted at most once.
@@ -48,7 +48,7 @@ pub enum Heard {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     #[error("a datagram that is no beat")]
     Malformed,
     #[error("version {0} of beats, this gateway has version {here}", here = VERSION)]
@@ -76,7 +76,7 @@ impl Refused {
     }
 }
 
-pub struct Beats {
+pub(crate) struct Beats {
     socket: tokio::net::UdpSocket,
     /// The address of the peer until the socket is connected: there may be no route yet.
     unconnected: Option<SocketAddr>,
@@ -86,7 +86,7 @@ pub struct Beats {
 
 impl Beats {
     /// Opens the socket. Needs no event loop.
-    pub fn bind(settings: &Cluster) -> io::Result<UdpSocket> {
+    pub(crate) fn bind(settings: &Cluster) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind(settings.listen)?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         mmsg::keep_errors(socket.as_fd(), mmsg::Family::of(settings.listen))?;
@@ -95,7 +95,11 @@ impl Beats {
     }
 
     /// Must be called in an event loop.
-    pub fn start(socket: UdpSocket, settings: &Cluster, refusals: Refusals) -> io::Result<Beats> {
+    pub(crate) fn start(
+        socket: UdpSocket,
+        settings: &Cluster,
+        refusals: Refusals,
+    ) -> io::Result<Beats> {
         Ok(Beats {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             unconnected: Some(settings.peer.address),
@@ -105,7 +109,7 @@ impl Beats {
     }
 
     /// A beat that cannot be sent is lost.
-    pub fn send(&mut self, payload: &[u8]) {
+    pub(crate) fn send(&mut self, payload: &[u8]) {
         // Not by the event loop, which does not know at first that the socket takes a datagram.
         let socket = SockRef::from(&self.socket);
         if let Some(peer) = self.unconnected
@@ -121,7 +125,7 @@ impl Beats {
     }
 
     /// May be cancelled without a loss.
-    pub async fn recv(&mut self) -> Heard {
+    pub(crate) async fn recv(&mut self) -> Heard {
         let mut buffer = [0; HEAD_LEN + MAC_LEN + PAYLOAD_MAX + 1];
         loop {
             match probe_socket::receive(&self.socket, &mut buffer).await {

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::connection::{Connection, Failed, Outbox, connect};
-pub use self::frame::Frame;
+pub(crate) use self::frame::Frame;
 use self::hello::Hello;
 use self::tls::Tls;
 use super::refusals::Refusals;
@@ -40,7 +40,7 @@ const DIAL_MAX: Duration = Duration::from_secs(1);
 const EVENTS_MAX: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum LinkEvent {
+pub(crate) enum LinkEvent {
     /// Frames are sent and received until [`LinkEvent::Disconnected`].
     Connected,
     Disconnected,
@@ -53,7 +53,7 @@ pub enum LinkEvent {
 
 /// The reason why two members do not connect. Both ends find it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     #[error("the two ends have different secrets: both members need the same `secret_file`")]
     Secret,
     #[error("`{peer}` has version {there} of the connection, this gateway has version {here}")]
@@ -89,7 +89,7 @@ enum Told {
 
 /// Ends when it is dropped.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     events: mpsc::Receiver<Told>,
     /// The connection ends when its outbox is dropped.
     outbox: Option<Outbox>,
@@ -99,13 +99,13 @@ pub struct Link {
 
 impl Link {
     /// Opens the listening socket. Needs no event loop.
-    pub fn bind(cluster: &Cluster) -> io::Result<StdListener> {
+    pub(crate) fn bind(cluster: &Cluster) -> io::Result<StdListener> {
         let listener = StdListener::bind(cluster.listen)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
 
-    pub fn start(
+    pub(crate) fn start(
         listener: StdListener,
         settings: &Settings,
         cluster: &Cluster,
@@ -126,14 +126,14 @@ impl Link {
     }
 
     /// Changed nodes are told to the peer.
-    pub fn apply(&self, settings: &Settings) {
+    pub(crate) fn apply(&self, settings: &Settings) {
         self.hello.send_modify(|hello| {
             *hello = Hello::of(settings, &self.cluster, hello.instance);
         });
     }
 
     /// False if there is no connection, or if the peer did not read and the connection ends.
-    pub fn send(&mut self, frame: &Frame) -> bool {
+    pub(crate) fn send(&mut self, frame: &Frame) -> bool {
         let sent = self.outbox.as_ref().is_some_and(|outbox| outbox.send(frame));
         if !sent {
             self.restart();
@@ -142,17 +142,17 @@ impl Link {
     }
 
     /// True if there is a connection with room for the longest frame.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.outbox.as_ref().is_some_and(Outbox::has_room)
     }
 
     /// Ends the connection; the next one follows.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.outbox = None;
     }
 
     /// May be cancelled without a loss.
-    pub async fn recv(&mut self) -> LinkEvent {
+    pub(crate) async fn recv(&mut self) -> LinkEvent {
         match self.events.recv().await {
             Some(Told::Connected(outbox)) => {
                 self.outbox = Some(outbox);
@@ -193,7 +193,7 @@ impl Local {
     async fn note(&self, failed: Failed, other: SocketAddr) {
         match failed {
             Failed::Refused(refused) => {
-                self.refusals.note_link(&refused);
+                self.refusals.note_link(other, &refused);
                 // Other hosts may try.
                 if other.ip() == self.cluster.peer.address.ip() {
                     self.tell(LinkEvent::Refused(refused)).await;

@@ -1,7 +1,223 @@
-//! Two gateways, of which one owns the addresses of the group.
+//! A group of two gateways: one owns the group's addresses, the other takes them over with the sessions when it dies.
+//!
+//! `member.rs` runs the core's state machine (`core/src/cluster.rs`), which decides. Records of the owner's sessions reach
+//! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, the nodes'
+//! agents decide by `votes.rs` which one goes on. A takeover is the second half of an upgrade: the workers of a standby are
+//! suspended from its start; it restores the sessions and resumes.
 
-pub mod address;
-pub mod beats;
+mod address;
+mod beats;
+mod group;
+mod keeper;
 mod keys;
-pub mod link;
-pub mod refusals;
+mod link;
+mod member;
+mod refusals;
+mod votes;
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::{fmt, io};
+
+use evenkeel_core::cluster::WitnessId;
+use evenkeel_media::trunk::message::Secret;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::control::group_number;
+use crate::handover::{Duplicates, Inherited, Program, SocketName};
+use crate::run;
+use crate::settings::{self, Node, Settings};
+use crate::telemetry::Instruments;
+use address::Addresses;
+pub use address::hold_addresses;
+use beats::Beats;
+use group::Inbox;
+pub(crate) use group::{Group, HandedOver, NotHandedOver, Ownership, Standing};
+use keeper::Keeper;
+use link::Link;
+use member::{Member, Parts};
+use refusals::Refusals;
+use votes::{Voter, Votes};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Addresses(#[from] address::Failure),
+    #[error("cannot listen on {0} for the group's other gateway: {1}")]
+    Listen(std::net::SocketAddr, io::Error),
+    #[error("cannot create the thread of the group: {0}")]
+    Thread(io::Error),
+}
+
+/// The reason for which a member ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lost {
+    Replaced { owner: Arc<str>, epoch: u64 },
+    NotRestored(String),
+    ThreadEnded,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::Replaced { owner, epoch } => write!(
+                f,
+                "{owner} owns the group's addresses since epoch {epoch}; this process ends, and its supervisor starts it as the standby"
+            ),
+            Lost::ThreadEnded => f.write_str("the thread of the group ended"),
+            Lost::NotRestored(reason) => write!(f, "sessions of the group not continued: {reason}"),
+        }
+    }
+}
+
+/// A member with open sockets, before the process gives up its privileges.
+pub(crate) struct Bound {
+    settings: Arc<Settings>,
+    cluster: settings::Cluster,
+    addresses: Addresses,
+    beats: UdpSocket,
+    link: TcpListener,
+    /// Of the process that this one replaces.
+    ownership: Option<Ownership>,
+    group: Group,
+    inbox: Inbox,
+}
+
+/// The thread of a member.
+pub(crate) struct Running {
+    group: Group,
+    lost: watch::Receiver<Option<Lost>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bound {
+    /// `None`: the gateway belongs to no group.
+    pub(crate) fn new(
+        settings: &Arc<Settings>,
+        program: Option<&Program>,
+        inherited: &mut Inherited,
+        ownership: Option<Ownership>,
+    ) -> Result<Option<Bound>, Failure> {
+        let Some(cluster) = &settings.cluster else { return Ok(None) };
+        let unheard = |error| Failure::Listen(cluster.listen, error);
+        let program = program.map(|program| program.path.as_path());
+        let address = cluster.listen;
+        let addresses = match ownership {
+            Some(_) => Addresses::inherit(&cluster.addresses, inherited),
+            None => Addresses::start(&cluster.addresses, program),
+        };
+        let beats = inherited.take(&SocketName::Beats { address });
+        let link = inherited.take(&SocketName::Link { address });
+        let (group, inbox) = Group::new();
+        Ok(Some(Bound {
+            addresses: addresses?,
+            beats: beats
+                .map_or_else(|| Beats::bind(cluster).map_err(unheard), |it| Ok(it.into()))?,
+            link: link.map_or_else(|| Link::bind(cluster).map_err(unheard), |it| Ok(it.into()))?,
+            cluster: cluster.clone(),
+            settings: Arc::clone(settings),
+            ownership,
+            group,
+            inbox,
+        }))
+    }
+
+    pub(crate) fn group(&self) -> Group {
+        self.group.clone()
+    }
+
+    /// Duplicates of the sockets, for the process that replaces this one.
+    pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
+        let address = self.cluster.listen;
+        let beats = (SocketName::Beats { address }, self.beats.as_fd().try_clone_to_owned()?);
+        let link = (SocketName::Link { address }, self.link.as_fd().try_clone_to_owned()?);
+        Ok([beats, link].into_iter().chain(self.addresses.duplicate()?).collect())
+    }
+
+    /// Starts the thread. `gateway` reads nothing until it owns the addresses.
+    pub(crate) fn start(
+        self,
+        gateway: &mut run::Running,
+        instruments: Arc<Instruments>,
+    ) -> Result<Running, Failure> {
+        let Bound { settings, cluster, addresses, beats, link, ownership, group, inbox } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Failure::Thread)?;
+        let refusals = Refusals::new(instruments);
+        let link = Link::start(link, &settings, &cluster, refusals.clone());
+        let (lost_in, lost) = watch::channel(None);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (number, voters) = (group_number(&cluster), voters(&settings));
+        let parts = Parts {
+            ownership,
+            handle: gateway.handle.clone(),
+            lease: Arc::clone(&gateway.lease),
+            fencing: Arc::clone(&gateway.fencing),
+            quic: gateway.quic_resumer(),
+            link: link.map_err(Failure::Thread)?,
+            refused: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
+            inbox,
+            settings: cluster.clone(),
+        };
+        let serve = async move {
+            let beats = Beats::start(beats, &cluster, refusals)?;
+            let votes = Votes::new(number, voters)?;
+            let keeper = Keeper::start(addresses, Arc::clone(&parts.lease));
+            let member = Member::new(parts, keeper, beats, votes);
+            tokio::select! {
+                lost = member.run() => drop(lost_in.send_replace(Some(lost))),
+                _ = stopped => {}
+            }
+            Ok::<_, io::Error>(())
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-cluster".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(error) = runtime.block_on(serve) {
+                tracing::error!(%error, "the group's thread ended");
+            }
+        });
+        let thread = Some(thread.map_err(Failure::Thread)?);
+        Ok(Running { group, lost, stop: Some(stop), thread })
+    }
+}
+
+impl Running {
+    pub(crate) fn group(&self) -> Group {
+        self.group.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The panic was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Returns once the member has lost its ownership, or its thread has ended.
+pub(crate) async fn lost(member: Option<&Running>) -> Lost {
+    let Some(member) = member else { return std::future::pending().await };
+    let mut lost = member.lost.clone();
+    match lost.wait_for(Option::is_some).await {
+        Ok(lost) => lost.clone().expect("it is there"),
+        Err(_) => Lost::ThreadEnded,
+    }
+}
+
+/// The agents of the nodes, or beside them.
+fn voters(settings: &Settings) -> Vec<Voter> {
+    settings.nodes.iter().filter_map(voter).collect()
+}
+
+fn voter(node: &Node) -> Option<Voter> {
+    let (address, secret) = node.voter()?;
+    let digest = crate::sha256(format!("{} {address}", node.name).as_bytes());
+    let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
+    Some(Voter { id, address, secret: Secret::new(secret.bytes(), &node.name).ok()? })
+}

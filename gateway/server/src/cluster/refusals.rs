@@ -1,6 +1,7 @@
 //! Refused beats and connections, counted and logged.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,14 +14,14 @@ const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// Shared by the parts of a member.
 #[derive(Clone, Debug)]
-pub struct Refusals {
+pub(crate) struct Refusals {
     instruments: Arc<Instruments>,
     /// When a reason was logged.
     logged: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
 }
 
 impl Refusals {
-    pub fn new(instruments: Arc<Instruments>) -> Refusals {
+    pub(crate) fn new(instruments: Arc<Instruments>) -> Refusals {
         Refusals { instruments, logged: Arc::default() }
     }
 
@@ -30,9 +31,9 @@ impl Refusals {
         }
     }
 
-    pub(super) fn note_link(&self, refused: &link::Refused) {
+    pub(super) fn note_link(&self, other: SocketAddr, refused: &link::Refused) {
         if self.count(refused.reason()) {
-            tracing::error!("no connection to the group's other gateway: {refused}");
+            tracing::error!(%other, "connection of a group's gateway refused: {refused}");
         }
     }
 

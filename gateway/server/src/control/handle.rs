@@ -152,6 +152,8 @@ pub(crate) enum Request {
         hands_over: bool,
         reply: Reply<mpsc::Receiver<Batch>>,
     },
+    /// The number of the last batch, if the records have a follower.
+    RecordsSent(Reply<Option<u64>>),
     /// Stops control, and hands out the records.
     Suspend(Reply<Result<Suspended, NotSuspended>>),
     /// Stops the workers of a suspended gateway.
@@ -168,6 +170,8 @@ pub(crate) enum Request {
     },
     /// Ends control and the workers; the sessions belong to another process.
     Release(Reply<()>),
+    /// As [`Request::Release`], of a gateway that was not suspended.
+    Abandon(Reply<()>),
 }
 
 #[derive(Debug)]
@@ -516,6 +520,11 @@ impl Handle {
         self.ask(|reply| Request::FollowRecords { hands_over, reply }).await
     }
 
+    /// The number of a batch with all changes that were answered before the call; `None` without a follower.
+    pub(crate) async fn records_sent(&self) -> Option<u64> {
+        self.ask(Request::RecordsSent).await.ok().flatten()
+    }
+
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
     /// read or sent from now on.
     pub(crate) async fn suspend_packets(&self) -> Result<MediaStates, NotSuspended> {
@@ -548,6 +557,11 @@ impl Handle {
     /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
     pub(crate) async fn release(&self) -> Result<(), ControlError> {
         self.ask(Request::Release).await
+    }
+
+    /// Ends a gateway whose sessions another gateway has taken over: they are closed nowhere.
+    pub(crate) async fn abandon(&self) -> Result<(), ControlError> {
+        self.ask(Request::Abandon).await
     }
 
     /// Names of nodes and regions, including those that recent events mention.

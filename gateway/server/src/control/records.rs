@@ -72,6 +72,11 @@ impl Batch {
         self.whole
     }
 
+    /// Packets are forwarded after this batch.
+    pub(crate) fn precedes_packets(&mut self) {
+        self.last = false;
+    }
+
     /// Adds the keys of answered requests.
     pub(super) fn set_keys(&mut self, keys: Vec<KeyRecord>) {
         self.changed.idempotency_keys = keys;
@@ -191,16 +196,22 @@ impl Control {
         let (to, batches) = mpsc::channel(BATCHES_MAX);
         let is_kept = |it: &Following| it.hands_over && !hands_over && !it.to.is_closed();
         if !self.following.as_ref().is_some_and(is_kept) {
-            self.gateway.follow_records();
+            self.gateway.records().follow();
             let workers = self.workers.len();
             self.following = Some(Following::new(to, hands_over, workers, now));
         }
         batches
     }
 
+    /// The number of the batch with the last change: the next one, if something waits to be sent.
+    pub(super) fn records_sent(&mut self) -> Option<u64> {
+        let following = self.following.as_ref()?;
+        Some(following.number + u64::from(self.gateway.records().have_changed()))
+    }
+
     pub(super) fn unfollow_records(&mut self) {
         self.following = None;
-        self.gateway.unfollow_records();
+        self.gateway.records().unfollow();
     }
 
     /// Sends the follower a batch of the records that changed.
@@ -218,7 +229,8 @@ impl Control {
         let Some(following) = &mut self.following else { return };
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = following.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let changed = nodes || self.gateway.has_changed() || !following.states.is_empty();
+        let changed =
+            nodes || self.gateway.records().have_changed() || !following.states.is_empty();
         if changed && following.to.capacity() > 0 {
             let batch = self.next_batch(SLICE, nodes, now);
             if let Some(following) = &self.following {
@@ -246,9 +258,9 @@ impl Control {
     /// The records of up to this many sessions and rooms that changed.
     fn next_batch(&mut self, at_most: usize, nodes: bool, now: Instant) -> Batch {
         let ChangedRecords { mut core, ended, dissolved, whole } =
-            self.gateway.take_changed(at_most, now);
+            self.gateway.records().take_changed(at_most, now);
         if nodes {
-            let GatewayRecord { nodes, regions, memos, .. } = self.gateway.record_of_nodes();
+            let GatewayRecord { nodes, regions, memos, .. } = self.gateway.records().of_nodes();
             (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
             self.name_nodes(&mut core);
         }
@@ -321,3 +333,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,6 +149,9 @@ impl Control {
             Request::Trunks(reply) => {
                 let _ = reply.send(self.duplicate_trunks());
             }
+            Request::RecordsSent(reply) => {
+                let _ = reply.send(self.records_sent());
+            }
             Request::FollowRecords { hands_over, reply } => {
                 let _ = reply.send(self.follow_records(hands_over, now));
             }
@@ -179,6 +182,10 @@ impl Control {
                 let _ = done.send(());
             }
             Request::Release(_) => {}
+            Request::Abandon(done) => {
+                self.release();
+                let _ = done.send(());
+            }
         }
     }
 

@@ -229,7 +229,8 @@ impl Control {
                     | Request::ContinueMedia(..)
                     | Request::Resume(_)
                     | Request::Restore { .. }
-                    | Request::Release(_)),
+                    | Request::Release(_)
+                    | Request::Abandon(_)),
                 ) => self.handle_request(request),
                 // An upgrade that was under way is given up: the sessions are closed here.
                 Some(request @ Request::Shutdown { .. }) => {

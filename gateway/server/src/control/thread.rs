@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY, WallClock};
+use evenkeel_dataplane::Lease;
 use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
 use ring::rand::SecureRandom;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -66,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) registry: SessionRegistry,
     pub(crate) drivers: Drivers,
     pub(crate) fencing: Arc<Fencing>,
+    pub(crate) lease: Arc<Lease>,
     /// The configured nodes; their trunks are at the workers.
     pub(crate) equipment: Vec<Equipment>,
     pub(crate) posts: bool,
@@ -89,6 +91,7 @@ pub(super) struct Control {
     pub(super) registry: SessionRegistry,
     pub(super) drivers: Drivers,
     pub(super) fencing: Arc<Fencing>,
+    pub(super) lease: Arc<Lease>,
     pub(super) listed: Vec<Option<Listed>>,
     pub(super) guard: Guard,
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
@@ -164,6 +167,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         registry: parts.registry,
         drivers: parts.drivers,
         fencing: parts.fencing,
+        lease: parts.lease,
         listed: Vec::new(),
         guard: Guard::default(),
         reloader: None,
@@ -226,7 +230,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
                 for _ in 0..reports.len() {
                     reports.try_recv().into_iter().for_each(|report| control.handle_report(report));
                 }
-                control.watch();
+                if !control.is_in_doubt() {
+                    control.watch();
+                }
             }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
@@ -244,7 +250,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
-        if !control.is_suspended() {
+        if !control.is_suspended() && !control.is_in_doubt() {
             control.drain();
             control.release_some();
             control.count_some();
@@ -263,6 +269,16 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 }
 
 impl Control {
+    /// An owner without the lease may have been replaced, for example while it was stopped. Until it knows, control
+    /// decides nothing, as if it were stalled: sessions that fell silent here may live at another gateway. One that
+    /// hands over or shuts down knows.
+    fn is_in_doubt(&self) -> bool {
+        self.fencing.owner().is_some()
+            && !self.lease.is_held_now()
+            && self.suspension.is_none()
+            && self.shutting_down.is_empty()
+    }
+
     fn handle_probed(&mut self, word: ProbeEvent) {
         let Some(probed) = word.if_current() else { return };
         match probed {

@@ -12,6 +12,7 @@ use super::Inherited;
 use super::channel::{Channel, Frame, Limits};
 use super::message::{Message, Offer, Version};
 use super::successor::{Action, Input, Successor};
+use crate::cluster::Ownership;
 use crate::control::{Batch, Handle, MediaStates, Replica};
 
 /// The old process greets at once.
@@ -107,6 +108,20 @@ impl Heir {
         Err(format!(
             "found {workers} workers, the running gateway has {old}: a restart changes their number; set `workers = {old}` in [limits] for an upgrade"
         ))
+    }
+
+    /// The ownership of the group's addresses, which this process continues.
+    ///
+    /// # Errors
+    /// The gateway joins a group, or leaves one.
+    pub(crate) fn ownership(&self, is_member: bool) -> Result<Option<Ownership>, String> {
+        match self.offer.ownership {
+            Some(ownership) if is_member => Ok(Some(ownership)),
+            None if !is_member => Ok(None),
+            Some(_) | None => {
+                Err("a restart adds or removes [cluster], an upgrade does not".to_owned())
+            }
+        }
     }
 
     /// Tells the old process why this one ends.

@@ -9,6 +9,8 @@ use evenkeel_dataplane::quic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cluster::Ownership;
+
 /// The version of the messages and of [`Offer`]. The state has a version of its own.
 const PROTOCOL: u32 = 1;
 
@@ -109,6 +111,9 @@ pub(super) struct Offer {
     pub(super) sockets: Vec<SocketName>,
     #[serde(default)]
     pub(super) quic: Option<quic::Identity>,
+    /// Set if the gateway owns the addresses of a group.
+    #[serde(default)]
+    pub(super) ownership: Option<Ownership>,
 }
 
 /// The use of an inherited descriptor. Addresses are those of the configuration, where the port may be 0.
@@ -130,6 +135,14 @@ pub(crate) enum SocketName {
         node: Arc<str>,
         address: SocketAddr,
         worker: usize,
+    },
+    /// UDP, for beats of a group.
+    Beats {
+        address: SocketAddr,
+    },
+    /// TCP, for the records of a group.
+    Link {
+        address: SocketAddr,
     },
     ApiUnix {
         path: PathBuf,

@@ -19,6 +19,7 @@ use super::message::{Message, Offer, Version};
 use super::predecessor::{Action, Input, Predecessor};
 use super::{Duplicates, SocketName, notify};
 use crate::api;
+use crate::cluster::{Group, Ownership};
 use crate::control::{Batch, Suspended, SuspensionGuard};
 use crate::run::Running;
 use crate::serve::Signals;
@@ -141,6 +142,7 @@ pub(crate) struct Upgrader<'a> {
     /// All sockets but those of nodes and sessions.
     pub(crate) sockets: &'a Duplicates,
     pub(crate) quic: Option<quic::Identity>,
+    pub(crate) group: Option<Group>,
     pub(crate) workers: usize,
     /// This process is confined.
     pub(crate) confined: bool,
@@ -211,20 +213,38 @@ impl Upgrader<'_> {
             return Err("the gateway is shutting down".to_owned());
         }
         notify::reloading();
-        let outcome = self.try_upgrade(request).await;
+        let outcome = match self.rest_group().await {
+            Ok(ownership) => self.try_upgrade(request, ownership).await,
+            Err(reason) => Err(reason),
+        };
         match &outcome {
             Ok((Upgraded { pid, sessions, paused_us }, _)) => {
                 tracing::info!(pid, sessions, paused_us, "upgraded; the new process serves");
             }
             Err(reason) => {
                 tracing::error!(%reason, "upgrade failed; this process continues");
+                if let Some(group) = &self.group {
+                    group.end_rest().await;
+                }
                 notify::ready();
             }
         }
         outcome
     }
 
-    async fn try_upgrade(&mut self, request: &Request) -> Result<(Upgraded, HandedOver), String> {
+    /// Keeps the standby of the group from a takeover while no process may answer it.
+    async fn rest_group(&self) -> Result<Option<Ownership>, String> {
+        match &self.group {
+            Some(group) => group.rest().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn try_upgrade(
+        &mut self,
+        request: &Request,
+        ownership: Option<Ownership>,
+    ) -> Result<(Upgraded, HandedOver), String> {
         let no_channel = |error| format!("cannot create a channel to a new process: {error}");
         let (channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
@@ -233,7 +253,7 @@ impl Upgrader<'_> {
         let mut attempt = Attempt { channel, child, guard: None };
         let pipe = stays.as_ref().map(Init::pipe);
         let ready_within = request.within.unwrap_or(READY_WITHIN);
-        match self.converse(&mut attempt, pipe, ready_within).await {
+        match self.converse(&mut attempt, pipe, ownership, ready_within).await {
             Ok(upgraded) => {
                 // No await from here on: the gateway is not whole any more.
                 let Attempt { channel, child, guard } = attempt;
@@ -267,10 +287,11 @@ impl Upgrader<'_> {
         &mut self,
         attempt: &mut Attempt,
         init: Option<BorrowedFd<'_>>,
+        ownership: Option<Ownership>,
         ready_within: Duration,
     ) -> Result<Upgraded, Abandoned> {
         let mut steps = Predecessor::new(Version::own());
-        let mut input = match self.say_hello(&mut attempt.channel, init).await {
+        let mut input = match self.say_hello(&mut attempt.channel, init, ownership).await {
             Ok(()) => self.hear(attempt, ready_within).await,
             Err(reason) => attempt.unheard(reason).await,
         };
@@ -316,6 +337,7 @@ impl Upgrader<'_> {
         &mut self,
         channel: &mut Channel,
         init: Option<BorrowedFd<'_>>,
+        ownership: Option<Ownership>,
     ) -> Result<(), String> {
         let trunks = self.gateway.handle.trunks().await;
         let trunks = trunks.map_err(|error| format!("sockets of nodes not duplicated: {error}"))?;
@@ -334,6 +356,7 @@ impl Upgrader<'_> {
             workers: self.workers,
             sockets: names,
             quic: self.quic.clone(),
+            ownership,
         };
         let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
         let hello = Message::Hello { version: Version::own(), offer };

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -106,6 +107,8 @@ pub(super) struct Memory {
     /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.
     read: Notes,
     notes: Arc<Mutex<Notes>>,
+    /// A keeper has noted facts. Policies that were only begun are not written.
+    noted: Arc<AtomicBool>,
     turns: Sender<Turn>,
     thread: Option<JoinHandle<()>>,
 }
@@ -115,6 +118,7 @@ pub(super) struct Memory {
 pub(super) struct Keeper {
     policy: String,
     notes: Arc<Mutex<Notes>>,
+    noted: Arc<AtomicBool>,
     turns: Sender<Turn>,
 }
 
@@ -140,13 +144,14 @@ impl Memory {
             file.set_aside(&found);
             Notes::new()
         });
-        let notes = Arc::default();
+        let (notes, noted) = (Arc::default(), Arc::default());
         // One pending message is enough: the thread writes the newest facts.
         let (turns, told) = bounded(1);
-        let writer = Writer { file, notes: Arc::clone(&notes), written: read.clone() };
+        let written = read.clone();
+        let writer = Writer { file, notes: Arc::clone(&notes), noted: Arc::clone(&noted), written };
         let thread = std::thread::Builder::new().name("policy memory".into());
         let thread = Some(thread.spawn(move || writer.run(&told))?);
-        Ok(Memory { read, notes, turns, thread })
+        Ok(Memory { read, notes, noted, turns, thread })
     }
 
     /// Starts to keep a policy; returns the facts of earlier runs, and a keeper for new ones.
@@ -154,8 +159,8 @@ impl Memory {
         let policy = policy.to_string();
         let remembered = self.read.remove(&policy).unwrap_or_default();
         lock(&self.notes).insert(policy.clone(), remembered.clone());
-        let (notes, turns) = (Arc::clone(&self.notes), self.turns.clone());
-        (remembered.into(), Keeper { policy, notes, turns })
+        let (notes, noted) = (Arc::clone(&self.notes), Arc::clone(&self.noted));
+        (remembered.into(), Keeper { policy, notes, noted, turns: self.turns.clone() })
     }
 
     /// Lets the facts be written. Until then, the process that this one replaces writes the file.
@@ -176,6 +181,7 @@ impl Drop for Memory {
 impl Keeper {
     pub(super) fn note(&self, remembered: Remembered) {
         lock(&self.notes).insert(self.policy.clone(), remembered.into());
+        self.noted.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(Turn::Write);
     }
@@ -184,6 +190,7 @@ impl Keeper {
 struct Writer {
     file: Place,
     notes: Arc<Mutex<Notes>>,
+    noted: Arc<AtomicBool>,
     written: Notes,
 }
 
@@ -193,7 +200,9 @@ impl Writer {
         let (mut begun, mut failed) = (false, false);
         for turn in told.iter().take_while(|turn| *turn != Turn::End) {
             begun |= turn == Turn::Begin;
-            failed = begun && self.write().is_err();
+            if begun && self.noted.load(Ordering::Acquire) {
+                failed = self.write().is_err();
+            }
         }
         if failed {
             // A full disk may have space by now.

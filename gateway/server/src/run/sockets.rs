@@ -202,9 +202,13 @@ fn quic_listener(
             quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };
     }
     let name = SocketName::Quic { address };
-    match inherited.take(&name).zip(inherited.take_quic_identity()) {
-        Some((socket, identity)) => quic::listen_on(quic_settings, socket.into(), identity),
-        None => quic::listen(quic_settings),
+    match (inherited.take(&name).zip(inherited.take_quic_identity()), &settings.cluster) {
+        (Some((socket, identity)), _) => quic::listen_on(quic_settings, socket.into(), identity),
+        (None, Some(cluster)) => {
+            let identity = quic::Identity::of_secret(cluster.secrets[0].bytes());
+            quic::listen_as(quic_settings, identity)
+        }
+        (None, None) => quic::listen(quic_settings),
     }
     .map(Some)
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::watch::{self, Underway, Watched};
 use super::{Failure, Place, restart};
+use crate::cluster::Group;
 use crate::control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload,
     Reloaded, Rollout, RolloutOutcome,
@@ -35,6 +36,7 @@ pub(super) struct Applied {
     /// The gateway's foundry; `None`: candidates are compiled in a separate one.
     foundry: Option<Foundry>,
     survival: Survival,
+    group: Option<Group>,
     /// `[rollout]` settings by set.
     paces: BTreeMap<Arc<str>, settings::Rollout>,
 }
@@ -175,6 +177,7 @@ impl Applied {
             bindings: applied.collect(),
             rules: Rules::of(settings),
             foundry: None,
+            group: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
             paces: settings::paces(&settings.sets),
         }
@@ -183,6 +186,11 @@ impl Applied {
     /// Compiles candidates with this foundry, so that their rollout finds them compiled.
     pub(super) fn compiled_at(self, foundry: Foundry) -> Applied {
         Applied { foundry: Some(foundry), ..self }
+    }
+
+    /// Tells this group's member of changed nodes.
+    pub(super) fn in_group(self, group: Option<Group>) -> Applied {
+        Applied { group, ..self }
     }
 
     /// Applies nodes, scenarios and each changed binding; applies nothing if a plugin cannot run or the list of nodes
@@ -204,6 +212,9 @@ impl Applied {
             candidates = try_out(foundry, Arc::clone(settings), candidates, handle).await?;
         }
         let nodes = self.list_nodes(settings, wish, handle).await?;
+        if let Some(group) = &self.group {
+            group.reload(settings).await;
+        }
         self.change_modes(settings, handle).await;
         self.change_paces(settings, handle).await;
         let mut refused = self.govern(settings, &candidates, handle).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::check::Check;
-use super::listen::Listen;
+use super::listen::{Ingress, Listen};
 use super::node::{Node, reachable};
 use super::raw;
 use super::secret::Secret;
@@ -75,10 +75,18 @@ pub(super) fn check(
     let listen = reachable(&raw.listen, "10.0.0.1:7100", check);
     if raw.address.is_empty() {
         let expected = "at least one `[[cluster.address]]`, which clients send to";
-        check.refuse(span, "`[cluster]` without an address", expected);
+        check.refuse(span.clone(), "`[cluster]` without an address", expected);
     }
     super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
     let addresses = addresses(&raw.address, listens, check);
+    let alone = |listen: &Listen| {
+        matches!(listen.ingress, Ingress::Quic { certificate: None })
+            && addresses.iter().any(|moved| moved.address == listen.address.ip())
+    };
+    if listens.iter().any(alone) {
+        let found = "a QUIC listener on an address of the group with a self-signed certificate";
+        check.warn(span, found, "`certificate` and `key`, the same at both members");
+    }
     let peer = peer(raw, listen, check);
     let member = [(&raw.listen, listen), (&raw.peer.address, peer.as_ref().map(|p| p.address))];
     for (written, member) in member {

@@ -42,6 +42,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// The address and the secret of the node's agent, or of the agent beside it.
+    pub(crate) fn voter(&self) -> Option<(SocketAddr, &Secret)> {
+        let beside = self.agent.as_ref().map(|agent| agent.address);
+        let address =
+            if matches!(self.driver, Driver::Agent { .. }) { self.address } else { beside? };
+        Some((address, self.secret()?))
+    }
+
     /// The secret shared with the node, or with the agent beside it.
     pub(super) fn secret(&self) -> Option<&Secret> {
         match &self.driver {

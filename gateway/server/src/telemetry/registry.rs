@@ -160,7 +160,7 @@ metrics! {
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
     NodeMessagesRefused = "evenkeel.node.messages_refused", "{message}", [Reason];
     /// Beats and connections of the group's other gateway that were refused, or whose nodes differ: `secret`, `forged`,
-    /// `clock`, `replayed`, `unknown-peer`, `configuration`…
+    /// `clock`, `replayed`, `unknown-peer`, `configuration`, among others.
     ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
     ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];

@@ -7,6 +7,9 @@ use nix::sys::signal::Signal;
 use super::signal_all;
 use crate::stage::Stage;
 
+/// Time in which a node that starts again is found.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
 /// The fault of the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Loss {
@@ -67,6 +70,8 @@ impl Loss {
             Loss::Killed | Loss::WithNode => {
                 stage.edges.count_media_of_standby()?;
                 stage.restart_the_dead()?;
+                // A gateway that starts marks a node down that its agent has not found again.
+                stage.settled(SETTLED_WITHIN).await?;
             }
             Loss::Silent => {
                 stage.edges.count_media_of_standby()?;
@@ -75,8 +80,9 @@ impl Loss {
                 } else {
                     stage.edges.signal_standby(Signal::SIGCONT)?;
                 }
+                stage.edges.await_end_of_standby().await?;
             }
-            Loss::Stopped(_) => {}
+            Loss::Stopped(_) => stage.edges.await_end_of_standby().await?,
             Loss::Parted(_) => stage.edges.join()?,
         }
         stage.edges.await_standby(&stage.places).await

@@ -79,3 +79,30 @@ fn operator_cannot_take_from_a_live_owner() {
     assert_eq!(group.member(1).handle_take(now), Err(NotHandedOver::PeerOwns));
     assert_eq!(group.member(0).handle_take(now), Ok(()));
 }
+
+#[test]
+fn hand_over_to_a_restarted_peer_is_given_up() {
+    let mut group = Group::standing(1);
+    let now = group.now;
+    group.member(0).handle_hand_over(now).unwrap();
+    group.pass(3);
+    group.kill(1);
+    group.start(1);
+    group.pass(10);
+    let now = group.now;
+    group.member(0).handle_yielded(9, now);
+    group.pass(3);
+    assert!(group.happened(0, &Output::Event(ClusterEvent::HandOverFailed)));
+    assert_eq!(group.owner(), Some(0));
+    group.pass(1_000);
+    assert_eq!(group.took_over(1), None, "it holds no records");
+}
+
+#[test]
+fn yielding_owner_is_not_continued() {
+    let mut group = Group::standing(0);
+    let now = group.now;
+    assert!(group.member(0).continued().is_some());
+    group.member(0).handle_hand_over(now).unwrap();
+    assert_eq!(group.member(0).continued(), None);
+}

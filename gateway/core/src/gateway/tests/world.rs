@@ -161,7 +161,7 @@ impl World {
             offers: 0,
             next_port: 1_000,
         };
-        world.gateway.follow_records();
+        world.gateway.records().follow();
         // Long enough to measure each node's rate.
         world.pass(ms(3_000));
         world.outputs.clear();
@@ -373,7 +373,7 @@ impl World {
     /// not being removed, in the same order.
     pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
         self.settle();
-        while self.gateway.has_changed() {
+        while self.gateway.records().have_changed() {
             self.follow();
         }
         let record = self.gateway.record(self.now);
@@ -400,7 +400,7 @@ impl World {
         self.gateway = Gateway::new(settings, self.now);
         self.followed.clear();
         self.followed_rooms.clear();
-        self.gateway.follow_records();
+        self.gateway.records().follow();
         self.fakes = fakes;
         self.held.clear();
         self.opening.clear();
@@ -412,7 +412,8 @@ impl World {
 
     /// Takes some records that changed.
     fn follow(&mut self) {
-        let ChangedRecords { core, ended, dissolved, .. } = self.gateway.take_changed(3, self.now);
+        let ChangedRecords { core, ended, dissolved, .. } =
+            self.gateway.records().take_changed(3, self.now);
         let session = |record: SessionRecord| {
             let media = Arc::clone(&core.media[record.media as usize]);
             (record.id, (SessionRecord { media: 0, ..record }, media))

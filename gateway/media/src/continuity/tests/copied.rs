@@ -93,7 +93,7 @@ fn no_number_is_used_twice_with_any_history() {
         // The switch comes before or after the copy, or not at all.
         let switched = 10 + draw(2, 120);
         let at = |number: u64| if number < switched { first() } else { second() };
-        let lost = |number: u64| mixed(seed * 1_024 + number) % 7 == 0;
+        let lost = |number: u64| mixed(seed * 1_024 + number).is_multiple_of(7);
         let mut copy = None;
         for number in (0..ends).filter(|number| !lost(*number)) {
             if number >= copied && copy.is_none() {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Milliseconds after the first announcement, which may be lost, or arrive before a switch forwards.
 const REPEATED_AFTER: [u64; 10] = [10, 50, 150, 350, 750, 1_500, 2_000, 3_000, 4_000, 5_000];
 
+/// Later ones wait for a renewal: a gateway that is stopped may have lost the addresses, and its holder is not stopped.
+const WITHOUT_ORDER: Duration = Duration::from_millis(350);
+
 const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// The Ethernet address of [`ALL_NODES`] (RFC 2464, 7).
@@ -26,8 +29,12 @@ impl Repetitions {
         Repetitions { since, made: 0 }
     }
 
-    /// The time of the next one.
-    pub(super) fn next(&self) -> Option<Instant> {
+    /// The time of the next one, unless it waits for a renewal.
+    pub(super) fn next_without_order(&self) -> Option<Instant> {
+        self.next().filter(|next| *next <= self.since + WITHOUT_ORDER)
+    }
+
+    fn next(&self) -> Option<Instant> {
         let after = REPEATED_AFTER.get(self.made)?;
         Some(self.since + Duration::from_millis(*after))
     }

@@ -119,6 +119,7 @@ impl Holder {
                     return Answer::Lapsed;
                 }
                 let failures = self.renew(now);
+                self.repeat(now);
                 let conflicts = self.conflicts(now);
                 if failures.is_empty() && !conflicts.is_empty() {
                     return Answer::Conflict(conflicts.join("; "));
@@ -201,7 +202,7 @@ impl Holder {
     }
 
     fn next_announcement(&self) -> Option<Instant> {
-        self.held.as_ref()?.repetitions.next()
+        self.held.as_ref()?.repetitions.next_without_order()
     }
 
     fn repeat(&mut self, now: Instant) {

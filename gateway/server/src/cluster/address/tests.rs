@@ -190,7 +190,10 @@ fn announcements_are_repeated() {
     link.client.ip(&format!("neigh replace {V4} lladdr {OTHER} dev eth0 nud permanent"));
     assert_eq!(link.client.neighbour(V4).as_deref(), Some(OTHER));
     link.client.ip(&format!("neigh change {V4} lladdr {OTHER} dev eth0 nud stale"));
-    wait_until("the entry is repaired", || link.client.neighbour(V4).as_deref() == Some(ONE));
+    wait_until("the entry is repaired", || {
+        runtime.block_on(one.renew()).unwrap();
+        link.client.neighbour(V4).as_deref() == Some(ONE)
+    });
 }
 
 #[test]

@@ -23,18 +23,15 @@ const IDLE: u8 = 0;
 const HELLO: u8 = 1;
 const BATCH: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
-const IDENTITY: u8 = 4;
 
 const HEAD_LEN: usize = 5;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Frame {
+pub(crate) enum Frame {
     /// Changed records.
     Batch(Vec<u8>),
     /// The number of the last batch that the standby holds.
     Acknowledged(u64),
-    /// The keys of the owner's QUIC endpoint.
-    Identity(Vec<u8>),
 }
 
 /// A frame as it is read.
@@ -50,7 +47,6 @@ impl Frame {
         match self {
             Frame::Batch(batch) => frame(BATCH, batch),
             Frame::Acknowledged(number) => frame(ACKNOWLEDGED, &number.to_be_bytes()),
-            Frame::Identity(keys) => frame(IDENTITY, keys),
         }
     }
 }
@@ -87,7 +83,6 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Read
             let number = <[u8; 8]>::try_from(&body[..]).map_err(|_| malformed())?;
             Read::Frame(Frame::Acknowledged(u64::from_be_bytes(number)))
         }
-        IDENTITY => Read::Frame(Frame::Identity(body)),
         _ => return Err(malformed()),
     })
 }

@@ -78,7 +78,7 @@ fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
 
 #[test]
 fn token_answers_its_probe_once() {
-    let reader = Way::Echo.questions(0);
+    let reader = Way::Echo.questions(Arc::default(), 0);
     let Questions::Echo(asked) = &reader else { panic!() };
     let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
     asked.ask([1; 12], 41);
@@ -92,7 +92,7 @@ fn token_answers_its_probe_once() {
 
 #[test]
 fn binding_response_answers_its_transaction() {
-    let reader = Way::Stun.questions(0);
+    let reader = Way::Stun.questions(Arc::default(), 0);
     let Questions::Stun(asked) = &reader else { panic!() };
     asked.ask([7; 12], 42);
     let answer = |transaction| {
@@ -149,7 +149,7 @@ fn refusal_must_quote_a_pending_probe() {
         (Way::Stun, stun(token), stun(other)),
         (Way::Ping, ping(token), ping(other)),
     ] {
-        let questions = way.questions(0);
+        let questions = way.questions(Arc::default(), 0);
         let (Questions::Echo(asked) | Questions::Stun(asked) | Questions::Ping(asked)) = &questions
         else {
             panic!()

@@ -39,8 +39,8 @@ pub(crate) struct Replica {
     trunks: Vec<Vec<TrunkState>>,
     next_offer: u64,
     idempotency_keys: Vec<KeyRecord>,
-    /// Sessions whose state came last: descriptors follow in this order.
-    states_last: Vec<SessionId>,
+    /// Sessions of the last batch with sockets: descriptors follow in this order.
+    with_sockets: Vec<SessionId>,
 }
 
 impl Replica {
@@ -92,7 +92,9 @@ impl Replica {
         let entries = std::mem::take(&mut registry.sessions).into_iter();
         self.entries.extend(entries.map(|entry| (entry.session, entry)));
         self.registry = Some(registry);
-        self.states_last = media.iter().map(|record| record.state.session).collect();
+        // An earlier copy of a session with sockets may come before the one with its descriptors.
+        let with_sockets = media.iter().filter(|record| record.sockets > 0);
+        self.with_sockets = with_sockets.map(|record| record.state.session).collect();
         self.states.extend(media.into_iter().map(|record| (record.state.session, record)));
         (self.trunks, self.next_offer) = (trunks, next_offer);
         if !idempotency_keys.is_empty() {
@@ -162,7 +164,7 @@ impl Replica {
         entries.retain(|id, _| of_core(id));
         states.retain(|id, _| of_core(id));
         let mut media: Vec<MediaRecord> =
-            self.states_last.iter().filter_map(|id| states.remove(id)).collect();
+            self.with_sockets.iter().filter_map(|id| states.remove(id)).collect();
         media.extend(states.into_values());
         Some(Snapshot {
             drivers: drivers.record(),

@@ -14,6 +14,14 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The sessions to which descriptors belong, in their order.
+    pub(crate) fn with_sockets(&self) -> Vec<SessionId> {
+        let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
+        with_sockets.map(|record| record.state.session).collect()
+    }
+}
+
 fn fixture(name: &str) -> Batch {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/snapshots");
     let encoded = std::fs::read(format!("{folder}/{name}")).unwrap();

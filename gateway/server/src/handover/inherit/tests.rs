@@ -55,8 +55,12 @@ fn control() -> Handle {
     let (requests, mut received) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Some(request) = received.recv().await {
-            if let Request::Restore { reply, .. } = request {
-                reply.send(Ok(Restored { sessions: 6 })).unwrap();
+            match request {
+                Request::Restore { reply, .. } => {
+                    reply.send(Ok(Restored { sessions: 6 })).unwrap();
+                }
+                Request::ContinueMedia(_, reply) => reply.send(Ok(())).unwrap(),
+                other => panic!("{other:?}"),
             }
         }
     });
@@ -83,11 +87,13 @@ async fn answer(old: &mut Channel) -> Message {
     Message::decode(&frame.message).unwrap()
 }
 
-/// Leads both processes to `restored`.
-async fn restored(old: &mut Channel) {
+/// Leads both processes to the last message before `go`.
+async fn continued(old: &mut Channel) {
     assert!(matches!(answer(old).await, Message::Ready { .. }));
     send(old, Message::State, &snapshot()).await.unwrap();
     assert_eq!(answer(old).await, Message::Restored { sessions: 6 });
+    send(old, Message::Media, &snapshot()).await.unwrap();
+    assert_eq!(answer(old).await, Message::Continued);
 }
 
 #[tokio::test]
@@ -98,7 +104,7 @@ async fn withdrawal_counts_unless_go_was_sent() {
         let (handle, withdrawal) = (control(), heir.withdrawal());
         // The new process does not run meanwhile.
         let (mut taking, mut leading) =
-            (Box::pin(heir.take_over(&handle)), Box::pin(restored(&mut old)));
+            (Box::pin(heir.take_over(&handle)), Box::pin(continued(&mut old)));
         tokio::select! {
             early = &mut taking => panic!("{early:?}"),
             () = &mut leading => {}

@@ -50,6 +50,20 @@ fn announcements_repeat_for_five_seconds() {
 }
 
 #[test]
+fn late_repetitions_wait_for_a_renewal() {
+    let since = Instant::now();
+    let mut repetitions = Repetitions::from(since);
+    let last = since + WITHOUT_ORDER;
+    while repetitions.next().is_some_and(|next| next < last) {
+        assert!(repetitions.take(repetitions.next_without_order().unwrap()));
+    }
+    assert_eq!(repetitions.next_without_order(), Some(last));
+    assert!(repetitions.take(last));
+    assert_eq!(repetitions.next_without_order(), None);
+    assert!(repetitions.take(since + Duration::from_secs(1)), "with the next renewal");
+}
+
+#[test]
 fn missed_repetitions_are_not_made_up_for() {
     let since = Instant::now();
     let mut repetitions = Repetitions::from(since);

@@ -27,8 +27,8 @@ impl Follower {
     async fn follow(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until || !self.replica.is_whole() {
-            let next = tokio::time::timeout(TIMEOUT, self.batches.recv());
-            self.take(&next.await.unwrap().unwrap());
+            let next = tokio::time::timeout(TIMEOUT, self.batches.recv()).await;
+            self.take(&next.unwrap().unwrap());
         }
     }
 }
@@ -79,9 +79,33 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
 }
 
 #[tokio::test]
-async fn sessions_continue_from_a_replica_without_descriptors() {
+async fn descriptors_stay_with_sessions_copied_before() {
     let world = World::new();
     let (first, second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    for _ in 0..20 {
+        let mut follower = Follower::of(&first, true).await;
+        follower.follow(Duration::ZERO).await;
+        clients.iter_mut().rev().for_each(|client| client.talk(1));
+        let suspended = first.handle.suspend().await.unwrap();
+        while let Ok(batch) = follower.batches.try_recv() {
+            follower.take(&batch);
+        }
+        let expected = suspended.batch.with_sockets();
+        assert!(expected.len() > 2);
+        follower.take(&suspended.batch);
+        assert_eq!(follower.replica.snapshot().unwrap().with_sockets(), expected);
+        first.handle.resume().await.unwrap();
+    }
+    for gateway in [first, second] {
+        end(gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_continue_from_a_replica_without_descriptors() {
+    let world = World::new();
+    let (first, mut second) = world.gateways().await;
     let mut clients = talking(&first).await;
     let mut follower = Follower::of(&first, false).await;
     follower.follow(Duration::from_millis(50)).await;

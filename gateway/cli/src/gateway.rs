@@ -1,0 +1,83 @@
+//! `evenkeel gateway`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::status::{rows, text};
+use crate::{Failure, say};
+
+/// List the gateways of a group, and hand its addresses and calls over
+#[derive(Args)]
+pub(crate) struct Gateway {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Print JSON, as in the API
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the group's gateways with role, epoch and sessions, as this one sees them
+    List,
+    /// Make the standby the owner. Its calls continue there, and the process of the old owner ends, so that its supervisor
+    /// starts it as the new standby
+    #[command(verbatim_doc_comment)]
+    HandOver {
+        /// The standby's name
+        #[arg(long, value_name = "NAME")]
+        to: String,
+    },
+}
+
+impl Gateway {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        match self.verb {
+            Verb::List => {
+                let gateways = self.api.operate(async |admin| admin.read("/v1/gateways").await)?;
+                if self.json {
+                    say(&gateways);
+                } else {
+                    rows(&gateways, "gateways").iter().for_each(|gateway| say(&line(gateway)));
+                }
+            }
+            Verb::HandOver { to } => {
+                let owner = self.api.post("/v1/gateway:hand-over", &json!({"to": to}))?;
+                if self.json {
+                    say(&owner);
+                } else {
+                    let (name, epoch) = (text(&owner, "gateway"), number(&owner, "epoch"));
+                    say(&format!("{name} owns the addresses in epoch {epoch}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or(0)
+}
+
+fn line(gateway: &Value) -> String {
+    let sync = match (text(gateway, "role"), &gateway["in_sync"]) {
+        ("standby", Value::Bool(true)) => ", in sync",
+        ("standby", _) => ", not in sync",
+        _ => "",
+    };
+    let heard = gateway["heard_ms"].as_u64().map(|ms| format!(", heard {ms} ms ago"));
+    let refused = gateway["refused"].as_str().map(|reason| format!(", {reason}"));
+    let here = if gateway["here"] == Value::Bool(true) { " (this one)" } else { "" };
+    format!(
+        "{:<16} {:<8} epoch {}, {} sessions{sync}{}{}{here}",
+        text(gateway, "gateway"),
+        text(gateway, "role"),
+        number(gateway, "epoch"),
+        number(gateway, "sessions"),
+        heard.unwrap_or_default(),
+        refused.unwrap_or_default(),
+    )
+}

@@ -1,0 +1,187 @@
+//! The group as the API sees it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::settings::Settings;
+
+/// Requests that wait for the member, which handles each within microseconds.
+const REQUESTS_MAX: usize = 16;
+
+/// An offer is answered after this time although the standby has not confirmed its record.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
+
+/// Time for the standby to confirm that it takes nothing over by silence. Longer than the agents need to bar one that is
+/// gone.
+const RESTS_WITHIN: Duration = Duration::from_secs(3);
+
+/// The group's members, this one first.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub(crate) struct Standing {
+    pub(crate) gateways: Vec<GatewayStanding>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct GatewayStanding {
+    pub(crate) gateway: Arc<str>,
+    /// This is the gateway that answers.
+    pub(crate) here: bool,
+    pub(crate) role: Role,
+    pub(crate) epoch: u64,
+    /// Sessions that it serves, or holds copies of.
+    pub(crate) sessions: usize,
+    /// The standby can continue all sessions that the owner has answered.
+    pub(crate) in_sync: bool,
+    /// Age of its last beat; `None` for this gateway, and for one that was not heard.
+    pub(crate) heard_ms: Option<u64>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The reason why it is not connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Listens for its peer before it takes a role.
+    Joining,
+    Standby,
+    Owner,
+    /// Owns the addresses, and sends nothing until it knows that no other member does.
+    Doubting,
+    /// Not heard.
+    Silent,
+}
+
+/// The result of a hand-over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct HandedOver {
+    /// The owner from now on.
+    pub(crate) gateway: Arc<str>,
+    pub(crate) epoch: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum NotHandedOver {
+    #[error("the group has no gateway `{found}`; its gateways are {members}")]
+    Unknown { found: String, members: String },
+    #[error("`{0}` owns the addresses already")]
+    OwnerAlready(String),
+    #[error("this gateway does not own the addresses; ask {0}")]
+    NotOwner(Arc<str>),
+    #[error("`{0}` does not hold all records yet; `evenkeel gateway list` shows when it does")]
+    NotInSync(Arc<str>),
+    #[error("another hand-over is under way")]
+    UnderWay,
+    #[error("hand-over failed, this gateway continues: {0}")]
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(super) enum Request {
+    HandOver {
+        to: String,
+        reply: oneshot::Sender<Result<HandedOver, NotHandedOver>>,
+    },
+    /// The standby is not to take over by silence; the reply has what another process continues.
+    Rest(oneshot::Sender<Ownership>),
+    EndRest,
+    /// The node list was reloaded.
+    Reload(Arc<Settings>),
+}
+
+/// What another process of the same member continues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Ownership {
+    pub(super) incarnation: u64,
+    pub(super) sequence: u64,
+    pub(super) epoch: u64,
+    pub(super) highest: u64,
+}
+
+/// The API's access to the group.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    standing: watch::Receiver<Standing>,
+    requests: mpsc::Sender<Request>,
+    confirmed: watch::Receiver<u64>,
+}
+
+/// The member's ends of a [`Group`].
+pub(super) struct Inbox {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) standing: watch::Sender<Standing>,
+    /// The number of the last batch that the standby has.
+    pub(super) acknowledged: watch::Sender<u64>,
+}
+
+impl Group {
+    pub(super) fn new() -> (Group, Inbox) {
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let (standing, shown) = watch::channel(Standing::default());
+        let (acknowledged, confirmed) = watch::channel(0);
+        let group = Group { standing: shown, requests: requests_in, confirmed };
+        (group, Inbox { requests, standing, acknowledged })
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// The owner's name, if this gateway does not own the addresses; an empty one if no owner is known.
+    pub(crate) fn other_owner(&self) -> Option<Arc<str>> {
+        let standing = self.standing.borrow();
+        let owner = standing.gateways.iter().find(|gateway| gateway.role == Role::Owner);
+        match owner {
+            Some(owner) if owner.here => None,
+            Some(owner) => Some(Arc::clone(&owner.gateway)),
+            None => Some("".into()),
+        }
+    }
+
+    /// Returns once the standby has the records up to this batch, or after [`CONFIRMED_WITHIN`].
+    pub(crate) async fn confirmed(&self, number: u64) {
+        let mut confirmed = self.confirmed.clone();
+        let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);
+        // The standby may be gone.
+        let _ = tokio::time::timeout(CONFIRMED_WITHIN, waiting).await;
+    }
+
+    /// Keeps the standby from taking over by silence, for an upgrade.
+    ///
+    /// # Errors
+    /// This gateway is not the owner, or its standby does not confirm.
+    pub(crate) async fn rest(&self) -> Result<Ownership, String> {
+        let (reply, answer) = oneshot::channel();
+        // Fails only if the member has ended, as does the wait.
+        let _ = self.requests.send(Request::Rest(reply)).await;
+        match tokio::time::timeout(RESTS_WITHIN, answer).await {
+            Ok(Ok(ownership)) => Ok(ownership),
+            Ok(Err(_)) => Err("this gateway is a standby: restart it instead".to_owned()),
+            Err(_) => Err(format!("the standby did not confirm within {RESTS_WITHIN:?}")),
+        }
+    }
+
+    pub(crate) async fn end_rest(&self) {
+        // Fails only if the member has ended.
+        let _ = self.requests.send(Request::EndRest).await;
+    }
+
+    /// Tells the peer, and the agents that vote, of a changed node list.
+    pub(crate) async fn reload(&self, settings: &Arc<Settings>) {
+        // Fails only if the member has ended.
+        let _ = self.requests.send(Request::Reload(Arc::clone(settings))).await;
+    }
+
+    pub(crate) async fn hand_over(&self, to: String) -> Result<HandedOver, NotHandedOver> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || NotHandedOver::Failed("the gateway ends".to_owned());
+        let request = Request::HandOver { to, reply };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}

@@ -1,0 +1,530 @@
+//! The thread of this member: hands inputs to the core's state machine and executes its outputs.
+
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_core::cluster::{
+    Beat, Blocked, Cluster, ClusterEvent, ClusterSettings, Continued, Evidence, MaySend, Output,
+    Standing as PeerStanding,
+};
+use evenkeel_dataplane::{Lease, quic};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::Lost;
+use super::beats::{Beats, Heard};
+use super::group::{
+    GatewayStanding, HandedOver, Inbox, NotHandedOver, Ownership, Request, Role, Standing,
+};
+use super::keeper::Keeper;
+use super::link::{Frame, Link, LinkEvent};
+use super::votes::Votes;
+use crate::control::{Batch, Fencing, Handle, Replica, Suspended, SuspensionGuard};
+use crate::settings::{self, Settings};
+
+/// Interval at which the API's view is renewed.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
+
+/// Beats that a process may send after it said which was its last: it ends within seconds.
+const BEATS_MEANWHILE: u64 = 10_000;
+
+/// A copy is incomplete once the owner was heard for this long without a connection to it.
+const STALE_AFTER: Duration = Duration::from_millis(100);
+
+pub(super) struct Parts {
+    pub(super) settings: settings::Cluster,
+    /// Of the process that this one replaces.
+    pub(super) ownership: Option<Ownership>,
+    pub(super) handle: Handle,
+    pub(super) lease: Arc<Lease>,
+    pub(super) fencing: Arc<Fencing>,
+    pub(super) quic: Option<quic::Resumer>,
+    pub(super) link: Link,
+    /// Newer epochs that agents named when they refused a message.
+    pub(super) refused: mpsc::Receiver<u64>,
+    pub(super) inbox: Inbox,
+}
+
+type Reply = oneshot::Sender<Result<HandedOver, NotHandedOver>>;
+
+/// A change of control that other inputs do not wait for.
+type Change<T> = Option<JoinHandle<Result<T, String>>>;
+
+pub(super) struct Member {
+    settings: settings::Cluster,
+    core: Cluster,
+    incarnation: u64,
+    handle: Handle,
+    lease: Arc<Lease>,
+    fencing: Arc<Fencing>,
+    quic: Option<quic::Resumer>,
+    keeper: Keeper,
+    beats: Beats,
+    link: Link,
+    votes: Votes,
+    refused: mpsc::Receiver<u64>,
+    inbox: Inbox,
+    replica: Replica,
+    /// Batches for the peer, while this member owns and is connected.
+    batches: Option<mpsc::Receiver<Batch>>,
+    following: Change<mpsc::Receiver<Batch>>,
+    sent: u64,
+    connected: bool,
+    disconnected_at: Option<Instant>,
+    refusal: Option<String>,
+    /// The node lists differ.
+    difference: Option<String>,
+    heard: Option<Instant>,
+    taking: Change<usize>,
+    yielding: Change<Suspended>,
+    /// Kept while control is suspended for a hand-over.
+    guard: Option<SuspensionGuard>,
+    asked: Option<Reply>,
+    /// Another process is to continue this member.
+    rests: bool,
+    resting: Option<oneshot::Sender<Ownership>>,
+    lost: Option<Lost>,
+}
+
+impl Member {
+    pub(super) fn new(parts: Parts, keeper: Keeper, beats: Beats, votes: Votes) -> Member {
+        let now = Instant::now();
+        let started = crate::unix_us(SystemTime::now());
+        let incarnation = parts.ownership.map_or(started, |before| before.incarnation);
+        let continued = parts.ownership.map(|before| Continued {
+            sequence: before.sequence + BEATS_MEANWHILE,
+            epoch: before.epoch,
+            highest: before.highest,
+        });
+        let preferred = parts.settings.preferred;
+        if let Some(before) = parts.ownership {
+            parts.fencing.set_epoch(before.epoch);
+            keeper.hold();
+        }
+        Member {
+            core: Cluster::new(ClusterSettings { preferred, incarnation, continued }, now),
+            incarnation,
+            keeper,
+            settings: parts.settings,
+            handle: parts.handle,
+            lease: parts.lease,
+            fencing: parts.fencing,
+            quic: parts.quic,
+            beats,
+            link: parts.link,
+            votes,
+            refused: parts.refused,
+            inbox: parts.inbox,
+            replica: Replica::new(),
+            batches: None,
+            following: None,
+            sent: 0,
+            connected: false,
+            disconnected_at: None,
+            refusal: None,
+            difference: None,
+            heard: None,
+            taking: None,
+            yielding: None,
+            guard: None,
+            asked: None,
+            rests: false,
+            resting: None,
+            lost: None,
+        }
+    }
+
+    /// Returns once this member has lost its ownership.
+    pub(super) async fn run(mut self) -> Lost {
+        let mut shown = tokio::time::interval(SHOWN_EVERY);
+        loop {
+            while let Some(output) = self.core.poll_output() {
+                self.execute(output);
+            }
+            if let Some(lost) = self.lost.take() {
+                self.keeper.release().await;
+                return lost;
+            }
+            let due = tokio::time::Instant::from_std(self.core.poll_timeout());
+            // What has arrived is handled before a timeout, so that this member's own lateness is no silence of others.
+            tokio::select! {
+                biased;
+                heard = self.beats.recv() => self.handle_heard(heard),
+                witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
+                Some(epoch) = self.refused.recv() => {
+                    self.core.handle_refused_epoch(epoch, Instant::now());
+                }
+                event = self.link.recv() => self.handle_link(event),
+                // Each beat looks for room again.
+                batch = next(&mut self.batches), if self.link.has_room() => match batch {
+                    Some(batch) => self.send_batch(&batch),
+                    // Another follower replaced this one, or this one did not keep up.
+                    None => self.batches = None,
+                },
+                // Fails only if control has ended, and the gateway with it.
+                batches = done(&mut self.following) => self.batches = batches.ok(),
+                taken = done(&mut self.taking) => self.handle_taken(taken),
+                yielded = done(&mut self.yielding) => self.handle_yielded(yielded),
+                Some(request) = self.inbox.requests.recv() => match request {
+                    Request::HandOver { to, reply } => self.begin_hand_over(to, reply),
+                    Request::Reload(settings) => self.reload(&settings),
+                    Request::Rest(reply) => self.rest(Some(reply)),
+                    Request::EndRest => self.rest(None),
+                },
+                _ = shown.tick() => {
+                    self.look_after_copy();
+                    self.follow_records();
+                }
+                () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
+            }
+            self.answer_rest();
+            self.show();
+        }
+    }
+
+    fn handle_heard(&mut self, heard: Heard) {
+        let now = Instant::now();
+        match heard {
+            Heard::Beat(payload) => {
+                // Of another version of the program.
+                let Some(beat) = Beat::decode(&payload) else { return };
+                self.heard = Some(now);
+                self.core.handle_beat(beat, now);
+            }
+            Heard::Closed => self.core.handle_peer_closed(now),
+        }
+    }
+
+    fn handle_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected => {
+                tracing::info!(peer = %self.settings.peer.name, "connected to the group's other gateway");
+                (self.connected, self.refusal) = (true, None);
+                self.disconnected_at = None;
+                self.follow_records();
+            }
+            LinkEvent::Disconnected => {
+                (self.connected, self.batches, self.following) = (false, None, None);
+                // The next follower's batches count from 1.
+                self.inbox.acknowledged.send_replace(0);
+                self.disconnected_at = Some(Instant::now());
+            }
+            LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
+            LinkEvent::NodesDiffer(difference) => self.difference = difference,
+            LinkEvent::Frame(Frame::Batch(bytes)) => self.handle_batch(&bytes),
+            LinkEvent::Frame(Frame::Acknowledged(number)) => {
+                self.inbox.acknowledged.send_replace(number);
+            }
+        }
+    }
+
+    /// The standby's copy.
+    fn handle_batch(&mut self, bytes: &[u8]) {
+        if self.core.is_owner() {
+            return;
+        }
+        let batch = Batch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let applied =
+            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
+        match applied {
+            Ok(()) => {
+                let number = self.replica.number();
+                self.core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                self.link.send(&Frame::Acknowledged(number));
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "records of the owner refused");
+                self.link.restart();
+            }
+        }
+    }
+
+    /// Sends all records to the peer, and then each that changes.
+    fn follow_records(&mut self) {
+        // The next process follows the records now.
+        let follows = self.rests
+            || self.batches.is_some()
+            || self.following.is_some()
+            || self.yielding.is_some()
+            || self.guard.is_some();
+        if self.core.is_owner() && self.connected && self.taking.is_none() && !follows {
+            let handle = self.handle.clone();
+            // The numbers of batches begin again.
+            self.inbox.acknowledged.send_replace(0);
+            self.following = Some(tokio::spawn(async move {
+                handle.follow_records(true).await.map_err(|_| "control ended".to_owned())
+            }));
+        }
+    }
+
+    fn send_batch(&mut self, batch: &Batch) {
+        self.sent = batch.number();
+        if !self.link.send(&Frame::Batch(batch.encode())) {
+            // The peer does not read. The connection ends, and the next one begins with all records.
+            self.batches = None;
+        }
+    }
+
+    /// A copy that is not continued while the owner lives grows old.
+    fn look_after_copy(&mut self) {
+        let lives = |since: Instant| {
+            since.elapsed() > STALE_AFTER
+                && self.heard.is_some_and(|heard| heard > since + STALE_AFTER)
+        };
+        if !self.core.is_owner() && self.disconnected_at.is_some_and(lives) {
+            self.disconnected_at = None;
+            self.core.handle_replica(false, self.replica.number(), Instant::now());
+        }
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Send(beat) => self.beats.send(&beat.encode()),
+            Output::Ask { to, vote } => self.votes.ask(to, vote),
+            Output::MaySend(MaySend::Never) => self.lease.end(),
+            Output::MaySend(MaySend::Until(until)) => self.lease.renew(until),
+            Output::MaySend(MaySend::Always) => self.lease.renew_forever(),
+            Output::Raise { epoch } => self.fencing.set_epoch(epoch),
+            Output::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
+            Output::StepDown { epoch } => self.step_down(epoch),
+            Output::Yield => self.begin_to_yield(),
+            Output::Event(event) => self.report(event),
+        }
+    }
+
+    fn take_over(&mut self, epoch: u64, evidence: Evidence) {
+        let (since, sessions) = (Instant::now(), self.replica.sessions());
+        tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
+        self.fencing.set_epoch(epoch);
+        self.keeper.hold();
+        let (handle, quic) = (self.handle.clone(), self.quic.clone());
+        let yielded = self.guard.take().is_some();
+        let replica = std::mem::take(&mut self.replica);
+        self.taking = Some(tokio::spawn(async move {
+            let mut sessions = replica.sessions();
+            if !yielded && sessions > 0 {
+                let snapshot = replica.snapshot().ok_or("no record of a node came")?;
+                let restored = handle.restore(snapshot, Vec::new()).await;
+                sessions = restored.map_err(|error| error.to_string())?.sessions;
+            }
+            handle.resume().await.map_err(|_| "control ended".to_owned())?;
+            quic.iter().for_each(quic::Resumer::resume);
+            let after_us = since.elapsed().as_micros() as u64;
+            tracing::info!(epoch, sessions, after_us, "sessions continue at this gateway");
+            Ok(sessions)
+        }));
+    }
+
+    fn handle_taken(&mut self, taken: Result<usize, String>) {
+        match taken {
+            Ok(_) => self.follow_records(),
+            Err(reason) => self.lost = Some(Lost::NotRestored(reason)),
+        }
+    }
+
+    fn step_down(&mut self, epoch: u64) {
+        let owner = Arc::clone(&self.settings.peer.name);
+        if let Some(guard) = self.guard.take() {
+            guard.stay();
+        }
+        if let Some(reply) = self.asked.take() {
+            // The client may have disconnected.
+            let _ = reply.send(Ok(HandedOver { gateway: Arc::clone(&owner), epoch }));
+        }
+        self.lost = Some(Lost::Replaced { owner, epoch });
+    }
+
+    /// Keeps the standby disarmed, or ends that. Without ownership the reply is dropped.
+    fn rest(&mut self, reply: Option<oneshot::Sender<Ownership>>) {
+        self.rests = reply.is_some();
+        self.core.rest(self.rests, Instant::now());
+        self.resting = reply.filter(|_| self.core.is_owner());
+    }
+
+    fn answer_rest(&mut self) {
+        if let Some(Continued { sequence, epoch, highest }) = self.core.continued()
+            && let Some(reply) = self.resting.take()
+        {
+            let incarnation = self.incarnation;
+            // The upgrade may have been given up.
+            let _ = reply.send(Ownership { incarnation, sequence, epoch, highest });
+        }
+    }
+
+    fn reload(&mut self, settings: &Settings) {
+        self.link.apply(settings);
+        for gone in self.votes.set_voters(super::voters(settings)) {
+            self.core.handle_no_witness(gone);
+        }
+    }
+
+    fn begin_hand_over(&mut self, to: String, reply: Reply) {
+        let peer = &self.settings.peer.name;
+        let refused = if *to == *self.settings.name {
+            match self.core.is_owner() {
+                true => Err(NotHandedOver::OwnerAlready(to)),
+                false => Err(NotHandedOver::NotOwner(Arc::clone(peer))),
+            }
+        } else if *to != **peer {
+            let members = format!("{}, {peer}", self.settings.name);
+            Err(NotHandedOver::Unknown { found: to, members })
+        } else if self.asked.is_some() || self.taking.is_some() {
+            Err(NotHandedOver::UnderWay)
+        } else {
+            self.core.handle_hand_over(Instant::now()).map_err(|failed| match failed {
+                evenkeel_core::cluster::NotHandedOver::NotOwner
+                | evenkeel_core::cluster::NotHandedOver::PeerOwns => {
+                    NotHandedOver::NotOwner(Arc::clone(peer))
+                }
+                evenkeel_core::cluster::NotHandedOver::PeerSilent
+                | evenkeel_core::cluster::NotHandedOver::RecordsIncomplete => {
+                    NotHandedOver::NotInSync(Arc::clone(peer))
+                }
+            })
+        };
+        match refused {
+            Ok(()) => self.asked = Some(reply),
+            // The client may have disconnected.
+            Err(refused) => _ = reply.send(Err(refused)),
+        }
+    }
+
+    /// Stops the workers and sends the last records.
+    fn begin_to_yield(&mut self) {
+        let handle = self.handle.clone();
+        self.yielding =
+            Some(tokio::spawn(
+                async move { handle.suspend().await.map_err(|error| error.to_string()) },
+            ));
+    }
+
+    fn handle_yielded(&mut self, yielded: Result<Suspended, String>) {
+        match yielded {
+            Ok(Suspended { mut batch, descriptors: _, guard }) => {
+                batch.precedes_packets();
+                self.guard = Some(guard);
+                self.send_batch(&batch);
+                self.core.handle_yielded(self.sent, Instant::now());
+                if self.core.is_owner() {
+                    // The hand-over was given up: control resumes.
+                    self.guard = None;
+                }
+            }
+            Err(reason) => {
+                if let Some(reply) = self.asked.take() {
+                    // The client may have disconnected.
+                    let _ = reply.send(Err(NotHandedOver::Failed(reason)));
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, event: ClusterEvent) {
+        let peer = &self.settings.peer.name;
+        match event {
+            ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
+            ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
+            ClusterEvent::PeerEnded => tracing::warn!(%peer, "peer's process ended"),
+            ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
+            ClusterEvent::Followed { epoch } => {
+                tracing::info!(%peer, epoch, "this gateway is the standby");
+            }
+            ClusterEvent::Armed { voters } => {
+                tracing::info!(%peer, voters = voters.len(), "standby may take over by silence");
+            }
+            ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
+            ClusterEvent::Barred => {
+                tracing::warn!(%peer, "agents keep the silent peer from taking over");
+            }
+            ClusterEvent::LeaseLapsed => {
+                tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
+            }
+            ClusterEvent::LeaseRenewed { after } => {
+                let after_ms = after.as_millis() as u64;
+                tracing::info!(after_ms, "ownership confirmed: packets are sent again");
+            }
+            ClusterEvent::HandOverFailed => {
+                tracing::error!(%peer, "hand-over failed; this gateway continues");
+                if let Some(reply) = self.asked.take() {
+                    let reason = format!("{peer} did not take the sessions");
+                    // The client may have disconnected.
+                    let _ = reply.send(Err(NotHandedOver::Failed(reason)));
+                }
+            }
+            ClusterEvent::TakeoverBlocked(blocked) => {
+                let reason = match blocked {
+                    Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
+                    Blocked::OwnerHeard => "agents hear it",
+                    Blocked::NoAgent => "no agent answers this gateway",
+                    Blocked::Unknown => "this gateway does not know whether it owns",
+                };
+                tracing::error!(%peer, reason, "peer silent, and not replaced");
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        let addresses: Vec<IpAddr> =
+            self.settings.addresses.iter().map(|moved| moved.address).collect();
+        let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
+        let peer = self.core.peer(now);
+        let peer_owns = peer.is_some_and(|beat| beat.standing == PeerStanding::Owner);
+        let copies = self.replica.sessions();
+        let here = GatewayStanding {
+            gateway: Arc::clone(&self.settings.name),
+            here: true,
+            role: match () {
+                () if is_owner && !self.lease.is_held(now) => Role::Doubting,
+                () if is_owner => Role::Owner,
+                () if epoch == 0 => Role::Joining,
+                () => Role::Standby,
+            },
+            epoch,
+            sessions: copies,
+            in_sync: is_owner || self.replica.is_whole(),
+            heard_ms: None,
+            addresses: if is_owner { addresses.clone() } else { Vec::new() },
+            refused: None,
+        };
+        let there = GatewayStanding {
+            gateway: Arc::clone(&self.settings.peer.name),
+            here: false,
+            role: match peer {
+                None => Role::Silent,
+                Some(_) if peer_owns => Role::Owner,
+                Some(_) => Role::Standby,
+            },
+            epoch: peer.map_or(0, |beat| beat.epoch),
+            sessions: if peer_owns { copies } else { 0 },
+            in_sync: peer.is_some_and(|beat| beat.whole || peer_owns),
+            heard_ms: self.heard.map(|heard| (now - heard).as_millis() as u64),
+            addresses: if peer_owns { addresses } else { Vec::new() },
+            refused: self.refusal.clone().or_else(|| self.difference.clone()),
+        };
+        let standing = Standing { gateways: vec![here, there] };
+        self.inbox.standing.send_if_modified(|shown| {
+            let changed = *shown != standing;
+            if changed {
+                *shown = standing;
+            }
+            changed
+        });
+    }
+}
+
+async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match receiver {
+        Some(batches) => batches.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn done<T>(change: &mut Change<T>) -> Result<T, String> {
+    let Some(task) = change else { return pending().await };
+    let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
+    *change = None;
+    outcome
+}

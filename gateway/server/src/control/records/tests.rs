@@ -1,0 +1,8 @@
+use super::*;
+
+impl Batch {
+    /// The sessions to which descriptors belong, in their order.
+    pub(crate) fn with_sockets(&self) -> Vec<SessionId> {
+        self.changed.with_sockets()
+    }
+}
