@@ -137,7 +137,7 @@ pub fn start(
     start_in(RUNS, listener, flows, to_workers, from_workers, lease)
 }
 
-/// As [`start`], but the endpoint reads nothing before [`Thread::resume`].
+/// As [`start`], but the endpoint reads nothing before [`Resumer::resume`].
 ///
 /// # Errors
 ///

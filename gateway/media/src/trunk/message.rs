@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In a question of version 3 `epoch u64 | group u32 | 4 zero bytes` precede the body: the gateway
-//! asks as the owner of a group ([`Owner`](super::Owner)). A node refuses an older epoch than the
+//! asks as the owner of a group ([`Owner`]). A node refuses an older epoch than the
 //! newest that it served, by a *superseded*. Gateways without a group send version 2, as do all
 //! answers, so that either end may be updated first; a node of an earlier program refuses all
 //! questions of a group.
