@@ -19,7 +19,7 @@
 //! fails. The lists of both members are the same because they never change while the standby is armed: the owner disarms
 //! it, waits for the echo of a beat that does so, and arms it anew. An agent that restarted is another voter.
 //!
-//! An owner whose standby is not armed may always send. That is so until the records of the standby are complete, if no
+//! An owner without an armed standby may always send. That is so until the records of the standby are complete, if no
 //! agent answers, after a restart of the standby (arming is for the process that the beat echoes), and after a majority of voters granted holds to the end of the epoch
 //! ([`Hold::Epoch`]), which an owner asks for when its standby was gone for [`GONE_AFTER`]. Such an owner depends on
 //! neither peer nor agents, and raises its epoch before it arms a standby again.
@@ -77,7 +77,7 @@ pub const LISTENS_FOR: Duration = Duration::from_secs(1);
 /// An agent that heard the owner of a newer epoch this recently shows that it is alive: owners ask every agent more often.
 const OWNER_HEARD: Duration = Duration::from_secs(2);
 
-/// A hand-over whose last records are not ready by then is given up.
+/// A hand-over is given up if its last records are not ready by then.
 const YIELDS_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +104,7 @@ pub struct Continued {
 pub struct Cluster {
     settings: ClusterSettings,
     role: Role,
-    /// The owner's: this member's own, or that of the owner whom it follows.
+    /// The owner's: this member's own, or that of the peer.
     epoch: u64,
     highest: u64,
     sequence: u64,
@@ -162,7 +162,7 @@ impl Cluster {
         }
     }
 
-    /// What another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
+    /// The ownership that another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
     /// way.
     pub fn continued(&self) -> Option<Continued> {
         let Role::Owner(own) = &self.role else { return None };
@@ -175,7 +175,7 @@ impl Cluster {
         matches!(self.role, Role::Owner(_))
     }
 
-    /// The epoch of this member's ownership, or of the owner whom it follows; 0 if none is known.
+    /// The epoch of this member's ownership, or of the peer's that it follows; 0 if none is known.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -190,7 +190,7 @@ impl Cluster {
         self.peer.newest().filter(|_| self.peer.silence(now) < SILENCE)
     }
 
-    /// Takes a beat whose signature is valid. A replayed one changes nothing.
+    /// Takes a beat with a valid signature. A replayed one changes nothing.
     pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
         self.note_lateness(now);
         let Beat { standing, epoch, echo, records, .. } = beat;

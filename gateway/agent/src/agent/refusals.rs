@@ -31,7 +31,7 @@ impl Agent {
         }
     }
 
-    /// Counts a question of a gateway whose group has a newer owner.
+    /// Counts a question of a gateway that is not the newest owner of its group.
     pub(super) fn refuse_superseded(
         &mut self,
         epoch: u64,

@@ -31,7 +31,7 @@ pub struct Echo {
     pub sequence: u64,
 }
 
-/// What a member says of itself every 5 ms. The transport adds the names of both members and a signature.
+/// A member's message about itself, every 5 ms. The transport adds the names of both members and a signature.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
     /// Grows with each process of this member.
@@ -39,7 +39,7 @@ pub struct Beat {
     /// Counts the beats of this incarnation from 1 on.
     pub sequence: u64,
     pub standing: Standing,
-    /// An owner's own epoch; otherwise that of the owner whom this member follows or was, 0 if none.
+    /// The epoch of the ownership that this member has, had, or follows; 0 if none.
     pub epoch: u64,
     /// The newest epoch of which this member has heard, claims included.
     pub highest: u64,
@@ -49,7 +49,7 @@ pub struct Beat {
     pub whole: bool,
     /// With [`Standing::Yielded`]: the number of the last batch of records.
     pub records: u64,
-    /// With [`Standing::Owner`]: the agents with whose majority the process that this beat echoes may take over by
+    /// With [`Standing::Owner`]: the agents; with a majority of them the process that this beat echoes may take over by
     /// silence. None: it may not.
     pub voters: Vec<Voter>,
 }

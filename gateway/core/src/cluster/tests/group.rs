@@ -122,7 +122,7 @@ impl Group {
         self.cut.clear();
     }
 
-    /// The member whose lease lets it send.
+    /// The member that its lease lets send.
     pub(super) fn owner(&self) -> Option<usize> {
         let may = |at: &usize| {
             let member = self.members[*at].as_ref();

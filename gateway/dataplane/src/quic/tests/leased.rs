@@ -1,4 +1,4 @@
-//! An endpoint whose lease ends.
+//! The end of an endpoint's lease.
 
 use std::time::Instant;
 
