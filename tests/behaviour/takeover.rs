@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
+use evenkeel_lab::network::{Host, INTERFACE, Network, PREFIX};
 use evenkeel_testkit::binary::evenkeel;
-use evenkeel_testkit::network::{Host, INTERFACE, Network, PREFIX};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::Signal;
 

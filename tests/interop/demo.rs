@@ -53,6 +53,17 @@ fn demo_reports_all_acts_as_one_json_object() {
         assert!(deaths(silent, unattended) > 0, "silent {silent}, unattended {unattended}: {last}");
     }
 
+    let skipped = report["skipped"].as_array().expect("skipped");
+    if report["takeover"].is_null() {
+        assert_eq!(skipped.len(), 1, "{last}");
+        eprintln!("the act of the takeover: skipped: {}", skipped[0]);
+    } else {
+        assert!(skipped.is_empty() && number("/takeover/sessions") > 0, "{last}");
+        for pointer in ["/takeover/unheard", "/takeover/twice", "/takeover/misdelivered"] {
+            assert_eq!(number(pointer), 0, "{pointer}");
+        }
+    }
+
     let reloads = report["reloads"].as_array().expect("reloads");
     for reload in reloads {
         let outcome = reload["outcome"].as_str().unwrap_or("");

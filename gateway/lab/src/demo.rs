@@ -13,6 +13,7 @@ mod serve;
 mod sessions;
 mod steps;
 mod table;
+mod takeover;
 mod telemetry;
 
 use std::io::{self, Write};
@@ -23,7 +24,8 @@ use clap::Args;
 use crate::interruption::interruption;
 use crate::process::ProcessError;
 
-/// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
+/// See the gateway work: calls and streams, nodes that die, policies that change; as root, a gateway that is replaced by
+/// its standby. Takes about 50 seconds.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Print the outcome as one JSON object, the last line on standard output
@@ -64,6 +66,9 @@ pub enum Failed {
         /// The time limit.
         seconds: u64,
     },
+    /// The group of the last act.
+    #[error("a group of two gateways: {0}")]
+    Takeover(String),
     /// Interrupted by a signal.
     #[error("interrupted; all processes of the demo have ended")]
     Interrupted,

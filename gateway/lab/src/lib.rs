@@ -11,6 +11,7 @@ mod interruption;
 pub mod ledger;
 pub mod machine;
 mod mark;
+pub mod network;
 pub mod process;
 mod reception;
 pub mod relay;

@@ -12,7 +12,7 @@ pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 pub(crate) fn enter() -> Result<Option<i32>, String> {
     let status = evenkeel_testkit::namespace::enter()?;
     if status.is_none() {
-        evenkeel_testkit::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
+        evenkeel_lab::network::ip("addr add 10.77.0.1/24 dev lo")?;
     }
     Ok(status)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::Client;
-use evenkeel_testkit::network::{Host, INTERFACE, PREFIX};
+use evenkeel_lab::network::{Host, INTERFACE, PREFIX};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ mod tap;
 
 use std::net::Ipv4Addr;
 
-use evenkeel_testkit::network::{Host, Network};
+use evenkeel_lab::network::{Host, Network};
 
 pub(crate) use addresses::Addresses;
 use meter::Meter;

@@ -2,7 +2,6 @@
 
 pub mod binary;
 pub mod namespace;
-pub mod network;
 pub mod report;
 
 use std::time::Duration;

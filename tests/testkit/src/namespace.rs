@@ -4,6 +4,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use evenkeel_lab::network::ip;
+
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Set in the process that runs inside.
@@ -70,16 +72,4 @@ impl Drop for First {
 fn weigh(nice: &str) {
     // Not all kernels have autogroup.
     let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
-}
-
-pub fn ip(words: &str) -> Result<(), String> {
-    run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))
-}
-
-fn run(command: &mut Command, what: &str) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{what} failed: {status}")),
-        Err(error) => Err(format!("needs {what}: {error}")),
-    }
 }

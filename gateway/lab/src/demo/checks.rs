@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Check, Failover, Report};
+use super::report::{Check, Failover, Report, Takeover};
 
 /// The longest gap at a receiver when a node is killed, p99.
 const GAP_KILLED_MS: f64 = 50.0;
 /// The longest gap when a node is stopped, p99.
 const GAP_SILENT_MS: f64 = 70.0;
+/// The longest gap when a gateway is killed and its standby takes over, p99.
+const GAP_TAKEN_OVER_MS: f64 = 60.0;
 /// The longest gap on a machine with high scheduling latency.
 const GAP_LATE_MS: f64 = 150.0;
 /// The swapped policy reroutes at least this share of the rooms.
@@ -32,6 +34,7 @@ const SPANS: [&str; 5] =
 pub(super) fn check(report: &Report) -> Vec<Check> {
     let deaths = report.failovers.iter().filter(|failover| failover.cause == "node-down");
     let mut checks: Vec<Check> = deaths.map(|death| gap(death, report.machine.is_late())).collect();
+    checks.extend(report.takeover.iter().flat_map(|it| taken_over(it, report.machine.is_late())));
     let mut check = |promise: &str, kept: bool, found: String| {
         checks.push(Check { promise: promise.to_owned(), kept: Some(kept), found });
     };
@@ -108,13 +111,32 @@ fn gap(failover: &Failover, machine_is_late: bool) -> Check {
         (false, false) => (GAP_KILLED_MS, "killed"),
         (false, true) => (GAP_KILLED_MS, "killed with plugins, API and receiver dead"),
     };
-    let p99 = failover.gap_ms.spread.p99;
-    let kept = failover.sessions > 0 && p99 <= budget;
-    let by_the_machine = machine_is_late && failover.sessions > 0 && p99 <= GAP_LATE_MS;
+    let promise = format!("{how}: gap over {} at most {budget} ms (p99)", failover.ingress);
+    within(budget, promise, failover.sessions, failover.gap_ms.spread.p99, machine_is_late)
+}
+
+fn taken_over(takeover: &Takeover, machine_is_late: bool) -> [Check; 2] {
+    let Takeover { sessions, unheard, gap_ms, twice, misdelivered, .. } = *takeover;
+    let promise = format!("gateway killed: gap over udp at most {GAP_TAKEN_OVER_MS} ms (p99)");
+    let gap = within(GAP_TAKEN_OVER_MS, promise, sessions, gap_ms.spread.p99, machine_is_late);
+    let sessions = Check {
+        promise: "gateway killed: its standby continues every session".to_owned(),
+        kept: Some(unheard == 0 && twice == 0 && misdelivered == 0),
+        found: format!(
+            "{unheard} lost, {} packets duplicated or misdelivered",
+            twice + misdelivered
+        ),
+    };
+    [gap, sessions]
+}
+
+fn within(budget: f64, promise: String, sessions: usize, p99: f64, machine_is_late: bool) -> Check {
+    let kept = sessions > 0 && p99 <= budget;
+    let by_the_machine = machine_is_late && sessions > 0 && p99 <= GAP_LATE_MS;
     Check {
-        promise: format!("{how}: gap over {} at most {budget} ms (p99)", failover.ingress),
+        promise,
         kept: (kept || !by_the_machine).then_some(kept),
-        found: format!("{p99:.1} ms, {} sessions", failover.sessions),
+        found: format!("{p99:.1} ms, {sessions} sessions"),
     }
 }
 

@@ -11,6 +11,7 @@ use super::report::{
     Sessions, Strangers,
 };
 use super::sessions::{Scenario, Transport};
+use super::takeover::Act;
 
 use crate::clock::nanoseconds;
 use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
@@ -131,12 +132,18 @@ impl<'a> Evaluation<'a> {
         let record = self.record;
         let failovers = self.failovers();
         let reloads: Vec<Reload> = record.pushes.iter().map(|push| self.reload(push)).collect();
+        let (takeover, skipped) = match &record.takeover {
+            Act::Played(takeover) => (Some(*takeover), Vec::new()),
+            Act::Skipped(reason) => (None, vec![format!("gateway killed: {reason}")]),
+        };
         let mut report = Report {
             sessions: self.sessions(),
             rooms: self.rooms(),
             packets: self.packets(),
             failovers,
             control: self.control(),
+            takeover,
+            skipped,
             continuity_breaks: self.ledger.continuity_breaks(Tolerance::default()).len(),
             degradation: self.degradation(),
             reloads,

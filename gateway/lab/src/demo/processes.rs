@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Capacity of a node, enough for all sessions.
 const CAPACITY: &str = "200 Mbit/s";
 
-const CALL: &str = include_str!("policies/call.toml");
+pub(super) const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
 
 /// The demo's folder, removed on drop unless `keep` is set.
@@ -158,6 +158,11 @@ impl Processes {
         Err(self.gateway.error("ended").into())
     }
 
+    /// A folder within that of the demo.
+    pub(super) fn subfolder(&self, name: &str) -> PathBuf {
+        self.folder.path.join(name)
+    }
+
     /// The folder, if it is kept.
     pub(super) fn kept(&self) -> Option<PathBuf> {
         self.folder.keep.then(|| self.folder.path.clone())
@@ -185,7 +190,7 @@ impl Processes {
     }
 }
 
-fn start(
+pub(super) fn start(
     evenkeel: &Path,
     words: &[&str],
     name: &str,
@@ -195,7 +200,7 @@ fn start(
 }
 
 /// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.
-async fn first_line(process: &mut Process) -> Result<Value, Failed> {
+pub(super) async fn first_line(process: &mut Process) -> Result<Value, Failed> {
     let until = Instant::now() + FIRST_LINE_WITHIN;
     loop {
         if let Some(line) = process.try_line()? {
@@ -249,19 +254,29 @@ fn secret(folder: &Path, name: &str) -> Result<String, Failed> {
     Ok(file)
 }
 
-async fn node(
+/// Starts a node. Its first line says where it listens.
+pub(super) fn start_node(
     evenkeel: &Path,
     folder: &Path,
     name: &str,
     listen: &str,
-) -> Result<(Process, SocketAddr), Failed> {
+) -> Result<Process, Failed> {
     let secret = folder.join(secret(folder, name)?).display().to_string();
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
     if name.ends_with("-a1") {
         words.extend(["--untouched", "--stamp"]);
     }
-    let mut process = start(evenkeel, &words, name, folder)?;
+    Ok(start(evenkeel, &words, name, folder)?)
+}
+
+async fn node(
+    evenkeel: &Path,
+    folder: &Path,
+    name: &str,
+    listen: &str,
+) -> Result<(Process, SocketAddr), Failed> {
+    let mut process = start_node(evenkeel, folder, name, listen)?;
     let listening = text(&first_line(&mut process).await?["listening"]);
     match listening.parse() {
         Ok(address) => Ok((process, address)),
@@ -353,7 +368,7 @@ capacity = "{CAPACITY}"
     text
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failed> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failed> {
     let what = format!("writing {}", path.display());
     fs::write(path, text).map_err(Failed::system(&what))
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::hostile::Vice;
 use super::sessions::SessionPlan;
+use super::takeover::Act;
 use crate::machine::Timeliness;
 use crate::relay::Dropped;
 use evenkeel_client::Event;
@@ -83,4 +84,5 @@ pub(super) struct Record {
     pub(super) kept: Option<PathBuf>,
     /// Sessions with a failed or closed client.
     pub(super) failed: BTreeSet<u64>,
+    pub(super) takeover: Act,
 }

@@ -14,6 +14,10 @@ pub(super) struct Report {
     pub(super) packets: Packets,
     pub(super) failovers: Vec<Failover>,
     pub(super) control: Control,
+    /// Null if it was skipped.
+    pub(super) takeover: Option<Takeover>,
+    /// Acts that this machine does not permit, with the reason.
+    pub(super) skipped: Vec<String>,
     pub(super) continuity_breaks: usize,
     pub(super) degradation: Degradation,
     pub(super) reloads: Vec<Reload>,
@@ -92,6 +96,18 @@ pub(super) struct Gap {
 pub(super) struct Control {
     pub(super) gap_ms: Gap,
     pub(super) gap_ms_quic: Gap,
+}
+
+/// The takeover of a gateway that was killed.
+#[derive(Serialize, Clone, Copy, Debug)]
+pub(super) struct Takeover {
+    pub(super) sessions: usize,
+    /// Sessions without a packet at the end.
+    pub(super) unheard: usize,
+    pub(super) gap_ms: Gap,
+    pub(super) packets_lost: u64,
+    pub(super) twice: u64,
+    pub(super) misdelivered: u64,
 }
 
 #[derive(Serialize, Debug)]

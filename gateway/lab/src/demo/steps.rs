@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::hostile::{self, Vice};
 use super::processes::Processes;
 use super::record::{Fault, Push, Record, Span, Unauthorised};
 use super::sessions::{OpenSessions, Scenario, SessionPlan, Transport};
-use super::{Failed, Options, telemetry};
+use super::{Failed, Options, takeover, telemetry};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::machine::Watched;
@@ -68,6 +68,7 @@ impl Progress {
 }
 
 struct Run {
+    evenkeel: PathBuf,
     processes: Processes,
     sessions: OpenSessions,
     admin: Client,
@@ -100,7 +101,10 @@ pub(super) async fn run(options: &Options, evenkeel: &Path) -> Result<(Record, L
     let admin = processes.admin();
     let seed = options.seed;
     let (faults, pushes) = (Vec::new(), Vec::new());
-    Run { processes, sessions, admin, watch, progress, machine, seed, faults, pushes }.play().await
+    let evenkeel = evenkeel.to_owned();
+    Run { evenkeel, processes, sessions, admin, watch, progress, machine, seed, faults, pushes }
+        .play()
+        .await
 }
 
 impl Run {
@@ -122,9 +126,20 @@ impl Run {
         let (calls, telemetry) = self.leave_alone().await?;
         self.kill_unattended(killed).await?;
         self.processes.require_gateway()?;
-        self.progress.say("collecting the last packets and evaluating the ledger");
+        self.progress.say("collecting the last packets");
 
-        let Run { processes, sessions, watch, machine, faults, pushes, .. } = self;
+        let Run {
+            evenkeel,
+            processes,
+            sessions,
+            watch,
+            progress,
+            machine,
+            seed,
+            faults,
+            pushes,
+            ..
+        } = self;
         let span = Span { from_ns: sessions.from_ns, until_ns: clock::now_ns() };
         for planned in &sessions.plan.sessions {
             sessions.books.open().leave(planned.session, span.until_ns);
@@ -138,6 +153,9 @@ impl Run {
         fleet.finish();
         let dropped = relay.dropped();
         let kept = processes.kept();
+        progress.say("two gateways in a group: the owner of their address is killed (SIGKILL)");
+        let takeover = takeover::play(&evenkeel, processes.subfolder("group"), seed).await?;
+        progress.say("evaluating the ledger");
         let counted = processes.end().await?;
         let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
         unauthorised.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
@@ -159,6 +177,7 @@ impl Run {
             events,
             kept,
             failed,
+            takeover,
         };
         Ok((record, ledger))
     }

@@ -42,6 +42,20 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             "", "", spread.p50, spread.p99, spread.max
         )?;
     }
+    if let Some(takeover) = &report.takeover {
+        let spread = takeover.gap_ms.spread;
+        writeln!(
+            out,
+            "{:<34}{:>9}{:>11}{:>10.1}{:>8.1}{:>8.1}{:>7}",
+            "gateway killed, UDP",
+            takeover.sessions,
+            "",
+            spread.p50,
+            spread.p99,
+            spread.max,
+            takeover.packets_lost
+        )?;
+    }
     for failover in &report.failovers {
         let spread = failover.gap_ms.spread;
         let marked_down =
@@ -88,6 +102,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let spans: Vec<String> =
         report.spans_received.iter().map(|(name, count)| format!("{name} {count}")).collect();
     writeln!(out, "spans received: {}", spans.join(", "))?;
+    for skipped in &report.skipped {
+        writeln!(out, "skipped: {skipped}")?;
+    }
     writeln!(out)?;
     for check in &report.checks {
         let mark = match check.kept {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_testkit::network::Host;
+use evenkeel_lab::network::Host;
 use nix::ifaddrs::getifaddrs;
 
 use super::SHARED;

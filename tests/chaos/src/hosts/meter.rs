@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use evenkeel_lab::network::{Host, INTERFACE};
 use evenkeel_lab::watch::word;
-use evenkeel_testkit::network::{Host, INTERFACE};
 use serde_json::Value;
 
 use super::{QUIC, UDP};

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use evenkeel_lab::Mark;
+use evenkeel_lab::network::Host;
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::{rtp, trunk};
-use evenkeel_testkit::network::Host;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,

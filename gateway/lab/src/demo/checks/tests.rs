@@ -28,3 +28,20 @@ fn late_machine_fails_no_check_by_time_alone() {
     assert_eq!(kept(150.1, 9, late), Some(false), "no machine is that late");
     assert_eq!(kept(10.0, 0, late), Some(false), "no receiver was affected");
 }
+
+#[test]
+fn takeover_must_keep_each_session() {
+    let takeover = |p99, unheard| Takeover {
+        sessions: 40,
+        unheard,
+        gap_ms: Gap { spread: Spread { p50: p99, p99, max: p99 }, clock: "kernel" },
+        packets_lost: 80,
+        twice: 0,
+        misdelivered: 0,
+    };
+    let kept = |p99, unheard| taken_over(&takeover(p99, unheard), false).map(|check| check.kept);
+    assert_eq!(kept(60.0, 0), [Some(true), Some(true)]);
+    assert_eq!(kept(60.1, 1), [Some(false), Some(false)]);
+    let twice = Takeover { twice: 1, ..takeover(1.0, 0) };
+    assert_eq!(taken_over(&twice, false)[1].kept, Some(false));
+}

@@ -5,10 +5,9 @@ use std::fs::File;
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
-
-use crate::namespace::ip;
 
 /// The prefix length of every address.
 pub const PREFIX: u8 = 24;
@@ -168,6 +167,15 @@ impl Drop for Inside {
     fn drop(&mut self) {
         let back = setns(&self.back.0, CloneFlags::CLONE_NEWNET);
         assert!(back.is_ok() || std::thread::panicking(), "cannot leave a namespace: {back:?}");
+    }
+}
+
+/// Runs `ip` of iproute2 in the network namespace of this thread.
+pub fn ip(words: &str) -> Result<(), String> {
+    match Command::new("ip").args(words.split(' ')).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("ip {words} (iproute2) failed: {status}")),
+        Err(error) => Err(format!("needs ip {words} (iproute2): {error}")),
     }
 }
 
