@@ -117,18 +117,30 @@ impl Crowd {
 
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
     pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
-        let books = Books::default();
-        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
-        let plan = Plan { speech: Speech::BothWays, ..plan.clone() };
-        for session in 1..=u64::from(plan.sessions) {
+        let bind = |_| {
             let socket = UdpSocket::bind((plan.clients_at, 0));
             let socket = socket.map_err(system("opening a socket"))?;
-            let way = Way::Udp(UdpWay { socket, gateway, rtcp: None, ice: None });
-            fleet.join(plan.persona(session), way);
-            let member = Member { session, room: session, from_ns: 0, until_ns: u64::MAX };
-            books.open().join(member);
+            Ok(UdpWay { socket, gateway, rtcp: None, ice: None })
+        };
+        let ways = (0..plan.sessions).map(bind).collect::<Result<_, Failed>>()?;
+        let plan = Plan { speech: Speech::BothWays, ..plan.clone() };
+        Crowd::enter_by(&plan, ways, |session| session).await
+    }
+
+    /// Starts a client for each way, without offers. Members of a room receive each other's packets.
+    pub async fn enter_by(
+        plan: &Plan,
+        ways: Vec<UdpWay>,
+        room_of: impl Fn(u64) -> u64,
+    ) -> Result<Crowd, Failed> {
+        let books = Books::default();
+        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
+        for (session, way) in (1..).zip(ways) {
+            fleet.join(plan.persona(session), Way::Udp(way));
+            let room = room_of(session);
+            books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
         }
-        let (heard, by_id) = (Heard::default(), BTreeMap::new());
+        let (heard, by_id, plan) = (Heard::default(), BTreeMap::new(), plan.clone());
         let mut crowd =
             Crowd { fleet, relay: None, books, heard, watch: None, plan, by_id, from_ns: 0 };
         crowd.wait_ready().await?;

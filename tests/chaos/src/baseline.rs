@@ -1,5 +1,7 @@
-//! The same node deaths, at the same phases of a health check, at the gateway and at a relay with health checks.
+//! Comparisons. The same node deaths, at the same phases of a health check, at the gateway and at a relay with health
+//! checks; and the deaths of a gateway at keepalived.
 
+pub(crate) mod keepalived;
 mod relay;
 
 use std::time::Duration;

@@ -65,13 +65,14 @@ const ROW_WITHIN: Duration = Duration::from_secs(300);
 /// Time limit of all rows; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
 
-/// The name of the comparison on the command line.
+/// The names of the comparisons on the command line.
 const OUTAGE: &str = "outage";
+const KEEPALIVED: &str = "gateway.keepalived";
 
 /// Options to run a part.
 #[derive(Args, Clone, Debug)]
 struct Choice {
-    /// Run only rows with this in their id; `outage` is the comparison at the end
+    /// Run only rows with this in their id; `outage` and `gateway.keepalived` are comparisons at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Sessions, instead of each row's own
@@ -107,7 +108,8 @@ fn run(choice: &Choice) -> Result<(), String> {
     let mut rows = rows::all();
     rows.retain(|row| row.id.contains(&choice.rows));
     let with_outage = OUTAGE.contains(&choice.rows);
-    if rows.is_empty() && !with_outage {
+    let with_keepalived = KEEPALIVED.contains(&choice.rows);
+    if rows.is_empty() && !with_outage && !with_keepalived {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     if let Some(status) = namespace::enter()? {
@@ -142,6 +144,12 @@ fn run(choice: &Choice) -> Result<(), String> {
         let outage = runtime.block_on(baseline::measure(&places, choice.seed));
         table::outage(&outage);
         report.compare(outage);
+        report.write(&out)?;
+    }
+    if with_keepalived {
+        let standby = runtime.block_on(baseline::keepalived::measure(&places, choice.seed));
+        table::keepalived(&standby);
+        report.compare_keepalived(standby);
         report.write(&out)?;
     }
     table::foot(report.late(), report.len());

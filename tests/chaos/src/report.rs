@@ -9,6 +9,7 @@ use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
 
 use crate::baseline::Outage;
+use crate::baseline::keepalived::Standby;
 use crate::left_out::LeftOut;
 use crate::limits::moves;
 use crate::looks::Seen;
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     outage_cut: Option<f64>,
     /// The measurements behind `outage_cut`, or the reason for their absence.
     outage: Option<Result<Outage, String>>,
+    /// The deaths of a gateway at keepalived, or the reason for their absence.
+    keepalived: Option<Result<Vec<Standby>, String>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -354,6 +357,10 @@ impl Report {
     pub(crate) fn compare(&mut self, outage: Result<Outage, String>) {
         self.outage_cut = outage.as_ref().ok().map(|outage| outage.cut);
         self.outage = Some(outage);
+    }
+
+    pub(crate) fn compare_keepalived(&mut self, standby: Result<Vec<Standby>, String>) {
+        self.keepalived = Some(standby);
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Rows as text.
 
 use crate::baseline::Outage;
+use crate::baseline::keepalived::Standby;
 use crate::report::{Distribution, RowReport};
 
 pub(crate) fn head() {
@@ -64,5 +65,20 @@ pub(crate) fn outage(outage: &Result<Outage, String>) {
             cut * 100.0
         ),
         Err(why) => println!("outage was not compared: {}", why.lines().next().unwrap_or_default()),
+    }
+}
+
+pub(crate) fn keepalived(standby: &Result<Vec<Standby>, String>) {
+    match standby {
+        Ok(measured) => measured.iter().for_each(|it| {
+            println!(
+                "keepalived with rtpengine and Redis, an advert every {} ms: gap p50 {:.1}, p99 {:.1}, max {:.1} ms; {} of {} \
+                 sessions unheard",
+                it.advert_ms, it.gap_ms.p50, it.gap_ms.p99, it.gap_ms.max, it.unheard, it.sessions
+            );
+        }),
+        Err(why) => {
+            println!("keepalived was not compared: {}", why.lines().next().unwrap_or_default());
+        }
     }
 }
