@@ -1,12 +1,15 @@
 //! Takeovers and hand-overs in a group of two gateways, on hosts of their own.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::process::{Child, Command};
 
+use evenkeel_client::{Call, Identity, Ingress};
 use evenkeel_lab::network::{Host, INTERFACE, Network, PREFIX};
 use evenkeel_testkit::binary::evenkeel;
+use hyper::Method;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::harness::{
     GatewayProcess, Node, Phone, World, assert_complete, assert_continuous, talk, talk_for,
@@ -102,6 +105,22 @@ fn await_replica(owner: &mut GatewayProcess) {
     });
 }
 
+fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
+    let mut command = Command::new(evenkeel());
+    let socket = owner.folder().join("admin.sock");
+    command.args(["gateway", "hand-over", "--to", to, "--api"]).arg(&socket).spawn().unwrap()
+}
+
+/// Offers a session for this client with a key, and returns the answer's body.
+fn offer_with_key(gateway: &mut GatewayProcess, key: &str, phone: &Phone) -> Value {
+    let identity = Identity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", Ingress::Udp(identity));
+    let body = serde_json::to_vec(&offer).unwrap().into();
+    let headers = [("idempotency-key", key)];
+    let call = Call { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
+    gateway.ask(async |client| client.ask(call).await.unwrap().accepted()).unwrap()
+}
+
 /// Talks until the echo of the next packets is heard.
 fn expect_echo(phone: &mut Phone, what: &str) {
     let heard = phone.heard.len();
@@ -153,14 +172,55 @@ fn handed_over_call_continues_at_the_standby() {
     talk_for(&mut [&mut ann], PACKETS);
     await_replica(&mut owner);
     let opened = ids(&mut owner);
-    let socket = owner.folder().join("admin.sock");
-    let mut command = Command::new(evenkeel());
-    command.args(["gateway", "hand-over", "--to", "edge-2", "--api"]).arg(&socket);
-    let mut handing = command.spawn().unwrap();
+    let mut handing = hand_over(&owner, "edge-2");
     talk(&mut [&mut ann], "the hand-over is answered", |_| handing.try_wait().unwrap().is_some());
     assert!(handing.wait().unwrap().success());
     expect_echo(&mut ann, "packets arrive at the other member");
     assert_eq!((place.has_address(0), place.has_address(1)), (false, true));
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
+}
+
+#[test]
+fn former_owner_is_listed_without_a_copy() {
+    let Some(place) = Place::lay("former_owner_is_listed_without_a_copy") else { return };
+    let node = place.node();
+    let [mut first, mut second] = place.group(&node);
+    await_replica(&mut first);
+    assert!(hand_over(&first, "edge-2").wait().unwrap().success());
+    {
+        let _inside = place.edges[0].enter().unwrap();
+        first.start_again();
+    }
+    await_replica(&mut second);
+    // The second gateway had a copy before it owned.
+    let mut handing = hand_over(&second, "edge-1");
+    wait_until("the first gateway owns, and its peer has ended", || {
+        let seen = first.read("/v1/gateways");
+        let gateways = seen["gateways"].as_array().unwrap();
+        let owns = gateways.iter().any(|it| it["here"] == true && it["role"] == "owner");
+        let peer = gateways.iter().find(|it| it["here"] == false).unwrap();
+        assert!(!owns || peer["in_sync"] == false, "{seen}");
+        owns && peer["role"] == "silent"
+    });
+    assert!(handing.wait().unwrap().success());
+}
+
+#[test]
+fn ids_and_answers_continue_without_sessions() {
+    let Some(place) = Place::lay("ids_and_answers_continue_without_sessions") else { return };
+    let (node, ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    await_replica(&mut owner);
+    let opened = offer_with_key(&mut owner, "first", &ann);
+    owner.ask(async |client| client.close(opened["id"].as_str().unwrap()).await).unwrap();
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the survivor admits sessions", || {
+        standby.ask(async |client| client.is_ready().await).unwrap()
+    });
+    assert_eq!(offer_with_key(&mut standby, "first", &ann), opened);
+    assert_eq!(ids(&mut standby), Vec::<String>::new(), "the repetition opened nothing");
+    let other = offer_with_key(&mut standby, "second", &ann);
+    assert_eq!(ids(&mut standby), [other["id"].as_str().unwrap()]);
+    assert_ne!(other["id"], opened["id"]);
 }

@@ -298,6 +298,7 @@ fn assemble(
     );
     let foundry = policies.foundry().clone();
     let history = history::Writer::start(foundry.folder(), &settings.admin.socket)?;
+    let idempotency_keys = Arc::default();
     let parts = control::Parts {
         gateway,
         workers: lines,
@@ -314,6 +315,7 @@ fn assemble(
         events: events.clone(),
         history,
         names: Arc::clone(&names),
+        idempotency_keys: Arc::clone(&idempotency_keys),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
         awaits_policies: !firsts.is_empty(),
@@ -326,7 +328,7 @@ fn assemble(
             events,
             names,
             tokens_refused: Arc::default(),
-            idempotency_keys: Arc::default(),
+            idempotency_keys,
         },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),

@@ -153,7 +153,7 @@ impl Cluster {
     }
 
     /// The peer holds all records of this owner in this epoch, and hears it.
-    pub(super) fn is_followed(&self, now: Instant) -> bool {
+    pub fn is_followed(&self, now: Instant) -> bool {
         let Role::Owner(own) = &self.role else { return false };
         let recent = |at| now.saturating_duration_since(at) < 2 * ECHO_LATE;
         own.echoed.is_some_and(recent) && self.peer.is(Standing::Standby, now) && self.is_copied()
@@ -208,6 +208,8 @@ impl Cluster {
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
         self.role = Role::Owner(Ownership::new());
+        // The copy is restored, and grows old from now on.
+        self.whole = false;
         self.outputs.push_back(Output::TakeOver { epoch: self.epoch, evidence });
         self.send_beat(now);
         self.survey(now);

@@ -14,7 +14,7 @@ use super::error::{Code, Error};
 use crate::sha256;
 
 /// Maximum remembered keys: one minute of some hundreds of offers per second. The oldest is forgotten first.
-const KEYS_MAX: usize = 16_384;
+pub(crate) const KEYS_MAX: usize = 16_384;
 /// Maximum length of a key in bytes.
 const KEY_MAX: usize = 128;
 
@@ -43,6 +43,8 @@ struct Entries {
     /// Keys with the numbers of their entries, because a key may be dropped and used again.
     by_age: VecDeque<(Box<str>, u64)>,
     ever: u64,
+    /// Answered keys that the follower of the records does not have; `None` without one.
+    changed: Option<VecDeque<Box<str>>>,
 }
 
 struct Entry {
@@ -113,6 +115,7 @@ impl Table {
             }
         } else if let Some(entry) = entries.by_key.get(key) {
             entry.answer.send_replace(Some(answer));
+            entries.note_changed(key, self.keys_max);
         }
     }
 
@@ -127,21 +130,32 @@ impl Table {
         }
     }
 
-    /// The answered keys, oldest first, for another process.
-    pub(crate) fn record(&self) -> Vec<KeyRecord> {
-        let entries = self.lock();
-        let standing = entries.by_age.iter().filter_map(|(key, number)| {
-            let entry = entries.by_key.get(key).filter(|entry| entry.number == *number)?;
-            let answer = entry.answer.borrow();
-            let Answer { status, body, .. } = answer.as_ref()?;
-            Some(KeyRecord {
-                key: key.clone(),
-                body_sha256: entry.body_sha256,
-                status: status.as_u16(),
-                answer: str::from_utf8(body).ok()?.into(),
-            })
-        });
-        standing.collect()
+    /// Hands out all answered keys, oldest first, and then those that are answered, by [`Table::take_changed`].
+    pub(crate) fn follow(&self) {
+        let mut entries = self.lock();
+        let Entries { by_key, by_age, changed, .. } = &mut *entries;
+        let stands = |(key, number): &&(Box<str>, u64)| {
+            by_key.get(key).is_some_and(|entry| entry.number == *number)
+        };
+        *changed = Some(by_age.iter().filter(stands).map(|(key, _)| key.clone()).collect());
+    }
+
+    pub(crate) fn unfollow(&self) {
+        self.lock().changed = None;
+    }
+
+    pub(crate) fn have_changed(&self) -> bool {
+        self.lock().changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
+    /// Up to this many answered keys that the follower does not have.
+    pub(crate) fn take_changed(&self, at_most: usize) -> Vec<KeyRecord> {
+        let mut entries = self.lock();
+        let Entries { by_key, changed: Some(changed), .. } = &mut *entries else {
+            return Vec::new();
+        };
+        let taken = changed.drain(..at_most.min(changed.len()));
+        taken.filter_map(|key| by_key.get(&key)?.record(key)).collect()
     }
 
     /// Remembers answers of another process.
@@ -151,13 +165,24 @@ impl Table {
             let Ok(status) = StatusCode::from_u16(status) else { continue };
             let body = String::from(answer).into();
             let answer = Some(Answer { status, body, retry_after: None });
-            entries.add(key, body_sha256, watch::Sender::new(answer), self.keys_max);
+            entries.add(key.clone(), body_sha256, watch::Sender::new(answer), self.keys_max);
+            entries.note_changed(&key, self.keys_max);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// `None` without an answer.
+    fn record(&self, key: Box<str>) -> Option<KeyRecord> {
+        let answer = self.answer.borrow();
+        let Answer { status, body, .. } = answer.as_ref()?;
+        let (status, body_sha256) = (status.as_u16(), self.body_sha256);
+        Some(KeyRecord { key, body_sha256, status, answer: str::from_utf8(body).ok()?.into() })
     }
 }
 
@@ -175,6 +200,14 @@ impl Entries {
         self.by_age.push_back((key, number));
         while self.by_age.len() > keys_max {
             self.forget_oldest();
+        }
+    }
+
+    fn note_changed(&mut self, key: &str, keys_max: usize) {
+        let Some(changed) = &mut self.changed else { return };
+        changed.push_back(key.into());
+        if changed.len() > keys_max {
+            changed.pop_front();
         }
     }
 

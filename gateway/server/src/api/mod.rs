@@ -26,6 +26,6 @@ mod thread;
 mod upgrade;
 mod view;
 
-pub(crate) use idempotency::{KeyRecord, Table as IdempotencyKeys};
+pub(crate) use idempotency::{KEYS_MAX, KeyRecord, Table as IdempotencyKeys};
 pub(crate) use thread::bind;
 pub use thread::{Bound, Failure, Thread, start};

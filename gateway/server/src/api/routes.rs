@@ -15,7 +15,7 @@ use evenkeel_host::BINARY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::body::Budget;
+use super::body::{Budget, Held};
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
@@ -149,15 +149,30 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Response, Error> {
     let body = shared.bodies.read(body, BODY_MAX).await?;
-    let Some(key) = headers.get("idempotency-key") else {
-        return Ok(answered(offer(&shared, &headers, &body).await).into_response());
+    let answer = match headers.get("idempotency-key") {
+        None => answered(offer(&shared, &headers, &body).await),
+        Some(key) => {
+            let wrong = "found characters outside visible ASCII";
+            let key = key.to_str().map_err(|_| Error::field("idempotency-key", wrong))?.to_owned();
+            offer_once(&shared, key, headers, body).await?
+        }
     };
-    let key = key
-        .to_str()
-        .map_err(|_| Error::field("idempotency-key", "found characters outside visible ASCII"))?;
-    let Turn { is_first, mut answer } = shared.seen.begin(key, &body)?;
+    if answer.status == StatusCode::CREATED {
+        gateways::confirm(&shared).await;
+    }
+    Ok(answer.into_response())
+}
+
+/// The answer to the first offer with this key.
+async fn offer_once(
+    shared: &Arc<Shared>,
+    key: String,
+    headers: HeaderMap,
+    body: Held,
+) -> Result<Answer, Error> {
+    let Turn { is_first, mut answer } = shared.seen.begin(&key, &body)?;
     if is_first {
-        let (key, working) = (key.to_owned(), Arc::clone(&shared));
+        let working = Arc::clone(shared);
         // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
             let answer = answered(offer(&working, &headers, &body).await);
@@ -165,15 +180,15 @@ async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Resp
         });
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
-    let gone = || Error::new(Code::Unavailable, "the first request with this key got no answer");
-    Ok(answer.ok_or_else(gone)?.into_response())
+    answer.ok_or_else(|| {
+        Error::new(Code::Unavailable, "the first request with this key got no answer")
+    })
 }
 
 async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view::Opened, Error> {
     gateways::require_owner(shared)?;
     let wanted = offer::parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
-    gateways::confirm(shared).await;
     Ok(view::Opened::of(opened, &wanted, &shared.names))
 }
 
@@ -252,6 +267,7 @@ async fn explain(
 
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
     shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
+    gateways::confirm(&shared).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Role {
     /// Listens for its peer before it takes a role.
     Joining,
     Standby,
+    /// Owns the addresses; the sessions do not continue yet.
+    Restoring,
     Owner,
     /// Owns the addresses, and sends nothing until it knows that no other member does.
     Doubting,

@@ -304,7 +304,8 @@ impl Member {
         let replica = std::mem::take(&mut self.replica);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
-            if !yielded && sessions > 0 {
+            // Without sessions too: ids and answered keys continue.
+            if !yielded && replica.number() > 0 {
                 let snapshot = replica.snapshot().ok_or("no record of a node came")?;
                 let restored = handle.restore(snapshot, Vec::new()).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
@@ -478,6 +479,7 @@ impl Member {
             here: true,
             role: match () {
                 () if is_owner && !self.lease.is_held(now) => Role::Doubting,
+                () if is_owner && self.taking.is_some() => Role::Restoring,
                 () if is_owner => Role::Owner,
                 () if epoch == 0 => Role::Joining,
                 () => Role::Standby,
@@ -499,7 +501,7 @@ impl Member {
             },
             epoch: peer.map_or(0, |beat| beat.epoch),
             sessions: if peer_owns { copies } else { 0 },
-            in_sync: peer.is_some_and(|beat| beat.whole || peer_owns),
+            in_sync: peer_owns || self.core.is_followed(now),
             heard_ms: self.heard.map(|heard| (now - heard).as_millis() as u64),
             addresses: if peer_owns { addresses } else { Vec::new() },
             refused: self.refusal.clone().or_else(|| self.difference.clone()),

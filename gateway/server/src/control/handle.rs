@@ -504,7 +504,7 @@ impl Handle {
         let _ = tokio::time::timeout(OFFERS_WITHIN, self.idempotency_keys.answered()).await;
         let suspended = self.ask(Request::Suspend).await.map_err(|_| NotSuspended::Unavailable)?;
         let mut suspended = suspended?;
-        suspended.batch.set_keys(self.idempotency_keys.record());
+        suspended.batch.add_keys(self.idempotency_keys.take_changed(usize::MAX));
         Ok(suspended)
     }
 

@@ -77,9 +77,8 @@ impl Batch {
         self.last = false;
     }
 
-    /// Adds the keys of answered requests.
-    pub(super) fn set_keys(&mut self, keys: Vec<KeyRecord>) {
-        self.changed.idempotency_keys = keys;
+    pub(super) fn add_keys(&mut self, keys: Vec<KeyRecord>) {
+        self.changed.idempotency_keys.extend(keys);
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -197,6 +196,7 @@ impl Control {
         let is_kept = |it: &Following| it.hands_over && !hands_over && !it.to.is_closed();
         if !self.following.as_ref().is_some_and(is_kept) {
             self.gateway.records().follow();
+            self.idempotency_keys.follow();
             let workers = self.workers.len();
             self.following = Some(Following::new(to, hands_over, workers, now));
         }
@@ -205,13 +205,18 @@ impl Control {
 
     /// The number of the batch with the last change: the next one, if something waits to be sent.
     pub(super) fn records_sent(&mut self) -> Option<u64> {
-        let following = self.following.as_ref()?;
-        Some(following.number + u64::from(self.gateway.records().have_changed()))
+        let number = self.following.as_ref()?.number;
+        Some(number + u64::from(self.records_have_changed()))
+    }
+
+    fn records_have_changed(&mut self) -> bool {
+        self.gateway.records().have_changed() || self.idempotency_keys.have_changed()
     }
 
     pub(super) fn unfollow_records(&mut self) {
         self.following = None;
         self.gateway.records().unfollow();
+        self.idempotency_keys.unfollow();
     }
 
     /// Sends the follower a batch of the records that changed.
@@ -226,11 +231,11 @@ impl Control {
             following.copied_last = now;
             self.ask_for_copies();
         }
+        let changed = self.records_have_changed();
         let Some(following) = &mut self.following else { return };
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = following.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let changed =
-            nodes || self.gateway.records().have_changed() || !following.states.is_empty();
+        let changed = changed || nodes || !following.states.is_empty();
         if changed && following.to.capacity() > 0 {
             let batch = self.next_batch(SLICE, nodes, now);
             if let Some(following) = &self.following {
@@ -279,10 +284,11 @@ impl Control {
                 media: Vec::new(),
                 trunks: Vec::new(),
                 next_offer: self.next_offer,
-                idempotency_keys: Vec::new(),
+                idempotency_keys: self.idempotency_keys.take_changed(at_most),
                 core,
             },
         };
+        let whole = whole && !self.idempotency_keys.have_changed();
         if let Some(following) = &mut self.following {
             if nodes {
                 following.nodes_last = Some(now);
@@ -299,10 +305,12 @@ impl Control {
         batch
     }
 
-    /// The last batch, with these copies of sessions; without a follower, all records.
+    /// The last batch, with these copies of sessions; without a follower, all records. Keys that are answered yet are
+    /// added to it.
     pub(super) fn last_batch(&mut self, media: Vec<MediaRecord>, now: Instant) -> Batch {
         if !self.following.as_ref().is_some_and(Following::needs_changes_only) {
             self.unfollow_records();
+            self.idempotency_keys.follow();
             let mut core = self.gateway.record(now);
             self.name_nodes(&mut core);
             return Batch::from(Snapshot {

@@ -34,6 +34,7 @@ use super::request::Counting;
 use super::rollout::Rolling;
 use super::start_hooks::StartHooks;
 use super::suspension::Suspension;
+use crate::api::IdempotencyKeys;
 use crate::history;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
@@ -78,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
     pub(crate) history: history::Writer,
     pub(crate) names: Arc<Names>,
+    pub(crate) idempotency_keys: Arc<IdempotencyKeys>,
     pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     /// First revisions are being compiled.
     pub(crate) awaits_policies: bool,
@@ -119,6 +121,7 @@ pub(super) struct Control {
     pub(super) events: broadcast::Sender<Arc<EventRecord>>,
     pub(super) history: history::Writer,
     pub(super) names: Arc<Names>,
+    pub(super) idempotency_keys: Arc<IdempotencyKeys>,
     pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     pub(super) started: Instant,
     pub(super) random: ring::rand::SystemRandom,
@@ -190,6 +193,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         events: parts.events,
         history: parts.history,
         names: parts.names,
+        idempotency_keys: parts.idempotency_keys,
         quic_counters: parts.quic_counters,
         started: parts.started,
         random,

@@ -106,3 +106,29 @@ fn yielding_owner_is_not_continued() {
     group.member(0).handle_hand_over(now).unwrap();
     assert_eq!(group.member(0).continued(), None);
 }
+
+#[test]
+fn former_owner_claims_no_copy() {
+    let mut group = Group::standing(1);
+    group.kill(0);
+    group.pass(50);
+    group.start(0);
+    group.pass(1_100);
+    group.replicate(0);
+    group.pass(50);
+    let now = group.now;
+    assert!(group.member(1).is_followed(now));
+    group.member(1).handle_hand_over(now).unwrap();
+    group.pass(3);
+    let now = group.now;
+    group.member(1).handle_yielded(1, now);
+    group.pass(50);
+    assert_eq!(group.owner(), Some(0));
+    let now = group.now;
+    assert!(!group.member(0).is_followed(now));
+    // A copy of the new owner's records counts.
+    group.replicate(1);
+    group.pass(50);
+    let now = group.now;
+    assert!(group.member(0).is_followed(now));
+}

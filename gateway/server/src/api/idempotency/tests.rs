@@ -107,7 +107,8 @@ fn answers_continue_in_another_process() {
     before.finish("d", answer(409));
     let after = Table { keys_max: 3, ..Table::default() };
     assert!(first(&after, "e"));
-    after.restore(before.record());
+    before.follow();
+    after.restore(before.take_changed(usize::MAX));
     let Turn { is_first, answer: a } = after.begin("a", b"body").unwrap();
     assert_eq!((is_first, &*a.borrow()), (false, &Some(answer(201))));
     assert!(after.begin("a", b"other").is_err(), "the body is remembered");
@@ -115,4 +116,35 @@ fn answers_continue_in_another_process() {
     assert!(!first(&after, "d"));
     assert!(first(&after, "c"), "it has no answer yet");
     assert!(first(&after, "e"), "the oldest was forgotten");
+}
+
+#[test]
+fn follower_gets_answered_keys_once_in_parts() {
+    let table = Table { keys_max: 4, ..Table::default() };
+    for key in ["a", "b", "c", "d"] {
+        assert!(first(&table, key));
+        table.finish(key, answer(if key == "b" { 503 } else { 201 }));
+    }
+    assert!(table.take_changed(4).is_empty(), "without a follower");
+    table.follow();
+    let take = |at_most| -> Vec<String> {
+        table.take_changed(at_most).iter().map(|record| record.key.to_string()).collect()
+    };
+    assert_eq!(
+        (take(2), take(2), take(2)),
+        (vec!["a".into(), "c".into()], vec!["d".into()], vec![])
+    );
+    assert!(!table.have_changed() && first(&table, "e") && !table.have_changed());
+    table.finish("e", answer(201));
+    assert!(table.have_changed());
+    assert_eq!(take(2), ["e"]);
+    for key in ["f", "g", "h", "i", "j"] {
+        assert!(first(&table, key));
+        table.finish(key, answer(201));
+    }
+    assert_eq!(take(usize::MAX), ["g", "h", "i", "j"], "as many as are remembered");
+    assert!(first(&table, "k"));
+    table.finish("k", answer(201));
+    table.unfollow();
+    assert!(!table.have_changed());
 }

@@ -1,6 +1,6 @@
 //! The records of another process, kept from its batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use evenkeel_core::{GatewayRecord, Media, RoomId, RoomRecord, SessionId, Session
 use evenkeel_dataplane::worker::TrunkState;
 
 use super::Batch;
-use crate::api::KeyRecord;
+use crate::api::{KEYS_MAX, KeyRecord};
 use crate::control::driver::DriversReplica;
 use crate::control::registry::{EntryRecord, RegistryRecord};
 use crate::control::snapshot::{MediaRecord, Snapshot};
@@ -38,7 +38,7 @@ pub(crate) struct Replica {
     drivers: DriversReplica,
     trunks: Vec<Vec<TrunkState>>,
     next_offer: u64,
-    idempotency_keys: Vec<KeyRecord>,
+    idempotency_keys: VecDeque<KeyRecord>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
 }
@@ -97,9 +97,9 @@ impl Replica {
         self.with_sockets = with_sockets.map(|record| record.state.session).collect();
         self.states.extend(media.into_iter().map(|record| (record.state.session, record)));
         (self.trunks, self.next_offer) = (trunks, next_offer);
-        if !idempotency_keys.is_empty() {
-            self.idempotency_keys = idempotency_keys;
-        }
+        self.idempotency_keys.extend(idempotency_keys);
+        let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
+        self.idempotency_keys.drain(..excess);
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Replica {
             media,
             trunks,
             next_offer: self.next_offer,
-            idempotency_keys: self.idempotency_keys,
+            idempotency_keys: self.idempotency_keys.into(),
             core,
         })
     }
