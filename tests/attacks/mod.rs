@@ -11,6 +11,7 @@ mod icmp;
 mod panics;
 mod privileges;
 mod quic;
+mod relay;
 mod socket;
 mod strangers;
 mod stun;

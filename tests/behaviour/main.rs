@@ -26,6 +26,7 @@ mod outcomes;
 mod policies;
 mod ports;
 mod recordings;
+mod relay;
 mod rollouts;
 mod roq;
 mod starts;

@@ -171,7 +171,7 @@ fn serve_as(
     let ownership = heir.as_ref().map(|heir| heir.ownership(settings.cluster.is_some()));
     let ownership = ownership.transpose().map_err(Failure::Upgrade)?.flatten();
     let program = place.program.as_ref();
-    let member = cluster::Bound::new(&settings, program, &mut inherited, ownership)?;
+    let mut member = cluster::Bound::new(&settings, program, &mut inherited, ownership)?;
     let init = inherited.take(&SocketName::Init);
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
@@ -203,7 +203,11 @@ fn serve_as(
         None => api,
     };
     let group = member.as_ref().map(cluster::Bound::group);
-    let api = api.with_group(group.clone());
+    let access = member.as_mut().and_then(cluster::Bound::take_access);
+    let api = match access {
+        Some(access) => api.in_group(access, telemetry.instruments()),
+        None => api,
+    };
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();

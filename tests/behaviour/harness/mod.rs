@@ -3,6 +3,7 @@
 mod degradation_plugin;
 mod gateway;
 mod gateway_process;
+mod group;
 mod ice;
 mod node;
 mod offer;
@@ -13,6 +14,7 @@ mod routing_plugin;
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
+pub(crate) use group::{Place, await_replica, ids, offer_with_key};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};

@@ -1,7 +1,6 @@
 //! The gateways of a group.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,11 +9,9 @@ use serde::Deserialize;
 
 use super::error::{Code, Error, strict};
 use super::operations::read;
+use super::relay::no_owner;
 use super::routes::{Api, Shared};
-use crate::cluster::{Group, HandedOver, NotHandedOver, Standing};
-
-/// An owner that ends is replaced within this time.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::cluster::{Group, HandedOver, NotHandedOver, Owner, Standing};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,7 +21,7 @@ struct HandOver {
 
 fn group(shared: &Arc<Shared>) -> Result<&Group, Error> {
     let none = "this gateway belongs to no group; [cluster] in its configuration forms one";
-    shared.group.as_ref().ok_or_else(|| Error::new(Code::NotFound, none))
+    shared.group().ok_or_else(|| Error::new(Code::NotFound, none))
 }
 
 pub(super) async fn list(State(shared): Api) -> Result<Json<Standing>, Error> {
@@ -45,21 +42,17 @@ pub(super) async fn hand_over(State(shared): Api, body: Body) -> Result<Json<Han
     })
 }
 
-/// Refuses an offer at a gateway that does not own the addresses.
+/// Fails at a gateway of a group that sends nothing at present.
 pub(super) fn require_owner(shared: &Shared) -> Result<(), Error> {
-    let Some(owner) = shared.group.as_ref().and_then(Group::other_owner) else {
-        return Ok(());
-    };
-    let message = match &*owner {
-        "" => "no gateway of the group owns its addresses at present".to_owned(),
-        owner => format!("this gateway is a standby: offer the session to {owner}, the owner"),
-    };
-    Err(Error::new(Code::Standby, message).retry_after(RETRY_AFTER))
+    match shared.group().map(Group::owner) {
+        None | Some(Owner::Here) => Ok(()),
+        Some(_) => Err(no_owner()),
+    }
 }
 
 /// Waits until the standby has the records of all sessions that were opened so far, or is late.
 pub(super) async fn confirm(shared: &Shared) {
-    if let Some(group) = &shared.group
+    if let Some(group) = shared.group()
         && let Some(number) = shared.handle.records_sent().await
     {
         group.confirmed(number).await;

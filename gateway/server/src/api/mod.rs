@@ -18,6 +18,7 @@ mod operations;
 mod page;
 mod recording;
 mod refusal;
+mod relay;
 mod routes;
 mod tcp;
 #[cfg(test)]

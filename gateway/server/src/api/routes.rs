@@ -7,9 +7,10 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use evenkeel_core::{Hook, Impossible, PolicyName, RoomId, SessionId};
 use evenkeel_host::BINARY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::page::{Asked, Page};
+use super::relay::{self, Relay, Relayed};
 use super::{explanation, gateways, history, offer, operations, recording, refusal, upgrade, view};
 use crate::cluster::Group;
 use crate::control::{
@@ -37,7 +39,7 @@ const BODIES_MAX: usize = 256 * BODY_MAX;
 /// out.
 const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
@@ -56,7 +58,7 @@ pub(super) struct Shared {
     /// `None`: the gateway runs within another program.
     pub(super) upgrades: Option<Upgrades>,
     /// `None`: the gateway belongs to no group.
-    pub(super) group: Option<Group>,
+    pub(super) relay: Option<Relay>,
     /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
@@ -67,7 +69,7 @@ impl Shared {
         metrics: Box<dyn Fn() -> String + Send + Sync>,
         drills: bool,
         upgrades: Option<Upgrades>,
-        group: Option<Group>,
+        relay: Option<Relay>,
     ) -> Shared {
         Shared {
             names: handle.names(),
@@ -79,9 +81,14 @@ impl Shared {
             uploads: Budget::new(UPLOADS_MAX),
             drills,
             upgrades,
-            group,
+            relay,
             closing: Notify::new(),
         }
+    }
+
+    /// `None`: the gateway belongs to no group.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.relay.as_ref().map(|relay| &relay.group)
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
@@ -112,20 +119,35 @@ pub(super) fn require_drills(shared: &Shared) -> Result<(), Error> {
 
 pub(super) type Api = State<Arc<Shared>>;
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+/// The requests that the owner of a group answers, also those to its standby.
+fn of_calls(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
-        .route("/v1/sessions/history", get(history::list))
         .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/sessions/{id}/explain", get(explain))
         .route("/v1/rooms", get(rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
-        .route("/v1/modes", get(modes))
-        .route("/v1/nodes", get(operations::nodes))
         .route("/v1/nodes/{target}", post(operations::node_verb))
-        .route("/v1/regions", get(operations::regions))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/readyz", get(ready))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(shared), relay::pass))
+}
+
+/// The part of the API for the group's other gateway.
+pub(super) fn router_of_peer(shared: Arc<Shared>) -> Router {
+    of_calls(&shared)
+        .fallback(async || Error::new(Code::NotFound, "unknown path"))
+        .layer(Extension(Relayed))
+        .with_state(shared)
+}
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    of_calls(&shared)
+        .route("/v1/sessions/history", get(history::list))
+        .route("/v1/modes", get(modes))
+        .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/regions", get(operations::regions))
         .route("/v1/status", get(status))
         .route("/v1/configuration:reload", post(operations::reload))
         .route("/v1/gateway:upgrade", post(upgrade::upgrade))
@@ -138,7 +160,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/drill:close-api", post(close_api))
         .route("/v1/events", get(follow))
         .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .fallback(async || Error::new(Code::NotFound, "unknown path"))
         .method_not_allowed_fallback(async || {
@@ -186,7 +207,6 @@ async fn offer_once(
 }
 
 async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view::Opened, Error> {
-    gateways::require_owner(shared)?;
     let wanted = offer::parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
     Ok(view::Opened::of(opened, &wanted, &shared.names))

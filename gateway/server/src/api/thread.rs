@@ -15,19 +15,21 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{Code, Error};
 use super::gate::{self, Entrance, Gate, Gated};
 use super::listener::{Bounded, File, Socket};
 use super::notice::Notices;
-use super::routes::{Shared, router};
+use super::relay::{self, Relay};
+use super::routes::{Shared, router, router_of_peer};
 use super::tcp::{self, Connection};
-use crate::cluster::Group;
+use crate::cluster::{Access, PeerStream};
 use crate::control::{Handle, TokensRefused};
 use crate::handover::{Duplicates, Inherited, SocketName, Upgrades};
 use crate::settings::Admin;
 use crate::sha256;
+use crate::telemetry::Instruments;
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -70,7 +72,7 @@ pub struct Bound {
     listening: Listening,
     runtime: Runtime,
     upgrades: Option<Upgrades>,
-    group: Option<Group>,
+    relay: Option<Relay>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
@@ -79,7 +81,7 @@ pub(crate) fn bind(settings: Admin, inherited: &mut Inherited) -> Result<Bound, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
-    Ok(Bound { settings, listening, runtime, upgrades: None, group: None })
+    Ok(Bound { settings, listening, runtime, upgrades: None, relay: None })
 }
 
 /// Starts the API on its own thread.
@@ -99,9 +101,11 @@ impl Bound {
         Bound { upgrades: Some(upgrades), ..self }
     }
 
-    /// Answers requests about the group.
-    pub(crate) fn with_group(self, group: Option<Group>) -> Bound {
-        Bound { group, ..self }
+    /// Answers requests about the group, and those that its other gateway relays.
+    pub(crate) fn in_group(mut self, access: Access, instruments: Arc<Instruments>) -> Bound {
+        let Access { group, peer, streams } = access;
+        self.listening.peer = Some(streams);
+        Bound { relay: Some(Relay::new(group, peer, instruments)), ..self }
     }
 
     pub(crate) fn duplicates(&self) -> io::Result<Duplicates> {
@@ -122,13 +126,13 @@ impl Bound {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<Thread, Failure> {
-        let Bound { settings, listening, runtime, upgrades, group } = self;
+        let Bound { settings, listening, runtime, upgrades, relay } = self;
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.address;
         let (events, notices) = (handle.events(), Notices::new(handle.names()));
-        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades, group));
+        let shared = Arc::new(Shared::new(handle, metrics, settings.drills, upgrades, relay));
         let served = async move {
             let publishing = Arc::clone(&shared);
             tokio::spawn(async move { publishing.feed.follow(events, notices).await });
@@ -189,6 +193,8 @@ struct Listening {
     obsolete: Vec<PathBuf>,
     tcp: Option<TcpListener>,
     address: Option<SocketAddr>,
+    /// Connections of the group's other gateway.
+    peer: Option<mpsc::Receiver<PeerStream>>,
 }
 
 async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening, Failure> {
@@ -208,7 +214,7 @@ async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening
     });
     let obsolete = obsolete.collect();
     let Some(tcp) = &settings.tcp else {
-        return Ok(Listening { unix, file, obsolete, tcp: None, address: None });
+        return Ok(Listening { unix, file, obsolete, tcp: None, address: None, peer: None });
     };
     let failed = |error| Failure::Tcp { address: tcp.address, error };
     let inherited = inherited.take(&SocketName::ApiTcp { address: tcp.address });
@@ -218,7 +224,8 @@ async fn listen(settings: &Admin, inherited: &mut Inherited) -> Result<Listening
     };
     let listener = listener.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Listening { unix, file, obsolete, tcp: Some(listener), address: Some(address) })
+    let (tcp, address) = (Some(listener), Some(address));
+    Ok(Listening { unix, file, obsolete, tcp, address, peer: None })
 }
 
 async fn serve(
@@ -228,7 +235,7 @@ async fn serve(
     entrance: Entrance,
     stopped: oneshot::Receiver<()>,
 ) {
-    let Listening { unix, file, obsolete, tcp, .. } = listening;
+    let Listening { unix, file, obsolete, tcp, peer, .. } = listening;
     let path = settings.socket;
     let enter = || middleware::from_fn_with_state(entrance.clone(), gate::pass);
     let gated = Gated::new(unix, entrance.clone());
@@ -243,6 +250,10 @@ async fn serve(
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
         tokio::spawn(tcp::serve(Gated::new(listener, entrance.clone()), guarded));
+    }
+    if let Some(streams) = peer {
+        let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());
+        tokio::spawn(relay::serve(streams, of_peer));
     }
     let mut opened = entrance.clone();
     tokio::spawn(async move {

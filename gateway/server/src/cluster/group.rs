@@ -25,6 +25,28 @@ pub(crate) struct Standing {
     pub(crate) gateways: Vec<GatewayStanding>,
 }
 
+/// The gateway that serves the group's sessions, as far as this one knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    Here,
+    /// This gateway, which sends nothing until it knows that no other member does.
+    Doubting,
+    Peer(Arc<str>),
+    Unknown,
+}
+
+impl Standing {
+    fn owner(&self) -> Owner {
+        let owner = |gateway: &GatewayStanding| match (gateway.role, gateway.here) {
+            (Role::Owner, true) => Some(Owner::Here),
+            (Role::Doubting, true) => Some(Owner::Doubting),
+            (Role::Owner, false) => Some(Owner::Peer(Arc::clone(&gateway.gateway))),
+            _ => None,
+        };
+        self.gateways.iter().find_map(owner).unwrap_or(Owner::Unknown)
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct GatewayStanding {
     pub(crate) gateway: Arc<str>,
@@ -134,14 +156,23 @@ impl Group {
         self.standing.borrow().clone()
     }
 
-    /// The owner's name, if this gateway does not own the addresses; an empty one if no owner is known.
-    pub(crate) fn other_owner(&self) -> Option<Arc<str>> {
-        let standing = self.standing.borrow();
-        let owner = standing.gateways.iter().find(|gateway| gateway.role == Role::Owner);
-        match owner {
-            Some(owner) if owner.here => None,
-            Some(owner) => Some(Arc::clone(&owner.gateway)),
-            None => Some("".into()),
+    pub(crate) fn owner(&self) -> Owner {
+        self.standing.borrow().owner()
+    }
+
+    /// Returns once the owner is another one, or after this time.
+    pub(crate) async fn owner_changed(&self, from: &Owner, within: Duration) {
+        let mut standing = self.standing.clone();
+        let changed = standing.wait_for(|standing| standing.owner() != *from);
+        // The gateway may end.
+        let _ = tokio::time::timeout(within, changed).await;
+    }
+
+    /// Returns once this gateway owns the addresses and its sessions continue.
+    pub(crate) async fn owned_here(&self) {
+        let mut standing = self.standing.clone();
+        if standing.wait_for(|standing| standing.owner() == Owner::Here).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

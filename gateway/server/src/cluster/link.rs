@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::net::{TcpListener, TcpSocket};
+use rustls::ClientConfig;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsStream;
 
-use self::connection::{Connection, Failed, Outbox, connect};
+use self::connection::{Accepted, Connection, Failed, Outbox};
 pub(crate) use self::frame::Frame;
 use self::hello::Hello;
 use self::tls::Tls;
@@ -87,6 +89,27 @@ enum Told {
     Event(LinkEvent),
 }
 
+/// A connection between the APIs of both members. Both ends are authenticated.
+pub(crate) type PeerStream = TlsStream<TcpStream>;
+
+/// Connects to the peer's API.
+pub(crate) struct PeerApi {
+    cluster: Cluster,
+    tls: Arc<ClientConfig>,
+}
+
+impl PeerApi {
+    pub(crate) fn new(cluster: &Cluster) -> io::Result<PeerApi> {
+        let Tls { api: tls, .. } = Tls::of(&cluster.secrets).map_err(io::Error::other)?;
+        Ok(PeerApi { cluster: cluster.clone(), tls })
+    }
+
+    pub(crate) async fn connect(&self) -> io::Result<PeerStream> {
+        let opened = connection::open(&self.cluster, &self.tls);
+        tokio::time::timeout(HANDSHAKE_WITHIN, opened).await?
+    }
+}
+
 /// Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -110,6 +133,7 @@ impl Link {
         settings: &Settings,
         cluster: &Cluster,
         refusals: Refusals,
+        streams: mpsc::Sender<PeerStream>,
     ) -> io::Result<Link> {
         let tls = Tls::of(&cluster.secrets).map_err(io::Error::other)?;
         let mut instance = [0; 8];
@@ -118,7 +142,7 @@ impl Link {
         let (hello, own) = watch::channel(hello);
         let (told, events) = mpsc::channel(EVENTS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = Local { cluster: cluster.clone(), tls, hello: own, told, refusals };
+        let local = Local { cluster: cluster.clone(), tls, hello: own, told, streams, refusals };
         std::thread::Builder::new()
             .name("evenkeel-link".to_owned())
             .spawn(move || runtime.block_on(serve(listener, local)))?;
@@ -177,6 +201,7 @@ struct Local {
     tls: Tls,
     hello: watch::Receiver<Hello>,
     told: mpsc::Sender<Told>,
+    streams: mpsc::Sender<PeerStream>,
     refusals: Refusals,
 }
 
@@ -299,9 +324,11 @@ async fn accept(listener: TcpListener, local: Local, opened: mpsc::Sender<Connec
         let (local, opened) = (local.clone(), opened.clone());
         tokio::spawn(async move {
             let _turn = turn;
-            match in_time(connect(stream, false, &local)).await {
+            match in_time(connection::accept(stream, &local)).await {
                 // Fails if the link was dropped.
-                Ok(connection) => _ = opened.send(connection).await,
+                Ok(Accepted::Link(connection)) => _ = opened.send(connection).await,
+                // Fails if the API has ended; the peer connects again.
+                Ok(Accepted::Api(stream)) => _ = local.streams.try_send(stream),
                 Err(failed) => local.note(failed, other).await,
             }
         });
@@ -330,18 +357,7 @@ async fn dial(
                 continue;
             }
         }
-        let dialed = async {
-            // Never from an address of the group.
-            let socket = match peer {
-                SocketAddr::V4(_) => TcpSocket::new_v4(),
-                SocketAddr::V6(_) => TcpSocket::new_v6(),
-            }?;
-            let mut from = local.cluster.listen;
-            from.set_port(0);
-            socket.bind(from)?;
-            connect(socket.connect(peer).await?, true, &local).await
-        };
-        match in_time(dialed).await {
+        match in_time(connection::dial(&local)).await {
             Ok(connection) => {
                 if opened.send(connection).await.is_err() {
                     return;

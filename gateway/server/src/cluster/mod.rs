@@ -34,12 +34,16 @@ use address::Addresses;
 pub use address::hold_addresses;
 use beats::Beats;
 use group::Inbox;
-pub(crate) use group::{Group, HandedOver, NotHandedOver, Ownership, Standing};
+pub(crate) use group::{Group, HandedOver, NotHandedOver, Owner, Ownership, Standing};
 use keeper::Keeper;
 use link::Link;
+pub(crate) use link::{PeerApi, PeerStream};
 use member::{Member, Parts};
 use refusals::Refusals;
 use votes::{Voter, Votes};
+
+/// Connections of the peer that wait for the API, which takes each at once.
+const STREAMS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -83,6 +87,17 @@ pub(crate) struct Bound {
     ownership: Option<Ownership>,
     group: Group,
     inbox: Inbox,
+    /// Streams of the peer to [`Access::streams`].
+    streams: mpsc::Sender<PeerStream>,
+    access: Option<Access>,
+}
+
+/// The API's access to the group and its other gateway.
+pub(crate) struct Access {
+    pub(crate) group: Group,
+    pub(crate) peer: PeerApi,
+    /// Connections of the peer to this gateway's API.
+    pub(crate) streams: mpsc::Receiver<PeerStream>,
 }
 
 /// The thread of a member.
@@ -112,6 +127,9 @@ impl Bound {
         let beats = inherited.take(&SocketName::Beats { address });
         let link = inherited.take(&SocketName::Link { address });
         let (group, inbox) = Group::new();
+        let (streams_in, streams) = mpsc::channel(STREAMS_MAX);
+        let peer = PeerApi::new(cluster).map_err(Failure::Thread)?;
+        let access = Some(Access { group: group.clone(), peer, streams });
         Ok(Some(Bound {
             addresses: addresses?,
             beats: beats
@@ -122,11 +140,18 @@ impl Bound {
             ownership,
             group,
             inbox,
+            streams: streams_in,
+            access,
         }))
     }
 
     pub(crate) fn group(&self) -> Group {
         self.group.clone()
+    }
+
+    /// `None` at a second call.
+    pub(crate) fn take_access(&mut self) -> Option<Access> {
+        self.access.take()
     }
 
     /// Duplicates of the sockets, for the process that replaces this one.
@@ -143,11 +168,11 @@ impl Bound {
         gateway: &mut run::Running,
         instruments: Arc<Instruments>,
     ) -> Result<Running, Failure> {
-        let Bound { settings, cluster, addresses, beats, link, ownership, group, inbox } = self;
+        let Bound { settings, cluster, addresses, beats, link, ownership, group, inbox, .. } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Failure::Thread)?;
         let refusals = Refusals::new(instruments);
-        let link = Link::start(link, &settings, &cluster, refusals.clone());
+        let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (number, voters) = (group_number(&cluster), voters(&settings));

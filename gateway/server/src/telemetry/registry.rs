@@ -164,6 +164,8 @@ metrics! {
     ClusterRefused = "evenkeel.cluster.refused", "{refusal}", [Reason];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
     ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
+    /// Requests that this standby sent to the owner of its group: `answered` or `failed`.
+    ApiRelayed = "evenkeel.api.relayed", "{request}", [Outcome];
     /// Questions to a policy.
     PolicyCalls = "evenkeel.policy.calls", "{call}", [Policy, Outcome];
     /// Decisions that differ from the native default's.

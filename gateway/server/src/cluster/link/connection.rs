@@ -1,11 +1,13 @@
 //! One connection, from its handshake to its end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -13,6 +15,7 @@ use super::frame::{self, FRAME_MAX, Frame, QUIET, Read};
 use super::hello::Hello;
 use super::tls::{self, Tls};
 use super::{LinkEvent, Local, Refused, Told};
+use crate::settings::Cluster;
 
 /// Frames that wait for the peer to read, in KiB: two of the longest.
 const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
@@ -73,18 +76,51 @@ pub(super) struct Connection {
     theirs: Hello,
 }
 
+/// An authenticated connection that the peer opened.
+pub(super) enum Accepted {
+    Link(Connection),
+    Api(TlsStream<TcpStream>),
+}
+
+pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<Accepted, Failed> {
+    stream.set_nodelay(true)?;
+    let accepting = TlsAcceptor::from(Arc::clone(&local.tls.server)).accept(stream);
+    let stream: TlsStream<TcpStream> = accepting.await?.into();
+    match tls::asks_api(stream.get_ref().1) {
+        true => Ok(Accepted::Api(stream)),
+        false => greet(stream, false, local).await.map(Accepted::Link),
+    }
+}
+
+pub(super) async fn dial(local: &Local) -> Result<Connection, Failed> {
+    let stream = open(&local.cluster, &local.tls.client).await?;
+    greet(stream, true, local).await
+}
+
+/// Connects to the peer, never from an address of the group.
+pub(super) async fn open(
+    cluster: &Cluster,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let peer = cluster.peer.address;
+    let socket = match peer {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    let mut from = cluster.listen;
+    from.set_port(0);
+    socket.bind(from)?;
+    let stream = socket.connect(peer).await?;
+    stream.set_nodelay(true)?;
+    Ok(TlsConnector::from(Arc::clone(tls)).connect(Tls::name(), stream).await?.into())
+}
+
 /// Both ends send their hello first, then judge that of the other.
-pub(super) async fn connect(
-    stream: TcpStream,
+async fn greet(
+    mut stream: TlsStream<TcpStream>,
     dialed: bool,
     local: &Local,
 ) -> Result<Connection, Failed> {
-    stream.set_nodelay(true)?;
-    let Tls { client, server } = &local.tls;
-    let mut stream: TlsStream<TcpStream> = match dialed {
-        true => TlsConnector::from(Arc::clone(client)).connect(Tls::name(), stream).await?.into(),
-        false => TlsAcceptor::from(Arc::clone(server)).accept(stream).await?.into(),
-    };
     let own = local.hello.borrow().clone();
     let written = frame::write(&mut stream, &own.encode()).await;
     // A peer that does not accept this member's key says so, and closes.

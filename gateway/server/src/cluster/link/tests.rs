@@ -1,8 +1,7 @@
 use std::net::TcpStream as StdStream;
 
 use evenkeel_fuzz::Corpus;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::beats::tests::{Counted, LOOPBACK, member};
 use super::*;
@@ -37,9 +36,13 @@ impl Pair {
     }
 
     fn start(&self, at: usize) -> Link {
+        self.start_with(at, mpsc::channel(1).0)
+    }
+
+    fn start_with(&self, at: usize, streams: mpsc::Sender<PeerStream>) -> Link {
         let listener = self.listeners[at].try_clone().unwrap();
         let refusals = self.counted[at].refusals.clone();
-        Link::start(listener, &self.settings[at], &self.clusters[at], refusals).unwrap()
+        Link::start(listener, &self.settings[at], &self.clusters[at], refusals, streams).unwrap()
     }
 
     fn both(&self) -> [Link; 2] {
@@ -336,4 +339,36 @@ async fn strangers_keep_no_member_from_its_peer() {
     let [mut left, mut right] = pair.both();
     deliver(&mut right, &mut left, &Frame::Acknowledged(1)).await;
     drop(strangers);
+}
+
+#[tokio::test]
+async fn connection_of_the_peers_api_is_handed_over() {
+    let pair = Pair::sound();
+    let (streams, mut handed) = mpsc::channel(1);
+    let mut left = pair.start_with(0, streams);
+    let mut right = pair.start(1);
+    let mut api = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap();
+    api.write_all(b"request").await.unwrap();
+    let mut stream = handed.recv().await.unwrap();
+    let mut request = [0; 7];
+    stream.read_exact(&mut request).await.unwrap();
+    assert_eq!(&request, b"request");
+    // The members are connected beside it.
+    deliver(&mut left, &mut right, &Frame::Acknowledged(1)).await;
+}
+
+#[tokio::test]
+async fn api_with_another_secret_is_not_handed_over() {
+    let [left, right] = NAMES;
+    let pair = Pair::of([[left, right], [right, left]], [&["a"], &["b"]]);
+    let (streams, mut handed) = mpsc::channel(1);
+    let mut left = pair.start_with(0, streams);
+    let refused = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap_err();
+    assert!(
+        refused
+            .get_ref()
+            .is_some_and(|inner| inner.downcast_ref().is_some_and(tls::is_another_secret))
+    );
+    until(&mut left, |event| *event == LinkEvent::Refused(Refused::Secret)).await;
+    assert!(handed.try_recv().is_err());
 }

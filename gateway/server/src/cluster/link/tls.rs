@@ -14,8 +14,8 @@ use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
-    Error, PeerIncompatible, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, CommonState, DigitallySignedStruct,
+    DistinguishedName, Error, PeerIncompatible, ServerConfig, SignatureScheme,
 };
 
 use super::super::keys::Keys;
@@ -28,12 +28,17 @@ const PKCS8_HEAD: [u8; 16] =
 /// The name in the handshake; the key alone counts.
 const NAME: &str = "evenkeel";
 
-const ALPN: &[u8] = b"evenkeel-cluster";
+const LINK: &[u8] = b"evenkeel-cluster";
+
+/// HTTP/2: the peer asks this member's API.
+const API: &[u8] = b"h2";
 
 /// The TLS configurations of one member.
 #[derive(Clone)]
 pub(super) struct Tls {
     pub(super) client: Arc<ClientConfig>,
+    /// For connections to the peer's API.
+    pub(super) api: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
 }
 
@@ -54,22 +59,29 @@ impl Tls {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
                 Arc::clone(&own),
             )));
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = vec![LINK.to_vec()];
         // Each connection is authenticated anew, and no data is sent before.
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
+        let mut api = client.clone();
+        api.alpn_protocols = vec![API.to_vec()];
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)?
             .with_client_cert_verifier(accepted)
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = vec![LINK.to_vec(), API.to_vec()];
         server.send_tls13_tickets = 0;
-        Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
+        Ok(Tls { client: Arc::new(client), api: Arc::new(api), server: Arc::new(server) })
     }
 
     pub(super) fn name() -> ServerName<'static> {
         ServerName::try_from(NAME).expect("a name of letters")
     }
+}
+
+/// True if the other end asks this member's API.
+pub(super) fn asks_api(state: &CommonState) -> bool {
+    state.alpn_protocol() == Some(API)
 }
 
 fn signing_key(secret: &Secret) -> Result<Arc<dyn SigningKey>, Error> {

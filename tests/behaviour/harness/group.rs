@@ -1,0 +1,108 @@
+//! Two gateways of a group, on hosts of their own.
+
+use std::net::Ipv4Addr;
+
+use evenkeel_client::{Call, Identity, Ingress};
+use evenkeel_lab::network::{Host, INTERFACE, Network, PREFIX};
+use hyper::Method;
+use nix::ifaddrs::getifaddrs;
+use serde_json::Value;
+
+use super::{GatewayProcess, Node, Phone, World, wait_until};
+
+const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
+const EDGES: [(&str, Ipv4Addr); 2] =
+    [("edge-1", Ipv4Addr::new(10, 77, 0, 1)), ("edge-2", Ipv4Addr::new(10, 77, 0, 2))];
+
+/// A client's host, a node's host, and a host for each gateway.
+pub(crate) struct Place {
+    pub(crate) client: Host,
+    pub(crate) edges: Vec<Host>,
+    node: Host,
+    _network: Network,
+}
+
+impl Place {
+    /// `None` without root.
+    pub(crate) fn lay(test: &str) -> Option<Place> {
+        let network = match Network::lay() {
+            Ok(network) => network,
+            Err(reason) => {
+                eprintln!("{test} skipped: {reason}");
+                return None;
+            }
+        };
+        let host = |name, at| network.host(name, at).unwrap();
+        let edges = EDGES.map(|(name, at)| host(name, at)).into();
+        let (client, node) = (host("client", CLIENT), host("node", NODE));
+        Some(Place { client, edges, node, _network: network })
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        let _inside = self.node.enter().unwrap();
+        Node::with("east-a1", &format!("{NODE}:0"), |_| {})
+    }
+
+    pub(crate) fn phone(&self) -> Phone {
+        let _inside = self.client.enter().unwrap();
+        Phone::on(&format!("{CLIENT}:0"), 1)
+    }
+
+    /// Starts both gateways, and waits until the first has the address.
+    pub(crate) fn group(&self, node: &Node) -> [GatewayProcess; 2] {
+        let gateways = [0, 1].map(|number| {
+            let [own, peer] = [number, 1 - number].map(|at: usize| &self.edges[at]);
+            let mut world = World::of(&[node]);
+            world.listens =
+                format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
+            world.nodes += &format!(
+                "[cluster]\nname = \"{}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:7100\"\npreferred = {}\n\
+                 [cluster.peer]\nname = \"{}\"\naddress = \"{}:7100\"\n\
+                 [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n",
+                own.name(),
+                own.address(),
+                number == 0,
+                peer.name(),
+                peer.address(),
+            );
+            let _inside = own.enter().unwrap();
+            GatewayProcess::start(&world)
+        });
+        wait_until("the preferred member owns the address", || self.has_address(0));
+        gateways
+    }
+
+    pub(crate) fn has_address(&self, edge: usize) -> bool {
+        let _inside = self.edges[edge].enter().unwrap();
+        let addresses = getifaddrs().unwrap();
+        addresses
+            .filter_map(|address| Some(address.address?.as_sockaddr_in()?.ip()))
+            .any(|ip| ip == SHARED)
+    }
+}
+
+pub(crate) fn ids(gateway: &mut GatewayProcess) -> Vec<String> {
+    let sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
+    sessions.iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until the owner sees that its standby has all records.
+pub(crate) fn await_replica(owner: &mut GatewayProcess) {
+    wait_until("the standby has all records", || {
+        let seen = owner.read("/v1/gateways");
+        let mut gateways = seen["gateways"].as_array().unwrap().iter();
+        gateways.any(|gateway| gateway["role"] == "standby" && gateway["in_sync"] == true)
+    });
+}
+
+/// Offers a session for this client with a key, and returns the answer's body.
+pub(crate) fn offer_with_key(gateway: &mut GatewayProcess, key: &str, phone: &Phone) -> Value {
+    let identity = Identity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer("room", Ingress::Udp(identity));
+    let body = serde_json::to_vec(&offer).unwrap().into();
+    let headers = [("idempotency-key", key)];
+    let call = Call { method: Method::POST, path: "/v1/sessions", headers: &headers, body };
+    gateway.ask(async |client| client.ask(call).await.unwrap().accepted()).unwrap()
+}
