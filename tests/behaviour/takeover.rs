@@ -1,13 +1,18 @@
 //! Takeovers and hand-overs in a group of two gateways, on hosts of their own.
 
+mod ng_server;
+
+use std::net::IpAddr;
 use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::Signal;
 
+use ng_server::NgServer;
+
 use crate::harness::{
-    GatewayProcess, Phone, Place, assert_complete, assert_continuous, await_replica, ids,
-    offer_with_key, talk, talk_for, wait_until,
+    EDGES, GatewayProcess, NODE, Phone, Place, SHARED, assert_complete, assert_continuous,
+    await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 
 /// Packets of the client between events.
@@ -17,6 +22,36 @@ fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
     let mut command = Command::new(evenkeel());
     let socket = owner.folder().join("admin.sock");
     command.args(["gateway", "hand-over", "--to", to, "--api"]).arg(&socket).spawn().unwrap()
+}
+
+fn ng_server(place: &Place) -> NgServer {
+    let _inside = place.node.enter().unwrap();
+    NgServer::start(NODE)
+}
+
+/// Opens a session at a media server, kills its gateway, and has the standby continue it.
+fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
+    let (server, mut ann) = (ng_server(place), place.phone());
+    let node = format!(
+        "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzone = \"a\"\ncapacity = \"200 Mbit/s\"\n\
+         driver = \"rtpengine\"\nng = \"{}\"\n",
+        server.ng
+    );
+    let [mut owner, mut standby] = place.group_before(&node, keys);
+    for gateway in [&mut owner, &mut standby] {
+        wait_until("the node is up", || gateway.read("/v1/nodes")["nodes"][0]["health"] == "up");
+    }
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    let seen = server.seen();
+    assert_eq!(seen.repeated, 0, "no number comes twice");
+    seen
 }
 
 /// Talks until the echo of the next packets is heard.
@@ -121,4 +156,22 @@ fn ids_and_answers_continue_without_sessions() {
     let other = offer_with_key(&mut standby, "second", &ann);
     assert_eq!(ids(&mut standby), [other["id"].as_str().unwrap()]);
     assert_ne!(other["id"], opened["id"]);
+}
+
+#[test]
+fn port_legs_stay_where_their_address_moves() {
+    let Some(place) = Place::lay("port_legs_stay_where_their_address_moves") else { return };
+    let seen = take_over_port_leg(&place, "port_legs = true\n");
+    let signalled: Vec<IpAddr> = seen.signalled.iter().map(|client| client.ip()).collect();
+    assert_eq!(signalled, [IpAddr::from(SHARED)], "it is told nothing new");
+    assert_eq!(seen.calls.len(), 1);
+}
+
+#[test]
+fn port_legs_on_other_ports_keep_their_call() {
+    let Some(place) = Place::lay("port_legs_on_other_ports_keep_their_call") else { return };
+    let seen = take_over_port_leg(&place, "");
+    let signalled: Vec<IpAddr> = seen.signalled.iter().map(|client| client.ip()).collect();
+    assert_eq!(signalled, EDGES.map(|(_, address)| IpAddr::from(address)));
+    assert_eq!(seen.calls.len(), 1, "the same call, elsewhere");
 }

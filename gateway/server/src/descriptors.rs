@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::run;
-use crate::settings::{Driver, Ingress, Settings};
+use crate::settings::{Driver, Ingress, Node, Settings};
 
 /// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 128 for those
 /// that have, 32 for POSTs of webhooks, the others for operators, telemetry, reloads and compilers.
@@ -73,7 +73,7 @@ pub(crate) struct Capacity {
 impl Capacity {
     /// The capacity of a gateway with these settings and this limit of descriptors.
     pub(crate) fn of(settings: &Settings, limit: u64) -> Capacity {
-        let has_ports = settings.nodes.iter().any(|node| run::port_leg(node).is_some());
+        let has_ports = settings.nodes.iter().any(Node::has_port_legs);
         let own_rtcp = settings.listens.iter().any(|listen| listen.sockets().count() == 2);
         Capacity {
             limit,

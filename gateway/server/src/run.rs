@@ -26,8 +26,8 @@ use crate::handover::{Duplicates, SocketName};
 use crate::history;
 use crate::policy::{Foundry, Recorder};
 use crate::settings::Settings;
-use nodes::{briefs, port_legs, posts, towards};
-pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
+use nodes::{briefs, port_legs, posts, source_of_ports};
+pub(crate) use nodes::{equip, has_webhooks, wants_briefs};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{at_place, source, try_out};
 pub(crate) use sockets::Sockets;
@@ -303,7 +303,7 @@ fn assemble(
         gateway,
         workers: lines,
         registry,
-        drivers: Drivers::new(towards, Arc::clone(&fencing)),
+        drivers: Drivers::new(source_of_ports(settings), Arc::clone(&fencing)),
         fencing: Arc::clone(&fencing),
         lease: Arc::clone(&lease),
         equipment,

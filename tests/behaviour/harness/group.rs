@@ -10,17 +10,17 @@ use serde_json::Value;
 
 use super::{GatewayProcess, Node, Phone, World, wait_until};
 
-const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-const EDGES: [(&str, Ipv4Addr); 2] =
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
+pub(crate) const EDGES: [(&str, Ipv4Addr); 2] =
     [("edge-1", Ipv4Addr::new(10, 77, 0, 1)), ("edge-2", Ipv4Addr::new(10, 77, 0, 2))];
 
 /// A client's host, a node's host, and a host for each gateway.
 pub(crate) struct Place {
     pub(crate) client: Host,
     pub(crate) edges: Vec<Host>,
-    node: Host,
+    pub(crate) node: Host,
     _network: Network,
 }
 
@@ -52,15 +52,21 @@ impl Place {
 
     /// Starts both gateways, and waits until the first has the address.
     pub(crate) fn group(&self, node: &Node) -> [GatewayProcess; 2] {
+        self.group_before(&node.text(), "")
+    }
+
+    /// Starts both gateways before these nodes, with more keys of the address, and waits until the first has the address.
+    pub(crate) fn group_before(&self, nodes: &str, keys: &str) -> [GatewayProcess; 2] {
         let gateways = [0, 1].map(|number| {
             let [own, peer] = [number, 1 - number].map(|at: usize| &self.edges[at]);
-            let mut world = World::of(&[node]);
+            let mut world = World::of(&[]);
+            world.nodes = nodes.to_owned();
             world.listens =
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
             world.nodes += &format!(
                 "[cluster]\nname = \"{}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:7100\"\npreferred = {}\n\
                  [cluster.peer]\nname = \"{}\"\naddress = \"{}:7100\"\n\
-                 [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n",
+                 [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n{keys}",
                 own.name(),
                 own.address(),
                 number == 0,

@@ -107,6 +107,7 @@ impl Member {
             core: Cluster::new(ClusterSettings { preferred, incarnation, continued }, now),
             incarnation,
             keeper,
+            replica: Replica::with_ports_at(parts.settings.port_legs()),
             settings: parts.settings,
             handle: parts.handle,
             lease: parts.lease,
@@ -117,7 +118,6 @@ impl Member {
             votes,
             refused: parts.refused,
             inbox: parts.inbox,
-            replica: Replica::new(),
             batches: None,
             following: None,
             sent: 0,
@@ -306,8 +306,9 @@ impl Member {
             let mut sessions = replica.sessions();
             // Without sessions too: ids and answered keys continue.
             if !yielded && replica.number() > 0 {
-                let snapshot = replica.snapshot().ok_or("no record of a node came")?;
-                let restored = handle.restore(snapshot, Vec::new()).await;
+                let state = replica.snapshot_with_ports();
+                let (snapshot, sockets) = state.ok_or("no record of a node came")?;
+                let restored = handle.restore(snapshot, sockets).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
             }
             handle.resume().await.map_err(|_| "control ended".to_owned())?;

@@ -78,8 +78,26 @@ pub(crate) struct Drivers {
     /// Indexed by node.
     nodes: Vec<Option<Standing>>,
     agents: Agents,
-    towards: fn(SocketAddr) -> Option<IpAddr>,
+    source: Source,
     fencing: Arc<Fencing>,
+}
+
+/// The source address of packets from sessions' own ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// The ports are bound to it.
+    Bound(IpAddr),
+    /// The ports are bound to all addresses, and the route to a destination decides.
+    Routed(fn(SocketAddr) -> Option<IpAddr>),
+}
+
+impl Source {
+    fn towards(self, other: SocketAddr) -> Option<IpAddr> {
+        match self {
+            Source::Bound(address) => Some(address),
+            Source::Routed(towards) => towards(other),
+        }
+    }
 }
 
 /// Sessions at nodes, as another process continues them.
@@ -91,10 +109,11 @@ pub(crate) struct DriversRecord {
 }
 
 impl DriversRecord {
-    /// Without the sessions on ports of the old process, which are opened again.
-    pub(crate) fn lose_ports(&mut self) {
-        self.calls.clear();
-        self.webhooks.clear();
+    /// Notes that other sessions than these have other ports, on which they are opened again.
+    pub(crate) fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
+        self.calls.iter_mut().for_each(|call| call.lose_ports(&keeps));
+        let leases = self.webhooks.iter_mut().filter(|lease| !keeps(lease.session));
+        leases.for_each(|lease| lease.taken = None);
     }
 }
 
@@ -113,9 +132,8 @@ enum Standing {
 }
 
 impl Drivers {
-    /// `towards` returns the source address of packets to the given destination.
-    pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>, fencing: Arc<Fencing>) -> Drivers {
-        Drivers { nodes: Vec::new(), agents: Agents::new(), towards, fencing }
+    pub(crate) fn new(source: Source, fencing: Arc<Fencing>) -> Drivers {
+        Drivers { nodes: Vec::new(), agents: Agents::new(), source, fencing }
     }
 
     /// Sets or removes a node's driver; removal drops its sessions.
@@ -124,10 +142,10 @@ impl Drivers {
             Driver::Plain(address) => Standing::Plain(address),
             Driver::Agent(secret) => Standing::Agent(secret),
             Driver::Rtpengine(ng) => {
-                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, self.towards)))
+                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, self.source)))
             }
             Driver::Webhook { name, address, hook } => {
-                let webhook = Webhook::new((node, name), address, hook, self.towards);
+                let webhook = Webhook::new((node, name), address, hook, self.source);
                 Standing::Webhook(Box::new(webhook))
             }
         });

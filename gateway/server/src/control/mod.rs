@@ -32,7 +32,7 @@ mod thread;
 
 pub use crate::policy::Refusal;
 pub(crate) use canary::CanaryNode;
-pub(crate) use driver::{Driver, Drivers};
+pub(crate) use driver::{Driver, Drivers, Source};
 pub(crate) use equipment::Equipment;
 pub use evenkeel_core::{
     Actor, LastRollout, Quarantined, Revoked, Rollout, RolloutOutcome, Staged, Verb,
@@ -56,7 +56,7 @@ pub(crate) use prober::Way as ProbeWay;
 pub(crate) use prober::socket as probe_socket;
 pub(crate) use prober::socket::connected;
 pub(crate) use records::{Batch, Replica};
-pub(crate) use registry::{Family, QuicListener, SessionRegistry, UdpListener};
+pub(crate) use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use rollout::Wish;
 #[cfg(test)]
 pub(crate) use slice::Slice;

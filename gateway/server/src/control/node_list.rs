@@ -182,9 +182,7 @@ impl Control {
             return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
         }
         let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
-        if let Some(family) = run::port_leg(node).filter(|_| is_new)
-            && !self.registry.port_legs.is_some_and(|open| open.serves(family))
-        {
+        if node.has_port_legs() && is_new && !self.registry.has_ports_to(node.address) {
             return unfit(
                 "open sessions have no ports towards it: ports are reserved only if a node needs them at start; restart the gateway",
             );

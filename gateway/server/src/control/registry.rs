@@ -1,9 +1,10 @@
 //! The registry of sessions: home worker, slot, flow-table keys and answer to the client.
 
+mod ports;
 mod record;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use evenkeel_core::{Identity, Ingress, Media, Offer, OfferId, RtcpPort, SessionId};
@@ -14,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::driver::Brief;
 use super::messages::IngressAnswer;
-use crate::descriptors;
+pub(super) use ports::ReservedPorts;
 pub(crate) use record::{Beside, EntryRecord, RegistryRecord, Restoring};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
@@ -41,9 +42,13 @@ pub(crate) struct UdpListener {
 impl UdpListener {
     /// Returns true if a client with this address can reach the listener: same family, or any with `[::]`.
     fn hears(&self, client: IpAddr) -> bool {
-        let everywhere = self.bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        everywhere || self.bound.is_ipv4() == client.is_ipv4()
+        reaches(self.bound.ip(), client)
     }
+}
+
+/// Returns true if a socket bound to the first address exchanges packets with the second: same family, or any with `[::]`.
+fn reaches(bound: IpAddr, other: IpAddr) -> bool {
+    bound == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || bound.is_ipv4() == other.is_ipv4()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +100,8 @@ pub(crate) struct SessionEntry {
     pub(crate) data: Option<OwnedSemaphorePermit>,
     /// The RoQ flow towards a QUIC client; 0 for others.
     flow_from_gateway: u64,
+    /// Local ports towards nodes, as in [`Ports::numbers`].
+    ports: Option<(u16, Option<u16>)>,
     keys: (Key, Option<Box<Key>>),
 }
 
@@ -123,26 +130,12 @@ pub(crate) struct SessionRegistry {
     pub(crate) udp: Vec<UdpListener>,
     pub(crate) quic: Option<QuicListener>,
     pub(crate) flows: Arc<Flows>,
-    /// Address family of nodes with port legs; `None` without such nodes.
-    pub(crate) port_legs: Option<Family>,
+    /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
+    port_legs: Option<IpAddr>,
     /// A driver needs [`Brief`]s of sessions.
     pub(crate) briefs: bool,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
-    V4,
-    /// IPv4 addresses are reached as mapped addresses.
-    V6,
-}
-
-impl Family {
-    /// Returns true if sockets of this family reach addresses of the other family.
-    pub(crate) fn serves(self, other: Family) -> bool {
-        self == Family::V6 || other == Family::V4
-    }
 }
 
 /// The slots of a worker. A reused slot has a new generation, so late messages find no session.
@@ -176,7 +169,7 @@ impl SessionRegistry {
         udp: Vec<UdpListener>,
         quic: Option<QuicListener>,
         flows: Arc<Flows>,
-        port_legs: Option<Family>,
+        port_legs: Option<IpAddr>,
         briefs: bool,
         workers: usize,
     ) -> SessionRegistry {
@@ -267,6 +260,7 @@ impl SessionRegistry {
                 Client::Quic { flow_from_gateway } => flow_from_gateway,
                 Client::Declared { .. } | Client::DeclaredIp { .. } | Client::Stun => 0,
             },
+            ports: ports.as_ref().map(|ports| ports.numbers()),
             keys: (first.0, second.map(Box::new)),
         };
         self.entries.insert(session, Box::new(entry));
@@ -342,23 +336,21 @@ impl SessionRegistry {
 
     /// The session's own sockets towards nodes with port legs.
     fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, AdmitError> {
-        let Some(family) = self.port_legs else {
+        let Some(at) = self.port_legs else {
             return Ok(None);
         };
-        let any = match family {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let bind = || match UdpSocket::bind((any, 0)) {
-            Ok(socket) if !descriptors::is_reserved(&socket) => Ok(socket),
-            Ok(_) | Err(_) => Err(AdmitError::Full),
-        };
+        let bind = || ports::bind(at, 0).map_err(|_| AdmitError::Full);
         let rtcp = match media.rtcp {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
         let ports = Ports::new(bind()?, rtcp).map_err(|_| AdmitError::Full)?;
         Ok(Some(Box::new(ports)))
+    }
+
+    /// Returns true if sessions' own ports reach a node at this address.
+    pub(crate) fn has_ports_to(&self, node: SocketAddr) -> bool {
+        self.port_legs.is_some_and(|bound| reaches(bound, node.ip()))
     }
 
     pub(crate) fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {

@@ -4,9 +4,10 @@
 //! which the times in the state count. The state is MessagePack with the names of the fields: a version may add fields
 //! with defaults and ignores fields that it does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{GatewayRecord, SessionId};
@@ -139,21 +140,35 @@ impl NotRestored {
 }
 
 impl Snapshot {
-    /// Without descriptors, the sessions get other ports, and are opened again at nodes that know the old ones.
-    pub(super) fn lose_ports(&mut self) {
-        let of_ports = |record: &MediaRecord| (record.state.session, record.sockets > 0);
-        let of_ports: BTreeMap<SessionId, bool> = self.media.iter().map(of_ports).collect();
-        if !of_ports.values().any(|has_ports| *has_ports) {
-            return;
+    /// Gives sessions at workers these sockets, RTP before RTCP, and returns all in the order of the sessions.
+    pub(super) fn take_ports(
+        &mut self,
+        mut take: impl FnMut(SessionId, (u16, Option<u16>)) -> Vec<OwnedFd>,
+    ) -> Vec<OwnedFd> {
+        let entries = self.registry.sessions.iter();
+        let numbers = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
+        let numbers: BTreeMap<SessionId, (u16, Option<u16>)> = numbers.collect();
+        let mut descriptors = Vec::new();
+        for MediaRecord { state, sockets } in &mut self.media {
+            let numbers = numbers.get(&state.session);
+            let own = numbers.map_or_else(Vec::new, |numbers| take(state.session, *numbers));
+            *sockets = own.len() as u8;
+            descriptors.extend(own);
         }
-        self.drivers.lose_ports();
-        let states = self.media.iter_mut().map(|record| {
-            record.sockets = 0;
-            (record.state.session, &mut record.state)
-        });
-        let mut states: BTreeMap<SessionId, &mut SessionState> = states.collect();
+        descriptors
+    }
+
+    /// Sessions without sockets get other ports, and are opened again at nodes that know the old ones.
+    pub(super) fn lose_ports(&mut self) {
+        let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
+        let kept: BTreeSet<SessionId> = with_sockets.map(|record| record.state.session).collect();
+        self.drivers.lose_ports(|session| kept.contains(&session));
+        let lost = self.media.iter_mut().filter(|record| record.sockets == 0);
+        let lost = lost.map(|record| (record.state.session, &mut record.state));
+        let mut lost: BTreeMap<SessionId, &mut SessionState> =
+            lost.filter(|(_, state)| state.has_port_legs()).collect();
         for session in &mut self.core.sessions {
-            let Some(state) = states.get_mut(&session.id) else { continue };
+            let Some(state) = lost.get_mut(&session.id) else { continue };
             session.legs.iter_mut().for_each(|leg| leg.open &= !state.has_port_leg(leg.hop));
             state.drop_port_legs();
         }

@@ -290,8 +290,9 @@ impl Control {
         let now = Instant::now();
         let mut snapshot = snapshot;
         if descriptors.is_empty() {
-            snapshot.lose_ports();
+            snapshot.media.iter_mut().for_each(|record| record.sockets = 0);
         }
+        snapshot.lose_ports();
         let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
         let mut at_workers = at_workers(media, descriptors)?;
         let registry::Restoring { entries, listeners } = self.registry.begin_restore(registry)?;

@@ -1,6 +1,6 @@
 //! The equipment of a node: sockets, driver and probe.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
-use crate::control::{self, CanaryNode, Driver, Equipment, Family, ProbeWay};
+use crate::control::{self, CanaryNode, Driver, Equipment, ProbeWay, Source};
 use crate::handover::{Inherited, SocketName};
-use crate::settings::{self, Settings, StartBy};
+use crate::settings::{self, Cluster, Settings, StartBy};
 
 /// Builds the connection to a node, with a trunk per worker. Uses inherited sockets to this address.
 pub(crate) fn equip(
@@ -104,15 +104,22 @@ fn trunk(
     connect().map(Some).map_err(unreachable)
 }
 
-/// The address family of nodes with port legs.
-pub(super) fn port_legs(settings: &Settings) -> Option<Family> {
-    let families = settings.nodes.iter().filter_map(port_leg);
-    families.reduce(|one, other| if one == Family::V6 { one } else { other })
+/// The address of sessions' own ports. `None` if no node needs any.
+pub(super) fn port_legs(settings: &Settings) -> Option<IpAddr> {
+    let nodes = settings.nodes.iter().filter(|node| node.has_port_legs());
+    let any = nodes.map(|node| match node.address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    });
+    // Sockets of IPv6 reach IPv4 addresses as mapped ones.
+    let any = any.reduce(|one, other| if one.is_ipv6() { one } else { other })?;
+    Some(settings.cluster.as_ref().and_then(Cluster::port_legs).unwrap_or(any))
 }
 
-pub(crate) fn port_leg(node: &settings::Node) -> Option<Family> {
-    let family = if node.address.is_ipv6() { Family::V6 } else { Family::V4 };
-    (!matches!(node.driver, settings::Driver::Agent { .. })).then_some(family)
+/// The source of packets from sessions' own ports.
+pub(super) fn source_of_ports(settings: &Settings) -> Source {
+    let bound = settings.cluster.as_ref().and_then(Cluster::port_legs);
+    bound.map_or(Source::Routed(towards), Source::Bound)
 }
 
 fn secret(node: &settings::Node, secret: &settings::Secret) -> Secret {
@@ -150,7 +157,7 @@ pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
 }
 
 /// The local address from which packets to `other` leave.
-pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
+fn towards(other: SocketAddr) -> Option<IpAddr> {
     let own = control::connected(other).and_then(|socket| socket.local_addr());
     own.ok().map(|own| own.ip())
 }

@@ -53,6 +53,15 @@ pub struct ClusterAddress {
     pub address: IpAddr,
     pub prefix: u8,
     pub place: Place,
+    /// Sessions' own ports are bound here, so that they stay at a takeover. Default false.
+    pub port_legs: bool,
+}
+
+impl Cluster {
+    /// The address of sessions' own ports; `None` if they have all addresses of the host.
+    pub(crate) fn port_legs(&self) -> Option<IpAddr> {
+        self.addresses.iter().find(|moved| moved.port_legs).map(|moved| moved.address)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,7 +87,13 @@ pub(super) fn check(
         check.refuse(span.clone(), "`[cluster]` without an address", expected);
     }
     super::bounded(&raw.address, ADDRESSES_MAX, "addresses", check);
-    let addresses = addresses(&raw.address, listens, check);
+    let addresses = addresses(&raw.address, nodes, listens, check);
+    let has_port_legs = nodes.iter().any(Node::has_port_legs);
+    if has_port_legs && !addresses.iter().any(|moved| moved.port_legs) {
+        let found = "nodes with port legs, and no address of the group with `port_legs`";
+        let expected = "`port_legs = true` at one that reaches them: a takeover opens their sessions again otherwise";
+        check.warn(span.clone(), found, expected);
+    }
     let alone = |listen: &Listen| {
         matches!(listen.ingress, Ingress::Quic { certificate: None })
             && addresses.iter().any(|moved| moved.address == listen.address.ip())
@@ -157,6 +172,7 @@ fn peer(raw: &raw::Cluster, listen: Option<SocketAddr>, check: &mut Check) -> Op
 
 fn addresses(
     raw: &[Spanned<raw::ClusterAddress>],
+    nodes: &[Node],
     listens: &[Listen],
     check: &mut Check,
 ) -> Vec<ClusterAddress> {
@@ -173,11 +189,25 @@ fn addresses(
             let any = bound.is_unspecified() && (bound.is_ipv6() || address.is_ipv4());
             any || bound.to_canonical() == address
         };
-        if !listens.iter().any(takes) {
+        let port_legs = entry.get_ref().port_legs.as_ref().filter(|it| *it.get_ref());
+        if let Some(port_legs) = port_legs {
+            let reaches = |node: &Node| node.address.is_ipv4() == address.is_ipv4();
+            let unreached = nodes.iter().find(|node| node.has_port_legs() && !reaches(node));
+            if let Some(Node { name, address: node, .. }) = unreached {
+                let found = format!("`port_legs` at `{address}`, and node `{name}` at `{node}`");
+                check.refuse(port_legs.span(), found, "two addresses of IPv4, or two of IPv6");
+            }
+            if addresses.iter().any(|earlier| earlier.port_legs) {
+                let expected = "one: a session has the same port towards all nodes";
+                check.refuse(port_legs.span(), "`port_legs` at a second address", expected);
+            }
+        }
+        let port_legs = port_legs.is_some();
+        if !port_legs && !listens.iter().any(takes) {
             let found = format!("`{address}`, on which nothing listens");
             check.warn(written.span(), found, "the address of a `[[listen]]`");
         }
-        addresses.extend(place.map(|place| ClusterAddress { address, prefix, place }));
+        addresses.extend(place.map(|place| ClusterAddress { address, prefix, place, port_legs }));
     }
     addresses
 }

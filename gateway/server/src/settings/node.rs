@@ -50,6 +50,11 @@ impl Node {
         Some((address, self.secret()?))
     }
 
+    /// Returns true if each session has ports of its own towards the node.
+    pub(crate) fn has_port_legs(&self) -> bool {
+        !matches!(self.driver, Driver::Agent { .. })
+    }
+
     /// The secret shared with the node, or with the agent beside it.
     pub(super) fn secret(&self) -> Option<&Secret> {
         match &self.driver {

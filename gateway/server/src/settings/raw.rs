@@ -204,6 +204,7 @@ pub(super) struct ClusterAddress {
     pub(super) address: Spanned<String>,
     pub(super) interface: Text,
     pub(super) hook: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) port_legs: Option<Spanned<bool>>,
 }
 
 /// `policies/*.toml`.

@@ -74,6 +74,11 @@ impl SessionState {
         self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, Leg::Port(_)))
     }
 
+    /// Returns whether the session has a leg on its own sockets.
+    pub fn has_port_legs(&self) -> bool {
+        self.legs.iter().any(|(_, leg)| matches!(leg, Leg::Port(_)))
+    }
+
     /// Drops the other legs.
     pub fn keep_legs(&mut self, keep: impl Fn(Hop) -> bool) {
         self.legs.retain(|(hop, _)| keep(*hop));

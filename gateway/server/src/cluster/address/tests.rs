@@ -331,8 +331,12 @@ fn hooks_are_called_and_release_waits_for_them() {
     let file = folder.path().join("calls");
     let script = format!("sleep 0.05; echo \"$@\" >> {}", file.display());
     let words = ["/bin/sh", "-c", &script, "hook"].map(str::to_owned).to_vec();
-    let hooked =
-        ClusterAddress { address: V6.parse().unwrap(), prefix: 128, place: Place::Hook(words) };
+    let hooked = ClusterAddress {
+        address: V6.parse().unwrap(),
+        prefix: 128,
+        place: Place::Hook(words),
+        port_legs: false,
+    };
     let mut addresses = Addresses::start(&[hooked], None).unwrap();
     let runtime = runtime();
     runtime.block_on(addresses.hold()).unwrap();
@@ -350,6 +354,7 @@ fn changed_addresses_are_not_inherited() {
         address: address.parse().unwrap(),
         prefix: 32,
         place: Place::Interface("lo".into()),
+        port_legs: false,
     };
     let (ours, _theirs) = net::UnixStream::pair().unwrap();
     let name = name(&local(&[address(V4)]));

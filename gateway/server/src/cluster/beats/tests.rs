@@ -19,7 +19,12 @@ pub(in crate::cluster) fn member(
     secrets: &[&str],
 ) -> Cluster {
     let place = Place::Interface("lo".to_owned());
-    let moved = ClusterAddress { address: Ipv4Addr::new(192, 0, 2, 10).into(), prefix: 24, place };
+    let moved = ClusterAddress {
+        address: Ipv4Addr::new(192, 0, 2, 10).into(),
+        prefix: 24,
+        place,
+        port_legs: false,
+    };
     Cluster {
         name: name.into(),
         secrets: secrets.iter().map(|text| Secret::new(text.repeat(32).into_bytes())).collect(),

@@ -40,8 +40,10 @@ impl Hello {
                 || cluster.addresses.iter().any(|moved| moved.address == ip.to_canonical());
             ip.is_unspecified() || ip_moves()
         };
-        let address =
-            |at: &crate::settings::ClusterAddress| format!("{}/{}", at.address, at.prefix);
+        let address = |at: &crate::settings::ClusterAddress| {
+            let port_legs = if at.port_legs { " with port_legs" } else { "" };
+            format!("{}/{}{port_legs}", at.address, at.prefix)
+        };
         Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),

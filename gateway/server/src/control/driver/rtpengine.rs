@@ -20,7 +20,7 @@ use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
 use evenkeel_dataplane::worker::{Leg, NodePort};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Brief, Continued, Wish};
+use super::{Act, Brief, Continued, Source, Wish};
 use crate::address;
 use bencode::Value;
 use call::{Call, OPEN_WITHIN, Place, Stage};
@@ -53,16 +53,22 @@ pub(super) struct CallRecord {
 }
 
 impl CallRecord {
-    /// `None` if no session is open.
+    /// `None` without sessions.
     fn of(number: u64, call: &Call) -> Option<CallRecord> {
         let places = call.places.each_ref().map(|place| {
             let &Place { session, hop, taken, .. } = place.as_ref()?;
-            Some(PlaceRecord { session, hop, taken: taken? })
+            Some(PlaceRecord { session, hop, taken })
         });
         let (room, _) = call.room;
         let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
-        let is_open = record.hops().next().is_some();
-        is_open.then_some(record)
+        (!call.is_empty()).then_some(record)
+    }
+
+    /// Notes that other sessions than these have other ports.
+    pub(super) fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
+        for place in self.places.iter_mut().flatten().filter(|place| !keeps(place.session)) {
+            (place.taken, self.own) = (None, None);
+        }
     }
 
     pub(super) fn leave(&mut self, session: SessionId) {
@@ -78,13 +84,15 @@ impl CallRecord {
 struct PlaceRecord {
     session: SessionId,
     hop: Hop,
-    taken: NodePort,
+    /// `None` if the core opens the session again. rtpengine has the call and keeps its ports, if it is signalled under the
+    /// same number; under another one it would have both calls for a minute, and might run out of ports.
+    taken: Option<NodePort>,
 }
 
 pub(crate) struct Rtpengine {
     node: NodeId,
     ng: SocketAddr,
-    towards: fn(SocketAddr) -> Option<IpAddr>,
+    source: Source,
     /// Calls by number. Numbers are random, so no call ID is ever reused.
     calls: BTreeMap<u64, Call>,
     rooms: BTreeMap<(RoomId, Incarnation), u64>,
@@ -99,15 +107,11 @@ pub(crate) struct Rtpengine {
 }
 
 impl Rtpengine {
-    pub(crate) fn new(
-        node: NodeId,
-        ng: SocketAddr,
-        towards: fn(SocketAddr) -> Option<IpAddr>,
-    ) -> Rtpengine {
+    pub(crate) fn new(node: NodeId, ng: SocketAddr, source: Source) -> Rtpengine {
         Rtpengine {
             node,
             ng,
-            towards,
+            source,
             calls: BTreeMap::new(),
             rooms: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -119,7 +123,7 @@ impl Rtpengine {
         }
     }
 
-    /// The calls with an open session, for another process. A `delete` that was not sent is not recorded: rtpengine's
+    /// The calls with sessions, for another process. A `delete` that was not sent is not recorded: rtpengine's
     /// media timeout ends that call.
     pub(super) fn record(&self) -> impl Iterator<Item = CallRecord> {
         self.calls.iter().filter_map(|(number, call)| CallRecord::of(*number, call))
@@ -140,18 +144,18 @@ impl Rtpengine {
         draw: &mut dyn FnMut() -> u64,
         now: Instant,
     ) {
+        let here = |(session, hop)| (known.hop)(session, hop);
+        let Some(hop) = record.hops().find_map(here) else { return };
         let CallRecord { number, room, places, own, refresh } = record;
         let places = places.map(|place| {
             let PlaceRecord { session, hop, taken } = place?;
+            let taken = Some(taken?);
             let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
             let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
             let (ports, media) = (Ports { rtp, rtcp }, Arc::clone(media));
-            Some(Place { session, hop, ports, media, since: now, taken: Some(taken) })
+            Some(Place { session, hop, ports, media, since: now, taken })
         });
-        let Some(first) = places.iter().flatten().next() else {
-            return;
-        };
-        let room = (room, first.hop.incarnation);
+        let room = (room, hop.incarnation);
         for place in places.iter().flatten() {
             self.sessions.insert((place.session, place.hop.incarnation), number);
         }
@@ -328,7 +332,7 @@ impl Rtpengine {
         }
         call.stale = false;
         call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
-        let Some(own) = call.own.or_else(|| (self.towards)(self.ng)) else {
+        let Some(own) = call.own.or_else(|| self.source.towards(self.ng)) else {
             let reason = format!("no route to {}", self.ng);
             return self.handle_failed(About::Offer(number), false, reason, now);
         };
@@ -379,7 +383,7 @@ impl Rtpengine {
             return;
         };
         // Media may leave by another interface than NG requests, with another source address.
-        let own = (self.towards)(first.rtp);
+        let own = self.source.towards(first.rtp);
         if own.is_some() && own != call.own {
             call.own = own;
             call.stale = true;

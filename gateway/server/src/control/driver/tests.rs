@@ -50,7 +50,7 @@ fn opening(start: Instant) -> (Drivers, Tag, u64) {
 
 /// Nodes by number with these drivers.
 fn driven(nodes: Vec<Driver>) -> Drivers {
-    let mut drivers = Drivers::new(|_| None, Arc::default());
+    let mut drivers = Drivers::new(Source::Routed(|_| None), Arc::default());
     for (id, driver) in (0..).map(NodeId).zip(nodes) {
         drivers.put(id, Some(driver));
     }

@@ -8,7 +8,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_dataplane::worker::{Leg, NodePort};
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Brief, Wish};
+use super::{Act, Brief, Source, Wish};
 use crate::webhook::Hook;
 use messages::Answered;
 
@@ -42,6 +42,8 @@ struct Lease {
     opens: Bytes,
     rtcp_apart: bool,
     taken: Option<NodePort>,
+    /// The session's lease on other ports, which ends once this one is open.
+    before: Option<u64>,
 }
 
 /// A lease, as another process continues it.
@@ -50,7 +52,8 @@ pub(super) struct WebhookLeaseRecord {
     nonce: u64,
     pub(super) session: SessionId,
     pub(super) hop: Hop,
-    taken: NodePort,
+    /// `None` if the session has other ports since: the core opens it again.
+    pub(super) taken: Option<NodePort>,
 }
 
 enum About {
@@ -64,7 +67,7 @@ pub(crate) struct Webhook {
     name: Arc<str>,
     address: SocketAddr,
     hook: Arc<Hook>,
-    towards: fn(SocketAddr) -> Option<IpAddr>,
+    source: Source,
     /// Leases by nonce.
     leases: BTreeMap<u64, Lease>,
     nonces: BTreeMap<(SessionId, Hop), u64>,
@@ -79,14 +82,14 @@ impl Webhook {
         (node, name): (NodeId, Arc<str>),
         address: SocketAddr,
         hook: Arc<Hook>,
-        towards: fn(SocketAddr) -> Option<IpAddr>,
+        source: Source,
     ) -> Webhook {
         Webhook {
             node,
             name,
             address,
             hook,
-            towards,
+            source,
             leases: BTreeMap::new(),
             nonces: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -104,15 +107,16 @@ impl Webhook {
     ) -> Option<Act> {
         let &Wish { session, hop, brief, rtcp_apart, .. } = wish;
         let brief: &Brief = brief?;
-        let Some(own) = (self.towards)(self.address) else {
+        let Some(own) = self.source.towards(self.address) else {
             let reason = format!("no route to {}", self.address).into();
             return Some(Act::Refused { session, hop, unwilling: false, reason });
         };
         let nonce = draw();
         let opens: Bytes = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
-        let lease = Lease { session, hop, opens: opens.clone(), rtcp_apart, taken: None };
+        let before = self.nonces.insert((session, hop), nonce);
+        before.iter().for_each(|before| _ = self.leases.remove(before));
+        let lease = Lease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
         self.leases.insert(nonce, lease);
-        self.nonces.insert((session, hop), nonce);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
         Some(self.post(About::Open(nonce), opens, OPEN_WITHIN))
     }
@@ -121,15 +125,15 @@ impl Webhook {
     pub(super) fn record(&self) -> impl Iterator<Item = WebhookLeaseRecord> {
         self.leases.iter().filter_map(|(nonce, lease)| {
             let (nonce, &Lease { session, hop, taken, .. }) = (*nonce, lease);
-            Some(WebhookLeaseRecord { nonce, session, hop, taken: taken? })
+            taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
         })
     }
 
     /// The session's open lease at this hop.
     pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<WebhookLeaseRecord> {
         let nonce = *self.nonces.get(&(session, hop))?;
-        let taken = self.leases.get(&nonce)?.taken?;
-        Some(WebhookLeaseRecord { nonce, session, hop, taken })
+        let taken = self.leases.get(&nonce)?.taken;
+        taken.map(|_| WebhookLeaseRecord { nonce, session, hop, taken })
     }
 
     /// Continues a lease of another process at this hop.
@@ -142,12 +146,12 @@ impl Webhook {
     ) {
         let WebhookLeaseRecord { nonce, session, taken, .. } = record;
         // Without a route the session cannot be opened again, and its lease ends.
-        let Some(own) = (self.towards)(self.address) else {
+        let Some(own) = self.source.towards(self.address) else {
             return;
         };
         let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
         let rtcp_apart = brief.ports.1.is_some();
-        let lease = Lease { session, hop, opens, rtcp_apart, taken: Some(taken) };
+        let lease = Lease { session, hop, opens, rtcp_apart, taken, before: None };
         self.leases.insert(nonce, lease);
         self.nonces.insert((session, hop), nonce);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
@@ -189,6 +193,11 @@ impl Webhook {
                 }
                 Answered::At(port) => {
                     lease.taken = Some(port);
+                    if let Some(before) = lease.before.take() {
+                        let body = messages::close(&self.name, session, before);
+                        let act = self.post(About::Close, body.into(), SAY_WITHIN);
+                        self.acts.push_back(act);
+                    }
                     let leg = Leg::Port(Box::new(port));
                     self.acts.extend(match taken {
                         None => Some(Act::Opened { session, hop, leg }),

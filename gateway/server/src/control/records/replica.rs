@@ -1,6 +1,8 @@
 //! The records of another process, kept from its batches.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use evenkeel_dataplane::worker::TrunkState;
 use super::Batch;
 use crate::api::{KEYS_MAX, KeyRecord};
 use crate::control::driver::DriversReplica;
-use crate::control::registry::{EntryRecord, RegistryRecord};
+use crate::control::registry::{EntryRecord, RegistryRecord, ReservedPorts};
 use crate::control::snapshot::{MediaRecord, Snapshot};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,11 +43,17 @@ pub(crate) struct Replica {
     idempotency_keys: VecDeque<KeyRecord>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
+    ports: ReservedPorts,
 }
 
 impl Replica {
     pub(crate) fn new() -> Replica {
         Replica::default()
+    }
+
+    /// The records of a gateway whose sessions' own ports are bound to this address, which moves here with them.
+    pub(crate) fn with_ports_at(at: Option<IpAddr>) -> Replica {
+        Replica { ports: ReservedPorts::new(at), ..Replica::default() }
     }
 
     /// The number of the last batch; 0 before the first one.
@@ -70,16 +78,19 @@ impl Replica {
         let Batch { number: found, whole, last, ended, dissolved, changed } = batch;
         let next = self.number + 1;
         if found == 1 {
-            *self = Replica::default();
+            let ports = std::mem::take(&mut self.ports);
+            *self = Replica { ports, ..Replica::default() };
         } else if found != next {
             return Err(NotApplied::Gap { found, next });
         }
-        (self.number, self.whole, self.last) = (found, whole, last);
+        let was_whole = std::mem::replace(&mut self.whole, whole);
+        (self.number, self.last) = (found, last);
         for id in ended {
             self.sessions.remove(&id);
             self.entries.remove(&id);
             self.states.remove(&id);
             self.drivers.forget(id);
+            self.ports.forget(id);
         }
         for id in dissolved {
             self.rooms.remove(&id);
@@ -89,8 +100,16 @@ impl Replica {
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
-        let entries = std::mem::take(&mut registry.sessions).into_iter();
-        self.entries.extend(entries.map(|entry| (entry.session, entry)));
+        for entry in std::mem::take(&mut registry.sessions) {
+            if let Some(numbers) = entry.ports {
+                self.ports.reserve(entry.session, registry.ports_at, numbers);
+            }
+            self.entries.insert(entry.session, entry);
+        }
+        if whole && !was_whole {
+            // Sessions that ended while no batch came.
+            self.ports.retain(|session| self.entries.contains_key(&session));
+        }
         self.registry = Some(registry);
         // An earlier copy of a session with sockets may come before the one with its descriptors.
         let with_sockets = media.iter().filter(|record| record.sockets > 0);
@@ -119,6 +138,19 @@ impl Replica {
             }
             None => GatewayRecord { rooms, sessions, media, ..core },
         });
+    }
+
+    /// The state of a gateway with these records, and the sockets of its sessions. A session whose ports are not free here
+    /// has none.
+    pub(crate) fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let at = self.registry.as_ref()?.ports_at;
+        let mut snapshot = self.snapshot()?;
+        let descriptors = snapshot.take_ports(|session, numbers| {
+            ports.reserve(session, at, numbers);
+            ports.take(session)
+        });
+        Some((snapshot, descriptors))
     }
 
     /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`

@@ -23,6 +23,9 @@ pub(crate) struct RegistryRecord {
     listeners: Vec<At>,
     /// The generations of each worker's slots.
     generations: Vec<Vec<u32>>,
+    /// The address of sessions' own ports, if it is one that another host may have.
+    #[serde(default)]
+    pub(crate) ports_at: Option<IpAddr>,
     pub(crate) sessions: Vec<EntryRecord>,
 }
 
@@ -35,6 +38,9 @@ pub(crate) struct EntryRecord {
     client: ClientRecord,
     offer: OfferId,
     pub(crate) totals: Totals,
+    /// Local ports towards nodes: RTP and, if it has a port of its own, RTCP.
+    #[serde(default)]
+    pub(crate) ports: Option<(u16, Option<u16>)>,
     /// The client's own addresses at `plain` nodes, by name.
     nodes: Vec<(Arc<str>, At)>,
     /// The session's part of the limit `session_data_mib`, bytes.
@@ -106,6 +112,7 @@ impl SessionRegistry {
         RegistryRecord {
             listeners: self.udp.iter().map(|listener| At(listener.bound)).collect(),
             generations: vec![Vec::new(); self.workers.len()],
+            ports_at: self.port_legs.filter(|at| !at.is_unspecified()),
             sessions: sessions.filter_map(record).collect(),
         }
     }
@@ -141,7 +148,19 @@ impl SessionRegistry {
         let data = entry.data.as_ref().map_or(0, |data| data.num_permits() as u32);
         let nodes = entry.nodes.iter().map(|(name, address)| (Arc::clone(name), At(*address)));
         let (offer, totals, nodes) = (entry.offer, entry.totals(), nodes.collect());
-        Some(EntryRecord { session, worker, slot, generation, client, offer, totals, nodes, data })
+        let ports = entry.ports;
+        Some(EntryRecord {
+            session,
+            worker,
+            slot,
+            generation,
+            client,
+            offer,
+            totals,
+            ports,
+            nodes,
+            data,
+        })
     }
 
     /// Takes over the slots of another process and returns its sessions, for [`SessionRegistry::restore`]. Fails without
@@ -150,7 +169,7 @@ impl SessionRegistry {
         &mut self,
         record: RegistryRecord,
     ) -> Result<Restoring, NotRestored> {
-        let RegistryRecord { listeners, generations, sessions } = record;
+        let RegistryRecord { listeners, generations, sessions, ports_at: _ } = record;
         let here = |At(bound): &At| {
             let at = self.udp.iter().position(|listener| listener.bound == *bound);
             at.map(|number| number as u8)
@@ -258,6 +277,7 @@ impl SessionRegistry {
             brief,
             data,
             flow_from_gateway,
+            ports: ports.as_ref().map(|ports| ports.numbers()),
             keys: (first.0, second.map(Box::new)),
         };
         self.entries.insert(session, Box::new(entry));

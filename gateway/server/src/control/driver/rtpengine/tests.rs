@@ -58,7 +58,7 @@ impl Pair {
     fn new() -> Pair {
         let start = Instant::now();
         Pair {
-            engine: Rtpengine::new(NODE, ng(), towards),
+            engine: Rtpengine::new(NODE, ng(), Source::Routed(towards)),
             start,
             now: start,
             drawn: 0,
@@ -298,8 +298,8 @@ fn call_continues_in_another_process() {
     pair.mute = false;
     pair.asked.clear();
     let records: Vec<CallRecord> = pair.engine.record().collect();
-    assert_eq!(records.len(), 1, "the core opens the other one again");
-    pair.engine = Rtpengine::new(NODE, ng(), towards);
+    assert_eq!(records.len(), 2);
+    pair.engine = Rtpengine::new(NODE, ng(), Source::Routed(towards));
     let (hop, briefs) = (pair.hop(3), [brief(4_000, None), brief(5_000, None)]);
     let known =
         Continued { hop: &|_, _| Some(hop), brief: &|session| briefs.get(session.0 as usize - 7) };
@@ -307,6 +307,8 @@ fn call_continues_in_another_process() {
         pair.engine.restore(record, &known, &mut || 99, pair.now);
     }
     pair.told();
+    pair.settle();
+    assert_eq!(pair.commands(), ["delete"], "the core has not opened the other one again");
     pair.pass(9_980);
     assert_eq!(pair.commands(), [""; 0]);
     pair.pass(40);
@@ -318,6 +320,34 @@ fn call_continues_in_another_process() {
     pair.engine.close(SessionId(8), hop);
     pair.settle();
     assert!(pair.commands().contains(&"delete".to_owned()));
+}
+
+#[test]
+fn sessions_on_other_ports_stay_in_their_call() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.open(8, &brief(5_000, None));
+    let mut records: Vec<CallRecord> = pair.engine.record().collect();
+    records.iter_mut().for_each(|record| record.lose_ports(|_| false));
+    pair.engine = Rtpengine::new(NODE, ng(), Source::Bound([10, 7, 0, 2].into()));
+    let (hop, now) = (pair.hop(3), [brief(4_100, None), brief(5_100, None)]);
+    let known =
+        Continued { hop: &|_, _| Some(hop), brief: &|session| now.get(session.0 as usize - 7) };
+    records
+        .into_iter()
+        .for_each(|record| pair.engine.restore(record, &known, &mut || 99, pair.now));
+    pair.told();
+    pair.asked.clear();
+    pair.open_in(1, 7, 3, &now[0]);
+    pair.open_in(1, 8, 3, &now[1]);
+    pair.settle();
+    assert_eq!(pair.told().len(), 2, "both are open again");
+    let asked: Vec<_> = pair.asked.iter().map(|(command, _, sdp)| (&**command, &**sdp)).collect();
+    let [("offer", first), ("answer", second)] = asked[..] else { panic!("{asked:?}") };
+    for (sdp, port) in [(first, "m=audio 4100 "), (second, "m=audio 5100 ")] {
+        assert!(sdp.contains(port) && sdp.contains("IN IP4 10.7.0.2"), "{sdp}");
+    }
+    assert_eq!(pair.calls.len(), 1, "rtpengine needs no further ports");
 }
 
 #[test]
@@ -426,7 +456,7 @@ fn closed_port_fails_openings_and_drops_calls() {
 #[test]
 fn unreachable_network_fails_openings() {
     let mut pair = Pair::new();
-    pair.engine.towards = |_| None;
+    pair.engine.source = Source::Routed(|_| None);
     pair.open(7, &brief(4_000, None));
     assert_eq!(pair.told(), [said(7, "no route to 10.0.0.9:2223")]);
     assert_eq!(pair.commands(), [""; 0]);

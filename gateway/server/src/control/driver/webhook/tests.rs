@@ -34,7 +34,7 @@ fn brief() -> Brief {
 fn webhook() -> Webhook {
     let hook = Arc::new(Hook { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let address = "10.0.0.9:4000".parse().unwrap();
-    Webhook::new((HOP.node, "east-a1".into()), address, hook, |_| Some([10, 0, 0, 1].into()))
+    Webhook::new((HOP.node, "east-a1".into()), address, hook, Source::Bound([10, 0, 0, 1].into()))
 }
 
 fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
@@ -231,4 +231,22 @@ fn fuzz_webhook_answer() {
         }
         assert!(messages::unknown(says(200)).len() <= body.len());
     });
+}
+
+#[test]
+fn lease_on_other_ports_is_replaced() {
+    let (mut before, now) = (webhook(), Instant::now());
+    let (number, _) = open(&mut before, 7, 0xab, now);
+    before.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\",\"rtcp\":5007}"));
+    let mut record = before.record_of(SessionId(7), HOP).unwrap();
+    record.taken = None;
+    let mut webhook = webhook();
+    webhook.restore(record, HOP, &brief(), now);
+    let (number, body) = open(&mut webhook, 7, 0xcd, now);
+    assert_eq!(body["nonce"], "00000000000000cd");
+    webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\",\"rtcp\":6007}"));
+    let (_, close) = post(webhook.handle_timeout(now));
+    assert_eq!((&close["verb"], &close["nonce"]), (&json!("close"), &json!("00000000000000ab")));
+    assert_eq!(told(&mut webhook, now).unwrap(), "10.0.0.9:6000/6007");
+    assert_eq!(webhook.leases.len(), 1);
 }

@@ -4,7 +4,7 @@ use evenkeel_core::{Identity, Ingress, Offer, RtcpPort, Srtp};
 use evenkeel_dataplane::flows::Flows;
 
 use super::*;
-use crate::control::registry::{AdmitError, Family, QuicListener, Registered, UdpListener};
+use crate::control::registry::{AdmitError, QuicListener, Registered, UdpListener};
 
 const WORKERS: usize = 2;
 
@@ -12,7 +12,7 @@ fn at(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn registry(ports: &[u16], port_legs: Option<Family>) -> SessionRegistry {
+fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
     let listener = |port: &u16| UdpListener {
         address: at(*port),
         rtcp: None,
@@ -189,7 +189,7 @@ fn learned_port_frees_the_declared_address() {
 fn sessions_get_ports_that_new_nodes_need() {
     let mut before = registry(&[5_000], None);
     assert!(register(&mut before, 1, declared(4_000)).unwrap().ports.is_none());
-    let mut now = registry(&[5_000], Some(Family::V4));
+    let mut now = registry(&[5_000], Some(Ipv4Addr::UNSPECIFIED.into()));
     let sessions = now.begin_restore(before.record()).unwrap().entries;
     let beside = Beside { ports: None, ..beside(&now) };
     let (.., ports) = now.restore(sessions.into_values().next().unwrap(), beside).unwrap();
