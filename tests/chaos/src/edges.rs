@@ -275,11 +275,12 @@ fn start(
         text += &format!(
             "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{MEMBER}\"\n\
              preferred = {}\n\n[cluster.peer]\nname = \"{}\"\naddress = \"{}:{MEMBER}\"\n\n\
-             [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n",
+             [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\nport_legs = {}\n",
             own.address(),
             number == 0,
             peer.name(),
             peer.address(),
+            layout.port_legs,
         );
     }
     write(&folder.join("evenkeel.toml"), &text)?;

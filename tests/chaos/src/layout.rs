@@ -31,6 +31,8 @@ pub(crate) struct Layout {
     /// The one-way delay to another region, made by links.
     pub(crate) far: Duration,
     pub(crate) kind: Kind,
+    /// True if sessions' own ports are bound to the group's address.
+    pub(crate) port_legs: bool,
     /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
     pub(crate) agents: bool,
@@ -80,6 +82,7 @@ impl Layout {
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
+        port_legs: false,
         cold: 0,
         agents: false,
         quality: false,

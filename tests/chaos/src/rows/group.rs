@@ -8,10 +8,14 @@ use crate::layout::{Kind, Layout};
 use crate::limits::Limits;
 use crate::row::Row;
 
-const PORTS: Layout = Layout { kind: Kind::Rtpengine, ..Layout::GROUP };
+const PORTS: Layout = Layout { port_legs: true, ..OTHER_PORTS };
+/// Sessions get ports of the standby's host.
+const OTHER_PORTS: Layout = Layout { kind: Kind::Rtpengine, ..Layout::GROUP };
 const FIVE_S: Duration = Duration::from_secs(5);
 const LOUD: Limits = Limits { none_condemned: true, ..Limits::gap(60.0, 200.0) };
 const SILENT: Limits = Limits { none_condemned: true, ..Limits::gap(80.0, 250.0) };
+/// Nodes are told of each session.
+const TOLD: Limits = Limits { none_condemned: true, ..Limits::gap(250.0, 500.0) };
 /// Clients connect again.
 const BY_QUIC: Limits = Limits { gap_p99: Some(150.0), ..Limits::NONE };
 const TOGETHER: Limits = Limits { gap_p99: Some(150.0), ..Limits::NONE };
@@ -32,6 +36,10 @@ pub(super) const ROWS: &[Row] = &[
     // Half of the faults hit each member.
     Row::new("gateway.zombie", Layout::GROUP, Owner(Stopped(FIVE_S)), SILENT).both_ways().times(6),
     Row::new("gateway.kill.ports", PORTS, Owner(Killed), LOUD).of(200).both_ways().times(10),
+    Row::new("gateway.kill.other-ports", OTHER_PORTS, Owner(Killed), TOLD)
+        .of(200)
+        .both_ways()
+        .times(6),
     Row::new("gateway.quic", Layout::GROUP, Owner(Killed), BY_QUIC)
         .of(200)
         .with_quic()
