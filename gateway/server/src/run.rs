@@ -4,6 +4,7 @@ mod nodes;
 mod policies;
 mod sockets;
 mod vital;
+mod waiting;
 
 use std::hash::RandomState;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub(crate) use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
 pub use vital::Ended;
 use vital::Vital;
+pub(crate) use waiting::WaitingRoom;
 
 /// Interval of the check that all threads run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -125,6 +127,15 @@ impl Running {
         }
         let identity = self.quic_thread.as_ref().map(|thread| thread.identity.clone());
         Ok((duplicates, identity))
+    }
+
+    /// Duplicates of the sockets that packets wait in during an upgrade.
+    pub(crate) async fn waiting_room(&self) -> std::io::Result<Duplicates> {
+        let mut sockets = self.handle.trunks().await?;
+        for (name, socket) in &self.duplicates {
+            sockets.push((name.clone(), socket.try_clone()?));
+        }
+        Ok(sockets)
     }
 
     /// Reads from the QUIC socket, of a gateway that was begun suspended.

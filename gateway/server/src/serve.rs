@@ -6,6 +6,7 @@ mod restart;
 mod signals;
 mod watch;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -24,7 +25,7 @@ use crate::handover::{
     self, HandedOver, Heir, Inherited, Program, SocketName, UpgradeRequest, Upgrader, Upgrades,
 };
 use crate::policy::Foundry;
-use crate::run::{self, Reads, Running, Sockets};
+use crate::run::{self, Reads, Running, Sockets, WaitingRoom};
 use crate::sandbox::{self, Missing};
 use crate::settings::{Colour, Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
@@ -117,6 +118,7 @@ impl Place {
         }
         let mut notes = settings.notes();
         notes.push(Capacity::of(&settings, descriptors::hard_limit()).to_string());
+        notes.push(WaitingRoom::granted().to_string());
         Ok(notes)
     }
 }
@@ -181,7 +183,9 @@ fn serve_as(
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     sandbox.log();
-    log_capacity(&capacity);
+    log_note(&capacity, capacity.is_short());
+    let room = WaitingRoom::granted();
+    log_note(&room, room.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let applied = Applied::of(&settings);
     let reads = if heir.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
@@ -215,20 +219,28 @@ fn serve_as(
     };
     if let Some(taking) = heir.as_mut() {
         let taken = take_over(taking, &gateway, &mut follower, &mut signals);
-        if let Err(failure) = runtime.block_on(taken) {
-            // At once: packets may wait for the old process, which continues with the sessions.
-            if let Some(heir) = heir.take() {
-                runtime.block_on(heir.fail(failure.explained()));
+        let sessions = match runtime.block_on(taken) {
+            Ok(sessions) => sessions,
+            Err(failure) => {
+                // At once: packets may wait for the old process, which continues with the sessions.
+                if let Some(heir) = heir.take() {
+                    runtime.block_on(heir.fail(failure.explained()));
+                }
+                runtime.block_on(end_unserved(&gateway.handle));
+                let _ = gateway.leave();
+                return Err(failure);
             }
-            runtime.block_on(end_unserved(&gateway.handle));
-            let _ = gateway.leave();
-            return Err(failure);
-        }
+        };
         let heir = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
             let _ = gateway.handle.resume().await;
+            tracing::info!(sessions, "sessions taken over");
             heir.left().await;
+            match gateway.waiting_room().await {
+                Ok(sockets) => _ = tokio::spawn(async move { room.narrow(sockets).await }),
+                Err(error) => tracing::warn!(%error, "receive buffers stay wide"),
+            }
         });
         gateway.resume_quic();
     }
@@ -297,13 +309,14 @@ fn serve_as(
     }
 }
 
-/// Waits for the first policies, then takes over the sessions of the process that this one replaces.
+/// Waits for the first policies, then takes over the sessions of the process that this one replaces, and returns their
+/// number.
 async fn take_over(
     heir: &mut Heir,
     gateway: &Running,
     follower: &mut Follower,
     signals: &mut Signals,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let handle = &gateway.handle;
     let withdrawal = heir.withdrawal();
     let mut taking = pin!(async {
@@ -331,18 +344,16 @@ async fn take_over(
             Err(Failure::Upgrade("the new process was told to end".to_owned()))
         }
     };
-    let sessions = match outcome {
-        Ok(outcome) => outcome?,
+    match outcome {
+        Ok(outcome) => outcome,
         Err(failure) => {
             // After `go` the old process is gone: then this one serves, and ends in order.
             withdrawal.withdraw();
             let sessions = taking.await.map_err(|_| failure)?;
             told.into_iter().for_each(|signal| signals.repeat(signal));
-            sessions
+            Ok(sessions)
         }
-    };
-    tracing::info!(sessions, "sessions taken over");
-    Ok(())
+    }
 }
 
 /// Ends a gateway whose sessions continue at the process that it was to replace.
@@ -425,11 +436,11 @@ fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
         .map_err(|error| Failure::Telemetry(error.to_string()))
 }
 
-fn log_capacity(capacity: &Capacity) {
-    if capacity.is_short() {
-        tracing::warn!("{capacity}");
+fn log_note(note: &impl Display, is_warning: bool) {
+    if is_warning {
+        tracing::warn!("{note}");
     } else {
-        tracing::info!("{capacity}");
+        tracing::info!("{note}");
     }
 }
 

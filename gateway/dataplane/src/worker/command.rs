@@ -10,12 +10,13 @@ use evenkeel_core::forward::Reason;
 use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::{Tag, seal};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::egress::{Side, Trunk};
 use super::ports::Ports;
 use super::session::{PacketContext, Session, SessionState};
 use super::source::{Source, watch};
-use super::suspension::{Copies, Duplicates, TrunkState};
+use super::suspension::{Copies, Duplicates, HandedOut, TrunkState};
 use super::{COMMANDS_MAX, Worker};
 use crate::address;
 use crate::flows::Home;
@@ -82,10 +83,11 @@ pub enum Command {
         done: crossbeam_channel::Sender<io::Result<Duplicates>>,
     },
     /// Finishes the packets that were read, sends them, and hands out the sessions that have changed since their last
-    /// copy. Then reads nothing and runs only commands until [`Command::Resume`]. Sent to all workers together: each
-    /// waits for the packets that others pass to it.
+    /// copy, and the trunks. Then reads nothing and runs only commands until [`Command::Resume`]. Sent to all workers
+    /// together: each waits for the packets that others pass to it.
     Suspend {
-        done: crossbeam_channel::Sender<Vec<SessionState>>,
+        /// Has room for all [parts](HandedOut::parts).
+        to: mpsc::Sender<HandedOut>,
     },
     /// Copies sessions that have changed since their last copy: those in these slots, and those with another leg, hop
     /// or address.
@@ -94,10 +96,6 @@ pub enum Command {
         /// Includes sessions in these slots that have not changed.
         all: bool,
         done: crossbeam_channel::Sender<Copies>,
-    },
-    /// Hands out the states of the trunks, of a suspended worker.
-    HandOutTrunks {
-        done: crossbeam_channel::Sender<Vec<TrunkState>>,
     },
     /// Continues the session in this newer state.
     Continue {
@@ -338,12 +336,10 @@ impl Worker {
             Command::RemoveNode { node } => self.egress.remove_node(node),
             // Fails only if control waits no longer.
             Command::Duplicate { slots, all, done } => drop(done.send(self.duplicate(slots, all))),
-            Command::Suspend { done } => self.suspending = Some(done),
+            Command::Suspend { to } => self.suspending = Some(to),
             Command::Continue { home, state } => self.continue_session(home, *state),
             // Fails only if control waits no longer.
             Command::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
-            // Fails only if control waits no longer.
-            Command::HandOutTrunks { done } => drop(done.send(self.egress.hand_out_trunks())),
             Command::ContinueTrunk(state) => self.egress.continue_trunk(*state),
             Command::Confirm { done } => drop(done.send(())),
             Command::Resume => self.resume(),

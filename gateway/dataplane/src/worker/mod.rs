@@ -54,7 +54,7 @@ pub use source::Waker;
 use source::{Source, watch};
 pub use stats::{Way, WorkerStats};
 use summaries::Sweep;
-pub use suspension::{Copies, Duplicate, Duplicates, TrunkState};
+pub use suspension::{Copies, Duplicate, Duplicates, HandedOut, TrunkState};
 
 use crate::flows::Flows;
 use crate::lease::{Lease, Permit};
@@ -135,7 +135,7 @@ pub struct Worker {
     /// Sessions removed after a panic and not yet reported to control.
     unreported: Vec<SessionId>,
     /// Set from [`Command::Suspend`] to the end of its pass.
-    suspending: Option<crossbeam_channel::Sender<Vec<SessionState>>>,
+    suspending: Option<mpsc::Sender<HandedOut>>,
     suspended: bool,
     stopped: bool,
 }

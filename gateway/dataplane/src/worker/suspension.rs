@@ -14,6 +14,7 @@ use evenkeel_core::forward::Reason;
 use evenkeel_media::trunk::seal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::Worker;
 use super::session::SessionState;
@@ -46,6 +47,25 @@ pub struct Duplicates {
     pub slots: u32,
 }
 
+/// The sessions of a suspended worker, in parts: another worker continues the first while this one hands out the others.
+#[derive(Debug)]
+pub enum HandedOut {
+    /// Up to [`HandedOut::PART`] sessions that have changed since their last copy.
+    Sessions(Vec<SessionState>),
+    /// The last part: the trunks.
+    Trunks { worker: u16, trunks: Vec<TrunkState> },
+}
+
+impl HandedOut {
+    /// Half a millisecond for the process that encodes them, and for the one that reads them.
+    pub const PART: usize = 64;
+
+    /// The number of parts of a worker with this number of slots, at most.
+    pub fn parts(slots: usize) -> usize {
+        slots.div_ceil(HandedOut::PART) + 1
+    }
+}
+
 /// Copies of sessions that go on.
 #[derive(Debug)]
 pub struct Copies {
@@ -67,15 +87,24 @@ pub struct TrunkState {
 }
 
 impl Worker {
-    /// Hands out sessions and begins the suspension.
+    /// Begins the suspension, and hands out sessions and trunks.
     #[cold]
-    pub(super) fn hand_out(&mut self, done: &crossbeam_channel::Sender<Vec<SessionState>>) {
+    pub(super) fn hand_out(&mut self, to: &mpsc::Sender<HandedOut>) {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
         let uncopied = self.sessions.iter().filter(|session| session.is_uncopied());
-        // If control waits no longer, it sends `Resume`.
-        let _ = done.send(uncopied.map(|session| session.hand_out(&self.flows)).collect());
+        let mut states = uncopied.map(|session| session.hand_out(&self.flows));
+        // Fails only if nothing waits for the states any more; then `Resume` follows.
+        let send = |part| _ = to.try_send(part);
+        loop {
+            let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
+            if part.is_empty() {
+                break;
+            }
+            send(HandedOut::Sessions(part));
+        }
+        send(HandedOut::Trunks { worker: self.number, trunks: self.egress.hand_out_trunks() });
     }
 
     #[cold]
@@ -122,8 +151,8 @@ impl Worker {
         // Epoll does not report these again.
         let mut unread = Vec::new();
         while !self.stopped {
-            if let Some(done) = self.suspending.take() {
-                self.hand_out(&done);
+            if let Some(to) = self.suspending.take() {
+                self.hand_out(&to);
             }
             let is_held = self.egress.permit.is_held(Instant::now());
             if !self.suspended && is_held {

@@ -27,7 +27,7 @@ use super::records::Batch;
 use super::rollout::Wish;
 use super::slice::Slice;
 use super::snapshot::{MediaStates, NotRestored, NotSuspended, Restored, Snapshot};
-use super::suspension::OFFERS_WITHIN;
+use super::suspension::{LastStates, OFFERS_WITHIN};
 use crate::api::IdempotencyKeys;
 use crate::handover::Duplicates;
 use crate::history::History;
@@ -157,9 +157,13 @@ pub(crate) enum Request {
     /// Stops control, and hands out the records.
     Suspend(Reply<Result<Suspended, NotSuspended>>),
     /// Stops the workers of a suspended gateway.
-    SuspendPackets(Reply<Result<MediaStates, NotSuspended>>),
+    SuspendPackets(Reply<Result<LastStates, NotSuspended>>),
     /// Takes over newer states of restored sessions.
-    ContinueMedia(Box<MediaStates>, Reply<Result<(), NotRestored>>),
+    ContinueMedia {
+        states: Box<MediaStates>,
+        /// With the last part, and the result of all parts.
+        last: Option<Reply<Result<(), NotRestored>>>,
+    },
     /// Ends a suspension: control and the workers continue.
     Resume(Reply<()>),
     /// Takes over the state of another process, and stays suspended.
@@ -526,15 +530,25 @@ impl Handle {
     }
 
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
-    /// read or sent from now on.
-    pub(crate) async fn suspend_packets(&self) -> Result<MediaStates, NotSuspended> {
+    /// read or sent after the last part.
+    pub(crate) async fn suspend_packets(&self) -> Result<LastStates, NotSuspended> {
         self.ask(Request::SuspendPackets).await.map_err(|_| NotSuspended::Unavailable)?
     }
 
-    /// Continues restored sessions in these newer states.
-    pub(crate) async fn continue_media(&self, states: MediaStates) -> Result<(), NotRestored> {
-        let asked = self.ask(|reply| Request::ContinueMedia(Box::new(states), reply)).await;
-        asked.map_err(|_| NotRestored::Unavailable)?
+    /// Continues restored sessions in these newer states. Only the last part is waited for: its result is that of all
+    /// parts.
+    pub(crate) async fn continue_media(
+        &self,
+        states: MediaStates,
+        is_last: bool,
+    ) -> Result<(), NotRestored> {
+        let states = Box::new(states);
+        if is_last {
+            let asked = self.ask(|reply| Request::ContinueMedia { states, last: Some(reply) });
+            return asked.await.map_err(|_| NotRestored::Unavailable)?;
+        }
+        let sent = self.requests.send(Request::ContinueMedia { states, last: None }).await;
+        sent.map_err(|_| NotRestored::Unavailable)
     }
 
     /// Continues a suspended gateway, or one that began suspended.

@@ -63,4 +63,5 @@ pub(crate) use slice::Slice;
 pub(crate) use snapshot::MediaStates;
 #[cfg(test)]
 pub(crate) use snapshot::{NotRestored, NotSuspended, Restored, Snapshot};
+pub(crate) use suspension::LastStatesPart;
 pub(crate) use thread::{Parts, WorkerLine, draw, run};

@@ -160,11 +160,9 @@ impl Control {
             Request::SuspendPackets(reply) => {
                 let is_suspended = self.is_suspended();
                 let states = is_suspended.then(|| self.suspend_packets());
-                let _ = reply.send(states.unwrap_or(Err(NotSuspended::Unavailable)));
+                let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
-            Request::ContinueMedia(states, reply) => {
-                let _ = reply.send(self.continue_media(*states));
-            }
+            Request::ContinueMedia { states, last } => self.continue_media(*states, last),
             Request::Resume(done) => {
                 self.resume();
                 let _ = done.send(());

@@ -11,7 +11,7 @@ use evenkeel_core::{
     HopMap, Labels, Media, NodeId, Output, Plan, RouteCell, SessionId, requested_room_name,
 };
 use evenkeel_dataplane::worker::{
-    self, Command, Duplicate, Duplicates, Install, Ports, SessionState, TrunkState,
+    self, Command, Duplicate, Duplicates, HandedOut, Install, Ports, SessionState, TrunkState,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,12 +45,58 @@ pub(super) enum Suspension {
     /// Offers are being answered; new ones wait.
     Begins { reply: Reply<Result<Suspended, NotSuspended>>, by: Instant },
     /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
-    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process.
+    /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
+    /// error, once a part of their states was refused.
     Stands {
         outputs: Vec<Output>,
         guard: Option<oneshot::Receiver<Infallible>>,
-        restored: Option<Translation>,
+        restored: Option<Result<Translation, NotRestored>>,
     },
+}
+
+/// The last states of a gateway whose packets stop, as the workers hand them out.
+#[derive(Debug)]
+pub(crate) struct LastStates {
+    parts: mpsc::Receiver<HandedOut>,
+    /// Of each worker that has handed out its sessions.
+    trunks: Vec<Option<Vec<TrunkState>>>,
+    until: Instant,
+}
+
+/// A part of the last states.
+#[derive(Debug)]
+pub(crate) struct LastStatesPart {
+    pub(crate) states: MediaStates,
+    /// No part follows.
+    pub(crate) is_last: bool,
+}
+
+impl LastStates {
+    pub(crate) async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
+        loop {
+            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
+            match part.ok().flatten() {
+                Some(HandedOut::Sessions(sessions)) => {
+                    let record = |state| MediaRecord { state, sockets: 0 };
+                    let media = sessions.into_iter().map(record).collect();
+                    let states = MediaStates { media, trunks: Vec::new() };
+                    return Ok(LastStatesPart { states, is_last: false });
+                }
+                Some(HandedOut::Trunks { worker, trunks }) => {
+                    self.trunks[usize::from(worker)] = Some(trunks);
+                    if self.trunks.iter().all(Option::is_some) {
+                        let trunks = self.trunks.drain(..).flatten().collect();
+                        let states = MediaStates { media: Vec::new(), trunks };
+                        return Ok(LastStatesPart { states, is_last: true });
+                    }
+                }
+                None => {
+                    let missing = self.trunks.iter().position(Option::is_none);
+                    return Err(NotSuspended::by_worker(missing.unwrap_or_default()));
+                }
+            }
+        }
+    }
 }
 
 /// What the numbers in another process's states are here.
@@ -178,15 +224,18 @@ impl Control {
         Ok((self.last_batch(media, Instant::now()), descriptors))
     }
 
-    /// Suspends the workers, and returns the states that have changed since the records.
-    pub(super) fn suspend_packets(&mut self) -> Result<MediaStates, NotSuspended> {
-        let suspended = self.ask_workers(|done| Command::Suspend { done });
-        let states = suspended.map_err(NotSuspended::by_worker)?.into_iter().flatten();
-        let trunks = self.ask_workers(|done| Command::HandOutTrunks { done });
-        Ok(MediaStates {
-            media: states.map(|state| MediaRecord { state, sockets: 0 }).collect(),
-            trunks: trunks.map_err(NotSuspended::by_worker)?,
-        })
+    /// Suspends the workers. They hand out the states that have changed since the records, while control waits for
+    /// nothing.
+    pub(super) fn suspend_packets(&mut self) -> LastStates {
+        let workers = self.workers.len();
+        let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
+        let (to, parts) = mpsc::channel(room.sum());
+        for worker in 0..workers as u16 {
+            self.command(worker, Command::Suspend { to: to.clone() });
+        }
+        self.wake_workers();
+        let trunks = (0..workers).map(|_| None).collect();
+        LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
     }
 
     /// Sends a command to all workers and waits for their answers. The error is the number of a worker without one.
@@ -226,7 +275,7 @@ impl Control {
                 Some(
                     request @ (Request::Suspend(_)
                     | Request::SuspendPackets(_)
-                    | Request::ContinueMedia(..)
+                    | Request::ContinueMedia { .. }
                     | Request::Resume(_)
                     | Request::Restore { .. }
                     | Request::Release(_)
@@ -251,13 +300,14 @@ impl Control {
 
     /// Continues after a suspension, or starts workers that were suspended from the start.
     pub(super) fn resume(&mut self) {
-        self.policies.keep_facts();
-        // Some records were sent for the last time.
-        self.unfollow_records();
+        // Packets wait.
         for worker in 0..self.workers.len() as u16 {
             self.command(worker, Command::Resume);
         }
         self.wake_workers();
+        self.policies.keep_facts();
+        // Some records were sent for the last time.
+        self.unfollow_records();
         if let Some(Suspension::Stands { outputs, .. }) = self.suspension.take() {
             let clock = Clock::read();
             outputs.into_iter().for_each(|output| self.execute(output, clock));
@@ -332,18 +382,42 @@ impl Control {
         self.continue_drivers(drivers, &translation.hops, now);
         self.continue_trunks(trunks, &translation.nodes);
         self.next_offer = self.next_offer.max(next_offer);
-        let restored = Some(translation);
+        let restored = Some(Ok(translation));
         self.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
         Ok(Restored { sessions })
     }
 
-    /// Continues restored sessions and trunks in these newer states.
-    pub(super) fn continue_media(&mut self, states: MediaStates) -> Result<(), NotRestored> {
-        let Some(Suspension::Stands { restored: Some(translation), .. }) = &self.suspension else {
+    /// Continues restored sessions and trunks in these newer states. With `last`, no others follow.
+    pub(super) fn continue_media(
+        &mut self,
+        states: MediaStates,
+        last: Option<Reply<Result<(), NotRestored>>>,
+    ) {
+        let mut continued = self.continue_with(states);
+        if last.is_some() && continued.is_ok() {
+            let confirmed = self.ask_workers(|done| Command::Confirm { done });
+            continued = confirmed.map(drop).map_err(NotRestored::by_worker);
+        }
+        match (last, continued) {
+            // Fails only for a caller that has gone.
+            (Some(reply), continued) => _ = reply.send(continued),
+            // The reply to the last part names it.
+            (None, Err(refused)) => {
+                if let Some(Suspension::Stands { restored, .. }) = &mut self.suspension {
+                    *restored = Some(Err(refused));
+                }
+            }
+            (None, Ok(())) => {}
+        }
+    }
+
+    fn continue_with(&mut self, states: MediaStates) -> Result<(), NotRestored> {
+        let Some(Suspension::Stands { restored: Some(restored), .. }) = &self.suspension else {
             return Err(NotRestored::malformed("no sessions came before their states"));
         };
+        let translation = restored.as_ref().map_err(NotRestored::clone)?;
         let MediaStates { media, trunks } = states;
         let mut commands = Vec::new();
         for MediaRecord { mut state, .. } in media {
@@ -360,7 +434,7 @@ impl Control {
             }
         }
         self.continue_trunks(trunks, &nodes);
-        self.ask_workers(|done| Command::Confirm { done }).map_err(NotRestored::by_worker)?;
+        self.wake_workers();
         Ok(())
     }
 

@@ -157,22 +157,12 @@ impl Heir {
                 Action::Send(message) => {
                     let sent = self.channel.send(&message.encode(), &[], &[]).await;
                     match sent {
-                        Ok(()) => {
-                            let Heir { channel, withdrawal, .. } = self;
-                            let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
-                            frame = received;
-                            input
-                        }
+                        Ok(()) => self.hear_next(&mut frame).await,
                         Err(error) => Input::Failed(unheard(&error)),
                     }
                 }
                 Action::Keep => match keep(&mut records, frame.take()) {
-                    Ok(_) => {
-                        let Heir { channel, withdrawal, .. } = self;
-                        let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
-                        frame = received;
-                        input
-                    }
+                    Ok(_) => self.hear_next(&mut frame).await,
                     Err(reason) => Input::Failed(reason),
                 },
                 Action::Restore => {
@@ -184,16 +174,26 @@ impl Heir {
                         Err(reason) => Input::Failed(reason),
                     }
                 }
-                Action::Continue => match continue_media(handle, frame.take()).await {
-                    Ok(()) => Input::Continued,
-                    Err(reason) => Input::Failed(reason),
-                },
+                Action::Continue { is_last } => {
+                    match continue_media(handle, frame.take(), is_last).await {
+                        Ok(()) if is_last => Input::Continued,
+                        Ok(()) => self.hear_next(&mut frame).await,
+                        Err(reason) => Input::Failed(reason),
+                    }
+                }
                 Action::Serve => return Ok(sessions),
                 Action::Fail(reason) => return Err(reason),
                 // Its offer contains the keys of QUIC and is not printed.
                 Action::Start { .. } => Input::Failed("found a second `hello`".to_owned()),
             };
         }
+    }
+
+    async fn hear_next(&mut self, frame: &mut Option<Frame>) -> Input {
+        let Heir { channel, withdrawal, .. } = self;
+        let (input, received) = hear(channel, withdrawal, NEXT_WITHIN).await;
+        *frame = received;
+        input
     }
 }
 
@@ -218,10 +218,14 @@ async fn restore(
     restored.map(|restored| restored.sessions).map_err(|error| error.to_string())
 }
 
-async fn continue_media(handle: &Handle, frame: Option<Frame>) -> Result<(), String> {
+async fn continue_media(
+    handle: &Handle,
+    frame: Option<Frame>,
+    is_last: bool,
+) -> Result<(), String> {
     let Frame { attachment, .. } = frame.ok_or("no states were sent")?;
     let states = MediaStates::decode(&attachment).map_err(|error| error.to_string())?;
-    handle.continue_media(states).await.map_err(|error| error.to_string())
+    handle.continue_media(states, is_last).await.map_err(|error| error.to_string())
 }
 
 /// Replaces standard input by /dev/null.

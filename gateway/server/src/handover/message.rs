@@ -62,7 +62,9 @@ pub(super) enum Message {
     State,
     /// New → old: all sessions are there.
     Restored { sessions: usize },
-    /// Old → new, with the last states of media: the old process reads no packets.
+    /// Old → new, with a part of the last states of media: the old process reads no packets.
+    MediaPart,
+    /// Old → new, with the last part.
     Media,
     /// New → old: the sessions have these states.
     Continued,
@@ -80,6 +82,7 @@ impl Message {
             Message::Records => "records",
             Message::State => "state",
             Message::Restored { .. } => "restored",
+            Message::MediaPart => "media-part",
             Message::Media => "media",
             Message::Continued => "continued",
             Message::Go => "go",

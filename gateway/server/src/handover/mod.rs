@@ -10,7 +10,8 @@
 //! | old | `records` | sessions as they are, while the old process serves them; sent several times |
 //! | old | `state` | the last changes of sessions, and their own ports; the old process decides nothing from here on |
 //! | new | `restored` | all sessions are there |
-//! | old | `media` | the last states of sessions with media; the old process reads nothing from here on |
+//! | old | `media-part` | last states of sessions with media; the old process reads nothing from here on |
+//! | old | `media` | the rest of them |
 //! | new | `continued` | all sessions are in these states |
 //! | old | `go` | the new process reads; the old one ends, and closes no session |
 //! | new | `failed` | in place of any other message: the reason |

@@ -47,7 +47,10 @@ pub(super) enum Action {
     /// Keep the records until the sessions come.
     Keep,
     Restore,
-    Continue,
+    /// Continue sessions in these states.
+    Continue {
+        is_last: bool,
+    },
     Send(Message),
     Serve,
     /// Tell the old process the reason, and end.
@@ -78,8 +81,11 @@ impl Successor {
             (State::Restores, Input::Restored { sessions }) => {
                 self.go_on(State::Restored, Action::Send(Message::Restored { sessions }))
             }
+            (State::Restored, Input::Message(Message::MediaPart)) => {
+                Action::Continue { is_last: false }
+            }
             (State::Restored, Input::Message(Message::Media)) => {
-                self.go_on(State::Continues, Action::Continue)
+                self.go_on(State::Continues, Action::Continue { is_last: true })
             }
             (State::Continues, Input::Continued) => {
                 self.go_on(State::Continued, Action::Send(Message::Continued))

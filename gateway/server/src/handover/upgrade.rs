@@ -20,8 +20,8 @@ use super::predecessor::{Action, Input, Predecessor};
 use super::{Duplicates, SocketName, notify};
 use crate::api;
 use crate::cluster::{Group, Ownership};
-use crate::control::{Batch, Suspended, SuspensionGuard};
-use crate::run::Running;
+use crate::control::{Batch, LastStatesPart, Suspended, SuspensionGuard};
+use crate::run::{Running, WaitingRoom};
 use crate::serve::Signals;
 
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
@@ -277,6 +277,7 @@ impl Upgrader<'_> {
                     // Fails only if control has ended, and the gateway with it.
                     let _ = self.gateway.handle.resume().await;
                     self.api.open();
+                    self.narrow_buffers().await;
                 }
                 Err(reason)
             }
@@ -333,6 +334,21 @@ impl Upgrader<'_> {
         }
     }
 
+    /// Lets packets wait longer. The next process ends it, or this one if it continues.
+    async fn widen_buffers(&self) {
+        match self.gateway.waiting_room().await {
+            Ok(sockets) => WaitingRoom::granted().widen(&sockets),
+            Err(error) => tracing::warn!(%error, "receive buffers not widened"),
+        }
+    }
+
+    async fn narrow_buffers(&self) {
+        // Fails without descriptors: then nothing was widened.
+        if let Ok(sockets) = self.gateway.waiting_room().await {
+            tokio::spawn(async move { WaitingRoom::granted().narrow(sockets).await });
+        }
+    }
+
     async fn say_hello(
         &mut self,
         channel: &mut Channel,
@@ -370,6 +386,7 @@ impl Upgrader<'_> {
     /// Sends the records of all sessions, and stops the API and then decisions.
     async fn suspend(&mut self, channel: &mut Channel) -> Result<Suspended, String> {
         let mut batches = self.send_records(channel).await?;
+        self.widen_buffers().await;
         self.api.pause();
         let suspended = self.gateway.handle.suspend().await.map_err(|error| error.to_string())?;
         while let Ok(batch) = batches.try_recv() {
@@ -425,10 +442,19 @@ impl Upgrader<'_> {
     /// Stops packets, and sends the last states.
     async fn send_media(&mut self, channel: &mut Channel) -> Result<(), String> {
         let states = self.gateway.handle.suspend_packets().await;
-        let states = states.map_err(|error| error.to_string())?;
+        let mut states = states.map_err(|error| error.to_string())?;
         let sending = async {
-            let sent = channel.send(&Message::Media.encode(), &states.encode(), &[]).await;
-            sent.map_err(|error| format!("states not sent to the new process: {error}"))
+            // The new process continues sessions while the workers hand out others.
+            loop {
+                let part = states.next().await;
+                let LastStatesPart { states, is_last } = part.map_err(|error| error.to_string())?;
+                let message = if is_last { Message::Media } else { Message::MediaPart };
+                let sent = channel.send(&message.encode(), &states.encode(), &[]).await;
+                sent.map_err(|error| format!("states not sent to the new process: {error}"))?;
+                if is_last {
+                    return Ok(());
+                }
+            }
         };
         self.within(RESTORED_WITHIN, sending).await?
     }

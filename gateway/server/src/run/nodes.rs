@@ -86,7 +86,6 @@ fn trunk(
             None => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
         };
         socket.set_nonblocking(true)?;
-        buffers::set_sizes(&socket, SOCKET_BUFFER);
         // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
         let class = u32::from(dscp) << 2;
         if node.address.is_ipv4() {
@@ -94,7 +93,9 @@ fn trunk(
         } else {
             socket.set_tclass_v6(class)?;
         }
+        // The process before may have had the privileges for larger buffers.
         if is_new {
+            buffers::set_sizes(&socket, SOCKET_BUFFER);
             socket.connect(&node.address.into())?;
         }
         Ok(TrunkSocket { socket: socket.into(), seal: seal(node).map(Box::new) })

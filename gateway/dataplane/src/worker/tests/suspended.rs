@@ -53,9 +53,13 @@ impl Running {
     }
 
     fn suspend(&self) -> Vec<SessionState> {
-        let (done, states) = crossbeam_channel::bounded(1);
-        self.world.tell(Command::Suspend { done });
-        states.recv_timeout(SOON).unwrap()
+        self.hand_out().0
+    }
+
+    fn hand_out(&self) -> (Vec<SessionState>, Vec<TrunkState>) {
+        let (to, mut parts) = room();
+        self.world.tell(Command::Suspend { to });
+        all_parts(&mut parts)
     }
 
     fn duplicate(&self) -> Duplicate {
@@ -85,6 +89,23 @@ impl Running {
         self.world.flows.insert(phone.key(), Entry::of(phone.home)).unwrap();
         self.world.tell(Command::Install(Box::new(install)));
         self.confirm();
+    }
+}
+
+type HandingOut = mpsc::Receiver<HandedOut>;
+
+fn room() -> (mpsc::Sender<HandedOut>, HandingOut) {
+    mpsc::channel(HandedOut::parts(1_024))
+}
+
+/// Waits for all that one worker hands out.
+fn all_parts(parts: &mut HandingOut) -> (Vec<SessionState>, Vec<TrunkState>) {
+    let mut sessions = Vec::new();
+    loop {
+        match until(|| parts.try_recv().ok()) {
+            HandedOut::Sessions(some) => sessions.extend(some),
+            HandedOut::Trunks { trunks, .. } => return (sessions, trunks),
+        }
     }
 }
 
@@ -160,13 +181,33 @@ fn packets_wait_for_a_suspended_worker() {
 }
 
 #[test]
+fn many_sessions_are_handed_out_in_parts() {
+    let shared = Shared::new();
+    let running = shared.start(false);
+    let count = HandedOut::PART as u32 + 1;
+    for slot in 0..count {
+        running.world.tell(Command::Install(Box::new(running.world.phone(slot).1)));
+    }
+    running.confirm();
+    let (to, mut parts) = room();
+    running.world.tell(Command::Suspend { to });
+    let mut next = || until(|| parts.try_recv().ok());
+    let sizes = [next(), next(), next()].map(|part| match part {
+        HandedOut::Sessions(sessions) => sessions.len(),
+        HandedOut::Trunks { trunks, .. } => usize::MAX - trunks.len(),
+    });
+    assert_eq!(sizes, [HandedOut::PART, 1, usize::MAX - 1]);
+    running.stop();
+}
+
+#[test]
 fn many_commands_run_during_a_suspension() {
     let shared = Shared::new();
     let (world, parts) = shared.parts(None);
-    let (done, suspended) = crossbeam_channel::bounded(1);
+    let (to, mut suspended) = room();
     let (confirms, confirmed) = crossbeam_channel::bounded(1);
     // More than a turn's, and no other wakes the worker.
-    world.commands.send(Command::Suspend { done }).unwrap();
+    world.commands.send(Command::Suspend { to }).unwrap();
     for _ in 0..3_000 {
         let message = Box::default();
         world
@@ -176,7 +217,7 @@ fn many_commands_run_during_a_suspension() {
     }
     world.tell(Command::Confirm { done: confirms });
     let running = Running::start(world, parts);
-    suspended.recv_timeout(SOON).unwrap();
+    all_parts(&mut suspended);
     confirmed.recv_timeout(SOON).unwrap();
     running.stop();
 }
@@ -274,11 +315,10 @@ fn encrypted_trunk_continues_unnoticed() {
         reach_phone(&phone, number..=number);
     };
     exchange(10);
-    let state = old.suspend().remove(0);
-    let (done, trunks) = crossbeam_channel::bounded(1);
     old.world.tell(Command::LimitBundles { node: NodeId(0), size_max: 1_200 });
-    old.world.tell(Command::HandOutTrunks { done });
-    for trunk in trunks.recv_timeout(SOON).unwrap() {
+    let (mut states, trunks) = old.hand_out();
+    let state = states.remove(0);
+    for trunk in trunks {
         assert_eq!((trunk.node, trunk.size_max), (NodeId(0), 1_200));
         new.world.tell(Command::ContinueTrunk(Box::new(handed_over(&trunk))));
     }
@@ -286,9 +326,7 @@ fn encrypted_trunk_continues_unnoticed() {
     old.stop();
     new.world.tell(Command::Resume);
     exchange(11);
-    let (done, trunks) = crossbeam_channel::bounded(1);
-    new.world.tell(Command::HandOutTrunks { done });
-    assert_eq!(trunks.recv_timeout(SOON).unwrap()[0].size_max, 1_200);
+    assert_eq!(new.hand_out().1[0].size_max, 1_200);
     new.stop();
 }
 
@@ -382,10 +420,10 @@ fn port_read_in_part_is_read_on_after_resume() {
     world.tell(Command::Attach { home, hop: NODE, leg });
     worker.turn();
     (0..100).for_each(|number| _ = node.send_to(&video(number), to).unwrap());
-    let (done, suspended) = crossbeam_channel::bounded(1);
-    world.tell(Command::Suspend { done });
+    let (to, mut suspended) = room();
+    world.tell(Command::Suspend { to });
     let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
-    suspended.recv_timeout(SOON).unwrap();
+    all_parts(&mut suspended);
     assert!((1..100).contains(&running.world.received()));
     running.world.tell(Command::Resume);
     until(|| (running.world.received() == 100).then_some(()));
@@ -439,10 +477,10 @@ fn packets_between_workers_are_handled_first() {
         (0..40).for_each(|number| phone.speak(sent + number));
         sent += 40;
         until(|| (handled() > before).then_some(()));
-        let (done, states) = crossbeam_channel::bounded(2);
-        second.world.tell(Command::Suspend { done: done.clone() });
-        first.world.tell(Command::Suspend { done });
-        let states = [(); 2].map(|()| states.recv_timeout(SOON).unwrap());
+        let (to, mut states) = room();
+        second.world.tell(Command::Suspend { to: to.clone() });
+        first.world.tell(Command::Suspend { to });
+        let states = [(); 2].map(|()| all_parts(&mut states).0);
         let state = states.into_iter().flatten().next().unwrap();
         while listener.recv(&mut [0; 64]).is_ok() {
             left += 1;

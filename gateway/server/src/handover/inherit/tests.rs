@@ -59,7 +59,8 @@ fn control() -> Handle {
                 Request::Restore { reply, .. } => {
                     reply.send(Ok(Restored { sessions: 6 })).unwrap();
                 }
-                Request::ContinueMedia(_, reply) => reply.send(Ok(())).unwrap(),
+                Request::ContinueMedia { last: Some(reply), .. } => reply.send(Ok(())).unwrap(),
+                Request::ContinueMedia { last: None, .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -92,6 +93,7 @@ async fn continued(old: &mut Channel) {
     assert!(matches!(answer(old).await, Message::Ready { .. }));
     send(old, Message::State, &snapshot()).await.unwrap();
     assert_eq!(answer(old).await, Message::Restored { sessions: 6 });
+    send(old, Message::MediaPart, &snapshot()).await.unwrap();
     send(old, Message::Media, &snapshot()).await.unwrap();
     assert_eq!(answer(old).await, Message::Continued);
 }

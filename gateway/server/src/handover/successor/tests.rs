@@ -32,7 +32,11 @@ fn steps_lead_to_serving() {
     assert_eq!(successor.handle(STATE), Action::Restore);
     let restored = Action::Send(Message::Restored { sessions: 17 });
     assert_eq!(successor.handle(Input::Restored { sessions: 17 }), restored);
-    assert_eq!(successor.handle(MEDIA), Action::Continue);
+    for _ in 0..3 {
+        let part = successor.handle(Input::Message(Message::MediaPart));
+        assert_eq!(part, Action::Continue { is_last: false });
+    }
+    assert_eq!(successor.handle(MEDIA), Action::Continue { is_last: true });
     assert_eq!(successor.handle(Input::Continued), Action::Send(Message::Continued));
     assert_eq!(successor.handle(GO), Action::Serve);
 }

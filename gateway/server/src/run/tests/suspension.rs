@@ -15,8 +15,8 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::api::KeyRecord;
 use crate::control::{
-    Batch, GatewayEvent, IngressAnswer, MediaStates, NotRestored, NotSuspended, Replica,
-    SessionAnswer, SessionRequest, Snapshot, Suspended,
+    Batch, GatewayEvent, IngressAnswer, LastStatesPart, MediaStates, NotRestored, NotSuspended,
+    Replica, SessionAnswer, SessionRequest, Snapshot, Suspended,
 };
 use crate::handover::Inherited;
 use nodes::{Agent, Operator, Rtpengine, SECRET, start_echo};
@@ -87,7 +87,7 @@ impl World {
         };
         let second = start(duplicates);
         second.handle.suspend().await.unwrap().guard.stay();
-        second.handle.suspend_packets().await.unwrap();
+        stop_packets(&second).await;
         (start(sockets), second)
     }
 
@@ -120,6 +120,16 @@ impl World {
             quic: None,
         }
     }
+}
+
+/// Returns the last states of all sessions with media.
+async fn stop_packets(gateway: &Running) -> Vec<LastStatesPart> {
+    let mut states = gateway.handle.suspend_packets().await.unwrap();
+    let mut parts = Vec::new();
+    while parts.last().is_none_or(|part: &LastStatesPart| !part.is_last) {
+        parts.push(states.next().await.unwrap());
+    }
+    parts
 }
 
 /// A client that sends RTP and expects it back.
@@ -310,10 +320,12 @@ async fn second_gateway_continues_all_sessions() {
     clients.iter_mut().for_each(|client| client.talk(1));
     let restored = second.handle.restore(snapshot, descriptors).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
-    let states = first.handle.suspend_packets().await.unwrap();
+    let parts = stop_packets(&first).await;
     clients.iter_mut().for_each(Client::send);
-    let states = MediaStates::decode(&states.encode()).unwrap();
-    second.handle.continue_media(states).await.unwrap();
+    for LastStatesPart { states, is_last } in parts {
+        let states = MediaStates::decode(&states.encode()).unwrap();
+        second.handle.continue_media(states, is_last).await.unwrap();
+    }
     second.handle.idempotency_keys.follow();
     assert_eq!(second.handle.idempotency_keys.take_changed(2), [key()]);
     assert_eq!(world.agent.count("keep"), keeps, "nothing is sent before the second one resumes");
@@ -360,7 +372,13 @@ async fn suspended_gateway_resumes_unchanged() {
     let before = views(&first).await;
     let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
     assert_eq!(first.handle.suspend().await.unwrap_err(), NotSuspended::UnderWay);
-    first.handle.suspend_packets().await.unwrap();
+    let mut refused = None;
+    for LastStatesPart { states, is_last } in stop_packets(&first).await {
+        refused = second.handle.continue_media(states, is_last).await.err();
+        assert_eq!(refused.is_some(), is_last, "the last answer is that of all parts");
+    }
+    let reason = "no sessions came before their states".to_owned();
+    assert_eq!(refused, Some(NotRestored::Malformed(reason)));
     let encoded = batch.encode();
     for length in [0, 3, 11, 19, 20, encoded.len() / 2, encoded.len() - 1] {
         let refused = Batch::decode(&encoded[..length], None).unwrap_err();
@@ -408,7 +426,7 @@ async fn suspension_ends_with_its_party() {
     let mut clients = talking(&first).await;
     for _ in 0..2 {
         let suspended = first.handle.suspend().await.unwrap();
-        first.handle.suspend_packets().await.unwrap();
+        stop_packets(&first).await;
         clients.iter_mut().for_each(Client::send);
         drop(suspended);
         clients.iter_mut().for_each(Client::hear);

@@ -115,7 +115,7 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     let opens = world.agent.count("open");
     drop(follower.batches);
     first.handle.suspend().await.unwrap().guard.stay();
-    first.handle.suspend_packets().await.unwrap();
+    stop_packets(&first).await;
 
     let mut events = second.events();
     let snapshot = follower.replica.snapshot().unwrap();

@@ -1,0 +1,86 @@
+//! Receive buffers while packets wait for the next process of an upgrade.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use evenkeel_dataplane::buffers;
+use socket2::{Domain, Socket, Type};
+
+use super::sockets::SOCKET_BUFFER;
+use crate::handover::{Duplicates, SocketName};
+
+/// Receive buffer of a socket in bytes: 200 ms at 50,000 packets a second. Only for an upgrade, because packets of an
+/// overloaded port would wait that long.
+const WIDE: usize = 4 << 20;
+
+/// Bytes of a millisecond at 50,000 packets a second.
+const PER_MS: usize = WIDE / 200;
+
+/// Time for the next process to read the packets that waited. The kernel refuses new ones as long as more wait than the
+/// buffer takes.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
+/// The longest receive buffer that the kernel grants to this gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WaitingRoom {
+    bytes: usize,
+}
+
+impl WaitingRoom {
+    /// Asks the kernel, which counts in the namespace of this process.
+    pub(crate) fn granted() -> WaitingRoom {
+        let bytes = Socket::new(Domain::IPV4, Type::DGRAM, None).map_or(SOCKET_BUFFER, |socket| {
+            buffers::set_receive_size(&socket, WIDE);
+            buffers::receive_size(&socket)
+        });
+        WaitingRoom { bytes }
+    }
+
+    /// Returns true if packets may be lost during an upgrade of a busy gateway.
+    pub(crate) fn is_short(&self) -> bool {
+        self.bytes < WIDE
+    }
+
+    /// Lets packets wait in these sockets.
+    pub(crate) fn widen(&self, sockets: &Duplicates) {
+        // The kernel may have granted more to a privileged process before.
+        if self.bytes > SOCKET_BUFFER {
+            of_packets(sockets).for_each(|socket| buffers::set_receive_size(socket, self.bytes));
+        }
+    }
+
+    /// Ends [`WaitingRoom::widen`] once the packets that waited have been read.
+    pub(crate) async fn narrow(&self, sockets: Duplicates) {
+        tokio::time::sleep(READ_WITHIN).await;
+        if self.bytes > SOCKET_BUFFER {
+            of_packets(&sockets)
+                .for_each(|socket| buffers::set_receive_size(socket, SOCKET_BUFFER));
+        }
+    }
+}
+
+impl fmt::Display for WaitingRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kib, ms) = (self.bytes >> 10, self.bytes / PER_MS);
+        write!(
+            f,
+            "during an upgrade packets wait in {kib} KiB per socket: {ms} ms of 50,000 a second"
+        )?;
+        if self.is_short() {
+            write!(f, "; set `net.core.rmem_max` to {WIDE} for {} ms", WIDE / PER_MS)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sessions' own ports carry few packets each.
+fn of_packets(sockets: &Duplicates) -> impl Iterator<Item = &OwnedFd> {
+    let named = |name: &SocketName| {
+        matches!(name, SocketName::Rtp { .. } | SocketName::Rtcp { .. } | SocketName::Trunk { .. })
+    };
+    sockets.iter().filter(move |(name, _)| named(name)).map(|(_, socket)| socket)
+}
+
+#[cfg(test)]
+mod tests;

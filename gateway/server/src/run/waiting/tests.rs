@@ -1,0 +1,54 @@
+use std::net::UdpSocket;
+
+use super::*;
+
+fn socket() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+fn sockets() -> Duplicates {
+    let address = "127.0.0.1:7000".parse().unwrap();
+    let names = [SocketName::Rtp { address, worker: 0 }, SocketName::Quic { address }];
+    names.map(|name| (name, OwnedFd::from(socket()))).into()
+}
+
+#[test]
+fn short_buffer_names_the_setting() {
+    let full = WaitingRoom { bytes: WIDE };
+    assert!(!full.is_short());
+    assert_eq!(
+        full.to_string(),
+        "during an upgrade packets wait in 4096 KiB per socket: 200 ms of 50,000 a second"
+    );
+    let short = WaitingRoom { bytes: WIDE / 20 };
+    assert!(short.is_short());
+    let text = short.to_string();
+    assert!(text.contains("204 KiB per socket: 10 ms of"), "{text}");
+    assert!(text.ends_with("set `net.core.rmem_max` to 4194304 for 200 ms"), "{text}");
+}
+
+#[test]
+fn granted_room_is_what_a_socket_gets() {
+    let socket = socket();
+    buffers::set_receive_size(&socket, WIDE);
+    assert_eq!(WaitingRoom::granted().bytes, buffers::receive_size(&socket));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sockets_of_packets_are_wide_for_a_while() {
+    let sockets = sockets();
+    let sizes = |sockets: &Duplicates| -> Vec<usize> {
+        sockets.iter().map(|(_, socket)| buffers::receive_size(socket)).collect()
+    };
+    let narrow = sizes(&sockets);
+    let copies = sockets.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap()));
+    let copies = copies.collect();
+    // A machine with a lower limit grants the same before and after.
+    let room = WaitingRoom { bytes: WIDE.min(WaitingRoom::granted().bytes) };
+    room.widen(&sockets);
+    let wide = sizes(&sockets);
+    assert!(wide[0] >= room.bytes.min(SOCKET_BUFFER + 1) || wide == narrow, "{wide:?}");
+    assert_eq!(wide[1], narrow[1], "not of the packet path");
+    room.narrow(copies).await;
+    assert!(sizes(&sockets)[0] <= SOCKET_BUFFER.max(narrow[0]));
+}
