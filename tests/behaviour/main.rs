@@ -17,6 +17,7 @@ mod history;
 mod hostile;
 mod identities;
 mod listing;
+mod logs;
 mod modes;
 mod moves;
 mod newcomers;

@@ -28,7 +28,7 @@ use crate::policy::Foundry;
 use crate::run::{self, Reads, Running, Sockets, WaitingRoom};
 use crate::sandbox::{self, Missing};
 use crate::settings::{Colour, Compiler, Invalid, Settings};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LastLines, LogLines, Telemetry};
 use follow::{Counters, Follower};
 use reload::Applied;
 pub(crate) use signals::Signals;
@@ -181,7 +181,7 @@ fn serve_as(
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
-    install_log(&telemetry)?;
+    let _last_lines = install_log(&telemetry)?;
     sandbox.log();
     log_note(&capacity, capacity.is_short());
     let room = WaitingRoom::granted();
@@ -427,13 +427,16 @@ impl Sandbox {
 
 /// Logs to standard error as selected by `EVENKEEL_LOG` (`info`, or `warn,evenkeel_server=debug`), and to the OTLP
 /// receiver.
-fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
+fn install_log(telemetry: &Telemetry) -> Result<LastLines, Failure> {
     let chosen = std::env::var("EVENKEEL_LOG").unwrap_or_else(|_| "info".to_owned());
+    let lines = LogLines::to(std::io::stderr())?;
+    let last_lines = lines.flushed_at_end();
     let subscriber = telemetry
-        .subscriber(&chosen)
+        .subscriber(&chosen, lines)
         .map_err(|error| Failure::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
     tracing::subscriber::set_global_default(subscriber)
-        .map_err(|error| Failure::Telemetry(error.to_string()))
+        .map_err(|error| Failure::Telemetry(error.to_string()))?;
+    Ok(last_lines)
 }
 
 fn log_note(note: &impl Display, is_warning: bool) {

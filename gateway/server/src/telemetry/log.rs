@@ -7,22 +7,22 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::Telemetry;
+use super::{LogLines, Telemetry};
 
 /// Crates that transport log lines must not log into their own transport.
 const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
 
 impl Telemetry {
-    /// The `tracing` subscriber: lines selected by `stderr` (`info`, or `warn,evenkeel=debug`) go to standard error,
-    /// lines from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never
-    /// sent.
+    /// The `tracing` subscriber: lines selected by `chosen` (`info`, or `warn,evenkeel=debug`) go to `people`, lines
+    /// from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never sent.
     pub fn subscriber(
         &self,
-        stderr: &str,
+        chosen: &str,
+        people: LogLines,
     ) -> Result<impl Subscriber + Send + Sync + 'static, tracing_subscriber::filter::ParseError>
     {
-        let chosen: Targets = stderr.parse()?;
-        let people = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let chosen: Targets = chosen.parse()?;
+        let people = tracing_subscriber::fmt::layer().with_writer(people);
         let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
         let sent = Targets::new().with_default(LevelFilter::INFO).with_targets(carriers);
         let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);

@@ -12,6 +12,7 @@ mod recorder;
 pub mod registry;
 mod sampler;
 mod spans;
+mod stderr;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -33,6 +34,7 @@ pub use instruments::{Instruments, Labels, Prometheus};
 pub use nodes::{NodeLevel, NodeLevels};
 pub use recorder::Recorder;
 pub use spans::Moment;
+pub use stderr::{LastLines, LogLines};
 
 use crate::control::Names;
 use crate::settings::Settings;

@@ -17,7 +17,7 @@ use evenkeel_core::{
 use evenkeel_server::control::{Actor, Names, Rollout, RolloutOutcome, Staged};
 use evenkeel_server::settings::{Settings, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
+use evenkeel_server::telemetry::{Caller, LogLines, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 
@@ -528,10 +528,13 @@ fn metrics_arrive_as_registered() {
 fn log_lines_from_info_arrive() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("logs", receiver.address, "grpc", 1.0);
-    tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
-        hear(&mut recorder, &[opened(1, 1), down(0)]);
-        tracing::warn!(target: "h2::proto", "a carrier speaks");
-    });
+    tracing::subscriber::with_default(
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        || {
+            hear(&mut recorder, &[opened(1, 1), down(0)]);
+            tracing::warn!(target: "h2::proto", "a carrier speaks");
+        },
+    );
     assert!(telemetry.flush(SOON));
     let lines = receiver.log_lines();
     let [line] = &lines[..] else { panic!("{lines:?}") };
@@ -546,9 +549,12 @@ fn log_lines_from_info_arrive() {
 fn http_export_carries_all_signals() {
     let receiver = Receiver::http();
     let (telemetry, mut recorder) = start("http", receiver.address, "http", 1.0);
-    tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
-        hear(&mut recorder, &[opened(1, 1), down(0)]);
-    });
+    tracing::subscriber::with_default(
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        || {
+            hear(&mut recorder, &[opened(1, 1), down(0)]);
+        },
+    );
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
